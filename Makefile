@@ -1,0 +1,47 @@
+# Two commands for a user:      make chat    make test
+# Two for a developer:          make check   make test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  ?= smollm2
+# Set-up talks on stderr, so that `echo question | make -s chat` puts the answer alone on stdout.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: chat test check format docs install clean
+.DELETE_ON_ERROR:
+
+chat: $(VENV)/installed
+	@$(BIN)/llmchat pull --quiet $(MODEL)
+	@$(BIN)/llmchat chat --model $(MODEL) $(ARGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/generate.py
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (a few minutes the first time)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2
+	@$(PIP) --editable . >&2
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "installing the development tools into $(VENV)" >&2
+	@$(PIP) --editable '.[dev]' >&2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,76 @@
+"""The seam behind which everything heavy hides. An engine turns a prompt into pieces of text; it knows nothing of presets, windows or
+history, and it renders no format. This module holds the values on both sides of the seam, and `open_engine`, which imports one engine.
+"""
+
+from collections.abc import Generator
+from typing import Annotated, Literal, Protocol
+
+from msgspec import Meta, Struct
+
+from llmchat.prompt import Prompt
+
+Weights = Literal["int8", "int4", "bf16", "fp32"]
+
+
+class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
+    max_tokens 0: as long as the window has room. Without a seed each run draws its own."""
+
+    temperature: Annotated[float, Meta(ge=0, le=5)] = 0.7
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Meta(ge=0)] = 0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    max_tokens: Annotated[int, Meta(ge=0)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    stops: tuple[str, ...] = ()
+
+
+class Chunk(Struct, frozen=True):
+    """A piece of the answer that is safe to show: whole characters, and no part of a stop string."""
+
+    text: str
+
+
+class Finish(Struct, frozen=True):
+    """The end of an answer. Times in seconds; cached_tokens of the prompt were still in the KV cache; seed is the one that was used."""
+
+    reason: Literal["stop", "length", "cancelled"]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    reply_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    seed: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed. The first token belongs to the prefill."""
+        return (self.reply_tokens - 1) / self.decode_s if self.decode_s > 0 and self.reply_tokens > 1 else 0.0
+
+
+class Counter(Protocol):
+    """What the window needs to know of a tokenizer."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a bare text: no BOS, and special tokens written out count as text."""
+        ...
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a whole prompt, with exactly one BOS where the model wants one."""
+        ...
+
+
+class Engine(Counter, Protocol):
+    """A loaded model. `context` is the most tokens it can hold; `describe` names what is loaded, for the status line and `--json`."""
+
+    context: int
+    load_s: float
+
+    def describe(self) -> str: ...
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        """Chunks as they are safe to show, then exactly one Finish. Closing the iterator early cancels; the engine stays usable."""
+        ...
+
+    def close(self) -> None: ...

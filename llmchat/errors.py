@@ -1,0 +1,63 @@
+"""The errors a user can meet. Rooms raise them where the cause is known; `cli.main` alone turns one into a line and an exit code.
+
+    LlmchatError 1
+    ├── UsageError 2            a flag, a file or a value that cannot be right
+    ├── ModelNotFound 3         an unknown name, or a model that is not pulled
+    ├── NotAuthorised 4         gated, or the token is missing or wrong
+    ├── NetworkError 5          no network, a failing server, or offline mode
+    ├── OutOfResources 6        memory or disk
+    ├── ContextOverflow 7       a conversation that may not or cannot be trimmed to the window
+    ├── Mismatch 8              adapter, base or format do not belong together
+    └── IntegrityError 9        bytes that are not what they should be
+"""
+
+
+class LlmchatError(Exception):
+    """One sentence for the user, and, where there is one, what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LlmchatError):
+    exit_code = 2
+
+
+class ModelNotFound(LlmchatError):
+    exit_code = 3
+
+
+class NotAuthorised(LlmchatError):
+    exit_code = 4
+
+
+class NetworkError(LlmchatError):
+    exit_code = 5
+
+
+class OutOfResources(LlmchatError):
+    exit_code = 6
+
+
+class ContextOverflow(LlmchatError):
+    exit_code = 7
+
+
+class Mismatch(LlmchatError):
+    exit_code = 8
+
+
+class IntegrityError(LlmchatError):
+    exit_code = 9
+
+
+def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
+    """A hint that names the closest known names, or nothing when none is close."""
+    import difflib
+
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""

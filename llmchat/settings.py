@@ -1,0 +1,134 @@
+"""The world a command runs in, as one value, and the options a user can set: flag > LLMCHAT_* > config.toml > default."""
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.errors import UsageError, did_you_mean
+
+
+class World(Struct, frozen=True):
+    """Folders, environment and streams. Tests make their own; nothing else reads os.environ or sys.stdout."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+    env: Mapping[str, str]
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+
+    @classmethod
+    def real(cls) -> "World":
+        from platformdirs import PlatformDirs
+
+        places = PlatformDirs("llmchat", appauthor=False)
+        return cls(
+            config=places.user_config_path, data=places.user_data_path, state=places.user_state_path, cache=places.user_cache_path,
+            env=os.environ, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr,
+        )
+
+    @property
+    def interactive(self) -> bool:
+        """A person sits there: both ends are a terminal."""
+        return self.stdin.isatty() and self.stdout.isatty()
+
+    @property
+    def pretty(self) -> bool:
+        """Whether stdout may carry colour and layout."""
+        if self.env.get("NO_COLOR") or self.env.get("TERM") == "dumb":
+            return False
+        return self.stdout.isatty() or bool(self.env.get("FORCE_COLOR"))
+
+    @property
+    def history_file(self) -> Path:
+        return self.data / "history.db"
+
+    @property
+    def own_presets(self) -> Path:
+        return self.config / "presets"
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every option that has a flag, an LLMCHAT_* variable and a config key of the same name. None: as the preset says."""
+
+    model: str = "smollm2"
+    base: str | None = None
+    adapter: str | None = None
+    format: str | None = None
+    weights: Literal["int8", "int4", "bf16", "fp32"] | None = None
+    engine: str | None = None
+    device: str = "auto"
+    revision: str | None = None
+    context: int | None = None
+    policy: Literal["drop-oldest", "last-n", "refuse"] | None = None
+    turns: int | None = None
+    system: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    offline: bool = False
+    no_log: bool = False
+    plain: bool = False
+    trust_remote_code: bool = False
+
+
+class Settings(Struct, frozen=True):
+    """Options, and for each one where its value came from."""
+
+    options: Options
+    origins: dict[str, str]
+
+
+def resolve(world: World, flags: Mapping[str, Any]) -> Settings:
+    """Options from flags, the environment and the config file, in this order. A flag that is None was not given."""
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("flag", {key: value for key, value in flags.items() if value is not None}),
+        ("environment", _from_environment(world.env)),
+        (str(world.config / "config.toml"), _from_file(world.config / "config.toml")),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in layer.items():
+            if key not in values:
+                values[key] = _checked(key, value, origin)
+                origins[key] = f"LLMCHAT_{key.upper()}" if origin == "environment" else origin
+    return Settings(Options(**values), {key: origins.get(key, "default") for key in Options.__struct_fields__})
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    return {key: env[f"LLMCHAT_{key.upper()}"] for key in Options.__struct_fields__ if env.get(f"LLMCHAT_{key.upper()}")}
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
+
+
+def _checked(key: str, value: Any, origin: str) -> Any:
+    if key not in _TYPES:
+        raise UsageError(f"{origin}: there is no option `{key}`", did_you_mean(key, tuple(_TYPES)))
+    try:
+        return msgspec.convert(value, _TYPES[key], strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{origin}: `{key}` cannot be {value!r}: {error}") from error
