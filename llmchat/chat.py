@@ -1,6 +1,6 @@
 """The way of one message, and the chat that goes it turn by turn.
 
-    user text → Conversation → Window → Prompt → Engine → Chunks → history
+user text → Conversation → Window → Prompt → Engine → Chunks → history
 """
 
 from collections.abc import Generator

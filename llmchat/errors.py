@@ -1,14 +1,14 @@
 """The errors a user can meet. Rooms raise them where the cause is known; `cli.main` alone turns one into a line and an exit code.
 
-    LlmchatError 1
-    ├── UsageError 2            a flag, a file or a value that cannot be right
-    ├── ModelNotFound 3         an unknown name, or a model that is not pulled
-    ├── NotAuthorised 4         gated, or the token is missing or wrong
-    ├── NetworkError 5          no network, a failing server, or offline mode
-    ├── OutOfResources 6        memory or disk
-    ├── ContextOverflow 7       a conversation that may not or cannot be trimmed to the window
-    ├── Mismatch 8              adapter, base or format do not belong together
-    └── IntegrityError 9        bytes that are not what they should be
+LlmchatError 1
+├── UsageError 2            a flag, a file or a value that cannot be right
+├── ModelNotFound 3         an unknown name, or a model that is not pulled
+├── NotAuthorised 4         gated, or the token is missing or wrong
+├── NetworkError 5          no network, a failing server, or offline mode
+├── OutOfResources 6        memory or disk
+├── ContextOverflow 7       a conversation that may not or cannot be trimmed to the window
+├── Mismatch 8              adapter, base or format do not belong together
+└── IntegrityError 9        bytes that are not what they should be
 """
 
 

@@ -88,7 +88,10 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         elif self.template is not None:
             text, learn, quoted = _write_template(self, messages)
         else:
-            raise Mismatch(f"the format `{self.name}` needs a chat template, and this checkpoint has none", "name a format with --format; `llmchat presets --formats` lists them")
+            raise Mismatch(
+                f"the format `{self.name}` needs a chat template, and this checkpoint has none",
+                "name a format with --format; `llmchat presets --formats` lists them",
+            )
         return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, bos=self.parts is not None)
 
 
@@ -188,7 +191,10 @@ def _written_by_model(form: PromptFormat, records: list[dict[str, str]], index: 
     before = _run_template(form, records[:index], True)
     after = _run_template(form, records[: index + 1], False)
     if not after.startswith(before):
-        raise Mismatch(f"the chat template of `{form.name}` writes an answer differently from the prompt that asks for it", "it cannot be used for training")
+        raise Mismatch(
+            f"the chat template of `{form.name}` writes an answer differently from the prompt that asks for it",
+            "it cannot be used for training",
+        )
     return len(before), len(after.rstrip()) if after[len(before) :].strip() else len(after)
 
 

@@ -31,8 +31,14 @@ class World(Struct, frozen=True):
 
         places = PlatformDirs("llmchat", appauthor=False)
         return cls(
-            config=places.user_config_path, data=places.user_data_path, state=places.user_state_path, cache=places.user_cache_path,
-            env=os.environ, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr,
+            config=places.user_config_path,
+            data=places.user_data_path,
+            state=places.user_state_path,
+            cache=places.user_cache_path,
+            env=os.environ,
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
         )
 
     @property

@@ -75,7 +75,10 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
     limit = min(policy.tokens, context) if policy.tokens else context
     reserve = max_tokens or min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
     if reserve >= limit:
-        raise ContextOverflow(f"an answer of {reserve:,} tokens leaves no room in a window of {limit:,}", "ask for less with --max-tokens, or widen the window with --context")
+        raise ContextOverflow(
+            f"an answer of {reserve:,} tokens leaves no room in a window of {limit:,}",
+            "ask for less with --max-tokens, or widen the window with --context",
+        )
     system = (Message("system", conversation.system),) if conversation.system else ()
     asked = _turns(conversation, functools.partial(_cost, engine), _overhead(form, engine))
     # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.
@@ -89,9 +92,15 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
         if tokens + reserve <= limit:
             break
         if policy.policy == "refuse":
-            raise ContextOverflow(f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer", "`/new` starts afresh; --context or another policy makes room")
+            raise ContextOverflow(
+                f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer",
+                "`/new` starts afresh; --context or another policy makes room",
+            )
         if start == len(turns) - 1:
-            raise ContextOverflow(f"the last message needs {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer", "shorten it, widen the window with --context, or ask for less with --max-tokens")
+            raise ContextOverflow(
+                f"the last message needs {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer",
+                "shorten it, widen the window with --context, or ask for less with --max-tokens",
+            )
         # The sum of the turns was an estimate, for pieces joined can be more tokens than apart; the count of the whole decides.
         start += 1
     return Window(messages, _ledger(system, asked, turns[start:], engine), tokens, limit, reserve)

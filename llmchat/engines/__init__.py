@@ -1,5 +1,5 @@
 """The seam behind which everything heavy hides. An engine turns a prompt into pieces of text; it knows nothing of presets, windows or
-history, and it renders no format. This module holds the values on both sides of the seam, and `open_engine`, which imports one engine.
+history, and it renders no format. This module holds the values on both sides of the seam and imports no engine.
 """
 
 from collections.abc import Generator

@@ -4,6 +4,7 @@
 """
 
 from llmchat.presets.load import find, formats, get_format, names
+from llmchat.presets.override import amend, choose
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
-__all__ = ["ContextPolicy", "FileFact", "Preset", "Source", "find", "formats", "get_format", "names"]
+__all__ = ["ContextPolicy", "FileFact", "Preset", "Source", "amend", "choose", "find", "formats", "get_format", "names"]

@@ -27,7 +27,10 @@ def find(model: str, own: Path | None = None) -> Preset:
         return _bare("path", str(Path(model).expanduser().resolve()), Path(model).name)
     if REPO_ID.fullmatch(model):
         return _bare("hub", model, model)
-    raise ModelNotFound(f"no model is called `{model}`", did_you_mean(model, list(known)) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name")
+    raise ModelNotFound(
+        f"no model is called `{model}`",
+        did_you_mean(model, list(known)) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
+    )
 
 
 def names(own: Path | None = None) -> dict[str, Preset]:

@@ -1,0 +1,121 @@
+"""Linear layers by kind of weights. One module a kind, the same call; a model never knows which one it has.
+
+int8 is row-wise absmax in bitsandbytes' layout: `weight` int8 [out, in], `SCB` float32 [out], W ≈ weight * SCB / 127. On the CPU it is used
+weight-only (activations stay 16 bit): faster than bf16 where memory bounds the speed, and closer to the original than LLM.int8(), whose
+activations are rounded as well. On CUDA bitsandbytes' own kernels run on the same bytes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmchat.engines import Weights
+
+# Rows up to which the matrix-vector kernel beats dequantise-and-multiply (measured, see docs/log.md).
+GEMV_ROWS = 8
+
+
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """[out, in] → int8 [out, in] and its row maxima, float32 [out]."""
+    weight = weight.float()
+    maxima = weight.abs().amax(dim=1)
+    scale = 127.0 / torch.where(maxima == 0, 1.0, maxima)
+    return (weight * scale[:, None]).round_().to(torch.int8), maxima
+
+
+class Int8Linear(nn.Module):
+    """Row-wise int8 on the CPU, or anywhere in plain torch. Activations [..., in] in bf16 or fp32 → [..., out]."""
+
+    def __init__(self, weight: Tensor, maxima: Tensor, bias: Tensor | None, dtype: torch.dtype, scratch: "Scratch"):
+        super().__init__()
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("SCB", maxima)
+        self.register_buffer("scale", (maxima / 127.0).to(dtype))
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self.out_features, self.in_features = weight.shape
+        self._scratch = scratch
+        # The kernel reads 16 weights at a time and does not check: other widths give wrong numbers or a crash. It is vectorised for bf16 alone.
+        self._gemv = weight.device.type == "cpu" and dtype == torch.bfloat16 and self.in_features % 16 == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        if rows.shape[0] <= GEMV_ROWS and self._gemv and rows.is_contiguous() and rows.data_ptr() % 64 == 0:
+            out = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            out = F.linear(rows, self._scratch.fill(self.weight, x.dtype)).mul_(self.scale)
+        if self.bias is not None:
+            out += self.bias
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+class Scratch:
+    """Room for one dequantised matrix, shared by all layers of a model: fresh memory costs more than the conversion itself."""
+
+    def __init__(self) -> None:
+        self._room: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def fill(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        key = (dtype, weight.device)
+        room = self._room.get(key)
+        if room is None or room.numel() < weight.numel():
+            room = self._room[key] = torch.empty(weight.numel(), dtype=dtype, device=weight.device)
+        return room[: weight.numel()].view(weight.shape).copy_(weight)
+
+
+class BnbInt8Linear(nn.Module):
+    """The same bytes through bitsandbytes' LLM.int8() kernels (CUDA). Columns with outlier activations stay 16 bit."""
+
+    def __init__(self, weight: Tensor, maxima: Tensor, bias: Tensor | None, dtype: torch.dtype):
+        super().__init__()
+        import bitsandbytes
+
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("SCB", maxima)
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self._matmul = bitsandbytes.matmul
+        self._state = bitsandbytes.MatmulLtState()
+        self._state.CB, self._state.SCB = self.weight, self.SCB
+        self._state.threshold, self._state.has_fp16_weights, self._state.is_training = 6.0, False, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self._matmul(x, self.weight, bias=self.bias, state=self._state)
+        return out.to(x.dtype)
+
+
+def make_linear(weight: Tensor, bias: Tensor | None, kind: Weights, device: torch.device, scratch: Scratch) -> nn.Module:
+    """A layer that computes x @ weight.T + bias, its weights kept as `kind` on `device`. weight: [out, in] in a floating type."""
+    dtype = compute_dtype(kind)
+    bias = None if bias is None else bias.to(device, dtype)
+    if kind == "int8":
+        quantised, maxima = (tensor.to(device) for tensor in quantise_rows(weight))
+        if device.type == "cuda":
+            return BnbInt8Linear(quantised, maxima, bias, dtype)
+        return Int8Linear(quantised, maxima, bias, dtype, scratch)
+    if kind == "int4":
+        return _nf4(weight, bias, device)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def compute_dtype(kind: Weights) -> torch.dtype:
+    """The type of activations."""
+    return torch.float32 if kind == "fp32" else torch.bfloat16
+
+
+def _nf4(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module:
+    import bitsandbytes
+
+    out_features, in_features = weight.shape
+    layer: Any = bitsandbytes.nn.Linear4bit(
+        in_features, out_features, bias=bias is not None, compute_dtype=torch.bfloat16, quant_type="nf4", device="meta"
+    )
+    layer.weight = bitsandbytes.nn.Params4bit(
+        weight.to(torch.bfloat16).contiguous(), requires_grad=False, quant_type="nf4", module=layer
+    ).to(device)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer.eval()

@@ -1,0 +1,105 @@
+"""The tensors of a checkpoint, one at a time, with the adapters already in them.
+
+Adapters are merged in float32 before anything is quantised, so a weight is rounded once. Peak memory is that of one tensor.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
+from llmchat.errors import IntegrityError
+
+
+class Tensors(Protocol):
+    """Named tensors."""
+
+    shapes: dict[str, tuple[int, ...]]
+
+    def get(self, name: str) -> Tensor: ...
+
+
+class FileTensors:
+    """Safetensors files of a folder. Each tensor is mapped on its own, so that the pages of those already used are given back."""
+
+    def __init__(self, folder: Path):
+        self._files: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path in _weight_files(folder):
+            try:
+                with safe_open(path, "pt") as file:
+                    for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                        self._files[name] = path
+                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
+            except (SafetensorError, OSError) as error:
+                raise IntegrityError(
+                    f"{path.name} cannot be read: {error}", "`llmchat verify` checks the files, `llmchat pull` fetches them again"
+                ) from error
+
+    def get(self, name: str) -> Tensor:
+        with safe_open(self._files[name], "pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+
+class MergedTensors:
+    """Tensors with plain adapters added, in order."""
+
+    def __init__(self, base: Tensors, adapters: Sequence[Adapter]):
+        self.shapes = base.shapes
+        self._base = base
+        self.adapters = adapters
+        for adapter in adapters:
+            check(adapter, self.shapes)
+
+    def get(self, name: str) -> Tensor:
+        tensor = self._base.get(name)
+        for adapter in self.adapters:
+            tensor = adapter.add_to(tensor, name.removesuffix(".weight"))
+        return tensor
+
+
+class MemoryTensors:
+    """Tensors that are in memory already."""
+
+    def __init__(self, state: dict[str, Tensor]):
+        self._state = state
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+    def get(self, name: str) -> Tensor:
+        return self._state[name]
+
+
+def open_tensors(base: Path, adapters: Iterable[Path]) -> Tensors:
+    """The tensors of a base checkpoint with its adapters merged."""
+    adapters = list(adapters)
+    if any(needs_peft(read_adapter_config(folder)) for folder in adapters):
+        return MemoryTensors(_merged_by_peft(base, adapters))
+    files = FileTensors(base)
+    return MergedTensors(files, [Adapter(folder) for folder in adapters]) if adapters else files
+
+
+def _merged_by_peft(base: Path, adapters: Sequence[Path]) -> dict[str, Tensor]:
+    """The whole model in memory, merged by peft: for adapters that are more than A and B."""
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for folder in adapters:
+        model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return dict(model.state_dict())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+    single = folder / "model.safetensors"
+    if not single.exists():
+        raise IntegrityError(f"{folder} has no model.safetensors")
+    return [single]

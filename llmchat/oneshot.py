@@ -1,0 +1,103 @@
+"""One question, one answer: for pipes, scripts and arguments. stdout carries the answer alone; everything else goes to stderr."""
+
+import os
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from llmchat.chat import Chat, Event
+from llmchat.conversation import Message
+from llmchat.engines import Chunk, Finish
+from llmchat.errors import UsageError
+from llmchat.settings import World
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def question(world: World, prompt: str | None, files: Iterable[str]) -> Message | None:
+    """The user's message from piped text, files and PROMPT; None when a person sits at the terminal and has not asked yet.
+
+    With a PROMPT the rest is its material; without one the piped text is the question.
+    """
+    piped = "" if world.stdin.isatty() else world.stdin.read().strip()
+    material = [_read(name) for name in files]
+    text = "" if prompt in (None, "-") else str(prompt)
+    if text:
+        material.insert(0, piped)
+    elif piped:
+        text = piped
+    elif world.interactive and prompt is None and not material:
+        return None
+    if not text and not any(material):
+        raise UsageError(
+            "there is no question: stdin is empty and no PROMPT was given", '`llmchat chat "…"` asks one, a terminal opens a chat'
+        )
+    return Message("user", text, "\n\n".join(filter(None, material)))
+
+
+def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
+    """Ask, print, and return the exit code."""
+    try:
+        with closing(chat.send(asked.text, asked.input)) as events:
+            text = _show(events, world, silent=json or not stream, plain=plain)
+            if json:
+                text = msgspec.json.encode(report(chat, text)).decode()
+            if json or not stream:
+                print(text, file=world.stdout, flush=True)
+    except KeyboardInterrupt:
+        print(file=world.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the answer has left. Python must not complain when it flushes stdout at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), world.stdout.fileno())
+        return BROKEN_PIPE
+    if chat.window and chat.window.dropped and not quiet and not json:
+        print(
+            f"note: {chat.window.dropped} of {len(chat.window.ledger)} messages did not fit the window of {chat.window.limit:,} tokens and were not sent",
+            file=world.stderr,
+        )
+    return 0
+
+
+def report(chat: Chat, text: str) -> dict[str, object]:
+    """What `--json` prints: the answer and all that is known of how it came about. Times in seconds."""
+    finish, window = chat.finish, chat.window
+    assert finish is not None and window is not None
+    return {
+        "text": text,
+        "model": chat.preset.name,
+        "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
+        "finish_reason": finish.reason,
+        "usage": {"prompt_tokens": finish.prompt_tokens, "cached_tokens": finish.cached_tokens, "completion_tokens": finish.reply_tokens},
+        "timings": {"load_s": round(chat.engine.load_s, 4), "prefill_s": round(finish.prefill_s, 4), "decode_s": round(finish.decode_s, 4)},
+        "window": {"limit": window.limit, "sent": window.sent, "dropped": window.dropped},
+        "seed": finish.seed,
+        "session": chat.session if chat.history.path else None,
+    }
+
+
+def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) -> str:
+    """Print the chunks as they come, rendered on a terminal; returns the whole text."""
+    from llmchat.ui.render import choose_renderer
+
+    renderer = None if silent else choose_renderer(world, plain=plain)
+    text = ""
+    for event in events:
+        if isinstance(event, Chunk):
+            text += event.text
+            if renderer:
+                renderer.feed(event.text)
+        elif isinstance(event, Finish) and renderer:
+            renderer.finish()
+    return text
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not text in UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from error

@@ -1,0 +1,54 @@
+"""A preset with the user's options in place of its own."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from llmchat.engines import Sampling
+from llmchat.errors import UsageError
+from llmchat.presets.load import find, get_format
+from llmchat.presets.types import ContextPolicy, Preset, Source
+from llmchat.settings import Options
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
+# Option → field of the context policy.
+_CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns"}
+
+_Value = TypeVar("_Value", Sampling, ContextPolicy)
+
+
+def choose(options: Options, own: Path | None = None) -> Preset:
+    """The preset that `options` name, with everything else in them applied."""
+    preset = find(options.model, own)
+    changes: dict[str, Any] = {name: value for name in ("weights", "engine", "system") if (value := getattr(options, name)) is not None}
+    if options.base:
+        changes["base"] = find(options.base, own).base
+    if options.revision:
+        changes["base"] = replace(changes.get("base", preset.base), revision=options.revision)
+    if options.adapter:
+        changes["adapters"] = () if options.adapter == "none" else (_adapter(options.adapter),)
+    if options.format:
+        changes["format"] = get_format(options.format)
+    changes["sampling"] = amend(preset.sampling, {name: getattr(options, name) for name in _SAMPLING})
+    changes["context"] = amend(preset.context, {field: getattr(options, name) for name, field in _CONTEXT.items()})
+    return replace(preset, **changes)
+
+
+def amend(value: _Value, changes: dict[str, Any]) -> _Value:
+    """A checked copy of `value`; changes that are None are left out. Raises UsageError naming the field and its range."""
+    table = msgspec.structs.asdict(value) | {name: change for name, change in changes.items() if change is not None}
+    try:
+        return msgspec.convert(table, type(value))
+    except msgspec.ValidationError as error:
+        raise UsageError(str(error).replace("`$.", "`").replace(" - at ", ": ")) from error
+
+
+def _adapter(name: str) -> Source:
+    path = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) or path.is_dir():
+        return Source("path", str(path.resolve()))
+    if name.count("/") == 1:
+        return Source("hub", name)
+    raise UsageError(f"`{name}` is no adapter", "an adapter is a folder (./name) or a Hub repo (org/name); `none` takes the preset's off")

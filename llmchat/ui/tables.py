@@ -1,0 +1,57 @@
+"""Lists and facts for people, and the same as JSON for programs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from llmchat.settings import World
+
+
+def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json: bool = False, quiet: bool = False) -> None:
+    """A table with these columns. json: all of every row, as one list; quiet: the first column alone, a value a line."""
+    if json:
+        print_json(world, table)
+    elif quiet:
+        for row in table:
+            print(row[columns[0]], file=world.stdout)
+    elif world.pretty:
+        grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        for row in table:
+            grid.add_row(*(_shown(name, row[name]) for name in columns))
+        Console(file=world.stdout).print(grid)
+    else:
+        for row in table:
+            print("\t".join(_shown(name, row[name]) for name in columns), file=world.stdout)
+
+
+def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> None:
+    """One name and value a line; empty values are left out."""
+    if json:
+        return print_json(world, values)
+    for name, value in values.items():
+        if value not in (None, "", [], {}):
+            print(f"{name:18} {_flat(value)}", file=world.stdout)
+
+
+def print_json(world: World, value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), file=world.stdout)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 98 MB, 13.5 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _shown(name: str, value: Any) -> str:
+    return size(value) if name == "size" else _flat(value)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={inner}" for key, inner in value.items()) or "as the model"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
