@@ -39,7 +39,12 @@ class GeneralForward:
         """Read more tokens, behind those in the cache. Returns logits [vocab] for the token that follows."""
         if self._cache is None:
             self._cache = self._new_cache()
-        out = self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        try:
+            out = self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        except BaseException:
+            # Interrupted between two layers, the cache holds these tokens in some of them only.
+            self._cache = None
+            raise
         return out.logits[0, -1]  # type: ignore[no-any-return]
 
     def truncate(self, length: int) -> int:
@@ -88,7 +93,7 @@ def _build(folder: Path, tensors: Tensors, kind: Weights, device: torch.device, 
 
 
 def _names_agree(model: nn.Module, tensors: Tensors) -> bool:
-    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
+    tied = set(getattr(model, "all_tied_weights_keys", ()))
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name not in tied}
     return all(tensors.shapes.get(name) == shape for name, shape in wanted.items())
 

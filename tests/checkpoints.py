@@ -1,0 +1,62 @@
+"""Tiny checkpoints with random weights and a real tokenizer, built on the spot: whole models in a few hundred kilobytes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 320 tokens, so that any text can be written; the special tokens are ids 0 to 4."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(["the quick brown fox jumps over the lazy dog", "question and answer, the answer is here"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", chat_template=CHATML)
+
+
+def save_tiny(folder: Path, config: Any = None, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """Save a random model of `config` (a small Llama by default) with the tiny tokenizer; returns the folder."""
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    model = AutoModelForCausalLM.from_config(config or tiny_config()).to(dtype)
+    with torch.no_grad():
+        # The usual initialisation is so small that a random model says the same token for ever.
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 or name.endswith("bias"):
+                parameter.normal_(std=0.3 / parameter.shape[-1] ** 0.25)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_config(**changes: Any) -> LlamaConfig:
+    settings = {
+        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+    }  # fmt: skip
+    return LlamaConfig(**(settings | changes))
+
+
+def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, **lora: Any) -> Path:
+    """Save a random, non-zero LoRA for the model in `base`, written by peft itself; returns the folder."""
+    import peft
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | lora
+    tuned = peft.get_peft_model(model, peft.LoraConfig(**settings))
+    torch.manual_seed(seed)
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    tuned.save_pretrained(folder)
+    return folder
