@@ -40,3 +40,7 @@ def make_world(home: Path, stdin: str = "", tty: bool = False, **env: str) -> Wo
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the golden prompt files anew")
