@@ -1,0 +1,99 @@
+"""Int8 layers against float64, with the activations that break careless kernels."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmchat.engines.transformers.linear import BnbInt8Linear, Int8Linear, Scratch, make_linear, quantise_rows
+
+CPU = torch.device("cpu")
+
+
+def error(layer: torch.nn.Module, weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> float:
+    """Relative error of the layer against the original weights in float64."""
+    exact = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    return float((layer(x).double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 64])
+@pytest.mark.parametrize(("out_features", "in_features"), [(64, 64), (33, 128), (576, 1536), (50, 40), (7, 17), (1, 16)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_every_shape_is_near_float64(rows: int, out_features: int, in_features: int, dtype: torch.dtype) -> None:
+    """Widths that are no multiple of 16 and rows above the kernel's limit take the other way, and must be as right."""
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(out_features, in_features) * 0.02, torch.randn(out_features)
+    quantised, maxima = quantise_rows(weight)
+    layer = Int8Linear(quantised, maxima, bias, dtype, Scratch())
+    assert error(layer, weight, torch.randn(rows, in_features).to(dtype), bias) < 0.02
+
+
+@pytest.mark.parametrize("outliers", [0, 2, 6])
+def test_outlier_activations_do_not_matter(outliers: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(256, 512) * 0.02
+    x = torch.randn(32, 512)
+    x[:, :outliers] *= 200
+    layer = make_linear(weight, None, "int8", CPU, Scratch())
+    assert error(layer, weight, x.bfloat16()) < 0.015
+
+
+def test_activations_at_an_odd_address_are_right() -> None:
+    """The kernel crashes on them; the layer must notice."""
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64) * 0.02
+    layer = make_linear(weight, None, "int8", CPU, Scratch())
+    room = torch.randn(200).bfloat16()
+    for offset in (1, 3, 8, 17):
+        assert error(layer, weight, room[offset : offset + 64].view(1, 64)) < 0.02
+    wide = torch.randn(4, 128).bfloat16()
+    assert error(layer, weight, wide[:, 32:96]) < 0.02
+    assert layer(torch.randn(2, 3, 64).bfloat16()).shape == (2, 3, 64)
+
+
+def test_one_scratch_serves_layers_of_different_sizes() -> None:
+    scratch = Scratch()
+    for shape in ((32, 64), (128, 96), (16, 16)):
+        weight = torch.randn(*shape)
+        assert error(make_linear(weight, None, "int8", CPU, scratch), weight, torch.randn(20, shape[1]).bfloat16()) < 0.02
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 40), st.floats(1e-6, 1e4))
+def test_rounding_is_at_most_half_a_step(rows: int, columns: int, size: float) -> None:
+    weight = torch.randn(rows, columns) * size
+    quantised, maxima = quantise_rows(weight)
+    step = maxima[:, None] / 127
+    assert ((quantised * step - weight).abs() <= step * 0.5001 + 1e-12).all() and quantised.abs().max() <= 127
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    quantised, maxima = quantise_rows(torch.zeros(2, 4))
+    assert not quantised.any() and not maxima.any()
+
+
+def test_the_bytes_are_those_of_bitsandbytes() -> None:
+    import bitsandbytes.functional as bnb
+
+    torch.manual_seed(0)
+    weight = torch.randn(64, 128).half()
+    theirs, their_maxima, _ = bnb.int8_vectorwise_quant(weight)
+    ours, maxima = quantise_rows(weight)
+    torch.testing.assert_close(maxima, their_maxima.float(), rtol=1e-3, atol=0)
+    assert (ours.int() - theirs.int()).abs().max() <= 1 and (ours == theirs).float().mean() > 0.99
+
+
+def test_the_kernels_of_bitsandbytes_run_on_the_same_bytes() -> None:
+    """The path that is taken on CUDA; bitsandbytes has it on the CPU as well."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
+    layer = BnbInt8Linear(*quantise_rows(weight), bias, torch.bfloat16)
+    for rows in (1, 40):
+        assert error(layer, weight, torch.randn(rows, 128).bfloat16(), bias) < 0.03
+
+
+def test_nf4_keeps_its_bias() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
+    layer = make_linear(weight, bias, "int4", CPU, Scratch())
+    assert error(layer, weight, torch.randn(4, 128).bfloat16(), bias) < 0.1
