@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -355,7 +356,10 @@ def config_path() -> None:
 
 def main(argv: list[str]) -> int:
     """Run a command line and return its exit code."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # No telemetry, and no progress bars and warnings of libraries between ours.
+    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
+    if not os.environ.get("LLMCHAT_TRACEBACK"):
+        warnings.simplefilter("ignore")
     if argv == ["--version"]:
         from llmchat import __version__
 

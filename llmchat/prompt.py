@@ -214,8 +214,7 @@ def _run_template(form: PromptFormat, records: list[dict[str, str]], wants_answe
     import jinja2
 
     try:
-        compiled = _compile(form.template or "")
-        return compiled.render(messages=records, add_generation_prompt=wants_answer, **form.template_tokens)
+        return str(_compile(form.template or "").render(messages=records, add_generation_prompt=wants_answer, **form.template_tokens))
     except jinja2.TemplateError as error:
         raise Mismatch(f"the chat template of `{form.name}` refuses this conversation: {error}") from error
 

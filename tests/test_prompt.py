@@ -35,7 +35,11 @@ def cases(form: PromptFormat) -> dict[str, list[Message]]:
 
 
 def write_golden(form: PromptFormat) -> str:
-    header = [f"# {form.name}: {form.source}", *([f"# {form.notes}"] if form.notes else []), f"# stops {list(form.stops)} and token ids {list(form.stop_ids)}; <U+2060> makes a label harmless"]
+    header = [
+        f"# {form.name}: {form.source}",
+        *([f"# {form.notes}"] if form.notes else []),
+        f"# stops {list(form.stops)} and token ids {list(form.stop_ids)}; <U+2060> makes a label harmless",
+    ]
     body = []
     for title, messages in cases(form).items():
         text = form.render(messages).text
@@ -150,7 +154,13 @@ def test_speakers_must_take_turns() -> None:
 
 def test_the_shipped_presets_are_those_that_were_promised() -> None:
     sizes = ("7b", "13b", "30b", "65b")
-    promised = {"smollm2", "stackllama-7b", *(f"alpaca-{size}" for size in sizes), *(f"llama-{size}" for size in sizes), *(f"gpt4-alpaca-{size}" for size in sizes[:3])}
+    promised = {
+        "smollm2",
+        "stackllama-7b",
+        *(f"alpaca-{size}" for size in sizes),
+        *(f"llama-{size}" for size in sizes),
+        *(f"gpt4-alpaca-{size}" for size in sizes[:3]),
+    }
     assert set(names()) == promised
     assert find("alpaca-lora-13b") == find("alpaca-13b")
     assert [source.repo for source in find("stackllama-7b").adapters] == ["trl-lib/llama-7b-se-peft", "trl-lib/llama-7b-se-rl-peft"]

@@ -46,8 +46,18 @@ policies = st.sampled_from(["drop-oldest", "last-n"])
 
 
 @settings(max_examples=300)
-@given(sizes, st.integers(80, 400), st.integers(1, 30), policies, st.sampled_from(["chatml", "alpaca", "dialogue"]), st.booleans(), st.floats(0.2, 1))
-def test_what_holds_for_every_window(turns: list[int], limit: int, max_tokens: int, policy: str, form: str, has_system: bool, low_water: float) -> None:
+@given(
+    sizes,
+    st.integers(80, 400),
+    st.integers(1, 30),
+    policies,
+    st.sampled_from(["chatml", "alpaca", "dialogue"]),
+    st.booleans(),
+    st.floats(0.2, 1),
+)
+def test_what_holds_for_every_window(
+    turns: list[int], limit: int, max_tokens: int, policy: str, form: str, has_system: bool, low_water: float
+) -> None:
     limit += 60 if form == "dialogue" else 0
     conversation = talk(*turns, system="be kind" if has_system else "")
     window = fit(conversation, preset(policy, form, tokens=limit, low_water=low_water), WORDS, 10_000, max_tokens)
@@ -79,7 +89,9 @@ def test_the_start_moves_only_when_the_room_is_full(turns: list[int]) -> None:
 
 def test_the_same_conversation_gives_the_same_window_whatever_came_between() -> None:
     long = talk(*[20] * 12)
-    assert fit(long, preset(tokens=300), WORDS, 10_000, 20) == fit(long.answer("x").undo().say("the last question"), preset(tokens=300), WORDS, 10_000, 20)
+    assert fit(long, preset(tokens=300), WORDS, 10_000, 20) == fit(
+        long.answer("x").undo().say("the last question"), preset(tokens=300), WORDS, 10_000, 20
+    )
 
 
 def test_last_n_keeps_the_last_turns_and_no_more_than_fit() -> None:
@@ -116,10 +128,19 @@ def test_a_question_without_an_answer_is_left_out_and_said() -> None:
     conversation = Conversation().say("first").say("second").answer("yes").say("third")
     window = fit(conversation, preset(), WORDS, 500, 20)
     assert [message.text for message in window.messages] == ["second", "yes", "third"]
-    assert [(entry.start, entry.fate) for entry in window.ledger] == [("first", "unanswered"), ("second", "sent"), ("yes", "sent"), ("third", "sent")]
+    assert [(entry.start, entry.fate) for entry in window.ledger] == [
+        ("first", "unanswered"),
+        ("second", "sent"),
+        ("yes", "sent"),
+        ("third", "sent"),
+    ]
 
 
 def test_the_last_system_text_holds_and_stands_first() -> None:
     conversation = Conversation().instruct("old").say("a").answer("b").instruct("new").say("c")
     window = fit(conversation, preset(), WORDS, 500, 20)
-    assert window.messages[0] == Message("system", "new") and [message.role for message in window.messages[1:]] == ["user", "assistant", "user"]
+    assert window.messages[0] == Message("system", "new") and [message.role for message in window.messages[1:]] == [
+        "user",
+        "assistant",
+        "user",
+    ]

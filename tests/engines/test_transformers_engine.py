@@ -48,8 +48,24 @@ def answer(engine: TransformersEngine, prompt: Prompt, sampling: Sampling = GREE
     return "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)), finish
 
 
-FAMILY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2}
-LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+FAMILY = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 ARCHITECTURES = {
     "llama": (tiny_config(), llama.LlamaForward),
     "llama, tied, biased": (tiny_config(tie_word_embeddings=True, attention_bias=True, mlp_bias=True), llama.LlamaForward),
@@ -125,7 +141,10 @@ def test_an_adapter_that_does_nothing_is_refused(base: Path, tmp_path: Path) -> 
 
     adapter = save_adapter(tmp_path, base)
     tensors = load_file(adapter / "adapter_model.safetensors")
-    save_file({name: torch.zeros_like(tensor) if "lora_B" in name else tensor for name, tensor in tensors.items()}, adapter / "adapter_model.safetensors")
+    save_file(
+        {name: torch.zeros_like(tensor) if "lora_B" in name else tensor for name, tensor in tensors.items()},
+        adapter / "adapter_model.safetensors",
+    )
     with pytest.raises(Mismatch, match="changes nothing"):
         TransformersEngine(base, [adapter], device="cpu")
     save_file({}, adapter / "adapter_model.safetensors")

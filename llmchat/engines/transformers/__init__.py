@@ -111,9 +111,8 @@ class TransformersEngine:
         del self._ids[kept:]
         return kept
 
-    @torch.inference_mode()
     def _read(self, ids: list[int]) -> Tensor:
-        with memory.reported():
+        with memory.reported(), torch.inference_mode():
             for start in range(0, len(ids), PREFILL_CHUNK):
                 chunk = ids[start : start + PREFILL_CHUNK]
                 logits = self._forward.read(chunk)

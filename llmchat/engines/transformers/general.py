@@ -40,7 +40,9 @@ class GeneralForward:
         if self._cache is None:
             self._cache = self._new_cache()
         try:
-            out = self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            out = self._model(
+                input_ids=torch.tensor([ids], device=self._device), past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            )
         except BaseException:
             # Interrupted between two layers, the cache holds these tokens in some of them only.
             self._cache = None

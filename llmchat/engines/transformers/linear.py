@@ -5,6 +5,7 @@ weight-only (activations stay 16 bit): faster than bf16 where memory bounds the 
 activations are rounded as well. On CUDA bitsandbytes' own kernels run on the same bytes.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -107,6 +108,7 @@ def compute_dtype(kind: Weights) -> torch.dtype:
 
 
 def _nf4(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import bitsandbytes
 
     out_features, in_features = weight.shape

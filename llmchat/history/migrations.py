@@ -1,0 +1,83 @@
+"""The shape of the database, as numbered steps. A step that was released is never changed; a new column is a new step."""
+
+import sqlite3
+
+from llmchat.errors import LlmchatError
+
+_FIRST = """
+CREATE TABLE messages (
+    id      INTEGER PRIMARY KEY,
+    parent  INTEGER REFERENCES messages(id),
+    role    TEXT NOT NULL,
+    text    TEXT NOT NULL,
+    input   TEXT NOT NULL DEFAULT '',
+    state   TEXT NOT NULL DEFAULT 'complete',
+    created REAL NOT NULL,
+    details TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX messages_parent ON messages(parent);
+
+CREATE TABLE sessions (
+    id      TEXT PRIMARY KEY,
+    title   TEXT NOT NULL DEFAULT '',
+    model   TEXT NOT NULL,
+    tip     INTEGER REFERENCES messages(id),
+    created REAL NOT NULL,
+    updated REAL NOT NULL
+);
+CREATE INDEX sessions_updated ON sessions(updated);
+
+-- Trigrams find parts of words and need no spaces between them, so Chinese and Japanese are found as well.
+CREATE VIRTUAL TABLE search USING fts5(text, input, content='messages', content_rowid='id', tokenize='trigram');
+CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN
+    INSERT INTO search(rowid, text, input) VALUES (new.id, new.text, new.input);
+END;
+CREATE TRIGGER messages_removed AFTER DELETE ON messages BEGIN
+    INSERT INTO search(search, rowid, text, input) VALUES ('delete', old.id, old.text, old.input);
+END;
+CREATE TRIGGER messages_changed AFTER UPDATE OF text, input ON messages BEGIN
+    INSERT INTO search(search, rowid, text, input) VALUES ('delete', old.id, old.text, old.input);
+    INSERT INTO search(rowid, text, input) VALUES (new.id, new.text, new.input);
+END;
+"""
+
+STEPS = (_FIRST,)
+
+
+def migrate(database: sqlite3.Connection) -> None:
+    """Bring a database to today's shape, each step in one transaction; one that is newer than the program is refused untouched."""
+    version = _version(database)
+    if version > len(STEPS):
+        raise LlmchatError(
+            f"the history was written by a newer llmchat (version {version} of its shape, this program knows {len(STEPS)})",
+            "update llmchat; nothing was changed",
+        )
+    while version < len(STEPS):
+        # IMMEDIATE, and the version read again inside: a second process may be doing the same.
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(database)
+            if version < len(STEPS):
+                for statement in _statements(STEPS[version]):
+                    database.execute(statement)
+                version += 1
+                database.execute(f"PRAGMA user_version = {version}")
+            database.execute("COMMIT")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script one by one: executescript would end the transaction."""
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements

@@ -1,0 +1,107 @@
+"""Weights of other kinds become safetensors, once, when they are pulled. No code from a checkpoint is run."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import IntegrityError, Mismatch
+
+_SHARD_BYTES = 5_000_000_000
+
+
+def gguf_to_folder(gguf: Path, target: Path) -> str:
+    """Dequantise a GGUF file to bf16 safetensors with config and tokenizer; returns what was done, in words."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+            raise Mismatch(f"{gguf.name} cannot be turned into a checkpoint: {str(error).splitlines()[0]}") from error
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    return f"{gguf.name} dequantised to bf16"
+
+
+def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
+    """Read pytorch_model*.bin or adapter_model.bin with weights_only and write safetensors, the other files beside them."""
+    names = _pickles(source, adapter)
+    stem = "adapter_model" if adapter else "model"
+    index: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        tensors = _unpickle(source / name)
+        own = f"{stem}.safetensors" if len(names) == 1 else f"{stem}-{number:05}-of-{len(names):05}.safetensors"
+        _save(tensors, target / own)
+        index |= dict.fromkeys(tensors, own)
+    if len(names) > 1:
+        (target / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    for path in source.iterdir():
+        if path.is_file() and not path.name.endswith((".bin", ".bin.index.json", ".safetensors")):
+            shutil.copyfile(path, target / path.name)
+    return f"{', '.join(names)} converted to safetensors"
+
+
+def has_only_pickles(folder: Path, adapter: bool) -> bool:
+    stem = "adapter_model" if adapter else "model"
+    return not any(folder.glob(f"{stem}*.safetensors")) and bool(_pickles(folder, adapter))
+
+
+def _pickles(folder: Path, adapter: bool) -> list[str]:
+    return sorted(path.name for path in folder.glob("adapter_model.bin" if adapter else "pytorch_model*.bin"))
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise IntegrityError(
+            f"{path.name} holds more than tensors and was not opened: it could run code", "use a revision with safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise IntegrityError(f"{path.name} cannot be read: {str(error).splitlines()[0]}", "`llmchat pull` fetches it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise IntegrityError(f"{path.name} is not a table of tensors")
+    return state
+
+
+def _save(tensors: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    # Tensors that share memory (tied embeddings) are written apart: safetensors knows no sharing.
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def _dequantise() -> dict[str, Any]:
+    """What tells transformers to unpack a GGUF; releases that do not know the option always do."""
+    try:
+        from transformers.utils.quantization_config import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars and notes of transformers: the pull has its own."""
+    import warnings
+
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()

@@ -1,0 +1,67 @@
+"""Checkpoints that are on this machine already: a folder is used where it lies, a GGUF file is unpacked once into the cache."""
+
+from pathlib import Path
+
+from llmchat.errors import Mismatch, ModelNotFound
+from llmchat.hub import places
+from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
+from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
+from llmchat.presets.types import FileFact, Source
+from llmchat.settings import World
+
+
+def find_path(source: Source, world: World) -> Checkpoint:
+    """The folder itself, or what an earlier pull made of it. Raises ModelNotFound when it must be converted first."""
+    path = _existing(source)
+    if _usable(path):
+        return Checkpoint(path, source, "", sum(file.stat().st_size for file in path.glob("*.safetensors")))
+    receipt = places.read_receipt(_stamped(source, path), world)
+    if receipt is None:
+        raise ModelNotFound(f"{path.name} is not unpacked yet")
+    return places.to_checkpoint(source, receipt)
+
+
+def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
+    path = _existing(source)
+    try:
+        return Pulled(find_path(source, world), 0, ())
+    except ModelNotFound:
+        pass
+    stamped = _stamped(source, path)
+    folder = places.models(world) / places.key(stamped)
+    size_of_source = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*.bin"))
+    places.need_room(places.models(world), (4 if path.is_file() else 1) * size_of_source)
+    progress.start(f"unpacking {path.name}", None)
+    with places.fresh_folder(folder) as fresh:
+        note = gguf_to_folder(path, fresh) if path.is_file() else pickles_to_folder(path, fresh, _is_adapter(path))
+    progress.done()
+    size, facts = places.describe(folder)
+    places.write_receipt(stamped, world, Receipt(str(folder), "", size, facts))
+    return Pulled(find_path(source, world), 0, (note,))
+
+
+def _existing(source: Source) -> Path:
+    path = Path(source.repo)
+    if not path.exists():
+        raise ModelNotFound(f"there is no folder or file {path}")
+    if path.is_file() and path.suffix != ".gguf":
+        raise Mismatch(f"{path.name} is no model", "a model is a checkpoint folder, a .gguf file, a preset or a Hub repo")
+    if path.is_dir() and not (path / "config.json").exists() and not _is_adapter(path):
+        raise Mismatch(f"{path} is no checkpoint: it has neither config.json nor adapter_config.json")
+    return path
+
+
+def _usable(path: Path) -> bool:
+    return path.is_dir() and not has_only_pickles(path, _is_adapter(path))
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / "adapter_config.json").exists() and not (path / "config.json").exists()
+
+
+def _stamped(source: Source, path: Path) -> Source:
+    """The source with size and time of the file in it, so that a changed file is unpacked again."""
+    files = [path] if path.is_file() else sorted(path.glob("*.bin"))
+    return Source(
+        "path", source.repo, ",".join(f"{file.stat().st_size}-{file.stat().st_mtime_ns}" for file in files), files={path.name: FileFact()}
+    )

@@ -1,0 +1,125 @@
+"""Where things lie on this machine, and how they get there: receipts, locks, atomic folders, checksums, room on the disk."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from llmchat.errors import IntegrityError, OutOfResources
+from llmchat.hub.types import Checkpoint, Receipt
+from llmchat.presets.types import FileFact, Source
+from llmchat.settings import World
+
+_BLOCK = 1 << 20
+
+
+def key(source: Source) -> str:
+    """A readable folder name for a source; the hash keeps two revisions, or two choices of files, apart."""
+    digest = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:10]
+    return f"{source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
+
+
+def models(world: World) -> Path:
+    return world.cache / "models"
+
+
+def read_receipt(source: Source, world: World) -> Receipt | None:
+    """The receipt of a complete pull: all its files are there with their sizes. None otherwise."""
+    try:
+        receipt = msgspec.json.decode(_receipt_path(source, world).read_bytes(), type=Receipt)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    folder = Path(receipt.path)
+    complete = all(_size(folder / name) == fact.size for name, fact in receipt.files.items())
+    return receipt if complete and receipt.files else None
+
+
+def write_receipt(source: Source, world: World, receipt: Receipt) -> Checkpoint:
+    path = _receipt_path(source, world)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(receipt))
+    temporary.replace(path)
+    return to_checkpoint(source, receipt)
+
+
+def forget(source: Source, world: World) -> None:
+    _receipt_path(source, world).unlink(missing_ok=True)
+
+
+def to_checkpoint(source: Source, receipt: Receipt) -> Checkpoint:
+    return Checkpoint(Path(receipt.path), source, receipt.revision, receipt.size)
+
+
+def describe(folder: Path) -> tuple[int, dict[str, FileFact]]:
+    """Bytes of the weights, and size and sha256 of every file of a folder."""
+    files = {path.name: FileFact(path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir()) if path.is_file()}
+    return sum(fact.size for name, fact in files.items() if name.endswith(".safetensors")), files
+
+
+def check_file(path: Path, fact: FileFact, name: str) -> None:
+    """Raise IntegrityError when a file is not what it must be."""
+    size = _size(path)
+    if size is None:
+        raise IntegrityError(f"{name} is missing", "`llmchat pull` fetches it again")
+    if fact.size and size != fact.size:
+        raise IntegrityError(f"{name} is {size:,} bytes, it must be {fact.size:,}", "`llmchat pull` fetches it again")
+    if fact.sha256 and sha256(path) != fact.sha256:
+        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", "`llmchat pull` fetches it again")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def need_room(folder: Path, count: int) -> None:
+    """Raise OutOfResources when `count` bytes more do not fit on the disk of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if count > free:
+        raise OutOfResources(
+            f"{count / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free in {folder}",
+            "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
+        )
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """A folder that appears at `target` when the block ends well, and not at all when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def lock(source: Source, world: World) -> Iterator[None]:
+    """One pull of a source at a time; a second one waits, and then finds it done."""
+    from filelock import FileLock
+
+    folder = world.cache / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{key(source)}.lock"):
+        yield
+
+
+def _receipt_path(source: Source, world: World) -> Path:
+    return world.cache / "receipts" / f"{key(source)}.json"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

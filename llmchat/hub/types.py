@@ -1,0 +1,49 @@
+"""What the hub room gives and takes."""
+
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from llmchat.presets.types import FileFact, Source
+
+
+class Checkpoint(Struct, frozen=True):
+    """A folder that an engine can open: a base (config.json, safetensors, tokenizer), or an adapter (adapter_config.json, safetensors).
+
+    revision: the commit, the wheel's version, or "" for a path; size: bytes of the weights.
+    """
+
+    path: Path
+    source: Source
+    revision: str
+    size: int
+
+
+class Pulled(Struct, frozen=True):
+    """What a pull did: bytes fetched now (0 when all was there), and in words."""
+
+    checkpoint: Checkpoint
+    downloaded: int
+    notes: tuple[str, ...]
+
+
+class Receipt(Struct, frozen=True):
+    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of with size and sha256."""
+
+    path: str
+    revision: str
+    size: int
+    files: dict[str, FileFact]
+
+
+class Progress(Protocol):
+    """Shows how far a long step is."""
+
+    def start(self, what: str, total: int | None) -> None:
+        """A step begins; total in bytes, None when nobody knows."""
+        ...
+
+    def advance(self, count: int) -> None: ...
+
+    def done(self) -> None: ...

@@ -1,0 +1,139 @@
+"""Streamed Markdown ends as one plain print of the whole, whatever the pieces; a terminal emulator is the judge."""
+
+import io
+
+import pyte
+import pytest
+from conftest import Stream, make_world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmchat.ui import render
+from llmchat.ui.render import MarkdownRenderer, PlainRenderer, block_starts, choose_renderer, rows_of
+
+CORPUS = {
+    "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
+    "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\nMore\n\n### Small\n\n## Part two\nEnd",
+    "lists": "Intro:\n\n- one\n- two\n  - deep\n  - deeper\n\n    a paragraph inside\n- three\n\n1. first\n2. second\n\nDone",
+    "loose list": "- a\n\n- b\n\n- c\n\nafter",
+    "code": "Look:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
+    "half-open fence": "Start\n\n```\nno end\n\n# not a heading",
+    "table": "| name | size |\n|---|---:|\n| a | 1 |\n| b | 22 |\n\nText after the table.",
+    "quote": "> quoted\n> more\nlazy\n\n> new quote\n\nend",
+    "rule": "above\n\n---\n\nbelow\n***\nend",
+    "chinese and emoji": "# 你好世界\n\n这是一个很长的段落，用来测试终端中的宽字符换行是否正确，应该在四十列处折行。\n\n- 🗼 東京\n- 🇫🇷 Paris\n\n| 城市 | 人口 |\n|---|---|\n| 東京 | 14 |\n",
+    "html": "<b>bold</b>\n\n<div>\nblock\n</div>\n\nafter",
+    "hard breaks": "one  \ntwo\\\nthree\n\nfour",
+    "longer than the screen": "\n\n".join(f"Paragraph number {number} of an answer that does not end soon." for number in range(30)),
+    "one block longer than the screen": "```\n" + "\n".join(f"line {number}" for number in range(60)) + "\n```\n\nend",
+    "blank at both ends": "\n\n  \nHello\n\n\n",
+    "empty": "",
+}
+
+
+def screen_after(pieces: list[str], width: int, height: int = 12) -> list[str]:
+    """All rows, scrolled away or not, after the pieces were streamed."""
+    screen = pyte.HistoryScreen(width, height, history=2000)
+    terminal = pyte.Stream(screen)
+    stream = Stream(tty=True)
+    renderer = MarkdownRenderer(stream, lambda: (width, height))
+    shown = 0
+    for piece in [*pieces, None]:
+        renderer.finish() if piece is None else renderer.feed(piece)
+        text = stream.getvalue()
+        # A terminal's line discipline adds the carriage return.
+        terminal.feed(text[shown:].replace("\n", "\r\n"))
+        shown = len(text)
+    return rows_on(screen)
+
+
+def rows_on(screen: pyte.HistoryScreen) -> list[str]:
+    above = ["".join(line[column].data for column in range(screen.columns)) for line in screen.history.top]
+    rows = [row.rstrip() for row in (*above, *screen.display)]
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def printed_once(text: str, width: int) -> list[str]:
+    screen = pyte.HistoryScreen(width, 12, history=2000)
+    pyte.Stream(screen).feed("\r\n".join(rows_of(text, width)) + "\r\n")
+    return rows_on(screen)
+
+
+@pytest.fixture(autouse=True)
+def redraw_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "_REDRAW_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("name", CORPUS)
+@pytest.mark.parametrize("size", [1, 7])
+def test_streamed_equals_printed(name: str, width: int, size: int) -> None:
+    text = CORPUS[name]
+    if size == 1 and len(text) > 500:
+        size = 3
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    assert screen_after(pieces, width) == printed_once(text, width)
+
+
+blocks = st.lists(st.sampled_from(["# head\n", "para one\nline two\n", "- a\n- b\n", "- a\n\n  b\n", "1. x\n2. y\n", "```\ncode\n\n```\n", "> q\n", "| a | b |\n|---|---|\n| 1 | 2 |\n", "---\n", "## two\n"]), max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(blocks, st.data())
+def test_any_blocks_in_any_pieces(parts: list[str], data: st.DataObject) -> None:
+    text = "\n".join(parts)
+    pieces = []
+    while text:
+        cut = data.draw(st.integers(1, min(9, len(text))))
+        pieces.append(text[:cut])
+        text = text[cut:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "_REDRAW_SECONDS", 0.0)
+        assert screen_after(pieces, 40) == printed_once("\n".join(parts), 40)
+
+
+def test_all_but_the_last_block_are_settled() -> None:
+    text = "one\n\n- a\n- b\n\ntwo\nmore"
+    assert [text[start:][:3] for start in block_starts(text)] == ["one", "- a", "two"]
+    assert block_starts("```\ncode\n\n# no heading\n") == [0]
+    assert block_starts("no line end") == []
+
+
+def test_a_window_that_becomes_narrower_keeps_what_is_finished() -> None:
+    stream, width = Stream(tty=True), 80
+    renderer = MarkdownRenderer(stream, lambda: (width, 20))
+    renderer.feed("first block\n\nsecond " + "word " * 12)
+    width = 40
+    renderer.feed("third\n\nend")
+    renderer.finish()
+    screen = pyte.HistoryScreen(40, 20, history=100)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    rows = rows_on(screen)
+    assert rows[0] == "first block" and rows[-1] == "end" and sum("second" in row for row in rows) == 1
+
+
+def test_bytes_are_bounded() -> None:
+    """With redraws 20 times a second at most, only the tail is written again: a long answer of small blocks stays linear."""
+    text = CORPUS["longer than the screen"]
+    stream = Stream(tty=True)
+    renderer = MarkdownRenderer(stream, lambda: (80, 24))
+    for start in range(0, len(text), 4):
+        renderer.feed(text[start : start + 4])
+    renderer.finish()
+    assert len(stream.getvalue()) < 60 * len(text)
+
+
+def test_plain_is_the_text_and_nothing_else(tmp_path: object) -> None:
+    stream = io.StringIO()
+    renderer = PlainRenderer(stream)
+    for piece in ("# Ti", "tle\n\n**bo", "ld**"):
+        renderer.feed(piece)
+    renderer.finish()
+    assert stream.getvalue() == "# Title\n\n**bold**\n"
+
+
+@pytest.mark.parametrize(("tty", "env", "plain", "kind"), [(True, {}, False, MarkdownRenderer), (True, {}, True, PlainRenderer), (False, {}, False, PlainRenderer), (True, {"TERM": "dumb"}, False, PlainRenderer), (True, {"NO_COLOR": "1"}, False, PlainRenderer)])
+def test_which_renderer(tty: bool, env: dict[str, str], plain: bool, kind: type, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert isinstance(choose_renderer(make_world(tmp_path, tty=tty, **env), plain=plain), kind)
