@@ -61,7 +61,9 @@ class ScriptedEngine:
         if text := filtered.flush():
             yield Chunk(text)
         done = filtered.stopped or produced == len(pieces)
-        yield Finish("stop" if done else "length", len(ids), cached, produced, first - started, time.perf_counter() - first, sampling.seed or 0)
+        yield Finish(
+            "stop" if done else "length", len(ids), cached, produced, first - started, time.perf_counter() - first, sampling.seed or 0
+        )
 
     def close(self) -> None:
         self._seen = []

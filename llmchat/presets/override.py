@@ -37,12 +37,19 @@ def choose(options: Options, own: Path | None = None) -> Preset:
 
 
 def amend(value: _Value, changes: dict[str, Any]) -> _Value:
-    """A checked copy of `value`; changes that are None are left out. Raises UsageError naming the field and its range."""
-    table = msgspec.structs.asdict(value) | {name: change for name, change in changes.items() if change is not None}
-    try:
-        return msgspec.convert(table, type(value))
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error).replace("`$.", "`").replace(" - at ", ": ")) from error
+    """A checked copy of `value`; changes that are None are left out, text is read as what the field holds.
+
+    Raises UsageError naming the field and what it may be.
+    """
+    for name, change in changes.items():
+        if change is not None:
+            table = msgspec.structs.asdict(value) | {name: change}
+            try:
+                value = msgspec.convert(table, type(value), strict=False)
+            except msgspec.ValidationError as error:
+                reason = str(error).partition(" - at ")[0]
+                raise UsageError(f"`{name}` cannot be {change}: {reason[0].lower()}{reason[1:]}") from error
+    return value
 
 
 def _adapter(name: str) -> Source:

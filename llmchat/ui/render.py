@@ -115,7 +115,9 @@ def rows_of(markdown: str, width: int) -> list[str]:
     if not markdown.strip():
         return []
     room = io.StringIO()
-    Console(file=room, width=max(width, 4), force_terminal=True, legacy_windows=False, color_system="standard").print(Markdown(markdown, code_theme="ansi_dark"))
+    Console(file=room, width=max(width, 4), force_terminal=True, legacy_windows=False, color_system="standard").print(
+        Markdown(markdown, code_theme="ansi_dark")
+    )
     rows = [row.rstrip(" ") for row in room.getvalue().split("\n")]
     while rows and not rows[-1].strip():
         rows.pop()

@@ -77,7 +77,23 @@ def test_streamed_equals_printed(name: str, width: int, size: int) -> None:
     assert screen_after(pieces, width) == printed_once(text, width)
 
 
-blocks = st.lists(st.sampled_from(["# head\n", "para one\nline two\n", "- a\n- b\n", "- a\n\n  b\n", "1. x\n2. y\n", "```\ncode\n\n```\n", "> q\n", "| a | b |\n|---|---|\n| 1 | 2 |\n", "---\n", "## two\n"]), max_size=6)
+blocks = st.lists(
+    st.sampled_from(
+        [
+            "# head\n",
+            "para one\nline two\n",
+            "- a\n- b\n",
+            "- a\n\n  b\n",
+            "1. x\n2. y\n",
+            "```\ncode\n\n```\n",
+            "> q\n",
+            "| a | b |\n|---|---|\n| 1 | 2 |\n",
+            "---\n",
+            "## two\n",
+        ]
+    ),
+    max_size=6,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -134,6 +150,15 @@ def test_plain_is_the_text_and_nothing_else(tmp_path: object) -> None:
     assert stream.getvalue() == "# Title\n\n**bold**\n"
 
 
-@pytest.mark.parametrize(("tty", "env", "plain", "kind"), [(True, {}, False, MarkdownRenderer), (True, {}, True, PlainRenderer), (False, {}, False, PlainRenderer), (True, {"TERM": "dumb"}, False, PlainRenderer), (True, {"NO_COLOR": "1"}, False, PlainRenderer)])
+@pytest.mark.parametrize(
+    ("tty", "env", "plain", "kind"),
+    [
+        (True, {}, False, MarkdownRenderer),
+        (True, {}, True, PlainRenderer),
+        (False, {}, False, PlainRenderer),
+        (True, {"TERM": "dumb"}, False, PlainRenderer),
+        (True, {"NO_COLOR": "1"}, False, PlainRenderer),
+    ],
+)
 def test_which_renderer(tty: bool, env: dict[str, str], plain: bool, kind: type, tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert isinstance(choose_renderer(make_world(tmp_path, tty=tty, **env), plain=plain), kind)

@@ -1,0 +1,90 @@
+"""Keys and completion of the input line."""
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from llmchat.ui.commands import registry
+
+if TYPE_CHECKING:
+    from llmchat.ui.repl import Repl
+
+BLOCK = '"""'
+
+
+def bindings() -> KeyBindings:
+    """Enter sends, but not inside a block; Alt+Enter and Ctrl-J make a line; Ctrl-C clears; Ctrl-G and Ctrl-X Ctrl-E open the editor.
+
+    A paste is one event of its own and never sends itself.
+    """
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None
+        elif open_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c")
+    def _clear(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("c-g")
+    @keys.add("c-x", "c-e")
+    def _edit(event: KeyPressEvent) -> None:
+        event.current_buffer.open_in_editor(validate_and_handle=False)
+
+    return keys
+
+
+def open_block(text: str) -> bool:
+    return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
+
+
+def without_block(text: str) -> str:
+    """The text without the quotes of a block."""
+    stripped = text.strip()
+    return (
+        stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
+        if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK)
+        else text
+    )
+
+
+class CommandCompleter(Completer):
+    """Commands, then what the command at hand offers."""
+
+    def __init__(self, repl: "Repl"):
+        self._repl = repl
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        line = document.text_before_cursor
+        match = re.fullmatch(r"/(\w*)(?:\s+(\S*))?", line)
+        if not match:
+            return
+        name, word = match[1], match[2]
+        if word is None:
+            for command in registry:
+                if command.name.startswith(name):
+                    yield Completion(command.name, -len(name), display=f"/{command.name}", display_meta=command.help)
+            return
+        found = registry.get(name)
+        for offer in found.complete(self._repl) if found and found.complete else ():
+            if offer.startswith(word):
+                yield Completion(offer, -len(word))

@@ -1,0 +1,33 @@
+"""The bottom line and the short notes after an answer."""
+
+from rich.cells import cell_len, set_cell_size
+
+from llmchat.chat import Chat
+
+
+def bottom_line(chat: Chat, width: int) -> str:
+    """Model, window, what was dropped, speed of the last answer; the first parts go last when it is narrow."""
+    parts = [chat.engine.describe()]
+    if chat.window:
+        parts.append(f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens")
+        if chat.window.dropped:
+            parts.append(f"{chat.window.dropped} dropped")
+    if chat.finish and chat.finish.reply_tokens:
+        parts.append(f"{chat.finish.tokens_per_second:.1f} tok/s")
+        parts.append(f"first {chat.finish.prefill_s:.2f} s")
+    while len(parts) > 1 and cell_len(" · ".join(parts)) > width - 2:
+        parts.pop()
+    return cut(" " + " · ".join(parts), width)
+
+
+def dropped_note(chat: Chat, before: int) -> str:
+    """A line when more messages than before were left out, else nothing."""
+    window = chat.window
+    if window is None or window.dropped <= before:
+        return ""
+    return f"the {window.dropped} oldest messages were not sent (window {window.limit:,} tokens); /context shows which"
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most `width` cells, an ellipsis where something is missing."""
+    return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)).rstrip() + "…"

@@ -1,0 +1,151 @@
+"""The REPL in a real pseudo-terminal, driven key by key."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+DRIVER = Path(__file__).parent / "drive_repl.py"
+CTRL_C, CTRL_D, ALT_ENTER, CTRL_J = "\x03", "\x04", "\x1b\r", "\n"
+PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
+
+
+def start(home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: str) -> "pexpect.spawn[str]":
+    import os
+
+    child = pexpect.spawn(
+        sys.executable,
+        [str(DRIVER), str(home), *arguments],
+        dimensions=size,
+        encoding="utf-8",
+        timeout=20,
+        env={**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
+    )
+    child.expect("/help for commands")
+    ready(child)
+    return child
+
+
+def ready(child: "pexpect.spawn[str]") -> None:
+    """Wait for a fresh prompt. (Without answers to cursor questions the bottom line is not drawn.)"""
+    child.expect_exact("\x1b[0;1m>")
+    child.expect_exact("\x1b[?25h")
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> "Iterator[pexpect.spawn[str]]":
+    process = start(tmp_path)
+    yield process
+    process.close(force=True)
+
+
+def test_ask_and_leave(child: "pexpect.spawn[str]") -> None:
+    child.send("hello\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_ctrl_c_keeps_the_partial_answer_and_the_chat_goes_on(child: "pexpect.spawn[str]") -> None:
+    child.send("one\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("two\r")
+    child.expect("word word word")
+    child.send(CTRL_C)
+    child.expect_exact("[stopped]")
+    ready(child)
+    child.send("three\r")
+    child.expect("third answer")
+    ready(child)
+    child.send("/exit\r")
+    child.expect(
+        r"LEFT WITH 0 \[\('user', 3\), \('assistant', 12\), \('user', 3\), \('assistant', (\d+)\), \('user', 5\), \('assistant', 12\)\]"
+    )
+    assert 10 < int(child.match[1]) < 2000
+
+
+def test_ctrl_c_clears_then_hints_then_leaves(child: "pexpect.spawn[str]") -> None:
+    child.send("half a question")
+    child.expect("half a question")
+    child.send(CTRL_C)
+    child.send(CTRL_C)
+    child.expect("press Ctrl-C again")
+    ready(child)
+    child.send(CTRL_C)
+    child.expect_exact("LEFT WITH 0 []")
+
+
+@pytest.mark.parametrize("new_line", [ALT_ENTER, CTRL_J])
+def test_more_than_one_line(child: "pexpect.spawn[str]", new_line: str) -> None:
+    child.send(f"a{new_line}bc\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 4), ")
+
+
+def test_a_paste_with_line_ends_does_not_send_itself(child: "pexpect.spawn[str]") -> None:
+    child.send(f"{PASTE_BEGIN}one\rtwo\rthree{PASTE_END}")
+    child.expect("three")
+    child.send(" four\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact(f"LEFT WITH 0 [('user', {len('one two three four')}), ('assistant', 12)]")
+
+
+def test_a_block_takes_line_ends_until_it_is_closed(child: "pexpect.spawn[str]") -> None:
+    child.send('"""\rfirst\rsecond\r"""\r')
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact(f"LEFT WITH 0 [('user', {len('first second')}), ")
+
+
+def test_commands_and_completion(child: "pexpect.spawn[str]") -> None:
+    child.send("/set temp\t")
+    child.expect("erature")
+    child.send(" 1.25\r")
+    child.expect(r"temperature +1\.25")
+    ready(child)
+    child.send("/mod\t")
+    child.expect("el")
+    child.send(" nowhere\r")
+    child.expect_exact("error: no model is called `nowhere`")
+    ready(child)
+    child.send("hello\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("/undo\r")
+    child.expect("back to the beginning")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 []")
+
+
+def test_what_was_typed_is_there_again_the_next_time(tmp_path: Path) -> None:
+    for keys in ("remember me\r", "\x1b[A\r"):
+        child = start(tmp_path)
+        child.send(keys)
+        child.expect("first answer")
+        ready(child)
+        child.send(CTRL_D)
+        child.expect_exact(f"LEFT WITH 0 [('user', {len('remember me')}), ")
+        child.close()
+
+
+def test_a_narrow_window(tmp_path: Path) -> None:
+    child = start(tmp_path, size=(12, 40))
+    child.send("hello\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 5)")
+    child.close()
