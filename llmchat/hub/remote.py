@@ -22,6 +22,8 @@ from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
+# Bytes written at a time. The library's 10 MB make the bar jump on a slow line, and are what a cut connection loses.
+_STEP = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BASE_FILES = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
@@ -228,9 +230,10 @@ def _token(world: World) -> str | bool:
 
 def _api(world: World) -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.utils import logging
 
+    constants.DOWNLOAD_CHUNK_SIZE = _STEP
     # Its notes on retries would break into our progress line.
     logging.set_verbosity_error()
     return HfApi(endpoint=_endpoint(world), token=_token(world))

@@ -1,5 +1,6 @@
 """The slash commands over a scripted model: what they print and what they change."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_what_was_dropped_is_said_when_it_happens_and_not_again(repl: Repl) -> N
             in type_in(repl, "a question of some length, to fill it")
         )
         dropped.append(repl.chat.window.dropped)  # type: ignore[union-attr]
-    assert notes == [after > before for before, after in zip(dropped, dropped[1:], strict=False)]
+    assert notes == [after > before for before, after in itertools.pairwise(dropped)]
     assert 1 <= sum(notes) < 6
     assert "dropped" in type_in(repl, "/context")
 

