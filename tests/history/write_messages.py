@@ -1,0 +1,13 @@
+"""Append messages and print the id of each when it is saved: python write_messages.py PATH NAME COUNT."""
+
+import sys
+from pathlib import Path
+
+from llmchat.conversation import Message
+from llmchat.history import History
+
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with History(path) as history:
+    session = history.begin("m")
+    for number in range(count):
+        print(history.append(session, Message("user", f"{name}-{number}")), f"{name}-{number}", flush=True)
