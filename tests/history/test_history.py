@@ -115,7 +115,9 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
             history.append(session, user(f"question {number}"))
         assert history.find(sessions[0]).id == history.find(sessions[0].upper()).id == sessions[0]
         assert history.find("question 7").id == sessions[7]
-        shared = next(letter for letter in "0123456789abcdefghjkmnpqrstvwxyz" if sum(session.startswith(letter) for session in sessions) > 1)
+        shared = next(
+            letter for letter in "0123456789abcdefghjkmnpqrstvwxyz" if sum(session.startswith(letter) for session in sessions) > 1
+        )
         with pytest.raises(UsageError, match=f"sessions begin with `{shared}`") as refused:
             history.find(shared)
         assert "one of" in refused.value.hint
@@ -124,7 +126,9 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
                 history.find(wrong)
 
 
-@pytest.mark.parametrize(("text", "title"), [("Hello", "Hello"), ("a\nb  c", "a b c"), ("word " * 30, "word " * 11 + "word…"), ("日" * 80, "日" * 60 + "…")])
+@pytest.mark.parametrize(
+    ("text", "title"), [("Hello", "Hello"), ("a\nb  c", "a b c"), ("word " * 30, "word " * 11 + "word…"), ("日" * 80, "日" * 60 + "…")]
+)
 def test_titles_are_the_first_words(text: str, title: str) -> None:
     with History(None) as history:
         session = history.begin("m")
@@ -134,7 +138,15 @@ def test_titles_are_the_first_words(text: str, title: str) -> None:
         assert history.find(session).title == title
 
 
-@pytest.mark.parametrize(("text", "snippet"), [("CAPITAL", "the [capital] of France"), ("の首都", "日本[の首都]は"), ("pit", "the ca[pit]al of France"), ('"quoted"', 'say ["quoted"] text')])
+@pytest.mark.parametrize(
+    ("text", "snippet"),
+    [
+        ("CAPITAL", "the [capital] of France"),
+        ("の首都", "日本[の首都]は"),
+        ("pit", "the ca[pit]al of France"),
+        ('"quoted"', 'say ["quoted"] text'),
+    ],
+)
 def test_search(text: str, snippet: str) -> None:
     with History(None) as history:
         session = history.begin("m")

@@ -1,0 +1,79 @@
+"""The house keeps its order: who may import whom, and what a quick command must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llmchat
+
+PACKAGE = Path(llmchat.__file__).parent
+# A room may import rooms of lower levels, never one of its own level. A dotted name is a room of its own.
+LEVELS = {
+    "errors": 0, "conversation": 0, "settings": 0,
+    "prompt": 1,
+    "engines": 2,
+    "presets": 3,
+    "window": 4,
+    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5,
+    "engines.scripted": 6, "engines.transformers": 6,
+    "models": 7, "chat": 7,
+    "ui": 8,
+    "oneshot": 9, "inspect_prompt": 9,
+    "cli": 10,
+}  # fmt: skip
+# errors is a value that every room raises, and that may be raised by the other values.
+EVERYWHERE = {"errors"}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")[1:]
+    dotted = ".".join(parts[:2])
+    return dotted if dotted in LEVELS else parts[0] if parts else ""
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmchat"):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names if name.name.startswith("llmchat")}
+    return {room_of(name) for name in found} - {"", "__version__"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__main__.py",) and path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_lower_rooms(path: Path) -> None:
+    name = ".".join(("llmchat", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    own = room_of(name)
+    assert own in LEVELS, f"{own} has no level"
+    wrong = {other for other in imports_of(path) - EVERYWHERE - {own} if LEVELS[other] >= LEVELS[own]}
+    assert not wrong, f"{own} imports {wrong}"
+
+
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub", "prompt_toolkit")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["presets", "-q"], ["sessions", "list"], ["ls"], ["config", "show"]], ids=" ".join
+)
+def test_a_quick_command_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom llmchat.cli import main\n"
+        f"code = main({arguments!r})\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+    )
+    env = {"HOME": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and done.stderr.strip() == "[]", done.stderr
+
+
+def test_no_file_is_too_large_for_a_head() -> None:
+    sizes = {path: len(path.read_text("utf-8").splitlines()) for path in modules()}
+    assert max(sizes.values()) <= 480, max(sizes, key=lambda path: sizes[path])
