@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmchat import flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, Settings, World, resolve
 
@@ -34,95 +35,64 @@ app.add_typer(sessions, name="sessions")
 app.add_typer(config, name="config")
 
 _OPTIONS = Options.__struct_fields__
-_MODEL, _CONTEXT, _SAMPLING, _OUTPUT = "Model", "Context", "Sampling", "Output"
-
-Model_ = Annotated[
-    str | None, typer.Option("-m", "--model", help="A preset, a Hub repo org/name, a folder or a .gguf file.", rich_help_panel=_MODEL)
-]
-Base = Annotated[str | None, typer.Option(help="Another base for the preset.", rich_help_panel=_MODEL)]
-AdapterFlag = Annotated[
-    str | None, typer.Option("--adapter", help="A LoRA adapter: a folder or a Hub repo; `none` for the bare base.", rich_help_panel=_MODEL)
-]
-Format = Annotated[
-    str | None, typer.Option("--format", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=_MODEL)
-]
-WeightsFlag = Annotated[str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=_MODEL)]
-EngineFlag = Annotated[
-    str | None, typer.Option("--engine", help="transformers, or scripted (a demo without a model).", rich_help_panel=_MODEL)
-]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base.", rich_help_panel=_MODEL)]
-TrustRemoteCode = Annotated[
-    bool | None,
-    typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code.", show_default=False, rich_help_panel=_MODEL),
-]
-Offline = Annotated[bool | None, typer.Option("--offline", help="Never use the network.", show_default=False, rich_help_panel=_MODEL)]
-System = Annotated[str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=_CONTEXT)]
-Context = Annotated[int | None, typer.Option(help="Window in tokens; 0 for the model's own.", rich_help_panel=_CONTEXT)]
-PolicyFlag = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n or refuse.", rich_help_panel=_CONTEXT)]
-Turns = Annotated[int | None, typer.Option(help="Turns kept by last-n.", rich_help_panel=_CONTEXT)]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer; 0 for what the window leaves.", rich_help_panel=_SAMPLING)]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
-TopP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING, help="Keep the likeliest tokens that make up this share.")]
-TopK = Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING, help="Keep the K likeliest tokens; 0 is off.")]
-MinP = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING, help="Drop tokens below this share of the likeliest one.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(rich_help_panel=_SAMPLING, help="Above 1: say less of what was said; 1 is off.")]
-Seed = Annotated[int | None, typer.Option(rich_help_panel=_SAMPLING, help="Same seed, same answer.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUTPUT)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=_OUTPUT)]
 
 
 @app.command()
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="A question for one answer; `-` or nothing reads stdin when it is piped.")] = None,
-    model: Model_ = None,
-    base: Base = None,
-    adapter: AdapterFlag = None,
-    format: Format = None,
-    weights: WeightsFlag = None,
-    engine: EngineFlag = None,
-    device: Device = None,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = None,
-    system: System = None,
+    model: flags.Model = None,
+    base: flags.Base = None,
+    adapter: flags.Adapter = None,
+    format: flags.Format = None,
+    weights: flags.Weights = None,
+    engine: flags.Engine = None,
+    device: flags.Device = None,
+    revision: flags.Revision = None,
+    trust_remote_code: flags.TrustRemoteCode = None,
+    system: flags.System = None,
     file: Annotated[
-        list[str] | None, typer.Option("-f", "--file", help="Material for the question; may be given again.", rich_help_panel=_CONTEXT)
+        list[str] | None, typer.Option("-f", "--file", help="Material for the question; may be given again.", rich_help_panel=flags.CONTEXT)
     ] = None,
-    continue_: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last session.", rich_help_panel=_CONTEXT)] = False,
-    session: Annotated[str | None, typer.Option(help="Go on with this session.", rich_help_panel=_CONTEXT)] = None,
+    continue_: Annotated[
+        bool, typer.Option("-c", "--continue", help="Go on with the last session.", rich_help_panel=flags.CONTEXT)
+    ] = False,
+    session: Annotated[str | None, typer.Option(help="Go on with this session.", rich_help_panel=flags.CONTEXT)] = None,
     no_log: Annotated[
-        bool | None, typer.Option("-n", "--no-log", help="Leave no trace in the history.", show_default=False, rich_help_panel=_CONTEXT)
+        bool | None,
+        typer.Option("-n", "--no-log", help="Leave no trace in the history.", show_default=False, rich_help_panel=flags.CONTEXT),
     ] = None,
-    context: Context = None,
-    policy: PolicyFlag = None,
-    turns: Turns = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    json: Json = False,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.", rich_help_panel=_OUTPUT)] = False,
+    context: flags.Context = None,
+    policy: flags.Policy = None,
+    turns: flags.Turns = None,
+    max_tokens: flags.MaxTokens = None,
+    temperature: flags.Temperature = None,
+    top_p: flags.TopP = None,
+    top_k: flags.TopK = None,
+    min_p: flags.MinP = None,
+    repetition_penalty: flags.RepetitionPenalty = None,
+    seed: flags.Seed = None,
+    json: flags.Json = False,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Print the answer when it is whole.", rich_help_panel=flags.OUTPUT)
+    ] = False,
     plain: Annotated[
-        bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=_OUTPUT)
+        bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=flags.OUTPUT)
     ] = None,
-    quiet: Quiet = False,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
-    flags = {name: value for name, value in locals().items() if name in _OPTIONS}
+    given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import oneshot
 
     world = World.real()
-    settings = resolve(world, flags)
+    settings = resolve(world, given)
     question = oneshot.question(world, prompt, file or ())
     with _history(world, settings) as history:
         earlier = history.find(session) if session else history.latest() if continue_ else None
         if continue_ and not earlier:
             raise UsageError("there is no session to go on with")
         if earlier and settings.origins["model"] == "default":
-            settings = resolve(world, flags | {"model": earlier.model})
+            settings = resolve(world, given | {"model": earlier.model})
         talk = _open_chat(world, settings, history, earlier.id if earlier else None, quiet or json)
         if question:
             raise typer.Exit(oneshot.run(talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet))
@@ -133,7 +103,7 @@ def chat(
                 talk,
                 world,
                 plain=settings.options.plain,
-                open_preset=lambda name: _open_model(world, resolve(world, flags | {"model": name}), quiet=False),
+                open_preset=lambda name: _open_model(world, resolve(world, given | {"model": name}), quiet=False),
             )
         )
 
@@ -141,11 +111,11 @@ def chat(
 @app.command()
 def pull(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Presets, Hub repos or .gguf files.")],
-    base: Base = None,
-    adapter: AdapterFlag = None,
-    revision: Revision = None,
-    offline: Offline = None,
-    quiet: Quiet = False,
+    base: flags.Base = None,
+    adapter: flags.Adapter = None,
+    revision: flags.Revision = None,
+    offline: flags.Offline = None,
+    quiet: flags.Quiet = False,
 ) -> None:
     """Download, check and prepare models; goes on where it stopped."""
     from llmchat.hub import Bar, Silent
@@ -154,7 +124,9 @@ def pull(
 
     world = World.real()
     for name in models:
-        preset = _choose(world, resolve(world, {"model": name, "base": base, "adapter": adapter, "revision": revision, "offline": offline}))
+        settings = resolve(world, {"model": name, "base": base, "adapter": adapter, "revision": revision, "offline": offline})
+        world = world.cut_off() if settings.options.offline else world
+        preset = _choose(world, settings)
         for pulled in fetch(preset, world, Silent() if quiet else Bar(world.stderr)):
             if not quiet:
                 _say(
@@ -164,7 +136,7 @@ def pull(
 
 
 @app.command("ls")
-def list_models(json: Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
+def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
     """The models that are on this machine."""
     from llmchat.models import pulled_presets
     from llmchat.ui import tables
@@ -178,27 +150,13 @@ def list_models(json: Json = False, quiet: Annotated[bool, typer.Option("-q", "-
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.")], json: Json = False) -> None:
+def show(model: Annotated[str, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.")], json: flags.Json = False) -> None:
     """What is known of a model: files, format, context, licence, notes."""
-    import msgspec
-
-    from llmchat.errors import ModelNotFound
-    from llmchat.models import locate
+    from llmchat.models import facts
     from llmchat.ui import tables
 
     world = World.real()
-    preset = _choose(world, resolve(world, {"model": model}))
-    try:
-        located = locate(preset, world)
-        folders = [str(part.path) for part in (located.base, *located.adapters) if part]
-    except ModelNotFound:
-        folders = []
-    facts = {
-        "name": preset.name, "title": preset.title, "base": str(preset.base), "adapters": [str(adapter) for adapter in preset.adapters], "format": preset.format.name,
-        "weights": preset.weights, "context": msgspec.to_builtins(preset.context), "sampling": msgspec.to_builtins(preset.sampling),
-        "licence": preset.licence, "notes": preset.notes, "pulled": bool(folders), "folders": folders,
-    }  # fmt: skip
-    tables.facts(world, facts, json=json)
+    tables.facts(world, facts(_choose(world, resolve(world, {"model": model})), world), json=json)
 
 
 @app.command("rm")
@@ -239,7 +197,7 @@ def verify(
 @app.command()
 def presets(
     formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
-    json: Json = False,
+    json: flags.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
     """The models and prompt formats llmchat knows by name."""
@@ -269,31 +227,31 @@ def prompt(
     file: Annotated[
         str, typer.Argument(metavar="[FILE|-]", help="A JSON list of messages: role, content, and input where there is material.")
     ] = "-",
-    model: Model_ = None,
-    base: Base = None,
-    adapter: AdapterFlag = None,
-    format: Format = None,
-    revision: Revision = None,
-    system: System = None,
-    context: Context = None,
-    policy: PolicyFlag = None,
-    turns: Turns = None,
-    max_tokens: MaxTokens = None,
-    ids: Annotated[bool, typer.Option("--ids", help="Token ids instead of text.", rich_help_panel=_OUTPUT)] = False,
+    model: flags.Model = None,
+    base: flags.Base = None,
+    adapter: flags.Adapter = None,
+    format: flags.Format = None,
+    revision: flags.Revision = None,
+    system: flags.System = None,
+    context: flags.Context = None,
+    policy: flags.Policy = None,
+    turns: flags.Turns = None,
+    max_tokens: flags.MaxTokens = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Token ids instead of text.", rich_help_panel=flags.OUTPUT)] = False,
 ) -> None:
     """Print exactly what a model would be given; what was dropped is said on stderr."""
-    flags = {name: value for name, value in locals().items() if name in _OPTIONS}
+    given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import inspect_prompt
 
     world = World.real()
-    settings = resolve(world, flags)
+    settings = resolve(world, given)
     inspect_prompt.run(world, _choose(world, settings), file, ids=ids, trim=bool(settings.options.context))
 
 
 @sessions.command("list")
 def list_sessions(
     limit: Annotated[int, typer.Option("-l", "--limit", help="How many.")] = 20,
-    json: Json = False,
+    json: flags.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
 ) -> None:
     """The newest sessions first."""
@@ -308,7 +266,7 @@ def list_sessions(
 
 
 @sessions.command("show")
-def show_session(session: Annotated[str, typer.Argument(help="An id, or its first letters.")], json: Json = False) -> None:
+def show_session(session: Annotated[str, typer.Argument(help="An id, or its first letters.")], json: flags.Json = False) -> None:
     """A whole session, as text or JSON."""
     import msgspec
 
@@ -327,7 +285,7 @@ def show_session(session: Annotated[str, typer.Argument(help="An id, or its firs
 
 @config.command("show")
 def show_config(
-    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False, json: Json = False
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False, json: flags.Json = False
 ) -> None:
     """Every option and its value."""
     from llmchat.ui import tables

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -60,6 +62,20 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
         except ModelNotFound:
             continue
     return here
+
+
+def facts(preset: Preset, world: World) -> dict[str, Any]:
+    """What is known of a model, as plain values, and the folders of its files when they are here."""
+    try:
+        model = locate(preset, world)
+        folders = [str(part.path) for part in (model.base, *model.adapters) if part]
+    except ModelNotFound:
+        folders = []
+    known = {
+        name: msgspec.to_builtins(getattr(preset, name)) for name in ("name", "title", "weights", "context", "sampling", "licence", "notes")
+    }
+    sources = {"base": str(preset.base), "adapters": list(map(str, preset.adapters)), "format": preset.format.name}
+    return known | sources | {"pulled": bool(folders), "folders": folders}
 
 
 def discard(preset: Preset, world: World) -> int:

@@ -41,6 +41,10 @@ class World(Struct, frozen=True):
             stderr=sys.stderr,
         )
 
+    def cut_off(self) -> "World":
+        """The same world in the Hub's offline mode."""
+        return msgspec.structs.replace(self, env={**self.env, "HF_HUB_OFFLINE": "1"})
+
     @property
     def interactive(self) -> bool:
         """A person sits there: both ends are a terminal."""

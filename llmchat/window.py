@@ -17,11 +17,11 @@ from llmchat.errors import ContextOverflow
 from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import PromptFormat, plain_text
 
-# Without --max-tokens an answer may use all the room that is left; at least this share of the window is kept free for it …
+# Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
 ANSWER_SHARE = 0.25
-# … but no more than this many tokens.
 ANSWER_TOKENS = 1024
-
+# However long an answer may be, this share of the window stays for the conversation.
+PROMPT_SHARE = 0.25
 
 Fate = Literal["sent", "dropped", "unanswered"]
 
@@ -73,12 +73,7 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
     """
     policy, form = preset.context, preset.format
     limit = min(policy.tokens, context) if policy.tokens else context
-    reserve = max_tokens or min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
-    if reserve >= limit:
-        raise ContextOverflow(
-            f"an answer of {reserve:,} tokens leaves no room in a window of {limit:,}",
-            "ask for less with --max-tokens, or widen the window with --context",
-        )
+    reserve = min(max_tokens, int(limit * (1 - PROMPT_SHARE))) if max_tokens else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
     system = (Message("system", conversation.system),) if conversation.system else ()
     asked = _turns(conversation, functools.partial(_cost, engine), _overhead(form, engine))
     # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.

@@ -14,7 +14,7 @@ from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
 from llmchat.window import Window
 
-PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"))
+PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
 
 
 def chat(*replies: str, **changes: object) -> Chat:

@@ -21,7 +21,7 @@ LEVELS = {
     "engines.scripted": 6, "engines.transformers": 6,
     "models": 7, "chat": 7,
     "ui": 8,
-    "oneshot": 9, "inspect_prompt": 9,
+    "oneshot": 9, "inspect_prompt": 9, "flags": 9,
     "cli": 10,
 }  # fmt: skip
 # errors is a value that every room raises, and that may be raised by the other values.
@@ -76,4 +76,4 @@ def test_a_quick_command_loads_nothing_heavy(arguments: list[str], tmp_path: Pat
 
 def test_no_file_is_too_large_for_a_head() -> None:
     sizes = {path: len(path.read_text("utf-8").splitlines()) for path in modules()}
-    assert max(sizes.values()) <= 480, max(sizes, key=lambda path: sizes[path])
+    assert max(sizes.values()) <= 400, max(sizes, key=lambda path: sizes[path])

@@ -122,6 +122,8 @@ def new(repl: "Repl", rest: str) -> Answer:
 
 @command("regen", "", "Answer the last question again; the old answer stays in the history.", aliases=("retry", "regenerate"))
 def regenerate(repl: "Repl", rest: str) -> Answer:
+    if repl.chat.sampling.temperature == 0:
+        repl.say("temperature 0 gives the same answer again; /set temperature 0.7 varies it")
     return repl.chat.regenerate()
 
 

@@ -8,6 +8,7 @@ from conftest import make_world
 from msgspec.structs import replace
 
 from llmchat.chat import Chat
+from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError
 from llmchat.history import History
@@ -18,7 +19,7 @@ from llmchat.ui.repl import Repl
 
 
 def preset(**changes: object) -> Preset:
-    return replace(find("smollm2"), format=get_format("chatml"), engine="scripted", **changes)
+    return replace(find("smollm2"), format=get_format("chatml"), engine="scripted", sampling=Sampling(temperature=0), **changes)
 
 
 @pytest.fixture
@@ -86,8 +87,9 @@ def test_nothing_happens_for_nothing(repl: Repl) -> None:
 
 
 def test_regen_replaces_the_answer_and_keeps_the_old_one_in_the_history(repl: Repl) -> None:
-    assert type_in(repl, "hello", "/regen") == "one\ntwo\n"
-    assert said(repl) == ["hello", "two"]
+    assert type_in(repl, "hello", "/set temperature 1", "/regen") == "one\ntemperature          1.0\ntwo\n"
+    assert type_in(repl, "/set temperature 0", "/regen").splitlines()[1].startswith("temperature 0 gives the same answer")
+    assert said(repl) == ["hello", "three"]
     assert {hit.snippet for hit in repl.chat.history.search("one")} == {"[one]"}
 
 
@@ -105,14 +107,14 @@ def test_system_is_shown_and_set(repl: Repl) -> None:
 
 
 def test_set_shows_changes_checks_and_resets(repl: Repl) -> None:
-    assert "temperature          0.2" in type_in(repl, "/set")
+    assert "temperature          0.0" in type_in(repl, "/set")
     assert type_in(repl, "/set temperature 1.5") == "temperature          1.5\n"
     assert type_in(repl, "/set top_k=40") == "top_k                40\n"
-    assert type_in(repl, "/set temperature default") == "temperature          0.2\n"
+    assert type_in(repl, "/set temperature default") == "temperature          0.0\n"
     assert type_in(repl, "/set temperature hot").startswith("error: `temperature` cannot be hot: expected `float`")
     assert type_in(repl, "/set temperature 9") == "error: `temperature` cannot be 9: expected `float` <= 5.0\n"
     assert type_in(repl, "/set tempratur 1") == "error: there is no setting `tempratur`\nhint: did you mean `temperature`?\n"
-    assert repl.chat.sampling.temperature == 0.2 and repl.chat.sampling.top_k == 40
+    assert repl.chat.sampling.temperature == 0 and repl.chat.sampling.top_k == 40
 
 
 def test_set_changes_the_window(repl: Repl) -> None:

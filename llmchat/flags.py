@@ -1,0 +1,40 @@
+"""The flags that several commands share. None means not given: then a variable, the config file or the preset decides."""
+
+from typing import Annotated
+
+import typer
+
+MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
+
+Model = Annotated[
+    str | None, typer.Option("-m", "--model", help="A preset, a Hub repo org/name, a folder or a .gguf file.", rich_help_panel=MODEL)
+]
+Base = Annotated[str | None, typer.Option(help="Another base for the preset.", rich_help_panel=MODEL)]
+Adapter = Annotated[
+    str | None, typer.Option("--adapter", help="A LoRA adapter: a folder or a Hub repo; `none` for the bare base.", rich_help_panel=MODEL)
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=MODEL)
+]
+Weights = Annotated[str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=MODEL)]
+Engine = Annotated[str | None, typer.Option("--engine", help="transformers, or scripted (a demo without a model).", rich_help_panel=MODEL)]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base.", rich_help_panel=MODEL)]
+TrustRemoteCode = Annotated[
+    bool | None,
+    typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code.", show_default=False, rich_help_panel=MODEL),
+]
+Offline = Annotated[bool | None, typer.Option("--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL)]
+System = Annotated[str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)]
+Context = Annotated[int | None, typer.Option(help="Window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT)]
+Policy = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n or refuse.", rich_help_panel=CONTEXT)]
+Turns = Annotated[int | None, typer.Option(help="Turns kept by last-n.", rich_help_panel=CONTEXT)]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer; 0 for what the window leaves.", rich_help_panel=SAMPLING)]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)]
+TopP = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Keep the likeliest tokens that make up this share.")]
+TopK = Annotated[int | None, typer.Option(rich_help_panel=SAMPLING, help="Keep the K likeliest tokens; 0 is off.")]
+MinP = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Drop tokens below this share of the likeliest one.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Above 1: say less of what was said; 1 is off.")]
+Seed = Annotated[int | None, typer.Option(rich_help_panel=SAMPLING, help="Same seed, same answer.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)]
