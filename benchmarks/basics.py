@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+TEXT = HERE / "data" / "moby_dick.txt"
 LONG = "The history of France is long and rich. " * 60
 QUESTION = "What is the capital of France?"
 KINDS = ("int8", "bf16", "fp32", "int4")
@@ -105,17 +106,20 @@ def weight_bytes(engine: Any) -> int:
 
 
 def perplexity(kind: str) -> float:
-    """Of a public-domain text, token by token through the decode path."""
+    """Of the first chapters of Moby-Dick (public domain)."""
     _, engine = open_engine(kind)
-    return perplexity_of(engine, (HERE / "data" / "declaration.txt").read_text("utf-8"))
+    return perplexity_of(engine)
 
 
-def perplexity_of(engine: Any, text: str, limit: int | None = None) -> float:
+def perplexity_of(engine: Any) -> float:
+    """In windows of 2,048 tokens, each read afresh."""
+    import torch
+
     from llmchat.prompt import Prompt
 
-    ids = engine.encode(Prompt(text, ()))[:limit]
-    losses = [-float(engine.logits(ids[:position]).float().log_softmax(-1)[ids[position]]) for position in range(1, len(ids))]
-    return math.exp(statistics.fmean(losses))
+    ids = engine.encode(Prompt(TEXT.read_text("utf-8"), ()))
+    scores = torch.cat([engine.score(ids[start : start + 2048]) for start in range(0, len(ids), 2048)])
+    return math.exp(-float(scores.mean()))
 
 
 def turns(kind: str) -> dict[str, list[float]]:

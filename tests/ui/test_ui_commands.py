@@ -19,7 +19,7 @@ from llmchat.ui.repl import Repl
 
 
 def preset(**changes: object) -> Preset:
-    return replace(find("smollm2"), format=get_format("chatml"), engine="scripted", sampling=Sampling(temperature=0), **changes)
+    return replace(find("smollm2"), format=get_format("chatml"), engine="scripted", sampling=Sampling(temperature=0.0), **changes)
 
 
 @pytest.fixture

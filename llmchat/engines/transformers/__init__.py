@@ -28,7 +28,7 @@ PREFILL_CHUNK = 512
 class Forward(Protocol):
     """A model with a cache: what llama.py and general.py have in common."""
 
-    def read(self, ids: list[int]) -> Tensor: ...
+    def read(self, ids: list[int], *, every: bool = False) -> Tensor: ...
 
     def truncate(self, length: int) -> int: ...
 
@@ -97,8 +97,20 @@ class TransformersEngine:
         yield Finish(reason, len(ids), cached, produced, prefill_s, decode_s, sampler.seed)  # type: ignore[arg-type]
 
     def logits(self, ids: list[int]) -> Tensor:
-        """Logits [vocab] of the token after `ids`, through the cache like an answer's: for tests and for measuring."""
+        """Logits [vocab] of the token after `ids`, through the cache like an answer's."""
         return self._read(ids[self._keep(ids) :])
+
+    def score(self, ids: list[int]) -> Tensor:
+        """Log-probabilities [T - 1] of each token of `ids` after the ones before it. Starts with an empty cache."""
+        self.close()
+        scores = []
+        for start in range(0, len(ids) - 1, PREFILL_CHUNK):
+            chunk, following = ids[start:-1][:PREFILL_CHUNK], torch.tensor(ids[start + 1 :][:PREFILL_CHUNK], device=self._device)
+            with memory.reported(), torch.inference_mode():
+                logits = self._forward.read(chunk, every=True).float()
+            self._ids += chunk
+            scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
+        return torch.cat(scores)
 
     def close(self) -> None:
         self._forward.truncate(0)
@@ -117,7 +129,7 @@ class TransformersEngine:
                 chunk = ids[start : start + PREFILL_CHUNK]
                 logits = self._forward.read(chunk)
                 self._ids += chunk
-        return logits
+        return logits[-1]
 
 
 def _device(name: str) -> torch.device:

@@ -35,8 +35,8 @@ class GeneralForward:
             self._spread(device_map)
         self._cache: Any = None
 
-    def read(self, ids: list[int]) -> Tensor:
-        """Read more tokens, behind those in the cache. Returns logits [vocab] for the token that follows."""
+    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
+        """Read more tokens, behind those in the cache. Returns logits for what follows the last, [1, vocab], or each of them, [T, vocab]."""
         if self._cache is None:
             self._cache = self._new_cache()
         try:
@@ -47,7 +47,7 @@ class GeneralForward:
             # Interrupted between two layers, the cache holds these tokens in some of them only.
             self._cache = None
             raise
-        return out.logits[0, -1]  # type: ignore[no-any-return]
+        return out.logits[0]  # type: ignore[no-any-return]
 
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept: none where the cache cannot be cut."""

@@ -19,21 +19,27 @@ GEMV_ROWS = 8
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[out, in] → int8 [out, in] and its row maxima, float32 [out]."""
+    """[out, in] → int8 [out, in] and SCB, float32 [out]: W ≈ int8 * SCB / 127.
+
+    The step of a row is its maximum / 127, rounded up to a bf16 number. The kernels multiply by it in bf16, and a step that bf16 holds
+    exactly is not rounded a second time: on the default model that halves the loss of perplexity (docs/log.md).
+    """
     weight = weight.float()
-    maxima = weight.abs().amax(dim=1)
-    scale = 127.0 / torch.where(maxima == 0, 1.0, maxima)
-    return (weight * scale[:, None]).round_().to(torch.int8), maxima
+    step = weight.abs().amax(dim=1) / 127
+    rounded = step.to(torch.bfloat16)
+    rounded = torch.where(rounded.float() < step, rounded.nextafter(torch.full_like(rounded, torch.inf)), rounded).float()
+    quantised = (weight / torch.where(rounded == 0, 1.0, rounded)[:, None]).round_().clamp_(-127, 127)
+    return quantised.to(torch.int8), rounded * 127
 
 
 class Int8Linear(nn.Module):
     """Row-wise int8 on the CPU, or anywhere in plain torch. Activations [..., in] in bf16 or fp32 → [..., out]."""
 
-    def __init__(self, weight: Tensor, maxima: Tensor, bias: Tensor | None, dtype: torch.dtype, scratch: "Scratch"):
+    def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, dtype: torch.dtype, scratch: "Scratch"):
         super().__init__()
         self.register_buffer("weight", weight.contiguous())
-        self.register_buffer("SCB", maxima)
-        self.register_buffer("scale", (maxima / 127.0).to(dtype))
+        self.register_buffer("SCB", scb)
+        self.register_buffer("scale", (scb / 127.0).to(dtype))
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.out_features, self.in_features = weight.shape
         self._scratch = scratch
@@ -68,12 +74,12 @@ class Scratch:
 class BnbInt8Linear(nn.Module):
     """The same bytes through bitsandbytes' LLM.int8() kernels (CUDA). Columns with outlier activations stay 16 bit."""
 
-    def __init__(self, weight: Tensor, maxima: Tensor, bias: Tensor | None, dtype: torch.dtype):
+    def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, dtype: torch.dtype):
         super().__init__()
         import bitsandbytes
 
         self.register_buffer("weight", weight.contiguous())
-        self.register_buffer("SCB", maxima)
+        self.register_buffer("SCB", scb)
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self._matmul = bitsandbytes.matmul
         self._state = bitsandbytes.MatmulLtState()
@@ -90,10 +96,10 @@ def make_linear(weight: Tensor, bias: Tensor | None, kind: Weights, device: torc
     dtype = compute_dtype(kind)
     bias = None if bias is None else bias.to(device, dtype)
     if kind == "int8":
-        quantised, maxima = (tensor.to(device) for tensor in quantise_rows(weight))
+        quantised, scb = (tensor.to(device) for tensor in quantise_rows(weight))
         if device.type == "cuda":
-            return BnbInt8Linear(quantised, maxima, bias, dtype)
-        return Int8Linear(quantised, maxima, bias, dtype, scratch)
+            return BnbInt8Linear(quantised, scb, bias, dtype)
+        return Int8Linear(quantised, scb, bias, dtype, scratch)
     if kind == "int4":
         return _nf4(weight, bias, device)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")

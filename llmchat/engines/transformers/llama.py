@@ -47,8 +47,8 @@ class LlamaForward:
         self._frequencies = inverse_frequencies(config, self._head_dim).to(device)
         self.cache = KVCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, device)
 
-    def read(self, ids: list[int]) -> Tensor:
-        """Read more tokens, behind those in the cache. Returns logits [vocab] for the token that follows."""
+    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
+        """Read more tokens, behind those in the cache. Returns logits for what follows the last, [1, vocab], or each of them, [T, vocab]."""
         past, count = self.cache.length, len(ids)
         self.cache.reserve(past + count)
         x = F.embedding(torch.tensor(ids, device=self._device), self._embedding)  # [T, hidden]
@@ -59,7 +59,7 @@ class LlamaForward:
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
         self.cache.advance(count)
-        return F.linear(self._normed(x[-1:], self._norm), self._head)[0]
+        return F.linear(self._normed(x if every else x[-1:], self._norm), self._head)
 
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept."""

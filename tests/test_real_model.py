@@ -1,0 +1,78 @@
+"""The engine on the real default model: the tokens of transformers and peft, a cache that changes nothing, int8 that costs no quality."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from basics import TEXT, perplexity_of
+from checkpoints import save_adapter
+from transformers import AutoModelForCausalLM
+
+from llmchat.chat import reply
+from llmchat.conversation import Conversation
+from llmchat.engines import Chunk, Finish, Sampling, Weights
+from llmchat.engines.transformers import TransformersEngine
+from llmchat.models import Model, load, locate
+from llmchat.presets import choose
+from llmchat.prompt import Prompt
+from llmchat.settings import Options, World
+
+
+@pytest.fixture
+def model(smol_world: World) -> Model:
+    return locate(choose(Options()), smol_world)
+
+
+def engine(model: Model, weights: Weights, *adapters: Path) -> TransformersEngine:
+    assert model.base
+    return TransformersEngine(model.base.path, adapters, weights=weights, device="cpu")
+
+
+def greedy(one: TransformersEngine, ids: list[int], count: int) -> list[int]:
+    said: list[int] = []
+    while len(said) < count:
+        said.append(int(one.logits(ids + said).argmax()))
+    return said
+
+
+def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(model: Model, tmp_path: Path) -> None:
+    import peft
+
+    assert model.base
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    adapter = save_adapter(tmp_path, model.base.path, std=0.03, r=8, lora_alpha=16, target_modules=targets)
+    prompt = Prompt("<|im_start|>user\nTell me a story about a fox.<|im_end|>\n<|im_start|>assistant\n", (), bos=False)
+    ours = engine(model, "fp32", adapter)
+    ids = ours.encode(prompt)
+    theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model.base.path, dtype=torch.float32), adapter)
+    expected = theirs.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False, eos_token_id=-1)[0].tolist()[len(ids) :]
+    assert greedy(ours, ids, 48) == expected
+    assert greedy(engine(model, "fp32"), ids, 48) != expected, "the adapter matters"
+
+
+def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
+    bf16, int8 = (perplexity_of(engine(model, weights)) for weights in ("bf16", "int8"))
+    assert int8 <= 1.01 * bf16, f"int8 {int8:.3f}, bf16 {bf16:.3f}"
+    assert bf16 < 60, "the model reads English"
+
+
+def test_a_cached_turn_has_the_logits_of_a_cold_prefill(model: Model) -> None:
+    for weights, tolerance in (("fp32", 1e-3), ("int8", 0.05)):
+        warm, cold = (engine(model, weights) for _ in range(2))  # type: ignore[arg-type]
+        ids = warm.encode(Prompt(TEXT.read_text("utf-8"), ()))[:200]
+        warm.logits(ids[:90])
+        warm.logits([*ids[:50], 400, 401, 402])
+        difference = (warm.logits(ids) - cold.logits(ids)).norm() / cold.logits(ids).norm()
+        assert difference < tolerance, f"{weights}: {difference}"
+
+
+def test_turn_ten_reads_only_its_new_tokens(model: Model, smol_world: World) -> None:
+    one = load(model, Options(device="cpu"))
+    talk, read = Conversation(), []
+    for number in range(10):
+        talk = talk.say(f"Tell me one short fact about the number {number + 10}, please.")
+        *events, finish = reply(talk, model.preset, one, Sampling(temperature=0, max_tokens=16))
+        talk = talk.answer("".join(event.text for event in events if isinstance(event, Chunk)))
+        assert isinstance(finish, Finish)
+        read.append(finish.prompt_tokens - finish.cached_tokens)
+    assert max(read[1:]) <= 45, f"a question is 20 tokens, the frame around it a dozen: {read}"
