@@ -21,8 +21,10 @@ from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
-# Tokens read at once: enough for full matrix speed, few enough that the activations stay small.
-PREFILL_CHUNK = 512
+# Tokens read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations stay small.
+PREFILL_CHUNK = 1024
+# Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
+SCORE_CHUNK = 256
 
 
 class Forward(Protocol):
@@ -104,8 +106,8 @@ class TransformersEngine:
         """Log-probabilities [T - 1] of each token of `ids` after the ones before it. Starts with an empty cache."""
         self.close()
         scores = []
-        for start in range(0, len(ids) - 1, PREFILL_CHUNK):
-            chunk, following = ids[start:-1][:PREFILL_CHUNK], torch.tensor(ids[start + 1 :][:PREFILL_CHUNK], device=self._device)
+        for start in range(0, len(ids) - 1, SCORE_CHUNK):
+            chunk, following = ids[start:-1][:SCORE_CHUNK], torch.tensor(ids[start + 1 :][:SCORE_CHUNK], device=self._device)
             with memory.reported(), torch.inference_mode():
                 logits = self._forward.read(chunk, every=True).float()
             self._ids += chunk
