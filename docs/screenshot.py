@@ -53,12 +53,16 @@ class Terminal:
             words = [names.get(name, name) for name in style]
             for name, colour in (("", cell.fg), ("on ", cell.bg)):
                 if colour != "default":
-                    words.append(name + (f"#{colour}" if len(colour) == 6 and not colour.isalpha() else _COLOURS.get(colour, colour)))
+                    words.append(name + _colour(colour))
             text.append(cell.data, " ".join(words))
         return text
 
 
-_COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow", "brightblack": "bright_black"}
+def _colour(name: str) -> str:
+    """The emulator's name of a colour as rich calls it."""
+    if name not in pyte.graphics.FG_BG_256 and not name.isalpha():
+        return f"#{name}"
+    return name.replace("brown", "yellow").replace("bright", "bright_")
 
 
 def main() -> None:

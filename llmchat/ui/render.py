@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from markdown_it import MarkdownIt
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import CodeBlock, Markdown
+from rich.syntax import Syntax
 from rich.text import Text
 
 from llmchat.settings import World
@@ -101,6 +102,17 @@ class MarkdownRenderer:
         return f"\x1b[{rows}F{_CLEAR_BELOW}" if rows else ""
 
 
+class _Code(CodeBlock):
+    """Code without a frame of blanks around it: it is copied from the screen as it was written."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=self.theme, word_wrap=True)
+
+
+class _Markdown(Markdown):
+    elements = {**Markdown.elements, "fence": _Code, "code_block": _Code}
+
+
 def _terminal_size(stream: TextIO) -> tuple[int, int]:
     size = Console(file=stream).size
     return size.width, size.height
@@ -116,7 +128,7 @@ def rows_of(markdown: str, width: int) -> list[str]:
         return []
     room = io.StringIO()
     Console(file=room, width=max(width, 4), force_terminal=True, legacy_windows=False, color_system="standard").print(
-        Markdown(markdown, code_theme="ansi_dark")
+        _Markdown(markdown, code_theme="ansi_dark")
     )
     rows = [row.rstrip(" ") for row in room.getvalue().split("\n")]
     while rows and not rows[-1].strip():

@@ -107,6 +107,7 @@ class Repl:
             self.say("[cut: the answer reached its longest length; /set max_tokens or a wider window allows more]")
         if note := status.dropped_note(self.chat, dropped):
             self.say(note)
+        self.say("")
 
     def _tell(self, error: LlmchatError) -> None:
         self.say(f"error: {error.message}")

@@ -47,7 +47,7 @@ def said(repl: Repl) -> list[str]:
 
 
 def test_text_is_sent_and_answered(repl: Repl) -> None:
-    assert type_in(repl, "hello") == "one\n"
+    assert type_in(repl, "hello") == "one\n\n"
     assert said(repl) == ["hello", "one"]
 
 
@@ -87,7 +87,7 @@ def test_nothing_happens_for_nothing(repl: Repl) -> None:
 
 
 def test_regen_replaces_the_answer_and_keeps_the_old_one_in_the_history(repl: Repl) -> None:
-    assert type_in(repl, "hello", "/set temperature 1", "/regen") == "one\ntemperature          1.0\ntwo\n"
+    assert type_in(repl, "hello", "/set temperature 1", "/regen") == "one\n\ntemperature          1.0\ntwo\n\n"
     assert type_in(repl, "/set temperature 0", "/regen").splitlines()[1].startswith("temperature 0 gives the same answer")
     assert said(repl) == ["hello", "three"]
     assert {hit.snippet for hit in repl.chat.history.search("one")} == {"[one]"}
@@ -130,7 +130,7 @@ def test_model_goes_on_with_the_conversation(repl: Repl) -> None:
     type_in(repl, "hello")
     assert type_in(repl, "/model nowhere") == "error: no model is called `nowhere`\n"
     assert said(repl) == ["hello", "one"] and repl.chat.preset.name == "smollm2"
-    assert type_in(repl, "/model other", "who are you").endswith("I am other.\n")
+    assert type_in(repl, "/model other", "who are you").endswith("I am other.\n\n")
     assert said(repl) == ["hello", "one", "who are you", "I am other."]
 
 
@@ -159,7 +159,7 @@ def test_what_was_dropped_is_said_when_it_happens_and_not_again(repl: Repl) -> N
 def test_a_message_that_cannot_fit_is_told_and_the_chat_goes_on(repl: Repl) -> None:
     repl.chat.engine.context = 60
     assert type_in(repl, "word " * 100).startswith("error: the last message needs")
-    assert type_in(repl, "short") == "one\n"
+    assert type_in(repl, "short") == "one\n\n"
     assert [entry.fate for entry in repl.chat.window.ledger] == ["unanswered", "sent"]  # type: ignore[union-attr]
 
 
@@ -174,7 +174,7 @@ def test_a_failing_engine_does_not_end_the_chat(repl: Repl, failure: Exception, 
     with monkeypatch.context() as patch:
         patch.setattr(repl.chat.engine, "stream", fail)
         assert line in type_in(repl, "hello")
-    assert type_in(repl, "again") == "one\n"
+    assert type_in(repl, "again") == "one\n\n"
 
 
 def test_new_begins_another_session(repl: Repl) -> None:
