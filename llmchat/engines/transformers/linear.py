@@ -16,6 +16,7 @@ from llmchat.engines import Weights
 
 # Rows up to which the matrix-vector kernel beats dequantise-and-multiply (measured, see docs/log.md).
 GEMV_ROWS = 8
+_QUANTISED_ROWS = 256
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,12 +25,17 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     The step of a row is its maximum / 127, rounded up to a bf16 number. The kernels multiply by it in bf16, and a step that bf16 holds
     exactly is not rounded a second time: on the default model that halves the loss of perplexity (docs/log.md).
     """
-    weight = weight.float()
-    step = weight.abs().amax(dim=1) / 127
-    rounded = step.to(torch.bfloat16)
-    rounded = torch.where(rounded.float() < step, rounded.nextafter(torch.full_like(rounded, torch.inf)), rounded).float()
-    quantised = (weight / torch.where(rounded == 0, 1.0, rounded)[:, None]).round_().clamp_(-127, 127)
-    return quantised.to(torch.int8), rounded * 127
+    quantised, scb = torch.empty_like(weight, dtype=torch.int8), torch.empty(weight.shape[0], device=weight.device)
+    # In blocks: temporaries of the whole matrix in fp32, between the results that stay, leave the heap full of holes.
+    for start in range(0, weight.shape[0], _QUANTISED_ROWS):
+        rows = weight[start : start + _QUANTISED_ROWS].float()
+        step = rows.abs().amax(dim=1) / 127
+        rounded = step.to(torch.bfloat16)
+        rounded = torch.where(rounded.float() < step, rounded.nextafter(torch.full_like(rounded, torch.inf)), rounded).float()
+        rows = (rows / torch.where(rounded == 0, 1.0, rounded)[:, None]).round_().clamp_(-127, 127)
+        quantised[start : start + _QUANTISED_ROWS] = rows
+        scb[start : start + _QUANTISED_ROWS] = rounded * 127
+    return quantised, scb
 
 
 class Int8Linear(nn.Module):
