@@ -3,6 +3,7 @@
 usage: python docs/screenshot.py       needs `llmchat pull smollm2`
 """
 
+import io
 import os
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def main() -> None:
         for line in TYPED:
             terminal.type(line)
             terminal.settle(2.5)
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True, color_system="truecolor")
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for number in range(LINES):
         console.print(terminal.line(number), no_wrap=True, end="\n")
     console.save_svg(str(TARGET), title="llmchat")

@@ -53,7 +53,9 @@ def test_the_one_shot_of_the_readme(tmp_path: Path) -> None:
     (line,) = re.findall(r"^\$ (echo .* \| make -s chat)$", (ROOT / "README.md").read_text("utf-8"), re.M)
     if not (ROOT / ".venv/installed").exists():
         pytest.skip("no .venv made by `make`: its first step would download the packages again")
-    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))}
+    kept = {
+        name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))
+    }
     env = kept | {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TERM": "dumb"}
     for attempt in ("first", "second"):
         done = subprocess.run(line, shell=True, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
