@@ -11,8 +11,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/installed
-	@$(BIN)/llmchat pull --quiet $(MODEL)
-	@$(BIN)/llmchat chat --model $(MODEL) $(ARGS)
+	@$(BIN)/llmchat ls --quiet | grep -qxF "$(MODEL)" || $(BIN)/llmchat pull "$(MODEL)"
+	@$(BIN)/llmchat chat --model "$(MODEL)" $(ARGS)
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
