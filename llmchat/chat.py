@@ -3,42 +3,81 @@
 user text → Conversation → Window → Prompt → Engine → Chunks → history
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.conversation import Conversation, Message
+from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines.text import ThoughtFilter
 from llmchat.errors import UsageError
 from llmchat.presets import Preset
+from llmchat.prompt import Prompt
+from llmchat.summary import summarise
 from llmchat.window import Window, fit
 
 if TYPE_CHECKING:
     from llmchat.history import History
 
-Event = Window | Chunk | Finish
+
+class Thought(Struct, frozen=True):
+    """A piece of what a model thinks aloud before it answers. It is shown, and never sent again."""
+
+    text: str
 
 
-def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Event]:
-    """The window that is sent, then the answer in chunks without white space at its ends, then one Finish."""
+class Summary(Struct, frozen=True):
+    """A piece of the summary that takes the place of messages which no longer fit."""
+
+    text: str
+
+
+Event = Window | Thought | Summary | Chunk | Finish
+
+
+def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Window | Thought | Chunk | Finish]:
+    """The window that is sent, then thoughts and the answer in chunks without white space at its ends, then one Finish.
+
+    Where the conversation ends with an answer, the model goes on with it.
+    """
     window = fit(conversation, preset, engine, engine.context, sampling.max_tokens)
     yield window
-    prompt = preset.format.render(window.messages)
+    resumed = conversation.spoken[-1].role == "assistant"
+    prompt = preset.format.extend(window.messages) if resumed else preset.format.render(window.messages)
     # The answer may use what the window leaves, also where the model itself could hold more.
     room = window.limit - window.tokens
-    yield from trimmed(engine.stream(prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room))))
+    events = engine.stream(prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)))
+    yield from trimmed(_thoughts_apart(events, preset, prompt), begun=resumed)
 
 
-def trimmed(events: Generator[Chunk | Finish]) -> Generator[Chunk | Finish]:
-    """Without white space before the first and after the last word: a cue such as `ASSISTANT:` makes models begin with a space."""
-    held, begun = "", False
+def _thoughts_apart(events: Generator[Chunk | Finish], preset: Preset, prompt: Prompt) -> Generator[Thought | Chunk | Finish]:
+    """Chunks as Thought or Chunk. Some templates open the thinking themselves, at the end of the prompt."""
+    marks = preset.format.thinking
+    parts = ThoughtFilter(marks, inside=prompt.text.rstrip().endswith(marks[0]))
     with closing(events):
         for event in events:
+            pieces = parts.feed(event.text) if isinstance(event, Chunk) else parts.flush()
+            yield from (Thought(text) if thought else Chunk(text) for thought, text in pieces)
             if isinstance(event, Finish):
                 yield event
-                return
+
+
+def trimmed(
+    events: Generator[Thought | Chunk | Finish], *, begun: bool = False
+) -> Generator[Thought | Chunk | Finish]:
+    """Without white space before the first and after the last word: a cue such as `ASSISTANT:` makes models begin with a space."""
+    held = ""
+    with closing(events):
+        for event in events:
+            if not isinstance(event, Chunk):
+                yield event
+                if isinstance(event, Finish):
+                    return
+                continue
             text = held + event.text if begun else event.text.lstrip()
             shown = text.rstrip()
             held = text[len(shown) :]
@@ -50,20 +89,36 @@ def trimmed(events: Generator[Chunk | Finish]) -> Generator[Chunk | Finish]:
 class Chat:
     """A conversation with one model, stored as it happens.
 
-    `window` and `finish` tell of the last answer. A new model may take over in the middle: set `preset`, `engine` and `sampling`.
+    `window` and `finish` tell of the last answer; `made_by` (models.provenance) is stored with each. A new model may take over in the
+    middle: see `hand_over`.
     """
 
-    def __init__(self, preset: Preset, engine: Engine, history: "History", sampling: Sampling | None = None, session: str | None = None):
+    def __init__(
+        self,
+        preset: Preset,
+        engine: Engine,
+        history: "History",
+        sampling: Sampling | None = None,
+        session: str | None = None,
+        made_by: Mapping[str, Any] | None = None,
+    ):
         self.preset = preset
         self.engine = engine
         self.history = history
         self.sampling = sampling or preset.sampling
         self.session = session
+        self.made_by = dict(made_by or {"model": preset.name})
         self.conversation = history.conversation(session) if session else Conversation()
         self.window: Window | None = None
         self.finish: Finish | None = None
         if preset.system and not self.conversation.system:
             self.instruct(preset.system)
+
+    def hand_over(self, preset: Preset, engine: Engine, made_by: Mapping[str, Any]) -> None:
+        """Go on with another model: its sampling holds from now on, the conversation stays."""
+        self.engine.close()
+        self.preset, self.engine, self.sampling, self.made_by = preset, engine, preset.sampling, dict(made_by)
+        self.window = self.finish = None
 
     def send(self, text: str, input: str = "") -> Generator[Event]:
         """Ask. The message is stored now, the answer when it ends; closing the iterator keeps what was said so far as cancelled."""
@@ -72,19 +127,26 @@ class Chat:
 
     def regenerate(self) -> Generator[Event]:
         """Answer the last question again. The old answer stays in the history as a sibling of the new one."""
-        if not any(message.role == "user" for message in self.conversation.messages):
+        question = self.conversation.question
+        if question < 0:
             raise UsageError("there is no question to answer again")
-        while self.conversation.messages[-1].role != "user":
-            self.conversation = replace(self.conversation, messages=self.conversation.messages[:-1])
-        self._rewind()
+        after = self.conversation.messages[question + 1 : question + 2]
+        # A summary that was made for this question still holds.
+        self._rewind(question + (2 if after and after[0].role == "summary" else 1))
         return self._answer()
+
+    def resume(self) -> Generator[Event]:
+        """Let the model go on with its last answer. The longer answer takes the place of the old one, which stays as its sibling."""
+        messages = self.conversation.messages
+        if not messages or messages[-1].role != "assistant":
+            raise UsageError("the last message is no answer", "`/regen` answers the last question")
+        return self._answer(begun=messages[-1])
 
     def undo(self, turns: int = 1) -> None:
         """Go back before the last questions. Nothing is lost: the history keeps the branch."""
-        if not any(message.role == "user" for message in self.conversation.messages):
+        if self.conversation.question < 0:
             raise UsageError("there is nothing to undo")
-        self.conversation = self.conversation.undo(turns)
-        self._rewind()
+        self._rewind(len(self.conversation.undo(turns).messages))
 
     def instruct(self, system: str) -> None:
         """Set the system text for the answers to come."""
@@ -98,34 +160,129 @@ class Chat:
         system = self.conversation.system
         self.conversation = Conversation((Message("system", system),) if system else ())
 
-    def _answer(self) -> Generator[Event]:
-        text, finish = "", Finish("cancelled")
+    def open(self, session: str) -> None:
+        """Go on with a stored session."""
+        self.session, self.window, self.finish = session, None, None
+        self.conversation = self.history.conversation(session)
+
+    def fork(self) -> str:
+        """Go on in a new session that shares everything said so far; returns its id."""
+        self.session = self.history.fork(self._saved_session())
+        return self.session
+
+    def alternative(self, step: int) -> tuple[int, int]:
+        """Show the next (1) or the earlier (-1) answer to the last question; returns its number and how many there are."""
+        position = self.history.alternative(self._saved_session(), step)
+        self.conversation = self.history.conversation(self.session or "")
+        return position
+
+    def mark(self, number: int, mark: Mark) -> Message:
+        """Pin or exclude a spoken message, counted from 1, or take its mark off; returns it."""
+        spoken = [index for index, message in enumerate(self.conversation.messages) if message.role not in ("system", "summary")]
+        if not 1 <= number <= len(spoken):
+            raise UsageError(f"there is no message {number}", "`/context` numbers them")
+        index, messages = spoken[number - 1], list(self.conversation.messages)
+        messages[index] = replace(messages[index], mark=mark)
+        self.conversation = Conversation(tuple(messages))
+        self.history.mark(self._saved_session(), index, mark)
+        return messages[index]
+
+    def compact(self) -> Generator[Event]:
+        """Let a summary stand for all that was said."""
+        spoken = self.conversation.spoken
+        told = tuple(message for message in spoken[self._covered() :] if message.mark != "excluded")
+        if not told:
+            raise UsageError("there is nothing new to summarise")
+        return self._summarise(told, len(spoken))
+
+    def set_summary(self, text: str) -> None:
+        """Put another text in the place of the last summary."""
+        summary = self.conversation.summary
+        if summary is None:
+            raise UsageError("there is no summary")
+        self._store(replace(summary, text=text))
+
+    def look(self) -> Window:
+        """The window as it would be sent now."""
+        if not self.conversation.spoken:
+            raise UsageError("nothing was said yet")
+        return fit(self.conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)
+
+    def _answer(self, begun: Message | None = None) -> Generator[Event]:
+        text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")
+        if self.preset.context.policy == "summary":
+            yield from self._make_room()
         events = reply(self.conversation, self.preset, self.engine, self.sampling)
+        said = False
         try:
             for event in events:
                 if isinstance(event, Window):
                     self.window = event
                 elif isinstance(event, Chunk):
-                    text += event.text
+                    text, said = text + event.text, True
+                elif isinstance(event, Thought):
+                    thinking += event.text
                 else:
                     finish = event
                 yield event
         finally:
             events.close()
             self.finish = finish
-            if text or finish.reason != "cancelled":
-                self._store(Message("assistant", text), finish)
+            if said or finish.reason != "cancelled":
+                if begun:
+                    self._rewind(len(self.conversation.messages) - 1)
+                self._store(Message("assistant", text), finish, self._details(thinking))
 
-    def _store(self, message: Message, finish: Finish | None = None) -> None:
+    def _make_room(self) -> Generator[Event]:
+        """Summarise what the window has no room for, and again if the summary itself pushes something out."""
+        for _ in range(3):
+            window = self.look()
+            if not window.left:
+                return
+            yield from self._summarise(window.left, window.covers)
+
+    def _summarise(self, messages: tuple[Message, ...], covers: int) -> Generator[Event]:
+        known = self.conversation.summary.text if self.conversation.summary else ""
+        limit = self.preset.context.tokens or self.engine.context
+        pieces = summarise(messages, known, self.preset, self.engine, min(limit, self.engine.context))
+        with closing(pieces):
+            while True:
+                try:
+                    yield Summary(next(pieces))
+                except StopIteration as end:
+                    self._store(Message("summary", end.value, covers=covers))
+                    return
+
+    def _covered(self) -> int:
+        return self.conversation.summary.covers if self.conversation.summary else 0
+
+    def _details(self, thinking: str) -> dict[str, Any]:
+        """What made an answer, to be stored with it."""
+        window = self.window
+        details = {
+            "made_by": self.made_by,
+            "sampling": msgspec.to_builtins(self.sampling),
+            "context": msgspec.to_builtins(self.preset.context),
+            "window": {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped} if window else {},
+        }
+        return details | ({"thinking": thinking} if thinking else {})
+
+    def _store(self, message: Message, finish: Finish | None = None, details: Mapping[str, Any] | None = None) -> None:
         """Add a message to the conversation and to the history. The session begins with the first question, not before."""
         self.conversation = replace(self.conversation, messages=(*self.conversation.messages, message))
         if self.session is None:
             self.session = self.history.begin(self.preset.name)
             for earlier in self.conversation.messages[:-1]:
                 self.history.append(self.session, earlier)
-        self.history.append(self.session, message, finish)
+        self.history.append(self.session, message, finish, details)
 
-    def _rewind(self) -> None:
-        """Move the session's tip back to where the conversation ends now."""
+    def _rewind(self, length: int) -> None:
+        """Go back to the first `length` messages, and the session's tip with them."""
+        self.conversation = Conversation(self.conversation.messages[:length])
         if self.session:
-            self.history.rewind(self.session, len(self.conversation.messages))
+            self.history.rewind(self.session, length)
+
+    def _saved_session(self) -> str:
+        if self.session is None:
+            raise UsageError("nothing was said yet")
+        return self.session

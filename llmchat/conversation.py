@@ -5,16 +5,22 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "summary"]
+Mark = Literal["", "pinned", "excluded"]
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
     """One message. `input` is the material a user message is about (a file, piped text): formats that were trained with a slot
-    for it put it there, all others put it before the text."""
+    for it put it there, all others put it before the text.
+
+    mark: pinned messages are always sent, excluded ones never. covers: a summary stands for so many spoken messages, from the first on.
+    """
 
     role: Role
     text: str
     input: str = ""
+    mark: Mark = ""
+    covers: int = 0
 
 
 class Conversation(Struct, frozen=True):
@@ -42,10 +48,24 @@ class Conversation(Struct, frozen=True):
         """The system text that holds now."""
         return next((message.text for message in reversed(self.messages) if message.role == "system"), "")
 
+    def summarise(self, text: str, covers: int) -> "Conversation":
+        """Let a summary stand for the first `covers` spoken messages."""
+        return self._with(Message("summary", text, covers=covers))
+
+    @property
+    def summary(self) -> Message | None:
+        """The summary that holds now."""
+        return next((message for message in reversed(self.messages) if message.role == "summary"), None)
+
     @property
     def spoken(self) -> tuple[Message, ...]:
-        """All messages but the system's."""
-        return tuple(message for message in self.messages if message.role != "system")
+        """What people and the model said: all messages but system texts and summaries."""
+        return tuple(message for message in self.messages if message.role not in ("system", "summary"))
+
+    @property
+    def question(self) -> int:
+        """Index of the last user message; -1 where there is none."""
+        return next((index for index in range(len(self.messages) - 1, -1, -1) if self.messages[index].role == "user"), -1)
 
     def _with(self, message: Message) -> "Conversation":
         return replace(self, messages=(*self.messages, message))

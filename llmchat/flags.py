@@ -11,7 +11,7 @@ Model = Annotated[
 ]
 Base = Annotated[str | None, typer.Option(help="Another base for the preset.", rich_help_panel=MODEL)]
 Adapter = Annotated[
-    str | None, typer.Option("--adapter", help="A LoRA adapter: a folder or a Hub repo; `none` for the bare base.", rich_help_panel=MODEL)
+    str | None, typer.Option("--adapter", help="A LoRA adapter: a folder or a Hub repo, `:0.5` behind it for half its strength; `none` for the bare base.", rich_help_panel=MODEL)
 ]
 Format = Annotated[
     str | None, typer.Option("--format", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=MODEL)
@@ -27,7 +27,7 @@ TrustRemoteCode = Annotated[
 Offline = Annotated[bool | None, typer.Option("--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL)]
 System = Annotated[str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)]
 Context = Annotated[int | None, typer.Option(help="Window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT)]
-Policy = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n or refuse.", rich_help_panel=CONTEXT)]
+Policy = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n, summary or refuse.", rich_help_panel=CONTEXT)]
 Turns = Annotated[int | None, typer.Option(help="Turns kept by last-n.", rich_help_panel=CONTEXT)]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest answer; 0 for what the window leaves.", rich_help_panel=SAMPLING)]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)]

@@ -96,6 +96,32 @@ def load(model: Model, options: Options) -> Engine:
     return _ENGINES[model.preset.engine](model, options)
 
 
+def title(preset: Preset) -> str:
+    """Preset and adapters in a few words, for the status line: `alpaca-7b+alpaca-lora-7b`."""
+    names = [Path(source.repo).name for source in preset.adapters]
+    if names and preset.adapter_scale != 1:
+        names[-1] += f":{preset.adapter_scale:g}"
+    return "+".join((preset.name, *names))
+
+
+def provenance(model: Model) -> dict[str, Any]:
+    """What an answer of this model is made of, as plain values: enough to load the same again."""
+    preset = model.preset
+    return {
+        "model": preset.name,
+        "base": _commit(model.base),
+        "adapters": [_commit(adapter) for adapter in model.adapters],
+        "adapter_scale": preset.adapter_scale,
+        "weights": preset.weights,
+        "engine": preset.engine,
+        "format": f"{preset.format.name}@{preset.format.fingerprint()}",
+    }
+
+
+def _commit(checkpoint: Checkpoint | None) -> str:
+    return f"{checkpoint.source.repo}@{checkpoint.revision}" if checkpoint else ""
+
+
 def _complete_format(preset: Preset, folder: Path) -> PromptFormat:
     if preset.format.parts or preset.format.template is not None:
         return preset.format
@@ -115,7 +141,13 @@ def _transformers(model: Model, options: Options) -> Engine:
     assert base is not None
     adapters = [checkpoint.path for checkpoint in model.adapters]
     return TransformersEngine(
-        base.path, adapters, weights=preset.weights, device=options.device, name=preset.name, trust_remote_code=options.trust_remote_code
+        base.path,
+        adapters,
+        weights=preset.weights,
+        device=options.device,
+        name=title(preset),
+        adapter_scale=preset.adapter_scale,
+        trust_remote_code=options.trust_remote_code,
     )
 
 

@@ -6,6 +6,7 @@ a prompt says in words what the tokenizer must do (`bos`, `quoted`).
 
 import datetime
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -62,7 +63,10 @@ class Parts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way to write a conversation down. Exactly one of `parts` and `template` is set once the checkpoint is known."""
+    """One way to write a conversation down. Exactly one of `parts` and `template` is set once the checkpoint is known.
+
+    thinking: the marks between which a model thinks aloud; what stands there is shown, and never sent again.
+    """
 
     name: str
     source: str = ""
@@ -72,6 +76,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     template_tokens: dict[str, str] = {}
     stops: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
+    thinking: tuple[str, str] = ("<think>", "</think>")
 
     def with_template(self, template: str, tokens: dict[str, str]) -> "PromptFormat":
         """This format with the checkpoint's chat template; `tokens` are the names a template may use, such as bos_token."""
@@ -93,6 +98,20 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
                 "name a format with --format; `llmchat presets --formats` lists them",
             )
         return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, bos=self.parts is not None)
+
+
+    def extend(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt that lets the model go on with its own last, unfinished answer."""
+        *before, answer = messages
+        prompt = self.render(before)
+        lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
+        start = len(prompt.text) + len(lead)
+        text = prompt.text + lead + (disarm(answer.text, self.parts.labels) if self.parts else answer.text)
+        return replace(prompt, text=text, messages=tuple(messages), quoted=(*prompt.quoted, (start, len(text))))
+
+    def fingerprint(self) -> str:
+        """A short name of all that decides how a conversation is written."""
+        return hashlib.sha256(repr((self.parts, self.template, self.stops, self.stop_ids)).encode()).hexdigest()[:16]
 
 
 class _Page:

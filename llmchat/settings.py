@@ -78,7 +78,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     device: str = "auto"
     revision: str | None = None
     context: int | None = None
-    policy: Literal["drop-oldest", "last-n", "refuse"] | None = None
+    policy: Literal["drop-oldest", "last-n", "summary", "refuse"] | None = None
     turns: int | None = None
     system: str | None = None
     temperature: float | None = None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter
@@ -23,26 +24,36 @@ ANSWER_TOKENS = 1024
 # However long an answer may be, this share of the window stays for the conversation.
 PROMPT_SHARE = 0.25
 
-Fate = Literal["sent", "dropped", "unanswered"]
+Fate = Literal["sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered"]
+SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
 class Entry(Struct, frozen=True):
-    """One line of the ledger: a message, what it costs, and what happened to it."""
+    """One line of the ledger: a message, what it costs, and what happened to it.
+
+    number: of the message among the spoken ones, from 1; 0 for system text and summary. Material that came with a message has its own line.
+    """
 
     role: str
     tokens: int
     fate: Fate
     start: str
+    number: int = 0
 
 
 class Window(Struct, frozen=True):
-    """What is sent: the messages, `tokens` of the rendered prompt, out of `limit`, of which `reserve` are kept for the answer."""
+    """What is sent: the messages, `tokens` of the rendered prompt, out of `limit`, of which `reserve` are kept for the answer.
+
+    left: messages that the policy has no room for; a summary that replaced them would stand for the first `covers` spoken messages.
+    """
 
     messages: tuple[Message, ...]
     ledger: tuple[Entry, ...]
     tokens: int
     limit: int
     reserve: int
+    left: tuple[Message, ...] = ()
+    covers: int = 0
 
     @property
     def dropped(self) -> int:
@@ -50,16 +61,21 @@ class Window(Struct, frozen=True):
 
     @property
     def sent(self) -> int:
-        return sum(entry.fate == "sent" for entry in self.ledger)
+        """Messages that are sent, the system text and a summary among them."""
+        return sum(entry.fate in ("sent", "pinned") for entry in self.ledger)
 
 
 class _Turn(Struct, frozen=True):
+    """A question and its answer. first: index of its first message among the spoken ones; fate: before anything is trimmed."""
+
     messages: tuple[Message, ...]
     tokens: int
+    first: int
+    fate: Fate = "sent"
 
     @property
-    def answered(self) -> bool:
-        return self.messages[-1].role == "assistant"
+    def end(self) -> int:
+        return self.first + len(self.messages)
 
 
 # A policy answers which turn is the first to be sent, given every turn, the room for turns in tokens, and its settings.
@@ -69,20 +85,21 @@ _Policy = Callable[[Sequence[_Turn], int, ContextPolicy], int]
 def fit(conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int) -> Window:
     """The window for the next answer, in a model that holds `context` tokens.
 
-    Raises ContextOverflow when the policy refuses to drop, and when the last message alone does not fit.
+    Raises ContextOverflow when the policy refuses to drop, and when what must be sent does not fit.
     """
     policy, form = preset.context, preset.format
     limit = min(policy.tokens, context) if policy.tokens else context
     reserve = min(max_tokens, int(limit * (1 - PROMPT_SHARE))) if max_tokens else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
-    system = (Message("system", conversation.system),) if conversation.system else ()
+    system = _system(conversation)
     asked = _turns(conversation, functools.partial(_cost, engine), _overhead(form, engine))
-    # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.
-    turns = [turn for turn in asked[:-1] if turn.answered] + asked[-1:]
-    empty = _size(form, engine, (*system, Message("user", "")))
-    start = _POLICIES[policy.policy](turns, limit - reserve - empty, policy)
+    pinned = [turn for turn in asked if turn.fate == "pinned"]
+    turns = [turn for turn in asked if turn.fate == "sent"]
+    room = limit - reserve - _size(form, engine, (*system, Message("user", ""))) - sum(turn.tokens for turn in pinned)
+    start = _POLICIES[policy.policy](turns, room, policy)
 
     while True:
-        messages = (*system, *(message for turn in turns[start:] for message in turn.messages))
+        sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
+        messages = (*system, *(message for turn in sent for message in turn.messages))
         tokens = _size(form, engine, messages)
         if tokens + reserve <= limit:
             break
@@ -93,12 +110,21 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
             )
         if start == len(turns) - 1:
             raise ContextOverflow(
-                f"the last message needs {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer",
-                "shorten it, widen the window with --context, or ask for less with --max-tokens",
+                f"the last message{' and what is pinned need' if pinned else ' needs'} {tokens:,} tokens; "
+                f"a window of {limit:,} holds {limit - reserve:,} beside the answer",
+                f"shorten it, widen the window with --context, or ask for less with --max-tokens{'; /unpin frees room' if pinned else ''}",
             )
         # The sum of the turns was an estimate, for pieces joined can be more tokens than apart; the count of the whole decides.
         start += 1
-    return Window(messages, _ledger(system, asked, turns[start:], engine), tokens, limit, reserve)
+    left = tuple(message for turn in turns[:start] for message in turn.messages)
+    return Window(messages, _ledger(conversation, asked, sent, engine), tokens, limit, reserve, left, turns[start - 1].end if start else 0)
+
+
+def _system(conversation: Conversation) -> tuple[Message, ...]:
+    """One system message: the system text, and the summary that stands for what is no longer sent."""
+    summary = f"{SUMMARY_HEADING}\n{conversation.summary.text}" if conversation.summary else ""
+    text = "\n\n".join(filter(None, (conversation.system, summary)))
+    return (Message("system", text),) if text else ()
 
 
 def _drop_oldest(turns: Sequence[_Turn], room: int, policy: ContextPolicy) -> int:
@@ -121,18 +147,28 @@ def _refuse(turns: Sequence[_Turn], room: int, policy: ContextPolicy) -> int:
     return 0
 
 
-_POLICIES: dict[str, _Policy] = {"drop-oldest": _drop_oldest, "last-n": _last_n, "refuse": _refuse}
+_POLICIES: dict[str, _Policy] = {"drop-oldest": _drop_oldest, "last-n": _last_n, "summary": _drop_oldest, "refuse": _refuse}
 
 
 def _turns(conversation: Conversation, cost: Callable[[Message], int], overhead: int) -> list[_Turn]:
     turns: list[_Turn] = []
-    for message in conversation.spoken:
+    for index, message in enumerate(conversation.spoken):
         tokens = cost(message) + overhead
         if message.role == "user" or not turns:
-            turns.append(_Turn((message,), tokens))
+            turns.append(_Turn((message,), tokens, index))
         else:
-            turns[-1] = _Turn((*turns[-1].messages, message), turns[-1].tokens + tokens)
-    return turns
+            turns[-1] = replace(turns[-1], messages=(*turns[-1].messages, message), tokens=turns[-1].tokens + tokens)
+    covered = conversation.summary.covers if conversation.summary else 0
+    # The last question is always sent, whatever is marked.
+    return [replace(turn, fate=_fate(turn, covered)) for turn in turns[:-1]] + turns[-1:]
+
+
+def _fate(turn: _Turn, covered: int) -> Fate:
+    marks = {message.mark for message in turn.messages}
+    if turn.messages[-1].role != "assistant":
+        # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.
+        return "unanswered"
+    return "excluded" if "excluded" in marks else "pinned" if "pinned" in marks else "summarised" if turn.end <= covered else "sent"
 
 
 def _cost(engine: Counter, message: Message) -> int:
@@ -150,14 +186,21 @@ def _size(form: PromptFormat, engine: Counter, messages: tuple[Message, ...]) ->
     return len(engine.encode(form.render(messages)))
 
 
-def _ledger(system: tuple[Message, ...], asked: Sequence[_Turn], sent: Sequence[_Turn], engine: Counter) -> tuple[Entry, ...]:
-    lines = [Entry("system", _cost(engine, message), "sent", _first_words(message)) for message in system]
-    kept = {id(turn) for turn in sent}
+def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_Turn], engine: Counter) -> tuple[Entry, ...]:
+    lines = [Entry("system", engine.count(conversation.system), "sent", _first_words(conversation.system))] if conversation.system else []
+    if conversation.summary:
+        lines.append(Entry("summary", engine.count(conversation.summary.text), "sent", _first_words(conversation.summary.text)))
+    going = {turn.first for turn in sent}
     for turn in asked:
-        fate: Fate = "sent" if id(turn) in kept else "dropped" if turn.answered else "unanswered"
-        lines.extend(Entry(message.role, _cost(engine, message), fate, _first_words(message)) for message in turn.messages)
+        fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
+        for number, message in enumerate(turn.messages, turn.first + 1):
+            if message.input and message.text:
+                lines.append(Entry("file", engine.count(message.input), "attached" if turn.first in going else fate, _first_words(message.input), number))
+                lines.append(Entry(message.role, engine.count(message.text), fate, _first_words(message.text), number))
+            else:
+                lines.append(Entry(message.role, _cost(engine, message), fate, _first_words(plain_text(message)), number))
     return tuple(lines)
 
 
-def _first_words(message: Message) -> str:
-    return " ".join(plain_text(message)[:200].split())[:60]
+def _first_words(text: str) -> str:
+    return " ".join(text[:200].split())[:60]

@@ -60,7 +60,7 @@ def test_label_and_space_never_enter_the_conversation() -> None:
 def test_the_question_is_saved_before_the_answer_begins() -> None:
     talk = chat("an answer of some words")
     events = talk.send("question")
-    assert [record.text for record in talk.history.messages(talk.session or "")] == ["question"]
+    assert [record.message.text for record in talk.history.messages(talk.session or "")] == ["question"]
     events.close()
 
 
@@ -73,7 +73,7 @@ def test_closing_early_keeps_the_partial_answer_as_cancelled() -> None:
     events.close()
     assert talk.conversation.messages[-1].text == "one two"
     record = talk.history.messages(talk.session or "")[-1]
-    assert (record.text, record.state) == ("one two", "cancelled") and talk.finish == Finish("cancelled")
+    assert (record.message.text, record.state) == ("one two", "cancelled") and talk.finish == Finish("cancelled")
     assert said(talk, "go on") == "one two three four"
 
 
@@ -82,7 +82,7 @@ def test_a_question_that_does_not_fit_is_kept_and_left_out_of_the_next_prompt() 
     with pytest.raises(ContextOverflow):
         said(talk, "word " * 100)
     assert said(talk, "short") == "fine"
-    assert [record.role for record in talk.history.messages(talk.session or "")] == ["user", "user", "assistant"]
+    assert [record.message.role for record in talk.history.messages(talk.session or "")] == ["user", "user", "assistant"]
 
 
 def test_regenerate_and_undo_move_the_tip() -> None:

@@ -33,3 +33,33 @@ class StopFilter:
         """Length of the longest end of `text` that begins a stop string."""
         longest = min(len(text), max(map(len, self._stops), default=1) - 1)
         return next((size for size in range(longest, 0, -1) if any(stop.startswith(text[-size:]) for stop in self._stops)), 0)
+
+
+class ThoughtFilter:
+    """Parts a stream into what a model thinks, between two marks, and what it says. Marks may be cut anywhere; they are not shown."""
+
+    def __init__(self, marks: tuple[str, str], *, inside: bool = False):
+        self._marks = marks
+        self._inside = inside
+        self._held = ""
+
+    def feed(self, text: str) -> list[tuple[bool, str]]:
+        """(whether it is thought, text) pairs, in order, none of them empty."""
+        parts, text = [], self._held + text
+        while (start := text.find(self._mark)) >= 0:
+            parts.append((self._inside, text[:start]))
+            text = text[start + len(self._mark) :]
+            self._inside = not self._inside
+        keep = next((size for size in range(min(len(text), len(self._mark) - 1), 0, -1) if self._mark.startswith(text[-size:])), 0)
+        self._held = text[len(text) - keep :]
+        parts.append((self._inside, text[: len(text) - keep]))
+        return [part for part in parts if part[1]]
+
+    def flush(self) -> list[tuple[bool, str]]:
+        """What was held back because it could have been a mark, and was none."""
+        text, self._held = self._held, ""
+        return [(self._inside, text)] if text else []
+
+    @property
+    def _mark(self) -> str:
+        return self._marks[self._inside]

@@ -13,9 +13,14 @@ CREATE TABLE messages (
     input   TEXT NOT NULL DEFAULT '',
     state   TEXT NOT NULL DEFAULT 'complete',
     created REAL NOT NULL,
-    details TEXT NOT NULL DEFAULT '{}'
+    details TEXT NOT NULL DEFAULT '{}',
+    mark    TEXT NOT NULL DEFAULT '',
+    covers  INTEGER NOT NULL DEFAULT 0,
+    -- The session that wrote it; forks share messages.
+    session TEXT NOT NULL
 );
 CREATE INDEX messages_parent ON messages(parent);
+CREATE INDEX messages_session ON messages(session);
 
 CREATE TABLE sessions (
     id      TEXT PRIMARY KEY,
@@ -23,9 +28,16 @@ CREATE TABLE sessions (
     model   TEXT NOT NULL,
     tip     INTEGER REFERENCES messages(id),
     created REAL NOT NULL,
-    updated REAL NOT NULL
+    updated REAL NOT NULL,
+    tags    TEXT NOT NULL DEFAULT '[]',
+    -- Of the present branch, so that a list need not walk it.
+    turns   INTEGER NOT NULL DEFAULT 0,
+    tokens  INTEGER NOT NULL DEFAULT 0,
+    -- What it was imported from: the same import twice makes one session.
+    source  TEXT UNIQUE
 );
 CREATE INDEX sessions_updated ON sessions(updated);
+CREATE INDEX sessions_tip ON sessions(tip);
 
 -- Trigrams find parts of words and need no spaces between them, so Chinese and Japanese are found as well.
 CREATE VIRTUAL TABLE search USING fts5(text, input, content='messages', content_rowid='id', tokenize='trigram');

@@ -1,5 +1,6 @@
 """A preset with the user's options in place of its own."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,9 @@ def choose(options: Options, own: Path | None = None) -> Preset:
     if options.revision:
         changes["base"] = replace(changes.get("base", preset.base), revision=options.revision)
     if options.adapter:
-        changes["adapters"] = () if options.adapter == "none" else (_adapter(options.adapter),)
+        name, scale = split_scale(options.adapter)
+        changes["adapters"] = () if name in ("none", "off") else (_adapter(name),)
+        changes["adapter_scale"] = scale
     if options.format:
         changes["format"] = get_format(options.format)
     changes["sampling"] = amend(preset.sampling, {name: getattr(options, name) for name in _SAMPLING})
@@ -52,10 +55,20 @@ def amend(value: _Value, changes: dict[str, Any]) -> _Value:
     return value
 
 
+def split_scale(adapter: str) -> tuple[str, float]:
+    """`name:0.5` as its two parts; 1 where no scale is given."""
+    match = re.fullmatch(r"(.+):(\d*\.?\d+)", adapter)
+    if not match:
+        return adapter, 1.0
+    if float(match[2]) > 10:
+        raise UsageError(f"a scale of {match[2]} is too much", "1 is as trained; 0 to 10 can be given")
+    return match[1], float(match[2])
+
+
 def _adapter(name: str) -> Source:
     path = Path(name).expanduser()
     if name.startswith(("/", "./", "../", "~")) or path.is_dir():
         return Source("path", str(path.resolve()))
     if name.count("/") == 1:
         return Source("hub", name)
-    raise UsageError(f"`{name}` is no adapter", "an adapter is a folder (./name) or a Hub repo (org/name); `none` takes the preset's off")
+    raise UsageError(f"`{name}` is no adapter", "an adapter is a folder (./name) or a Hub repo (org/name), with :0.5 behind it half as strong; `none` takes the preset's off")

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from llmchat.engines import Sampling, Weights
 from llmchat.prompt import PromptFormat
 
-Policy = Literal["drop-oldest", "last-n", "refuse"]
+Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +38,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a conversation is made to fit.
 
-    policy: drop-oldest (whole turns, down to the low-water mark), last-n (`turns` at most, and never more than fit), refuse
+    policy: drop-oldest (whole turns, down to the low-water mark), last-n (`turns` at most, and never more than fit), summary (what would be
+    dropped is replaced by a running summary of the model's own), refuse
     tokens: size of the window, 0 for the model's own; low_water: share of the room that is left filled after dropping
     """
 
@@ -49,7 +50,7 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is needed to chat with a model. `adapters` are put on in order; the one sampling holds unless the user sets another."""
+    """All that is needed to chat with a model. `adapters` are put on in order, the last one `adapter_scale` times as strongly as it was trained."""
 
     name: str
     base: Source
@@ -57,6 +58,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     title: str = ""
     aliases: tuple[str, ...] = ()
     adapters: tuple[Source, ...] = ()
+    adapter_scale: Annotated[float, Meta(ge=0, le=10)] = 1.0
     engine: str = "transformers"
     weights: Weights = "int8"
     context: ContextPolicy = ContextPolicy()

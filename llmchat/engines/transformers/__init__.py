@@ -17,7 +17,7 @@ from llmchat.engines.text import StopFilter
 from llmchat.engines.tokens import Tokens, context_of, read_json
 from llmchat.engines.transformers import llama, memory
 from llmchat.engines.transformers.sampler import Sampler
-from llmchat.engines.transformers.weights import open_tensors
+from llmchat.engines.transformers.weights import Tensors, open_tensors
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
@@ -46,6 +46,7 @@ class TransformersEngine:
         weights: Weights = "int8",
         device: str = "auto",
         name: str = "",
+        adapter_scale: float = 1.0,
         trust_remote_code: bool = False,
     ):
         started = time.perf_counter()
@@ -56,7 +57,7 @@ class TransformersEngine:
         self.count, self.encode = self._tokens.count, self._tokens.encode
         config = read_json(base / "config.json")
         self.context = context_of(base)
-        self._forward = _load(base, adapters, config, weights, self._device, trust_remote_code)
+        self._forward = _load(base, open_tensors(base, adapters, adapter_scale), config, weights, self._device, trust_remote_code)
         self._ids: list[int] = []
         self.load_s = time.perf_counter() - started
 
@@ -147,9 +148,8 @@ def _device(name: str) -> torch.device:
 
 
 def _load(
-    base: Path, adapters: Sequence[Path], config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool
+    base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool
 ) -> Forward:
-    tensors = open_tensors(base, adapters)
     memory.check(tensors.shapes, weights, device)
     with memory.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)

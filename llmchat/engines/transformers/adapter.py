@@ -28,10 +28,11 @@ class _Delta:
 
 
 class Adapter:
-    """A plain LoRA adapter in memory (adapters are small). `modules` names the linears it changes."""
+    """A plain LoRA adapter in memory (adapters are small). `modules` names the linears it changes; strength 1 is as trained."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, strength: float = 1.0):
         self.folder = folder
+        self._strength = strength
         self.config = read_adapter_config(folder)
         self._deltas = self._read()
 
@@ -81,7 +82,7 @@ class Adapter:
 
     def _scale(self, module: str, rank: int) -> float:
         alpha = float(_by_pattern(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha", rank)))
-        return alpha / math.sqrt(rank) if self.config.get("use_rslora") else alpha / rank
+        return self._strength * alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:

@@ -75,23 +75,31 @@ class MemoryTensors:
         return self._state[name]
 
 
-def open_tensors(base: Path, adapters: Iterable[Path]) -> Tensors:
-    """The tensors of a base checkpoint with its adapters merged."""
-    adapters = list(adapters)
-    if any(needs_peft(read_adapter_config(folder)) for folder in adapters):
-        return MemoryTensors(_merged_by_peft(base, adapters))
+def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Tensors:
+    """The tensors of a base checkpoint with its adapters merged, the last one `scale` times as strongly as it was trained."""
+    scaled = _with_scales(list(adapters), scale)
+    if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
+        return MemoryTensors(_merged_by_peft(base, scaled))
     files = FileTensors(base)
-    return MergedTensors(files, [Adapter(folder) for folder in adapters]) if adapters else files
+    return MergedTensors(files, [Adapter(folder, strength) for folder, strength in scaled]) if scaled else files
 
 
-def _merged_by_peft(base: Path, adapters: Sequence[Path]) -> dict[str, Tensor]:
+def _with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
+    return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
+
+
+def _merged_by_peft(base: Path, adapters: Sequence[tuple[Path, float]]) -> dict[str, Tensor]:
     """The whole model in memory, merged by peft: for adapters that are more than A and B."""
     import peft
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    for folder in adapters:
-        model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload()
+    for folder, strength in adapters:
+        tuned = peft.PeftModel.from_pretrained(model, folder)
+        for module in tuned.modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                module.set_scale("default", strength)
+        model = tuned.merge_and_unload()
     return dict(model.state_dict())
 
 

@@ -1,0 +1,43 @@
+"""What the history gives."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from llmchat.conversation import Message
+
+
+class Session(Struct, frozen=True):
+    """A chat as lists show it. turns: questions on its present branch; tokens: of its last answer and all that was sent for it;
+    created, updated: seconds since 1970."""
+
+    id: str
+    title: str
+    model: str
+    turns: int
+    tokens: int
+    tags: tuple[str, ...]
+    created: float
+    updated: float
+
+
+class Record(Struct, frozen=True):
+    """A stored message. details: how an answer came about (Finish, what made it, its window) as plain values."""
+
+    id: int
+    parent: int | None
+    message: Message
+    state: Literal["complete", "cancelled"]
+    created: float
+    details: dict[str, Any]
+
+
+class Hit(Struct, frozen=True):
+    """A message that was found; `snippet` has the match between [ and ]."""
+
+    session: str
+    title: str
+    message: int
+    role: str
+    created: float
+    snippet: str
