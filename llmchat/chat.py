@@ -66,9 +66,7 @@ def _thoughts_apart(events: Generator[Chunk | Finish], preset: Preset, prompt: P
                 yield event
 
 
-def trimmed(
-    events: Generator[Thought | Chunk | Finish], *, begun: bool = False
-) -> Generator[Thought | Chunk | Finish]:
+def trimmed(events: Generator[Thought | Chunk | Finish], *, begun: bool = False) -> Generator[Thought | Chunk | Finish]:
     """Without white space before the first and after the last word: a cue such as `ASSISTANT:` makes models begin with a space."""
     held = ""
     with closing(events):
@@ -231,7 +229,7 @@ class Chat:
             if said or finish.reason != "cancelled":
                 if begun:
                     self._rewind(len(self.conversation.messages) - 1)
-                self._store(Message("assistant", text), finish, self._details(thinking))
+                self._store(Message("assistant", text), finish, self._details(thinking, resumed=begun is not None))
 
     def _make_room(self) -> Generator[Event]:
         """Summarise what the window has no room for, and again if the summary itself pushes something out."""
@@ -256,7 +254,7 @@ class Chat:
     def _covered(self) -> int:
         return self.conversation.summary.covers if self.conversation.summary else 0
 
-    def _details(self, thinking: str) -> dict[str, Any]:
+    def _details(self, thinking: str, resumed: bool) -> dict[str, Any]:
         """What made an answer, to be stored with it."""
         window = self.window
         details = {
@@ -265,7 +263,7 @@ class Chat:
             "context": msgspec.to_builtins(self.preset.context),
             "window": {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped} if window else {},
         }
-        return details | ({"thinking": thinking} if thinking else {})
+        return details | ({"thinking": thinking} if thinking else {}) | ({"resumed": True} if resumed else {})
 
     def _store(self, message: Message, finish: Finish | None = None, details: Mapping[str, Any] | None = None) -> None:
         """Add a message to the conversation and to the history. The session begins with the first question, not before."""

@@ -8,19 +8,13 @@ import os
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from llmchat import flags
+from llmchat import cli_models, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
-from llmchat.settings import Options, Settings, World, resolve
-
-if TYPE_CHECKING:
-    from llmchat.chat import Chat
-    from llmchat.engines import Engine
-    from llmchat.history import History
-    from llmchat.presets import Preset
+from llmchat.settings import Options, World, resolve
 
 app = typer.Typer(
     name="llmchat",
@@ -29,9 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-sessions = typer.Typer(help="Saved chats.", no_args_is_help=True)
 config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
-app.add_typer(sessions, name="sessions")
+app.add_typer(cli_models.app)
+app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(config, name="config")
 
 _OPTIONS = Options.__struct_fields__
@@ -71,6 +65,7 @@ def chat(
     min_p: flags.MinP = None,
     repetition_penalty: flags.RepetitionPenalty = None,
     seed: flags.Seed = None,
+    offline: flags.Offline = None,
     json: flags.Json = False,
     no_stream: Annotated[
         bool, typer.Option("--no-stream", help="Print the answer when it is whole.", rich_help_panel=flags.OUTPUT)
@@ -79,147 +74,39 @@ def chat(
         bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=flags.OUTPUT)
     ] = None,
     quiet: flags.Quiet = False,
+    verbose: flags.Verbose = False,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import oneshot
+    from llmchat.chat import Chat
+    from llmchat.opening import Opener, open_history
 
     world = World.real()
     settings = resolve(world, given)
+    world = world.cut_off() if settings.options.offline else world
     question = oneshot.question(world, prompt, file or ())
-    with _history(world, settings) as history:
+    with open_history(world, settings) as history:
         earlier = history.find(session) if session else history.latest() if continue_ else None
         if continue_ and not earlier:
             raise UsageError("there is no session to go on with")
         if earlier and settings.origins["model"] == "default":
-            settings = resolve(world, given | {"model": earlier.model})
-        talk = _open_chat(world, settings, history, earlier.id if earlier else None, quiet or json)
+            given["model"] = earlier.model
+        opener = Opener(world, given)
+        opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
+        talk = Chat(opened.preset, opened.engine, history, session=earlier.id if earlier else None, made_by=opened.made_by)
+        if settings.options.system and talk.conversation.system != settings.options.system:
+            talk.instruct(settings.options.system)
         if question:
-            raise typer.Exit(oneshot.run(talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet))
+            code = oneshot.run(talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet)
+            if verbose:
+                from llmchat.ui.status import statistics
+
+                print("\n".join(statistics(talk)), file=world.stderr)
+            raise typer.Exit(code)
         from llmchat.ui.repl import run
 
-        raise typer.Exit(
-            run(
-                talk,
-                world,
-                plain=settings.options.plain,
-                open_preset=lambda name: _open_model(world, resolve(world, given | {"model": name}), quiet=False),
-            )
-        )
-
-
-@app.command()
-def pull(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Presets, Hub repos or .gguf files.")],
-    base: flags.Base = None,
-    adapter: flags.Adapter = None,
-    revision: flags.Revision = None,
-    offline: flags.Offline = None,
-    quiet: flags.Quiet = False,
-) -> None:
-    """Download, check and prepare models; goes on where it stopped."""
-    from llmchat.hub import Bar, Silent
-    from llmchat.models import fetch
-    from llmchat.ui import tables
-
-    world = World.real()
-    for name in models:
-        settings = resolve(world, {"model": name, "base": base, "adapter": adapter, "revision": revision, "offline": offline})
-        world = world.cut_off() if settings.options.offline else world
-        preset = _choose(world, settings)
-        for pulled in fetch(preset, world, Silent() if quiet else Bar(world.stderr)):
-            if not quiet:
-                _say(
-                    world,
-                    f"{pulled.checkpoint.source}: {'; '.join(pulled.notes) or 'already here'} ({tables.size(pulled.checkpoint.size)})",
-                )
-
-
-@app.command("ls")
-def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
-    """The models that are on this machine."""
-    from llmchat.models import pulled_presets
-    from llmchat.ui import tables
-
-    world = World.real()
-    rows = [
-        {"name": preset.name, "size": sum(part.size for part in parts), "weights": preset.weights, "licence": preset.licence}
-        for preset, parts in pulled_presets(world)
-    ]
-    tables.rows(world, rows, ("name", "size", "weights", "licence"), json=json, quiet=quiet)
-
-
-@app.command()
-def show(model: Annotated[str, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.")], json: flags.Json = False) -> None:
-    """What is known of a model: files, format, context, licence, notes."""
-    from llmchat.models import facts
-    from llmchat.ui import tables
-
-    world = World.real()
-    tables.facts(world, facts(_choose(world, resolve(world, {"model": model})), world), json=json)
-
-
-@app.command("rm")
-def remove_model(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to remove; files that another model needs stay.")],
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
-) -> None:
-    """Remove downloaded models from this machine."""
-    from llmchat.models import discard
-    from llmchat.ui import tables
-
-    world = World.real()
-    for name in models:
-        preset = _choose(world, resolve(world, {"model": name}))
-        if not yes and not (world.interactive and typer.confirm(f"remove the files of {preset.name}?")):
-            raise UsageError("nothing was removed", "-y removes without asking")
-        _say(world, f"{preset.name}: {tables.size(discard(preset, world))} freed")
-
-
-@app.command()
-def verify(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Without a name: all that are here.")] = None,
-) -> None:
-    """Read every file of a model again and compare it with its checksum."""
-    from llmchat.hub import verify as verify_source
-    from llmchat.models import pulled_presets, sources
-
-    world = World.real()
-    presets = (
-        [_choose(world, resolve(world, {"model": name})) for name in models] if models else [preset for preset, _ in pulled_presets(world)]
-    )
-    for preset in presets:
-        for source in sources(preset):
-            checkpoint = verify_source(source, world)
-            typer.echo(f"{preset.name}: {checkpoint.source} is as it was downloaded")
-
-
-@app.command()
-def presets(
-    formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
-    json: flags.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
-) -> None:
-    """The models and prompt formats llmchat knows by name."""
-    from llmchat import presets as room
-    from llmchat.ui import tables
-
-    world = World.real()
-    if formats:
-        rows: list[dict[str, Any]] = [{"name": name, "source": room.get_format(name).source} for name in room.formats()]
-        return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
-    found = room.names(world.own_presets).values()
-    rows = [
-        {
-            "name": preset.name,
-            "title": preset.title,
-            "parameters": preset.parameters,
-            "format": preset.format.name,
-            "licence": preset.licence,
-        }
-        for preset in found
-    ]
-    tables.rows(world, rows, ("name", "title", "format", "licence"), json=json, quiet=quiet)
+        raise typer.Exit(run(talk, world, opener, plain=settings.options.plain))
 
 
 @app.command()
@@ -242,45 +129,11 @@ def prompt(
     """Print exactly what a model would be given; what was dropped is said on stderr."""
     given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import inspect_prompt
+    from llmchat.presets import choose
 
     world = World.real()
     settings = resolve(world, given)
-    inspect_prompt.run(world, _choose(world, settings), file, ids=ids, trim=bool(settings.options.context))
-
-
-@sessions.command("list")
-def list_sessions(
-    limit: Annotated[int, typer.Option("-l", "--limit", help="How many.")] = 20,
-    json: flags.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
-) -> None:
-    """The newest sessions first."""
-    import msgspec
-
-    from llmchat.ui import tables
-
-    world = World.real()
-    with _saved_history(world) as history:
-        rows = [msgspec.to_builtins(session) for session in history.sessions(limit)]
-    tables.rows(world, rows, ("id", "title", "model", "turns", "updated"), json=json, quiet=quiet)
-
-
-@sessions.command("show")
-def show_session(session: Annotated[str, typer.Argument(help="An id, or its first letters.")], json: flags.Json = False) -> None:
-    """A whole session, as text or JSON."""
-    import msgspec
-
-    world = World.real()
-    with _saved_history(world) as history:
-        found = history.find(session)
-        records = history.messages(found.id)
-    if json:
-        typer.echo(msgspec.json.encode({"session": found, "messages": records}).decode())
-        return
-    typer.echo(f"{found.id}  {found.model}  {found.title}")
-    for record in records:
-        typer.echo(f"\n{record.role}{' (cancelled)' if record.state == 'cancelled' else ''}:")
-        typer.echo(f"{record.input}\n\n{record.text}" if record.input else record.text)
+    inspect_prompt.run(world, choose(settings.options, world.own_presets), file, ids=ids, trim=bool(settings.options.context))
 
 
 @config.command("show")
@@ -350,51 +203,3 @@ def _report(error: LlmchatError, cause: Exception | None = None) -> int:
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
     return error.exit_code
-
-
-def _choose(world: World, settings: Settings) -> "Preset":
-    from llmchat.presets import choose
-
-    return choose(settings.options, world.own_presets)
-
-
-def _open_chat(world: World, settings: Settings, history: "History", session: str | None, quiet: bool) -> "Chat":
-    from llmchat.chat import Chat
-
-    preset, engine = _open_model(world, settings, quiet)
-    talk = Chat(preset, engine, history, session=session)
-    if settings.options.system and talk.conversation.system != settings.options.system:
-        talk.instruct(settings.options.system)
-    return talk
-
-
-def _open_model(world: World, settings: Settings, quiet: bool) -> "tuple[Preset, Engine]":
-    """A model in memory, with its preset; says on a terminal what takes the time."""
-    from llmchat.models import load, locate
-
-    model = locate(_choose(world, settings), world)
-    waiting = not quiet and world.stderr.isatty()
-    if waiting:
-        print(f"loading {model.preset.name} …", end="", file=world.stderr, flush=True)
-    try:
-        return model.preset, load(model, settings.options)
-    finally:
-        if waiting:
-            print("\r\033[K" if world.env.get("TERM") != "dumb" else "", end="", file=world.stderr, flush=True)
-
-
-def _history(world: World, settings: Settings) -> "History":
-    from llmchat.history import History
-
-    return History(None if settings.options.no_log else world.history_file)
-
-
-def _saved_history(world: World) -> "History":
-    """The history for commands that only look at it: where there is none yet, an empty one that leaves no file."""
-    from llmchat.history import History
-
-    return History(world.history_file if world.history_file.exists() else None)
-
-
-def _say(world: World, line: str) -> None:
-    print(line, file=world.stderr)

@@ -11,10 +11,16 @@ Model = Annotated[
 ]
 Base = Annotated[str | None, typer.Option(help="Another base for the preset.", rich_help_panel=MODEL)]
 Adapter = Annotated[
-    str | None, typer.Option("--adapter", help="A LoRA adapter: a folder or a Hub repo, `:0.5` behind it for half its strength; `none` for the bare base.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(
+        "--adapter",
+        help="A LoRA adapter: a folder or a Hub repo, `:0.5` behind it for half its strength; `none` for the bare base.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option("-t", "--format", "--template", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=MODEL),
 ]
 Weights = Annotated[str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=MODEL)]
 Engine = Annotated[str | None, typer.Option("--engine", help="transformers, or scripted (a demo without a model).", rich_help_panel=MODEL)]
@@ -37,4 +43,5 @@ MinP = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Drop
 RepetitionPenalty = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Above 1: say less of what was said; 1 is off.")]
 Seed = Annotated[int | None, typer.Option(rich_help_panel=SAMPLING, help="Same seed, same answer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tokens and times on stderr.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)]

@@ -99,7 +99,6 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             )
         return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, bos=self.parts is not None)
 
-
     def extend(self, messages: Sequence[Message]) -> Prompt:
         """The prompt that lets the model go on with its own last, unfinished answer."""
         *before, answer = messages

@@ -195,7 +195,15 @@ def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_
         fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
         for number, message in enumerate(turn.messages, turn.first + 1):
             if message.input and message.text:
-                lines.append(Entry("file", engine.count(message.input), "attached" if turn.first in going else fate, _first_words(message.input), number))
+                lines.append(
+                    Entry(
+                        "file",
+                        engine.count(message.input),
+                        "attached" if turn.first in going else fate,
+                        _first_words(message.input),
+                        number,
+                    )
+                )
                 lines.append(Entry(message.role, engine.count(message.text), fate, _first_words(message.text), number))
             else:
                 lines.append(Entry(message.role, _cost(engine, message), fate, _first_words(plain_text(message)), number))

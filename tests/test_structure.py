@@ -16,13 +16,13 @@ LEVELS = {
     "prompt": 1,
     "engines": 2,
     "presets": 3,
-    "window": 4,
-    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5,
+    "window": 4, "summary": 5,
+    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
     "engines.scripted": 6, "engines.transformers": 6,
-    "models": 7, "chat": 7,
-    "ui": 8,
-    "oneshot": 9, "inspect_prompt": 9, "flags": 9,
-    "cli": 10,
+    "models": 7, "chat": 7, "opening": 8, "replay": 8,
+    "ui": 9,
+    "oneshot": 10, "inspect_prompt": 10, "flags": 10, "cli_models": 11, "cli_sessions": 11,
+    "cli": 12,
 }  # fmt: skip
 # errors is a value that every room raises, and that may be raised by the other values.
 EVERYWHERE = {"errors"}

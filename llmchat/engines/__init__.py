@@ -64,8 +64,11 @@ class Counter(Protocol):
 class Engine(Counter, Protocol):
     """A loaded model. `context` is the most tokens it can hold; `describe` names what is loaded, for the status line and `--json`."""
 
-    context: int
-    load_s: float
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def load_s(self) -> float: ...
 
     def describe(self) -> str: ...
 

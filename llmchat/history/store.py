@@ -19,6 +19,7 @@ import msgspec
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Finish
 from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
+from llmchat.history.imports import Imported
 from llmchat.history.migrations import migrate
 from llmchat.history.types import Hit, Record, Session
 
@@ -68,8 +69,8 @@ class History:
             self._database = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None)
             self._database.row_factory = sqlite3.Row
             with _explained(path):
+                _write_ahead(self._database)
                 # In WAL mode NORMAL survives the death of the process at any moment; only a power cut may lose the last commits.
-                self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = NORMAL")
                 self._database.execute("PRAGMA foreign_keys = ON")
                 migrate(self._database)
@@ -86,15 +87,11 @@ class History:
     def close(self) -> None:
         self._database.close()
 
-    def begin(self, model: str, *, title: str = "", created: float = 0.0, source: str | None = None) -> str:
-        """A new, empty session; returns its id. `created` is now unless it is given; `source` must be new."""
-        now = created or time.time()
-        session = self._new_id()
+    def begin(self, model: str) -> str:
+        """A new, empty session; returns its id."""
+        now, session = time.time(), self._new_id()
         with self._transaction():
-            self._database.execute(
-                "INSERT INTO sessions(id, model, title, created, updated, source) VALUES (?, ?, ?, ?, ?, ?)",
-                (session, model, title, now, now, source),
-            )
+            self._database.execute("INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)", (session, model, now, now))
         return session
 
     def append(
@@ -103,33 +100,47 @@ class History:
         message: Message,
         finish: Finish | None = None,
         details: Mapping[str, Any] | None = None,
-        *,
-        created: float = 0.0,
     ) -> int:
         """Store a message behind the session's tip and move the tip there; returns the message's id."""
-        now = created or time.time()
+        now = time.time()
         state = "cancelled" if finish and finish.reason == "cancelled" else "complete"
         known = (msgspec.to_builtins(finish) if finish else {}) | dict(details or {})
+        tokens = finish.prompt_tokens + finish.reply_tokens if finish else 0
         with self._transaction():
-            row = self._database.execute("SELECT tip, title FROM sessions WHERE id = ?", (session,)).fetchone()
-            if row is None:
-                raise UsageError(f"the session {session} is gone", "another llmchat deleted it; `/new` begins another")
-            cursor = self._database.execute(
-                """INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                (
-                    row["tip"], message.role, message.text, message.input, state, now, msgspec.json.encode(known).decode(),
-                    message.mark, message.covers, session,
-                ),
-            )  # fmt: skip
-            title = row["title"] or (_title(message) if message.role == "user" else "")
-            tokens = finish.prompt_tokens + finish.reply_tokens if finish else 0
+            return self._insert(session, message, state, now, known, tokens)
+
+    def take(self, chat: Imported) -> str | None:
+        """Store a chat from elsewhere as a session; returns its id, or None where the same chat was taken before."""
+        started = chat.created or next((said.created for said in chat.messages if said.created), 0.0) or time.time()
+        session = self._new_id()
+        with self._transaction():
+            if self._rows("SELECT 1 FROM sessions WHERE source = ?", (chat.source,)):
+                return None
             self._database.execute(
-                "UPDATE sessions SET tip = ?, title = ?, updated = ?, turns = turns + ?, tokens = coalesce(nullif(?, 0), tokens) WHERE id = ?",
-                (cursor.lastrowid, title, now, message.role == "user", tokens, session),
+                "INSERT INTO sessions(id, model, title, created, updated, source, tags) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (session, chat.model, chat.title, started, started, chat.source, msgspec.json.encode(chat.tags).decode()),
             )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+            for said in chat.messages:
+                self._insert(session, said.message, said.state, said.created or started, {}, 0)
+        return session
+
+    def _insert(self, session: str, message: Message, state: str, created: float, details: Mapping[str, Any], tokens: int) -> int:
+        row = self._database.execute("SELECT tip, title FROM sessions WHERE id = ?", (session,)).fetchone()
+        if row is None:
+            raise UsageError(f"the session {session} is gone", "another llmchat deleted it; `/new` begins another")
+        known = msgspec.json.encode(details).decode()
+        values = (row["tip"], message.role, message.text, message.input, state, created, known, message.mark, message.covers, session)
+        cursor = self._database.execute(
+            """INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            values,
+        )
+        title = row["title"] or (_title(message) if message.role == "user" else "")
+        self._database.execute(
+            "UPDATE sessions SET tip = ?, title = ?, updated = ?, turns = turns + ?, tokens = coalesce(nullif(?, 0), tokens) WHERE id = ?",
+            (cursor.lastrowid, title, created, message.role == "user", tokens, session),
+        )
+        return int(cursor.lastrowid or 0)
 
     def rewind(self, session: str, depth: int) -> None:
         """Move the tip back to where the session has `depth` messages. The messages behind it stay as a branch."""
@@ -157,13 +168,13 @@ class History:
             if not answers:
                 raise UsageError("there is no answer yet")
             last = path[answers[-1]]
-            siblings = self._rows(
-                "SELECT * FROM messages WHERE parent IS ? AND role = 'assistant' ORDER BY id", (last["parent"],)
-            )
+            siblings = self._rows("SELECT * FROM messages WHERE parent IS ? AND role = 'assistant' ORDER BY id", (last["parent"],))
             number = [row["id"] for row in siblings].index(last["id"]) + step
             if not 0 <= number < len(siblings):
                 raise UsageError(
-                    f"this is the {'last' if step > 0 else 'first'} of {len(siblings)} answers" if len(siblings) > 1 else "there is one answer only",
+                    f"this is the {'last' if step > 0 else 'first'} of {len(siblings)} answers"
+                    if len(siblings) > 1
+                    else "there is one answer only",
                     "/regen makes another" if step > 0 else "",
                 )
             self._point(session, [*path[: answers[-1]], siblings[number]])
@@ -252,11 +263,6 @@ class History:
             raise UsageError(f"{len(rows)} sessions begin with `{prefix}`", f"one of {', '.join(row['id'] for row in rows[:5])}")
         raise UsageError(f"no session begins with `{prefix}`", "`llmchat sessions list` shows them")
 
-    def imported(self, source: str) -> str | None:
-        """The session that was made from a source, if there is one."""
-        rows = self._rows("SELECT id FROM sessions WHERE source = ?", (source,))
-        return str(rows[0]["id"]) if rows else None
-
     def search(self, text: str, limit: int = 20) -> list[Hit]:
         """Messages that contain `text`, whatever its case, the newest first. The index is of trigrams; shorter texts are looked for one by one."""
         if len(text) < 3:
@@ -305,6 +311,19 @@ class History:
                     self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switch to WAL mode. SQLite does not wait when another process does the same to a new file, so this does."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -71,4 +71,7 @@ def _adapter(name: str) -> Source:
         return Source("path", str(path.resolve()))
     if name.count("/") == 1:
         return Source("hub", name)
-    raise UsageError(f"`{name}` is no adapter", "an adapter is a folder (./name) or a Hub repo (org/name), with :0.5 behind it half as strong; `none` takes the preset's off")
+    raise UsageError(
+        f"`{name}` is no adapter",
+        "an adapter is a folder (./name) or a Hub repo (org/name), with :0.5 behind it half as strong; `none` takes the preset's off",
+    )

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from llmchat.errors import LlmchatError
 from llmchat.ui.commands import registry
-
-if TYPE_CHECKING:
-    from llmchat.ui.repl import Repl
+from llmchat.ui.state import Talk
 
 BLOCK = '"""'
 
@@ -50,7 +50,37 @@ def bindings() -> KeyBindings:
     def _edit(event: KeyPressEvent) -> None:
         event.current_buffer.open_in_editor(validate_and_handle=False)
 
+    @Condition
+    def empty() -> bool:
+        from prompt_toolkit.application import get_app
+
+        return not get_app().current_buffer.text
+
+    @keys.add("left", filter=empty)
+    def _earlier_answer(event: KeyPressEvent) -> None:
+        event.app.exit(result="/alt prev")
+
+    @keys.add("right", filter=empty)
+    def _next_answer(event: KeyPressEvent) -> None:
+        event.app.exit(result="/alt next")
+
     return keys
+
+
+def one_key(session: PromptSession[str], count: int) -> int | None:
+    """Wait for one key: a number from 1 to `count`, or anything else for None."""
+    keys = KeyBindings()
+
+    @keys.add("<any>")
+    @keys.add("enter")
+    @keys.add("c-c")
+    @keys.add("c-d")
+    @keys.add("escape", eager=True)
+    def _take(event: KeyPressEvent) -> None:
+        event.app.exit(result=event.key_sequence[0].data)
+
+    pressed = PromptSession[str]("", key_bindings=keys, output=session.output, input=session.input).prompt()
+    return int(pressed) if pressed.isdecimal() and 1 <= int(pressed) <= count else None
 
 
 def open_block(text: str) -> bool:
@@ -70,21 +100,26 @@ def without_block(text: str) -> str:
 class CommandCompleter(Completer):
     """Commands, then what the command at hand offers."""
 
-    def __init__(self, repl: "Repl"):
-        self._repl = repl
+    def __init__(self, talk: Talk):
+        self._talk = talk
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         line = document.text_before_cursor
-        match = re.fullmatch(r"/(\w*)(?:\s+(\S*))?", line)
+        match = re.fullmatch(r"/(\w*)(?:\s+(.*))?", line)
         if not match:
             return
-        name, word = match[1], match[2]
-        if word is None:
+        name, rest = match[1], match[2]
+        if rest is None:
             for command in registry:
                 if command.name.startswith(name):
                     yield Completion(command.name, -len(name), display=f"/{command.name}", display_meta=command.help)
             return
         found = registry.get(name)
-        for offer in found.complete(self._repl) if found and found.complete else ():
-            if offer.startswith(word):
-                yield Completion(offer, -len(word))
+        try:
+            offered = list(found.complete(self._talk, rest)) if found and found.complete else []
+        except (LlmchatError, OSError):
+            # No offer is better than a torn input line.
+            return
+        for offer in offered:
+            if offer.startswith(rest):
+                yield Completion(offer, -len(rest))

@@ -56,6 +56,37 @@ class PlainRenderer:
         self._stream.flush()
 
 
+class Aside:
+    """What is no part of the answer, dimmed under a label: thoughts, a summary. Plain where there is no colour."""
+
+    def __init__(self, world: World, *, plain: bool = False):
+        self._stream = world.stdout
+        dull = plain or not world.stdout.isatty() or world.env.get("TERM") == "dumb" or bool(world.env.get("NO_COLOR"))
+        self._on, self._off = ("", "") if dull else ("\x1b[2m", "\x1b[0m")
+        self._label = ""
+        self._last = ""
+
+    def feed(self, label: str, text: str) -> None:
+        """Write under a label; an empty text shows the label alone."""
+        if label != self._label:
+            self.finish()
+            self._label, self._last = label, "\n"
+            self._write(f"[{label}]\n")
+        shown = text.lstrip("\n") if self._last == "\n" else text
+        if shown:
+            self._last = shown[-1]
+            self._write(shown)
+
+    def finish(self) -> None:
+        if self._label:
+            self._write("\n" if self._last == "\n" else "\n\n")
+        self._label = ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"{self._on}{text}{self._off}")
+        self._stream.flush()
+
+
 class MarkdownRenderer:
     """Streams Markdown to a terminal. `size` gives (columns, rows) now; it is asked at each redraw, so that a resize is seen."""
 

@@ -1,6 +1,6 @@
 """The conversation at the terminal: read a line, do a command or stream an answer, and go on whatever happens."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 
 from prompt_toolkit import PromptSession
@@ -9,39 +9,40 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from llmchat.chat import Chat, Event
-from llmchat.engines import Chunk, Engine
-from llmchat.errors import LlmchatError
-from llmchat.presets import Preset
+from llmchat.chat import Chat, Event, Summary, Thought
+from llmchat.engines import Chunk
+from llmchat.errors import LlmchatError, OutOfResources
+from llmchat.opening import Opener
 from llmchat.settings import World
-from llmchat.ui import commands, status
-from llmchat.ui.keys import CommandCompleter, bindings, without_block
-from llmchat.ui.render import choose_renderer
+from llmchat.ui import offers, status
+from llmchat.ui.commands import Leave, parse
+from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block
+from llmchat.ui.render import Aside, choose_renderer
+from llmchat.ui.state import Talk
 
-OpenPreset = Callable[[str], tuple[Preset, Engine]]
 
-
-def run(chat: Chat, world: World, *, plain: bool = False, open_preset: OpenPreset) -> int:
-    """Talk until the user leaves; returns the exit code. open_preset loads another model for /model."""
-    return Repl(chat, world, plain, open_preset).loop()
+def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False) -> int:
+    """Talk until the user leaves; returns the exit code."""
+    return Repl(chat, world, opener, plain).loop()
 
 
 class Repl:
-    """The state that commands see and change."""
+    """The loop around the state that commands see and change."""
 
-    def __init__(self, chat: Chat, world: World, plain: bool, open_preset: OpenPreset):
-        self.chat = chat
-        self.world: World = world
-        self.plain = plain
-        self.open_preset = open_preset
-        self.default_context = chat.preset.context
+    def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False):
+        self.talk = Talk(chat, world, opener, plain)
         self._session = self._prompt_session()
         self._interrupted = False
+        self.talk.width = lambda: self._session.output.get_size().columns
+        self.talk.edit_line = self._edit_line
+        self.talk.edit_text = self._edit_text
+        self.talk.show = self._show
 
     def loop(self) -> int:
-        self.say(f"{self.chat.engine.describe()} · /help for commands, Ctrl-D leaves")
-        if self.chat.conversation.spoken:
-            self.say(f"going on with {self.chat.session}: {len(self.chat.conversation.spoken)} messages")
+        talk = self.talk
+        talk.say(f"{talk.chat.engine.describe()} · /help for commands, Ctrl-D leaves")
+        if talk.chat.conversation.spoken:
+            talk.say(f"going on with {talk.chat.session}: {len(talk.chat.conversation.spoken)} messages")
         while True:
             try:
                 line = self._session.prompt()
@@ -51,91 +52,143 @@ class Repl:
                 if self._interrupted:
                     return 0
                 self._interrupted = True
-                self.say("press Ctrl-C again, or Ctrl-D, to leave")
+                talk.say("press Ctrl-C again, or Ctrl-D, to leave")
                 continue
             self._interrupted = False
             try:
-                self._take(line)
-            except commands.Leave:
+                self.take(line)
+            except Leave:
                 return 0
 
-    def say(self, line: str) -> None:
-        """A line that is not the model's."""
-        print(line, file=self.world.stdout, flush=True)
+    def take(self, line: str) -> None:
+        """Do what a line says; an error is told, with what could be done about it, and the chat goes on."""
+        error = self._try(line)
+        if error is None:
+            return
+        self._tell(error)
+        ways = offers.for_error(error, self.talk)
+        if not ways:
+            return
+        self.talk.say("  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(ways, 1)) + "  [Enter] nothing")
+        chosen = one_key(self._session, len(ways)) if self.talk.world.interactive else None
+        if chosen:
+            try:
+                ways[chosen - 1].take()
+            except LlmchatError as second:
+                self._tell(second)
 
-    def width(self) -> int:
-        return self._session.output.get_size().columns
-
-    def _take(self, line: str) -> None:
-        """Do what a line says; an error is told, and the chat goes on."""
+    def _try(self, line: str) -> LlmchatError | None:
         try:
-            asked = commands.parse(line.strip()) if not line.lstrip().startswith('"""') else without_block(line)
+            asked = parse(line.strip()) if not line.lstrip().startswith('"""') else without_block(line)
             if isinstance(asked, str):
                 if asked.strip():
-                    self._stream(self.chat.send(asked))
+                    self._stream(self.talk.chat.send(asked, self.talk.take_attached()))
             else:
                 command, rest = asked
-                answer = command.run(self, rest)
+                answer = command.run(self.talk, rest)
                 if answer is not None:
                     self._stream(answer)
         except LlmchatError as error:
-            self._tell(error)
+            return error
         except MemoryError:
-            self._tell(LlmchatError("memory ran out", "a smaller window (/set context 1024), --weights int4 or a smaller model needs less"))
+            return OutOfResources("memory ran out", "a smaller window, --weights int4 or a smaller model needs less")
         except OSError as error:
-            self._tell(LlmchatError(str(error)))
+            return LlmchatError(str(error))
         except KeyboardInterrupt:
-            self.say("[stopped]")
+            self.talk.say("[stopped]")
+        return None
 
     def _stream(self, events: Generator[Event]) -> None:
         """Show an answer while it comes. Ctrl-C stops it and keeps what was said."""
-        dropped = self.chat.window.dropped if self.chat.window else 0
-        renderer = choose_renderer(self.world, plain=self.plain)
-        stopped = False
+        talk = self.talk
+        dropped = talk.chat.window.dropped if talk.chat.window else 0
+        renderer = choose_renderer(talk.world, plain=talk.plain)
+        aside = Aside(talk.world, plain=talk.plain)
+        answered = stopped = False
         with closing(events):
             try:
                 for event in events:
-                    if isinstance(event, Chunk):
+                    if isinstance(event, Thought):
+                        aside.feed("thinking", event.text if talk.thoughts else "")
+                    elif isinstance(event, Summary):
+                        aside.feed("summary of what no longer fits", event.text)
+                    elif isinstance(event, Chunk):
+                        aside.finish()
                         renderer.feed(event.text)
+                        answered = True
             except KeyboardInterrupt:
                 stopped = True
             finally:
-                renderer.finish()
+                aside.finish()
+                if answered:
+                    renderer.finish()
         if stopped:
-            self.say("[stopped]")
-        elif self.chat.finish and self.chat.finish.reason == "length":
-            self.say("[cut: the answer reached its longest length; /set max_tokens or a wider window allows more]")
-        if note := status.dropped_note(self.chat, dropped):
-            self.say(note)
-        self.say("")
+            talk.say("[stopped; /continue goes on]" if answered else "[stopped]")
+        elif answered and talk.chat.finish and talk.chat.finish.reason == "length":
+            talk.say("[cut: the answer reached its longest length; /continue goes on]")
+        if note := status.dropped_note(talk.chat, dropped):
+            talk.say(note)
+        talk.say("")
+
+    def _show(self, text: str) -> None:
+        renderer = choose_renderer(self.talk.world, plain=self.talk.plain)
+        renderer.feed(text)
+        renderer.finish()
+        self.talk.say("")
 
     def _tell(self, error: LlmchatError) -> None:
-        self.say(f"error: {error.message}")
+        self.talk.say(f"error: {error.message}")
         if error.hint:
-            self.say(f"hint: {error.hint}")
+            self.talk.say(f"hint: {error.hint}")
+
+    def _edit_line(self, label: str, text: str) -> str | None:
+        """A text to change in place: Enter takes it, Ctrl-C leaves it as it was."""
+        if not self.talk.world.interactive:
+            return None
+        try:
+            return str(PromptSession[str](f"{label}: ", key_bindings=bindings(), multiline=True).prompt(default=text))
+        except (KeyboardInterrupt, EOFError):
+            return None
+
+    def _edit_text(self, text: str) -> str:
+        from prompt_toolkit.buffer import Buffer
+
+        buffer = Buffer(multiline=True)
+        buffer.text = text
+        path, remove = buffer._editor_simple_tempfile()
+        try:
+            buffer._open_file_in_editor(path)
+            with open(path, encoding="utf-8") as file:
+                return file.read()
+        finally:
+            remove()
 
     def _prompt_session(self) -> PromptSession[str]:
-        dull = bool(self.world.env.get("NO_COLOR"))
+        talk = self.talk
+        dull = bool(talk.world.env.get("NO_COLOR"))
         return PromptSession(
             HTML("<b>&gt; </b>"),
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
             key_bindings=bindings(),
-            completer=CommandCompleter(self),
+            completer=CommandCompleter(talk),
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,
             history=self._typed_before(),
-            bottom_toolbar=lambda: status.bottom_line(self.chat, self.width()),
+            bottom_toolbar=lambda: status.bottom_line(talk.chat, talk.width()),
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
             enable_open_in_editor=False,
             reserve_space_for_menu=4,
+            # The status line tells when a model that loads behind the typing is there.
+            refresh_interval=0.5,
         )
 
     def _typed_before(self) -> FileHistory | InMemoryHistory:
         """What was typed in earlier chats, for ↑ and Ctrl-R; not where the chat is to leave no trace."""
-        if self.chat.history.path is None:
+        if self.talk.chat.history.path is None:
             return InMemoryHistory()
-        self.world.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.world.state / "typed"
+        state = self.talk.world.state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = state / "typed"
         path.touch(mode=0o600)
         return FileHistory(str(path))

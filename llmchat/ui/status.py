@@ -3,15 +3,19 @@
 from rich.cells import cell_len, set_cell_size
 
 from llmchat.chat import Chat
+from llmchat.engines.loading import LoadingEngine
+from llmchat.errors import UsageError
 
 
 def bottom_line(chat: Chat, width: int) -> str:
     """Model, window, what was dropped, speed of the last answer; the first parts go last when it is narrow."""
     parts = [chat.engine.describe()]
-    if chat.window:
+    if chat.window and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
         parts.append(f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens")
         if chat.window.dropped:
             parts.append(f"{chat.window.dropped} dropped")
+        if summarised := sum(entry.fate == "summarised" for entry in chat.window.ledger):
+            parts.append(f"{summarised} summarised")
     if chat.finish and chat.finish.reply_tokens:
         parts.append(f"{chat.finish.tokens_per_second:.1f} tok/s")
         parts.append(f"first {chat.finish.prefill_s:.2f} s")
@@ -26,6 +30,20 @@ def dropped_note(chat: Chat, before: int) -> str:
     if window is None or window.dropped <= before:
         return ""
     return f"the {window.dropped} oldest messages were not sent (window {window.limit:,} tokens); /context shows which"
+
+
+def statistics(chat: Chat) -> list[str]:
+    """Tokens and times of the last answer, in lines; /stats shows the same."""
+    finish = chat.finish
+    if finish is None:
+        raise UsageError("there is no answer yet")
+    return [
+        f"prompt               {finish.prompt_tokens:,} tokens, {finish.cached_tokens:,} of them from the cache",
+        f"answer               {finish.reply_tokens:,} tokens, ended by {finish.reason}",
+        f"first token          {finish.prefill_s:.2f} s",
+        f"speed                {finish.tokens_per_second:.1f} tokens/s",
+        f"seed                 {finish.seed}",
+    ]
 
 
 def cut(text: str, width: int) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from llmchat.history.export import when
 from llmchat.settings import World
 
 
@@ -37,7 +38,11 @@ def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> Non
 
 
 def print_json(world: World, value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), file=world.stdout)
+    print(pretty_json(value), file=world.stdout)
+
+
+def pretty_json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def size(count: float) -> str:
@@ -46,7 +51,7 @@ def size(count: float) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    return size(value) if name == "size" else _flat(value)
+    return size(value) if name == "size" else when(value) if name == "updated" else " ".join(_flat(value).split())
 
 
 def _flat(value: Any) -> str:

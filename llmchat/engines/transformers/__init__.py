@@ -147,9 +147,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _load(
-    base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool
-) -> Forward:
+def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool) -> Forward:
     memory.check(tensors.shapes, weights, device)
     with memory.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)

@@ -1,0 +1,260 @@
+"""The commands for saved chats: list, search, show, rename, tag, delete, purge, backup, path, export, import, replay."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmchat import flags
+from llmchat.errors import UsageError
+from llmchat.settings import World
+
+app = typer.Typer(help="Saved chats.", no_args_is_help=True)
+
+_UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+_Id = Annotated[str, typer.Argument(metavar="SESSION", help="An id, its first letters, or the title.")]
+_Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+_Limit = Annotated[int, typer.Option("-l", "--limit", help="How many.")]
+
+
+@app.command("list")
+def list_sessions(
+    limit: _Limit = 20,
+    tag: Annotated[str, typer.Option("--tag", help="Only those with this tag.")] = "",
+    json: flags.Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
+) -> None:
+    """The sessions, the latest used first."""
+    import msgspec
+
+    from llmchat.opening import saved_history
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        rows = [msgspec.to_builtins(session) for session in history.sessions(limit, tag)]
+    tables.rows(world, rows, ("id", "title", "model", "turns", "tokens", "updated", "tags"), json=json, quiet=quiet)
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="Text to look for, whatever its case.")], limit: _Limit = 20, json: flags.Json = False
+) -> None:
+    """Messages that contain a text, in every branch, the newest first."""
+    import msgspec
+
+    from llmchat.opening import saved_history
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        rows = [msgspec.to_builtins(hit) for hit in history.search(text, limit)]
+    tables.rows(world, rows, ("session", "title", "role", "snippet"), json=json)
+
+
+@app.command("show")
+def show_session(
+    session: _Id,
+    tree: Annotated[bool, typer.Option("--tree", help="Every branch, a line a message.")] = False,
+    json: flags.Json = False,
+) -> None:
+    """A whole session."""
+    import msgspec
+
+    from llmchat.history.export import to_markdown
+    from llmchat.opening import saved_history
+    from llmchat.ui import tables
+    from llmchat.ui.tree import branches
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = history.find(session)
+        records = history.messages(found.id)
+        everything = history.tree(found.id) if tree else records
+    if json:
+        tables.print_json(world, {"session": msgspec.to_builtins(found), "messages": msgspec.to_builtins(everything)})
+    elif tree:
+        print("\n".join(branches(everything, records[-1].id if records else None)), file=world.stdout)
+    else:
+        print(to_markdown(found, records), end="", file=world.stdout)
+
+
+@app.command()
+def rename(session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
+    """Give a session another title."""
+    from llmchat.opening import saved_history
+
+    if not title.strip():
+        raise UsageError("a title needs a letter at least")
+    with saved_history(World.real()) as history:
+        history.rename(history.find(session).id, title)
+
+
+@app.command()
+def tag(
+    session: _Id,
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="Tags to add; with a minus before it, one to take away.")],
+) -> None:
+    """Add tags to a session, or take them away: `tag SESSION work -- -draft`."""
+    from llmchat.opening import saved_history
+
+    with saved_history(World.real()) as history:
+        found = history.find(session)
+        away = {name[1:] for name in tags if name.startswith("-")}
+        history.tag(found.id, [name for name in (*found.tags, *(name for name in tags if name[0] != "-")) if name not in away])
+
+
+@app.command()
+def delete(sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids or titles.")], yes: _Yes = False) -> None:
+    """Remove sessions, and the messages that no other session shares."""
+    from llmchat.opening import saved_history
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = [history.find(session) for session in sessions]
+        _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
+        count = sum(history.delete(one.id) for one in found)
+        history.shrink()
+    print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
+
+
+@app.command()
+def purge(
+    older_than: Annotated[str, typer.Option("--older-than", help="Age of the last use: 30d, 12h, 4w.")],
+    yes: _Yes = False,
+) -> None:
+    """Remove every session that was not used for some time."""
+    from llmchat.opening import saved_history
+
+    world = World.real()
+    match = re.fullmatch(r"(\d+)([hdw])", older_than)
+    if not match:
+        raise UsageError(f"`{older_than}` is no age", "a number and h, d or w: 30d")
+    with saved_history(world) as history:
+        found = history.unused_since(time.time() - int(match[1]) * _UNITS[match[2]])
+        if found:
+            _confirm(world, yes, f"delete {len(found)} sessions?")
+        count = sum(history.delete(one.id) for one in found)
+        if found:
+            history.shrink()
+    print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
+
+
+@app.command()
+def backup(
+    file: Annotated[str, typer.Argument(help="Where the copy goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """A copy of the whole history in one file, safe while chats go on."""
+    from llmchat.opening import saved_history
+
+    world = World.real()
+    path = _free(file, force)
+    path.unlink(missing_ok=True)
+    with saved_history(world) as history:
+        history.backup(path)
+    print(f"saved to {path}", file=world.stderr)
+
+
+@app.command("path")
+def history_path() -> None:
+    """The file of the history."""
+    print(World.real().history_file)  # noqa: T201
+
+
+@app.command("export")
+def export_sessions(
+    sessions: Annotated[list[str] | None, typer.Argument(metavar="[SESSION]...", help="Ids or titles; none for all.")] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="md, json, html, or jsonl for training.")] = "md",
+    output: Annotated[str, typer.Option("--output", "-o", help="A file instead of stdout.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
+    from llmchat.errors import did_you_mean
+    from llmchat.history.export import EXPORTS, together
+    from llmchat.opening import saved_history
+
+    world = World.real()
+    if format not in EXPORTS:
+        raise UsageError(f"there is no export `{format}`", did_you_mean(format, tuple(EXPORTS)) or f"there are {', '.join(EXPORTS)}")
+    path = _free(output, force) if output else None
+    with saved_history(world) as history:
+        found = [history.find(session) for session in sessions] if sessions else history.sessions()
+        text = together(format, [EXPORTS[format](one, history.messages(one.id)) for one in found])
+    if path:
+        path.write_text(text, "utf-8")
+        print(f"{len(found)} sessions saved to {path}", file=world.stderr)
+    else:
+        print(text, end="", file=world.stdout)
+
+
+@app.command("import")
+def import_sessions(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="JSON or JSON lines; - for stdin.")]) -> None:
+    """Chats from ChatGPT's export, OpenAI messages, ShareGPT, Alpaca, or llmchat's own JSON. The same chat is never taken twice."""
+    from llmchat.history import History
+    from llmchat.history.imports import read
+
+    world = World.real()
+    chats = [chat for name in files for chat in read(_text_of(world, name), name)]
+    with History(world.history_file) as history:
+        taken = [session for chat in chats if (session := history.take(chat))]
+    print(f"{len(taken)} chats imported, {len(chats) - len(taken)} were here already", file=world.stderr)
+
+
+@app.command("replay")
+def replay_session(session: _Id, device: flags.Device = None, json: flags.Json = False) -> None:
+    """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
+    import msgspec
+
+    from llmchat.opening import Opener, saved_history
+    from llmchat.replay import differences, replay
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = history.find(session)
+        records = history.messages(found.id)
+    made: dict[str, Any] = next((record.details["made_by"] for record in reversed(records) if record.details.get("made_by")), {})
+    choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
+    opened = Opener(world, {"model": found.model, "device": device} | choices).open(waiting=True)
+    changed = differences(made, opened.made_by)
+    outcomes = []
+    for outcome in replay(records, opened.preset, opened.engine):
+        outcomes.append(outcome)
+        if not json:
+            verdict = (
+                "the same"
+                if outcome.same
+                else outcome.why or f"differs from character {outcome.at + 1} on: {outcome.now[outcome.at :][:60]!r}"
+            )
+            print(f"answer {outcome.number}: {verdict}", file=world.stdout, flush=True)
+    if json:
+        tables.print_json(world, {"changed": changed, "answers": msgspec.to_builtins(outcomes)})
+    for change in changed:
+        print(f"note: {change}", file=world.stderr)
+    raise typer.Exit(0 if all(outcome.same is not False for outcome in outcomes) else 1)
+
+
+def _confirm(world: World, yes: bool, question: str) -> None:
+    if not yes and not (world.interactive and typer.confirm(question)):
+        raise UsageError("nothing was deleted", "-y deletes without asking")
+
+
+def _free(name: str, force: bool) -> Path:
+    path = Path(name).expanduser()
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "--force replaces it")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}")
+    return path
+
+
+def _text_of(world: World, name: str) -> str:
+    try:
+        return world.stdin.read() if name == "-" else Path(name).expanduser().read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not text in UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from error

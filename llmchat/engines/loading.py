@@ -1,0 +1,64 @@
+"""An engine that is still being loaded: the user types while the weights are read. Whoever needs the model waits for it."""
+
+import threading
+from collections.abc import Callable, Generator
+
+from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.prompt import Prompt
+
+_STEP_SECONDS = 0.05
+
+
+class LoadingEngine:
+    """Stands in for the engine that `load` returns, and loads it in a thread of its own. An error of the load is raised at each use."""
+
+    def __init__(self, load: Callable[[], Engine], title: str):
+        self._title = title
+        self._loaded: Engine | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(load,), name="load", daemon=True)
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a use need not wait, be it for a model or for an error."""
+        return self._loaded is not None or self._error is not None
+
+    @property
+    def context(self) -> int:
+        return self._engine().context
+
+    @property
+    def load_s(self) -> float:
+        return self._engine().load_s
+
+    def describe(self) -> str:
+        return self._loaded.describe() if self._loaded else f"{self._title} (not loaded)" if self._error else f"{self._title} (loading …)"
+
+    def count(self, text: str) -> int:
+        return self._engine().count(text)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self._engine().encode(prompt)
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        return self._engine().stream(prompt, sampling)
+
+    def close(self) -> None:
+        if self._loaded:
+            self._loaded.close()
+
+    def _engine(self) -> Engine:
+        while self._thread.is_alive():
+            # In steps, so that Ctrl-C is heard.
+            self._thread.join(_STEP_SECONDS)
+        if self._error:
+            raise self._error
+        assert self._loaded
+        return self._loaded
+
+    def _run(self, load: Callable[[], Engine]) -> None:
+        try:
+            self._loaded = load()
+        except Exception as error:
+            self._error = error

@@ -1,0 +1,76 @@
+"""What commands open: a preset, its model in memory, the history."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from llmchat.models import Model, load, locate, provenance, title
+from llmchat.presets import Preset, choose
+from llmchat.settings import Options, Settings, World, resolve
+
+if TYPE_CHECKING:
+    from llmchat.engines import Engine
+    from llmchat.history import History
+
+# Flags that belong to the model they were given with, not to the next one.
+_OF_ONE_MODEL = ("base", "adapter", "format", "revision", "weights", "engine")
+
+
+class Opened(Struct, frozen=True):
+    """A preset with its engine, and what its answers are made of."""
+
+    preset: Preset
+    engine: "Engine"
+    made_by: dict[str, Any]
+
+
+class Opener:
+    """Opens models with the flags of one command line, and other ones in their place."""
+
+    def __init__(self, world: World, flags: Mapping[str, Any]):
+        self.world = world
+        self._flags = dict(flags)
+
+    def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
+        """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
+        model, options, flags = self._locate(changes)
+        note = f"loading {title(model.preset)} …" if waiting and self.world.stderr.isatty() else ""
+        print(note, end="", file=self.world.stderr, flush=True)
+        try:
+            opened = Opened(model.preset, load(model, options), provenance(model))
+        finally:
+            if note:
+                print("\r\033[K" if self.world.env.get("TERM") != "dumb" else "\n", end="", file=self.world.stderr, flush=True)
+        self._flags = flags
+        return opened
+
+    def open_later(self) -> Opened:
+        """The same at once: the engine loads while others go on."""
+        from llmchat.engines.loading import LoadingEngine
+
+        model, options, _ = self._locate({})
+        return Opened(model.preset, LoadingEngine(lambda: load(model, options), title(model.preset)), provenance(model))
+
+    def _locate(self, changes: Mapping[str, Any]) -> tuple[Model, Options, dict[str, Any]]:
+        kept = {name: value for name, value in self._flags.items() if "model" not in changes or name not in _OF_ONE_MODEL}
+        flags = kept | dict(changes)
+        settings = resolve(self.world, flags)
+        return locate(choose(settings.options, self.world.own_presets), self.world), settings.options, flags
+
+
+def preset_of(world: World, **flags: Any) -> Preset:
+    return choose(resolve(world, flags).options, world.own_presets)
+
+
+def open_history(world: World, settings: Settings) -> "History":
+    from llmchat.history import History
+
+    return History(None if settings.options.no_log else world.history_file)
+
+
+def saved_history(world: World) -> "History":
+    """The history for commands that only look at it: where there is none yet, an empty one that leaves no file."""
+    from llmchat.history import History
+
+    return History(world.history_file if world.history_file.exists() else None)

@@ -1,0 +1,115 @@
+"""Commands that move the conversation: new, regen, undo, edit, continue, alt, file, copy, exit."""
+
+import base64
+import re
+
+from llmchat.errors import UsageError
+from llmchat.ui.commands.registry import Answer, Leave, command, number_of
+from llmchat.ui.state import Talk, files_like
+
+_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1[`~]*\s*$|\Z)", re.M | re.S)
+
+
+@command("exit", "", "Leave; the chat is saved.", aliases=("quit", "bye"))
+def leave(talk: Talk, rest: str) -> Answer:
+    raise Leave
+
+
+@command("new", "", "Begin a new chat with the same model and system text.", aliases=("clear", "reset"))
+def new(talk: Talk, rest: str) -> Answer:
+    talk.chat.restart()
+    talk.say("a new chat")
+    return None
+
+
+@command("regen", "", "Answer the last question again; the old answer stays beside the new one.", aliases=("retry", "regenerate"))
+def regenerate(talk: Talk, rest: str) -> Answer:
+    if talk.chat.sampling.temperature == 0:
+        talk.say("temperature 0 gives the same answer again; /set temperature 0.7 varies it")
+    return talk.chat.regenerate()
+
+
+@command("continue", "", "Let the model go on with its last answer.", aliases=("more",))
+def resume(talk: Talk, rest: str) -> Answer:
+    return talk.chat.resume()
+
+
+@command(
+    "alt",
+    "[next|prev]",
+    "Show another answer to the last question; ← and → on an empty line do the same.",
+    complete=lambda t, w: ["next", "prev"],
+)
+def alternative(talk: Talk, rest: str) -> Answer:
+    if rest not in ("", "next", "prev"):
+        raise UsageError(f"/alt takes next or prev, not `{rest}`")
+    number, count = talk.chat.alternative(-1 if rest == "prev" else 1)
+    talk.say(f"answer {number} of {count}:")
+    talk.show(talk.chat.conversation.messages[-1].text)
+    return None
+
+
+@command("undo", "[n]", "Take back the last question and its answer, or the last n.")
+def undo(talk: Talk, rest: str) -> Answer:
+    talk.chat.undo(number_of(rest or "1", "/undo"))
+    index = talk.chat.conversation.question
+    talk.say(f"back to: {talk.chat.conversation.messages[index].text}" if index >= 0 else "back to the beginning")
+    return None
+
+
+@command("edit", "", "Change the last question in your editor, and ask it again.")
+def edit(talk: Talk, rest: str) -> Answer:
+    index = talk.chat.conversation.question
+    if index < 0:
+        raise UsageError("there is no question to change")
+    question = talk.chat.conversation.messages[index]
+    text = talk.edit_text(question.text).strip()
+    if not text or text == question.text:
+        talk.say("nothing was changed")
+        return None
+    talk.chat.undo()
+    return talk.chat.send(text, question.input)
+
+
+@command("file", "[path|off]", "Attach a text file to the next message; says what it costs.", complete=lambda talk, word: files_like(word))
+def file(talk: Talk, rest: str) -> Answer:
+    if rest == "off":
+        talk.attached.clear()
+        talk.say("nothing is attached")
+    elif rest:
+        tokens = talk.attach(rest)
+        limit = min(talk.chat.preset.context.tokens or talk.chat.engine.context, talk.chat.engine.context)
+        talk.say(f"{rest}: {tokens:,} tokens of the {limit:,} in the window; it goes with your next message")
+        if tokens >= limit:
+            talk.say("note: that is more than the window holds; /file off takes it away")
+    else:
+        for name, text in talk.attached.items():
+            talk.say(f"{name}: {talk.chat.engine.count(text):,} tokens")
+        if not talk.attached:
+            talk.say("nothing is attached")
+    return None
+
+
+@command(
+    "copy", "[code [n]]", "Copy the last answer, or its last (or nth) block of code, to the clipboard.", complete=lambda t, w: ["code"]
+)
+def copy(talk: Talk, rest: str) -> Answer:
+    answer = next((one.text for one in reversed(talk.chat.conversation.messages) if one.role == "assistant"), None)
+    if answer is None:
+        raise UsageError("there is no answer yet")
+    words = rest.split()
+    if words and words[0] != "code":
+        raise UsageError(f"/copy takes nothing, or `code` and a number, not `{rest}`")
+    text = answer
+    if words:
+        blocks = [match[2].rstrip("\n") for match in _FENCE.finditer(answer)]
+        number = number_of(words[1], "/copy code") if len(words) > 1 else len(blocks)
+        if not 1 <= number <= len(blocks):
+            raise UsageError(f"the last answer has {len(blocks)} blocks of code")
+        text = blocks[number - 1]
+    # OSC 52: the terminal itself puts it on the clipboard, over ssh too.
+    if talk.world.env.get("TERM") == "dumb" or not talk.world.stdout.isatty():
+        raise UsageError("this terminal has no clipboard that can be reached", "`llmchat sessions export` writes a file")
+    print(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\a", end="", file=talk.world.stdout, flush=True)
+    talk.say(f"{len(text):,} characters sent to the terminal's clipboard")
+    return None

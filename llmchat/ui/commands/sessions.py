@@ -1,0 +1,78 @@
+"""Commands for saved chats: sessions, load, save, rename, fork, export."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmchat.errors import UsageError
+from llmchat.history.export import EXPORTS, when
+from llmchat.ui import status
+from llmchat.ui.commands.registry import Answer, command
+from llmchat.ui.state import Talk
+
+
+def _ids(talk: Talk, word: str) -> Iterable[str]:
+    return [session.id for session in talk.chat.history.sessions(20)]
+
+
+@command("sessions", "[text]", "The last saved chats, or those in which a text stands.")
+def sessions(talk: Talk, rest: str) -> Answer:
+    if rest:
+        for hit in talk.chat.history.search(rest, 10):
+            talk.say(status.cut(f"{hit.session}  {' '.join(hit.snippet.split())}", talk.width() - 1))
+        return None
+    for session in talk.chat.history.sessions(10):
+        here = "*" if session.id == talk.chat.session else " "
+        talk.say(status.cut(f"{here}{session.id}  {when(session.updated)}  {session.turns:3}  {session.title}", talk.width() - 1))
+    return None
+
+
+@command("load", "session", "Go on with a saved chat.", aliases=("open",), complete=_ids)
+def load(talk: Talk, rest: str) -> Answer:
+    if not rest:
+        raise UsageError("/load takes a session", "/sessions lists them")
+    session = talk.chat.history.find(rest)
+    talk.chat.open(session.id)
+    talk.say(f"going on with {session.id}: {session.title} ({session.turns} turns)")
+    return None
+
+
+@command("save", "", "Chats are saved as they happen; this says where.")
+def save(talk: Talk, rest: str) -> Answer:
+    if talk.chat.history.path is None:
+        raise UsageError("this chat leaves no trace (--no-log)", "/export writes it to a file")
+    if talk.chat.session is None:
+        raise UsageError("nothing was said yet")
+    talk.say(f"saved as {talk.chat.session} in {talk.chat.history.path}")
+    return None
+
+
+@command("rename", "title", "Give this chat another title.")
+def rename(talk: Talk, rest: str) -> Answer:
+    if not rest or talk.chat.session is None:
+        raise UsageError("/rename takes the new title" if talk.chat.session else "nothing was said yet")
+    talk.chat.history.rename(talk.chat.session, rest)
+    talk.say(f"this chat is called: {rest}")
+    return None
+
+
+@command("fork", "", "Go on in a copy; the chat so far stays as it is.", aliases=("branch",))
+def fork(talk: Talk, rest: str) -> Answer:
+    before = talk.chat.session
+    talk.say(f"going on in {talk.chat.fork()}; {before} stays as it is")
+    return None
+
+
+@command("export", "file", "Write this chat to a file: .md, .json, .html, or .jsonl for training.")
+def export(talk: Talk, rest: str) -> Answer:
+    path = Path(rest).expanduser()
+    form = path.suffix.removeprefix(".")
+    if form not in EXPORTS:
+        raise UsageError("/export takes a file whose name ends in " + ", ".join(f".{name}" for name in EXPORTS))
+    if path.exists():
+        raise UsageError(f"{path} exists")
+    if talk.chat.session is None:
+        raise UsageError("nothing was said yet")
+    session = talk.chat.history.find(talk.chat.session)
+    path.write_text(EXPORTS[form](session, talk.chat.history.messages(session.id)), "utf-8")
+    talk.say(f"saved to {path}")
+    return None

@@ -1,0 +1,131 @@
+"""Commands that change how the next answers are made: set, system, model, lora, think, plain."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from llmchat.engines import Sampling
+from llmchat.errors import UsageError, did_you_mean
+from llmchat.models import pulled_presets
+from llmchat.presets import ContextPolicy, amend
+from llmchat.ui.commands.registry import Answer, command
+from llmchat.ui.state import Talk, files_like
+
+_SAMPLING = [name for name in Sampling.__struct_fields__ if name != "stops"]
+# What /set calls it → the field of the context policy. `context` takes a size or the name of a policy.
+_CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns", "low_water": "low_water"}
+_POLICIES = ("drop-oldest", "last-n", "summary", "refuse")
+
+
+def _names(talk: Talk, line: str) -> Iterable[str]:
+    name, _, rest = line.partition(" ")
+    if rest or line.endswith(" "):
+        return [f"{name} {value}" for value in (*(_POLICIES if name in ("policy", "context") else ()), "default")]
+    return [*_SAMPLING, *_CONTEXT]
+
+
+@command(
+    "set", "[name [value]]", "Show settings with their ranges, or change one; `default` takes the preset's value back.", complete=_names
+)
+def set_value(talk: Talk, rest: str) -> Answer:
+    name, _, value = rest.replace("=", " ", 1).partition(" ")
+    name, value = name.replace("-", "_"), value.strip()
+    if name == "context" and value in _POLICIES:
+        name = "policy"
+    values = settings_of(talk)
+    if name and name not in values:
+        raise UsageError(f"there is no setting `{name}`", did_you_mean(name, list(values)) or f"there are {', '.join(values)}")
+    if value:
+        _change(talk, name, value)
+        values = settings_of(talk)
+    for shown in [name] if name else values:
+        line = f"{shown:20} {'none' if values[shown] is None else values[shown]}"
+        talk.say(line if value else f"{line:30} {_range(shown)}".rstrip())
+    return None
+
+
+@command("system", "[text]", "Show or set the system text.")
+def system(talk: Talk, rest: str) -> Answer:
+    if rest:
+        talk.chat.instruct(rest)
+    talk.say(talk.chat.conversation.system or "no system text; the model's own default holds, if it has one")
+    return None
+
+
+@command(
+    "model",
+    "[name]",
+    "Show the model, or go on with another one.",
+    complete=lambda talk, word: [p.name for p, _ in pulled_presets(talk.world)],
+)
+def model(talk: Talk, rest: str) -> Answer:
+    if rest:
+        talk.switch(model=rest)
+    talk.say(talk.chat.engine.describe())
+    return None
+
+
+@command(
+    "lora",
+    "[name[:scale]|off]",
+    "Put on another adapter (a folder or org/name), stronger or weaker, or take it off.",
+    complete=lambda t, w: ["off", *files_like(w)],
+)
+def lora(talk: Talk, rest: str) -> Answer:
+    if rest:
+        talk.switch(adapter="none" if rest == "off" else rest)
+    talk.say(talk.chat.engine.describe())
+    return None
+
+
+@command("think", "[on|off]", "Show or fold what the model thinks aloud; it is never sent again.", complete=lambda t, w: ["on", "off"])
+def think(talk: Talk, rest: str) -> Answer:
+    if rest not in ("", "on", "off"):
+        raise UsageError(f"/think takes on or off, not `{rest}`")
+    talk.thoughts = rest == "on" if rest else not talk.thoughts
+    talk.say("thinking is shown" if talk.thoughts else "thinking is folded")
+    return None
+
+
+@command("plain", "", "Markdown on or off.")
+def plain(talk: Talk, rest: str) -> Answer:
+    talk.plain = not talk.plain
+    talk.say("plain text" if talk.plain else "Markdown")
+    return None
+
+
+def settings_of(talk: Talk) -> dict[str, object]:
+    policy = talk.chat.preset.context
+    return {name: getattr(talk.chat.sampling, name) for name in _SAMPLING} | {
+        name: getattr(policy, field) for name, field in _CONTEXT.items()
+    }
+
+
+def _range(name: str) -> str:
+    """What a setting may be, read from its type."""
+    kind: type[Any] = ContextPolicy if name in _CONTEXT else Sampling
+    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][_CONTEXT.get(name, name)]
+    schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    if low is None:
+        return ""
+    more = "more than " if "exclusiveMinimum" in schema else ""
+    high = schema.get("maximum")
+    return f"{more}{low:g} to {high:g}" if high is not None and high < 2**31 else f"{more}{low:g} or more" if not more else f"{more}{low:g}"
+
+
+def _change(talk: Talk, name: str, value: str) -> None:
+    chat = talk.chat
+    if name in _CONTEXT:
+        field = _CONTEXT[name]
+        default = getattr(talk.default_context, field)
+        policy = replace(chat.preset.context, **{field: default}) if value == "default" else amend(chat.preset.context, {field: value})
+        chat.preset = replace(chat.preset, context=policy)
+    elif value == "default":
+        chat.sampling = replace(chat.sampling, **{name: getattr(chat.preset.sampling, name)})
+    else:
+        chat.sampling = amend(chat.sampling, {name: value})

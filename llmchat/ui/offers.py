@@ -1,0 +1,75 @@
+"""What could be done about an error, each with one key."""
+
+from msgspec.structs import replace
+
+from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources
+from llmchat.history import History
+from llmchat.models import pulled_presets
+from llmchat.ui.state import Offer, Talk
+
+_SMALLEST_WINDOW = 256
+
+
+def for_error(error: LlmchatError, talk: Talk) -> list[Offer]:
+    """The ways out of an error that are open in this chat now."""
+    if isinstance(error, OutOfResources) and "disk" in error.message:
+        return [Offer("go on without saving", lambda: _without_saving(talk))]
+    if isinstance(error, OutOfResources):
+        return [*_smaller_window(talk), *_lighter_weights(talk), *_smaller_model(talk)]
+    if isinstance(error, ContextOverflow):
+        return [Offer("take the last message back", talk.chat.undo)] if talk.chat.conversation.question >= 0 else []
+    if isinstance(error, Mismatch) and talk.chat.preset.adapters:
+        return [Offer("go on without the adapter", lambda: _switch(talk, adapter="none"))]
+    if isinstance(error, ModelNotFound | NetworkError):
+        return _smaller_model(talk) if not _usable(talk) else []
+    return []
+
+
+def _usable(talk: Talk) -> bool:
+    """Whether the chat has a model: the first may have failed to load."""
+    try:
+        return talk.chat.engine.context > 0
+    except LlmchatError:
+        return False
+
+
+def _smaller_window(talk: Talk) -> list[Offer]:
+    if not _usable(talk):
+        return []
+    smaller = (talk.chat.preset.context.tokens or talk.chat.engine.context) // 2
+    if smaller < _SMALLEST_WINDOW:
+        return []
+
+    def take() -> None:
+        talk.chat.preset = replace(talk.chat.preset, context=replace(talk.chat.preset.context, tokens=smaller))
+        talk.chat.engine.close()
+        talk.say(f"the window is {smaller:,} tokens now; /regen asks again")
+
+    return [Offer(f"a window of {smaller:,} tokens", take)]
+
+
+def _lighter_weights(talk: Talk) -> list[Offer]:
+    lighter = {"fp32": "bf16", "bf16": "int8", "int8": "int4"}.get(talk.chat.preset.weights)
+    return [Offer(f"{lighter} weights", lambda: _switch(talk, weights=lighter))] if lighter else []
+
+
+def _smaller_model(talk: Talk) -> list[Offer]:
+    """The largest pulled model that is smaller than this one."""
+    size = talk.chat.preset.parameters or float("inf")
+    smaller = [preset for preset, _ in pulled_presets(talk.world) if 0 < preset.parameters < size and preset.name != talk.chat.preset.name]
+    if not smaller:
+        return []
+    name = max(smaller, key=lambda preset: preset.parameters).name
+    return [Offer(f"{name} instead", lambda: _switch(talk, model=name))]
+
+
+def _switch(talk: Talk, **changes: object) -> None:
+    talk.switch(**changes)
+    talk.say(f"{talk.chat.engine.describe()}; /regen asks again" if talk.chat.conversation.question >= 0 else talk.chat.engine.describe())
+
+
+def _without_saving(talk: Talk) -> None:
+    """The chat so far, in memory from now on."""
+    chat = talk.chat
+    chat.history, chat.session = History(None), None
+    talk.say("from here on nothing is saved; what was saved before stays")

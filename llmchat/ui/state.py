@@ -1,0 +1,85 @@
+"""What the REPL's commands see and change."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmchat.chat import Chat
+from llmchat.errors import UsageError
+from llmchat.opening import Opener
+from llmchat.settings import World
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A way out of an error, taken with one key."""
+
+    label: str
+    take: Callable[[], None]
+
+
+@dataclass
+class Talk:
+    """A chat at a terminal. `attached` goes with the next message; `thoughts` says whether thinking is shown."""
+
+    chat: Chat
+    world: World
+    opener: Opener
+    plain: bool = False
+    thoughts: bool = True
+    attached: dict[str, str] = field(default_factory=dict)
+    # Put in by the REPL: the width of the terminal now, a line of text to edit, a text in the user's editor, an answer on the screen.
+    width: Callable[[], int] = lambda: 80
+    edit_line: Callable[[str, str], str | None] = lambda label, text: None
+    edit_text: Callable[[str], str] = lambda text: text
+    show: Callable[[str], None] = lambda text: None
+
+    def __post_init__(self) -> None:
+        self.default_context = self.chat.preset.context
+
+    def say(self, line: str) -> None:
+        """A line that is not the model's."""
+        print(line, file=self.world.stdout, flush=True)
+
+    def switch(self, **changes: object) -> None:
+        """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
+        opened = self.opener.open(waiting=True, **changes)
+        # The sampling the user has set by hand holds for the same model, not for another.
+        sampling = self.chat.sampling
+        self.chat.hand_over(opened.preset, opened.engine, opened.made_by)
+        if "model" not in changes:
+            self.chat.sampling = sampling
+        self.default_context = opened.preset.context
+
+    def attach(self, name: str) -> int:
+        """Read a file for the next message; returns its tokens."""
+        path = Path(name).expanduser()
+        try:
+            text = path.read_text("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name} is not text in UTF-8") from error
+        except OSError as error:
+            raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+        tokens = self.chat.engine.count(text)
+        self.attached[str(path)] = text
+        return tokens
+
+    def take_attached(self) -> str:
+        """The attached texts as the material of one message; none are attached any more."""
+        texts = list(self.attached.items())
+        self.attached.clear()
+        return texts[0][1] if len(texts) == 1 else "\n\n".join(f"{Path(name).name}:\n{text}" for name, text in texts)
+
+
+def files_like(word: str) -> Iterable[str]:
+    """Paths that begin with a word, folders with a slash behind them."""
+    path = Path(word).expanduser()
+    folder, start = (path, "") if word.endswith("/") or not word else (path.parent, path.name)
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return
+    lead = word[: len(word) - len(start)]
+    for one in found:
+        if one.name.startswith(start) and (start.startswith(".") or not one.name.startswith(".")):
+            yield f"{lead}{one.name}{'/' if one.is_dir() else ''}"
