@@ -201,10 +201,20 @@ class Chat:
         self._store(replace(summary, text=text))
 
     def look(self) -> Window:
-        """The window as it would be sent now."""
+        """The window of the conversation as it stands."""
         if not self.conversation.spoken:
             raise UsageError("nothing was said yet")
-        return fit(self.conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)
+        return self._fit(self.conversation)
+
+    def look_ahead(self) -> Window:
+        """What a next question would find sent, before its own text is counted."""
+        if not self.conversation.spoken or self.conversation.spoken[-1].role == "user":
+            return self.look()
+        window = self._fit(self.conversation.say(""))
+        return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
+
+    def _fit(self, conversation: Conversation) -> Window:
+        return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)
 
     def _answer(self, begun: Message | None = None) -> Generator[Event]:
         text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")

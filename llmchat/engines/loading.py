@@ -16,6 +16,7 @@ class LoadingEngine:
         self._title = title
         self._loaded: Engine | None = None
         self._error: Exception | None = None
+        self._tell: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, args=(load,), name="load", daemon=True)
         self._thread.start()
 
@@ -23,6 +24,12 @@ class LoadingEngine:
     def ready(self) -> bool:
         """Whether a use need not wait, be it for a model or for an error."""
         return self._loaded is not None or self._error is not None
+
+    def when_ready(self, tell: Callable[[], object]) -> None:
+        """Call `tell` once, from the loading thread, or now where the load has ended."""
+        self._tell = tell
+        if self.ready:
+            tell()
 
     @property
     def context(self) -> int:
@@ -62,3 +69,4 @@ class LoadingEngine:
             self._loaded = load()
         except Exception as error:
             self._error = error
+        self._tell()

@@ -11,6 +11,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from llmchat.chat import Chat, Event, Summary, Thought
 from llmchat.engines import Chunk
+from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.opening import Opener
 from llmchat.settings import World
@@ -32,6 +33,9 @@ class Repl:
     def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False):
         self.talk = Talk(chat, world, opener, plain)
         self._session = self._prompt_session()
+        if isinstance(chat.engine, LoadingEngine):
+            # The status line tells when a model that loads behind the typing is there.
+            chat.engine.when_ready(self._session.app.invalidate)
         self._interrupted = False
         self.talk.width = lambda: self._session.output.get_size().columns
         self.talk.edit_line = self._edit_line
@@ -111,9 +115,10 @@ class Repl:
                     if isinstance(event, Thought):
                         aside.feed("thinking", event.text if talk.thoughts else "")
                     elif isinstance(event, Summary):
-                        aside.feed("summary of what no longer fits", event.text)
-                    elif isinstance(event, Chunk):
+                        aside.feed("summary", event.text)
+                    else:
                         aside.finish()
+                    if isinstance(event, Chunk):
                         renderer.feed(event.text)
                         answered = True
             except KeyboardInterrupt:
@@ -179,8 +184,6 @@ class Repl:
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
             enable_open_in_editor=False,
             reserve_space_for_menu=4,
-            # The status line tells when a model that loads behind the typing is there.
-            refresh_interval=0.5,
         )
 
     def _typed_before(self) -> FileHistory | InMemoryHistory:

@@ -7,23 +7,19 @@ from msgspec.structs import replace
 
 from llmchat.chat import Chat
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import ModelNotFound
 from llmchat.history import History
-from llmchat.presets import Preset, find, get_format
+from llmchat.opening import Opener
+from llmchat.presets import find, get_format
 from llmchat.settings import World
 from llmchat.ui.repl import run
 
 
-def no_other_model(name: str) -> tuple[Preset, ScriptedEngine]:
-    raise ModelNotFound(f"no model is called `{name}`")
-
-
 home = Path(sys.argv[1])
-world = replace(World.real(), state=home / "state", data=home / "data")
+world = replace(World.real(), state=home / "state", data=home / "data", config=home / "config", cache=home / "cache")
 long = "word " * 400 + "END"
 with History(world.history_file) as history:
     engine = ScriptedEngine(["first answer", long, "third answer", "fourth answer"], context=4000, delay_s=0.01)
     chat = Chat(replace(find("smollm2"), format=get_format("chatml")), engine, history)
-    code = run(chat, world, plain="--plain" in sys.argv, open_preset=no_other_model)
+    code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv)
     print("LEFT WITH", code, [(m.role, len(m.text)) for m in chat.conversation.messages])
 sys.exit(code)

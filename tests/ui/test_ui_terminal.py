@@ -59,7 +59,7 @@ def test_ctrl_c_keeps_the_partial_answer_and_the_chat_goes_on(child: "pexpect.sp
     child.send("two\r")
     child.expect("word word word")
     child.send(CTRL_C)
-    child.expect_exact("[stopped]")
+    child.expect_exact("[stopped; /continue goes on]")
     ready(child)
     child.send("three\r")
     child.expect("third answer")

@@ -14,7 +14,7 @@ from llmchat.ui.state import Talk
 
 @command("context", "[--json]", "What the model is given of this chat: each message with its tokens, sent or not.", aliases=("tokens",))
 def context(talk: Talk, rest: str) -> Answer:
-    window = talk.chat.look()
+    window = talk.chat.look_ahead()
     if rest in ("--json", "json"):
         talk.say(msgspec.json.encode({name: getattr(window, name) for name in ("ledger", "tokens", "limit", "reserve")}).decode())
         return None
@@ -60,6 +60,7 @@ def compact(talk: Talk, rest: str) -> Answer:
 def _compacted(talk: Talk) -> Generator[Event]:
     before = talk.chat.look().tokens
     yield from talk.chat.compact()
+    yield talk.chat.look_ahead()
     summary = talk.chat.conversation.summary
     if summary is None:
         raise UsageError("no summary was made")
