@@ -144,3 +144,54 @@ def test_the_last_system_text_holds_and_stands_first() -> None:
         "assistant",
         "user",
     ]
+
+
+def marked(conversation: Conversation, *marks: tuple[int, str]) -> Conversation:
+    """With marks on spoken messages, counted from 1."""
+    messages = list(conversation.messages)
+    for number, mark in marks:
+        messages[number - 1] = replace(messages[number - 1], mark=mark)  # type: ignore[arg-type]
+    return Conversation(tuple(messages))
+
+
+def test_what_is_pinned_stays_and_what_is_excluded_goes() -> None:
+    conversation = marked(talk(30, 30, 30, 30), (1, "pinned"), (6, "excluded"))
+    window = fit(conversation, preset(tokens=200), WORDS, 10_000, 20)
+    fates = [entry.fate for entry in window.ledger]
+    assert fates[:2] == ["pinned", "pinned"] and fates[4:6] == ["excluded", "excluded"] and "dropped" in fates
+    assert window.messages[0].text.startswith("q0 ") and not any(message.text.startswith("q2 ") for message in window.messages)
+    assert window.tokens + window.reserve <= 200 and window.sent == len(window.messages)
+
+
+def test_pins_that_leave_no_room_are_named_in_the_error() -> None:
+    conversation = marked(talk(60, 60), (1, "pinned"), (3, "pinned"))
+    with pytest.raises(ContextOverflow, match="and what is pinned need") as refused:
+        fit(conversation, preset(tokens=150), WORDS, 10_000, 20)
+    assert "/unpin" in refused.value.hint
+
+
+def test_a_summary_takes_the_place_of_what_it_covers() -> None:
+    conversation = (
+        Conversation().instruct("be kind").say("one").answer("two").say("three").answer("four").summarise("numbers", 2).say("next")
+    )
+    window = fit(conversation, preset("summary"), WORDS, 10_000, 20)
+    assert window.messages[0].text == "be kind\n\nSummary of the conversation so far:\nnumbers"
+    assert [message.text for message in window.messages[1:]] == ["three", "four", "next"]
+    assert [entry.fate for entry in window.ledger] == ["sent", "sent", "summarised", "summarised", "sent", "sent", "sent"]
+    assert [entry.number for entry in window.ledger] == [0, 0, 1, 2, 3, 4, 5]
+
+
+def test_what_a_summary_would_have_to_cover() -> None:
+    conversation = talk(30, 30, 30, 30)
+    window = fit(conversation, preset("summary", tokens=200), WORDS, 10_000, 20)
+    assert window.left == conversation.spoken[: window.covers] and window.covers >= 2
+    assert fit(conversation, preset("summary"), WORDS, 10_000, 20).left == ()
+
+
+def test_material_has_its_own_line() -> None:
+    conversation = Conversation().say("What is this?", "a long letter")
+    window = fit(conversation, preset(), WORDS, 10_000, 20)
+    assert [(entry.role, entry.fate, entry.tokens, entry.number) for entry in window.ledger] == [
+        ("file", "attached", 3, 1),
+        ("user", "sent", 3, 1),
+    ]

@@ -200,7 +200,8 @@ class History:
             self._database.execute("UPDATE sessions SET tip = NULL WHERE id = ?", (session,))
             # Children point at parents; they are checked when the transaction ends.
             self._database.execute("PRAGMA defer_foreign_keys = ON")
-            removed = self._database.execute(_ONLY_HERE, {"session": session}).rowcount
+            self._database.execute(_ONLY_HERE, {"session": session})
+            removed = int(self._database.execute("SELECT changes()").fetchone()[0])
             self._database.execute("DELETE FROM sessions WHERE id = ?", (session,))
         return removed
 

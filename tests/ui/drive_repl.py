@@ -13,7 +13,6 @@ from llmchat.presets import find, get_format
 from llmchat.settings import World
 from llmchat.ui.repl import run
 
-
 home = Path(sys.argv[1])
 world = replace(World.real(), state=home / "state", data=home / "data", config=home / "config", cache=home / "cache")
 long = "word " * 400 + "END"

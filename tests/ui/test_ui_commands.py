@@ -1,21 +1,26 @@
 """The slash commands over a scripted model: what they print and what they change."""
 
+import base64
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 from conftest import make_world
 from msgspec.structs import replace
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from rich.cells import cell_len
 
 from llmchat.chat import Chat
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import LlmchatError, UsageError
+from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.history import History
 from llmchat.opening import Opener
 from llmchat.presets import ContextPolicy, Preset, find, get_format
-from llmchat.ui import commands, status
-from llmchat.ui.keys import open_block, without_block
+from llmchat.ui import commands, offers, status
+from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.repl import Repl
 
 
@@ -229,3 +234,153 @@ def test_the_bottom_line_fits_any_width(repl: Repl) -> None:
 def test_blocks() -> None:
     assert open_block('"""a') and not open_block('"""a"""') and not open_block("a")
     assert without_block('"""a\nb"""') == "a\nb" and without_block("plain") == "plain" and without_block('"""') == '"""'
+
+
+def test_alternatives_are_shown_one_after_another(repl: Repl) -> None:
+    assert "nothing was said yet" in type_in(repl, "/alt")
+    type_in(repl, "hello", "/set temperature 1", "/regen")
+    last = said(repl)[-1]
+    shown = type_in(repl, "/alt prev")
+    assert shown.startswith("answer 1 of 2:\n") and said(repl)[-1] != last
+    assert type_in(repl, "/alt") == f"answer 2 of 2:\n{last}\n\n"
+    assert "this is the last of 2 answers" in type_in(repl, "/alt next")
+
+
+def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
+    type_in(repl, "/set max_tokens 1", "hello")
+    repl.talk.chat.conversation = repl.talk.chat.conversation.undo().say("hello").answer("It was")
+    assert type_in(repl, "/continue") == "two\n\n"
+    assert said(repl)[-1] == "It wastwo" and len(said(repl)) == 2
+    assert repl.talk.chat.engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt was")  # type: ignore[attr-defined]
+    assert "the last message is no answer" in type_in(repl, "/new", "/continue")
+
+
+def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some words of a file\n")
+    assert "5 tokens" not in type_in(repl, "/file")
+    assert "9 tokens of the 2,048 in the window" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
+    assert "with next" in type_in(repl, "/file", "hello", f"/file {tmp_path / 'a.txt'}", "/context")
+    assert repl.talk.chat.conversation.messages[0].input == "some words of a file"
+    assert "nothing is attached" in type_in(repl, "/file off") and "attached" in type_in(repl, "/context")
+    assert "cannot be read" in type_in(repl, "/file /nowhere/at/all")
+    (tmp_path / "b.bin").write_bytes(b"\xff\xfe\x00")
+    assert "is not text" in type_in(repl, f"/file {tmp_path / 'b.bin'}")
+
+
+def test_pin_drop_and_unpin(repl: Repl) -> None:
+    type_in(repl, "a", "b")
+    assert "message 1, with the turn it belongs to, is always sent: a" in type_in(repl, "/pin 1")
+    assert [line.split()[3] for line in type_in(repl, "/context").splitlines()[:2]] == ["pinned", "pinned"]
+    type_in(repl, "/drop 1", "c")
+    assert "\na\n" not in repl.talk.chat.engine.prompts[-1].text.replace("<|im_end|>", "\n")  # type: ignore[attr-defined]
+    type_in(repl, "/unpin 1", "d")
+    assert "user\na<" in repl.talk.chat.engine.prompts[-1].text  # type: ignore[attr-defined]
+    assert "there is no message 99" in type_in(repl, "/pin 99") and "takes a number" in type_in(repl, "/drop x")
+
+
+def test_context_as_json(repl: Repl) -> None:
+    type_in(repl, "a")
+    value = json.loads(type_in(repl, "/context --json"))
+    assert [entry["fate"] for entry in value["ledger"]] == ["sent", "sent"] and value["limit"] == 2048
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_context_stays_in_the_window(repl: Repl, width: int) -> None:
+    type_in(repl, "a question of some length, to fill the line and more than that", "日本語の長い質問" * 5)
+    repl.talk.width = lambda: width
+    assert all(cell_len(line) < width for line in type_in(repl, "/context").splitlines()[:-1])
+
+
+def test_compact(repl: Repl) -> None:
+    shown = type_in(repl, "a", "/compact", "b")
+    assert "[summary]\ntwo" in shown and "tokens before; the summary has 1" in shown
+    assert repl.talk.chat.window and repl.talk.chat.window.messages[0].text.endswith("two")
+
+
+def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> None:
+    assert "nothing was said yet" in type_in(repl, "/fork") and "leaves no trace" in type_in(repl, "/save")
+    type_in(repl, "first question")
+    first = repl.talk.chat.session or ""
+    type_in(repl, "/rename A new name")
+    assert "going on in " in type_in(repl, "/fork") and repl.talk.chat.session != first
+    type_in(repl, "second question")
+    assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
+    assert "A new name (1 turns)" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
+    assert "saved to" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "first question" in (tmp_path / "a.md").read_text()
+    assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "ends in" in type_in(repl, "/export a.doc")
+
+
+def test_show(repl: Repl) -> None:
+    type_in(repl, "hello")
+    assert "<|im_start|>user\nhello<|im_end|>" in type_in(repl, "/show prompt")
+    assert "Apache-2.0" in type_in(repl, "/show license") and "parameters" not in type_in(repl, "/show template")
+    assert "im_start" in type_in(repl, "/show template") and "smollm2" in type_in(repl, "/show info")
+    assert "/show takes" in type_in(repl, "/show")
+
+
+def test_set_shows_ranges(repl: Repl) -> None:
+    shown = type_in(repl, "/set")
+    assert "0 to 5" in shown and "drop-oldest, last-n, refuse, summary" in shown and "more than 0 to 1" in shown
+
+
+def test_think_folds_thoughts(repl: Repl) -> None:
+    repl.talk.chat.engine._replies = ("<think>hmm</think>yes",)  # type: ignore[attr-defined]
+    assert type_in(repl, "a") == "[thinking]\nhmm\n\nyes\n\n"
+    assert type_in(repl, "/think off", "b") == "thinking is folded\n[thinking]\n\nyes\n\n"
+    assert "takes on or off" in type_in(repl, "/think maybe")
+
+
+def test_copy_needs_a_terminal_and_an_answer(repl: Repl) -> None:
+    assert "there is no answer yet" in type_in(repl, "/copy")
+    repl.talk.chat.engine._replies = ("```python\na = 1\n```\n\n~~~\nb\n~~~",)  # type: ignore[attr-defined]
+    type_in(repl, "x")
+    assert "no clipboard" in type_in(repl, "/copy")
+    repl.talk.world.stdout.tty = True  # type: ignore[attr-defined]
+    for line, text in (("/copy code 1", "a = 1"), ("/copy code", "b"), ("/copy", "```python\na = 1\n```\n\n~~~\nb\n~~~")):
+        assert base64.b64encode(text.encode()).decode() in type_in(repl, line), line
+    assert "has 2 blocks of code" in type_in(repl, "/copy code 3")
+
+
+def test_edit_asks_the_changed_question(repl: Repl) -> None:
+    type_in(repl, "a", "b")
+    repl.talk.edit_text = lambda text: text.upper()
+    type_in(repl, "/edit")
+    assert said(repl)[:3] == ["a", "one", "B"] and len(repl.talk.chat.history.tree(repl.talk.chat.session or "")) == 6
+
+
+def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None:
+    def offers(line: str) -> list[str]:
+        return [one.text for one in CommandCompleter(repl.talk).get_completions(Document(line), CompleteEvent())]
+
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "folder").mkdir()
+    assert "regen" in offers("/re") and "rename" in offers("/re")
+    assert offers("/set temp") == ["temperature"] and "policy summary" in offers("/set policy ")
+    assert offers(f"/file {tmp_path}/no") == [f"{tmp_path}/notes.txt"] and offers(f"/file {tmp_path}/fo") == [f"{tmp_path}/folder/"]
+    assert offers("/model ") == ["other"], "only what is on this machine"
+    type_in(repl, "hello")
+    assert offers("/load ") == [repl.talk.chat.session]
+
+
+@pytest.mark.parametrize(
+    ("error", "labels"),
+    [
+        (OutOfResources("memory ran out"), ["a window of 1,024 tokens", "int4 weights", "other instead"]),
+        (OutOfResources("the disk is full; x could not be written"), ["go on without saving"]),
+        (UsageError("no"), []),
+    ],
+)
+def test_an_error_comes_with_ways_out(repl: Repl, error: LlmchatError, labels: list[str]) -> None:
+    type_in(repl, "hello")
+    assert [offer.label for offer in offers.for_error(error, repl.talk)] == labels
+
+
+def test_the_ways_out_are_taken(repl: Repl) -> None:
+    type_in(repl, "hello")
+    window, _, other = offers.for_error(OutOfResources("memory ran out"), repl.talk)
+    window.take()
+    assert repl.talk.chat.look().limit == 1024
+    other.take()
+    assert repl.talk.chat.preset.name == "other" and said(repl) == ["hello", "one"]
+    offers.for_error(OutOfResources("the disk is full"), repl.talk)[0].take()
+    assert "> more" in type_in(repl, "more") and said(repl)[:3] == ["hello", "one", "more"]
