@@ -42,6 +42,20 @@ def command(*arguments: str, stdin: str = "") -> tuple[float, float, str]:
     return first_byte, time.perf_counter() - started, text
 
 
+def first_prompt() -> float:
+    """Seconds until a REPL in a terminal takes a first message."""
+    import pexpect
+
+    started = time.perf_counter()
+    child = pexpect.spawn(
+        sys.executable, ["-m", "llmchat", "-n"], encoding="utf-8", timeout=30, env=os.environ | {"TERM": "xterm-256color"}
+    )
+    child.expect_exact("\x1b[0;1m>")
+    seconds = time.perf_counter() - started
+    child.close(force=True)
+    return seconds
+
+
 def median_of(runs: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(runs))
 
@@ -152,6 +166,7 @@ def main() -> None:
     command("chat", "-n", QUESTION)
     result: dict[str, Any] = {
         "help_s": median_of(arguments.runs, lambda: command("--help")[1]),
+        "first_prompt_s": median_of(arguments.runs, first_prompt),
         "first_token_s": median_of(arguments.runs, lambda: command("chat", "-n", "--temperature", "0", stdin=QUESTION)[0]),
     }
     rounds = [{kind: in_process(kind, "speed") for kind in KINDS} for _ in range(arguments.runs)]
@@ -174,6 +189,7 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     print(f"llmchat --help                      {result['help_s']:.2f} s")
+    print(f"process start to first prompt       {result['first_prompt_s']:.2f} s")
     print(f"process start to first token        {result['first_token_s']:.2f} s")
     read, first = result["turns"]["read_tokens"], result["turns"]["first_token_s"]
     print(f"turn 2 / turn 10, tokens read       {read[1]} / {read[9]}")

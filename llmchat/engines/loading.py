@@ -10,7 +10,8 @@ _STEP_SECONDS = 0.05
 
 
 class LoadingEngine:
-    """Stands in for the engine that `load` returns, and loads it in a thread of its own. An error of the load is raised at each use."""
+    """Stands in for the engine that `load` returns. The load begins with `start`, or with the first use, in a thread of its own; its error is
+    raised at each use."""
 
     def __init__(self, load: Callable[[], Engine], title: str):
         self._title = title
@@ -18,7 +19,11 @@ class LoadingEngine:
         self._error: Exception | None = None
         self._tell: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, args=(load,), name="load", daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Begin to load, unless that was done."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     @property
     def ready(self) -> bool:
@@ -26,7 +31,7 @@ class LoadingEngine:
         return self._loaded is not None or self._error is not None
 
     def when_ready(self, tell: Callable[[], object]) -> None:
-        """Call `tell` once, from the loading thread, or now where the load has ended."""
+        """Call `tell` when the load ends, from its thread, or now where it has ended."""
         self._tell = tell
         if self.ready:
             tell()
@@ -56,6 +61,7 @@ class LoadingEngine:
             self._loaded.close()
 
     def _engine(self) -> Engine:
+        self.start()
         while self._thread.is_alive():
             # In steps, so that Ctrl-C is heard.
             self._thread.join(_STEP_SECONDS)

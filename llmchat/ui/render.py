@@ -21,6 +21,8 @@ from llmchat.settings import World
 _REDRAW_SECONDS = 0.05
 _CLEAR_BELOW = "\x1b[J"
 _Size = Callable[[], tuple[int, int]]
+# A model, or a file it quotes, must not move the cursor, ring, or fill the clipboard: on a terminal only line ends and tabs pass.
+_HARMFUL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 class Renderer(Protocol):
@@ -39,13 +41,14 @@ def choose_renderer(world: World, *, plain: bool = False) -> Renderer:
 
 
 class PlainRenderer:
-    """The text itself, flushed as it comes; not one control character."""
+    """The text itself, flushed as it comes; not one control character is added."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._at_line_start = True
 
     def feed(self, text: str) -> None:
+        text = text.translate(_HARMFUL) if self._stream.isatty() else text
         self._stream.write(text)
         self._stream.flush()
         self._at_line_start = text.endswith("\n") if text else self._at_line_start
@@ -72,7 +75,7 @@ class Aside:
             self.finish()
             self._label, self._last = label, "\n"
             self._write(f"[{label}]\n")
-        shown = text.lstrip("\n") if self._last == "\n" else text
+        shown = text.translate(_HARMFUL).lstrip("\n") if self._last == "\n" else text.translate(_HARMFUL)
         if shown:
             self._last = shown[-1]
             self._write(shown)
@@ -100,7 +103,7 @@ class MarkdownRenderer:
         self._drawn_at = 0.0
 
     def feed(self, text: str) -> None:
-        self._text += text
+        self._text += text.translate(_HARMFUL)
         if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
             self._draw(final=False)
 

@@ -7,6 +7,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from llmchat.chat import Chat, Event, Summary, Thought
@@ -34,8 +35,7 @@ class Repl:
         self.talk = Talk(chat, world, opener, plain)
         self._session = self._prompt_session()
         if isinstance(chat.engine, LoadingEngine):
-            # The status line tells when a model that loads behind the typing is there.
-            chat.engine.when_ready(self._session.app.invalidate)
+            self._load_behind_the_typing(chat.engine)
         self._interrupted = False
         self.talk.width = lambda: self._session.output.get_size().columns
         self.talk.edit_line = self._edit_line
@@ -63,6 +63,12 @@ class Repl:
                 self.take(line)
             except Leave:
                 return 0
+
+    def _load_behind_the_typing(self, engine: LoadingEngine) -> None:
+        """Begin when the first prompt is on the screen: importing torch holds up everything else. The status line tells the end."""
+        app = self._session.app
+        engine.when_ready(app.invalidate)
+        app.after_render += lambda _: engine.start()
 
     def take(self, line: str) -> None:
         """Do what a line says; an error is told, with what could be done about it, and the chat goes on."""
@@ -183,6 +189,8 @@ class Repl:
             bottom_toolbar=lambda: status.bottom_line(talk.chat, talk.width()),
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
             enable_open_in_editor=False,
+            # Without this the library would send two control sequences before it finds out that the terminal is a dumb one.
+            output=PlainTextOutput(talk.world.stdout) if talk.world.env.get("TERM") == "dumb" else None,
             reserve_space_for_menu=4,
         )
 

@@ -73,6 +73,7 @@ def test_use_waits_for_the_load() -> None:
     engine = LoadingEngine(load, "a model")
     engine.when_ready(lambda: told.append(True))
     assert engine.describe() == "a model (loading …)" and not engine.ready and not told
+    engine.start()
     gate.set()
     assert engine.context == 77 and engine.describe() == "scripted" and engine.count("a b") == 3 and told == [True]
     *chunks, finish = engine.stream(Prompt("hi", ()), Sampling())

@@ -150,6 +150,19 @@ def test_plain_is_the_text_and_nothing_else(tmp_path: object) -> None:
     assert stream.getvalue() == "# Title\n\n**bold**\n"
 
 
+def test_a_model_cannot_drive_the_terminal() -> None:
+    evil = "a\x1b]52;c;aGk=\x07b\x1b[2J\x9b2Jc\rd\te\n"
+    for renderer in (PlainRenderer, MarkdownRenderer):
+        stream = Stream(tty=True)
+        shown = renderer(stream)
+        shown.feed(evil)
+        shown.finish()
+        assert "\x1b]" not in stream.getvalue() and "\x1b[2J" not in stream.getvalue() and "\x9b" not in stream.getvalue()
+    pipe = Stream()
+    PlainRenderer(pipe).feed(evil)
+    assert pipe.getvalue() == evil, "what goes into a pipe is not changed"
+
+
 @pytest.mark.parametrize(
     ("tty", "env", "plain", "kind"),
     [

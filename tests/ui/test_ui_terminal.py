@@ -149,3 +149,70 @@ def test_a_narrow_window(tmp_path: Path) -> None:
     child.send(CTRL_D)
     child.expect_exact("LEFT WITH 0 [('user', 5)")
     child.close()
+
+
+def test_a_dumb_terminal_gets_no_control_characters(tmp_path: Path) -> None:
+    import os
+
+    child = pexpect.spawn(
+        sys.executable,
+        [str(DRIVER), str(tmp_path)],
+        encoding="utf-8",
+        timeout=20,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    seen = []
+    for line, answer in (
+        ("", "/help for commands"),
+        ("hello\r", "first answer"),
+        ("/context\r", "kept for the answer"),
+        (CTRL_D, "LEFT WITH 0"),
+    ):
+        child.send(line)
+        child.expect_exact(answer)
+        seen.append(child.before)
+    assert not {char for text in seen for char in text if ord(char) < 32} - set("\r\n\t"), seen
+
+
+def test_plain_answers_have_no_control_characters(tmp_path: Path) -> None:
+    child = start(tmp_path, "--plain")
+    child.send("hello\r")
+    child.expect_exact("first answer\r\n\r\n")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0")
+
+
+def test_arrows_on_an_empty_line_show_other_answers(child: "pexpect.spawn[str]") -> None:
+    child.send("one\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("/regen\r")
+    child.expect("word word")
+    child.send(CTRL_C)
+    ready(child)
+    child.send("\x1b[D")
+    child.expect_exact("answer 1 of 2:")
+    child.expect("first answer")
+    ready(child)
+    child.send("\x1b[C")
+    child.expect_exact("answer 2 of 2:")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0")
+
+
+def test_an_offer_is_taken_with_one_key(tmp_path: Path) -> None:
+    """A message too long for the window: taken back by pressing 1, without Enter."""
+    child = start(tmp_path)
+    child.send(f"{PASTE_BEGIN}{'word ' * 4100}{PASTE_END}")
+    child.send("\r")
+    child.expect_exact("error: the last message needs")
+    child.expect_exact("[1] take the last message back  [Enter] nothing")
+    child.send("1")
+    ready(child)
+    child.send("short\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
