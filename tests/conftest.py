@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from msgspec.structs import replace
 from llmchat.settings import World
 
 MakeWorld = Callable[..., World]
+
+# A shell starts background jobs with SIGINT ignored, and programs inherit that; those that the tests start must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Stream(io.StringIO):

@@ -274,7 +274,7 @@ def terminal(smol: Run, env: dict[str, str]) -> "Iterator[pexpect.spawn[str]]":
 
 
 def test_the_repl_on_the_real_model(terminal: "pexpect.spawn[str]", home: Path) -> None:
-    terminal.expect_exact("smollm2 int8 cpu · /help for commands")
+    terminal.expect_exact("smollm2 (loading …) · /help for commands")
     for question, answer in ((QUESTION, "Paris"), ("And of Italy?", "Rome")):
         terminal.expect_exact("\x1b[?25h")
         terminal.send(f"{question}\r")

@@ -100,7 +100,7 @@ def test_purge_takes_the_old_alone(smol: Run) -> None:  # noqa: F811
 def test_thinking_and_summaries_through_the_pipe(smol: Run, tmp_path: Path) -> None:  # noqa: F811
     """A one-shot with a small window and the summary policy: the answer alone on stdout, the rest of the session summarised."""
     for number in range(3):
-        done = smol("chat", *(["-c"] if number else []), "--policy", "summary", "--context", "420", "--max-tokens", "60",
+        done = smol("chat", *(["-c"] if number else []), "--policy", "summary", "--context", "240", "--max-tokens", "60",
                     f"My favourite number is {number}. Tell me something about it in two sentences.")  # fmt: skip
         assert done.returncode == 0 and "[summary]" not in done.stdout, done.stderr
     (name,) = smol("sessions", "list", "-q").stdout.split()
