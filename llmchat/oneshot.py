@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from llmchat.chat import Chat, Event
+from llmchat.chat import Chat, Event, Thought
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish
 from llmchat.errors import UsageError
@@ -41,9 +41,9 @@ def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, p
     """Ask, print, and return the exit code."""
     try:
         with closing(chat.send(asked.text, asked.input)) as events:
-            text = _show(events, world, silent=json or not stream, plain=plain)
+            text, thinking = _show(events, world, silent=json or not stream, plain=plain)
             if json:
-                text = msgspec.json.encode(report(chat, text)).decode()
+                text = msgspec.json.encode(report(chat, text, thinking)).decode()
             if json or not stream:
                 print(text, file=world.stdout, flush=True)
     except KeyboardInterrupt:
@@ -61,12 +61,13 @@ def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, p
     return 0
 
 
-def report(chat: Chat, text: str) -> dict[str, object]:
+def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
     """What `--json` prints: the answer and all that is known of how it came about. Times in seconds."""
     finish, window = chat.finish, chat.window
     assert finish is not None and window is not None
     return {
         "text": text,
+        **({"thinking": thinking} if thinking else {}),
         "model": chat.preset.name,
         "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
         "finish_reason": finish.reason,
@@ -78,20 +79,22 @@ def report(chat: Chat, text: str) -> dict[str, object]:
     }
 
 
-def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) -> str:
-    """Print the chunks as they come, rendered on a terminal; returns the whole text."""
+def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) -> tuple[str, str]:
+    """Print the chunks as they come, rendered on a terminal; returns the whole text, and what was thought, which is not printed."""
     from llmchat.ui.render import choose_renderer
 
     renderer = None if silent else choose_renderer(world, plain=plain)
-    text = ""
+    text = thinking = ""
     for event in events:
         if isinstance(event, Chunk):
             text += event.text
             if renderer:
                 renderer.feed(event.text)
+        elif isinstance(event, Thought):
+            thinking += event.text
         elif isinstance(event, Finish) and renderer:
             renderer.finish()
-    return text
+    return text, thinking
 
 
 def _read(name: str) -> str:

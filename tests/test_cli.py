@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -271,6 +272,17 @@ def terminal(smol: Run, env: dict[str, str]) -> "Iterator[pexpect.spawn[str]]":
     )
     yield child
     child.close(force=True)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.4, 0.8])
+def test_leaving_while_the_model_loads(smol: Run, env: dict[str, str], wait_s: float) -> None:
+    child = pexpect.spawn(LLMCHAT[0], LLMCHAT[1:], env=env, encoding="utf-8", timeout=60)
+    child.expect_exact("\x1b[0;1m>")
+    time.sleep(wait_s)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and "terminate" not in child.before
 
 
 def test_the_repl_on_the_real_model(terminal: "pexpect.spawn[str]", home: Path) -> None:

@@ -108,3 +108,15 @@ def test_options_take_the_place_of_a_presets_values() -> None:
 def test_impossible_options_are_refused(options: Options, line: str) -> None:
     with pytest.raises(UsageError, match=line):
         choose(options)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"), [("a/b", ("a/b", 1.0)), ("a/b:0.5", ("a/b", 0.5)), ("./x:2", ("./x", 2.0)), ("none", ("none", 1.0))]
+)
+def test_an_adapter_may_carry_a_scale(text: str, parts: tuple[str, float]) -> None:
+    from llmchat.presets.override import split_scale
+
+    assert split_scale(text) == parts
+    assert choose(Options(adapter="org/name:0.25")).adapter_scale == 0.25 and choose(Options(adapter="off")).adapters == ()
+    with pytest.raises(UsageError, match="a scale of 50 is too much"):
+        split_scale("x:50")

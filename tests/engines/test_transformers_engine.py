@@ -113,6 +113,26 @@ def test_an_adapter_gives_the_tokens_of_peft(lora: dict[str, Any], base: Path, t
     assert greedy(TransformersEngine(base, weights="fp32", device="cpu"), ids, 24) != expected
 
 
+@pytest.mark.parametrize(
+    "lora", [{"target_modules": ["q_proj", "v_proj"]}, {"target_modules": ["q_proj"], "use_dora": True}], ids=["plain", "dora"]
+)
+def test_an_adapter_is_put_on_as_strongly_as_asked(lora: dict[str, Any], base: Path, tmp_path: Path) -> None:
+    import peft
+
+    adapter = save_adapter(tmp_path, base, r=4, lora_alpha=8, **lora)
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+    for module in model.modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            module.set_scale("default", 0.5)
+    ids = [5, 9, 30, 31]
+    half = TransformersEngine(base, (adapter,), weights="fp32", device="cpu", adapter_scale=0.5).logits(ids)
+    with torch.inference_mode():
+        torch.testing.assert_close(half, model(torch.tensor([ids])).logits[0, -1], rtol=1e-3, atol=1e-3)
+    if "use_dora" not in lora:
+        none = TransformersEngine(base, (adapter,), weights="fp32", device="cpu", adapter_scale=0.0).logits(ids)
+        torch.testing.assert_close(none, TransformersEngine(base, weights="fp32", device="cpu").logits(ids))
+
+
 def test_a_chain_of_adapters_is_merged_in_order(base: Path, tmp_path: Path) -> None:
     import peft
 
