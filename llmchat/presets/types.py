@@ -46,7 +46,7 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     policy: Policy = "drop-oldest"
     tokens: Annotated[int, Meta(ge=0)] = 0
     turns: Annotated[int, Meta(ge=1)] = 3
-    low_water: Annotated[float, Meta(gt=0, le=1)] = 0.75
+    low_water: Annotated[float, Meta(gt=0, le=1)] = 0.6
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
