@@ -67,7 +67,7 @@ def in_process(kind: str, what: str) -> Any:
 
 
 def inside(kind: str, what: str) -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as cli.main does
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as cli.main does
     print(json.dumps({"speed": speed, "perplexity": perplexity, "turns": turns}[what](kind)))
 
 

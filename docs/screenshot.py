@@ -17,7 +17,7 @@ from rich.text import Text
 
 TARGET = Path(__file__).parent / "chat.svg"
 LINES, COLUMNS = 24, 88
-TYPED = ["What is the capital of France?", "Write a Python function that adds two numbers.", "/context"]
+TYPED = ["What is the capital of France?", "/pin 1", "Write a Python function that adds two numbers.", "/context"]
 
 
 class Terminal:

@@ -170,8 +170,8 @@ def main(argv: list[str]) -> int:
     # No telemetry, and no progress bars and warnings of libraries between ours.
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
     # OpenMP's threads wait for each other in a loop. On a machine where another program works too they would wait for most of the time:
-    # measured, one answer took half a minute instead of three seconds (docs/log.md). 2,000 rounds cost nothing where it is alone.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # measured, one answer took half a minute instead of three seconds (docs/log.md). 5,000 rounds cost little where it is alone.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if not os.environ.get("LLMCHAT_TRACEBACK"):
         warnings.simplefilter("ignore")
     if argv == ["--version"]:
