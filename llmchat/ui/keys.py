@@ -1,7 +1,10 @@
 """Keys and completion of the input line."""
 
 import re
-from collections.abc import Iterable
+import termios
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -65,6 +68,24 @@ def bindings() -> KeyBindings:
         event.app.exit(result="/alt next")
 
     return keys
+
+
+@contextmanager
+def without_echo(stdin: TextIO) -> Iterator[None]:
+    """Keep keys that are pressed meanwhile off the screen, where an answer is being drawn. They wait for the next input line."""
+    try:
+        terminal = stdin.fileno()
+        before = termios.tcgetattr(terminal)
+    except (OSError, termios.error):
+        yield
+        return
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 def one_key(session: PromptSession[str], count: int) -> int | None:

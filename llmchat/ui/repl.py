@@ -18,7 +18,7 @@ from llmchat.opening import Opener
 from llmchat.settings import World
 from llmchat.ui import offers, status
 from llmchat.ui.commands import Leave, parse
-from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block
+from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block, without_echo
 from llmchat.ui.render import Aside, choose_renderer
 from llmchat.ui.state import Talk
 
@@ -115,7 +115,7 @@ class Repl:
         renderer = choose_renderer(talk.world, plain=talk.plain)
         aside = Aside(talk.world, plain=talk.plain)
         answered = stopped = False
-        with closing(events):
+        with closing(events), without_echo(talk.world.stdin):
             try:
                 for event in events:
                     if isinstance(event, Thought):

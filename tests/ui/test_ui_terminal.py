@@ -216,3 +216,20 @@ def test_an_offer_is_taken_with_one_key(tmp_path: Path) -> None:
     ready(child)
     child.send(CTRL_D)
     child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
+
+
+def test_keys_during_an_answer_wait_and_do_not_disturb_it(child: "pexpect.spawn[str]") -> None:
+    child.send("one\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("two\r")
+    child.expect("word word word")
+    child.send("typed ahead")
+    child.expect_exact("END")
+    assert "typed" not in child.before
+    child.expect("typed ahead")
+    child.send("\r")
+    child.expect("third answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("('user', 11), ('assistant', 12)]")
