@@ -87,7 +87,7 @@ def trimmed(events: Generator[Thought | Chunk | Finish], *, begun: bool = False)
 class Chat:
     """A conversation with one model, stored as it happens.
 
-    `window` and `finish` tell of the last answer; `made_by` (models.provenance) is stored with each. A new model may take over in the
+    `window`, `finish` and `answered_by` tell of the last answer; `made_by` (models.provenance) is stored with each. A new model may take over in the
     middle: see `hand_over`.
     """
 
@@ -109,6 +109,7 @@ class Chat:
         self.conversation = history.conversation(session) if session else Conversation()
         self.window: Window | None = None
         self.finish: Finish | None = None
+        self.answered_by: dict[str, Any] = {}
         if preset.system and not self.conversation.system:
             self.instruct(preset.system)
 
@@ -235,7 +236,7 @@ class Chat:
                 yield event
         finally:
             events.close()
-            self.finish = finish
+            self.finish, self.answered_by = finish, self.made_by
             if said or finish.reason != "cancelled":
                 if begun:
                     self._rewind(len(self.conversation.messages) - 1)

@@ -43,14 +43,23 @@ def locate(preset: Preset, world: World) -> Model:
     if preset.engine not in _NEED_FILES:
         form = preset.format if preset.format.parts else get_format("chatml")
         return Model(replace(preset, format=form), None)
-    try:
-        base, *adapters = (find(source, world) for source in sources(preset))
-    except ModelNotFound as error:
-        raise ModelNotFound(f"`{preset.name}` is not pulled: {error.message}", f"`llmchat pull {preset.name}` downloads it") from error
+    base, *adapters = (_found(source, preset, world) for source in sources(preset))
     if (base.path / "adapter_config.json").exists() and not (base.path / "config.json").exists():
         wanted = read_json(base.path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise Mismatch(f"{preset.name} is an adapter, not a model", f"--model {wanted} --adapter {preset.name}")
     return Model(replace(preset, format=_complete_format(preset, base.path)), base, tuple(adapters))
+
+
+def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
+    try:
+        return find(source, world)
+    except ModelNotFound as error:
+        if source.kind == "path":
+            raise
+        adapter = f" --adapter {source.repo}" if source in preset.adapters else ""
+        raise ModelNotFound(
+            f"`{preset.name}` is not pulled: {error.message}", f"`llmchat pull {preset.name}{adapter}` downloads it"
+        ) from error
 
 
 def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:

@@ -163,6 +163,7 @@ ERRORS = [
     (["chat", "--context", "60", "word " * 100], 7, "error: the last message needs"),
     (["chat", "--adapter", "/", "x"], 8, "error: / is no checkpoint: it has neither config.json nor adapter_config.json\n"),
     (["chat", "--adapter", "nowhere", "x"], 2, "error: `nowhere` is no adapter\nhint: an adapter is a folder"),
+    (["chat", "--adapter", "/nowhere/at/all:0.5", "x"], 3, "error: there is no folder or file /nowhere/at/all\n"),
     (["chat", "--device", "toaster", "x"], 2, "error: there is no device `toaster`"),
     (["chat", "-m", "alpaca-7b", "--revision", "v9", "x"], 3, "is not on this machine"),
     (["pull", "alpaca-7b", "--offline"], 5, "error: offline mode is on, and huggyllama/llama-7b is not on this machine"),

@@ -24,7 +24,7 @@ def new(talk: Talk, rest: str) -> Answer:
 
 @command("regen", "", "Answer the last question again; the old answer stays beside the new one.", aliases=("retry", "regenerate"))
 def regenerate(talk: Talk, rest: str) -> Answer:
-    if talk.chat.sampling.temperature == 0:
+    if talk.chat.sampling.temperature == 0 and talk.chat.answered_by == talk.chat.made_by:
         talk.say("temperature 0 gives the same answer again; /set temperature 0.7 varies it")
     return talk.chat.regenerate()
 
