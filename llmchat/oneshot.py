@@ -73,7 +73,7 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
         "finish_reason": finish.reason,
         "usage": {"prompt_tokens": finish.prompt_tokens, "cached_tokens": finish.cached_tokens, "completion_tokens": finish.reply_tokens},
         "timings": {"load_s": round(chat.engine.load_s, 4), "prefill_s": round(finish.prefill_s, 4), "decode_s": round(finish.decode_s, 4)},
-        "window": {"limit": window.limit, "sent": window.sent, "dropped": window.dropped},
+        "window": {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped, "ledger": window.ledger},
         "seed": finish.seed,
         "session": chat.session if chat.history.path else None,
     }

@@ -142,5 +142,6 @@ class CommandCompleter(Completer):
             # No offer is better than a torn input line.
             return
         for offer in offered:
-            if offer.startswith(rest):
-                yield Completion(offer, -len(rest))
+            text, meaning = (offer, "") if isinstance(offer, str) else offer
+            if text.startswith(rest):
+                yield Completion(text, -len(rest), display_meta=meaning)

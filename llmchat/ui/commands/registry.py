@@ -13,8 +13,8 @@ from llmchat.ui.state import Talk
 
 Answer = Generator[Event] | None
 Run = Callable[[Talk, str], Answer]
-# What may stand behind a command now, given what is typed of it.
-Complete = Callable[[Talk, str], Iterable[str]]
+# What may stand behind a command now, given what is typed of it: texts, or texts with what they mean.
+Complete = Callable[[Talk, str], Iterable[str | tuple[str, str]]]
 
 
 class Leave(Exception):

@@ -10,8 +10,8 @@ from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk
 
 
-def _ids(talk: Talk, word: str) -> Iterable[str]:
-    return [session.id for session in talk.chat.history.sessions(20)]
+def _ids(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
+    return [(session.id, session.title) for session in talk.chat.history.sessions(20)]
 
 
 @command("sessions", "[text]", "The last saved chats, or those in which a text stands.")

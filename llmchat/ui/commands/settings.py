@@ -19,11 +19,20 @@ _CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns", "low_wate
 _POLICIES = ("drop-oldest", "last-n", "summary", "refuse")
 
 
-def _names(talk: Talk, line: str) -> Iterable[str]:
+def _names(talk: Talk, line: str) -> Iterable[str | tuple[str, str]]:
     name, _, rest = line.partition(" ")
     if rest or line.endswith(" "):
         return [f"{name} {value}" for value in (*(_POLICIES if name in ("policy", "context") else ()), "default")]
-    return [*_SAMPLING, *_CONTEXT]
+    return [(name, _range(name)) for name in (*_SAMPLING, *_CONTEXT)]
+
+
+def _models(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
+    return [(preset.name, preset.title) for preset, _ in pulled_presets(talk.world)]
+
+
+def _adapters(talk: Talk, word: str) -> Iterable[str]:
+    here = {str(source.repo) for preset, _ in pulled_presets(talk.world) for source in preset.adapters}
+    return ["off", *sorted(here), *files_like(word)]
 
 
 @command(
@@ -58,7 +67,7 @@ def system(talk: Talk, rest: str) -> Answer:
     "model",
     "[name]",
     "Show the model, or go on with another one.",
-    complete=lambda talk, word: [p.name for p, _ in pulled_presets(talk.world)],
+    complete=_models,
 )
 def model(talk: Talk, rest: str) -> Answer:
     if rest:
@@ -71,7 +80,7 @@ def model(talk: Talk, rest: str) -> Answer:
     "lora",
     "[name[:scale]|off]",
     "Put on another adapter (a folder or org/name), stronger or weaker, or take it off.",
-    complete=lambda t, w: ["off", *files_like(w)],
+    complete=_adapters,
 )
 def lora(talk: Talk, rest: str) -> Answer:
     if rest:
