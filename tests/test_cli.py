@@ -88,7 +88,9 @@ def test_json_is_one_object_with_all_of_the_contract(smol: Run) -> None:
         None,
     )
     assert answer["usage"]["prompt_tokens"] == 37 and answer["usage"]["cached_tokens"] == 0 and answer["usage"]["completion_tokens"] > 3
-    assert answer["window"] == {"limit": 8192, "sent": 1, "dropped": 0} and answer["timings"]["load_s"] > 0
+    window = answer["window"]
+    assert (window["limit"], window["tokens"], window["sent"], window["dropped"]) == (8192, 37, 1, 0) and answer["timings"]["load_s"] > 0
+    assert window["ledger"] == [{"role": "user", "tokens": 7, "fate": "sent", "start": QUESTION, "number": 1}]
 
 
 def test_no_log_leaves_no_trace(smol: Run, home: Path) -> None:
