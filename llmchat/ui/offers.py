@@ -1,5 +1,7 @@
 """What could be done about an error, each with one key."""
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources
@@ -10,18 +12,20 @@ from llmchat.ui.state import Offer, Talk
 _SMALLEST_WINDOW = 256
 
 
-def for_error(error: LlmchatError, talk: Talk) -> list[Offer]:
-    """The ways out of an error that are open in this chat now."""
+def for_error(error: LlmchatError, talk: Talk, again: Callable[[], None]) -> list[Offer]:
+    """The ways out of an error that are open in this chat now; `again` does what has failed once more."""
     if isinstance(error, OutOfResources) and "disk" in error.message:
         return [Offer("go on without saving", lambda: _without_saving(talk))]
     if isinstance(error, OutOfResources):
-        return [*_smaller_window(talk), *_lighter_weights(talk), *_smaller_model(talk)]
+        return [*_smaller_window(talk), *_lighter_weights(talk), *_off_the_gpu(talk), *_smaller_model(talk)]
     if isinstance(error, ContextOverflow):
         return [Offer("take the last message back", talk.chat.undo)] if talk.chat.conversation.question >= 0 else []
     if isinstance(error, Mismatch) and talk.chat.preset.adapters:
         return [Offer("go on without the adapter", lambda: _switch(talk, adapter="none"))]
-    if isinstance(error, ModelNotFound | NetworkError):
-        return _smaller_model(talk) if not _usable(talk) else []
+    if isinstance(error, NetworkError):
+        return [Offer("try again", again)]
+    if isinstance(error, ModelNotFound) and not _usable(talk):
+        return _smaller_model(talk)
     return []
 
 
@@ -51,6 +55,10 @@ def _smaller_window(talk: Talk) -> list[Offer]:
 def _lighter_weights(talk: Talk) -> list[Offer]:
     lighter = {"fp32": "bf16", "bf16": "int8", "int8": "int4"}.get(talk.chat.preset.weights)
     return [Offer(f"{lighter} weights", lambda: _switch(talk, weights=lighter))] if lighter else []
+
+
+def _off_the_gpu(talk: Talk) -> list[Offer]:
+    return [Offer("the same on the CPU", lambda: _switch(talk, device="cpu"))] if "cuda" in talk.chat.engine.describe() else []
 
 
 def _smaller_model(talk: Talk) -> list[Offer]:

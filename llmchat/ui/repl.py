@@ -76,7 +76,8 @@ class Repl:
         if error is None:
             return
         self._tell(error)
-        ways = offers.for_error(error, self.talk)
+        # A question that failed is in the conversation already.
+        ways = offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen"))
         if not ways:
             return
         self.talk.say("  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(ways, 1)) + "  [Enter] nothing")

@@ -186,6 +186,9 @@ def test_markdown_html_and_training(history: History) -> None:
         ]
     }
     assert set(EXPORTS) == {"md", "json", "html", "jsonl"}
+    other = History(None)
+    taken = other.take(read(to_training(found, records), "x.jsonl")[0]) or ""
+    assert to_training(other.find(taken), other.messages(taken)) == to_training(found, records)
 
 
 CHATGPT = [

@@ -15,10 +15,11 @@ from rich.cells import cell_len
 from llmchat.chat import Chat
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import LlmchatError, OutOfResources, UsageError
+from llmchat.errors import LlmchatError, ModelNotFound, NetworkError, OutOfResources, UsageError
 from llmchat.history import History
 from llmchat.opening import Opener
 from llmchat.presets import ContextPolicy, Preset, find, get_format
+from llmchat.settings import World
 from llmchat.ui import commands, offers, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.repl import Repl
@@ -367,20 +368,46 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
     [
         (OutOfResources("memory ran out"), ["a window of 1,024 tokens", "int4 weights", "other instead"]),
         (OutOfResources("the disk is full; x could not be written"), ["go on without saving"]),
+        (NetworkError("the connection was lost"), ["try again"]),
+        (ModelNotFound("gone"), []),
         (UsageError("no"), []),
     ],
 )
 def test_an_error_comes_with_ways_out(repl: Repl, error: LlmchatError, labels: list[str]) -> None:
     type_in(repl, "hello")
-    assert [offer.label for offer in offers.for_error(error, repl.talk)] == labels
+    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == labels
 
 
 def test_the_ways_out_are_taken(repl: Repl) -> None:
     type_in(repl, "hello")
-    window, _, other = offers.for_error(OutOfResources("memory ran out"), repl.talk)
+    window, _, other = offers.for_error(OutOfResources("memory ran out"), repl.talk, lambda: None)
     window.take()
     assert repl.talk.chat.look().limit == 1024
     other.take()
     assert repl.talk.chat.preset.name == "other" and said(repl) == ["hello", "one"]
-    offers.for_error(OutOfResources("the disk is full"), repl.talk)[0].take()
+    offers.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
     assert "> more" in type_in(repl, "more") and said(repl)[:3] == ["hello", "one", "more"]
+
+
+def test_a_full_gpu_offers_the_cpu(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repl.talk.chat.engine, "describe", lambda: "smollm2 int8 cuda")
+    labels = [offer.label for offer in offers.for_error(OutOfResources("the GPU is full"), repl.talk, lambda: None)]
+    assert "the same on the CPU" in labels
+
+
+def test_trying_again_asks_the_question_again_without_doubling_it(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise NetworkError("the connection was lost")
+        yield
+
+    stream = repl.talk.chat.engine.stream
+    monkeypatch.setattr(repl.talk.chat.engine, "stream", fail)
+    monkeypatch.setattr(World, "interactive", True)
+
+    def press(session: object, count: int) -> int:
+        monkeypatch.setattr(repl.talk.chat.engine, "stream", stream)
+        return 1
+
+    monkeypatch.setattr("llmchat.ui.repl.one_key", press)
+    assert "one" in type_in(repl, "hello").splitlines()
+    assert said(repl) == ["hello", "one"]
