@@ -1,8 +1,10 @@
 """The conversation at the terminal: read a line, do a command or stream an answer, and go on whatever happens."""
 
+import traceback
 from collections.abc import Generator
 from contextlib import closing
 
+import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
@@ -13,7 +15,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from llmchat.chat import Chat, Event, Summary, Thought
 from llmchat.engines import Chunk
 from llmchat.engines.loading import LoadingEngine
-from llmchat.errors import LlmchatError, OutOfResources
+from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
 from llmchat.settings import World
 from llmchat.ui import offers, status
@@ -89,6 +91,7 @@ class Repl:
                 self._tell(second)
 
     def _try(self, line: str) -> LlmchatError | None:
+        """Do what a line says; returns what went wrong."""
         try:
             asked = parse(line.strip()) if not line.lstrip().startswith('"""') else without_block(line)
             if isinstance(asked, str):
@@ -99,12 +102,18 @@ class Repl:
                 answer = command.run(self.talk, rest)
                 if answer is not None:
                     self._stream(answer)
+        except Leave:
+            raise
         except LlmchatError as error:
             return error
         except MemoryError:
             return OutOfResources("memory ran out", "a smaller window, --weights int4 or a smaller model needs less")
         except OSError as error:
             return LlmchatError(str(error))
+        except Exception as error:  # a mistake of ours must not take the chat along
+            if self.talk.world.env.get("LLMCHAT_TRACEBACK"):
+                traceback.print_exception(error)
+            return LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a mistake in llmchat; the chat goes on")
         except KeyboardInterrupt:
             self.talk.say("[stopped]")
         return None
@@ -163,17 +172,11 @@ class Repl:
             return None
 
     def _edit_text(self, text: str) -> str:
-        from prompt_toolkit.buffer import Buffer
-
-        buffer = Buffer(multiline=True)
-        buffer.text = text
-        path, remove = buffer._editor_simple_tempfile()
+        """A text from the user's editor (VISUAL, EDITOR); as it was where nothing was saved."""
         try:
-            buffer._open_file_in_editor(path)
-            with open(path, encoding="utf-8") as file:
-                return file.read()
-        finally:
-            remove()
+            return click.edit(text, extension=".md") or text
+        except click.ClickException as error:
+            raise UsageError(error.format_message(), "VISUAL or EDITOR names the editor") from error
 
     def _prompt_session(self) -> PromptSession[str]:
         talk = self.talk

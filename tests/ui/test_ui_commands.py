@@ -181,7 +181,13 @@ def test_a_message_that_cannot_fit_is_told_and_the_chat_goes_on(repl: Repl) -> N
 
 
 @pytest.mark.parametrize(
-    ("failure", "line"), [(MemoryError(), "error: memory ran out"), (LlmchatError("no"), "error: no"), (OSError("gone"), "error: gone")]
+    ("failure", "line"),
+    [
+        (MemoryError(), "error: memory ran out"),
+        (LlmchatError("no"), "error: no"),
+        (OSError("gone"), "error: gone"),
+        (ZeroDivisionError("a mistake"), "error: unexpected ZeroDivisionError: a mistake"),
+    ],
 )
 def test_a_failing_engine_does_not_end_the_chat(repl: Repl, failure: Exception, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
@@ -411,3 +417,15 @@ def test_trying_again_asks_the_question_again_without_doubling_it(repl: Repl, mo
     monkeypatch.setattr("llmchat.ui.repl.one_key", press)
     assert "one" in type_in(repl, "hello").splitlines()
     assert said(repl) == ["hello", "one"]
+
+
+def test_the_editor_of_the_user_is_opened(repl: Repl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/hello/goodbye/ "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    type_in(repl, "hello there", "/edit")
+    assert said(repl)[0] == "goodbye there"
+    monkeypatch.setenv("VISUAL", "/nowhere/editor")
+    assert "hint: VISUAL or EDITOR names the editor" in type_in(repl, "/edit")
+    assert said(repl)[0] == "goodbye there"
