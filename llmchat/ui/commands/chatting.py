@@ -67,6 +67,7 @@ def edit(talk: Talk, rest: str) -> Answer:
     if not text or text == question.text:
         talk.say("nothing was changed")
         return None
+    talk.say(f"asked instead: {text}")
     talk.chat.undo()
     return talk.chat.send(text, question.input)
 
