@@ -69,8 +69,14 @@ class Repl:
     def _load_behind_the_typing(self, engine: LoadingEngine) -> None:
         """Begin when the first prompt is on the screen: importing torch holds up everything else. The status line tells the end."""
         app = self._session.app
+
+        def begin(_: object) -> None:
+            engine.start()
+            # Nothing here may keep the engine alive once another has taken its place.
+            app.after_render -= begin
+
         engine.when_ready(app.invalidate)
-        app.after_render += lambda _: engine.start()
+        app.after_render += begin
 
     def take(self, line: str) -> None:
         """Do what a line says; an error is told, with what could be done about it, and the chat goes on."""

@@ -1,12 +1,13 @@
 """What the REPL's commands see and change."""
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmchat.chat import Chat
-from llmchat.errors import UsageError
-from llmchat.opening import Opener
+from llmchat.errors import OutOfResources, UsageError
+from llmchat.opening import Opened, Opener
 from llmchat.settings import World
 
 
@@ -43,13 +44,22 @@ class Talk:
 
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
-        opened = self.opener.open(waiting=True, **changes)
+        opened = self._open(changes)
         # The sampling the user has set by hand holds for the same model, not for another.
         sampling = self.chat.sampling
         self.chat.hand_over(opened.preset, opened.engine, opened.made_by)
         if "model" not in changes:
             self.chat.sampling = sampling
         self.default_context = opened.preset.context
+
+    def _open(self, changes: Mapping[str, object]) -> Opened:
+        """Another model beside this one, or, where two do not fit, in its place: then this one comes back if the other cannot be loaded."""
+        try:
+            return self.opener.open(waiting=True, **changes)
+        except OutOfResources:
+            self.chat.engine = self.opener.open_later().engine
+            gc.collect()
+            return self.opener.open(waiting=True, **changes)
 
     def attach(self, name: str) -> int:
         """Read a file for the next message; returns its tokens."""

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -429,3 +430,24 @@ def test_the_editor_of_the_user_is_opened(repl: Repl, tmp_path: Path, monkeypatc
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
     assert "hint: VISUAL or EDITOR names the editor" in type_in(repl, "/edit")
     assert said(repl)[0] == "goodbye there"
+
+
+@pytest.mark.parametrize("fits_alone", [True, False])
+def test_two_models_that_do_not_fit_side_by_side(repl: Repl, fits_alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one makes room first; it comes back when the other does not fit even so."""
+    (repl.talk.world.own_presets / "mine.toml").write_text(OWN_PRESET.format(parameters=5))
+    type_in(repl, "/model mine", "hello")
+    old = weakref.ref(repl.talk.chat.engine)
+    opening = repl.talk.opener.open
+
+    def open_if_it_fits(**changes: object) -> object:
+        if old() is not None or not fits_alone:
+            raise OutOfResources("other needs more memory than there is")
+        return opening(**changes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(repl.talk.opener, "open", open_if_it_fits)
+    shown = type_in(repl, "/model other")
+    assert old() is None, "nothing holds the old one"
+    assert ("error: other needs more memory" in shown) is not fits_alone
+    assert repl.talk.chat.preset.name == ("other" if fits_alone else "mine")
+    assert "> and now" in type_in(repl, "and now") and len(said(repl)) == 4

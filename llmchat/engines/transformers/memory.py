@@ -28,6 +28,8 @@ def needed(shapes: Mapping[str, tuple[int, ...]], kind: Weights) -> int:
 def available(device: torch.device) -> int:
     """Bytes that can still be taken on a device."""
     if device.type == "cuda":
+        # What a model before this one has left behind is free, but torch keeps it.
+        torch.cuda.empty_cache()
         return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
