@@ -22,7 +22,8 @@ def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str
         grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
         for row in table:
             grid.add_row(*(_shown(name, row[name]) for name in columns))
-        Console(file=world.stdout).print(grid)
+        # Titles and snippets are people's words: no [markup], no :emoji:, no colours of numbers.
+        Console(file=world.stdout, markup=False, emoji=False, highlight=False).print(grid)
     else:
         for row in table:
             print("\t".join(_shown(name, row[name]) for name in columns), file=world.stdout)

@@ -8,7 +8,7 @@ from conftest import Stream, make_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat.ui import render
+from llmchat.ui import render, tables
 from llmchat.ui.render import MarkdownRenderer, PlainRenderer, block_starts, choose_renderer, rows_of
 
 CORPUS = {
@@ -175,3 +175,9 @@ def test_a_model_cannot_drive_the_terminal() -> None:
 )
 def test_which_renderer(tty: bool, env: dict[str, str], plain: bool, kind: type, tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert isinstance(choose_renderer(make_world(tmp_path, tty=tty, **env), plain=plain), kind)
+
+
+def test_a_table_shows_words_as_they_are(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world = make_world(tmp_path, tty=True)
+    tables.rows(world, [{"title": "the [capital] of [bold]x[/] :smile:"}], ("title",))
+    assert "the [capital] of [bold]x[/] :smile:" in world.stdout.getvalue()  # type: ignore[attr-defined]
