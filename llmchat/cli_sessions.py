@@ -115,7 +115,7 @@ def delete(sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", h
     with saved_history(world) as history:
         found = [history.find(session) for session in sessions]
         _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
-        count = sum(history.delete(one.id) for one in found)
+        count = history.delete(*(one.id for one in found))
         history.shrink()
     print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
 
@@ -136,7 +136,7 @@ def purge(
         found = history.unused_since(time.time() - int(match[1]) * _UNITS[match[2]])
         if found:
             _confirm(world, yes, f"delete {len(found)} sessions?")
-        count = sum(history.delete(one.id) for one in found)
+        count = history.delete(*(one.id for one in found))
         if found:
             history.shrink()
     print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)

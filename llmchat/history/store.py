@@ -45,16 +45,21 @@ WITH RECURSIVE tree(id) AS (
 )
 SELECT messages.* FROM tree JOIN messages ON messages.id = tree.id ORDER BY messages.id
 """
-# What no other session needs: written by this one, and no ancestor of another's tip or message.
-_ONLY_HERE = """
+# Messages whose session is gone, but for the ancestors of what living sessions hold.
+_UNNEEDED = """
 WITH RECURSIVE needed(id) AS (
-    SELECT tip FROM sessions WHERE id != :session AND tip IS NOT NULL
+    SELECT tip FROM sessions WHERE tip IS NOT NULL
     UNION
-    SELECT parent FROM messages WHERE session != :session AND parent IN (SELECT id FROM messages WHERE session = :session)
+    SELECT parent FROM messages WHERE parent IS NOT NULL AND session IN (SELECT id FROM sessions)
     UNION
     SELECT messages.parent FROM messages JOIN needed ON messages.id = needed.id WHERE messages.parent IS NOT NULL
 )
-DELETE FROM messages WHERE session = :session AND id NOT IN needed
+DELETE FROM messages WHERE session NOT IN (SELECT id FROM sessions) AND id NOT IN needed
+"""
+# A living session that stands on a message, or on one of its children.
+_HEIR = """
+SELECT id FROM sessions WHERE tip = :message
+UNION ALL SELECT session FROM messages WHERE parent = :message AND session IN (SELECT id FROM sessions) LIMIT 1
 """
 
 
@@ -194,15 +199,18 @@ class History:
             names = msgspec.json.encode(sorted(set(tags))).decode()
             self._database.execute("UPDATE sessions SET tags = ? WHERE id = ?", (names, session))
 
-    def delete(self, session: str) -> int:
-        """Remove a session and the messages that no other session shares; returns how many those were."""
+    def delete(self, *sessions: str) -> int:
+        """Remove sessions and the messages that no other one shares; returns how many those were. Shared ones pass to who shares them."""
         with self._transaction():
-            self._database.execute("UPDATE sessions SET tip = NULL WHERE id = ?", (session,))
             # Children point at parents; they are checked when the transaction ends.
             self._database.execute("PRAGMA defer_foreign_keys = ON")
-            self._database.execute(_ONLY_HERE, {"session": session})
+            self._database.executemany("DELETE FROM sessions WHERE id = ?", [(session,) for session in sessions])
+            self._database.execute(_UNNEEDED)
             removed = int(self._database.execute("SELECT changes()").fetchone()[0])
-            self._database.execute("DELETE FROM sessions WHERE id = ?", (session,))
+            # Children come before parents, so that each finds an heir below it.
+            for row in self._rows("SELECT id FROM messages WHERE session NOT IN (SELECT id FROM sessions) ORDER BY id DESC"):
+                (heir,) = self._database.execute(_HEIR, {"message": row["id"]}).fetchone()
+                self._database.execute("UPDATE messages SET session = ? WHERE id = ?", (heir, row["id"]))
         return removed
 
     def unused_since(self, moment: float) -> list[Session]:
@@ -268,21 +276,18 @@ class History:
         """Messages that contain `text`, whatever its case, the newest first. The index is of trigrams; shorter texts are looked for one by one."""
         if len(text) < 3:
             rows = self._rows(
-                """SELECT messages.*, replace(substr(text, max(1, instr(lower(text), lower(?1)) - 30), 80), char(10), ' ') AS snippet
-                FROM messages WHERE instr(lower(text), lower(?1)) > 0 ORDER BY id DESC LIMIT ?2""",
+                """SELECT messages.*, title, replace(substr(text, max(1, instr(lower(text), lower(?1)) - 30), 80), char(10), ' ') AS snippet
+                FROM messages JOIN sessions ON sessions.id = session WHERE instr(lower(text), lower(?1)) > 0 ORDER BY messages.id DESC LIMIT ?2""",
                 (text, limit),
             )
         else:
             rows = self._rows(
-                """SELECT messages.*, snippet(search, -1, '[', ']', '…', 40) AS snippet
-                FROM search JOIN messages ON messages.id = search.rowid WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT ?""",
+                """SELECT messages.*, title, snippet(search, -1, '[', ']', '…', 40) AS snippet
+                FROM search JOIN messages ON messages.id = search.rowid JOIN sessions ON sessions.id = messages.session
+                WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT ?""",
                 ('"' + text.replace('"', '""') + '"', limit),
             )
-        titles = {row["session"]: self._rows("SELECT title FROM sessions WHERE id = ?", (row["session"],)) for row in rows}
-        return [
-            Hit(row["session"], titles[row["session"]][0]["title"] if titles[row["session"]] else "", row["id"], row["role"], row["created"], row["snippet"])
-            for row in rows
-        ]  # fmt: skip
+        return [Hit(row["session"], row["title"], row["id"], row["role"], row["created"], row["snippet"]) for row in rows]
 
     def _new_id(self) -> str:
         return "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
@@ -296,7 +301,7 @@ class History:
     def _path(self, session: str) -> list[sqlite3.Row]:
         return self._rows(_PATH, (session,))
 
-    def _rows(self, query: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
         with _explained(self.path):
             return self._database.execute(query, values).fetchall()
 

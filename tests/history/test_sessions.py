@@ -53,7 +53,8 @@ def test_deleting_keeps_what_others_share(history: History) -> None:
     assert history.delete(first) == 1
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert history.search("left") == [] and history.search("right")
-    assert history.delete(second) == 1 and count(history) == 2, "a and b were written by the first session"
+    assert [hit.session for hit in history.search("a")] == [second], "what is shared belongs to who shares it"
+    assert history.delete(second) == 3 and count(history) == 0, "nothing stays of what was deleted"
 
 
 def test_deleting_takes_left_branches_along(history: History) -> None:
@@ -61,6 +62,18 @@ def test_deleting_takes_left_branches_along(history: History) -> None:
     history.rewind(session, 1)
     history.append(session, Message("assistant", "c"))
     assert history.delete(session) == 3 and count(history) == 0 and history.sessions() == []
+
+
+def test_deleting_an_origin_and_a_fork_of_a_fork_together(history: History) -> None:
+    first = tell(history, "a", "b")
+    second = history.fork(first)
+    history.append(second, Message("user", "c"))
+    third = history.fork(second)
+    other = tell(history, "other")
+    assert history.delete(first, second) == 0
+    assert [m.text for m in history.conversation(third).messages] == ["a", "b", "c"]
+    assert {hit.session for text in ("a", "b", "c") for hit in history.search(text)} == {third}
+    assert history.delete(third) == 3 and [one.id for one in history.sessions()] == [other]
 
 
 def test_alternatives_of_the_last_answer(history: History) -> None:
