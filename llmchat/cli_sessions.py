@@ -197,7 +197,7 @@ def import_sessions(files: Annotated[list[str], typer.Argument(metavar="FILE..."
     from llmchat.history.imports import read
 
     world = World.real()
-    chats = [chat for name in files for chat in read(_text_of(world, name), name)]
+    chats = [chat for name in files for chat in read(world.read_text(name), name)]
     with History(world.history_file) as history:
         taken = [session for chat in chats if (session := history.take(chat))]
     print(f"{len(taken)} chats imported, {len(chats) - len(taken)} were here already", file=world.stderr)
@@ -249,12 +249,3 @@ def _free(name: str, force: bool) -> Path:
     if not path.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}")
     return path
-
-
-def _text_of(world: World, name: str) -> str:
-    try:
-        return world.stdin.read() if name == "-" else Path(name).expanduser().read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not text in UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from error

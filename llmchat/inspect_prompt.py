@@ -1,7 +1,5 @@
 """`llmchat prompt`: exactly what a model would be given for a list of messages, trimmed as in a chat."""
 
-from pathlib import Path
-
 import msgspec
 
 from llmchat.conversation import Conversation, Message
@@ -45,10 +43,7 @@ def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> No
 
 def read_messages(world: World, file: str) -> Conversation:
     """Messages from a JSON file or stdin: a list, or an object with the list under `messages`."""
-    try:
-        text = world.stdin.read() if file == "-" else Path(file).expanduser().read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    text = world.read_text(file)
     try:
         value = msgspec.json.decode(text)
         wire = msgspec.convert(value["messages"] if isinstance(value, dict) and "messages" in value else value, list[_Wire])
@@ -65,9 +60,9 @@ def _system_first(conversation: Conversation) -> tuple[Message, ...]:
 
 def _tell(world: World, window: Window) -> None:
     print(f"{window.tokens:,} tokens of {window.limit:,}, {window.reserve:,} kept for the answer", file=world.stderr)
-    for number, entry in enumerate(window.ledger, 1):
-        if entry.fate != "sent":
-            print(f"{entry.fate}: message {number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}", file=world.stderr)
+    for entry in window.ledger:
+        if entry.fate not in ("sent", "attached"):
+            print(f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}", file=world.stderr)
 
 
 def _ids(tokens: Tokens, prompt: Prompt) -> str:

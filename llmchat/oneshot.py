@@ -3,7 +3,6 @@
 import os
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 
@@ -22,7 +21,7 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
     With a PROMPT the rest is its material; without one the piped text is the question.
     """
     piped = "" if world.stdin.isatty() else world.stdin.read().strip()
-    material = [_read(name) for name in files]
+    material = [world.read_text(name).strip() for name in files]
     text = "" if prompt in (None, "-") else str(prompt)
     if text:
         material.insert(0, piped)
@@ -95,12 +94,3 @@ def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) 
         elif isinstance(event, Finish) and renderer:
             renderer.finish()
     return text, thinking
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).expanduser().read_text("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not text in UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from error

@@ -45,6 +45,15 @@ class World(Struct, frozen=True):
         """The same world in the Hub's offline mode."""
         return msgspec.structs.replace(self, env={**self.env, "HF_HUB_OFFLINE": "1"})
 
+    def read_text(self, name: str) -> str:
+        """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read."""
+        try:
+            return self.stdin.read() if name == "-" else Path(name).expanduser().read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name} is not text in UTF-8") from error
+        except OSError as error:
+            raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+
     @property
     def interactive(self) -> bool:
         """A person sits there: both ends are a terminal."""

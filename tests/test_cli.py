@@ -113,6 +113,11 @@ def test_what_was_dropped_is_said_on_stderr(smol: Run, tmp_path: Path) -> None:
     assert ids[:2] == ["1", "9690"] and len(ids) <= 150
 
 
+def test_material_that_is_sent_is_not_told_as_left_out(smol: Run) -> None:
+    done = smol("prompt", stdin='[{"role": "system", "content": "be"}, {"role": "user", "content": "what?", "input": "a letter"}]')
+    assert done.returncode == 0 and "a letter\n\nwhat?" in done.stdout and len(done.stderr.splitlines()) == 1
+
+
 def test_prompt_shows_a_written_format_without_any_download(run: Run) -> None:
     messages = json.dumps({"messages": [{"role": "user", "content": "Summarise.", "input": "A text."}]})
     done = run("prompt", "-m", "alpaca-13b", stdin=messages)

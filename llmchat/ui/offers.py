@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources
+from llmchat.errors import ContextOverflow, IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources
 from llmchat.history import History
 from llmchat.models import pulled_presets
 from llmchat.ui.state import Offer, Talk
@@ -20,7 +20,7 @@ def for_error(error: LlmchatError, talk: Talk, again: Callable[[], None]) -> lis
         return [*_smaller_window(talk), *_lighter_weights(talk), *_off_the_gpu(talk), *_smaller_model(talk)]
     if isinstance(error, ContextOverflow):
         return [Offer("take the last message back", talk.chat.undo)] if talk.chat.conversation.question >= 0 else []
-    if isinstance(error, Mismatch) and talk.chat.preset.adapters:
+    if isinstance(error, Mismatch | IntegrityError) and talk.chat.preset.adapters:
         return [Offer("go on without the adapter", lambda: _switch(talk, adapter="none"))]
     if isinstance(error, NetworkError):
         return [Offer("try again", again)]
@@ -80,4 +80,5 @@ def _without_saving(talk: Talk) -> None:
     """The chat so far, in memory from now on."""
     chat = talk.chat
     chat.history, chat.session = History(None), None
-    talk.say("from here on nothing is saved; what was saved before stays")
+    unanswered = chat.conversation.messages and chat.conversation.messages[-1].role == "user"
+    talk.say(f"from here on nothing is saved; what was saved before stays{'; /regen asks again' if unanswered else ''}")

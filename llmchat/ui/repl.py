@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import click
 from prompt_toolkit import PromptSession
@@ -28,6 +28,14 @@ from llmchat.ui.state import Talk
 def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False) -> int:
     """Talk until the user leaves; returns the exit code."""
     return Repl(chat, world, opener, plain).loop()
+
+
+class _Typed(FileHistory):
+    """The lines of earlier chats. That one cannot be kept, on a full disk, must not end the chat."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
 
 
 class Repl:
@@ -212,4 +220,4 @@ class Repl:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = state / "typed"
         path.touch(mode=0o600)
-        return FileHistory(str(path))
+        return _Typed(str(path))

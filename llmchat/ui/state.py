@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmchat.chat import Chat
-from llmchat.errors import OutOfResources, UsageError
+from llmchat.errors import OutOfResources
 from llmchat.opening import Opened, Opener
 from llmchat.settings import World
 
@@ -63,15 +63,10 @@ class Talk:
 
     def attach(self, name: str) -> int:
         """Read a file for the next message; returns its tokens."""
-        path = Path(name).expanduser()
-        try:
-            text = path.read_text("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{name} is not text in UTF-8") from error
-        except OSError as error:
-            raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+        # `-` is a file here: stdin is the keyboard.
+        text = self.world.read_text("./-" if name == "-" else name).strip()
         tokens = self.chat.engine.count(text)
-        self.attached[str(path)] = text
+        self.attached[name] = text
         return tokens
 
     def take_attached(self) -> str:

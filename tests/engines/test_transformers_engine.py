@@ -90,6 +90,19 @@ def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> N
     assert len(set(expected)) > 2, "a model that repeats itself would prove little"
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt-neox"])
+def test_scores_are_the_log_probabilities_of_transformers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmchat.engines.transformers.SCORE_CHUNK", 4)
+    folder = save_tiny(tmp_path, ARCHITECTURES[name][0], seed=3)
+    engine = TransformersEngine(folder, weights="fp32", device="cpu")
+    ids = engine.encode(Prompt("the quick brown fox jumps over the lazy dog, and the answer is here", ()))
+    assert len(ids) > 12
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[0, :-1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    torch.testing.assert_close(engine.score(ids), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "lora",
     [
@@ -300,3 +313,5 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(base: Path, monk
 def test_an_unknown_device_is_one_clear_line(base: Path) -> None:
     with pytest.raises(UsageError, match="there is no device `toaster`"):
         TransformersEngine(base, device="toaster")
+    with pytest.raises(UsageError, match="the device `meta` is not there"):
+        TransformersEngine(base, device="meta")

@@ -11,19 +11,20 @@ from conftest import make_world
 from msgspec.structs import replace
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
 
 from llmchat.chat import Chat
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import LlmchatError, ModelNotFound, NetworkError, OutOfResources, UsageError
+from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources, UsageError
 from llmchat.history import History
 from llmchat.opening import Opener
-from llmchat.presets import ContextPolicy, Preset, find, get_format
+from llmchat.presets import ContextPolicy, Preset, Source, find, get_format
 from llmchat.settings import World
 from llmchat.ui import commands, offers, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
-from llmchat.ui.repl import Repl
+from llmchat.ui.repl import Repl, _Typed
 
 
 def preset(**changes: object) -> Preset:
@@ -265,7 +266,7 @@ def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
 
 def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some words of a file\n")
-    assert "5 tokens" not in type_in(repl, "/file")
+    assert type_in(repl, "/file") == "nothing is attached\n"
     assert "9 tokens of the 2,048 in the window" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
     assert "with next" in type_in(repl, "/file", "hello", f"/file {tmp_path / 'a.txt'}", "/context")
     assert repl.talk.chat.conversation.messages[0].input == "some words of a file"
@@ -321,7 +322,7 @@ def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> No
 def test_show(repl: Repl) -> None:
     type_in(repl, "hello")
     assert "<|im_start|>user\nhello<|im_end|>" in type_in(repl, "/show prompt")
-    assert "Apache-2.0" in type_in(repl, "/show license") and "parameters" not in type_in(repl, "/show template")
+    assert type_in(repl, "/show license") == "Apache-2.0\n"
     assert "im_start" in type_in(repl, "/show template") and "smollm2" in type_in(repl, "/show info")
     assert "/show takes" in type_in(repl, "/show")
 
@@ -451,3 +452,32 @@ def test_two_models_that_do_not_fit_side_by_side(repl: Repl, fits_alone: bool, m
     assert ("error: other needs more memory" in shown) is not fits_alone
     assert repl.talk.chat.preset.name == ("other" if fits_alone else "mine")
     assert "> and now" in type_in(repl, "and now") and len(said(repl)) == 4
+
+
+def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path: Path) -> None:
+    chat = repl.talk.chat
+    chat.history = History(tmp_path / "full.db")
+    type_in(repl, "saved")
+    database = chat.history._database
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    assert "error: the disk is full" in type_in(repl, "word " * 5000) and "[1] go on without saving" in type_in(
+        repl, "/continue", "word " * 5000
+    )
+    offers.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
+    assert "error" not in type_in(repl, "/new", "and now", "/undo") and chat.history.path is None
+    with History(tmp_path / "full.db") as kept:
+        assert kept.search("saved")
+
+
+def test_a_line_that_cannot_be_kept_does_not_end_the_chat() -> None:
+    _Typed("/dev/full").store_string("a line")
+    with pytest.raises(OSError):
+        FileHistory("/dev/full").store_string("a line")
+
+
+@pytest.mark.parametrize("error", [Mismatch("made for another base"), IntegrityError("it is damaged")])
+def test_a_broken_adapter_can_be_left_out(repl: Repl, error: LlmchatError) -> None:
+    assert offers.for_error(error, repl.talk, lambda: None) == []
+    repl.talk.chat.preset = replace(repl.talk.chat.preset, adapters=(Source("path", "/broken"),))
+    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == ["go on without the adapter"]

@@ -142,8 +142,9 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"there is no device `{name}`", "cpu, cuda, cuda:1 and mps are devices") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"the device `{name}` is not there: this torch sees no GPU", "--device cpu runs without one")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type):
+        raise UsageError(f"the device `{name}` is not there: this torch does not see it", "--device cpu runs without one")
     return device
 
 

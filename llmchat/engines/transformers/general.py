@@ -41,7 +41,10 @@ class GeneralForward:
             self._cache = self._new_cache()
         try:
             out = self._model(
-                input_ids=torch.tensor([ids], device=self._device), past_key_values=self._cache, use_cache=True, logits_to_keep=1
+                input_ids=torch.tensor([ids], device=self._device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=0 if every else 1,  # 0: of every token
             )
         except BaseException:
             # Interrupted between two layers, the cache holds these tokens in some of them only.

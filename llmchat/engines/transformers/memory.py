@@ -30,7 +30,8 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         # What a model before this one has left behind is free, but torch keeps it.
         torch.cuda.empty_cache()
-        return sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
+        devices = range(torch.cuda.device_count()) if device.index is None else [device.index]
+        return sum(torch.cuda.mem_get_info(index)[0] for index in devices)
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["MemAvailable"].split()[0]) * 1024
