@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmchat.ui import render, tables
-from llmchat.ui.render import MarkdownRenderer, PlainRenderer, block_starts, choose_renderer, rows_of
+from llmchat.ui.render import Aside, MarkdownRenderer, PlainRenderer, block_starts, choose_renderer, rows_of
 
 CORPUS = {
     "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
@@ -181,3 +181,16 @@ def test_a_table_shows_words_as_they_are(tmp_path) -> None:  # type: ignore[no-u
     world = make_world(tmp_path, tty=True)
     tables.rows(world, [{"title": "the [capital] of [bold]x[/] :smile:"}], ("title",))
     assert "the [capital] of [bold]x[/] :smile:" in world.stdout.getvalue()  # type: ignore[attr-defined]
+
+
+def test_thoughts_are_dimmed_and_end_before_the_answer(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    world = make_world(tmp_path, tty=True)
+    aside = Aside(world)
+    for piece in ("so ", "it is"):
+        aside.feed("thinking", piece)
+    aside.finish()
+    aside.finish()
+    screen = pyte.Screen(40, 5)
+    pyte.Stream(screen).feed(world.stdout.getvalue().replace("\n", "\r\n"))  # type: ignore[attr-defined]
+    assert [row.rstrip() for row in screen.display] == ["[thinking]", "so it is", "", "", ""]
+    assert "\x1b[2mso \x1b[0m" in world.stdout.getvalue()  # type: ignore[attr-defined]
