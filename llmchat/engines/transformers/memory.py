@@ -1,28 +1,16 @@
 """Whether a model fits, before it is loaded, from the shapes of its tensors alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import get_args
 
 import torch
 
 from llmchat.engines import Weights
 from llmchat.errors import OutOfResources
+from llmchat.memory import Shapes, available_ram, needed
 
-# Bytes a weight takes in a linear layer; NF4 keeps one 32-bit scale for 64 weights beside the 4 bits.
-_BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
-# Work space beside the weights: the interpreter, torch itself, one dequantised layer, the KV cache of a short chat.
-_OVERHEAD = 600_000_000
-
-
-def needed(shapes: Mapping[str, tuple[int, ...]], kind: Weights) -> int:
-    """Bytes of the loaded model. Embeddings, norms and the output head stay 16 bit in the quantised kinds."""
-    total = 0.0
-    for name, shape in shapes.items():
-        quantised = len(shape) == 2 and "embed" not in name and "lm_head" not in name
-        total += prod(shape) * (_BYTES[kind] if quantised else max(2.0, _BYTES[kind] if kind == "fp32" else 2.0))
-    return int(total) + _OVERHEAD
+__all__ = ["available", "check", "needed", "reported"]
 
 
 def available(device: torch.device) -> int:
@@ -32,12 +20,10 @@ def available(device: torch.device) -> int:
         torch.cuda.empty_cache()
         devices = range(torch.cuda.device_count()) if device.index is None else [device.index]
         return sum(torch.cuda.mem_get_info(index)[0] for index in devices)
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    return available_ram()
 
 
-def check(shapes: Mapping[str, tuple[int, ...]], kind: Weights, device: torch.device) -> None:
+def check(shapes: Shapes, kind: Weights, device: torch.device) -> None:
     """Refuse a model that cannot fit, and say which kind of weights would."""
     free, wanted = available(device), needed(shapes, kind)
     if wanted <= free:

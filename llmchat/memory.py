@@ -1,0 +1,120 @@
+"""How much memory a model takes, from the shapes of its tensors and its config.json alone, and how much this machine has.
+
+Arithmetic and /proc: no torch, so that a download can be judged before a byte of it is fetched.
+"""
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Bytes a weight takes in a linear layer; NF4 keeps one 32-bit scale for 64 weights beside the 4 bits.
+BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
+# Work space beside the weights: the interpreter, torch itself, one dequantised layer, the KV cache of a short chat.
+OVERHEAD = 600_000_000
+_KV_BYTES = 2
+# What a config calls the same number, most usual name first.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "context_length")
+# Recurrent families keep a state of fixed size: floats a layer, in widths of the model.
+_STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
+
+
+def needed(shapes: Shapes, kind: str) -> int:
+    """Bytes of the loaded model, with its work space."""
+    return weights(shapes, kind) + OVERHEAD
+
+
+def weights(shapes: Shapes, kind: str) -> int:
+    """Bytes of the weights. Embeddings, norms and the output head stay 16 bit in the quantised kinds."""
+    total = 0.0
+    for name, shape in shapes.items():
+        quantised = len(shape) == 2 and "embed" not in name and "lm_head" not in name
+        total += prod(shape) * (BYTES[kind] if quantised else max(2.0, BYTES[kind] if kind == "fp32" else 2.0))
+    return int(total)
+
+
+def weights_of_count(parameters: float, kind: str) -> int:
+    """The same where only the number of parameters is known: a little too much, since it is taken as linear layers alone."""
+    return int(parameters * BYTES[kind])
+
+
+def parameters(shapes: Shapes) -> int:
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
+    """Bytes of 16-bit keys and values for `tokens` positions; of the state alone for recurrent models; 0 where the config does not say.
+
+    2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys (GQA, MQA) are counted once; a decoder that
+    also looks at an encoder (T5) keeps keys and values of both; a sliding window ends the growth.
+    """
+    config = _text_part(config)
+    layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
+    if config.get("model_type") in _STATES:
+        return 4 * layers * width * _STATES[str(config["model_type"])]
+    if config.get("is_encoder_decoder"):
+        layers = int(config.get("num_decoder_layers") or config.get("decoder_layers") or layers) * 2
+        heads = int(config.get("decoder_attention_heads") or heads)
+    if not (layers and heads and (width or config.get("head_dim"))):
+        return 0
+    head_dim = int(config.get("head_dim") or config.get("d_kv") or width // heads)
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    if isinstance(window, int) and window > 0 and not config.get("layer_types"):
+        tokens = min(tokens, window)
+    return 2 * layers * _kv_heads(config, heads) * head_dim * _KV_BYTES * tokens
+
+
+def longest_context(config: Mapping[str, Any], room: int) -> int:
+    """The tokens whose keys and values fit into `room` bytes, in steps of 256; 0 when none do, or the config does not say."""
+    step = kv_bytes(config, 256)
+    return max(0, room) // step * 256 if step else 0
+
+
+def own_context(config: Mapping[str, Any]) -> int:
+    """The most tokens a model was made for; 0 where its config does not say."""
+    return _first(_text_part(config), _CONTEXT)
+
+
+def available_ram() -> int:
+    """Bytes of memory that can still be taken: what the kernel says, or what the limit of this process group leaves where that is less."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    return min([free, *_group_rooms(Path("/sys/fs/cgroup"))])
+
+
+def _group_rooms(root: Path) -> list[int]:
+    """What the memory limits of control groups leave, version 2 and 1; a limit that is not set says nothing."""
+    rooms = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            rooms.append(max(0, int((root / limit).read_text()) - int((root / used).read_text())))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return rooms
+
+
+def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    attention = config.get("attn_config")
+    of_mpt = attention.get("kv_n_heads") if isinstance(attention, dict) else None
+    return int(config.get("num_key_value_heads") or config.get("num_kv_heads") or config.get("n_head_kv") or of_mpt or heads)
+
+
+def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model, where it has several parts."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) and not config.get("num_hidden_layers") else config
+
+
+def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    return int(next((config[name] for name in names if isinstance(config.get(name), int)), 0))
