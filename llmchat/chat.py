@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
-from llmchat.engines.text import ThoughtFilter
+from llmchat.engines.text import ThoughtFilter, Unescape
 from llmchat.errors import UsageError
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
@@ -55,12 +55,13 @@ def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: 
 
 
 def _thoughts_apart(events: Generator[Chunk | Finish], preset: Preset, prompt: Prompt) -> Generator[Thought | Chunk | Finish]:
-    """Chunks as Thought or Chunk. Some templates open the thinking themselves, at the end of the prompt."""
+    """Chunks as Thought or Chunk, read back from the model's escapes. Some templates open the thinking themselves, at the end of the prompt."""
     marks = preset.format.thinking
     parts = ThoughtFilter(marks, inside=prompt.text.rstrip().endswith(marks[0]))
+    plain = Unescape(prompt.unescapes)
     with closing(events):
         for event in events:
-            pieces = parts.feed(event.text) if isinstance(event, Chunk) else parts.flush()
+            pieces = parts.feed(plain.feed(event.text)) if isinstance(event, Chunk) else [*parts.feed(plain.flush()), *parts.flush()]
             yield from (Thought(text) if thought else Chunk(text) for thought, text in pieces)
             if isinstance(event, Finish):
                 yield event

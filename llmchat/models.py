@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.engines import Engine
-from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names
+from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
 from llmchat.errors import Mismatch, ModelNotFound, UsageError, did_you_mean
 from llmchat.hub import Checkpoint, Progress, Pulled, find, pull, remove
 from llmchat.presets import Preset, Source, get_format, names
@@ -140,7 +140,7 @@ def _complete_format(preset: Preset, folder: Path) -> PromptFormat:
             f"{preset.name} brings no chat template, and no preset names its prompt format",
             "name one with --format; `llmchat presets --formats` lists them",
         )
-    return preset.format.with_template(template, special_names(folder))
+    return preset.format.with_template(template, special_names(folder), special_tokens(folder))
 
 
 def _transformers(model: Model, options: Options) -> Engine:

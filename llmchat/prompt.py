@@ -4,17 +4,14 @@ The same function renders for chat and for training: `Prompt.learn` marks what t
 a prompt says in words what the tokenizer must do (`bos`, `quoted`).
 """
 
-import datetime
-import functools
 import hashlib
-import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat import templates
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
 
@@ -22,6 +19,7 @@ from llmchat.errors import Mismatch, UsageError
 WORD_JOINER = "\u2060"
 
 Range = tuple[int, int]
+Replacements = tuple[tuple[str, str], ...]
 
 
 class Prompt(Struct, frozen=True):
@@ -31,6 +29,7 @@ class Prompt(Struct, frozen=True):
     learn: what the model writes (its answers and their end marks), the part that counts in training
     quoted: what people wrote; a special token spelt out in there is text, not a token
     bos: the tokenizer puts its opening token before the text (a template writes its own)
+    unescapes: how to read what the model writes, see PromptFormat
     """
 
     text: str
@@ -40,17 +39,21 @@ class Prompt(Struct, frozen=True):
     learn: tuple[Range, ...] = ()
     quoted: tuple[Range, ...] = ()
     bos: bool = True
+    unescapes: Replacements = ()
 
 
 class Parts(Struct, frozen=True, forbid_unknown_fields=True):
-    """A written format. `{text}` stands for a message, `{input}` for the material that came with it.
+    """A written format. `{text}` stands for a message, `{input}` for the material that came with it, `{system}` for the system text.
 
     The prompt is: opening (or `system`, when there is a system text), examples, then for each turn user + cue + assistant + end +
-    separator; it ends after the cue of the answer that is wanted.
+    separator; it ends after the cue of the answer that is wanted. Where the system text belongs inside the first question,
+    `user_with_system` writes both; where a format has no place for one, it goes before the first question.
+
+    labels: what must not stand in a message as it is; tidy: replacements in messages, made again until nothing changes
     """
 
     user: str
-    cue: str
+    cue: str = ""
     assistant: str = "{text}"
     end: str = ""
     separator: str = ""
@@ -59,28 +62,41 @@ class Parts(Struct, frozen=True, forbid_unknown_fields=True):
     examples: str = ""
     opening_with_input: str = ""
     user_with_input: str = ""
+    user_with_system: str = ""
     labels: tuple[str, ...] = ()
+    tidy: Replacements = ()
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     """One way to write a conversation down. Exactly one of `parts` and `template` is set once the checkpoint is known.
 
-    thinking: the marks between which a model thinks aloud; what stands there is shown, and never sent again.
+    decision: what was decided where the sources of the format disagree
+    labels: marks of a template that the tokenizer reads as plain text, so that they must not stand in a message as they are
+    escapes: replacements in all of the prompt, for models that were trained without line ends; unescapes: those in the answer
+    thinking: the marks between which a model thinks aloud; what stands there is shown, and never sent again
     """
 
     name: str
     source: str = ""
+    decision: str = ""
     notes: str = ""
     parts: Parts | None = None
     template: str | None = None
     template_tokens: dict[str, str] = {}
     stops: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    escapes: Replacements = ()
+    unescapes: Replacements = ()
     thinking: tuple[str, str] = ("<think>", "</think>")
 
-    def with_template(self, template: str, tokens: dict[str, str]) -> "PromptFormat":
-        """This format with the checkpoint's chat template; `tokens` are the names a template may use, such as bos_token."""
-        return replace(self, template=template, template_tokens=tokens)
+    def with_template(self, template: str, tokens: dict[str, str], special: Collection[str] = ()) -> "PromptFormat":
+        """This format with the checkpoint's chat template; `tokens` are the names a template may use, such as bos_token.
+
+        special: the tokenizer's special tokens; every other mark of the template is plain text to it, and becomes a label.
+        """
+        labels = tuple(sorted(templates.labels(template) - set(special)))
+        return replace(self, template=template, template_tokens=tokens, labels=labels)
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt for these messages: open for an answer after a user message, a finished record after an answer."""
@@ -88,7 +104,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         if not messages or messages[-1].role == "system":
             raise UsageError("a prompt needs a user message")
         if self.parts:
-            page = _write_parts(self.parts, messages)
+            page = _write_parts(self.parts, messages, self.escapes)
             text, learn, quoted = page.text, tuple(page.learn), tuple(page.quoted)
         elif self.template is not None:
             text, learn, quoted = _write_template(self, messages)
@@ -97,7 +113,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
                 f"the format `{self.name}` needs a chat template, and this checkpoint has none",
                 "name a format with --format; `llmchat presets --formats` lists them",
             )
-        return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, bos=self.parts is not None)
+        return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, self.parts is not None, self.unescapes)
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
         """The prompt that lets the model go on with its own last, unfinished answer."""
@@ -105,61 +121,77 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         prompt = self.render(before)
         lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
         start = len(prompt.text) + len(lead)
-        text = prompt.text + lead + (disarm(answer.text, self.parts.labels) if self.parts else answer.text)
+        text = prompt.text + lead + _substitute(disarm(answer.text, self.parts.labels if self.parts else self.labels), self.escapes)
         return replace(prompt, text=text, messages=tuple(messages), quoted=(*prompt.quoted, (start, len(text))))
 
     def fingerprint(self) -> str:
         """A short name of all that decides how a conversation is written."""
-        return hashlib.sha256(repr((self.parts, self.template, self.stops, self.stop_ids)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.parts, self.template, self.stops, self.stop_ids, self.escapes)).encode()).hexdigest()[:16]
 
 
 class _Page:
     """Text under way, with the ranges that were marked."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts, escapes: Replacements) -> None:
         self.text = ""
         self.learn: list[Range] = []
         self.quoted: list[Range] = []
+        self._parts = parts
+        self._escapes = escapes
 
-    def write(self, part: str, labels: Sequence[str] = (), **slots: str) -> None:
-        for piece in re.split(r"(\{text\}|\{input\})", part):
-            if piece in ("{text}", "{input}"):
+    def write(self, part: str, **slots: str) -> None:
+        for piece in re.split(r"(\{text\}|\{input\}|\{system\})", part):
+            if piece in ("{text}", "{input}", "{system}"):
                 start = len(self.text)
-                self.text += disarm(slots[piece[1:-1]], labels)
+                self.text += _substitute(disarm(_tidied(slots[piece[1:-1]].strip(), self._parts.tidy), self._parts.labels), self._escapes)
                 self.quoted.append((start, len(self.text)))
             else:
-                self.text += piece
+                self.text += _substitute(piece, self._escapes)
 
 
-def disarm(text: str, labels: Sequence[str]) -> str:
+def _substitute(text: str, replacements: Replacements) -> str:
+    for old, new in replacements:
+        text = text.replace(old, new)
+    return text
+
+
+def _tidied(text: str, replacements: Replacements) -> str:
+    while (changed := _substitute(text, replacements)) != text:
+        text = changed
+    return text
+
+
+def disarm(text: str, labels: Collection[str]) -> str:
     """Make every speaker label inside a message harmless, so that no message can pose as another speaker."""
     for label in labels:
         text = text.replace(label, label[0] + WORD_JOINER + label[1:])
     return text
 
 
-def _write_parts(parts: Parts, messages: tuple[Message, ...]) -> _Page:
-    page = _Page()
+def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replacements) -> _Page:
+    page = _Page(parts, escapes)
     system, spoken = _split_system(messages)
     first = spoken[0]
-    if system and not parts.system:
+    if system and not parts.system and not parts.user_with_system:
         spoken = (replace(first, text=f"{system}\n\n{first.text}"), *spoken[1:])
     if system and parts.system:
-        page.write(parts.system, parts.labels, text=system.strip())
+        page.write(parts.system, text=system)
     else:
         page.write(parts.opening_with_input if first.input and parts.opening_with_input else parts.opening)
     page.write(parts.examples)
-    for message in spoken:
+    for index, message in enumerate(spoken):
         if message.role == "assistant":
             start = len(page.text)
-            page.write(parts.assistant, parts.labels, text=message.text.strip())
+            page.write(parts.assistant, text=message.text)
             page.write(parts.end)
             page.learn.append((start, len(page.text)))
             page.write(parts.separator)
+        elif index == 0 and system and parts.user_with_system:
+            page.write(parts.user_with_system + parts.cue, text=plain_text(message), system=system)
         elif message.input and parts.user_with_input:
-            page.write(parts.user_with_input + parts.cue, parts.labels, text=message.text.strip(), input=message.input.strip())
+            page.write(parts.user_with_input + parts.cue, text=message.text, input=message.input)
         else:
-            page.write(parts.user + parts.cue, parts.labels, text=plain_text(message).strip())
+            page.write(parts.user + parts.cue, text=plain_text(message))
     return page
 
 
@@ -181,17 +213,22 @@ def plain_text(message: Message) -> str:
 
 def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
     system, spoken = _split_system(messages)
-    records = [{"role": message.role, "content": plain_text(message)} for message in spoken]
+    records = [{"role": message.role, "content": disarm(plain_text(message), form.labels)} for message in spoken]
     if system:
-        records = _with_system(form, system, records)
+        records = _with_system(form, disarm(system, form.labels), records)
     wants_answer = spoken[-1].role == "user"
     text = _run_template(form, records, wants_answer)
+    quoted = _find_quoted(form, text, records, wants_answer)
+    if quoted is None:
+        # The template changes what it is given, so that nobody can tell where a message ends: no mark in a message is left whole.
+        records = [{**record, "content": disarm(record["content"], templates.labels(form.template or ""))} for record in records]
+        text, quoted = _run_template(form, records, wants_answer), []
     learn: list[Range] = []
     if not wants_answer:
         for index, record in enumerate(records):
             if record["role"] == "assistant":
                 learn.append(_written_by_model(form, records, index))
-    return text, tuple(learn), tuple(_find_quoted(text, records))
+    return text, tuple(learn), tuple(quoted)
 
 
 def _with_system(form: PromptFormat, system: str, records: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -216,38 +253,27 @@ def _written_by_model(form: PromptFormat, records: list[dict[str, str]], index: 
     return len(before), len(after.rstrip()) if after[len(before) :].strip() else len(after)
 
 
-def _find_quoted(text: str, records: list[dict[str, str]]) -> list[Range]:
-    """Where the messages stand in the text. Templates may strip them, so the stripped text is looked for."""
-    ranges, position = [], 0
-    for record in records:
-        content = record["content"].strip()
-        start = text.find(content, position) if content else -1
-        if start >= 0:
-            position = start + len(content)
-            ranges.append((start, position))
-    return ranges
+def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, str]], wants_answer: bool) -> list[Range] | None:
+    """Where the messages stand in the text; None when it is not the template's words with the messages, or their stripped form, between.
+
+    Rendered with a placeholder for each message, the template shows its own words. Looking for the messages in the text would not do: a
+    message that spells a mark of the template would be found where the template wrote it.
+    """
+    shown = _run_template(form, [{**record, "content": f"\ue000{index}\ue001"} for index, record in enumerate(records)], wants_answer)
+    pieces = re.split(r"\ue000(\d+)\ue001", shown)
+    order = [int(number) for number in pieces[1::2]]
+    for clean in (str, str.strip):
+        ranges, written = [], pieces[0]
+        for number, after in zip(order, pieces[2::2], strict=True):
+            start = len(written)
+            written += clean(records[number]["content"])
+            ranges.append((start, len(written)))
+            written += after
+        if written == text:
+            return ranges
+    return None
 
 
 def _run_template(form: PromptFormat, records: list[dict[str, str]], wants_answer: bool) -> str:
-    import jinja2
-
-    try:
-        return str(_compile(form.template or "").render(messages=records, add_generation_prompt=wants_answer, **form.template_tokens))
-    except jinja2.TemplateError as error:
-        raise Mismatch(f"the chat template of `{form.name}` refuses this conversation: {error}") from error
-
-
-@functools.lru_cache(maxsize=16)
-def _compile(template: str) -> Any:
-    """A template in jinja2's sandbox, with the few names Hugging Face templates rely on."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    room = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    room.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    room.globals["raise_exception"] = refuse
-    room.globals["strftime_now"] = lambda pattern: datetime.datetime.now().strftime(pattern)
-    return room.from_string(template)
+    variables = {"messages": records, "add_generation_prompt": wants_answer, **form.template_tokens}
+    return templates.run(form.template or "", variables, form.name)

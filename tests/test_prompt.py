@@ -37,6 +37,7 @@ def cases(form: PromptFormat) -> dict[str, list[Message]]:
 def write_golden(form: PromptFormat) -> str:
     header = [
         f"# {form.name}: {form.source}",
+        *([f"# decided: {form.decision}"] if form.decision else []),
         *([f"# {form.notes}"] if form.notes else []),
         f"# stops {list(form.stops)} and token ids {list(form.stop_ids)}; <U+2060> makes a label harmless",
     ]
@@ -75,11 +76,21 @@ def test_vicuna_ends_each_answer_and_begins_the_next_turn_on_one_line() -> None:
     assert text.endswith("questions. USER: U1 ASSISTANT: A1</s>USER: U2 ASSISTANT:")
 
 
+# White space behind the cue that the training text really had. A line end or space anywhere else was never seen in training: the tokens of
+# the answer would begin otherwise.
+TRAINED_ENDS = {
+    "\n": {
+        "alpaca", "instruction", "platypus", "dolly", "dolly-v1", "kullm", "orca-mini", "orca-mini-v3", "system-user-assistant",
+        "raven-instruct", "chatml",
+    },
+    " ": {"stackllama", "guanaco"},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", WRITTEN)
-def test_no_format_ends_a_cue_that_models_were_not_trained_on(name: str) -> None:
-    """A line end or space after a colon was never seen in training, but in Alpaca-LoRA and StackLLaMA."""
+def test_a_prompt_ends_where_the_training_text_went_on_with_the_answer(name: str) -> None:
     text = get_format(name).render(say("x")).text
-    assert name in ("alpaca", "stackllama", "chatml") or text == text.rstrip()
+    assert text[len(text.rstrip()) :] == next((end for end, names in TRAINED_ENDS.items() if name in names), "")
 
 
 @pytest.mark.parametrize("name", WRITTEN)

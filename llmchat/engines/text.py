@@ -1,4 +1,4 @@
-"""Stop strings in a stream of text: what might be the start of one is held back, what is one never gets out."""
+"""Marks in a stream of text (stop strings, thoughts, escapes): what might be the start of one is held back until it is known."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class StopFilter:
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)[1]]
-        safe = len(text) - self._unsafe(text)
+        safe = len(text) - _begun(text, self._stops)
         self._held = text[safe:]
         return text[:safe]
 
@@ -29,10 +29,27 @@ class StopFilter:
         text, self._held = self._held, ""
         return text
 
-    def _unsafe(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
-        longest = min(len(text), max(map(len, self._stops), default=1) - 1)
-        return next((size for size in range(longest, 0, -1) if any(stop.startswith(text[-size:]) for stop in self._stops)), 0)
+
+class Unescape:
+    """Replacements in a stream of text, whole wherever the pieces were cut: for models that write a line end as the two characters \\n."""
+
+    def __init__(self, replacements: Sequence[tuple[str, str]]):
+        self._replacements = replacements
+        self._marks = tuple(old for old, _ in replacements)
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        text = self._held + text
+        for old, new in self._replacements:
+            text = text.replace(old, new)
+        safe = len(text) - _begun(text, self._marks)
+        self._held = text[safe:]
+        return text[:safe]
+
+    def flush(self) -> str:
+        """What was held back because it could have been the start of a mark, and was none."""
+        text, self._held = self._held, ""
+        return text
 
 
 class ThoughtFilter:
@@ -50,7 +67,7 @@ class ThoughtFilter:
             parts.append((self._inside, text[:start]))
             text = text[start + len(self._mark) :]
             self._inside = not self._inside
-        keep = next((size for size in range(min(len(text), len(self._mark) - 1), 0, -1) if self._mark.startswith(text[-size:])), 0)
+        keep = _begun(text, (self._mark,))
         self._held = text[len(text) - keep :]
         parts.append((self._inside, text[: len(text) - keep]))
         return [part for part in parts if part[1]]
@@ -63,3 +80,9 @@ class ThoughtFilter:
     @property
     def _mark(self) -> str:
         return self._marks[self._inside]
+
+
+def _begun(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of the marks."""
+    longest = min(len(text), max(map(len, marks), default=1) - 1)
+    return next((size for size in range(longest, 0, -1) if any(mark.startswith(text[-size:]) for mark in marks)), 0)

@@ -115,6 +115,17 @@ def special_names(folder: Path) -> dict[str, str]:
     return {key: value for key, value in names.items() if isinstance(value, str)}
 
 
+def special_tokens(folder: Path) -> frozenset[str]:
+    """What the tokenizer reads as special tokens, without opening it: its list of them stands near the start of its file."""
+    try:
+        text = (folder / "tokenizer.json").read_text("utf-8")
+        start = text.index("[", text.index('"added_tokens"'))
+        added = json.JSONDecoder().raw_decode(text, start)[0]
+    except (FileNotFoundError, ValueError):
+        added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+    return frozenset(token["content"] for token in added if token.get("special"))
+
+
 def chat_template(folder: Path) -> str | None:
     """The chat template a checkpoint brings, from any of the places where it may stand."""
     own = folder / "chat_template.jinja"

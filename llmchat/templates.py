@@ -1,0 +1,171 @@
+"""Chat templates: Jinja programs that come with a checkpoint, so nothing they do is trusted.
+
+They run in jinja2's sandbox, and within limits: of steps, so that no loop runs for ever; of output; of what one operation may make; and of
+the memory all of it takes.
+"""
+
+import datetime
+import functools
+import json
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from llmchat.errors import Mismatch
+
+# Lines of the compiled template that may run; the longest conversations of real templates need some thousands.
+MAX_STEPS = 1_000_000
+MAX_OUTPUT = 50_000_000
+# Growth of the process while a template runs, in KiB, beyond which it is stopped.
+MAX_GROWTH = 400_000
+# The largest number that may be given to a function, and the longest text or list that one operation may make.
+MAX_SIZE = 10_000_000
+
+# What templates use to tell speakers apart: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
+_LABEL = re.compile(r"<\|[\w ]+\|>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
+# Filters and methods that pad or repeat: no chat template needs them, and one call can fill the memory.
+_FILTERS = ("center", "indent", "format", "wordwrap", "batch", "slice", "xmlattr", "pprint", "filesizeformat", "urlize")
+_METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map")
+
+
+def run(template: str, variables: Mapping[str, Any], name: str) -> str:
+    """The text a template makes of these variables. Raises Mismatch when it refuses them, is no template, or goes beyond its limits."""
+    import jinja2
+
+    before = sys.gettrace()
+    try:
+        program = _compile(template)
+        sys.settrace(_step_counter(jinja2.TemplateError))
+        return _written(program, variables)
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        raise Mismatch(f"the chat template of `{name}` refuses this conversation: {error}") from error
+    finally:
+        sys.settrace(before)
+
+
+def labels(template: str) -> frozenset[str]:
+    """The marks in a template that could pose as its own, were they written into a message."""
+    return frozenset(_LABEL.findall(template))
+
+
+def _written(program: Any, variables: Mapping[str, Any]) -> str:
+    import jinja2
+
+    pieces, size = [], 0
+    for piece in program.generate(**variables):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_OUTPUT:
+            raise jinja2.TemplateError(f"it writes more than {MAX_OUTPUT:,} characters")
+    return "".join(pieces)
+
+
+def _step_counter(refusal: type[Exception]) -> Any:
+    """A trace function that counts the lines of the template that run. In any thread, unlike a timer."""
+    steps, most = 0, _peak() + MAX_GROWTH
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > MAX_STEPS:
+            raise refusal(f"it takes more than {MAX_STEPS:,} steps")
+        if _peak() > most:
+            raise refusal("it takes too much memory")
+        return count
+
+    # jinja2 gives compiled templates this file name; every other function runs untraced.
+    return lambda frame, event, argument: count if frame.f_code.co_filename == "<template>" else None
+
+
+def _peak() -> int:
+    """The most memory this process has held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@functools.lru_cache(maxsize=16)
+def _compile(template: str) -> Any:
+    """A template with the few names that templates on the Hub rely on."""
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Room(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            numbers = isinstance(left, int | float) and isinstance(right, int | float)
+            if not numbers and operator in ("**", "%"):
+                raise TemplateError(f"it uses {operator} in a way that no chat template needs")
+            check((_length(left) + _length(right)) if operator == "+" else _length(left) * _length(right))
+            if operator == "**":
+                check(int(abs(right) * 10))
+            return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:
+            for value in (*arguments, *named.values()):
+                check(abs(value) if isinstance(value, int) else 0)
+            owner = getattr(function, "__self__", None)
+            if isinstance(owner, str) and function.__name__ == "replace":
+                check(_replaced(owner, *arguments[:2]))
+            if isinstance(owner, str) and function.__name__ == "join":
+                check(_joined(arguments[0], owner))
+            return super().call(context, function, *arguments, **named)
+
+        def is_safe_attribute(self, owner: Any, attribute: str, value: Any) -> bool:
+            return attribute not in _METHODS and super().is_safe_attribute(owner, attribute, value)
+
+    class Generation(Extension):
+        """`{% generation %}`: marks what the model writes. What stands in it is rendered as it is."""
+
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def check(size: int) -> None:
+        if size > MAX_SIZE:
+            raise TemplateError(f"it makes or asks for something larger than {MAX_SIZE:,}")
+
+    def replace(text: Any, old: str, new: str, count: int | None = None) -> str:
+        check(_replaced(str(text), old, new))
+        return str(text).replace(old, new, -1 if count is None else count)
+
+    def join(values: Any, between: str = "", attribute: str | None = None) -> str:
+        pieces = [str(value[attribute]) if attribute else str(value) for value in values]
+        check(_joined(pieces, between))
+        return between.join(pieces)
+
+    room = Room(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation])
+    for name in _FILTERS:
+        room.filters.pop(name, None)
+    room.filters |= {"tojson": _to_json, "replace": replace, "join": join}
+    room.globals["raise_exception"] = refuse
+    room.globals["strftime_now"] = lambda pattern: datetime.datetime.now().strftime(pattern)
+    return room.from_string(template)
+
+
+def _length(value: Any) -> int:
+    """How long a repetition gets by this factor, or this text or list is; 1 for everything else."""
+    return abs(value) if isinstance(value, int) else len(value) if isinstance(value, str | list | tuple) else 1
+
+
+def _replaced(text: str, old: str, new: str) -> int:
+    return len(text) + text.count(old) * len(new)
+
+
+def _joined(pieces: Any, between: str) -> int:
+    return sum(len(str(piece)) + len(between) for piece in pieces)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """Without HTML's escapes, unlike jinja2's own; the arguments are those that transformers gives it."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=min(indent, 16) if indent else None, separators=separators, sort_keys=sort_keys
+    )
