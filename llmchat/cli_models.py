@@ -1,4 +1,4 @@
-"""The commands that keep models: pull, ls, show, rm, verify, presets."""
+"""The commands that keep models: pull, ls, show, rm, verify."""
 
 from typing import Annotated, Any
 
@@ -6,75 +6,119 @@ import typer
 
 from llmchat import flags
 from llmchat.errors import UsageError
-from llmchat.settings import World, resolve
+from llmchat.settings import Options, World, resolve
 
 app = typer.Typer()
 
 
 @app.command()
 def pull(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Presets, Hub repos or .gguf files.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Presets, Hub repos or .gguf files.", autocompletion=flags.complete_model),
+    ],
     base: flags.Base = None,
     adapter: flags.Adapter = None,
     revision: flags.Revision = None,
+    weights: flags.Weights = None,
+    context: flags.Context = None,
+    trust_remote_code: flags.TrustRemoteCode = None,
     offline: flags.Offline = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would mean; fetch no weights.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Pull what does not fit the memory, or does not match.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The plan as one JSON object on stdout.")] = False,
     quiet: flags.Quiet = False,
 ) -> None:
     """Download, check and prepare models; goes on where it stopped."""
-    from llmchat.hub import Bar, Silent
-    from llmchat.models import fetch
-    from llmchat.presets import choose
-    from llmchat.ui import tables
-
+    given = {
+        "base": base, "adapter": adapter, "revision": revision, "weights": weights, "context": context,
+        "trust_remote_code": trust_remote_code, "offline": offline,
+    }  # fmt: skip
     world = World.real()
     for name in models:
-        settings = resolve(world, {"model": name, "base": base, "adapter": adapter, "revision": revision, "offline": offline})
-        world = world.cut_off() if settings.options.offline else world
-        preset = choose(settings.options, world.own_presets)
-        for pulled in fetch(preset, world, Silent() if quiet else Bar(world.stderr)):
-            if not quiet:
-                notes = "; ".join(pulled.notes) or "already here"
-                print(f"{pulled.checkpoint.source}: {notes} ({tables.size(pulled.checkpoint.size)})", file=world.stderr)
+        _pull(world, resolve(world, given | {"model": name}).options, dry_run=dry_run, force=force, json=json, quiet=quiet)
+
+
+def _pull(world: World, options: Options, *, dry_run: bool, force: bool, json: bool, quiet: bool) -> None:
+    from llmchat.hub import Bar, Silent, report
+    from llmchat.presets import choose
+    from llmchat.shelf import fetch, prepare
+    from llmchat.ui import tables
+
+    world = world.cut_off() if options.offline else world
+    prepared = prepare(choose(options, world.own_presets), world, device=options.device, code=options.trust_remote_code)
+    plan = prepared.plan
+    if json:
+        tables.print_json(world, plan)
+    elif dry_run:
+        print("\n".join(report.lines(plan)), file=world.stdout)
+    elif not quiet:
+        print("".join(f"{line}\n" for line in report.short(plan)), end="", file=world.stderr)
+    plan.enforce(force=force, memory=dry_run or plan.download > 0)
+    if dry_run:
+        return
+    for pulled in fetch(prepared, world, Silent() if quiet else Bar(world.stderr), force=force):
+        if not quiet:
+            notes = "; ".join(pulled.notes) or "already here"
+            print(f"{pulled.checkpoint.source}: {notes} ({tables.size(pulled.checkpoint.size)})", file=world.stderr)
 
 
 @app.command("ls")
 def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
-    """The models that are on this machine."""
-    from llmchat.models import pulled_presets
+    """The models that are on this machine: presets, then what was pulled by its Hub id."""
+    from llmchat.history.export import when
+    from llmchat.shelf import shelf
     from llmchat.ui import tables
 
     world = World.real()
-    rows = [
-        {"name": preset.name, "size": sum(part.size for part in parts), "weights": preset.weights, "licence": preset.licence}
-        for preset, parts in pulled_presets(world)
-    ]
-    tables.rows(world, rows, ("name", "size", "weights", "licence"), json=json, quiet=quiet)
+    rows = shelf(world)
+    if not json:
+        rows = [row | {"used": when(row["used"]) if row["used"] else "never used"} for row in rows]
+    tables.rows(world, rows, ("name", "size", "weights", "used", "licence"), json=json, quiet=quiet)
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.")], json: flags.Json = False) -> None:
+def show(
+    model: Annotated[str, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.", autocompletion=flags.complete_model)],
+    json: flags.Json = False,
+) -> None:
     """What is known of a model: files, format, context, licence, notes."""
+    from llmchat.history.export import when
     from llmchat.models import facts
     from llmchat.opening import preset_of
     from llmchat.ui import tables
 
     world = World.real()
-    tables.facts(world, facts(preset_of(world, model=model), world), json=json)
+    known = facts(preset_of(world, model=model), world)
+    if not json:
+        files = [f"{name} ({tables.size(size)})" for name, size in known["files"].items()]
+        billions = f"{known['parameters'] / 1e9:.2f} billion" if known["parameters"] else ""
+        known |= {"files": files, "parameters": billions, "used": when(known["used"]) if known["used"] else ""}
+    tables.facts(world, known, json=json)
 
 
 @app.command("rm")
 def remove_model(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to remove; files that another model needs stay.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Models to remove; files that another model needs stay.", autocompletion=flags.complete_model
+        ),
+    ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed; remove nothing.")] = False,
 ) -> None:
-    """Remove downloaded models from this machine."""
-    from llmchat.models import discard
+    """Remove downloaded models, and what interrupted downloads left, from this machine."""
     from llmchat.opening import preset_of
+    from llmchat.shelf import discard
     from llmchat.ui import tables
 
     world = World.real()
     for name in models:
         preset = preset_of(world, model=name)
+        if dry_run:
+            print(f"{preset.name}: {tables.size(discard(preset, world, dry_run=True))} would be freed", file=world.stderr)
+            continue
         if not yes and not (world.interactive and typer.confirm(f"remove the files of {preset.name}?")):
             raise UsageError("nothing was removed", "-y removes without asking")
         print(f"{preset.name}: {tables.size(discard(preset, world))} freed", file=world.stderr)
@@ -82,44 +126,14 @@ def remove_model(
 
 @app.command()
 def verify(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Without a name: all that are here.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Without a name: all that are here.", autocompletion=flags.complete_model),
+    ] = None,
 ) -> None:
     """Read every file of a model again and compare it with its checksum."""
-    from llmchat.hub import verify as verify_source
-    from llmchat.models import pulled_presets, sources
     from llmchat.opening import preset_of
+    from llmchat.shelf import verify as read_again
 
     world = World.real()
-    presets = [preset_of(world, model=name) for name in models] if models else [preset for preset, _ in pulled_presets(world)]
-    for preset in presets:
-        for source in sources(preset):
-            checkpoint = verify_source(source, world)
-            typer.echo(f"{preset.name}: {checkpoint.source} is as it was downloaded")
-
-
-@app.command()
-def presets(
-    formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
-    json: flags.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
-) -> None:
-    """The models and prompt formats llmchat knows by name."""
-    from llmchat import presets as room
-    from llmchat.ui import tables
-
-    world = World.real()
-    if formats:
-        rows: list[dict[str, Any]] = [{"name": name, "source": room.get_format(name).source} for name in room.formats()]
-        return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
-    found = room.names(world.own_presets).values()
-    rows = [
-        {
-            "name": preset.name,
-            "title": preset.title,
-            "parameters": preset.parameters,
-            "format": preset.format.name,
-            "licence": preset.licence,
-        }
-        for preset in found
-    ]
-    tables.rows(world, rows, ("name", "title", "format", "licence"), json=json, quiet=quiet)
+    read_again(world, [preset_of(world, model=name) for name in models or ()], typer.echo)

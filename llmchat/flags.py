@@ -4,10 +4,26 @@ from typing import Annotated
 
 import typer
 
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names for the Tab key; no model is opened and no torch loaded for them."""
+    from llmchat.settings import World
+    from llmchat.shelf import known_names
+
+    return known_names(incomplete, World.real())
+
+
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="A preset, a Hub repo org/name, a folder or a .gguf file.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="A preset, a Hub repo org/name, a folder or a .gguf file.",
+        rich_help_panel=MODEL,
+        autocompletion=complete_model,
+    ),
 ]
 Base = Annotated[str | None, typer.Option(help="Another base for the preset.", rich_help_panel=MODEL)]
 Adapter = Annotated[

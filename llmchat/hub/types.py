@@ -29,16 +29,24 @@ class Pulled(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of with size and sha256."""
+    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of with size and sha256.
+
+    source: None in receipts of releases that did not write it.
+    """
 
     path: str
     revision: str
     size: int
     files: dict[str, FileFact]
+    source: Source | None = None
 
 
 class Progress(Protocol):
-    """Shows how far a long step is."""
+    """Shows how far a pull is. Steps may run side by side, from several threads; `advance` counts for all of them."""
+
+    def expect(self, what: str, total: int) -> None:
+        """All that is going to be fetched, in bytes: one display for it, until `close`."""
+        ...
 
     def start(self, what: str, total: int | None) -> None:
         """A step begins; total in bytes, None when nobody knows."""
@@ -46,4 +54,12 @@ class Progress(Protocol):
 
     def advance(self, count: int) -> None: ...
 
-    def done(self) -> None: ...
+    def done(self) -> None:
+        """The last step that began is over."""
+        ...
+
+    def note(self, line: str) -> None:
+        """Something to know while it goes on."""
+        ...
+
+    def close(self) -> None: ...

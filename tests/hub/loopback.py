@@ -1,7 +1,7 @@
 """A Hub on 127.0.0.1: the part of the Hugging Face Hub's protocol that a download uses, with faults on demand.
 
 It serves model info, HEAD and ranged GET on resolve with ETag, commit and size headers; and answers 401, 403 gated, 404, 429 and 5xx, cuts
-connections after so many bytes, and sends wrong bytes, as a test asks.
+connections after so many bytes, stops sending in the middle, ignores ranges, and sends wrong bytes, as a test asks.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ class Repo:
     branches: tuple[str, ...] = ("main",)
     gated: bool = False
     private: bool = False
+    listed: bool = False  # the list of a gated repo is public, as it is on the real Hub
+    licence: str = ""
 
     @classmethod
     def of_folder(cls, folder: Path, **options: Any) -> "Repo":
@@ -49,7 +51,12 @@ class Hub:
     token: str = "hf_secret"
     fail_with: dict[str, int] = field(default_factory=dict)  # part of a path → HTTP status
     cut_after: list[int] = field(default_factory=list)  # for each download of weights in turn: bytes until the connection is cut
+    times: dict[str, int] = field(default_factory=dict)  # part of a path → how often it fails; for ever where it is not named
+    retry_after: str = "0"
     wrong_bytes: bool = False
+    ignore_ranges: bool = False
+    stall_after: int | None = None  # bytes of weights after which a download of them hangs until `released`
+    released: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
     sent: int = 0  # bytes of file content
     url: str = ""
@@ -60,13 +67,14 @@ class Hub:
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield hub
     finally:
+        hub.released.set()
         server.shutdown()
         server.server_close()
 
@@ -76,6 +84,11 @@ def etag_of(name: str, content: bytes) -> str:
     if name.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         authorization = self.headers.get("Authorization", "")
         self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), authorization.removeprefix("Bearer ") or None))
-        status = next((status for part, status in self.hub.fail_with.items() if part in path), 0)
+        status = next((status for part, status in self.hub.fail_with.items() if part in path and self._fails(part)), 0)
         if status:
             return self._error(status, "", "the test asked for it")
         parts = path.strip("/").split("/")
@@ -105,12 +118,18 @@ class _Handler(BaseHTTPRequestHandler):
             return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         self._error(404, "", "not found")
 
+    def _fails(self, part: str) -> bool:
+        left = self.hub.times.get(part, 1)
+        if part in self.hub.times:
+            self.hub.times[part] = left - 1
+        return left > 0
+
     def _repo(self, name: str, revision: str) -> Repo | None:
         repo = self.hub.repos.get(name)
         allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
         if repo is None or (repo.private and not allowed):
             self._error(404 if allowed else 401, "RepoNotFound", "Repository not found")
-        elif repo.gated and not allowed:
+        elif repo.gated and not allowed and not (repo.listed and "/api/" in self.path):
             self._error(403 if self.headers.get("Authorization") else 401, "GatedRepo", "Access to this model is restricted")
         elif revision not in (repo.commit, *repo.branches):
             self._error(404, "RevisionNotFound", "Invalid rev id")
@@ -137,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
+                "gated": "auto" if repo.gated else False,
+                "cardData": {"license": repo.licence} if repo.licence else {},
                 "siblings": siblings,
             }
         ).encode()
@@ -150,27 +171,35 @@ class _Handler(BaseHTTPRequestHandler):
         content = repo.files.get(path)
         if content is None:
             return self._error(404, "EntryNotFound", "Entry not found")
-        asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        asked = None if self.hub.ignore_ranges else self.headers.get("Range")
+        first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1, len(content)) if last else len(content)
         headers = {
             "ETag": f'"{etag_of(path, content)}"',
             "X-Repo-Commit": repo.commit,
             "Accept-Ranges": "bytes",
-            "Content-Length": str(len(content) - start),
+            "Content-Length": str(end - start),
         }
         if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         self._head(206 if asked else 200, headers)
         if self.command == "GET":
-            self._send(
-                bytes(len(content)) if self.hub.wrong_bytes else content, start, cuts=self.hub.cut_after if path.endswith(LARGE) else []
-            )
+            whole = path.endswith(LARGE) and end == len(content)
+            self._send(bytes(len(content)) if self.hub.wrong_bytes else content, start, end, weights=whole)
 
-    def _send(self, content: bytes, start: int, cuts: list[int]) -> None:
-        end = min(len(content), start + cuts.pop(0)) if cuts else len(content)
+    def _send(self, content: bytes, start: int, last: int, weights: bool) -> None:
+        cuts = self.hub.cut_after if weights else []
+        end = min(last, start + cuts.pop(0)) if cuts else last
+        if weights and self.hub.stall_after is not None and start + self.hub.stall_after < end:
+            middle = start + self.hub.stall_after
+            self.wfile.write(content[start:middle])
+            self.wfile.flush()
+            self.hub.sent += middle - start
+            self.hub.released.wait(60)
+            start = middle
         self.wfile.write(content[start:end])
         self.hub.sent += end - start
-        if end < len(content):
+        if end < last:
             self.wfile.flush()
             self.close_connection = True
             self.connection.close()
@@ -178,7 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(self, status: int, code: str, message: str) -> None:
         self._head(
             status,
-            {"X-Error-Code": code, "X-Error-Message": message, "Content-Length": "0", **({"Retry-After": "0"} if status == 429 else {})},
+            {
+                "X-Error-Code": code,
+                "X-Error-Message": message,
+                "Content-Length": "0",
+                **({"Retry-After": self.hub.retry_after} if status in (429, 503) else {}),
+            },
         )
 
     def _head(self, status: int, headers: dict[str, str]) -> None:

@@ -132,31 +132,24 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Hub, at: MakeWorld) -> Non
         find(BASE, at())
 
 
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The library hands bytes over in steps; what it holds of an unfinished one is lost when the connection is. Waiting is left out."""
-    import huggingface_hub.constants
-
-    import llmchat.hub.remote
-
-    monkeypatch.setattr(llmchat.hub.remote, "_STEP", 1000)
-    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    return 1000
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once."""
+    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0, 0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize("cuts", [[50_000], [1, 20_000, 30_000], [0, 0, 10_500]])
-def test_a_cut_connection_is_resumed_where_it_was_cut(hub: Hub, at: MakeWorld, cuts: list[int], small_steps: int) -> None:
+def test_a_cut_connection_is_resumed_where_it_was_cut(hub: Hub, at: MakeWorld, cuts: list[int]) -> None:
     hub.cut_after = list(cuts)
     folder = pull(BASE, at(), Silent()).checkpoint.path
     assert verify(BASE, at()).path == folder and not hub.cut_after
     size = sum(path.stat().st_size for path in folder.iterdir())
-    assert size <= hub.sent < size + small_steps * len(cuts), "hardly a byte was sent twice"
+    assert size == hub.sent, "no byte was sent twice"
     starts = [int(request.range.removeprefix("bytes=").rstrip("-")) for request in hub.downloads() if request.range]
-    assert starts[-1] > sum(cuts) - small_steps * len(cuts)
+    assert starts[-1] == sum(cuts)
 
 
-def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld, small_steps: int) -> None:
+def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -> None:
     hub.cut_after = [40_000, *[0] * 20]
     with pytest.raises(NetworkError) as stopped:
         pull(BASE, at(), Silent())
@@ -166,8 +159,9 @@ def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld, s
     hub.cut_after = []
     hub.requests.clear()
     folder = pull(BASE, at(), Silent()).checkpoint.path
-    assert hub.downloads()[0].range == "bytes=40000-"
-    assert hub.sent == sum(path.stat().st_size for path in folder.iterdir()), "no byte was sent twice"
+    assert "bytes=40000-" in [request.range for request in hub.downloads()]
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size <= hub.sent < size + 2000, "nothing was sent twice but small files that were on their way when the pull gave up"
 
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, at: MakeWorld) -> None:
@@ -199,10 +193,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(
-    name: str, hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(name: str, hub: Hub, at: MakeWorld) -> None:
     break_it, kind, line = FAULTS[name]
     break_it(hub)
     with pytest.raises(LlmchatError) as failed:

@@ -156,13 +156,33 @@ def test_what_is_no_model_is_one_clear_line(make: str, kind: type, line: str, tm
 def test_progress_without_a_terminal_is_a_line_a_step() -> None:
     stream = Stream()
     bar = Bar(stream)
-    bar.start("model.safetensors", 100)
-    bar.advance(50)
+    bar.expect("org/model", 5_000_200)
+    for name, size in (("model.safetensors", 5_000_000), ("config.json", 200)):
+        bar.start(name, size)
+        bar.advance(size)
+        bar.done()
+    bar.start("converting", None)
+    bar.note("something to know")
+    bar.close()
+    assert stream.getvalue() == "model.safetensors (5.0 MB)\nconfig.json (0.2 kB)\nconverting\nsomething to know\n"
+
+
+def test_progress_on_a_terminal_is_one_bar_for_the_whole_pull_that_goes_away() -> None:
+    stream = Stream(tty=True)
+    bar = Bar(stream)
+    bar.expect("org/model", 4_000_000)
+    for name in ("model-1.safetensors", "model-2.safetensors"):
+        bar.start(name, 2_000_000)
+        bar.advance(1_500_000)
+        bar.done()
+    bar.start("converting", None)
     bar.done()
-    assert stream.getvalue() == "model.safetensors\n"
+    bar.close()
+    shown = stream.getvalue()
+    assert "org/model" in shown and "3.0/4.0 MB" in shown and "converting" in shown and "model-1" not in shown
 
 
-def test_progress_on_a_terminal_is_a_bar_that_goes_away() -> None:
+def test_progress_of_one_step_alone() -> None:
     stream = Stream(tty=True)
     bar = Bar(stream)
     bar.start("model.safetensors", 2_000_000)

@@ -1,0 +1,148 @@
+"""The shared Hub cache: the layout that all of the Hub's tools read, and beside it our own partly loaded files.
+
+models--ORG--NAME/blobs/ETAG holds a file once, snapshots/COMMIT/NAME points at it, refs/BRANCH holds a commit.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmchat.errors import IntegrityError
+from llmchat.hub import places
+from llmchat.settings import World
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_PARTIAL = ".llmchat.incomplete"
+
+
+class RemoteFile(Struct, frozen=True):
+    """A file of a repo: its name in the cache is its ETag, which is the sha256 of large files and git's blob id of small ones."""
+
+    name: str
+    size: int
+    etag: str
+    large: bool
+
+
+def hub_cache(world: World) -> Path:
+    """The shared Hub cache, found as huggingface_hub finds it."""
+    env = world.env
+    return Path(env["HF_HUB_CACHE"]).expanduser() if env.get("HF_HUB_CACHE") else hub_home(world) / "hub"
+
+
+def hub_home(world: World) -> Path:
+    env = world.env
+    caches = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path(env.get("HOME", "~")).expanduser() / ".cache"
+    return Path(env["HF_HOME"]).expanduser() if env.get("HF_HOME") else caches / "huggingface"
+
+
+def repo_folder(world: World, repo: str) -> Path:
+    return hub_cache(world) / f"models--{repo.replace('/', '--')}"
+
+
+def checked_name(name: str) -> str:
+    """The name, when it stays inside a folder on every system. Raises IntegrityError otherwise."""
+    parts = re.split(r"[/\\]", name)
+    printable = name.isprintable() and "\\" not in name and not re.match(r"[A-Za-z]:", name)
+    if not printable or not all(parts) or ".." in parts or "." in parts or name.startswith("~"):
+        raise IntegrityError(f"the repo names a file {name!r} outside its folder; nothing was downloaded")
+    return name
+
+
+def blob(repo: Path, file: RemoteFile) -> Path:
+    return repo / "blobs" / file.etag
+
+
+def has_blob(repo: Path, file: RemoteFile) -> bool:
+    path = blob(repo, file)
+    return path.exists() and path.stat().st_size == file.size
+
+
+def partial(repo: Path, file: RemoteFile) -> Path:
+    return repo / "blobs" / f"{file.etag}{_PARTIAL}"
+
+
+def partial_size(repo: Path, file: RemoteFile) -> int:
+    """Bytes of a file that an earlier try left; what is too long to be its beginning counts as nothing."""
+    try:
+        size = partial(repo, file).stat().st_size
+    except OSError:
+        return 0
+    return size if size <= file.size else 0
+
+
+def is_intact(path: Path, file: RemoteFile) -> bool:
+    """Whether a file has the published size and checksum."""
+    if path.stat().st_size != file.size:
+        return False
+    return places.sha256(path) == file.etag if file.large else git_id(path.read_bytes()) == file.etag
+
+
+def git_id(content: bytes) -> str:
+    """Git's blob id of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def link(repo: Path, snapshot: Path, file: RemoteFile) -> None:
+    """snapshots/COMMIT/NAME → blobs/ETAG. Raises IntegrityError where a folder on the way leads out of the snapshot."""
+    pointer = snapshot / file.name
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
+        raise IntegrityError(f"{file.name} would be written outside the cache", f"remove {snapshot} and pull again")
+    if not _leads_to(pointer, blob(repo, file)):
+        pointer.unlink(missing_ok=True)
+        pointer.symlink_to(os.path.relpath(blob(repo, file), pointer.parent))
+
+
+def write_ref(repo: Path, revision: str, commit: str) -> None:
+    if not COMMIT.fullmatch(revision):
+        path = repo / "refs" / checked_name(revision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit)
+
+
+def doomed(repo: Path, keep: Iterable[str]) -> list[Path]:
+    """The files that go when only the snapshots of the commits `keep` stay: other snapshots, refs to them, blobs that only they use, partials.
+
+    Nothing but the commits of `keep` and their blobs is spared; without any, the whole folder goes.
+    """
+    kept = {commit for commit in keep if (repo / "snapshots" / commit).is_dir()}
+    files = [path for path in repo.rglob("*") if path.is_symlink() or path.is_file()]
+    if not kept:
+        return files
+    spared = {path for path in files if path.is_relative_to(repo / "snapshots") and path.relative_to(repo / "snapshots").parts[0] in kept}
+    spared |= {path.resolve() for path in spared}
+    spared |= {path for path in files if path.is_relative_to(repo / "refs") and path.read_text() in kept}
+    return [path for path in files if path not in spared and (path.is_symlink() or path.resolve() not in spared)]
+
+
+def delete(repo: Path, files: Iterable[Path]) -> None:
+    """Remove files, and the folders that this leaves empty."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    for folder in sorted((path for path in repo.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    if repo.is_dir() and not any(repo.iterdir()):
+        shutil.rmtree(repo)
+
+
+def snapshots(repo: Path) -> set[str]:
+    folder = repo / "snapshots"
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file() and not path.is_symlink())
+
+
+def _leads_to(pointer: Path, target: Path) -> bool:
+    try:
+        return pointer.is_symlink() and pointer.resolve(strict=True) == target.resolve()
+    except OSError:
+        return False

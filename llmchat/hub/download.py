@@ -1,0 +1,135 @@
+"""Files of a repo into the cache: a few at a time, each going on where any earlier try was stopped, each checked before it counts.
+
+The partly loaded file is ours: the Hub's library throws it away when a process ends, and a download of hours must go on whatever
+stopped it. Every piece is written as it arrives, so that a killed process loses nothing.
+"""
+
+import errno
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import IntegrityError, OutOfResources
+from llmchat.hub import cache, remote
+from llmchat.hub.cache import RemoteFile
+from llmchat.hub.types import Progress
+from llmchat.presets.types import Source
+from llmchat.settings import World
+
+PARALLEL = 4
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Stopped(Exception):
+    """Another file failed, or the user interrupted."""
+
+
+def fetch_all(source: Source, world: World, progress: Progress, commit: str, files: Sequence[RemoteFile]) -> int:
+    """Download `files`, which are not in the cache, into it; returns the bytes that were fetched. The first fault stops all of them."""
+    if not files:
+        return 0
+    stop = threading.Event()
+    largest_first = sorted(files, key=lambda file: -file.size)
+    with ThreadPoolExecutor(min(PARALLEL, len(files)), thread_name_prefix="download") as pool:
+        running = [pool.submit(_Download(source, world, progress, commit, file, stop).run) for file in largest_first]
+        try:
+            done, _ = wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            if not all(future.done() for future in running):
+                _hang_up()
+        faults = [fault for future in done if (fault := future.exception()) and not isinstance(fault, Stopped)]
+        if faults:
+            raise faults[0]
+    return sum(future.result() for future in running)
+
+
+class _Download:
+    """One file on its way. `fetched`: bytes that came over the network."""
+
+    def __init__(self, source: Source, world: World, progress: Progress, commit: str, file: RemoteFile, stop: threading.Event):
+        self._source, self._world, self._commit, self._file = source, world, commit, file
+        self._progress, self._stop = progress, stop
+        self._repo = cache.repo_folder(world, source.repo)
+        self._partial = cache.partial(self._repo, file)
+        self.fetched = 0
+
+    def run(self) -> int:
+        """Into the cache; returns the bytes fetched."""
+        if self._stop.is_set():
+            raise Stopped
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        begun = cache.partial_size(self._repo, self._file)
+        self._progress.start(self._file.name, self._file.size - begun)
+        try:
+            self._complete(begun)
+            if begun and not cache.is_intact(self._partial, self._file):
+                # What the earlier try left was not the beginning of this file.
+                self._complete(0)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise OutOfResources(f"the disk of {self._repo.parent} is full", f"free some space; {remote.AGAIN}") from error
+            raise
+        finally:
+            self._progress.done()
+        if not cache.is_intact(self._partial, self._file):
+            self._partial.unlink()
+            raise IntegrityError(
+                f"{self._file.name} of {self._source} arrived damaged and was thrown away",
+                "pull again; if it stays so, the server's copy is damaged",
+            )
+        self._partial.replace(cache.blob(self._repo, self._file))
+        return self.fetched
+
+    def _complete(self, begun: int) -> None:
+        """From byte `begun` to the end, over as many connections as it takes."""
+        with remote.explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
+            target.truncate(begun)
+            remote.patiently(lambda: self._continue(target), moved=lambda: self.fetched, stop=self._stop)
+
+    def _continue(self, target: Any) -> None:
+        """One connection: from where the file ends now to its end."""
+        file, here = self._file, target.seek(0, 2)
+        if here == file.size:
+            return
+        headers = {"Range": f"bytes={here}-"} if here else {}
+        with remote.stream(self._source, self._world, self._commit, file.name, headers) as response:
+            if here and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
+                # This server sends the file from its beginning, whatever it is asked.
+                target.truncate(0)
+                here = 0
+            for piece in response.iter_raw():
+                if here + len(piece) > file.size:
+                    target.truncate(0)
+                    raise IntegrityError(
+                        f"{file.name} of {self._source} is longer on the server than in its list of files", "nothing of it is used"
+                    )
+                _write(target, piece)
+                here += len(piece)
+                self.fetched += len(piece)
+                self._progress.advance(len(piece))
+                if self._stop.is_set():
+                    raise Stopped
+        if here < file.size:
+            raise remote.Cut(f"{here} of {file.size} bytes")
+
+
+def _write(target: Any, piece: bytes) -> None:
+    """All of it: a file without a buffer may take a part, where the disk is nearly full."""
+    view = memoryview(piece)
+    while view:
+        view = view[target.write(view) :]
+
+
+def _hang_up() -> None:
+    """End the connections that other threads are reading from, so that they do not wait for a silent server."""
+    from huggingface_hub.utils import close_session
+
+    close_session()
+
+
+def free_room(repo: Path, files: Sequence[RemoteFile]) -> int:
+    """Bytes that the missing ones of `files` still take on the disk."""
+    return sum(file.size - cache.partial_size(repo, file) for file in files if not cache.has_blob(repo, file))

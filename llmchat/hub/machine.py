@@ -1,0 +1,69 @@
+"""What this machine has: memory of its GPUs and its own, room on the disks. Asked without torch."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmchat.hub import cache, places
+from llmchat.hub.survey import Survey
+from llmchat.memory import available_ram
+from llmchat.settings import World
+
+
+class Disk(Struct, frozen=True):
+    """Bytes that a pull takes on a disk, and that are free there."""
+
+    folder: str
+    needed: int
+    free: int
+
+
+class Machine(Struct, frozen=True):
+    """Free memory in bytes. gpus: name → free memory of each."""
+
+    ram: int
+    gpus: tuple[tuple[str, int], ...] = ()
+
+
+def this_machine(world: World) -> Machine:
+    return Machine(available_ram(), _gpus(world))
+
+
+def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
+    """What the parts take, by disk: the shared Hub cache and our own may lie on two."""
+    needs = {cache.hub_cache(world): 0, places.models(world): 0}
+    for part in parts:
+        if part.source.kind == "hub":
+            needs[cache.hub_cache(world)] += part.missing
+            needs[places.models(world)] += part.disk - part.missing
+        else:
+            needs[places.models(world)] += part.disk
+    by_device: dict[int, tuple[Path, int]] = {}
+    for folder, need in needs.items():
+        device = _existing(folder).stat().st_dev
+        first, sum_ = by_device.get(device, (folder, 0))
+        by_device[device] = (first, sum_ + need)
+    return tuple(Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free) for folder, need in by_device.values() if need)
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _gpus(world: World) -> tuple[tuple[str, int], ...]:
+    """Name and free bytes of each GPU that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none where there is no such program."""
+    tool = shutil.which("nvidia-smi", path=world.env.get("PATH", ""))
+    visible = world.env.get("CUDA_VISIBLE_DEVICES")
+    if tool is None or visible in ("", "-1"):
+        return ()
+    command = [tool, "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits"]
+    if visible:
+        command.insert(1, f"--id={visible}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, env=dict(world.env))
+        rows = [line.split(", ") for line in done.stdout.splitlines() if not done.returncode]
+        return tuple((name, int(free) * 1024**2) for _, name, free in rows)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return ()

@@ -1,0 +1,262 @@
+"""What a pull would mean: what is fetched, whether it fits this machine, whether the parts belong together. Pure, from surveys."""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from llmchat import memory
+from llmchat.errors import LlmchatError, Mismatch, OutOfResources
+from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
+from llmchat.hub.headers import Shapes
+from llmchat.hub.machine import Disk, Machine
+from llmchat.hub.survey import Survey
+from llmchat.presets.types import Preset
+
+KINDS = ("int4", "int8", "bf16")
+# A chat in fewer tokens is none.
+_SHORTEST = 1024
+_UNKNOWN_CONTEXT = 2048
+_ERRORS: dict[int, type[LlmchatError]] = {6: OutOfResources, 8: Mismatch}
+
+
+class Part(Struct, frozen=True):
+    """A base or an adapter. Sizes in bytes; missing: what is fetched, partial: what an earlier try left."""
+
+    role: str
+    source: str
+    revision: str
+    form: str
+    size: int
+    missing: int
+    partial: int
+    files: int
+    here: bool
+    licence: str = ""
+    gated: str = ""
+    code: tuple[str, ...] = ()
+
+
+class Problem(Struct, frozen=True):
+    """A reason against the pull. exit_code: what it ends with; forceable: whether --force passes over it."""
+
+    exit_code: int
+    line: str
+    hint: str = ""
+    forceable: bool = True
+
+
+class Memory(Struct, frozen=True):
+    """Bytes of the loaded model, by kind of weights, with the KV cache of `context` tokens; {} where nobody knows."""
+
+    context: int
+    kv: int
+    total: dict[str, int]
+
+
+class Plan(Struct, frozen=True):
+    """All of it, as `pull --dry-run --json` prints it. place: where it would run, with `free` bytes there."""
+
+    model: str
+    parts: tuple[Part, ...]
+    download: int
+    partial: int
+    disks: tuple[Disk, ...]
+    parameters: float
+    weights: str
+    memory: Memory
+    place: str
+    free: int
+    verdict: str
+    adapters: tuple[AdapterFacts, ...]
+    licence: str
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    instead: tuple[str, ...]
+
+    def enforce(self, *, force: bool = False, memory: bool = True) -> None:
+        """Raise the first problem; with force, the first that cannot be passed over; without memory, none that is about room."""
+        for problem in self.problems:
+            if (force and problem.forceable) or (not memory and problem.exit_code == OutOfResources.exit_code):
+                continue
+            hint = problem.hint or " or ".join(self.instead)
+            anyway = "--force pulls it anyway" if problem.forceable else ""
+            raise _ERRORS[problem.exit_code](problem.line, "; ".join(filter(None, (hint, anyway))))
+
+
+def make_plan(
+    preset: Preset, surveys: Sequence[Survey], disks: tuple[Disk, ...], machine: Machine, device: str, others: Iterable[Preset]
+) -> Plan:
+    """surveys: of the base, then of each adapter; none for an engine without files. others: presets that may be proposed in its place."""
+    base, *adapters = surveys or [Survey(preset.base, here=True)]
+    shapes = base.shapes or shapes_of_config(base.config)
+    problems = [Problem(8, preset.unsupported)] if preset.unsupported else []
+    facts, mismatches = _adapters(base, adapters, shapes)
+    problems += mismatches + [problem for disk in disks if (problem := _disk_problem(disk))]
+    room = _Room.of(preset, base, shapes, machine, device)
+    notes = [note for survey in surveys for note in survey.notes] + _licence_notes(preset, base) + _code_notes(surveys)
+    if room.refused:
+        problems.append(Problem(6, room.refusal))
+    elif room.crowded:
+        notes.append(f"{room.fitting:,} of {room.context:,} tokens of context fit beside the weights: --context {room.fitting}")
+    return Plan(
+        model=preset.name,
+        parts=tuple(_part("adapter" if index else "base", survey) for index, survey in enumerate(surveys)),
+        download=sum(survey.missing for survey in surveys),
+        partial=sum(survey.partial for survey in surveys),
+        disks=disks,
+        parameters=room.parameters,
+        weights=preset.weights,
+        memory=Memory(
+            room.context,
+            room.kv(room.context),
+            {kind: room.total(kind) for kind in dict.fromkeys((*KINDS, preset.weights))} if room.parameters else {},
+        ),
+        place=room.place,
+        free=room.free,
+        verdict="no" if problems else "yes" if room.parameters else "unknown",
+        adapters=facts,
+        licence=preset.licence if preset.licence != "unknown" else base.licence or "unknown",
+        problems=tuple(problems),
+        notes=tuple(notes),
+        instead=tuple(room.alternatives(preset, others)) if room.refused else (),
+    )
+
+
+class _Room(Struct, frozen=True):
+    """A base and the memory where it would run."""
+
+    shapes: Shapes
+    parameters: float
+    config: dict[str, object]
+    kind: str
+    context: int
+    place: str
+    free: int
+
+    @classmethod
+    def of(cls, preset: Preset, base: Survey, shapes: Shapes, machine: Machine, device: str) -> "_Room":
+        count = memory.parameters(shapes) or preset.parameters or _parameters_of_files(base)
+        context = preset.context.tokens or memory.own_context(base.config) or _UNKNOWN_CONTEXT
+        rooms = []
+        if machine.gpus and device != "cpu":
+            rooms.append((" + ".join(name for name, _ in machine.gpus), sum(free for _, free in machine.gpus)))
+        if not device.startswith("cuda"):
+            rooms.append(("the memory of this machine", machine.ram))
+        choices = [cls(shapes, count, base.config, preset.weights, context, *room) for room in rooms or [("no GPU", 0)]]
+        return next((choice for choice in choices if not choice.refused), choices[0])
+
+    def kv(self, tokens: int) -> int:
+        return memory.kv_bytes(self.config, tokens)
+
+    def total(self, kind: str, tokens: int | None = None) -> int:
+        weights = memory.weights(self.shapes, kind) if self.shapes else memory.weights_of_count(self.parameters, kind)
+        return weights + memory.OVERHEAD + self.kv(self.context if tokens is None else tokens)
+
+    @property
+    def refused(self) -> bool:
+        return bool(self.parameters) and self.total(self.kind, min(self.context, _SHORTEST)) > self.free
+
+    @property
+    def crowded(self) -> bool:
+        return bool(self.parameters) and self.total(self.kind) > self.free
+
+    @property
+    def fitting(self) -> int:
+        return memory.longest_context(self.config, self.free - self.total(self.kind, 0))
+
+    @property
+    def refusal(self) -> str:
+        return f"it needs {_gigabytes(self.total(self.kind))} as {self.kind}; {_gigabytes(self.free)} are free in {self.place}"
+
+    def alternatives(self, preset: Preset, others: Iterable[Preset]) -> list[str]:
+        """What would fit: other weights, with a shorter context where it must be; the largest smaller preset of the family."""
+        found = []
+        for kind in reversed(KINDS):
+            short = min(self.context, _SHORTEST)
+            if kind != self.kind and self.total(kind, short) <= self.free:
+                shorter = (
+                    ""
+                    if self.total(kind) <= self.free
+                    else f" --context {max(short, memory.longest_context(self.config, self.free - self.total(kind, 0)))}"
+                )
+                found.append(f"--weights {kind}{shorter} ({_gigabytes(self.total(kind, None if not shorter else short))})")
+        family = [other for other in others if _family(other) == _family(preset) and 0 < other.parameters < self.parameters]
+        for other in sorted(family, key=lambda other: -other.parameters):
+            count = memory.weights_of_count(other.parameters, other.weights) + memory.OVERHEAD
+            if count <= self.free:
+                found.append(f"{other.name} ({_gigabytes(count)})")
+                break
+        return found or ["no kind of weights makes it fit here; choose a smaller model"]
+
+
+def _adapters(base: Survey, adapters: Sequence[Survey], shapes: Shapes) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
+    facts: list[AdapterFacts] = []
+    problems: list[Problem] = []
+    before: list[str] = []
+    for survey in adapters:
+        name = survey.source.repo
+        try:
+            facts.append(check(name, survey.adapter, survey.shapes, survey.weights, base.source.repo, before, shapes))
+        except Mismatch as error:
+            problems.append(Problem(8, error.message, error.hint))
+        before.append(name)
+    return tuple(facts), problems
+
+
+def _disk_problem(disk: Disk) -> Problem | None:
+    if disk.needed <= disk.free:
+        return None
+    return Problem(
+        6,
+        f"{_gigabytes(disk.needed)} of disk are needed, {_gigabytes(disk.free)} are free in {disk.folder}",
+        "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
+        forceable=False,
+    )
+
+
+def _licence_notes(preset: Preset, base: Survey) -> list[str]:
+    """What the preset and the repo say about the licence, where it is not the same."""
+    ours, theirs = (name.casefold().replace("-", " ") for name in (preset.licence, base.licence))
+    if not theirs or ours == "unknown" or theirs in ours:
+        return []
+    return [f"the preset names the licence `{preset.licence}`, {base.source.repo} says `{base.licence}`"]
+
+
+def _code_notes(surveys: Sequence[Survey]) -> list[str]:
+    return [
+        f"code of {survey.source.repo}@{survey.commit} will run when it is loaded: {', '.join(survey.code)}"
+        for survey in surveys
+        if survey.code
+    ]
+
+
+def _part(role: str, survey: Survey) -> Part:
+    return Part(
+        role,
+        str(survey.source),
+        survey.commit,
+        survey.form,
+        survey.size,
+        survey.missing,
+        survey.partial,
+        survey.files,
+        survey.here,
+        survey.licence,
+        survey.gated,
+        survey.code,
+    )
+
+
+def _parameters_of_files(base: Survey) -> float:
+    """From the bytes of the weights and the type the config names, where nothing better is known."""
+    if base.form not in ("pickle", "safetensors"):
+        return 0
+    return base.weights / (4 if (base.config.get("dtype") or base.config.get("torch_dtype")) == "float32" else 2)
+
+
+def _family(preset: Preset) -> tuple[str, str]:
+    return preset.name.rpartition("-")[0] or preset.name, preset.format.name
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,129 @@
+"""Pulling a Hub repo: which of its files a checkpoint needs, and what makes of them a folder that an engine opens."""
+
+import fnmatch
+import json
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
+from llmchat.hub import cache, places, remote
+from llmchat.hub.cache import RemoteFile
+from llmchat.hub.convert import has_only_pickles, pickles_to_folder
+from llmchat.hub.download import fetch_all, free_room
+from llmchat.hub.remote import Listing, offline
+from llmchat.hub.types import Progress, Pulled, Receipt
+from llmchat.presets.types import FileFact, Source
+from llmchat.settings import World
+
+_BASE_FILES = (
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
+    "vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model",
+)  # fmt: skip
+_BASE_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+_BASE_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def list_repo(source: Source, world: World) -> Listing:
+    """Ask the Hub for a repo's files. Raises NetworkError in offline mode."""
+    if offline(world):
+        raise NetworkError(
+            f"offline mode is on, and {source} is not on this machine", "leave --offline and HF_HUB_OFFLINE out to download it"
+        )
+    return remote.list_files(source, world)
+
+
+def pull_repo(source: Source, world: World, progress: Progress, listing: Listing | None = None, code: bool = False) -> Pulled:
+    """Download what is missing of a repo, check it, convert pickles, and leave a receipt. code: its Python files, too."""
+    receipt = places.read_receipt(source, world)
+    if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
+        return Pulled(places.to_checkpoint(source, receipt), 0, ())
+    try:
+        listing = listing or list_repo(source, world)
+    except NetworkError as error:
+        if receipt:
+            return Pulled(places.to_checkpoint(source, receipt), 0, (f"already here; not checked for news: {error.message}",))
+        raise
+    chosen = choose(source, listing.files, code)
+    codes = {file.name for file in chosen if file.name.endswith(".py")}
+    if receipt and receipt.revision == listing.commit and codes <= set(receipt.files):
+        return Pulled(places.to_checkpoint(source, receipt), 0, ())
+    return _download(source, world, progress, listing.commit, chosen)
+
+
+def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) -> list[RemoteFile]:
+    """The files a checkpoint needs: safetensors, or pickles where there are none; Python files only when they are asked for."""
+    names = {file.name for file in files}
+    if source.files:
+        lost = sorted(set(source.files) - names)
+        if lost:
+            raise ModelNotFound(f"{source} has no file {lost[0]}")
+        return [file for file in files if file.name in source.files]
+    if "adapter_config.json" in names and "config.json" not in names:
+        patterns: tuple[str, ...] = ("adapter_config.json", *[name for name in _ADAPTER_WEIGHTS if name in names][:1])
+    else:
+        safe = any(fnmatch.fnmatch(name, "model*.safetensors") for name in names)
+        patterns = (*_BASE_FILES, *(_BASE_WEIGHTS if safe else _BASE_PICKLES), *(("*.py",) if code else ()))
+    chosen = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)]
+    if not any(is_weights(file) for file in chosen):
+        raise Mismatch(f"{source} has no weights that llmchat can read", "it needs safetensors or pytorch_model.bin files")
+    _refuse_twins(chosen)
+    return chosen
+
+
+def is_weights(file: RemoteFile) -> bool:
+    return file.name.endswith((".safetensors", ".bin"))
+
+
+def _refuse_twins(files: list[RemoteFile]) -> None:
+    """Two names that are one file where case does not count would overwrite each other there."""
+    seen: dict[str, str] = {}
+    for file in files:
+        other = seen.setdefault(file.name.casefold(), file.name)
+        if other != file.name:
+            raise IntegrityError(f"the repo has two files {other} and {file.name}, which are one on some disks; nothing was downloaded")
+
+
+def _download(source: Source, world: World, progress: Progress, commit: str, files: list[RemoteFile]) -> Pulled:
+    repo = cache.repo_folder(world, source.repo)
+    places.need_room(repo, free_room(repo, files))
+    downloaded = fetch_all(
+        source, world, progress, commit, list({file.etag: file for file in files if not cache.has_blob(repo, file)}.values())
+    )
+    snapshot = repo / "snapshots" / commit
+    for file in files:
+        cache.link(repo, snapshot, file)
+    cache.write_ref(repo, source.revision or "main", commit)
+    notes = [f"{downloaded / 1e6:,.1f} MB downloaded"] if downloaded else ["all files were here"]
+    folder = snapshot
+    adapter = _is_adapter(snapshot)
+    if has_only_pickles(snapshot, adapter):
+        folder = places.models(world) / places.key(source)
+        places.need_room(folder.parent, sum(file.size for file in files))
+        progress.start("converting to safetensors", None)
+        try:
+            with places.fresh_folder(folder) as fresh:
+                notes.append(pickles_to_folder(snapshot, fresh, adapter))
+        finally:
+            progress.done()
+        size, facts = places.describe(folder)
+    else:
+        facts = {file.name: FileFact(file.size, file.etag if file.large else places.sha256(snapshot / file.name)) for file in files}
+        size = sum(file.size for file in files if file.name.endswith(".safetensors"))
+    notes += [f"code of {source.repo}@{commit} will run when it is loaded"] if any(file.name.endswith(".py") for file in files) else []
+    return Pulled(places.write_receipt(source, world, Receipt(str(folder), commit, size, facts)), downloaded, tuple(notes))
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
+
+
+def read_object(content: bytes, name: str) -> dict[str, Any]:
+    """A JSON object. Raises IntegrityError for anything else."""
+    try:
+        table = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{name} is not valid JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise IntegrityError(f"{name} is no JSON object")
+    return table

@@ -1,0 +1,83 @@
+"""A plan in words: aligned, readable without colour."""
+
+from collections.abc import Iterator
+
+from llmchat.hub.plan import Part, Plan
+
+
+def lines(plan: Plan) -> list[str]:
+    """All of a plan."""
+    return [f"{name:10} {text}".rstrip() for name, text in _facts(plan)]
+
+
+def short(plan: Plan) -> list[str]:
+    """What to know before a download begins; nothing when all is here."""
+    if not plan.download and not any(part.form in ("gguf", "pickle") and not part.here for part in plan.parts):
+        return []
+    needs = plan.memory.total.get(plan.weights)
+    memory = f"{size(needs)} of memory as {plan.weights}, {size(plan.free)} free" if needs else ""
+    left = f" ({size(plan.partial)} are here from an earlier try)" if plan.partial else ""
+    first = "; ".join(filter(None, (f"{size(plan.download)} to download{left}", memory, f"licence: {plan.licence}")))
+    return [f"{plan.model}: {first}", *(f"note: {note}" for note in plan.notes)]
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: 443 bytes, 67.2 MB, 13.5 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "model", plan.model + (f", {plan.parameters / 1e9:.2f} billion parameters" if plan.parameters else "")
+    adapters = {facts.name: facts for facts in plan.adapters}
+    for part in plan.parts:
+        yield part.role, _part(part)
+        facts = adapters.get(part.source.partition("@")[0])
+        if part.role == "adapter" and facts:
+            tensors = f", {facts.tensors} tensors" if facts.tensors else ", its tensors are checked before the base is fetched"
+            yield "", f"rank {facts.rank}, alpha {facts.alpha:g}, {' '.join(facts.targets) or 'targets by pattern'}{tensors}"
+            yield "", facts.match
+    yield "licence", plan.licence
+    left = f", {size(plan.partial)} more are here from an earlier try" if plan.partial else ""
+    yield "download", size(plan.download) + left if plan.download else f"nothing{left}"
+    for disk in plan.disks:
+        yield "disk", f"{size(disk.needed)} needed, {size(disk.free)} free in {disk.folder}"
+    yield from _memory(plan)
+    for note in plan.notes:
+        yield "note", note
+    for problem in plan.problems:
+        yield "problem", problem.line
+        if problem.hint:
+            yield "", problem.hint
+    for index, other in enumerate(plan.instead):
+        yield "" if index else "instead", other
+    yield (
+        "verdict",
+        {"yes": "yes: it fits", "no": "no", "unknown": "unknown: how large it is in memory shows when it is here"}[plan.verdict],
+    )
+
+
+def _part(part: Part) -> str:
+    at = f" @ {part.revision[:8]}" if part.revision and f"@{part.revision}" not in part.source else ""
+    what = (
+        f"{size(part.size)}, here"
+        if part.here
+        else f"{size(part.size)} in {part.files or 1} {'files' if part.files > 1 else 'file'}, {part.form}"
+    )
+    return f"{part.source}{at}: {what}{', gated' if part.gated else ''}"
+
+
+def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
+    """A line a kind of weights: bytes, and whether they are there."""
+    if not plan.memory.total:
+        return
+    yield "memory", f"{size(plan.free)} free in {plan.place}"
+    if plan.memory.kv:
+        yield "", f"{size(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context"
+    for kind, total in plan.memory.total.items():
+        yield (
+            "",
+            f"{kind}  {size(total):>9}  {'fits' if total <= plan.free else 'does not fit'}{' (chosen)' if kind == plan.weights else ''}",
+        )

@@ -1,0 +1,120 @@
+"""The models on this machine: planning and pulling them, listing and removing them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from llmchat import hub
+from llmchat.hub import Checkpoint, Plan, Progress, Pulled, Receipt, Survey
+from llmchat.hub.adapters import shapes_of_config
+from llmchat.hub.machine import disks, this_machine
+from llmchat.models import pulled_presets, sources
+from llmchat.presets import Preset, names
+from llmchat.settings import World
+
+
+class Prepared(Struct, frozen=True):
+    """A plan, and what was asked to make it: of the base, then of each adapter."""
+
+    preset: Preset
+    plan: Plan
+    surveys: tuple[Survey, ...]
+
+
+def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = False) -> Prepared:
+    """Ask for everything a pull of the preset would mean; nothing is written. code: Python files of the base as well."""
+    surveys = tuple(hub.survey(source, world, code and not index) for index, source in enumerate(sources(preset)))
+    others = names(world.own_presets).values()
+    plan = hub.make_plan(preset, surveys, disks(list(surveys), world), this_machine(world), device, others)
+    return Prepared(preset, plan, surveys)
+
+
+def fetch(prepared: Prepared, world: World, progress: Progress, *, force: bool = False) -> list[Pulled]:
+    """Download what is missing, adapters first: a wrong one shows before the base's gigabytes. Returns base, then adapters."""
+    base, *adapters = prepared.surveys
+    code = bool(base.code)
+    progress.expect(prepared.preset.name, sum(survey.missing for survey in prepared.surveys if survey.source.kind == "hub"))
+    try:
+        pulled = [_pull(survey, world, progress) for survey in adapters]
+        if not force:
+            _check_seen(base, adapters, [part.checkpoint for part in pulled])
+        return [_pull(base, world, progress, code), *pulled]
+    finally:
+        progress.close()
+
+
+def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) -> Pulled:
+    if survey.here:
+        return Pulled(hub.find(survey.source, world), 0, survey.notes)
+    return hub.pull(survey.source, world, progress, survey, code=code)
+
+
+def _check_seen(base: Survey, adapters: list[Survey], checkpoints: list[Checkpoint]) -> None:
+    """What could not be seen from outside a pickle: its tensors against the base's."""
+    shapes = base.shapes or shapes_of_config(base.config)
+    before: list[str] = []
+    for survey, checkpoint in zip(adapters, checkpoints, strict=True):
+        name = survey.source.repo
+        seen = hub.survey_here(checkpoint)
+        hub.check_adapter(name, seen.adapter, seen.shapes, seen.weights, base.source.repo, before, shapes)
+        before.append(name)
+
+
+def pulled_repos(world: World) -> list[Receipt]:
+    """What was pulled without a preset: Hub repos by their ids, adapters among them."""
+    of_presets = [source for preset, _ in pulled_presets(world) for source in sources(preset)]
+    return [
+        receipt for receipt in hub.receipts(world) if receipt.source and receipt.source.kind != "path" and receipt.source not in of_presets
+    ]
+
+
+def shelf(world: World) -> list[dict[str, Any]]:
+    """A row a model: name, kind (preset, repo, adapter), bytes, weights, when it was last used (seconds since 1970, or None), licence."""
+    rows = [
+        {
+            "name": preset.name,
+            "kind": "preset",
+            "size": sum(part.size for part in parts),
+            "weights": preset.weights,
+            "licence": preset.licence,
+        }
+        for preset, parts in pulled_presets(world)
+    ]
+    for receipt in pulled_repos(world):
+        adapter = (Path(receipt.path) / "adapter_config.json").exists()
+        rows.append({
+            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size, "weights": "" if adapter else "int8", "licence": "unknown",
+        })  # fmt: skip
+    return [row | {"used": hub.last_used(str(row["name"]), world)} for row in rows]
+
+
+def discard(preset: Preset, world: World, *, dry_run: bool = False) -> int:
+    """Remove a model's files and what is left of its interrupted pulls, but not what another pulled model needs. Returns the bytes freed."""
+    own = sources(preset)
+    shared = [source for other, _ in pulled_presets(world) if other.name != preset.name for source in sources(other)]
+    # An adapter that was pulled by its own id is a model of its own.
+    others = [receipt for receipt in hub.receipts(world) if receipt.source not in own or receipt.source in shared]
+    doomed = [source for source in own if source not in shared]
+    return sum(hub.remove(source, world, others, dry_run=dry_run) for source in doomed)
+
+
+def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> None:
+    """Read every file of these presets again, or of all that is here; the first that differs raises IntegrityError."""
+    everything = [
+        (preset.name, source) for preset in presets or [preset for preset, _ in pulled_presets(world)] for source in sources(preset)
+    ]
+    if not presets:
+        everything += [(str(receipt.source), receipt.source) for receipt in pulled_repos(world) if receipt.source]
+    for name, source in everything:
+        tell(f"{name}: {hub.verify(source, world).source} is as it was downloaded")
+
+
+def known_names(incomplete: str, world: World) -> list[str]:
+    """Names that a MODEL may begin with: presets without reading them, and the repos that are here. Fast enough for the Tab key."""
+    from llmchat.presets.load import SHIPPED
+
+    presets = {path.stem for folder in (world.own_presets, SHIPPED / "models") for path in folder.glob("*.toml")}
+    repos = {receipt.source.repo for receipt in hub.receipts(world) if receipt.source and receipt.source.kind == "hub"}
+    return sorted(name for name in presets | repos if name.startswith(incomplete))
