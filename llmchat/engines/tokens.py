@@ -3,17 +3,53 @@
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from llmchat.engines import sentencepiece
+from llmchat.engines.rwkv_world import END, WorldVocabulary
 from llmchat.errors import IntegrityError
+from llmchat.memory import own_context
 from llmchat.prompt import Prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+# What a checkpoint takes that does not say. Where positions are relative (T5) or the past is a state (RWKV), the number in the config bounds
+# nothing: T5 files say 512 whatever they were trained with, and every converted RWKV file says 1024.
+_CONTEXT = 2048
+_AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
+# The names that LLaMA's tokenizer gives its tokens, for files that leave them empty.
+_LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+class Vocabulary(Protocol):
+    """What turns text into ids.
+
+    specials: the special tokens that a text can spell, and their ids; marks: tokens found in any text though they are not special (<think>)
+    """
+
+    specials: dict[str, int]
+    marks: tuple[str, ...]
+
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        """Ids of a bare text; without `special` a special token that is spelt out is text."""
+        ...
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its name."""
+        ...
+
+    def name_of(self, token: int) -> str | None:
+        """How the vocabulary writes a token; None where it has no such id."""
+        ...
+
+    def around(self) -> list[int]:
+        """What the tokenizer itself puts around a text."""
+        ...
+
+    def decoder(self) -> Callable[[int], str]: ...
 
 
 class Tokens:
@@ -21,28 +57,31 @@ class Tokens:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._tokenizer = _open_tokenizer(folder)
-        added = self._tokenizer.get_added_tokens_decoder()
-        self._specials = {token.content: number for number, token in added.items() if token.special}
-        self._special_pattern = re.compile("|".join(map(re.escape, sorted(self._specials, key=len, reverse=True))) or r"(?!)")
-        self.names = special_names(folder)
+        self._vocabulary = _open_vocabulary(folder)
+        self._specials = self._vocabulary.specials
+        self._special_pattern, self._mark_pattern = _any_of(self._specials), _any_of(self._vocabulary.marks)
+        self.id_of, self.name_of = self._vocabulary.id_of, self._vocabulary.name_of
+        named = {key: value for key, value in special_names(folder).items() if value}
+        self.names = {key: value for key, value in _LLAMA_NAMES.items() if value in self._specials} | named
         self.end_ids = self._read_end_ids()
-        self._opening = self._read_opening()
+        self._opening, self._closing = self._read_surroundings()
         self.count = functools.lru_cache(maxsize=4096)(self._count)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The whole text in one piece, with exactly one BOS where the model wants one.
+        """The whole text in one piece, with exactly one BOS where the model wants one, and the end mark that an encoder wants.
 
         A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
         one by one, with special tokens off.
         """
-        quoted = [match for start, end in prompt.quoted for match in self._special_pattern.finditer(prompt.text, start, end)]
-        if quoted:
-            ids = self._encode_apart(prompt, {match.start() for match in quoted})
+        special = {match.start() for match in _within(self._special_pattern, prompt)}
+        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
+        if special or cuts:
+            ids = self._encode_apart(prompt.text, special, cuts)
         else:
-            ids = self._tokenizer.encode(prompt.text, add_special_tokens=False).ids
+            ids = self._vocabulary.ids(prompt.text)
         opening = self._opening if prompt.bos else []
-        return ids if ids[: len(opening)] == opening else opening + ids
+        ids = ids if ids[: len(opening)] == opening else opening + ids
+        return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
 
     def stop_ids(self, prompt: Prompt) -> frozenset[int]:
         """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
@@ -51,50 +90,88 @@ class Tokens:
 
     def decoder(self) -> Callable[[int], str]:
         """A function that takes the ids of an answer one by one and returns the text that has become whole with each."""
+        return self._vocabulary.decoder()
+
+    def _count(self, text: str) -> int:
+        return len(self._vocabulary.ids(text, special=False))
+
+    def _encode_apart(self, text: str, quoted: set[int], cuts: list[int]) -> list[int]:
+        """Encode with the special tokens at `quoted` as text, and with no token that reaches over a cut."""
+        own = [(match.start(), match.end()) for match in self._special_pattern.finditer(text) if match.start() not in quoted]
+        ids: list[int] = []
+        position = 0
+        for start, end in sorted([*own, *((cut, cut) for cut in cuts), (len(text), len(text))]):
+            if position < start:
+                ids += self._vocabulary.ids(text[position:start], special=False)
+            ids += [self._specials[text[start:end]]] if start < end else []
+            position = end
+        return ids
+
+    def _read_surroundings(self) -> tuple[list[int], list[int]]:
+        """What belongs before and after a prompt. An end mark belongs to what an encoder reads, and to no prompt that is to be continued."""
+        bos, eos = (self._specials.get(self.names.get(name, "")) for name in ("bos_token", "eos_token"))
+        around = self._vocabulary.around()
+        opening = [bos] if bos is not None and bos in around else []
+        closes = read_json(self._folder / "config.json").get("is_encoder_decoder") and eos is not None and around[-1:] == [eos]
+        return opening, [eos] if closes and eos is not None else []
+
+    def _read_end_ids(self) -> frozenset[int]:
+        numbers: set[int] = {END} if isinstance(self._vocabulary, WorldVocabulary) else set()
+        for name in ("generation_config.json", "config.json"):
+            value = read_json(self._folder / name).get("eos_token_id")
+            numbers.update(value if isinstance(value, list) else [] if value is None else [value])
+        eos = self._specials.get(self.names.get("eos_token", ""))
+        # The first LLaMA files had `eos_token_id` 1, which is the token that opens a text and ends none.
+        wrong = {self._specials["<s>"]} if eos is not None and self._specials.get("<s>", eos) != eos else set()
+        return frozenset((numbers if eos is None else numbers | {eos}) - wrong)
+
+
+class FastVocabulary:
+    """A tokenizer of the tokenizers library."""
+
+    def __init__(self, tokenizer: "Tokenizer"):
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self.specials = {token.content: number for number, token in added.items() if token.special}
+        self.marks = tuple(token.content for token in added.values() if not token.special and token.content[:1] in ("<", "["))
+        self.id_of, self.name_of = tokenizer.token_to_id, tokenizer.id_to_token
+
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        self._tokenizer.encode_special_tokens = not special
+        try:
+            numbers: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            return numbers
+        finally:
+            self._tokenizer.encode_special_tokens = False
+
+    def around(self) -> list[int]:
+        numbers: list[int] = self._tokenizer.encode("").ids
+        return numbers
+
+    def decoder(self) -> Callable[[int], str]:
         from tokenizers.decoders import DecodeStream
 
         stream = DecodeStream(skip_special_tokens=True)
         return lambda token: stream.step(self._tokenizer, token) or ""
 
-    def _count(self, text: str) -> int:
-        self._tokenizer.encode_special_tokens = True
-        try:
-            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        finally:
-            self._tokenizer.encode_special_tokens = False
 
-    def _encode_apart(self, prompt: Prompt, quoted: set[int]) -> list[int]:
-        ids: list[int] = []
-        position = 0
-        self._tokenizer.encode_special_tokens = True
-        try:
-            for match in self._special_pattern.finditer(prompt.text):
-                if match.start() not in quoted:
-                    ids += self._tokenizer.encode(prompt.text[position : match.start()], add_special_tokens=False).ids
-                    ids.append(self._specials[match[0]])
-                    position = match.end()
-            return ids + self._tokenizer.encode(prompt.text[position:], add_special_tokens=False).ids
-        finally:
-            self._tokenizer.encode_special_tokens = False
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for the longest of these words; for nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)")
 
-    def _read_opening(self) -> list[int]:
-        """What the tokenizer itself puts before a text: [BOS] or nothing. An end mark it would append does not belong in a prompt."""
-        bos = self._specials.get(self.names.get("bos_token", ""))
-        return [bos] if bos in self._tokenizer.encode("").ids else []
 
-    def _read_end_ids(self) -> frozenset[int]:
-        numbers: set[int] = set()
-        for name in ("generation_config.json", "config.json"):
-            value = read_json(self._folder / name).get("eos_token_id")
-            numbers.update(value if isinstance(value, list) else [] if value is None else [value])
-        eos = self._specials.get(self.names.get("eos_token", ""))
-        return frozenset(numbers if eos is None else numbers | {eos})
+def _within(pattern: re.Pattern[str], prompt: Prompt) -> list[re.Match[str]]:
+    """Where a pattern stands in what people wrote."""
+    return [match for start, end in prompt.quoted for match in pattern.finditer(prompt.text, start, end)]
 
 
 def context_of(folder: Path) -> int:
-    """The most tokens a model was made for, from its config; 2048 where it does not say."""
+    """The most tokens a model takes: its config's number; more where that number bounds nothing; 2048 where it does not say.
+
+    For an encoder-decoder it bounds what the encoder reads, and the answer on its own.
+    """
     config = read_json(folder / "config.json")
-    return int(next((config[key] for key in _CONTEXT_KEYS if config.get(key)), 2048))
+    return max(own_context(config) or _CONTEXT, _AT_LEAST.get(str(config.get("model_type")), 0))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -140,25 +217,64 @@ def chat_template(folder: Path) -> str | None:
     return None
 
 
-def _open_tokenizer(folder: Path) -> "Tokenizer":
+def _open_vocabulary(folder: Path) -> Vocabulary:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
     if path.exists():
         try:
-            return Tokenizer.from_file(str(path))
+            return FastVocabulary(Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises bare Exception for a broken file
             raise IntegrityError(f"{path} cannot be read: {error}") from error
-    return _convert_tokenizer(folder)
+    world = sorted(folder.glob("rwkv_vocab_*.txt"))
+    if world:
+        return WorldVocabulary(world[-1])
+    pieces = next((folder / name for name in sentencepiece.FILES if (folder / name).exists()), None)
+    return FastVocabulary(_from_pieces(pieces) if pieces else _convert_tokenizer(folder))
+
+
+def _from_pieces(path: Path) -> "Tokenizer":
+    """The tokenizer of a sentencepiece file, with what the files beside it add: more tokens, and what goes around a text."""
+    from tokenizers import processors
+
+    settings, config = read_json(path.parent / "tokenizer_config.json"), read_json(path.parent / "config.json")
+    added: dict[str, int] = read_json(path.parent / "added_tokens.json")
+    for number, token in settings.get("added_tokens_decoder", {}).items():
+        added[token["content"]] = int(number)
+    size = len(sentencepiece.read_model(path).pieces)
+    own = {text: number for text, number in added.items() if number >= size}
+    if config.get("model_type") in ("t5", "mt5", "umt5"):
+        # T5's sentinels follow its pieces, the last one first, and no file names them.
+        extra = int(settings.get("extra_ids", 100))
+        own |= {f"<extra_id_{extra - 1 - index}>": size + index for index in range(extra)}
+    special = (
+        frozenset(special_names(path.parent).values()) | _listed_specials(path.parent) | {name for name in own if "<extra_id_" in name}
+    )
+    tokenizer = sentencepiece.open_sentencepiece(path, own, special)
+    reads_apart = bool(config.get("is_encoder_decoder"))
+    mark = "</s>" if reads_apart else special_names(path.parent).get("bos_token") or "<s>"
+    number = tokenizer.token_to_id(mark)
+    if number is not None and (reads_apart or settings.get("add_bos_token", True)):
+        template = f"$A {mark}" if reads_apart else f"{mark} $A"
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(mark, number)])
+    return tokenizer
+
+
+def _listed_specials(folder: Path) -> frozenset[str]:
+    """Special tokens that have no name of their own."""
+    settings = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    listed = settings.get("additional_special_tokens") or []
+    marked = [token for token in settings.get("added_tokens_decoder", {}).values() if token.get("special")]
+    return frozenset(token["content"] if isinstance(token, dict) else token for token in [*listed, *marked])
 
 
 def _convert_tokenizer(folder: Path) -> "Tokenizer":
-    """Older checkpoints bring a sentencepiece model; transformers knows how to turn it into a fast tokenizer."""
+    """Older checkpoints bring vocab.json and merges.txt; transformers knows how to turn them into a fast tokenizer."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, ImportError) as error:
-        raise IntegrityError(f"{folder} has no tokenizer that can be read: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise IntegrityError(f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0]}") from error
     backend: Tokenizer = tokenizer.backend_tokenizer
     return backend

@@ -16,19 +16,21 @@ from llmchat.engines import Chunk, Finish, Sampling, Weights
 from llmchat.engines.text import StopFilter
 from llmchat.engines.tokens import Tokens, context_of, read_json
 from llmchat.engines.transformers import llama, memory
+from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.sampler import Sampler
 from llmchat.engines.transformers.weights import Tensors, open_tensors
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
-# Tokens read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations stay small.
+# Tokens of a prompt read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations
+# stay small. An encoder reads its prompt whole.
 PREFILL_CHUNK = 1024
 # Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
 SCORE_CHUNK = 256
 
 
 class Forward(Protocol):
-    """A model with a cache: what llama.py and general.py have in common."""
+    """A model with a cache: what llama.py, general.py, recurrent.py and encoder_decoder.py have in common."""
 
     def read(self, ids: list[int], *, every: bool = False) -> Tensor: ...
 
@@ -55,8 +57,9 @@ class TransformersEngine:
         self._device = _device(device)
         self._tokens = Tokens(base)
         self.count, self.encode = self._tokens.count, self._tokens.encode
-        config = read_json(base / "config.json")
+        config = modern_config(read_json(base / "config.json"))
         self.context = context_of(base)
+        self._reads_apart = bool(config.get("is_encoder_decoder"))
         self._forward = _load(base, open_tensors(base, adapters, adapter_scale), config, weights, self._device, trust_remote_code)
         self._ids: list[int] = []
         self.load_s = time.perf_counter() - started
@@ -72,8 +75,9 @@ class TransformersEngine:
         stop_ids = self._tokens.stop_ids(prompt)
         filtered = StopFilter((*prompt.stops, *sampling.stops))
         decode = self._tokens.decoder()
-        sampler = Sampler(sampling, ids, self._device)
-        limit = min(sampling.max_tokens or self.context, self.context - len(ids))
+        sampler = Sampler(sampling, [] if self._reads_apart else ids, self._device)
+        room = self.context if self._reads_apart else self.context - len(ids)
+        limit = min(sampling.max_tokens or room, room)
 
         cached = self._keep(ids)
         logits = self._read(ids[cached:])
@@ -104,7 +108,12 @@ class TransformersEngine:
         return self._read(ids[self._keep(ids) :])
 
     def score(self, ids: list[int]) -> Tensor:
-        """Log-probabilities [T - 1] of each token of `ids` after the ones before it. Starts with an empty cache."""
+        """Log-probabilities [T - 1] of each token of `ids` after the ones before it. Starts with an empty cache.
+
+        Raises UsageError for an encoder-decoder, whose text is not what it reads.
+        """
+        if self._reads_apart:
+            raise UsageError(f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither")
         self.close()
         scores = []
         for start in range(0, len(ids) - 1, SCORE_CHUNK):
@@ -128,8 +137,9 @@ class TransformersEngine:
 
     def _read(self, ids: list[int]) -> Tensor:
         with memory.reported(), torch.inference_mode():
-            for start in range(0, len(ids), PREFILL_CHUNK):
-                chunk = ids[start : start + PREFILL_CHUNK]
+            size = len(ids) if self._reads_apart else PREFILL_CHUNK
+            for start in range(0, len(ids), size):
+                chunk = ids[start : start + size]
                 logits = self._forward.read(chunk)
                 self._ids += chunk
         return logits[-1]
@@ -154,9 +164,17 @@ def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights
         spread = _spread_over_gpus(tensors.shapes, weights, device)
         if llama.supports(config) and spread is None:
             return llama.LlamaForward(config, tensors, weights, device)
+        if config.get("is_encoder_decoder"):
+            from llmchat.engines.transformers.encoder_decoder import EncoderDecoderForward
+
+            return EncoderDecoderForward(base, config, tensors, weights, device)
+        if config.get("model_type") == "rwkv":
+            from llmchat.engines.transformers.recurrent import RecurrentForward
+
+            return RecurrentForward(base, config, tensors, weights, device)
         from llmchat.engines.transformers.general import GeneralForward
 
-        return GeneralForward(base, tensors, weights, device, spread, trust_remote_code)
+        return GeneralForward(base, config, tensors, weights, device, spread, trust_remote_code)
 
 
 def _spread_over_gpus(shapes: dict[str, tuple[int, ...]], weights: Weights, device: torch.device) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from llmchat.engines.transformers.layout import is_transposed, modern_name
 from llmchat.errors import IntegrityError, Mismatch
 
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight$")
@@ -28,11 +29,15 @@ class _Delta:
 
 
 class Adapter:
-    """A plain LoRA adapter in memory (adapters are small). `modules` names the linears it changes; strength 1 is as trained."""
+    """A plain LoRA adapter in memory (adapters are small). `modules` names the linears it changes; strength 1 is as trained.
 
-    def __init__(self, folder: Path, strength: float = 1.0):
+    base: the config.json of the model it is put on, which decides how modules are called and laid out.
+    """
+
+    def __init__(self, folder: Path, strength: float = 1.0, base: dict[str, Any] | None = None):
         self.folder = folder
         self._strength = strength
+        self._base = base or {}
         self.config = read_adapter_config(folder)
         self._deltas = self._read()
 
@@ -41,9 +46,10 @@ class Adapter:
         return list(self._deltas)
 
     def shape(self, module: str) -> tuple[int, int]:
-        """(out, in) of the linear that this adapter was made for."""
+        """Shape of the weight that this adapter was made for: [out, in], or [in, out] of a Conv1D."""
         delta = self._deltas[module]
-        return delta.b.shape[0], delta.a.shape[1]
+        shape = (delta.b.shape[0], delta.a.shape[1])
+        return shape[::-1] if is_transposed(module, self._base) else shape
 
     def add_to(self, weight: Tensor, module: str) -> Tensor:
         """weight + this adapter's change of it, in float32; the weight itself where the adapter leaves it alone."""
@@ -51,7 +57,8 @@ class Adapter:
         if delta is None:
             return weight
         change = delta.b.float() @ delta.a.float()
-        return torch.add(weight.float(), change.T if self.config.get("fan_in_fan_out") else change, alpha=delta.scale)
+        # The layer decides, as in peft: `fan_in_fan_out` of the config tells it of the last layer only.
+        return torch.add(weight.float(), change.T if is_transposed(module, self._base) else change, alpha=delta.scale)
 
     def _read(self) -> dict[str, _Delta]:
         path = self.folder / "adapter_model.safetensors"
@@ -61,8 +68,9 @@ class Adapter:
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 match = _KEY.match(key)
-                if match:
-                    sides.setdefault(match["module"], {})[match["side"]] = file.get_tensor(key)
+                name = modern_name(match["module"], self._base) if match else None
+                if match and name:
+                    sides.setdefault(name, {})[match["side"]] = file.get_tensor(key)
         deltas = {
             module: _Delta(pair["A"], pair["B"], self._scale(module, pair["A"].shape[0]))
             for module, pair in sides.items()
@@ -120,7 +128,7 @@ def check(adapter: Adapter, shapes: dict[str, tuple[int, ...]]) -> None:
                 f"the adapter {adapter.folder.name} changes `{module}`, which the base model does not have", f"it was trained on {base}"
             )
         wanted = adapter.shape(module)
-        if shape not in (wanted, wanted[::-1] if adapter.config.get("fan_in_fan_out") else wanted):
+        if shape != wanted:
             raise Mismatch(
                 f"the adapter {adapter.folder.name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}",
                 f"it was trained on {base}",

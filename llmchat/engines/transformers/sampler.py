@@ -14,7 +14,7 @@ class Sampler:
         self._generator = torch.Generator(device)
         self.seed = self._generator.seed() & (2**63 - 1) if sampling.seed is None else sampling.seed
         self._generator.manual_seed(self.seed)
-        self._seen = torch.tensor(sorted(set(prompt_ids)), device=device) if sampling.repetition_penalty != 1 else None
+        self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.long, device=device) if sampling.repetition_penalty != 1 else None
 
     def choose(self, logits: Tensor) -> int:
         """logits: [vocab] → token id."""

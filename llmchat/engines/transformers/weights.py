@@ -6,13 +6,15 @@ Adapters are merged in float32 before anything is quantised, so a weight is roun
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
+from llmchat.engines.transformers.layout import modern_config, modern_name
 from llmchat.errors import IntegrityError
 
 
@@ -64,6 +66,19 @@ class MergedTensors:
         return tensor
 
 
+class RenamedTensors:
+    """Tensors of old or wrapped checkpoints under the names of today's module tree; what is no part of the language model is left out."""
+
+    def __init__(self, tensors: Tensors, config: dict[str, Any]):
+        self._tensors = tensors
+        named = {name: modern for name in tensors.shapes if (modern := modern_name(name, config))}
+        self._old = {modern: name for name, modern in named.items()}
+        self.shapes = {modern: tensors.shapes[name] for name, modern in named.items()}
+
+    def get(self, name: str) -> Tensor:
+        return self._tensors.get(self._old[name])
+
+
 class MemoryTensors:
     """Tensors that are in memory already."""
 
@@ -76,24 +91,29 @@ class MemoryTensors:
 
 
 def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Tensors:
-    """The tensors of a base checkpoint with its adapters merged, the last one `scale` times as strongly as it was trained."""
+    """The tensors of a base checkpoint with its adapters merged, the last one `scale` times as strongly as it was trained.
+
+    They are named as transformers' causal (or encoder-decoder) model names them, whatever the files call them.
+    """
+    config = modern_config(read_json(base / "config.json"))
     scaled = _with_scales(list(adapters), scale)
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
-        return MemoryTensors(_merged_by_peft(base, scaled))
-    files = FileTensors(base)
-    return MergedTensors(files, [Adapter(folder, strength) for folder, strength in scaled]) if scaled else files
+        return RenamedTensors(MemoryTensors(_merged_by_peft(base, config, scaled)), config)
+    files = RenamedTensors(FileTensors(base), config)
+    return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled]) if scaled else files
 
 
 def _with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
     return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
 
 
-def _merged_by_peft(base: Path, adapters: Sequence[tuple[Path, float]]) -> dict[str, Tensor]:
+def _merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]) -> dict[str, Tensor]:
     """The whole model in memory, merged by peft: for adapters that are more than A and B."""
     import peft
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    from llmchat.engines.transformers.tree import load_whole
+
+    model = load_whole(base, config, torch.float32)
     for folder, strength in adapters:
         tuned = peft.PeftModel.from_pretrained(model, folder)
         for module in tuned.modules():

@@ -1,0 +1,92 @@
+"""Encoder-decoders (T5): the prompt goes through the encoder, whole and once; the decoder writes the answer and begins with an empty one.
+
+Each turn of a chat is another prompt, in which every token sees every other, so that nothing of the one before can be used again. Only the
+same prompt, asked again, finds itself encoded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmchat.engines import Weights
+from llmchat.engines.transformers.linear import compute_dtype
+from llmchat.engines.transformers.tree import build
+from llmchat.engines.transformers.weights import Tensors
+
+
+class EncoderDecoderForward:
+    """A transformers encoder-decoder behind the two calls of LlamaForward: the first read is the encoder's, the next ones are the decoder's."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device):
+        self.dtype = compute_dtype(kind)
+        self._device = device
+        self._model = build(folder, config, tensors, kind, device)
+        _hide_packed_weights(self._model)
+        start = config.get("decoder_start_token_id")
+        self._start: int = config.get("pad_token_id") or 0 if start is None else start
+        self._prompt: list[int] = []
+        self._encoded: Any = None
+        self._cache: Any = None
+        self._length = 0
+
+    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
+        """Read a whole prompt, or, after it, more of the answer. Returns logits for what follows the last, [1, vocab], or each, [T, vocab]."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        try:
+            if self._cache is None:
+                self._encode(ids)
+                self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+                tokens = [self._start]
+            else:
+                tokens = ids
+            out = self._model(
+                encoder_outputs=self._encoded,
+                decoder_input_ids=torch.tensor([tokens], device=self._device),
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        except BaseException:
+            self._cache, self._length = None, 0
+            raise
+        self._length += len(ids)
+        logits: Tensor = out.logits[0]
+        return logits if every else logits[-1:]
+
+    def truncate(self, length: int) -> int:
+        """Forget all but the first `length` tokens; returns how many are kept: all, or none. What was encoded waits for the same prompt."""
+        if length < self._length:
+            self._cache, self._length = None, 0
+        if length == 0:
+            self._prompt, self._encoded = [], None
+        return self._length
+
+    def _encode(self, ids: list[int]) -> None:
+        if ids != self._prompt or self._encoded is None:
+            self._encoded = None
+            self._encoded = self._model.get_encoder()(input_ids=torch.tensor([ids], device=self._device))
+            self._prompt = list(ids)
+
+
+class _Packed(nn.Module):
+    """A linear layer that shows no weight."""
+
+    weight = None
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+def _hide_packed_weights(model: nn.Module) -> None:
+    """T5 casts activations to the type of the weight `wo`; where two 4-bit weights share a byte, that would make bytes of them."""
+    for module in list(model.modules()):
+        layer = getattr(module, "wo", None)
+        if isinstance(layer, nn.Module) and isinstance(getattr(layer, "weight", None), Tensor) and layer.weight.dtype == torch.uint8:
+            module.wo = _Packed(layer)

@@ -1,0 +1,135 @@
+"""A model of transformers as a tree of modules, with the linears replaced by ours.
+
+Memory stays low where the checkpoint's tensor names are those of the module tree: the tree is built without weights and filled tensor by
+tensor. Where they are not (fused experts), transformers loads the whole model first.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmchat.engines import Weights
+from llmchat.engines.transformers.linear import Scratch, compute_dtype, make_linear
+from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
+from llmchat.errors import Mismatch
+
+# Vectors that are exponents of exponents: three digits of them would change how long an RWKV model remembers.
+_EXACT = ("time_decay", "time_first")
+
+
+def build(folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device, trust: bool = False) -> Any:
+    """The model in `folder`, whose config.json is `config` in today's words, filled with `tensors` on `device`, ready to run.
+
+    trust: run code that the checkpoint brings. Raises Mismatch when transformers does not know the architecture.
+    """
+    from accelerate import init_empty_weights
+
+    with _quiet():
+        try:
+            settings = _language_part(_settings(folder, config, trust))
+            with init_empty_weights(include_buffers=False):
+                model = _maker(config).from_config(settings, dtype=compute_dtype(kind), trust_remote_code=trust)
+        except (ValueError, KeyError, ImportError) as error:
+            raise Mismatch(f"transformers cannot build the model in {folder.name}: {str(error).splitlines()[0]}") from error
+        model.eval()
+        if not _names_agree(model, tensors):
+            tensors = _loaded_whole(folder, config, tensors, kind, trust)
+            if not _names_agree(model, tensors):
+                raise Mismatch(f"the weights in {folder.name} are not those of {type(model).__name__}")
+        _fill(model, tensors, kind, device)
+    return model
+
+
+def load_whole(folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False) -> Any:
+    """The model as transformers itself loads it, all in memory."""
+    with _quiet():
+        settings = _settings(folder, config, trust)
+        return _maker(config).from_pretrained(folder, config=settings, dtype=dtype, trust_remote_code=trust)
+
+
+def _settings(folder: Path, config: dict[str, Any], trust: bool) -> Any:
+    from transformers import AutoConfig
+
+    if config.get("model_type") == "falcon":
+        # Its first files name a class that transformers does not have.
+        return AutoConfig.for_model(**config)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+
+
+def _language_part(settings: Any) -> Any:
+    """The settings of the language model inside a multimodal one, where it can be had alone."""
+    from transformers import AutoModelForCausalLM
+
+    text = getattr(settings, "text_config", None)
+    return text if text is not None and type(text) in AutoModelForCausalLM._model_mapping else settings
+
+
+def _maker(config: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else AutoModelForCausalLM
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and notes: what a user must know is told in our own words."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _names_agree(model: nn.Module, tensors: Tensors) -> bool:
+    tied = set(getattr(model, "all_tied_weights_keys", ()))
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters() if name not in tied}
+    return all(tensors.shapes.get(name) == shape for name, shape in wanted.items())
+
+
+def _loaded_whole(folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, trust: bool) -> Tensors:
+    model = load_whole(folder, config, compute_dtype(kind), trust)
+    loaded = RenamedTensors(MemoryTensors(dict(model.state_dict())), config)
+    return MergedTensors(loaded, tensors.adapters) if isinstance(tensors, MergedTensors) else loaded
+
+
+def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device) -> None:
+    """Give every parameter its tensor, linears in their kind; the output head stays 16 bit, as bitsandbytes leaves it."""
+    from transformers.pytorch_utils import Conv1D
+
+    scratch = Scratch()
+    head = model.get_output_embeddings()
+    saved = model.state_dict()
+    for path, buffer in list(model.named_buffers()):
+        if path in saved and path in tensors.shapes:
+            _owner(model, path)._buffers[path.rpartition(".")[2]] = tensors.get(path).to(buffer.dtype)
+    for path, module in list(model.named_modules()):
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head:
+            bias = tensors.get(f"{path}.bias") if module.bias is not None else None
+            weight = tensors.get(f"{path}.weight")
+            weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
+            _set(model, path, make_linear(weight, bias, kind, device, scratch))
+    for path, parameter in list(model.named_parameters()):
+        if parameter.is_meta and path in tensors.shapes:
+            dtype = torch.float32 if path.endswith(_EXACT) else compute_dtype(kind)
+            _set(model, path, nn.Parameter(tensors.get(path).to(device, dtype), requires_grad=False))
+    model.tie_weights()
+    for path, buffer in list(model.named_buffers()):
+        _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
+
+
+def _set(model: nn.Module, path: str, value: nn.Module | nn.Parameter) -> None:
+    setattr(_owner(model, path), path.rpartition(".")[2], value)
+
+
+def _owner(model: nn.Module, path: str) -> nn.Module:
+    return model.get_submodule(path.rpartition(".")[0])
