@@ -15,6 +15,8 @@ COMMANDS = [
     "rm",
     "verify",
     "presets",
+    "presets check",
+    "doctor",
     "prompt",
     "sessions",
     "sessions list",

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from llmchat import cli_models, cli_sessions, flags
+from llmchat import cli_models, cli_presets, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(cli_models.app)
+app.add_typer(cli_presets.app, name="presets")
+app.command()(cli_presets.doctor)
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(config, name="config")
 

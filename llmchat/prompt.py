@@ -73,6 +73,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     decision: what was decided where the sources of the format disagree
     labels: marks of a template that the tokenizer reads as plain text, so that they must not stand in a message as they are
     escapes: replacements in all of the prompt, for models that were trained without line ends; unescapes: those in the answer
+    stop_ids: token ids belong to one vocabulary, so they come from the preset, when its checkpoint is known
     thinking: the marks between which a model thinks aloud; what stands there is shown, and never sent again
     """
 

@@ -25,7 +25,7 @@ MAX_GROWTH = 400_000
 MAX_SIZE = 10_000_000
 
 # What templates use to tell speakers apart: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
-_LABEL = re.compile(r"<\|[\w ]+\|>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
+_LABEL = re.compile(r"<[|｜][\w ▁]+[|｜]>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
 # Filters and methods that pad or repeat: no chat template needs them, and one call can fill the memory.
 _FILTERS = ("center", "indent", "format", "wordwrap", "batch", "slice", "xmlattr", "pprint", "filesizeformat", "urlize")
 _METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map")
@@ -113,6 +113,11 @@ def _compile(template: str) -> Any:
             if isinstance(owner, str) and function.__name__ == "join":
                 check(_joined(arguments[0], owner))
             return super().call(context, function, *arguments, **named)
+
+        def wrap_str_format(self, value: Any) -> Any:
+            if isinstance(getattr(value, "__self__", None), str) and value.__name__ in _METHODS:
+                return lambda *arguments, **named: refuse("it uses format, which no chat template needs")
+            return None
 
         def is_safe_attribute(self, owner: Any, attribute: str, value: Any) -> bool:
             return attribute not in _METHODS and super().is_safe_attribute(owner, attribute, value)

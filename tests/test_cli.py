@@ -153,7 +153,7 @@ ERRORS = [
     (
         ["chat", "-m", "alpaca-13b", "x"],
         3,
-        "error: `alpaca-13b` is not pulled: huggyllama/llama-13b is not on this machine\nhint: `llmchat pull alpaca-13b` downloads it\n",
+        "error: `alpaca-lora-13b` is not pulled: huggyllama/llama-13b is not on this machine\nhint: `llmchat pull alpaca-lora-13b` downloads it\n",
     ),
     (["chat", "--weights", "int7", "x"], 2, "error: flag: `weights` cannot be 'int7'"),
     (["chat", "--temperature", "9", "x"], 2, "error: `temperature` cannot be 9.0: expected `float` <= 5.0\n"),
@@ -264,8 +264,8 @@ def test_config_says_where_a_value_came_from(run: Run, home: Path) -> None:
 
 
 def test_presets_are_listed(run: Run) -> None:
-    assert "alpaca-13b\tAlpaca-LoRA 13B\talpaca\t" in run("presets").stdout
-    assert run("presets", "-q").stdout.splitlines()[0] == "alpaca-13b"
+    assert "alpaca-lora-13b\tAlpaca-LoRA 13B\talpaca\t" in run("presets").stdout
+    assert run("presets", "-q").stdout.splitlines()[0] == "airoboros-13b"
     assert json.loads(run("presets", "--formats", "--json").stdout)[0]["name"] == "alpaca"
 
 

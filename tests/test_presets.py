@@ -22,7 +22,7 @@ def test_every_format_says_where_it_comes_from(name: str) -> None:
 
 
 def test_models_are_named_by_preset_repo_folder_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find("Alpaca-LoRA-13B").name == "alpaca-13b"
+    assert find("Alpaca-13B").name == "alpaca-lora-13b"
     assert (find("org/model").base.kind, find("org/model").base.repo) == ("hub", "org/model")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()

@@ -3,8 +3,24 @@
 `find` answers a MODEL argument: a preset (the user's own first), a Hub repo `org/name`, a local folder or a `.gguf` file.
 """
 
+from llmchat.presets.check import Mistake, check
 from llmchat.presets.load import find, formats, get_format, names
+from llmchat.presets.outlook import outlook
 from llmchat.presets.override import amend, choose
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
-__all__ = ["ContextPolicy", "FileFact", "Preset", "Source", "amend", "choose", "find", "formats", "get_format", "names"]
+__all__ = [
+    "ContextPolicy",
+    "FileFact",
+    "Mistake",
+    "Preset",
+    "Source",
+    "amend",
+    "check",
+    "choose",
+    "find",
+    "formats",
+    "get_format",
+    "names",
+    "outlook",
+]

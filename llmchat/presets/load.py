@@ -67,8 +67,10 @@ def _catalogue(own: Path | None) -> dict[str, Path]:
 
 def _read_preset(path: Path) -> Preset:
     table = _read_toml(path)
-    table["format"] = _format_table(table.get("format", "template"))
     table.setdefault("name", path.stem)
+    form = table.get("format", "template")
+    # A preset may bring a format of its own; it then has the preset's name.
+    table["format"] = {"name": table["name"], **form} if isinstance(form, dict) else _format_table(str(form))
     return _convert(table, Preset, path)
 
 

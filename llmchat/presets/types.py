@@ -50,7 +50,12 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is needed to chat with a model. `adapters` are put on in order, the last one `adapter_scale` times as strongly as it was trained."""
+    """All that is needed to chat with a model. `adapters` are put on in order, the last one `adapter_scale` times as strongly as it was trained.
+
+    architecture: the class of transformers that runs the base, "" where only its config says
+    stop_ids: token ids that end an answer, beside the config's and the format's
+    sampling_source: who says so; unsupported: why the model cannot run here, as a line for the user
+    """
 
     name: str
     base: Source
@@ -59,11 +64,15 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     aliases: tuple[str, ...] = ()
     adapters: tuple[Source, ...] = ()
     adapter_scale: Annotated[float, Meta(ge=0, le=10)] = 1.0
+    architecture: str = ""
     engine: str = "transformers"
     weights: Weights = "int8"
     context: ContextPolicy = ContextPolicy()
     system: str = ""
+    stop_ids: tuple[Annotated[int, Meta(ge=0)], ...] = ()
     sampling: Sampling = Sampling()
+    sampling_source: str = ""
     parameters: Annotated[float, Meta(ge=0)] = 0
     licence: str = "unknown"
+    unsupported: str = ""
     notes: str = ""

@@ -1,0 +1,102 @@
+"""The commands that look at formats before a download: presets, presets check, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmchat import flags
+from llmchat.errors import Mismatch, ModelNotFound, UsageError
+from llmchat.settings import World
+
+app = typer.Typer(help="The models and prompt formats llmchat knows by name.", invoke_without_command=True)
+
+
+@app.callback()
+def presets(
+    context: typer.Context,
+    formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
+    json: flags.Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+) -> None:
+    """The models and prompt formats llmchat knows by name: size, licence, and whether they fit this machine."""
+    from llmchat import presets as room
+    from llmchat.ui import tables
+
+    if context.invoked_subcommand:
+        return
+    world = World.real()
+    if formats:
+        rows: list[dict[str, Any]] = [{"name": name, "source": room.get_format(name).source} for name in room.formats()]
+        return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
+    from llmchat.hub.machine import this_machine
+
+    machine = this_machine(world)
+    rooms = (machine.ram, *(free for _, free in machine.gpus))
+    found = [(preset, room.outlook(preset, rooms)) for preset in room.names(world.own_presets).values()]
+    rows = [
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "size": ahead.download,
+            "fits": ahead.fits or "no",
+            "format": preset.format.name,
+            "licence": preset.licence,
+            "parameters": preset.parameters,
+            "architecture": preset.architecture,
+            "aliases": preset.aliases,
+            "unsupported": preset.unsupported,
+        }
+        for preset, ahead in found
+    ]
+    tables.rows(world, rows, ("name", "size", "fits", "format", "licence"), json=json, quiet=quiet)
+
+
+@app.command()
+def check(file: Annotated[str, typer.Argument(help="A preset file of your own (TOML).")], json: flags.Json = False) -> None:
+    """Explain every mistake of a preset file, with its line."""
+    from llmchat import presets as room
+    from llmchat.ui import tables
+
+    world, path = World.real(), Path(file).expanduser()
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {file}")
+    mistakes = room.check(path, world.own_presets)
+    if json:
+        tables.print_json(world, [{"line": one.line, "text": one.text, "fatal": one.fatal} for one in mistakes])
+    else:
+        for one in mistakes:
+            print(f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}", file=world.stdout)
+    fatal = sum(one.fatal for one in mistakes)
+    if fatal:
+        raise UsageError(
+            f"{file} has {fatal} mistake{'s' if fatal > 1 else ''}", "mend the lines above; `llmchat presets --formats` lists formats"
+        )
+    if not json:
+        place = f"; put it into {world.own_presets} to use it" if path.resolve().parent != world.own_presets.resolve() else ""
+        print(f"{file} can be used as `{path.stem}`{place}", file=world.stderr)
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A preset, a Hub repo, a folder or a .gguf file.", autocompletion=flags.complete_model)
+    ] = None,
+    base: flags.Base = None,
+    adapter: flags.Adapter = None,
+    format: flags.Format = None,
+    json: flags.Json = False,
+) -> None:
+    """What a model is really given: where its format comes from, whether its end tokens exist, and how a chat looks to it."""
+    from llmchat import doctor as room
+    from llmchat.opening import preset_of
+    from llmchat.ui import tables
+
+    world = World.real()
+    report = room.examine(preset_of(world, model=model, base=base, adapter=adapter, format=format), world)
+    if json:
+        tables.print_json(world, report)
+    else:
+        for line in room.lines(report):
+            print(line, file=world.stdout)
+    if not report.healthy:
+        raise Mismatch(f"{report.model} will not answer as it was trained to", "the lines above say why; --format names another format")

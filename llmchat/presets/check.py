@@ -1,0 +1,185 @@
+"""What is wrong with a preset file, each mistake with its line: `llmchat presets check FILE`."""
+
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.errors import did_you_mean
+from llmchat.presets.load import REPO_ID, formats, names
+from llmchat.presets.types import Preset, Source
+from llmchat.prompt import PromptFormat
+
+Path_ = tuple[str | int, ...]
+
+
+class Mistake(Struct, frozen=True):
+    """line: from 1, 0 where the mistake is in no line (a key that is missing); fatal: the preset cannot be used."""
+
+    line: int
+    text: str
+    fatal: bool = True
+
+
+def check(file: Path, own: Path | None = None) -> list[Mistake]:
+    """Every mistake of a preset file, in the order of its lines. `own` is the folder of the user's presets."""
+    text = file.read_text("utf-8")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        return [Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {error}")]
+    lines = _lines(text)
+    found = [*_shape(table, Preset, ()), *_sense(table, file, own)]
+    return sorted((Mistake(_line_of(path, lines), text, fatal) for path, text, fatal in found), key=lambda mistake: mistake.line)
+
+
+_Found = tuple[Path_, str, bool]
+
+
+def _shape(table: dict[str, Any], kind: type[Struct], path: Path_) -> Iterator[_Found]:
+    """Unknown and missing keys, and values of the wrong type, for a struct and those inside it."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    # A file need not repeat its own name.
+    missing = [name for name, field in fields.items() if field.required and name not in table and not (kind is Preset and name == "name")]
+    for name in missing:
+        yield path, f"`{_dotted((*path, name))}` is missing", True
+    for key, value in table.items():
+        here = (*path, key)
+        if key not in fields:
+            yield here, f"there is no key `{_dotted(here)}`; {did_you_mean(key, tuple(fields)) or 'there are ' + ', '.join(fields)}", True
+        elif kind is Preset and key == "format" and isinstance(value, str):
+            continue
+        else:
+            yield from _value(value, PromptFormat if key == "format" and kind is Preset else fields[key].type, here)
+
+
+def _value(value: Any, wanted: Any, path: Path_) -> Iterator[_Found]:
+    struct = _struct(wanted)
+    if struct and isinstance(value, dict):
+        # The name of a format inside a preset is the preset's.
+        yield from _shape({"name": "", **value} if struct is PromptFormat else value, struct, path)
+    elif struct and isinstance(value, list) and get_origin(wanted) is tuple:
+        for index, item in enumerate(value):
+            yield from _value(item, struct, (*path, index))
+    else:
+        try:
+            msgspec.convert(value, wanted)
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at ")[0]
+            yield path, f"`{_dotted(path)}`: {reason[0].lower()}{reason[1:]}", True
+
+
+def _struct(wanted: Any) -> type[Struct] | None:
+    """The struct that a type is, holds or may be."""
+    if isinstance(wanted, type) and issubclass(wanted, Struct):
+        return wanted
+    if get_origin(wanted) in (tuple, types.UnionType, typing.Union):
+        return next((inner for inner in map(_struct, get_args(wanted)) if inner), None)
+    return None
+
+
+def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Found]:
+    """What is well formed and still cannot work, or will surprise."""
+    form = table.get("format", "template")
+    if isinstance(form, str) and form not in formats():
+        hint = did_you_mean(form, formats()) or "`llmchat presets --formats` lists them"
+        yield ("format",), f"no prompt format is called `{form}`; {hint}", True
+    if isinstance(form, dict):
+        yield from _format_sense(form)
+    for path, source in [(("base",), table.get("base")), *((("adapters", n), one) for n, one in enumerate(table.get("adapters") or ()))]:
+        if isinstance(source, dict):
+            yield from _source_sense(source, path)
+    context = table.get("context") if isinstance(table.get("context"), dict) else {}
+    assert isinstance(context, dict)
+    if "turns" in context and context.get("policy") != "last-n":
+        yield ("context", "turns"), '`context.turns` has no effect: only policy = "last-n" counts turns', False
+    shipped = {name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)}
+    for key in [("name",), ("aliases",)]:
+        given = table.get(key[0], file.stem if key == ("name",) else [])
+        for name in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
+            if name in shipped:
+                yield key, f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships", False
+
+
+def _source_sense(source: dict[str, Any], path: Path_) -> Iterator[_Found]:
+    kind, repo = source.get("kind"), source.get("repo")
+    if not isinstance(repo, str):
+        return
+    if kind == "hub" and not REPO_ID.fullmatch(repo):
+        yield (*path, "repo"), f"`{repo}` is no Hub repo: those are written org/name", True
+    if kind == "path" and not Path(repo).expanduser().exists():
+        yield (*path, "repo"), f"there is no folder or file {repo}", True
+    if kind == "pypi" and not source.get("files"):
+        yield (*path, "repo"), "a wheel needs `files`: which of its files is the model", True
+
+
+def _format_sense(form: dict[str, Any]) -> Iterator[_Found]:
+    parts = form.get("parts")
+    if not isinstance(parts, dict):
+        if not form.get("template"):
+            yield ("format",), "a format needs `parts` or a `template`", True
+        return
+    for key, value in parts.items():
+        allowed = {"user_with_input": {"text", "input"}, "user_with_system": {"text", "system"}}.get(key, {"text"})
+        for slot in re.findall(r"\{(\w+)\}", value) if isinstance(value, str) else ():
+            if slot in ("text", "input", "system") and slot not in allowed:
+                yield ("format", "parts", key), f"`{{{slot}}}` stands for nothing in `{key}`", True
+    for key in ("user", "assistant"):
+        if isinstance(parts.get(key, "{text}"), str) and "{text}" not in parts.get(key, "{text}"):
+            yield ("format", "parts", key), f"`{key}` has no {{text}}: the message would not be sent", True
+    if not form.get("stops") and not parts.get("end"):
+        yield ("format",), "neither `stops` nor `end`: only the checkpoint's own end token ends an answer", False
+    if not parts.get("labels"):
+        yield ("format", "parts"), "no `labels`: a message that contains a speaker's label could pose as that speaker", False
+
+
+def _lines(text: str) -> dict[Path_, int]:
+    """Where each key and table of a TOML text stands. Reads well-formed TOML by its lines."""
+    found: dict[Path_, int] = {}
+    table: Path_ = ()
+    counts: dict[Path_, int] = {}
+    quote, depth = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            quote = "" if quote in line else quote
+            continue
+        if depth == 0 and (header := re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line)):
+            table = _keys(header[2])
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            found.setdefault(table, number)
+        elif depth == 0 and (key := re.match(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=", line)):
+            path = (*table, *_keys(key[1]))
+            found.setdefault(path, number)
+            for inner in re.findall(r"[{,]\s*([\w-]+)\s*=", line[key.end() :]):
+                found.setdefault((*path, inner), number)
+        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'", "", line.replace('"""', "\x00").replace("'''", "\x01"))
+        if bare.count("\x00") % 2 or bare.count("\x01") % 2:
+            quote = '"""' if bare.count("\x00") % 2 else "'''"
+        elif not re.match(r"\s*\[", line) or depth:
+            bare = bare.partition("#")[0]
+            depth = max(0, depth + bare.count("[") - bare.count("]"))
+    return found
+
+
+def _keys(text: str) -> Path_:
+    return tuple(part.strip("\"'") for part in re.findall(r"[\w-]+|\"[^\"]*\"|'[^']*'", text))
+
+
+def _line_of(path: Path_, lines: dict[Path_, int]) -> int:
+    """The line of a key, or of the nearest table around it."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 0)
+
+
+def _dotted(path: Path_) -> str:
+    return ".".join(map(str, path))

@@ -1,0 +1,32 @@
+"""What a preset asks of this machine, before anything of it is looked at: an estimate from its number of parameters.
+
+`llmchat pull --dry-run` says it exactly, from the checkpoint's own headers.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from msgspec import Struct
+
+from llmchat import memory
+from llmchat.engines import Weights
+from llmchat.presets.types import Preset
+
+# Nearly every checkpoint is published with 16 bits a weight.
+_PUBLISHED_BYTES = 2
+
+
+class Outlook(Struct, frozen=True):
+    """download: bytes, about; fits: the kind of weights that fits into the room there is, the preset's own where it does; "" where none does."""
+
+    download: int
+    fits: str
+
+
+def outlook(preset: Preset, rooms: Sequence[int]) -> Outlook:
+    """rooms: bytes free in each memory a model could live in: the RAM, a GPU."""
+    kinds = (preset.weights, *(kind for kind in get_args(Weights) if memory.BYTES[kind] < memory.BYTES[preset.weights]))
+    needed = {kind: memory.weights_of_count(preset.parameters, kind) + memory.OVERHEAD for kind in kinds}
+    fitting = [kind for kind in kinds if needed[kind] <= max(rooms)] if preset.parameters else []
+    archive = preset.base.archive.size if preset.base.archive else 0
+    return Outlook(archive or int(preset.parameters * _PUBLISHED_BYTES), "" if preset.unsupported else fitting[0] if fitting else "")

@@ -1,0 +1,98 @@
+"""Chat templates are strangers' programs: what they may do, and what stops them."""
+
+import threading
+
+import pytest
+
+from llmchat import templates
+from llmchat.errors import Mismatch
+
+BOMBS = {
+    "a loop in a loop": ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "steps"),
+    "a long range": ("{% for i in range(99999999) %}{% endfor %}", "larger than"),
+    "a repetition": ("{{ 'a' * 1000000000 }}", "larger than"),
+    "a power": ("{{ 2 ** 100000000 }}", "larger than"),
+    "doubling by +": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}", "larger than"),
+    "doubling by ~": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "too much memory"),
+    "padding by a method": ("{{ 'a'.center(999999999) }}", "larger than"),
+    "padding by a filter": ("{{ 'a' | center(999999999) }}", "No filter named"),
+    "padding by %": ("{{ '%999999999d' % 1 }}", "no chat template needs"),
+    "padding by format": ("{{ '{:>999999999}'.format('a') }}", "no chat template needs"),
+    "a growing replacement": ("{{ 'axa'.replace('x', 'y' * 9000000).replace('y', 'z' * 1000000) }}", "larger than"),
+    "a growing replacement by a filter": ("{{ ('x' * 9000000) | replace('x', 'yyyy') }}", "larger than"),
+    "a join": ("{{ ''.join(['a' * 1000000] * 100000) }}", "larger than"),
+    "a join by a filter": ("{{ (['a' * 1000000] * 100000) | join('') }}", "larger than"),
+    "endless output": ("{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 200 }}{% endfor %}", "characters"),
+    "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+}  # fmt: skip
+ESCAPES = {
+    "the classes of everything": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+    "globals of a function": "{{ raise_exception.__globals__ }}",
+    "changing the conversation": "{{ messages.append('x') }}",
+    "the loader": "{{ self.__init__.__globals__ }}{{ cycler.__init__.__globals__.os }}",
+    "no template": "{% for message in messages %",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_template_that_would_never_end_or_fill_the_memory_is_stopped(name: str) -> None:
+    template, reason = BOMBS[name]
+    with pytest.raises(Mismatch, match=f"the chat template of `x` refuses this conversation: .*{reason}"):
+        templates.run(template, {"messages": []}, "x")
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_template_cannot_leave_its_sandbox(name: str) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    try:
+        assert "os" not in templates.run(ESCAPES[name], {"messages": messages}, "x")
+    except Mismatch:
+        pass
+    assert messages == [{"role": "user", "content": "x"}]
+
+
+def test_what_real_templates_use_works() -> None:
+    def run(template: str) -> str:
+        return templates.run(template, {"messages": [{"role": "user", "content": " a</think>b "}]}, "x")
+
+    assert run("{% generation %}hi{% endgeneration %}") == "hi"
+    assert run("{{ messages[0].content.split('</think>')[-1].strip() }}") == "b"
+    assert run("{{ messages | tojson(indent=2) }}").startswith("[\n  {\n")
+    assert run("{{ {'b': 1, 'a': 'é'} | tojson(separators=(',', ':'), sort_keys=true) }}") == '{"a":"é","b":1}'
+    assert run("{%- for m in messages -%}{%- if loop.first -%}{% continue %}{%- endif -%}{%- endfor -%}x") == "x"
+    assert len(run("{{ strftime_now('%d %b %Y') }}")) == 11
+    assert run("{% set n = namespace(a=false) %}{% set n.a = true %}{{ n.a }}{{ 7 % 2 }}{{ 'a' + 'b' }}{{ 'a' ~ 1 }}") == "True1aba1"
+
+
+def test_the_limits_hold_in_other_threads_and_leave_no_trace() -> None:
+    import sys
+
+    caught: list[Exception] = []
+
+    def work() -> None:
+        try:
+            templates.run(BOMBS["a loop in a loop"][0], {"messages": []}, "x")
+        except Mismatch as error:
+            caught.append(error)
+        assert sys.gettrace() is None
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert caught and sys.gettrace() is None
+
+
+def test_the_marks_of_a_template() -> None:
+    text = "<|im_start|> <start_of_turn> </s> [INST] [/INST] <<SYS>> <</SYS>> <｜x｜> a < b {{ x[0] }} [SYSTEM_PROMPT] <br>"
+    assert templates.labels(text) == {
+        "<|im_start|>",
+        "<start_of_turn>",
+        "</s>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "<</SYS>>",
+        "<｜x｜>",
+        "[SYSTEM_PROMPT]",
+        "<br>",
+    }
