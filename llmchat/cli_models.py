@@ -1,6 +1,6 @@
 """The commands that keep models: pull, ls, show, rm, verify."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -84,6 +84,7 @@ def show(
 ) -> None:
     """What is known of a model: files, format, context, licence, notes."""
     from llmchat.history.export import when
+    from llmchat.hub import report
     from llmchat.models import facts
     from llmchat.opening import preset_of
     from llmchat.ui import tables
@@ -92,8 +93,11 @@ def show(
     known = facts(preset_of(world, model=model), world)
     if not json:
         files = [f"{name} ({tables.size(size)})" for name, size in known["files"].items()]
-        billions = f"{known['parameters'] / 1e9:.2f} billion" if known["parameters"] else ""
-        known |= {"files": files, "parameters": billions, "used": when(known["used"]) if known["used"] else ""}
+        known |= {
+            "files": files,
+            "parameters": report.count(known["parameters"]) if known["parameters"] else "",
+            "used": when(known["used"]) if known["used"] else "",
+        }
     tables.facts(world, known, json=json)
 
 

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
 from llmchat.errors import Mismatch, ModelNotFound, UsageError, did_you_mean
-from llmchat.hub import Checkpoint, find, last_used, touch_used
+from llmchat.hub import Checkpoint, find, last_used, licence_of, survey_here, touch_used
+from llmchat.memory import own_context, parameters
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.prompt import PromptFormat
 from llmchat.settings import Options, World
@@ -71,31 +72,31 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
 
 
 def facts(preset: Preset, world: World) -> dict[str, Any]:
-    """What is known of a model, as plain values, and its files when they are here."""
-    model = _located(preset, world)
-    parts = [part for part in (model.base, *model.adapters) if part] if model else []
+    """What is known of a model, as plain values, and its files when they are here; what no preset says is read from them."""
+    try:
+        parts = [find(source, world) for source in sources(preset)]
+    except ModelNotFound:
+        parts = []
     known = {
         name: msgspec.to_builtins(getattr(preset, name))
         for name in ("name", "title", "parameters", "weights", "context", "sampling", "licence", "notes")
     }
     files = {f"{part.source}/{path.name}": path.stat().st_size for part in parts for path in sorted(part.path.iterdir()) if path.is_file()}
+    if parts:
+        base = survey_here(parts[0])
+        known["parameters"] = known["parameters"] or parameters(base.shapes)
+        known["trained_context"] = own_context(base.config)
+        known["licence"] = licence_of(parts[0], world) or "unknown" if preset.licence == "unknown" else preset.licence
     return known | {
         "base": str(preset.base),
         "adapters": list(map(str, preset.adapters)),
         "format": preset.format.name,
-        "template": "of the checkpoint" if not preset.format.parts else "of the preset",
+        "template": "of the preset" if preset.format.parts else "of the checkpoint",
         "pulled": bool(parts),
         "used": last_used(preset.name, world),
         "folders": [str(part.path) for part in parts],
         "files": files,
     }
-
-
-def _located(preset: Preset, world: World) -> Model | None:
-    try:
-        return locate(preset, world)
-    except (ModelNotFound, Mismatch):
-        return None
 
 
 def tokenizer(model: Model) -> Tokens:

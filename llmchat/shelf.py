@@ -85,7 +85,7 @@ def shelf(world: World) -> list[dict[str, Any]]:
     for receipt in pulled_repos(world):
         adapter = (Path(receipt.path) / "adapter_config.json").exists()
         rows.append({
-            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size, "weights": "" if adapter else "int8", "licence": "unknown",
+            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size, "weights": "" if adapter else "int8", "licence": receipt.licence or "unknown",
         })  # fmt: skip
     return [row | {"used": hub.last_used(str(row["name"]), world)} for row in rows]
 

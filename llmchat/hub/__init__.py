@@ -23,7 +23,7 @@ from llmchat.presets.types import Source
 from llmchat.settings import World
 
 __all__ = [
-    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "hub_cache", "last_used",
+    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "hub_cache", "last_used", "licence_of",
     "make_plan", "pull", "receipts", "removable", "remove", "survey", "survey_here", "touch_used", "verify",
 ]  # fmt: skip
 
@@ -71,6 +71,12 @@ def remove(source: Source, world: World, others: Iterable[Receipt] = (), *, dry_
                 cache.delete(folder, [path for path in files if path.is_relative_to(folder)])
             places.forget(source, world)
     return freed
+
+
+def licence_of(checkpoint: Checkpoint, world: World) -> str:
+    """What the repo's card said about its licence when it was pulled."""
+    receipt = places.raw_receipt(checkpoint.source, world)
+    return receipt.licence if receipt else ""
 
 
 def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> list[Path]:

@@ -177,7 +177,7 @@ def _check_size(name: str, config: Mapping[str, Any], size: int, base_shapes: Sh
     rank = int(config.get("r") or 0)
     shapes = [base_shapes[f"{module}.weight"] for module in _wanted(config, base_shapes)] if not config.get("rank_pattern") else []
     least = sum(rank * (out + inner) for out, inner in shapes)
-    if size < _FRAME and (least > _FRAME or not least):
+    if size < _FRAME and (size < least or not least):
         raise _empty(f"{name} ({size} bytes)")
     if size < least:
         raise Mismatch(

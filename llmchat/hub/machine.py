@@ -41,11 +41,11 @@ def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
         else:
             needs[places.models(world)] += part.disk
     by_device: dict[int, tuple[Path, int]] = {}
-    for folder, need in needs.items():
+    for folder, need in ((folder, need) for folder, need in needs.items() if need):
         device = _existing(folder).stat().st_dev
         first, sum_ = by_device.get(device, (folder, 0))
         by_device[device] = (first, sum_ + need)
-    return tuple(Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free) for folder, need in by_device.values() if need)
+    return tuple(Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free) for folder, need in by_device.values())
 
 
 def _existing(folder: Path) -> Path:

@@ -141,7 +141,7 @@ class _Room(Struct, frozen=True):
         if machine.gpus and device != "cpu":
             rooms.append((" + ".join(name for name, _ in machine.gpus), sum(free for _, free in machine.gpus)))
         if not device.startswith("cuda"):
-            rooms.append(("the memory of this machine", machine.ram))
+            rooms.append(("this machine's memory", machine.ram))
         choices = [cls(shapes, count, base.config, preset.weights, context, *room) for room in rooms or [("no GPU", 0)]]
         return next((choice for choice in choices if not choice.refused), choices[0])
 

@@ -26,6 +26,7 @@ __all__ = ["Listing", "endpoint", "explained", "hub_cache", "list_files", "offli
 WAITS = (1.0, 2.0, 4.0, 8.0)
 LONGEST_WAIT = 120
 PASSING = (408, 429, 500, 502, 503, 504)
+_CUT = "cut"
 _LARGEST_SMALL = 50_000_000
 AGAIN = "pull again: it goes on where it stopped"
 
@@ -135,7 +136,7 @@ def _wait(error: Exception, tries: int, connected: bool) -> float | None:
     transport = errors.HfHubHTTPError.__mro__[1]
     if isinstance(error, errors.HfHubHTTPError):
         passing = _status(error) in PASSING
-    elif _is_cut(error):
+    elif isinstance(error, Cut):
         passing = True
     else:
         passing = isinstance(error, (transport, ConnectionError)) and (connected or "Connect" not in type(error).__name__)
@@ -148,10 +149,6 @@ def _wait(error: Exception, tries: int, connected: bool) -> float | None:
 
 class Cut(OSError):
     """The connection ended before the file did."""
-
-
-def _is_cut(error: BaseException) -> bool:
-    return isinstance(error, Cut)
 
 
 def offline(world: World) -> bool:
@@ -209,10 +206,10 @@ def explained(source: Source, world: World) -> Iterator[None]:
         raise NotAuthorised(f"{source.repo} is private, or does not exist", "`hf auth login`, or set HF_TOKEN, if it is yours") from error
     except errors.HfHubHTTPError as error:
         raise _http_error(source, hub, error) from error
-    except (transport, ConnectionError) as error:
-        raise NetworkError(f"{hub} cannot be reached: {_kind(error)}", AGAIN) from error
-    except Cut as error:
-        raise NetworkError(f"the connection to {hub} was cut again and again", AGAIN) from error
+    except (transport, ConnectionError, Cut) as error:
+        cut = isinstance(error, Cut) or _kind(error) == _CUT
+        line = f"the connection to {hub} was cut again and again" if cut else f"{hub} cannot be reached: {_kind(error)}"
+        raise NetworkError(line, AGAIN) from error
     except UnicodeEncodeError as error:
         raise NotAuthorised("the token is not one: it holds other characters than letters", "look at HF_TOKEN") from error
 
@@ -245,4 +242,4 @@ def _kind(error: BaseException) -> str:
             return "connection refused"
         cause = cause.__cause__ or cause.__context__
     words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower().removesuffix(" error")
-    return {"remote protocol": "the connection was cut", "read": "the connection was cut"}.get(words, words)
+    return _CUT if words in ("remote protocol", "read") else words

@@ -48,7 +48,7 @@ def pull_repo(source: Source, world: World, progress: Progress, listing: Listing
     codes = {file.name for file in chosen if file.name.endswith(".py")}
     if receipt and receipt.revision == listing.commit and codes <= set(receipt.files):
         return Pulled(places.to_checkpoint(source, receipt), 0, ())
-    return _download(source, world, progress, listing.commit, chosen)
+    return _download(source, world, progress, listing, chosen)
 
 
 def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) -> list[RemoteFile]:
@@ -84,7 +84,8 @@ def _refuse_twins(files: list[RemoteFile]) -> None:
             raise IntegrityError(f"the repo has two files {other} and {file.name}, which are one on some disks; nothing was downloaded")
 
 
-def _download(source: Source, world: World, progress: Progress, commit: str, files: list[RemoteFile]) -> Pulled:
+def _download(source: Source, world: World, progress: Progress, listing: Listing, files: list[RemoteFile]) -> Pulled:
+    commit = listing.commit
     repo = cache.repo_folder(world, source.repo)
     places.need_room(repo, free_room(repo, files))
     downloaded = fetch_all(
@@ -111,7 +112,9 @@ def _download(source: Source, world: World, progress: Progress, commit: str, fil
         facts = {file.name: FileFact(file.size, file.etag if file.large else places.sha256(snapshot / file.name)) for file in files}
         size = sum(file.size for file in files if file.name.endswith(".safetensors"))
     notes += [f"code of {source.repo}@{commit} will run when it is loaded"] if any(file.name.endswith(".py") for file in files) else []
-    return Pulled(places.write_receipt(source, world, Receipt(str(folder), commit, size, facts)), downloaded, tuple(notes))
+    return Pulled(
+        places.write_receipt(source, world, Receipt(str(folder), commit, size, facts, licence=listing.licence)), downloaded, tuple(notes)
+    )
 
 
 def _is_adapter(folder: Path) -> bool:

@@ -29,8 +29,13 @@ def size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def count(parameters: float) -> str:
+    """135 million, 6.74 billion."""
+    return f"{parameters / 1e9:.2f} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+
+
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "model", plan.model + (f", {plan.parameters / 1e9:.2f} billion parameters" if plan.parameters else "")
+    yield "model", plan.model + (f", {count(plan.parameters)} parameters" if plan.parameters else "")
     adapters = {facts.name: facts for facts in plan.adapters}
     for part in plan.parts:
         yield part.role, _part(part)

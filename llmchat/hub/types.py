@@ -31,7 +31,7 @@ class Pulled(Struct, frozen=True):
 class Receipt(Struct, frozen=True):
     """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of with size and sha256.
 
-    source: None in receipts of releases that did not write it.
+    source: None in receipts of releases that did not write it; licence: as the repo's card says.
     """
 
     path: str
@@ -39,6 +39,7 @@ class Receipt(Struct, frozen=True):
     size: int
     files: dict[str, FileFact]
     source: Source | None = None
+    licence: str = ""
 
 
 class Progress(Protocol):
