@@ -3,22 +3,112 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llmchat.errors import ModelNotFound, UsageError
-from llmchat.presets import choose, find, formats, get_format, names
+from llmchat.presets import check as check_preset
+from llmchat.presets import choose, find, formats, get_format, names, outlook
 from llmchat.settings import Options
+
+# The names of LLM-As-Chatbot's list (its last version, November 2023).
+LISTED = """
+    t5-vicuna-3b camel-5b mpt-7b mpt-30b redpajama-7b alpaca-lora-7b alpaca-lora-13b koalpaca kullm stablelm-7b baize-7b gpt4-alpaca-7b
+    vicuna-7b vicuna-7b-1-3 baize-13b vicuna-13b vicuna-13b-1-3 gpt4-alpaca-13b stable-vicuna-13b starchat-15b starchat-beta-15b
+    llama-deus-7b evolinstruct-vicuna-7b evolinstruct-vicuna-13b guanaco-7b guanaco-13b guanaco-33b vicuna-33b-1-3 falcon-7b falcon-40b
+    wizard-falcon-7b wizard-falcon-40b nous-hermes-13b nous-hermes-13b-llama2 nous-hermes-7b-llama2 airoboros-7b airoboros-13b
+    samantha-7b samantha-13b samantha-33b lazarus-30b chronos-13b chronos-33b wizardlm-13b-1-2 wizardlm-13b wizardlm-30b
+    wizard-vicuna-13b wizard-vicuna-30b wizard-coder-15b openllama-7b openllama-13b orcamini-7b orcamini-13b xgen-7b llama2-7b
+    llama2-13b upstage-llama-30b upstage-llama2-70b upstage-llama2-70b-2 stable-beluga2-70b nous-puffin-13b-llama2 platypus2-70b
+    wizardlm-70b llama2-70b orcamini-70b godzilla-70b nous-hermes-70b samantha-70b codellama-7b codellama-13b codellama-34b mistral-7b
+    zephyr-7b mistral-trismegistus-7b hermes-trismegistus-7b mistral-openherems-2-5-7b
+"""
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_preset_says_what_a_user_must_know(name: str) -> None:
     preset = find(name)
     assert preset.title and preset.licence != "unknown" and preset.notes and preset.parameters > 1e8
+    assert preset.architecture and preset.context.tokens and preset.sampling_source and "TODO" not in preset.notes
+    assert preset.base.kind != "hub" or "Not yet run" in preset.notes, "what nobody has tried says so"
+    assert preset.context.policy != "last-n" or "single" in preset.notes or preset.context.turns > 1
     assert preset.format.source and all(find(alias) == preset for alias in preset.aliases)
 
 
 @pytest.mark.parametrize("name", formats())
 def test_every_format_says_where_it_comes_from(name: str) -> None:
     assert get_format(name).source and (get_format(name).parts is not None or name == "template")
+
+
+def test_every_shipped_preset_stands_its_own_check() -> None:
+    folder = Path(str(__import__("llmchat").__file__)).parent / "presets" / "models"
+    wrong = {path.stem: [one.text for one in check_preset(path) if one.fatal] for path in sorted(folder.glob("*.toml"))}
+    assert len(wrong) > 150 and not {name for name, mistakes in wrong.items() if mistakes}
+
+
+def test_no_two_presets_share_a_name() -> None:
+    every = [name for preset in names().values() for name in (preset.name, *preset.aliases)]
+    assert len(every) == len(set(every))
+
+
+def test_the_list_of_2023_is_there_under_its_own_names() -> None:
+    listed = LISTED.split()
+    assert len(listed) == 76
+    for name in listed:
+        # One name of the list is misspelt; the right one is the preset's, the wrong one still works.
+        assert find(name).name == name.replace("openherems", "openhermes")
+
+
+PROMISED = """
+    alpaca-7b alpaca-13b alpaca-30b alpaca-65b gpt4-alpaca-7b gpt4-alpaca-13b gpt4-alpaca-30b stackllama-7b flan-alpaca-base flan-alpaca-large
+    flan-alpaca-xl flan-alpaca-xxl chatyuan-v1 chatyuan-v2 rwkv-raven-1b5 rwkv-raven-3b rwkv-raven-7b rwkv-raven-14b rwkv-world-1b5 dolly-v1-6b
+    dolly-v2-3b dolly-v2-7b dolly-v2-12b oasst-pythia-12b os-stablelm-7b stablelm-3b stablelm-7b koalpaca koala baize-7b baize-lora-7b guanaco-65b
+    mpt-7b falcon-7b starchat-alpha vicuna-7b-v0 vicuna-7b vicuna-7b-1-3 vicuna-7b-1-5 llama2-7b llama2-70b llama-7b llama-65b smollm2
+    smollm2-1.7b smollm3-3b qwen2.5-0.5b qwen2.5-72b qwen3-0.6b qwen3-32b llama3.1-8b llama3.2-1b llama3.3-70b gemma2-2b gemma2-27b gemma3-270m
+    gemma3-27b mistral-7b mistral-nemo mistral-small phi3-mini phi4 zephyr-7b zephyr-7b-beta
+"""
+
+
+def test_what_was_promised_is_there() -> None:
+    assert all(find(name) for name in PROMISED.split())
+    assert find("alpaca-13b") == find("alpaca-lora-13b")
+    assert [source.repo for source in find("stackllama").adapters] == ["trl-lib/llama-7b-se-peft", "trl-lib/llama-7b-se-rl-peft"]
+    assert not [preset.name for preset in names().values() if "chatglm" in preset.name]
+
+
+DEAD = ("decapoda-research/", "elinas/llama-", "psmathur/", "trl-lib/llama-se-merged")
+
+
+def test_no_preset_names_a_dead_repo() -> None:
+    repos = [source.repo for preset in names().values() for source in (preset.base, *preset.adapters)]
+    assert not [repo for repo in repos if repo.startswith(DEAD)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("dolly-v2-12b", {50277}), ("koalpaca", {2}), ("starchat-beta", {49155}), ("gemma3-1b", {1, 106}), ("gemma2-2b", {1, 107}),
+        ("llama3.1-8b", {128001, 128008, 128009}), ("mpt-7b", {50278, 0}), ("alpaca-13b", {0}), ("gpt4-alpaca-7b", {0}), ("falcon-7b", {11}),
+        ("stablelm-7b", {50277, 50278, 50279, 1, 0}), ("qwen3-8b", {151645, 151643}), ("phi3-mini", {32000, 32001, 32007}),
+    ],
+)  # fmt: skip
+def test_token_ids_that_end_an_answer_beyond_the_config(name: str, ids: set[int]) -> None:
+    assert ids <= set(find(name).stop_ids)
+
+
+def test_token_ids_belong_to_presets_never_to_formats() -> None:
+    """Id 0 ends an answer of an early Alpaca adapter; in Qwen's vocabulary it is an exclamation mark."""
+    assert not [name for name in formats() if get_format(name).stop_ids]
+
+
+def test_the_outlook_is_an_estimate_from_the_parameters() -> None:
+    llama = find("llama-7b")
+    assert outlook(llama, [24 << 30]).fits == "int8" and round(outlook(llama, [24 << 30]).download / 1e9, 1) == 13.5
+    assert outlook(llama, [5 << 30]).fits == "int4" and outlook(llama, [2 << 30]).fits == ""
+    assert outlook(llama, [2 << 30, 9 << 30]).fits == "int8", "the largest memory counts: a GPU's or the machine's"
+    assert (
+        outlook(find("xgen-7b"), [1 << 40]).fits == "" and outlook(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
+    )
+    assert outlook(replace(llama, parameters=0), [1 << 40]).fits == ""
 
 
 def test_models_are_named_by_preset_repo_folder_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +210,78 @@ def test_an_adapter_may_carry_a_scale(text: str, parts: tuple[str, float]) -> No
     assert choose(Options(adapter="org/name:0.25")).adapter_scale == 0.25 and choose(Options(adapter="off")).adapters == ()
     with pytest.raises(UsageError, match="a scale of 50 is too much"):
         split_scale("x:50")
+
+
+def test_a_preset_may_bring_a_format_of_its_own(tmp_path: Path) -> None:
+    text = """[base]
+kind = "hub"
+repo = "a/b"
+[format]
+stops = ["Q:"]
+[format.parts]
+user = "Q: {text}\\n"
+cue = "A:"
+labels = ["Q:", "A:"]
+"""
+    own = own_preset(tmp_path / "presets", text)
+    assert find("mine", own).format.name == "mine" and find("mine", own).format.parts.cue == "A:"  # type: ignore[union-attr]
+    assert check_preset(own / "mine.toml", own) == []
+
+
+MISTAKES = """title = "Mine"
+colour = "red"
+weights = "int7"
+format = "alpaka"
+parameters = -4
+notes = \"\"\"
+turns = 3
+\"\"\"
+
+[base]
+kind = "ftp"
+repo = "nothing"
+
+[[adapters]]
+kind = "hub"
+repo = "a/b"
+
+[[adapters]]
+kind = "hub"
+repo = "ab"
+
+[context]
+turns = 4
+
+[sampling]
+temperature = "hot"
+top_q = 3
+"""
+
+
+def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MISTAKES)
+    found = {(one.line, one.text.split("`")[1], one.fatal) for one in check_preset(path)}
+    assert found == {
+        (2, "colour", True), (3, "weights", True), (4, "alpaka", True), (5, "parameters", True), (11, "base.kind", True), (20, "ab", True),
+        (23, "context.turns", False), (26, "sampling.temperature", True), (27, "sampling.top_q", True),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[base\n", 1, "not TOML"),
+        ('title = "x"\n', 0, "`base` is missing"),
+        ('[base]\nkind = "hub"\n', 1, "`base.repo` is missing"),
+        ('[base]\nkind = "path"\nrepo = "/nowhere/at/all"\n', 3, "there is no folder or file"),
+        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "x"\nlabels = ["U"]\n', 5, "no {text}"),
+        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format]\nname = "x"\n', 4, "needs `parts` or a `template`"),
+        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "{text}"\ncue = "{input}"\n', 6, "stands for nothing"),
+        ('base = { kind = "hub", repo = "ab" }\n', 1, "is no Hub repo"),
+    ],
+)
+def test_mistakes_of_other_kinds(text: str, line: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert any(one.line == line and words in one.text and one.fatal for one in check_preset(path)), check_preset(path)

@@ -40,7 +40,8 @@ def _usable(talk: Talk) -> bool:
 def _smaller_window(talk: Talk) -> list[Offer]:
     if not _usable(talk):
         return []
-    smaller = (talk.chat.preset.context.tokens or talk.chat.engine.context) // 2
+    held = talk.chat.engine.context
+    smaller = min(talk.chat.preset.context.tokens or held, held) // 2
     if smaller < _SMALLEST_WINDOW:
         return []
 

@@ -141,7 +141,7 @@ def test_set_changes_the_window(repl: Repl) -> None:
     type_in(repl, "first", "second")
     assert repl.talk.chat.window and repl.talk.chat.window.dropped == 2
     type_in(repl, "/set policy default")
-    assert repl.talk.chat.preset.context == ContextPolicy("drop-oldest", turns=1)
+    assert repl.talk.chat.preset.context == ContextPolicy("drop-oldest", tokens=8192, turns=1)
     assert "cannot be sometimes: invalid enum value" in type_in(repl, "/set policy sometimes")
 
 

@@ -1,5 +1,6 @@
 """Commands that only look: help, show, stats."""
 
+from llmchat import doctor
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.models import facts
 from llmchat.ui import status, tables
@@ -28,7 +29,7 @@ def show_help(talk: Talk, rest: str) -> Answer:
 @command(
     "show",
     "{info|license|template|prompt}",
-    "The model's facts, its licence, its prompt format, or the conversation word for word as it is given.",
+    "The model's facts, its licence, its prompt format and what `llmchat doctor` finds, or the conversation word for word as it is given.",
     complete=lambda t, w: _PARTS,
 )
 def show(talk: Talk, rest: str) -> Answer:
@@ -39,7 +40,9 @@ def show(talk: Talk, rest: str) -> Answer:
         talk.say(chat.preset.licence)
     elif rest == "template":
         form = chat.preset.format
-        talk.say(f"{form.name}: {form.source or 'the chat template of the checkpoint'}")
+        for line in doctor.lines(doctor.examine(chat.preset, talk.world)):
+            talk.say(line)
+        talk.say("\nThe format itself:\n")
         talk.say(form.template if form.template is not None else tables.pretty_json(form.parts))
     elif rest == "prompt":
         talk.say(chat.preset.format.render(chat.look().messages).text)
