@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, PreTrainedTokenizerFast
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
@@ -26,16 +26,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", chat_template=CHATML)
 
 
+def maker(config: Any) -> Any:
+    """The class of transformers that loads what was made from `config`."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
 def save_tiny(folder: Path, config: Any = None, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """Save a random model of `config` (a small Llama by default) with the tiny tokenizer; returns the folder."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    model = AutoModelForCausalLM.from_config(config or tiny_config()).to(dtype)
+    config = config or tiny_config()
+    if config.is_encoder_decoder:
+        closing = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+        tokenizer.backend_tokenizer.post_processor = closing
+    model = maker(config).from_config(config).to(dtype)
+    if not getattr(config, "scale_decoder_outputs", True):
+        # T5 1.1: its head is a matrix of its own, whatever transformers makes of its config.
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+        model.config.tie_word_embeddings = False
     with torch.no_grad():
         # The usual initialisation is so small that a random model says the same token for ever.
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("bias"):
                 parameter.normal_(std=0.3 / parameter.shape[-1] ** 0.25)
+            elif config.tie_word_embeddings:
+                # Norms that turn the stream away from the token that was read, which a tied head would say again and again.
+                parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -53,7 +69,7 @@ def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, *
     """Save a random, non-zero LoRA for the model in `base`, written by peft itself; returns the folder."""
     import peft
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = maker(AutoConfig.from_pretrained(base)).from_pretrained(base, dtype=torch.float32)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | lora
     tuned = peft.get_peft_model(model, peft.LoraConfig(**settings))
     torch.manual_seed(seed)

@@ -75,10 +75,7 @@ class Tokens:
         """
         special = {match.start() for match in _within(self._special_pattern, prompt)}
         cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
-        if special or cuts:
-            ids = self._encode_apart(prompt.text, special, cuts)
-        else:
-            ids = self._vocabulary.ids(prompt.text)
+        ids = self._encode_apart(prompt.text, special, cuts) if special or cuts else self._vocabulary.ids(prompt.text)
         opening = self._opening if prompt.bos else []
         ids = ids if ids[: len(opening)] == opening else opening + ids
         return ids if self._closing and ids[-1:] == self._closing else ids + self._closing

@@ -17,6 +17,7 @@ from llmchat.engines import Weights
 # Rows up to which the matrix-vector kernel beats dequantise-and-multiply (measured, see docs/log.md).
 GEMV_ROWS = 8
 _QUANTISED_ROWS = 256
+_NF4_BLOCK = 64
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +102,9 @@ def make_linear(weight: Tensor, bias: Tensor | None, kind: Weights, device: torc
     """A layer that computes x @ weight.T + bias, its weights kept as `kind` on `device`. weight: [out, in] in a floating type."""
     dtype = compute_dtype(kind)
     bias = None if bias is None else bias.to(device, dtype)
+    if kind == "int4" and weight.shape[1] % _NF4_BLOCK:
+        # The kernel for the CPU takes whole blocks alone.
+        kind = "int8"
     if kind == "int8":
         quantised, scb = (tensor.to(device) for tensor in quantise_rows(weight))
         if device.type == "cuda":

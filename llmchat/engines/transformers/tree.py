@@ -118,11 +118,13 @@ def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device) -> 
             weight = tensors.get(f"{path}.weight")
             weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
             _set(model, path, make_linear(weight, bias, kind, device, scratch))
-    for path, parameter in list(model.named_parameters()):
+    for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if parameter.is_meta and path in tensors.shapes:
             dtype = torch.float32 if path.endswith(_EXACT) else compute_dtype(kind)
             _set(model, path, nn.Parameter(tensors.get(path).to(device, dtype), requires_grad=False))
-    model.tie_weights()
+    # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
+    missing = {path for path, _ in model.named_parameters(remove_duplicate=False) if path not in tensors.shapes}
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
     for path, buffer in list(model.named_buffers()):
         _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
 
