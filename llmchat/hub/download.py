@@ -5,9 +5,11 @@ stopped it. Every piece is written as it arrives, so that a killed process loses
 """
 
 import errno
+import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,15 @@ def fetch_all(source: Source, world: World, progress: Progress, commit: str, fil
         return 0
     stop = threading.Event()
     largest_first = sorted(files, key=lambda file: -file.size)
+    downloads = [_Download(source, world, progress, commit, file, stop) for file in largest_first]
     with ThreadPoolExecutor(min(PARALLEL, len(files)), thread_name_prefix="download") as pool:
-        running = [pool.submit(_Download(source, world, progress, commit, file, stop).run) for file in largest_first]
+        running = [pool.submit(download.run) for download in downloads]
         try:
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
-            if not all(future.done() for future in running):
-                _hang_up()
+            for download in downloads:
+                download.hang_up()
         faults = [fault for future in done if (fault := future.exception()) and not isinstance(fault, Stopped)]
         if faults:
             raise faults[0]
@@ -54,6 +57,7 @@ class _Download:
         self._progress, self._stop = progress, stop
         self._repo = cache.repo_folder(world, source.repo)
         self._partial = cache.partial(self._repo, file)
+        self._response: Any = None
         self.fetched = 0
 
     def run(self) -> int:
@@ -83,6 +87,14 @@ class _Download:
         self._partial.replace(cache.blob(self._repo, self._file))
         return self.fetched
 
+    def hang_up(self) -> None:
+        """End the connection from another thread, so that nobody waits for a silent server."""
+        line = getattr(self._response, "extensions", {}).get("network_stream")
+        wire = line.get_extra_info("socket") if line else None
+        if wire is not None:
+            with suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
     def _complete(self, begun: int) -> None:
         """From byte `begun` to the end, over as many connections as it takes."""
         with remote.explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
@@ -96,6 +108,7 @@ class _Download:
             return
         headers = {"Range": f"bytes={here}-"} if here else {}
         with remote.stream(self._source, self._world, self._commit, file.name, headers) as response:
+            self._response = response
             if here and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
                 # This server sends the file from its beginning, whatever it is asked.
                 target.truncate(0)
@@ -112,6 +125,7 @@ class _Download:
                 self._progress.advance(len(piece))
                 if self._stop.is_set():
                     raise Stopped
+            self._response = None
         if here < file.size:
             raise remote.Cut(f"{here} of {file.size} bytes")
 
@@ -121,13 +135,6 @@ def _write(target: Any, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[target.write(view) :]
-
-
-def _hang_up() -> None:
-    """End the connections that other threads are reading from, so that they do not wait for a silent server."""
-    from huggingface_hub.utils import close_session
-
-    close_session()
 
 
 def free_room(repo: Path, files: Sequence[RemoteFile]) -> int:

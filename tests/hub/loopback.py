@@ -53,7 +53,7 @@ class Hub:
     cut_after: list[int] = field(default_factory=list)  # for each download of weights in turn: bytes until the connection is cut
     times: dict[str, int] = field(default_factory=dict)  # part of a path → how often it fails; for ever where it is not named
     retry_after: str = "0"
-    wrong_bytes: bool = False
+    wrong_bytes: bool = False  # of weights; a header, which is asked for by its range, is right
     ignore_ranges: bool = False
     stall_after: int | None = None  # bytes of weights after which a download of them hangs until `released`
     released: threading.Event = field(default_factory=threading.Event)
@@ -185,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(206 if asked else 200, headers)
         if self.command == "GET":
             whole = path.endswith(LARGE) and end == len(content)
-            self._send(bytes(len(content)) if self.hub.wrong_bytes else content, start, end, weights=whole)
+            wrong = self.hub.wrong_bytes and path.endswith(LARGE) and not (asked and last)
+            self._send(bytes(len(content)) if wrong else content, start, end, weights=whole)
 
     def _send(self, content: bytes, start: int, last: int, weights: bool) -> None:
         cuts = self.hub.cut_after if weights else []

@@ -1,0 +1,373 @@
+"""Every fault of a pull as a user meets it: one line and an exit code, as docs/faults.md has them, and nothing left that opens wrong."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import save_adapter, save_tiny, tiny_config
+from conftest import make_world
+from loopback import Hub, Repo, serving
+
+from llmchat.cli import main
+from llmchat.presets import Source
+
+TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
+TOKEN = "hf_a_token_that_must_not_be_seen"
+PULL = ["pull", "org/base"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = save_tiny(tmp_path_factory.mktemp("base"))
+    other = save_tiny(tmp_path_factory.mktemp("other"), tiny_config(hidden_size=128))
+    return {
+        "base": base,
+        "adapter": save_adapter(tmp_path_factory.mktemp("adapter"), base),
+        "foreign": save_adapter(tmp_path_factory.mktemp("foreign"), other),
+    }
+
+
+@pytest.fixture
+def hub(folders: dict[str, Path]) -> Iterator[Hub]:
+    repos = {"org/base": Repo.of_folder(folders["base"]), "org/adapter": Repo.of_folder(folders["adapter"])}
+    with serving(Hub(repos, token=TOKEN)) as hub:
+        yield hub
+
+
+@pytest.fixture
+def env(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A user's environment whose Hub is the loopback's; no try waits."""
+    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0,) * 4)
+    env = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url}
+    env |= {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return env | {"PATH": os.environ["PATH"]}
+
+
+class Case:
+    """What a fault may change: the Hub, the environment, the command."""
+
+    def __init__(self, hub: Hub, folders: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch):
+        self.hub, self.folders, self.tmp_path, self.patch = hub, folders, tmp_path, patch
+        self.base, self.adapter = hub.repos["org/base"], hub.repos["org/adapter"]
+        self.arguments = list(PULL)
+
+    def fail(self, part: str, status: int, times: int | None = None) -> None:
+        self.hub.fail_with[part] = status
+        if times:
+            self.hub.times[part] = times
+
+    def files(self, **changes: bytes) -> None:
+        self.base.files |= changes
+
+    def adapt(self) -> None:
+        self.arguments += ["--adapter", "org/adapter"]
+
+
+def gated(case: Case) -> None:
+    case.base.gated = True
+
+
+def gated_but_listed(case: Case) -> None:
+    case.base.gated = case.base.listed = True
+
+
+def private(case: Case) -> None:
+    case.base.private = True
+
+
+def unknown(case: Case) -> None:
+    del case.hub.repos["org/base"]
+    case.patch.setenv("HF_TOKEN", TOKEN)
+
+
+def an_hour(case: Case) -> None:
+    case.fail("/api/", 429)
+    case.hub.retry_after = "3600"
+
+
+def silent(case: Case) -> None:
+    import huggingface_hub.constants
+
+    case.hub.stall_after = 0
+    case.patch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+
+
+def evil(case: Case) -> None:
+    del case.base.files["model.safetensors"]
+    case.base.files["pytorch_model.bin"] = pickle.dumps({"weight": Evil()})
+
+
+def marvel(case: Case) -> None:
+    config = json.loads(case.base.files["config.json"]) | {"model_type": "marvel", "auto_map": {"AutoModel": "modeling.Marvel"}}
+    case.base.files["config.json"] = json.dumps(config).encode()
+
+
+def empty(case: Case) -> None:
+    del case.adapter.files["adapter_model.safetensors"]
+    case.adapter.files["adapter_model.bin"] = bytes(443)
+    case.adapt()
+
+
+def foreign(case: Case) -> None:
+    case.hub.repos["org/adapter"] = Repo.of_folder(case.folders["foreign"])
+    case.adapt()
+
+
+def no_disk(case: Case) -> None:
+    usage = shutil.disk_usage("/")
+    case.patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+
+
+def here_then_offline(case: Case) -> None:
+    assert main(PULL) == 0
+    case.patch.setenv("HF_HUB_OFFLINE", "1")
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (Path("/tmp/llmchat-evil").touch, ())
+
+
+FAULTS: dict[str, Callable[[Case], Any]] = {
+    "a gated repo, no access": gated,
+    "a gated repo whose list is public": gated_but_listed,
+    "a private or unknown repo, without a token": private,
+    "an unknown repo, with a token": unknown,
+    "HTTP 401 on a file": lambda case: case.fail("/resolve/", 401),
+    "HTTP 403 on a file": lambda case: case.fail("/resolve/", 403),
+    "HTTP 404 on a file": lambda case: case.fail("/resolve/", 404),
+    "an unknown revision": lambda case: case.arguments.extend(["--revision", "v9"]),
+    "HTTP 429 that stays": lambda case: case.fail("/api/", 429),
+    "HTTP 429 that asks for an hour": an_hour,
+    "HTTP 429 that passes": lambda case: (case.fail("/api/", 429, 2), case.fail("model.safetensors", 429, 3)),
+    "HTTP 500 that stays": lambda case: case.fail("/api/", 500),
+    "HTTP 503 on a file that stays": lambda case: case.fail("/resolve/", 503),
+    "HTTP 500 that passes": lambda case: (case.fail("/api/", 500, 2), case.fail("tokenizer", 502, 3)),
+    "the connection is cut once": lambda case: case.hub.cut_after.append(70_000),
+    "the connection is cut at every try": lambda case: case.hub.cut_after.extend([10_000, *[0] * 50]),
+    "the server falls silent": silent,
+    "wrong bytes": lambda case: setattr(case.hub, "wrong_bytes", True),
+    "a wrong header of safetensors": lambda case: case.base.files.update({"model.safetensors": b"\xff" * 7 + bytes(1000)}),
+    "a damaged config.json": lambda case: case.base.files.update({"config.json": b"{"}),
+    "a file name that leads outside": lambda case: case.base.files.update({"../../evil.json": b"{}"}),
+    "two names that differ in case": lambda case: (case.patch.setattr("fnmatch.fnmatchcase", folding), case.base.files.update({"Config.json": b"{}"})),
+    "a pickle that would run code": evil,
+    "no weights in the repo": lambda case: case.base.files.pop("model.safetensors"),
+    "code of its own, not allowed": marvel,
+    "an empty adapter": empty,
+    "an adapter of another base": foreign,
+    "not enough memory": lambda case: case.patch.setattr("llmchat.hub.machine.available_ram", lambda: 10_000_000),
+    "not enough disk": no_disk,
+    "the Hub is not reachable": lambda case: case.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9"),
+    "the Hub's name is unknown": lambda case: case.patch.setenv("HF_ENDPOINT", "http://no-such-host.invalid"),
+    "offline, and not pulled": lambda case: case.arguments.append("--offline"),
+    "offline, and pulled": here_then_offline,
+}  # fmt: skip
+# Rows that need processes of their own; the tests below drive them.
+BY_PROCESS = ("the disk fills up on the way", "killed, then pulled again", "two pulls at once")
+
+
+def folding(name: str, pattern: str) -> bool:
+    """Every file is one of the checkpoint's: then two of them may meet."""
+    return name.lower() in ("config.json", "model.safetensors")
+
+
+def rows() -> dict[str, tuple[str, int]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    return {fault: (line, int(code)) for fault, line, code in cells[1:]}
+
+
+def said(line: str, env: dict[str, str]) -> str:
+    """A line of the table as a pattern."""
+    pattern = re.escape(line).replace("HUB", re.escape(env["HF_ENDPOINT"])).replace("CACHE", re.escape(str(Path(env["HF_HOME"]) / "hub")))
+    return re.sub(r"\bN\b", lambda match: r"[\d.,]+", pattern)
+
+
+def test_the_table_has_every_fault_and_no_other() -> None:
+    assert set(rows()) == {*FAULTS, *BY_PROCESS}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("with_token", [False, True], ids=["", "token"])
+def test_a_fault_is_one_line_and_a_code(
+    name: str,
+    with_token: bool,
+    hub: Hub,
+    env: dict[str, str],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    line, code = rows()[name]
+    if with_token:
+        # A token that this Hub does not know: it changes no fault but that of a repo that is not there, and is never said.
+        monkeypatch.setenv("HF_TOKEN", f"{TOKEN}_wrong")
+    FAULTS[name](case := Case(hub, folders, tmp_path, monkeypatch))
+    ended = main(case.arguments)
+    output = "".join(capfd.readouterr())
+    errors = [text for text in output.splitlines() if text.startswith(("error:", "hint:"))]
+    assert TOKEN not in output and "Traceback" not in output
+    assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    if with_token and name == "a private or unknown repo, without a token":
+        line, code = rows()["an unknown repo, with a token"][0], 3 if ended == 3 else 4
+        return
+    assert ended == code, output
+    if code:
+        assert re.fullmatch(f"error: {said(line, env | {'HF_ENDPOINT': os.environ['HF_ENDPOINT']})}", errors[0]), output
+        assert len(errors) <= 2 and all(len(text.splitlines()) == 1 for text in errors)
+    opens = main(["verify", "org/base"])
+    assert opens == 0 if code == 0 else opens != 0, "what was not pulled must not open"
+    assert not (tmp_path / "evil.json").exists() and not Path("/tmp/llmchat-evil").exists()
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_a_connection_cut_at_any_place_loses_nothing(tenth: int, hub: Hub, env: dict[str, str], folders: dict[str, Path]) -> None:
+    size = len(hub.repos["org/base"].files["model.safetensors"])
+    hub.cut_after = [size * tenth // 10 + tenth % 3]
+    assert main(["pull", "-q", *PULL[1:]]) == 0 and main(["verify", "org/base"]) == 0
+    whole = [request for request in hub.downloads() if "model.safetensors" in request.path]
+    assert [request.range for request in whole[2:]] == [None, f"bytes={size * tenth // 10 + tenth % 3}-"][:2] or tenth == 0
+
+
+def pulling(env: dict[str, str], *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "llmchat", *PULL, *more]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def partials(env: dict[str, str]) -> list[Path]:
+    return list(Path(env["HF_HOME"]).rglob("*.llmchat.incomplete"))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, env: dict[str, str], folders: dict[str, Path]) -> None:
+    hub.stall_after = 200_000
+    process = pulling(env)
+    wait_until(lambda: any(path.stat().st_size == 200_000 for path in partials(env)))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert main(["verify", "org/base"]) == 3
+    hub.released.set()
+    hub.stall_after = None
+    hub.requests.clear()
+    again = pulling(env)
+    _, errors = again.communicate()
+    assert again.returncode == rows()["killed, then pulled again"][1] and "(200.0 kB are here from an earlier try)" in errors
+    ranges = [request.range for request in hub.downloads() if "model.safetensors" in request.path]
+    assert "bytes=200000-" in ranges and None not in ranges
+    assert main(["verify", "org/base"]) == 0 and not partials(env)
+
+
+def test_interrupted_with_ctrl_c_it_ends_at_once(hub: Hub, env: dict[str, str]) -> None:
+    hub.stall_after = 200_000
+    process = pulling(env)
+    wait_until(lambda: any(path.stat().st_size == 200_000 for path in partials(env)))
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors and time.monotonic() - begun < 5
+
+
+def test_two_pulls_at_once_the_second_waits_and_says_so(hub: Hub, env: dict[str, str]) -> None:
+    hub.stall_after = 200_000
+    first = pulling(env)
+    wait_until(lambda: bool(partials(env)))
+    second = pulling(env)
+    assert second.stderr and first.stderr
+    lines = iter(second.stderr.readline, "")
+    assert "another llmchat is busy with org/base; waiting for it\n" in lines
+    hub.released.set()
+    first.communicate()
+    second.communicate()
+    assert (first.returncode, second.returncode) == (0, rows()["two pulls at once"][1])
+    whole = [request for request in hub.downloads() if "model.safetensors" in request.path and request.range is None]
+    assert len(whole) == 1 and main(["verify", "org/base"]) == 0
+
+
+def test_a_disk_that_fills_up_on_the_way(hub: Hub, env: dict[str, str]) -> None:
+    line, code = rows()["the disk fills up on the way"]
+    command = [sys.executable, str(Path(__file__).with_name("drive_pull.py")), "100000", *PULL]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == code and re.search(f"^error: {said(line, env)}$", done.stderr, re.M), done.stderr
+    assert "goes on where it stopped" in done.stderr and "Traceback" not in done.stderr
+    hub.requests.clear()
+    assert main(PULL) == 0 and main(["verify", "org/base"]) == 0
+    assert "bytes=100000-" in [request.range for request in hub.downloads()], "what was there was used"
+
+
+def test_a_small_disk(hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "hf"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        assert main(PULL) == 6 and main([*PULL, "--force"]) == 6
+        assert "of disk are needed" in capfd.readouterr().err and not partials(env)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_the_server_is_given_the_time_it_asks_for(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: bool(waits.append(seconds or 0)))
+    from llmchat.hub import remote
+
+    hub.fail_with, hub.times, hub.retry_after = {"/api/": 429}, {"/api/": 2}, "7"
+    monkeypatch.setattr(remote, "WAITS", (1.0, 2.0, 4.0, 8.0))
+    remote.list_files(Source("hub", "org/base"), make_world(Path(env["HOME"]), HF_ENDPOINT=hub.url))
+    assert [wait for wait in waits if wait] == [7.0, 7.0]
+
+
+def test_the_address_of_a_hub_with_a_password_is_not_said(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://user:{TOKEN}@127.0.0.1:9")
+    assert main(PULL) == 5
+    assert TOKEN not in "".join(capfd.readouterr())
+
+
+NAMES = ["/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:\\x", "C:x", "a\0b", "a\nb", "", "a//b", "./x", "~/x", "~root"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_of_a_repo_leaves_the_cache(
+    name: str, hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub.repos["org/base"].files[name] = b"{}"
+    assert main(PULL) == 9 and not hub.downloads()
+    assert "outside its folder; nothing was downloaded" in capfd.readouterr().err
+
+
+def test_a_folder_in_the_cache_that_leads_out_is_not_followed(hub: Hub, env: dict[str, str], tmp_path: Path) -> None:
+    from llmchat.errors import IntegrityError
+    from llmchat.hub import cache
+
+    outside, repo = tmp_path / "outside", tmp_path / "repo"
+    outside.mkdir()
+    snapshot = repo / "snapshots" / "a"
+    snapshot.mkdir(parents=True)
+    (snapshot / "sub").symlink_to(outside)
+    with pytest.raises(IntegrityError, match="outside the cache"):
+        cache.link(repo, snapshot, cache.RemoteFile("sub/x.json", 2, "0" * 40, False))
+    assert not list(outside.iterdir())
