@@ -1,5 +1,6 @@
 """Tiny checkpoints with random weights and a real tokenizer, built on the spot: whole models in a few hundred kilobytes."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,34 @@ def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, *
             torch.nn.init.normal_(parameter, std=std)
     tuned.save_pretrained(folder)
     return folder
+
+
+def sentencepiece_file(pieces: list[tuple[str, float, int]], *, bpe: bool = True, single_spaces: bool = False) -> bytes:
+    """A sentencepiece model, its protobuf written by hand. pieces: text, score, kind (1 normal, 2 unknown, 3 control, 4 user's, 6 byte)."""
+    written = b"".join(
+        _field(1, _field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind)) for text, score, kind in pieces
+    )
+    trainer = _field(3, 2 if bpe else 1) + _field(35, int(bpe))
+    return written + _field(2, trainer) + _field(3, _field(1, b"identity") + _field(4, int(single_spaces)))
+
+
+def llama_pieces(*texts: str) -> list[tuple[str, float, int]]:
+    """The start of LLaMA's pieces, and then these, the ones to be merged first first."""
+    bytes_ = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    return [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *bytes_, *((text, -float(rank), 1) for rank, text in enumerate(texts))]
+
+
+def world_vocabulary(*tokens: str) -> str:
+    """A vocabulary file as the RWKV World models bring it: the single bytes, then these."""
+    lines = [f"{byte + 1} {chr(byte)!r} 1" if byte < 128 else f"{byte + 1} {bytes([byte])!r} 1" for byte in range(256)]
+    return "\n".join([*lines, *(f"{number} {token!r} {len(token.encode())}" for number, token in enumerate(tokens, 257))]) + "\n"
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value & 0x7F | 0x80]) + _varint(value >> 7) if value > 0x7F else bytes([value])

@@ -61,18 +61,19 @@ def read_model(path: Path) -> Model:
     )
 
 
-def open_sentencepiece(path: Path, added: dict[str, int], special: frozenset[str]) -> "Tokenizer":
-    """The tokenizer of a sentencepiece file. added: tokens put behind its own, with their ids; special: which of them are special."""
+def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str]) -> "Tokenizer":
+    """The tokenizer of a sentencepiece model. added: tokens put behind its own, with their ids; special: which of them are special."""
     from tokenizers import AddedToken
 
-    model = read_model(path)
     tokenizer = _bpe(model) if model.is_bpe else _unigram(model)
     tokenizer.add_special_tokens([AddedToken(piece.text, normalized=False) for piece in model.pieces if piece.kind in (_UNKNOWN, _CONTROL)])
     tokenizer.add_tokens([AddedToken(piece.text, normalized=False) for piece in model.pieces if piece.kind == _WRITTEN])
     for text, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in special)])
         if tokenizer.token_to_id(text) != number:
-            raise IntegrityError(f"{path.parent.name}: the added token `{text}` has the id {number}, which {path.name} does not leave free")
+            raise IntegrityError(
+                f"the added token `{text}` has the id {number}; {len(model.pieces)} pieces and the ones before leave another"
+            )
     return tokenizer
 
 

@@ -238,7 +238,8 @@ def _from_pieces(path: Path) -> "Tokenizer":
     added: dict[str, int] = read_json(path.parent / "added_tokens.json")
     for number, token in settings.get("added_tokens_decoder", {}).items():
         added[token["content"]] = int(number)
-    size = len(sentencepiece.read_model(path).pieces)
+    model = sentencepiece.read_model(path)
+    size = len(model.pieces)
     own = {text: number for text, number in added.items() if number >= size}
     if config.get("model_type") in ("t5", "mt5", "umt5"):
         # T5's sentinels follow its pieces, the last one first, and no file names them.
@@ -247,7 +248,7 @@ def _from_pieces(path: Path) -> "Tokenizer":
     special = (
         frozenset(special_names(path.parent).values()) | _listed_specials(path.parent) | {name for name in own if "<extra_id_" in name}
     )
-    tokenizer = sentencepiece.open_sentencepiece(path, own, special)
+    tokenizer = sentencepiece.make_tokenizer(model, own, special)
     reads_apart = bool(config.get("is_encoder_decoder"))
     mark = "</s>" if reads_apart else special_names(path.parent).get("bos_token") or "<s>"
     number = tokenizer.token_to_id(mark)
