@@ -33,6 +33,8 @@ def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = 
 
 def fetch(prepared: Prepared, world: World, progress: Progress, *, force: bool = False) -> list[Pulled]:
     """Download what is missing, adapters first: a wrong one shows before the base's gigabytes. Returns base, then adapters."""
+    if not prepared.surveys:
+        return []
     base, *adapters = prepared.surveys
     code = bool(base.code)
     progress.expect(prepared.preset.name, sum(survey.missing for survey in prepared.surveys if survey.source.kind == "hub"))

@@ -99,7 +99,7 @@ class _Download:
         """From byte `begun` to the end, over as many connections as it takes."""
         with remote.explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
             target.truncate(begun)
-            remote.patiently(lambda: self._continue(target), moved=lambda: self.fetched, stop=self._stop)
+            remote.patiently(lambda: self._continue(target), moved=lambda: self.fetched, stop=self._stop, tell=self._progress.note)
 
     def _continue(self, target: Any) -> None:
         """One connection: from where the file ends now to its end."""

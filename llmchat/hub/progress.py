@@ -35,6 +35,7 @@ class Bar:
         self._display: Any = None
         self._bytes: Any = None  # the task that counts bytes
         self._expected = False
+        self._noted = ""
         self._open: list[Any] = []  # tasks of steps without a size; None for those with one
 
     def expect(self, what: str, total: int) -> None:
@@ -69,6 +70,9 @@ class Bar:
 
     def note(self, line: str) -> None:
         with self._lock:
+            if line == self._noted:
+                return  # what holds for one file holds for those beside it
+            self._noted = line
             if self._display:
                 self._display.console.print(line, markup=False, highlight=False)
             else:

@@ -25,6 +25,7 @@ __all__ = ["Listing", "endpoint", "explained", "hub_cache", "list_files", "offli
 # Seconds before another try; a server that names a time of its own is given it, up to the longest.
 WAITS = (1.0, 2.0, 4.0, 8.0)
 LONGEST_WAIT = 120
+_LONG_WAIT = 10
 PASSING = (408, 429, 500, 502, 503, 504)
 _CUT = "cut"
 _LARGEST_SMALL = 50_000_000
@@ -46,7 +47,11 @@ def list_files(source: Source, world: World) -> Listing:
     """Ask for a repo's files; nothing of them is fetched."""
     with explained(source, world):
         ask = _api(world).model_info
-        info = patiently(lambda: ask(source.repo, revision=source.revision or None, files_metadata=True), connected=False)
+        info = patiently(
+            lambda: ask(source.repo, revision=source.revision or None, files_metadata=True),
+            connected=False,
+            tell=lambda line: print(line, file=world.stderr, flush=True),
+        )
     if not re.fullmatch(r"[0-9a-f]{40}", str(info.sha)):
         raise IntegrityError(f"the server gives no commit for {source}; nothing was downloaded")
     card = getattr(info, "card_data", None)
@@ -108,11 +113,17 @@ def stream(source: Source, world: World, commit: str, name: str, headers: dict[s
 
 
 def patiently(
-    act: Callable[[], _Value], *, connected: bool = True, moved: Callable[[], int] = lambda: 0, stop: threading.Event | None = None
+    act: Callable[[], _Value],
+    *,
+    connected: bool = True,
+    moved: Callable[[], int] = lambda: 0,
+    stop: threading.Event | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> _Value:
     """Do `act` again after faults that pass, a few times in a row; what has `moved` in between starts the count anew.
 
     connected: whether a refused connection passes, too: in the middle of a download it does, at its beginning the address is wrong.
+    tell: hears of a wait that is long enough to look like an end.
     """
     tries, seen = 0, moved()
     while True:
@@ -125,6 +136,8 @@ def patiently(
             if wait is None:
                 raise
             tries += 1
+            if wait >= _LONG_WAIT:
+                tell(f"the server answers with HTTP {_status(error)}; trying again in {wait:.0f} seconds")
             if (stop or threading.Event()).wait(wait):
                 raise
 
@@ -166,11 +179,15 @@ def shown_endpoint(world: World) -> str:
 
 
 def token(world: World) -> str | bool:
-    """HF_TOKEN, or the token that `hf auth login` stored; False sends none."""
-    if world.env.get("HF_TOKEN"):
-        return world.env["HF_TOKEN"].strip()
+    """HF_TOKEN, or the token that `hf auth login` stored; False sends none. What cannot be a token never gets into a request's errors."""
     path = Path(world.env["HF_TOKEN_PATH"]) if world.env.get("HF_TOKEN_PATH") else hub_home(world) / "token"
-    return (path.read_text().strip() or False) if path.exists() else False
+    if world.env.get("HF_TOKEN"):
+        found = world.env["HF_TOKEN"].strip()
+    else:
+        found = path.read_text("utf-8", errors="replace").strip() if path.exists() else ""
+    if not re.fullmatch(r"[\x21-\x7e]*", found):
+        raise NotAuthorised("the token of the Hub holds characters that no token has", f"look at HF_TOKEN, or at {path}")
+    return found or False
 
 
 def _api(world: World) -> Any:
@@ -210,8 +227,6 @@ def explained(source: Source, world: World) -> Iterator[None]:
         cut = isinstance(error, Cut) or _kind(error) == _CUT
         line = f"the connection to {hub} was cut again and again" if cut else f"{hub} cannot be reached: {_kind(error)}"
         raise NetworkError(line, AGAIN) from error
-    except UnicodeEncodeError as error:
-        raise NotAuthorised("the token is not one: it holds other characters than letters", "look at HF_TOKEN") from error
 
 
 def _http_error(source: Source, hub: str, error: Any) -> LlmchatError:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ _BASE_FILES = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
     "vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model",
 )  # fmt: skip
-_BASE_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
-_BASE_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+# One file, or parts of it, of each stem; the first that a repo has is taken. Variants (model.fp16.safetensors) are other copies.
+_BASE_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -62,13 +63,26 @@ def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) ->
     if "adapter_config.json" in names and "config.json" not in names:
         patterns: tuple[str, ...] = ("adapter_config.json", *[name for name in _ADAPTER_WEIGHTS if name in names][:1])
     else:
-        safe = any(fnmatch.fnmatch(name, "model*.safetensors") for name in names)
-        patterns = (*_BASE_FILES, *(_BASE_WEIGHTS if safe else _BASE_PICKLES), *(("*.py",) if code else ()))
+        patterns = (*_BASE_FILES, *_base_weights(source, names), *(("*.py",) if code else ()))
     chosen = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)]
     if not any(is_weights(file) for file in chosen):
         raise Mismatch(f"{source} has no weights that llmchat can read", "it needs safetensors or pytorch_model.bin files")
     _refuse_twins(chosen)
     return chosen
+
+
+def _base_weights(source: Source, names: set[str]) -> tuple[str, ...]:
+    """The names of the weights' files. Raises ModelNotFound where parts of them are not in the repo."""
+    for stem, ending in _BASE_WEIGHTS:
+        if f"{stem}.{ending}" in names:
+            return (f"{stem}.{ending}",)
+        parts = sorted(name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", name))
+        if parts:
+            whole = int(parts[-1].rpartition("-")[2].partition(".")[0])
+            if len(parts) != whole:
+                raise ModelNotFound(f"{source} is not complete: {len(parts)} of {whole} parts of its weights are there")
+            return (*parts, f"{stem}.{ending}.index.json")
+    return ()
 
 
 def is_weights(file: RemoteFile) -> bool:

@@ -95,6 +95,10 @@ def unknown(case: Case) -> None:
     case.patch.setenv("HF_TOKEN", TOKEN)
 
 
+def a_part(case: Case) -> None:
+    case.base.files["model-00001-of-00002.safetensors"] = case.base.files.pop("model.safetensors")
+
+
 def an_hour(case: Case) -> None:
     case.fail("/api/", 429)
     case.hub.retry_after = "3600"
@@ -151,6 +155,8 @@ FAULTS: dict[str, Callable[[Case], Any]] = {
     "HTTP 401 on a file": lambda case: case.fail("/resolve/", 401),
     "HTTP 403 on a file": lambda case: case.fail("/resolve/", 403),
     "HTTP 404 on a file": lambda case: case.fail("/resolve/", 404),
+    "a part of the weights is not in the repo": a_part,
+    "a token that cannot be one": lambda case: case.patch.setenv("HF_TOKEN", f"{TOKEN}\nX-Evil: 1"),
     "an unknown revision": lambda case: case.arguments.extend(["--revision", "v9"]),
     "HTTP 429 that stays": lambda case: case.fail("/api/", 429),
     "HTTP 429 that asks for an hour": an_hour,
@@ -218,15 +224,15 @@ def test_a_fault_is_one_line_and_a_code(
     if with_token:
         # A token that this Hub does not know: it changes no fault but that of a repo that is not there, and is never said.
         monkeypatch.setenv("HF_TOKEN", f"{TOKEN}_wrong")
+        monkeypatch.setenv("LLMCHAT_TRACEBACK", "1")
     FAULTS[name](case := Case(hub, folders, tmp_path, monkeypatch))
     ended = main(case.arguments)
     output = "".join(capfd.readouterr())
     errors = [text for text in output.splitlines() if text.startswith(("error:", "hint:"))]
-    assert TOKEN not in output and "Traceback" not in output
+    assert TOKEN not in output and ("Traceback" in output) <= with_token
     assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     if with_token and name == "a private or unknown repo, without a token":
-        line, code = rows()["an unknown repo, with a token"][0], 3 if ended == 3 else 4
-        return
+        line, code = rows()["an unknown repo, with a token"]
     assert ended == code, output
     if code:
         assert re.fullmatch(f"error: {said(line, env | {'HF_ENDPOINT': os.environ['HF_ENDPOINT']})}", errors[0]), output

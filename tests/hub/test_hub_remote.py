@@ -287,3 +287,47 @@ def test_two_adapters_of_one_base_are_two_receipts(hub: Hub, at: MakeWorld) -> N
     )
     first, second = (pull(source, at(), Silent()).checkpoint for source in (ADAPTER, Source("hub", "org/second")))
     assert first.path != second.path and remove(ADAPTER, at()) > 0 and find(Source("hub", "org/second"), at()) == second
+
+
+def test_one_copy_of_the_weights_is_fetched(hub: Hub, at: MakeWorld) -> None:
+    files = hub.repos["org/base"].files
+    weights = files["model.safetensors"]
+    files |= {"model.fp16.safetensors": weights, "pytorch_model.bin": weights, "consolidated.safetensors": weights}
+    names = {path.name for path in pull(BASE, at(), Silent()).checkpoint.path.iterdir()}
+    assert {name for name in names if name.endswith((".safetensors", ".bin"))} == {"model.safetensors"}
+
+
+def test_a_beginning_that_is_not_this_files_is_fetched_anew(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
+    hub.cut_after = [40_000, *[0] * 20]
+    with pytest.raises(NetworkError):
+        pull(BASE, at(), Silent())
+    (partial,) = (path for path in (tmp_path / "hf").rglob("*.llmchat.incomplete") if path.stat().st_size == 40_000)
+    partial.write_bytes(bytes(40_000))
+    hub.cut_after = []
+    assert pull(BASE, at(), Silent()).downloaded > 400_000
+    verify(BASE, at())
+
+
+def test_files_come_side_by_side_four_at_most(hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from llmchat.hub import download
+
+    run, lock, running = download._Download.run, threading.Lock(), [0, 0]
+    # Eight files: two rounds of four that wait for each other. Fewer at a time would wait for ever.
+    meeting = threading.Barrier(download.PARALLEL, timeout=20)
+
+    def counted(self: download._Download) -> int:
+        with lock:
+            running[0] += 1
+            running[1] = max(running)
+        meeting.wait()
+        with lock:
+            running[0] -= 1
+        return run(self)
+
+    monkeypatch.setattr(download._Download, "run", counted)
+    files = hub.repos["org/base"].files
+    files |= {f"tokenizer_{number}.json": b"{%d}" % number for number in range(8 - len(files) + 3)}
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    assert len(list(folder.iterdir())) == 8 and running[1] == download.PARALLEL
