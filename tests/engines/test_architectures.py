@@ -35,6 +35,10 @@ T5 = {
     "vocab_size": 320, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "n_positions": 512,
     "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
 }  # fmt: skip
+BART = ENDS | {
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 96, "max_position_embeddings": 256, "decoder_start_token_id": 0, "forced_eos_token_id": None,
+}  # fmt: skip
 QKV = ["q_proj", "v_proj"]
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "llama": ("LlamaConfig", GROUPED, QKV),
@@ -51,17 +55,23 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "gpt2": ("GPT2Config", GPT_LIKE, ["c_attn", "c_proj"]),
     "falcon 7b": ("FalconConfig", LLAMA_LIKE | {"multi_query": True, "parallel_attn": True}, ["query_key_value"]),
     "falcon 40b": ("FalconConfig", LLAMA_LIKE | {"new_decoder_architecture": True, "num_kv_heads": 2}, ["query_key_value"]),
+    "falcon rw": (
+        "FalconConfig",
+        LLAMA_LIKE | {"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True},
+        ["query_key_value"],
+    ),
     "mpt": ("MptConfig", ENDS | {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}, ["Wqkv"]),
     "bloom": ("BloomConfig", ENDS | {"hidden_size": 64, "n_layer": 4, "n_head": 4}, ["query_key_value"]),
     "stablelm": ("StableLmConfig", GROUPED, QKV),
     "t5": ("T5Config", T5, ["q", "v", "wo"]),
     "t5 tied": ("T5Config", T5 | {"feed_forward_proj": "relu", "tie_word_embeddings": True}, ["q", "v"]),
+    "bart": ("BartConfig", BART, QKV),
     "rwkv": ("RwkvConfig", ENDS | {"hidden_size": 64, "num_hidden_layers": 7, "intermediate_size": 96}, ["key", "value", "receptance"]),
 }
 # Weights with which a random model does not repeat itself.
 SEEDS = {"gemma2": 7, "gemma3": 10, "gpt-j": 1, "bloom": 1}
 # Nothing of the prompt before can be used again where every token of a prompt sees all others.
-READS_ANEW = ("t5", "t5 tied")
+READS_ANEW = ("t5", "t5 tied", "bart")
 
 
 def config_of(name: str) -> Any:
@@ -120,7 +130,7 @@ def test_greedy_tokens_are_those_of_transformers(name: str, base: Path) -> None:
 
 
 def test_an_adapter_gives_the_tokens_of_peft(name: str, base: Path, tmp_path: Path) -> None:
-    kind = "SEQ_2_SEQ_LM" if name.startswith("t5") else "CAUSAL_LM"
+    kind = "SEQ_2_SEQ_LM" if name in READS_ANEW else "CAUSAL_LM"
     adapter = save_adapter(tmp_path, base, target_modules=ARCHITECTURES[name][2], task_type=kind)
     engine = open_engine(base, adapter)
     ids = engine.encode(PROMPT)
