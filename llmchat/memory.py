@@ -85,21 +85,31 @@ def available_ram() -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    return min([free, *_group_rooms(Path("/sys/fs/cgroup"))])
+    return min([free, *group_rooms(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
 
 
-def _group_rooms(root: Path) -> list[int]:
-    """What the memory limits of control groups leave, version 2 and 1; a limit that is not set says nothing."""
-    rooms = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            rooms.append(max(0, int((root / limit).read_text()) - int((root / used).read_text())))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return rooms
+def group_rooms(root: Path, membership: Path) -> list[int]:
+    """What the memory limits of this process's control groups leave, versions 2 and 1; a limit that is not set says nothing.
+
+    Files that the kernel keeps in memory and can drop count as used there; they are free to us.
+    """
+    try:
+        paths = {line.split(":", 2)[2].strip("/") for line in membership.read_text().splitlines()}
+    except (OSError, IndexError):
+        paths = set()
+    groups = {parent for path in paths for parent in (Path(path), *Path(path).parents)} | {Path()}
+    rooms = [_room(root / group, "memory.max", "memory.current", "inactive_file") for group in groups]
+    rooms += [_room(root / "memory" / group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") for group in groups]
+    return [room for room in rooms if room is not None]
+
+
+def _room(folder: Path, limit: str, used: str, droppable: str) -> int | None:
+    try:
+        most, now = int((folder / limit).read_text()), int((folder / used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, most - now + int(stat.get(droppable, 0)))
+    except (OSError, ValueError):  # no such group, or no limit ("max")
+        return None
 
 
 def _kv_heads(config: Mapping[str, Any], heads: int) -> int:

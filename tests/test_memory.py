@@ -1,5 +1,6 @@
 """The memory of a model from its config and shapes: known models by value."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,12 +47,16 @@ def test_quantised_kinds_leave_embeddings_and_the_head_alone() -> None:
     assert memory.needed(shapes, "int4") == 4220 - 200 + 56 + memory.OVERHEAD
 
 
-def test_a_group_with_less_memory_than_the_machine(tmp_path: Any) -> None:
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("5\n")
-    assert memory._group_rooms(tmp_path) == []
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert memory._group_rooms(tmp_path) == [995]
+def test_a_group_with_less_memory_than_the_machine(tmp_path: Path) -> None:
+    group, membership = tmp_path / "user.slice" / "chat", tmp_path / "membership"
+    membership.write_text("0::/user.slice/chat\n")
+    group.mkdir(parents=True)
+    assert memory.group_rooms(tmp_path, membership) == memory.group_rooms(tmp_path, tmp_path / "nothing") == []
+    for folder, most in ((group, "max"), (group.parent, "1000")):
+        (folder / "memory.max").write_text(most)
+        (folder / "memory.current").write_text("600\n")
+        (folder / "memory.stat").write_text("anon 300\ninactive_file 250\n")
+    assert memory.group_rooms(tmp_path, membership) == [650], "the limit of the group above; files that can be dropped are free"
     assert memory.available_ram() > 0
 
 

@@ -12,7 +12,7 @@ from llmchat.hub import cache, places
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
 from llmchat.hub.local import find_path, pull_path
-from llmchat.hub.places import last_used, receipts, touch_used
+from llmchat.hub.places import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
@@ -23,7 +23,7 @@ from llmchat.presets.types import Source
 from llmchat.settings import World
 
 __all__ = [
-    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "hub_cache", "last_used", "licence_of",
+    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "forget_used", "hub_cache", "last_used", "licence_of",
     "make_plan", "pull", "receipts", "removable", "remove", "survey", "survey_here", "touch_used", "verify",
 ]  # fmt: skip
 
@@ -63,7 +63,7 @@ def remove(source: Source, world: World, others: Iterable[Receipt] = (), *, dry_
 
     Returns the bytes freed; with dry_run, those that would be.
     """
-    with places.lock(source, world):
+    with places.lock(source, world, lambda line: print(line, file=world.stderr, flush=True)):
         files = removable(source, world, others)
         freed = cache.size(files)
         if not dry_run:

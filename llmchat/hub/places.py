@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -138,11 +138,13 @@ def raw_receipt(source: Source, world: World) -> Receipt | None:
 def touch_used(name: str, world: World) -> None:
     """Note that a model was used now. Never fails: a read-only cache must not end a chat."""
     path = _used_path(name, world)
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    except OSError:
-        pass
+
+
+def forget_used(name: str, world: World) -> None:
+    _used_path(name, world).unlink(missing_ok=True)
 
 
 def last_used(name: str, world: World) -> float | None:

@@ -335,6 +335,15 @@ def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(hub: 
     assert len(shelf.fetch(prepared, at(), Silent(), force=True)) == 2
 
 
+def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", save_tiny(tmp_path / "other", tiny_config(hidden_size=128)))
+    hub.repos["org/adapter"] = Repo.of_folder(folder)
+    prepared = shelf.prepare(tuned, at())
+    unseen = replace(prepared, surveys=(replace(prepared.surveys[0], shapes={}, config={}), *prepared.surveys[1:]))
+    with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
+        shelf.fetch(unseen, at(), Silent())
+
+
 def test_an_empty_adapter_is_refused_before_anything_is_fetched(hub: Hub, at: MakeWorld, tuned: Preset) -> None:
     files = hub.repos["org/adapter"].files
     del files["adapter_model.safetensors"]
