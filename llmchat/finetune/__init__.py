@@ -1,0 +1,1 @@
+"""Fine-tuning: data sets and their cleaner, LoRA training, reports."""

@@ -1,0 +1,244 @@
+"""The data set formats: for each its fields and one reader function.
+
+A format is known by the exact set of an object's fields: all that it needs, and none that it does not know. An unknown field is no guess but an
+error that says to name the format; a format that is named takes records with any further fields.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.conversation import Message, Role
+from llmchat.errors import UsageError, did_you_mean
+from llmchat.finetune.data import oasst
+from llmchat.finetune.data.rows import Row
+from llmchat.finetune.records import Record
+
+Reader = Callable[[Iterable[Row], str], Iterator[Record]]
+
+_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "developer": "system"}
+_ROLES |= {"user": "user", "assistant": "assistant", "system": "system", "tool": "tool"}
+
+
+class Format(Struct, frozen=True):
+    """needs: the fields of every record; knows: those it may have beside them. read: rows and a language ("" for all) to records."""
+
+    needs: frozenset[str]
+    knows: frozenset[str]
+    read: Reader
+
+
+FORMATS: dict[str, Format] = {}
+# Names that people use for the same fields.
+ALIASES = {"gpt4-alpaca": "alpaca", "alpaca-cot": "alpaca", "openassistant-guanaco": "guanaco", "jsonl": "messages", "chatml": "messages"}
+
+
+def format_named(name: str) -> Format:
+    known = ALIASES.get(name, name)
+    if known not in FORMATS:
+        names = (*FORMATS, *ALIASES)
+        raise UsageError(f"there is no data format `{name}`", did_you_mean(name, names) or f"auto, {', '.join(FORMATS)}")
+    return FORMATS[known]
+
+
+def detect(row: Row) -> str:
+    """The name of the one format that has exactly the row's fields. Raises UsageError with the place where there is none."""
+    fields = row.fields
+    if fields is None:
+        fields = frozenset({"messages"})
+    found = [name for name, form in FORMATS.items() if form.needs and form.needs <= fields <= form.needs | form.knows]
+    if len(found) != 1:
+        named = ", ".join(sorted(fields)) or "no fields"
+        raise UsageError(f"{row.place}: no data format has exactly these fields: {named}", f"name one: --format {'|'.join(FORMATS)}")
+    return found[0]
+
+
+def reader(name: str, needs: str = "", knows: str = "") -> Callable[[Reader], Reader]:
+    """Register a reader. Without `needs` the format has to be named; it is never found by its fields."""
+
+    def register(read: Reader) -> Reader:
+        FORMATS[name] = Format(frozenset(needs.split()), frozenset(knows.split()), read)
+        return read
+
+    return register
+
+
+class _Alpaca(Struct):
+    instruction: str
+    output: str
+    input: str | None = ""
+    system: str | None = ""
+
+
+@reader("alpaca", "instruction output", "input system id source text category cluster")
+def alpaca(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """Alpaca, GPT4-Alpaca, Alpaca-CoT: instruction, input (may be missing), output."""
+    for row in rows:
+        one = row.to(_Alpaca)
+        yield Record(_turn(one.instruction, one.input or "", one.output, one.system or ""), row.place)
+
+
+class _Dolly(Struct):
+    instruction: str
+    response: str
+    context: str | None = ""
+
+
+@reader("dolly", "instruction context response", "category")
+def dolly(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """Databricks' Dolly: instruction, context, response, category."""
+    for row in rows:
+        one = row.to(_Dolly)
+        yield Record(_turn(one.instruction, one.context or "", one.response), row.place)
+
+
+def _turn(question: str, input: str, answer: str, system: str = "") -> tuple[Message, ...]:
+    turn = (Message("user", question, input), Message("assistant", answer))
+    return (Message("system", system), *turn) if system else turn
+
+
+class _Shared(Struct):
+    from_: str = msgspec.field(name="from")
+    value: str
+
+
+class _ShareGPT(Struct):
+    conversations: list[_Shared]
+    system: str | None = ""
+
+
+@reader("sharegpt", "conversations", "id system title model source category idx lang language hash views tools")
+def sharegpt(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """Vicuna's ShareGPT: conversations of {from, value}; a system text beside them or as their first message."""
+    for row in rows:
+        one = row.to(_ShareGPT)
+        system = [Message("system", one.system)] if one.system else []
+        yield Record((*system, *(Message(_role(turn.from_, row), turn.value) for turn in one.conversations)), row.place)
+
+
+class _Part(Struct):
+    type: str
+    text: str | None = None
+
+
+class _Said(Struct):
+    role: str
+    content: str | list[_Part]
+    input: str = ""
+
+
+class _Messages(Struct):
+    messages: list[_Said]
+
+
+@reader("messages", "messages", "id prompt prompt_id source category chosen_rating score tags model")
+def messages(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """OpenAI's messages of {role, content}, with our `input`; or a bare list of them. llmchat's own training JSONL is this."""
+    for row in rows:
+        said = row.to(list[_Said]) if row.is_list else row.to(_Messages).messages
+        yield Record(tuple(Message(_role(one.role, row), _content(one.content, row), one.input) for one in said), row.place)
+
+
+def _content(content: str | list[_Part], row: Row) -> str:
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part.text is None:
+            raise UsageError(
+                f"{row.place}: a part of a message is `{part.type}`, not text", "pictures and sound cannot be learnt from here"
+            )
+    return "\n".join(part.text or "" for part in content)
+
+
+def _role(name: str, row: Row) -> Role:
+    if name.lower() not in _ROLES:
+        raise UsageError(f"{row.place}: there is no role `{name}`", f"there are {', '.join(_ROLES)}")
+    return _ROLES[name.lower()]
+
+
+@reader("oasst", oasst.ROW_NEEDS, oasst.ROW_KNOWS)
+def oasst_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """OpenAssistant's messages, a row each, linked by parent_id: the best path of each tree. All rows are held in memory."""
+    return oasst.from_rows(rows, language)
+
+
+@reader("oasst-trees", "message_tree_id prompt", "tree_state origin")
+def oasst_trees(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """OpenAssistant's trees, a tree a row, with replies inside replies: the best path of each."""
+    return oasst.from_trees(rows, language)
+
+
+@reader("sessions", "title model created tags messages")
+def sessions(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """llmchat's own JSON export: what was said in complete turns, as `sessions export -f jsonl` writes it."""
+    return _exported(rows)
+
+
+@reader("chatgpt", "mapping title", "create_time update_time current_node moderation_results plugin_ids conversation_id id")
+def chatgpt(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """ChatGPT's conversations.json: the branch that was open last."""
+    return _exported(rows)
+
+
+def _exported(rows: Iterable[Row]) -> Iterator[Record]:
+    from llmchat.history import imports
+    from llmchat.history.types import Record as Stored
+    from llmchat.history.types import Session
+
+    for row in rows:
+        whole = msgspec.json.encode(row.value).decode() if isinstance(row.value, dict) else bytes(row.value).decode("utf-8", "replace")
+        for chat in imports.read(whole, row.place):
+            stored = [Stored(0, None, said.message, said.state, said.created, {}) for said in chat.messages]  # type: ignore[arg-type]
+            session = Session("", chat.title, chat.model, 0, 0, chat.tags, chat.created, chat.created)
+            yield from spoken(session, stored, row.place)
+
+
+def spoken(session: Any, stored: Any, place: str) -> Iterator[Record]:
+    """A session's complete turns as one record; none where nothing was answered."""
+    from llmchat.history.export import to_training
+
+    line = to_training(session, stored)
+    if line:
+        yield from messages([Row(place, line.encode())], "")
+
+
+class _Text(Struct):
+    text: str
+
+
+@reader("text", "text", "id source url title meta timestamp")
+def text(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """JSON objects with a text; plain text files come as documents, see rows.documents."""
+    for row in rows:
+        yield Record((), row.place, row.to(_Text).text)
+
+
+@reader("guanaco")
+def guanaco(rows: Iterable[Row], language: str) -> Iterator[Record]:
+    """openassistant-guanaco: a text of `### Human: …### Assistant: …`. Its fields are those of `text`, so it has to be named."""
+    for row in rows:
+        pieces = ("\n" + row.to(_Text).text).split("### ")
+        said = []
+        for piece in pieces[1:]:
+            label, colon, words = piece.partition(":")
+            if label in ("Human", "Assistant") and colon:
+                said.append(Message("user" if label == "Human" else "assistant", words.strip()))
+            elif said:
+                # A heading of Markdown inside a message.
+                said[-1] = msgspec.structs.replace(said[-1], text=f"{said[-1].text}\n### {piece.rstrip()}")
+        if pieces[0].strip() or not said:
+            raise UsageError(f"{row.place}: the text does not begin with `### Human:`")
+        yield Record(tuple(said), row.place)
+
+
+def read_rows(rows: Iterable[Row], name: str, language: str) -> Iterator[Record]:
+    """Records of the format `name`, or of the one that the first row's fields say for `auto`."""
+    stream = iter(rows)
+    first = next(stream, None)
+    if first is None:
+        return
+    form = FORMATS[detect(first)] if name == "auto" else format_named(name)
+    yield from form.read(chain([first], stream), language)

@@ -1,0 +1,149 @@
+"""Where records come from: a file, a folder, stdin, a data set of the Hub, our own sessions."""
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from llmchat.errors import LlmchatError, NetworkError, UsageError
+from llmchat.finetune.data import formats
+from llmchat.finetune.data.extras import need
+from llmchat.finetune.data.rows import Row, documents, open_source, rows
+from llmchat.finetune.records import Record
+from llmchat.settings import World
+
+_JSON = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+_TEXT = (".txt", ".md", ".txt.gz")
+_WEIGHT = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
+_HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.%\[\]:+-]+))?")
+
+
+class Source(Struct, frozen=True):
+    """name: what the user wrote without its weight; weight: "" where none was given."""
+
+    name: str
+    weight: str = ""
+
+
+def parse(text: str, world: World, format: str) -> Source:
+    """A source that is there. Raises UsageError for a file that is not, an empty folder, a weight of 0."""
+    match = None if Path(text).expanduser().exists() else _WEIGHT.fullmatch(text)
+    source = Source(match[1], match[2]) if match else Source(text)
+    if source.weight and not float(source.weight):
+        raise UsageError(f"the weight of {source.name} is 0", "leave the source out")
+    if source.name.startswith("hub:"):
+        if not _HUB.fullmatch(source.name):
+            raise UsageError(f"`{source.name}` names no data set", "hub:org/name, hub:org/name:split or hub:org/name/config:split")
+    elif source.name != "-" and not source.name.startswith("sessions:"):
+        files(source.name, format)
+    return source
+
+
+def files(name: str, format: str) -> list[str]:
+    """The file, or the files of a folder that can hold records, in the order of their paths. Their names say nothing about the format."""
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"there is no file or folder {name}")
+        return [name]
+    endings = _TEXT if format == "text" else _JSON
+    found = [one for one in sorted(path.rglob("*")) if one.name.endswith(endings) and one.is_file() and not _hidden(one, path)]
+    if not found:
+        raise UsageError(
+            f"the folder {name} holds no {', '.join(endings)}", "" if format == "text" else "`--format text` reads .txt and .md"
+        )
+    return [str(Path(name) / one.relative_to(path)) for one in found]
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+def records(source: Source, format: str, world: World, language: str = "", offline: bool = False) -> Iterator[Record]:
+    """The records of one source, one by one."""
+    if source.name.startswith("hub:"):
+        yield from formats.read_rows(_hub_rows(source.name, world.cut_off() if offline else world), format, language)
+    elif source.name.startswith("sessions:"):
+        yield from _sessions(source.name, world)
+    else:
+        for name in ["-"] if source.name == "-" else files(source.name, format):
+            with open_source(name, world) as stream:
+                place = "stdin" if name == "-" else name
+                if format == "text":
+                    yield from _texts(stream, place)
+                else:
+                    yield from formats.read_rows(rows(stream, place), format, language)
+
+
+def first_format(source: Source, format: str, world: World) -> str:
+    """The format of a source's first record, where that can be seen without using it up; "" otherwise."""
+    if format != "auto":
+        return formats.ALIASES.get(format, format)
+    if source.name == "-" or source.name.startswith(("hub:", "sessions:")):
+        return ""
+    name = files(source.name, format)[0]
+    with open_source(name, world) as stream:
+        row = next(rows(stream, name), None)
+    return formats.detect(row) if row else ""
+
+
+def _texts(stream: Any, place: str) -> Iterator[Record]:
+    """Plain text by documents, or the text of JSON lines, whichever the first line is."""
+    head = stream.peek(1 << 16)[: 1 << 16].lstrip(b"\xef\xbb\xbf \t\r\n") if hasattr(stream, "peek") else b""
+    if head.startswith(b'{"text":') or (head.startswith(b"{") and b'"text"' in head.partition(b"\n")[0]):
+        yield from formats.read_rows(rows(stream, place), "text", "")
+        return
+    empty = True
+    for where, text in documents(stream, place):
+        empty = False
+        yield Record((), where, text)
+    if empty:
+        raise UsageError(f"{place} is empty")
+
+
+def _sessions(name: str, world: World) -> Iterator[Record]:
+    from llmchat.history import History
+
+    wanted = name.removeprefix("sessions:")
+    with History(world.history_file if world.history_file.exists() else None) as history:
+        for session in [history.find(wanted)] if wanted else history.sessions():
+            yield from formats.spoken(session, history.messages(session.id), f"sessions:{session.id}")
+
+
+def _hub_rows(name: str, world: World) -> Iterator[Row]:
+    """Rows of a data set of the Hub, through the library `datasets` and its own cache. Split: `train` where none is named."""
+    from llmchat.hub.remote import offline, token
+
+    match = _HUB.fullmatch(name)
+    assert match
+    if offline(world):
+        # Both libraries read it once, when they are imported.
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    datasets = need("datasets", f"reading {name}")
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(match["repo"], match["config"], split=match["split"] or "train", token=token(world))
+    except Exception as error:
+        raise _explained(name, error, datasets) from error
+    for number, row in enumerate(table, 1):
+        yield Row(f"{name}:{number}", row)
+
+
+def _explained(name: str, error: Exception, datasets: Any) -> LlmchatError:
+    """The library's errors by kind: it raises ValueError for a wrong split or configuration, and OSErrors for the network."""
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return UsageError(f"{name}: {reason}", "a gated data set needs HF_TOKEN")
+    if isinstance(error, OSError):
+        return NetworkError(f"{name}: {reason}")
+    if isinstance(error, ValueError):
+        return UsageError(f"{name}: {reason}", "hub:org/name/config:split names both")
+    raise error
+
+
+def all_of(sources: list[Source], format: str, world: World, language: str, offline: bool) -> Iterator[Record]:
+    return chain.from_iterable(records(source, format, world, language, offline) for source in sources)
