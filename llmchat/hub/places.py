@@ -144,7 +144,8 @@ def touch_used(name: str, world: World) -> None:
 
 
 def forget_used(name: str, world: World) -> None:
-    _used_path(name, world).unlink(missing_ok=True)
+    with suppress(OSError):
+        _used_path(name, world).unlink()
 
 
 def last_used(name: str, world: World) -> float | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat import memory
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
@@ -190,6 +191,8 @@ class _Room(Struct, frozen=True):
 
 
 def _adapters(base: Survey, adapters: Sequence[Survey], shapes: Shapes) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
+    if base.adapter and not base.config:  # an adapter that is pulled by itself: its base is not known here
+        base, adapters, shapes = Survey(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))), [base], {}
     facts: list[AdapterFacts] = []
     problems: list[Problem] = []
     before: list[str] = []

@@ -10,6 +10,7 @@ from msgspec import Struct
 from llmchat.errors import Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import cache, headers, places, remote
 from llmchat.hub.cache import RemoteFile
+from llmchat.hub.gguf_facts import read_gguf
 from llmchat.hub.headers import Shapes
 from llmchat.hub.local import find_path
 from llmchat.hub.remote import Listing, offline
@@ -215,12 +216,14 @@ def _of_path(source: Source, world: World, code: bool) -> Survey:
     size = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*.bin"))
     kind = "gguf" if path.is_file() else "pickle"
     small = {name: read_object((path / name).read_bytes(), name) for name in _SMALL if (path / name).is_file()}
+    shapes, config = read_gguf(path) if kind == "gguf" and path.suffix == ".gguf" else ({}, small.get("config.json", {}))
     return Survey(
         source,
         size=size,
         disk=(4 if kind == "gguf" else 1) * size,
         weights=size,
         form=kind,
-        config=small.get("config.json", {}),
+        config=config,
+        shapes=shapes,
         adapter=small.get("adapter_config.json", {}),
     )

@@ -119,6 +119,15 @@ def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: 
         find(source, world)
 
 
+def test_a_pickle_of_the_oldest_kind_is_read(tmp_path: Path, world: World) -> None:
+    folder = save_tiny(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    (folder / "model.safetensors").unlink()
+    converted = load_file(pull(Source("path", str(folder)), world, Silent()).checkpoint.path / "model.safetensors")
+    assert converted.keys() == tensors.keys() and all(torch.equal(converted[name], tensors[name]) for name in tensors)
+
+
 def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: World) -> None:
     from llmchat.engines.transformers.weights import FileTensors
 

@@ -3,20 +3,22 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny, tiny_config
 from conftest import MakeWorld, make_world
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback import Hub, Repo, serving
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
 from llmchat import shelf
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
-from llmchat.hub import Silent, adapters, headers, machine, make_plan, pull, report, survey
+from llmchat.hub import Silent, adapters, cache, headers, machine, make_plan, pull, report, survey
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
@@ -351,6 +353,56 @@ def test_an_empty_adapter_is_refused_before_anything_is_fetched(hub: Hub, at: Ma
     with pytest.raises(Mismatch, match=r"the adapter org/adapter \(443 bytes\) is empty"):
         shelf.prepare(tuned, at()).plan.enforce()
     assert hub.sent < 10_000
+
+
+def test_an_empty_adapter_that_is_pulled_by_itself(hub: Hub, at: MakeWorld) -> None:
+    prepared = shelf.prepare(find_preset("org/adapter"), at())
+    assert prepared.plan.verdict == "yes" and prepared.plan.adapters[0].tensors == 8
+    files = hub.repos["org/adapter"].files
+    del files["adapter_model.safetensors"]
+    files["adapter_model.bin"] = bytes(443)
+    with pytest.raises(Mismatch, match="is empty"):
+        shelf.prepare(find_preset("org/adapter"), at()).plan.enforce()
+
+
+def test_a_model_that_cannot_run_here_is_not_pulled(llama: Preset) -> None:
+    plan = plan_of(replace(llama, unsupported="it needs an engine that is not here"), of_7b())
+    with pytest.raises(Mismatch, match="it needs an engine that is not here"):
+        plan.enforce(memory=False)
+
+
+def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, world: World) -> None:
+    import gguf
+    import numpy
+
+    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(64)
+    writer.add_context_length(256)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    for name, shape in (("token_embd.weight", (320, 64)), ("blk.0.attn_k.weight", (32, 64)), ("output.weight", (320, 64))):
+        writer.add_tensor(name, numpy.zeros(shape, numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = survey(Source("path", str(tmp_path / "tiny.gguf")), world)
+    assert found.shapes == {"embed_tokens.weight": (320, 64), "blk.0.attn_k.weight": (32, 64), "lm_head.weight": (320, 64)}
+    plan = shelf.prepare(find_preset(str(tmp_path / "tiny.gguf")), world).plan
+    assert (plan.memory.context, plan.memory.kv, plan.parameters) == (256, 2 * 2 * 2 * 16 * 2 * 256, 2 * 320 * 64 + 32 * 64)
+    (tmp_path / "broken.gguf").write_bytes(b"no such thing")
+    assert survey(Source("path", str(tmp_path / "broken.gguf")), world).shapes == {}
+
+
+@given(st.text(max_size=30) | st.lists(st.sampled_from(["a", "..", ".", "/", "\\", "C:", "\0", "~"]), max_size=6).map("".join))
+def test_a_name_that_is_allowed_stays_in_its_folder_on_every_system(name: str) -> None:
+    try:
+        cache.checked_name(name)
+    except IntegrityError:
+        return
+    assert (Path("/cache") / name).resolve().is_relative_to("/cache") and name
+    assert not PureWindowsPath(name).drive and not PureWindowsPath(name).root and ".." not in PureWindowsPath(name).parts
 
 
 def test_each_adapter_of_a_chain_is_checked(hub: Hub, at: MakeWorld, tuned: Preset, folders: tuple[Path, Path], tmp_path: Path) -> None:
