@@ -54,7 +54,7 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, json: b
         print("\n".join(report.lines(plan)), file=world.stdout)
     elif not quiet:
         print("".join(f"{line}\n" for line in report.short(plan)), end="", file=world.stderr)
-    plan.enforce(force=force, memory=dry_run or plan.download > 0)
+    plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))
     if dry_run:
         return
     for pulled in fetch(prepared, world, Silent() if quiet else Bar(world.stderr), force=force):

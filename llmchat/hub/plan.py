@@ -16,6 +16,7 @@ from llmchat.presets.types import Preset
 KINDS = ("int4", "int8", "bf16")
 # A chat in fewer tokens is none.
 _SHORTEST = 1024
+_RAM = "this machine's memory"
 _UNKNOWN_CONTEXT = 2048
 _ERRORS: dict[int, type[LlmchatError]] = {6: OutOfResources, 8: Mismatch}
 
@@ -97,6 +98,8 @@ def make_plan(
     notes = [note for survey in surveys for note in survey.notes] + _licence_notes(preset, base) + _code_notes(surveys)
     if room.refused:
         problems.append(Problem(6, room.refusal))
+    elif machine.gpus and device != "cpu" and room.place == _RAM:
+        notes.append(f"the GPU is too small for it: --device cpu runs it in {_RAM}")
     elif room.crowded:
         notes.append(f"{room.fitting:,} of {room.context:,} tokens of context fit beside the weights: --context {room.fitting}")
     return Plan(
@@ -142,7 +145,7 @@ class _Room(Struct, frozen=True):
         if machine.gpus and device != "cpu":
             rooms.append((" + ".join(name for name, _ in machine.gpus), sum(free for _, free in machine.gpus)))
         if not device.startswith("cuda"):
-            rooms.append(("this machine's memory", machine.ram))
+            rooms.append((_RAM, machine.ram))
         choices = [cls(shapes, count, base.config, preset.weights, context, *room) for room in rooms or [("no GPU", 0)]]
         return next((choice for choice in choices if not choice.refused), choices[0])
 

@@ -146,7 +146,10 @@ def test_the_gpu_is_asked_first_and_the_memory_where_it_is_too_small(llama: Pres
     card = (("NVIDIA H200", 140 * GB),)
     assert plan_of(llama, of_7b(), gpus=card).place == "NVIDIA H200"
     assert plan_of(llama, of_7b(), gpus=card, device="cpu").place == "this machine's memory"
-    assert plan_of(llama, of_7b(), gpus=(("GTX", 2 * GB),)).place == "this machine's memory"
+    small = plan_of(llama, of_7b(), gpus=(("GTX", 2 * GB),))
+    assert small.place == "this machine's memory" and small.notes == (
+        "the GPU is too small for it: --device cpu runs it in this machine's memory",
+    )
     assert plan_of(llama, of_7b(), gpus=(("GTX", 2 * GB),), device="cuda").verdict == "no"
     assert plan_of(llama, of_7b(), gpus=(("GTX", 5 * GB), ("GTX", 5 * GB))).place == "GTX + GTX"
 
