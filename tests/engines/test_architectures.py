@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 import transformers
 from checkpoints import maker, save_adapter, save_tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from llmchat.engines import Chunk, Finish, Sampling
@@ -72,6 +75,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 SEEDS = {"gemma2": 7, "gemma3": 10, "gpt-j": 1, "bloom": 1}
 # Nothing of the prompt before can be used again where every token of a prompt sees all others.
 READS_ANEW = ("t5", "t5 tied", "bart")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads for matrices of 64 x 64 only wait for each other, above all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def config_of(name: str) -> Any:
@@ -333,6 +345,20 @@ def test_a_state_goes_back_to_where_prompts_ended(tmp_path: Path) -> None:
     _, undone = answer(engine, Prompt(f"{QUESTION} jumps", ()))
     assert undone.cached_tokens == first.prompt_tokens - 1
     assert answer(engine, second)[0] == answer(open_engine(base), second)[0]
+
+
+@pytest.mark.parametrize("name", ["rwkv", "gemma3", "mistral", "falcon rw"])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_prompts_in_any_order_give_cold_logits(name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    base = save_tiny(tmp_path_factory.mktemp("base"), config_of(name), seed=3)
+    warm, cold = open_engine(base), open_engine(base)
+    token = st.integers(5, 319)
+    ids = data.draw(st.lists(token, min_size=1, max_size=24))
+    for _ in range(3):
+        warm.logits(ids)
+        ids = ids[: data.draw(st.integers(0, len(ids)))] + data.draw(st.lists(token, min_size=1, max_size=12))
+    torch.testing.assert_close(warm.logits(ids), cold.logits(ids), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rwkv", "t5"])

@@ -99,3 +99,10 @@ def test_nf4_keeps_its_bias() -> None:
     weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
     layer = make_linear(weight, bias, "int4", CPU, Scratch())
     assert error(layer, weight, torch.randn(4, 128).bfloat16(), bias) < 0.1
+
+
+def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 96) * 0.02
+    layer = make_linear(weight, None, "int4", CPU, Scratch())
+    assert isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02

@@ -55,6 +55,13 @@ def test_never_two_opening_tokens(llama: Tokens) -> None:
     assert llama.encode(Prompt("the fox", (), bos=False)) == [IDS["▁the"], IDS["▁fox"]]
 
 
+def test_a_tokenizer_that_asks_for_no_opening_token_gets_none(tmp_path: Path) -> None:
+    files = DECAPODA | {
+        "tokenizer_config.json": {"add_bos_token": False, "bos_token": {"content": "<s>"}, "tokenizer_class": "LlamaTokenizer"}
+    }
+    assert write(tmp_path, files, sentencepiece_file(PIECES)).encode(Prompt("the fox", ())) == [IDS["▁the"], IDS["▁fox"]]
+
+
 def test_what_has_no_piece_is_written_in_bytes(llama: Tokens) -> None:
     ids = llama.encode(Prompt("the 🗼", (), bos=False))
     assert ids == [IDS["▁the"], IDS["▁"], *(3 + byte for byte in "🗼".encode())]
