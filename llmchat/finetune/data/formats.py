@@ -155,7 +155,7 @@ def _content(content: str | list[_Part], row: Row) -> str:
 
 def _role(name: str, row: Row) -> Role:
     if name.lower() not in _ROLES:
-        raise UsageError(f"{row.place}: there is no role `{name}`", f"there are {', '.join(_ROLES)}")
+        raise UsageError(f"{row.place}: there is no role {name[:40]!r}", f"there are {', '.join(_ROLES)}")
     return _ROLES[name.lower()]
 
 
