@@ -1,11 +1,10 @@
-"""Write docs/commands.md from the program's own help. `--check` fails when the file is not up to date."""
+"""Write docs/commands.md from the program's own help, and docs/models.md from the presets. `--check` fails when one is not up to date."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-TARGET = Path(__file__).parent / "commands.md"
 COMMANDS = [
     "",
     "chat",
@@ -18,6 +17,8 @@ COMMANDS = [
     "presets check",
     "doctor",
     "prompt",
+    "evaluate",
+    "compare",
     "sessions",
     "sessions list",
     "sessions search",
@@ -31,6 +32,10 @@ COMMANDS = [
     "sessions export",
     "sessions import",
     "sessions replay",
+    "data",
+    "data inspect",
+    "data clean",
+    "data convert",
     "config",
     "config show",
     "config path",
@@ -43,14 +48,72 @@ def help_of(command: str) -> str:
     return "\n".join(line.rstrip() for line in out.stdout.strip().splitlines())
 
 
-def write() -> str:
+def commands() -> str:
     sections = [f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n" for command in COMMANDS]
     return "# Commands\n\nWritten by `make docs` from `--help`; do not edit.\n\n" + "\n".join(sections)
 
 
+def models() -> str:
+    """Every preset and every prompt format, with where it comes from and what is not verified."""
+    from llmchat.presets import formats, get_format, names
+
+    presets = names().values()
+    rows = [
+        f"| `{one.name}` | {' + '.join(f'`{source.repo}`' for source in (one.base, *one.adapters))} | {one.format.name} "
+        f"| {_count(one.parameters)} | {one.context.tokens:,} | {', '.join(map(str, one.stop_ids))} | {_cell(one.licence)} |"
+        for one in presets
+    ]
+    notes = [
+        f"- `{one.name}`: {one.notes} Sampling: {one.sampling_source}." + (f" Cannot run: {one.unsupported}." if one.unsupported else "")
+        for one in presets
+    ]
+    shown = [
+        f"| `{name}` | {_cell(form.source)} | {_cell(form.decision)} | {_cell(form.notes)} |"
+        for name in formats()
+        if (form := get_format(name))
+    ]
+    return "\n".join(
+        [
+            "# Models and prompt formats",
+            "",
+            "Written by `make docs` from the files in `llmchat/presets`; do not edit. Licences are those of the model cards; no legal reading.",
+            "",
+            f"## {len(rows)} models",
+            "",
+            "| name | base + adapters | format | parameters | window | ends, beside the config's | licence |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"## {len(shown)} formats",
+            "",
+            "How each writes a chat, text for text, stands in `tests/golden`.",
+            "",
+            "| format | source | decided, where sources disagree | notes |",
+            "|---|---|---|---|",
+            *shown,
+            "",
+            "## Notes on each model",
+            "",
+            *notes,
+            "",
+        ]
+    )
+
+
+def _count(parameters: float) -> str:
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+PAGES = {"commands.md": commands, "models.md": models}
+
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        if TARGET.read_text("utf-8") != write():
-            sys.exit("docs/commands.md is not up to date: run `make docs`")
-    else:
-        TARGET.write_text(write(), "utf-8")
+    for name, write in PAGES.items():
+        target = Path(__file__).parent / name
+        if "--check" not in sys.argv:
+            target.write_text(write(), "utf-8")
+        elif not target.exists() or target.read_text("utf-8") != write():
+            sys.exit(f"docs/{name} is not up to date: run `make docs`")

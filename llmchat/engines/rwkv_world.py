@@ -5,6 +5,7 @@ reads it; that code is not run. Token 0 ends a text and is written nowhere.
 """
 
 import ast
+import bisect
 import codecs
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,18 @@ class WorldVocabulary:
             ids.append(self._ids[data[position : position + size]])
             position += size
         return ids
+
+    def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
+        """Characters of each token; one that holds a part of a character's bytes stands at that character."""
+        starts = [0]
+        for character in text:
+            starts.append(starts[-1] + len(character.encode("utf-8", "replace")))
+        spans, position = [], 0
+        for token in self.ids(text):
+            end = position + len(self._bytes[token])
+            spans.append((bisect.bisect_right(starts, position) - 1, bisect.bisect_left(starts, end)))
+            position = end
+        return spans
 
     def id_of(self, token: str) -> int | None:
         return self._ids.get(token.encode())

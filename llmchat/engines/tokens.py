@@ -37,6 +37,10 @@ class Vocabulary(Protocol):
         """Ids of a bare text; without `special` a special token that is spelt out is text."""
         ...
 
+    def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
+        """Where each of the ids of a text stands in it, in characters."""
+        ...
+
     def id_of(self, token: str) -> int | None:
         """The id of a token by its name."""
         ...
@@ -73,12 +77,21 @@ class Tokens:
         A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
         one by one, with special tokens off.
         """
-        special = {match.start() for match in _within(self._special_pattern, prompt)}
-        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
-        ids = self._encode_apart(prompt.text, special, cuts) if special or cuts else self._vocabulary.ids(prompt.text)
+        ids: list[int] = []
+        for start, end, special in self._pieces(prompt):
+            ids += self._vocabulary.ids(prompt.text[start:end], special=special)
         opening = self._opening if prompt.bos else []
         ids = ids if ids[: len(opening)] == opening else opening + ids
         return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
+
+    def learnt(self, prompt: Prompt) -> list[bool]:
+        """For each id of `encode(prompt)` whether the model wrote it. A token that begins before the answer is not the model's."""
+        spans: list[tuple[int, int]] = []
+        for start, end, special in self._pieces(prompt):
+            spans += [(start + a, start + b) for a, b in self._vocabulary.spans(prompt.text[start:end], special=special)]
+        marks = [any(first <= start < last for first, last in prompt.learn) for start, _ in spans]
+        before = len(self.encode(prompt)) - len(self._closing) - len(marks)
+        return [False] * max(0, before) + marks + [False] * len(self._closing)
 
     def stop_ids(self, prompt: Prompt) -> frozenset[int]:
         """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
@@ -92,17 +105,22 @@ class Tokens:
     def _count(self, text: str) -> int:
         return len(self._vocabulary.ids(text, special=False))
 
-    def _encode_apart(self, text: str, quoted: set[int], cuts: list[int]) -> list[int]:
-        """Encode with the special tokens at `quoted` as text, and with no token that reaches over a cut."""
+    def _pieces(self, prompt: Prompt) -> list[tuple[int, int, bool]]:
+        """(start, end, whether special tokens count) of what is encoded at once: all of the text, where no message spells a token.
+
+        Otherwise each special token of the format itself is a piece, what stands between is text, and no token reaches over the cut that is
+        made inside a mark.
+        """
+        text, quoted = prompt.text, {match.start() for match in _within(self._special_pattern, prompt)}
+        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
+        if not quoted and not cuts:
+            return [(0, len(text), True)]
         own = [(match.start(), match.end()) for match in self._special_pattern.finditer(text) if match.start() not in quoted]
-        ids: list[int] = []
-        position = 0
+        pieces, position = [], 0
         for start, end in sorted([*own, *((cut, cut) for cut in cuts), (len(text), len(text))]):
-            if position < start:
-                ids += self._vocabulary.ids(text[position:start], special=False)
-            ids += [self._specials[text[start:end]]] if start < end else []
+            pieces += [(position, start, False), (start, end, True)]
             position = end
-        return ids
+        return [piece for piece in pieces if piece[0] < piece[1]]
 
     def _read_surroundings(self) -> tuple[list[int], list[int]]:
         """What belongs before and after a prompt. An end mark belongs to what an encoder reads, and to no prompt that is to be continued."""
@@ -138,6 +156,14 @@ class FastVocabulary:
         try:
             numbers: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
             return numbers
+        finally:
+            self._tokenizer.encode_special_tokens = False
+
+    def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
+        self._tokenizer.encode_special_tokens = not special
+        try:
+            ranges: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+            return ranges
         finally:
             self._tokenizer.encode_special_tokens = False
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from llmchat.errors import did_you_mean
 from llmchat.presets.load import REPO_ID, formats, names
-from llmchat.presets.types import Preset, Source
+from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 
 Path_ = tuple[str | int, ...]

@@ -119,3 +119,14 @@ def test_a_broken_tokenizer_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"tokenizer\.json cannot be read"):
         Tokens(tmp_path)
+
+
+def test_what_the_model_writes_is_marked_token_by_token(tokens: Tokens) -> None:
+    form = get_format("chatml")
+    question, answer = Message("user", "the quick fox"), Message("assistant", "over <|im_end|> the dog")
+    record, prompt = form.render([question, answer, question, answer]), form.render([question])
+    ids, learnt = tokens.encode(record), tokens.learnt(record)
+    assert len(ids) == len(learnt) and not any(learnt[: len(tokens.encode(prompt))])
+    assert ids[: len(tokens.encode(prompt))] == tokens.encode(prompt), "a training example begins with the very ids of the chat"
+    written = [number for number, mark in zip(ids, learnt, strict=True) if mark]
+    assert written.count(IM_END) == 2 and IM_START not in written, "the end of each answer is learnt, the frame around it is not"
