@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from llmchat import cli_models, cli_presets, cli_sessions, flags
+from llmchat import cli_data, cli_evaluate, cli_models, cli_presets, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
@@ -27,7 +27,9 @@ config = typer.Typer(help="Settings and where they come from.", no_args_is_help=
 app.add_typer(cli_models.app)
 app.add_typer(cli_presets.app, name="presets")
 app.command()(cli_presets.doctor)
+app.add_typer(cli_evaluate.app)
 app.add_typer(cli_sessions.app, name="sessions")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(config, name="config")
 
 _OPTIONS = Options.__struct_fields__

@@ -1,0 +1,115 @@
+"""The models of one command line, opened one after another and asked: at most one is in memory at any time.
+
+A word names a model as `-m` does elsewhere, and what is put on it: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, NAME:off (without the preset's
+adapters).
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from llmchat.chat import Thought, reply
+from llmchat.conversation import Conversation, Message
+from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines.tokens import special_names
+from llmchat.errors import UsageError
+from llmchat.models import locate, provenance
+from llmchat.opening import Opened, Opener, preset_of
+from llmchat.presets import Preset
+from llmchat.settings import World
+from llmchat.window import Window
+
+_Answer = TypeVar("_Answer")
+
+
+class Contender(Struct, frozen=True):
+    """A model whose files are here. label: the word it was named with; opening: the special tokens that may stand before a bare text."""
+
+    label: str
+    flags: dict[str, Any]
+    preset: Preset
+    made_by: dict[str, Any]
+    opening: tuple[str, ...] = ()
+
+
+def find_all(words: Sequence[str], flags: Mapping[str, Any], world: World) -> list[Contender]:
+    """Every model of the command line, with the same `flags` for all. Nothing is loaded, so that a mistake is told at once."""
+    twice = next((word for word in words if words.count(word) > 1), None)
+    if twice:
+        raise UsageError(f"{twice} is named twice")
+    return [_find(word, flags, world) for word in words]
+
+
+def split_word(word: str) -> tuple[str, str | None]:
+    """Model and adapter of a word: `a+b:0.5` → a, b:0.5; `a:off` → a, none; `a` → a, nothing said. A folder's name may hold a `+`."""
+    if Path(word).expanduser().exists():
+        return word, None
+    if word.endswith(":off"):
+        return word.removesuffix(":off"), "none"
+    name, plus, adapter = word.partition("+")
+    if plus and not (name and adapter):
+        raise UsageError(f"`{word}` is no model", "NAME, NAME+ADAPTER, NAME+ADAPTER:0.5 or NAME:off")
+    return name, adapter or None
+
+
+def use(contender: Contender, world: World, work: Callable[[Opened], _Answer], *, quiet: bool = False) -> _Answer:
+    """Load the model, give it to `work`, and take it out of memory before this returns. `work` must keep nothing of it."""
+    opened = Opener(world, contender.flags).open(waiting=not quiet)
+    try:
+        return work(opened)
+    finally:
+        opened.engine.close()
+        del opened
+        _free()
+
+
+class Said(Struct, frozen=True):
+    """A whole answer."""
+
+    text: str
+    thinking: str
+    finish: Finish
+    window: Window
+
+
+def answer(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Said:
+    """The whole answer of `chat.reply`, with the preset's system text where the conversation has none."""
+    text = thinking = ""
+    for event in reply(with_system(conversation, preset), preset, engine, sampling):
+        if isinstance(event, Chunk):
+            text += event.text
+        elif isinstance(event, Thought):
+            thinking += event.text
+        elif isinstance(event, Finish):
+            finish = event
+        else:
+            window = event
+    return Said(text, thinking, finish, window)
+
+
+def with_system(conversation: Conversation, preset: Preset) -> Conversation:
+    """With the preset's system text where the conversation has none, as a chat begins."""
+    if not preset.system or conversation.system:
+        return conversation
+    return Conversation((Message("system", preset.system), *conversation.messages))
+
+
+def _find(word: str, flags: Mapping[str, Any], world: World) -> Contender:
+    name, adapter = split_word(word)
+    own = {**flags, "model": name, **({"adapter": adapter} if adapter else {})}
+    model = locate(preset_of(world, **own), world)
+    names = special_names(model.base.path) if model.base else {}
+    opening = tuple(names[mark] for mark in ("bos_token", "eos_token") if names.get(mark))
+    return Contender(word, own, model.preset, provenance(model), opening)
+
+
+def _free() -> None:
+    # A model of torch is a web of objects that point at each other: without a collection it would stay beside the next one.
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,212 @@
+"""One item asked of one model. An answer is made by `chat.reply`; a likelihood is the engine's `score` of the finished record.
+
+choice: log P(answer and its end mark | prompt), through the model's own prompt format: the likeliest choice is the model's answer. The end
+mark belongs to it, so that "New York" is not the beginning of "New York City", and the choices exclude each other as whole answers do.
+perplexity: of the bare text, from the tokenizer's opening token on (where it has none: bos, then eos, as lm-evaluation-harness does), so that
+every byte counts; bits per byte is the same for any tokenizer.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.conversation import Conversation, Message
+from llmchat.engines import Counter, Engine
+from llmchat.errors import ContextOverflow, Mismatch, UsageError
+from llmchat.evaluate.contenders import answer, with_system
+from llmchat.evaluate.matching import Fold, matches
+from llmchat.evaluate.tasks import Item
+from llmchat.opening import Opened
+from llmchat.prompt import Prompt, PromptFormat
+from llmchat.window import fit
+
+
+class Asking(Struct, frozen=True):
+    """What holds for all items: which differences between answers do not count, and where the seeds begin for answers that are drawn."""
+
+    fold: tuple[Fold, ...] = ()
+    seed: int = 0
+
+
+class ChoiceScore(Struct, frozen=True):
+    """One choice: its log-likelihood in nats, over so many tokens; bytes of its text."""
+
+    choice: str
+    sum: float
+    tokens: int
+    bytes: int
+
+    @property
+    def per_byte(self) -> float:
+        return self.sum / self.bytes
+
+
+class Result(Struct, frozen=True, omit_defaults=True):
+    """What came of one item. score is 1 or 0; for perplexity the negative log-likelihood in nats over `tokens` and `bytes`.
+
+    key: a short name of all that decides the result; normalised: choice, decided per byte; error: why it could not be asked, which counts
+    as wrong; dropped: messages that did not fit the window
+    """
+
+    key: str
+    model: str
+    task: str
+    kind: str
+    item: int
+    score: float
+    seconds: float = 0.0
+    answer: str = ""
+    expected: tuple[str, ...] = ()
+    thinking: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    dropped: int = 0
+    normalised: float | None = None
+    choices: tuple[ChoiceScore, ...] = ()
+    tokens: int = 0
+    bytes: int = 0
+    error: str = ""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An engine that knows how likely a text is: log-probabilities [T - 1] of each token of `ids` after the ones before it."""
+
+    context: int
+
+    def encode(self, prompt: Prompt) -> list[int]: ...
+
+    def score(self, ids: list[int]) -> Any: ...
+
+
+def ask(item: Item, opened: Opened, asking: Asking, *, key: str = "", model: str = "", opening: Sequence[str] = ()) -> Result:
+    """The result of one item. An item that is too large for the model counts as wrong, with its reason; other errors are raised."""
+    started = time.perf_counter()
+    blank = Result(key, model, item.task, item.kind, item.number, 0.0)
+    try:
+        if item.kind == "choice":
+            result = _choose(item, opened, blank)
+        elif item.kind == "perplexity":
+            result = _read(item, opened, blank, opening)
+        else:
+            result = _answer(item, opened, blank, asking)
+    except ContextOverflow as error:
+        result = replace(blank, error=error.message)
+    return replace(result, seconds=round(time.perf_counter() - started, 4))
+
+
+def scorer(engine: Engine) -> Scorer:
+    if not isinstance(engine, Scorer):
+        raise UsageError(
+            f"{engine.describe()} gives no likelihoods, which choice and perplexity need", "exact and contains can be asked of it"
+        )
+    return engine
+
+
+def _answer(item: Item, opened: Opened, blank: Result, asking: Asking) -> Result:
+    # A seed of its own for each item: the answers are the same whichever of them were kept from an earlier run.
+    sampling = replace(opened.preset.sampling, seed=asking.seed + item.number)
+    said = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
+    right = matches(item.kind, said.text, item.answers, asking.fold)
+    return replace(
+        blank,
+        score=float(right),
+        answer=said.text,
+        expected=item.answers,
+        thinking=said.thinking,
+        finish_reason=said.finish.reason,
+        prompt_tokens=said.finish.prompt_tokens,
+        reply_tokens=said.finish.reply_tokens,
+        dropped=said.window.dropped,
+    )
+
+
+def _choose(item: Item, opened: Opened, blank: Result) -> Result:
+    engine, preset = scorer(opened.engine), opened.preset
+    conversation = with_system(Conversation(item.messages), preset)
+    room = max(opened.engine.count(choice) for choice in item.choices) + 8
+    window = fit(conversation, preset, opened.engine, engine.context, room)
+    scores = score_choices(engine, preset.format, window.messages, item.choices)
+    likeliest = max(range(len(scores)), key=lambda index: scores[index].sum)
+    per_byte = max(range(len(scores)), key=lambda index: scores[index].per_byte)
+    return replace(
+        blank,
+        score=float(likeliest == item.right),
+        answer=item.choices[likeliest],
+        expected=(item.choices[item.right],),
+        normalised=float(per_byte == item.right),
+        choices=scores,
+        prompt_tokens=window.tokens,
+        dropped=window.dropped,
+    )
+
+
+def score_choices(engine: Scorer, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]) -> tuple[ChoiceScore, ...]:
+    """How likely each choice is as the whole answer to `messages`.
+
+    A token may reach over the border between prompt and answer. So the answer begins with the first token in which the finished record
+    differs from the prompt, and where that is earlier for one choice than for another, at the earliest for all: each is the likelihood of the
+    same thing.
+    """
+    asked = engine.encode(form.render(messages))
+    records = [engine.encode(_finished(form, (*messages, Message("assistant", choice)))) for choice in choices]
+    border = max(1, min(_common(asked, ids) for ids in records))
+    scores = []
+    for choice, ids in zip(choices, records, strict=True):
+        if len(ids) > engine.context:
+            raise ContextOverflow(f"prompt and choice are {len(ids):,} tokens; the model holds {engine.context:,}")
+        likelihood = engine.score(ids)[border - 1 :].tolist()
+        scores.append(ChoiceScore(choice, math.fsum(likelihood), len(likelihood), len(choice.encode())))
+    return tuple(scores)
+
+
+def _finished(form: PromptFormat, messages: tuple[Message, ...]) -> Prompt:
+    """The finished record up to the end of what the model writes: what a template puts after the end mark is not its answer."""
+    try:
+        record = form.render(messages)
+    except Mismatch as error:
+        raise Mismatch(error.message, "its choices cannot be scored; exact and contains can be asked") from error
+    end = record.learn[-1][1]
+    quoted = tuple((start, min(stop, end)) for start, stop in record.quoted if start < end)
+    return replace(record, text=record.text[:end], quoted=quoted)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _read(item: Item, opened: Opened, blank: Result, opening: Sequence[str]) -> Result:
+    engine = scorer(opened.engine)
+    limit = min(opened.preset.context.tokens or engine.context, engine.context)
+    scores = score_text(engine, bare(opened.engine, item.text, opening), limit)
+    return replace(blank, score=-math.fsum(scores), tokens=len(scores), bytes=len(item.text.encode()))
+
+
+def bare(engine: Counter, text: str, opening: Sequence[str]) -> list[int]:
+    """Ids of a text behind one opening token; special tokens spelt out in the text are text.
+
+    opening: what to put there where the tokenizer itself puts nothing; the first that is one token is taken.
+    """
+    lead = ""
+    if not engine.encode(Prompt("", ())):
+        lead = next((mark for mark in opening if len(engine.encode(Prompt(mark, ()))) == 1), "")
+    return engine.encode(Prompt(lead + text, (), quoted=((len(lead), len(lead) + len(text)),)))
+
+
+def score_text(engine: Scorer, ids: list[int], limit: int) -> list[float]:
+    """Log-probabilities of every token of `ids` but the first, in a model that holds `limit` tokens.
+
+    A longer text is read in windows that overlap by half, so that every token has at least half a window before it, and counts once.
+    """
+    scores: list[float] = engine.score(ids[:limit]).tolist() if len(ids) > 1 else []
+    while len(scores) < len(ids) - 1:
+        start = len(scores) + 1 - limit // 2
+        window = engine.score(ids[start : start + limit]).tolist()
+        scores += window[limit // 2 - 1 :]
+    return scores

@@ -1,0 +1,117 @@
+"""Items and models, one after another. What was answered is written down at once, so that a run that was interrupted can go on."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.errors import LlmchatError, UsageError
+from llmchat.evaluate.contenders import Contender, use
+from llmchat.evaluate.measure import Asking, Result, ask
+from llmchat.evaluate.progress import Progress
+from llmchat.evaluate.tasks import Item
+from llmchat.opening import Opened
+from llmchat.settings import World
+
+
+class Outcome(Struct):
+    """What was done. interrupted: Ctrl-C; error: what ended the run before its time."""
+
+    results: list[Result]
+    interrupted: bool = False
+    error: LlmchatError | None = None
+
+
+class Output:
+    """A file of results, one JSON object a line, each written when it is known. Without a path nothing is kept.
+
+    resume: results that stand there already are `kept`, by their keys; a last line that was cut off is removed. Raises UsageError for a file
+    that is there and is not to be resumed.
+    """
+
+    def __init__(self, path: Path | None, *, resume: bool = False):
+        self.kept: dict[str, Result] = {}
+        self._path = path
+        if path is None:
+            if resume:
+                raise UsageError("--resume goes on with a file of results", "name it with --output")
+            return
+        if path.exists() and path.stat().st_size:
+            if not resume:
+                raise UsageError(f"{path} is there already", "--resume goes on with it; another name begins anew")
+            self._read(path)
+        else:
+            path.touch()
+
+    def write(self, result: Result) -> None:
+        if self._path:
+            with self._path.open("ab") as stream:
+                stream.write(msgspec.json.encode(result) + b"\n")
+
+    def _read(self, path: Path) -> None:
+        whole = path.read_bytes()
+        lines = whole[: whole.rfind(b"\n") + 1]
+        for number, line in enumerate(lines.splitlines(), 1):
+            try:
+                result = msgspec.json.decode(line, type=Result)
+            except msgspec.DecodeError as error:
+                raise UsageError(f"{path}, line {number} is no result of an evaluation: {error}") from error
+            self.kept[result.key] = result
+        if len(lines) < len(whole):
+            with path.open("r+b") as stream:
+                stream.truncate(len(lines))
+
+
+def run(
+    contenders: Sequence[Contender], items: Sequence[Item], asking: Asking, world: World, output: Output, *, quiet: bool = False
+) -> Outcome:
+    """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
+    outcome = Outcome([])
+    progress = Progress(world, len(contenders) * len(items), quiet=quiet)
+    try:
+        for contender in contenders:
+            _run_one(contender, items, asking, world, output, progress, outcome, quiet)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    except LlmchatError as error:
+        outcome.error = error
+    finally:
+        progress.clear()
+    return outcome
+
+
+def _run_one(
+    contender: Contender,
+    items: Sequence[Item],
+    asking: Asking,
+    world: World,
+    output: Output,
+    progress: Progress,
+    outcome: Outcome,
+    quiet: bool,
+) -> None:
+    keys = [key(contender, item, asking) for item in items]
+    kept = [output.kept[one] for one in keys if one in output.kept]
+    outcome.results += [msgspec.structs.replace(result, model=contender.label) for result in kept]
+    todo = [(one, item) for one, item in zip(keys, items, strict=True) if one not in output.kept]
+    progress.begin(contender.label, len(items), len(kept))
+
+    def work(opened: Opened) -> None:
+        for one, item in todo:
+            progress.started(item.task)
+            result = ask(item, opened, asking, key=one, model=contender.label, opening=contender.opening)
+            output.write(result)
+            outcome.results.append(result)
+            progress.done()
+
+    if todo:
+        use(contender, world, work, quiet=quiet)
+
+
+def key(contender: Contender, item: Item, asking: Asking) -> str:
+    """A short name of all that decides a result: files, weights and format of the model, sampling, context, the item and its number."""
+    preset = contender.preset
+    decides = (contender.made_by, preset.sampling, preset.context, preset.system, asking, msgspec.structs.replace(item, where=""))
+    return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]
