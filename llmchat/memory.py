@@ -51,7 +51,7 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
     """Bytes of 16-bit keys and values for `tokens` positions; of the state alone for recurrent models; 0 where the config does not say.
 
     2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys (GQA, MQA) are counted once; a decoder that
-    also looks at an encoder (T5) keeps keys and values of both; a sliding window ends the growth.
+    also looks at an encoder (T5) keeps keys and values of both; layers with a sliding window keep all of theirs, so that a chat can be cut.
     """
     config = _text_part(config)
     layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
@@ -63,9 +63,6 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
     if not (layers and heads and (width or config.get("head_dim"))):
         return 0
     head_dim = int(config.get("head_dim") or config.get("d_kv") or width // heads)
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    if isinstance(window, int) and window > 0 and not config.get("layer_types"):
-        tokens = min(tokens, window)
     return 2 * layers * _kv_heads(config, heads) * head_dim * _KV_BYTES * tokens
 
 

@@ -264,12 +264,6 @@ def test_config_says_where_a_value_came_from(run: Run, home: Path) -> None:
     assert run("config", "path").stdout.startswith(f"config   {home}/.config/llmchat/config.toml\n")
 
 
-def test_presets_are_listed(run: Run) -> None:
-    assert "alpaca-lora-13b\tAlpaca-LoRA 13B\talpaca\t" in run("presets").stdout
-    assert run("presets", "-q").stdout.splitlines()[0] == "airoboros-13b"
-    assert json.loads(run("presets", "--formats", "--json").stdout)[0]["name"] == "alpaca"
-
-
 def test_the_version(run: Run) -> None:
     assert re.fullmatch(r"llmchat \d+\.\d+\.\d+\n", run("--version").stdout)
 

@@ -16,6 +16,7 @@ def test_presets_are_listed_with_size_fit_and_licence(run: Run) -> None:  # noqa
     assert table["smollm2"]["fits"] == "int8" and table["xgen-7b"]["fits"] == "no" and table["xgen-7b"]["unsupported"]
     assert table["llama2-7b"]["architecture"] == "LlamaForCausalLM" and table["llama2-7b"]["size"] == 13476831232
     assert run("presets", "-q").stdout.splitlines() == sorted(table)
+    assert json.loads(run("presets", "--formats", "--json").stdout)[0]["name"] == "alpaca"
     assert "llama-2\tmeta-llama/llama llama/generation.py" in run("presets", "--formats").stdout.splitlines()
 
 

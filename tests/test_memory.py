@@ -13,8 +13,7 @@ KV = [
     (LLAMA_7B, 2048, 2**30),
     (LLAMA_7B | {"num_key_value_heads": 8}, 2048, 2**28),
     (LLAMA_7B | {"num_key_value_heads": 8, "head_dim": 64}, 2048, 2**27),
-    (LLAMA_7B | {"num_key_value_heads": 8, "sliding_window": 1024}, 8192, 2**27),
-    (LLAMA_7B | {"sliding_window": 1024, "use_sliding_window": False}, 2048, 2**30),
+    (LLAMA_7B | {"num_key_value_heads": 8, "sliding_window": 1024}, 8192, 2**30),
     ({"n_layer": 24, "n_head": 16, "n_embd": 2048, "multi_query": True}, 1000, 2 * 24 * 128 * 2 * 1000),
     ({"n_layers": 32, "n_heads": 32, "d_model": 4096, "attn_config": {"kv_n_heads": 8}}, 2048, 2**28),
     # Flan-T5 XL: 24 decoder layers of 32 heads of 64, each with its own keys and the encoder's.
