@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat.conversation import Message, Role
 from llmchat.errors import UsageError, did_you_mean
@@ -221,17 +222,17 @@ def guanaco(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """openassistant-guanaco: a text of `### Human: …### Assistant: …`. Its fields are those of `text`, so it has to be named."""
     for row in rows:
         pieces = ("\n" + row.to(_Text).text).split("### ")
-        said = []
+        said: list[Message] = []
         for piece in pieces[1:]:
             label, colon, words = piece.partition(":")
             if label in ("Human", "Assistant") and colon:
-                said.append(Message("user" if label == "Human" else "assistant", words.strip()))
+                said.append(Message("user" if label == "Human" else "assistant", words))
             elif said:
                 # A heading of Markdown inside a message.
-                said[-1] = msgspec.structs.replace(said[-1], text=f"{said[-1].text}\n### {piece.rstrip()}")
+                said[-1] = replace(said[-1], text=f"{said[-1].text}### {piece}")
         if pieces[0].strip() or not said:
             raise UsageError(f"{row.place}: the text does not begin with `### Human:`")
-        yield Record(tuple(said), row.place)
+        yield Record(tuple(replace(one, text=one.text.strip()) for one in said), row.place)
 
 
 def read_rows(rows: Iterable[Row], name: str, language: str) -> Iterator[Record]:

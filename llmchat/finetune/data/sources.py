@@ -125,6 +125,7 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
         os.environ["HF_HUB_OFFLINE"] = "1"
     datasets = need("datasets", f"reading {name}")
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
     try:
         table = datasets.load_dataset(match["repo"], match["config"], split=match["split"] or "train", token=token(world))
     except Exception as error:
