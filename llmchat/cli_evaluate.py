@@ -98,10 +98,11 @@ def evaluate(
         for file in tasks or ():
             items += room.read_tasks(world, file, kind=kind, fold=asking.fold, limit=limit, before=len(items))
         contenders = find_all(models, given, world)
-        kept = room.Output(Path(output).expanduser() if output else None, resume=resume)
+        kept = room.Output(_place(output) if output else None, resume=resume)
         outcome = room.run(contenders, items, asking, world, kept, quiet=quiet)
     made_by = [{"label": one.label, **one.made_by} for one in contenders]
-    _print_table(world, outcome, contenders[0].label, {"models": made_by, "interrupted": outcome.interrupted} if json else None)
+    head = {"models": made_by, "interrupted": outcome.interrupted, "error": outcome.error.message if outcome.error else None}
+    _print_table(world, outcome, contenders[0].label, head if json else None)
     _end(outcome.interrupted, outcome.error)
 
 
@@ -143,14 +144,16 @@ def compare(
     given = _given(locals())
     world = _world(offline)
     asked = room.read_prompts(world, prompts or (), file or ())
-    result = room.compare(find_all(models, given, world), asked, world, seed=seed, quiet=quiet)
-    if html:
-        Path(html).expanduser().write_text(room.as_html(result), "utf-8")
+    contenders = find_all(models, given, world)
+    page = _place(html) if html else None
+    result = room.compare(contenders, asked, world, seed=seed, quiet=quiet)
+    if page:
+        page.write_text(room.as_html(result), "utf-8")
         if not quiet:
             print(f"written to {html}", file=world.stderr)
     if json:
         tables.print_json(world, room.as_plain(result))
-    elif not html:
+    elif not page:
         room.show(result, world)
     _end(result.interrupted, result.error)
 
@@ -164,6 +167,16 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 def _world(offline: bool | None) -> World:
     world = World.real()
     return world.cut_off() if offline else world
+
+
+def _place(file: str) -> Path:
+    """Where to write; that it can be written is known before a model is loaded."""
+    path = Path(file).expanduser()
+    try:
+        path.touch()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+    return path
 
 
 def _folds(words: str | None) -> tuple[Any, ...]:

@@ -152,6 +152,7 @@ def as_plain(result: Comparison) -> dict[str, Any]:
     return {
         "models": result.models,
         "interrupted": result.interrupted,
+        "error": result.error.message if result.error else None,
         "prompts": [
             {"messages": prompt.messages, "answers": answers} for prompt, answers in zip(result.prompts, result.answers, strict=True)
         ],

@@ -347,6 +347,13 @@ def test_mistakes_are_told_before_a_model_is_loaded(run: Run, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (2, "error: --fold cannot be cases\nhint: did you mean `case`?\n")
     (tmp_path / "t.jsonl").write_text('{"prompt": "q", "answer": "a"}\n')
     assert run("evaluate", "-m", "smollm2", *tasks).returncode == 3, "not pulled"
+    for words in (["evaluate", *tasks, "-o"], ["compare", "hi", "--html"]):
+        done = run(*words, f"{tmp_path}/nowhere/file", "-m", "smollm2", "--engine", "scripted")
+        assert (done.returncode, done.stdout, done.stderr) == (
+            2,
+            "",
+            f"error: {tmp_path}/nowhere/file cannot be written: No such file or directory\n",
+        )
     assert run("evaluate", "-m", "smollm2", *tasks, "--harness", "arc_easy").returncode == 2
     done = run("evaluate", "-m", "smollm2", "-m", "alpaca-lora-7b", "--engine", "scripted", *tasks, "--kind", "contains", "-q")
     assert done.returncode == 0 and done.stderr == ""

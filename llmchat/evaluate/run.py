@@ -42,8 +42,6 @@ class Output:
             if not resume:
                 raise UsageError(f"{path} is there already", "--resume goes on with it; another name begins anew")
             self._read(path)
-        else:
-            path.touch()
 
     def write(self, result: Result) -> None:
         if self._path:
