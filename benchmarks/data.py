@@ -6,6 +6,7 @@ usage: python benchmarks/data.py [--records N] [--save]
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
@@ -34,6 +35,7 @@ _FOREIGN = """die Kinder spielen heute im Garten hinter dem alten Haus und warte
 weil der Zug wieder einmal zu spät war und niemand wusste warum das Wetter so schlecht geworden ist"""
 
 
+@functools.cache
 def words() -> list[str]:
     """The words of an English book, as often as they stand there."""
     return [word for word in re.findall(r"[A-Za-z]+", BOOK.read_text("utf-8")) if not _AVOIDED.fullmatch(word)]
@@ -73,7 +75,7 @@ PLANTS: dict[str, Callable[[Record, random.Random], Record]] = {
         "input": "",
         "output": sentence(_FOREIGN.split(), 30, chance),
     },
-    "too-long": lambda one, chance: one | {"output": " ".join(chance.choices(one["output"].split() + one["instruction"].split(), k=3000))},
+    "too-long": lambda one, chance: one | {"output": sentence(words(), 3000, chance)},
 }
 
 

@@ -28,7 +28,7 @@ with an input      2
 with a system text 0
 question characters median 31, p95 36, longest 36
 answer characters  median 34, p95 36, longest 36
-tokens             median 16, p95 17, longest 17
+tokens             median 16, p95 18, longest 18
 
 no-output: 1 — N/A, <nooutput> or <noinput> as a whole answer
   set.json:2: <nooutput>

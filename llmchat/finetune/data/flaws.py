@@ -115,7 +115,7 @@ def empty_output(record: Record) -> str:
     return "(empty)" if any(not answer.strip() for answer in answers(record)) or not (record.messages or record.text) else ""
 
 
-_NO_OUTPUT = re.compile(r"[\[(<]?(?:n\s?/\s?a|no ?output|no ?input)[\])>]?\.?", re.IGNORECASE)
+_NO_OUTPUT = re.compile(r"[\[(<]?(?:n\s?/\s?a|no\s*output|no\s*input)[\])>]?\.?", re.IGNORECASE)
 
 
 @flaw("no-output", "N/A, <nooutput> or <noinput> as a whole answer", drop=True)
@@ -123,7 +123,7 @@ def no_output(record: Record) -> str:
     return _whole(_NO_OUTPUT, answers(record))
 
 
-_PLACEHOLDER = re.compile(r"[\[(<]?no ?input[\])>.]?", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"[\[(<]?no\s*input[\])>.]?", re.IGNORECASE)
 
 
 def _without_placeholder(record: Record) -> Record:
@@ -137,7 +137,7 @@ def placeholder_input(record: Record) -> str:
     return _whole(_PLACEHOLDER, inputs(record))
 
 
-_MERGED = re.compile(r"\d{1,2}\.\sInstruction:|\n##\n")
+_MERGED = re.compile(r"\d{1,2}\.\sInstruction:|\n##\n", re.IGNORECASE)
 
 
 @flaw("merged-instructions", "a second generated task inside the answer", drop=True)

@@ -15,7 +15,7 @@ from llmchat.finetune.records import Record
 ROW_NEEDS = "message_id text role"
 ROW_KNOWS = (
     "parent_id user_id created_date lang review_count review_result deleted rank synthetic model_name detoxify message_tree_id tree_state "
-    "emojis labels"
+    "emojis labels events"
 )
 
 
@@ -30,11 +30,11 @@ class _Node(Struct):
     deleted: bool | None = False
     review_result: bool | None = None
     rank: float | None = None
-    replies: list["_Node"] = []
+    replies: list["_Node"] | None = None
 
 
 class _Tree(Struct):
-    prompt: _Node
+    prompt: _Node | None
 
 
 def from_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
@@ -49,7 +49,8 @@ def from_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
         if node.parent_id:
             if node.parent_id not in nodes:
                 raise UsageError(f"{place}: its parent {node.parent_id} is not in the file")
-            nodes[node.parent_id][0].replies.append(node)
+            parent = nodes[node.parent_id][0]
+            parent.replies = [*(parent.replies or ()), node]
     for node, place in nodes.values():
         if not node.parent_id:
             yield from _best_path(node, place, language)
@@ -57,7 +58,9 @@ def from_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
 
 def from_trees(rows: Iterable[Row], language: str) -> Iterator[Record]:
     for row in rows:
-        yield from _best_path(row.to(_Tree).prompt, row.place, language)
+        prompt = row.to(_Tree).prompt
+        if prompt:
+            yield from _best_path(prompt, row.place, language)
 
 
 def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
@@ -73,7 +76,7 @@ def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
         if best.role not in ("prompter", "assistant"):
             raise UsageError(f"{place}: the message {best.message_id} has the role `{best.role}`", "OASST has prompter and assistant")
         said.append(Message("user" if best.role == "prompter" else "assistant", best.text))
-        level = best.replies
+        level = best.replies or []
     while said and said[-1].role == "user":
         said.pop()
     if said:

@@ -19,6 +19,7 @@ from llmchat.settings import World
 
 LINE_LIMIT = 64 << 20
 LIST_LIMIT = 2 << 30
+_BLOCK = 1 << 24
 
 T = TypeVar("T")
 
@@ -69,7 +70,8 @@ def rows(stream: BinaryIO, name: str) -> Iterator[Row]:
     """Every row of JSON lines, of a JSON list, or of one JSON object. Raises UsageError for what is neither, and for an empty file."""
     number, first = _first_line(stream, name)
     if first[:1] == b"[":
-        yield from _list(first + _read(stream, LIST_LIMIT - len(first), name), name, number)
+        _begins_well(first, name, number)
+        yield from _list(_read(first, stream, LIST_LIMIT, name), name, number)
     elif first[:1] == b"{":
         if len(first) > LINE_LIMIT:
             raise _too_long(name, number)
@@ -77,9 +79,9 @@ def rows(stream: BinaryIO, name: str) -> Iterator[Row]:
             yield Row(f"{name}:{number}", first)
             yield from _lines(stream, name, number)
         else:
-            text = first + _read(stream, LINE_LIMIT, name)
+            text = _read(first, stream, LINE_LIMIT, name)
             _validated(text, name, number - 1)
-            yield Row(f"{name}:1", text)
+            yield Row(f"{name}:1", bytes(text))
     else:
         raise UsageError(f"{name}:{number}: not JSON: it begins with {_shown(first)}", "`--format text` reads plain text")
 
@@ -141,11 +143,11 @@ def _too_long(name: str, number: int) -> UsageError:
     return UsageError(f"{name}:{number}: the line is longer than {LINE_LIMIT >> 20} MB", "a record is one line of JSON")
 
 
-def _list(data: bytes, name: str, number: int) -> Iterator[Row]:
+def _list(data: bytearray, name: str, number: int) -> Iterator[Row]:
     """The elements of a JSON list; each line where every line is a list, which some write for a conversation."""
     end = data.find(b"\n")
-    if end >= 0 and _is_json(data[:end]) and data[end:].strip():
-        yield Row(f"{name}:{number}", data[:end])
+    if 0 <= end <= LINE_LIMIT and _is_json(data[:end]) and data[end:].strip():
+        yield Row(f"{name}:{number}", bytes(data[:end]))
         yield from _lines(io.BytesIO(data[end + 1 :]), name, number)
         return
     elements = _validated(data, name, number - 1)
@@ -153,13 +155,15 @@ def _list(data: bytes, name: str, number: int) -> Iterator[Row]:
         raise UsageError(f"{name} holds no record")
     single = Row(f"{name}:1", elements[0])
     if {"role", "content"} <= (single.fields or frozenset()):
-        yield Row(f"{name}:1", data)
+        yield Row(f"{name}:1", bytes(data))
         return
     for index, element in enumerate(elements, 1):
+        if memoryview(element).nbytes > LINE_LIMIT:
+            raise UsageError(f"{name}:{index}: the record is longer than {LINE_LIMIT >> 20} MB")
         yield Row(f"{name}:{index}", element)
 
 
-def _validated(data: bytes, name: str, before: int) -> list[msgspec.Raw]:
+def _validated(data: bytes | bytearray, name: str, before: int) -> list[msgspec.Raw]:
     """The elements of `data`, which is one JSON value; none of an object. The error has the line, `before` lines being read already."""
     try:
         return msgspec.json.decode(data, type=list[msgspec.Raw]) if data[:1] == b"[" else msgspec.json.decode(data, type=msgspec.Raw) and []
@@ -169,19 +173,30 @@ def _validated(data: bytes, name: str, before: int) -> list[msgspec.Raw]:
         raise UsageError(f"{name}:{line}: not JSON: {str(error).partition(' (byte')[0]}") from error
 
 
-def _read(stream: BinaryIO, limit: int, name: str) -> bytes:
+def _begins_well(first: bytes, name: str, number: int) -> None:
+    """Raise where the first line of a list, or its first 64 MB, holds a mistake already: then the rest is not worth reading."""
     try:
-        data = stream.read(limit + 1)
+        msgspec.json.decode(first, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if "truncated" not in str(error) and "trailing" not in str(error):
+            raise UsageError(f"{name}:{number}: not JSON: {str(error).partition(' (byte')[0]}") from error
+
+
+def _read(first: bytes, stream: BinaryIO, limit: int, name: str) -> bytearray:
+    """All of the stream behind its first line, in blocks: nothing large is held twice."""
+    data = bytearray(first)
+    try:
+        while block := stream.read(_BLOCK):
+            data += block
+            if len(data) > limit:
+                hint = "JSON lines may be as long as the disk: one record a line"
+                raise UsageError(f"{name}: one JSON value of more than {limit >> 20} MB", hint)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{name} cannot be read: {error}") from error
-    if len(data) > limit:
-        raise UsageError(
-            f"{name}: one JSON value of more than {limit >> 20} MB", "JSON lines may be as long as the disk: one record a line"
-        )
     return data
 
 
-def _is_json(text: bytes) -> bool:
+def _is_json(text: bytes | bytearray) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
