@@ -9,14 +9,16 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny, tiny_tokenizer
+from conftest import make_world
 from msgspec.structs import replace
 from test_cli import LLMCHAT, Run, env, home, run, smol  # noqa: F401 (fixtures)
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Config
 
 from llmchat import models
 from llmchat.conversation import Message
@@ -27,6 +29,7 @@ from llmchat.evaluate import Asking, Item, Output, read_tasks, report
 from llmchat.evaluate import run as run_items
 from llmchat.evaluate.contenders import find_all, split_word
 from llmchat.evaluate.measure import Result, Scorer, ask, bare, score_choices, score_text
+from llmchat.evaluate.progress import Progress
 from llmchat.opening import Opened, Opener
 from llmchat.presets import find
 from llmchat.prompt import Parts, Prompt, PromptFormat
@@ -154,6 +157,20 @@ def test_an_item_that_is_too_large_counts_as_wrong_and_is_told(tmp_path: Path, w
     assert (row.score, row.errors) == (0.75, 1) and "not asked 1" in report.cells(row)["also"] and "window" in outcome.results[0].error
 
 
+def test_progress_is_one_line_with_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 60))
+    monkeypatch.setattr("llmchat.evaluate.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    world = make_world(tmp_path, tty=True)
+    progress = Progress(world, 5)
+    progress.begin("a", 5, kept=2)
+    for task in ("t", "u"):
+        progress.started(task)
+        progress.done()
+    progress.clear()
+    lines = world.stderr.getvalue().split("\r\033[K")  # type: ignore[attr-defined]
+    assert lines == ["", "", "a  t  3 to go", "a  u  2 to go, about 2 min", ""]
+
+
 def test_words_for_models(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert split_word("a") == ("a", None) and split_word("a:off") == ("a", "none") and split_word("a+b/c:0.5") == ("a", "b/c:0.5")
     monkeypatch.chdir(tmp_path)
@@ -262,6 +279,17 @@ def test_a_long_text_is_read_in_windows_and_every_token_counts_once(tiny: Path, 
     assert score_text(scores_of(opened), [1], 32) == []
 
 
+def test_an_encoder_decoder_answers_and_has_no_likelihoods(tmp_path: Path, world: World) -> None:
+    size = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 320}
+    folder = save_tiny(tmp_path / "t5", T5Config(**size, decoder_start_token_id=0, pad_token_id=0, eos_token_id=2))
+    tasks = tmp_path / "t.jsonl"
+    tasks.write_text('{"prompt": "q", "answer": "a"}\n{"text": "some words"}\n')
+    contenders = find_all([str(folder)], {"weights": "fp32", "device": "cpu", "max_tokens": 4}, world)
+    outcome = run_items(contenders, read_tasks(world, str(tasks)), Asking(), world, Output(None), quiet=True)
+    assert [(result.kind, result.reply_tokens > 0) for result in outcome.results] == [("exact", True)]
+    assert outcome.error and "cannot score a text" in outcome.error.message
+
+
 def test_an_engine_without_likelihoods_says_so() -> None:
     item = Item("t", "perplexity", 1, "", text="a")
     with pytest.raises(UsageError, match="scripted gives no likelihoods"):
@@ -281,6 +309,15 @@ def test_perplexities_are_compared_by_bits_of_the_same_bytes() -> None:
 # Whole commands
 
 
+TEXTS = (
+    "The cat sat on the mat and looked at the moon.",
+    "It was the best of times, it was the worst of times.",
+    "Water boils at one hundred degrees, and freezes at zero.",
+    "She opened the door, and there was nobody in the room.",
+    "The train to London leaves at nine o'clock in the morning.",
+)
+
+
 def test_a_whole_evaluation_of_the_default_model(smol: Run, smol_home: Path, tmp_path: Path) -> None:  # noqa: F811
     base = next((smol_home / "cache" / "models").iterdir())
     adapter = save_adapter(tmp_path / "adapter", base, std=0.3)
@@ -288,22 +325,22 @@ def test_a_whole_evaluation_of_the_default_model(smol: Run, smol_home: Path, tmp
         {"task": "capitals", "kind": "contains"},
         {"prompt": "What is the capital of France?", "answer": "paris"},
         {"prompt": "The capital of France?", "choices": ["Paris is the capital of France.", "xq zzv jjj"], "answer": 0},
-        {"text": "The cat sat on the mat and looked at the moon.", "task": "text"},
-        {"text": "It was the best of times, it was the worst of times.", "task": "text"},
+        *({"text": text, "task": "text"} for text in TEXTS),
     ]
     (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     named = [*("-m", "smollm2"), *("-m", f"smollm2+{adapter}")]
     done = smol("evaluate", *named, "--tasks", str(tmp_path / "tasks.jsonl"), "--fold", "case", "-o", str(tmp_path / "out.jsonl"))
-    assert done.returncode == 0 and done.stderr == f"smollm2: 4 items\nsmollm2+{adapter}: 4 items\n"
+    assert done.returncode == 0 and done.stderr == f"smollm2: 7 items\nsmollm2+{adapter}: 7 items\n"
     table, told = done.stdout.split("\n\n")
     cells = [line.split("\t") for line in table.splitlines()]
     assert [row[:4] for row in cells] == [
         [task, kind, model, n]
-        for task, kind, n in (("capitals", "contains", "1"), ("capitals", "choice", "1"), ("text", "perplexity", "2"))
+        for task, kind, n in (("capitals", "contains", "1"), ("capitals", "choice", "1"), ("text", "perplexity", "5"))
         for model in ("smollm2", f"smollm2+{adapter}")
     ]
     assert cells[0][4:6] == ["100.0 %", "20.7 % – 100.0 %"] and cells[2][4] == "100.0 %" and 1 < float(cells[4][4]) < float(cells[5][4])
     assert [line.split(":")[0] for line in told.splitlines()] == ["capitals contains", "capitals choice", "text perplexity"]
+    assert [line.rpartition(": ")[2] for line in told.splitlines()] == [*["no clear difference"] * 2, "worse"], "a random adapter harms"
     again = smol(
         "evaluate",
         *named,
@@ -317,7 +354,7 @@ def test_a_whole_evaluation_of_the_default_model(smol: Run, smol_home: Path, tmp
         "--json",
     )
     report = json.loads(again.stdout)
-    assert again.stderr.startswith("smollm2: 0 items, 4 kept from before\n") and [row["n"] for row in report["rows"]] == [1, 1, 1, 1, 2, 2]
+    assert again.stderr.startswith("smollm2: 0 items, 7 kept from before\n") and [row["n"] for row in report["rows"]] == [1, 1, 1, 1, 5, 5]
     assert [one["label"] for one in report["models"]] == ["smollm2", f"smollm2+{adapter}"] and report["models"][1]["adapters"] == [
         f"{adapter}@"
     ]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
-from llmchat.evaluate import report, run_harness
+from llmchat.evaluate import harness, report, run_harness
 from llmchat.evaluate.contenders import find_all
 from llmchat.evaluate.harness import HarnessModel, results_of
 from llmchat.evaluate.progress import Progress
@@ -125,6 +125,18 @@ def test_measures_become_results() -> None:
         ("t", "acc"): 1.0, ("t", "f1"): 0.5, ("t", "acc (strict)"): 0.0, ("text", "perplexity"): pytest.approx(math.e**2),
     }  # fmt: skip
     assert rows["text", "perplexity"].bits_per_byte == pytest.approx(0.5 / math.log(2)) and rows["t", "acc"].seconds == 2.0
+
+
+def test_a_model_that_was_interrupted_leaves_the_results_of_the_one_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(opened: Any, contender: Any, *rest: Any) -> dict[str, Any]:
+        if contender.label == "alpaca-lora-7b":
+            raise KeyboardInterrupt
+        return {"samples": {"t": [{"doc_id": 0, "filter": "none", "filtered_resps": [], "target": 1, "metrics": ["acc"], "acc": 1.0}]}}
+
+    monkeypatch.setattr(harness, "_tasks", lambda names, include, offline: {})
+    monkeypatch.setattr(harness, "_evaluate", evaluate)
+    outcome = run_harness(find_all(["smollm2", "alpaca-lora-7b"], {"engine": "scripted"}, world), ["t"], world)
+    assert outcome.interrupted and [(result.model, result.kind, result.score) for result in outcome.results] == [("smollm2", "acc", 1.0)]
 
 
 def test_without_the_package_a_line_says_how_to_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

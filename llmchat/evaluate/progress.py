@@ -17,6 +17,7 @@ class Progress:
 
     def begin(self, label: str, steps: int, kept: int = 0) -> None:
         """A model begins; `kept` of its steps need not be taken."""
+        self.clear()
         self._label = label
         self._left -= kept
         if not self._quiet and not self._live:
