@@ -93,7 +93,7 @@ def clean(
     if drops & {"near-duplicate"} and not near:
         raise UsageError("--no-near does not look for what --drop near-duplicate drops")
     records = read(sources, format, world, seed=seed, offline=bool(offline), strict=False)
-    kept_path, removed_path = _targets(output, removed, sources, force)
+    kept_path, removed_path = _targets(output, removed, list(_names(sources, world, format)), force)
     known = to or first_format(parse(sources[0], world, format), format, world)
     form = convert.form_named(to) if to else convert.FORMS.get({"dolly": "alpaca"}.get(known, known), convert.to_messages)
     examiner = _examiner(world, drops, near, model, language=language, limit=max_tokens, examples=examples)
@@ -157,14 +157,13 @@ def _names(sources: list[str], world: World, format: str) -> Iterator[str]:
     return (parse(text, world, format).name for text in sources)
 
 
-def _targets(output: str, removed: str, sources: list[str], force: bool) -> tuple[Path | None, Path | None]:
+def _targets(output: str, removed: str, names: list[str], force: bool) -> tuple[Path | None, Path | None]:
     from llmchat.finetune.data import convert
 
     if not output:
         if removed:
             raise UsageError("--removed needs --output")
         return None, None
-    names = list(_names(sources, World.real(), "auto"))
     kept = convert.free(output, names, force)
     gone = convert.free(removed or str(kept.with_name(f"{kept.stem}.removed.jsonl")), names, force)
     if kept.resolve() == gone.resolve():

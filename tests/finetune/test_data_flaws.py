@@ -1,6 +1,7 @@
 """Each flaw by what has it and by what only looks like it; then whole sets with flaws that were planted."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
-from llmchat.finetune.data import flaws, read
+from llmchat.finetune.data import flaws, formats, read
 from llmchat.finetune.data.cleaner import Examiner, choose_drops, clean
 from llmchat.finetune.data.duplicates import Exact, Near
 from llmchat.finetune.data.languages import Languages
@@ -135,6 +136,18 @@ def test_a_flaw_is_found_where_it_is_and_only_there(name: str, guilty: list[Reco
 
 def test_every_flaw_is_tested_above() -> None:
     assert {name for name, _, _ in HAVE} == set(flaws.FLAWS) and len(flaws.names()) == len(flaws.FLAWS) + 4
+
+
+def test_the_page_names_every_flaw_and_format() -> None:
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
+    table = page.partition("## Flaws")[2].partition("\n## ")[0]
+    rows = {name: mark.strip() for name, mark in re.findall(r"^\| `([a-z-]+)` \|([^|]*)\|", table, re.MULTILINE)}
+    marks = {
+        name: " ".join(("✓",) * drop + ("fix",) * bool(name in flaws.FLAWS and flaws.FLAWS[name].fix))
+        for name, (_, drop) in flaws.names().items()
+    }
+    assert rows == marks
+    assert all(f"| `{name}`" in page for name in formats.FORMATS) and all(f"`{name}`" in page for name in ("gpt4-alpaca", "alpaca-cot"))
 
 
 def test_what_can_be_mended_is() -> None:

@@ -5,6 +5,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -406,6 +408,58 @@ for source in sys.argv[1:]:
     assert json.loads(first) == [["hub:org/name:train[:1]:1", "Give three tips for staying healthy."]]
     assert wrong.startswith('UsageError hub:org/name:test: Unknown split "test"')
     assert missing.startswith("NetworkError hub:org/other: Couldn't reach 'org/other' on the Hub")
+
+
+READ_ONE = """
+import sys
+from llmchat.errors import LlmchatError
+from llmchat.finetune.data import read
+from llmchat.settings import World
+try:
+    list(read(["hub:org/name"], "auto", World.real()))
+except LlmchatError as error:
+    print(error.exit_code, error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "line"),
+    [
+        (404, "RepoNotFound", "2 hub:org/name: Dataset 'org/name' doesn't exist on the Hub or cannot be accessed."),
+        (401, "GatedRepo", "4 hub:org/name: Dataset 'org/name' is a gated dataset on the Hub."),
+    ],
+)
+def test_what_the_hub_refuses(status: int, kind: str, line: str, tmp_path: Path) -> None:
+    """The real library against a server that answers as the Hub does."""
+    pytest.importorskip("datasets")
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", kind)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        env = {"HOME": str(tmp_path), "PATH": "", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        done = subprocess.run([sys.executable, "-c", READ_ONE], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=100)
+    finally:
+        server.shutdown()
+    assert done.stderr == "" and done.stdout.startswith(line)
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_hub(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org/name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="`datasets` would read the folder org/name that is here"):
+        list(read(["hub:org/name"], "auto", world))
 
 
 def test_a_library_that_is_not_there_is_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

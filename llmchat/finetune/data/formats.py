@@ -20,8 +20,14 @@ from llmchat.finetune.records import Record
 
 Reader = Callable[[Iterable[Row], str], Iterator[Record]]
 
-_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "developer": "system"}
-_ROLES |= {"user": "user", "assistant": "assistant", "system": "system", "tool": "tool"}
+# What ShareGPT's exports, Vicuna's successors and OpenAI call the speakers. A tool's words cannot be learnt; the cleaner finds them as disorder.
+_NAMES: dict[Role, str] = {
+    "user": "user human",
+    "assistant": "assistant gpt chatgpt bot bing bard model",
+    "system": "system developer",
+    "tool": "tool function function_call function_response observation",
+}
+_ROLES: dict[str, Role] = {name: role for role, known in _NAMES.items() for name in known.split()}
 
 
 class Format(Struct, frozen=True):

@@ -1,5 +1,6 @@
 """Where records come from: a file, a folder, stdin, a data set of the Hub, our own sessions."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.errors import LlmchatError, NetworkError, UsageError
+from llmchat.errors import LlmchatError, NetworkError, NotAuthorised, UsageError
 from llmchat.finetune.data import formats
 from llmchat.finetune.data.extras import need
 from llmchat.finetune.data.rows import Row, documents, open_source, rows
@@ -123,12 +124,17 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
     if offline(world):
         # Both libraries read it once, when they are imported.
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if Path(match["repo"]).exists():
+        raise UsageError(
+            f"{name}: `datasets` would read the folder {match['repo']} that is here", "run this in another folder, or name the folder"
+        )
     datasets = need("datasets", f"reading {name}")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         table = datasets.load_dataset(match["repo"], match["config"], split=match["split"] or "train", token=token(world))
-    except Exception as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _explained(name, error, datasets) from error
     for number, row in enumerate(table, 1):
         yield Row(f"{name}:{number}", row)
@@ -136,14 +142,15 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
 
 def _explained(name: str, error: Exception, datasets: Any) -> LlmchatError:
     """The library's errors by kind: it raises ValueError for a wrong split or configuration, and OSErrors for the network."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
-        return UsageError(f"{name}: {reason}", "a gated data set needs HF_TOKEN")
+    line = f"{name}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
+    # It takes the cause, a GatedRepoError, away from its own error; the words are what is left.
+    if "is a gated dataset" in line:
+        return NotAuthorised(line, "accept its terms on its page, and set HF_TOKEN")
+    if isinstance(error, datasets.exceptions.FileNotFoundDatasetsError):
+        return UsageError(line, "a private data set needs HF_TOKEN")
     if isinstance(error, OSError):
-        return NetworkError(f"{name}: {reason}")
-    if isinstance(error, ValueError):
-        return UsageError(f"{name}: {reason}", "hub:org/name/config:split names both")
-    raise error
+        return NetworkError(line)
+    return UsageError(line, "hub:org/name/config:split names both")
 
 
 def all_of(sources: list[Source], format: str, world: World, language: str, offline: bool) -> Iterator[Record]:
