@@ -13,6 +13,9 @@ from llmchat.settings import World
 
 MakeWorld = Callable[..., World]
 
+# As the program itself does it: beside another busy process, waiting threads that spin make a test of seconds take minutes.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
 # A shell starts background jobs with SIGINT ignored, and programs inherit that; those that the tests start must hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from llmchat.cli import app
-from llmchat.presets import names
+from llmchat.presets import find
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/guide.md")
@@ -29,13 +29,13 @@ def test_every_command_of_the_pages_is_understood(line: str) -> None:
     if not words:
         return
     command, context = typer.main.get_command(app), None
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and (words or not command.invoke_without_command):
         assert words[0] in command.commands, f"no command {words[0]}"
         command = command.commands[words.pop(0)]
     context = command.make_context("llmchat", words)
     for name in context.params.get("models") or [context.params.get("model")]:
         if name and "/" not in name and not name.endswith(".gguf"):
-            assert name in names(Path("/nowhere"))
+            find(name)
 
 
 def test_there_are_commands_to_check() -> None:

@@ -43,7 +43,7 @@ def test_what_made_an_answer_is_stored_with_it() -> None:
     talk = recorded()
     details = talk.history.messages(talk.session or "")[1].details
     assert details["made_by"] == {"model": "m", "base": "b@1"} and "seed" in details
-    assert details["window"]["sent"] == 1 and details["context"] == {} and details["reason"] == "stop"
+    assert details["window"]["sent"] == 1 and details["context"] == {"tokens": 8192} and details["reason"] == "stop"
     assert differences(details["made_by"], {"model": "m", "base": "b@2"}) == ["base was b@1, is b@2"]
 
 

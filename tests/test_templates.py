@@ -1,5 +1,6 @@
 """Chat templates are strangers' programs: what they may do, and what stops them."""
 
+import contextlib
 import threading
 
 import pytest
@@ -44,10 +45,8 @@ def test_a_template_that_would_never_end_or_fill_the_memory_is_stopped(name: str
 @pytest.mark.parametrize("name", ESCAPES)
 def test_a_template_cannot_leave_its_sandbox(name: str) -> None:
     messages = [{"role": "user", "content": "x"}]
-    try:
+    with contextlib.suppress(Mismatch):
         assert "os" not in templates.run(ESCAPES[name], {"messages": messages}, "x")
-    except Mismatch:
-        pass
     assert messages == [{"role": "user", "content": "x"}]
 
 

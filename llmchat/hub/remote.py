@@ -46,7 +46,7 @@ class Listing(Struct, frozen=True):
 def list_files(source: Source, world: World) -> Listing:
     """Ask for a repo's files; nothing of them is fetched."""
     with explained(source, world):
-        ask = _api(world).model_info
+        ask = api(world).model_info
         info = patiently(
             lambda: ask(source.repo, revision=source.revision or None, files_metadata=True),
             connected=False,
@@ -190,7 +190,8 @@ def token(world: World) -> str | bool:
     return found or False
 
 
-def _api(world: World) -> Any:
+def api(world: World) -> Any:
+    """The library's client for this world's Hub, with the user's token."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging

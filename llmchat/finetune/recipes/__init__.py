@@ -1,0 +1,74 @@
+"""Named ways to train an adapter, one TOML file each: what was published, and what was measured to be better."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
+
+from llmchat.errors import UsageError, did_you_mean
+
+FOLDER = Path(__file__).parent
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """How an adapter is trained.
+
+    targets: the linears that get matrices, by the ends of their names, or "all-linear"; alpha / rank scales the change (alpha / sqrt(rank)
+    with rslora); batch: records a step, in micro-batches of micro_batch; epochs: passes over the data, unless max_steps is set;
+    cutoff: tokens of the longest record, longer ones are skipped or cut; warmup_steps: while the rate rises from 0; loss_on: the answers with
+    their end marks, or everything; patience: evaluations without progress after which training stops, 0 for never; evaluation: records held
+    out for it, as a share or a number; base: the kind of weights the frozen base is held in.
+    """
+
+    name: str
+    source: str = ""
+    notes: str = ""
+    rank: Annotated[int, Meta(ge=1, le=1024)] = 16
+    alpha: Annotated[float, Meta(gt=0)] = 32
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+    learning_rate: Annotated[float, Meta(gt=0, lt=1)] = 3e-4
+    batch: Annotated[int, Meta(ge=1)] = 16
+    micro_batch: Annotated[int, Meta(ge=1)] = 8
+    epochs: Annotated[float, Meta(gt=0)] = 3
+    max_steps: Annotated[int, Meta(ge=0)] = 0
+    cutoff: Annotated[int, Meta(ge=8)] = 1024
+    long: Literal["skip", "cut"] = "skip"
+    warmup_steps: Annotated[int, Meta(ge=0)] = 10
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    loss_on: Literal["answers", "everything"] = "answers"
+    group_by_length: bool = True
+    checkpointing: bool = False
+    patience: Annotated[int, Meta(ge=0)] = 3
+    evaluation: Annotated[float, Meta(ge=0)] = 0.05
+    base: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
+def recipes() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def get_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by its name, or from a TOML file of the user's, with `changes` to it; those that are None are left out.
+
+    Raises UsageError naming the field that cannot be so.
+    """
+    path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise UsageError(f"no recipe is called `{name}`", did_you_mean(name, recipes()) or f"there are {', '.join(recipes())}")
+    given = {field: value for field, value in (changes or {}).items() if value is not None}
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+        recipe = msgspec.convert({"name": path.stem, **table, **given}, Recipe, strict=False)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"the recipe {path.stem} cannot be so: {error}") from error
+    if recipe.micro_batch > recipe.batch:
+        recipe = msgspec.convert({**asdict(recipe), "micro_batch": recipe.batch}, Recipe)
+    return recipe

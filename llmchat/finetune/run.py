@@ -1,0 +1,256 @@
+"""From a model and a data set to an adapter that chats: read, write examples, train, show what changed, leave a preset.
+
+Everything is kept in one output folder: adapter/ (peft's form), preset.toml, report.html, loss.png, run.json, checkpoints/.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.conversation import Conversation
+from llmchat.engines import Chunk, Sampling
+from llmchat.errors import Mismatch, UsageError
+from llmchat.finetune.data import read, split
+from llmchat.finetune.examples import Examples, write_examples
+from llmchat.finetune.recipes import Recipe
+from llmchat.finetune.records import Record
+from llmchat.models import Model, load, locate, tokenizer
+from llmchat.presets import Preset, Source
+from llmchat.settings import Options, World
+
+if TYPE_CHECKING:
+    from llmchat.finetune.training import Trained
+
+
+class Task(Struct, frozen=True):
+    """What is asked: a base, data (as `finetune.data.read` takes it), how, and where to. samples: held-out questions answered before and after."""
+
+    preset: Preset
+    data: tuple[str, ...]
+    data_format: str
+    recipe: Recipe
+    output: Path
+    device: str = "auto"
+    samples: int = 4
+    language: str = ""
+    report_to: tuple[str, ...] = ()
+    overwrite: bool = False
+    quiet: bool = False
+
+
+class Counts(Struct, frozen=True):
+    """What the data became."""
+
+    records: int
+    trained_on: int
+    held_out: int
+    skipped: int
+    cut: int
+    tokens: int
+
+
+class Sample(Struct, frozen=True):
+    """A held-out question, what the data answers, and what the model says before and after."""
+
+    question: str
+    wanted: str
+    before: str
+    after: str
+
+
+class Outcome(Struct, frozen=True):
+    """What a run left behind; run.json holds it as well."""
+
+    name: str
+    base: str
+    base_revision: str
+    format: str
+    recipe: Recipe
+    data: tuple[str, ...]
+    counts: Counts
+    trained: "Trained"
+    samples: tuple[Sample, ...]
+    preset_file: str
+
+
+def finetune(task: Task, world: World) -> Outcome | None:
+    """Train an adapter. The data is read, and every mistake in it told, before the model is loaded; a run that was cut short is taken up again.
+
+    Of several processes (`accelerate launch`) the first writes everything down; the others get None.
+    """
+    model = _base(task.preset, world)
+    records = list(read(task.data, task.data_format, world, seed=task.recipe.seed, language=task.language))
+    if not records:
+        raise UsageError(f"{', '.join(task.data)} holds no records")
+    taught, kept = split(records, task.recipe.evaluation, task.recipe.seed) if task.recipe.evaluation else (records, [])
+    tokens = tokenizer(model)
+    train, held_out = (write_examples(part, model.preset.format, tokens, task.recipe) for part in (taught, kept))
+    if not train.examples:
+        raise UsageError(f"none of the {len(taught)} records is shorter than {task.recipe.cutoff} tokens", "--cutoff allows longer ones")
+    if not _leads():
+        _train(task, model, train, held_out)
+        return None
+    _claim(task, model, train, held_out)
+    asked = [record for record in kept if record.messages][: task.samples]
+    before = _answers(model, asked, task, world, "before")
+    trained = _train(task, model, train, held_out)
+    _forget_answers(task, "after")
+    after = _answers(_tuned(model, task), asked, task, world, "after")
+    samples = tuple(_sample(record, *said) for record, *said in zip(asked, before, after, strict=True))
+    counts = Counts(len(records), len(train.examples), len(held_out.examples), train.skipped + held_out.skipped, train.cut, train.tokens)
+    return _leave(task, model, counts, trained, samples, world)
+
+
+def _leads() -> bool:
+    """Whether this is the first of the processes that `accelerate launch` started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _base(preset: Preset, world: World) -> Model:
+    model = locate(preset, world)
+    if model.base is None:
+        raise Mismatch(f"the engine `{preset.engine}` has nothing that could be trained")
+    return model
+
+
+def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> None:
+    """Make the output folder this run's. Another run's folder is refused: its checkpoints would be taken for ours."""
+    mark = hashlib.sha256()
+    for part in (model.preset.base, model.preset.adapters, msgspec.structs.replace(task.recipe, micro_batch=1)):
+        mark.update(msgspec.json.encode(part))
+    for example in (*train.examples, *held_out.examples):
+        mark.update(msgspec.json.encode(example))
+    path = task.output / "run.id"
+    if path.exists() and path.read_text() != mark.hexdigest():
+        if not task.overwrite:
+            raise UsageError(
+                f"{task.output} holds another run (other data, base or settings)", "another --output, or --overwrite to replace it"
+            )
+        shutil.rmtree(task.output)
+    task.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(mark.hexdigest())
+
+
+def _train(task: Task, model: Model, train: Examples, held_out: Examples) -> "Trained":
+    from llmchat.finetune.training import Course, Meter
+    from llmchat.finetune.training import train as run
+
+    assert model.base is not None
+    course = Course(
+        base=model.base.path,
+        adapters=tuple(adapter.path for adapter in model.adapters),
+        base_name=model.preset.base.repo,
+        train=train.examples,
+        held_out=held_out.examples,
+        recipe=task.recipe,
+        output=task.output,
+        cpu=task.device == "cpu",
+        report_to=task.report_to,
+    )
+    return run(course, Meter(quiet=task.quiet))
+
+
+def _tuned(model: Model, task: Task) -> Model:
+    """The model with the new adapter on top of those it had."""
+    from llmchat.hub import Checkpoint
+
+    folder = task.output.resolve() / "adapter"
+    source = Source("path", str(folder))
+    preset = replace(model.preset, adapters=(*model.preset.adapters, source), adapter_scale=1.0)
+    return replace(model, preset=preset, adapters=(*model.adapters, Checkpoint(folder, source, "", 0)))
+
+
+def _answers(model: Model, records: Sequence[Record], task: Task, world: World, when: str) -> list[str]:
+    """What the model says to the questions of these records, by the way of every chat. Kept, so that a run taken up again does not ask twice."""
+    from llmchat.chat import reply
+
+    path = task.output / f"answers-{when}.json"
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
+    answers = []
+    if records:
+        engine = load(model, Options(device=task.device))
+        for record in records:
+            conversation = Conversation(record.messages[:-1])
+            events = reply(conversation, model.preset, engine, Sampling(temperature=0, max_tokens=128))
+            answers.append("".join(event.text for event in events if isinstance(event, Chunk)))
+        engine.close()
+    path.write_bytes(msgspec.json.encode(answers))
+    return answers
+
+
+def _forget_answers(task: Task, when: str) -> None:
+    (task.output / f"answers-{when}.json").unlink(missing_ok=True)
+
+
+def _sample(record: Record, before: str, after: str) -> Sample:
+    question = record.messages[-2]
+    return Sample("\n\n".join(filter(None, (question.text, question.input))), record.messages[-1].text, before, after)
+
+
+def _leave(task: Task, model: Model, counts: Counts, trained: "Trained", samples: tuple[Sample, ...], world: World) -> Outcome:
+    """Preset, report and record of the run."""
+    from llmchat.finetune.report import write_report
+
+    name = task.output.resolve().name
+    preset = task.output / "preset.toml"
+    preset.write_bytes(_preset(task, model, name))
+    assert model.base is not None
+    outcome = Outcome(
+        name=name,
+        base=model.preset.base.repo,
+        base_revision=model.base.revision,
+        format=model.preset.format.name,
+        recipe=task.recipe,
+        data=task.data,
+        counts=counts,
+        trained=trained,
+        samples=samples,
+        preset_file=_install(preset, name, world),
+    )
+    (task.output / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2))
+    write_report(outcome, task.output)
+    return outcome
+
+
+def _preset(task: Task, model: Model, name: str) -> bytes:
+    """A preset that chats with the adapter in the format it was trained in."""
+    old = model.preset
+    table: dict[str, Any] = {
+        "title": f"{old.title or old.name}, tuned on {', '.join(task.data)}",
+        "format": old.format.name if old.format.name in _shipped_formats() else msgspec.to_builtins(old.format),
+        "parameters": old.parameters,
+        "licence": old.licence,
+        "notes": f"Made by `llmchat finetune` with the recipe {task.recipe.name}.",
+        "stop_ids": list(old.stop_ids),
+        "sampling_source": "greedy, as its samples were made",
+        "base": msgspec.to_builtins(old.base),
+        "adapters": [*map(msgspec.to_builtins, old.adapters), {"kind": "path", "repo": str(task.output.resolve() / "adapter")}],
+        "context": {"tokens": old.context.tokens} if old.context.tokens else {},
+        "sampling": {"temperature": 0.0, "max_tokens": 1024},
+    }
+    return msgspec.toml.encode({key: value for key, value in table.items() if value not in ("", [], {}, 0)})
+
+
+def _shipped_formats() -> tuple[str, ...]:
+    from llmchat.presets import formats
+
+    return formats()
+
+
+def _install(preset: Path, name: str, world: World) -> str:
+    """Put the preset where `-m NAME` finds it; an own preset of this name that is not ours stays, and "" is returned."""
+    target = world.own_presets / f"{name}.toml"
+    adapter = f'"{preset.parent.resolve() / "adapter"}"'
+    if target.exists() and adapter not in target.read_text("utf-8"):
+        return ""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(preset, target)
+    return str(target)
