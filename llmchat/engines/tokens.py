@@ -71,27 +71,30 @@ class Tokens:
         self._opening, self._closing = self._read_surroundings()
         self.count = functools.lru_cache(maxsize=4096)(self._count)
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, *, apart: bool = False) -> list[int]:
         """The whole text in one piece, with exactly one BOS where the model wants one, and the end mark that an encoder wants.
 
         A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
-        one by one, with special tokens off.
+        one by one, with special tokens off. apart: no token reaches over the start of an answer, as none does when a chat goes on with it.
         """
         ids: list[int] = []
-        for start, end, special in self._pieces(prompt):
+        for start, end, special in self._pieces(prompt, apart):
             ids += self._vocabulary.ids(prompt.text[start:end], special=special)
         opening = self._opening if prompt.bos else []
         ids = ids if ids[: len(opening)] == opening else opening + ids
         return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
 
-    def learnt(self, prompt: Prompt) -> list[bool]:
+    def learnt(self, prompt: Prompt, *, apart: bool = False) -> list[bool]:
         """For each id of `encode(prompt)` whether the model wrote it. A token that begins before the answer is not the model's."""
-        spans: list[tuple[int, int]] = []
-        for start, end, special in self._pieces(prompt):
-            spans += [(start + a, start + b) for a, b in self._vocabulary.spans(prompt.text[start:end], special=special)]
+        spans = self._spans(prompt, apart)
         marks = [any(first <= start < last for first, last in prompt.learn) for start, _ in spans]
-        before = len(self.encode(prompt)) - len(self._closing) - len(marks)
+        before = len(self.encode(prompt, apart=apart)) - len(self._closing) - len(marks)
         return [False] * max(0, before) + marks + [False] * len(self._closing)
+
+    def melts(self, prompt: Prompt) -> bool:
+        """Whether a token reaches over the start of an answer, so that a chat could not go on with it: `Answer: ` and `Paris`."""
+        starts = {start for start, _ in prompt.learn}
+        return any(start < border < end for start, end in self._spans(prompt, False) for border in starts)
 
     def stop_ids(self, prompt: Prompt) -> frozenset[int]:
         """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
@@ -105,14 +108,22 @@ class Tokens:
     def _count(self, text: str) -> int:
         return len(self._vocabulary.ids(text, special=False))
 
-    def _pieces(self, prompt: Prompt) -> list[tuple[int, int, bool]]:
+    def _spans(self, prompt: Prompt, apart: bool) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for start, end, special in self._pieces(prompt, apart):
+            spans += [(start + a, start + b) for a, b in self._vocabulary.spans(prompt.text[start:end], special=special)]
+        return spans
+
+    def _pieces(self, prompt: Prompt, apart: bool = False) -> list[tuple[int, int, bool]]:
         """(start, end, whether special tokens count) of what is encoded at once: all of the text, where no message spells a token.
 
         Otherwise each special token of the format itself is a piece, what stands between is text, and no token reaches over the cut that is
         made inside a mark.
         """
         text, quoted = prompt.text, {match.start() for match in _within(self._special_pattern, prompt)}
-        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
+        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)] + [
+            start for start, _ in prompt.learn if apart and start
+        ]
         if not quoted and not cuts:
             return [(0, len(text), True)]
         own = [(match.start(), match.end()) for match in self._special_pattern.finditer(text) if match.start() not in quoted]

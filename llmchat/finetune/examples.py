@@ -60,7 +60,8 @@ def write_example(record: Record, form: PromptFormat, tokens: Tokens, recipe: Re
         prompt = form.render(record.messages) if record.messages else _plain(record.text)
     except LlmchatError as error:
         raise UsageError(f"{record.place}: {error.message}", error.hint) from error
-    ids, learnt = tokens.encode(prompt), tokens.learnt(prompt)
+    apart = tokens.melts(prompt)
+    ids, learnt = tokens.encode(prompt, apart=apart), tokens.learnt(prompt, apart=apart)
     # White space behind the last end mark is what a next turn would begin with; nothing learns it.
     last = max((index for index, mark in enumerate(learnt) if mark), default=-1)
     ids, learnt = ids[: last + 1], learnt[: last + 1]

@@ -4,6 +4,7 @@ Everything is kept in one output folder: adapter/ (peft's form), preset.toml, re
 """
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def finetune(task: Task, world: World) -> Outcome | None:
     records = list(read(task.data, task.data_format, world, seed=task.recipe.seed, language=task.language))
     if not records:
         raise UsageError(f"{', '.join(task.data)} holds no records")
-    taught, kept = split(records, task.recipe.evaluation, task.recipe.seed) if task.recipe.evaluation else (records, [])
+    taught, kept = _held_out(records, task, world)
     tokens = tokenizer(model)
     train, held_out = (write_examples(part, model.preset.format, tokens, task.recipe) for part in (taught, kept))
     if not train.examples:
@@ -106,6 +107,17 @@ def finetune(task: Task, world: World) -> Outcome | None:
     samples = tuple(_sample(record, *said) for record, *said in zip(asked, before, after, strict=True))
     counts = Counts(len(records), len(train.examples), len(held_out.examples), train.skipped + held_out.skipped, train.cut, train.tokens)
     return _leave(task, model, counts, trained, samples, world)
+
+
+def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Record], list[Record]]:
+    """What is trained on, and what only judges it. A number that would take most of a small set becomes a tenth of it."""
+    wanted = task.recipe.evaluation
+    if not wanted:
+        return records, []
+    if wanted >= 1 and wanted > len(records) / 2:
+        print(f"note: a tenth of the {len(records):,} records is held out, not {wanted:,.0f}", file=world.stderr)
+        wanted = 0.1
+    return split(records, wanted if wanted < 1 else int(wanted), task.recipe.seed)
 
 
 def _leads() -> bool:
@@ -139,6 +151,8 @@ def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> Non
 
 
 def _train(task: Task, model: Model, train: Examples, held_out: Examples) -> "Trained":
+    # peft loads bitsandbytes, whose notes on kernels that it does not find concern nobody who trains.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from llmchat.finetune.training import Course, Meter
     from llmchat.finetune.training import train as run
 

@@ -17,6 +17,7 @@ import torch
 from msgspec import Struct
 from torch import nn
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.utils import logging
 
 from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers.weights import open_tensors
@@ -30,6 +31,8 @@ __all__ = ["Course", "Meter", "Trained", "last_checkpoint", "train"]
 
 # How often a run is evaluated and saved, unless that would be more than once a step.
 _EVALUATIONS = 10
+# Up to this length attention written out is faster on a CPU than the fused kernel, whose backward is slow there (docs/log.md).
+_SHORT = 512
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -178,6 +181,7 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
         "optim": "adamw_torch",
         "bf16": recipe.base != "fp32",
         "gradient_checkpointing": recipe.checkpointing,
+        "activation_checkpointing": recipe.checkpointing,
         "logging_steps": max(1, int(steps) // 100),
         "logging_first_step": True,
         "eval_strategy": evaluating,
@@ -197,15 +201,19 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
         "seed": recipe.seed,
     }
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    if "activation_checkpointing" in known:
+        # The new name of the same switch.
+        known.discard("gradient_checkpointing")
     return TrainingArguments(**{name: value for name, value in wanted.items() if name in known})
 
 
 def _tuned(course: Course) -> nn.Module:
     """The base, frozen, with new matrices on it."""
     recipe = course.recipe
+    logging.disable_progress_bar()
     if read_json(course.base / "config.json").get("is_encoder_decoder"):
         raise Mismatch("this model is an encoder-decoder; only models that continue text can be fine-tuned here")
-    model: Any = AutoModelForCausalLM.from_pretrained(course.base, **_loading(recipe, course.cpu))
+    model: Any = AutoModelForCausalLM.from_pretrained(course.base, **_loading(course))
     if course.adapters:
         _merge(model, course)
     if recipe.base in ("int8", "int4"):
@@ -232,8 +240,11 @@ def _tuned(course: Course) -> nn.Module:
     return tuned
 
 
-def _loading(recipe: Recipe, cpu: bool) -> dict[str, Any]:
+def _loading(course: Course) -> dict[str, Any]:
+    recipe, cpu = course.recipe, course.cpu or not torch.cuda.is_available()
     options: dict[str, Any] = {"dtype": torch.float32 if recipe.base == "fp32" else torch.bfloat16}
+    if cpu and max(len(example.ids) for example in (*course.train, *course.held_out)) <= _SHORT:
+        options["attn_implementation"] = "eager"
     if recipe.base in ("int8", "int4"):
         from transformers import BitsAndBytesConfig
 
@@ -241,7 +252,7 @@ def _loading(recipe: Recipe, cpu: bool) -> dict[str, Any]:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=not four, load_in_4bit=four, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-        options["device_map"] = "cpu" if cpu or not torch.cuda.is_available() else {"": torch.cuda.current_device()}
+        options["device_map"] = "cpu" if cpu else {"": torch.cuda.current_device()}
     return options
 
 

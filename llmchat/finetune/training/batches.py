@@ -13,6 +13,8 @@ from llmchat.finetune.examples import IGNORED, Example
 
 # Rows from which a batch draws its like: enough that padding is rare, few enough that the order stays random.
 _POOL_BATCHES = 32
+# Their state reads every token, a mask or not: padding must come behind.
+_RECURRENT = ("rwkv", "mamba", "mamba2")
 
 
 class LengthGrouped(Sampler[int]):
@@ -52,7 +54,7 @@ class Collator:
     def __init__(self, model: nn.Module, pad: int):
         parameters = inspect.signature(_innermost(model).forward).parameters
         self._pad = pad
-        self._left = "attention_mask" in parameters
+        self._left = "attention_mask" in parameters and _innermost(model).config.model_type not in _RECURRENT
         self._partial = self._left and "logits_to_keep" in parameters
         self._positions = "position_ids" in parameters
 
@@ -69,7 +71,8 @@ class Collator:
             learnt = (labels != IGNORED).any(0).nonzero()
             # The logits for a token are those of the position before it; the first label is never predicted.
             keep = longest - max(0, int(learnt[0]) - 1) if len(learnt) else 1
-            batch["logits_to_keep"] = keep
+            # As indices, not as a number: a slice of the hidden states is not contiguous, and costs a copy of the whole head for each row.
+            batch["logits_to_keep"] = torch.arange(longest - keep, longest)
             labels = labels[:, longest - keep :].clone()
         labels[:, 0] = IGNORED
         return batch | {"labels": labels, "tokens": sum(len(row["input_ids"]) for row in rows)}
@@ -91,6 +94,6 @@ def rows_of(examples: Sequence[Example]) -> list[dict[str, list[int]]]:
     return [{"input_ids": example.ids, "labels": example.labels} for example in examples]
 
 
-def _innermost(model: nn.Module) -> nn.Module:
+def _innermost(model: nn.Module) -> Any:
     """The model itself, out of what peft puts around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
