@@ -4,6 +4,7 @@ It serves model info, HEAD and ranged GET on resolve with ETag, commit and size 
 connections after so many bytes, stops sending in the middle, ignores ranges, and sends wrong bytes, as a test asks.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -97,6 +98,47 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: Any) -> None:
         pass
+
+    def do_POST(self) -> None:
+        """Making a repo and committing to it, every file inside the commit itself."""
+        path = unquote(urlparse(self.path).path)
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else self._chunks()
+        authorization = self.headers.get("Authorization", "")
+        self.hub.requests.append(Request("POST", path, None, authorization.removeprefix("Bearer ") or None))
+        parts = path.strip("/").split("/")
+        if authorization != f"Bearer {self.hub.token}":
+            return self._error(401, "", "Invalid credentials")
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            self.hub.repos.setdefault(name, Repo({}, private=bool(asked.get("private")) or asked.get("visibility") == "private"))
+            return self._json({"url": f"{self.hub.url}/{name}", "name": name})
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        name = "/".join(parts[2:4])
+        if len(parts) > 4 and parts[4] == "preupload":
+            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+            return self._json({"files": files})
+        if len(parts) > 4 and parts[4] == "commit":
+            for line in map(json.loads, body.decode().splitlines()):
+                if line["key"] == "file":
+                    self.hub.repos[name].files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            return self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{'d' * 40}", "commitOid": "d" * 40})
+        self._error(404, "", "not found")
+
+    def _chunks(self) -> bytes:
+        """A body that comes in chunks."""
+        body = b""
+        while self.headers.get("Transfer-Encoding") == "chunked" and (size := int(self.rfile.readline(), 16)):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        return body
+
+    def _json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
 
     def do_HEAD(self) -> None:
         self._serve()
