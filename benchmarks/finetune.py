@@ -80,8 +80,8 @@ def speeds(folder: Path) -> dict[str, Any]:
     """Training tokens a second, ours and peft + Trainer with their defaults, by turns on the same 64 records."""
     result: dict[str, list[float]] = {"llmchat": [], "peft + Trainer, defaults": []}
     write(folder / "few.jsonl", [{key: row[key] for key in ("instruction", "input", "output")} for row in lessons(64, 0, seed=1)[0]])
-    for _ in range(3):
-        out = folder / "speed"
+    for number in range(3):
+        out = folder / f"speed-{number}"
         arguments = [*RUN, "--data", str(folder / "few.jsonl"), "--output", str(out), "--max-steps", "8", "--batch", "8", "--json"]
         outcome = json.loads(llmchat(*[word for word in arguments if word not in ("--evaluation", "60")], "--evaluation", "0"))
         result["llmchat"].append(outcome["trained"]["tokens_per_second"])

@@ -9,6 +9,7 @@ from llmchat.chat import Chat, reply, trimmed
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
+from llmchat.engines.text import Unescape
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
@@ -55,6 +56,22 @@ def test_label_and_space_never_enter_the_conversation() -> None:
     talk = chat(" Paris.\n\n### Instruction:\nmore", format=get_format("alpaca"))
     assert said(talk, "Capital of France?") == "Paris."
     assert talk.conversation.messages[-1].text == "Paris." == talk.history.conversation(talk.session or "").messages[-1].text
+
+
+def test_escapes_of_the_model_are_read_back_and_written_again() -> None:
+    """ChatYuan writes a line end as two characters; a person never sees them, and the next prompt has them again."""
+    talk = chat(r"one\n\ttwo%20three", "yes", format=get_format("chatyuan"))
+    assert said(talk, "a\nb") == "one\n\ttwo  three" == talk.conversation.messages[-1].text
+    said(talk, "and?")
+    assert talk.engine.prompts[-1].text == r"用户：a\nb\n小元：one\n\ttwo  three\n用户：and?\n小元："  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.sampled_from(["\\", "n", "t", "\\n", "%", "2", "0", "%20", "a", " "]), max_size=12))
+def test_escapes_are_found_however_the_text_is_cut(pieces: list[str]) -> None:
+    marks = get_format("chatyuan").unescapes
+    whole, cut = Unescape(marks), Unescape(marks)
+    text = "".join(pieces)
+    assert whole.feed(text) + whole.flush() == "".join(map(cut.feed, pieces)) + cut.flush()
 
 
 def test_the_question_is_saved_before_the_answer_begins() -> None:

@@ -1,5 +1,6 @@
 """What is wrong with a preset file, each mistake with its line: `llmchat presets check FILE`."""
 
+import functools
 import re
 import tomllib
 import types
@@ -100,12 +101,18 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
     assert isinstance(context, dict)
     if "turns" in context and context.get("policy") != "last-n":
         yield ("context", "turns"), '`context.turns` has no effect: only policy = "last-n" counts turns', False
-    shipped = {name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)}
+    shipped = _shipped_names()
     for key in [("name",), ("aliases",)]:
         given = table.get(key[0], file.stem if key == ("name",) else [])
         for name in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
             if name in shipped:
                 yield key, f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships", False
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped_names() -> dict[str, str]:
+    """Name or alias → the shipped preset it stands for."""
+    return {name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)}
 
 
 def _source_sense(source: dict[str, Any], path: Path_) -> Iterator[_Found]:

@@ -54,7 +54,8 @@ class Meter(TrainerCallback):
         left = (time.perf_counter() - self._started) / max(1, done) * (state.max_steps - state.global_step)
         evaluated = f"  eval loss {self._eval_loss:.3f}" if self._eval_loss == self._eval_loss else ""
         speed = f"  {self.tokens_per_second:,.0f} tokens/s  {_minutes(left)} left"
-        return f"step {state.global_step}/{state.max_steps}  loss {self._loss:.3f}{evaluated}{speed}"
+        loss = f"  loss {self._loss:.3f}" if self._loss == self._loss else ""
+        return f"step {state.global_step}/{state.max_steps}{loss}{evaluated}{speed}"
 
     def _say(self, line: str, *, lasting: bool) -> None:
         if self._quiet:
