@@ -18,6 +18,7 @@ EASY = {family.__name__ for family in FAMILIES} - {"date", "record", "backwards"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_default_model_learns_answers_and_stops(smol_world: World, tmp_path: Path) -> None:
     taught, kept = ([row for row in rows if row["task"] in EASY] for rows in lessons(360, 24))
     write(tmp_path / "train.jsonl", [{key: row[key] for key in ("instruction", "input", "output")} for row in taught])
