@@ -4,6 +4,7 @@ Everything is kept in one output folder: adapter/ (peft's form), preset.toml, re
 """
 
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Sampling
-from llmchat.errors import Mismatch, UsageError
+from llmchat.errors import Mismatch, UsageError, did_you_mean
 from llmchat.finetune.data import read, split
 from llmchat.finetune.examples import Examples, write_examples
 from llmchat.finetune.recipes import Recipe
@@ -28,6 +29,10 @@ from llmchat.settings import Options, World
 
 if TYPE_CHECKING:
     from llmchat.finetune.training import Trained
+
+
+# The Trainer's own hooks, by the names of their libraries.
+HOOKS = ("tensorboard", "wandb")
 
 
 class Task(Struct, frozen=True):
@@ -86,6 +91,7 @@ def finetune(task: Task, world: World) -> Outcome | None:
 
     Of several processes (`accelerate launch`) the first writes everything down; the others get None.
     """
+    _check_hooks(task.report_to)
     model = _base(task.preset, world)
     records = list(read(task.data, task.data_format, world, seed=task.recipe.seed, language=task.language))
     if not records:
@@ -123,6 +129,15 @@ def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Rec
 def _leads() -> bool:
     """Whether this is the first of the processes that `accelerate launch` started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _check_hooks(names: Sequence[str]) -> None:
+    """Refuse a hook that does not exist, or whose library is not installed, before anything is read."""
+    for name in names:
+        if name not in HOOKS:
+            raise UsageError(f"nothing reports to `{name}`", did_you_mean(name, HOOKS) or f"there are {', '.join(HOOKS)}")
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"{name} is not installed", f"pip install {name}")
 
 
 def _base(preset: Preset, world: World) -> Model:

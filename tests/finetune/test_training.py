@@ -265,3 +265,12 @@ def test_what_cannot_be_trained_is_refused(world: World, base: Path, data: Path,
     t5 = save_tiny(tmp_path / "t5", config_of("t5"))
     with pytest.raises(Mismatch, match="encoder-decoder"):
         run(world, t5, data, tmp_path / "c")
+
+
+def test_hooks_that_are_not_there(world: World, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="nothing reports to `tensorbord`") as refused:
+        run(world, base, data, tmp_path / "out", report_to=("tensorbord",))
+    assert "`tensorboard`" in refused.value.hint
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="wandb is not installed"):
+        run(world, base, data, tmp_path / "out", report_to=("wandb",))
