@@ -2,7 +2,7 @@
 history, and it renders no format. This module holds the values on both sides of the seam and imports no engine.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
@@ -10,6 +10,8 @@ from msgspec import Meta, Struct
 from llmchat.prompt import Prompt
 
 Weights = Literal["int8", "int4", "bf16", "fp32"]
+# Live adapters of an answer, by the names they were loaded under, each with its strength (1 is as trained).
+Adapters = tuple[tuple[str, float], ...]
 
 
 class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,12 +26,24 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     max_tokens: Annotated[int, Meta(ge=0)] = 0
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     stops: tuple[str, ...] = ()
+    logprobs: Annotated[int, Meta(ge=0)] = 0
+
+
+class Token(Struct, frozen=True):
+    """A token of an answer: its bytes (a part of a character, at times), its log-probability before temperature, and its likeliest rivals."""
+
+    id: int
+    spelling: bytes
+    logprob: float
+    rivals: tuple[tuple[bytes, float], ...] = ()
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of the answer that is safe to show: whole characters, and no part of a stop string."""
+    """A piece of the answer that is safe to show: whole characters, and no part of a stop string. tokens: those since the last chunk, where
+    Sampling.logprobs asks for them; then the last chunk of an answer may be without text."""
 
     text: str
+    tokens: tuple[Token, ...] = ()
 
 
 class Finish(Struct, frozen=True):
@@ -77,3 +91,39 @@ class Engine(Counter, Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Answer(Protocol):
+    """An answer that is being made. It belongs to the engine that began it."""
+
+    @property
+    def done(self) -> bool:
+        """Its Finish has been given out."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    def close(self) -> None:
+        """Give its cache back, at the end or in the middle. May be called again."""
+        ...
+
+
+class BatchEngine(Engine, Protocol):
+    """An engine that makes several answers at once, at most `slots` of them."""
+
+    slots: int
+
+    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> Answer:
+        """An answer about to be made: its prompt is encoded, nothing is read yet. adapters: None for the engine's own choice.
+
+        Raises ContextOverflow.
+        """
+        ...
+
+    def step(self, answers: Sequence[Answer]) -> list[list[Chunk | Finish]]:
+        """One pass through the model for all of these: each reads a piece of its prompt, or makes a token (several where a draft was right).
+
+        Returns the events of each, in order; exactly one Finish ends each answer.
+        """
+        ...

@@ -60,6 +60,9 @@ class WorldVocabulary:
         """How a token reads; the end of a text has no bytes of its own."""
         return "<end>" if token == END else self._bytes[token].decode("utf-8", "replace") if token in self._bytes else None
 
+    def spelling(self, token: int) -> bytes:
+        return self._bytes.get(token, b"")
+
     def around(self) -> list[int]:
         """What the tokenizer puts around a text: nothing."""
         return []

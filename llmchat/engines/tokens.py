@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # nothing: T5 files say 512 whatever they were trained with, and every converted RWKV file says 1024.
 _CONTEXT = 2048
 _AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>$")
 # The names that LLaMA's tokenizer gives its tokens, for files that leave them empty.
 _LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -49,6 +50,10 @@ class Vocabulary(Protocol):
         """How the vocabulary writes a token; None where it has no such id."""
         ...
 
+    def spelling(self, token: int) -> bytes:
+        """The bytes of a text that a token stands for; special tokens are spelt as they are named."""
+        ...
+
     def around(self) -> list[int]:
         """What the tokenizer itself puts around a text."""
         ...
@@ -64,7 +69,7 @@ class Tokens:
         self._vocabulary = _open_vocabulary(folder)
         self._specials = self._vocabulary.specials
         self._special_pattern, self._mark_pattern = _any_of(self._specials), _any_of(self._vocabulary.marks)
-        self.id_of, self.name_of = self._vocabulary.id_of, self._vocabulary.name_of
+        self.id_of, self.name_of, self.spelling = self._vocabulary.id_of, self._vocabulary.name_of, self._vocabulary.spelling
         named = {key: value for key, value in special_names(folder).items() if value}
         self.names = {key: value for key, value in _LLAMA_NAMES.items() if value in self._specials} | named
         self.end_ids = self._read_end_ids()
@@ -162,21 +167,23 @@ class FastVocabulary:
         self.marks = tuple(token.content for token in added.values() if not token.special and token.content[:1] in ("<", "["))
         self.id_of, self.name_of = tokenizer.token_to_id, tokenizer.id_to_token
 
+        self._byte_level = "ByteLevel" in repr(tokenizer.decoder)
+
     def ids(self, text: str, *, special: bool = True) -> list[int]:
-        self._tokenizer.encode_special_tokens = not special
-        try:
-            numbers: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-            return numbers
-        finally:
-            self._tokenizer.encode_special_tokens = False
+        numbers: list[int] = self._encoding(text, special).ids
+        return numbers
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
-        self._tokenizer.encode_special_tokens = not special
-        try:
-            ranges: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
-            return ranges
-        finally:
-            self._tokenizer.encode_special_tokens = False
+        ranges: list[tuple[int, int]] = self._encoding(text, special).offsets
+        return ranges
+
+    def spelling(self, token: int) -> bytes:
+        name = self._tokenizer.id_to_token(token) or ""
+        if match := _BYTE.match(name):
+            return bytes([int(match[1], 16)])
+        if self._byte_level and all(character in _byte_of() for character in name):
+            return bytes(_byte_of()[character] for character in name)
+        return name.replace("▁", " ").encode()
 
     def around(self) -> list[int]:
         numbers: list[int] = self._tokenizer.encode("").ids
@@ -187,6 +194,21 @@ class FastVocabulary:
 
         stream = DecodeStream(skip_special_tokens=True)
         return lambda token: stream.step(self._tokenizer, token) or ""
+
+    def _encoding(self, text: str, special: bool) -> Any:
+        self._tokenizer.encode_special_tokens = not special
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        finally:
+            self._tokenizer.encode_special_tokens = False
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    """How byte-level vocabularies write a byte (Radford et al. 2019, GPT-2): as itself where it can be printed, else from U+0100 on."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:

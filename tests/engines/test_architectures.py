@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.layout import modern_config, modern_name
 from llmchat.errors import UsageError
 from llmchat.prompt import Prompt
@@ -121,9 +122,11 @@ def generate(model: Any, ids: list[int]) -> list[int]:
 
 def greedy(engine: TransformersEngine, ids: list[int], count: int = COUNT) -> list[int]:
     """The same with our forward and its cache: the prompt in one read, then token by token."""
-    reply = [int(engine.logits(ids).argmax())]
-    while len(reply) < count and reply[-1] != 2:
-        reply.append(int(engine._read([reply[-1]]).argmax()))
+    cache, reply, unread = engine._forward.new_cache(), [], ids
+    while len(reply) < count and (not reply or reply[-1] != 2):
+        with torch.inference_mode():
+            reply.append(int(engine._forward.read([Part(cache, unread)])[0].argmax()))
+        unread = reply[-1:]
     return [token for token in reply if token != 2]
 
 

@@ -1,22 +1,27 @@
 """The engine that runs a checkpoint itself, in torch. Its own decode loop, no `generate()`, no threads.
 
-It keeps the token ids whose keys and values are in the cache, and reads only what a prompt adds to their longest common prefix.
+Several answers may be under way at once; each pass through the model takes all of them a step further (continuous batching, Yu et al. 2022,
+"Orca"). A cache keeps what was read, so that a prompt reads only what it adds to the longest common prefix.
 """
 
 import time
 from collections.abc import Generator, Sequence
-from itertools import takewhile
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmchat.engines import Chunk, Finish, Sampling, Weights
-from llmchat.engines.text import StopFilter
+from llmchat.engines import Adapters, Chunk, Finish, Sampling, Token, Weights
 from llmchat.engines.tokens import Tokens, context_of, read_json
 from llmchat.engines.transformers import llama, memory
+from llmchat.engines.transformers.answers import RunningAnswer
+from llmchat.engines.transformers.caches import Slots
+from llmchat.engines.transformers.drafts import Drafts
+from llmchat.engines.transformers.forward import Forward, Part
 from llmchat.engines.transformers.layout import modern_config
+from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
 from llmchat.engines.transformers.sampler import Sampler
 from llmchat.engines.transformers.weights import Tensors, open_tensors
 from llmchat.errors import ContextOverflow, UsageError
@@ -25,20 +30,18 @@ from llmchat.prompt import Prompt
 # Tokens of a prompt read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations
 # stay small. An encoder reads its prompt whole.
 PREFILL_CHUNK = 1024
+# The same where other answers wait for their next token meanwhile.
+SHARED_CHUNK = 256
 # Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
 SCORE_CHUNK = 256
 
 
-class Forward(Protocol):
-    """A model with a cache: what llama.py, general.py, recurrent.py and encoder_decoder.py have in common."""
-
-    def read(self, ids: list[int], *, every: bool = False) -> Tensor: ...
-
-    def truncate(self, length: int) -> int: ...
-
-
 class TransformersEngine:
-    """A base checkpoint with adapters merged, its linears as `weights`, on `device` ("auto": the GPU where there is one)."""
+    """A base checkpoint with adapters merged, its linears as `weights`, on `device` ("auto": the GPU where there is one).
+
+    slots: the answers that may be under way at once, and the texts that are remembered. drafts: let repeated text be drafted from what was said
+    before; it changes no token, and is done only where the forward pass gives the same numbers to the bit for one row and for many.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class TransformersEngine:
         name: str = "",
         adapter_scale: float = 1.0,
         trust_remote_code: bool = False,
+        slots: int = 1,
+        drafts: bool = True,
     ):
         started = time.perf_counter()
         self._name = name or base.name
@@ -57,55 +62,99 @@ class TransformersEngine:
         self._device = _device(device)
         self._tokens = Tokens(base)
         self.count, self.encode = self._tokens.count, self._tokens.encode
-        config = modern_config(read_json(base / "config.json"))
+        self._config = modern_config(read_json(base / "config.json"))
         self.context = context_of(base)
-        self._reads_apart = bool(config.get("is_encoder_decoder"))
-        self._forward = _load(base, open_tensors(base, adapters, adapter_scale), config, weights, self._device, trust_remote_code)
-        self._ids: list[int] = []
+        self._reads_apart = bool(self._config.get("is_encoder_decoder"))
+        tensors = open_tensors(base, adapters, adapter_scale)
+        self._shapes = tensors.shapes
+        self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code)
+        self._slots = Slots(self._forward, slots)
+        self.drafts = drafts
+        self.adapters: dict[str, LiveAdapter] = {}
+        self._chosen: Adapters = ()
         self.load_s = time.perf_counter() - started
+
+    @property
+    def slots(self) -> int:
+        return self._slots.limit
+
+    @slots.setter
+    def slots(self, count: int) -> None:
+        self._slots.limit = count
 
     def describe(self) -> str:
         return f"{self._name} {self._weights} {self._device}"
 
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
-        started = time.perf_counter()
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Put an adapter beside the weights, to be chosen by its name. Raises Mismatch where it does not fit the base."""
+        self.adapters[name] = open_live(name, folder, self._config, self._shapes, self._forward.dtype, self._device)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter, and what was read with it."""
+        del self.adapters[name]
+        self._chosen = tuple(choice for choice in self._chosen if choice[0] != name)
+        self._slots.clear()
+
+    def choose(self, adapters: Adapters) -> None:
+        """The live adapters of the answers to come, stacked; () for the weights alone. Raises UsageError for one that is not loaded."""
+        self._live(adapters)
+        self._chosen = adapters
+
+    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> RunningAnswer:
+        """An answer about to be made, see engines.BatchEngine."""
         ids = self.encode(prompt)
         if len(ids) >= self.context:
             raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
-        stop_ids = self._tokens.stop_ids(prompt)
-        filtered = StopFilter((*prompt.stops, *sampling.stops))
-        decode = self._tokens.decoder()
-        sampler = Sampler(sampling, [] if self._reads_apart else ids, self._device)
         room = self.context if self._reads_apart else self.context - len(ids)
-        limit = min(sampling.max_tokens or room, room)
+        return RunningAnswer(
+            ids,
+            min(sampling.max_tokens or room, room),
+            self._tokens.stop_ids(prompt),
+            (*prompt.stops, *sampling.stops),
+            self._tokens.decoder(),
+            Sampler(sampling, [] if self._reads_apart else ids, self._device),
+            Drafts(ids) if self.drafts and self._forward.exact else None,
+            self._live(self._chosen if adapters is None else adapters),
+            partial(self._look, rivals=sampling.logprobs - 1) if sampling.logprobs else None,
+        )
 
-        cached = self._keep(ids)
-        logits = self._read(ids[cached:])
-        prefill_s, first_token, reason, produced = 0.0, 0.0, "length", 0
-        while produced < limit:
-            token = sampler.choose(logits)
-            produced += 1
-            if produced == 1:
-                first_token = time.perf_counter()
-                prefill_s = first_token - started
-            if token in stop_ids:
-                reason = "stop"
-                break
-            if text := filtered.feed(decode(token)):
-                yield Chunk(text)
-            if filtered.stopped:
-                reason = "stop"
-                break
-            if produced < limit:
-                logits = self._read([token])
-        decode_s = time.perf_counter() - first_token
-        if text := filtered.flush():
-            yield Chunk(text)
-        yield Finish(reason, len(ids), cached, produced, prefill_s, decode_s, sampler.seed)  # type: ignore[arg-type]
+    def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
+        """One pass through the model for all of these, see engines.BatchEngine. At most `slots` of them may have been begun and not closed."""
+        for answer in answers:
+            if answer.slot is None:
+                slot = self._slots.take(answer.prompt, answer.adapters)
+                if slot is None:
+                    raise UsageError(f"more than {self._slots.limit} answers at once")
+                answer.start(slot, self._slots.give_back)
+        parts = self._parts(answers)
+        with memory.reported(), torch.inference_mode():
+            logits = self._forward.read([part for part in parts if part is not None])
+        rows = iter(logits)
+        return [[] if part is None else answer.take(part, next(rows)) for answer, part in zip(answers, parts, strict=True)]
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        answer = self.begin(prompt, sampling)
+        try:
+            while not answer.done:
+                yield from self.step([answer])[0]
+        finally:
+            answer.close()
 
     def logits(self, ids: list[int]) -> Tensor:
         """Logits [vocab] of the token after `ids`, through the cache like an answer's."""
-        return self._read(ids[self._keep(ids) :])
+        slot = self._slots.take(ids, self._live(self._chosen))
+        if slot is None:
+            raise UsageError("the engine is busy")
+        try:
+            size = len(ids) if self._reads_apart else PREFILL_CHUNK
+            for start in range(slot.cache.length, len(ids), size):
+                chunk = ids[start : start + size]
+                with memory.reported(), torch.inference_mode():
+                    logits = self._forward.read([Part(slot.cache, chunk, adapters=slot.adapters)])[0]
+                slot.ids += chunk
+        finally:
+            self._slots.give_back(slot)
+        return logits[-1]
 
     def score(self, ids: list[int]) -> Tensor:
         """Log-probabilities [T - 1] of each token of `ids` after the ones before it. Starts with an empty cache.
@@ -114,35 +163,44 @@ class TransformersEngine:
         """
         if self._reads_apart:
             raise UsageError(f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither")
-        self.close()
-        scores = []
+        cache, adapters, scores = self._forward.new_cache(), self._live(self._chosen), []
         for start in range(0, len(ids) - 1, SCORE_CHUNK):
             chunk, following = ids[start:-1][:SCORE_CHUNK], torch.tensor(ids[start + 1 :][:SCORE_CHUNK], device=self._device)
             with memory.reported(), torch.inference_mode():
-                logits = self._forward.read(chunk, every=True).float()
-            self._ids += chunk
+                logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[0].float()
             scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
         return torch.cat(scores)
 
     def close(self) -> None:
-        self._forward.truncate(0)
-        self._ids.clear()
+        """Forget what was read."""
+        self._slots.clear()
 
-    def _keep(self, ids: list[int]) -> int:
-        """Cut the cache down to what it has in common with `ids`, leaving at least one token to read; returns its length."""
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._ids, ids[:-1], strict=False)))
-        kept = self._forward.truncate(same)
-        del self._ids[kept:]
-        return kept
+    def _parts(self, answers: Sequence[RunningAnswer]) -> list[Part | None]:
+        """What each answer reads in the next pass: the first prompts as much as there is room for, so that one is done before the next begins."""
+        if self._reads_apart:
+            return [answer.part(self.context) for answer in answers]
+        alone = all(answer.reading for answer in answers)
+        room = PREFILL_CHUNK if alone else SHARED_CHUNK
+        parts: list[Part | None] = []
+        for answer in answers:
+            part = answer.part(room if answer.reading else PREFILL_CHUNK) if room or not answer.reading else None
+            room -= len(part.ids) if part is not None and answer.reading else 0
+            parts.append(part)
+        return parts
 
-    def _read(self, ids: list[int]) -> Tensor:
-        with memory.reported(), torch.inference_mode():
-            size = len(ids) if self._reads_apart else PREFILL_CHUNK
-            for start in range(0, len(ids), size):
-                chunk = ids[start : start + size]
-                logits = self._forward.read(chunk)
-                self._ids += chunk
-        return logits[-1]
+    def _look(self, token: int, logits: Tensor, rivals: int) -> Token:
+        """What is told of a token when log-probabilities are asked for. logits: [vocab]"""
+        scores = logits.float().log_softmax(-1)
+        values, ids = scores.topk(min(rivals, len(scores)))
+        others = zip(ids.tolist(), values.tolist(), strict=True)
+        spelling = self._tokens.spelling
+        return Token(token, spelling(token), float(scores[token]), tuple((spelling(other), score) for other, score in others))
+
+    def _live(self, adapters: Adapters) -> LiveAdapters:
+        for name, _ in adapters:
+            if name not in self.adapters:
+                raise UsageError(f"no adapter `{name}` is loaded", f"there are {', '.join(self.adapters) or 'none'}")
+        return tuple((self.adapters[name], strength) for name, strength in adapters if strength)
 
 
 def _device(name: str) -> torch.device:

@@ -51,6 +51,11 @@ class Adapter:
         shape = (delta.b.shape[0], delta.a.shape[1])
         return shape[::-1] if is_transposed(module, self._base) else shape
 
+    def matrices(self, module: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+        """A [rank, in], B [out, rank] and their scale: the change of a linear layer is scale * B @ A."""
+        delta = self._deltas[module]
+        return delta.a.to(dtype).contiguous(), delta.b.to(dtype).contiguous(), delta.scale
+
     def add_to(self, weight: Tensor, module: str) -> Tensor:
         """weight + this adapter's change of it, in float32; the weight itself where the adapter leaves it alone."""
         delta = self._deltas.get(module)

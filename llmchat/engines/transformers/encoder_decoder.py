@@ -4,6 +4,7 @@ Each turn of a chat is another prompt, in which every token sees every other, so
 same prompt, asked again, finds itself encoded.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,53 @@ import torch
 from torch import Tensor, nn
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.linear import compute_dtype
+from llmchat.engines.transformers.live import Switch
 from llmchat.engines.transformers.tree import build
 from llmchat.engines.transformers.weights import Tensors
 
 
 class EncoderDecoderForward:
-    """A transformers encoder-decoder behind the two calls of LlamaForward: the first read is the encoder's, the next ones are the decoder's."""
+    """A transformers encoder-decoder behind the calls of LlamaForward: the first read of a text is the encoder's, the next ones the decoder's."""
+
+    batches = False
+    exact = False
 
     def __init__(self, folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device):
         self.dtype = compute_dtype(kind)
         self._device = device
-        self._model = build(folder, config, tensors, kind, device)
+        self._switch = Switch()
+        self._model = build(folder, config, tensors, kind, device, switch=self._switch)
         _hide_packed_weights(self._model)
         start = config.get("decoder_start_token_id")
         self._start: int = config.get("pad_token_id") or 0 if start is None else start
+
+    def new_cache(self) -> "EncodedCache":
+        return EncodedCache(self._model, self._start, self._device)
+
+    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+        """Read whole prompts, or, after them, more of the answers. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+        logits = []
+        for part in parts:
+            self._switch.active = part.adapters
+            logits.append(part.cache.read(part.ids, part.every))
+        return logits
+
+
+class EncodedCache:
+    """A prompt as the encoder left it, and the keys and values of the answer so far."""
+
+    def __init__(self, model: Any, start: int, device: torch.device):
+        self.length = 0
+        self._model = model
+        self._start = start
+        self._device = device
         self._prompt: list[int] = []
         self._encoded: Any = None
         self._cache: Any = None
-        self._length = 0
 
-    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
-        """Read a whole prompt, or, after it, more of the answer. Returns logits for what follows the last, [1, vocab], or each, [T, vocab]."""
+    def read(self, ids: list[int], every: bool) -> Tensor:
         from transformers import DynamicCache, EncoderDecoderCache
 
         try:
@@ -49,19 +75,17 @@ class EncoderDecoderForward:
                 use_cache=True,
             )
         except BaseException:
-            self._cache, self._length = None, 0
+            self._cache, self.length = None, 0
             raise
-        self._length += len(ids)
+        self.length += len(ids)
         logits: Tensor = out.logits[0]
         return logits if every else logits[-1:]
 
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept: all, or none. What was encoded waits for the same prompt."""
-        if length < self._length:
-            self._cache, self._length = None, 0
-        if length == 0:
-            self._prompt, self._encoded = [], None
-        return self._length
+        if length < self.length:
+            self._cache, self.length = None, 0
+        return self.length
 
     def _encode(self, ids: list[int]) -> None:
         if ids != self._prompt or self._encoded is None:

@@ -1,5 +1,6 @@
 """Every other causal architecture transformers knows, as a tree of its modules (tree.py) with one of its caches."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.linear import compute_dtype
+from llmchat.engines.transformers.live import Switch
 from llmchat.engines.transformers.tree import build
 from llmchat.engines.transformers.weights import Tensors
 
@@ -16,7 +19,10 @@ _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class GeneralForward:
-    """A transformers model and its cache behind the same two calls as LlamaForward."""
+    """A transformers model behind the same calls as LlamaForward. Texts are read one after the other."""
+
+    batches = False
+    exact = False
 
     def __init__(
         self,
@@ -30,15 +36,50 @@ class GeneralForward:
     ):
         self.dtype = compute_dtype(kind)
         self._device = device
-        self._model = build(folder, config, tensors, kind, device if device_map is None else torch.device("cpu"), trust_remote_code)
+        self._switch = Switch()
+        place = device if device_map is None else torch.device("cpu")
+        self._model = build(folder, config, tensors, kind, place, trust_remote_code, switch=self._switch)
         if device_map is not None:
             self._spread(device_map)
         self._turn = _turn_of(config)
+
+    def new_cache(self) -> "GeneralCache":
+        return GeneralCache(self._model, self._turn, self._device)
+
+    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+        """Read more tokens of each text. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `every`."""
+        logits = []
+        for part in parts:
+            self._switch.active = part.adapters
+            logits.append(part.cache.read(part.ids, part.every))
+        return logits
+
+    def _spread(self, device_map: str) -> None:
+        """Layers over several GPUs by accelerate: one GPU works at a time, which buys memory, not speed."""
+        from accelerate import dispatch_model, infer_auto_device_map
+        from accelerate.utils import get_balanced_memory
+
+        unsplit = list(getattr(self._model, "_no_split_modules", None) or [])
+        memory = get_balanced_memory(self._model, no_split_module_classes=unsplit) if device_map == "balanced" else None
+        self._model = dispatch_model(self._model, infer_auto_device_map(self._model, memory, no_split_module_classes=unsplit))
+        self._device = next(self._model.parameters()).device
+
+
+class GeneralCache:
+    """One of transformers' caches, and the tokens in it."""
+
+    def __init__(self, model: Any, turn: int, device: torch.device):
+        self._model = model
+        self._turn = turn
+        self._device = device
         self._ids: list[int] = []
         self._cache: Any = None
 
-    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
-        """Read more tokens, behind those in the cache. Returns logits for what follows the last, [1, vocab], or each of them, [T, vocab]."""
+    @property
+    def length(self) -> int:
+        return len(self._ids)
+
+    def read(self, ids: list[int], every: bool) -> Tensor:
         count = len(ids)
         if 0 < len(self._ids) <= self._turn < len(self._ids) + count:
             # From here on the rotary frequencies are others, for the tokens before as well (longrope).
@@ -83,16 +124,6 @@ class GeneralForward:
 
         kinds = set(getattr(self._model.config, "layer_types", None) or ())
         return DynamicCache() if kinds <= _ATTENTION else DynamicCache(config=self._model.config)
-
-    def _spread(self, device_map: str) -> None:
-        """Layers over several GPUs by accelerate: one GPU works at a time, which buys memory, not speed."""
-        from accelerate import dispatch_model, infer_auto_device_map
-        from accelerate.utils import get_balanced_memory
-
-        unsplit = list(getattr(self._model, "_no_split_modules", None) or [])
-        memory = get_balanced_memory(self._model, no_split_module_classes=unsplit) if device_map == "balanced" else None
-        self._model = dispatch_model(self._model, infer_auto_device_map(self._model, memory, no_split_module_classes=unsplit))
-        self._device = next(self._model.parameters()).device
 
 
 def _turn_of(config: dict[str, Any]) -> int:

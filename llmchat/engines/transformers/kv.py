@@ -38,8 +38,18 @@ class KVCache:
     def advance(self, count: int) -> None:
         self.length += count
 
-    def truncate(self, length: int) -> None:
+    def truncate(self, length: int) -> int:
         self.length = min(self.length, length)
+        return self.length
+
+    def copy_from(self, other: "KVCache", length: int) -> None:
+        """Take over the first `length` positions of another text that begins in the same way."""
+        self.truncate(0)
+        self.reserve(length)
+        for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
+            for target, source in zip(mine, theirs, strict=True):
+                target[:, :length] = source[:, :length]
+        self.length = length
 
     def _grown(self, old: list[Tensor]) -> list[Tensor]:
         layers, heads, head_dim = self._shape

@@ -5,6 +5,8 @@ no import of transformers (seconds of start-up). Every other architecture goes t
 """
 
 import math
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, make_linear
+from llmchat.engines.transformers.live import AdaptedLinear, Switch
 from llmchat.engines.transformers.weights import Tensors
 
 _ROPES = ("default", "linear", "llama3")
@@ -27,7 +31,10 @@ def supports(config: dict[str, Any]) -> bool:
 
 
 class LlamaForward:
-    """A loaded model with its KV cache: token ids in, logits of the last position out."""
+    """A loaded model: token ids in, logits out."""
+
+    batches = True
+    exact = False
 
     def __init__(self, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device):
         self.config = config
@@ -37,7 +44,8 @@ class LlamaForward:
         self._kv_heads: int = config.get("num_key_value_heads") or self._heads
         self._head_dim: int = config.get("head_dim") or config["hidden_size"] // self._heads
         self._eps: float = config.get("rms_norm_eps", 1e-6)
-        load = _Loader(tensors, kind, device)
+        self._switch = Switch()
+        load = _Loader(tensors, kind, device, self._switch)
         self._embedding = load.plain("model.embed_tokens.weight")
         self._layers = [_Layer(load, f"model.layers.{index}.") for index in range(config["num_hidden_layers"])]
         self._norm = load.plain("model.norm.weight")
@@ -45,51 +53,78 @@ class LlamaForward:
         tied = config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors.shapes
         self._head = self._embedding if tied else load.plain("lm_head.weight")
         self._frequencies = inverse_frequencies(config, self._head_dim).to(device)
-        self.cache = KVCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, device)
 
-    def read(self, ids: list[int], *, every: bool = False) -> Tensor:
-        """Read more tokens, behind those in the cache. Returns logits for what follows the last, [1, vocab], or each of them, [T, vocab]."""
-        past, count = self.cache.length, len(ids)
-        self.cache.reserve(past + count)
-        x = F.embedding(torch.tensor(ids, device=self._device), self._embedding)  # [T, hidden]
-        cos, sin = self._rotations(past, count)
-        mask = _causal_mask(past, count, self._device)
+    def new_cache(self) -> KVCache:
+        return KVCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device)
+
+    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+        by_adapters = groupby(sorted(range(len(parts)), key=lambda index: _identity(parts[index])), key=lambda index: parts[index].adapters)
+        logits: list[Tensor] = [None] * len(parts)  # type: ignore[list-item]
+        for adapters, indices in ((adapters, list(indices)) for adapters, indices in by_adapters):
+            self._switch.active = adapters
+            for index, result in zip(indices, self._read([parts[index] for index in indices]), strict=True):
+                logits[index] = result
+        return logits
+
+    def _read(self, parts: list[Part]) -> list[Tensor]:
+        rows = [_Rows(part.cache, part.cache.length, len(part.ids), self._device) for part in parts]
+        for row in rows:
+            row.cache.reserve(row.past + row.count)
+        x = F.embedding(torch.tensor([token for part in parts for token in part.ids], device=self._device), self._embedding)  # [T, hidden]
+        cos, sin = self._rotations(rows)
+        counts = [row.count for row in rows]
         for index, layer in enumerate(self._layers):
-            x = x + layer.output(self._attend(index, layer.qkv(self._normed(x, layer.attention_norm)), cos, sin, mask))
+            qkv = layer.qkv(self._normed(x, layer.attention_norm)).split(counts)
+            turned = zip(rows, qkv, cos, sin, strict=True)
+            x = x + layer.output(torch.cat([self._attend(index, row, part, c, s) for row, part, c, s in turned]))
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
-        self.cache.advance(count)
-        return F.linear(self._normed(x if every else x[-1:], self._norm), self._head)
+        for row in rows:
+            row.cache.advance(row.count)
+        wanted = torch.cat([states if part.every else states[-1:] for part, states in zip(parts, x.split(counts), strict=True)])
+        logits = F.linear(self._normed(wanted, self._norm), self._head)
+        return list(logits.split([len(part.ids) if part.every else 1 for part in parts]))
 
-    def truncate(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept."""
-        self.cache.truncate(length)
-        return self.cache.length
-
-    def _attend(self, index: int, qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """qkv: [T, (heads + 2 * kv_heads) * head_dim] → attention output [T, heads * head_dim]."""
-        count = qkv.shape[0]
+    def _attend(self, index: int, rows: "_Rows", qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """qkv of one text: [T, (heads + 2 * kv_heads) * head_dim] → attention output [T, heads * head_dim]."""
+        count = rows.count
         parts = qkv.view(count, self._heads + 2 * self._kv_heads, self._head_dim).transpose(0, 1)  # [H, T, D]
         turned = _rotate(parts[: self._heads + self._kv_heads], cos, sin)
-        keys, values = self.cache.append(index, turned[self._heads :], parts[self._heads + self._kv_heads :])
+        keys, values = rows.cache.append(index, turned[self._heads :], parts[self._heads + self._kv_heads :])
         queries = turned[: self._heads]
         if count == 1:
             # One query a head: the heads that share keys are attended to as if they were positions, without repeating the keys.
             grouped = queries.reshape(1, self._kv_heads, self._heads // self._kv_heads, self._head_dim)
             return F.scaled_dot_product_attention(grouped, keys[None], values[None]).reshape(1, -1)
         out = F.scaled_dot_product_attention(
-            queries[None], keys[None], values[None], attn_mask=mask, is_causal=mask is None, enable_gqa=self._heads != self._kv_heads
+            queries[None],
+            keys[None],
+            values[None],
+            attn_mask=rows.mask,
+            is_causal=rows.mask is None,
+            enable_gqa=self._heads != self._kv_heads,
         )
         return out[0].transpose(0, 1).reshape(count, -1)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self._eps)
 
-    def _rotations(self, past: int, count: int) -> tuple[Tensor, Tensor]:
-        """cos and sin, [T, head_dim], of positions past … past + count - 1."""
-        angles = torch.outer(torch.arange(past, past + count, device=self._device, dtype=torch.float32), self._frequencies)
+    def _rotations(self, rows: list["_Rows"]) -> tuple[list[Tensor], list[Tensor]]:
+        """cos and sin of the positions of each text, [T, head_dim]."""
+        positions = torch.cat([torch.arange(row.past, row.past + row.count, device=self._device, dtype=torch.float32) for row in rows])
+        angles = torch.outer(positions, self._frequencies)
         angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        counts = [row.count for row in rows]
+        return list(angles.cos().to(self.dtype).split(counts)), list(angles.sin().to(self.dtype).split(counts))
+
+
+class _Rows:
+    """The rows of one text in a pass: `count` tokens behind the `past` ones in its cache."""
+
+    def __init__(self, cache: KVCache, past: int, count: int, device: torch.device):
+        self.cache, self.past, self.count = cache, past, count
+        self.mask = _causal_mask(past, count, device)
 
 
 class _Layer:
@@ -107,10 +142,11 @@ class _Layer:
 class _Loader:
     """Puts tensors where they belong, each in its final form before the next one is read."""
 
-    def __init__(self, tensors: Tensors, kind: Weights, device: torch.device):
+    def __init__(self, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch):
         self._tensors = tensors
         self._kind = kind
         self._device = device
+        self._switch = switch
         self._scratch = Scratch()
 
     def plain(self, name: str) -> Tensor:
@@ -124,7 +160,13 @@ class _Loader:
             else self._tensors.get(f"{names[0]}.weight")
         )
         biases = [self._tensors.get(f"{name}.bias") for name in names if f"{name}.bias" in self._tensors.shapes]
-        return make_linear(weight, torch.cat(biases) if biases else None, self._kind, self._device, self._scratch)
+        layer = make_linear(weight, torch.cat(biases) if biases else None, self._kind, self._device, self._scratch)
+        return AdaptedLinear(layer, {name: self._tensors.shapes[f"{name}.weight"][0] for name in names}, self._switch)
+
+
+def _identity(part: Part) -> tuple[tuple[int, float], ...]:
+    """What is the same for parts with the same adapters."""
+    return tuple((id(adapter), strength) for adapter, strength in part.adapters)
 
 
 def _causal_mask(past: int, count: int, device: torch.device) -> Tensor | None:

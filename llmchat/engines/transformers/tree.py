@@ -14,6 +14,7 @@ from torch import nn
 
 from llmchat.engines import Weights
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, make_linear
+from llmchat.engines.transformers.live import AdaptedLinear, Switch
 from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
 from llmchat.errors import Mismatch
 
@@ -21,10 +22,12 @@ from llmchat.errors import Mismatch
 _EXACT = ("time_decay", "time_first")
 
 
-def build(folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device, trust: bool = False) -> Any:
+def build(
+    folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, device: torch.device, trust: bool = False, *, switch: Switch
+) -> Any:
     """The model in `folder`, whose config.json is `config` in today's words, filled with `tensors` on `device`, ready to run.
 
-    trust: run code that the checkpoint brings. Raises Mismatch when transformers does not know the architecture.
+    trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
     """
     from accelerate import init_empty_weights
 
@@ -40,7 +43,7 @@ def build(folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights,
             tensors = _loaded_whole(folder, config, tensors, kind, trust)
             if not _names_agree(model, tensors):
                 raise Mismatch(f"the weights in {folder.name} are not those of {type(model).__name__}")
-        _fill(model, tensors, kind, device)
+        _fill(model, tensors, kind, device, switch)
     return model
 
 
@@ -102,7 +105,7 @@ def _loaded_whole(folder: Path, config: dict[str, Any], tensors: Tensors, kind: 
     return MergedTensors(loaded, tensors.adapters) if isinstance(tensors, MergedTensors) else loaded
 
 
-def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device) -> None:
+def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch) -> None:
     """Give every parameter its tensor, linears in their kind; the output head stays 16 bit, as bitsandbytes leaves it."""
     from transformers.pytorch_utils import Conv1D
 
@@ -117,7 +120,7 @@ def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device) -> 
             bias = tensors.get(f"{path}.bias") if module.bias is not None else None
             weight = tensors.get(f"{path}.weight")
             weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
-            _set(model, path, make_linear(weight, bias, kind, device, scratch))
+            _set(model, path, AdaptedLinear(make_linear(weight, bias, kind, device, scratch), {path: weight.shape[0]}, switch))
     for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if parameter.is_meta and path in tensors.shapes:
             dtype = torch.float32 if path.endswith(_EXACT) else compute_dtype(kind)

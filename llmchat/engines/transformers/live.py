@@ -1,0 +1,77 @@
+"""Live adapters: LoRA matrices beside the quantised weights, switched, scaled and stacked without loading anything again.
+
+y = W x + sum of strength * scale * B (A x). A merged adapter can be taken out in the same way, with strength -1: what is left of it is the
+rounding of the merged weights, as large as that of any quantised weight.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
+from llmchat.errors import Mismatch
+
+
+@dataclass(frozen=True, eq=False)
+class LiveAdapter:
+    """modules: by the name of a linear, A [rank, in], B [out, rank] and the scale they were trained with."""
+
+    name: str
+    modules: dict[str, tuple[Tensor, Tensor, float]]
+
+
+LiveAdapters = tuple[tuple[LiveAdapter, float], ...]
+
+
+def open_live(
+    name: str, folder: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
+) -> LiveAdapter:
+    """The adapter in `folder` for a base with this config.json and these tensors.
+
+    Raises Mismatch where it was made for another base, or is more than matrices beside linears.
+    """
+    if needs_peft(read_adapter_config(folder)):
+        raise Mismatch(f"the adapter {folder.name} changes more than linear layers and cannot be put on live", "`llmchat merge` merges it")
+    adapter = Adapter(folder, base=config)
+    check(adapter, shapes)
+    matrices = {module: adapter.matrices(module, dtype) for module in adapter.modules}
+    return LiveAdapter(name, {module: (a.to(device), b.to(device), scale) for module, (a, b, scale) in matrices.items()})
+
+
+class Switch:
+    """Which adapters are in force in the forward pass that is running."""
+
+    def __init__(self) -> None:
+        self.active: LiveAdapters = ()
+
+
+class AdaptedLinear(nn.Module):
+    """A linear layer, or several one above the other, with the live adapters in force. names: with the rows that each takes of the output."""
+
+    def __init__(self, inner: nn.Module, names: dict[str, int], switch: Switch):
+        super().__init__()
+        self.inner = inner
+        self._names = names
+        self._switch = switch
+
+    @property
+    def weight(self) -> Any:
+        return self.inner.weight
+
+    @property
+    def bias(self) -> Any:
+        return self.inner.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        for adapter, strength in self._switch.active:
+            start = 0
+            for name, rows in self._names.items():
+                if matrices := adapter.modules.get(name):
+                    a, b, scale = matrices
+                    out[..., start : start + rows] += ((x.to(a.dtype) @ a.T) @ b.T).to(out.dtype) * (scale * strength)
+                start += rows
+        return out
