@@ -5,6 +5,9 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 
+# The likeliest tokens that top-p looks at before it looks at all of them.
+_FEW = 512
+
 
 class Sampler:
     """Chooses tokens for one answer. `seed` is the one in use, drawn when none was given."""
@@ -24,27 +27,57 @@ class Sampler:
         if self._sampling.temperature == 0:
             token = int(logits.argmax())
         else:
-            token = int(torch.multinomial(probabilities(logits, self._sampling), 1, generator=self._generator))
+            token = self._draw(*candidates(logits, self._sampling))
         if self._seen is not None:
             self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
         return token
 
+    def _draw(self, ids: Tensor | None, chances: Tensor) -> int:
+        """Inverse transform: on a large vocabulary many times faster than torch.multinomial."""
+        reached = chances.double().cumsum(-1)
+        point = torch.rand(1, generator=self._generator, dtype=torch.float64, device=chances.device) * reached[-1]
+        place = torch.searchsorted(reached, point, right=True).clamp_(max=len(chances) - 1)
+        return int(place if ids is None else ids[place])
+
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """[vocab] logits → [vocab] probabilities after temperature, top-k, top-p and min-p; temperature > 0."""
+    ids, chances = candidates(logits, sampling)
+    return logits.new_zeros(logits.shape).index_copy(0, ids, chances.to(logits.dtype)) if ids is not None else chances
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+    """The tokens that may come and their probabilities, which sum to 1; None for the ids where every token may.
+
+    Sorting a whole vocabulary takes longer than a small model's pass, and top-p needs the likeliest few alone: they are looked for first.
+    """
     logits = logits / sampling.temperature
+    ids: Tensor | None = None
     if 0 < sampling.top_k < logits.numel():
-        logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
+        logits, ids = logits.topk(sampling.top_k)
     if sampling.top_p < 1:
-        ordered, order = logits.softmax(-1).sort(descending=True)
-        # A token goes when those before it already make up top_p; the first one always stays.
-        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
-        logits = logits.index_fill(0, order[beyond], -torch.inf)
-    chances = logits.softmax(-1)
+        order, chances = _nucleus(logits, sampling.top_p)
+        ids = order if ids is None else ids[order]
+    else:
+        chances = logits.softmax(-1)
     if sampling.min_p > 0:
-        chances = chances.masked_fill(chances < sampling.min_p * chances.max(), 0.0)
-        chances = chances / chances.sum()
-    return chances
+        kept = torch.where(chances >= sampling.min_p * chances.max())[0]
+        ids, chances = kept if ids is None else ids[kept], chances[kept]
+    return ids, chances / chances.sum()
+
+
+def _nucleus(logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens that make up `share` of the probability, the last one reaching over it, and their probabilities (not normalised)."""
+    total = logits.logsumexp(-1)
+    for count in (_FEW, logits.numel()):
+        values, order = logits.topk(min(count, logits.numel()))
+        chances = (values - total).exp()
+        reached = chances.cumsum(-1)
+        if float(reached[-1]) >= share:
+            break
+    # A token goes when those before it already make up the share; the first one always stays.
+    kept = reached - chances < share
+    return order[kept], chances[kept]
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
