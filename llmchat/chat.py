@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Mark, Message
-from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
 from llmchat.engines.text import ThoughtFilter, Unescape
 from llmchat.errors import UsageError
 from llmchat.presets import Preset
@@ -39,50 +39,68 @@ class Summary(Struct, frozen=True):
 Event = Window | Thought | Summary | Chunk | Finish
 
 
-def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Window | Thought | Chunk | Finish]:
-    """The window that is sent, then thoughts and the answer in chunks without white space at its ends, then one Finish.
+class Asked(Struct, frozen=True):
+    """What an engine is to be asked. resumed: it goes on with an answer that is begun already."""
 
-    Where the conversation ends with an answer, the model goes on with it.
+    window: Window
+    prompt: Prompt
+    sampling: Sampling
+    resumed: bool
+
+
+def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling) -> Asked:
+    """The first half of the way, up to the engine, which holds `context` tokens.
+
+    Where the conversation ends with an answer, the model is to go on with it.
     """
-    window = fit(conversation, preset, engine, engine.context, sampling.max_tokens)
-    yield window
+    window = fit(conversation, preset, engine, context, sampling.max_tokens)
     resumed = conversation.spoken[-1].role == "assistant"
     prompt = preset.format.extend(window.messages) if resumed else preset.format.render(window.messages)
     # The answer may use what the window leaves, also where the model itself could hold more.
     room = window.limit - window.tokens
-    events = engine.stream(prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)))
-    yield from trimmed(_thoughts_apart(events, preset, prompt), begun=resumed)
+    return Asked(window, prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)), resumed)
 
 
-def _thoughts_apart(events: Generator[Chunk | Finish], preset: Preset, prompt: Prompt) -> Generator[Thought | Chunk | Finish]:
-    """Chunks as Thought or Chunk, read back from the model's escapes. Some templates open the thinking themselves, at the end of the prompt."""
-    marks = preset.format.thinking
-    parts = ThoughtFilter(marks, inside=prompt.text.rstrip().endswith(marks[0]))
-    plain = Unescape(prompt.unescapes)
-    with closing(events):
+class Reading:
+    """The second half of the way: what an engine says, as thoughts and an answer without white space at its ends.
+
+    Feed it the engine's events as they come. A cue such as `ASSISTANT:` makes models begin with a space; some templates open the thinking
+    themselves, at the end of the prompt.
+    """
+
+    def __init__(self, preset: Preset, asked: Asked):
+        marks = preset.format.thinking
+        self._parts = ThoughtFilter(marks, inside=asked.prompt.text.rstrip().endswith(marks[0]))
+        self._plain = Unescape(asked.prompt.unescapes)
+        self._begun = asked.resumed
+        self._held = ""
+
+    def feed(self, event: Chunk | Finish) -> list[Thought | Chunk | Finish]:
+        if isinstance(event, Chunk):
+            return self._shown(self._parts.feed(self._plain.feed(event.text)))
+        return [*self._shown([*self._parts.feed(self._plain.flush()), *self._parts.flush()]), event]
+
+    def _shown(self, pieces: list[tuple[bool, str]]) -> list[Thought | Chunk | Finish]:
+        shown = (Thought(text) if thought else self._trimmed(text) for thought, text in pieces)
+        return [event for event in shown if event.text]
+
+    def _trimmed(self, text: str) -> Chunk:
+        """White space is held back until a word follows it; before the first word it is dropped."""
+        text = self._held + text if self._begun else text.lstrip()
+        shown = text.rstrip()
+        self._held = text[len(shown) :]
+        self._begun = self._begun or bool(shown)
+        return Chunk(shown)
+
+
+def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Window | Thought | Chunk | Finish]:
+    """The window that is sent, then thoughts and the answer in chunks, then one Finish."""
+    asked = ask(conversation, preset, engine, engine.context, sampling)
+    yield asked.window
+    reading = Reading(preset, asked)
+    with closing(engine.stream(asked.prompt, asked.sampling)) as events:
         for event in events:
-            pieces = parts.feed(plain.feed(event.text)) if isinstance(event, Chunk) else [*parts.feed(plain.flush()), *parts.flush()]
-            yield from (Thought(text) if thought else Chunk(text) for thought, text in pieces)
-            if isinstance(event, Finish):
-                yield event
-
-
-def trimmed(events: Generator[Thought | Chunk | Finish], *, begun: bool = False) -> Generator[Thought | Chunk | Finish]:
-    """Without white space before the first and after the last word: a cue such as `ASSISTANT:` makes models begin with a space."""
-    held = ""
-    with closing(events):
-        for event in events:
-            if not isinstance(event, Chunk):
-                yield event
-                if isinstance(event, Finish):
-                    return
-                continue
-            text = held + event.text if begun else event.text.lstrip()
-            shown = text.rstrip()
-            held = text[len(shown) :]
-            if shown:
-                begun = True
-                yield Chunk(shown)
+            yield from reading.feed(event)
 
 
 class Chat:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmchat.chat import Chat, reply, trimmed
+from llmchat.chat import Chat, Reading, ask, reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
@@ -42,12 +42,10 @@ def test_an_answer_is_bounded_by_the_window() -> None:
 
 
 @given(st.lists(st.text(alphabet=" \nab", max_size=4), max_size=8))
-def test_trimmed_is_strip_piece_by_piece(pieces: list[str]) -> None:
-    def events():  # type: ignore[no-untyped-def]
-        yield from map(Chunk, pieces)
-        yield Finish("stop")
-
-    *chunks, finish = trimmed(events())
+def test_an_answer_is_stripped_piece_by_piece(pieces: list[str]) -> None:
+    engine = ScriptedEngine()
+    reading = Reading(PRESET, ask(Conversation().say("hi"), PRESET, engine, engine.context, Sampling()))
+    *chunks, finish = [event for piece in (*map(Chunk, pieces), Finish("stop")) for event in reading.feed(piece)]
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "".join(pieces).strip()
     assert finish == Finish("stop") and all(isinstance(chunk, Chunk) and chunk.text for chunk in chunks)
 
