@@ -16,7 +16,7 @@ Adapters = tuple[tuple[str, float], ...]
 
 class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
-    max_tokens 0: as long as the window has room. Without a seed each run draws its own."""
+    max_tokens 0: as long as the window has room. Without a seed each run draws its own. ignore_eos: no token ends the answer before that."""
 
     temperature: Annotated[float, Meta(ge=0, le=5)] = 0.7
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -27,6 +27,7 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     stops: tuple[str, ...] = ()
     logprobs: Annotated[int, Meta(ge=0)] = 0
+    ignore_eos: bool = False
 
 
 class Token(Struct, frozen=True):

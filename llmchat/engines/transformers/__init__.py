@@ -109,7 +109,7 @@ class TransformersEngine:
         return RunningAnswer(
             ids,
             min(sampling.max_tokens or room, room),
-            self._tokens.stop_ids(prompt),
+            frozenset() if sampling.ignore_eos else self._tokens.stop_ids(prompt),
             (*prompt.stops, *sampling.stops),
             self._tokens.decoder(),
             Sampler(sampling, [] if self._reads_apart else ids, self._device),
