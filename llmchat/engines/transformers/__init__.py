@@ -120,14 +120,14 @@ class TransformersEngine:
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
         """One pass through the model for all of these, see engines.BatchEngine. At most `slots` of them may have been begun and not closed."""
-        for answer in answers:
-            if answer.slot is None:
-                slot = self._slots.take(answer.prompt, answer.adapters)
-                if slot is None:
-                    raise UsageError(f"more than {self._slots.limit} answers at once")
-                answer.start(slot, self._slots.give_back)
-        parts = self._parts(answers)
         with memory.reported(), torch.inference_mode():
+            for answer in answers:
+                if answer.slot is None:
+                    slot = self._slots.take(answer.prompt, answer.adapters)
+                    if slot is None:
+                        raise UsageError(f"more than {self._slots.limit} answers at once")
+                    answer.start(slot, self._slots.give_back)
+            parts = self._parts(answers)
             logits = self._forward.read([part for part in parts if part is not None])
         rows = iter(logits)
         return [[] if part is None else answer.take(part, next(rows)) for answer, part in zip(answers, parts, strict=True)]

@@ -39,7 +39,9 @@ class Drafts:
         for size in range(LONGEST, SHORTEST - 1, -1):
             found = self._ends.get(tuple(self._ids[-size:])) if len(self._ids) >= size else None
             if found is not None:
-                return self._ids[found : found + min(room, self._size)]
+                # A text that has come back to itself goes round in a circle.
+                period = len(self._ids) - found
+                return [self._ids[found + index % period] for index in range(min(room, self._size))]
         return []
 
     def told(self, right: int, drafted: int) -> None:

@@ -24,10 +24,8 @@ class Sampler:
         logits = logits.float()
         if self._seen is not None:
             logits = _penalise(logits, self._seen, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
-            token = int(logits.argmax())
-        else:
-            token = self._draw(*candidates(logits, self._sampling))
+        greedy = self._sampling.temperature == 0
+        token = int(logits.argmax()) if greedy else self._draw(*candidates(logits, self._sampling))
         if self._seen is not None:
             self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
         return token
