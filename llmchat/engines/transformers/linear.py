@@ -106,16 +106,22 @@ def make_linear(weight: Tensor, bias: Tensor | None, kind: Weights, device: torc
         # The kernel for the CPU takes whole blocks alone.
         kind = "int8"
     if kind == "int8":
-        quantised, scb = (tensor.to(device) for tensor in quantise_rows(weight))
-        if device.type == "cuda":
-            return BnbInt8Linear(quantised, scb, bias, dtype)
-        return Int8Linear(quantised, scb, bias, dtype, scratch)
+        return int8_linear(*quantise_rows(weight), bias, device, scratch)
     if kind == "int4":
         return _nf4(weight, bias, device)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
     return layer
+
+
+def int8_linear(weight: Tensor, scb: Tensor, bias: Tensor | None, device: torch.device, scratch: Scratch) -> nn.Module:
+    """A layer of weights that are int8 already, [out, in] and [out]; on the CPU it keeps the very tensors, be they mapped or not."""
+    dtype = compute_dtype("int8")
+    weight, scb, bias = weight.to(device), scb.to(device), None if bias is None else bias.to(device, dtype)
+    if device.type == "cuda":
+        return BnbInt8Linear(weight, scb, bias, dtype)
+    return Int8Linear(weight, scb, bias, dtype, scratch)
 
 
 def compute_dtype(kind: Weights) -> torch.dtype:

@@ -5,7 +5,7 @@ no import of transformers (seconds of start-up). Every other architecture goes t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.eightbit import is_int8
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
-from llmchat.engines.transformers.linear import Scratch, compute_dtype, make_linear
+from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.live import AdaptedLinear, Switch
 from llmchat.engines.transformers.weights import Tensors
 
@@ -27,7 +28,13 @@ def supports(config: dict[str, Any]) -> bool:
     """Whether this forward computes exactly what the architecture says."""
     known = config.get("model_type") in ("llama", "mistral", "qwen2") and config.get("hidden_act", "silu") == "silu"
     sliding = config.get("sliding_window") and config.get("use_sliding_window", config["model_type"] == "mistral")
-    return known and not sliding and _rope(config)[1].get("rope_type", "default") in _ROPES and "quantization_config" not in config
+    readable = "quantization_config" not in config or is_int8(config)
+    return known and not sliding and readable and _rope(config)[1].get("rope_type", "default") in _ROPES
+
+
+def is_tied(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the output head is the embedding's matrix."""
+    return bool(config.get("tie_word_embeddings", False)) or "lm_head.weight" not in shapes
 
 
 class LlamaForward:
@@ -50,8 +57,7 @@ class LlamaForward:
         self._layers = [_Layer(load, f"model.layers.{index}.") for index in range(config["num_hidden_layers"])]
         self._norm = load.plain("model.norm.weight")
         # A head that shares the embedding's matrix stays as it is: a second copy in 8 bit would cost more memory than it saves.
-        tied = config.get("tie_word_embeddings", False) or "lm_head.weight" not in tensors.shapes
-        self._head = self._embedding if tied else load.plain("lm_head.weight")
+        self._head = self._embedding if is_tied(config, tensors.shapes) else load.plain("lm_head.weight")
         self._frequencies = inverse_frequencies(config, self._head_dim).to(device)
 
     def new_cache(self) -> KVCache:
@@ -154,13 +160,15 @@ class _Loader:
 
     def linear(self, *names: str) -> nn.Module:
         """One layer from the matrices (and biases) of several, one above the other."""
-        weight = (
-            torch.cat([self._tensors.get(f"{name}.weight") for name in names])
-            if len(names) > 1
-            else self._tensors.get(f"{names[0]}.weight")
-        )
+        weights = [f"{name}.weight" for name in names]
         biases = [self._tensors.get(f"{name}.bias") for name in names if f"{name}.bias" in self._tensors.shapes]
-        layer = make_linear(weight, torch.cat(biases) if biases else None, self._kind, self._device, self._scratch)
+        bias = torch.cat(biases) if biases else None
+        pair = self._tensors.int8(*weights) if self._kind == "int8" else None
+        if pair is not None:
+            layer = int8_linear(*pair, bias, self._device, self._scratch)
+        else:
+            weight = self._tensors.get(weights[0]) if len(weights) == 1 else torch.cat([self._tensors.get(name) for name in weights])
+            layer = make_linear(weight, bias, self._kind, self._device, self._scratch)
         return AdaptedLinear(layer, {name: self._tensors.shapes[f"{name}.weight"][0] for name in names}, self._switch)
 
 

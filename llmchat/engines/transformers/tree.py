@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from llmchat.engines import Weights
-from llmchat.engines.transformers.linear import Scratch, compute_dtype, make_linear
+from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.live import AdaptedLinear, Switch
 from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
 from llmchat.errors import Mismatch
@@ -29,16 +29,8 @@ def build(
 
     trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
     """
-    from accelerate import init_empty_weights
-
     with _quiet():
-        try:
-            settings = _language_part(_settings(folder, config, trust))
-            with init_empty_weights(include_buffers=False):
-                model = _maker(config).from_config(settings, dtype=compute_dtype(kind), trust_remote_code=trust)
-        except (ValueError, KeyError, ImportError) as error:
-            raise Mismatch(f"transformers cannot build the model in {folder.name}: {str(error).splitlines()[0]}") from error
-        model.eval()
+        model = _skeleton(folder, config, kind, trust)
         if not _names_agree(model, tensors):
             tensors = _loaded_whole(folder, config, tensors, kind, trust)
             if not _names_agree(model, tensors):
@@ -47,11 +39,57 @@ def build(
     return model
 
 
+def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> tuple[list[str], dict[str, torch.dtype], str]:
+    """What an int8 copy of the model consists of: the linears that are quantised, every other tensor with its type, the module of the head.
+
+    Raises Mismatch where the files do not hold the tensors of the module tree, or transformers would keep one of the linears in 16 bits.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    with _quiet():
+        model = _skeleton(folder, config, "int8", trust)
+    if not _names_agree(model, tensors):
+        raise Mismatch(f"the tensors of {type(model).__name__} are put together when they are loaded")
+    modules = dict(model.named_modules())
+    head = next((name for name, module in modules.items() if module is model.get_output_embeddings()), "")
+    linears = [name for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D)) and name != head]
+    exempt = {
+        part for name in getattr(model, "_keep_in_fp32_modules", None) or () for part in [name] if any(part in path for path in linears)
+    }
+    if exempt:
+        raise Mismatch(f"{type(model).__name__} keeps {', '.join(sorted(exempt))} in more than 8 bits")
+    quantised = {f"{name}.weight" for name in linears}
+    saved = set(model.state_dict())
+    buffers = {name: buffer.dtype for name, buffer in model.named_buffers() if name in saved}
+    plain = {name: _plain_dtype(name, "int8") for name, _ in model.named_parameters(remove_duplicate=False)} | buffers
+    return linears, {name: dtype for name, dtype in plain.items() if name in tensors.shapes and name not in quantised}, head
+
+
+def language_config(folder: Path, config: dict[str, Any], trust: bool = False) -> dict[str, Any]:
+    """The config.json of the language model alone, where `config` describes one inside a multimodal model."""
+    settings = _settings(folder, config, trust)
+    inner = _language_part(settings)
+    return config if inner is settings else inner.to_dict()
+
+
 def load_whole(folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False) -> Any:
     """The model as transformers itself loads it, all in memory."""
     with _quiet():
         settings = _settings(folder, config, trust)
         return _maker(config).from_pretrained(folder, config=settings, dtype=dtype, trust_remote_code=trust)
+
+
+def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool) -> Any:
+    """The module tree without weights."""
+    from accelerate import init_empty_weights
+
+    try:
+        settings = _language_part(_settings(folder, config, trust))
+        with init_empty_weights(include_buffers=False):
+            model = _maker(config).from_config(settings, dtype=compute_dtype(kind), trust_remote_code=trust)
+    except (ValueError, KeyError, ImportError) as error:
+        raise Mismatch(f"transformers cannot build the model in {folder.name}: {str(error).splitlines()[0]}") from error
+    return model.eval()
 
 
 def _settings(folder: Path, config: dict[str, Any], trust: bool) -> Any:
@@ -118,18 +156,28 @@ def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device, swi
     for path, module in list(model.named_modules()):
         if isinstance(module, (nn.Linear, Conv1D)) and module is not head:
             bias = tensors.get(f"{path}.bias") if module.bias is not None else None
-            weight = tensors.get(f"{path}.weight")
-            weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
-            _set(model, path, AdaptedLinear(make_linear(weight, bias, kind, device, scratch), {path: weight.shape[0]}, switch))
+            pair = tensors.int8(f"{path}.weight") if kind == "int8" else None
+            if pair is not None:
+                layer = int8_linear(*pair, bias, device, scratch)
+            else:
+                weight = tensors.get(f"{path}.weight")
+                weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
+                layer = make_linear(weight, bias, kind, device, scratch)
+            rows = tensors.shapes[f"{path}.weight"][1 if isinstance(module, Conv1D) else 0]
+            _set(model, path, AdaptedLinear(layer, {path: rows}, switch))
     for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if parameter.is_meta and path in tensors.shapes:
-            dtype = torch.float32 if path.endswith(_EXACT) else compute_dtype(kind)
-            _set(model, path, nn.Parameter(tensors.get(path).to(device, dtype), requires_grad=False))
+            _set(model, path, nn.Parameter(tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False))
     # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
     missing = {path for path, _ in model.named_parameters(remove_duplicate=False) if path not in tensors.shapes}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     for path, buffer in list(model.named_buffers()):
         _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
+
+
+def _plain_dtype(name: str, kind: Weights) -> torch.dtype:
+    """The type of a parameter that is no linear's weight."""
+    return torch.float32 if name.endswith(_EXACT) else compute_dtype(kind)
 
 
 def _set(model: nn.Module, path: str, value: nn.Module | nn.Parameter) -> None:

@@ -14,25 +14,47 @@ from torch import Tensor
 
 from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
+from llmchat.engines.transformers.eightbit import Int8Tensors, is_int8
 from llmchat.engines.transformers.layout import modern_config, modern_name
-from llmchat.errors import IntegrityError
+from llmchat.errors import IntegrityError, Mismatch
 
 
 class Tensors(Protocol):
-    """Named tensors."""
+    """Named tensors, some of which may be 8-bit already."""
 
     shapes: dict[str, tuple[int, ...]]
 
     def get(self, name: str) -> Tensor: ...
 
+    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
+        """A weight as int8 [out, in] and SCB float32 [out], W ≈ int8 * SCB / 127, mapped from its file; of several names, one above the other.
 
-class FileTensors:
+        None where they are not kept like this.
+        """
+        ...
+
+    def head_int8(self) -> tuple[Tensor, Tensor] | None:
+        """An 8-bit copy of the output head, tied or not, beside the 16-bit one; None where none was prepared."""
+        ...
+
+
+class FloatTensors:
+    """What all tensors have in common that are not 8-bit."""
+
+    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
+        return None
+
+    def head_int8(self) -> tuple[Tensor, Tensor] | None:
+        return None
+
+
+class FileTensors(FloatTensors):
     """Safetensors files of a folder. Each tensor is mapped on its own, so that the pages of those already used are given back."""
 
     def __init__(self, folder: Path):
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for path in _weight_files(folder):
+        for path in weight_files(folder):
             try:
                 with safe_open(path, "pt") as file:
                     for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -49,8 +71,8 @@ class FileTensors:
             return tensor
 
 
-class MergedTensors:
-    """Tensors with plain adapters added, in order."""
+class MergedTensors(FloatTensors):
+    """Tensors with plain adapters added, in order. An 8-bit weight that none of them changes stays as it is."""
 
     def __init__(self, base: Tensors, adapters: Sequence[Adapter]):
         self.shapes = base.shapes
@@ -65,6 +87,10 @@ class MergedTensors:
             tensor = adapter.add_to(tensor, name.removesuffix(".weight"))
         return tensor
 
+    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
+        changed = {f"{module}.weight" for adapter in self.adapters for module in adapter.modules}
+        return None if changed.intersection(names) else self._base.int8(*names)
+
 
 class RenamedTensors:
     """Tensors of old or wrapped checkpoints under the names of today's module tree; what is no part of the language model is left out."""
@@ -78,8 +104,14 @@ class RenamedTensors:
     def get(self, name: str) -> Tensor:
         return self._tensors.get(self._old[name])
 
+    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
+        return self._tensors.int8(*(self._old[name] for name in names))
 
-class MemoryTensors:
+    def head_int8(self) -> tuple[Tensor, Tensor] | None:
+        return self._tensors.head_int8()
+
+
+class MemoryTensors(FloatTensors):
     """Tensors that are in memory already."""
 
     def __init__(self, state: dict[str, Tensor]):
@@ -93,13 +125,18 @@ class MemoryTensors:
 def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Tensors:
     """The tensors of a base checkpoint with its adapters merged, the last one `scale` times as strongly as it was trained.
 
-    They are named as transformers' causal (or encoder-decoder) model names them, whatever the files call them.
+    They are named as transformers' causal (or encoder-decoder) model names them, whatever the files call them. Weights of an 8-bit base that
+    an adapter changes are merged from what their bytes stand for.
     """
     config = modern_config(read_json(base / "config.json"))
     scaled = _with_scales(list(adapters), scale)
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
+        if is_int8(config):
+            raise Mismatch(
+                "an adapter that is more than LoRA matrices cannot be merged into 8-bit weights", "name a 16-bit base with --base"
+            )
         return RenamedTensors(MemoryTensors(_merged_by_peft(base, config, scaled)), config)
-    files = RenamedTensors(FileTensors(base), config)
+    files = RenamedTensors(Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base), config)
     return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled]) if scaled else files
 
 
@@ -123,7 +160,7 @@ def _merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple
     return dict(model.state_dict())
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
