@@ -1,6 +1,6 @@
 """What was said: pure values. Identity, time and storage belong to history."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
     for it put it there, all others put it before the text.
 
     mark: pinned messages are always sent, excluded ones never. covers: a summary stands for so many spoken messages, from the first on.
+    calls: the functions that an answer calls, as chat templates know them ({"type", "id", "function": {"name", "arguments"}}).
     """
 
     role: Role
@@ -21,6 +22,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
     input: str = ""
     mark: Mark = ""
     covers: int = 0
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 class Conversation(Struct, frozen=True):

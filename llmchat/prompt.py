@@ -7,6 +7,7 @@ a prompt says in words what the tokenizer must do (`bos`, `quoted`).
 import hashlib
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -83,7 +84,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     notes: str = ""
     parts: Parts | None = None
     template: str | None = None
-    template_tokens: dict[str, str] = {}
+    template_tokens: dict[str, Any] = {}
     stops: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
@@ -172,6 +173,8 @@ def disarm(text: str, labels: Collection[str]) -> str:
 def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replacements) -> _Page:
     page = _Page(parts, escapes)
     system, spoken = _split_system(messages)
+    if any(message.role == "tool" or message.calls for message in spoken):
+        raise UsageError("this prompt format has no place for tools")
     first = spoken[0]
     if system and not parts.system and not parts.user_with_system:
         spoken = (replace(first, text=f"{system}\n\n{first.text}"), *spoken[1:])
@@ -197,11 +200,15 @@ def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replaceme
 
 
 def _split_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
-    """The system text, and the turns: user and assistant by turns, starting with the user."""
+    """The system text, and the turns: user and assistant by turns, starting with the user.
+
+    Between an answer that calls functions and the next answer stand their results; only templates have a place for them.
+    """
     system = messages[0].text if messages[0].role == "system" else ""
     spoken = messages[1:] if messages[0].role == "system" else messages
     expected = ("user", "assistant")
-    for index, message in enumerate(spoken):
+    turns = [message for index, message in enumerate(spoken) if message.role != "tool" and not (index and spoken[index - 1].role == "tool")]
+    for index, message in enumerate(turns):
         if message.role != expected[index % 2]:
             raise UsageError(f"message {index + 1} is from `{message.role}`; user and assistant must take turns, starting with the user")
     return system, spoken
@@ -214,10 +221,10 @@ def plain_text(message: Message) -> str:
 
 def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
     system, spoken = _split_system(messages)
-    records = [{"role": message.role, "content": disarm(plain_text(message), form.labels)} for message in spoken]
+    records = [_record(message, form) for message in spoken]
     if system:
         records = _with_system(form, disarm(system, form.labels), records)
-    wants_answer = spoken[-1].role == "user"
+    wants_answer = spoken[-1].role != "assistant"
     text = _run_template(form, records, wants_answer)
     quoted = _find_quoted(form, text, records, wants_answer)
     if quoted is None:
@@ -232,7 +239,12 @@ def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[
     return text, tuple(learn), tuple(quoted)
 
 
-def _with_system(form: PromptFormat, system: str, records: list[dict[str, str]]) -> list[dict[str, str]]:
+def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": message.role, "content": disarm(plain_text(message), form.labels)}
+    return record | ({"tool_calls": list(message.calls)} if message.calls else {})
+
+
+def _with_system(form: PromptFormat, system: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records with the system text as its own message, or, where the template refuses that role (Gemma 2), before the first request."""
     own = [{"role": "system", "content": system}, *records]
     try:
@@ -242,7 +254,7 @@ def _with_system(form: PromptFormat, system: str, records: list[dict[str, str]])
         return [{"role": "user", "content": f"{system}\n\n{records[0]['content']}"}, *records[1:]]
 
 
-def _written_by_model(form: PromptFormat, records: list[dict[str, str]], index: int) -> Range:
+def _written_by_model(form: PromptFormat, records: list[dict[str, Any]], index: int) -> Range:
     """What the answer at `index` adds to the prompt that asked for it, without the white space a template puts after the end mark."""
     before = _run_template(form, records[:index], True)
     after = _run_template(form, records[: index + 1], False)
@@ -254,7 +266,7 @@ def _written_by_model(form: PromptFormat, records: list[dict[str, str]], index: 
     return len(before), len(after.rstrip()) if after[len(before) :].strip() else len(after)
 
 
-def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, str]], wants_answer: bool) -> list[Range] | None:
+def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, Any]], wants_answer: bool) -> list[Range] | None:
     """Where the messages stand in the text; None when it is not the template's words with the messages, or their stripped form, between.
 
     Rendered with a placeholder for each message, the template shows its own words. Looking for the messages in the text would not do: a
@@ -275,6 +287,6 @@ def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, str]], w
     return None
 
 
-def _run_template(form: PromptFormat, records: list[dict[str, str]], wants_answer: bool) -> str:
+def _run_template(form: PromptFormat, records: list[dict[str, Any]], wants_answer: bool) -> str:
     variables = {"messages": records, "add_generation_prompt": wants_answer, **form.template_tokens}
     return templates.run(form.template or "", variables, form.name)
