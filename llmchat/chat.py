@@ -134,7 +134,8 @@ class Chat:
 
     def hand_over(self, preset: Preset, engine: Engine, made_by: Mapping[str, Any]) -> None:
         """Go on with another model: its sampling holds from now on, the conversation stays."""
-        self.engine.close()
+        if engine is not self.engine:
+            self.engine.close()
         self.preset, self.engine, self.sampling, self.made_by = preset, engine, preset.sampling, dict(made_by)
         self.window = self.finish = None
 

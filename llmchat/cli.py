@@ -8,13 +8,16 @@ import os
 import sys
 import traceback
 import warnings
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmchat import cli_data, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
+
+if TYPE_CHECKING:
+    from llmchat.chat import Chat
 
 app = typer.Typer(
     name="llmchat",
@@ -97,13 +100,14 @@ def chat(
             raise UsageError("there is no session to go on with")
         if earlier and settings.origins["model"] == "default":
             given["model"] = earlier.model
-        opener = Opener(world, given)
+        opener = Opener(world, given, earlier.id if earlier else None)
         opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
         talk = Chat(opened.preset, opened.engine, history, session=earlier.id if earlier else None, made_by=opened.made_by)
         if settings.options.system and talk.conversation.system != settings.options.system:
             talk.instruct(settings.options.system)
         if question:
             code = oneshot.run(talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet)
+            _keep(talk, world)
             if verbose:
                 from llmchat.ui.status import statistics
 
@@ -111,7 +115,17 @@ def chat(
             raise typer.Exit(code)
         from llmchat.ui.repl import run
 
-        raise typer.Exit(run(talk, world, opener, plain=settings.options.plain))
+        code = run(talk, world, opener, plain=settings.options.plain)
+        _keep(talk, world)
+        raise typer.Exit(code)
+
+
+def _keep(talk: "Chat", world: World) -> None:
+    """Leave to `--continue` what the model has read, unless the chat is to leave no trace."""
+    from llmchat import prompt_cache
+
+    if talk.history.path is not None:
+        prompt_cache.keep(talk.engine, talk.session, talk.made_by, world)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmchat import flags
+from llmchat import flags, prompt_cache
 from llmchat.errors import UsageError
 from llmchat.settings import World
 
@@ -116,6 +116,8 @@ def delete(sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", h
         found = [history.find(session) for session in sessions]
         _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
         count = history.delete(*(one.id for one in found))
+        for one in found:
+            prompt_cache.forget(one.id, world)
         history.shrink()
     print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
 
@@ -137,6 +139,8 @@ def purge(
         if found:
             _confirm(world, yes, f"delete {len(found)} sessions?")
         count = history.delete(*(one.id for one in found))
+        for one in found:
+            prompt_cache.forget(one.id, world)
         if found:
             history.shrink()
     print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)

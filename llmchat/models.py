@@ -113,6 +113,22 @@ def load(model: Model, options: Options) -> Engine:
     return engine
 
 
+def adapt(engine: Engine, loaded: Model, options: Options, wanted: Model, wanted_options: Options) -> bool:
+    """Put the adapters of another preset on the engine that runs this one; False where it must be loaded anew."""
+    running: Any = getattr(engine, "loaded", engine)
+    same = loaded.base == wanted.base and options.device == wanted_options.device
+    if not hasattr(running, "adapt") or not same or any(getattr(loaded.preset, one) != getattr(wanted.preset, one) for one in _OF_ENGINE):
+        return False
+    strengths = [1.0] * len(wanted.adapters)
+    strengths[-1:] = [wanted.preset.adapter_scale] * len(strengths[-1:])
+    try:
+        running.adapt(list(zip((adapter.path for adapter in wanted.adapters), strengths, strict=True)), title(wanted.preset))
+    except Mismatch:
+        # It does not fit, or is more than matrices beside linears: loading it says which.
+        return False
+    return True
+
+
 def title(preset: Preset) -> str:
     """Preset and adapters in a few words, for the status line: `alpaca-7b+alpaca-lora-7b`."""
     names = [Path(source.repo).name for source in preset.adapters]
@@ -181,3 +197,5 @@ def _scripted(model: Model, options: Options) -> Engine:
 
 _ENGINES: dict[str, Callable[[Model, Options], Engine]] = {"transformers": _transformers, "scripted": _scripted}
 _NEED_FILES = ("transformers",)
+# What an engine cannot change once it runs.
+_OF_ENGINE = ("engine", "weights")

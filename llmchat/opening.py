@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from llmchat.models import Model, load, locate, provenance, title
+from llmchat import prompt_cache
+from llmchat.models import Model, adapt, load, locate, provenance, title
 from llmchat.presets import Preset, choose
 from llmchat.settings import Options, Settings, World, resolve
 
@@ -28,9 +29,11 @@ class Opened(Struct, frozen=True):
 class Opener:
     """Opens models with the flags of one command line, and other ones in their place."""
 
-    def __init__(self, world: World, flags: Mapping[str, Any]):
+    def __init__(self, world: World, flags: Mapping[str, Any], session: str | None = None):
         self.world = world
         self._flags = dict(flags)
+        self._session = session
+        self._last: tuple[Model, Options] | None = None
 
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
@@ -38,7 +41,7 @@ class Opener:
         note = f"loading {title(model.preset)} …" if waiting and self.world.stderr.isatty() else ""
         print(note, end="", file=self.world.stderr, flush=True)
         try:
-            opened = Opened(model.preset, load(model, options), provenance(model))
+            opened = Opened(model.preset, self._load(model, options), provenance(model))
         finally:
             if note:
                 print("\r\033[K" if self.world.env.get("TERM") != "dumb" else "\n", end="", file=self.world.stderr, flush=True)
@@ -50,7 +53,22 @@ class Opener:
         from llmchat.engines.loading import LoadingEngine
 
         model, options, _ = self._locate({})
-        return Opened(model.preset, LoadingEngine(lambda: load(model, options), title(model.preset)), provenance(model))
+        return Opened(model.preset, LoadingEngine(lambda: self._load(model, options), title(model.preset)), provenance(model))
+
+    def adapt(self, engine: "Engine", adapter: str) -> Opened | None:
+        """The same model with another adapter put on live, in the same engine; None where it must be loaded anew."""
+        model, options, flags = self._locate({"adapter": adapter})
+        if self._last is None or not adapt(engine, *self._last, model, options):
+            return None
+        self._flags = flags
+        return Opened(model.preset, engine, provenance(model))
+
+    def _load(self, model: Model, options: Options) -> "Engine":
+        engine = load(model, options)
+        self._last = model, options
+        if self._session:
+            prompt_cache.restore(engine, self._session, provenance(model), self.world)
+        return engine
 
     def _locate(self, changes: Mapping[str, Any]) -> tuple[Model, Options, dict[str, Any]]:
         kept = {name: value for name, value in self._flags.items() if "model" not in changes or name not in _OF_ONE_MODEL}

@@ -16,7 +16,7 @@ LEVELS = {
     "prompt": 1,
     "engines": 2,
     "presets": 3,
-    "window": 4, "summary": 5,
+    "window": 4, "summary": 5, "prompt_cache": 3,
     "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
     "engines.scripted": 6, "engines.transformers": 6,
     "models": 7, "shelf": 8, "chat": 7, "opening": 8, "replay": 8, "doctor": 8, "merging": 8, "finetune": 8,

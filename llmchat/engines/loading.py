@@ -26,6 +26,11 @@ class LoadingEngine:
             self._thread.start()
 
     @property
+    def loaded(self) -> Engine | None:
+        """The engine itself; None while it is not there."""
+        return self._loaded
+
+    @property
     def ready(self) -> bool:
         """Whether a use need not wait, be it for a model or for an error."""
         return self._loaded is not None or self._error is not None

@@ -44,7 +44,8 @@ class Talk:
 
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
-        opened = self._open(changes)
+        live = self.opener.adapt(self.chat.engine, str(changes["adapter"])) if set(changes) == {"adapter"} else None
+        opened = live or self._open(changes)
         # The sampling the user has set by hand holds for the same model, not for another.
         sampling = self.chat.sampling
         self.chat.hand_over(opened.preset, opened.engine, opened.made_by)

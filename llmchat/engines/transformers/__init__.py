@@ -20,10 +20,11 @@ from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.caches import Slots
 from llmchat.engines.transformers.drafts import Drafts
 from llmchat.engines.transformers.forward import Forward, Part
+from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
 from llmchat.engines.transformers.sampler import Sampler
-from llmchat.engines.transformers.weights import Tensors, open_tensors
+from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
@@ -71,6 +72,7 @@ class TransformersEngine:
         self._slots = Slots(self._forward, slots)
         self.drafts = drafts
         self.adapters: dict[str, LiveAdapter] = {}
+        self._merged = with_scales(list(adapters), adapter_scale)
         self._chosen: Adapters = ()
         self.load_s = time.perf_counter() - started
 
@@ -170,6 +172,50 @@ class TransformersEngine:
                 logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[0].float()
             scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
         return torch.cat(scores)
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens of the text that was read last."""
+        slot = self._slots.latest()
+        return slot.cache.length if slot else 0
+
+    def save_cache(self, path: Path, key: str) -> int:
+        """Keep on disk what was read last, for `load_cache` in another process; returns its tokens, 0 where this model's cache cannot be kept.
+
+        Not on a GPU: reading again is faster there than a disk. Keys and values of live adapters are not kept.
+        """
+        slot = self._slots.latest()
+        if slot is None or self._device.type != "cpu" or slot.adapters or not isinstance(slot.cache, KVCache) or not slot.ids:
+            return 0
+        slot.cache.save(path, slot.ids[: slot.cache.length], key)
+        return min(slot.cache.length, len(slot.ids))
+
+    def load_cache(self, path: Path, key: str) -> int:
+        """Go on from what `save_cache` kept under the same key; returns its tokens, 0 where there is nothing that fits."""
+        if self._device.type != "cpu":
+            return 0
+        with torch.inference_mode():
+            slot = self._slots.take([], ())
+            if slot is None:
+                return 0
+            slot.ids = slot.cache.load(path, key) if isinstance(slot.cache, KVCache) else []
+            self._slots.give_back(slot)
+        return len(slot.ids)
+
+    def adapt(self, wanted: Sequence[tuple[Path, float]], name: str) -> None:
+        """Go on as if it had been loaded with these adapters, but without loading weights. Raises Mismatch where they cannot be live.
+
+        What was merged is taken out again by its own matrices; what is left of it is rounding.
+        """
+        strengths = {folder: -strength for folder, strength in self._merged}
+        for folder, strength in wanted:
+            strengths[folder] = strengths.get(folder, 0.0) + strength
+        changes = {folder: strength for folder, strength in strengths.items() if strength}
+        for folder in changes:
+            if str(folder) not in self.adapters:
+                self.load_adapter(str(folder), folder)
+        self.choose(tuple((str(folder), strength) for folder, strength in changes.items()))
+        self._name = name
 
     def close(self) -> None:
         """Forget what was read."""

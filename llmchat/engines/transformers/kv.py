@@ -1,6 +1,12 @@
 """Keys and values of what the model has read, one growing buffer a layer, so that a chat prefills only what is new."""
 
+import json
+import os
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 _FIRST_CAPACITY = 512
@@ -50,6 +56,40 @@ class KVCache:
             for target, source in zip(mine, theirs, strict=True):
                 target[:, :length] = source[:, :length]
         self.length = length
+
+    def save(self, path: Path, ids: list[int], key: str) -> None:
+        """Write keys and values of `ids`, which are in the cache, and what they belong to. The file appears when it is whole; only its owner reads it."""
+        count = len(ids)
+        tensors = {f"{side}.{layer}": part[:, :count].contiguous() for side, parts in self._sides() for layer, part in enumerate(parts)}
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            partial.touch(0o600)
+            save_file(tensors, partial, metadata={"key": key, "ids": json.dumps(ids)})
+            partial.chmod(0o600)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def load(self, path: Path, key: str) -> list[int]:
+        """Take over what `save` wrote; returns the token ids. [] where there is no such file, or it is of another model or damaged."""
+        try:
+            with safe_open(path, "pt") as file:
+                facts = file.metadata() or {}
+                ids: list[int] = json.loads(facts.get("ids", "[]"))
+                if facts.get("key") != key or not ids:
+                    return []
+                self.truncate(0)
+                self.reserve(len(ids))
+                for side, parts in self._sides():
+                    for layer, part in enumerate(parts):
+                        part[:, : len(ids)] = file.get_tensor(f"{side}.{layer}")
+        except (OSError, SafetensorError, ValueError, RuntimeError):
+            return []
+        self.length = len(ids)
+        return ids
+
+    def _sides(self) -> tuple[tuple[str, list[Tensor]], tuple[str, list[Tensor]]]:
+        return ("keys", self._keys), ("values", self._values)
 
     def _grown(self, old: list[Tensor]) -> list[Tensor]:
         layers, heads, head_dim = self._shape

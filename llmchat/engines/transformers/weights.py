@@ -129,7 +129,7 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
     an adapter changes are merged from what their bytes stand for.
     """
     config = modern_config(read_json(base / "config.json"))
-    scaled = _with_scales(list(adapters), scale)
+    scaled = with_scales(list(adapters), scale)
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
         if is_int8(config):
             raise Mismatch(
@@ -140,7 +140,8 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
     return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled]) if scaled else files
 
 
-def _with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
+def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
+    """Adapters with their strengths: the last one's is `scale`, the others are as they were trained."""
     return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
 
 

@@ -13,7 +13,8 @@ from llmchat.presets import ContextPolicy, amend
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
-_SAMPLING = [name for name in Sampling.__struct_fields__ if name != "stops"]
+# The rest is for programs, not for a person at a terminal.
+_SAMPLING = [name for name in Sampling.__struct_fields__ if name not in ("stops", "logprobs", "ignore_eos")]
 # What /set calls it → the field of the context policy. `context` takes a size or the name of a policy.
 _CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns", "low_water": "low_water"}
 _POLICIES = ("drop-oldest", "last-n", "summary", "refuse")
