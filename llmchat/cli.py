@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmchat import cli_data, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_sessions, flags
+from llmchat import cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
@@ -34,6 +34,7 @@ app.add_typer(cli_evaluate.app)
 app.add_typer(cli_finetune.app)
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_deploy.app, name="deploy")
 app.add_typer(config, name="config")
 
 _OPTIONS = Options.__struct_fields__

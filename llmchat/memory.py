@@ -77,6 +77,18 @@ def own_context(config: Mapping[str, Any]) -> int:
     return _first(_text_part(config), _CONTEXT)
 
 
+def heads(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Attention heads, and those of keys and values among them; (0, 0) where the config does not say."""
+    config = _text_part(config)
+    own = _first(config, _HEADS)
+    return own, _kv_heads(config, own) if own else 0
+
+
+def layers(config: Mapping[str, Any]) -> int:
+    """Layers of the model; 0 where its config does not say."""
+    return _first(_text_part(config), _LAYERS)
+
+
 def available_ram() -> int:
     """Bytes of memory that can still be taken: what the kernel says, or what the limit of this process group leaves where that is less."""
     with open("/proc/meminfo", encoding="ascii") as file:

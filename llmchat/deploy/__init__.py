@@ -1,0 +1,149 @@
+"""Outgrowing one machine: an existing engine, vLLM, serves a preset with the same text, the same stops and the same sampling.
+
+This room writes commands and config files, and starts what they describe; it serves nothing itself.
+"""
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmchat.deploy import vllm
+from llmchat.deploy.check import differing
+from llmchat.deploy.facts import Subject, read_subject
+from llmchat.deploy.files import compose, ray_serve, write_folder
+from llmchat.deploy.sizing import Hardware, Layout, arrange
+from llmchat.deploy.vllm import Request
+from llmchat.errors import Mismatch, UsageError
+from llmchat.presets import Preset
+from llmchat.settings import World
+
+__all__ = ["Deployment", "Hardware", "Request", "plan"]
+
+
+class Deployment(Struct, frozen=True):
+    """What will be served, and how. merge: the preset whose adapters must be merged first, with `request.model` as its target."""
+
+    subjects: tuple[Subject, ...]
+    request: Request
+    layout: Layout
+    hardware: Hardware
+    folder: Path
+    notes: tuple[str, ...]
+    merge: Preset | None = None
+
+    def command(self, program: str = "vllm") -> list[str]:
+        return vllm.command(self.subjects, self.request, self.layout, self.folder, program)
+
+    def script(self) -> str:
+        """All commands in their order, as a shell reads them."""
+        lines = []
+        if self.merge:
+            lines += [shlex.join(["llmchat", "merge", self.merge.name, "-o", self.request.model])]
+        if self.hardware.hosts > 1:
+            lines += [
+                "# on the first host",
+                "ray start --head --port=6379",
+                f"# on each of the other {self.hardware.hosts - 1}, with its address",
+            ]
+            lines += ["ray start --address=FIRST_HOST:6379", "# on the first host, when `ray status` shows every GPU"]
+        return "\n".join([*lines, shlex.join(self.command())]) + "\n"
+
+    def compose(self) -> str:
+        """A Docker Compose file. Raises UsageError for several hosts."""
+        if self.hardware.hosts > 1:
+            raise UsageError("Docker Compose is for one host", "over several hosts: --ray FILE, or the commands with Ray")
+        return compose(self.subjects, self.request, self.layout, self.folder)
+
+    def ray(self, copies: int, streams: int, store: str) -> str:
+        return ray_serve(self.subjects, self.request, self.layout, self.folder, copies=copies, streams=streams, store=store)
+
+    def run(self, program: str, world: World) -> int:
+        """Merge where that is due, and serve until it ends; returns the server's exit code."""
+        found = shutil.which(program, path=world.env.get("PATH"))
+        if not found:
+            raise UsageError(f"`{program}` is not on the PATH", "install vLLM in an environment of its own; --vllm names its program")
+        if self.merge and not Path(self.request.model, "config.json").exists():
+            from llmchat.merging import merge
+
+            merge(self.merge, Path(self.request.model), world)
+        return subprocess.run(self.command(found), env=dict(world.env), check=False).returncode
+
+
+def plan(
+    presets: Sequence[Preset],
+    world: World,
+    hardware: Hardware,
+    folder: Path,
+    *,
+    merged: bool | None = None,
+    dtype: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    flags: Sequence[str] = (),
+) -> Deployment:
+    """Decide how to serve these presets, and write what the server reads into `folder`.
+
+    merged: None keeps adapters live where vLLM can. Raises Mismatch for what vLLM does not run, OutOfResources for what does not fit.
+    """
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        subjects = tuple(read_subject(preset, world, scratch / str(index)) for index, preset in enumerate(presets))
+        for subject in subjects:
+            vllm.check_served(subject)
+        vllm.check_together(subjects)
+        lora, notes = _live(subjects, merged)
+        first = subjects[0]
+        merges = bool(first.adapters) and not lora
+        model = str(folder / "model") if merges else ""
+        layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
+        request = Request(lora, host, port, dtype, model, tuple(flags))
+        write_folder(subjects, request, folder)
+        notes += _size_notes(hardware, layout, first)
+        notes += _notes(subjects, world, host)
+        return Deployment(subjects, request, layout, hardware, folder, tuple(notes), first.preset if merges else None)
+
+
+def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[str]]:
+    """Whether the adapters stay live, and why not."""
+    if not any(subject.adapters for subject in subjects):
+        return False, []
+    problem = next((f"{subject.preset.name}: {line}" for subject in subjects if (line := vllm.lora_problem(subject))), "")
+    if len(subjects) > 1 and (merged or problem):
+        raise Mismatch(problem or "merged checkpoints need a server each", "serve them one by one, with --merged")
+    if merged is False and problem:
+        raise Mismatch(problem, "--merged serves a checkpoint with the adapter in it")
+    return not (merged or problem), [f"{problem}; so it is merged first"] if problem and merged is None else []
+
+
+def _size_notes(hardware: Hardware, layout: Layout, subject: Subject) -> list[str]:
+    notes = []
+    if layout.cache:
+        chats = f", {layout.cache // subject.context:,} chats of {subject.context:,} tokens at once" if subject.context else ""
+        notes.append(f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}")
+    idle = hardware.hosts * hardware.gpus - layout.gpus
+    if idle:
+        notes.append(f"{idle} of the GPUs stay idle: the model's heads divide by {layout.tensor}")
+    return notes
+
+
+def _notes(subjects: Sequence[Subject], world: World, host: str) -> list[str]:
+    first = subjects[0]
+    notes = []
+    if first.preset.format.stops:
+        notes.append("stop strings go with each request, for a server keeps none: request.json has them")
+    if first.preset.format.unescapes:
+        notes.append("the model writes line ends in marks of its own; clients must turn them back")
+    if any(subject.preset.sampling != first.preset.sampling for subject in subjects[1:]):
+        notes.append(f"sampling defaults are those of {first.preset.name}; requests may bring others")
+    if first.preset.format.parts is None and first.preset.system:
+        notes.append("the preset's system text is not in the checkpoint's template: send it with each request")
+    notes += [f"read otherwise than by llmchat, {line}" for line in differing(first)]
+    if host not in ("127.0.0.1", "localhost", "::1") and not world.env.get("VLLM_API_KEY"):
+        notes.append(f"everybody who reaches {host} can use it: set VLLM_API_KEY")
+    return notes

@@ -18,10 +18,11 @@ _MATERIAL = 'message["input"] or (inputs or [])[loop.index0 // 2] or ""'
 _FIRST_MATERIAL = 'spoken[0]["input"] or (inputs or [])[0] or ""'
 
 
-def jinja_template(form: PromptFormat, *, bos: str = "", special: Collection[str] = ()) -> str:
+def jinja_template(form: PromptFormat, *, bos: str = "", system: str = "", special: Collection[str] = ()) -> str:
     """The template of a format with written parts: `add_generation_prompt` asks for the cue of the answer that is wanted.
 
     bos: the opening token as the tokenizer writes it, for servers that encode a rendered prompt without adding one (vLLM)
+    system: what holds where a conversation brings no system text
     special: special tokens of the tokenizer, made harmless in messages as labels are; without them the text is that of `form.render` always
     Raises Mismatch where the format is a template already, or cannot be said in Jinja.
     """
@@ -31,7 +32,7 @@ def jinja_template(form: PromptFormat, *, bos: str = "", special: Collection[str
     blocks = [
         f"{{#- The prompt format `{_ascii(form.name)}`, written by llmchat. -#}}",
         _said(parts, form.escapes, special),
-        _CHECKS,
+        _CHECKS.replace("DEFAULT", _literal(system)),
         _write(bos) if bos else "",
         _opening(parts, form.escapes),
         _turns(parts, form.escapes),
@@ -44,7 +45,7 @@ _CHECKS = """\
 {%- for message in messages -%}
   {%- if message["content"] is not string -%}{{- raise_exception("this format takes messages of text alone") -}}{%- endif -%}
 {%- endfor -%}
-{%- set system = messages[0]["content"] if messages[0]["role"] == "system" else "" -%}
+{%- set system = messages[0]["content"] if messages[0]["role"] == "system" else DEFAULT -%}
 {%- set spoken = messages[1:] if messages[0]["role"] == "system" else messages -%}
 {%- if not spoken -%}{{- raise_exception("a prompt needs a user message") -}}{%- endif -%}"""
 

@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jinja2.exceptions import TemplateError
 
 from llmchat.conversation import Message
 from llmchat.deploy.jinja import jinja_template
-from llmchat.errors import Mismatch
 from llmchat.presets import formats, get_format
-from llmchat.prompt import Parts, PromptFormat
+from llmchat.prompt import PromptFormat
 
 WRITTEN = [name for name in formats() if name != "template"]
 
@@ -21,7 +19,9 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     """What transformers makes of a template, and vLLM with it."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    records = [{"role": message.role, "content": message.text, **({"input": message.input} if message.input else {})} for message in messages]
+    records = [
+        {"role": message.role, "content": message.text, **({"input": message.input} if message.input else {})} for message in messages
+    ]
     rendered, _ = render_jinja_template(
         [records], chat_template=template, add_generation_prompt=messages[-1].role == "user", continue_final_message=False, **variables
     )
@@ -32,7 +32,26 @@ def texts(form: PromptFormat) -> st.SearchStrategy[str]:
     """Messages made of what can go wrong: the format's own labels and cues, white space, line ends, other scripts, Jinja itself."""
     assert form.parts
     own = [*form.parts.labels, form.parts.cue, form.parts.end, form.parts.separator, *form.stops]
-    traps = ["{{ x }}", "{% if %}", "{# #}", "{text}", "{input}", "{system}", '"', "\\", "\\n", "\r\n", "\r", "\n\n\n", "\t", " ", "\u3000", "\u2060", "\x1c", "\x85"]
+    traps = [
+        "{{ x }}",
+        "{% if %}",
+        "{# #}",
+        "{text}",
+        "{input}",
+        "{system}",
+        '"',
+        "\\",
+        "\\n",
+        "\r\n",
+        "\r",
+        "\n\n\n",
+        "\t",
+        " ",
+        "\u3000",
+        "\u2060",
+        "\x1c",
+        "\x85",
+    ]
     piece = st.one_of(st.sampled_from([text for text in (*own, *traps) if text]), st.text(max_size=6))
     return st.lists(piece, max_size=6).map("".join)
 

@@ -1,0 +1,114 @@
+"""What is deployed: a preset's base and adapters as a server finds them, and what their small files say. No weights are read."""
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from llmchat import hub
+from llmchat.engines.tokens import Tokens, chat_template, special_tokens
+from llmchat.errors import Mismatch, ModelNotFound, UsageError
+from llmchat.hub.remote import read_small
+from llmchat.hub.repo import list_repo
+from llmchat.memory import own_context, parameters
+from llmchat.models import sources
+from llmchat.presets import Preset, Source
+from llmchat.prompt import Prompt
+from llmchat.settings import World
+
+_SMALL = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
+
+
+class Part(Struct, frozen=True):
+    """A base or an adapter. place: a Hub repo, or a folder of this machine; here: `folder` holds all of it, and else its small files alone."""
+
+    name: str
+    place: str
+    revision: str
+    local: bool
+    here: bool
+    folder: Path
+    config: dict[str, Any]
+
+
+class Subject(Struct, frozen=True):
+    """A model as a server is told about it.
+
+    end_ids: all tokens that end an answer; bos: what the tokenizer puts before a text; context: tokens of the window; parameters: 0 if unknown
+    """
+
+    preset: Preset
+    base: Part
+    adapters: tuple[Part, ...]
+    end_ids: tuple[int, ...]
+    bos: str
+    special: frozenset[str]
+    context: int
+    parameters: float
+
+    @property
+    def architecture(self) -> str:
+        named = self.base.config.get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else self.preset.architecture
+
+
+def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
+    """All facts of a preset. What is not pulled is asked of the Hub: its small files go to `scratch`.
+
+    Raises what a pull would raise, and Mismatch where the model has no prompt format.
+    """
+    if preset.unsupported:
+        raise Mismatch(preset.unsupported)
+    if not sources(preset):
+        raise UsageError(f"the engine `{preset.engine}` has no files that another server could load")
+    base, *adapters = (_part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset)))
+    form = preset.format
+    if form.parts is None and form.template is None and chat_template(base.folder) is None:
+        raise Mismatch(f"{preset.name} brings no chat template, and no preset names its prompt format", "name one with --format")
+    tokens = Tokens(base.folder)
+    named = {number for stop in form.stops if stop in special_tokens(base.folder) and (number := tokens.id_of(stop)) is not None}
+    own = own_context(base.config)
+    return Subject(
+        preset=preset,
+        base=base,
+        adapters=tuple(adapters),
+        end_ids=tuple(sorted({*tokens.end_ids, *form.stop_ids, *preset.stop_ids, *named})),
+        bos="".join(tokens.name_of(number) or "" for number in tokens.encode(Prompt("", ()))),
+        special=special_tokens(base.folder),
+        context=min(filter(None, (preset.context.tokens, own)), default=0),
+        parameters=preset.parameters or _count(preset.base, world),
+    )
+
+
+def _part(source: Source, world: World, scratch: Path) -> Part:
+    name = Path(source.repo).name
+    local = source.kind != "hub"
+    try:
+        found = hub.find(source, world)
+        folder, revision, here = found.path, found.revision, True
+    except ModelNotFound:
+        if local:
+            raise
+        folder, revision, here = scratch, _fetch_small(source, world, scratch), False
+    survey = hub.survey_here(hub.Checkpoint(folder, source, revision, 0))
+    place = str(folder) if local else source.repo
+    return Part(name, place, "" if local else revision, local, here, folder, survey.config or survey.adapter)
+
+
+def _fetch_small(source: Source, world: World, folder: Path) -> str:
+    """The small files of a repo into `folder`; returns its commit."""
+    listing = list_repo(source, world)
+    folder.mkdir(parents=True)
+    for file in listing.files:
+        if "/" not in file.name and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _SMALL):
+            (folder / file.name).write_bytes(read_small(source, world, listing.commit, file))
+    return listing.commit
+
+
+def _count(source: Source, world: World) -> float:
+    """Parameters by the headers of the weights; 0 where only a download would tell."""
+    try:
+        return parameters(hub.survey_here(hub.find(source, world)).shapes)
+    except ModelNotFound:
+        return parameters(hub.survey(source, world).shapes)

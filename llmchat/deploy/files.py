@@ -1,0 +1,129 @@
+"""The files beside a `vllm serve` command: chat template, token ids that end an answer, an example request, Docker Compose, Ray Serve."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmchat.deploy.facts import Subject
+from llmchat.deploy.jinja import jinja_template
+from llmchat.deploy.sizing import Layout
+from llmchat.deploy.vllm import VERSION, Request, command, engine_arguments
+from llmchat.errors import Mismatch
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# Where Compose puts the folder and a local checkpoint inside its container.
+_MOUNT, _MODEL = "/llmchat", "/model"
+
+
+def write_folder(subjects: Sequence[Subject], request: Request, folder: Path) -> None:
+    """What every way of serving needs: template, generation config, an example request, the adapters that are on this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = subjects[0]
+    if first.preset.format.parts:
+        (folder / "chat_template.jinja").write_text(template(first), "ascii")
+    # Token ids alone: vLLM drops a value that is transformers' default when it reads this file, so that sampling goes by a flag.
+    _write_json(folder / "generation_config.json", {"eos_token_id": list(first.end_ids)})
+    _write_json(folder / "request.json", example_request(first))
+    for subject in subjects if request.lora else ():
+        part = subject.adapters[0]
+        if part.here:
+            target = folder / "adapters" / subject.preset.name
+            target.mkdir(parents=True, exist_ok=True)
+            for name in ADAPTER_FILES:
+                shutil.copyfile(part.folder / name, target / name)
+
+
+def template(subject: Subject) -> str:
+    """The chat template of a preset's written format, with its system text and the opening token of its tokenizer."""
+    return jinja_template(subject.preset.format, bos=subject.bos, system=subject.preset.system, special=subject.special)
+
+
+def example_request(subject: Subject) -> dict[str, Any]:
+    """A body for /v1/chat/completions. Stop strings have no place among a server's defaults, so that each request brings them."""
+    preset = subject.preset
+    stops = [*dict.fromkeys((*preset.format.stops, *preset.sampling.stops))]
+    stops = [stop for stop in stops if stop not in subject.special]
+    body: dict[str, Any] = {"model": preset.name, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    return body | ({"stop": stops} if stops else {}) | ({"max_tokens": preset.sampling.max_tokens} if preset.sampling.max_tokens else {})
+
+
+def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path) -> str:
+    """A Docker Compose file: vLLM's image, its GPUs, the Hub's cache, our folder read-only, the key from the environment."""
+    first = subjects[0]
+    model = request.model or (first.base.place if first.base.local else "")
+    inside = Request(request.lora, "0.0.0.0", 8000, request.dtype, _MODEL if model else "", request.flags)
+    volumes = [f"{folder.resolve()}:{_MOUNT}:ro", "${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface"]
+    volumes += [f"{Path(model).resolve()}:{_MODEL}:ro"] if model else []
+    probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+    service = {
+        "image": f"vllm/vllm-openai:v{VERSION}",
+        "entrypoint": ["vllm"],
+        # Compose reads $ in a value as the name of a variable; $$ is the sign itself.
+        "command": [word.replace("$", "$$") for word in command(subjects, inside, layout, Path(_MOUNT))[1:]],
+        "ports": [f"{request.host}:{request.port}:8000"],
+        "volumes": volumes,
+        "environment": {
+            "VLLM_API_KEY": "${VLLM_API_KEY:?set VLLM_API_KEY to a secret of your own}",
+            "HF_TOKEN": "${HF_TOKEN:-}",
+        },
+        "ipc": "host",
+        "restart": "unless-stopped",
+        "deploy": {"resources": {"reservations": {"devices": [{"driver": "nvidia", "count": layout.gpus, "capabilities": ["gpu"]}]}}},
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", probe],
+            "interval": "30s",
+            "timeout": "10s",
+            "retries": 3,
+            "start_period": "15m",
+        },
+    }
+    return _yaml({"services": {"vllm": service}}, "docker compose up -d; VLLM_API_KEY must be set. Checked by structure, not run.")
+
+
+def ray_serve(
+    subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path, *, copies: int = 4, streams: int = 32, store: str = ""
+) -> str:
+    """A Ray Serve config: `serve run FILE` on a Ray cluster. copies: at most so many replicas; streams: requests a replica is meant to have.
+
+    store: where the adapters lie, for Ray fetches them from s3://, gs:// or azure:// alone. Raises Mismatch where it is needed and missing.
+    """
+    first = subjects[0]
+    values = {name.replace("-", "_"): value for name, value in engine_arguments(subjects, request, layout, folder).items()}
+    # Ray runs the copies itself, and its executor is always Ray's.
+    for name in ("data_parallel_size", "distributed_executor_backend"):
+        values.pop(name, None)
+    if first.preset.format.parts:
+        values["chat_template"] = template(first)
+    config: dict[str, Any] = {
+        "model_loading_config": {"model_id": first.preset.name, "model_source": request.model or first.base.place},
+        "engine_kwargs": values,
+        "deployment_config": {
+            "autoscaling_config": {"min_replicas": 1, "max_replicas": copies, "target_ongoing_requests": streams},
+            "max_ongoing_requests": 2 * streams,
+        },
+    }
+    if request.lora:
+        if not store.startswith(("s3://", "gs://", "abfss://", "azure://")):
+            raise Mismatch("Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone", "--store names the place, or --merged")
+        config["lora_config"] = {"dynamic_lora_loading_path": store, "max_num_adapters_per_replica": max(4, len(subjects))}
+        config["model_loading_config"]["model_id"] = first.base.name
+    application = {
+        "name": "llmchat",
+        "route_prefix": "/",
+        "import_path": "ray.serve.llm:build_openai_app",
+        "args": {"llm_configs": [config]},
+    }
+    return _yaml({"applications": [application]}, f"serve run FILE, on a Ray cluster; {folder} must be there on every host.")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _yaml(value: dict[str, Any], note: str) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=140)
+    return f"# Written by llmchat deploy, for vLLM {VERSION}. {note}\n{text}"

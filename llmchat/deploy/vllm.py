@@ -1,0 +1,151 @@
+"""The `vllm serve` command of a preset. Flags and rules are those of vLLM 0.32, read in its source and run on its CPU build."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from llmchat.deploy.facts import Subject
+from llmchat.deploy.sizing import Layout
+from llmchat.engines import Sampling
+from llmchat.errors import Mismatch
+
+VERSION = "0.32.0"
+# vllm/config/lora.py, MaxLoRARanks: the ranks that --max-lora-rank may have.
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# vllm/lora/peft_helper.py: what an adapter may not use. The value is what makes it plain.
+_PLAIN: dict[str, Any] = {"use_dora": False, "lora_bias": False, "use_qalora": False, "bias": "none"}
+_EMPTY = ("modules_to_save", "layer_replication", "alora_invocation_tokens", "use_bdlora")
+_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+# vllm/model_executor/models/registry.py has no place for these.
+_REFUSED = {
+    "rwkv": "vLLM has no recurrent RWKV models",
+    "mpt": "vLLM dropped MPT after 0.28",
+}
+
+
+class Request(Struct, frozen=True):
+    """What is wanted of the server. lora: adapters stay live; model: the folder of the merged checkpoint, where they do not."""
+
+    lora: bool
+    host: str = "127.0.0.1"
+    port: int = 8000
+    dtype: str = "auto"
+    model: str = ""
+    flags: tuple[str, ...] = ()
+
+
+def check_served(subject: Subject) -> None:
+    """Raise Mismatch for a model that vLLM does not run."""
+    config, architecture = subject.base.config, subject.architecture
+    reason = next((line for name, line in _REFUSED.items() if architecture.lower().startswith(name)), "")
+    if config.get("is_encoder_decoder") or architecture.startswith(("T5", "MT5", "UMT5", "Bart")):
+        reason = f"vLLM runs no encoder-decoders such as {architecture or 'this one'}"
+    if reason:
+        raise Mismatch(f"{subject.preset.name} cannot be served by vLLM: {reason}", "`llmchat chat` and `llmchat serve` run it")
+
+
+def lora_problem(subject: Subject) -> str:
+    """Why the adapters cannot stay live in vLLM, in words; "" when they can."""
+    if len(subject.adapters) > 1:
+        return "vLLM puts one adapter on a request, and this preset stacks several"
+    if subject.preset.adapter_scale != 1:
+        return "vLLM cannot scale an adapter"
+    return next((problem for part in subject.adapters if (problem := _config_problem(part.config))), "")
+
+
+def _config_problem(config: Mapping[str, Any]) -> str:
+    if config.get("peft_type", "LORA") != "LORA":
+        return f"vLLM puts on LoRA alone, and this is {config['peft_type']}"
+    wrong = [name for name, plain in _PLAIN.items() if config.get(name, plain) not in (plain, None)]
+    wrong += [name for name in _EMPTY if config.get(name)]
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower() not in _INITS:
+        wrong.append(f"init_lora_weights={start}")
+    if rank_of(config) > RANKS[-1]:
+        wrong.append(f"rank {rank_of(config)}")
+    return f"vLLM has no {', '.join(wrong)} in an adapter" if wrong else ""
+
+
+def rank_of(config: Mapping[str, Any]) -> int:
+    """The largest rank of an adapter's matrices."""
+    return max(int(config.get("r") or 0), *map(int, (config.get("rank_pattern") or {}).values()), 0)
+
+
+def largest_rank(subjects: Sequence[Subject]) -> int:
+    """--max-lora-rank for these adapters: the largest rank, rounded up to one that vLLM knows."""
+    rank = max(rank_of(part.config) for subject in subjects for part in subject.adapters)
+    return next(size for size in RANKS if size >= rank)
+
+
+def sampling_defaults(sampling: Sampling) -> dict[str, float]:
+    """A preset's sampling as vLLM's generation config. All of them, so that none of the checkpoint's shows through; no length, for the
+    server would hold every request to it."""
+    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
+
+
+def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path) -> dict[str, Any]:
+    """Flag → value of the engine, by vLLM's names; the order is that of the printed command. True: a flag without a value."""
+    first = subjects[0]
+    values: dict[str, Any] = {}
+    if not request.model and first.base.revision:
+        values["revision"] = first.base.revision
+    if first.base.config.get("auto_map"):
+        values["trust-remote-code"] = True
+    if request.dtype != "auto":
+        values["dtype"] = request.dtype
+    if first.context:
+        values["max-model-len"] = first.context
+    values["generation-config"] = str(folder)
+    values["override-generation-config"] = sampling_defaults(first.preset.sampling)
+    if first.preset.format.parts:
+        values["chat-template"] = str(folder / "chat_template.jinja")
+    if request.lora:
+        values |= {"enable-lora": True, "max-lora-rank": largest_rank(subjects), "max-loras": len(subjects)}
+    if layout.tensor > 1:
+        values["tensor-parallel-size"] = layout.tensor
+    if layout.pipeline > 1:
+        values |= {"pipeline-parallel-size": layout.pipeline, "distributed-executor-backend": "ray"}
+    if layout.data > 1:
+        values["data-parallel-size"] = layout.data
+    return values
+
+
+def command(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path, program: str = "vllm") -> list[str]:
+    """The whole command, one argument an entry."""
+    first = subjects[0]
+    words = [program, "serve", request.model or first.base.place, "--host", request.host, "--port", str(request.port)]
+    words += ["--served-model-name", first.base.place if request.lora else first.preset.name]
+    for name, value in engine_arguments(subjects, request, layout, folder).items():
+        words += [f"--{name}"] if value is True else [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    if request.lora:
+        words += ["--lora-modules", *(json.dumps(module) for module in lora_modules(subjects, folder))]
+    return [*words, *request.flags]
+
+
+def lora_modules(subjects: Sequence[Subject], folder: Path) -> list[dict[str, str]]:
+    """Each preset's adapter under the preset's name: from `folder`, where it was copied, or by its repo."""
+    modules = []
+    for subject in subjects:
+        part = subject.adapters[0]
+        path = str(folder / "adapters" / subject.preset.name) if part.here else part.place
+        modules.append({"name": subject.preset.name, "path": path, "base_model_name": subject.base.place})
+    return modules
+
+
+def check_together(subjects: Sequence[Subject]) -> None:
+    """Several presets of one server: the same base and the same format, an adapter each. Raises Mismatch."""
+    first, *others = subjects
+    for other in others:
+        if (other.base.place, other.base.revision) != (first.base.place, first.base.revision):
+            raise Mismatch(f"{first.preset.name} and {other.preset.name} are of different bases", "one server each")
+        if other.preset.format != first.preset.format or other.preset.system != first.preset.system:
+            raise Mismatch(
+                f"{first.preset.name} and {other.preset.name} have different prompt formats; a server has one chat template",
+                "one server each",
+            )
+    for subject in subjects if others else ():
+        if not subject.adapters:
+            raise Mismatch(f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.place}", "leave it out")
