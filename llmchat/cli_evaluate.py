@@ -25,6 +25,10 @@ Models = Annotated[
     ),
 ]
 Greedy = Annotated[float | None, typer.Option("--temperature", help="0, greedy, unless given.", rich_help_panel=flags.SAMPLING)]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=0, help="Longest answer; 0 for what the window leaves.", rich_help_panel=flags.SAMPLING)
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="For answers that are drawn.", rich_help_panel=flags.SAMPLING)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=flags.OUTPUT)]
 
 
@@ -61,11 +65,9 @@ def evaluate(
     system: flags.System = None,
     context: flags.Context = None,
     policy: flags.Policy = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=0, help="Longest answer; 0 for what the window leaves.", rich_help_panel=flags.SAMPLING)
-    ] = 256,
+    max_tokens: MaxTokens = 256,
     temperature: Greedy = None,
-    seed: Annotated[int, typer.Option(min=0, help="For answers that are drawn.", rich_help_panel=flags.SAMPLING)] = 0,
+    seed: Seed = 0,
     output: Annotated[
         str | None,
         typer.Option(
@@ -125,11 +127,9 @@ def compare(
     system: flags.System = None,
     context: flags.Context = None,
     policy: flags.Policy = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=0, help="Longest answer; 0 for what the window leaves.", rich_help_panel=flags.SAMPLING)
-    ] = 512,
+    max_tokens: MaxTokens = 512,
     temperature: Greedy = None,
-    seed: Annotated[int, typer.Option(min=0, help="For answers that are drawn.", rich_help_panel=flags.SAMPLING)] = 0,
+    seed: Seed = 0,
     html: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write one HTML file that needs nothing else.", rich_help_panel=flags.OUTPUT)
     ] = None,

@@ -111,16 +111,10 @@ def compare(
     """Every prompt asked of every model. Ctrl-C and errors end it and keep what was answered."""
     result = Comparison([one.label for one in contenders], list(prompts), [[] for _ in prompts])
     progress = Progress(world, len(contenders) * len(prompts), quiet=quiet)
-    try:
+    with progress.into(result):
         for contender in contenders:
             progress.begin(contender.label, len(prompts))
             use(contender, world, _asking(contender, result, progress, seed), quiet=quiet)
-    except KeyboardInterrupt:
-        result.interrupted = True
-    except LlmchatError as error:
-        result.error = error
-    finally:
-        progress.clear()
     return result
 
 

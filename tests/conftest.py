@@ -3,13 +3,17 @@
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
 from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from loopback import Hub
 
 MakeWorld = Callable[..., World]
 
@@ -66,6 +70,37 @@ def _pip_settings() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))
     }
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads for matrices of 64 x 64 only wait for each other, above all on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny base and an adapter for it."""
+    from checkpoints import save_adapter, save_tiny
+
+    base = save_tiny(tmp_path_factory.mktemp("base"))
+    return base, save_adapter(tmp_path_factory.mktemp("adapter"), base)
+
+
+@pytest.fixture
+def hub(folders: tuple[Path, Path]) -> Iterator["Hub"]:
+    """A Hub on loopback that has both, as org/base and org/adapter."""
+    from loopback import Hub, Repo, serving
+
+    base, adapter = (Repo.of_folder(folder) for folder in folders)
+    base.licence = "apache-2.0"
+    with serving(Hub({"org/base": base, "org/adapter": adapter})) as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
-from llmchat.errors import LlmchatError, NetworkError, UsageError, did_you_mean
+from llmchat.errors import NetworkError, UsageError, did_you_mean
 from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.measure import Result, Scorer, bare, score_text, scorer
 from llmchat.evaluate.progress import Progress
@@ -132,7 +132,7 @@ def run_harness(
     tasks = _tasks(names, include, offline)
     outcome = Outcome([])
     progress = Progress(world, 0, quiet=quiet)
-    try:
+    with progress.into(outcome):
         for contender in contenders:
 
             def work(opened: Opened, contender: Contender = contender) -> list[Result]:
@@ -141,12 +141,6 @@ def run_harness(
                 return results_of(found, contender.label, time.perf_counter() - started)
 
             outcome.results += use(contender, world, work, quiet=quiet)
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    except LlmchatError as error:
-        outcome.error = error
-    finally:
-        progress.clear()
     return outcome
 
 

@@ -1,8 +1,19 @@
 """How far a long run is, on stderr: one line that is written over on a terminal, one line a model elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
+from llmchat.errors import LlmchatError
 from llmchat.settings import World
+
+
+class Outcome(Protocol):
+    """What a long run leaves behind. interrupted: Ctrl-C; error: what ended it before its time."""
+
+    interrupted: bool
+    error: LlmchatError | None
 
 
 class Progress:
@@ -37,6 +48,18 @@ class Progress:
         self._left -= 1
         self._taken += 1
         self._seconds += time.perf_counter() - self._since
+
+    @contextmanager
+    def into(self, outcome: Outcome) -> Iterator[None]:
+        """An interruption or an error ends the run, and what was done stays: the outcome says what happened."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        except LlmchatError as error:
+            outcome.error = error
+        finally:
+            self.clear()
 
     def clear(self) -> None:
         if self._live and not self._quiet:

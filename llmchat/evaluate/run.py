@@ -68,15 +68,9 @@ def run(
     """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
     outcome = Outcome([])
     progress = Progress(world, len(contenders) * len(items), quiet=quiet)
-    try:
+    with progress.into(outcome):
         for contender in contenders:
             _run_one(contender, items, asking, world, output, progress, outcome, quiet)
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    except LlmchatError as error:
-        outcome.error = error
-    finally:
-        progress.clear()
     return outcome
 
 

@@ -19,6 +19,7 @@ from llmchat.engines.transformers.forward import Part
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.prompt import Prompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = Sampling(temperature=0, max_tokens=24)
 TEXTS = ["the quick brown fox", "jumps over", "the lazy dog, and the answer is here: " * 5, "question"]
 

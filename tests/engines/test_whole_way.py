@@ -1,10 +1,8 @@
 """The whole way of each architecture: pulled from a Hub with its adapter, quantised, chatted with for two turns, stopped by its end token."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from checkpoints import save_adapter, save_tiny
 from conftest import make_world
 from loopback import Hub, Repo, serving
@@ -34,12 +32,7 @@ def test_every_class_that_a_preset_names_goes_the_way() -> None:
     assert {preset.architecture for preset in names().values()} == set(CLASSES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(CLASSES.values()))

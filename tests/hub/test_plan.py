@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -12,7 +12,7 @@ from checkpoints import save_adapter, save_tiny, tiny_config
 from conftest import MakeWorld, make_world
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import Hub, Repo, serving
+from loopback import Hub, Repo
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
@@ -259,20 +259,6 @@ def test_what_is_no_header(made: Any, line: str) -> None:
 def test_a_header_is_read_without_its_tensors() -> None:
     read, size = header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"}}, 16)
     assert headers.read_shapes(read, size, "x") == {"a": (2, 2)}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    base = save_tiny(tmp_path_factory.mktemp("base"))
-    return base, save_adapter(tmp_path_factory.mktemp("adapter"), base)
-
-
-@pytest.fixture
-def hub(folders: tuple[Path, Path]) -> Iterator[Hub]:
-    base, adapter = (Repo.of_folder(folder) for folder in folders)
-    base.licence = "apache-2.0"
-    with serving(Hub({"org/base": base, "org/adapter": adapter})) as hub:
-        yield hub
 
 
 @pytest.fixture

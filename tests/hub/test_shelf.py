@@ -6,30 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import save_adapter, save_tiny
-from loopback import Hub, Repo, serving
+from loopback import Hub
 
 from llmchat.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    base = save_tiny(tmp_path_factory.mktemp("base"))
-    return base, save_adapter(tmp_path_factory.mktemp("adapter"), base)
-
-
-@pytest.fixture
-def hub(folders: tuple[Path, Path]) -> Iterator[Hub]:
-    base, adapter = (Repo.of_folder(folder) for folder in folders)
-    base.licence = "apache-2.0"
-    with serving(Hub({"org/base": base, "org/adapter": adapter})) as hub:
-        yield hub
 
 
 @pytest.fixture
