@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.transformers import SHARED_CHUNK, TransformersEngine
+from llmchat.engines.transformers import SHARED_CHUNK, WAITING_BYTES, TransformersEngine
 from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.drafts import Drafts
 from llmchat.engines.transformers.forward import Part
@@ -112,6 +112,18 @@ def test_each_conversation_keeps_its_cache_and_shares_its_beginning(base: Path) 
         assert end.cached_tokens >= len(engine.encode(Prompt(system + text, ()))) - 1, "both are remembered"
     third, end = alone(engine, "the brown dog", Sampling(temperature=0, max_tokens=4))
     assert third == alone(open_engine(base), "the brown dog", Sampling(temperature=0, max_tokens=4))[0] and len(engine._slots._slots) == 2
+
+
+def test_texts_that_wait_are_forgotten_when_they_grow_too_large(base: Path) -> None:
+    engine = open_engine(base, slots=4)
+    per_token = 2 * 2 * 2 * 16 * 2  # K and V, layers, heads, head_dim, bytes
+    assert engine._slots._most == WAITING_BYTES // per_token
+    engine._slots._most = 60
+    for text in ("the quick brown fox", "jumps over the lazy dog", "question and answer"):
+        alone(engine, text)
+    lengths = [slot.cache.length for slot in engine._slots._slots]
+    assert len(lengths) == 2 and sum(lengths) <= 60
+    assert alone(engine, "question and answer here")[1].cached_tokens, "the latest is still known"
 
 
 def test_an_overlong_prompt_is_refused_before_it_takes_a_slot(base: Path) -> None:

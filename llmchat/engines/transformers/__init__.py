@@ -23,9 +23,11 @@ from llmchat.engines.transformers.forward import Forward, Part
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
+from llmchat.engines.transformers.prepared import open_prepared
 from llmchat.engines.transformers.sampler import Sampler
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
+from llmchat.memory import kv_bytes
 from llmchat.prompt import Prompt
 
 # Tokens of a prompt read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations
@@ -35,6 +37,8 @@ PREFILL_CHUNK = 1024
 SHARED_CHUNK = 256
 # Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
 SCORE_CHUNK = 256
+# Keys and values of texts that are not being answered, all together.
+WAITING_BYTES = 1_000_000_000
 
 
 class TransformersEngine:
@@ -42,6 +46,7 @@ class TransformersEngine:
 
     slots: the answers that may be under way at once, and the texts that are remembered. drafts: let repeated text be drafted from what was said
     before; it changes no token, and is done only where the forward pass gives the same numbers to the bit for one row and for many.
+    prepared: a folder with base and adapters in one, int8, whose file is mapped in place of theirs.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class TransformersEngine:
         trust_remote_code: bool = False,
         slots: int = 1,
         drafts: bool = True,
+        prepared: Path | None = None,
     ):
         started = time.perf_counter()
         self._name = name or base.name
@@ -66,10 +72,11 @@ class TransformersEngine:
         self._config = modern_config(read_json(base / "config.json"))
         self.context = context_of(base)
         self._reads_apart = bool(self._config.get("is_encoder_decoder"))
-        tensors = open_tensors(base, adapters, adapter_scale)
+        tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
         self._shapes = tensors.shapes
+        memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
         self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code)
-        self._slots = Slots(self._forward, slots)
+        self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
         self.drafts = drafts
         self.adapters: dict[str, LiveAdapter] = {}
         self._merged = with_scales(list(adapters), adapter_scale)
@@ -263,7 +270,6 @@ def _device(name: str) -> torch.device:
 
 
 def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool) -> Forward:
-    memory.check(tensors.shapes, weights, device)
     with memory.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)
         if llama.supports(config) and spread is None:

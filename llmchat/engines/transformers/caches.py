@@ -30,10 +30,12 @@ class Slot:
 
 
 class Slots:
-    """At most `limit` texts at once. A text that waits keeps its cache until its place is needed, the longest unused first."""
+    """At most `limit` texts at once. A text that waits keeps its cache until its place is needed, the longest unused first, or until all that
+    wait hold more than `most` tokens."""
 
-    def __init__(self, forward: Forward, limit: int = 1):
+    def __init__(self, forward: Forward, limit: int, most: int):
         self.limit = limit
+        self._most = most
         self._forward = forward
         self._slots: list[Slot] = []
         self._clock = count(1)
@@ -63,7 +65,13 @@ class Slots:
         return mine
 
     def give_back(self, slot: Slot) -> None:
+        """The answer is done, its text waits now."""
         slot.busy, slot.used = False, next(self._clock)
+        held = 0
+        for waiting in sorted((one for one in self._slots if not one.busy), key=lambda one: one.used, reverse=True):
+            held += waiting.cache.length
+            if held > self._most and waiting is not slot:
+                self._slots.remove(waiting)
 
     def clear(self) -> None:
         """Forget every text, and give their memory back."""
