@@ -1,8 +1,8 @@
 """Linear layers by kind of weights. One module a kind, the same call; a model never knows which one it has.
 
-int8 is row-wise absmax in bitsandbytes' layout: `weight` int8 [out, in], `SCB` float32 [out], W ≈ weight * SCB / 127. On the CPU it is used
+int8 is row-wise absmax in bitsandbytes' layout: `weight` int8 [out, in], `SCB` float32 [out], W ≈ weight * SCB / 127. It is used
 weight-only (activations stay 16 bit): faster than bf16 where memory bounds the speed, and closer to the original than LLM.int8(), whose
-activations are rounded as well. On CUDA bitsandbytes' own kernels run on the same bytes.
+activations are rounded as well. On a GPU without Triton bitsandbytes' own kernels run on the same bytes.
 """
 
 import logging
@@ -79,7 +79,7 @@ class Scratch:
 
 
 class BnbInt8Linear(nn.Module):
-    """The same bytes through bitsandbytes' LLM.int8() kernels (CUDA). Columns with outlier activations stay 16 bit."""
+    """The same bytes through bitsandbytes' LLM.int8() kernels (CUDA where cuda/ cannot run). Columns with outlier activations stay 16 bit."""
 
     def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, dtype: torch.dtype):
         super().__init__()
@@ -120,7 +120,9 @@ def int8_linear(weight: Tensor, scb: Tensor, bias: Tensor | None, device: torch.
     dtype = compute_dtype("int8")
     weight, scb, bias = weight.to(device), scb.to(device), None if bias is None else bias.to(device, dtype)
     if device.type == "cuda":
-        return BnbInt8Linear(weight, scb, bias, dtype)
+        from llmchat.engines.transformers import cuda
+
+        return cuda.int8_linear(weight, scb, bias, scratch) if cuda.usable(device) else BnbInt8Linear(weight, scb, bias, dtype)
     return Int8Linear(weight, scb, bias, dtype, scratch)
 
 
