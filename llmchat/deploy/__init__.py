@@ -105,7 +105,7 @@ def plan(
         request = Request(lora, host, port, dtype, model, tuple(flags))
         write_folder(subjects, request, folder)
         notes += _size_notes(hardware, layout, first)
-        notes += _notes(subjects, world, host)
+        notes += _notes(subjects, world, host, folder)
         return Deployment(subjects, request, layout, hardware, folder, tuple(notes), first.preset if merges else None)
 
 
@@ -132,7 +132,7 @@ def _size_notes(hardware: Hardware, layout: Layout, subject: Subject) -> list[st
     return notes
 
 
-def _notes(subjects: Sequence[Subject], world: World, host: str) -> list[str]:
+def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -> list[str]:
     first = subjects[0]
     notes = []
     if first.preset.format.stops:
@@ -141,9 +141,9 @@ def _notes(subjects: Sequence[Subject], world: World, host: str) -> list[str]:
         notes.append("the model writes line ends in marks of its own; clients must turn them back")
     if any(subject.preset.sampling != first.preset.sampling for subject in subjects[1:]):
         notes.append(f"sampling defaults are those of {first.preset.name}; requests may bring others")
-    if first.preset.format.parts is None and first.preset.system:
+    if first.format.template is not None and first.preset.system:
         notes.append("the preset's system text is not in the checkpoint's template: send it with each request")
-    notes += [f"read otherwise than by llmchat, {line}" for line in differing(first)]
+    notes += [f"read otherwise than by llmchat, {line}" for line in differing(first, folder)]
     if host not in ("127.0.0.1", "localhost", "::1") and not world.env.get("VLLM_API_KEY"):
         notes.append(f"everybody who reaches {host} can use it: set VLLM_API_KEY")
     return notes

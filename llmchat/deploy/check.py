@@ -1,8 +1,9 @@
-"""Whether a server that renders our template reads the token ids that the model gets from us."""
+"""Whether a server that renders our template with our tokenizer reads the token ids that the model gets from us."""
+
+from pathlib import Path
 
 from llmchat.conversation import Message
 from llmchat.deploy.facts import Subject
-from llmchat.deploy.files import template
 from llmchat.engines.tokens import Tokens
 
 _TALK = (
@@ -13,29 +14,29 @@ _TALK = (
 _SAMPLES = (_TALK[:1], (Message("system", "Answer in one word."), *_TALK[:1]), _TALK)
 
 
-def differing(subject: Subject) -> list[str]:
+def differing(subject: Subject, folder: Path) -> list[str]:
     """Sample conversations that would be read otherwise, each with the first place where the ids part; [] when all are the same.
 
-    As vLLM does it: the rendered text, encoded by transformers' tokenizer with nothing added. Formats with a template of the checkpoint are
-    not looked at: both sides run the same one.
+    folder: what `write_folder` wrote. As vLLM does it: the rendered text, encoded by transformers' tokenizer with nothing added.
     """
-    if subject.preset.format.parts is None:
-        return []
     from transformers import AutoTokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    theirs, ours = AutoTokenizer.from_pretrained(str(subject.base.folder), trust_remote_code=False), Tokens(subject.base.folder)
-    found = []
+    theirs, ours = AutoTokenizer.from_pretrained(str(folder / "tokenizer")), Tokens(subject.base.folder)
+    template, default, found = (folder / "chat_template.jinja").read_text("utf-8"), subject.preset.system, []
     for messages in _SAMPLES:
-        records = [{"role": message.role, "content": message.text} for message in messages]
-        rendered, _ = render_jinja_template([records], chat_template=template(subject), add_generation_prompt=True)
+        # A template of the checkpoint knows nothing of the preset's system text: whoever asks sends it.
+        own = [Message("system", default)] if default and messages[0].role != "system" else []
+        sent = [*own, *messages] if subject.format.template is not None else messages
+        wanted = ours.encode(subject.format.render([*own, *messages]))
+        records = [{"role": message.role, "content": message.text} for message in sent]
+        names = {key: theirs.special_tokens_map[key] for key in ("bos_token", "eos_token") if key in theirs.special_tokens_map}
+        rendered, _ = render_jinja_template([records], chat_template=template, add_generation_prompt=True, **names)
         given = theirs(rendered[0], add_special_tokens=False)["input_ids"]
-        system = [Message("system", subject.preset.system)] if subject.preset.system and messages[0].role != "system" else []
-        wanted = ours.encode(subject.preset.format.render([*system, *messages]))
         if given != wanted:
             place = next(
-                (index for index, pair in enumerate(zip(given, wanted, strict=False)) if pair[0] != pair[1]), min(len(given), len(wanted))
+                (place for place, pair in enumerate(zip(given, wanted, strict=False)) if pair[0] != pair[1]), min(len(given), len(wanted))
             )
-            found.append(f"token {place}: {ours.name_of(wanted[place]) if place < len(wanted) else 'the end'} for us, "
-                         f"{theirs.convert_ids_to_tokens(given[place]) if place < len(given) else 'the end'} for the server")  # fmt: skip
+            here, there = (ours.name_of(ids[place]) if place < len(ids) else "the end" for ids in (wanted, given))
+            found.append(f"token {place} is {here} for llmchat and {there} for the server")
     return found

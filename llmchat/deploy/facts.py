@@ -7,14 +7,14 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat import hub
-from llmchat.engines.tokens import Tokens, chat_template, special_tokens
+from llmchat.engines.tokens import Tokens, chat_template, special_names, special_tokens
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.hub.remote import read_small
 from llmchat.hub.repo import list_repo
 from llmchat.memory import own_context, parameters
 from llmchat.models import sources
 from llmchat.presets import Preset, Source
-from llmchat.prompt import Prompt
+from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 
 _SMALL = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
@@ -31,16 +31,23 @@ class Part(Struct, frozen=True):
     folder: Path
     config: dict[str, Any]
 
+    @property
+    def title(self) -> str:
+        """What a server calls it."""
+        return self.name if self.local else self.place
+
 
 class Subject(Struct, frozen=True):
     """A model as a server is told about it.
 
+    format: complete, with the checkpoint's chat template where that is the format
     end_ids: all tokens that end an answer; bos: what the tokenizer puts before a text; context: tokens of the window; parameters: 0 if unknown
     """
 
     preset: Preset
     base: Part
     adapters: tuple[Part, ...]
+    format: PromptFormat
     end_ids: tuple[int, ...]
     bos: str
     special: frozenset[str]
@@ -63,9 +70,7 @@ def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
     if not sources(preset):
         raise UsageError(f"the engine `{preset.engine}` has no files that another server could load")
     base, *adapters = (_part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset)))
-    form = preset.format
-    if form.parts is None and form.template is None and chat_template(base.folder) is None:
-        raise Mismatch(f"{preset.name} brings no chat template, and no preset names its prompt format", "name one with --format")
+    form = _complete(preset, base.folder)
     tokens = Tokens(base.folder)
     named = {number for stop in form.stops if stop in special_tokens(base.folder) and (number := tokens.id_of(stop)) is not None}
     own = own_context(base.config)
@@ -73,12 +78,23 @@ def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
         preset=preset,
         base=base,
         adapters=tuple(adapters),
+        format=form,
         end_ids=tuple(sorted({*tokens.end_ids, *form.stop_ids, *preset.stop_ids, *named})),
         bos="".join(tokens.name_of(number) or "" for number in tokens.encode(Prompt("", ()))),
         special=special_tokens(base.folder),
         context=min(filter(None, (preset.context.tokens, own)), default=0),
         parameters=preset.parameters or _count(preset.base, world),
     )
+
+
+def _complete(preset: Preset, folder: Path) -> PromptFormat:
+    form = preset.format
+    if form.parts or form.template is not None:
+        return form
+    template = chat_template(folder)
+    if template is None:
+        raise Mismatch(f"{preset.name} brings no chat template, and no preset names its prompt format", "name one with --format")
+    return form.with_template(template, special_names(folder), special_tokens(folder))
 
 
 def _part(source: Source, world: World, scratch: Path) -> Part:

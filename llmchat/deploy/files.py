@@ -10,6 +10,7 @@ from llmchat.deploy.facts import Subject
 from llmchat.deploy.jinja import jinja_template
 from llmchat.deploy.sizing import Layout
 from llmchat.deploy.vllm import VERSION, Request, command, engine_arguments
+from llmchat.engines.tokens import save_tokenizer
 from llmchat.errors import Mismatch
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -18,11 +19,12 @@ _MOUNT, _MODEL = "/llmchat", "/model"
 
 
 def write_folder(subjects: Sequence[Subject], request: Request, folder: Path) -> None:
-    """What every way of serving needs: template, generation config, an example request, the adapters that are on this machine."""
+    """What every way of serving needs: template, tokenizer, generation config, an example request, the adapters that are on this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     first = subjects[0]
-    if first.preset.format.parts:
-        (folder / "chat_template.jinja").write_text(template(first), "ascii")
+    (folder / "chat_template.jinja").write_text(template(first), "utf-8")
+    # transformers 5 builds its own LLaMA tokenizer from the checkpoint's files, one that writes no space before the first word after <s>.
+    save_tokenizer(first.base.folder, folder / "tokenizer")
     # Token ids alone: vLLM drops a value that is transformers' default when it reads this file, so that sampling goes by a flag.
     _write_json(folder / "generation_config.json", {"eos_token_id": list(first.end_ids)})
     _write_json(folder / "request.json", example_request(first))
@@ -36,8 +38,10 @@ def write_folder(subjects: Sequence[Subject], request: Request, folder: Path) ->
 
 
 def template(subject: Subject) -> str:
-    """The chat template of a preset's written format, with its system text and the opening token of its tokenizer."""
-    return jinja_template(subject.preset.format, bos=subject.bos, system=subject.preset.system, special=subject.special)
+    """The chat template of a preset: the checkpoint's own, or its written format with its system text and its tokenizer's opening token."""
+    if subject.format.template is not None:
+        return subject.format.template
+    return jinja_template(subject.format, bos=subject.bos, system=subject.preset.system, special=subject.special)
 
 
 def example_request(subject: Subject) -> dict[str, Any]:
@@ -94,8 +98,7 @@ def ray_serve(
     # Ray runs the copies itself, and its executor is always Ray's.
     for name in ("data_parallel_size", "distributed_executor_backend"):
         values.pop(name, None)
-    if first.preset.format.parts:
-        values["chat_template"] = template(first)
+    values["chat_template"] = template(first)
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": first.preset.name, "model_source": request.model or first.base.place},
         "engine_kwargs": values,

@@ -98,10 +98,9 @@ def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layo
         values["dtype"] = request.dtype
     if first.context:
         values["max-model-len"] = first.context
+    values |= {"tokenizer": str(folder / "tokenizer"), "chat-template": str(folder / "chat_template.jinja")}
     values["generation-config"] = str(folder)
     values["override-generation-config"] = sampling_defaults(first.preset.sampling)
-    if first.preset.format.parts:
-        values["chat-template"] = str(folder / "chat_template.jinja")
     if request.lora:
         values |= {"enable-lora": True, "max-lora-rank": largest_rank(subjects), "max-loras": len(subjects)}
     if layout.tensor > 1:
@@ -117,7 +116,7 @@ def command(subjects: Sequence[Subject], request: Request, layout: Layout, folde
     """The whole command, one argument an entry."""
     first = subjects[0]
     words = [program, "serve", request.model or first.base.place, "--host", request.host, "--port", str(request.port)]
-    words += ["--served-model-name", first.base.place if request.lora else first.preset.name]
+    words += ["--served-model-name", first.base.title if request.lora else first.preset.name]
     for name, value in engine_arguments(subjects, request, layout, folder).items():
         words += [f"--{name}"] if value is True else [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
     if request.lora:
@@ -131,7 +130,7 @@ def lora_modules(subjects: Sequence[Subject], folder: Path) -> list[dict[str, st
     for subject in subjects:
         part = subject.adapters[0]
         path = str(folder / "adapters" / subject.preset.name) if part.here else part.place
-        modules.append({"name": subject.preset.name, "path": path, "base_model_name": subject.base.place})
+        modules.append({"name": subject.preset.name, "path": path, "base_model_name": subject.base.title})
     return modules
 
 
@@ -148,4 +147,4 @@ def check_together(subjects: Sequence[Subject]) -> None:
             )
     for subject in subjects if others else ():
         if not subject.adapters:
-            raise Mismatch(f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.place}", "leave it out")
+            raise Mismatch(f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.title}", "leave it out")

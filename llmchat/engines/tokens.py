@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmchat.engines import sentencepiece
 from llmchat.engines.rwkv_world import END, WorldVocabulary
-from llmchat.errors import IntegrityError
+from llmchat.errors import IntegrityError, Mismatch
 from llmchat.memory import own_context
 from llmchat.prompt import Prompt
 
@@ -189,6 +189,9 @@ class FastVocabulary:
         numbers: list[int] = self._tokenizer.encode("").ids
         return numbers
 
+    def save(self, path: Path) -> None:
+        self._tokenizer.save(str(path))
+
     def decoder(self) -> Callable[[int], str]:
         from tokenizers.decoders import DecodeStream
 
@@ -228,6 +231,21 @@ def context_of(folder: Path) -> int:
     """
     config = read_json(folder / "config.json")
     return max(own_context(config) or _CONTEXT, _AT_LEAST.get(str(config.get("model_type")), 0))
+
+
+def save_tokenizer(folder: Path, target: Path) -> None:
+    """Write a checkpoint's tokenizer as we read it into `target`, for programs that would make another one of the same files.
+
+    tokenizer.json, with a class that takes it as it is. Raises Mismatch for a vocabulary that tokenizer.json cannot hold.
+    """
+    vocabulary = _open_vocabulary(folder)
+    if not isinstance(vocabulary, FastVocabulary):
+        raise Mismatch(f"the tokenizer of {folder} is none of the tokenizers library")
+    target.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(target / "tokenizer.json")
+    names = {key: name for key, name in Tokens(folder).names.items() if key in (*_LLAMA_NAMES, "pad_token")}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
