@@ -26,6 +26,9 @@ def pull(
     offline: flags.Offline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would mean; fetch no weights.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Pull what does not fit the memory, or does not match.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare/--no-prepare", help="Write the int8 copy now that makes a chat start at once.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="The plan as one JSON object on stdout.")] = False,
     quiet: flags.Quiet = False,
 ) -> None:
@@ -36,13 +39,14 @@ def pull(
     }  # fmt: skip
     world = World.real()
     for name in models:
-        _pull(world, resolve(world, given | {"model": name}).options, dry_run=dry_run, force=force, json=json, quiet=quiet)
+        _pull(world, resolve(world, given | {"model": name}).options, dry_run=dry_run, force=force, ready=prepare, json=json, quiet=quiet)
 
 
-def _pull(world: World, options: Options, *, dry_run: bool, force: bool, json: bool, quiet: bool) -> None:
+def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: bool, json: bool, quiet: bool) -> None:
     from llmchat.hub import Bar, Silent, report
     from llmchat.presets import choose
     from llmchat.shelf import fetch, prepare
+    from llmchat.shelf import ready as make_ready
     from llmchat.ui import tables
 
     world = world.cut_off() if options.offline else world
@@ -57,10 +61,16 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, json: b
     plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))
     if dry_run:
         return
-    for pulled in fetch(prepared, world, Silent() if quiet else Bar(world.stderr), force=force):
-        if not quiet:
-            notes = "; ".join(pulled.notes) or "already here"
-            print(f"{pulled.checkpoint.source}: {notes} ({tables.size(pulled.checkpoint.size)})", file=world.stderr)
+    progress = Silent() if quiet else Bar(world.stderr)
+    parts = fetch(prepared, world, progress, force=force)
+    lines = [f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({tables.size(part.checkpoint.size)})" for part in parts]
+    if not quiet:
+        print("".join(f"{line}\n" for line in lines), end="", file=world.stderr)
+    if ready and parts:
+        checkpoints = [part.checkpoint for part in parts]
+        for line in make_ready(prepared.preset, checkpoints, world, progress, code=options.trust_remote_code):
+            if not quiet:
+                print(line, file=world.stderr)
 
 
 @app.command("ls")
@@ -73,8 +83,10 @@ def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-
     world = World.real()
     rows = shelf(world)
     if not json:
-        rows = [row | {"used": when(row["used"]) if row["used"] else "never used"} for row in rows]
-    tables.rows(world, rows, ("name", "size", "weights", "used", "licence"), json=json, quiet=quiet)
+        for row in rows:
+            row["prepared"] = tables.size(row["prepared"]) if row["prepared"] else ""
+            row["used"] = when(row["used"]) if row["used"] else "never used"
+    tables.rows(world, rows, ("name", "size", "prepared", "weights", "used", "licence"), json=json, quiet=quiet)
 
 
 @app.command()
@@ -96,6 +108,7 @@ def show(
         known |= {
             "files": files,
             "parameters": report.count(known["parameters"]) if known["parameters"] else "",
+            "prepared": f"{known['prepared']['folder']} ({tables.size(known['prepared']['size'])})" if known["prepared"] else "",
             "used": when(known["used"]) if known["used"] else "",
         }
     tables.facts(world, known, json=json)

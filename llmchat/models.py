@@ -1,8 +1,8 @@
 """From a preset to its files, its tokenizer and a loaded engine. An engine is named here and nowhere else; `shelf` keeps the files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -10,21 +10,43 @@ from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
-from llmchat.errors import Mismatch, ModelNotFound, UsageError, did_you_mean
-from llmchat.hub import Checkpoint, find, last_used, licence_of, survey_here, touch_used
-from llmchat.memory import own_context, parameters
+from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, OutOfResources, UsageError, did_you_mean
+from llmchat.hub import (
+    Checkpoint,
+    Progress,
+    Recipe,
+    Silent,
+    drop,
+    find,
+    find_copy,
+    last_used,
+    licence_of,
+    make_copy,
+    size_of,
+    survey_here,
+    touch_used,
+)
+from llmchat.hub.machine import this_machine
+from llmchat.memory import available_ram, needed, own_context, parameters
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.prompt import PromptFormat
 from llmchat.settings import Options, World
 
+if TYPE_CHECKING:
+    from llmchat.engines.transformers.prepared import Preparation
+
 
 class Model(Struct, frozen=True):
-    """A preset whose files are on this machine. Its format is complete: a chat template has been read from the checkpoint."""
+    """A preset whose files are on this machine. Its format is complete: a chat template has been read from the checkpoint.
+
+    world: where its prepared copy lies; None for a model that is to have none.
+    """
 
     preset: Preset
     base: Checkpoint | None
     adapters: tuple[Checkpoint, ...] = ()
     used: Callable[[], None] = lambda: None
+    world: World | None = None
 
 
 def sources(preset: Preset) -> tuple[Source, ...]:
@@ -45,7 +67,7 @@ def locate(preset: Preset, world: World) -> Model:
         wanted = read_json(base.path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise Mismatch(f"{preset.name} is an adapter, not a model", f"--model {wanted} --adapter {preset.name}")
     complete = replace(preset, format=_complete_format(preset, base.path))
-    return Model(complete, base, tuple(adapters), lambda: touch_used(preset.name, world))
+    return Model(complete, base, tuple(adapters), lambda: touch_used(preset.name, world), world)
 
 
 def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
@@ -87,7 +109,9 @@ def facts(preset: Preset, world: World) -> dict[str, Any]:
         known["parameters"] = known["parameters"] or parameters(base.shapes)
         known["trained_context"] = own_context(base.config)
         known["licence"] = licence_of(parts[0], world) or "unknown" if preset.licence == "unknown" else preset.licence
+    copy = find_copy(recipe(preset, parts), world) if parts else None
     return known | {
+        "prepared": {"folder": str(copy), "size": size_of([copy])} if copy else {},
         "base": str(preset.base),
         "adapters": list(map(str, preset.adapters)),
         "format": preset.format.name,
@@ -106,9 +130,31 @@ def tokenizer(model: Model) -> Tokens:
     return Tokens(model.base.path)
 
 
-def load(model: Model, options: Options) -> Engine:
-    """The engine with the model in memory; when it was used is kept."""
-    engine = _ENGINES[model.preset.engine](model, options)
+def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> Recipe:
+    """What a prepared copy of the preset is made of. parts: base, then adapters."""
+    return Recipe.of(parts[0], parts[1:], preset.adapter_scale)
+
+
+def prepare(preset: Preset, parts: Sequence[Checkpoint], world: World, progress: Progress, *, trust: bool = False) -> Path:
+    """The prepared copy of a model: adapters merged, int8, ready to be mapped. parts: base, then adapters. Made now unless it is there.
+
+    Raises Mismatch for a model that is not prepared, OutOfResources where the disk has no room, OSError where the copy cannot be written.
+    """
+    base, *adapters = parts
+    if preset.weights != "int8":
+        raise Mismatch(f"{preset.weights} weights are not prepared")
+
+    def start() -> "Preparation":
+        from llmchat.engines.transformers.prepared import Preparation
+
+        return Preparation(base.path, [adapter.path for adapter in adapters], preset.adapter_scale, trust)
+
+    return make_copy(recipe(preset, parts), base, start, world, progress)
+
+
+def load(model: Model, options: Options, progress: Progress | None = None) -> Engine:
+    """The engine with the model in memory; when it was used is kept. progress: is told what the user should know of it."""
+    engine = _ENGINES[model.preset.engine](model, options, progress or Silent())
     model.used()
     return engine
 
@@ -172,30 +218,69 @@ def _with_template(preset: Preset, folder: Path) -> PromptFormat:
     return preset.format.with_template(template, special_names(folder), special_tokens(folder))
 
 
-def _transformers(model: Model, options: Options) -> Engine:
+def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
     from llmchat.engines.transformers import TransformersEngine
 
     preset, base = model.preset, model.base
     assert base is not None
-    adapters = [checkpoint.path for checkpoint in model.adapters]
-    return TransformersEngine(
-        base.path,
-        adapters,
-        weights=preset.weights,
-        device=options.device,
-        name=title(preset),
-        adapter_scale=preset.adapter_scale,
-        trust_remote_code=options.trust_remote_code,
-    )
+    prepared = _prepared(model, options, progress)
+
+    def open_with(prepared: Path | None) -> Engine:
+        return TransformersEngine(
+            base.path,
+            [checkpoint.path for checkpoint in model.adapters],
+            weights=preset.weights,
+            device=options.device,
+            name=title(preset),
+            adapter_scale=preset.adapter_scale,
+            trust_remote_code=options.trust_remote_code,
+            prepared=prepared,
+        )
+
+    try:
+        return open_with(prepared)
+    except IntegrityError:
+        if prepared is None:
+            raise
+        drop(prepared)
+        return open_with(_prepared(model, options, progress))
 
 
-def _scripted(model: Model, options: Options) -> Engine:
+def _prepared(model: Model, options: Options, progress: Progress) -> Path | None:
+    """The copy to be opened. It is made for what a preset names; another adapter that was asked for once is merged in memory."""
+    preset, world, base = model.preset, model.world, model.base
+    if world is None or base is None or preset.weights != "int8":
+        return None
+    parts = (base, *model.adapters)
+    found = find_copy(recipe(preset, parts), world)
+    if not _fits(base):
+        if found and not this_machine(world).gpus:
+            progress.note(f"note: less memory is free than {preset.name} takes: parts of it are read from the disk again for every token")
+        return found
+    if found or options.adapter:
+        return found
+    try:
+        return prepare(preset, parts, world, progress, trust=options.trust_remote_code)
+    except Mismatch:
+        # Of a kind that is not prepared; or adapter and base do not belong together, which opening them says.
+        return None
+    except (OutOfResources, OSError) as error:
+        progress.note(f"note: no prepared copy was written, each start takes longer: {error}")
+        return None
+
+
+def _fits(base: Checkpoint) -> bool:
+    """Whether the model would fit the memory. One that does not is not prepared unasked: its copy would be read from the disk for every token."""
+    return needed(survey_here(base).shapes, "int8") <= available_ram()
+
+
+def _scripted(model: Model, options: Options, progress: Progress) -> Engine:
     from llmchat.engines.scripted import ScriptedEngine
 
     return ScriptedEngine()
 
 
-_ENGINES: dict[str, Callable[[Model, Options], Engine]] = {"transformers": _transformers, "scripted": _scripted}
+_ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {"transformers": _transformers, "scripted": _scripted}
 _NEED_FILES = ("transformers",)
 # What an engine cannot change once it runs.
 _OF_ENGINE = ("engine", "weights")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from llmchat import prompt_cache
+from llmchat.hub import Progress, Silent
 from llmchat.models import Model, adapt, load, locate, provenance, title
 from llmchat.presets import Preset, choose
 from llmchat.settings import Options, Settings, World, resolve
@@ -38,13 +39,11 @@ class Opener:
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
         model, options, flags = self._locate(changes)
-        note = f"loading {title(model.preset)} …" if waiting and self.world.stderr.isatty() else ""
-        print(note, end="", file=self.world.stderr, flush=True)
+        shown = _Waiting(self.world, f"loading {title(model.preset)} …", shown=waiting and self.world.stderr.isatty())
         try:
-            opened = Opened(model.preset, self._load(model, options), provenance(model))
+            opened = Opened(model.preset, self._load(model, options, shown), provenance(model))
         finally:
-            if note:
-                print("\r\033[K" if self.world.env.get("TERM") != "dumb" else "\n", end="", file=self.world.stderr, flush=True)
+            shown.close()
         self._flags = flags
         return opened
 
@@ -63,8 +62,8 @@ class Opener:
         self._flags = flags
         return Opened(model.preset, engine, provenance(model))
 
-    def _load(self, model: Model, options: Options) -> "Engine":
-        engine = load(model, options)
+    def _load(self, model: Model, options: Options, progress: Progress | None = None) -> "Engine":
+        engine = load(model, options, progress)
         self._last = model, options
         if self._session:
             prompt_cache.restore(engine, self._session, provenance(model), self.world)
@@ -75,6 +74,41 @@ class Opener:
         flags = kept | dict(changes)
         settings = resolve(self.world, flags)
         return locate(choose(settings.options, self.world.own_presets), self.world), settings.options, flags
+
+
+class _Waiting(Silent):
+    """What a person waits for, in a line on stderr that goes again. Where it is not to be shown, the notes alone."""
+
+    def __init__(self, world: World, what: str, *, shown: bool):
+        self._stream, self._shown = world.stderr, shown
+        self._clear = "\n" if world.env.get("TERM") == "dumb" else "\r\033[K"
+        self._what = self._step = what
+        self._total = self._done = self._percent = 0
+        self._say(what)
+
+    def start(self, what: str, total: int | None) -> None:
+        self._step, self._total, self._done, self._percent = f"{what} once …", total or 0, 0, 0
+        self._say(f"{self._clear}{self._step}")
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        percent = 100 * self._done // self._total if self._total else 0
+        if percent > self._percent and self._clear != "\n":
+            self._percent = percent
+            self._say(f"{self._clear}{self._step} {percent} %")
+
+    def done(self) -> None:
+        self._say(f"{self._clear}{self._what}")
+
+    def note(self, line: str) -> None:
+        print(f"{self._clear if self._shown else ''}{line}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        self._say(self._clear)
+
+    def _say(self, text: str) -> None:
+        if self._shown:
+            print(text, end="", file=self._stream, flush=True)
 
 
 def preset_of(world: World, **flags: Any) -> Preset:

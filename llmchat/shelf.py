@@ -7,10 +7,13 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat import hub
+from llmchat.errors import Mismatch
 from llmchat.hub import Checkpoint, Plan, Progress, Pulled, Receipt, Survey
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, this_machine
-from llmchat.models import pulled_presets, sources
+from llmchat.hub.report import size
+from llmchat.models import prepare as make_ready
+from llmchat.models import pulled_presets, recipe, sources
 from llmchat.presets import Preset, names
 from llmchat.settings import World
 
@@ -51,6 +54,22 @@ def fetch(prepared: Prepared, world: World, progress: Progress, *, force: bool =
         progress.close()
 
 
+def ready(preset: Preset, parts: list[Checkpoint], world: World, progress: Progress, *, code: bool = False) -> list[str]:
+    """Make the int8 copy that a chat opens, of a pulled model that has one. Returns what there is to know of it, in lines.
+
+    Raises OutOfResources where the disk has no room.
+    """
+    if preset.weights != "int8" or not (parts[0].path / "config.json").exists() or hub.find_copy(recipe(preset, parts), world):
+        return []
+    try:
+        copy = make_ready(preset, parts, world, progress, trust=code)
+        return [f"{preset.name}: prepared as int8 ({size(hub.size_of([copy]))})"]
+    except (Mismatch, OSError) as error:
+        return [f"{preset.name}: not prepared, each start takes longer: {error}"]
+    finally:
+        progress.close()
+
+
 def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) -> Pulled:
     if survey.here:
         return Pulled(hub.find(survey.source, world), 0, survey.notes)
@@ -77,12 +96,15 @@ def pulled_repos(world: World) -> list[Receipt]:
 
 
 def shelf(world: World) -> list[dict[str, Any]]:
-    """A row a model: name, kind (preset, repo, adapter), bytes, weights, when it was last used (seconds since 1970, or None), licence."""
+    """A row a model: name, kind (preset, repo, adapter), bytes, bytes of its prepared copies, weights, when it was last used (seconds since
+    1970, or None), licence."""
+    copies = hub.copies(world)
     rows = [
         {
             "name": preset.name,
             "kind": "preset",
             "size": sum(part.size for part in parts),
+            "prepared": sum(copy.size for copy in copies if copy.recipe == recipe(preset, parts)),
             "weights": preset.weights,
             "licence": preset.licence,
         }
@@ -91,21 +113,33 @@ def shelf(world: World) -> list[dict[str, Any]]:
     for receipt in pulled_repos(world):
         adapter = (Path(receipt.path) / "adapter_config.json").exists()
         rows.append({
-            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size, "weights": "" if adapter else "int8", "licence": receipt.licence or "unknown",
+            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size,
+            "prepared": sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source), "weights": "" if adapter else "int8", "licence": receipt.licence or "unknown",
         })  # fmt: skip
     return [row | {"used": hub.last_used(str(row["name"]), world)} for row in rows]
 
 
 def discard(preset: Preset, world: World, *, dry_run: bool = False) -> int:
-    """Remove a model's files and what is left of its interrupted pulls, but not what another pulled model needs. Returns the bytes freed."""
+    """Remove a model's files, its prepared copies and what is left of its interrupted pulls, but not what another pulled model needs.
+
+    Returns the bytes freed.
+    """
     own = sources(preset)
-    shared = [source for other, _ in pulled_presets(world) if other.name != preset.name for source in sources(other)]
+    pulled = pulled_presets(world)
+    shared = [source for other, _ in pulled if other.name != preset.name for source in sources(other)]
     # An adapter that was pulled by its own id is a model of its own.
     others = [receipt for receipt in hub.receipts(world) if receipt.source not in own or receipt.source in shared]
     doomed = [source for source in own if source not in shared]
+    recipes = {other.name: recipe(other, parts) for other, parts in pulled if parts}
+    own_recipe = recipes.pop(preset.name, None)
+    unwanted = [] if own_recipe is None or own_recipe in recipes.values() else [own_recipe]
+    folders = hub.useless_copies(world, doomed, unwanted)
+    freed = hub.size_of(folders)
     if not dry_run:
         hub.forget_used(preset.name, world)
-    return sum(hub.remove(source, world, others, dry_run=dry_run) for source in doomed)
+        for folder in folders:
+            hub.drop(folder)
+    return freed + sum(hub.remove(source, world, others, dry_run=dry_run) for source in doomed)
 
 
 def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> None:
@@ -117,6 +151,11 @@ def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> 
         everything += [(str(receipt.source), receipt.source) for receipt in pulled_repos(world) if receipt.source]
     for name, source in everything:
         tell(f"{name}: {hub.verify(source, world).source} is as it was downloaded")
+    checked = [source for _, source in everything]
+    for copy in hub.copies(world):
+        if all(part.source in checked for part in copy.recipe.parts) or not presets:
+            hub.check_copy(copy)
+            tell(f"{copy.recipe}: the prepared copy is as it was made")
 
 
 def known_names(incomplete: str, world: World) -> list[str]:

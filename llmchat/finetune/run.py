@@ -187,13 +187,13 @@ def _train(task: Task, model: Model, train: Examples, held_out: Examples) -> "Tr
 
 
 def _tuned(model: Model, task: Task) -> Model:
-    """The model with the new adapter on top of those it had."""
+    """The model with the new adapter on top of those it had, merged in memory."""
     from llmchat.hub import Checkpoint
 
     folder = task.output.resolve() / "adapter"
     source = Source("path", str(folder))
     preset = replace(model.preset, adapters=(*model.preset.adapters, source), adapter_scale=1.0)
-    return replace(model, preset=preset, adapters=(*model.adapters, Checkpoint(folder, source, "", 0)))
+    return replace(model, preset=preset, adapters=(*model.adapters, Checkpoint(folder, source, "", 0)), world=None)
 
 
 def _answers(model: Model, records: Sequence[Record], task: Task, world: World, when: str) -> list[str]:

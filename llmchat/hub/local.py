@@ -5,9 +5,20 @@ from pathlib import Path
 from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.hub import places
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
+from llmchat.hub.gguf_facts import write_facts
 from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
+
+
+def find(source: Source, world: World) -> Checkpoint:
+    """The checkpoint of a source that was pulled. Raises ModelNotFound when it was not, or is no longer complete."""
+    if source.kind == "path":
+        return find_path(source, world)
+    receipt = places.read_receipt(source, world)
+    if receipt is None:
+        raise ModelNotFound(f"{source} is not on this machine")
+    return places.to_checkpoint(source, receipt)
 
 
 def find_path(source: Source, world: World) -> Checkpoint:
@@ -38,6 +49,18 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
     size, facts = places.describe(folder)
     places.write_receipt(stamped, world, Receipt(str(folder), "", size, facts))
     return Pulled(find_path(source, world), 0, (note,))
+
+
+def find_gguf(source: Source, world: World) -> Checkpoint:
+    """What llama.cpp needs to know of a `.gguf` file, read from its header once; the file stays as it is."""
+    path = _existing(source)
+    if not path.is_file():
+        raise Mismatch(f"{path} is a folder; the engine `gguf` runs a .gguf file", "leave --engine out for a checkpoint folder")
+    folder = world.cache / "gguf" / places.key(_stamped(source, path))
+    if not folder.exists():
+        with places.fresh_folder(folder) as fresh:
+            write_facts(path, fresh)
+    return Checkpoint(folder, source, "", path.stat().st_size)
 
 
 def _existing(source: Source) -> Path:

@@ -81,7 +81,8 @@ def test_a_pull_says_what_it_means_and_what_it_did(run: Run) -> None:
     assert (code, out) == (0, "")
     first, *steps, last = err.splitlines()
     assert re.fullmatch(r"org/base: 423\.\d kB to download; 600\.2 MB of memory as int8, [\d.]+ GB free; licence: apache-2\.0", first)
-    assert len(steps) == 6 and "model.safetensors (0.4 MB)" in steps and last == "org/base: 0.4 MB downloaded (413 kB)"
+    assert "model.safetensors (0.4 MB)" in steps and steps[6:] == ["org/base: 0.4 MB downloaded (413 kB)", "preparing org/base (0.2 MB)"]
+    assert last == "org/base: prepared as int8 (186.2 kB)"
     assert run("pull", "org/base") == (0, "", "org/base: already here (413 kB)\n")
     assert run("pull", "-q", "org/base") == (0, "", "")
 
@@ -89,10 +90,10 @@ def test_a_pull_says_what_it_means_and_what_it_did(run: Run) -> None:
 def test_presets_and_repos_are_listed(run: Run, own_preset: None) -> None:
     run("pull", "tuned")
     run("pull", "org/base")
-    assert run("ls")[1] == "tuned\t421 kB\tint8\tnever used\tApache-2.0\n"
+    assert run("ls")[1] == "tuned\t421 kB\t186 kB\tint8\tnever used\tApache-2.0\n"
     run("pull", "org/base", "--revision", "a" * 40)
     listed = run("ls")[1].splitlines()
-    assert listed[1] == f"org/base@{'a' * 40}\t413 kB\tint8\tnever used\tapache-2.0"
+    assert listed[1] == f"org/base@{'a' * 40}\t413 kB\t186 kB\tint8\tnever used\tapache-2.0"
     assert run("ls", "-q")[1].splitlines() == ["tuned", f"org/base@{'a' * 40}"]
     rows = json.loads(run("ls", "--json")[1])
     assert [(row["name"], row["kind"], row["used"]) for row in rows] == [("tuned", "preset", None), (f"org/base@{'a' * 40}", "repo", None)]
@@ -131,8 +132,8 @@ def test_rm_frees_all_of_a_model(run: Run, own_preset: None, tmp_path: Path) -> 
     run("pull", "tuned")
     here = files(tmp_path)
     code, _, said = run("rm", "tuned", "--dry-run")
-    assert code == 0 and said == "tuned: 433 kB would be freed\n" and files(tmp_path) == here
-    assert run("rm", "-y", "tuned") == (0, "", "tuned: 433 kB freed\n")
+    assert code == 0 and said == "tuned: 619 kB would be freed\n" and files(tmp_path) == here
+    assert run("rm", "-y", "tuned") == (0, "", "tuned: 619 kB freed\n")
     assert files(tmp_path) == set() and run("ls")[1] == ""
     assert run("rm", "-y", "tuned") == (0, "", "tuned: 0 kB freed\n")
 
@@ -153,8 +154,9 @@ def test_rm_keeps_the_blobs_of_another_revision(run: Run, hub: Hub, tmp_path: Pa
     repo.commit, repo.files = "b" * 40, repo.files | {"generation_config.json": b'{"eos_token_id": 9}'}
     run("pull", "org/base")
     assert len(list((tmp_path / "hf").rglob("blobs/*"))) == len(repo.files) + 1
-    assert run("rm", "-y", "org/base")[2] == "org/base: 0 kB freed\n", "one small file and a ref"
-    assert run("verify")[1] == f"org/base@{'a' * 40}: org/base@{'a' * 40} is as it was downloaded\n"
+    assert run("rm", "-y", "org/base")[2] == "org/base: 186 kB freed\n", "one small file, a ref and a prepared copy"
+    name = f"org/base@{'a' * 40}"
+    assert run("verify")[1] == f"{name}: {name} is as it was downloaded\n{name}: the prepared copy is as it was made\n"
     assert len(list((tmp_path / "hf").rglob("blobs/*"))) == len(repo.files) and not any("b" * 40 in name for name in files(tmp_path))
 
 

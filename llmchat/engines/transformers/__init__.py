@@ -5,7 +5,7 @@ Several answers may be under way at once; each pass through the model takes all 
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Sampling, Token, Weights
 from llmchat.engines.tokens import Tokens, context_of, read_json
-from llmchat.engines.transformers import llama, memory
+from llmchat.engines.transformers import cuda, llama, memory
 from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.caches import Slots
 from llmchat.engines.transformers.drafts import Drafts
@@ -76,6 +76,8 @@ class TransformersEngine:
         self._shapes = tensors.shapes
         memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
         self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code)
+        # A forward pass that can run ahead brings a sampler that tells it where to.
+        self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(self._forward, "sampler", Sampler)
         self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
         self.drafts = drafts
         self.adapters: dict[str, LiveAdapter] = {}
@@ -121,7 +123,7 @@ class TransformersEngine:
             frozenset() if sampling.ignore_eos else self._tokens.stop_ids(prompt),
             (*prompt.stops, *sampling.stops),
             self._tokens.decoder(),
-            Sampler(sampling, [] if self._reads_apart else ids, self._device),
+            self._sampler(sampling, [] if self._reads_apart else ids, self._device),
             Drafts(ids) if self.drafts and self._forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),
             partial(self._look, rivals=sampling.logprobs - 1) if sampling.logprobs else None,
@@ -273,7 +275,7 @@ def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights
     with memory.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)
         if llama.supports(config) and spread is None:
-            return llama.LlamaForward(config, tensors, weights, device)
+            return _lean(weights, device)(config, tensors, weights, device)
         if config.get("is_encoder_decoder"):
             from llmchat.engines.transformers.encoder_decoder import EncoderDecoderForward
 
@@ -285,6 +287,15 @@ def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights
         from llmchat.engines.transformers.general import GeneralForward
 
         return GeneralForward(base, config, tensors, weights, device, spread, trust_remote_code)
+
+
+def _lean(weights: Weights, device: torch.device) -> type[llama.LlamaForward]:
+    """The forward pass of the Llama family for a device."""
+    if weights == "fp32" or not cuda.usable(device):
+        return llama.LlamaForward
+    from llmchat.engines.transformers.cuda.graphs import CudaForward
+
+    return CudaForward
 
 
 def _spread_over_gpus(shapes: dict[str, tuple[int, ...]], weights: Weights, device: torch.device) -> str | None:

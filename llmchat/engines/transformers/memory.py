@@ -8,7 +8,7 @@ import torch
 
 from llmchat.engines import Weights
 from llmchat.errors import OutOfResources
-from llmchat.memory import Shapes, available_ram, needed
+from llmchat.memory import OVERHEAD, Shapes, available_ram, needed
 
 __all__ = ["available", "check", "needed", "reported"]
 
@@ -23,9 +23,10 @@ def available(device: torch.device) -> int:
     return available_ram()
 
 
-def check(shapes: Shapes, kind: Weights, device: torch.device) -> None:
-    """Refuse a model that cannot fit, and say which kind of weights would."""
-    free, wanted = available(device), needed(shapes, kind)
+def check(shapes: Shapes, kind: Weights, device: torch.device, mapped: bool = False) -> None:
+    """Refuse a model that cannot fit, and say which kind of weights would. Weights that are mapped on the CPU need no memory of their own: the
+    kernel drops their pages where it must, and reads them again."""
+    free, wanted = available(device), OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind)
     if wanted <= free:
         return
     fitting = [other for other in get_args(Weights) if needed(shapes, other) <= min(free, wanted)]

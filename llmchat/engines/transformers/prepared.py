@@ -17,11 +17,12 @@ import torch
 
 from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers import llama
-from llmchat.engines.transformers.eightbit import HEAD_FILE, Int8Tensors
+from llmchat.engines.transformers.eightbit import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.layout import is_transposed, modern_config
 from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.safefile import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.weights import Tensors, open_tensors, weight_files
+from llmchat.errors import Mismatch
 
 SHARD_BYTES = 4_000_000_000
 _NAME = "model.safetensors"
@@ -35,6 +36,8 @@ class Preparation:
 
     def __init__(self, base: Path, adapters: Sequence[Path] = (), scale: float = 1.0, trust: bool = False, shard_bytes: int = SHARD_BYTES):
         config = modern_config(read_json(base / "config.json"))
+        if is_int8(config) and not adapters:
+            raise Mismatch("its weights are 8-bit already, and are mapped from its own files")
         self._tensors = open_tensors(base, adapters, scale)
         self._base_config = config
         if llama.supports(config):
