@@ -48,12 +48,12 @@ class Asked(Struct, frozen=True):
     resumed: bool
 
 
-def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling) -> Asked:
+def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling, *, reserve: bool = True) -> Asked:
     """The first half of the way, up to the engine, which holds `context` tokens.
 
-    Where the conversation ends with an answer, the model is to go on with it.
+    Where the conversation ends with an answer, the model is to go on with it. reserve: keep room for max_tokens; otherwise any room will do.
     """
-    window = fit(conversation, preset, engine, context, sampling.max_tokens)
+    window = fit(conversation, preset, engine, context, sampling.max_tokens if reserve else 1)
     resumed = conversation.spoken[-1].role == "assistant"
     prompt = preset.format.extend(window.messages) if resumed else preset.format.render(window.messages)
     # The answer may use what the window leaves, also where the model itself could hold more.

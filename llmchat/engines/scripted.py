@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Generator, Sequence
 
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Adapters, Chunk, Finish, Sampling
 from llmchat.engines.text import StopFilter
 from llmchat.errors import ContextOverflow
 from llmchat.prompt import Prompt, plain_text
@@ -17,8 +17,10 @@ _BOS = 1
 class ScriptedEngine:
     """Gives `replies` in turn and then begins again; without any it quotes the question. `prompts` are those it was given.
 
-    A token is a word, a space or a sign. delay_s: seconds before each.
+    A token is a word, a space or a sign. delay_s: seconds before each. slots: answers that may be under way at once.
     """
+
+    slots = 8
 
     def __init__(self, replies: Sequence[str] = (), *, context: int = 2048, delay_s: float = 0.0):
         self.context = context
@@ -65,6 +67,15 @@ class ScriptedEngine:
             "stop" if done else "length", len(ids), cached, produced, first - started, time.perf_counter() - first, sampling.seed or 0
         )
 
+    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> "ScriptedAnswer":
+        tokens = len(self.encode(prompt))
+        if tokens >= self.context:
+            raise ContextOverflow(f"the prompt is {tokens:,} tokens; the model holds {self.context:,}")
+        return ScriptedAnswer(self.stream(prompt, sampling), tokens)
+
+    def step(self, answers: Sequence["ScriptedAnswer"]) -> list[list[Chunk | Finish]]:
+        return [[answer.say()] for answer in answers]
+
     def close(self) -> None:
         self._seen = []
 
@@ -74,6 +85,24 @@ class ScriptedEngine:
         question = next((plain_text(message) for message in reversed(prompt.messages) if message.role == "user"), "")
         quoted = "\n".join(f"> {line}" for line in question.splitlines())
         return f"You wrote:\n\n{quoted}\n\nI am a **demo** without a model; `--model` chooses a real one."
+
+
+class ScriptedAnswer:
+    """One answer among several: a piece of it a step."""
+
+    def __init__(self, events: Generator[Chunk | Finish], prompt_tokens: int):
+        self.done = False
+        self.prompt_tokens = prompt_tokens
+        self._events = events
+
+    def say(self) -> Chunk | Finish:
+        event = next(self._events)
+        self.done = isinstance(event, Finish)
+        return event
+
+    def close(self) -> None:
+        self.done = True
+        self._events.close()
 
 
 def _common(one: list[int], other: list[int]) -> int:

@@ -1,0 +1,60 @@
+"""What only the user who runs the server may ask: which models are in memory, unload them, stop. With a key, or over the Unix socket."""
+
+import os
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from llmchat.server.api import Request as Fields
+from llmchat.server.api import Text
+from llmchat.server.errors import Forbidden
+from llmchat.server.front import over_unix_socket
+from llmchat.server.state import State
+
+
+class StopRequest(Fields):
+    """model: the name that `ps` shows, or None for all that are not in use."""
+
+    model: Text | None = None
+
+
+def router(state: State) -> APIRouter:
+    routes = APIRouter()
+
+    def check(request: Request) -> None:
+        if not over_unix_socket(request.scope) and not state.keys.all():
+            raise Forbidden("this needs an API key, or the Unix socket that `llmchat ps` and `llmchat stop` use")
+
+    @routes.get("/api/ps")
+    async def ps(request: Request) -> dict[str, Any]:
+        check(request)
+        return {"models": listed(state), "pid": os.getpid(), "up_s": round(time.time() - state.started, 1)}
+
+    @routes.post("/api/stop")
+    async def stop(request: Request, asked: StopRequest) -> dict[str, Any]:
+        check(request)
+        return {"stopped": await state.pool.stop(asked.model)}
+
+    @routes.post("/private/stop", include_in_schema=False)
+    async def end() -> dict[str, Any]:
+        state.stop.set()
+        return {"stopping": True}
+
+    return routes
+
+
+def listed(state: State) -> list[dict[str, Any]]:
+    """A row a model in memory. expires_s: seconds until it is unloaded, None for never; size in bytes, as it was estimated."""
+    rows = []
+    for resident in state.pool.residents():
+        left = resident.expires() - state.pool.now()
+        rows.append({
+            "name": resident.key,
+            "size": resident.size,
+            "adapters": sorted(resident.adapters),
+            "running": resident.scheduler.running,
+            "waiting": resident.scheduler.waiting,
+            "expires_s": None if left == float("inf") else max(0, round(left)),
+        })  # fmt: skip
+    return rows

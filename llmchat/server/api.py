@@ -1,0 +1,127 @@
+"""What requests look like: OpenAI's API, with the few fields more that local models have. Unknown fields are ignored, as OpenAI's server does.
+
+https://platform.openai.com/docs/api-reference. What cannot be honoured is refused, never ignored: a field that changes the answer is either
+obeyed or a 400.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+# A few stop strings are usual; each is looked for in every piece of the answer.
+MAX_STOPS = 16
+MAX_CHOICES = 128
+MAX_PROMPTS = 2048
+
+
+def _whole(value: Any) -> Any:
+    """JSON can spell half of a character (a lone surrogate), which is no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text contains half of a character (a lone surrogate)") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_whole)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class TextPart(Request):
+    type: Literal["text"]
+    text: Text
+
+
+class CalledFunction(Request):
+    name: Text
+    arguments: Text = ""
+
+
+class ToolCall(Request):
+    id: Text = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(Request):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
+
+
+class Function(Request):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    description: Text | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
+    strict: bool | None = None
+
+
+class Tool(Request):
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Request):
+    include_usage: bool | None = None
+
+
+class ResponseFormat(Request):
+    type: Literal["text", "json_object", "json_schema"]
+
+
+class Generation(Request):
+    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive and truncation are ours.
+
+    keep_alive: seconds the model stays in memory after the answer, -1 for ever; truncation "auto" leaves out what does not fit, oldest first
+    """
+
+    model: Text
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+    user: Text | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    keep_alive: Annotated[float, Field(ge=-1)] | None = None
+
+
+class ChatRequest(Generation):
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+
+class CompletionRequest(Generation):
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    echo: bool | None = None
+    suffix: Text | None = None
+
+
+class EmbeddingRequest(Request):
+    model: Text
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: Text | None = None

@@ -1,0 +1,125 @@
+"""The endpoints, and what becomes of errors. `create_app` is all that a server needs; run.py puts sockets under it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from llmchat import __version__
+from llmchat.errors import LlmchatError
+from llmchat.server import admin, private
+from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
+from llmchat.server.chat_completions import chat
+from llmchat.server.completions import complete
+from llmchat.server.embeddings import embed
+from llmchat.server.errors import UnknownModel, body, described
+from llmchat.server.front import Access, App, Body, Guard
+from llmchat.server.limits import Rate
+from llmchat.server.state import State
+
+PAGE = Path(__file__).parent / "page"
+# What the page may load: only what it came with.
+_PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+
+
+def create_app(
+    state: State,
+    *,
+    rate: int = 0,
+    max_body: int = 4_000_000,
+    body_timeout_s: float = 60.0,
+    hosts: frozenset[str] | None = None,
+    origins: Sequence[str] = (),
+) -> App:
+    """rate: requests a minute for each client, 0 for no limit. hosts: the names this server answers to, None for all; origins: pages that may
+    use it from elsewhere."""
+    api = FastAPI(title="llmchat", version=__version__, docs_url=None, redoc_url=None)
+    _add_errors(api)
+    _add_models(api, state)
+    _add_generation(api, state)
+    api.include_router(admin.router(state))
+    api.include_router(private.router(state))
+    if PAGE.is_dir():
+        api.mount("/", _Page(directory=PAGE, html=True))
+    inner: App = Body(api, max_body, body_timeout_s)
+    if origins:
+        inner = CORSMiddleware(inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
+    inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins))
+    return Access(inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc())
+
+
+class _Page(StaticFiles):
+    """The web page. It is asked for anew each time, so that a new version shows at once."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        response = super().file_response(*arguments, **named)
+        response.headers["content-security-policy"] = _PAGE_POLICY
+        response.headers["cache-control"] = "no-cache"
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+
+def _add_errors(api: FastAPI) -> None:
+    @api.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = f"{where}: {first['msg']}" if where else first["msg"]
+        return JSONResponse(body(message, "invalid_request_error", where or None), 400)
+
+    @api.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> Response:
+        kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
+        code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+        return JSONResponse(body(str(error.detail), kind, None, code), error.status_code, error.headers)
+
+    @api.exception_handler(LlmchatError)
+    async def refused(request: Request, error: LlmchatError) -> Response:
+        status, headers, content = described(error)
+        return JSONResponse(content, status, headers)
+
+
+def _add_models(api: FastAPI, state: State) -> None:
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "stopping" if state.stop.is_set() else "ok"}
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/v1/models")
+    def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(name, state) for name in state.catalog.names()]}
+
+    @api.get("/v1/models/{model:path}")
+    def model(model: str) -> dict[str, Any]:
+        if model not in state.catalog.names():
+            raise UnknownModel(f"the model `{model[:100]}` does not exist")
+        return _model(model, state)
+
+
+def _model(name: str, state: State) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
+
+
+def _add_generation(api: FastAPI, state: State) -> None:
+    @api.post("/v1/chat/completions")
+    async def chat_completions(request: Request, asked: ChatRequest) -> Response:
+        return chat(state, asked, request.state.client)
+
+    @api.post("/v1/completions")
+    async def completions(request: Request, asked: CompletionRequest) -> Response:
+        return complete(state, asked, request.state.client)
+
+    @api.post("/v1/embeddings")
+    async def embeddings(request: Request, asked: EmbeddingRequest) -> Response:
+        return await embed(state, asked, request.state.client)

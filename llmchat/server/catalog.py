@@ -1,0 +1,143 @@
+"""What a model name in a request means, and which names there are. Only what is on this machine is served; nothing is downloaded.
+
+`base+adapter` is the base with a live adapter: all of them share one engine. `base+adapter:0.5` puts it on half as strongly.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmchat import memory
+from llmchat.engines.tokens import read_json
+from llmchat.errors import LlmchatError, ModelNotFound
+from llmchat.hub import survey_here
+from llmchat.models import Model, load, locate, provenance, pulled_presets, title
+from llmchat.presets import Source, choose
+from llmchat.presets.override import split_scale
+from llmchat.server.errors import UnknownModel
+from llmchat.server.pool import Recipe
+from llmchat.settings import Options, World, resolve
+from llmchat.shelf import pulled_repos
+
+# Tokens that are reckoned with for each answer beside the first, which may fill its window.
+_TOKENS_A_SLOT = 1024
+# How long it may take until a model that was pulled or changed meanwhile is seen.
+_REMEMBER_S = 10.0
+# A preset, or a repo of the Hub.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
+
+
+class Catalog:
+    """flags: the options of the command line, for every model. models: those that were named there; then nothing else is served.
+
+    adapters: folders by the names they are asked for.
+    """
+
+    def __init__(self, world: World, flags: Mapping[str, Any], models: Sequence[str], adapters: Mapping[str, Path], slots: int):
+        self.world = world
+        self.models = tuple(models)
+        self._flags = dict(flags)
+        self._adapters = dict(adapters)
+        self._slots = slots
+        self._recipes: dict[object, tuple[float, Recipe]] = {}
+
+    def names(self) -> list[str]:
+        """Every name that a request may give, in order; first those of the command line."""
+        bases = list(self.models) or [
+            *(preset.name for preset, _ in pulled_presets(self.world)),
+            *(str(receipt.source) for receipt in pulled_repos(self.world) if not _is_adapter(Path(receipt.path))),
+        ]
+        live = [f"{base}+{name}" for name, folder in self._all_adapters().items() for base in bases if self._fits(folder, base)]
+        return bases + live
+
+    def recipe(self, name: str) -> Recipe:
+        """Raises UnknownModel for a name that is not served."""
+        return self._remembered(name, lambda: self._recipe(name))
+
+    def recipe_of(self, options: Options) -> Recipe:
+        """The same for options that are known to be the user's own."""
+        return self._remembered(options, lambda: self._recipe_of(options))
+
+    def _recipe(self, name: str) -> Recipe:
+        base, _, adapter = name.partition("+")
+        recipe = self._recipe_of(self._options(base))
+        if not adapter:
+            return recipe
+        known = self._all_adapters()
+        chosen, folders = [], {}
+        for part in adapter.split("+"):
+            own, scale = split_scale(part)
+            if own not in known:
+                raise UnknownModel(f"there is no adapter `{own[:100]}`; there are {', '.join(known) or 'none'}")
+            chosen.append((own, scale))
+            folders[own] = known[own]
+        return replace(recipe, preset=replace(recipe.preset, name=name), adapters=tuple(chosen), folders=folders)
+
+    def _recipe_of(self, options: Options) -> Recipe:
+        model = locate(choose(options, self.world.own_presets), self.world)
+        key = f"{title(model.preset)} {model.preset.weights} {options.device}"
+        return Recipe(key, model.preset, lambda: load(model, options), self._size(model), (), made_by=provenance(model))
+
+    def _remembered(self, asked: object, make: Callable[[], Recipe]) -> Recipe:
+        """Files and templates are not read anew for every request."""
+        until, recipe = self._recipes.get(asked, (0.0, None))
+        if recipe is None or time.monotonic() > until:
+            recipe = make()
+            self._recipes[asked] = (time.monotonic() + _REMEMBER_S, recipe)
+        return recipe
+
+    def _options(self, name: str) -> Options:
+        """Raises UnknownModel. A path from outside is never opened: only presets and repos that were pulled have names."""
+        if self.models and name not in self.models:
+            raise UnknownModel(f"the model `{name[:100]}` is not served; there is {', '.join(self.models)}")
+        unknown = UnknownModel(f"the model `{name[:100]}` does not exist")
+        if not self.models and (not _NAME.fullmatch(name) or name.endswith(".gguf")):
+            raise unknown
+        try:
+            options = resolve(self.world, {**self._flags, "model": name}).options
+            preset = choose(options, self.world.own_presets)
+        except LlmchatError as error:
+            raise unknown from error
+        if not self.models and preset.base == Source("path", str(Path(name).resolve())):
+            raise unknown
+        try:
+            locate(preset, self.world)
+        except ModelNotFound as error:
+            raise UnknownModel(f"the model `{name}` is not pulled: `llmchat pull {name}` downloads it") from error
+        return options
+
+    def _size(self, model: Model) -> int:
+        """Bytes: weights, and keys and values of a whole window and of a share for each other slot."""
+        if model.base is None:
+            return 0
+        survey = survey_here(model.base)
+        window = model.preset.context.tokens or memory.own_context(survey.config) or 2048
+        tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
+        return memory.weights(survey.shapes, model.preset.weights) + memory.kv_bytes(survey.config, tokens)
+
+    def _all_adapters(self) -> dict[str, Path]:
+        """Adapters by name: those of the command line, and those that were pulled by themselves, by the last part of their id."""
+        pulled = {
+            receipt.source.repo.rpartition("/")[2]: Path(receipt.path)
+            for receipt in pulled_repos(self.world)
+            if receipt.source and _is_adapter(Path(receipt.path))
+        }
+        return pulled | self._adapters
+
+    def _fits(self, folder: Path, base: str) -> bool:
+        """Whether to list the pair: an adapter names its base, which is a repo or the folder that a preset is in."""
+        if folder in self._adapters.values():
+            return True
+        made_for = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+        try:
+            return choose(resolve(self.world, {**self._flags, "model": base}).options, self.world.own_presets).base.repo == made_for
+        except LlmchatError:
+            return False
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists()

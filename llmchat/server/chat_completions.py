@@ -1,0 +1,160 @@
+"""POST /v1/chat/completions: the same way as in the terminal, for many at once."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from llmchat.chat import Asked, Reading, Thought, ask
+from llmchat.engines import Chunk, Finish, Token
+from llmchat.server.answering import JSON, SSE, Answering, event
+from llmchat.server.api import ChatRequest
+from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_tools
+from llmchat.server.pool import Served
+from llmchat.server.scheduler import Event, together
+from llmchat.server.state import State, new_id
+from llmchat.server.tools import ToolReader
+from llmchat.server.usage import chat_logprobs, encoded, usage
+
+log = logging.getLogger("llmchat.server")
+
+
+class Choice:
+    """One answer of a request as it grows. `feed` returns the delta of what came, or nothing."""
+
+    def __init__(self, index: int, reading: Reading, tools: ToolReader | None):
+        self.index = index
+        self.text = self.thinking = ""
+        self.calls: list[dict[str, Any]] = []
+        self.tokens: list[Token] = []
+        self.finish: Finish | None = None
+        self._reading = reading
+        self._tools = tools
+
+    def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
+        text = thinking = ""
+        tokens: list[Token] = []
+        calls: list[dict[str, Any]] = []
+        for said in events:
+            tokens += said.tokens if isinstance(said, Chunk) else ()
+            for read in self._reading.feed(said):
+                if isinstance(read, Thought):
+                    thinking += read.text
+                elif isinstance(read, Chunk):
+                    shown, called = self._tools.feed(read.text) if self._tools else (read.text, [])
+                    text, calls = text + shown, calls + called
+                else:
+                    self.finish = read
+        if self.finish and self._tools:
+            shown, called = self._tools.flush()
+            text, calls = text + shown, calls + called
+        self.text, self.thinking = self.text + text, self.thinking + thinking
+        self.calls += calls
+        self.tokens += tokens
+        delta = {"reasoning_content": thinking, "content": text, "tool_calls": calls}
+        return {name: value for name, value in delta.items() if value}, tokens
+
+    @property
+    def reason(self) -> str:
+        assert self.finish is not None
+        return "tool_calls" if self.calls and self.finish.reason == "stop" else self.finish.reason
+
+    def message(self) -> dict[str, Any]:
+        calls = [{name: value for name, value in call.items() if name != "index"} for call in self.calls]
+        return {
+            "role": "assistant",
+            "content": self.text if self.text or not calls else None,
+            "refusal": None,
+            **({"reasoning_content": self.thinking} if self.thinking else {}),
+            **({"tool_calls": calls} if calls else {}),
+        }
+
+
+def chat(state: State, request: ChatRequest, client: str) -> Answering:
+    check_chat(request)
+    if request.stream:
+        return Answering(_streamed(state, request, client), SSE)
+    return Answering(_whole(state, request, client), JSON)
+
+
+async def _answers(
+    state: State, request: ChatRequest, client: str
+) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
+    """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
+    async with state.pool.lease(request.model, request.keep_alive) as served:
+        asked = await asyncio.to_thread(_ask, state, request, served)
+        if state.log_prompts:
+            log.info("prompt of %s: %r", client, asked.prompt.text)
+        samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]
+        tickets = served.scheduler.submit([(asked.prompt, sampling) for sampling in samplings], served.adapters, client)
+        choices = [Choice(index, Reading(served.preset, asked), _tool_reader(request, served)) for index in range(len(tickets))]
+        try:
+            async with aclosing(together(tickets)) as coming:
+                async for number, events in coming:
+                    yield choices, number, *choices[number].feed(events)
+        finally:
+            served.scheduler.cancel(tickets)
+
+
+def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
+    """Window and prompt; in a thread of its own, since it counts tokens."""
+    trim = request.truncation == "auto" or (request.truncation is None and state.trim)
+    preset = with_tools(with_policy(served.preset, trim), request.tools, request.tool_choice)
+    wanted = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+    sampling = sampling_of(request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0)
+    conversation = conversation_of(request.messages)
+    return ask(conversation, preset, served.engine, served.engine.context, sampling, reserve=trim or wanted is not None)
+
+
+def _tool_reader(request: ChatRequest, served: Served) -> ToolReader | None:
+    if not request.tools or request.tool_choice == "none":
+        return None
+    return ToolReader(served.preset.format.template or "", {tool.function.name for tool in request.tools})
+
+
+async def _whole(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+    async with aclosing(_answers(state, request, client)) as answers:
+        async for grown, *_ in answers:
+            choices = grown
+    yield encoded({
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": request.model,
+        "choices": [
+            {
+                "index": choice.index,
+                "message": choice.message(),
+                "logprobs": chat_logprobs(choice.tokens) if request.logprobs else None,
+                "finish_reason": choice.reason,
+            }
+            for choice in choices
+        ],
+        "usage": usage([choice.finish for choice in choices]),
+    })  # fmt: skip
+
+
+async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+    frame = {"id": new_id("chatcmpl"), "object": "chat.completion.chunk", "created": int(time.time()), "model": request.model}
+    counted = bool(request.stream_options and request.stream_options.include_usage)
+    frame |= {"usage": None} if counted else {}
+
+    def chunk(index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None) -> bytes:
+        logprobs = chat_logprobs(tokens) if request.logprobs and tokens else None
+        return event({**frame, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
+
+    begun: set[int] = set()
+    async with aclosing(_answers(state, request, client)) as answers:
+        async for choices, number, delta, tokens in answers:
+            if number not in begun:
+                begun.add(number)
+                yield chunk(number, {"role": "assistant", "content": ""})
+            if delta or tokens:
+                yield chunk(number, delta, tokens)
+            if choices[number].finish:
+                yield chunk(number, {}, reason=choices[number].reason)
+    if counted:
+        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices])})
+    yield b"data: [DONE]\n\n"

@@ -1,0 +1,124 @@
+"""POST /v1/completions: raw text, with no format around it."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.errors import ContextOverflow
+from llmchat.prompt import Prompt
+from llmchat.server.answering import JSON, SSE, Answering, event
+from llmchat.server.api import CompletionRequest
+from llmchat.server.asking import check_completion, nth, sampling_of
+from llmchat.server.pool import Served
+from llmchat.server.scheduler import Event, together
+from llmchat.server.state import State, new_id
+from llmchat.server.usage import completion_logprobs, encoded, usage
+
+log = logging.getLogger("llmchat.server")
+# OpenAI's own, for those who do not say how much they want.
+_MAX_TOKENS = 16
+
+
+class Choice:
+    """One answer as it grows. echo: the prompt, where the text begins with it."""
+
+    def __init__(self, index: int, echo: str):
+        self.index = index
+        self.text = echo
+        self.tokens: list[Token] = []
+        self.finish: Finish | None = None
+        self._untold = echo
+
+    def feed(self, events: list[Event]) -> tuple[str, list[Token]]:
+        text, self._untold = self._untold, ""
+        tokens: list[Token] = []
+        for said in events:
+            if isinstance(said, Chunk):
+                text += said.text
+                self.text += said.text
+                tokens += said.tokens
+            else:
+                self.finish = said
+        self.tokens += tokens
+        return text, tokens
+
+
+def complete(state: State, request: CompletionRequest, client: str) -> Answering:
+    check_completion(request)
+    if request.stream:
+        return Answering(_streamed(state, request, client), SSE)
+    return Answering(_whole(state, request, client), JSON)
+
+
+async def _answers(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
+    texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    async with state.pool.lease(request.model, request.keep_alive) as served:
+        if state.log_prompts:
+            log.info("prompts of %s: %r", client, texts)
+        wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
+        sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
+        asked = [
+            (prompt, nth(sampling, index))
+            for prompt in (_prompt(text, served, sampling) for text in texts)
+            for index in range(request.n or 1)
+        ]
+        tickets = served.scheduler.submit(asked, served.adapters, client)
+        choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
+        try:
+            async with aclosing(together(tickets)) as coming:
+                async for number, events in coming:
+                    yield choices, number, *choices[number].feed(events)
+        finally:
+            served.scheduler.cancel(tickets)
+
+
+def _prompt(text: str, served: Served, sampling: Sampling) -> Prompt:
+    """Raises ContextOverflow where prompt and answer do not fit the model."""
+    prompt = Prompt(text, ())
+    limit = min(served.preset.context.tokens or served.engine.context, served.engine.context)
+    tokens = len(served.engine.encode(prompt))
+    if tokens + sampling.max_tokens > limit:
+        raise ContextOverflow(f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}")
+    return prompt
+
+
+async def _whole(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[bytes]:
+    async with aclosing(_answers(state, request, client)) as answers:
+        async for grown, *_ in answers:
+            choices = grown
+    shown = [
+        _choice(choice.index, choice.text, completion_logprobs(choice.tokens) if request.logprobs is not None else None, choice.finish)
+        for choice in choices
+    ]
+    prompts = 1 if isinstance(request.prompt, str) else len(request.prompt)
+    yield encoded(_frame(request) | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)})
+
+
+async def _streamed(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[bytes]:
+    frame = _frame(request)
+    counted = bool(request.stream_options and request.stream_options.include_usage)
+    frame |= {"usage": None} if counted else {}
+    async with aclosing(_answers(state, request, client)) as answers:
+        async for choices, number, text, tokens in answers:
+            choice = choices[number]
+            offset = len(choice.text) - len(text)
+            logprobs = completion_logprobs(tokens, offset) if request.logprobs is not None and tokens else None
+            if text or tokens:
+                yield event({**frame, "choices": [_choice(number, text, logprobs, None)]})
+            if choice.finish:
+                yield event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
+    if counted:
+        prompts = 1 if isinstance(request.prompt, str) else len(request.prompt)
+        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)})
+    yield b"data: [DONE]\n\n"
+
+
+def _frame(request: CompletionRequest) -> dict[str, Any]:
+    return {"id": new_id("cmpl"), "object": "text_completion", "created": int(time.time()), "model": request.model}
+
+
+def _choice(index: int, text: str, logprobs: dict[str, Any] | None, finish: Finish | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish.reason if finish else None}

@@ -1,0 +1,81 @@
+"""API keys: made here, shown once, kept as hashes. A key is 256 random bits, so that one round of SHA-256 is enough against guessing."""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.errors import UsageError
+
+
+class Key(Struct, frozen=True, forbid_unknown_fields=True):
+    """sha256: of the key itself, in hex; created: seconds since 1970; end: the last characters of the key, to know it by."""
+
+    name: str
+    sha256: str
+    created: int
+    end: str
+
+
+class Keys:
+    """The keys in a file, which only its owner may read. The file is read again when it changes: a key that is taken back is refused at once."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._seen: tuple[int, int] = (-1, -1)
+        self._keys: tuple[Key, ...] = ()
+
+    def all(self) -> tuple[Key, ...]:
+        try:
+            stat = self.file.stat()
+        except FileNotFoundError:
+            self._seen, self._keys = (-1, -1), ()
+            return ()
+        if (stat.st_mtime_ns, stat.st_ino) != self._seen:
+            try:
+                self._keys = tuple(msgspec.json.decode(self.file.read_bytes(), type=list[Key]))
+            except (msgspec.MsgspecError, OSError) as error:
+                raise UsageError(f"{self.file} cannot be read as keys: {error}") from error
+            self._seen = (stat.st_mtime_ns, stat.st_ino)
+        return self._keys
+
+    def add(self, name: str) -> str:
+        """Make a key; returns it. It is not kept anywhere."""
+        if not re.fullmatch(r"[\w.@-]{1,64}", name):
+            raise UsageError(f"`{name}` cannot name a key", "letters, digits, `.`, `_`, `-` and `@` can")
+        if any(key.name == name for key in self.all()):
+            raise UsageError(f"there is a key `{name}` already", f"`llmchat serve keys remove {name}` takes it back")
+        secret = f"llmchat-{secrets.token_urlsafe(32)}"
+        self._write((*self.all(), Key(name, _hash(secret), int(time.time()), secret[-4:])))
+        return secret
+
+    def remove(self, name: str) -> None:
+        kept = tuple(key for key in self.all() if key.name != name)
+        if len(kept) == len(self.all()):
+            raise UsageError(f"there is no key `{name}`", "`llmchat serve keys list` shows them")
+        self._write(kept)
+
+    def owner(self, secret: str) -> str | None:
+        """The name of the key, or None. It takes the same time for a wrong key as for any right one."""
+        given, found = _hash(secret), None
+        for key in self.all():
+            if hmac.compare_digest(given, key.sha256):
+                found = key.name
+        return found
+
+    def _write(self, keys: tuple[Key, ...]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(keys)))
+        draft.replace(self.file)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,106 @@
+// The server, as this page sees it: the OpenAI-compatible API, and two small things beside it (settings, conversations).
+
+import { events } from "./sse.js";
+
+const KEY = "llmchat.key";
+
+/** What the server refused. status: of HTTP, 0 where it could not be reached. retryAfter: seconds, or null. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = null, retryAfter = null } = {}) {
+    super(message);
+    Object.assign(this, { status, code, retryAfter });
+  }
+}
+
+export function key() {
+  try {
+    return localStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Keep the key in this browser; "" forgets it. */
+export function setKey(value) {
+  if (value) localStorage.setItem(KEY, value);
+  else localStorage.removeItem(KEY);
+}
+
+/** Paths are relative, so that the page also works behind a proxy that puts it under a folder. */
+export async function call(path, { method = "GET", body, headers = {}, signal, keepalive } = {}) {
+  const secret = key();
+  let response;
+  try {
+    response = await fetch(path, {
+      method, signal, keepalive, credentials: "omit", cache: "no-store",
+      headers: {
+        ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...headers,
+      },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server cannot be reached.");
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+async function refusal(response) {
+  const wait = Number(response.headers.get("Retry-After"));
+  const details = { status: response.status, retryAfter: response.headers.has("Retry-After") && wait >= 0 ? wait : null };
+  try {
+    const { error } = await response.json();
+    return new ApiError(error.message, { ...details, code: error.code });
+  } catch {
+    return new ApiError(`The server answered with status ${response.status}.`, details);
+  }
+}
+
+/** {history, version}; a server that does not know the question keeps no history. */
+export async function settings() {
+  try {
+    return await (await call("api/settings")).json();
+  } catch (error) {
+    if (error.status === 404) return { history: false, version: "" };
+    throw error;
+  }
+}
+
+/** The models, each with its adapters: [{id, title, adapters: [name], sampling, system}]. Ids such as `base+adapter` become adapters of their base. */
+export async function models() {
+  const { data } = await (await call("v1/models")).json();
+  const known = new Map();
+  for (const { id, llmchat = {} } of data) {
+    const [base, ...adapters] = id.split("+");
+    const model = known.get(base) ?? { id: base, title: base, adapters: [], sampling: {}, system: "" };
+    known.set(base, model);
+    if (!adapters.length) Object.assign(model, { title: llmchat.title || base, sampling: llmchat.sampling ?? {}, system: llmchat.system ?? "" });
+    const names = adapters.length ? [adapters.join("+")] : (llmchat.adapters ?? []);
+    for (const name of names) if (!model.adapters.includes(name)) model.adapters.push(name);
+  }
+  return [...known.values()];
+}
+
+/** The chunks of one answer. Ends without an error only after the server said that it is done. */
+export async function* chat(body, signal) {
+  const response = await call("v1/chat/completions", { method: "POST", body, signal });
+  let done = false;
+  try {
+    for await (const data of events(response.body)) {
+      if (data === "[DONE]") {
+        done = true;
+        break;
+      }
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(chunk.error.message, { status: response.status, code: chunk.error.code });
+      yield chunk;
+    }
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof ApiError) throw error;
+    throw new ApiError("The connection was lost before the answer was complete.");
+  }
+  if (!done) throw new ApiError("The connection was lost before the answer was complete.");
+}

@@ -1,0 +1,149 @@
+// A conversation as a value: a tree of messages, and which branch is shown. Nothing is ever removed from it; an edit and a new answer are siblings.
+//
+// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, reason}
+// state: "complete", "writing", "stopped" (by the user) or "failed"
+
+const FORMAT = 1;
+const TITLE_LENGTH = 60;
+// What a request may say beside its messages.
+const PARAMETERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed", "stop", "truncation"];
+const STATES = ["complete", "writing", "stopped", "failed"];
+
+/** Random, also on pages over plain HTTP, where crypto.randomUUID is missing. */
+export function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export function create(settings = {}) {
+  const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
+  const now = Date.now();
+  return {
+    format: FORMAT, id: newId(), title: "", named: false, created: now, changed: now,
+    model, adapter, strength, parameters: structuredClone(parameters), system: "", messages: {}, chosen: {},
+  };
+}
+
+/** The answers to a message, or the first messages for the parent "". Oldest first. */
+export function children(conversation, parent) {
+  return Object.values(conversation.messages)
+    .filter((message) => message.parent === parent)
+    .sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1));
+}
+
+/** The messages that are shown, first to last. */
+export function path(conversation) {
+  const shown = [];
+  const byParent = Map.groupBy(
+    Object.values(conversation.messages).sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1)),
+    (message) => message.parent,
+  );
+  for (let next, parent = ""; (next = byParent.get(parent)); parent = shown.at(-1).id) {
+    shown.push(next.find((message) => message.id === conversation.chosen[parent]) ?? next.at(-1));
+  }
+  return shown;
+}
+
+/** From the first message to this one. */
+export function pathTo(conversation, message) {
+  const way = [];
+  for (let at = message; at; at = conversation.messages[at.parent]) way.unshift(at);
+  return way;
+}
+
+/** Add a message under `parent` ("" for the first) and show it. */
+export function add(conversation, parent, role, fields = {}) {
+  const siblings = children(conversation, parent);
+  const created = Math.max(Date.now(), (siblings.at(-1)?.created ?? 0) + 1);
+  const message = { id: newId(), parent, role, text: "", created, revision: 1, state: "complete", ...fields };
+  conversation.messages[message.id] = message;
+  choose(conversation, message);
+  if (!conversation.named && !conversation.title && role === "user") conversation.title = titleOf(message.text);
+  return message;
+}
+
+export function choose(conversation, message) {
+  conversation.chosen[message.parent] = message.id;
+  conversation.changed = Date.now();
+}
+
+export function titleOf(text) {
+  const line = text.trim().split("\n")[0];
+  return line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1).trimEnd()}…` : line;
+}
+
+/** The model as a request names it. */
+export function modelName({ model, adapter, strength }) {
+  return adapter ? `${model}+${adapter}${strength === 1 ? "" : `:${strength}`}` : model;
+}
+
+/** The body of the request that asks for `answer`. Where the answer has text already, the model goes on with it. */
+export function requestFor(conversation, answer) {
+  const { model, system, parameters } = answer.request;
+  const before = pathTo(conversation, answer).filter((message) => message !== answer || message.text);
+  const messages = before.map((message) => ({ role: message.role, content: message.text }));
+  return {
+    model,
+    messages: system ? [{ role: "system", content: system }, ...messages] : messages,
+    ...Object.fromEntries(PARAMETERS.filter((name) => parameters[name] !== undefined).map((name) => [name, parameters[name]])),
+    stream: true,
+    stream_options: { include_usage: true },
+  };
+}
+
+/** Take over what another window made of the same conversation. Of a message that both have, the later state counts. */
+export function merge(mine, other) {
+  const later = other.changed > mine.changed;
+  for (const [id, message] of Object.entries(other.messages)) {
+    const own = mine.messages[id];
+    if (!own) mine.messages[id] = message;
+    else if (message.revision > own.revision || (message.revision === own.revision && message.text.length > own.text.length)) {
+      Object.assign(own, message);
+    }
+  }
+  mine.chosen = later ? { ...mine.chosen, ...other.chosen } : { ...other.chosen, ...mine.chosen };
+  if (later) {
+    for (const name of ["title", "named", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
+  }
+}
+
+/** A conversation from outside (a file, an older page), or an Error that says what is wrong with it. */
+export function checked(value) {
+  if (value?.format !== FORMAT || typeof value.messages !== "object" || !value.messages) throw new Error("this is no conversation of this page");
+  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", created: "number", changed: "number", system: "string" }) };
+  for (const [name, type] of Object.entries({ model: "string", adapter: "string", strength: "number", parameters: "object" })) {
+    if (typeof fresh[name] !== type || fresh[name] === null) throw new Error(`"${name}" is not valid`);
+  }
+  if (!/^[0-9a-f]{24}$/.test(fresh.id)) fresh.id = newId();
+  for (const [id, message] of Object.entries(value.messages)) fresh.messages[id] = checkedMessage(id, message, value.messages);
+  for (const message of Object.values(fresh.messages)) {
+    if (pathLength(fresh, message) > Object.keys(fresh.messages).length) throw new Error("its messages go round in a circle");
+  }
+  for (const [parent, id] of Object.entries(value.chosen ?? {})) if (fresh.messages[id]?.parent === parent) fresh.chosen[parent] = id;
+  return fresh;
+}
+
+function checkedMessage(id, message, all) {
+  if (!/^[0-9a-f]{24}$/.test(id) || message?.id !== id || !["user", "assistant"].includes(message.role) || typeof message.text !== "string") {
+    throw new Error("one of its messages is not valid");
+  }
+  if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");
+  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", dropped: "number" });
+  return {
+    ...plain,
+    id, parent: message.parent, role: message.role, text: message.text,
+    created: Number(message.created) || 0,
+    revision: Number(message.revision) || 1,
+    state: STATES.includes(message.state) ? message.state : "complete",
+  };
+}
+
+function pathLength(conversation, message) {
+  let length = 0;
+  const most = Object.keys(conversation.messages).length;
+  for (let at = message; at && length <= most; at = conversation.messages[at.parent]) length += 1;
+  return length;
+}
+
+function copied(value, types) {
+  return Object.fromEntries(Object.entries(types).filter(([name, type]) => typeof value[name] === type && value[name] !== null).map(([name]) => [name, value[name]]));
+}

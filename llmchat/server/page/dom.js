@@ -1,0 +1,68 @@
+// Small helpers for the document. Text goes in as text; nothing here takes HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. Attributes that begin with `on` are listeners; false and null ones are left out. */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child != null && child !== false));
+  return element;
+}
+
+/** One of the icons in index.html. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** A button that shows an icon and is called `label`. */
+export function iconButton(name, label, onclick, attributes = {}) {
+  return el("button", { type: "button", class: "quiet", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
+}
+
+export const find = (selector, root = document) => root.querySelector(selector);
+
+/** Put text on the clipboard; false where the browser does not let us. Pages over plain HTTP have no clipboard API. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = el("textarea", { class: "hidden", "aria-hidden": "true" });
+    const focused = document.activeElement;
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    focused?.focus();
+    return done;
+  }
+}
+
+/** Offer a value to the user as a JSON file. */
+export function download(name, value) {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(value, null, 1)], { type: "application/json" }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** A file that the user picks, as text; null when none is picked. */
+export function pick(accept) {
+  return new Promise((resolve) => {
+    const input = el("input", { type: "file", accept });
+    input.addEventListener("change", async () => resolve(input.files.length ? await input.files[0].text() : null));
+    input.addEventListener("cancel", () => resolve(null));
+    input.click();
+  });
+}

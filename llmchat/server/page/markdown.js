@@ -1,0 +1,88 @@
+// Markdown that a model wrote, into a document. What a model writes is not to be trusted: HTML is shown as text, and the rest is sanitised.
+
+import { Marked } from "./vendor/marked.esm.js";
+import "./vendor/purify.min.js";
+import { copy, el } from "./dom.js";
+
+const { DOMPurify } = globalThis;
+
+// The tags of Markdown, and the few of HTML that models use in it. None of them may carry an attribute of its own.
+const HTML_TAGS = "br|sub|sup|kbd|mark|b|i|u|s|em|strong|del|ins";
+const KNOWN_TAG = new RegExp(`<(/?)(${HTML_TAGS})\\s*/?>|<`, "gi");
+const SANITISED = {
+  ALLOWED_TAGS: [...HTML_TAGS.split("|"), ..."p hr code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 table thead tbody tr th td a input".split(" ")],
+  ALLOWED_ATTR: ["href", "title", "align", "class", "type", "checked", "disabled", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+const marked = new Marked({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    html({ text, block }) {
+      const plain = text.replace(KNOWN_TAG, (_, slash, tag) => (tag ? `<${slash}${tag}>` : "&lt;"));
+      return block ? `<p>${plain.trim().replaceAll("\n", "<br>")}</p>` : plain;
+    },
+    // An image would tell a stranger's server that this answer is read: it becomes a link.
+    image({ href, text }) {
+      const label = text || href;
+      return this.link({ href, title: null, tokens: [{ type: "text", raw: label, text: label, escaped: false }] });
+    },
+  },
+});
+
+DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  if (node.localName === "a") {
+    node.setAttribute("target", "_blank");
+    node.setAttribute("rel", "noopener noreferrer nofollow");
+  } else if (node.localName === "input") {
+    if (node.type !== "checkbox") node.remove();
+    node.setAttribute("disabled", "");
+  }
+  if (node.hasAttribute("class") && !/^language-[\w+#.-]+$/.test(node.className)) node.removeAttribute("class");
+});
+
+/** Shows `text` in `place`. Called again with a longer text it draws only the blocks that changed: what is finished stays, selection and all. */
+export function render(place, text) {
+  const tokens = marked.lexer(text);
+  // A reference that is defined below changes blocks above.
+  const links = JSON.stringify(tokens.links);
+  const shown = place.links === links ? place.blocks : [];
+  const blocks = tokens.filter((token) => token.type !== "space" && token.type !== "def");
+  place.blocks = blocks.map((token, index) => {
+    const old = shown[index];
+    if (old?.raw === token.raw) return old;
+    const element = el("div", { class: "block" }, DOMPurify.sanitize(marked.parser(Object.assign([token], { links: tokens.links })), SANITISED));
+    dressed(element);
+    if (place.children[index]) place.children[index].replaceWith(element);
+    else place.append(element);
+    return { raw: token.raw, element };
+  });
+  while (place.children.length > blocks.length) place.lastChild.remove();
+  place.links = links;
+}
+
+/** Code gets its language and a button that copies it; wide tables get a way to scroll. */
+function dressed(element) {
+  for (const pre of element.querySelectorAll("pre")) {
+    const code = pre.querySelector("code") ?? pre;
+    const language = code.className.replace("language-", "");
+    const button = el("button", { type: "button", class: "quiet copy-code", "aria-label": "Copy code" }, "Copy");
+    button.addEventListener("click", async () => {
+      button.textContent = (await copy(code.textContent.replace(/\n$/, ""))) ? "Copied" : "Not copied";
+      setTimeout(() => (button.textContent = "Copy"), 2000);
+    });
+    const frame = el("div", { class: "code" }, el("div", { class: "code-head" }, el("span", {}, language), button));
+    pre.replaceWith(frame);
+    pre.tabIndex = 0;
+    frame.append(pre);
+  }
+  for (const table of element.querySelectorAll("table")) {
+    const frame = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+}

@@ -1,0 +1,128 @@
+// Where conversations are kept: in this browser (IndexedDB), on the server, or, where neither can be, in this page alone.
+//
+// A store has list() → [{id, title, updated, version}], get(id) → {version, conversation} or null, put(conversation, version) → the new version, and
+// remove(id). put raises Conflict when the stored version is another one (0: not there), so that no window overwrites what another has written.
+
+import { ApiError, call } from "./api.js";
+
+export class Conflict extends Error {}
+
+/** What went wrong with keeping, in words for the user. */
+export function storageProblem(error) {
+  if (error?.name === "QuotaExceededError") return "The browser's storage is full. Export or delete some conversations; this one is kept only until the page closes.";
+  if (error instanceof ApiError) return `Not kept on the server: ${error.message}`;
+  return `This browser does not keep the conversation: ${error?.message ?? error}`;
+}
+
+const settled = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+export class BrowserStore {
+  static async open() {
+    const request = indexedDB.open("llmchat", 1);
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore("heads", { keyPath: "id" });
+      request.result.createObjectStore("bodies", { keyPath: "id" });
+    };
+    const store = new BrowserStore();
+    store.database = await settled(request);
+    // A newer page may change the shape of the database: it must not wait for this one.
+    store.database.onversionchange = () => store.database.close();
+    return store;
+  }
+
+  async list() {
+    return settled(this.database.transaction("heads").objectStore("heads").getAll());
+  }
+
+  async get(id) {
+    const { database } = this;
+    const transaction = database.transaction(["heads", "bodies"]);
+    const [head, body] = await Promise.all([settled(transaction.objectStore("heads").get(id)), settled(transaction.objectStore("bodies").get(id))]);
+    return head && body ? { version: head.version, conversation: body.conversation } : null;
+  }
+
+  put(conversation, version) {
+    return new Promise((resolve, reject) => {
+      const transaction = this.database.transaction(["heads", "bodies"], "readwrite");
+      const heads = transaction.objectStore("heads");
+      let problem = null;
+      transaction.oncomplete = () => resolve(version + 1);
+      transaction.onabort = () => reject(problem ?? transaction.error);
+      const seen = heads.get(conversation.id);
+      seen.onsuccess = () => {
+        if ((seen.result?.version ?? 0) !== version) {
+          problem = new Conflict();
+          return transaction.abort();
+        }
+        heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, version: version + 1 });
+        transaction.objectStore("bodies").put({ id: conversation.id, conversation });
+      };
+    });
+  }
+
+  async remove(id) {
+    const transaction = this.database.transaction(["heads", "bodies"], "readwrite");
+    transaction.objectStore("heads").delete(id);
+    await settled(transaction.objectStore("bodies").delete(id));
+  }
+}
+
+export class ServerStore {
+  async list() {
+    return (await (await call("api/conversations")).json()).data;
+  }
+
+  async get(id) {
+    try {
+      const { version, conversation } = await (await call(`api/conversations/${id}`)).json();
+      return { version, conversation };
+    } catch (error) {
+      if (error.status === 404) return null;
+      throw error;
+    }
+  }
+
+  async put(conversation, version) {
+    const headers = version ? { "If-Match": `"${version}"` } : { "If-None-Match": "*" };
+    try {
+      const body = { title: conversation.title, conversation };
+      return (await (await call(`api/conversations/${conversation.id}`, { method: "PUT", body, headers })).json()).version;
+    } catch (error) {
+      if (error.status === 412) throw new Conflict();
+      throw error;
+    }
+  }
+
+  async remove(id) {
+    try {
+      await call(`api/conversations/${id}`, { method: "DELETE" });
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+  }
+}
+
+export class PageStore {
+  kept = new Map();
+
+  async list() {
+    return [...this.kept].map(([id, { version, conversation }]) => ({ id, title: conversation.title, updated: conversation.changed, version }));
+  }
+
+  async get(id) {
+    return structuredClone(this.kept.get(id) ?? null);
+  }
+
+  async put(conversation, version) {
+    this.kept.set(conversation.id, { version: version + 1, conversation: structuredClone(conversation) });
+    return version + 1;
+  }
+
+  async remove(id) {
+    this.kept.delete(id);
+  }
+}

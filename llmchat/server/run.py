@@ -1,0 +1,211 @@
+"""Sockets under the app, and the life of a server: load what was named, listen, stop gracefully."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from msgspec import Struct
+
+from llmchat.daemon import alive, reachable, socket_file
+from llmchat.errors import UsageError
+from llmchat.memory import available_ram
+from llmchat.server.app import create_app
+from llmchat.server.catalog import Catalog
+from llmchat.server.front import App
+from llmchat.server.keys import Keys
+from llmchat.server.metrics import Metrics
+from llmchat.server.pool import FOREVER, Pool
+from llmchat.server.protocol import PatientProtocol
+from llmchat.server.state import State
+from llmchat.settings import World
+
+log = logging.getLogger("llmchat.server")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# Of the memory that is free at the start, what models may take by themselves; the rest is for the program and for other programs.
+_SHARE = 0.8
+_CONNECTIONS = 1000
+_SWEEP_S = 1.0
+
+
+class ServeOptions(Struct, frozen=True):
+    """What `llmchat serve` was told. memory: bytes, 0 for a share of what is free; keep_alive_s None: for ever for the models that were named, five
+    minutes for others; idle_s: end after so long without a request, 0 for never; grace_s: for what runs when the server stops."""
+
+    models: tuple[str, ...] = ()
+    adapters: Mapping[str, Path] = {}
+    host: str = "127.0.0.1"
+    port: int = 8000
+    slots: int = 16
+    queue: int = 64
+    memory: int = 0
+    keep_alive_s: float | None = None
+    timeout_s: float = 600.0
+    grace_s: float = 30.0
+    idle_s: float = 0.0
+    rate: int = 0
+    max_body: int = 4_000_000
+    key_file: Path | None = None
+    cors: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    trim: bool = False
+    log_prompts: bool = False
+
+
+def key_file(world: World, options: ServeOptions) -> Path:
+    return options.key_file or world.config / "keys.json"
+
+
+def serve(world: World, flags: Mapping[str, Any], options: ServeOptions, *, quiet: bool = False) -> None:
+    """Serve until a signal, `serve --stop` or the idle time ends it. Raises UsageError before anything is loaded where it may not listen."""
+    logging.basicConfig(
+        stream=world.stderr, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
+    )
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    keys = Keys(key_file(world, options))
+    _check_address(options, keys)
+    with _listening(world, options) as sockets:
+        asyncio.run(_serve(world, flags, options, keys, sockets))
+
+
+async def _serve(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys, sockets: Sequence[socket.socket]) -> None:
+    state = make_state(world, flags, options, keys)
+    for name in options.models:
+        async with state.pool.lease(name):
+            log.info("%s is ready", name)
+    server = GracefulServer(app_of(state, options), state, options)
+    host, port = sockets[0].getsockname()[:2]
+    log.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    try:
+        await server.serve(sockets=list(sockets))
+    finally:
+        await state.pool.close(0.0)
+
+
+def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys) -> State:
+    metrics = Metrics()
+    catalog = Catalog(world, flags, options.models, options.adapters, options.slots)
+    keep_s = options.keep_alive_s if options.keep_alive_s is not None else FOREVER if options.models else 300.0
+    pool = Pool(
+        catalog.recipe,
+        metrics,
+        budget=options.memory or int(available_ram() * _SHARE),
+        keep_s=keep_s,
+        slots=options.slots,
+        queue=options.queue,
+        timeout_s=options.timeout_s,
+    )
+    return State(catalog, pool, keys, metrics, trim=options.trim, log_prompts=options.log_prompts)
+
+
+def app_of(state: State, options: ServeOptions) -> App:
+    return create_app(state, rate=options.rate, max_body=options.max_body, hosts=_names(options), origins=options.cors)
+
+
+class GracefulServer(uvicorn.Server):
+    """Stops by a signal or by `state.stop`: refuses what is new, finishes what runs, for at most grace_s seconds."""
+
+    def __init__(self, app: App, state: State, options: ServeOptions):
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=PatientProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            h11_max_incomplete_event_size=64 * 1024,
+            timeout_graceful_shutdown=max(1, round(options.grace_s)),
+        )
+        super().__init__(config)
+        self._state = state
+        self._idle_s = options.idle_s
+        self._swept = 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        now = time.monotonic()
+        if now - self._swept >= _SWEEP_S:
+            self._swept = now
+            await self._state.pool.sweep()
+        if self._state.pool.busy:
+            self._state.used = now
+        idle = bool(self._idle_s) and now - self._state.used > self._idle_s
+        return await super().on_tick(counter) or self._state.stop.is_set() or idle
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.stop.set()
+        self._state.pool.drain()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first signal stops gracefully, the second at once. Unlike uvicorn's own, it is not raised again at the end."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _check_address(options: ServeOptions, keys: Keys) -> None:
+    if options.host not in _LOOPBACK and not keys.all():
+        raise UsageError(
+            f"{options.host} can be reached from other machines, and there is no API key",
+            "`llmchat serve keys add NAME` makes one; without --host only this machine is served",
+        )
+
+
+def _names(options: ServeOptions) -> frozenset[str] | None:
+    """The names the server answers to. One that others reach is protected by its keys, and may be called anything."""
+    if options.host not in _LOOPBACK and not options.names:
+        return None
+    return frozenset({"localhost", "127.0.0.1", "[::1]", options.host, *options.names})
+
+
+@contextlib.contextmanager
+def _listening(world: World, options: ServeOptions) -> Iterator[list[socket.socket]]:
+    """The TCP socket, and the Unix socket unless another server of this user has it."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(_tcp(options)), *([] if alive(world) else [stack.enter_context(_unix(socket_file(world)))])]
+
+
+def _tcp(options: ServeOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.port))
+        # From here on clients may come; they wait until the models are loaded.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}", "--port names another") from error
+    return listener
+
+
+@contextlib.contextmanager
+def _unix(file: Path) -> Iterator[socket.socket]:
+    """A Unix socket that only this user may open; it is removed at the end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        with reachable(file) as address:
+            listener.bind(address)
+    finally:
+        os.umask(before)
+    listener.listen(128)
+    own = file.stat().st_ino
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_ino == own:
+                file.unlink()

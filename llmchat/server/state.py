@@ -1,0 +1,33 @@
+"""What all requests share."""
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from llmchat.server.catalog import Catalog
+from llmchat.server.keys import Keys
+from llmchat.server.metrics import Metrics
+from llmchat.server.pool import Pool
+
+
+@dataclass
+class State:
+    """trim: whether conversations that do not fit are cut, where the request does not say; log_prompts: whether the log shows what was said.
+
+    stop: ends the server, gracefully.
+    """
+
+    catalog: Catalog
+    pool: Pool
+    keys: Keys
+    metrics: Metrics
+    trim: bool = False
+    log_prompts: bool = False
+    started: float = field(default_factory=time.time)
+    used: float = field(default_factory=time.monotonic)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
