@@ -49,6 +49,7 @@ def chat(
     format: flags.Format = None,
     weights: flags.Weights = None,
     engine: flags.Engine = None,
+    url: flags.Url = None,
     device: flags.Device = None,
     revision: flags.Revision = None,
     trust_remote_code: flags.TrustRemoteCode = None,

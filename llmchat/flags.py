@@ -13,6 +13,7 @@ def complete_model(incomplete: str) -> list[str]:
     return known_names(incomplete, World.real())
 
 
+ENGINES = ("transformers", "gguf", "openai", "scripted")
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 Model = Annotated[
@@ -39,7 +40,23 @@ Format = Annotated[
     typer.Option("-t", "--format", "--template", help="Prompt format; `llmchat presets --formats` lists them.", rich_help_panel=MODEL),
 ]
 Weights = Annotated[str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=MODEL)]
-Engine = Annotated[str | None, typer.Option("--engine", help="transformers, or scripted (a demo without a model).", rich_help_panel=MODEL)]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="transformers; gguf (llama.cpp, for .gguf files); openai (a server, see --url); scripted (a demo without a model).",
+        rich_help_panel=MODEL,
+        autocompletion=lambda incomplete: [name for name in ENGINES if name.startswith(incomplete)],
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="A server that speaks OpenAI's API (vLLM, llama-server, Ollama …); --model is then one of its models. Key: OPENAI_API_KEY.",
+        rich_help_panel=MODEL,
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base.", rich_help_panel=MODEL)]
 TrustRemoteCode = Annotated[

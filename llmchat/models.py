@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat import foreign
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, OutOfResources, UsageError, did_you_mean
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Model(Struct, frozen=True):
     """A preset whose files are on this machine. Its format is complete: a chat template has been read from the checkpoint.
 
-    world: where its prepared copy lies; None for a model that is to have none.
+    world: where its prepared copy lies; None for a model that is to have none. elsewhere: the server that runs it, for the engine `openai`.
     """
 
     preset: Preset
@@ -47,6 +48,7 @@ class Model(Struct, frozen=True):
     adapters: tuple[Checkpoint, ...] = ()
     used: Callable[[], None] = lambda: None
     world: World | None = None
+    elsewhere: foreign.Elsewhere | None = None
 
 
 def sources(preset: Preset) -> tuple[Source, ...]:
@@ -54,11 +56,19 @@ def sources(preset: Preset) -> tuple[Source, ...]:
 
 
 def locate(preset: Preset, world: World) -> Model:
-    """The model's files, without the network. Raises ModelNotFound when they are not pulled, Mismatch when no format is known."""
+    """The model's files, without the network; a server is asked for the model that is meant.
+
+    Raises ModelNotFound when they are not pulled, or the server has no such model, Mismatch when no format is known.
+    """
     if preset.engine not in _ENGINES:
         raise UsageError(
             f"no engine is called `{preset.engine}`", did_you_mean(preset.engine, tuple(_ENGINES)) or f"there are {', '.join(_ENGINES)}"
         )
+    if preset.engine == "openai":
+        return _locate_served(preset, world)
+    if preset.engine == "gguf":
+        file, own = foreign.locate_gguf(preset, world)
+        return Model(replace(preset, format=_complete_format(preset, file.path)), file, own)
     if preset.engine not in _NEED_FILES:
         form = preset.format if preset.format.parts else get_format("chatml")
         return Model(replace(preset, format=form), None)
@@ -68,6 +78,18 @@ def locate(preset: Preset, world: World) -> Model:
         raise Mismatch(f"{preset.name} is an adapter, not a model", f"--model {wanted} --adapter {preset.name}")
     complete = replace(preset, format=_complete_format(preset, base.path))
     return Model(complete, base, tuple(adapters), lambda: touch_used(preset.name, world), world)
+
+
+def _locate_served(preset: Preset, world: World) -> Model:
+    """What a server's template writes is not known here: where the model has no format of its own, ChatML stands for it when tokens are counted."""
+    there = foreign.locate_served(preset, world)
+    named = replace(preset, name=preset.name or there.served.name)
+    if named.format.parts or not there.files:
+        form = named.format if named.format.parts else get_format("chatml")
+        chat = not named.format.parts
+    else:
+        form, chat = _complete_format(named, there.files), True
+    return Model(replace(named, format=form), None, elsewhere=replace(there, chat=chat))
 
 
 def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
@@ -127,6 +149,12 @@ def tokenizer(model: Model) -> Tokens:
     """The model's tokenizer alone: no weights are read."""
     if model.base is None:
         raise UsageError(f"the engine `{model.preset.engine}` has no tokenizer")
+    if model.preset.engine == "gguf":
+        from llmchat.engines.gguf import GgufEngine
+
+        engine = _gguf(model, Options(device="cpu"), Silent())
+        assert isinstance(engine, GgufEngine)
+        return engine.tokens
     return Tokens(model.base.path)
 
 
@@ -280,7 +308,22 @@ def _scripted(model: Model, options: Options, progress: Progress) -> Engine:
     return ScriptedEngine()
 
 
-_ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {"transformers": _transformers, "scripted": _scripted}
+def _openai(model: Model, options: Options, progress: Progress) -> Engine:
+    assert model.elsewhere is not None
+    return foreign.open_served(model.preset, model.elsewhere, progress)
+
+
+def _gguf(model: Model, options: Options, progress: Progress) -> Engine:
+    assert model.base is not None
+    return foreign.open_gguf(model.preset, model.base, model.adapters, options, title(model.preset))
+
+
+_ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {
+    "transformers": _transformers,
+    "gguf": _gguf,
+    "openai": _openai,
+    "scripted": _scripted,
+}
 _NEED_FILES = ("transformers",)
 # What an engine cannot change once it runs.
 _OF_ENGINE = ("engine", "weights")

@@ -84,6 +84,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     format: str | None = None
     weights: Literal["int8", "int4", "bf16", "fp32"] | None = None
     engine: str | None = None
+    url: str | None = None
     device: str = "auto"
     revision: str | None = None
     context: int | None = None
@@ -124,6 +125,9 @@ def resolve(world: World, flags: Mapping[str, Any]) -> Settings:
             if key not in values:
                 values[key] = _checked(key, value, origin)
                 origins[key] = f"LLMCHAT_{key.upper()}" if origin == "environment" else origin
+    if "model" not in values and (values.get("url") or values.get("engine") == "openai"):
+        # The only model of the server.
+        values["model"] = ""
     return Settings(Options(**values), {key: origins.get(key, "default") for key in Options.__struct_fields__})
 
 

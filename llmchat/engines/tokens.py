@@ -62,11 +62,14 @@ class Vocabulary(Protocol):
 
 
 class Tokens:
-    """The tokenizer of a checkpoint folder. `end_ids` are the token ids after which the model has nothing more to say."""
+    """The tokenizer of a checkpoint folder. `end_ids` are the token ids after which the model has nothing more to say.
 
-    def __init__(self, folder: Path):
+    vocabulary: one that the folder does not hold.
+    """
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary | None = None):
         self._folder = folder
-        self._vocabulary = _open_vocabulary(folder)
+        self._vocabulary = vocabulary or _open_vocabulary(folder)
         self._specials = self._vocabulary.specials
         self._special_pattern, self._mark_pattern = _any_of(self._specials), _any_of(self._vocabulary.marks)
         self.id_of, self.name_of, self.spelling = self._vocabulary.id_of, self._vocabulary.name_of, self._vocabulary.spelling

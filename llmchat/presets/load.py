@@ -33,6 +33,14 @@ def find(model: str, own: Path | None = None) -> Preset:
     )
 
 
+def served(model: str, own: Path | None = None) -> Preset:
+    """The preset for the name of a server's model, "" for its only one: ours of that name, else one without a format of its own."""
+    try:
+        return find(model, own)
+    except ModelNotFound:
+        return _bare("served", model, model)
+
+
 def names(own: Path | None = None) -> dict[str, Preset]:
     """Every preset by its own name, sorted."""
     presets = [_read_preset(path) for path in dict.fromkeys(_catalogue(own).values())]

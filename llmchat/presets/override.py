@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError
-from llmchat.presets.load import find, get_format
+from llmchat.presets.load import find, get_format, served
 from llmchat.presets.types import ContextPolicy, Preset, Source
 from llmchat.settings import Options
 
@@ -22,8 +22,11 @@ _Value = TypeVar("_Value", Sampling, ContextPolicy)
 
 def choose(options: Options, own: Path | None = None) -> Preset:
     """The preset that `options` name, with everything else in them applied."""
-    preset = find(options.model, own)
-    changes: dict[str, Any] = {name: value for name in ("weights", "engine", "system") if (value := getattr(options, name)) is not None}
+    engine = options.engine or ("openai" if options.url else None)
+    preset = served(options.model, own) if engine == "openai" else find(options.model, own)
+    changes: dict[str, Any] = {name: value for name in ("weights", "url", "system") if (value := getattr(options, name)) is not None}
+    if engine:
+        changes["engine"] = engine
     if options.base:
         changes["base"] = find(options.base, own).base
     if options.revision:
@@ -67,7 +70,7 @@ def split_scale(adapter: str) -> tuple[str, float]:
 
 def _adapter(name: str) -> Source:
     path = Path(name).expanduser()
-    if name.startswith(("/", "./", "../", "~")) or path.is_dir():
+    if name.startswith(("/", "./", "../", "~")) or path.is_dir() or path.suffix == ".gguf":
         return Source("path", str(path.resolve()))
     if name.count("/") == 1:
         return Source("hub", name)

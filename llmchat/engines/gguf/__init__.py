@@ -1,0 +1,143 @@
+"""The engine for `.gguf` files: llama.cpp, on the CPU or a GPU. Tokenised by the file's own vocabulary under our rules, so that a special token
+that is spelt out in a message stays text. llama.cpp keeps keys and values from turn to turn.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.engines.gguf.llama import Llama, Settings
+from llmchat.engines.gguf.vocabulary import LlamaVocabulary
+from llmchat.engines.text import StopFilter
+from llmchat.engines.tokens import Tokens, context_of
+from llmchat.errors import ContextOverflow
+from llmchat.prompt import Prompt
+
+# llama.cpp takes memory for the whole window when it loads. Without --context it is at most this large.
+DEFAULT_CONTEXT = 8192
+# The order of the transformers engine, and of Hugging Face's generate().
+_SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
+# llama.cpp's seeds have 32 bits, and this one means "any".
+_ANY_SEED = 2**32 - 1
+
+
+class GgufEngine:
+    """A `.gguf` file with LoRA adapters in GGUF, each with its strength. facts: the folder that `hub.gguf_facts` wrote of it; context: 0 for what
+    the model was made for, at most DEFAULT_CONTEXT."""
+
+    def __init__(
+        self,
+        model: Path,
+        facts: Path,
+        adapters: Sequence[tuple[Path, float]] = (),
+        *,
+        context: int = 0,
+        device: str = "auto",
+        name: str = "",
+    ):
+        started = time.perf_counter()
+        trained = context_of(facts)
+        self._settings = Settings(model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device)
+        self._name = name or model.stem
+        self._running: Llama | None = None
+        self.context = self._llama().context
+        self.tokens = Tokens(facts, LlamaVocabulary(self._llama, facts))
+        self.count, self.encode = self.tokens.count, self.tokens.encode
+        self.load_s = time.perf_counter() - started
+
+    def describe(self) -> str:
+        return f"{self._name} gguf {self._settings.device}"
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        started = time.perf_counter()
+        ids = self.encode(prompt)
+        if len(ids) >= self.context:
+            raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
+        seed = (secrets.randbits(32) if sampling.seed is None else sampling.seed) % _ANY_SEED
+        limit = min(sampling.max_tokens or self.context, self.context - len(ids))
+        answer = _Answer(prompt, sampling, frozenset() if sampling.ignore_eos else self.tokens.stop_ids(prompt))
+        with self._llama().complete(_request(ids, sampling, seed, limit)) as events, closing(answer.chunks(events)) as chunks:
+            yield from chunks
+        ended = time.perf_counter()
+        first = answer.first or ended
+        yield Finish("length" if answer.limited else "stop", len(ids), answer.cached, answer.produced, first - started, ended - first, seed)
+
+    def close(self) -> None:
+        """Give the memory back; the next use loads the model again."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _llama(self) -> Llama:
+        if self._running is None:
+            self._running = Llama(self._settings, noisy=bool(os.environ.get("LLMCHAT_TRACEBACK")))
+        return self._running
+
+
+class _Answer:
+    """One answer on its way. cached: tokens of the prompt that were still held; first: when its first token came."""
+
+    def __init__(self, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
+        self._stop_ids = stop_ids
+        self._stops = StopFilter((*prompt.stops, *sampling.stops))
+        self._logprobs = sampling.logprobs
+        self._tokens: list[Token] = []
+        self.cached = self.produced = 0
+        self.first = 0.0
+        self.limited = False
+
+    def chunks(self, events: Any) -> Generator[Chunk]:
+        for event in events:
+            if progress := event.get("prompt_progress"):
+                self.cached = progress["cache"]
+                continue
+            if event.get("stop"):
+                self.limited = event.get("stop_type") == "limit"
+                break
+            self.produced += 1
+            self.first = self.first or time.perf_counter()
+            if self._stop_ids.intersection(event["tokens"]):
+                break
+            self._tokens += [_token(told, self._logprobs) for told in event.get("completion_probabilities", ())]
+            if text := self._stops.feed(event["content"]):
+                yield self._chunk(text)
+            if self._stops.stopped:
+                break
+        if (text := self._stops.flush()) or self._tokens:
+            yield self._chunk(text)
+
+    def _chunk(self, text: str) -> Chunk:
+        tokens, self._tokens = tuple(self._tokens), []
+        return Chunk(text, tokens)
+
+
+def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[str, Any]:
+    """See llama.cpp, tools/server/README.md, POST /completion."""
+    return {
+        "prompt": ids,
+        "n_predict": limit,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        # Over the whole window, as everywhere else here, where llama.cpp alone would look at the last 64 tokens.
+        "repeat_last_n": len(ids) + limit,
+        "samplers": _SAMPLERS,
+        "seed": seed,
+        "ignore_eos": sampling.ignore_eos,
+        "cache_prompt": True,
+        "return_tokens": True,
+        "return_progress": True,
+        **({"n_probs": max(1, sampling.logprobs - 1)} if sampling.logprobs else {}),
+    }
+
+
+def _token(told: dict[str, Any], logprobs: int) -> Token:
+    rivals = tuple((bytes(one["bytes"]), float(one["logprob"])) for one in told["top_logprobs"][: logprobs - 1])
+    return Token(told["id"], bytes(told["bytes"]), float(told["logprob"]), rivals)

@@ -1,0 +1,174 @@
+"""llama.cpp in this process, through xllamacpp: its own server behind a Unix socket that nobody else can open.
+
+The socket is used rather than the package's Python calls, because it offers all of it: token ids in and out, the tokenizer, and work that stops
+when the other side hangs up. Non-goals: several answers at once, pictures.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from llmchat.engines.sse import events
+from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, OutOfResources, UsageError
+
+if TYPE_CHECKING:
+    import httpx2
+
+# Tokens of a prompt that are read between two looks at whether somebody still waits.
+BATCH = 512
+MISSING = "pip install 'llmchat[gguf]'"
+_GPU_WHEELS = "a wheel of xllamacpp for CUDA, ROCm or Vulkan is needed: https://github.com/xorbitsai/xllamacpp#installation"
+
+
+class Settings(Struct, frozen=True):
+    """What a model is loaded with. context: tokens; adapters: LoRA in GGUF, each with its strength; device: auto, cpu, cuda, cuda:1, mps."""
+
+    model: Path
+    context: int
+    adapters: tuple[tuple[Path, float], ...] = ()
+    device: str = "auto"
+
+
+class Llama:
+    """A loaded model. `close` gives its memory back."""
+
+    def __init__(self, settings: Settings, *, noisy: bool = False):
+        xllamacpp = _library()
+        import httpx2
+
+        self._folder = tempfile.mkdtemp(prefix="llmchat-")
+        socket = os.path.join(self._folder, "llama.sock")
+        self._server: Any = None
+        self._key = secrets.token_urlsafe(24)
+        try:
+            self._server = xllamacpp.Server(_parameters(xllamacpp, settings, socket, self._key, noisy))
+        except (RuntimeError, ValueError) as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise Mismatch(
+                f"llama.cpp cannot load {settings.model.name}",
+                "LLMCHAT_TRACEBACK=1 shows what it says; the transformers engine may know it",
+            ) from error
+        self._client = httpx2.Client(
+            transport=httpx2.HTTPTransport(uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)),
+            base_url="http://llama",
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=None,
+        )
+        self.context = int(self.get("/props")["default_generation_settings"]["n_ctx"])
+
+    def get(self, path: str) -> Any:
+        return _checked(self._client.get(path))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return _checked(self._client.post(path, json=body))
+
+    def tokenize(self, text: str, *, special: bool, around: bool = False) -> list[tuple[int, bytes]]:
+        """Ids of a text and what each spells. special: spelt-out special tokens count as such; around: with what the model wants before it."""
+        body = {"content": text, "parse_special": special, "add_special": around, "with_pieces": True}
+        pieces = [(one["id"], one["piece"]) for one in self.post("/tokenize", body)["tokens"]]
+        # A part of a character comes as a list of its bytes.
+        return [(token, piece.encode() if isinstance(piece, str) else bytes(piece)) for token, piece in pieces]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return str(self.post("/detokenize", {"tokens": list(ids)})["content"])
+
+    @contextmanager
+    def complete(self, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events of an answer. Leaving the block stops the work: at the next token, or within a second while a prompt is read."""
+        with self._client.stream("POST", "/completion", json={**body, "stream": True}) as response:
+            if not response.is_success:
+                response.read()
+                _checked(response)
+            yield (_event(event.data) for event in events(response.iter_bytes()))
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._client.close()
+            # The destructor of the server ends its threads and frees the model.
+            self._server = None
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _library() -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise UsageError("the engine `gguf` needs xllamacpp, which is not installed", MISSING) from error
+    return xllamacpp
+
+
+def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy: bool) -> Any:
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(settings.model)
+    parameters.n_ctx = settings.context
+    parameters.n_parallel = 1
+    parameters.n_batch = BATCH
+    parameters.hostnames = [socket]
+    parameters.api_keys = [key]
+    parameters.ui = False
+    parameters.warmup = False
+    # One chat at a time keeps its keys and values where they are; a second copy of them in memory would be for others.
+    parameters.cache_ram_mib = 0
+    # Otherwise it makes the window smaller, and says so only in its log.
+    parameters.fit_params = False
+    # Its log goes to stderr, in the middle of a chat.
+    parameters.verbosity = 2 if noisy else -1
+    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in settings.adapters]
+    _place(parameters, settings.device, _gpus(xllamacpp), xllamacpp)
+    return parameters
+
+
+def _gpus(xllamacpp: Any) -> list[str]:
+    """Names of the devices that this build of llama.cpp can use beside the CPU."""
+    return [str(device["name"]) for device in xllamacpp.get_device_info() if "GPU" in str(device["type"])]
+
+
+def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) -> None:
+    """All layers on the GPUs where there are any; none for `cpu`; one GPU alone for `cuda:1`."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        parameters.n_gpu_layers = 0
+    elif kind not in ("auto", "cuda", "mps") or (number and not number.isdigit()):
+        raise UsageError(f"there is no device `{device}`", "auto, cpu, cuda, cuda:1 and mps are devices")
+    elif kind != "auto" and (not gpus or int(number or 0) >= len(gpus)):
+        seen = f"it sees {', '.join(gpus)}" if gpus else "it sees no GPU"
+        raise UsageError(f"the device `{device}` is not there for llama.cpp: {seen}", _GPU_WHEELS)
+    else:
+        parameters.n_gpu_layers = -1
+        if number:
+            parameters.main_gpu = int(number)
+            parameters.split_mode = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+
+
+def _checked(response: "httpx2.Response") -> Any:
+    table = response.json()
+    if response.is_success:
+        return table
+    raise _error(table)
+
+
+def _event(data: str) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(data)
+    if "error" in table:
+        raise _error(table)
+    return table
+
+
+def _error(table: dict[str, Any]) -> LlmchatError:
+    told = table["error"]
+    if told.get("type") == "exceed_context_size_error":
+        return ContextOverflow(f"the prompt is {told['n_prompt_tokens']:,} tokens; the model holds {told['n_ctx']:,}")
+    if "memory" in str(told.get("message")):
+        return OutOfResources(f"llama.cpp: {told['message']}", "a smaller window with --context takes less")
+    return LlmchatError(f"llama.cpp: {told.get('message', told)}")

@@ -1,0 +1,105 @@
+"""The engine of another machine: any server that speaks OpenAI's API (vLLM, llama-server, SGLang, Ollama, `llmchat serve`, OpenAI).
+
+Two ways to ask. Chat: the messages go to /v1/chat/completions, and the server writes them as its own template says. Text: our own rendering
+goes to /v1/completions as it stands, with our stop strings. No torch here.
+"""
+
+import secrets
+import time
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any
+
+from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines.openai_api.connection import Connection
+from llmchat.engines.openai_api.counting import counter
+from llmchat.engines.openai_api.dialects import Dialect, dropped, fields
+from llmchat.engines.openai_api.messages import messages_of, text_of
+from llmchat.engines.openai_api.reading import Reading
+from llmchat.engines.openai_api.served import Served
+from llmchat.engines.text import StopFilter
+from llmchat.engines.tokens import Tokens
+from llmchat.errors import ContextOverflow, UsageError
+from llmchat.prompt import Prompt
+
+
+class OpenAIEngine:
+    """A model of a server. chat: which of the two ways; tokens: its tokenizer, where its files are here; context: what the user says it holds,
+    which a server that says so itself overrules.
+    """
+
+    def __init__(
+        self, connection: Connection, served: Served, *, chat: bool, name: str = "", tokens: Tokens | None = None, context: int = 0
+    ):
+        started = time.perf_counter()
+        self._connection = connection
+        self._served = served
+        self._dialect: Dialect = served.dialect
+        self._chat = chat
+        self._name = name or served.name
+        self.context = served.context or context or served.assumed_context
+        self._counter = counter(connection, served.dialect, served.name, chat, tokens)
+        self.count, self.encode = self._counter.count, self._counter.encode
+        self._dropped: tuple[str, ...] = ()
+        self.load_s = time.perf_counter() - started
+
+    def describe(self) -> str:
+        server = f"{self._dialect.title} at {self._connection.host}" if self._dialect.title else self._connection.host
+        served = f" as {self._served.name}" if self._served.name != self._name else ""
+        without = f", without {', '.join(self._dropped)}" if self._dropped else ""
+        return f"{self._name} on {server}{served}{'' if self._counter.exact else ', tokens estimated'}{without}"
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        started = time.perf_counter()
+        size = len(self.encode(prompt))
+        if self._counter.exact and size >= self.context:
+            raise ContextOverflow(f"the prompt is {size:,} tokens; the model holds {self.context:,}")
+        seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
+        stops = StopFilter((*prompt.stops, *sampling.stops))
+        path, body = self.request(prompt, sampling, seed)
+        reading, pieces, first = Reading(self._connection), 0, 0.0
+        with self._connection.stream(path, body) as (kind, data), closing(reading.text(kind, data)) as texts:
+            for text in texts:
+                first = first or time.perf_counter()
+                pieces += 1
+                if shown := stops.feed(text):
+                    yield Chunk(shown)
+                if stops.stopped:
+                    break
+        if rest := stops.flush():
+            yield Chunk(rest)
+        ended = time.perf_counter()
+        first = first or ended
+        yield Finish(
+            "stop" if stops.stopped or reading.reason != "length" else "length",
+            reading.prompt_tokens if reading.prompt_tokens is not None else size,
+            reading.cached_tokens,
+            reading.reply_tokens if reading.reply_tokens is not None else pieces,
+            first - started,
+            ended - first,
+            seed,
+        )
+
+    def request(self, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request: exactly what is sent."""
+        if sampling.logprobs:
+            raise UsageError("the engine `openai` passes on no log-probabilities")
+        dialect = self._dialect
+        self._dropped = dropped(sampling, dialect)
+        stops = [*dict.fromkeys((*prompt.stops, *sampling.stops))][: dialect.stops]
+        body: dict[str, Any] = {"model": self._served.name, "stream": True, "stream_options": {"include_usage": True}, "seed": seed}
+        body |= fields(sampling, dialect) | ({"stop": stops} if stops else {})
+        if prompt.stop_ids and dialect.stop_ids and not self._chat:
+            body[dialect.stop_ids] = list(prompt.stop_ids)
+        if not self._chat:
+            # A written format leaves the opening token to the tokenizer, which both vLLM and llama.cpp let do it.
+            return "completions", {**body, "prompt": text_of(prompt)}
+        if prompt.messages and prompt.messages[-1].role == "assistant":
+            if not dialect.resumes:
+                raise UsageError(f"{self._connection.host} cannot go on with an answer", "`/regen` asks for another one")
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return "chat/completions", {**body, "messages": messages_of(prompt)}
+
+    def close(self) -> None:
+        """Hang up; the next answer connects again."""
+        self._connection.close()

@@ -1,0 +1,98 @@
+"""How many tokens a text is to a model that runs elsewhere: the server's own count where it gives one, else an estimate."""
+
+import functools
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmchat.engines.openai_api.connection import Connection
+from llmchat.engines.openai_api.dialects import Dialect
+from llmchat.engines.openai_api.messages import disarmed, messages_of, text_of
+from llmchat.engines.tokens import Tokens
+from llmchat.errors import LlmchatError
+from llmchat.prompt import Prompt
+
+# Characters of a token in an estimate: meant to be a little too many tokens rather than too few. English has 4, code 3; a character beyond
+# ASCII is taken as a token of its own.
+ASCII_OF_A_TOKEN = 3.0
+
+
+class Estimate:
+    """Without a tokenizer. Where ids are asked for, it gives as many times -1 as there may be tokens."""
+
+    exact = False
+
+    def count(self, text: str) -> int:
+        plain = sum(character.isascii() for character in text)
+        return -int(-plain // ASCII_OF_A_TOKEN) + len(text) - plain
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return [-1] * (self.count(text_of(prompt)) + prompt.bos)
+
+
+class Local:
+    """With the tokenizer's files on this machine."""
+
+    exact = True
+
+    def __init__(self, tokens: Tokens):
+        self._tokens = tokens
+        self.count = tokens.count
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self._tokens.encode(replace(prompt, text=text_of(prompt), quoted=()))
+
+
+class Remote:
+    """With the server's help. What was counted is remembered; where the server fails in the middle, it is estimated."""
+
+    exact = True
+
+    def __init__(self, connection: Connection, dialect: Dialect, model: str, chat: bool):
+        self._ask = functools.partial(connection.post, tries=1)
+        self._root = connection.root
+        self._model = model
+        self._of_vllm = dialect.counts == "vllm"
+        self._chat = chat
+        self.count = functools.lru_cache(maxsize=4096)(self._count)
+        self._ids = functools.lru_cache(maxsize=256)(self._encode)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return list(self._ids(prompt))
+
+    def _count(self, text: str) -> int:
+        return len(self._tokens(disarmed(text), around=False))
+
+    def _encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if not self._chat:
+            return tuple(self._tokens(text_of(prompt), around=prompt.bos))
+        messages = messages_of(prompt)
+        resumed = prompt.messages[-1].role == "assistant"
+        if self._of_vllm:
+            body: dict[str, Any] = {"messages": messages, "add_generation_prompt": not resumed, "continue_final_message": resumed}
+            return tuple(self._ask(f"{self._root}/tokenize", {"model": self._model, **body})["tokens"])
+        text = self._ask(f"{self._root}/apply-template", {"messages": messages})["prompt"]
+        return tuple(self._tokens(text, around=True))
+
+    def _tokens(self, text: str, *, around: bool) -> list[int]:
+        body = (
+            {"model": self._model, "prompt": text, "add_special_tokens": around}
+            if self._of_vllm
+            else {"content": text, "add_special": around, "parse_special": True}
+        )
+        ids: list[int] = self._ask(f"{self._root}/tokenize", body)["tokens"]
+        return ids
+
+
+def counter(connection: Connection, dialect: Dialect, model: str, chat: bool, tokens: Tokens | None) -> "Local | Remote | Estimate":
+    """The best counter there is."""
+    if tokens is not None:
+        return Local(tokens)
+    if dialect.counts:
+        remote = Remote(connection, dialect, model, chat)
+        try:
+            remote.count("a")
+        except (LlmchatError, KeyError, TypeError):
+            return Estimate()
+        return remote
+    return Estimate()

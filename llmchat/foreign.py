@@ -1,0 +1,115 @@
+"""Models that another program runs: those of a server that speaks OpenAI's API, and `.gguf` files in llama.cpp. Found here, and opened."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmchat.engines import Engine
+from llmchat.engines.openai_api.connection import Connection
+from llmchat.engines.openai_api.dialects import dropped
+from llmchat.engines.openai_api.served import Served, find_served
+from llmchat.engines.tokens import Tokens
+from llmchat.errors import LlmchatError, Mismatch, NetworkError, UsageError
+from llmchat.hub import Checkpoint, Progress, find
+from llmchat.hub.local import find_gguf
+from llmchat.presets import Preset, Source
+from llmchat.settings import Options, World
+
+_HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+
+class Elsewhere(Struct, frozen=True):
+    """A model of a server. files: the model's tokenizer, where it was pulled to this machine too; chat: the server's own template is used."""
+
+    connection: Connection
+    served: Served
+    files: Path | None = None
+    chat: bool = True
+
+
+def locate_served(preset: Preset, world: World) -> Elsewhere:
+    """Ask the server for the model of a preset: by its name, its base's or its adapter's; the only one where the preset has no name.
+
+    Raises UsageError without an address, ModelNotFound where the server has no such model, Mismatch where it cannot be sent the preset's format.
+    """
+    url = preset.url or world.env.get("OPENAI_BASE_URL", "")
+    if not url:
+        raise UsageError("the engine `openai` needs a server", "--url http://localhost:8000/v1, LLMCHAT_URL or OPENAI_BASE_URL names it")
+    connection = Connection(url, world.env.get("OPENAI_API_KEY", ""))
+    if world.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE") and not connection.host.startswith(_HERE):
+        raise NetworkError(f"offline mode is on, and {connection.host} is another machine", "leave --offline and HF_HUB_OFFLINE out")
+    weights = preset.adapters or (preset.base,)
+    wanted = (preset.name, *preset.aliases, *(source.repo for source in weights))
+    served = find_served(connection, wanted, only=preset.base.kind != "served" or not preset.name)
+    if preset.format.parts and not served.dialect.texts:
+        raise Mismatch(
+            f"{served.dialect.title} writes its own template around every text, so the format `{preset.format.name}` cannot be sent to it",
+            f"--model {served.name} without --format uses the template of the server",
+        )
+    return Elsewhere(connection, served, _tokenizer_here(preset, world))
+
+
+def open_served(preset: Preset, elsewhere: Elsewhere, progress: Progress) -> Engine:
+    from llmchat.engines.openai_api import OpenAIEngine
+
+    served, host = elsewhere.served, elsewhere.connection.host
+    if not served.certain:
+        progress.note(f"note: {host} does not say that {served.name} is {preset.name}")
+    if unknown := dropped(preset.sampling, served.dialect):
+        progress.note(f"note: {served.dialect.title or host} has no {' and no '.join(unknown)}; they are not sent")
+    return OpenAIEngine(
+        elsewhere.connection,
+        served,
+        chat=elsewhere.chat,
+        name=preset.name,
+        tokens=Tokens(elsewhere.files) if elsewhere.files else None,
+        context=preset.context.tokens,
+    )
+
+
+def locate_gguf(preset: Preset, world: World) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
+    """A `.gguf` file and its adapters."""
+    if not _is_gguf(preset.base):
+        raise Mismatch(
+            f"the engine `gguf` runs .gguf files, and {preset.name} is none",
+            f"--model ./file.gguf, or --model {preset.name} --base ./file.gguf for the preset's format",
+        )
+    for source in preset.adapters:
+        if not _is_gguf(source):
+            raise Mismatch(
+                f"the engine `gguf` takes an adapter as a .gguf file, and {source.repo} is none",
+                "llama.cpp's convert_lora_to_gguf.py makes one; `llmchat merge` makes one model of base and adapter",
+            )
+    return find_gguf(preset.base, world), tuple(
+        Checkpoint(Path(source.repo), source, "", Path(source.repo).stat().st_size) for source in preset.adapters
+    )
+
+
+def open_gguf(preset: Preset, base: Checkpoint, adapters: Sequence[Checkpoint], options: Options, name: str) -> Engine:
+    from llmchat.engines.gguf import GgufEngine
+
+    strengths = [1.0] * len(adapters)
+    strengths[-1:] = [preset.adapter_scale] * len(strengths[-1:])
+    return GgufEngine(
+        Path(base.source.repo),
+        base.path,
+        list(zip((adapter.path for adapter in adapters), strengths, strict=True)),
+        context=preset.context.tokens,
+        device=options.device,
+        name=name,
+    )
+
+
+def _is_gguf(source: Source) -> bool:
+    return source.kind == "path" and source.repo.endswith(".gguf")
+
+
+def _tokenizer_here(preset: Preset, world: World) -> Path | None:
+    """Of a preset that was pulled as well."""
+    if preset.base.kind == "served":
+        return None
+    try:
+        return find(preset.base, world).path
+    except (LlmchatError, OSError):
+        return None
