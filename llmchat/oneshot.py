@@ -69,6 +69,7 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
         **({"thinking": thinking} if thinking else {}),
         "model": chat.preset.name,
         "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
+        **({"served": True} if getattr(chat.engine, "served", False) else {}),
         "finish_reason": finish.reason,
         "usage": {"prompt_tokens": finish.prompt_tokens, "cached_tokens": finish.cached_tokens, "completion_tokens": finish.reply_tokens},
         "timings": {"load_s": round(chat.engine.load_s, 4), "prefill_s": round(finish.prefill_s, 4), "decode_s": round(finish.decode_s, 4)},

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from llmchat import prompt_cache
+from llmchat.daemon import socket_file
+from llmchat.errors import LlmchatError
 from llmchat.hub import Progress, Silent
 from llmchat.models import Model, adapt, load, locate, provenance, title
 from llmchat.presets import Preset, choose
@@ -35,6 +37,20 @@ class Opener:
         self._flags = dict(flags)
         self._session = session
         self._last: tuple[Model, Options] | None = None
+
+    def open_warm(self) -> Opened | None:
+        """The model of the command line in a server of this user that runs already; None where there is none, or it cannot stand in."""
+        if not socket_file(self.world).exists():
+            return None
+        from llmchat.engines.remote import RemoteEngine
+
+        model, options, _ = self._locate({})
+        if model.base is None:
+            return None
+        try:
+            return Opened(model.preset, RemoteEngine(self.world, options, provenance(model)), provenance(model))
+        except (OSError, LlmchatError):
+            return None
 
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""

@@ -79,7 +79,7 @@ export function modelName({ model, adapter, strength }) {
 /** The body of the request that asks for `answer`. Where the answer has text already, the model goes on with it. */
 export function requestFor(conversation, answer) {
   const { model, system, parameters } = answer.request;
-  const before = pathTo(conversation, answer).filter((message) => message !== answer || message.text);
+  const before = pathTo(conversation, answer).filter((message) => message.text);
   const messages = before.map((message) => ({ role: message.role, content: message.text }));
   return {
     model,

@@ -15,6 +15,8 @@ export class Keeper {
     this.timers = new Map();
     this.writing = new Map();
     this.removed = new Set();
+    // What the store is being given at this moment.
+    this.underWay = new Map();
   }
 
   list() {
@@ -52,6 +54,7 @@ export class Keeper {
     while (this.dirty.has(id) && !this.timers.has(id)) {
       const conversation = this.dirty.get(id);
       this.dirty.delete(id);
+      this.underWay.set(id, conversation);
       try {
         await this.#write(conversation);
         this.onwritten(id);
@@ -59,6 +62,8 @@ export class Keeper {
         if (!this.dirty.has(id)) this.dirty.set(id, conversation);
         this.timers.set(id, setTimeout(() => this.flush(id), 10 * this.delay));
         this.onproblem(storageProblem(error));
+      } finally {
+        this.underWay.delete(id);
       }
     }
   }
@@ -105,7 +110,7 @@ export class Keeper {
 
   /** The page goes away: there is no time to wait for a database, so what is not stored yet goes where writing is immediate. */
   leave() {
-    for (const [id, conversation] of this.dirty) {
+    for (const [id, conversation] of [...this.underWay, ...this.dirty]) {
       try {
         localStorage.setItem(RESCUE + id, JSON.stringify(conversation));
       } catch {
