@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmchat import cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_sessions, flags
+from llmchat import cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_serve, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
@@ -35,6 +35,7 @@ app.add_typer(cli_finetune.app)
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_deploy.app, name="deploy")
+app.add_typer(cli_serve.app)
 app.add_typer(config, name="config")
 
 _OPTIONS = Options.__struct_fields__
@@ -83,6 +84,9 @@ def chat(
     plain: Annotated[
         bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=flags.OUTPUT)
     ] = None,
+    no_server: Annotated[
+        bool, typer.Option("--no-server", help="Load the model here, also where `serve --background` has it.", rich_help_panel=flags.MODEL)
+    ] = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
 ) -> None:
@@ -103,7 +107,8 @@ def chat(
         if earlier and settings.origins["model"] == "default":
             given["model"] = earlier.model
         opener = Opener(world, given, earlier.id if earlier else None)
-        opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
+        warm = opener.open_warm() if question and not no_server else None
+        opened = warm or (opener.open(waiting=not (quiet or json)) if question else opener.open_later())
         talk = Chat(opened.preset, opened.engine, history, session=earlier.id if earlier else None, made_by=opened.made_by)
         if settings.options.system and talk.conversation.system != settings.options.system:
             talk.instruct(settings.options.system)
