@@ -68,7 +68,8 @@ def vllm(
     presets = [preset_of(world, model=name, **changes) for name in models]
     folder = Path(out or f"{Path(presets[0].name).name}-vllm").expanduser().resolve()
     ready = plan(
-        presets, world, Hardware(hosts, gpus, gpu_memory * 1e9), folder, merged=merged, dtype=dtype, host=host, port=port, flags=shlex.split(vllm_flags)
+        presets, world, Hardware(hosts, gpus, gpu_memory * 1e9), folder, merged=merged, dtype=dtype, host=host, port=port, flags=_words(vllm_flags),
+        asked=[models[0], *(["--adapter", adapter] if adapter else [])],
     )  # fmt: skip
     for name, text in ((compose, ready.compose), (ray, lambda: ready.ray(replicas, streams, store))):
         if name:
@@ -78,5 +79,12 @@ def vllm(
             print(f"note: {note}", file=world.stderr)
         print(f"files: {folder}", file=world.stderr)
     if run:
-        raise typer.Exit(ready.run(program, world))
+        ready.run(program, world)
     print(ready.script(), end="", file=world.stdout)
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"--vllm-flags cannot be read: {error}") from error

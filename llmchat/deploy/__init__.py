@@ -3,13 +3,14 @@
 This room writes commands and config files, and starts what they describe; it serves nothing itself.
 """
 
+import os
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -19,7 +20,7 @@ from llmchat.deploy.facts import Subject, read_subject
 from llmchat.deploy.files import compose, ray_serve, write_folder
 from llmchat.deploy.sizing import Hardware, Layout, arrange
 from llmchat.deploy.vllm import Request
-from llmchat.errors import Mismatch, UsageError
+from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.presets import Preset
 from llmchat.settings import World
 
@@ -27,7 +28,7 @@ __all__ = ["Deployment", "Hardware", "Request", "plan"]
 
 
 class Deployment(Struct, frozen=True):
-    """What will be served, and how. merge: the preset whose adapters must be merged first, with `request.model` as its target."""
+    """What will be served, and how. asked: MODEL and flags as the user gave them; merges: adapters go into `request.model` first."""
 
     subjects: tuple[Subject, ...]
     request: Request
@@ -35,7 +36,8 @@ class Deployment(Struct, frozen=True):
     hardware: Hardware
     folder: Path
     notes: tuple[str, ...]
-    merge: Preset | None = None
+    asked: tuple[str, ...] = ()
+    merges: bool = False
 
     def command(self, program: str = "vllm") -> list[str]:
         return vllm.command(self.subjects, self.request, self.layout, self.folder, program)
@@ -43,8 +45,8 @@ class Deployment(Struct, frozen=True):
     def script(self) -> str:
         """All commands in their order, as a shell reads them."""
         lines = []
-        if self.merge:
-            lines += [shlex.join(["llmchat", "merge", self.merge.name, "-o", self.request.model])]
+        if self.merges:
+            lines.append(shlex.join(["llmchat", "merge", *self.asked, "-o", self.request.model]))
         if self.hardware.hosts > 1:
             lines += [
                 "# on the first host",
@@ -63,16 +65,18 @@ class Deployment(Struct, frozen=True):
     def ray(self, copies: int, streams: int, store: str) -> str:
         return ray_serve(self.subjects, self.request, self.layout, self.folder, copies=copies, streams=streams, store=store)
 
-    def run(self, program: str, world: World) -> int:
-        """Merge where that is due, and serve until it ends; returns the server's exit code."""
+    def run(self, program: str, world: World) -> NoReturn:
+        """Merge where that is due, then become the server: it hears Ctrl-C and signals itself."""
         found = shutil.which(program, path=world.env.get("PATH"))
         if not found:
             raise UsageError(f"`{program}` is not on the PATH", "install vLLM in an environment of its own; --vllm names its program")
-        if self.merge and not Path(self.request.model, "config.json").exists():
+        if self.merges and not Path(self.request.model, "config.json").exists():
             from llmchat.merging import merge
 
-            merge(self.merge, Path(self.request.model), world)
-        return subprocess.run(self.command(found), env=dict(world.env), check=False).returncode
+            print(f"merging into {self.request.model} …", file=world.stderr, flush=True)
+            merge(self.subjects[0].preset, Path(self.request.model), world)
+        world.stdout.flush()
+        os.execve(found, self.command(found), dict(world.env))
 
 
 def plan(
@@ -86,6 +90,7 @@ def plan(
     host: str = "127.0.0.1",
     port: int = 8000,
     flags: Sequence[str] = (),
+    asked: Sequence[str] = (),
 ) -> Deployment:
     """Decide how to serve these presets, and write what the server reads into `folder`.
 
@@ -104,9 +109,9 @@ def plan(
         layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
         request = Request(lora, host, port, dtype, model, tuple(flags))
         write_folder(subjects, request, folder)
-        notes += _size_notes(hardware, layout, first)
+        notes += _size_notes(hardware, layout, first, dtype)
         notes += _notes(subjects, world, host, folder)
-        return Deployment(subjects, request, layout, hardware, folder, tuple(notes), first.preset if merges else None)
+        return Deployment(subjects, request, layout, hardware, folder, tuple(notes), tuple(asked) or (first.preset.name,), merges)
 
 
 def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[str]]:
@@ -121,15 +126,27 @@ def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[
     return not (merged or problem), [f"{problem}; so it is merged first"] if problem and merged is None else []
 
 
-def _size_notes(hardware: Hardware, layout: Layout, subject: Subject) -> list[str]:
+def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str) -> list[str]:
     notes = []
+    if hardware.memory and not layout.weights:
+        notes.append("nobody knows its size before it is downloaded; whether it fits was not checked")
     if layout.cache:
         chats = f", {layout.cache // subject.context:,} chats of {subject.context:,} tokens at once" if subject.context else ""
         notes.append(f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}")
+    if layout.pipeline > 1 and layout.cache and _fits_one(hardware, subject, dtype):
+        notes.append("it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)")
     idle = hardware.hosts * hardware.gpus - layout.gpus
     if idle:
         notes.append(f"{idle} of the GPUs stay idle: the model's heads divide by {layout.tensor}")
     return notes
+
+
+def _fits_one(hardware: Hardware, subject: Subject, dtype: str) -> bool:
+    try:
+        arrange(Hardware(1, hardware.gpus, hardware.memory), subject.base.config, subject.parameters, subject.context, dtype)
+        return True
+    except OutOfResources:
+        return False
 
 
 def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -> list[str]:

@@ -118,7 +118,11 @@ def ray_serve(
         "import_path": "ray.serve.llm:build_openai_app",
         "args": {"llm_configs": [config]},
     }
-    return _yaml({"applications": [application]}, f"serve run FILE, on a Ray cluster; {folder} must be there on every host.")
+    note = f"serve run FILE, on a Ray cluster; {folder} must be there on every host."
+    if request.lora:
+        names = " and ".join(f"{first.base.name}:{subject.preset.name} (from {store}/{subject.preset.name})" for subject in subjects)
+        note += f" Ask for {names}."
+    return _yaml({"applications": [application]}, note)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from llmchat.memory import heads, kv_bytes, layers
 # keys: the CUDA context, activations of a step, CUDA graphs.
 SHARE = 0.92
 WORK = 2.5e9
+# Whole windows that a copy should have room for, where there are more GPUs: with fewer its GPUs wait for memory, not for work (an estimate).
+CHATS = 8
 BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -42,7 +44,8 @@ class Layout(Struct, frozen=True):
 
 
 def arrange(hardware: Hardware, config: Mapping[str, Any], parameters: float, context: int, dtype: str = "auto") -> Layout:
-    """The layout for this hardware: as few GPUs to a copy as hold it, and copies on the rest of the host; all of them where memory is unknown.
+    """The layout for this hardware: as few GPUs to a copy as hold it and CHATS windows, and copies on the rest of the host; all of them where
+    that is not to be had, or memory is unknown.
 
     Over several hosts, one pipeline stage each, tensor parallel inside a host. Raises OutOfResources where it does not fit.
     """
@@ -52,12 +55,12 @@ def arrange(hardware: Hardware, config: Mapping[str, Any], parameters: float, co
     weights = parameters * BYTES[dtype]
     if not hardware.memory or not weights:
         return Layout(sizes[-1], hardware.hosts, weights=weights)
-    for size in sizes if hardware.hosts == 1 else sizes[-1:]:
-        cache = room(size, hardware.hosts, hardware.memory, weights, config)
-        if cache >= max(1, context):
-            data = hardware.gpus // size if hardware.hosts == 1 else 1
-            return Layout(size, hardware.hosts, data, weights, cache)
-    raise _too_small(hardware, config, weights, context)
+    rooms = {size: room(size, hardware.hosts, hardware.memory, weights, config) for size in sizes}
+    enough = [size for size in sizes if rooms[size] >= CHATS * max(1, context)] if hardware.hosts == 1 else []
+    size = enough[0] if enough else sizes[-1]
+    if rooms[size] < max(1, context):
+        raise _too_small(hardware, config, weights, context)
+    return Layout(size, hardware.hosts, hardware.gpus // size if hardware.hosts == 1 else 1, weights, rooms[size])
 
 
 def divides(size: int, config: Mapping[str, Any]) -> bool:
