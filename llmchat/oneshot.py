@@ -81,7 +81,7 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
 
 def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) -> tuple[str, str]:
     """Print the chunks as they come, rendered on a terminal; returns the whole text, and what was thought, which is not printed."""
-    from llmchat.ui.render import choose_renderer
+    from llmchat.ui.plain import choose_renderer
 
     renderer = None if silent else choose_renderer(world, plain=plain)
     text = thinking = ""

@@ -19,8 +19,7 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def find(model: str, own: Path | None = None) -> Preset:
     """The preset for a MODEL argument. `own` is the folder of the user's presets, which go before the shipped ones."""
-    known = _catalogue(own)
-    path = known.get(model.lower())
+    path = _file_of(model, own) or _catalogue(own).get(model.lower())
     if path:
         return _read_preset(path)
     if model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir():
@@ -29,7 +28,7 @@ def find(model: str, own: Path | None = None) -> Preset:
         return _bare("hub", model, model)
     raise ModelNotFound(
         f"no model is called `{model}`",
-        did_you_mean(model, list(known)) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
+        did_you_mean(model, list(_catalogue(own))) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
     )
 
 
@@ -59,6 +58,14 @@ def formats() -> tuple[str, ...]:
 def _bare(kind: str, repo: str, name: str) -> Preset:
     """A model nobody wrote a preset for: its own chat template, its own limits."""
     return msgspec.convert({"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")}, Preset)
+
+
+def _file_of(model: str, own: Path | None) -> Path | None:
+    """The file of a preset whose own name this is, without reading those of all others; the user's aliases go before shipped names."""
+    if (own is not None and own.is_dir()) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", model):
+        return None
+    path = SHIPPED / "models" / f"{model}.toml"
+    return path if path.is_file() else None
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ import io
 import itertools
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,46 +17,11 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from llmchat.settings import World
+from llmchat.ui.plain import HARMFUL
 
 _REDRAW_SECONDS = 0.05
 _CLEAR_BELOW = "\x1b[J"
 _Size = Callable[[], tuple[int, int]]
-# A model, or a file it quotes, must not move the cursor, ring, or fill the clipboard: on a terminal only line ends and tabs pass.
-_HARMFUL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
-
-class Renderer(Protocol):
-    """Takes an answer piece by piece; `finish` leaves the cursor on a new line."""
-
-    def feed(self, text: str) -> None: ...
-
-    def finish(self) -> None: ...
-
-
-def choose_renderer(world: World, *, plain: bool = False) -> Renderer:
-    """Markdown on a terminal that can show it, plain text everywhere else."""
-    if plain or not world.stdout.isatty() or world.env.get("TERM") == "dumb" or world.env.get("NO_COLOR"):
-        return PlainRenderer(world.stdout)
-    return MarkdownRenderer(world.stdout)
-
-
-class PlainRenderer:
-    """The text itself, flushed as it comes; not one control character is added."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-        self._at_line_start = True
-
-    def feed(self, text: str) -> None:
-        text = text.translate(_HARMFUL) if self._stream.isatty() else text
-        self._stream.write(text)
-        self._stream.flush()
-        self._at_line_start = text.endswith("\n") if text else self._at_line_start
-
-    def finish(self) -> None:
-        if not self._at_line_start:
-            self._stream.write("\n")
-        self._stream.flush()
 
 
 class Aside:
@@ -75,7 +40,7 @@ class Aside:
             self.finish()
             self._label, self._last = label, "\n"
             self._write(f"[{label}]\n")
-        shown = text.translate(_HARMFUL).lstrip("\n") if self._last == "\n" else text.translate(_HARMFUL)
+        shown = text.translate(HARMFUL).lstrip("\n") if self._last == "\n" else text.translate(HARMFUL)
         if shown:
             self._last = shown[-1]
             self._write(shown)
@@ -103,7 +68,7 @@ class MarkdownRenderer:
         self._drawn_at = 0.0
 
     def feed(self, text: str) -> None:
-        self._text += text.translate(_HARMFUL)
+        self._text += text.translate(HARMFUL)
         if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
             self._draw(final=False)
 

@@ -21,7 +21,8 @@ from llmchat.settings import World
 from llmchat.ui import offers, status
 from llmchat.ui.commands import Leave, parse
 from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block, without_echo
-from llmchat.ui.render import Aside, choose_renderer
+from llmchat.ui.plain import choose_renderer
+from llmchat.ui.render import Aside
 from llmchat.ui.state import Talk
 
 

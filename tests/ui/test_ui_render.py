@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmchat.ui import render, tables
-from llmchat.ui.render import Aside, MarkdownRenderer, PlainRenderer, block_starts, choose_renderer, rows_of
+from llmchat.ui.plain import PlainRenderer, choose_renderer
+from llmchat.ui.render import Aside, MarkdownRenderer, block_starts, rows_of
 
 CORPUS = {
     "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
