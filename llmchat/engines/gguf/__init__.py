@@ -96,10 +96,11 @@ class _Answer:
             if progress := event.get("prompt_progress"):
                 self.cached = progress["cache"]
                 continue
+            # Told of the tokens so far: a part of a character is held back until it is whole.
+            self.produced = event["tokens_predicted"]
             if event.get("stop"):
                 self.limited = event.get("stop_type") == "limit"
                 break
-            self.produced += 1
             self.first = self.first or time.perf_counter()
             if self._stop_ids.intersection(event["tokens"]):
                 break

@@ -35,7 +35,8 @@ _VLLM = Dialect("vLLM", "top_k", -1, "min_p", "repetition_penalty", "stop_token_
 _KNOWN = {
     "vllm": _VLLM,
     "sglang": Dialect("SGLang", "top_k", -1, "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos", resumes=True, stops=64),
-    "llamacpp": Dialect("llama.cpp", "top_k", 0, "min_p", "repeat_penalty", "", "ignore_eos", "llama.cpp", resumes=True, stops=64),
+    # llama.cpp does not give out an end of text that only began like a stop string, so it is told of none, and hung up on.
+    "llamacpp": Dialect("llama.cpp", "top_k", 0, "min_p", "repeat_penalty", "", "ignore_eos", "llama.cpp", resumes=True, stops=0),
     # Ollama writes its template around the text of a completion as well.
     "library": Dialect("Ollama", resumes=True, texts=False, stops=64),
     "llmchat": Dialect("llmchat", "top_k", 0, "min_p", "repetition_penalty", stops=64),
