@@ -72,7 +72,7 @@ def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
     base, *adapters = (_part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset)))
     form = _complete(preset, base.folder)
     tokens = Tokens(base.folder)
-    named = {number for stop in form.stops if stop in special_tokens(base.folder) and (number := tokens.id_of(stop)) is not None}
+    named = {number for stop in form.stops if stop in tokens.special and (number := tokens.id_of(stop)) is not None}
     own = own_context(base.config)
     return Subject(
         preset=preset,
@@ -81,7 +81,7 @@ def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
         format=form,
         end_ids=tuple(sorted({*tokens.end_ids, *form.stop_ids, *preset.stop_ids, *named})),
         bos="".join(tokens.name_of(number) or "" for number in tokens.encode(Prompt("", ()))),
-        special=special_tokens(base.folder),
+        special=tokens.special,
         context=min(filter(None, (preset.context.tokens, own)), default=0),
         parameters=preset.parameters or _count(preset.base, world),
     )

@@ -79,6 +79,11 @@ class Tokens:
         self._opening, self._closing = self._read_surroundings()
         self.count = functools.lru_cache(maxsize=4096)(self._count)
 
+    @property
+    def special(self) -> frozenset[str]:
+        """The special tokens that a text can spell."""
+        return frozenset(self._specials)
+
     def encode(self, prompt: Prompt, *, apart: bool = False) -> list[int]:
         """The whole text in one piece, with exactly one BOS where the model wants one, and the end mark that an encoder wants.
 
