@@ -8,8 +8,8 @@ from msgspec import Struct
 from llmchat import prompt_cache
 from llmchat.daemon import socket_file
 from llmchat.errors import LlmchatError
-from llmchat.hub import Progress, Silent
-from llmchat.models import Model, adapt, load, locate, provenance, title
+from llmchat.hub import Progress, Silent, hub_cache
+from llmchat.models import Model, adapt, load, locate, provenance, sources, title
 from llmchat.presets import Preset, choose
 from llmchat.settings import Options, Settings, World, resolve
 
@@ -44,13 +44,16 @@ class Opener:
             return None
         from llmchat.engines.remote import RemoteEngine
 
-        model, options, _ = self._locate({})
-        if model.base is None:
+        options = resolve(self.world, self._flags).options
+        preset = choose(options, self.world.own_presets)
+        if not sources(preset):
             return None
         try:
-            return Opened(model.preset, RemoteEngine(self.world, options, provenance(model)), provenance(model))
+            loading = Options(adapter=options.adapter, device=options.device, trust_remote_code=options.trust_remote_code)
+            engine = RemoteEngine(self.world, preset, loading, places(self.world))
         except (OSError, LlmchatError):
             return None
+        return Opened(engine.facts.preset, engine, engine.facts.made_by)
 
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
@@ -125,6 +128,11 @@ class _Waiting(Silent):
     def _say(self, text: str) -> None:
         if self._shown:
             print(text, end="", file=self._stream, flush=True)
+
+
+def places(world: World) -> tuple[str, ...]:
+    """Where a world has its models: two programs for which this is the same open the same files."""
+    return str(world.cache), str(hub_cache(world))
 
 
 def preset_of(world: World, **flags: Any) -> Preset:

@@ -4,8 +4,7 @@ server/private.py is the other end. Imports no heavy library: a one-shot is to a
 """
 
 import http.client
-from collections.abc import Generator, Mapping
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +14,7 @@ from llmchat import __version__
 from llmchat.daemon import UnixConnection, socket_file
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.errors import LlmchatError, NetworkError
+from llmchat.presets.types import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
@@ -27,30 +27,39 @@ _ANSWER_S = 900.0
 Value = TypeVar("Value")
 
 
-class Asked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """options: what names and loads the model; made_by: what it must then be made of, see models.provenance."""
+class Hello(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that is meant: preset and options as `models.load` takes them. places: where files are looked for, so that both ends find the same."""
 
-    protocol: str = PROTOCOL
+    protocol: str
+    preset: Preset
     options: Options
-    made_by: dict[str, Any]
-
-
-class Count(Asked, frozen=True):
-    texts: tuple[str, ...]
-
-
-class Encode(Asked, frozen=True):
-    prompts: tuple[Prompt, ...]
-
-
-class Stream(Asked, frozen=True):
-    prompt: Prompt
-    sampling: Sampling
+    places: tuple[str, ...]
 
 
 class Facts(Struct, frozen=True):
+    """The answer to it. key: names the model from then on; preset: complete, with the checkpoint's template; made_by: see models.provenance."""
+
+    key: str
     context: int
     describe: str
+    preset: Preset
+    made_by: dict[str, Any]
+
+
+class Count(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    texts: tuple[str, ...]
+
+
+class Encode(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    prompts: tuple[Prompt, ...]
+
+
+class Stream(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    prompt: Prompt
+    sampling: Sampling
 
 
 class Line(Struct, frozen=True, omit_defaults=True):
@@ -66,33 +75,29 @@ class RemoteEngine:
     load_s = 0.0
     served = True
 
-    def __init__(self, world: World, options: Options, made_by: Mapping[str, Any]):
+    def __init__(self, world: World, preset: Preset, options: Options, places: tuple[str, ...]):
         """Raises OSError where no server listens, LlmchatError where it cannot stand in for this model."""
-        self._options = _of_the_model(options)
-        self._made_by = dict(made_by)
         self._counts: dict[str, int] = {}
         self._connection = UnixConnection(socket_file(world), _CONNECT_S)
         self._connection.connect()
         self._connection.sock.settimeout(_ANSWER_S)
-        facts = self._ask("open", Asked(options=self._options, made_by=self._made_by), Facts)
-        self.context, self._name = facts.context, facts.describe
+        self.facts = self._ask("open", Hello(PROTOCOL, preset, options, places), Facts)
+        self.context = self.facts.context
 
     def describe(self) -> str:
-        return f"{self._name}, served"
+        return f"{self.facts.describe}, served"
 
     def count(self, text: str) -> int:
         if text not in self._counts:
-            asked = Count(options=self._options, made_by=self._made_by, texts=(text,))
-            self._counts[text] = self._ask("count", asked, list[int])[0]
+            self._counts[text] = self._ask("count", Count(self.facts.key, (text,)), list[int])[0]
         return self._counts[text]
 
     def encode(self, prompt: Prompt) -> list[int]:
-        return self._ask("encode", Encode(options=self._options, made_by=self._made_by, prompts=(prompt,)), list[list[int]])[0]
+        return self._ask("encode", Encode(self.facts.key, (prompt,)), list[list[int]])[0]
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         """Closing it early closes the connection, which ends the work of the server."""
-        asked = Stream(options=self._options, made_by=self._made_by, prompt=prompt, sampling=sampling)
-        response = self._post("stream", asked)
+        response = self._post("stream", Stream(self.facts.key, prompt, sampling))
         ended = False
         try:
             while line := response.readline():
@@ -114,10 +119,10 @@ class RemoteEngine:
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, what: str, asked: Asked, kind: type[Value]) -> Value:
+    def _ask(self, what: str, asked: Struct, kind: type[Value]) -> Value:
         return _decoded(self._post(what, asked).read(), kind)
 
-    def _post(self, what: str, asked: Asked) -> http.client.HTTPResponse:
+    def _post(self, what: str, asked: Struct) -> http.client.HTTPResponse:
         """Raises LlmchatError with the server's words where it refuses."""
         try:
             self._connection.request("POST", f"/private/{what}", msgspec.json.encode(asked), {"Content-Type": "application/json"})
@@ -127,15 +132,6 @@ class RemoteEngine:
         except (OSError, http.client.HTTPException) as error:
             raise NetworkError(f"the server of yours does not answer: {error}") from error
         return response
-
-
-def _of_the_model(options: Options) -> Options:
-    """The options that decide what is loaded. Folders are named as they are called from anywhere."""
-    kept = {name: getattr(options, name) for name in ("model", "base", "adapter", "format", "weights", "engine", "device", "revision")}
-    for name in ("model", "base", "adapter"):
-        if kept[name] and Path(kept[name]).exists():
-            kept[name] = str(Path(kept[name]).resolve())
-    return Options(**kept, trust_remote_code=options.trust_remote_code)
 
 
 def _decoded(content: bytes, kind: type[Value]) -> Value:

@@ -3,12 +3,14 @@
 `base+adapter` is the base with a live adapter: all of them share one engine. `base+adapter:0.5` puts it on half as strongly.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from llmchat import memory
@@ -16,7 +18,7 @@ from llmchat.engines.tokens import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import survey_here
 from llmchat.models import Model, load, locate, provenance, pulled_presets, title
-from llmchat.presets import Source, choose
+from llmchat.presets import Preset, Source, choose
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
 from llmchat.server.pool import Recipe
@@ -43,7 +45,8 @@ class Catalog:
         self._flags = dict(flags)
         self._adapters = dict(adapters)
         self._slots = slots
-        self._recipes: dict[object, tuple[float, Recipe]] = {}
+        self._recipes: dict[str, tuple[float, Recipe]] = {}
+        self._chosen: dict[str, Recipe] = {}
 
     def names(self) -> list[str]:
         """Every name that a request may give, in order; first those of the command line."""
@@ -58,13 +61,22 @@ class Catalog:
         """Raises UnknownModel for a name that is not served."""
         return self._remembered(name, lambda: self._recipe(name))
 
-    def recipe_of(self, options: Options) -> Recipe:
-        """The same for options that are known to be the user's own."""
-        return self._remembered(options, lambda: self._recipe_of(options))
+    def recipe_of(self, preset: Preset, options: Options) -> tuple[str, Recipe]:
+        """The same for a preset that the user who runs the server has chosen, and a key for `known`. options: as `models.load` takes them."""
+        key = hashlib.sha256(msgspec.json.encode((preset, options))).hexdigest()
+        self._chosen[key] = self._remembered(key, lambda: self._recipe_of(preset, options))
+        return key, self._chosen[key]
+
+    def known(self, key: str) -> Recipe:
+        """The recipe that `recipe_of` gave this key. Raises UnknownModel."""
+        if key not in self._chosen:
+            raise UnknownModel("this model was not opened")
+        return self._chosen[key]
 
     def _recipe(self, name: str) -> Recipe:
         base, _, adapter = name.partition("+")
-        recipe = self._recipe_of(self._options(base))
+        options = self._options(base)
+        recipe = self._recipe_of(choose(options, self.world.own_presets), options)
         if not adapter:
             return recipe
         known = self._all_adapters()
@@ -77,12 +89,12 @@ class Catalog:
             folders[own] = known[own]
         return replace(recipe, preset=replace(recipe.preset, name=name), adapters=tuple(chosen), folders=folders)
 
-    def _recipe_of(self, options: Options) -> Recipe:
-        model = locate(choose(options, self.world.own_presets), self.world)
+    def _recipe_of(self, preset: Preset, options: Options) -> Recipe:
+        model = locate(preset, self.world)
         key = f"{title(model.preset)} {model.preset.weights} {options.device}"
         return Recipe(key, model.preset, lambda: load(model, options), self._size(model), (), made_by=provenance(model))
 
-    def _remembered(self, asked: object, make: Callable[[], Recipe]) -> Recipe:
+    def _remembered(self, asked: str, make: Callable[[], Recipe]) -> Recipe:
         """Files and templates are not read anew for every request."""
         until, recipe = self._recipes.get(asked, (0.0, None))
         if recipe is None or time.monotonic() > until:

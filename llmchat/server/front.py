@@ -58,7 +58,8 @@ class Access:
             path = scope["path"] if scope["path"] in _KNOWN else "other"
             self._count(path, status)
             who = scope.get("state", {}).get("client", "-")
-            log.info("%s %s %s %d %.0f ms", who, scope["method"], _plain(scope["path"]), status, 1000 * (time.perf_counter() - started))
+            level = logging.DEBUG if scope["path"].startswith(_PRIVATE) else logging.INFO
+            log.log(level, "%s %s %s %d %.0f ms", who, scope["method"], _plain(scope["path"]), status, 1000 * (time.perf_counter() - started))
 
 
 class Guard:

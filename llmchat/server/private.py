@@ -4,8 +4,8 @@ engines/remote.py is the other end. Both must be of the same version; otherwise 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TypeVar
 
 import msgspec
@@ -13,17 +13,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llmchat.engines import Chunk
-from llmchat.engines.remote import PROTOCOL, Asked, Count, Encode, Facts, Line, Stream
+from llmchat.engines.remote import PROTOCOL, Count, Encode, Facts, Hello, Line, Stream
+from llmchat.opening import places
 from llmchat.server.answering import JSON, Answering
 from llmchat.server.errors import Refusal
 from llmchat.server.front import OWNER
-from llmchat.server.pool import Served
 from llmchat.server.scheduler import together
 from llmchat.server.state import State
 from llmchat.server.usage import encoded
 
 LINES = "application/x-ndjson"
-_Asked = TypeVar("_Asked", bound=Asked)
+Asked = TypeVar("Asked", Hello, Count, Encode, Stream)
 
 
 class Conflict(Refusal):
@@ -35,19 +35,23 @@ def router(state: State) -> APIRouter:
 
     @routes.post("/private/open")
     async def open_(request: Request) -> Response:
-        async with _served(state, await _decoded(request, Asked)) as served:
-            return _json(Facts(served.engine.context, served.engine.describe()))
+        asked = await _decoded(request, Hello)
+        if asked.protocol != PROTOCOL or asked.places != places(state.catalog.world):
+            raise Conflict("the terminal is of another version, or keeps its models elsewhere")
+        key, recipe = await asyncio.to_thread(state.catalog.recipe_of, asked.preset, asked.options)
+        async with state.pool.lease(recipe) as served:
+            return _json(Facts(key, served.engine.context, served.engine.describe(), served.preset, served.made_by))
 
     @routes.post("/private/count")
     async def count(request: Request) -> Response:
         asked = await _decoded(request, Count)
-        async with _served(state, asked) as served:
+        async with state.pool.lease(state.catalog.known(asked.key)) as served:
             return _json([served.engine.count(text) for text in asked.texts])
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
         asked = await _decoded(request, Encode)
-        async with _served(state, asked) as served:
+        async with state.pool.lease(state.catalog.known(asked.key)) as served:
             return _json([served.engine.encode(prompt) for prompt in asked.prompts])
 
     @routes.post("/private/stream")
@@ -57,30 +61,16 @@ def router(state: State) -> APIRouter:
     return routes
 
 
-async def _decoded(request: Request, kind: type[_Asked]) -> _Asked:
+async def _decoded(request: Request, kind: type[Asked]) -> Asked:
     """Raises Conflict where the two sides do not speak the same."""
-    content = await request.body()
     try:
-        asked = msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
         raise Conflict(f"the terminal is of another version: {error}") from error
-    if asked.protocol != PROTOCOL:
-        raise Conflict("the terminal is of another version")
-    return asked
-
-
-@asynccontextmanager
-async def _served(state: State, asked: Asked) -> AsyncIterator[Served]:
-    """The model that the terminal means. Raises Conflict where this server, with its own environment, finds another one under the name."""
-    recipe = await asyncio.to_thread(state.catalog.recipe_of, asked.options)
-    if recipe.made_by != asked.made_by:
-        raise Conflict("the server has another model under this name")
-    async with state.pool.lease(recipe) as served:
-        yield served
 
 
 async def _lines(state: State, asked: Stream) -> AsyncGenerator[bytes]:
-    async with _served(state, asked) as served:
+    async with state.pool.lease(state.catalog.known(asked.key)) as served:
         tickets = served.scheduler.submit([(asked.prompt, asked.sampling)], served.adapters, OWNER)
         try:
             async with aclosing(together(tickets)) as coming:
