@@ -180,6 +180,8 @@ class CudaForward(LlamaForward):
             attended = launch.attention(qkv, state, buffers, self._frequencies, index, self._heads, self._kv_heads, self._head_dim)
             x = self._fused(layer.output, attended, residual=x)
             x = self._fused(layer.down, self._fused(layer.gate_up, x, norm=layer.mlp_norm, gated=True), residual=x)
+        if launch.fits(x, self._head):
+            return launch.matvec(x, self._head, None, norm=self._norm, eps=self._eps)
         return F.linear(self._normed(x, self._norm), self._head)
 
     def _fused(self, layer: Any, x: Tensor, **options: Any) -> Tensor:

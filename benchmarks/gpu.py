@@ -1,0 +1,336 @@
+#!/usr/bin/env python3
+"""Decode on a GPU against the memory's speed and against transformers with bitsandbytes' 8 bits, as a table on stdout.
+
+usage: python benchmarks/gpu.py [--save] [--tune] [--peer] [--tokens N]      needs an NVIDIA GPU; says so and ends well where there is none
+
+A 7B-shaped Llama with random weights is made on the GPU, so nothing is downloaded. First the kernels are compared with float64 and the captured
+graph with the same kernels launched one by one; then bandwidth, kernels, decode and prefill are timed. --tune tries other tiles for each kernel,
+--peer runs transformers + bitsandbytes (load_in_8bit, its defaults) on the same shape, --save writes benchmarks/results/gpu.json.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+PROMPT = 541
+LLAMA_7B = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+class RandomTensors:
+    """The weights of a Llama of this shape, drawn where they are wanted; the same ones each time."""
+
+    def __init__(self, config: dict[str, Any], device: torch.device):
+        hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+        head = hidden // config["num_attention_heads"]
+        kept = config["num_key_value_heads"] * head
+        self.shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+        self.shapes["lm_head.weight"] = vocabulary, hidden
+        for index in range(config["num_hidden_layers"]):
+            layer = f"model.layers.{index}"
+            for name, shape in (("q", (hidden, hidden)), ("k", (kept, hidden)), ("v", (kept, hidden)), ("o", (hidden, hidden))):
+                self.shapes[f"{layer}.self_attn.{name}_proj.weight"] = shape
+            for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
+                self.shapes[f"{layer}.mlp.{name}_proj.weight"] = shape
+            self.shapes[f"{layer}.input_layernorm.weight"] = self.shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+        self._device = device
+
+    def get(self, name: str) -> torch.Tensor:
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return torch.ones(shape, device=self._device)
+        return torch.randn(shape, device=self._device, dtype=torch.bfloat16, generator=self._generator(name)) * 0.02
+
+    def int8(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Uniform bytes, of the spread that trained weights have after scaling."""
+        rows, columns = sum(self.shapes[name][0] for name in names), self.shapes[names[0]][1]
+        generator = self._generator(names[0])
+        weight = torch.randint(-127, 128, (rows, columns), dtype=torch.int8, device=self._device, generator=generator)
+        return weight, torch.rand(rows, device=self._device, generator=generator) * 0.02 + 0.025
+
+    def head_int8(self) -> None:
+        return None
+
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator(self._device).manual_seed(sum(name.encode()))
+
+
+def milliseconds(run: Callable[[], object], repeats: int = 20) -> float:
+    """Median time of a run on the device, by events."""
+    for _ in range(3):
+        run()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def captured(run: Callable[[], object]) -> Callable[[], object]:
+    """The same as one graph, so that what is timed is the device and not the launching."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second of a copy within the GPU's memory, read and written together."""
+    source = torch.empty(2**31, dtype=torch.int8, device="cuda").random_(-128, 128)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / milliseconds(lambda: target.copy_(source)) * 1000
+
+
+def open_engine(config: dict[str, Any], device: torch.device, weights: str = "int8") -> Any:
+    """The engine that users have, over random weights and a vocabulary of numbered words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from llmchat.engines import transformers
+
+    folder = Path(tempfile.mkdtemp(prefix="llmchat-gpu-"))
+    tokenizer = Tokenizer(models.WordLevel({f"w{index}": index for index in range(config["vocab_size"])}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}))
+    (folder / "config.json").write_text(json.dumps(config))
+    transformers.open_tensors = lambda *_: RandomTensors(config, device)  # type: ignore[assignment]
+    return transformers.TransformersEngine(folder, weights=weights, device=device.type, name="7B-shaped")  # type: ignore[arg-type]
+
+
+def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:
+    """The Finish of an answer read and made from nothing, greedy, and its text."""
+    from llmchat.engines import Sampling
+    from llmchat.prompt import Prompt
+
+    engine.close()
+    text = " ".join(f"w{3 + index * 7 % 30000}" for index in range(prompt_tokens))
+    *chunks, finish = engine.stream(Prompt(text, ()), Sampling(temperature=0, max_tokens=new_tokens, ignore_eos=True))
+    return finish, "".join(chunk.text for chunk in chunks)
+
+
+def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
+    """Rows out, columns in, gated, of the products of a layer."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    kept = config["num_key_value_heads"] * (hidden // config["num_attention_heads"])
+    return {
+        "qkv": (hidden + 2 * kept, hidden, False),
+        "output": (hidden, hidden, False),
+        "gate_up": (2 * inner, hidden, True),
+        "down": (hidden, inner, False),
+    }
+
+
+def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """Relative error of each product against float64 on the same bytes, for 1, 3 and 8 rows, outliers among the activations."""
+    from llmchat.engines.transformers.cuda import launch
+
+    errors = {}
+    for (name, (n, k, gated)), rows in itertools.product(shapes_of(config).items(), (1, 3, 8)):
+        weight = torch.randint(-127, 128, (n, k), dtype=torch.int8, device=device)
+        step = torch.rand(n, device=device) * 0.001
+        x = torch.randn(rows, k, device=device).bfloat16()
+        x[:, 5] *= 100
+        exact = x.double() @ (weight.double() * step.double()[:, None]).T
+        if gated:
+            gate, up = exact.chunk(2, dim=-1)
+            exact = torch.nn.functional.silu(gate) * up
+        out = launch.matvec(x, weight, step, gated=gated)
+        errors[f"{name} x{rows}"] = float((out.double() - exact).norm() / exact.norm())
+    return errors
+
+
+def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, Any]:
+    """Bytes per second of each kind of product, over the weights of all layers in turn, so that no cache holds them; the best tile with `tune`."""
+    from llmchat.engines.transformers.cuda import launch
+
+    speeds: dict[str, Any] = {}
+    for name, (n, k, gated) in shapes_of(config).items():
+        layers = [getattr(layer, name).inner for layer in engine._forward._layers]
+        x = torch.randn(1, k, device="cuda").bfloat16()
+        norm = torch.ones(k, device="cuda").bfloat16() if name in ("qkv", "gate_up") else None
+        size = n * k * len(layers)
+
+        def speed(tile: Any = None, layers=layers, x=x, norm=norm, gated=gated, size=size) -> float:  # type: ignore[no-untyped-def]
+            def run() -> None:
+                for layer in layers:
+                    launch.matvec(x, layer.weight, layer.step, norm=norm, eps=1e-5, gated=gated, tile=tile)
+
+            return size / milliseconds(captured(run)) * 1000
+
+        speeds[name] = {"bytes_per_s": speed()}
+        if tune:
+            tiles = [launch.Tile(*tile) for tile in itertools.product((1, 2, 4, 8, 16), (512, 1024, 2048, 4096), (1, 2, 4, 8))]
+            tried = {str((tile.rows, tile.columns, tile.warps)): speed(tile) for tile in tiles if tile.columns >= 256 * tile.warps}
+            speeds[name]["tiles"] = dict(sorted(tried.items(), key=lambda pair: -pair[1])[:8])
+    head = engine._forward._head
+    x = torch.randn(1, head.shape[1], device="cuda").bfloat16()
+    for name, run in (("head", lambda: launch.matvec(x, head, None)), ("head by cuBLAS", lambda: torch.nn.functional.linear(x, head))):
+        speeds[name] = {"bytes_per_s": 2 * head.numel() / milliseconds(captured(run)) * 1000}
+    return speeds
+
+
+def decode(engine: Any, config: dict[str, Any], tokens: int, bandwidth: float) -> dict[str, float]:
+    """Of a short and a long prompt, the median of three each."""
+    found: dict[str, float] = {}
+    weight_bytes = sum(
+        shape[0] * shape[1] * (2 if "head" in name else 1)
+        for name, shape in engine._shapes.items()
+        if len(shape) == 2 and "embed" not in name
+    )
+    per_position = (
+        4 * config["num_key_value_heads"] * (config["hidden_size"] // config["num_attention_heads"]) * config["num_hidden_layers"]
+    )
+    for prompt in (16, PROMPT):
+        answer(engine, prompt, 8)
+        finishes = [answer(engine, prompt, tokens)[0] for _ in range(3)]
+        found[f"decode_tps_after_{prompt}"] = speed = statistics.median(one.tokens_per_second for one in finishes)
+        read = weight_bytes + per_position * (prompt + tokens / 2)
+        found[f"share_after_{prompt}"] = speed * read / bandwidth
+        found[f"prefill_tps_{prompt}"] = statistics.median(one.prompt_tokens / one.prefill_s for one in finishes)
+    return found
+
+
+def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str, float]:
+    """transformers' generate with bitsandbytes' 8-bit layers as load_in_8bit makes them: threshold 6, everything but the head."""
+    import bitsandbytes
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        model = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    torch.set_default_dtype(torch.float32)
+    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    for name, module in linears:
+        with torch.device("meta"):
+            layer = bitsandbytes.nn.Linear8bitLt(module.in_features, module.out_features, bias=False, has_fp16_weights=False, threshold=6.0)
+        # It quantises what comes from the CPU.
+        layer.weight = bitsandbytes.nn.Int8Params(module.weight.detach().half().cpu(), requires_grad=False, has_fp16_weights=False).to(
+            device
+        )
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.eval())
+    ids = torch.randint(3, config["vocab_size"], (1, PROMPT), device=device)
+
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def seconds(new: int) -> float:
+        synchronise()
+        started = time.perf_counter()
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
+        synchronise()
+        return time.perf_counter() - started
+
+    seconds(4)
+    first = statistics.median(seconds(1) for _ in range(3))
+    whole = statistics.median(seconds(tokens) for _ in range(2))
+    return {"decode_tps": (tokens - 1) / (whole - first), "prefill_tps": PROMPT / first}
+
+
+def check(engine: Any, config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Whether the kernels are right, and the graph says what they say. Raises AssertionError where not."""
+    errors = kernel_errors(config, device)
+    worst = max(errors, key=lambda name: errors[name])
+    print(f"kernels against float64: at most {errors[worst]:.4f} ({worst})")
+    assert errors[worst] < 0.01, errors
+    _, replayed = answer(engine, 40, 24)
+    engine._forward._captures = False
+    _, launched = answer(engine, 40, 24)
+    engine._forward._captures = device.type == "cuda"
+    print(f"graph and single launches: {'the same' if replayed == launched else 'DIFFERENT'} tokens")
+    assert replayed == launched
+    from llmchat.engines.transformers.forward import Part
+    from llmchat.engines.transformers.llama import LlamaForward
+
+    ids = list(range(3, 60))
+    caches = [engine._forward.new_cache() for _ in range(2)]
+    with torch.inference_mode():
+        for cache in caches:
+            engine._forward.read([Part(cache, ids)])
+        step = engine._forward.read([Part(caches[0], [77])])[0].double()
+        plain = LlamaForward._read(engine._forward, [Part(caches[1], [77])])[0].double()
+    apart = float((step - plain).norm() / plain.norm())
+    print(f"logits of a step against the plain forward pass: {apart:.4f} apart")
+    assert apart < 0.1
+    return {"kernels": errors, "step_against_plain": apart}
+
+
+def machine() -> dict[str, Any]:
+    import triton
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "command": " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true")
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--tokens", type=int, default=128)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("no GPU: nothing was measured")
+        return
+    from llmchat.engines.transformers import cuda
+
+    device = torch.device("cuda")
+    reason = cuda.fault(device)
+    if reason:
+        sys.exit(f"the kernels do not run here: {reason}")
+    results: dict[str, Any] = {"machine": machine(), "model": LLAMA_7B}
+    print(json.dumps(results["machine"], indent=1))
+    results["copy_bytes_per_s"] = bandwidth = copy_bandwidth()
+    print(f"copy within memory: {bandwidth / 1e12:.2f} TB/s")
+    engine = open_engine(LLAMA_7B, device)
+    results["errors"] = check(engine, LLAMA_7B, device)
+    results["int8"] = decode(engine, LLAMA_7B, options.tokens, bandwidth)
+    for name, value in results["int8"].items():
+        print(f"{name:24} {value:10.3f}")
+    results["kernels"] = kernel_speeds(engine, LLAMA_7B, options.tune)
+    for name, speeds in results["kernels"].items():
+        print(f"{name:16} {speeds['bytes_per_s'] / 1e12:6.2f} TB/s  {speeds['bytes_per_s'] / bandwidth:5.0%}   {speeds.get('tiles', '')}")
+    if options.peer:
+        del engine
+        torch.cuda.empty_cache()
+        results["transformers_bitsandbytes"] = peer(LLAMA_7B, min(options.tokens, 64), device)
+        ratio = results["int8"][f"decode_tps_after_{PROMPT}"] / results["transformers_bitsandbytes"]["decode_tps"]
+        print(f"transformers + bitsandbytes: {results['transformers_bitsandbytes']}; {ratio:.1f} times as fast")
+    if options.save:
+        path = HERE / "results" / "gpu.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"written to {path.relative_to(HERE.parent)}")
+
+
+if __name__ == "__main__":
+    main()
