@@ -59,7 +59,7 @@ def ready(preset: Preset, parts: list[Checkpoint], world: World, progress: Progr
 
     Raises OutOfResources where the disk has no room.
     """
-    if preset.weights != "int8" or not (parts[0].path / "config.json").exists() or hub.find_copy(recipe(preset, parts), world):
+    if preset.engine != "transformers" or preset.weights != "int8" or not (parts[0].path / "config.json").exists() or hub.find_copy(recipe(preset, parts), world):
         return []
     try:
         copy = make_ready(preset, parts, world, progress, trust=code)

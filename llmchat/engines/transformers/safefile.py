@@ -151,7 +151,3 @@ class MappedFile:
         if begin % first.dtype.itemsize:
             return torch.frombuffer(bytearray(self._map[begin:end]), dtype=first.dtype).view(shape)
         return torch.frombuffer(self._map, dtype=first.dtype, count=(end - begin) // first.dtype.itemsize, offset=begin).view(shape)
-
-    def advise(self, advice: int) -> None:
-        """Tell the kernel how the file is going to be read (mmap.MADV_…)."""
-        self._map.madvise(advice)
