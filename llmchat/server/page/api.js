@@ -38,7 +38,7 @@ export async function call(path, { method = "GET", body, headers = {}, signal, k
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         ...headers,
       },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? undefined : JSON.stringify(body, whole),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -46,6 +46,11 @@ export async function call(path, { method = "GET", body, headers = {}, signal, k
   }
   if (!response.ok) throw await refusal(response);
   return response;
+}
+
+/** Half a character, which a paste can bring, is no text; servers refuse it. */
+function whole(_, value) {
+  return typeof value === "string" ? value.toWellFormed() : value;
 }
 
 async function refusal(response) {

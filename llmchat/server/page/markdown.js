@@ -12,7 +12,9 @@ const KNOWN_TAG = new RegExp(`<(/?)(${HTML_TAGS})\\s*/?>|<`, "gi");
 const SANITISED = {
   ALLOWED_TAGS: [...HTML_TAGS.split("|"), ..."p hr code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 table thead tbody tr th td a input".split(" ")],
   ALLOWED_ATTR: ["href", "title", "align", "class", "type", "checked", "disabled", "start"],
+  // Checked for every attribute but those that are known to hold no address.
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ["align", "checked", "disabled", "start", "type"],
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,

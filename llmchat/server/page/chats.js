@@ -1,0 +1,184 @@
+// The conversations of this page: which one is open, which answers are under way, and what becomes of each.
+
+import * as tree from "./conversation.js";
+import { Run } from "./run.js";
+
+export class Chats {
+  /** ongrow(message), onchange() and onanswer(run) tell the screen what to draw. settings(): {model, adapter, ...} for new conversations;
+   *  ownSystem(conversation): the system text that its model brings, for conversations without one. */
+  constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer }) {
+    Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer });
+    this.runs = new Map();
+    this.heads = [];
+    this.open = this.fresh();
+  }
+
+  fresh() {
+    return tree.create(this.settings());
+  }
+
+  get isNew() {
+    return !Object.keys(this.open.messages).length;
+  }
+
+  /** The answer that is being written in the open conversation. */
+  get run() {
+    return this.runs.get(this.open.id);
+  }
+
+  runOf(message) {
+    const run = this.run;
+    return run?.message === message ? run : undefined;
+  }
+
+  /** Open a stored conversation, or a new one where there is none with this id. */
+  async show(id) {
+    const found = this.runs.get(id)?.conversation ?? (id ? await this.keeper.load(id) : null);
+    this.open = found ?? this.fresh();
+    this.onchange();
+    return Boolean(found) || !id;
+  }
+
+  async list() {
+    this.heads = await this.keeper.list();
+    this.onchange();
+  }
+
+  send(text) {
+    const last = tree.path(this.open).at(-1);
+    this.#ask(tree.add(this.open, last?.id ?? "", "user", { text }));
+  }
+
+  /** Another version of a message, with an answer of its own. */
+  edited(message, text) {
+    if (text === message.text) this.#ask(message);
+    else this.#ask(tree.add(this.open, message.parent, "user", { text }));
+  }
+
+  /** Another answer to the same message; the old one stays beside it. */
+  regenerate(answer) {
+    this.#ask(this.open.messages[answer.parent]);
+  }
+
+  /** Go on where the answer ended. */
+  resume(answer) {
+    answer.request = this.#request();
+    this.#start(answer);
+  }
+
+  /** Ask again in the place of an answer that failed before it began. */
+  again(answer) {
+    if (answer.text) this.regenerate(answer);
+    else this.resume(answer);
+  }
+
+  choose(message) {
+    tree.choose(this.open, message);
+    this.#changed();
+  }
+
+  /** New settings for the open conversation. */
+  set(settings) {
+    Object.assign(this.open, settings, { changed: this.isNew ? this.open.changed : Date.now() });
+    if (!this.isNew) this.keeper.save(this.open);
+  }
+
+  async rename(id, title) {
+    const conversation = await this.#any(id);
+    Object.assign(conversation, { title, named: true, changed: Date.now() });
+    this.keeper.save(conversation, { now: true });
+    if (conversation === this.open) this.onchange();
+  }
+
+  /** Returns the conversation that was removed. */
+  async remove(id) {
+    const conversation = await this.#any(id);
+    this.runs.get(id)?.stop();
+    await this.keeper.remove(id);
+    if (this.open.id === id) this.open = this.fresh();
+    return conversation;
+  }
+
+  restore(conversation) {
+    this.keeper.restore(conversation);
+  }
+
+  /** For a file: all conversations, or one. */
+  async exported(id = null) {
+    const ids = id ? [id] : (await this.keeper.list()).map((head) => head.id);
+    const conversations = [];
+    for (const one of ids) conversations.push(await this.#any(one));
+    return { llmchat: "conversations", conversations: conversations.filter(Boolean) };
+  }
+
+  /** Keep what a file holds; returns how many conversations. Raises an Error that says what is wrong with the file. */
+  async import(text) {
+    let value;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      throw new Error("it is not JSON");
+    }
+    if (value?.llmchat !== "conversations" || !Array.isArray(value.conversations)) throw new Error("it was not exported from this page");
+    const all = value.conversations.map((one) => tree.checked(one));
+    for (const conversation of all) {
+      const there = await this.#any(conversation.id);
+      if (there) tree.merge(there, conversation);
+      this.keeper.restore(there ?? conversation);
+    }
+    return all.length;
+  }
+
+  /** Another window may have written: look. */
+  async refresh() {
+    this.heads = await this.keeper.list();
+    const head = this.heads.find(({ id }) => id === this.open.id);
+    if (head && !this.run && this.keeper.isStale(head)) {
+      const found = await this.keeper.load(head.id);
+      if (found && found.id === this.open.id) {
+        tree.merge(found, this.open);
+        this.open = found;
+      }
+    }
+    this.onchange();
+  }
+
+  async #any(id) {
+    return this.open.id === id ? this.open : (this.runs.get(id)?.conversation ?? this.keeper.load(id));
+  }
+
+  #request() {
+    const { system, parameters } = this.open;
+    return { model: tree.modelName(this.open), system: system || this.ownSystem(this.open), parameters: structuredClone(parameters) };
+  }
+
+  #ask(question) {
+    const request = this.#request();
+    this.#start(tree.add(this.open, question.id, "assistant", { model: request.model, request, state: "writing" }));
+  }
+
+  #start(answer) {
+    const conversation = this.open;
+    const run = new Run(conversation, answer, {
+      onchange: () => {
+        if (this.open === conversation) this.ongrow(answer);
+        this.keeper.save(conversation);
+      },
+      onend: () => {
+        this.runs.delete(conversation.id);
+        this.keeper.save(conversation, { now: true });
+        this.onanswer(run);
+        this.onchange();
+      },
+    });
+    this.runs.set(conversation.id, run);
+    run.start();
+    this.#changed();
+  }
+
+  #changed() {
+    this.open.changed = Date.now();
+    this.keeper.save(this.open, { now: true });
+    this.onchange();
+  }
+}

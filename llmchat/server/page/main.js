@@ -1,0 +1,318 @@
+// Puts the page together: the parts are in files of their own.
+
+import * as api from "./api.js";
+import { Chats } from "./chats.js";
+import { path, requestFor } from "./conversation.js";
+import { download, el, find, icon, pick } from "./dom.js";
+import { Drawers } from "./drawers.js";
+import { Keeper } from "./keeper.js";
+import { notice, say } from "./notices.js";
+import { Panel } from "./panel.js";
+import * as preferences from "./preferences.js";
+import { Sidebar } from "./sidebar.js";
+import { BrowserStore, PageStore, ServerStore } from "./stores.js";
+import { View } from "./view.js";
+
+const THEMES = ["auto", "light", "dark"];
+// A growing answer is stored this often, in milliseconds.
+const DELAY = { browser: 400, server: 2000 };
+
+const input = find("#input");
+const drawers = new Drawers();
+const channel = new BroadcastChannel("llmchat");
+let models = [];
+let chats = null;
+let view = null;
+let sidebar = null;
+let panel = null;
+
+/** A problem of the server's, where it belongs: a missing key opens the settings. */
+function tell(error) {
+  if (error.status === 401 || error.status === 403) {
+    notice(`${error.message} Enter an API key in the settings.`, { problem: true, lasting: true });
+    drawers.open("panel");
+    find("#key").focus();
+  } else {
+    notice(error.message, { problem: true, lasting: true, action: { label: "Try again", run: () => location.reload() } });
+  }
+}
+
+async function openStore(history) {
+  if (history) return { store: new ServerStore(), where: "Conversations are kept on the server.", delay: DELAY.server };
+  try {
+    return { store: await BrowserStore.open(), where: "Conversations are kept in this browser.", delay: DELAY.browser };
+  } catch (error) {
+    notice(`This browser does not keep conversations (${error.message}); they end with the page.`, { problem: true, lasting: true });
+    return { store: new PageStore(), where: "Conversations are not kept.", delay: DELAY.browser };
+  }
+}
+
+const modelOf = (conversation) => models.find(({ id }) => id === conversation.model);
+
+/** The settings of a new conversation: those of the last one, where they still make sense. */
+function defaults() {
+  const last = preferences.load();
+  const model = models.find(({ id }) => id === last.model) ?? models[0];
+  const adapter = model?.adapters.includes(last.adapter) ? last.adapter : "";
+  return { model: model?.id ?? "", adapter, strength: adapter ? (last.strength ?? 1) : 1, parameters: last.parameters ?? {} };
+}
+
+function remember() {
+  const { model, adapter, strength, parameters } = chats.open;
+  preferences.save({ model, adapter, strength, parameters });
+}
+
+function draw() {
+  const { open } = chats;
+  view.show(open);
+  find("#welcome").hidden = !chats.isNew;
+  find("#title").textContent = open.title || "New chat";
+  document.title = open.title ? `${open.title} · llmchat` : "llmchat";
+  const heads = chats.heads.filter(({ id }) => id !== open.id);
+  if (!chats.isNew) heads.push({ id: open.id, title: open.title, updated: open.changed });
+  sidebar.show(heads, open.id, new Set(chats.runs.keys()));
+  drawSend();
+  if (!chats.isNew && location.hash.slice(1) !== open.id) history.replaceState(null, "", `#${open.id}`);
+}
+
+function drawSend() {
+  const button = find("#send");
+  const label = chats.run ? "Stop" : "Send";
+  if (button.getAttribute("aria-label") === label) return;
+  button.setAttribute("aria-label", label);
+  button.title = label;
+  button.replaceChildren(icon(label.toLowerCase()));
+}
+
+function drawModels() {
+  const { open } = chats;
+  const model = modelOf(open);
+  const options = models.map(({ id, title }) => el("option", { value: id }, title));
+  if (!model) options.unshift(el("option", { value: open.model }, open.model ? `${open.model} (not served)` : "no model"));
+  find("#model").replaceChildren(...options);
+  find("#model").value = open.model;
+  const adapters = new Set([...(model?.adapters ?? []), ...(open.adapter ? [open.adapter] : [])]);
+  find("#adapter").hidden = !adapters.size;
+  find("#adapter").replaceChildren(el("option", { value: "" }, "no adapter"), ...[...adapters].map((name) => el("option", { value: name }, name)));
+  find("#adapter").value = open.adapter;
+  panel.show(open, model);
+}
+
+async function show(id) {
+  preferences.draft.set(chats.isNew ? "new" : chats.open.id, input.value);
+  try {
+    if (!(await chats.show(id))) history.replaceState(null, "", location.pathname);
+  } catch (error) {
+    return tell(error);
+  }
+  input.value = preferences.draft.get(chats.isNew ? "new" : chats.open.id);
+  fitInput();
+  drawModels();
+  drawers.close();
+  input.focus();
+}
+
+function newChat() {
+  if (location.hash) history.pushState(null, "", location.pathname);
+  return show("");
+}
+
+function send() {
+  const text = input.value.trim();
+  if (!text || chats.run) return;
+  if (!chats.open.model) return tell(new api.ApiError("There is no model to ask."));
+  input.value = "";
+  preferences.draft.set("new", "");
+  preferences.draft.set(chats.open.id, "");
+  fitInput();
+  const first = chats.isNew;
+  chats.send(text);
+  // Each conversation has an address, so that the way back leads out of it.
+  if (first) history.pushState(null, "", `#${chats.open.id}`);
+  view.toEnd();
+}
+
+function fitInput() {
+  if (CSS.supports("field-sizing", "content")) return;
+  input.style.height = "auto";
+  input.style.height = `${input.scrollHeight}px`;
+}
+
+/** What the server is asked for an answer, and what it told of it. */
+function inspect(message) {
+  const bare = { ...message, text: "" };
+  const parts = [el("h3", {}, "Request"), el("pre", { tabindex: "0" }, JSON.stringify(requestFor({ ...chats.open, messages: { ...chats.open.messages, [message.id]: bare } }, bare), null, 2))];
+  if (message.sent?.prompt) parts.push(el("h3", {}, "Text that the model was given"), el("pre", { tabindex: "0" }, message.sent.prompt));
+  if (message.usage) parts.push(el("h3", {}, "Usage"), el("pre", { tabindex: "0" }, JSON.stringify(message.usage, null, 2)));
+  find("#sent-body").replaceChildren(...parts);
+  find("#sent").showModal();
+}
+
+const actions = {
+  say,
+  inspect,
+  busy: () => Boolean(chats.run),
+  edited: (message, text) => (chats.edited(message, text), view.toEnd(), input.focus()),
+  regenerate: (message) => (chats.regenerate(message), view.toEnd(), input.focus()),
+  resume: (message) => (chats.resume(message), input.focus()),
+  again: (message) => (chats.again(message), input.focus()),
+  choose: (message, label) => (chats.choose(message), view.focus(message, label)),
+  trim: (message) => {
+    chats.set({ parameters: { ...chats.open.parameters, truncation: "auto" } });
+    panel.show(chats.open, modelOf(chats.open));
+    actions.again(message);
+  },
+};
+
+const listActions = {
+  open: (id) => {
+    if (id === chats.open.id) return drawers.close();
+    history.pushState(null, "", `#${id}`);
+    return show(id);
+  },
+  rename: (id, title) => chats.rename(id, title).catch(tell),
+  save: async (id) => {
+    const file = await chats.exported(id);
+    download(`${file.conversations[0].title.replace(/[^\p{L}\p{N} -]/gu, "").trim() || "conversation"}.json`, file);
+  },
+  remove: async (id) => {
+    try {
+      const gone = await chats.remove(id);
+      if (location.hash.slice(1) === id) history.replaceState(null, "", location.pathname);
+      await chats.list();
+      drawModels();
+      notice(`“${gone.title || "Untitled"}” is deleted.`, { action: { label: "Undo", run: () => chats.restore(gone) } });
+      find("#new").focus();
+    } catch (error) {
+      tell(error);
+    }
+  },
+};
+
+async function importFile() {
+  const text = await pick("application/json,.json");
+  if (text === null) return;
+  try {
+    const count = await chats.import(text);
+    await chats.list();
+    notice(`${count} conversation${count === 1 ? "" : "s"} read.`);
+  } catch (error) {
+    notice(`The file was not read: ${error.message}.`, { problem: true });
+  }
+}
+
+function onKey(event) {
+  const command = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
+  if (command && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    newChat();
+  } else if (event.key === "Escape" && !event.defaultPrevented && !find("dialog[open]")) {
+    if (!drawers.close()) chats.run?.stop();
+  }
+}
+
+function onInputKey(event) {
+  if (event.isComposing) return;
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
+    send();
+  } else if (event.key === "ArrowUp" && !input.value && !chats.run) {
+    const last = path(chats.open).findLast(({ role }) => role === "user");
+    if (last) {
+      event.preventDefault();
+      view.edit(last);
+    }
+  }
+}
+
+function listen() {
+  document.addEventListener("keydown", onKey);
+  input.addEventListener("keydown", onInputKey);
+  input.addEventListener("input", fitInput);
+  find("#composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (chats.run) chats.run.stop();
+    else send();
+  });
+  find("#new").addEventListener("click", newChat);
+  find("#model").addEventListener("change", (event) => {
+    chats.set({ model: event.target.value, adapter: "", strength: 1 });
+    remember();
+    drawModels();
+  });
+  find("#adapter").addEventListener("change", (event) => {
+    chats.set({ adapter: event.target.value, strength: 1 });
+    remember();
+    drawModels();
+  });
+  find("#export").addEventListener("click", async () => download("llmchat conversations.json", await chats.exported()));
+  find("#import").addEventListener("click", importFile);
+  addEventListener("popstate", () => show(location.hash.slice(1)));
+  addEventListener("pagehide", () => {
+    preferences.draft.set(chats.isNew ? "new" : chats.open.id, input.value);
+    chats.keeper.leave();
+  });
+  addEventListener("focus", () => chats.refresh().catch(() => {}));
+  channel.addEventListener("message", () => chats.refresh().catch(() => {}));
+}
+
+function listenToSettings() {
+  find("#key").value = api.key();
+  find("#access").addEventListener("submit", (event) => {
+    event.preventDefault();
+    try {
+      api.setKey(find("#key").value.trim());
+      location.reload();
+    } catch {
+      notice("This browser does not keep the key.", { problem: true });
+    }
+  });
+  const label = () => (find("#theme").textContent = `Theme: ${preferences.theme()}`);
+  find("#theme").addEventListener("click", () => {
+    preferences.setTheme(THEMES[(THEMES.indexOf(preferences.theme()) + 1) % THEMES.length]);
+    label();
+  });
+  label();
+}
+
+async function start() {
+  listenToSettings();
+  let server;
+  try {
+    [server, models] = await Promise.all([api.settings(), api.models()]);
+  } catch (error) {
+    return tell(error);
+  }
+  const { store, where, delay } = await openStore(server.history);
+  find("#where").textContent = where;
+  find("#about").textContent = server.version ? `llmchat ${server.version}` : "";
+  const keeper = new Keeper(store, {
+    delay,
+    onmerged: (conversation) => conversation === chats.open && draw(),
+    onwritten: (id) => {
+      channel.postMessage(id);
+      keeper.list().then((heads) => ((chats.heads = heads), draw()), () => {});
+    },
+    onproblem: (text) => notice(text, { problem: true }),
+  });
+  panel = new Panel((settings) => {
+    chats.set(settings);
+    remember();
+  });
+  sidebar = new Sidebar(listActions);
+  view = new View({ list: find("#messages"), scroller: find("#scroller"), latest: find("#latest") }, actions, (message) => chats.runOf(message));
+  chats = new Chats({
+    keeper,
+    settings: defaults,
+    ownSystem: (conversation) => modelOf(conversation)?.system ?? "",
+    ongrow: (message) => view.grow(message),
+    onchange: draw,
+    onanswer: ({ message }) => say({ complete: "The answer is complete.", stopped: "Stopped.", failed: message.error }[message.state]),
+  });
+  await keeper.rescue();
+  listen();
+  await Promise.all([chats.list(), show(location.hash.slice(1))]).catch(tell);
+  document.documentElement.dataset.ready = "";
+}
+
+start();

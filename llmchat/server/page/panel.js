@@ -1,0 +1,80 @@
+// The settings of a conversation: system text and sampling.
+
+import { el, find } from "./dom.js";
+
+// name, label, smallest, largest, step
+const NUMBERS = [
+  ["temperature", "Temperature", 0, 2, 0.05],
+  ["top_p", "Top-p", 0, 1, 0.01],
+  ["top_k", "Top-k", 0, 100000, 1],
+  ["min_p", "Min-p", 0, 1, 0.01],
+  ["repetition_penalty", "Repetition penalty", 0.1, 10, 0.01],
+  ["max_tokens", "Max tokens", 1, 1000000, 1],
+  ["seed", "Seed", 0, 9007199254740991, 1],
+  ["strength", "Adapter strength", 0, 4, 0.05],
+];
+const SPELLED = { "\\n": "\n", "\\t": "\t", "\\\\": "\\" };
+
+export class Panel {
+  /** onchange({system, strength, parameters}) is called with what is valid. */
+  constructor(onchange) {
+    this.fields = new Map();
+    for (const [name, label, min, max, step] of NUMBERS) {
+      // Any number within the bounds is good; the step is for the arrow keys alone.
+      const input = el("input", { id: `parameter-${name}`, type: "number", min, max, step: Number.isInteger(step) ? step : "any", inputmode: "decimal" });
+      if (!Number.isInteger(step)) input.addEventListener("keydown", (event) => nudge(event, input, step));
+      this.fields.set(name, input);
+      find("#fields").append(el("div", { class: "field" }, el("label", { for: input.id }, label), input));
+    }
+    this.system = find("#system");
+    this.stop = find("#stop");
+    this.truncation = find("#truncation");
+    const changed = () => onchange(this.#read());
+    find("#settings").addEventListener("input", changed);
+    find("#settings").addEventListener("submit", (event) => event.preventDefault());
+    find("#reset").addEventListener("click", () => {
+      for (const input of this.fields.values()) input.value = "";
+      this.stop.value = "";
+      this.truncation.checked = false;
+      changed();
+    });
+  }
+
+  /** Show a conversation's settings, and in grey what its model has by itself. */
+  show({ system, parameters, adapter, strength }, model) {
+    this.system.value = system;
+    this.system.placeholder = model?.system || "How the model should answer, in this conversation";
+    for (const [name, input] of this.fields) {
+      input.value = parameters[name] ?? "";
+      input.placeholder = model?.sampling?.[name] ?? "";
+    }
+    const scale = this.fields.get("strength");
+    scale.closest(".field").hidden = !adapter;
+    scale.value = strength === 1 ? "" : strength;
+    scale.placeholder = "1";
+    this.stop.value = (parameters.stop ?? []).map((text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t")).join("\n");
+    this.truncation.checked = parameters.truncation === "auto";
+  }
+
+  #read() {
+    const parameters = {};
+    for (const [name, input] of this.fields) {
+      input.setAttribute("aria-invalid", !input.validity.valid);
+      if (input.validity.valid && input.value !== "" && name !== "strength") parameters[name] = input.valueAsNumber;
+    }
+    const stops = this.stop.value.split("\n").filter(Boolean).map((text) => text.replace(/\\[nt\\]/g, (spelled) => SPELLED[spelled]));
+    if (stops.length) parameters.stop = stops;
+    if (this.truncation.checked) parameters.truncation = "auto";
+    const scale = this.fields.get("strength");
+    return { system: this.system.value, parameters, strength: scale.validity.valid && scale.value !== "" ? scale.valueAsNumber : 1 };
+  }
+}
+
+function nudge(event, input, step) {
+  const way = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  if (!way) return;
+  event.preventDefault();
+  const from = input.value === "" ? Number(input.placeholder) || Number(input.min) : input.valueAsNumber;
+  input.value = Number(Math.min(input.max, Math.max(input.min, from + way * step)).toFixed(2));
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+}

@@ -1,0 +1,44 @@
+// What this browser remembers beside the conversations: the last model and settings, and the colours. Without storage, nothing.
+
+const NAME = "llmchat.preferences";
+
+export function load() {
+  try {
+    return JSON.parse(localStorage.getItem(NAME)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+export function save(preferences) {
+  try {
+    localStorage.setItem(NAME, JSON.stringify(preferences));
+  } catch {
+    // Full or forbidden: the next page starts with the defaults.
+  }
+}
+
+/** A text that is not sent yet, of one tab. */
+export const draft = {
+  get: (id) => tried(() => sessionStorage.getItem(`llmchat.draft.${id}`)) ?? "",
+  set: (id, text) => tried(() => (text ? sessionStorage.setItem(`llmchat.draft.${id}`, text) : sessionStorage.removeItem(`llmchat.draft.${id}`))),
+};
+
+/** "auto" follows the system. */
+export function theme() {
+  return document.documentElement.dataset.theme ?? "auto";
+}
+
+export function setTheme(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  tried(() => localStorage.setItem("llmchat.theme", name));
+}
+
+function tried(act) {
+  try {
+    return act();
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,208 @@
+// The messages of a conversation on the screen.
+
+import { children, path } from "./conversation.js";
+import { copy, el, iconButton } from "./dom.js";
+import { render } from "./markdown.js";
+
+// This near to the end, in pixels, counts as being there.
+const NEAR = 48;
+const STATE_NOTES = { stopped: "Stopped.", writing: "Interrupted." };
+
+export class View {
+  /** act: what the buttons do: {edit, regenerate, resume, choose, inspect, trim}; runOf(message): its Run, or undefined. */
+  constructor({ list, scroller, latest }, act, runOf) {
+    Object.assign(this, { list, scroller, latest, act, runOf });
+    this.rows = new Map();
+    this.grown = new Set();
+    this.atEnd = true;
+    scroller.addEventListener("scroll", () => this.#look(), { passive: true });
+    new ResizeObserver(() => this.#follow()).observe(list);
+    new ResizeObserver(() => this.#follow()).observe(scroller);
+    latest.addEventListener("click", () => this.toEnd());
+  }
+
+  /** Show a conversation as it is now. Rows of messages that were shown already stay. */
+  show(conversation) {
+    if (this.conversation !== conversation) {
+      this.conversation = conversation;
+      this.rows.clear();
+      this.list.replaceChildren();
+      this.atEnd = true;
+    }
+    const shown = path(conversation);
+    const kept = new Map(shown.map((message) => [message.id, this.rows.get(message.id) ?? this.#row(message)]));
+    for (const [id, row] of this.rows) if (!kept.has(id)) row.item.remove();
+    this.rows = kept;
+    shown.forEach((message, index) => {
+      const { item } = kept.get(message.id);
+      if (this.list.children[index] !== item) this.list.insertBefore(item, this.list.children[index] ?? null);
+      item.classList.toggle("last", index === shown.length - 1);
+      this.#draw(message);
+    });
+    this.#follow();
+  }
+
+  /** A message has grown: draw it with the next frame. */
+  grow(message) {
+    if (!this.grown.size) requestAnimationFrame(() => this.#drawGrown());
+    this.grown.add(message);
+  }
+
+  toEnd() {
+    this.atEnd = true;
+    this.#follow();
+  }
+
+  focus(message, label) {
+    this.rows.get(message.id)?.item.querySelector(`button[aria-label="${label}"]`)?.focus();
+  }
+
+  /** Let the user rewrite a message of theirs in its place. */
+  edit(message) {
+    const row = this.rows.get(message.id);
+    if (!row || row.item.classList.contains("editing")) return;
+    const close = () => {
+      form.remove();
+      row.item.classList.remove("editing");
+    };
+    const cancel = () => {
+      close();
+      this.focus(message, "Edit");
+    };
+    const send = () => {
+      if (!area.value.trim()) return;
+      close();
+      this.act.edited(message, area.value);
+    };
+    const area = el("textarea", { "aria-label": "Your message", rows: 1 });
+    const form = el(
+      "form",
+      { class: "edit", onsubmit: (event) => (event.preventDefault(), send()) },
+      area,
+      el("div", { class: "buttons" }, el("button", { type: "button", onclick: cancel }, "Cancel"), el("button", { type: "submit", class: "primary" }, "Send")),
+    );
+    area.value = message.text;
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") cancel();
+      else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send();
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    row.item.classList.add("editing");
+    row.body.after(form);
+    area.focus();
+    area.setSelectionRange(area.value.length, area.value.length);
+  }
+
+  #drawGrown() {
+    for (const message of this.grown) if (this.rows.has(message.id)) this.#draw(message);
+    this.grown.clear();
+    this.#follow();
+  }
+
+  #row(message) {
+    const mine = message.role === "user";
+    const row = {
+      thinking: el("details", { class: "thinking", hidden: true }, el("summary", {}, "Thinking"), el("div", { class: "thought" })),
+      body: el("div", { class: mine ? "body said" : "body markdown", dir: "auto" }),
+      note: el("div", { class: "note" }),
+      foot: el("div", { class: "foot" }),
+      drawn: "",
+    };
+    row.item = el("li", { class: `message ${message.role}`, id: `message-${message.id}` });
+    row.item.append(el("h2", { class: "hidden" }, mine ? "You" : "Answer"), ...(mine ? [] : [row.thinking]), row.body, row.note, row.foot);
+    return row;
+  }
+
+  #draw(message) {
+    const row = this.rows.get(message.id);
+    const run = this.runOf(message);
+    if (message.role === "user") row.body.textContent = message.text;
+    else render(row.body, message.text);
+    if (message.thinking) {
+      row.thinking.hidden = false;
+      row.thinking.lastChild.textContent = message.thinking;
+    }
+    row.item.setAttribute("aria-busy", Boolean(run));
+    row.item.classList.toggle("waiting", Boolean(run) && !message.text);
+    const siblings = children(this.conversation, message.parent);
+    const idle = !siblings.some((one) => this.runOf(one)) && !this.act.busy();
+    // The foot is drawn anew only where it changes, so that its buttons keep the focus.
+    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, siblings.length, idle, Boolean(run)]);
+    if (drawn === row.drawn) return;
+    row.drawn = drawn;
+    row.note.replaceChildren(...this.#note(message, run, idle));
+    row.foot.replaceChildren(...this.#foot(message, siblings, run, idle));
+  }
+
+  #note(message, run, idle) {
+    if (run?.waiting) return [el("p", { class: "problem" }, `The server is busy. Trying again in ${run.waiting} s.`)];
+    if (run || message.role === "user" || message.state === "complete") return [];
+    const parts = [el("p", { class: message.state === "failed" ? "problem" : "" }, message.error ?? STATE_NOTES[message.state] ?? "")];
+    if (idle && message.code === "context_length_exceeded") {
+      parts.push(el("button", { type: "button", onclick: () => this.act.trim(message) }, "Leave the oldest messages out"));
+    } else if (idle && message.state === "failed") {
+      parts.push(el("button", { type: "button", onclick: () => this.act.again(message) }, "Try again"));
+    }
+    return parts;
+  }
+
+  #foot(message, siblings, run, idle) {
+    const parts = [];
+    if (siblings.length > 1) parts.push(this.#switch(message, siblings));
+    const text = iconButton("copy", "Copy", async () => {
+      const done = await copy(message.text);
+      text.classList.toggle("done", done);
+      this.act.say(done ? "Copied." : "The browser does not allow copying.");
+      setTimeout(() => text.classList.remove("done"), 1500);
+    });
+    if (!run && message.text) parts.push(text);
+    if (message.role === "user") {
+      if (idle) parts.push(iconButton("edit", "Edit", () => this.edit(message)));
+      return parts;
+    }
+    if (idle) parts.push(iconButton("again", "Answer again", () => this.act.regenerate(message)));
+    if (idle && message.text && (message.state !== "complete" || message.reason === "length")) {
+      parts.push(iconButton("resume", "Go on with this answer", () => this.act.resume(message)));
+    }
+    if (!run) parts.push(iconButton("inspect", "What was sent", () => this.act.inspect(message)), el("span", { class: "meta" }, figures(message)));
+    return parts;
+  }
+
+  #switch(message, siblings) {
+    const index = siblings.indexOf(message);
+    const step = (label, name, to) =>
+      iconButton(name, label, () => this.act.choose(siblings[to], label), { disabled: to < 0 || to >= siblings.length });
+    return el(
+      "span",
+      { class: "switch" },
+      step("Previous version", "left", index - 1),
+      el("span", { "aria-label": `Version ${index + 1} of ${siblings.length}` }, `${index + 1} / ${siblings.length}`),
+      step("Next version", "right", index + 1),
+    );
+  }
+
+  #look() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    this.atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
+    this.latest.hidden = this.atEnd;
+  }
+
+  #follow() {
+    if (this.atEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.#look();
+  }
+}
+
+/** The line after an answer: who wrote it, how much, how fast. */
+function figures({ model, usage, timing, reason, sent }) {
+  const parts = [model];
+  const tokens = usage?.completion_tokens;
+  if (tokens) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
+  if (tokens > 1 && timing?.decode_s > 0) parts.push(`${((tokens - 1) / timing.decode_s).toFixed(1)} tokens/s`);
+  if (timing) parts.push(`first after ${timing.first_s.toFixed(2)} s`);
+  if (reason === "length") parts.push("ended at the token limit");
+  if (sent?.dropped) parts.push(`${sent.dropped} oldest messages left out`);
+  return parts.filter(Boolean).join(" · ");
+}
