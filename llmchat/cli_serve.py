@@ -88,6 +88,12 @@ def serve(
             help="Stop after so long without a request: 30m (the default with --background), or -1 for never.", rich_help_panel=LIFE
         ),
     ] = "",
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history", help="Keep the web page's conversations here, for each key, instead of in the browser.", rich_help_panel=LIFE
+        ),
+    ] = False,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write what is asked into the log.", rich_help_panel=LIFE)] = False,
     quiet: flags.Quiet = False,
 ) -> None:
@@ -115,7 +121,7 @@ def serve(
         timeout_s=_seconds(timeout),
         idle_s=max(0.0, _seconds(idle or "-1")),
         max_body=_bytes(max_body),
-        cors=tuple(cors or ()), names=tuple(names or ()), trim=trim, log_prompts=log_prompts,
+        cors=tuple(cors or ()), names=tuple(names or ()), trim=trim, log_prompts=log_prompts, history=history,
     )  # fmt: skip
     run(world, {"weights": weights, "device": device, "context": window}, options, quiet=quiet)
 

@@ -1,7 +1,6 @@
 """The endpoints, and what becomes of errors. `create_app` is all that a server needs; run.py puts sockets under it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,11 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from llmchat import __version__
 from llmchat.errors import LlmchatError
-from llmchat.server import admin, private
+from llmchat.server import admin, conversations, page, private
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
@@ -24,10 +22,6 @@ from llmchat.server.errors import UnknownModel, body, described
 from llmchat.server.front import Access, App, Body, Guard
 from llmchat.server.limits import Rate
 from llmchat.server.state import State
-
-PAGE = Path(__file__).parent / "page"
-# What the page may load: only what it came with.
-_PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 
 
 def create_app(
@@ -47,24 +41,13 @@ def create_app(
     _add_generation(api, state)
     api.include_router(admin.router(state))
     api.include_router(private.router(state))
-    if PAGE.is_dir():
-        api.mount("/", _Page(directory=PAGE, html=True))
+    api.include_router(conversations.router(state.conversations))
+    page.mount(api)
     inner: App = Body(api, max_body, body_timeout_s)
     if origins:
         inner = CORSMiddleware(inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
     inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins))
     return Access(inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc())
-
-
-class _Page(StaticFiles):
-    """The web page. It is asked for anew each time, so that a new version shows at once."""
-
-    def file_response(self, *arguments: Any, **named: Any) -> Response:
-        response = super().file_response(*arguments, **named)
-        response.headers["content-security-policy"] = _PAGE_POLICY
-        response.headers["cache-control"] = "no-cache"
-        response.headers["x-content-type-options"] = "nosniff"
-        return response
 
 
 def _add_errors(api: FastAPI) -> None:

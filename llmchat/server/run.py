@@ -18,6 +18,7 @@ from llmchat.errors import UsageError
 from llmchat.memory import available_ram
 from llmchat.server.app import create_app
 from llmchat.server.catalog import Catalog
+from llmchat.server.conversations import Conversations
 from llmchat.server.front import App
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
@@ -36,7 +37,8 @@ _SWEEP_S = 1.0
 
 class ServeOptions(Struct, frozen=True):
     """What `llmchat serve` was told. memory: bytes, 0 for a share of what is free; keep_alive_s None: for ever for the models that were named, five
-    minutes for others; idle_s: end after so long without a request, 0 for never; grace_s: for what runs when the server stops."""
+    minutes for others; idle_s: end after so long without a request, 0 for never; grace_s: for what runs when the server stops; history: keep
+    the web page's conversations here."""
 
     models: tuple[str, ...] = ()
     adapters: Mapping[str, Path] = {}
@@ -56,6 +58,7 @@ class ServeOptions(Struct, frozen=True):
     names: tuple[str, ...] = ()
     trim: bool = False
     log_prompts: bool = False
+    history: bool = False
 
 
 def key_file(world: World, options: ServeOptions) -> Path:
@@ -86,6 +89,8 @@ async def _serve(world: World, flags: Mapping[str, Any], options: ServeOptions, 
         await server.serve(sockets=list(sockets))
     finally:
         await state.pool.close(0.0)
+        if state.conversations:
+            state.conversations.close()
 
 
 def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys) -> State:
@@ -101,7 +106,8 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
         queue=options.queue,
         timeout_s=options.timeout_s,
     )
-    return State(catalog, pool, keys, metrics, trim=options.trim, log_prompts=options.log_prompts)
+    kept = Conversations(world.data / "web.db") if options.history else None
+    return State(catalog, pool, keys, metrics, trim=options.trim, log_prompts=options.log_prompts, conversations=kept)
 
 
 def app_of(state: State, options: ServeOptions) -> App:

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
+from llmchat.server.conversations import Conversations
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
@@ -15,7 +16,7 @@ from llmchat.server.pool import Pool
 class State:
     """trim: whether conversations that do not fit are cut, where the request does not say; log_prompts: whether the log shows what was said.
 
-    stop: ends the server, gracefully.
+    conversations: of the web page, where the server keeps them; stop: ends the server, gracefully.
     """
 
     catalog: Catalog
@@ -24,6 +25,7 @@ class State:
     metrics: Metrics
     trim: bool = False
     log_prompts: bool = False
+    conversations: Conversations | None = None
     started: float = field(default_factory=time.time)
     used: float = field(default_factory=time.monotonic)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
