@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import dropped
 from llmchat.engines.openai_api.served import Served, find_served
 from llmchat.engines.tokens import Tokens
-from llmchat.errors import LlmchatError, Mismatch, NetworkError, UsageError
+from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError
+from llmchat.gguf_adapter import adapter_as_gguf
 from llmchat.hub import Checkpoint, Progress, find
 from llmchat.hub.local import find_gguf
 from llmchat.presets import Preset, Source
@@ -75,15 +77,26 @@ def locate_gguf(preset: Preset, world: World) -> tuple[Checkpoint, tuple[Checkpo
             f"the engine `gguf` runs .gguf files, and {preset.name} is none",
             f"--model ./file.gguf, or --model {preset.name} --base ./file.gguf for the preset's format",
         )
-    for source in preset.adapters:
-        if not _is_gguf(source):
-            raise Mismatch(
-                f"the engine `gguf` takes an adapter as a .gguf file, and {source.repo} is none",
-                "llama.cpp's convert_lora_to_gguf.py makes one; `llmchat merge` makes one model of base and adapter",
-            )
-    return find_gguf(preset.base, world), tuple(
-        Checkpoint(Path(source.repo), source, "", Path(source.repo).stat().st_size) for source in preset.adapters
-    )
+    base = find_gguf(preset.base, world)
+    return base, tuple(_adapter(source, base, preset, world) for source in preset.adapters)
+
+
+def _adapter(source: Source, base: Checkpoint, preset: Preset, world: World) -> Checkpoint:
+    """An adapter as a `.gguf` file, its path in place of a folder's: as it is, or written from safetensors."""
+    if _is_gguf(source):
+        path = Path(source.repo)
+        if not path.is_file():
+            raise ModelNotFound(f"there is no file {path}")
+        return Checkpoint(path, source, "", path.stat().st_size)
+    try:
+        found = find(source, world)
+    except ModelNotFound as error:
+        if source.kind == "path":
+            raise
+        raise ModelNotFound(
+            f"the adapter {source} is not pulled", f"`llmchat pull {preset.name} --adapter {source.repo}` downloads it"
+        ) from error
+    return replace(found, path=adapter_as_gguf(found, base.path, world))
 
 
 def open_gguf(preset: Preset, base: Checkpoint, adapters: Sequence[Checkpoint], options: Options, name: str) -> Engine:

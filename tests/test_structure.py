@@ -19,7 +19,7 @@ LEVELS = {
     "window": 4, "summary": 5, "prompt_cache": 3,
     "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
     "engines.scripted": 6, "engines.transformers": 6,
-    "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "foreign": 6.5,
+    "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "gguf_adapter": 6.3, "foreign": 6.5,
     "daemon": 3, "engines.remote": 6, "server": 9, "cli_serve": 11,
     "models": 7, "shelf": 8, "chat": 7, "opening": 8, "replay": 8, "doctor": 8, "merging": 8, "finetune": 8,
     "ui": 9, "deploy": 9, "evaluate.contenders": 9, "evaluate.progress": 9, "evaluate": 10, "compare": 10, "cli_evaluate": 11,
