@@ -1,5 +1,6 @@
 """The endpoints, and what becomes of errors. `create_app` is all that a server needs; run.py puts sockets under it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,9 +54,12 @@ def create_app(
 def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = f"{where}: {first['msg']}" if where else first["msg"]
+        # Of the ways in which a value may be written, the one that came furthest is the one that was meant.
+        nearest = max(error.errors(), key=lambda problem: len(problem["loc"]))
+        # The names of types that pydantic puts between are none of the request's.
+        parts = [str(part) for part in nearest["loc"][1:] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)]
+        where = ".".join(parts)
+        message = f"{where}: {nearest['msg']}" if where else nearest["msg"]
         return JSONResponse(body(message, "invalid_request_error", where or None), 400)
 
     @api.exception_handler(HTTPException)

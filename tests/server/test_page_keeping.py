@@ -1,0 +1,120 @@
+"""What the page keeps: in the browser, or on the server; through reloads, in two windows, and when there is no room."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_browser import Site, User, expect
+
+
+def exported(user: User) -> list[dict[str, Any]]:
+    """All conversations, as the user can save them."""
+    with user.page.expect_download() as download:
+        user.button("Export all").click()
+    value: list[dict[str, Any]] = json.loads(Path(download.value.path()).read_text("utf-8"))["conversations"]
+    return value
+
+
+@pytest.mark.parametrize("place", ["site", "keeping_site"])
+def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.FixtureRequest) -> None:
+    site: Site = request.getfixturevalue(place)
+    site.script.answers.append(["Half of", threading.Event()])
+    user = site.visit()
+    user.ask("Before")
+    user.page.locator("#model").select_option("large")
+    user.send("Now")
+    expect(user.answer).to_have_text("Half of")
+    user.type("not sent yet")
+    user.reload()
+    assert user.said == ["Before", "This is an answer.", "Now", "Half of"]
+    expect(user.find(".note")).to_contain_text("Interrupted.")
+    assert user.find("#input").input_value() == "not sent yet"
+    assert user.find("#model").input_value() == "large"
+    assert site.script.gone.wait(5)
+
+
+def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
+    user = site.visit()
+    user.ask("Hello <there>")
+    user.find("#conversations li").hover()
+    user.button("Rename Hello <there>").click()
+    user.page.get_by_label("New title").fill("Greetings")
+    user.page.get_by_label("New title").press("Enter")
+    expect(user.button("Greetings")).to_be_focused()
+    user.find("#conversations li").hover()
+    with user.page.expect_download() as download:
+        user.button("Export Greetings").click()
+    assert download.value.suggested_filename == "Greetings.json"
+    file = tmp_path / "chat.json"
+    download.value.save_as(file)
+    assert json.loads(file.read_text("utf-8"))["conversations"][0]["title"] == "Greetings"
+    user.button("Delete Greetings").click()
+    expect(user.find("#conversations li")).to_have_count(0)
+    user.button("Undo").click()
+    expect(user.find("#conversations li")).to_have_count(1)
+    other = site.visit()
+    with other.page.expect_file_chooser() as chooser:
+        other.button("Import").click()
+    chooser.value.set_files(file)
+    other.button("Greetings").click()
+    assert other.said == ["Hello <there>", "This is an answer."]
+    with other.page.expect_file_chooser() as chooser:
+        other.button("Import").click()
+    chooser.value.set_files(
+        {"name": "bad.json", "mimeType": "application/json", "buffer": b'{"llmchat": "conversations", "conversations": [{}]}'}
+    )
+    expect(other.find(".notice.problem")).to_contain_text("The file was not read")
+    assert other.titles == ["Greetings"]
+
+
+def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
+    user = site.visit()
+    user.page.evaluate("IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    user.ask("Hello")
+    expect(user.find(".notice.problem")).to_contain_text("storage is full")
+    user.ask("Still there?")
+    assert user.said == ["Hello", "This is an answer.", "Still there?", "This is an answer."]
+    user.faults.clear()
+
+
+@pytest.mark.parametrize("place", ["site", "keeping_site"])
+def test_two_windows_do_not_overwrite_each_other(place: str, request: pytest.FixtureRequest) -> None:
+    site: Site = request.getfixturevalue(place)
+    one = site.visit()
+    one.ask("Start")
+    gates = threading.Event(), threading.Event()
+    site.script.answers += [["To one", gates[0], "."], ["To the other", gates[1], "."]]
+    other = site.tab(one.page.context, f"/{one.page.evaluate('location.hash')}")
+    assert other.said == ["Start", "This is an answer."]
+    one.send("From one")
+    expect(one.answer).to_have_text("To one")
+    other.send("From the other")
+    expect(other.answer).to_have_text("To the other")
+    gates[1].set()
+    other.settled()
+    gates[0].set()
+    one.settled()
+    for user in (one, other):
+        user.reload()
+        (conversation,) = exported(user)
+        texts = {message["text"] for message in conversation["messages"].values()}
+        assert texts == {"Start", "This is an answer.", "From one", "To one.", "From the other", "To the other."}
+        assert {message["state"] for message in conversation["messages"].values()} == {"complete"}
+
+
+def test_the_server_keeps_it_for_another_browser(keeping_site: Site) -> None:
+    first = keeping_site.visit()
+    first.ask("Kept here")
+    second = keeping_site.visit()
+    second.button("Kept here").click()
+    assert second.said == ["Kept here", "This is an answer."]
+    second.ask("And more")
+    first.page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(first.find(".message")).to_have_count(4)
+    second.find("#conversations li").hover()
+    second.button("Delete Kept here").click()
+    expect(second.find("#conversations li")).to_have_count(0)
+    assert keeping_site.visit().titles == []
+    assert first.page.evaluate("indexedDB.databases().then((all) => all.length)") == 0

@@ -1,0 +1,271 @@
+"""Joining, leaving, order, limits and ends of answers, over engines that say what they are told to and can be held up."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines.scripted import ScriptedAnswer, ScriptedEngine
+from llmchat.errors import ContextOverflow, LlmchatError
+from llmchat.prompt import Prompt
+from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
+from llmchat.server.fair import FairQueue
+from llmchat.server.metrics import Metrics, ModelMeter
+from llmchat.server.onebyone import OneByOne, batching
+from llmchat.server.scheduler import Scheduler, Ticket, together
+
+
+class Held(ScriptedEngine):
+    """Takes a step only when it may; keeps who was in each pass."""
+
+    def __init__(self, *replies: str, **more: Any):
+        super().__init__(replies, **more)
+        self.may = threading.Semaphore(0)
+        self.passes: list[list[str]] = []
+        self.open: list[ScriptedAnswer] = []
+
+    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Any = None) -> ScriptedAnswer:
+        answer = super().begin(prompt, sampling, adapters)
+        answer.name = prompt.text  # type: ignore[attr-defined]
+        self.open.append(answer)
+        return answer
+
+    def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+        self.may.acquire()
+        self.passes.append([answer.name for answer in answers])  # type: ignore[attr-defined]
+        return super().step(answers)
+
+
+def meter() -> ModelMeter:
+    return ModelMeter(Metrics(), "test")
+
+
+async def text_of(tickets: list[Ticket]) -> list[str]:
+    texts = [""] * len(tickets)
+    async for number, events in together(tickets):
+        texts[number] += "".join(event.text for event in events if isinstance(event, Chunk))
+    return texts
+
+
+def ask(scheduler: Scheduler, *texts: str, client: str = "", **sampling: Any) -> list[Ticket]:
+    return scheduler.submit([(Prompt(text, ()), Sampling(**sampling)) for text in texts], (), client)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None:
+    queue: FairQueue[tuple[int, int]] = FairQueue()
+    for number, client in enumerate(clients):
+        queue.put(client, (client, number))
+    taken = [queue.take() for _ in range(len(clients))]
+    assert len(queue) == 0 and sorted(taken) == sorted((client, number) for number, client in enumerate(clients))
+    for client in set(clients):
+        own = [number for who, number in taken if who == client]
+        assert own == sorted(own)
+    rounds = [sum(1 for who, _ in taken[: index + 1] if who == client) for index, (client, _) in enumerate(taken)]
+    assert rounds == sorted(rounds), "nobody comes a second time before all have come once"
+
+
+def test_what_is_removed_leaves_the_queue() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(6):
+        queue.put(number % 2, number)
+    assert sorted(queue.remove(lambda number: number < 4)) == [0, 1, 2, 3] and len(queue) == 2
+    assert [queue.take(), queue.take()] == [4, 5]
+    with pytest.raises(IndexError):
+        queue.take()
+
+
+async def test_answers_join_and_leave_between_two_passes() -> None:
+    engine = Held("one two three")
+    scheduler = Scheduler(engine, meter(), slots=4)
+    first = ask(scheduler, "a")
+    engine.may.release()
+    await until(lambda: len(engine.passes) == 1)
+    second = ask(scheduler, "b")
+    engine.may.release(50)
+    assert await text_of(first) == await text_of(second) == ["one two three"]
+    assert engine.passes[0] == ["a"] and ["a", "b"] in engine.passes and engine.passes[-1] == ["b"]
+    scheduler.close()
+
+
+async def test_choices_of_one_request_come_together() -> None:
+    scheduler = Scheduler(ScriptedEngine(["x y", "z"]), meter(), slots=2)
+    assert sorted(await text_of(ask(scheduler, "a", "b", "c"))) == ["x y", "x y", "z"]
+    scheduler.close()
+
+
+async def test_slots_go_round_the_clients() -> None:
+    engine = Held("word")
+    scheduler = Scheduler(engine, meter(), slots=1)
+    many = [ask(scheduler, f"greedy {number}", client="greedy") for number in range(3)]
+    await until(lambda: scheduler.running == 1)
+    modest = ask(scheduler, "modest", client="modest")
+    engine.may.release(50)
+    for tickets in (*many, modest):
+        await text_of(tickets)
+    order = list(dict.fromkeys(name for names in engine.passes for name in names))
+    assert order.index("modest") <= 2 and order[-1] == "greedy 2"
+    scheduler.close()
+
+
+async def test_who_is_gone_gets_not_one_pass_more() -> None:
+    engine = Held("one two three four five")
+    scheduler = Scheduler(engine, meter(), slots=2)
+    leaving, staying = ask(scheduler, "leaving"), ask(scheduler, "staying")
+    await until(lambda: scheduler.running == 2)
+    engine.may.release(2)
+    await until(lambda: len(engine.passes) == 2)
+    scheduler.cancel(leaving)
+    engine.may.release(50)
+    assert await text_of(staying) == ["one two three four five"]
+    # The pass that waited for the engine when it was cancelled is the last one.
+    assert sum("leaving" in names for names in engine.passes) <= 3
+    assert engine.open[0].done and scheduler.running == 0
+    scheduler.close()
+
+
+async def test_who_is_gone_while_waiting_is_never_begun() -> None:
+    engine = Held("one two")
+    scheduler = Scheduler(engine, meter(), slots=1)
+    first, second = ask(scheduler, "first"), ask(scheduler, "second")
+    await until(lambda: scheduler.running == 1)
+    scheduler.cancel(second)
+    engine.may.release(50)
+    await text_of(first)
+    await until(lambda: scheduler.waiting == 0)
+    assert len(engine.open) == 1
+    scheduler.close()
+
+
+async def test_a_full_queue_says_when_to_come_again() -> None:
+    engine = Held("word")
+    scheduler = Scheduler(engine, meter(), slots=1, queue=2)
+    tickets = [ask(scheduler, str(number)) for number in range(3)]
+    with pytest.raises(Busy) as caught:
+        ask(scheduler, "one too many")
+    assert int(caught.value.headers["Retry-After"]) >= 1
+    with pytest.raises(BadRequest):
+        ask(scheduler, *"abcd")
+    engine.may.release(50)
+    for ticket in tickets:
+        assert await text_of(ticket) == ["word"]
+    scheduler.close()
+
+
+async def test_an_answer_that_takes_too_long_is_cut_off() -> None:
+    engine = Held("one two")
+    scheduler = Scheduler(engine, meter(), timeout_s=0.05)
+    tickets = ask(scheduler, "a")
+    await until(lambda: scheduler.running == 1)
+    await asyncio.sleep(0.06)
+    engine.may.release(2)
+    with pytest.raises(TooLate):
+        await text_of(tickets)
+    assert engine.open[0].done
+    scheduler.close()
+
+
+async def test_a_stop_finishes_what_runs_and_sends_the_others_away() -> None:
+    engine = Held("one two")
+    scheduler = Scheduler(engine, meter(), slots=1)
+    running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
+    await until(lambda: scheduler.running == 1)
+    closing = asyncio.create_task(asyncio.to_thread(scheduler.close, 10.0))
+    with pytest.raises(Stopping):
+        await text_of(waiting)
+    with pytest.raises(Stopping):
+        ask(scheduler, "late")
+    engine.may.release(50)
+    assert await text_of(running) == ["one two"]
+    await closing
+
+
+async def test_a_stop_without_grace_ends_what_runs() -> None:
+    engine = Held("one two three")
+    scheduler = Scheduler(engine, meter())
+    tickets = ask(scheduler, "a")
+    await until(lambda: scheduler.running == 1)
+    closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+    await until(lambda: tickets[0].deadline == 0)
+    engine.may.release(1)
+    with pytest.raises(Stopping):
+        await text_of(tickets)
+    await closing
+
+
+async def test_one_bad_prompt_ends_only_its_own_answer() -> None:
+    scheduler = Scheduler(ScriptedEngine(["fine"], context=20), meter(), slots=4)
+    bad, good = ask(scheduler, "word " * 30), ask(scheduler, "hi")
+    with pytest.raises(ContextOverflow):
+        await text_of(bad)
+    assert await text_of(good) == ["fine"]
+    scheduler.close()
+
+
+async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
+    class Failing(Held):
+        def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+            if any(answer.name == "bad" for answer in answers):  # type: ignore[attr-defined]
+                raise LlmchatError("out of luck")
+            return super().step(answers)
+
+    engine = Failing("fine")
+    scheduler = Scheduler(engine, meter())
+    bad = ask(scheduler, "bad")
+    with pytest.raises(LlmchatError, match="out of luck"):
+        await text_of(bad)
+    assert engine.open[0].done
+    engine.may.release(50)
+    assert await text_of(ask(scheduler, "good")) == ["fine"]
+    scheduler.close()
+
+
+async def test_engines_of_one_answer_serve_one_after_the_other() -> None:
+    class Single:
+        """Without begin and step."""
+
+        def __init__(self) -> None:
+            self.inner = ScriptedEngine(["one two"])
+            self.stream, self.encode, self.context = self.inner.stream, self.inner.encode, 100
+
+    engine = batching(Single(), 8)  # type: ignore[arg-type]
+    assert isinstance(engine, OneByOne) and engine.slots == 1 and engine.context == 100
+    scheduler = Scheduler(engine, meter(), slots=8)
+    assert scheduler.slots == 1
+    assert await text_of(ask(scheduler, "a", "b")) == ["one two", "one two"]
+    tickets = ask(scheduler, "c")
+    scheduler.cancel(tickets)
+    assert await text_of(ask(scheduler, "d")) == ["one two"]
+    scheduler.close()
+
+
+async def test_a_reader_that_is_slow_holds_nobody_up() -> None:
+    scheduler = Scheduler(ScriptedEngine(["word " * 200]), meter(), slots=2)
+    slow, fast = ask(scheduler, "slow"), ask(scheduler, "fast")
+    assert await text_of(fast) == ["word " * 200]
+    # Nothing of it was read meanwhile; all of it is there.
+    assert await text_of(slow) == ["word " * 200]
+    scheduler.close()
+
+
+async def test_what_happens_is_measured() -> None:
+    metrics = Metrics()
+    scheduler = Scheduler(ScriptedEngine(["one two"]), ModelMeter(metrics, "m"))
+    await text_of(ask(scheduler, "a", "b"))
+    scheduler.close()
+    value = metrics.registry.get_sample_value
+    assert value("llmchat_answers_total", {"model": "m", "reason": "stop"}) == 2
+    assert value("llmchat_reply_tokens_total", {"model": "m"}) == 6
+    assert value("llmchat_time_to_first_token_seconds_count", {"model": "m"}) == 2
+    assert value("llmchat_batch_size_bucket", {"model": "m", "le": "2.0"}) == value("llmchat_batch_size_count", {"model": "m"})
