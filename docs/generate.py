@@ -22,6 +22,7 @@ COMMANDS = [
     "push",
     "evaluate",
     "compare",
+    "bench",
     "sessions",
     "sessions list",
     "sessions search",

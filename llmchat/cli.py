@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmchat import cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_serve, cli_sessions, flags
+from llmchat import cli_bench, cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_serve, cli_sessions, flags
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
@@ -31,6 +31,7 @@ app.add_typer(cli_models.app)
 app.add_typer(cli_presets.app, name="presets")
 app.command()(cli_presets.doctor)
 app.add_typer(cli_evaluate.app)
+app.command()(cli_bench.bench)
 app.add_typer(cli_finetune.app)
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(cli_data.app, name="data")

@@ -1,0 +1,183 @@
+"""`llmchat bench`: how fast this machine runs a model, how near that is to what its memory can give, and how other programs do on the same weights.
+
+64 tokens are decoded after a short prompt and a prompt of 541 is read (both of the default model's tokens), greedily, one stream, in processes
+of their own. Nothing here decides how the engine works.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from llmchat.bench import machine as facts
+from llmchat.bench.contest import Contender, Entry, Failed, Scores, batches, compete, python_module, ready
+from llmchat.bench.cost import read_per_token
+from llmchat.bench.peers import DECODE
+from llmchat.bench.report import Report, Row
+from llmchat.bench.rivals import Rivals
+from llmchat.errors import UsageError
+from llmchat.evaluate.progress import Progress
+from llmchat.hub import survey_here
+from llmchat.hub.machine import this_machine
+from llmchat.memory import BYTES, needed, weights
+from llmchat.models import Model, locate, title, tokenizer
+from llmchat.opening import preset_of
+from llmchat.settings import World
+
+__all__ = ["Plan", "Report", "Row", "measure", "plan"]
+
+MEMORY = "memory"
+# The model's tokens that are held on average while DECODE are made.
+_CONTEXT = 4 + DECODE // 2
+
+
+class Plan(Struct, frozen=True):
+    """Who is measured. contenders: with their rows, still empty; skipped: who is not, and why."""
+
+    model: str
+    device: str
+    room: int
+    contenders: tuple[tuple[Entry, Row], ...]
+    skipped: tuple[str, ...]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+def plan(given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: Rivals | None = None) -> Plan:
+    """Without `kinds`: every kind of weights that fits, the model's own first. Raises what opening the model would raise; loads nothing."""
+    # Bare texts are measured: a model that has no prompt format can be as well.
+    flags = {"format": "chatml"} | {name: value for name, value in given.items() if value is not None}
+    wrong = next((kind for kind in kinds if kind not in BYTES), None)
+    if wrong:
+        raise UsageError(f"--weights cannot be {wrong}", f"{', '.join(BYTES)} can be measured")
+    model = locate(preset_of(world, **flags), world)
+    here = this_machine(world)
+    device = facts.used_device(str(flags.get("device") or "auto"), here)
+    room = facts.room(device, here)
+    ours, skipped = _ours(model, flags, kinds, room)
+    found = facts.versions()
+    if rivals:
+        if model.preset.engine != "transformers":
+            raise UsageError(f"--compare is for checkpoints that llmchat runs itself, not for the engine `{model.preset.engine}`")
+        theirs, absent, more = rivals.entries(model, device, room, tokenizer(model))
+        ours, skipped, found = [*ours, *theirs], [*skipped, *absent], found | more
+    return Plan(title(model.preset), device, room, tuple(ours), tuple(skipped), facts.facts(device, here), found)
+
+
+def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Report:
+    """Everyone in turn, `rounds` times, then once more from a fresh start. Ctrl-C ends it and keeps what was measured.
+
+    Raises the error of the model's first row where none of its rows could be measured.
+    """
+    scores, entries = Scores(), [entry for entry, _ in plan.contenders]
+    limit = Entry(MEMORY, python_module("llmchat.bench.worker", MEMORY, json.dumps({"device": plan.device})), 0, ("bandwidth",))
+    grouped = batches(entries, plan.room)
+    about = _Steps(world, quiet, sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(entries))
+    report = Report(
+        plan.model,
+        plan.machine,
+        datetime.date.today().isoformat(),
+        plan.versions,
+        rounds,
+        0,
+        DECODE,
+        [row for _, row in plan.contenders],
+        [*plan.skipped],
+    )
+    try:
+        for batch in grouped:
+            with ready([limit, *batch], world.env, scores.fail, about) as contenders:
+                compete(contenders, rounds, scores, about)
+        for entry in entries:
+            if entry.label not in scores.failures:
+                about(f"{entry.label}: start")
+                _start_again(entry, world.env, scores)
+    except KeyboardInterrupt:
+        report.interrupted = True
+    finally:
+        about.clear()
+    _fill(report, plan, scores)
+    return report
+
+
+class _Steps:
+    """How far a benchmark is, on stderr: called with what begins."""
+
+    def __init__(self, world: World, quiet: bool, total: int):
+        self._progress = Progress(world, total, quiet=quiet)
+        self._progress.begin("bench", total)
+        self._running = False
+
+    def __call__(self, what: str) -> None:
+        if self._running:
+            self._progress.done()
+        self._running = True
+        self._progress.started(what)
+
+    def clear(self) -> None:
+        self._progress.clear()
+
+
+def _ours(model: Model, flags: dict[str, Any], kinds: Sequence[str], room: int) -> tuple[list[tuple[Entry, Row]], list[str]]:
+    if model.preset.engine != "transformers" or model.base is None:
+        row = Row(f"llmchat {model.preset.engine}", model.preset.engine, ours=True)
+        return [(_entry(row, flags, 0), row)], []
+    here = survey_here(model.base)
+    own = model.preset.weights
+    fitting = [kind for kind in sorted(BYTES, key=lambda kind: kind != own) if needed(here.shapes, kind) <= room]
+    found = []
+    for kind in kinds or fitting:
+        read = int(read_per_token(here.shapes, here.config, kind, _CONTEXT))
+        row = Row(f"llmchat {kind}", kind, ours=True, weight_bytes=weights(here.shapes, kind), bytes_per_token=read or None)
+        found.append((_entry(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
+    absent = [
+        f"llmchat {kind}: it needs {needed(here.shapes, kind) / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
+        for kind in BYTES
+        if kind not in fitting
+    ]
+    return found, [] if kinds else absent
+
+
+def _entry(row: Row, flags: dict[str, Any], memory: int) -> Entry:
+    return Entry(row.engine, python_module("llmchat.bench.worker", "engine", json.dumps(flags)), memory, first=True)
+
+
+def _start_again(entry: Entry, env: Mapping[str, str], scores: Scores) -> None:
+    """From a fresh process: what its files cost to open shows, and what it holds at most."""
+    contender = None
+    try:
+        contender = Contender(entry, env)
+        scores.add(entry.label, "load", contender.load_s)
+        if entry.first:
+            contender.ask("first")
+            scores.add(entry.label, "first", contender.age)
+        for what in entry.asked:
+            contender.ask(what)
+        scores.add(entry.label, "peak", contender.ask("peak"))
+    except Failed as error:
+        scores.fail(entry.label, error)
+    finally:
+        if contender:
+            contender.close()
+
+
+def _fill(report: Report, plan: Plan, scores: Scores) -> None:
+    rate = scores.rate(MEMORY, "bandwidth")
+    report.machine = plan.machine | {"read_bytes_per_second": rate}
+    if MEMORY in scores.failures:
+        report.skipped.append(f"the memory's speed: {scores.failures[MEMORY].message}")
+    for entry, row in plan.contenders:
+        row.decode_tps, row.prefill_tps = scores.rate(entry.label, "decode"), scores.rate(entry.label, "prefill")
+        row.load_s, row.first_token_s, row.peak_bytes = (scores.last(entry.label, what) for what in ("load", "first", "peak"))
+        row.runs = {f"{what}_tps": scores.rates(entry.label, what) for what in entry.asked}
+        if rate and row.decode_tps and row.bytes_per_token:
+            row.bandwidth_share = row.decode_tps * row.bytes_per_token / rate
+        if entry.label in scores.failures:
+            row.error = scores.failures[entry.label].message
+            report.skipped.append(f"{entry.label}: {row.error}")
+    report.prompt_tokens = next((int(found["tokens"]) for entry, _ in plan.contenders if (found := scores.last(entry.label, "prefill"))), 0)
+    own = [(scores.failures.get(entry.label), row) for entry, row in plan.contenders if row.ours]
+    if all(failure and row.decode_tps is None for failure, row in own) and own[0][0]:
+        raise own[0][0]

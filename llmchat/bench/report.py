@@ -1,0 +1,89 @@
+"""What a benchmark found, as values, as a table and as JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.settings import World
+
+COLUMNS = ("engine", "decode tok/s", "of memory's speed", "prefill tok/s", "load s", "first token s", "peak memory")
+
+
+class Row(Struct, omit_defaults=True):
+    """One contender. Rates are medians of `runs`, in tokens a second; None: not measured, and `error` or an interruption says why.
+
+    weights: the kind; load_s: from the start of a process to a loaded model, first_token_s: to the first token of an answer (files in the
+    kernel's cache); bandwidth_share: bytes that decoding must read by the bytes the memory can give in that time; peak_bytes: the most the
+    process held, after both measurements; weight_bytes: its weights, a token reads bytes_per_token.
+    """
+
+    engine: str
+    weights: str
+    ours: bool = False
+    decode_tps: float | None = None
+    prefill_tps: float | None = None
+    bandwidth_share: float | None = None
+    load_s: float | None = None
+    first_token_s: float | None = None
+    peak_bytes: int | None = None
+    weight_bytes: int | None = None
+    bytes_per_token: int | None = None
+    runs: dict[str, list[float]] = {}
+    error: str = ""
+
+
+class Report(Struct):
+    """prompt_tokens and decode_tokens: what one measurement was of; skipped: who was not measured, and why, a line each."""
+
+    model: str
+    machine: dict[str, Any]
+    date: str
+    versions: dict[str, str]
+    rounds: int
+    prompt_tokens: int
+    decode_tokens: int
+    rows: list[Row]
+    skipped: list[str]
+    interrupted: bool = False
+
+
+def as_plain(report: Report) -> dict[str, Any]:
+    """For `--json`: all of it, and on top the speeds of the model as a chat uses it."""
+    own = next((row for row in report.rows if row.ours), None)
+    plain: dict[str, Any] = msgspec.to_builtins(report)
+    return {"model": plain.pop("model"), "decode_tps": own and own.decode_tps, "prefill_tps": own and own.prefill_tps} | plain
+
+
+def show(report: Report, world: World) -> None:
+    from llmchat.ui import tables
+
+    machine = report.machine
+    rate = f", reads {machine['read_bytes_per_second'] / 1e9:.0f} GB/s" if machine.get("read_bytes_per_second") else ""
+    print(f"{report.model} on {machine['device']}: {machine['processor']}, {machine['cores']} cores{rate}", file=world.stdout)
+    print(f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; medians of {report.rounds} rounds\n", file=world.stdout)
+    if not world.pretty:
+        print("\t".join(COLUMNS), file=world.stdout)
+    tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
+    if report.skipped:
+        print("", *(f"not measured: {line}" for line in report.skipped), sep="\n", file=world.stdout)
+
+
+def cells(row: Row) -> Mapping[str, str]:
+    share = None if row.bandwidth_share is None else f"{100 * row.bandwidth_share:.0f} %"
+    memory = None if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f} MB"
+    measured: Sequence[str | None] = (
+        row.engine,
+        _number(row.decode_tps, 1),
+        share,
+        _number(row.prefill_tps, 0),
+        _number(row.load_s, 2),
+        _number(row.first_token_s, 2),
+        memory,
+    )
+    return {name: cell or "-" for name, cell in zip(COLUMNS, measured, strict=True)}
+
+
+def _number(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,57 @@
+"""What runs in the processes of a benchmark: one kind of weights of one model, or the memory of this machine. Asked as peers.py tells."""
+
+import json
+import sys
+import time
+from typing import Any
+
+from llmchat.bench.peers import DECODE, LONG, SHORT, Measured, Measures, serve
+from llmchat.engines import Engine, Finish, Sampling
+from llmchat.prompt import Prompt
+
+
+def load_engine(flags: dict[str, Any]) -> Measures:
+    """The model as `llmchat chat` with these flags loads it, without drafts: the speed of one pass a token."""
+    from llmchat.opening import Opener
+    from llmchat.settings import World
+
+    engine = Opener(World.real(), flags).open().engine
+    if hasattr(engine, "drafts"):
+        engine.drafts = False
+    return measures_of(engine)
+
+
+def measures_of(engine: Engine) -> Measures:
+    def decode() -> Measured:
+        finish, seconds = answered(engine, SHORT, DECODE)
+        return {"tps": finish.reply_tokens / seconds, "tokens": finish.reply_tokens}
+
+    def prefill() -> Measured:
+        finish, seconds = answered(engine, LONG, 1)
+        return {"tps": finish.prompt_tokens / seconds, "tokens": finish.prompt_tokens}
+
+    def first() -> float:
+        return answered(engine, SHORT, 1)[1]
+
+    return {"decode": decode, "prefill": prefill, "first": first}
+
+
+def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
+    """A greedy answer of `count` tokens to a bare text that the engine has to read from its start, and its seconds, reading included."""
+    engine.close()
+    started = time.perf_counter()
+    *_, finish = engine.stream(Prompt(text, ()), Sampling(temperature=0, max_tokens=count, ignore_eos=True))
+    assert isinstance(finish, Finish)
+    return finish, time.perf_counter() - started
+
+
+def load_memory(flags: dict[str, Any]) -> Measures:
+    from llmchat.bench.bandwidth import Memory
+
+    memory = Memory(str(flags.get("device") or "auto"))
+    return {"bandwidth": memory.read_rate}
+
+
+if __name__ == "__main__":
+    kind, wanted = sys.argv[1], json.loads(sys.argv[2])
+    serve(lambda: {"engine": load_engine, "memory": load_memory}[kind](wanted))
