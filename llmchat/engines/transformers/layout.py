@@ -1,7 +1,7 @@
 """How checkpoints spell the same thing: old configs and old or wrapped tensor names, told as today's module trees call them.
 
-The first Falcon files name classes that only their own code knows; Bloom and GPT-2 were saved without the prefix of the whole model; the
-language model of a multimodal checkpoint stands under a name of its own. All of it is renaming: no code of a checkpoint is run.
+The first Falcon files name classes that only their own code knows; Bloom and GPT-2 were saved without the prefix of the whole model; the head of
+GPT-NeoX had a name of its own; the language model of a multimodal checkpoint stands under a name of its own. All of it is renaming: no code of a checkpoint is run.
 """
 
 import re
@@ -14,7 +14,7 @@ _PREFIXES = {
     "gpt_neox": "gpt_neox",
     "rwkv": "rwkv",
 }
-_HEADS = ("lm_head", "embed_out", "head")
+_HEADS = ("lm_head", "head")
 _WRAPPED = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?P<rest>.+)$")
 # Families whose layers are Conv1D: their weights are [in, out].
 _CONV1D = ("gpt2", "openai-gpt")
@@ -37,6 +37,8 @@ def modern_name(name: str, config: dict[str, Any]) -> str | None:
         match = _WRAPPED.match(name)
         rest = match["rest"] if match else name
         return rest if _is_head(rest) else f"model.{rest}" if match else None
+    if config.get("model_type") == "gpt_neox" and name.startswith("embed_out"):
+        return name.replace("embed_out", "lm_head", 1)
     prefix = _PREFIXES.get(str(config.get("model_type")))
     return name if prefix is None or name.startswith(f"{prefix}.") or _is_head(name) else f"{prefix}.{name}"
 

@@ -1,11 +1,11 @@
 """Prepared checkpoints: adapters merged and linears quantised once, written so that a chat only has to map the file.
 
-The folder is a checkpoint in bitsandbytes' layout that transformers opens as well. Beside it lies `head.safetensors`, an int8 copy of the
-output head for a decode step on the CPU; the 16-bit head stays in the checkpoint, as bitsandbytes wants it.
+The folder is a checkpoint in bitsandbytes' layout that transformers opens as well. Only of Falcon and T5 does transformers leave linears in 16 bits
+that are int8 here; so that it does not misread them, their files have names that it does not look for. Beside the checkpoint lies
+`head.safetensors`, an int8 copy of the output head for a decode step on the CPU; the 16-bit head stays, as bitsandbytes wants it.
 
 int8 alone is prepared. bf16 and fp32 are what downloads hold already; int4 (NF4) is packed by bitsandbytes in its own way for each
-device. Not prepared either: models whose tensors transformers puts together while it loads them (fused experts), and T5, of which
-transformers would keep one linear in 16 bits and so misread ours.
+device. Not prepared either: models whose tensors transformers puts together while it loads them (fused experts), all in memory.
 """
 
 import json
@@ -21,11 +21,11 @@ from llmchat.engines.transformers.eightbit import HEAD_FILE, Int8Tensors, is_int
 from llmchat.engines.transformers.layout import is_transposed, modern_config
 from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.safefile import Entry, Writer, file_size, shards
-from llmchat.engines.transformers.weights import Tensors, open_tensors, weight_files
+from llmchat.engines.transformers.tree import Outline, outline
+from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
 from llmchat.errors import Mismatch
 
 SHARD_BYTES = 4_000_000_000
-_NAME = "model.safetensors"
 
 
 class Preparation:
@@ -41,13 +41,16 @@ class Preparation:
         self._tensors = open_tensors(base, adapters, scale)
         self._base_config = config
         if llama.supports(config):
-            self._groups, self._plain, self._head, self._config = _of_llama(config, self._tensors)
+            self._outline = _of_llama(config, self._tensors)
+            self._head = "lm_head.weight" if "lm_head.weight" in self._outline.plain else "model.embed_tokens.weight"
             self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
         else:
-            self._groups, self._plain, self._head, self._config = _of_tree(base, config, self._tensors, trust)
+            self._outline = outline(base, config, self._tensors, trust)
             self._files = {}
         parts = shards(self._units(), shard_bytes)
-        names = [_NAME] if len(parts) == 1 else [f"model-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1)]
+        self._stem = "model" if self._outline.shared else OWN_STEM
+        names = [f"{self._stem}-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1)]
+        names = names if len(parts) > 1 else [f"{self._stem}.safetensors"]
         self._index = {entry.name: name for name, part in zip(names, parts, strict=True) for entry in part}
         self._files |= dict(zip(names, parts, strict=True))
         self.size = sum(map(file_size, self._files.values()))
@@ -60,14 +63,14 @@ class Preparation:
             writers[file].put(name, tensor)
             advance(tensor.numel() * tensor.element_size())
 
-        for name in (f"{module}.weight" for group in self._groups for module in group):
+        for name in (f"{module}.weight" for group in self._outline.linears for module in group):
             stem, file = name.removesuffix("weight"), self._index[name]
             weight, scb = self._quantised(name)
             put(file, name, weight)
             put(file, f"{stem}SCB", scb)
             put(file, f"{stem}weight_format", torch.zeros((), dtype=torch.uint8))
             del weight
-        for name, dtype in self._plain.items():
+        for name, dtype in self._outline.plain.items():
             put(self._index[name], name, self._tensors.get(name).to(dtype))
         if HEAD_FILE in self._files:
             for name, tensor in zip(("weight", "SCB"), quantise_rows(self._tensors.get(self._head)), strict=True):
@@ -76,8 +79,8 @@ class Preparation:
             writer.close()
         if len(set(self._index.values())) > 1:
             total = sum(entry.size for name, entries in self._files.items() if name != HEAD_FILE for entry in entries)
-            _write_json(folder / f"{_NAME}.index.json", {"metadata": {"total_size": total}, "weight_map": self._index})
-        _write_json(folder / "config.json", self._config)
+            _write_json(folder / f"{self._stem}.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": self._index})
+        _write_json(folder / "config.json", _config(self._outline))
 
     def _quantised(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         pair = self._tensors.int8(name)
@@ -92,14 +95,14 @@ class Preparation:
     def _units(self) -> list[list[Entry]]:
         """What must stay in one file: matrices that are used as one, with their scales."""
         units = []
-        for group in self._groups:
+        for group in self._outline.linears:
             weights = {module: self._tensors.shapes[f"{module}.weight"] for module in group}
             turned = {module: shape[::-1] if self._turned(f"{module}.weight") else shape for module, shape in weights.items()}
             pairs = [_pair(f"{module}.", shape) for module, shape in turned.items()]
             # Weights side by side, then scales side by side: matrices that are used as one are one piece of the file.
             units.append([weight for weight, _ in pairs] + [scb for _, scb in pairs])
             units[-1] += [Entry(f"{module}.weight_format", torch.uint8, ()) for module in group]
-        return units + [[Entry(name, dtype, self._tensors.shapes[name])] for name, dtype in self._plain.items()]
+        return units + [[Entry(name, dtype, self._tensors.shapes[name])] for name, dtype in self._outline.plain.items()]
 
 
 def open_prepared(folder: Path, config: dict[str, Any]) -> Int8Tensors:
@@ -112,11 +115,8 @@ def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:
     return [Entry(f"{prefix}weight", torch.int8, tuple(shape)), Entry(f"{prefix}SCB", torch.float32, (shape[0],))]
 
 
-Outline = tuple[list[list[str]], dict[str, torch.dtype], str, dict[str, Any]]
-
-
 def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
-    """Groups of linears that llama.py uses as one matrix, the other tensors with their types, the weight of the head, and the config.json."""
+    """The outline of a model that llama.py runs: it needs no transformers."""
     groups, plain = [], ["model.embed_tokens.weight"]
     for layer in (f"model.layers.{index}." for index in range(config["num_hidden_layers"])):
         groups += [
@@ -129,24 +129,15 @@ def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
     plain += [bias for group in groups for module in group if (bias := f"{module}.bias") in tensors.shapes]
     tied = llama.is_tied(config, tensors.shapes)
     plain += ["model.norm.weight"] if tied else ["model.norm.weight", "lm_head.weight"]
-    written = _config(config | {"tie_word_embeddings": tied}, "lm_head")
-    return groups, dict.fromkeys(plain, torch.bfloat16), plain[0] if tied else plain[-1], written
+    return Outline(groups, dict.fromkeys(plain, torch.bfloat16), "lm_head", config | {"tie_word_embeddings": tied})
 
 
-def _of_tree(base: Path, config: dict[str, Any], tensors: Tensors, trust: bool) -> Outline:
-    """The same for a model that transformers describes."""
-    from llmchat.engines.transformers.tree import language_config, outline
-
-    linears, plain, head = outline(base, config, tensors, trust)
-    return [[module] for module in linears], plain, f"{head}.weight", _config(language_config(base, config, trust), head)
-
-
-def _config(config: dict[str, Any], head: str) -> dict[str, Any]:
+def _config(model: Outline) -> dict[str, Any]:
     """As transformers' save_pretrained writes it for 8-bit weights; the head alone is not quantised."""
-    kept = {name: value for name, value in config.items() if name not in ("torch_dtype", "quantization_config")}
+    kept = {name: value for name, value in model.config.items() if name not in ("torch_dtype", "quantization_config")}
     quantised = {
         "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
-        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [head] if head else [],
+        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [model.head] if model.head else [],
     }  # fmt: skip
     return kept | {"dtype": "bfloat16", "quantization_config": quantised}
 

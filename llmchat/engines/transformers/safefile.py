@@ -23,7 +23,10 @@ ALIGNMENT = 64
 _NAMES = {
     torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
 }  # fmt: skip
+# Linux: a private mapping is refused where memory and swap could not hold all of it, although no page of it will ever be written.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 # What the format's own reader accepts.
 _LONGEST_HEADER = 100_000_000
@@ -119,7 +122,7 @@ class MappedFile:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._map = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
             length = int.from_bytes(self._map[:8], "little")
             if length > min(_LONGEST_HEADER, len(self._map) - 8):
                 raise ValueError("its header is longer than the file")

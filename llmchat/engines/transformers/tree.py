@@ -6,6 +6,7 @@ tensor. Where they are not (fused experts), transformers loads the whole model f
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,37 +40,48 @@ def build(
     return model
 
 
-def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> tuple[list[str], dict[str, torch.dtype], str]:
-    """What an int8 copy of the model consists of: the linears that are quantised, every other tensor with its type, the module of the head.
+@dataclass(frozen=True)
+class Outline:
+    """What an int8 copy of a model consists of.
 
-    Raises Mismatch where the files do not hold the tensors of the module tree, or transformers would keep one of the linears in 16 bits.
+    linears: groups of modules that are quantised, those of a group used as one matrix; plain: every other tensor with its type; head: the module
+    whose output are the logits; config: the config.json; shared: transformers and bitsandbytes quantise the same linears.
     """
+
+    linears: list[list[str]]
+    plain: dict[str, torch.dtype]
+    head: str
+    config: dict[str, Any]
+    shared: bool = True
+
+
+def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> Outline:
+    """The outline of the model that transformers makes of `folder`. Raises Mismatch where its files do not hold the tensors of the module tree."""
     from transformers.pytorch_utils import Conv1D
 
     with _quiet():
         model = _skeleton(folder, config, "int8", trust)
+        settings = _settings(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(f"the tensors of {type(model).__name__} are put together when they are loaded")
     modules = dict(model.named_modules())
     head = next((name for name, module in modules.items() if module is model.get_output_embeddings()), "")
     linears = [name for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D)) and name != head]
-    exempt = {
-        part for name in getattr(model, "_keep_in_fp32_modules", None) or () for part in [name] if any(part in path for path in linears)
-    }
-    if exempt:
-        raise Mismatch(f"{type(model).__name__} keeps {', '.join(sorted(exempt))} in more than 8 bits")
     quantised = {f"{name}.weight" for name in linears}
     saved = set(model.state_dict())
-    buffers = {name: buffer.dtype for name, buffer in model.named_buffers() if name in saved}
-    plain = {name: _plain_dtype(name, "int8") for name, _ in model.named_parameters(remove_duplicate=False)} | buffers
-    return linears, {name: dtype for name, dtype in plain.items() if name in tensors.shapes and name not in quantised}, head
-
-
-def language_config(folder: Path, config: dict[str, Any], trust: bool = False) -> dict[str, Any]:
-    """The config.json of the language model alone, where `config` describes one inside a multimodal model."""
-    settings = _settings(folder, config, trust)
+    plain = {name: _plain_dtype(name, "int8") for name, _ in model.named_parameters(remove_duplicate=False)}
+    plain |= {name: buffer.dtype for name, buffer in model.named_buffers() if name in saved}
+    # transformers replaces exactly these, and none that a family wants in fp32 (of T5: wo).
+    exact = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
+    shared = all(type(modules[name]) in (nn.Linear, Conv1D) and not any(part in name for part in exact) for name in linears)
     inner = _language_part(settings)
-    return config if inner is settings else inner.to_dict()
+    return Outline(
+        [[name] for name in linears],
+        {name: dtype for name, dtype in plain.items() if name in tensors.shapes and name not in quantised},
+        head,
+        config if inner is settings else inner.to_dict(),
+        shared,
+    )
 
 
 def load_whole(folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False) -> Any:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.eightbit import Int8Tensors, is_int8
 from llmchat.engines.transformers.layout import modern_config, modern_name
+from llmchat.engines.transformers.safefile import MappedFile
 from llmchat.errors import IntegrityError, Mismatch
+
+# The files' name where other programs would misread them.
+OWN_STEM = "llmchat"
 
 
 class Tensors(Protocol):
@@ -52,23 +55,12 @@ class FileTensors(FloatTensors):
     """Safetensors files of a folder. Each tensor is mapped on its own, so that the pages of those already used are given back."""
 
     def __init__(self, folder: Path):
-        self._files: dict[str, Path] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for path in weight_files(folder):
-            try:
-                with safe_open(path, "pt") as file:
-                    for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                        self._files[name] = path
-                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
-            except (SafetensorError, OSError) as error:
-                raise IntegrityError(
-                    f"{path.name} cannot be read: {error}", "`llmchat verify` checks the files, `llmchat pull` fetches them again"
-                ) from error
+        files = [MappedFile(path) for path in weight_files(folder)]
+        self._paths = {name: file.path for file in files for name in file.shapes}
+        self.shapes: dict[str, tuple[int, ...]] = {name: shape for file in files for name, shape in file.shapes.items()}
 
     def get(self, name: str) -> Tensor:
-        with safe_open(self._files[name], "pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+        return MappedFile(self._paths[name]).get(name)
 
 
 class MergedTensors(FloatTensors):
@@ -162,10 +154,11 @@ def _merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple
 
 
 def weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
-    single = folder / "model.safetensors"
-    if not single.exists():
-        raise IntegrityError(f"{folder} has no model.safetensors")
-    return [single]
+    """The safetensors files of a checkpoint. Raises IntegrityError where there are none."""
+    for stem in ("model", OWN_STEM):
+        index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+        if index.exists():
+            return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+        if single.exists():
+            return [single]
+    raise IntegrityError(f"{folder} has no model.safetensors")
