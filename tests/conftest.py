@@ -1,5 +1,7 @@
 """Shared fixtures. Every test has its own folders and streams; the real model is pulled once a session, through the real pull."""
 
+import asyncio
+import inspect
 import io
 import os
 import signal
@@ -106,6 +108,15 @@ def hub(folders: tuple[Path, Path]) -> Iterator["Hub"]:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is a coroutine runs in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
+    return True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

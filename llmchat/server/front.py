@@ -59,7 +59,9 @@ class Access:
             self._count(path, status)
             who = scope.get("state", {}).get("client", "-")
             level = logging.DEBUG if scope["path"].startswith(_PRIVATE) else logging.INFO
-            log.log(level, "%s %s %s %d %.0f ms", who, scope["method"], _plain(scope["path"]), status, 1000 * (time.perf_counter() - started))
+            log.log(
+                level, "%s %s %s %d %.0f ms", who, scope["method"], _plain(scope["path"]), status, 1000 * (time.perf_counter() - started)
+            )
 
 
 class Guard:

@@ -53,6 +53,7 @@ class ServeOptions(Struct, frozen=True):
     idle_s: float = 0.0
     rate: int = 0
     max_body: int = 4_000_000
+    body_timeout_s: float = 60.0
     key_file: Path | None = None
     cors: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -111,7 +112,14 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
 
 
 def app_of(state: State, options: ServeOptions) -> App:
-    return create_app(state, rate=options.rate, max_body=options.max_body, hosts=_names(options), origins=options.cors)
+    return create_app(
+        state,
+        rate=options.rate,
+        max_body=options.max_body,
+        body_timeout_s=options.body_timeout_s,
+        hosts=_names(options),
+        origins=options.cors,
+    )
 
 
 class GracefulServer(uvicorn.Server):

@@ -5,6 +5,14 @@ import { requestFor } from "./conversation.js";
 
 const TRIES = 5;
 const LONGEST_WAIT_S = 60;
+const LEAVING_MS = 3000;
+
+// A page that goes away breaks its own connections, and may still see them break.
+let leaving = false;
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => (leaving = false), LEAVING_MS);
+});
 
 export class Run {
   /** onchange() is called for every piece, onend() once. `message` is filled in place; text that it has already is gone on with. */
@@ -35,7 +43,7 @@ export class Run {
       message.state = "complete";
     } catch (error) {
       if (this.abort.signal.aborted) message.state = "stopped";
-      else Object.assign(message, { state: "failed", error: error.message, code: error.code ?? "" });
+      else if (!leaving) Object.assign(message, { state: "failed", error: error.message, code: error.code ?? "" });
     }
     message.revision += 1;
     this.conversation.changed = Date.now();

@@ -54,12 +54,14 @@ export class BrowserStore {
       transaction.onabort = () => reject(problem ?? transaction.error);
       const seen = heads.get(conversation.id);
       seen.onsuccess = () => {
-        if ((seen.result?.version ?? 0) !== version) {
-          problem = new Conflict();
-          return transaction.abort();
+        try {
+          if ((seen.result?.version ?? 0) !== version) throw new Conflict();
+          heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, version: version + 1 });
+          transaction.objectStore("bodies").put({ id: conversation.id, conversation });
+        } catch (error) {
+          problem = error;
+          transaction.abort();
         }
-        heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, version: version + 1 });
-        transaction.objectStore("bodies").put({ id: conversation.id, conversation });
       };
     });
   }

@@ -111,7 +111,7 @@ export class View {
       drawn: "",
     };
     row.item = el("li", { class: `message ${message.role}`, id: `message-${message.id}` });
-    row.item.append(el("h2", { class: "hidden" }, mine ? "You" : "Answer"), ...(mine ? [] : [row.thinking]), row.body, row.note, row.foot);
+    row.item.append(el("h2", { class: "hidden" }, mine ? "You" : "Answer"), ...(mine ? [] : [row.thinking]), row.body, ...(mine ? [] : [row.note]), row.foot);
     return row;
   }
 
@@ -138,7 +138,7 @@ export class View {
 
   #note(message, run, idle) {
     if (run?.waiting) return [el("p", { class: "problem" }, `The server is busy. Trying again in ${run.waiting} s.`)];
-    if (run || message.role === "user" || message.state === "complete") return [];
+    if (run || message.state === "complete") return [];
     const parts = [el("p", { class: message.state === "failed" ? "problem" : "" }, message.error ?? STATE_NOTES[message.state] ?? "")];
     if (idle && message.code === "context_length_exceeded") {
       parts.push(el("button", { type: "button", onclick: () => this.act.trim(message) }, "Leave the oldest messages out"));

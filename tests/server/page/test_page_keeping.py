@@ -20,7 +20,7 @@ def exported(user: User) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("place", ["site", "keeping_site"])
 def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.FixtureRequest) -> None:
     site: Site = request.getfixturevalue(place)
-    site.script.answers.append(["Half of", threading.Event()])
+    site.script.answers += [["This is an answer."], ["Half of", threading.Event()]]
     user = site.visit()
     user.ask("Before")
     user.page.locator("#model").select_option("large")
@@ -28,8 +28,8 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.F
     expect(user.answer).to_have_text("Half of")
     user.type("not sent yet")
     user.reload()
-    assert user.said == ["Before", "This is an answer.", "Now", "Half of"]
-    expect(user.find(".note")).to_contain_text("Interrupted.")
+    user.sees("Before", "This is an answer.", "Now", "Half of")
+    expect(user.note).to_contain_text("Interrupted.")
     assert user.find("#input").input_value() == "not sent yet"
     assert user.find("#model").input_value() == "large"
     assert site.script.gone.wait(5)
@@ -59,7 +59,7 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
         other.button("Import").click()
     chooser.value.set_files(file)
     other.button("Greetings").click()
-    assert other.said == ["Hello <there>", "This is an answer."]
+    other.sees("Hello <there>", "This is an answer.")
     with other.page.expect_file_chooser() as chooser:
         other.button("Import").click()
     chooser.value.set_files(
@@ -71,11 +71,11 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
 
 def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
     user = site.visit()
-    user.page.evaluate("IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }")
+    user.page.evaluate("void (IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); })")
     user.ask("Hello")
     expect(user.find(".notice.problem")).to_contain_text("storage is full")
     user.ask("Still there?")
-    assert user.said == ["Hello", "This is an answer.", "Still there?", "This is an answer."]
+    user.sees("Hello", "This is an answer.", "Still there?", "This is an answer.")
     user.faults.clear()
 
 
@@ -87,7 +87,7 @@ def test_two_windows_do_not_overwrite_each_other(place: str, request: pytest.Fix
     gates = threading.Event(), threading.Event()
     site.script.answers += [["To one", gates[0], "."], ["To the other", gates[1], "."]]
     other = site.tab(one.page.context, f"/{one.page.evaluate('location.hash')}")
-    assert other.said == ["Start", "This is an answer."]
+    other.sees("Start", "This is an answer.")
     one.send("From one")
     expect(one.answer).to_have_text("To one")
     other.send("From the other")
@@ -109,7 +109,7 @@ def test_the_server_keeps_it_for_another_browser(keeping_site: Site) -> None:
     first.ask("Kept here")
     second = keeping_site.visit()
     second.button("Kept here").click()
-    assert second.said == ["Kept here", "This is an answer."]
+    second.sees("Kept here", "This is an answer.")
     second.ask("And more")
     first.page.evaluate("dispatchEvent(new Event('focus'))")
     expect(first.find(".message")).to_have_count(4)

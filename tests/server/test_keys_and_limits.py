@@ -1,0 +1,70 @@
+"""API keys at rest and in use, and how often one client may ask."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from llmchat.errors import UsageError
+from llmchat.server.errors import Busy
+from llmchat.server.keys import Keys
+from llmchat.server.limits import Rate
+
+
+def test_a_key_is_known_again_but_kept_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "config" / "keys.json"
+    keys = Keys(file)
+    ann, bob = keys.add("ann"), keys.add("bob")
+    assert (keys.owner(ann), keys.owner(bob), keys.owner(ann + "x"), keys.owner("")) == ("ann", "bob", None, None)
+    assert ann not in file.read_text() and ann.removeprefix("llmchat-")[:20] not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and ann != bob and len(ann) > 40
+
+
+def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
+    served, command = Keys(tmp_path / "keys.json"), Keys(tmp_path / "keys.json")
+    assert served.all() == ()
+    secret = command.add("ann")
+    assert served.owner(secret) == "ann"
+    command.remove("ann")
+    assert served.owner(secret) is None and served.all() == ()
+
+
+def test_names_are_checked(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    keys.add("ann")
+    for name in ("ann", "", "a b", "x" * 65, "a\nb"):
+        with pytest.raises(UsageError):
+            keys.add(name)
+    with pytest.raises(UsageError):
+        keys.remove("bob")
+
+
+def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("[{")
+    with pytest.raises(UsageError):
+        Keys(tmp_path / "keys.json").owner("anything")
+
+
+def test_a_bucket_fills_again() -> None:
+    now = 0.0
+    rate = Rate(6, lambda: now)
+    for _ in range(6):
+        rate.spend("ann")
+    with pytest.raises(Busy) as caught:
+        rate.spend("ann")
+    assert caught.value.headers["Retry-After"] == "10"
+    rate.spend("bob")
+    now = 10.0
+    rate.spend("ann")
+    with pytest.raises(Busy):
+        rate.spend("ann")
+    Rate(0).spend("ann")
+
+
+def test_buckets_of_many_clients_are_forgotten_when_they_are_full() -> None:
+    now = 0.0
+    rate = Rate(60, lambda: now)
+    for number in range(5000):
+        now += 0.01
+        rate.spend(str(number))
+    assert len(rate._buckets) <= 4096

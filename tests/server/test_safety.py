@@ -1,0 +1,201 @@
+"""Who is let in, and what clients of ill will can do: foreign pages, large bodies, slow heads and bodies, full queues."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import openai
+import pytest
+from serving import Running, recipe, serving
+
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.errors import UsageError
+from llmchat.server import protocol
+from llmchat.server.keys import Keys
+from llmchat.server.run import ServeOptions, serve
+
+MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def raw(run: Running, *pieces: bytes, wait_s: float = 10.0) -> bytes:
+    """What comes back for these bytes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", run.port), wait_s) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        answer = b""
+        try:
+            while more := connection.recv(65536):
+                answer += more
+        except TimeoutError:
+            answer += b"STILL OPEN"
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    secret = keys.add("ann")
+    with serving(MODELS, tmp_path) as run:
+        for path in ("/v1/models", "/metrics", "/api/ps", "/openapi.json"):
+            assert run.http.get(path).status_code == 401, path
+        assert run.http.get("/health").status_code == 200
+        with pytest.raises(openai.AuthenticationError) as caught:
+            run.openai.models.list()
+        assert caught.value.code == "invalid_api_key" and caught.value.response.headers["www-authenticate"] == "Bearer"
+        client = openai.OpenAI(base_url=f"{run.url}/v1", api_key=secret, max_retries=0)
+        assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."  # type: ignore[call-overload]
+        assert run.http.get("/api/ps", headers={"x-api-key": secret}).json()["models"][0]["name"] == "test"
+        keys.remove("ann")
+        keys.add("bob")
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+
+def test_another_address_needs_a_key(tmp_path: Path) -> None:
+    from conftest import make_world
+
+    for host in ("0.0.0.0", "192.168.1.5", "::"):
+        with pytest.raises(UsageError, match="no API key"):
+            serve(make_world(tmp_path), {}, ServeOptions(host=host))
+
+
+def test_other_names_and_other_pages_are_refused(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path) as run:
+
+        def status(**headers: str) -> int:
+            return run.http.post("/v1/chat/completions", json=ASK, headers=headers).status_code
+
+        assert status() == 200 and status(origin=run.url) == 200
+        assert status(host="evil.example") == 403, "a name that was made to point here"
+        assert status(origin="https://evil.example") == 403 and status(origin="null") == 403
+        assert run.http.get("/", headers={"host": "evil.example"}).status_code == 403
+        assert (
+            run.http.options("/v1/models", headers={"origin": "https://evil.example", "access-control-request-method": "GET"}).status_code
+            == 403
+        )
+        plain = run.http.post("/v1/chat/completions", content=json.dumps(ASK), headers={"content-type": "text/plain"})
+        assert plain.status_code == 400, "what a form of another page could send"
+
+
+def test_pages_that_were_named_may_ask(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path, cors=("https://good.example",)) as run:
+        asked = {
+            "origin": "https://good.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization",
+        }
+        assert run.http.options("/v1/chat/completions", headers=asked).headers["access-control-allow-origin"] == "https://good.example"
+        answer = run.http.post("/v1/chat/completions", json=ASK, headers={"origin": "https://good.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://good.example" and answer.status_code == 200
+        assert run.http.post("/v1/chat/completions", json=ASK, headers={"origin": "https://evil.example"}).status_code == 403
+
+
+def test_the_private_part_is_closed_to_the_network(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path) as run:
+        assert run.http.post("/private/stop").status_code == 403 and run.http.post("/private/open", json={}).status_code == 403
+        assert run.http.get("/api/ps").status_code == 403 and run.http.post("/api/stop", json={}).status_code == 403
+        assert run.http.get("/health").json()["status"] == "ok"
+
+
+def test_large_bodies_are_refused_by_their_length_and_by_their_bytes(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path, max_body=1000) as run:
+        large = run.http.post("/v1/chat/completions", json=ASK | {"user": "x" * 2000})
+        assert large.status_code == 413 and large.json()["error"]["type"] == "invalid_request_error"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
+        assert raw(run, head, chunk, chunk, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
+        claimed = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{"
+        assert raw(run, claimed).startswith(b"HTTP/1.1 413")
+        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+
+
+def test_large_heads_are_refused(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path) as run:
+        answer = raw(run, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+        assert run.http.get("/health").status_code == 200
+
+
+def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    with serving(MODELS, tmp_path) as run:
+        assert raw(run) == b"", "a connection that says nothing"
+        assert raw(run, b"GET /health HT") == b""
+        with socket.create_connection(("127.0.0.1", run.port), 10) as drop:
+            # A byte now and then does not buy more time.
+            started = time.monotonic()
+            try:
+                for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa":
+                    drop.sendall(bytes([byte]))
+                    time.sleep(0.02)
+                assert drop.recv(1) == b""
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            assert time.monotonic() - started < 5
+        # A request that takes longer than that to be answered is none of it.
+        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+
+
+def test_a_slow_answer_outlives_the_time_for_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    with serving({"m": recipe(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path) as run:
+        assert run.openai.chat.completions.create(**ASK).choices[0].message.content == "a b c d e f"  # type: ignore[call-overload]
+
+
+def test_slow_bodies_are_cut_off(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path, body_timeout_s=0.2) as run:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        assert raw(run, head).startswith(b"HTTP/1.1 408")
+
+
+def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(tmp_path: Path) -> None:
+    with serving({"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))}, tmp_path, slots=1, queue=0) as run:
+        stream = run.openai.chat.completions.create(**ASK, stream=True)  # type: ignore[call-overload]
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as caught:
+            run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
+        assert int(caught.value.response.headers["retry-after"]) >= 1 and caught.value.code == "rate_limit_exceeded"
+        stream.close()
+    with serving(MODELS, tmp_path, rate=2) as run:
+        assert [run.http.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
+        assert run.http.get("/health").status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
+    with serving({"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))}, tmp_path, timeout_s=0.2) as run:
+        with pytest.raises(openai.InternalServerError) as caught:
+            run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
+        assert caught.value.status_code == 504 and caught.value.code == "timeout"
+        with pytest.raises(openai.APIError, match="longer than"):
+            list(run.openai.chat.completions.create(**ASK, stream=True))  # type: ignore[call-overload]
+
+
+def test_mistakes_of_the_server_tell_nothing_of_its_inside(tmp_path: Path) -> None:
+    class Broken(ScriptedEngine):
+        def step(self, answers: object) -> list[object]:  # type: ignore[override]
+            raise RuntimeError("the secret path /home/ann")
+
+    def unloadable() -> ScriptedEngine:
+        raise RuntimeError("another secret")
+
+    with serving({"m": recipe(Broken), "n": recipe(unloadable, key="n")}, tmp_path) as run:
+        for model in ("m", "n"):
+            answer = run.http.post("/v1/chat/completions", json=ASK | {"model": model})
+            assert answer.status_code == 500 and "secret" not in answer.text and answer.json()["error"]["code"] == "internal_error"
+        assert b"secret" not in run.http.post("/v1/chat/completions", json=ASK | {"stream": True}).content
+
+
+def test_the_log_keeps_what_was_said_to_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for log_prompts in (False, True):
+        caplog.clear()
+        with serving(MODELS, tmp_path, log_prompts=log_prompts) as run:
+            run.http.post("/v1/chat/completions", json=ASK | {"messages": [{"role": "user", "content": "my secret"}]})
+            run.http.post("/v1/completions", json={"model": "m", "prompt": "my secret"})
+        shown = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("llmchat", "uvicorn")))
+        assert ("my secret" in shown) == log_prompts and "POST /v1/completions 200" in shown
