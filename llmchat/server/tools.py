@@ -21,12 +21,18 @@ class ToolReader:
         self._names = names
         self._marks: ThoughtFilter | None = ThoughtFilter(_MARKS) if _MARKS[0] in template else None
         self._inside = ""
-        self._held = ""
+        self._held = self._space = ""
         self._plain = False
         self.called = 0
 
     def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        """The text to show now, and the calls that have become whole, in OpenAI's form."""
+        """The text to show now, and the calls that have become whole, in OpenAI's form. White space waits for a word to follow it."""
+        shown, calls = self._feed(text)
+        shown = self._space + shown
+        self._space = shown[len(shown.rstrip()) :]
+        return shown.rstrip(), calls
+
+    def _feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
         if self._marks is None:
             return self._feed_bare(text)
         shown, calls = "", list[dict[str, Any]]()
@@ -39,6 +45,11 @@ class ToolReader:
         return shown, calls
 
     def flush(self) -> tuple[str, list[dict[str, Any]]]:
+        """The rest, at the end of the answer."""
+        shown, calls = self._flush()
+        return (self._space + shown).rstrip(), calls
+
+    def _flush(self) -> tuple[str, list[dict[str, Any]]]:
         if self._marks is None:
             held, self._held = self._held, ""
             calls = self._calls(held)
