@@ -96,11 +96,13 @@ def plan(
 
     merged: None keeps adapters live where vLLM can. Raises Mismatch for what vLLM does not run, OutOfResources for what does not fit.
     """
+    for preset in presets:
+        vllm.check_served(preset.name, preset.architecture, {})
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         subjects = tuple(read_subject(preset, world, scratch / str(index)) for index, preset in enumerate(presets))
         for subject in subjects:
-            vllm.check_served(subject)
+            vllm.check_served(subject.preset.name, subject.architecture, subject.base.config)
         vllm.check_together(subjects)
         lora, notes = _live(subjects, merged)
         first = subjects[0]

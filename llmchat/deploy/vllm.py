@@ -37,14 +37,13 @@ class Request(Struct, frozen=True):
     flags: tuple[str, ...] = ()
 
 
-def check_served(subject: Subject) -> None:
-    """Raise Mismatch for a model that vLLM does not run."""
-    config, architecture = subject.base.config, subject.architecture
-    reason = next((line for name, line in _REFUSED.items() if architecture.lower().startswith(name)), "")
+def check_served(name: str, architecture: str, config: Mapping[str, Any]) -> None:
+    """Raise Mismatch for a model that vLLM does not run. config: {} where only the preset's architecture is known yet."""
+    reason = next((line for family, line in _REFUSED.items() if architecture.lower().startswith(family)), "")
     if config.get("is_encoder_decoder") or architecture.startswith(("T5", "MT5", "UMT5", "Bart")):
         reason = f"vLLM runs no encoder-decoders such as {architecture or 'this one'}"
     if reason:
-        raise Mismatch(f"{subject.preset.name} cannot be served by vLLM: {reason}", "`llmchat chat` and `llmchat serve` run it")
+        raise Mismatch(f"{name} cannot be served by vLLM: {reason}", "`llmchat chat` and `llmchat serve` run it")
 
 
 def lora_problem(subject: Subject) -> str:

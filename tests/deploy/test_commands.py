@@ -135,6 +135,11 @@ def test_what_vllm_does_not_run_is_refused(config: Any, reason: str, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_a_family_that_vllm_lacks_is_refused_before_the_hub_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = ask(capsys, "raven-7b", code=8)
+    assert err.startswith("error: rwkv-raven-7b cannot be served by vLLM: vLLM has no recurrent RWKV models\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [

@@ -38,7 +38,7 @@ def test_every_preset_has_a_command_or_a_reason(name: str) -> None:
     one = subject(name)
     family = one.preset.architecture.lower()
     try:
-        vllm.check_served(one)
+        vllm.check_served(name, one.architecture, {})
     except Mismatch as error:
         assert family.startswith(("rwkv", "t5", "mpt")) and "vLLM" in error.message and error.hint
         return
@@ -48,7 +48,7 @@ def test_every_preset_has_a_command_or_a_reason(name: str) -> None:
 
 def test_an_encoder_decoder_is_told_by_its_config_too() -> None:
     with pytest.raises(Mismatch, match="runs no encoder-decoders such as MineForSeq"):
-        vllm.check_served(subject("vicuna-7b", is_encoder_decoder=True, architectures=["MineForSeq"]))
+        vllm.check_served("mine", "MineForSeq", {"is_encoder_decoder": True})
 
 
 @pytest.mark.parametrize(
