@@ -10,7 +10,7 @@ from checkpoints import save_tiny, tiny_config
 
 from llmchat.engines import Sampling, transformers
 from llmchat.engines.tokens import read_json
-from llmchat.engines.transformers import cuda, llama
+from llmchat.engines.transformers import cuda, kv, llama
 from llmchat.engines.transformers.cuda import graphs, launch
 from llmchat.engines.transformers.cuda.linear import TritonInt8Linear, fused
 from llmchat.engines.transformers.forward import Part
@@ -27,11 +27,12 @@ ROUNDED = 0.004 if DEVICE.type == "cuda" else 0.008
 
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter takes milliseconds for each program; the GPU takes the tiles it always takes."""
+    """The interpreter takes milliseconds for each program; the GPU takes the tiles it always takes. Caches are small and have to grow."""
     torch.manual_seed(0)
+    monkeypatch.setattr(kv, "_FIRST_CAPACITY", 16)
     if DEVICE.type == "cpu":
         monkeypatch.setattr(launch, "_ATTENTION_PROGRAMS", 2)
-        monkeypatch.setattr(launch, "tile_for", lambda columns, gated: launch.Tile(16, 128, 1))
+        monkeypatch.setattr(launch, "tile_for", lambda columns, gated: launch.Tile(64, 512, 1))
 
 
 def error(out: torch.Tensor, exact: torch.Tensor) -> float:
@@ -69,7 +70,8 @@ def test_int8_products_are_near_float64(rows: int, n: int, k: int) -> None:
     weight, step = int8(n, k)
     x, bias = bf16(rows, k), bf16(n)
     assert launch.fits(x, weight)
-    assert error(launch.matvec(x, weight, step), exact_product(x, weight, step)) < ROUNDED
+    tile = launch.Tile(16, 128, 1)
+    assert error(launch.matvec(x, weight, step, tile=tile), exact_product(x, weight, step)) < ROUNDED
     assert error(launch.matvec(x, weight, step, bias), exact_product(x, weight, step, bias)) < ROUNDED
 
 
@@ -257,14 +259,14 @@ def test_the_kernels_are_found_to_run() -> None:
 def test_an_answer_that_runs_ahead_is_the_answer_that_does_not(folder: Path, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers, "_load", lambda *_: forwards(folder)[2])
     engine = transformers.TransformersEngine(folder, weights="int8", device=DEVICE.type)
+    *_, first = engine.stream(Prompt("t", ()), Sampling(max_tokens=2, ignore_eos=True))
+    assert first.prompt_tokens == 1 and first.reply_tokens == 2, "a prompt of one token is a step itself"
     sampling = Sampling(temperature=temperature, top_p=0.95, repetition_penalty=1.3, seed=3, max_tokens=4, ignore_eos=True)
     ahead = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
-    engine.close()
-    again = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
     monkeypatch.setattr(graphs.CudaForward, "follow", lambda self, token: None)
     engine.close()
     waiting = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
-    assert ahead[:-1] == again[:-1] == waiting[:-1] and ahead[-1].reply_tokens == 4
+    assert ahead[:-1] == waiting[:-1] and ahead[-1].reply_tokens == 4
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="graphs are captured on a GPU alone")

@@ -1,10 +1,13 @@
 """What the GPU runs, as far as it can be checked on the machine at hand: its kernels by Triton's interpreter where there is no GPU."""
 
+import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ import torch
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import cuda
 from llmchat.engines.transformers.cuda.sampling import DeviceSampler, weights
+from llmchat.engines.transformers.linear import Int8Linear, Scratch, make_linear
 from llmchat.engines.transformers.sampler import Sampler, probabilities
 
 CPU = torch.device("cpu")
@@ -30,8 +34,18 @@ SAMPLINGS = [
 ]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])
+TRITON = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else ""
+needs_triton = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
+# Before 3.7 the interpreter cannot run loops with numpy 2.4.
+interpreted = pytest.param(
+    "cpu", marks=pytest.mark.skipif(TRITON.startswith("3.6"), reason="this Triton's interpreter needs an older numpy")
+)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "device", [interpreted, pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
 def test_kernels(device: str) -> None:
     """A process of its own: whether kernels are interpreted is settled when Triton is imported, and others import it too."""
     here = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {}
@@ -43,6 +57,70 @@ def test_kernels(device: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+POINTERS = {
+    "one_row": {"x": "*i64", "weight": "*i32", "step": "*fp32", "bias": "*bf16", "norm": "*i64", "residual": "*bf16", "out": "*bf16", "eps": "fp32"},
+    "few_rows": {"x": "*bf16", "weight": "*i8", "step": "*fp32", "bias": "*bf16", "norm": "*bf16", "residual": "*bf16", "out": "*bf16", "eps": "fp32"},
+    "rotate": {"qkv": "*bf16", "queries": "*bf16", "state": "*i64", "buffers": "*i64", "frequencies": "*fp32"},
+    "attend": {
+        "queries": "*bf16", "state": "*i64", "buffers": "*i64", "out": "*fp32", "maxima": "*fp32", "sums": "*fp32", "scale": "fp32",
+    },
+    "merge": {"parts": "*fp32", "maxima": "*fp32", "sums": "*fp32", "out": "*bf16"},
+}  # fmt: skip
+# What launch.py passes for a model of 7B, and for one with shared keys.
+TILE = {"BLOCK_N": 4, "BLOCK_K": 512, "num_warps": 4}
+LAUNCHES = [
+    ("one_row", {"GATED": False, "bias": None, "residual": None} | TILE),
+    ("one_row", {"GATED": False, "norm": None} | TILE),
+    ("one_row", {"GATED": True, "bias": None, "residual": None} | TILE | {"BLOCK_N": 2}),
+    ("few_rows", {"GATED": False, "BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 256, "num_warps": 4, "num_stages": 3}),
+    ("few_rows", {"GATED": True, "bias": None, "BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 256, "num_warps": 4, "num_stages": 3}),
+    ("rotate", {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "BLOCK": 64, "num_warps": 1}),
+    ("attend", {"GROUP": 1, "KV_HEADS": 32, "DIM": 128, "SPLITS": 8, "BLOCK_G": 16, "BLOCK_D": 128, "BLOCK_T": 64, "num_stages": 2}),
+    ("attend", {"GROUP": 7, "KV_HEADS": 4, "DIM": 128, "SPLITS": 32, "BLOCK_G": 16, "BLOCK_D": 128, "BLOCK_T": 64, "num_stages": 2}),
+    ("merge", {"DIM": 128, "SPLITS": 8, "BLOCK_D": 128, "num_warps": 2}),
+]
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("name", "given"), LAUNCHES)
+def test_kernels_are_built_for_gpus_that_are_not_here(
+    name: str, given: dict[str, Any], capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The compilers need no GPU. Nothing spills; weights and caches come in loads of 16 bytes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from llmchat.engines.transformers.cuda import kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(kernels, name)
+    options = {option: given[option] for option in ("num_warps", "num_stages") if option in given}
+    fixed = {argument: value for argument, value in given.items() if argument not in options}
+    kinds = {argument: "constexpr" if argument in fixed else POINTERS[name].get(argument, "i32") for argument in kernel.arg_names}
+    wide = {
+        (index,): [["tt.divisibility", 16]]
+        for index, (argument, kind) in enumerate(kinds.items())
+        if kind.startswith("*") or argument in ("n", "k", "quads")
+    }
+    source = triton.compiler.ASTSource(
+        kernel, kinds, {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()}, wide
+    )
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    loads = {
+        "one_row": r"ld\.global\.L1::evict_first\S*\.v4\.b32",
+        "few_rows": r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10",
+        "attend": r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10",
+    }
+    if name in loads:
+        assert len(re.findall(loads[name], built.asm["ptx"])) >= 4
+    (tmp_path / "cubin").write_bytes(built.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    usage = subprocess.run([tool, "-res-usage", tmp_path / "cubin"], capture_output=True, text=True, check=True).stdout
+    registers = int(re.findall(r"REG:(\d+)", usage)[0])
+    assert " LOCAL:0 " in usage and registers <= (64 if name == "one_row" else 128), usage
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS[2:], ids=str)
@@ -77,13 +155,14 @@ def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Triton is not installed" in cuda.fault(CPU)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_where_kernels_cannot_be_built_the_reason_is_told() -> None:
     """Not interpreted, and on CPU tensors: Triton has nothing to build them for."""
     assert "Triton cannot build its kernels (" in cuda.fault(CPU)
 
 
 def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(cuda, "fault", lambda device: "no compiler")
     cuda.usable.cache_clear()
@@ -95,3 +174,19 @@ def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(monkeypatch: pytes
         assert not cuda.usable(torch.device("cuda", 9)), "no bf16"
     finally:
         cuda.usable.cache_clear()
+
+
+@needs_triton
+def test_int8_layers_that_are_spread_over_gpus_become_those_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Sequential(make_linear(torch.randn(48, 32), torch.randn(48), "int8", CPU, Scratch())), torch.nn.Linear(48, 2)
+    )
+    x = torch.randn(20, 32).bfloat16()
+    before = model[0](x)
+    cuda.take_over(model)
+    assert isinstance(model[0][0], Int8Linear), "there is no GPU"
+    monkeypatch.setattr(cuda, "usable", lambda device: True)
+    cuda.take_over(model)
+    assert not isinstance(model[0][0], Int8Linear)
+    torch.testing.assert_close(model[0](x), before, rtol=0.02, atol=0.05)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers import cuda
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.linear import compute_dtype
 from llmchat.engines.transformers.live import Switch
@@ -59,6 +60,7 @@ class GeneralForward:
         from accelerate import dispatch_model, infer_auto_device_map
         from accelerate.utils import get_balanced_memory
 
+        cuda.take_over(self._model)
         unsplit = list(getattr(self._model, "_no_split_modules", None) or [])
         memory = get_balanced_memory(self._model, no_split_module_classes=unsplit) if device_map == "balanced" else None
         self._model = dispatch_model(self._model, infer_auto_device_map(self._model, memory, no_split_module_classes=unsplit))

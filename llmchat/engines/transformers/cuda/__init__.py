@@ -5,6 +5,7 @@ Where one of them is missing, int8 goes through bitsandbytes' kernels, which nee
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ _CAPABILITY = (8, 0)
 @cache
 def usable(device: torch.device) -> bool:
     """Whether the kernels run on this device and are right there: found out once, by running them. If not, the log says why."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not torch.cuda.is_available():
         return False
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _CAPABILITY:
         return False
@@ -45,8 +46,21 @@ def fault(device: torch.device) -> str:
     return ""
 
 
-def int8_linear(weight: Tensor, scb: Tensor, bias: Tensor | None, scratch: object) -> torch.nn.Module:
-    """A layer of int8 weights on a device that is `usable`."""
+def int8_linear(weight: Tensor, scb: Tensor, bias: Tensor | None, scratch: Any) -> torch.nn.Module:
+    """A layer of int8 weights for a device that is `usable`."""
     from llmchat.engines.transformers.cuda.linear import TritonInt8Linear
 
-    return TritonInt8Linear(weight, scb, bias, scratch)  # type: ignore[arg-type]
+    return TritonInt8Linear(weight, scb, bias, scratch)
+
+
+def take_over(model: torch.nn.Module) -> None:
+    """Prepare a model that was built on the CPU for being spread over GPUs: its int8 layers become those of a GPU."""
+    if not usable(torch.device("cuda", 0)):
+        return
+    from llmchat.engines.transformers.linear import Int8Linear, Scratch
+
+    scratch = Scratch()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Int8Linear):
+                setattr(parent, name, int8_linear(child.weight, child.SCB, child.bias, scratch))

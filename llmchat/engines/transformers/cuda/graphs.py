@@ -51,12 +51,16 @@ class _Step:
         self.buffers = torch.zeros(rows, layers, 2, dtype=torch.long, device=device)
         self.logits: Tensor | None = None
         self.graph: Any = None
+        self._held: list[Tensor] = []
 
     def fill(self, rows: Sequence[tuple[int, int, CudaCache]]) -> None:
         """rows: token, position and cache of each. Not waited for: small copies from the host are taken over at once."""
         state = torch.tensor([(token, position, cache.capacity) for token, position, cache in rows])
         self.state.copy_(state, non_blocking=True)
-        torch.stack([cache.places for _, _, cache in rows], out=self.buffers)
+        places = [cache.places for _, _, cache in rows]
+        if len(places) != len(self._held) or any(new is not old for new, old in zip(places, self._held, strict=True)):
+            torch.stack(places, out=self.buffers)
+            self._held = places
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class CudaForward(LlamaForward):
         self._pool: Any = None
         self._last: tuple[KVCache, LiveAdapters] | None = None
         self._ahead: _Ahead | None = None
+        if self._captures:
+            # Here, while the user types, and not before the first answer: compiling takes seconds, once on a machine.
+            self.read([Part(self.new_cache(), [0])])
 
     def new_cache(self) -> KVCache:
         return CudaCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device)
@@ -102,6 +109,7 @@ class CudaForward(LlamaForward):
             return logits
         return super().read(parts)
 
+    @torch.inference_mode()
     def follow(self, token: Tensor) -> None:
         """Begin the step that reads `token`, int64 [1] on the device, behind what was read last; `read` gives its logits when it is asked for them.
 
@@ -165,9 +173,11 @@ class CudaForward(LlamaForward):
                 torch.cuda.current_stream().wait_stream(stream)
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=self._pool):
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     step.logits = self._pass(step.state, step.buffers)
             step.graph = graph
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             logging.getLogger(__name__).warning("no CUDA graph for this model (%s): each kernel is launched by itself", error)
             self._captures = False

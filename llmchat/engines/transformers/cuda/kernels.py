@@ -188,7 +188,7 @@ def few_rows(
     tl.store(out + places, y.to(tl.bfloat16), mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer", "layers"])
 def rotate(
     qkv,  # bf16 [m, heads + 2 * kv_heads, dim]
     queries,  # bf16 [m, heads, dim]
@@ -228,7 +228,7 @@ def rotate(
     tl.store(target + DIM // 2 + half, second.to(tl.bfloat16), kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer", "layers"])
 def attend(
     queries,  # bf16 [m, heads, dim]
     state,

@@ -24,6 +24,7 @@ class DeviceSampler(Sampler):
             self._told = torch.empty(1, dtype=torch.long, pin_memory=True)
             self._ready = torch.cuda.Event()
 
+    @torch.inference_mode()
     def choose(self, logits: Tensor) -> int:
         """logits: [vocab] → token id."""
         token = self._next(logits)
@@ -32,7 +33,7 @@ class DeviceSampler(Sampler):
             return int(token)
         # The copy goes first: it must not wait for the step that follows.
         self._told.copy_(token, non_blocking=True)
-        self._ready.record()
+        self._ready.record(torch.cuda.current_stream(token.device))
         self._follow(token)
         self._ready.synchronize()
         return int(self._told)
