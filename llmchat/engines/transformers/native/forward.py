@@ -1,0 +1,151 @@
+"""The forward pass of the Llama family in C (step.c), on row-wise int8 weights and a CPU.
+
+Activations are rounded to 8 bits in groups of 64, so that an outlier costs precision in its own group alone. The numbers of a token do not
+depend, to the bit, on what is read in the same call.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_float, c_int32, c_void_p
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from llmchat.engines.transformers import llama
+from llmchat.engines.transformers.forward import Part
+from llmchat.engines.transformers.kv import KVCache
+from llmchat.engines.transformers.linear import quantise_rows
+from llmchat.engines.transformers.live import LiveAdapter
+from llmchat.engines.transformers.native.build import Kernels
+from llmchat.engines.transformers.native.structs import LINEARS, Kept, Layer, Lora, Matrix, Model, Text, addresses
+from llmchat.engines.transformers.weights import Tensors
+
+# Query heads that may share one head of keys (step.c: QUERIES), and the largest head.
+_MOST_SHARED, _MOST_DIM = 48, 256
+
+
+def supports(config: dict[str, Any]) -> bool:
+    """Whether step.c computes exactly what the architecture says."""
+    heads, dim = _heads(config), _head_dim(config)
+    fits = heads[0] % heads[1] == 0 and heads[0] // heads[1] <= _MOST_SHARED and dim % 16 == 0 and dim <= _MOST_DIM
+    return llama.supports(config) and fits
+
+
+class NativeCache(KVCache):
+    """Keys and values with the addresses of their buffers, a layer each."""
+
+    def __init__(self, layers: int, heads: int, head_dim: int):
+        super().__init__(layers, heads, head_dim, torch.bfloat16, torch.device("cpu"))
+        self.shape = (layers, heads, head_dim)
+        self.capacity = 0
+
+    def reserve(self, length: int) -> None:
+        super().reserve(length)
+        if self._capacity != self.capacity:
+            self.capacity = self._capacity
+            self.keys, self.values = addresses(self._keys), addresses(self._values)
+
+
+class NativeForward:
+    """A loaded model: token ids in, float32 logits out."""
+
+    batches = True
+    exact = True
+    dtype = torch.bfloat16
+
+    def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
+        self.config = config
+        self._kernels = kernels
+        (heads, kv_heads), dim = _heads(config), _head_dim(config)
+        self._shape = (config["num_hidden_layers"], kv_heads, dim)
+        self._vocabulary, hidden = tensors.shapes["model.embed_tokens.weight"]
+        self._kept = Kept()
+        self._layers = (Layer * self._shape[0])(*(self._layer(tensors, index, heads, hidden) for index in range(self._shape[0])))
+        self._model = Model(
+            *(self._shape[0], hidden, heads, kv_heads, dim, config["intermediate_size"], self._vocabulary),
+            self._plain(tensors, "model.embed_tokens.weight", torch.bfloat16, (self._vocabulary, hidden)),
+            self._kept.pointer(llama.inverse_frequencies(config, dim), torch.float32, (dim // 2,)),
+            self._plain(tensors, "model.norm.weight", torch.float32, (hidden,)),
+            self._layers,
+            self._head(tensors),
+            config.get("rms_norm_eps", 1e-6),
+        )
+        self._loras: WeakKeyDictionary[LiveAdapter, tuple[Kept, ctypes.Array[Lora]]] = WeakKeyDictionary()
+
+    def new_cache(self) -> NativeCache:
+        return NativeCache(*self._shape)
+
+    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+        kept: list[Any] = []
+        if len({id(part.cache) for part in parts}) < len(parts):
+            raise ValueError("a cache cannot be read into twice at once")
+        texts = (Text * len(parts))(*(self._text(part, kept) for part in parts))
+        counts = [len(part.ids) if part.every else 1 for part in parts]
+        logits = torch.empty(sum(counts), self._vocabulary)
+        self._kernels.step(self._model, texts, logits)
+        for part in parts:
+            part.cache.advance(len(part.ids))
+        return list(logits.split(counts))
+
+    def _text(self, part: Part, kept: list[Any]) -> Text:
+        """kept: takes what must live until the step is done."""
+        cache, count = part.cache, len(part.ids)
+        if not count or not 0 <= min(part.ids) <= max(part.ids) < self._vocabulary:
+            raise ValueError("no token, or one beyond the vocabulary")
+        if not isinstance(cache, NativeCache) or cache.shape != self._shape:
+            raise ValueError("a cache of another model")
+        cache.reserve(cache.length + count)
+        ids = (c_int32 * count)(*part.ids)
+        loras = (c_void_p * len(part.adapters))(*(ctypes.addressof(self._lora(adapter)) for adapter, _ in part.adapters))
+        strengths = (c_float * len(part.adapters))(*(strength for _, strength in part.adapters))
+        kept += [ids, loras, strengths]
+        pointers = [ctypes.addressof(array) for array in (ids, cache.keys, cache.values, loras, strengths)]
+        return Text(*pointers, count, cache.length, cache.capacity, len(part.adapters), part.every)
+
+    def _lora(self, adapter: LiveAdapter) -> "ctypes.Array[Lora]":
+        """An adapter's matrices for every linear, the head last, in the form that step.c takes; made once."""
+        if adapter not in self._loras:
+            kept = Kept()
+            names = [f"model.layers.{layer}.{name}" for layer in range(self._shape[0]) for name in LINEARS] + ["lm_head"]
+            found = [kept.lora(*adapter.modules[name]) if name in adapter.modules else Lora() for name in names]
+            self._loras[adapter] = kept, (Lora * len(found))(*found)
+        return self._loras[adapter][1]
+
+    def _layer(self, tensors: Tensors, index: int, heads: int, hidden: int) -> Layer:
+        prefix, (_, kv_heads, dim) = f"model.layers.{index}.", self._shape
+        norms = (self._plain(tensors, f"{prefix}{name}_layernorm.weight", torch.float32, (hidden,)) for name in ("input", "post_attention"))
+        inner = self.config["intermediate_size"]
+        queries, keys = heads * dim, kv_heads * dim
+        shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (inner, hidden), (inner, hidden), (hidden, inner))
+        linears = [self._linear(tensors, f"{prefix}{name}", shape) for name, shape in zip(LINEARS, shapes, strict=True)]
+        return Layer(*norms, (Matrix * len(LINEARS))(*linears))
+
+    def _linear(self, tensors: Tensors, name: str, shape: tuple[int, int]) -> Matrix:
+        if tensors.shapes[f"{name}.weight"] != shape:
+            raise ValueError(f"{name} is {tensors.shapes[f'{name}.weight']}, wanted {shape}")
+        weight, scb = tensors.int8(f"{name}.weight") or quantise_rows(tensors.get(f"{name}.weight"))
+        return self._kept.matrix(weight, scb, tensors.get(f"{name}.bias") if f"{name}.bias" in tensors.shapes else None)
+
+    def _head(self, tensors: Tensors) -> Matrix:
+        """The output head in 8 bits, which halves the largest matrix of a small model."""
+        prepared = tensors.head_int8()
+        if prepared is None:
+            tied = llama.is_tied(self.config, tensors.shapes)
+            prepared = quantise_rows(tensors.get("model.embed_tokens.weight" if tied else "lm_head.weight"))
+        return self._kept.matrix(*prepared)
+
+    def _plain(self, tensors: Tensors, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+        return self._kept.pointer(tensors.get(name).to(dtype).contiguous(), dtype, shape)
+
+
+def _heads(config: dict[str, Any]) -> tuple[int, int]:
+    heads: int = config["num_attention_heads"]
+    return heads, config.get("num_key_value_heads") or heads
+
+
+def _head_dim(config: dict[str, Any]) -> int:
+    dim: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return dim

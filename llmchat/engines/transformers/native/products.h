@@ -1,0 +1,334 @@
+/* Products of quantised activations with int8 weights.
+ *
+ * Activations are quantised in groups of GROUP along their row: x = q * scale, |q| <= 127. The sum over a group is exact in whole numbers; the
+ * sums of the groups are added in fp32, in order. So every way of computing a product here gives the same bits, whatever the number of rows. */
+#pragma once
+#include "vectors.h"
+
+#define GROUP 64
+#define DEPTH 1024 /* weights of a row that are packed at once: a panel of 2 x 16 rows stays in the first-level cache */
+
+#ifdef USE_VNNI
+typedef int8_t Act; /* vpdpbusd takes signed activations and unsigned weights */
+#else
+typedef int16_t Act;
+#endif
+
+typedef Act Act16 __attribute__((vector_size(LANES * sizeof(Act))));
+#define UNIT (4 / (int64_t)sizeof(Act)) /* activations that are multiplied in one lane at once */
+
+/* Rows of activations. width: padded to GROUP with zeros. Rows lie in tiles of `height`: q [tiles][width / UNIT][height][UNIT], and scale and
+ * offset [tiles][groups][height], so that a product reads them one after the other. offset: what the product of a group starts from. */
+typedef struct {
+    int64_t rows, height, in, width, groups;
+    Act *q;
+    float *scale;
+    int32_t *offset;
+} Acts;
+
+static void quantise(const Acts *acts, int64_t row, const float *x) {
+    int64_t tile = row / acts->height, lane_of_row = row % acts->height;
+    for (int64_t group = 0; group < acts->groups; group++) {
+        int64_t first = group * GROUP, count = MIN(GROUP, acts->in - first);
+        float tail[GROUP] = {0};
+        const float *part = x + first;
+        if (count < GROUP) part = memcpy(tail, part, count * sizeof *tail);
+        F16 peaks = {};
+        for (int i = 0; i < GROUP; i += LANES) peaks = larger(magnitude(load(part + i)), peaks);
+        float peak = largest(peaks), inverse = peak > 0 ? 127.0f / peak : 0.0f;
+        Act q[GROUP];
+        I16 total = {};
+        for (int i = 0; i < GROUP; i += LANES) {
+            I16 whole = nearest(load(part + i) * inverse);
+            Act16 narrow = __builtin_convertvector(whole, Act16);
+            memcpy(q + i, &narrow, sizeof narrow);
+            total += whole;
+        }
+        Act *to = acts->q + tile * acts->height * acts->width + first * acts->height + lane_of_row * UNIT;
+        for (int64_t i = 0; i < GROUP; i += UNIT) memcpy(to + i * acts->height, q + i, 4);
+        int64_t at = (tile * acts->groups + group) * acts->height + lane_of_row;
+        acts->scale[at] = peak / 127.0f;
+        acts->offset[at] = -128 * total_of(total);
+    }
+}
+
+/* 16 rows of weights, and the 16 that are read next (only a hint). */
+typedef struct {
+    const int8_t *rows[LANES], *next;
+} Block;
+
+/* What is to be in the cache for the next panel. Packing and each tile ask for a share of its rows: asked for all at once, they would come no
+ * faster than memory gives them, and memory would rest for the remaining time. */
+typedef struct {
+    const int8_t *left, *right;
+    int64_t stride, share;
+} Ahead;
+
+#define FETCH_ROWS 64 /* above, products take so much longer than memory that it does not matter */
+
+INLINE void fetch(const Ahead *ahead, int64_t part, int64_t group) {
+    for (int64_t i = part * ahead->share; i < MIN((part + 1) * ahead->share, 2 * LANES); i++)
+        __builtin_prefetch((i < LANES ? ahead->left + i * ahead->stride : ahead->right + (i - LANES) * ahead->stride) + group * GROUP, 0, 2);
+}
+
+#ifdef USE_VNNI
+
+typedef uint8_t Packed;
+#define PACKED_GROUP (GROUP * LANES) /* elements of a packed group of 16 rows: [GROUP / 4][16][4] */
+#define DIRECT_ROWS 1
+#define TILE 6
+
+INLINE __m512i group_of(const int8_t *p, __mmask64 mask) { return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, p), _mm512_set1_epi8(-128)); }
+
+INLINE __m512i add_pairs(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
+INLINE __m512i add_quads(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); }
+INLINE __m512i add_lanes(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* 16 outputs for one row of activations, straight from the weights. */
+static void direct(const Acts *acts, int64_t row, const Block *block, float *out) {
+    const Act *q = acts->q + row * acts->width;
+    const float *scale = acts->scale + row * acts->groups;
+    const int32_t *offset = acts->offset + row * acts->groups;
+    __m512 total = _mm512_setzero_ps();
+    for (int64_t group = 0; group < acts->groups; group++) {
+        int64_t at = group * GROUP, left = acts->in - at;
+        __mmask64 mask = left >= GROUP ? ~0ull : (1ull << left) - 1;
+        __m512i x = _mm512_loadu_si512(q + at), d[LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            d[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), group_of(block->rows[i] + at, mask), x);
+            _mm_prefetch((const char *)block->next + i * acts->in + at, _MM_HINT_T1);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) d[i] = add_pairs(d[2 * i], d[2 * i + 1]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) d[i] = add_quads(d[2 * i], d[2 * i + 1]);
+        __m512i sums = add_lanes(add_lanes(d[0], d[1]), add_lanes(d[2], d[3]));
+        sums = _mm512_add_epi32(sums, _mm512_set1_epi32(offset[group]));
+        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale[group]), total);
+    }
+    _mm512_storeu_ps(out, total);
+}
+
+/* d[i][j] -> d[j][i], 16 x 16 of 32 bits. */
+INLINE void transpose(__m512i d[LANES]) {
+    __m512i t[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(d[i], d[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(d[i], d[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4) {
+        d[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        d[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        d[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        d[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(d[i], d[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(d[i], d[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(d[i + 8], d[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(d[i + 8], d[i + 12], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        d[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        d[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        d[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        d[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+/* One group of 16 rows of weights, each four neighbours of a row beside those of the next row; the panels of two blocks alternate. */
+INLINE void pack_group(const Block *block, int64_t at, int64_t left, Packed *out) {
+    __mmask64 mask = left >= GROUP ? ~0ull : (1ull << left) - 1;
+    __m512i d[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) d[i] = group_of(block->rows[i] + at, mask);
+    transpose(d);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) _mm512_storeu_si512(out + i * 2 * 64, d[i]);
+}
+
+/* sums += the four products of each lane. Its intrinsic makes gcc copy every accumulator twice, which halves the speed. */
+INLINE void add_products(__m512i *sums, __m512i weights, __m512i x) { __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(weights), "v"(x)); }
+
+/* out[rows][32] (+)= tile `index` of the activations times a packed panel of `groups` groups from group `first`. */
+INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t groups, const Packed *panel, const Ahead *ahead, float *out) {
+    const Act *q = acts->q + (index * acts->width + first * GROUP) * TILE;
+    const float *scale = acts->scale + (index * acts->groups + first) * TILE;
+    const int32_t *offset = acts->offset + (index * acts->groups + first) * TILE;
+    __m512 total[TILE][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        total[r][0] = first ? _mm512_loadu_ps(out + r * 32) : _mm512_setzero_ps();
+        total[r][1] = first ? _mm512_loadu_ps(out + r * 32 + 16) : _mm512_setzero_ps();
+    }
+    for (int64_t group = 0; group < groups; group++) {
+        __m512i sums[TILE][2];
+        fetch(ahead, index, group);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_set1_epi32(offset[r]);
+#pragma GCC unroll 4
+        for (int k = 0; k < GROUP; k += 4) {
+            __m512i left = _mm512_loadu_si512(panel + k * 32), right = _mm512_loadu_si512(panel + k * 32 + 64);
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++) {
+                int32_t four;
+                memcpy(&four, q + k * TILE + r * 4, 4);
+                __m512i x = _mm512_set1_epi32(four);
+                add_products(&sums[r][0], left, x);
+                add_products(&sums[r][1], right, x);
+            }
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            __m512 s = _mm512_set1_ps(scale[r]);
+            total[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][0]), s, total[r][0]);
+            total[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][1]), s, total[r][1]);
+        }
+        panel += 2 * PACKED_GROUP, q += GROUP * TILE, scale += TILE, offset += TILE;
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        _mm512_storeu_ps(out + r * 32, total[r][0]);
+        _mm512_storeu_ps(out + r * 32 + 16, total[r][1]);
+    }
+}
+
+#else /* AVX2, or any processor */
+
+typedef int16_t Packed;
+#define PACKED_GROUP (GROUP * LANES) /* [GROUP / 2][16][2] */
+#define DIRECT_ROWS 3
+#define TILE 4
+
+static void direct(const Acts *acts, int64_t row, const Block *block, float *out) {
+    const Act *q = acts->q + row * acts->width;
+    F16 total = {};
+    for (int64_t group = 0; group < acts->groups; group++) {
+        int64_t at = group * GROUP, count = MIN(GROUP, acts->in - at);
+        I16 sums;
+        for (int i = 0; i < LANES; i++) {
+            const int8_t *w = block->rows[i] + at;
+            int32_t s = 0;
+            __builtin_prefetch(block->next + i * acts->in + at);
+            if (count == GROUP) {
+#ifdef USE_AVX2
+                __m256i parts = _mm256_setzero_si256();
+                for (int k = 0; k < GROUP; k += 16) {
+                    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w + k)));
+                    parts = _mm256_add_epi32(parts, _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i *)(q + at + k))));
+                }
+                __m128i half = _mm_add_epi32(_mm256_castsi256_si128(parts), _mm256_extracti128_si256(parts, 1));
+                half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+                s = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+#else
+                for (int k = 0; k < GROUP; k++) s += (int16_t)w[k] * q[at + k];
+#endif
+            } else {
+                for (int k = 0; k < count; k++) s += (int16_t)w[k] * q[at + k];
+            }
+            sums[i] = s;
+        }
+        total = madd(__builtin_convertvector(sums, F16), all(acts->scale[row * acts->groups + group]), total);
+    }
+    store(out, total);
+}
+
+INLINE void pack_group(const Block *block, int64_t at, int64_t left, Packed *out) {
+    for (int i = 0; i < LANES; i++) {
+        int8_t part[GROUP] = {0};
+        memcpy(part, block->rows[i] + at, MIN(left, GROUP));
+        for (int k = 0; k < GROUP / 2; k++) {
+            out[k * 64 + 2 * i] = part[2 * k];
+            out[k * 64 + 2 * i + 1] = part[2 * k + 1];
+        }
+    }
+}
+
+INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t groups, const Packed *panel, const Ahead *ahead, float *out) {
+    const Act *q = acts->q + (index * acts->width + first * GROUP) * TILE;
+    const float *scale = acts->scale + (index * acts->groups + first) * TILE;
+    if (!first) memset(out, 0, rows * 32 * sizeof *out);
+    for (int64_t group = 0; group < groups; group++, q += GROUP * TILE, panel += GROUP * 32, scale += TILE) {
+        fetch(ahead, index, group);
+        for (int half = 0; half < 2; half++) {
+            union { int32_t lane[LANES]; I16 all; } sums[TILE] = {0};
+#ifdef USE_AVX2
+            __m256i low[TILE], high[TILE];
+            for (int r = 0; r < rows; r++) low[r] = high[r] = _mm256_setzero_si256();
+            for (int k = 0; k < GROUP / 2; k++) {
+                __m256i left = _mm256_loadu_si256((const __m256i *)(panel + k * 64 + half * 32));
+                __m256i right = _mm256_loadu_si256((const __m256i *)(panel + k * 64 + half * 32 + 16));
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++) {
+                    int32_t pair;
+                    memcpy(&pair, q + (k * TILE + r) * 2, 4);
+                    __m256i x = _mm256_set1_epi32(pair);
+                    low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(left, x));
+                    high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(right, x));
+                }
+            }
+            for (int r = 0; r < rows; r++) {
+                memcpy(sums[r].lane, &low[r], 32);
+                memcpy(sums[r].lane + 8, &high[r], 32);
+            }
+#else
+            for (int k = 0; k < GROUP / 2; k++) {
+                const Packed *w = panel + k * 64 + half * 32;
+                for (int r = 0; r < rows; r++) {
+                    const Act *x = q + (k * TILE + r) * 2;
+                    for (int i = 0; i < LANES; i++) sums[r].lane[i] += x[0] * w[2 * i] + x[1] * w[2 * i + 1];
+                }
+            }
+#endif
+            for (int r = 0; r < rows; r++) {
+                float *at = out + r * 32 + half * 16;
+                store(at, madd(__builtin_convertvector(sums[r].all, F16), all(scale[r]), load(at)));
+            }
+        }
+    }
+}
+
+#endif
+
+/* out[rows of acts][32]: without the scales of the weights. */
+static void panel_product(const Acts *acts, const Block *left, const Block *right, Packed *panel, float *out) {
+    if (acts->rows <= DIRECT_ROWS) {
+        for (int64_t row = 0; row < acts->rows; row++) {
+            direct(acts, row, left, out + row * 32);
+            direct(acts, row, right, out + row * 32 + 16);
+        }
+        return;
+    }
+    int64_t tiles = acts->rows / TILE, rest = acts->rows % TILE, parts = tiles + (rest > 0) + 1;
+    for (int64_t first = 0; first < acts->groups; first += DEPTH / GROUP) {
+        int64_t groups = MIN(DEPTH / GROUP, acts->groups - first);
+        int last = first + groups == acts->groups;
+        Ahead ahead = {.stride = acts->in, .share = acts->rows <= FETCH_ROWS ? UP(2 * LANES, parts) / parts : 0};
+        ahead.left = last ? left->next : left->rows[0] + (first + groups) * GROUP;
+        ahead.right = last ? right->next : right->rows[0] + (first + groups) * GROUP;
+        for (int64_t group = 0; group < groups; group++) {
+            int64_t at = (first + group) * GROUP;
+            fetch(&ahead, parts - 1, group);
+            pack_group(left, at, acts->in - at, panel + group * 2 * PACKED_GROUP);
+            pack_group(right, at, acts->in - at, panel + group * 2 * PACKED_GROUP + 64 / sizeof(Packed));
+        }
+        for (int64_t i = 0; i < tiles; i++) tile(acts, i, TILE, first, groups, panel, &ahead, out + i * TILE * 32);
+        float *to = out + tiles * TILE * 32;
+        switch (rest) {
+#if TILE > 4
+        case 5: tile(acts, tiles, 5, first, groups, panel, &ahead, to); break;
+        case 4: tile(acts, tiles, 4, first, groups, panel, &ahead, to); break;
+#endif
+        case 3: tile(acts, tiles, 3, first, groups, panel, &ahead, to); break;
+        case 2: tile(acts, tiles, 2, first, groups, panel, &ahead, to); break;
+        case 1: tile(acts, tiles, 1, first, groups, panel, &ahead, to); break;
+        }
+    }
+}

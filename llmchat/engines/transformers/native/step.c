@@ -1,0 +1,567 @@
+/* One pass of a Llama-like model over the new tokens of any number of texts, on the CPU, with row-wise int8 weights.
+ *
+ * Row invariance: the numbers of a token do not depend, to the bit, on what is read in the same call. Every sum is taken in an order that
+ * follows from the token's own position alone. So a cached prefix equals a fresh read, a draft equals plain decoding, and a text among others
+ * equals the text alone. */
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "products.h"
+#include "attention.h"
+#include "team.h"
+
+#define LINEARS 7
+#define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
+#define SPLIT_ROWS 16 /* rows of a text up to which its spans are attended to side by side */
+#define RANKS 4       /* of an adapter, in one unit of work */
+
+enum { Q, K, V, O, GATE, UP_, DOWN };
+enum { STORE, ADD, GATED }; /* what becomes of a product */
+
+typedef struct {
+    const int8_t *weight; /* [out, in] */
+    const float *scale;   /* [out], padded to 32: a weight is int8 * scale */
+    const float *bias;    /* the same, or NULL */
+    int64_t out, in;
+} Matrix;
+
+typedef struct {
+    const float *attention_norm, *mlp_norm; /* [hidden] */
+    Matrix linear[LINEARS];
+} Layer;
+
+typedef struct {
+    int64_t layers, hidden, heads, kv_heads, head_dim, inner, vocabulary;
+    const bf16 *embedding; /* [vocabulary, hidden] */
+    const float *frequencies, *norm;
+    const Layer *layer;
+    Matrix head;
+    float eps;
+} Model;
+
+typedef struct {
+    const bf16 *a, *b; /* [rank, in], and [rank, width]: B on its side, padded to 32 */
+    int64_t rank, width;
+    float scale;
+} Lora;
+
+typedef struct {
+    const int32_t *ids;
+    bf16 *const *keys, *const *values; /* a layer each: [kv_heads, capacity, head_dim] */
+    const Lora *const *adapters;       /* each [layers * LINEARS + 1], the head last; rank 0 where it changes nothing */
+    const float *strengths;
+    int64_t rows, past, capacity, adapter_count, every;
+} Text;
+
+/* Where everything lies. [R] rows of all texts, [W] those that want logits. */
+typedef struct {
+    const Model *model;
+    const Text *texts;
+    int64_t text_count, rows, wanted, ranks, spans;
+    int32_t *text_of, *wants;         /* [R], [W] */
+    int64_t *first_of, *states_of;    /* [texts] first row; first state */
+    float *x, *plain, *qkv, *inner;   /* residual stream; what was quantised; q, k, v; silu(gate) * up */
+    float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
+    float *low;                       /* [R, ranks]: A x of the adapters, scaled */
+    float *logits;                    /* [W, vocabulary] */
+    Acts acts;
+} Plan;
+
+typedef struct {
+    const Plan *plan;
+    Worker worker;
+    Acts own, acts; /* room for a few rows; the rows in use, own or the plan's */
+    float *plain;   /* the fp32 numbers behind them */
+    float *own_plain, *product, *state;
+    Packed *panel;
+    Attention attention;
+} Thread;
+
+/* ---- room */
+
+typedef struct {
+    char *base;
+    int64_t used;
+} Room;
+
+static void *room(Room *from, int64_t bytes) {
+    void *at = from->base ? from->base + from->used : NULL;
+    from->used += UP(bytes, 64);
+    return at;
+}
+
+static int64_t widest(const Model *model) { return MAX(MAX(model->hidden, model->inner), model->heads * model->head_dim); }
+static int64_t spans_of(const Text *text) { return (text->past + text->rows + SPAN - 1) / SPAN; }
+static int64_t slots_of(const Text *text) { return text->rows <= SPLIT_ROWS ? spans_of(text) : 1; }
+
+/* Ranks of all adapters of a text in `count` linears that share their activations. */
+static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
+    int64_t ranks = 0;
+    for (int64_t l = linear; l < linear + count; l++)
+        for (int64_t a = 0; a < text->adapter_count; a++) ranks += text->adapters[a][l].rank;
+    return ranks;
+}
+
+static Acts make_acts(Room *from, int64_t rows, int64_t widest_row) {
+    int64_t width = UP(widest_row, GROUP);
+    Acts acts = {.rows = rows, .height = rows <= DIRECT_ROWS ? 1 : TILE};
+    rows = UP(rows, acts.height);
+    acts.q = room(from, rows * width * sizeof(Act));
+    acts.scale = room(from, rows * width / GROUP * sizeof(float));
+    acts.offset = room(from, rows * width / GROUP * sizeof(int32_t));
+    return acts;
+}
+
+static void lay_out(Plan *plan, Room *from) {
+    const Model *m = plan->model;
+    int64_t states = 0;
+    plan->rows = plan->wanted = plan->ranks = plan->spans = 0;
+    for (int64_t i = 0; i < plan->text_count; i++) {
+        const Text *text = plan->texts + i;
+        plan->rows += text->rows;
+        plan->wanted += text->every ? text->rows : 1;
+        plan->spans = MAX(plan->spans, spans_of(text));
+        states += text->rows * m->heads * slots_of(text);
+        for (int64_t layer = 0; layer < m->layers; layer++) {
+            plan->ranks = MAX(plan->ranks, ranks_of(text, layer * LINEARS + Q, 3));
+            plan->ranks = MAX(plan->ranks, ranks_of(text, layer * LINEARS + O, 1));
+            plan->ranks = MAX(plan->ranks, ranks_of(text, layer * LINEARS + GATE, 2));
+            plan->ranks = MAX(plan->ranks, ranks_of(text, layer * LINEARS + DOWN, 1));
+        }
+        plan->ranks = MAX(plan->ranks, ranks_of(text, m->layers * LINEARS, 1));
+    }
+    int64_t rows = plan->rows, half = m->head_dim / 2, wide = widest(m);
+    plan->text_of = room(from, rows * sizeof(int32_t));
+    plan->wants = room(from, plan->wanted * sizeof(int32_t));
+    plan->first_of = room(from, plan->text_count * sizeof(int64_t));
+    plan->states_of = room(from, plan->text_count * sizeof(int64_t));
+    plan->x = room(from, rows * m->hidden * sizeof(float));
+    plan->plain = room(from, rows * MAX(m->hidden, m->heads * m->head_dim) * sizeof(float));
+    plan->qkv = room(from, rows * (m->heads + 2 * m->kv_heads) * m->head_dim * sizeof(float));
+    plan->inner = room(from, rows * m->inner * sizeof(float));
+    plan->cosines = room(from, rows * half * sizeof(float));
+    plan->sines = room(from, rows * half * sizeof(float));
+    plan->states = room(from, states * (2 + m->head_dim) * sizeof(float));
+    plan->low = room(from, rows * plan->ranks * sizeof(float));
+    plan->acts = make_acts(from, MAX(rows, TILE), wide);
+}
+
+static void lay_out_thread(Thread *thread, Room *from) {
+    const Model *m = thread->plan->model;
+    int64_t dim = m->head_dim, wide = widest(m);
+    thread->own = make_acts(from, MAX(ALONE, TILE), wide);
+    thread->own_plain = room(from, ALONE * wide * sizeof(float));
+    thread->product = room(from, MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
+    thread->panel = room(from, DEPTH * 32 * sizeof(Packed));
+    thread->state = room(from, (2 + dim) * sizeof(float));
+    thread->attention.keys = room(from, SPAN * dim * sizeof(Half));
+    thread->attention.values = room(from, SPAN * dim * sizeof(Half));
+    thread->attention.queries = room(from, QUERIES * dim * sizeof(Half));
+    thread->attention.weights = room(from, QUERIES * SPAN * sizeof(Half));
+    thread->attention.scores = room(from, QUERIES * SPAN * sizeof(float));
+    thread->attention.sums = room(from, QUERIES * dim * sizeof(float));
+}
+
+/* ---- rows */
+
+static void begin_row(const Plan *plan, int64_t row) {
+    const Model *m = plan->model;
+    const Text *text = plan->texts + plan->text_of[row];
+    int64_t in_text = row - plan->first_of[plan->text_of[row]], half = m->head_dim / 2;
+    const bf16 *from = m->embedding + text->ids[in_text] * m->hidden;
+    for (int64_t i = 0; i < m->hidden; i++) {
+        uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(plan->x + row * m->hidden + i, &bits, 4);
+    }
+    for (int64_t i = 0; i < half; i++) {
+        float angle = (float)(text->past + in_text) * m->frequencies[i];
+        plan->cosines[row * half + i] = cosf(angle);
+        plan->sines[row * half + i] = sinf(angle);
+    }
+}
+
+/* Root mean square norm (Zhang & Sennrich 2019). */
+static __attribute__((noinline)) void norm_row(const float *x, const float *weight, int64_t count, float eps, float *out) {
+    F16 squares = {};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) squares = madd(load(x + i), load(x + i), squares);
+    float total = sum(squares);
+    for (; i < count; i++) total += x[i] * x[i];
+    float factor = 1.0f / sqrtf(total / count + eps);
+    for (i = 0; i + LANES <= count; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
+    for (; i < count; i++) out[i] = x[i] * factor * weight[i];
+}
+
+/* x: [head_dim] turned by its position, in the half-split order of Hugging Face (Su et al. 2021). */
+static __attribute__((noinline)) void rotate(const float *x, const float *cosine, const float *sine, int64_t dim, float *out) {
+    for (int64_t i = 0; i < dim / 2; i++) {
+        float a = x[i], b = x[i + dim / 2];
+        out[i] = a * cosine[i] - b * sine[i];
+        out[i + dim / 2] = b * cosine[i] + a * sine[i];
+    }
+}
+
+/* Attention output of a row [heads * head_dim]: the spans of each head put together. */
+static void mixed_row(Thread *thread, int64_t row, float *out) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    int64_t text = plan->text_of[row], slots = slots_of(plan->texts + text), size = 2 + m->head_dim;
+    int64_t used = MIN(slots, (plan->texts[text].past + row - plan->first_of[text]) / SPAN + 1);
+    for (int64_t head = 0; head < m->heads; head++) {
+        const float *states = plan->states + (plan->states_of[text] + ((row - plan->first_of[text]) * m->heads + head) * slots) * size;
+        for (int64_t slot = 0; slot < used; slot++)
+            merge(thread->state, states[slot * size], states[slot * size + 1], states + slot * size + 2, m->head_dim, slot == 0);
+        float factor = 1.0f / thread->state[1];
+        for (int64_t d = 0; d < m->head_dim; d += LANES) store(out + head * m->head_dim + d, load(thread->state + 2 + d) * factor);
+    }
+}
+
+enum { NORMED, MIXED, INNER, FINAL };
+
+/* The activations of the next product, quantised. weight: of the norm. */
+static void prepare(Thread *thread, int source, const float *weight) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    int64_t rows = source == FINAL ? plan->wanted : plan->rows;
+    int alone = rows <= ALONE;
+    Acts *acts = &thread->acts;
+    *acts = alone ? thread->own : plan->acts;
+    acts->rows = rows;
+    acts->height = rows <= DIRECT_ROWS ? 1 : TILE;
+    acts->in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
+    acts->width = UP(acts->in, GROUP);
+    acts->groups = acts->width / GROUP;
+    thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
+    if (!alone) share(&thread->worker, rows);
+    for (int64_t row = alone ? 0 : take(&thread->worker); 0 <= row && row < rows; row = alone ? row + 1 : take(&thread->worker)) {
+        float *plain = thread->plain + row * acts->in;
+        if (source == MIXED) mixed_row(thread, row, plain);
+        if (source == NORMED) norm_row(plan->x + row * m->hidden, weight, m->hidden, m->eps, plain);
+        if (source == FINAL) norm_row(plan->x + plan->wants[row] * m->hidden, weight, m->hidden, m->eps, plain);
+        quantise(acts, row, plain);
+    }
+    if (!alone) meet(&thread->worker);
+}
+
+/* ---- linears */
+
+static const Text *text_at(const Plan *plan, int64_t row, int final) { return plan->texts + plan->text_of[final ? plan->wants[row] : row]; }
+
+static __attribute__((noinline)) float low_dot(const bf16 *a, const float *x, int64_t count) {
+    F16 total = {};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) total = madd(from_bf16(a + i), load(x + i), total);
+    float s = sum(total);
+    for (; i < count; i++) {
+        uint32_t bits = (uint32_t)a[i] << 16;
+        float weight;
+        memcpy(&weight, &bits, 4);
+        s += weight * x[i];
+    }
+    return s;
+}
+
+/* A x of all adapters (Hu et al. 2021) for `count` linears that share x. */
+static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
+    const Plan *plan = thread->plan;
+    if (!plan->ranks) return;
+    int64_t chunks = (plan->ranks + RANKS - 1) / RANKS;
+    share(&thread->worker, thread->acts.rows * chunks);
+    for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
+        int64_t row = unit / chunks, begin = unit % chunks * RANKS, at = 0;
+        const Text *text = text_at(plan, row, final);
+        for (int64_t l = linear; l < linear + count; l++)
+            for (int64_t a = 0; a < text->adapter_count; a++) {
+                const Lora *lora = text->adapters[a] + l;
+                for (int64_t r = MAX(0, begin - at); r < MIN(lora->rank, begin + RANKS - at); r++)
+                    plan->low[row * plan->ranks + at + r] =
+                        lora->scale * text->strengths[a] * low_dot(lora->a + r * thread->acts.in, thread->plain + row * thread->acts.in, thread->acts.in);
+                at += lora->rank;
+            }
+    }
+    meet(&thread->worker);
+}
+
+/* 16 finished outputs of a row from `column` on. low: A x of this linear's first adapter. */
+INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, const Text *text, int64_t linear, const float *low) {
+    F16 y = load(product) * load(matrix->scale + column);
+    if (matrix->bias) y += load(matrix->bias + column);
+    for (int64_t a = 0; a < text->adapter_count; a++) {
+        const Lora *lora = text->adapters[a] + linear;
+        for (int64_t r = 0; r < lora->rank; r++) y = madd(all(*low++), from_bf16(lora->b + r * lora->width + column), y);
+    }
+    return y;
+}
+
+static void put(float *to, F16 v, int64_t count) { memcpy(to, &v, MIN(count, LANES) * sizeof(float)); }
+
+/* 16 rows of a matrix from `first` on, the last one repeated; `next` is the row that is read after them. */
+static Block block_of(const Matrix *matrix, int64_t first, const int8_t *next) {
+    Block block = {.next = next};
+    for (int i = 0; i < LANES; i++) block.rows[i] = matrix->weight + MIN(first + i, matrix->out - 1) * matrix->in;
+    return block;
+}
+
+/* Products of the prepared activations with `count` matrices; `linear` numbers the first. out: [rows, stride], their outputs side by side. */
+static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int64_t count, int end, float *out, int64_t stride, int final) {
+    const Plan *plan = thread->plan;
+    const Acts *acts = &thread->acts;
+    lower(thread, linear, count, final);
+    int64_t units = 0;
+    if (end == GATED) units = (matrices->out + LANES - 1) / LANES;
+    else
+        for (int64_t l = 0; l < count; l++) units += (matrices[l].out + 31) / 32;
+    share(&thread->worker, units);
+    for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
+        int64_t l = 0, at = 0, column = unit * (end == GATED ? LANES : 32);
+        for (; end != GATED && column >= UP(matrices[l].out, 32); l++) column -= UP(matrices[l].out, 32), at += matrices[l].out;
+        const Matrix *left = matrices + l, *right = end == GATED ? matrices + 1 : left;
+        int64_t second = end == GATED ? column : column + LANES;
+        /* Few rows go through the blocks one after the other, more through both at once. */
+        int64_t ahead = (end == GATED ? LANES : 2 * LANES) * acts->in;
+        const int8_t *left_at = left->weight + column * acts->in, *right_at = right->weight + second * acts->in;
+        Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
+        Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
+        panel_product(acts, &left_block, &right_block, thread->panel, thread->product);
+        for (int64_t row = 0; row < acts->rows; row++) {
+            const Text *text = text_at(plan, row, final);
+            const float *low = plan->low + row * plan->ranks, *product = thread->product + row * 32;
+            if (text->adapter_count) low += ranks_of(text, linear, l);
+            F16 y = finished(product, left, column, text, linear + l, low);
+            if (end == GATED && text->adapter_count) low += ranks_of(text, linear, 1);
+            F16 z = finished(product + LANES, right, second, text, linear + (end == GATED ? 1 : l), low);
+            float *to = out + row * stride + at + column;
+            int64_t left_over = left->out - column;
+            if (end == GATED) put(to, y / (1.0f + exponential(-y)) * z, left_over);
+            else {
+                if (end == ADD) {
+                    float old[32] = {0};
+                    memcpy(old, to, MIN(left_over, 32) * sizeof *old);
+                    y += load(old), z += load(old + LANES);
+                }
+                put(to, y, left_over);
+                if (left_over > LANES) put(to + LANES, z, left_over - LANES);
+            }
+        }
+    }
+    meet(&thread->worker);
+}
+
+/* ---- attention */
+
+/* New keys, turned, and values into the caches. */
+static void append(Thread *thread, int64_t layer) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    int64_t dim = m->head_dim, stride = (m->heads + 2 * m->kv_heads) * dim;
+    share(&thread->worker, plan->rows);
+    for (int64_t row; (row = take(&thread->worker)) >= 0;) {
+        const Text *text = plan->texts + plan->text_of[row];
+        int64_t position = text->past + row - plan->first_of[plan->text_of[row]];
+        for (int64_t head = 0; head < m->kv_heads; head++) {
+            const float *key = plan->qkv + row * stride + (m->heads + head) * dim, *value = key + m->kv_heads * dim;
+            int64_t to = (head * text->capacity + position) * dim;
+            rotate(key, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
+            for (int64_t d = 0; d < dim; d += LANES) {
+                to_bf16(text->keys[layer] + to + d, load(thread->state + d));
+                to_bf16(text->values[layer] + to + d, load(value + d));
+            }
+        }
+    }
+    meet(&thread->worker);
+}
+
+/* Rows [first, first + count) of a text, one head of keys, spans [from, to). */
+static void attend_block(Thread *thread, int64_t layer, int64_t index, int64_t first, int64_t count, int64_t kv_head, int64_t from, int64_t to) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    const Text *text = plan->texts + index;
+    int64_t dim = m->head_dim, group = m->heads / m->kv_heads, stride = (m->heads + 2 * m->kv_heads) * dim, slots = slots_of(text);
+    int64_t seen[QUERIES], queries = count * group, total = text->past + first + count;
+    float *states[QUERIES];
+    for (int64_t query = 0; query < queries; query++) {
+        int64_t in_text = first + query / group, row = plan->first_of[index] + in_text, head = kv_head * group + query % group;
+        rotate(plan->qkv + row * stride + head * dim, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
+        for (int64_t d = 0; d < dim; d += LANES) to_half(thread->attention.queries + query * dim + d, load(thread->state + d));
+        seen[query] = text->past + in_text + 1;
+        states[query] = plan->states + (plan->states_of[index] + (in_text * m->heads + head) * slots) * (2 + dim);
+    }
+    for (int64_t span = from; span < to && span * SPAN < total; span++) {
+        int64_t keys = MIN(SPAN, total - span * SPAN), at = (kv_head * text->capacity + span * SPAN) * dim;
+        pack_keys(text->keys[layer] + at, text->values[layer] + at, keys, dim, thread->attention.keys);
+        pack_values(text->values[layer] + at, keys, dim, thread->attention.values);
+        float *to_states[QUERIES];
+        for (int64_t query = 0; query < queries; query++) to_states[query] = states[query] + (slots > 1 ? span * (2 + dim) : 0);
+        attend(&thread->attention, queries, seen, dim, 1.0f / sqrtf((float)dim), span, to_states, slots == 1);
+    }
+}
+
+static void attention(Thread *thread, int64_t layer) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    int64_t rows_at_once = MAX(1, QUERIES / (m->heads / m->kv_heads)), units = 0;
+    append(thread, layer);
+    for (int64_t i = 0; i < plan->text_count; i++) {
+        const Text *text = plan->texts + i;
+        units += (text->rows + rows_at_once - 1) / rows_at_once * m->kv_heads * slots_of(text);
+    }
+    share(&thread->worker, units);
+    for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
+        int64_t index = 0, blocks, slots;
+        for (;; index++) {
+            slots = slots_of(plan->texts + index);
+            blocks = (plan->texts[index].rows + rows_at_once - 1) / rows_at_once;
+            if (unit < blocks * m->kv_heads * slots) break;
+            unit -= blocks * m->kv_heads * slots;
+        }
+        int64_t slot = unit % slots, kv_head = unit / slots % m->kv_heads, block = unit / slots / m->kv_heads;
+        int64_t first = block * rows_at_once, count = MIN(rows_at_once, plan->texts[index].rows - first);
+        if (slots > 1) attend_block(thread, layer, index, first, count, kv_head, slot, slot + 1);
+        else attend_block(thread, layer, index, first, count, kv_head, 0, plan->spans);
+    }
+    meet(&thread->worker);
+}
+
+/* ---- the pass */
+
+static void run_thread(Thread *thread) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    int64_t qkv = (m->heads + 2 * m->kv_heads) * m->head_dim;
+    share(&thread->worker, plan->rows);
+    for (int64_t row; (row = take(&thread->worker)) >= 0;) begin_row(plan, row);
+    meet(&thread->worker);
+    for (int64_t index = 0; index < m->layers; index++) {
+        const Layer *layer = m->layer + index;
+        int64_t linear = index * LINEARS;
+        prepare(thread, NORMED, layer->attention_norm);
+        multiply(thread, layer->linear + Q, linear + Q, 3, STORE, plan->qkv, qkv, 0);
+        attention(thread, index);
+        prepare(thread, MIXED, NULL);
+        multiply(thread, layer->linear + O, linear + O, 1, ADD, plan->x, m->hidden, 0);
+        prepare(thread, NORMED, layer->mlp_norm);
+        multiply(thread, layer->linear + GATE, linear + GATE, 2, GATED, plan->inner, m->inner, 0);
+        prepare(thread, INNER, NULL);
+        multiply(thread, layer->linear + DOWN, linear + DOWN, 1, ADD, plan->x, m->hidden, 0);
+    }
+    prepare(thread, FINAL, m->norm);
+    multiply(thread, &m->head, m->layers * LINEARS, 1, STORE, plan->logits, m->vocabulary, 1);
+}
+
+/* The OpenMP runtime that torch has loaded, called as compilers call it: no second pool of threads. */
+typedef struct {
+    void (*parallel)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+    int (*threads_here)(void);
+} OpenMP;
+
+typedef struct {
+    const Plan *plan;
+    const OpenMP *openmp;
+    Team team;
+    atomic_int here;
+    char *rooms;
+    int64_t room_size;
+} Crew;
+
+static void join(void *data) {
+    Crew *crew = data;
+    /* There may be fewer threads than were asked for. */
+    int threads = crew->openmp ? crew->openmp->threads_here() : 1;
+    Thread thread = {.plan = crew->plan, .worker = {.team = &crew->team, .threads = threads}};
+    thread.worker.thread = atomic_fetch_add(&crew->here, 1);
+    Room own = {crew->rooms + thread.worker.thread * crew->room_size, 0};
+    lay_out_thread(&thread, &own);
+    run_thread(&thread);
+}
+
+static int64_t size_of(Plan *plan, int threads, int64_t *shared, int64_t *each) {
+    Room from = {NULL, 0}, own = {NULL, 0};
+    lay_out(plan, &from);
+    Thread thread = {.plan = plan};
+    lay_out_thread(&thread, &own);
+    *shared = UP(sizeof(Crew), 64) + from.used, *each = own.used;
+    return *shared + *each * threads;
+}
+
+/* Bytes of workspace that llmchat_step needs for these texts. */
+int64_t llmchat_room(const Model *model, const Text *texts, int64_t count, int threads) {
+    int64_t shared, each;
+    Plan plan = {.model = model, .texts = texts, .text_count = count};
+    return size_of(&plan, threads, &shared, &each);
+}
+
+/* Read the new tokens of the texts; logits: [wanted rows, vocabulary]. workspace: llmchat_room bytes at a multiple of 64. */
+void llmchat_step(const Model *model, const Text *texts, int64_t count, int threads, float *logits, char *workspace, const OpenMP *openmp) {
+    int64_t shared, each, row = 0, wanted = 0, states = 0;
+    Plan plan = {.model = model, .texts = texts, .text_count = count, .logits = logits};
+    size_of(&plan, threads, &shared, &each);
+    Crew *crew = (Crew *)workspace;
+    memset(crew, 0, sizeof *crew);
+    Room from = {workspace + UP(sizeof(Crew), 64), 0};
+    lay_out(&plan, &from);
+    for (int64_t i = 0; i < count; i++) {
+        plan.first_of[i] = row, plan.states_of[i] = states;
+        states += texts[i].rows * model->heads * slots_of(texts + i);
+        for (int64_t k = 0; k < texts[i].rows; k++, row++) {
+            plan.text_of[row] = i;
+            if (texts[i].every || k + 1 == texts[i].rows) plan.wants[wanted++] = row;
+        }
+    }
+    crew->plan = &plan, crew->rooms = workspace + shared, crew->room_size = each;
+    crew->openmp = threads > 1 ? openmp : NULL;
+    if (crew->openmp) openmp->parallel(join, crew, threads, 0);
+    else join(crew);
+}
+
+/* ---- a product alone, for tests and measurements */
+
+typedef struct {
+    Thread *threads;
+    const Matrix *matrices;
+    const OpenMP *openmp;
+    int64_t count;
+    const float *x;
+    float *out;
+    atomic_int here;
+} Products;
+
+static void join_products(void *data) {
+    Products *products = data;
+    int index = atomic_fetch_add(&products->here, 1);
+    Thread *thread = products->threads + index;
+    thread->worker.threads = products->openmp ? products->openmp->threads_here() : 1;
+    for (int64_t i = 0; i < products->count; i++) {
+        const Matrix *matrix = products->matrices + i;
+        multiply(thread, matrix, 0, 1, STORE, products->out + i * thread->acts.rows * matrix->out, matrix->out, 0);
+    }
+}
+
+/* out[count][rows][matrix.out] = x[rows][in] times each of `count` matrices of one shape. Returns 1 without memory. */
+int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int64_t rows, float *out, int threads, const OpenMP *openmp) {
+    Text text = {.rows = rows};
+    Plan plan = {.texts = &text, .text_count = 1, .rows = rows};
+    Room sizes = {NULL, 0};
+    int64_t product = UP(MAX(rows, TILE) * 32 * sizeof(float), 64), panel = UP(DEPTH * 32 * sizeof(Packed), 64);
+    make_acts(&sizes, rows, matrices->in);
+    int64_t bytes = sizes.used + UP(sizeof(Team), 64) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
+    char *memory = aligned_alloc(64, bytes);
+    if (!memory) return 1;
+    memset(memory, 0, bytes);
+    Room from = {memory, 0};
+    Acts acts = make_acts(&from, rows, matrices->in);
+    acts.in = matrices->in, acts.width = UP(acts.in, GROUP), acts.groups = acts.width / GROUP;
+    for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in);
+    Team *team = room(&from, sizeof(Team));
+    plan.text_of = room(&from, rows * sizeof(int32_t));
+    Products products = {.matrices = matrices, .count = count, .x = x, .out = out, .openmp = threads > 1 ? openmp : NULL};
+    products.threads = room(&from, threads * sizeof(Thread));
+    for (int i = 0; i < threads; i++) {
+        float *results = room(&from, product);
+        products.threads[i] = (Thread){.plan = &plan, .worker = {.team = team, .thread = i}, .acts = acts, .product = results, .panel = room(&from, panel)};
+    }
+    if (products.openmp) openmp->parallel(join_products, &products, threads, 0);
+    else join_products(&products);
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,93 @@
+"""The structures that step.c takes, field by field, and how tensors become their pointers."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+# Linears of a layer in the order of step.c.
+LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+# Outputs are made in blocks of so many: what is read for all of a block is padded to it.
+BLOCK = 32
+
+
+class Matrix(Structure):
+    _fields_ = [("weight", c_void_p), ("scale", c_void_p), ("bias", c_void_p), ("out", c_int64), ("in_", c_int64)]
+
+
+class Layer(Structure):
+    _fields_ = [("attention_norm", c_void_p), ("mlp_norm", c_void_p), ("linear", Matrix * len(LINEARS))]
+
+
+class Model(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocabulary")),
+        ("embedding", c_void_p),
+        ("frequencies", c_void_p),
+        ("norm", c_void_p),
+        ("layer", POINTER(Layer)),
+        ("head", Matrix),
+        ("eps", c_float),
+    ]
+
+
+class Lora(Structure):
+    _fields_ = [("a", c_void_p), ("b", c_void_p), ("rank", c_int64), ("width", c_int64), ("scale", c_float)]
+
+
+class Text(Structure):
+    _fields_ = [
+        ("ids", c_void_p),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("adapters", c_void_p),
+        ("strengths", c_void_p),
+        *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "every")),
+    ]
+
+
+class OpenMP(Structure):
+    _fields_ = [("parallel", c_void_p), ("threads_here", c_void_p)]
+
+
+class Kept:
+    """Structures with pointers into tensors, and the tensors, which must live as long."""
+
+    def __init__(self) -> None:
+        self._tensors: list[Tensor] = []
+
+    def pointer(self, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+        """The address of a tensor's numbers. Raises ValueError for one that is not what step.c takes it for."""
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
+            raise ValueError(f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}, wanted {shape} {dtype}")
+        self._tensors.append(tensor)
+        return int(tensor.data_ptr())
+
+    def matrix(self, weight: Tensor, scb: Tensor, bias: Tensor | None = None) -> Matrix:
+        """weight: int8 [out, in], where it lies; scb: fp32 [out]."""
+        out, in_ = weight.shape
+        scale = self.pointer(padded(scb.float() / 127), torch.float32, (_up(out),))
+        shift = None if bias is None else self.pointer(padded(bias.float()), torch.float32, (_up(out),))
+        return Matrix(self.pointer(weight, torch.int8, (out, in_)), scale, shift, out, in_)
+
+    def lora(self, a: Tensor, b: Tensor, scale: float) -> Lora:
+        """a: [rank, in]; b: [out, rank]."""
+        rank, out = a.shape[0], b.shape[0]
+        across = self.pointer(padded(b.T.to(torch.bfloat16)), torch.bfloat16, (rank, _up(out)))
+        return Lora(self.pointer(a.to(torch.bfloat16).contiguous(), torch.bfloat16, (rank, a.shape[1])), across, rank, _up(out), scale)
+
+
+def padded(x: Tensor) -> Tensor:
+    """A copy, the last dimension filled with zeros to a multiple of BLOCK."""
+    wide = torch.zeros(*x.shape[:-1], _up(x.shape[-1]), dtype=x.dtype)
+    wide[..., : x.shape[-1]] = x
+    return wide
+
+
+def addresses(tensors: list[Tensor]) -> "ctypes.Array[c_void_p]":
+    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _up(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
