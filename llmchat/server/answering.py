@@ -46,16 +46,29 @@ class Answering(Response):
                     if not begun:
                         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                         begun = True
-                    async with asyncio.timeout(WRITE_TIMEOUT_S):
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await _written(send, piece)
+            except _Stalled:
+                raise
             except Exception as error:
                 told(error)
                 if not begun:
                     return await respond(send, error)
                 if self.media_type != SSE:
                     raise
-                await send({"type": "http.response.body", "body": event(described(error)[2]), "more_body": True})
+                await _written(send, event(described(error)[2]))
         await send({"type": "http.response.body", "body": b""})
+
+
+class _Stalled(LlmchatError):
+    """The client takes nothing any more."""
+
+
+async def _written(send: Send, piece: bytes) -> None:
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except TimeoutError:
+        raise _Stalled("a client takes no more of its stream") from None
 
 
 def event(value: object) -> bytes:

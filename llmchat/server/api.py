@@ -76,9 +76,10 @@ class ResponseFormat(Request):
 
 
 class Generation(Request):
-    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive and truncation are ours.
+    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive, ignore_eos and truncation are not OpenAI's.
 
-    keep_alive: seconds the model stays in memory after the answer, -1 for ever; truncation "auto" leaves out what does not fit, oldest first
+    keep_alive: seconds the model stays in memory after the answer, -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
+    truncation "auto" leaves out what does not fit, oldest first
     """
 
     model: Text
@@ -98,6 +99,7 @@ class Generation(Request):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     keep_alive: Annotated[float, Field(ge=-1)] | None = None
+    ignore_eos: bool | None = None
 
 
 class ChatRequest(Generation):

@@ -14,7 +14,7 @@ from llmchat.server.errors import BadRequest
 
 # Who may speak after whom.
 _FOLLOWERS = {"": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
-_OWN = ("top_k", "min_p", "repetition_penalty")
+_OWN = ("top_k", "min_p", "repetition_penalty", "ignore_eos")
 
 
 def sampling_of(request: Generation, preset: Preset, max_tokens: int | None, logprobs: int) -> Sampling:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from llmchat.errors import LlmchatError
 from llmchat.server.errors import Forbidden, Refusal, TooLarge, Unauthorised, described
 from llmchat.server.keys import Keys
 from llmchat.server.limits import Rate
@@ -51,9 +52,12 @@ class Access:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            log.exception("a request failed")
-            if not status:
-                await respond(watched, error)
+            if not isinstance(error, LlmchatError):
+                log.exception("a request failed")
+            if status:
+                # The answer is half sent: only the end of the connection can tell.
+                raise
+            await respond(watched, error)
         finally:
             path = scope["path"] if scope["path"] in _KNOWN else "other"
             self._count(path, status)

@@ -11,7 +11,7 @@ from serving import Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
-from llmchat.server import protocol
+from llmchat.server import answering, protocol
 from llmchat.server.keys import Keys
 from llmchat.server.run import ServeOptions, serve
 
@@ -151,6 +151,22 @@ def test_slow_bodies_are_cut_off(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, body_timeout_s=0.2) as run:
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         assert raw(run, head).startswith(b"HTTP/1.1 408")
+
+
+def test_a_client_that_takes_nothing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "WRITE_TIMEOUT_S", 0.5)
+    engine = recipe(lambda: ScriptedEngine([" ".join(["x" * 50_000] * 600)], context=3000), key="long")
+    with serving({"long": engine, "m": MODELS["m"]}, tmp_path) as run, socket.create_connection(("127.0.0.1", run.port), 10) as stalled:
+        body = json.dumps(ASK | {"model": "long", "stream": True}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        stalled.sendall(head % len(body) + body)
+        assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+        for _ in range(1000):
+            if not run.state.pool.busy:
+                break
+            time.sleep(0.01)
+        assert not run.state.pool.busy and run.scheduler("long").running == 0
 
 
 def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(tmp_path: Path) -> None:

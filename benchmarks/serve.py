@@ -1,0 +1,217 @@
+"""A server under load: one stream against many, time to the first token, how evenly streams are served, warm one-shots, and a soak.
+
+    python benchmarks/serve.py                     # the table
+    python benchmarks/serve.py --soak 10           # ten minutes of mixed requests, with the server's memory
+    python benchmarks/serve.py --url http://…      # another OpenAI-compatible server, such as vLLM, on the same requests
+
+Tokens are those the server counts itself (`usage`); every stream has a prompt of its own, so that nothing comes from a prefix cache.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+TOPICS = "foxes rivers clocks bread winter maps trains gardens music stars ships bridges letters kings storms glass islands colours horses paper".split()
+
+
+@dataclass
+class Stream:
+    """One answer: seconds since it was asked for at its first and at its last piece, and its tokens."""
+
+    first_s: float
+    last_s: float
+    tokens: int
+    status: int
+
+    @property
+    def rate(self) -> float:
+        return (self.tokens - 1) / (self.last_s - self.first_s) if self.tokens > 1 else 0.0
+
+
+async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Stream:
+    """Send one streaming request over a connection of its own, and read it; leave_after: go away after so many pieces. A plain socket, so that
+    the client takes little of the machine."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
+    content = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    started = time.perf_counter()
+    writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
+    status = int((await reader.readline()).split()[1])
+    first = last = 0.0
+    tokens = pieces = 0
+    async for line in reader:
+        if not line.startswith(b"data: {"):
+            continue
+        if b'"content":"' in line and b'"content":""' not in line:
+            last = time.perf_counter() - started
+            first = first or last
+            pieces += 1
+            if pieces == leave_after:
+                break
+        elif b'"completion_tokens"' in line:
+            tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+    writer.close()
+    return Stream(first, last, tokens, status)
+
+
+def request(model: str, number: int, tokens: int) -> dict[str, object]:
+    text = f"Number {number}: write a long story about {TOPICS[number % len(TOPICS)]} and {TOPICS[number * 7 % len(TOPICS)]}."
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": tokens,
+        "temperature": 0.7,
+        "seed": number,
+        "ignore_eos": True,
+    }
+
+
+async def together(url: str, model: str, count: int, tokens: int, salt: int) -> list[Stream]:
+    return await asyncio.gather(*(ask(url, request(model, salt + number, tokens)) for number in range(count)))
+
+
+def total_rate(streams: list[Stream]) -> float:
+    """Tokens a second of all streams, from the moment they were asked for to the last token: prefill and queue count."""
+    return sum(stream.tokens for stream in streams) / max(stream.last_s for stream in streams)
+
+
+def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> None:
+    """One stream and many by turns, so that a slow moment of the machine touches both."""
+    asyncio.run(together(url, model, count, 8, 0))
+    ones, manys = [], []
+    for number in range(rounds):
+        ones.append(asyncio.run(together(url, model, 1, tokens, 1000 + 100 * number)))
+        manys.append(asyncio.run(together(url, model, count, tokens, 5000 + 100 * number)))
+    one, many = statistics.median(map(total_rate, ones)), statistics.median(map(total_rate, manys))
+    evenness = statistics.median(min(s.rate for s in run) / max(s.rate for s in run) for run in manys)
+    firsts = sorted(stream.first_s for run in manys for stream in run)
+    print(
+        f"one stream                 {one:8.1f} tokens/s   first token {1000 * statistics.median(run[0].first_s for run in ones):6.0f} ms"
+    )
+    print(f"{count:2} streams, all together   {many:8.1f} tokens/s   {many / one:.2f} x one stream")
+    print(f"slowest / fastest stream   {evenness:8.2f}")
+    print(f"first token of {count}          {1000 * statistics.median(firsts):8.0f} ms median, {1000 * firsts[-1]:.0f} ms last")
+
+
+def one_shots(env: dict[str, str], count: int) -> None:
+    """From process start to the first character, through the running server."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "llmchat", "chat", "-n", "What is the capital of France?"]
+        asked = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert asked.stdout is not None and asked.stdout.read(1)
+        times.append(time.perf_counter() - started)
+        asked.communicate()
+    print(f"warm one-shot, first token {1000 * min(times):8.0f} ms at best, {1000 * statistics.median(times):.0f} ms median")
+
+
+def resident_mb(process: int) -> float:
+    with open(f"/proc/{process}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def soak(url: str, model: str, minutes: float, clients: int, process: int) -> None:
+    """Clients that chat in turns, ask for lengths of all kinds, leave in the middle, and make mistakes; a sample of memory every few seconds."""
+    end = time.monotonic() + 60 * minutes
+    counts = {"answers": 0, "left": 0, "refused": 0, "tokens": 0, "other": 0}
+    samples: list[float] = []
+
+    async def client(number: int) -> None:
+        dice = random.Random(number)
+        while time.monotonic() < end:
+            body = request(model, dice.randrange(1_000_000), dice.choice((4, 16, 32, 64, 128)))
+            if dice.random() < 0.4:
+                body["messages"] = [
+                    {"role": "user", "content": f"{dice.random()} " * dice.randrange(1, 60)},
+                    {"role": "assistant", "content": "Yes."},
+                    *body["messages"],  # type: ignore[misc]
+                ]
+            kind = dice.random()
+            if kind < 0.05:
+                body["temperature"] = 9
+            made = await ask(url, body, leave_after=3 if kind > 0.85 else 0)
+            key = (
+                "refused"
+                if made.status in (400, 429)
+                else "left"
+                if kind > 0.85
+                else "answers"
+                if made.status == 200 and made.tokens
+                else "other"
+            )
+            counts[key] += 1
+            counts["tokens"] += made.tokens
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            samples.append(resident_mb(process))
+            print(f"{60 * minutes - (end - time.monotonic()):6.0f} s  {samples[-1]:8.1f} MB  {counts}", flush=True)
+            await asyncio.sleep(min(15.0, 6 * minutes))
+
+    await asyncio.gather(watch(), *(client(number) for number in range(clients)))
+    third = max(1, len(samples) // 3)
+    middle, last = statistics.median(samples[third : 2 * third] or samples), statistics.median(samples[-third:])
+    print(f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last ({last - middle:+.1f} MB); {counts}")
+
+
+def start(model: str, slots: int, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "llmchat", "serve", "-q", "-m", model, "--port", str(port), "--slots", str(slots)]
+    process = subprocess.Popen(command, env=env)
+    url = f"http://127.0.0.1:{port}"
+    asyncio.run(_ready(url, model))
+    return process, url
+
+
+async def _ready(url: str, model: str) -> None:
+    """The socket is open before the model is loaded; the first request waits for it."""
+    for _ in range(600):
+        try:
+            await ask(url, request(model, 1, 1))
+            return
+        except OSError:
+            await asyncio.sleep(0.1)
+    raise SystemExit("the server does not come up")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", default="smollm2")
+    options.add_argument("--streams", type=int, default=16)
+    options.add_argument("--tokens", type=int, default=128)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    options.add_argument("--url", default="", help="a server that runs already")
+    chosen = options.parse_args()
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    server, url = (None, chosen.url) if chosen.url else start(chosen.model, chosen.streams, env)
+    try:
+        if chosen.soak:
+            if server is None:
+                raise SystemExit("--soak measures a server that it starts itself")
+            asyncio.run(soak(url, chosen.model, chosen.soak, chosen.streams + 4, server.pid))
+        else:
+            compare(url, chosen.model, chosen.streams, chosen.tokens, chosen.rounds)
+            if server is not None:
+                one_shots(env, 7)
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
