@@ -263,6 +263,7 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
             adapter_scale=preset.adapter_scale,
             trust_remote_code=options.trust_remote_code,
             prepared=prepared,
+            kernels=model.world.cache / "kernels" if model.world else None,
         )
 
     try:

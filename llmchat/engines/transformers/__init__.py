@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Sampling, Token, Weights
 from llmchat.engines.tokens import Tokens, context_of, read_json
-from llmchat.engines.transformers import cuda, llama, memory
+from llmchat.engines.transformers import cuda, llama, memory, native
 from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.caches import Slots
 from llmchat.engines.transformers.drafts import Drafts
@@ -46,7 +46,8 @@ class TransformersEngine:
 
     slots: the answers that may be under way at once, and the texts that are remembered. drafts: let repeated text be drafted from what was said
     before; it changes no token, and is done only where the forward pass gives the same numbers to the bit for one row and for many.
-    prepared: a folder with base and adapters in one, int8, whose file is mapped in place of theirs.
+    prepared: a folder with base and adapters in one, int8, whose file is mapped in place of theirs. kernels: a folder for the step that is
+    compiled for this processor; without it, or without a compiler, plain torch does the same.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TransformersEngine:
         slots: int = 1,
         drafts: bool = True,
         prepared: Path | None = None,
+        kernels: Path | None = None,
     ):
         started = time.perf_counter()
         self._name = name or base.name
@@ -75,7 +77,7 @@ class TransformersEngine:
         tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
         self._shapes = tensors.shapes
         memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
-        self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code)
+        self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)
         # A forward pass that can run ahead brings a sampler that tells it where to.
         self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(self._forward, "sampler", Sampler)
         self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
@@ -271,11 +273,22 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _load(base: Path, tensors: Tensors, config: dict[str, Any], weights: Weights, device: torch.device, trust_remote_code: bool) -> Forward:
+def _load(
+    base: Path,
+    tensors: Tensors,
+    config: dict[str, Any],
+    weights: Weights,
+    device: torch.device,
+    trust_remote_code: bool,
+    kernels: Path | None,
+) -> Forward:
     with memory.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)
         if llama.supports(config) and spread is None:
-            return _lean(weights, device)(config, tensors, weights, device)
+            compiled = (
+                native.library(kernels) if kernels and native.supports(config) and weights == "int8" and device.type == "cpu" else None
+            )
+            return native.NativeForward(config, tensors, compiled) if compiled else _lean(weights, device)(config, tensors, weights, device)
         if config.get("is_encoder_decoder"):
             from llmchat.engines.transformers.encoder_decoder import EncoderDecoderForward
 
