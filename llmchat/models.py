@@ -173,8 +173,11 @@ def prepare(preset: Preset, parts: Sequence[Checkpoint], world: World, progress:
         raise Mismatch(f"{preset.weights} weights are not prepared")
 
     def start() -> "Preparation":
+        from llmchat.engines.transformers import native
         from llmchat.engines.transformers.prepared import Preparation
 
+        # The step that will run it is compiled now as well, not at the first question.
+        native.library(_kernels(world))
         return Preparation(base.path, [adapter.path for adapter in adapters], preset.adapter_scale, trust)
 
     return make_copy(recipe(preset, parts), base, start, world, progress)
@@ -263,7 +266,7 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
             adapter_scale=preset.adapter_scale,
             trust_remote_code=options.trust_remote_code,
             prepared=prepared,
-            kernels=model.world.cache / "kernels" if model.world else None,
+            kernels=_kernels(model.world) if model.world else None,
         )
 
     try:
@@ -273,6 +276,10 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
             raise
         drop(prepared)
         return open_with(_prepared(model, options, progress))
+
+
+def _kernels(world: World) -> Path:
+    return world.cache / "kernels"
 
 
 def _prepared(model: Model, options: Options, progress: Progress) -> Path | None:
