@@ -1,5 +1,7 @@
 """The engine for `.gguf` files: llama.cpp, on the CPU or a GPU. Tokenised by the file's own vocabulary under our rules, so that a special token
 that is spelt out in a message stays text. llama.cpp keeps keys and values from turn to turn.
+
+Log-probabilities: llama.cpp tells none of a token that is the beginning of a character; the token that completes it has one.
 """
 
 import os

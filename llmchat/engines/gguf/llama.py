@@ -41,12 +41,12 @@ class Llama:
     """A loaded model. `close` gives its memory back."""
 
     def __init__(self, settings: Settings, *, noisy: bool = False):
+        self._server: Any = None
         xllamacpp = _library()
         import httpx2
 
         self._folder = tempfile.mkdtemp(prefix="llmchat-")
         socket = os.path.join(self._folder, "llama.sock")
-        self._server: Any = None
         self._key = secrets.token_urlsafe(24)
         try:
             self._server = xllamacpp.Server(_parameters(xllamacpp, settings, socket, self._key, noisy))

@@ -13,10 +13,16 @@ from llmchat.engines.tokens import Tokens
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 
-# A word takes a token for every five letters begun; a digit, a sign, a line end, a character beyond ASCII and a run of spaces one each. That is
-# meant to be a little too much rather than too little.
+# A word takes a token for every five letters begun; a digit, a sign, a line end, a character beyond ASCII and a run of spaces one each, an
+# emoji two. That is meant to be a little too much rather than too little.
 _WORD = 5
 _PIECE = re.compile(r"[A-Za-z]+|[^A-Za-z\s]|\n|[^\S\n]{2,}")
+
+
+def _tokens_of(piece: str) -> int:
+    if piece.isascii():
+        return -(-len(piece) // _WORD) if piece.isalpha() else 1
+    return 2 if piece > "\uffff" else 1
 
 
 class Estimate:
@@ -25,7 +31,7 @@ class Estimate:
     exact = False
 
     def count(self, text: str) -> int:
-        return sum(-(-len(piece) // _WORD) if piece.isascii() and piece.isalpha() else 1 for piece in _PIECE.findall(text))
+        return sum(map(_tokens_of, _PIECE.findall(text)))
 
     def encode(self, prompt: Prompt) -> list[int]:
         return [-1] * (self.count(text_of(prompt)) + prompt.bos)
