@@ -4,46 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-COMMANDS = [
-    "",
-    "chat",
-    "pull",
-    "ls",
-    "show",
-    "rm",
-    "verify",
-    "presets",
-    "presets check",
-    "doctor",
-    "prompt",
-    "finetune",
-    "merge",
-    "push",
-    "evaluate",
-    "compare",
-    "bench",
-    "sessions",
-    "sessions list",
-    "sessions search",
-    "sessions show",
-    "sessions rename",
-    "sessions tag",
-    "sessions delete",
-    "sessions purge",
-    "sessions backup",
-    "sessions path",
-    "sessions export",
-    "sessions import",
-    "sessions replay",
-    "data",
-    "data inspect",
-    "data clean",
-    "data convert",
-    "config",
-    "config show",
-    "config path",
-]
+
+def names_of(command: Any, path: str = "") -> list[str]:
+    """A command and those below it, as they are typed; hidden ones are left out."""
+    below = getattr(command, "commands", {})
+    inner = [name for key, one in below.items() if not one.hidden for name in names_of(one, f"{path} {key}".strip())]
+    return [path, *inner]
 
 
 def help_of(command: str) -> str:
@@ -53,7 +21,12 @@ def help_of(command: str) -> str:
 
 
 def commands() -> str:
-    sections = [f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n" for command in COMMANDS]
+    from typer.main import get_command
+
+    from llmchat.cli import app
+
+    names = names_of(get_command(app))
+    sections = [f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n" for command in names]
     return "# Commands\n\nWritten by `make docs` from `--help`; do not edit.\n\n" + "\n".join(sections)
 
 
