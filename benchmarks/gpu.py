@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Decode on a GPU against the memory's speed and against transformers with bitsandbytes' 8 bits, as a table on stdout.
 
-usage: python benchmarks/gpu.py [--save] [--tune] [--peer] [--tokens N]      needs an NVIDIA GPU; says so and ends well where there is none
+usage: python benchmarks/gpu.py [--save] [--tune] [--peer] [--kinds KIND …] [--tokens N]      needs an NVIDIA GPU; says so and ends well where there is none
 
 A 7B-shaped Llama with random weights is made on the GPU, so nothing is downloaded. First the kernels are compared with float64 and the captured
-graph with the same kernels launched one by one; then bandwidth, kernels, decode and prefill are timed. --tune tries other tiles for each kernel,
---peer runs transformers + bitsandbytes (load_in_8bit, its defaults) on the same shape, --save writes benchmarks/results/gpu.json.
+graph with the same kernels launched one by one; then bandwidth, kernels, decode and prefill are timed. --kinds also times bf16 and int4 (NF4),
+--tune tries other tiles for each kernel, --peer runs transformers + bitsandbytes (load_in_8bit, its defaults) on the same shape, --save writes
+benchmarks/results/gpu.json.
 """
 
 import argparse
@@ -181,7 +182,7 @@ def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, 
 
         speeds[name] = {"bytes_per_s": speed()}
         if tune:
-            tiles = [launch.Tile(*tile) for tile in itertools.product((1, 2, 4, 8, 16), (512, 1024, 2048, 4096), (1, 2, 4, 8))]
+            tiles = [launch.Tile(*tile) for tile in itertools.product((2, 4, 8), (1024, 2048, 4096), (2, 4, 8))]
             tried = {str((tile.rows, tile.columns, tile.warps)): speed(tile) for tile in tiles if tile.columns >= 256 * tile.warps}
             speeds[name]["tiles"] = dict(sorted(tried.items(), key=lambda pair: -pair[1])[:8])
     head = engine._forward._head
@@ -191,24 +192,22 @@ def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, 
     return speeds
 
 
-def decode(engine: Any, config: dict[str, Any], tokens: int, bandwidth: float) -> dict[str, float]:
-    """Of a short and a long prompt, the median of three each."""
+def decode(engine: Any, tokens: int, bandwidth: float) -> dict[str, float]:
+    """After a short and a long prompt, the median of three each. Shares are of the weights alone, keys and values not counted."""
+    from llmchat.memory import weights
+
     found: dict[str, float] = {}
-    weight_bytes = sum(
-        shape[0] * shape[1] * (2 if "head" in name else 1)
-        for name, shape in engine._shapes.items()
-        if len(shape) == 2 and "embed" not in name
-    )
-    per_position = (
-        4 * config["num_key_value_heads"] * (config["hidden_size"] // config["num_attention_heads"]) * config["num_hidden_layers"]
-    )
+    read = weights({name: shape for name, shape in engine._shapes.items() if "embed" not in name}, engine._weights)
     for prompt in (16, PROMPT):
         answer(engine, prompt, 8)
         finishes = [answer(engine, prompt, tokens)[0] for _ in range(3)]
         found[f"decode_tps_after_{prompt}"] = speed = statistics.median(one.tokens_per_second for one in finishes)
-        read = weight_bytes + per_position * (prompt + tokens / 2)
         found[f"share_after_{prompt}"] = speed * read / bandwidth
         found[f"prefill_tps_{prompt}"] = statistics.median(one.prompt_tokens / one.prefill_s for one in finishes)
+    graph = engine._forward._step(1).graph
+    if graph is not None:
+        # What is left of a token's time is the host's.
+        found["replay_ms"] = milliseconds(graph.replay)
     return found
 
 
@@ -248,32 +247,32 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
     return {"decode_tps": (tokens - 1) / (whole - first), "prefill_tps": PROMPT / first}
 
 
-def check(engine: Any, config: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Whether the kernels are right, and the graph says what they say. Raises AssertionError where not."""
-    errors = kernel_errors(config, device)
-    worst = max(errors, key=lambda name: errors[name])
-    print(f"kernels against float64: at most {errors[worst]:.4f} ({worst})")
-    assert errors[worst] < 0.01, errors
-    _, replayed = answer(engine, 40, 24)
-    engine._forward._captures = False
-    _, launched = answer(engine, 40, 24)
-    engine._forward._captures = device.type == "cuda"
-    print(f"graph and single launches: {'the same' if replayed == launched else 'DIFFERENT'} tokens")
-    assert replayed == launched
+def check(engine: Any, device: torch.device) -> dict[str, float]:
+    """Whether the graph says what its kernels say one by one, and what the plain forward pass says. Raises AssertionError where not."""
     from llmchat.engines.transformers.forward import Part
     from llmchat.engines.transformers.llama import LlamaForward
 
+    forward = engine._forward
+    _, replayed = answer(engine, 40, 24)
+    captured = forward._step(1).graph is not None
+    forward._captures = False
+    _, launched = answer(engine, 40, 24)
+    forward._captures = captured
+    print(
+        f"{engine.describe()}: graph {'captured' if captured else 'NOT captured'}, tokens {'the same' if replayed == launched else 'DIFFERENT'}"
+    )
+    assert replayed == launched
     ids = list(range(3, 60))
-    caches = [engine._forward.new_cache() for _ in range(2)]
+    caches = [forward.new_cache() for _ in range(2)]
     with torch.inference_mode():
         for cache in caches:
-            engine._forward.read([Part(cache, ids)])
-        step = engine._forward.read([Part(caches[0], [77])])[0].double()
-        plain = LlamaForward._read(engine._forward, [Part(caches[1], [77])])[0].double()
+            forward.read([Part(cache, ids)])
+        step = forward.read([Part(caches[0], [77])])[0].double()
+        plain = LlamaForward._read(forward, [Part(caches[1], [77])])[0].double()
     apart = float((step - plain).norm() / plain.norm())
     print(f"logits of a step against the plain forward pass: {apart:.4f} apart")
     assert apart < 0.1
-    return {"kernels": errors, "step_against_plain": apart}
+    return {"captured": captured, "step_against_plain": apart}
 
 
 def machine() -> dict[str, Any]:
@@ -296,6 +295,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--kinds", nargs="*", choices=("bf16", "int4"), default=())
     parser.add_argument("--tokens", type=int, default=128)
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -304,24 +304,29 @@ def main() -> None:
     from llmchat.engines.transformers import cuda
 
     device = torch.device("cuda")
-    reason = cuda.fault(device)
-    if reason:
+    if reason := cuda.fault(device):
         sys.exit(f"the kernels do not run here: {reason}")
     results: dict[str, Any] = {"machine": machine(), "model": LLAMA_7B}
     print(json.dumps(results["machine"], indent=1))
     results["copy_bytes_per_s"] = bandwidth = copy_bandwidth()
     print(f"copy within memory: {bandwidth / 1e12:.2f} TB/s")
-    engine = open_engine(LLAMA_7B, device)
-    results["errors"] = check(engine, LLAMA_7B, device)
-    results["int8"] = decode(engine, LLAMA_7B, options.tokens, bandwidth)
-    for name, value in results["int8"].items():
-        print(f"{name:24} {value:10.3f}")
-    results["kernels"] = kernel_speeds(engine, LLAMA_7B, options.tune)
-    for name, speeds in results["kernels"].items():
-        print(f"{name:16} {speeds['bytes_per_s'] / 1e12:6.2f} TB/s  {speeds['bytes_per_s'] / bandwidth:5.0%}   {speeds.get('tiles', '')}")
-    if options.peer:
+    results["errors"] = errors = kernel_errors(LLAMA_7B, device)
+    worst = max(errors, key=lambda name: errors[name])
+    print(f"kernels against float64: at most {errors[worst]:.4f} ({worst})")
+    assert errors[worst] < 0.01, errors
+    for kind in ("int8", *options.kinds):
+        engine = open_engine(LLAMA_7B, device, kind)
+        results[kind] = check(engine, device) | decode(engine, options.tokens, bandwidth)
+        for name, value in results[kind].items():
+            print(f"{name:24} {value:10.3f}")
+        if kind == "int8":
+            results["kernels"] = kernel_speeds(engine, LLAMA_7B, options.tune)
+            for name, speeds in results["kernels"].items():
+                speed = speeds["bytes_per_s"]
+                print(f"{name:16} {speed / 1e12:6.2f} TB/s  {speed / bandwidth:5.0%}   {speeds.get('tiles', '')}")
         del engine
         torch.cuda.empty_cache()
+    if options.peer:
         results["transformers_bitsandbytes"] = peer(LLAMA_7B, min(options.tokens, 64), device)
         ratio = results["int8"][f"decode_tps_after_{PROMPT}"] / results["transformers_bitsandbytes"]["decode_tps"]
         print(f"transformers + bitsandbytes: {results['transformers_bitsandbytes']}; {ratio:.1f} times as fast")

@@ -20,7 +20,7 @@ from llmchat.engines.transformers.weights import open_tensors
 from llmchat.prompt import Prompt
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-EPS = 1e-5
+EPS = 0.1
 # One rounding to bf16: the GPU rounds to the nearest, the interpreter cuts off.
 ROUNDED = 0.004 if DEVICE.type == "cuda" else 0.008
 

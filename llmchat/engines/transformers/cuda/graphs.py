@@ -109,7 +109,6 @@ class CudaForward(LlamaForward):
             return logits
         return super().read(parts)
 
-    @torch.inference_mode()
     def follow(self, token: Tensor) -> None:
         """Begin the step that reads `token`, int64 [1] on the device, behind what was read last; `read` gives its logits when it is asked for them.
 
@@ -119,12 +118,13 @@ class CudaForward(LlamaForward):
             return
         cache, adapters = self._last
         assert isinstance(cache, CudaCache)
-        cache.reserve(cache.length + 1)
-        self._switch.active = adapters
-        step = self._step(1)
-        step.fill([(0, cache.length, cache)])
-        step.state[0, :1] = token
-        self._ahead = _Ahead(cache, cache.length, adapters, self._run(step).clone())
+        with torch.inference_mode():
+            cache.reserve(cache.length + 1)
+            self._switch.active = adapters
+            step = self._step(1)
+            step.fill([(0, cache.length, cache)])
+            step.state[0, :1] = token
+            self._ahead = _Ahead(cache, cache.length, adapters, self._run(step).clone())
 
     def _read(self, parts: list[Part]) -> list[Tensor]:
         if sum(len(part.ids) for part in parts) > launch.MOST_ROWS:

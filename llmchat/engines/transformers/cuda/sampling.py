@@ -24,10 +24,10 @@ class DeviceSampler(Sampler):
             self._told = torch.empty(1, dtype=torch.long, pin_memory=True)
             self._ready = torch.cuda.Event()
 
-    @torch.inference_mode()
     def choose(self, logits: Tensor) -> int:
         """logits: [vocab] → token id."""
-        token = self._next(logits)
+        with torch.inference_mode():
+            token = self._next(logits)
         if self._told is None:
             self._follow(token)
             return int(token)
