@@ -76,10 +76,11 @@ class ResponseFormat(Request):
 
 
 class Generation(Request):
-    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive, ignore_eos and truncation are not OpenAI's.
+    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive, ignore_eos, truncation and show_prompt
+    are not OpenAI's.
 
     keep_alive: seconds the model stays in memory after the answer, -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
-    truncation "auto" leaves out what does not fit, oldest first
+    truncation "auto" leaves out what does not fit, oldest first; show_prompt: tell in the end what text the model was given
     """
 
     model: Text
@@ -111,6 +112,7 @@ class ChatRequest(Generation):
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     truncation: Literal["auto", "disabled"] | None = None
+    show_prompt: bool | None = None
 
 
 class CompletionRequest(Generation):

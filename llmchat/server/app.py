@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from llmchat import __version__
 from llmchat.errors import LlmchatError
+from llmchat.presets import Preset
 from llmchat.server import admin, conversations, page, private
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
 from llmchat.server.chat_completions import chat
@@ -91,7 +92,13 @@ def _add_models(api: FastAPI, state: State) -> None:
     def model(model: str) -> dict[str, Any]:
         if model not in state.catalog.names():
             raise UnknownModel(f"the model `{model[:100]}` does not exist")
-        return _model(model, state)
+        return _model(model, state) | {"llmchat": _preset(state.catalog.recipe(model).preset)}
+
+
+def _preset(preset: Preset) -> dict[str, Any]:
+    """Beyond OpenAI's API: what a request says by itself where it says nothing, and the system text that the model was made for."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
+    return {"sampling": {name: getattr(preset.sampling, name) for name in names}, "system": preset.system}
 
 
 def _model(name: str, state: State) -> dict[str, Any]:
@@ -108,5 +115,5 @@ def _add_generation(api: FastAPI, state: State) -> None:
         return complete(state, asked, request.state.client)
 
     @api.post("/v1/embeddings")
-    async def embeddings(request: Request, asked: EmbeddingRequest) -> Response:
-        return await embed(state, asked, request.state.client)
+    async def embeddings(asked: EmbeddingRequest) -> Response:
+        return await embed(state, asked)

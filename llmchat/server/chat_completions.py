@@ -25,8 +25,9 @@ log = logging.getLogger("llmchat.server")
 class Choice:
     """One answer of a request as it grows. `feed` returns the delta of what came, or nothing."""
 
-    def __init__(self, index: int, reading: Reading, tools: ToolReader | None):
+    def __init__(self, index: int, asked: Asked, reading: Reading, tools: ToolReader | None):
         self.index = index
+        self.asked = asked
         self.text = self.thinking = ""
         self.calls: list[dict[str, Any]] = []
         self.tokens: list[Token] = []
@@ -90,7 +91,7 @@ async def _answers(
             log.info("prompt of %s: %r", client, asked.prompt.text)
         samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]
         tickets = served.scheduler.submit([(asked.prompt, sampling) for sampling in samplings], served.adapters, client)
-        choices = [Choice(index, Reading(served.preset, asked), _tool_reader(request, served)) for index in range(len(tickets))]
+        choices = [Choice(index, asked, Reading(served.preset, asked), _tool_reader(request, served)) for index in range(len(tickets))]
         try:
             async with aclosing(together(tickets)) as coming:
                 async for number, events in coming:
@@ -139,7 +140,15 @@ async def _whole(state: State, request: ChatRequest, client: str) -> AsyncGenera
             for choice in choices
         ],
         "usage": usage([choice.finish for choice in choices]),
+        "llmchat": _shown(choices[0].asked, request),
     })  # fmt: skip
+
+
+def _shown(asked: Asked, request: ChatRequest) -> dict[str, Any]:
+    """Beyond OpenAI's API: what was left out, so that nothing is cut silently, and for `show_prompt` the text the model was given."""
+    window = asked.window
+    fate = {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped}
+    return {"window": fate, **({"prompt": asked.prompt.text} if request.show_prompt else {})}
 
 
 async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
@@ -162,5 +171,6 @@ async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGen
             if choices[number].finish:
                 yield chunk(number, {}, reason=choices[number].reason)
     if counted:
-        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices])})
+        shown = _shown(choices[0].asked, request)
+        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices]), "llmchat": shown})
     yield b"data: [DONE]\n\n"

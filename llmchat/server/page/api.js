@@ -74,19 +74,26 @@ export async function settings() {
   }
 }
 
-/** The models, each with its adapters: [{id, title, adapters: [name], sampling, system}]. Ids such as `base+adapter` become adapters of their base. */
+/** The models, each with its adapters: [{id, adapters: [name]}]. Ids such as `base+adapter` become adapters of their base. */
 export async function models() {
   const { data } = await (await call("v1/models")).json();
   const known = new Map();
-  for (const { id, llmchat = {} } of data) {
+  for (const { id } of data) {
     const [base, ...adapters] = id.split("+");
-    const model = known.get(base) ?? { id: base, title: base, adapters: [], sampling: {}, system: "" };
-    known.set(base, model);
-    if (!adapters.length) Object.assign(model, { title: llmchat.title || base, sampling: llmchat.sampling ?? {}, system: llmchat.system ?? "" });
-    const names = adapters.length ? [adapters.join("+")] : (llmchat.adapters ?? []);
-    for (const name of names) if (!model.adapters.includes(name)) model.adapters.push(name);
+    if (!known.has(base)) known.set(base, { id: base, adapters: [] });
+    if (adapters.length) known.get(base).adapters.push(adapters.join("+"));
   }
   return [...known.values()];
+}
+
+/** What a model does by itself: {sampling, system}. Empty where the server does not tell. */
+export async function preset(id) {
+  try {
+    const { llmchat } = await (await call(`v1/models/${id.split("/").map(encodeURIComponent).join("/")}`)).json();
+    return { sampling: llmchat?.sampling ?? {}, system: llmchat?.system ?? "" };
+  } catch {
+    return { sampling: {}, system: "" };
+  }
 }
 
 /** The chunks of one answer. Ends without an error only after the server said that it is done. */

@@ -9,6 +9,8 @@ export class Chats {
   constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer }) {
     Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer });
     this.runs = new Map();
+    /** The texts that models were given, by the id of the answer. They are long, and kept only as long as the page. */
+    this.prompts = new Map();
     this.heads = [];
     this.open = this.fresh();
   }
@@ -166,6 +168,7 @@ export class Chats {
       },
       onend: () => {
         this.runs.delete(conversation.id);
+        if (run.prompt) this.prompts.set(answer.id, run.prompt);
         this.keeper.save(conversation, { now: true });
         this.onanswer(run);
         this.onchange();

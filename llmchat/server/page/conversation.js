@@ -1,6 +1,6 @@
 // A conversation as a value: a tree of messages, and which branch is shown. Nothing is ever removed from it; an edit and a new answer are siblings.
 //
-// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, reason}
+// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason}
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
 const FORMAT = 1;
@@ -85,6 +85,7 @@ export function requestFor(conversation, answer) {
     model,
     messages: system ? [{ role: "system", content: system }, ...messages] : messages,
     ...Object.fromEntries(PARAMETERS.filter((name) => parameters[name] !== undefined).map((name) => [name, parameters[name]])),
+    show_prompt: true,
     stream: true,
     stream_options: { include_usage: true },
   };
@@ -127,7 +128,7 @@ function checkedMessage(id, message, all) {
     throw new Error("one of its messages is not valid");
   }
   if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");
-  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", dropped: "number" });
+  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object" });
   return {
     ...plain,
     id, parent: message.parent, role: message.role, text: message.text,

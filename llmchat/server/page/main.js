@@ -49,6 +49,13 @@ async function openStore(history) {
 
 const modelOf = (conversation) => models.find(({ id }) => id === conversation.model);
 
+/** What the conversation's model does by itself; asked for once. */
+async function presetOf({ model: id }) {
+  const model = models.find((one) => one.id === id);
+  if (model && !model.preset) model.preset = await api.preset(id);
+  return model?.preset ?? { sampling: {}, system: "" };
+}
+
 /** The settings of a new conversation: those of the last one, where they still make sense. */
 function defaults() {
   const last = preferences.load();
@@ -87,7 +94,7 @@ function drawSend() {
 function drawModels() {
   const { open } = chats;
   const model = modelOf(open);
-  const options = models.map(({ id, title }) => el("option", { value: id }, title));
+  const options = models.map(({ id }) => el("option", { value: id }, id));
   if (!model) options.unshift(el("option", { value: open.model }, open.model ? `${open.model} (not served)` : "no model"));
   find("#model").replaceChildren(...options);
   find("#model").value = open.model;
@@ -95,7 +102,8 @@ function drawModels() {
   find("#adapter").hidden = !adapters.size;
   find("#adapter").replaceChildren(el("option", { value: "" }, "no adapter"), ...[...adapters].map((name) => el("option", { value: name }, name)));
   find("#adapter").value = open.adapter;
-  panel.show(open, model);
+  panel.show(open);
+  presetOf(open).then((preset) => chats.open.model === open.model && panel.showPreset(preset));
 }
 
 async function show(id) {
@@ -109,7 +117,12 @@ async function show(id) {
   fitInput();
   drawModels();
   drawers.close();
-  input.focus();
+  focusInput();
+}
+
+/** Not on a touch screen: its keyboard would cover half of the page. */
+function focusInput() {
+  if (!matchMedia("(hover: none)").matches) input.focus();
 }
 
 function newChat() {
@@ -117,10 +130,14 @@ function newChat() {
   return show("");
 }
 
-function send() {
+async function send() {
   const text = input.value.trim();
+  const { open } = chats;
   if (!text || chats.run) return;
-  if (!chats.open.model) return tell(new api.ApiError("There is no model to ask."));
+  if (!open.model) return tell(new api.ApiError("There is no model to ask."));
+  await presetOf(open);
+  // Meanwhile the user may have gone elsewhere, or pressed Enter twice.
+  if (chats.open !== open || chats.run || input.value.trim() !== text) return;
   input.value = "";
   preferences.draft.set("new", "");
   preferences.draft.set(chats.open.id, "");
@@ -142,7 +159,12 @@ function fitInput() {
 function inspect(message) {
   const bare = { ...message, text: "" };
   const parts = [el("h3", {}, "Request"), el("pre", { tabindex: "0" }, JSON.stringify(requestFor({ ...chats.open, messages: { ...chats.open.messages, [message.id]: bare } }, bare), null, 2))];
-  if (message.sent?.prompt) parts.push(el("h3", {}, "Text that the model was given"), el("pre", { tabindex: "0" }, message.sent.prompt));
+  const prompt = chats.prompts.get(message.id);
+  if (prompt) parts.push(el("h3", {}, "Text that the model was given"), el("pre", { tabindex: "0" }, prompt));
+  if (message.window) {
+    const { tokens, limit, sent, dropped } = message.window;
+    parts.push(el("h3", {}, "Window"), el("p", {}, `${tokens} of ${limit} tokens. Messages sent: ${sent}, left out: ${dropped}.`));
+  }
   if (message.usage) parts.push(el("h3", {}, "Usage"), el("pre", { tabindex: "0" }, JSON.stringify(message.usage, null, 2)));
   find("#sent-body").replaceChildren(...parts);
   find("#sent").showModal();
@@ -152,14 +174,14 @@ const actions = {
   say,
   inspect,
   busy: () => Boolean(chats.run),
-  edited: (message, text) => (chats.edited(message, text), view.toEnd(), input.focus()),
-  regenerate: (message) => (chats.regenerate(message), view.toEnd(), input.focus()),
-  resume: (message) => (chats.resume(message), input.focus()),
-  again: (message) => (chats.again(message), input.focus()),
+  edited: (message, text) => (chats.edited(message, text), view.toEnd(), focusInput()),
+  regenerate: (message) => (chats.regenerate(message), view.toEnd(), focusInput()),
+  resume: (message) => (chats.resume(message), focusInput()),
+  again: (message) => (chats.again(message), focusInput()),
   choose: (message, label) => (chats.choose(message), view.focus(message, label)),
   trim: (message) => {
     chats.set({ parameters: { ...chats.open.parameters, truncation: "auto" } });
-    panel.show(chats.open, modelOf(chats.open));
+    panel.show(chats.open);
     actions.again(message);
   },
 };
@@ -182,7 +204,7 @@ const listActions = {
       await chats.list();
       drawModels();
       notice(`“${gone.title || "Untitled"}” is deleted.`, { action: { label: "Undo", run: () => chats.restore(gone) } });
-      find("#new").focus();
+      if (!drawers.close()) find("#new").focus();
     } catch (error) {
       tell(error);
     }
@@ -304,7 +326,7 @@ async function start() {
   chats = new Chats({
     keeper,
     settings: defaults,
-    ownSystem: (conversation) => modelOf(conversation)?.system ?? "",
+    ownSystem: (conversation) => modelOf(conversation)?.preset?.system ?? "",
     ongrow: (message) => view.grow(message),
     onchange: draw,
     onanswer: ({ message }) => say({ complete: "The answer is complete.", stopped: "Stopped.", failed: message.error }[message.state]),

@@ -40,20 +40,21 @@ export class Panel {
     });
   }
 
-  /** Show a conversation's settings, and in grey what its model has by itself. */
-  show({ system, parameters, adapter, strength }, model) {
+  /** Show a conversation's settings. */
+  show({ system, parameters, adapter, strength }) {
     this.system.value = system;
-    this.system.placeholder = model?.system || "How the model should answer, in this conversation";
-    for (const [name, input] of this.fields) {
-      input.value = parameters[name] ?? "";
-      input.placeholder = model?.sampling?.[name] ?? "";
-    }
+    for (const [name, input] of this.fields) input.value = parameters[name] ?? "";
     const scale = this.fields.get("strength");
     scale.closest(".field").hidden = !adapter;
     scale.value = strength === 1 ? "" : strength;
-    scale.placeholder = "1";
     this.stop.value = (parameters.stop ?? []).map((text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t")).join("\n");
     this.truncation.checked = parameters.truncation === "auto";
+  }
+
+  /** Show in grey what the model does by itself. */
+  showPreset({ system, sampling }) {
+    this.system.placeholder = system || "How the model should answer, in this conversation";
+    for (const [name, input] of this.fields) input.placeholder = { strength: 1, seed: "random" }[name] ?? (sampling[name] || (name === "max_tokens" ? "no limit" : 0));
   }
 
   #read() {

@@ -64,7 +64,10 @@ export class Run {
       }
       if (reason) message.reason = reason;
       if (chunk.usage) message.usage = chunk.usage;
-      if (chunk.llmchat) message.sent = chunk.llmchat;
+      if (chunk.llmchat) {
+        message.window = chunk.llmchat.window;
+        this.prompt = chunk.llmchat.prompt;
+      }
       this.onchange(this);
     }
     if (this.timing) message.timing = { ...this.timing, decode_s: (last - asked) / 1000 - this.timing.first_s };

@@ -15,6 +15,8 @@ export class View {
     this.rows = new Map();
     this.grown = new Set();
     this.atEnd = true;
+    /** Where the user was last seen, in pixels from the top. */
+    this.place = 0;
     scroller.addEventListener("scroll", () => this.#look(), { passive: true });
     new ResizeObserver(() => this.#follow()).observe(list);
     new ResizeObserver(() => this.#follow()).observe(scroller);
@@ -28,6 +30,7 @@ export class View {
       this.rows.clear();
       this.list.replaceChildren();
       this.atEnd = true;
+      this.place = 0;
     }
     const shown = path(conversation);
     const kept = new Map(shown.map((message) => [message.id, this.rows.get(message.id) ?? this.#row(message)]));
@@ -50,6 +53,7 @@ export class View {
 
   toEnd() {
     this.atEnd = true;
+    this.place = 0;
     this.#follow();
   }
 
@@ -187,22 +191,25 @@ export class View {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
     this.atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
     this.latest.hidden = this.atEnd;
+    this.place = scrollTop;
   }
 
   #follow() {
+    // The user may have scrolled up a moment ago, and the event that tells of it is still to come.
+    if (this.scroller.scrollTop < this.place - 1) this.#look();
     if (this.atEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
     this.#look();
   }
 }
 
 /** The line after an answer: who wrote it, how much, how fast. */
-function figures({ model, usage, timing, reason, sent }) {
+function figures({ model, usage, timing, reason, window }) {
   const parts = [model];
   const tokens = usage?.completion_tokens;
   if (tokens) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
   if (tokens > 1 && timing?.decode_s > 0) parts.push(`${((tokens - 1) / timing.decode_s).toFixed(1)} tokens/s`);
   if (timing) parts.push(`first after ${timing.first_s.toFixed(2)} s`);
   if (reason === "length") parts.push("ended at the token limit");
-  if (sent?.dropped) parts.push(`${sent.dropped} oldest messages left out`);
+  if (window?.dropped) parts.push(`${window.dropped} of ${window.dropped + window.sent} messages left out`);
   return parts.filter(Boolean).join(" · ");
 }

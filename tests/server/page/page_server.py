@@ -24,11 +24,13 @@ from llmchat.server.conversations import Conversations, router
 from llmchat.server.errors import Busy, Unauthorised, described
 from llmchat.server.errors import body as error_body
 
-MODELS = [
-    {"id": "small", "llmchat": {"title": "Small", "adapters": ["poet"], "sampling": {"temperature": 0.6}, "system": ""}},
-    {"id": "large", "llmchat": {"title": "Large one", "system": "Be exact."}},
-    {"id": "small+pirate"},
-]
+PRESETS = {
+    "small": {"sampling": {"temperature": 0.6}, "system": ""},
+    "org/large": {"sampling": {}, "system": "Be exact."},
+    "small+poet": {},
+    "small+pirate": {},
+}
+WINDOW = {"limit": 2048, "tokens": 9, "sent": 3, "dropped": 2}
 
 
 @dataclass
@@ -67,7 +69,11 @@ def create(script: Script, store: Conversations | None) -> FastAPI:
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": MODELS}
+        return {"object": "list", "data": [{"id": name} for name in PRESETS]}
+
+    @app.get("/v1/models/{name:path}")
+    def model(name: str) -> dict[str, Any]:
+        return {"id": name, "llmchat": PRESETS[name]}
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
@@ -115,7 +121,9 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
                 tokens += 1
                 yield chunk({"content": step})
         yield chunk({}, reason)
-        yield f"data: {json.dumps({'choices': [], 'usage': {'prompt_tokens': 9, 'completion_tokens': tokens, 'total_tokens': 9 + tokens}})}\n\n"
+        usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
+        told = {"window": WINDOW, "prompt": "<s>All of it"}
+        yield f"data: {json.dumps({'choices': [], 'usage': usage, 'llmchat': told})}\n\n"
         yield "data: [DONE]\n\n"
     except asyncio.CancelledError:
         script.gone.set()

@@ -155,7 +155,7 @@ def test_settings_reach_the_request(site: Site) -> None:
     user.ask("Hello")
     request = site.request
     assert request["messages"][0] == {"role": "system", "content": "Answer in rhyme."}
-    asked = {name: value for name, value in request.items() if name not in ("model", "messages", "stream", "stream_options")}
+    asked = {name: value for name, value in request.items() if name not in ("model", "messages", "stream", "stream_options", "show_prompt")}
     assert asked == {"temperature": 0.25, "top_k": 40, "max_tokens": 128, "seed": 7, "stop": ["###", "\nUser:"]}
     user.reload()
     user.settings()
@@ -169,17 +169,17 @@ def test_settings_reach_the_request(site: Site) -> None:
 
 def test_model_and_adapter_are_chosen(site: Site) -> None:
     user = site.visit()
-    assert user.find("#model option").all_inner_texts() == ["Small", "Large one"]
+    assert user.find("#model option").all_inner_texts() == ["small", "org/large"]
     assert user.find("#adapter option").all_inner_texts() == ["no adapter", "poet", "pirate"]
     user.find("#adapter").select_option("pirate")
     user.settings()
     user.page.get_by_label("Adapter strength").fill("0.5")
     user.ask("Hello")
     assert site.request["model"] == "small+pirate:0.5"
-    user.find("#model").select_option("large")
+    user.find("#model").select_option("org/large")
     expect(user.find("#adapter")).to_be_hidden()
     user.ask("Hello again")
-    assert site.request["model"] == "large"
+    assert site.request["model"] == "org/large"
     assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, "the model's own system text"
 
 
@@ -376,5 +376,8 @@ def test_what_was_sent_can_be_seen(site: Site) -> None:
     user.button("What was sent").click()
     shown = json.loads(user.find("#sent pre").first.inner_text())
     assert shown == site.request
+    expect(user.find("#sent pre").nth(1)).to_have_text("<s>All of it")
+    expect(user.find("#sent")).to_contain_text("Messages sent: 3, left out: 2.")
+    expect(user.find(".meta")).to_contain_text("2 of 5 messages left out")
     user.page.keyboard.press("Escape")
     expect(user.find("#sent")).to_be_hidden()

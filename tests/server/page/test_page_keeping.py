@@ -23,7 +23,7 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.F
     site.script.answers += [["This is an answer."], ["Half of", threading.Event()]]
     user = site.visit()
     user.ask("Before")
-    user.page.locator("#model").select_option("large")
+    user.page.locator("#model").select_option("org/large")
     user.send("Now")
     expect(user.answer).to_have_text("Half of")
     user.type("not sent yet")
@@ -31,7 +31,7 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.F
     user.sees("Before", "This is an answer.", "Now", "Half of")
     expect(user.note).to_contain_text("Interrupted.")
     assert user.find("#input").input_value() == "not sent yet"
-    assert user.find("#model").input_value() == "large"
+    assert user.find("#model").input_value() == "org/large"
     assert site.script.gone.wait(5)
 
 
