@@ -21,7 +21,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-TOPICS = "foxes rivers clocks bread winter maps trains gardens music stars ships bridges letters kings storms glass islands colours horses paper".split()
+TOPICS = [
+    "foxes",
+    "rivers",
+    "clocks",
+    "bread",
+    "winter",
+    "maps",
+    "trains",
+    "gardens",
+    "music",
+    "stars",
+    "ships",
+    "bridges",
+    "letters",
+    "kings",
+    "storms",
+    "glass",
+    "islands",
+    "colours",
+    "horses",
+    "paper",
+]
 
 
 @dataclass

@@ -14,10 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat import memory
+from llmchat.engines import Engine
 from llmchat.engines.tokens import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
-from llmchat.hub import survey_here
-from llmchat.models import Model, load, locate, provenance, pulled_presets, title
+from llmchat.hub import find, survey_here
+from llmchat.models import Model, load, locate, provenance, pulled_presets, sources, title
 from llmchat.presets import Preset, Source, choose
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
@@ -47,9 +48,16 @@ class Catalog:
         self._slots = slots
         self._recipes: dict[str, tuple[float, Recipe]] = {}
         self._chosen: dict[str, Recipe] = {}
+        self._listed: tuple[float, list[str]] = (0.0, [])
+        self._keys: dict[str, Mapping[str, Any]] = {}
 
     def names(self) -> list[str]:
-        """Every name that a request may give, in order; first those of the command line."""
+        """Every name that a request may give, in order: bases, then bases with an adapter."""
+        if time.monotonic() > self._listed[0]:
+            self._listed = (time.monotonic() + _REMEMBER_S, self._names())
+        return self._listed[1]
+
+    def _names(self) -> list[str]:
         bases = list(self.models) or [
             *(preset.name for preset, _ in pulled_presets(self.world)),
             *(str(receipt.source) for receipt in pulled_repos(self.world) if not _is_adapter(Path(receipt.path))),
@@ -90,9 +98,37 @@ class Catalog:
         return replace(recipe, preset=replace(recipe.preset, name=name), adapters=tuple(chosen), folders=folders)
 
     def _recipe_of(self, preset: Preset, options: Options) -> Recipe:
+        if embedder := self._embedder(preset):
+            return self._embedding_recipe(preset, embedder, options)
         model = locate(preset, self.world)
-        key = f"{title(model.preset)} {model.preset.weights} {options.device}"
-        return Recipe(key, model.preset, lambda: load(model, options), self._size(model), (), made_by=provenance(model))
+        made_by = provenance(model)
+        # A format is not loaded: the same engine serves all of them.
+        loaded = {**made_by, "format": "", "device": options.device, "code": options.trust_remote_code}
+        key = self._key(f"{title(model.preset)} {model.preset.weights}", loaded)
+        return Recipe(key, model.preset, lambda: load(model, options), self._size(model), (), made_by=made_by)
+
+    def _embedder(self, preset: Preset) -> Path | None:
+        """The folder of a model that embeds text, as sentence-transformers saves it; None for any other model."""
+        if preset.engine != "transformers":
+            return None
+        folder = find(preset.base, self.world).path
+        return folder if (folder / "modules.json").is_file() else None
+
+    def _embedding_recipe(self, preset: Preset, folder: Path, options: Options) -> Recipe:
+        def load_embedder() -> Engine:
+            from llmchat.engines.transformers.embedding import EmbeddingEngine
+
+            return EmbeddingEngine(folder, options.device, preset.name)
+
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        return Recipe(self._key(f"{preset.name} fp32", {"folder": str(folder), "device": options.device}), preset, load_embedder, size)
+
+    def _key(self, label: str, loaded: Mapping[str, Any]) -> str:
+        """A name for `ps`, of its own for whatever is loaded."""
+        if self._keys.setdefault(label, loaded) != loaded:
+            label = f"{label} #{hashlib.sha256(repr(sorted(loaded.items())).encode()).hexdigest()[:6]}"
+            self._keys[label] = loaded
+        return label
 
     def _remembered(self, asked: str, make: Callable[[], Recipe]) -> Recipe:
         """Files and templates are not read anew for every request."""
@@ -117,7 +153,8 @@ class Catalog:
         if not self.models and preset.base == Source("path", str(Path(name).resolve())):
             raise unknown
         try:
-            locate(preset, self.world)
+            for source in sources(preset):
+                find(source, self.world)
         except ModelNotFound as error:
             raise UnknownModel(f"the model `{name}` is not pulled: `llmchat pull {name}` downloads it") from error
         return options

@@ -1,13 +1,38 @@
-"""POST /v1/embeddings."""
+"""POST /v1/embeddings: for models that were made to embed text. The hidden states of others would be poor embeddings, so they are refused."""
+
+import asyncio
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.responses import Response
 
+from llmchat.server.answering import JSON
 from llmchat.server.api import EmbeddingRequest
 from llmchat.server.errors import BadRequest
 from llmchat.server.state import State
+from llmchat.server.usage import encoded
 
 
-async def embed(state: State, request: EmbeddingRequest, client: str) -> Response:
-    """Raises BadRequest: a model that writes text is not made to embed it, and its hidden states would be poor embeddings."""
-    async with state.pool.lease(request.model):
-        raise BadRequest(f"`{request.model}` writes text and does not embed it", param="model", code="unsupported_model")
+async def embed(state: State, request: EmbeddingRequest) -> Response:
+    """Raises BadRequest for a model that writes text, and for a number of dimensions that is not the model's own."""
+    texts = [request.input] if isinstance(request.input, str) else request.input
+    async with state.pool.lease(request.model) as served:
+        engine: Any = served.engine
+        if not hasattr(engine, "embed"):
+            raise BadRequest(f"`{request.model}` writes text and does not embed it", param="model", code="unsupported_model")
+        if request.dimensions not in (None, engine.dimensions):
+            raise BadRequest(f"`{request.model}` has {engine.dimensions} dimensions", param="dimensions", code="unsupported_parameter")
+        vectors, tokens = await asyncio.to_thread(engine.embed, texts)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if request.encoding_format == "base64" else vector}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return Response(encoded({"object": "list", "data": data, "model": request.model, "usage": usage}), media_type=JSON)
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """32-bit floats, little endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,101 @@
+"""What a name means: presets and folders that are here, live adapters, and nothing that was not meant to be served."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import save_adapter, save_tiny
+from msgspec.structs import replace as with_
+
+from llmchat.presets import choose, find
+from llmchat.server.catalog import Catalog
+from llmchat.server.errors import UnknownModel
+from llmchat.settings import Options, World
+
+Make = Callable[..., Catalog]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def catalog(world: World) -> Make:
+    def make(*models: str, adapters: dict[str, Path] | None = None, slots: int = 4, **flags: Any) -> Catalog:
+        return Catalog(world, flags, models, adapters or {}, slots)
+
+    return make
+
+
+def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other")
+    named = catalog(str(tiny))
+    assert named.names() == [str(tiny)] and named.recipe(str(tiny)).preset.name == "tiny"
+    for name in (str(other), "smollm2", f"{tiny}/", ""):
+        with pytest.raises(UnknownModel):
+            named.recipe(name)
+
+
+def test_nobody_outside_names_a_folder(catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny.parent)
+    for name in (str(tiny), "./tiny", "tiny", "../models/tiny", "~/tiny", "tiny/.", "x.gguf"):
+        with pytest.raises(UnknownModel):
+            catalog().recipe(name)
+
+
+def test_what_is_not_pulled_says_how_to_pull_it(catalog: Make) -> None:
+    with pytest.raises(UnknownModel, match="llmchat pull alpaca-lora-7b"):
+        catalog().recipe("alpaca-lora-7b")
+    with pytest.raises(UnknownModel, match="does not exist"):
+        catalog().recipe("no-such-model")
+    assert catalog().names() == []
+
+
+def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) -> None:
+    one, two = save_adapter(tmp_path / "one", tiny), save_adapter(tmp_path / "two", tiny, seed=2)
+    served = catalog(str(tiny), adapters={"one": one, "two": two})
+    assert served.names() == [str(tiny), f"{tiny}+one", f"{tiny}+two"]
+    bare, first, both = (served.recipe(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two"))
+    assert bare.key == first.key == both.key
+    assert (bare.adapters, first.adapters, both.adapters) == ((), (("one", 1.0),), (("one", 0.5), ("two", 1.0)))
+    assert first.folders == {"one": one} and both.folders == {"one": one, "two": two}
+    with pytest.raises(UnknownModel, match="no adapter `three`; there are one, two"):
+        served.recipe(f"{tiny}+three")
+
+
+def test_whatever_is_loaded_differently_has_a_key_of_its_own(catalog: Make, tiny: Path, tmp_path: Path, world: World) -> None:
+    served, twin = catalog(str(tiny)), save_tiny(tmp_path / "tiny", seed=5)
+
+    def key(**options: Any) -> str:
+        chosen = Options(**{"model": str(tiny), **options})
+        return served.recipe_of(choose(chosen, world.own_presets), chosen)[1].key
+
+    assert key() == key(temperature=0.5) == key(format="chatml") == served.recipe(str(tiny)).key
+    different = [key(), key(weights="fp32"), key(device="cpu"), key(model=str(twin)), key(adapter=str(save_adapter(tmp_path / "a", tiny)))]
+    assert len(set(different)) == 5, different
+
+
+def test_sizes_grow_with_slots_and_weights(catalog: Make, tiny: Path) -> None:
+    sizes = [
+        catalog(str(tiny), slots=slots, weights=weights).recipe(str(tiny)).size
+        for slots, weights in ((1, "int8"), (8, "int8"), (8, "fp32"))
+    ]
+    assert 0 < sizes[0] < sizes[1] < sizes[2]
+
+
+def test_a_model_that_is_opened_can_be_named_by_its_key(catalog: Make, tiny: Path) -> None:
+    served = catalog()
+    with pytest.raises(UnknownModel):
+        served.known("nothing")
+    preset = with_(find(str(tiny)), weights="fp32")
+    key, recipe = served.recipe_of(preset, Options())
+    assert served.known(key) is recipe and recipe.preset.format.template is not None and recipe.made_by["weights"] == "fp32"
+
+
+@pytest.mark.slow
+def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
+    catalog = Catalog(smol_world, {}, (), {}, 16)
+    assert catalog.names() == ["smollm2"] and catalog.recipe("smollm2-135m").key == catalog.recipe("smollm2").key == "smollm2 int8"
+    assert 500_000_000 < catalog.recipe("smollm2").size < 1_500_000_000
