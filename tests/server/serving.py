@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.presets import Preset, find, get_format
+from llmchat.server.conversations import Conversations
 from llmchat.server.errors import UnknownModel
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
@@ -84,13 +85,16 @@ def serving(
         pool = Pool(
             names.recipe, metrics, budget=budget, keep_s=keep_s, slots=settings.slots, queue=settings.queue, timeout_s=settings.timeout_s
         )
-        state = State(names, pool, Keys(settings.key_file or folder / "keys.json"), metrics, settings.trim, settings.log_prompts)
+        kept = Conversations(folder / "web.db") if settings.history else None
+        state = State(names, pool, Keys(settings.key_file or folder / "keys.json"), metrics, settings.trim, settings.log_prompts, kept)
         server = GracefulServer(app_of(state, settings), state, settings)
         port = listener.getsockname()[1]
         started.append(Running(f"http://127.0.0.1:{port}", port, state, server, asyncio.get_running_loop()))
         ready.set()
         await server.serve(sockets=[listener])
         await pool.close(0.0)
+        if kept:
+            kept.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
