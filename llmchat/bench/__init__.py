@@ -54,7 +54,7 @@ def plan(given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: R
         raise UsageError(f"--weights cannot be {wrong}", f"{', '.join(BYTES)} can be measured")
     model = locate(preset_of(world, **flags), world)
     here = this_machine(world)
-    device = facts.used_device(str(flags.get("device") or "auto"), here)
+    device = facts.used_device(str(flags.get("device") or "auto"), here, world.env)
     room = facts.room(device, here)
     ours, skipped = _ours(model, flags, kinds, room)
     found = facts.versions()

@@ -1,6 +1,9 @@
 """The machine a benchmark ran on, in a few facts."""
 
 import platform
+import subprocess
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,9 +37,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def used_device(device: str, machine: Machine) -> str:
-    """The device that `auto` becomes, as engines choose it."""
-    return ("cuda" if machine.gpus else "cpu") if device == "auto" else device
+def used_device(device: str, machine: Machine, env: Mapping[str, str]) -> str:
+    """The device that `auto` becomes, as engines choose it. torch is asked only where there is a GPU, in a process of its own."""
+    if device != "auto":
+        return device
+    if not machine.gpus:
+        return "cpu"
+    asked = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True, env=dict(env)
+    )
+    return "cuda" if asked.stdout.strip() == "True" else "cpu"
 
 
 def room(device: str, machine: Machine) -> int:
