@@ -24,8 +24,12 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
     model = locate(preset, world)
     if model.base is None or not model.adapters:
         raise Mismatch(f"{preset.name} has no adapter to merge", "--adapter names one")
+    from llmchat.engines.tokens import read_json
+    from llmchat.engines.transformers.eightbit import is_int8
     from llmchat.engines.transformers.weights import FileTensors, open_tensors
 
+    if is_int8(read_json(model.base.path / "config.json")):
+        raise Mismatch(f"the weights of {model.base.source} are 8-bit: merging would round them twice", "--base names the 16-bit model")
     tensors = open_tensors(model.base.path, [adapter.path for adapter in model.adapters], preset.adapter_scale)
     types = FileTensors(model.base.path)
     with fresh_folder(target) as folder:

@@ -289,11 +289,9 @@ def _prepared(model: Model, options: Options, progress: Progress) -> Path | None
         return None
     parts = (base, *model.adapters)
     found = find_copy(recipe(preset, parts), world)
-    if not _fits(base):
-        if found and not this_machine(world).gpus:
-            progress.note(f"note: less memory is free than {preset.name} takes: parts of it are read from the disk again for every token")
-        return found
-    if found or options.adapter:
+    if found and size_of([found]) > available_ram() and not this_machine(world).gpus:
+        progress.note(f"note: less memory is free than {preset.name} takes: parts of it are read from the disk again for every token")
+    if found or options.adapter or not _fits(base):
         return found
     try:
         return prepare(preset, parts, world, progress, trust=options.trust_remote_code)
@@ -307,7 +305,10 @@ def _prepared(model: Model, options: Options, progress: Progress) -> Path | None
 
 def _fits(base: Checkpoint) -> bool:
     """Whether the model would fit the memory. One that does not is not prepared unasked: its copy would be read from the disk for every token."""
-    return needed(survey_here(base).shapes, "int8") <= available_ram()
+    try:
+        return needed(survey_here(base).shapes, "int8") <= available_ram()
+    except IntegrityError:
+        return True  # opening it says what is wrong
 
 
 def _scripted(model: Model, options: Options, progress: Progress) -> Engine:

@@ -15,6 +15,7 @@ from llmchat.settings import Options, Settings, World, resolve
 
 if TYPE_CHECKING:
     from llmchat.engines import Engine
+    from llmchat.engines.loading import LoadingEngine
     from llmchat.history import History
 
 # Flags that belong to the model they were given with, not to the next one.
@@ -71,7 +72,8 @@ class Opener:
         from llmchat.engines.loading import LoadingEngine
 
         model, options, _ = self._locate({})
-        return Opened(model.preset, LoadingEngine(lambda: self._load(model, options), title(model.preset)), provenance(model))
+        engine = LoadingEngine(lambda: self._load(model, options, _Behind(engine)), title(model.preset))
+        return Opened(model.preset, engine, provenance(model))
 
     def adapt(self, engine: "Engine", adapter: str) -> Opened | None:
         """The same model with another adapter put on live, in the same engine; None where it must be loaded anew."""
@@ -133,6 +135,19 @@ class _Waiting(Silent):
 def places(world: World) -> tuple[str, ...]:
     """Where a world has its models: two programs for which this is the same open the same files."""
     return str(world.cache), str(hub_cache(world))
+
+
+class _Behind(Silent):
+    """Tells the engine's stand-in what it is at, for the status line."""
+
+    def __init__(self, engine: "LoadingEngine"):
+        self._engine = engine
+
+    def start(self, what: str, total: int | None) -> None:
+        self._engine.doing = "preparing, once"
+
+    def done(self) -> None:
+        self._engine.doing = "loading"
 
 
 def preset_of(world: World, **flags: Any) -> Preset:

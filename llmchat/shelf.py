@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from llmchat import hub
+from llmchat import hub, memory
 from llmchat.errors import Mismatch
 from llmchat.hub import Checkpoint, Plan, Progress, Pulled, Receipt, Survey
 from llmchat.hub.adapters import shapes_of_config
-from llmchat.hub.machine import disks, this_machine
+from llmchat.hub.machine import disks, has_room, this_machine
 from llmchat.hub.report import size
 from llmchat.models import prepare as make_ready
 from llmchat.models import pulled_presets, recipe, sources
@@ -31,6 +32,10 @@ def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = 
     surveys = tuple(hub.survey(source, world, code and not index) for index, source in enumerate(sources(preset)))
     others = names(world.own_presets).values()
     plan = hub.make_plan(preset, surveys, disks(list(surveys), world), this_machine(world), device, others)
+    copy = memory.weights(surveys[0].shapes, "int8") if surveys and preset.weights == "int8" else 0
+    if not has_room(copy, plan.disks, world):
+        note = f"there is no room beside it for the int8 copy of {size(copy)} that lets a chat start at once; --no-prepare leaves it out"
+        plan = replace(plan, notes=(*plan.notes, note))
     return Prepared(preset, plan, surveys)
 
 
@@ -59,7 +64,12 @@ def ready(preset: Preset, parts: list[Checkpoint], world: World, progress: Progr
 
     Raises OutOfResources where the disk has no room.
     """
-    if preset.engine != "transformers" or preset.weights != "int8" or not (parts[0].path / "config.json").exists() or hub.find_copy(recipe(preset, parts), world):
+    if (
+        preset.engine != "transformers"
+        or preset.weights != "int8"
+        or not (parts[0].path / "config.json").exists()
+        or hub.find_copy(recipe(preset, parts), world)
+    ):
         return []
     try:
         copy = make_ready(preset, parts, world, progress, trust=code)

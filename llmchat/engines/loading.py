@@ -11,10 +11,11 @@ _STEP_SECONDS = 0.05
 
 class LoadingEngine:
     """Stands in for the engine that `load` returns. The load begins with `start`, or with the first use, in a thread of its own; its error is
-    raised at each use."""
+    raised at each use. `doing` says in a word what it is at."""
 
     def __init__(self, load: Callable[[], Engine], title: str):
         self._title = title
+        self.doing = "loading"
         self._loaded: Engine | None = None
         self._error: Exception | None = None
         self._tell: Callable[[], object] = lambda: None
@@ -50,7 +51,9 @@ class LoadingEngine:
         return self._engine().load_s
 
     def describe(self) -> str:
-        return self._loaded.describe() if self._loaded else f"{self._title} (not loaded)" if self._error else f"{self._title} (loading …)"
+        return (
+            self._loaded.describe() if self._loaded else f"{self._title} (not loaded)" if self._error else f"{self._title} ({self.doing} …)"
+        )
 
     def count(self, text: str) -> int:
         return self._engine().count(text)

@@ -48,6 +48,13 @@ def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
     return tuple(Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free) for folder, need in by_device.values())
 
 
+def has_room(count: int, taken: tuple[Disk, ...], world: World) -> bool:
+    """Whether `count` bytes more fit beside what a pull takes on the disk of our own cache."""
+    folder = _existing(places.models(world))
+    beside = sum(disk.needed for disk in taken if _existing(Path(disk.folder)).stat().st_dev == folder.stat().st_dev)
+    return count + beside <= shutil.disk_usage(folder).free
+
+
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 

@@ -154,6 +154,13 @@ def test_a_chat_goes_on_where_no_copy_can_be_written(run: Run, base: Path, tmp_p
     assert code == 6 and "0.0 GB are free" in err and copies(tmp_path) == []
 
 
+def test_the_plan_says_where_the_copy_has_no_room(run: Run, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "int8 copy" not in run("pull", str(base), "--dry-run")[1]
+    monkeypatch.setattr("llmchat.hub.machine.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 1000))  # type: ignore[attr-defined]
+    code, out, _ = run("pull", str(base), "--dry-run")
+    assert code == 0 and "note       there is no room beside it for the int8 copy of 144.0 kB" in out
+
+
 def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
     run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
