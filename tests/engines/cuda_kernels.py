@@ -169,7 +169,7 @@ def test_attention_sees_its_own_text_up_to_its_own_place(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    changes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    changes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
     return save_tiny(tmp_path_factory.mktemp("tiny"), tiny_config(**changes))
 
 
@@ -239,10 +239,21 @@ def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(fol
     assert torch.equal(fast.read([Part(caches[3], [11])])[0], followed), "another place: what was begun is dropped"
 
 
+@pytest.mark.parametrize("kind", ["bf16", "int4"])
+@torch.inference_mode()
+def test_other_weights_go_through_a_step_too(folder: Path, kind: str) -> None:
+    config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
+    plain, fast = (made(config, tensors, kind, DEVICE) for made in (llama.LlamaForward, graphs.CudaForward))
+    caches = plain.new_cache(), fast.new_cache()
+    for ids in ([5], [6, 7]):
+        usual, step = (forward.read([Part(cache, ids)])[0] for forward, cache in zip((plain, fast), caches, strict=True))
+        assert error(step, usual.double()) < 0.03
+
+
 @torch.inference_mode()
 def test_live_adapters_are_in_force_in_a_step(folder: Path) -> None:
     _, _, fast = forwards(folder)
-    matrices = torch.randn(4, 32, device=DEVICE).bfloat16(), torch.randn(32, 4, device=DEVICE).bfloat16(), 0.5
+    matrices = torch.randn(4, 64, device=DEVICE).bfloat16(), torch.randn(64, 4, device=DEVICE).bfloat16(), 0.5
     adapters = ((LiveAdapter("one", {"model.layers.0.self_attn.o_proj": matrices}), 1.0),)
     short, long = fast.new_cache(), fast.new_cache()
     step = fast.read([Part(short, [5], adapters=adapters)])[0]

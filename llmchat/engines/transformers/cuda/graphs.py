@@ -173,7 +173,7 @@ class CudaForward(LlamaForward):
                 torch.cuda.current_stream().wait_stream(stream)
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                     step.logits = self._pass(step.state, step.buffers)
             step.graph = graph
         except torch.OutOfMemoryError:
