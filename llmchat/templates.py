@@ -4,13 +4,14 @@ They run in jinja2's sandbox, and within limits: of steps, so that no loop runs 
 the memory all of it takes.
 """
 
+import contextlib
 import datetime
 import functools
 import json
 import re
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,9 @@ MAX_OUTPUT = 50_000_000
 MAX_GROWTH = 400_000
 # The largest number that may be given to a function, and the longest text or list that one operation may make.
 MAX_SIZE = 10_000_000
+
+# How many `memory_grows` are under way, and how many have ended.
+_growing = _grown = 0
 
 # What templates use to tell speakers apart: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
 _LABEL = re.compile(r"<[|｜][\w ▁]+[|｜]>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
@@ -46,6 +50,18 @@ def run(template: str, variables: Mapping[str, Any], name: str) -> str:
         sys.settrace(before)
 
 
+@contextlib.contextmanager
+def memory_grows() -> Iterator[None]:
+    """While this lasts the process takes memory for something else (a server loads a model), which no template is blamed for."""
+    global _growing, _grown
+    _growing += 1
+    try:
+        yield
+    finally:
+        _growing -= 1
+        _grown += 1
+
+
 def labels(template: str) -> frozenset[str]:
     """The marks in a template that could pose as its own, were they written into a message."""
     return frozenset(_LABEL.findall(template))
@@ -65,14 +81,14 @@ def _written(program: Any, variables: Mapping[str, Any]) -> str:
 
 def _step_counter(refusal: type[Exception]) -> Any:
     """A trace function that counts the lines of the template that run. In any thread, unlike a timer."""
-    steps, most = 0, _peak() + MAX_GROWTH
+    steps, most, grown = 0, _peak() + MAX_GROWTH, _grown
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps > MAX_STEPS:
             raise refusal(f"it takes more than {MAX_STEPS:,} steps")
-        if _peak() > most:
+        if _peak() > most and not _growing and grown == _grown:
             raise refusal("it takes too much memory")
         return count
 

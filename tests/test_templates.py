@@ -95,3 +95,12 @@ def test_the_marks_of_a_template() -> None:
         "[SYSTEM_PROMPT]",
         "<br>",
     }
+
+
+def test_memory_that_others_take_is_not_the_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = iter(range(0, 10**9, 500_000))
+    monkeypatch.setattr(templates, "_peak", lambda: next(peaks))
+    with pytest.raises(Mismatch, match="too much memory"):
+        templates.run("{% for x in [1, 2] %}\n{{ x }}\n{% endfor %}", {}, "test")
+    with templates.memory_grows():
+        assert templates.run("{% for x in [1, 2] %}\n{{ x }}\n{% endfor %}", {}, "test").split() == ["1", "2"]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import LlmchatError
-from llmchat.server.errors import Forbidden, Refusal, TooLarge, Unauthorised, described
+from llmchat.server.errors import Forbidden, Refusal, TooLarge, Unauthorised, Unavailable, described
 from llmchat.server.keys import Keys
 from llmchat.server.limits import Rate
 
@@ -105,9 +105,16 @@ class Guard:
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
         if not path.startswith(_GUARDED) or preflight:
             return address
-        client = self._holder(headers) if self._keys.all() else address
+        client = self._holder(headers) if self._any_keys() else address
         self._rate.spend(client)
         return client
+
+    def _any_keys(self) -> bool:
+        try:
+            return bool(self._keys.all())
+        except LlmchatError as error:
+            log.error("%s", error.message)
+            raise Unavailable("the server cannot read its keys") from None
 
     def _holder(self, headers: dict[bytes, str]) -> str:
         kind, _, secret = headers.get(b"authorization", "").partition(" ")

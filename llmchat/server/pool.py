@@ -21,6 +21,7 @@ from llmchat.server.errors import Unavailable
 from llmchat.server.metrics import Metrics, ModelMeter
 from llmchat.server.onebyone import batching
 from llmchat.server.scheduler import Scheduler
+from llmchat.templates import memory_grows
 
 log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
@@ -163,7 +164,8 @@ class Pool:
                 return there
             await self._make_room(recipe)
             log.info("loading %s", recipe.key)
-            engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
+            with memory_grows():
+                engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
             self._metrics.loads.labels(recipe.key).inc()
             scheduler = Scheduler(engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits)
             resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())

@@ -54,6 +54,23 @@ def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:
             client.models.list()
 
 
+def test_keys_that_cannot_be_read_let_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("[{")
+    with serving(MODELS, tmp_path) as run:
+        refused = run.http.get("/v1/models")
+        assert refused.status_code == 503 and str(tmp_path) not in refused.text
+
+
+def test_a_server_that_nobody_uses_ends(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path, idle_s=0.3) as run:
+        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+        for _ in range(1000):
+            if run.loop.is_closed():
+                break
+            time.sleep(0.01)
+        assert run.loop.is_closed()
+
+
 def test_another_address_needs_a_key(tmp_path: Path) -> None:
     from conftest import make_world
 
