@@ -18,7 +18,7 @@ keys = typer.Typer(help="API keys: who may use the server from other machines.",
 app.add_typer(serving, name="serve")
 serving.add_typer(keys, name="keys")
 
-ADDRESS, MODELS, LIMITS, LIFE = "Address", "Models", "Limits", "Start and stop"
+ADDRESS, MODELS, LIMITS, LIFE = "Address", flags.MODEL, "Limits", "Start and stop"
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Where the keys' hashes are kept, instead of the config folder.")]
 
 
@@ -48,7 +48,12 @@ def serve(
         str, typer.Option(help="What models may take together, such as 12G; 80 % of what is free.", rich_help_panel=MODELS)
     ] = "",
     keep_alive: Annotated[
-        str, typer.Option("--keep-alive", help="How long an unused model stays: 5m, 1h, or -1 for ever.", rich_help_panel=MODELS)
+        str,
+        typer.Option(
+            "--keep-alive",
+            help="How long an unused model stays: 5m (for ever where -m named it), 1h, or -1 for ever.",
+            rich_help_panel=MODELS,
+        ),
     ] = "",
     weights: flags.Weights = None,
     device: flags.Device = None,
