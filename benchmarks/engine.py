@@ -131,6 +131,8 @@ def speeds(entries: list[Any], rounds: int, findings: Findings, absent: dict[str
         ours = next((one for one in loaded if one.entry.label == OURS), None)
         apart: dict[str, list[tuple[Any, str]]] = {}
         for what, times in TIMES.items():
+            if what == "drafts" and findings.checkpoint != "smol":
+                continue
             note(f"{OURS}: {what}")
             apart[what] = [attempt(lambda what=what: ours.ask(what)) for _ in range(times)] if ours and OURS not in scores.failures else []
     absent |= {label: failure.message for label, failure in scores.failures.items()}
@@ -272,7 +274,6 @@ def main() -> None:
     models = arguments.models.resolve()
     # Nothing of the user's own settings, server or copies takes part.
     os.environ |= {f"XDG_{name}_HOME": str(models / "kept" / name.lower()) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as cli.main does
     from llmchat.bench import machine
 
     started = time.perf_counter()

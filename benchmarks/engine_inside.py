@@ -4,6 +4,7 @@ usage: python benchmarks/engine_inside.py FOLDER chat|repeats|"perplexity KIND" 
 """
 
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -219,4 +220,5 @@ def save_repeating(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as cli.main does
     serve(lambda: load(Path(sys.argv[1]), sys.argv[2]))

@@ -179,7 +179,7 @@ def test_the_peers_script_runs_in_a_python_without_us(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_transformers_as_a_peer_measures_the_same_tokens(tiny: Path) -> None:
     task = {"peer": "transformers bf16", "folder": str(tiny), "device": "cpu", "short": [5, 6, 7], "long": [5] * 100}
-    contender = Contender(Entry("peer", (sys.executable, peers.__file__, json.dumps(task))), os.environ)
+    contender = Contender(Entry("peer", (sys.executable, peers.__file__, "serve"), task=json.dumps(task)), os.environ)
     try:
         assert contender.ask("decode")["tokens"] == 64 and contender.ask("prefill")["tokens"] == 100
     finally:

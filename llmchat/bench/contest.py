@@ -19,13 +19,14 @@ from llmchat.errors import LlmchatError
 
 class Entry(Struct, frozen=True):
     """Who takes part. label: how it is told from the others; memory: bytes it will need; asked: what is measured in each round; first: it can
-    tell when its first token is there."""
+    tell when its first token is there; task: told it on the first line of its stdin."""
 
     label: str
     command: tuple[str, ...]
     memory: int = 0
     asked: tuple[str, ...] = ("decode", "prefill")
     first: bool = False
+    task: str = ""
 
 
 class Failed(LlmchatError):
@@ -48,6 +49,8 @@ class Contender:
             entry.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=dict(env), text=True, start_new_session=True
         )
         try:
+            if entry.task:
+                self._send(entry.task)
             self._receive()
         except BaseException:
             self.close()
@@ -61,18 +64,21 @@ class Contender:
 
     def ask(self, what: str) -> Any:
         """Raises Failed where it cannot be measured, or the process is gone."""
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(f"{what}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._gone() from error
+        self._send(what)
         return self._receive()["result"]
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._log.close()
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._gone() from error
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout

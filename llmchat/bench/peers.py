@@ -1,7 +1,7 @@
 """Other programs that run the same model, measured with the same tokens. This file is also run by itself, by another Python: it needs nothing of llmchat.
 
 Each peer is one process that loads the model, says so, and then measures what it is asked to, a line of JSON each way; between questions it
-sleeps. `python peers.py` alone tells which peers that Python has.
+sleeps. `python peers.py` alone tells which peers that Python has; `python peers.py serve` reads from its stdin first what to load.
 """
 
 import importlib.metadata
@@ -192,7 +192,9 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         sys.stdout.write(json.dumps(installed()))
         return
-    task = json.loads(arguments[0])
+    # What llmchat sets for its own sake is not theirs.
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    task = json.loads(sys.stdin.readline())
     serve(lambda: LOADERS[task["peer"]](task))
 
 

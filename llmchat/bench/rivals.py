@@ -62,7 +62,7 @@ class Rivals:
                 continue
             read = int(read_per_token(here.shapes, here.config, _KINDS[peer], 4 + peers.DECODE // 2))
             row = Row(peer, _KINDS[peer], bytes_per_token=read or None)
-            found.append((Entry(peer, python_file(python, Path(peers.__file__), json.dumps(task)), memory), row))
+            found.append((Entry(peer, python_file(python, Path(peers.__file__), "serve"), memory, task=json.dumps(task)), row))
             versions |= self._installed[python][peer]
         return found, absent, versions
 
