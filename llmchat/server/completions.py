@@ -1,5 +1,6 @@
 """POST /v1/completions: raw text, with no format around it."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
@@ -60,11 +61,8 @@ async def _answers(state: State, request: CompletionRequest, client: str) -> Asy
             log.info("prompts of %s: %r", client, texts)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
         sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
-        asked = [
-            (prompt, nth(sampling, index))
-            for prompt in (_prompt(text, served, sampling) for text in texts)
-            for index in range(request.n or 1)
-        ]
+        prompts = await asyncio.to_thread(lambda: [_prompt(text, served, sampling) for text in texts])
+        asked = [(prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)]
         tickets = served.scheduler.submit(asked, served.adapters, client)
         choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
         try:

@@ -46,13 +46,13 @@ def router(state: State) -> APIRouter:
     async def count(request: Request) -> Response:
         asked = await _decoded(request, Count)
         async with state.pool.lease(state.catalog.known(asked.key)) as served:
-            return _json([served.engine.count(text) for text in asked.texts])
+            return _json(await asyncio.to_thread(lambda: [served.engine.count(text) for text in asked.texts]))
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
         asked = await _decoded(request, Encode)
         async with state.pool.lease(state.catalog.known(asked.key)) as served:
-            return _json([served.engine.encode(prompt) for prompt in asked.prompts])
+            return _json(await asyncio.to_thread(lambda: [served.engine.encode(prompt) for prompt in asked.prompts]))
 
     @routes.post("/private/stream")
     async def stream(request: Request) -> Response:

@@ -4,6 +4,7 @@ Nothing here knows of HTTP, models or prompts. Events go to the event loop once 
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from llmchat.prompt import Prompt
 from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
 from llmchat.server.fair import FairQueue
 
+log = logging.getLogger("llmchat.server")
 Event = Chunk | Finish
 
 
@@ -153,8 +155,18 @@ class Scheduler:
         self._thread.join()
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            self._pass(batch)
+        try:
+            while (batch := self._next()) is not None:
+                self._pass(batch)
+        except Exception as error:
+            # A mistake of ours: nobody may wait for a thread that is no more.
+            log.exception("the scheduler ended")
+            with self._changed:
+                self._refusing = True
+                left = [*self._running, *self._waiting.remove(lambda ticket: True)]
+                self._running = []
+                self._hand_out({ticket: [error] for ticket in left})
+                self._changed.notify_all()
 
     def _next(self) -> list[Ticket] | None:
         """The answers to go on with, once there are any; None at the end."""
@@ -207,13 +219,14 @@ class Scheduler:
             events = self._engine.step([ticket.answer for ticket in batch if ticket.answer is not None])
         except Exception as error:
             self._close(batch)
-            self._hand_out({ticket: [_own(error)] for ticket in batch})
             self._leave(batch)
+            self._hand_out({ticket: [_own(error)] for ticket in batch})
             return
         told = {ticket: list(said) for ticket, said in zip(batch, events, strict=True) if said}
+        # Whoever has heard the end finds the place free.
+        self._leave([ticket for ticket, said in told.items() if any(isinstance(event, Finish) for event in said)])
         self._hand_out(told)
         self._measure(told, time.perf_counter() - started)
-        self._leave([ticket for ticket, said in told.items() if any(isinstance(event, Finish) for event in said)])
 
     def _leave(self, tickets: list[Ticket]) -> None:
         if tickets:

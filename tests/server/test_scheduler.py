@@ -231,6 +231,21 @@ async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
     scheduler.close()
 
 
+async def test_nobody_waits_for_a_thread_that_is_no_more() -> None:
+    class Broken(ModelMeter):
+        def first(self, seconds: float) -> None:
+            raise ZeroDivisionError
+
+    scheduler = Scheduler(ScriptedEngine(["word " * 9]), Broken(Metrics(), "test"), slots=1)
+    running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
+    for tickets in (running, waiting):
+        with pytest.raises(ZeroDivisionError):
+            await text_of(tickets)
+    with pytest.raises(Stopping):
+        ask(scheduler, "late")
+    scheduler.close()
+
+
 async def test_engines_of_one_answer_serve_one_after_the_other() -> None:
     class Single:
         """Without begin and step."""

@@ -27,12 +27,12 @@ export function setKey(value) {
 }
 
 /** Paths are relative, so that the page also works behind a proxy that puts it under a folder. */
-export async function call(path, { method = "GET", body, headers = {}, signal, keepalive } = {}) {
+export async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
   const secret = key();
   let response;
   try {
     response = await fetch(path, {
-      method, signal, keepalive, credentials: "omit", cache: "no-store",
+      method, signal, credentials: "omit", cache: "no-store",
       headers: {
         ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),

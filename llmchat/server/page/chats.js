@@ -35,7 +35,7 @@ export class Chats {
 
   /** Open a stored conversation, or a new one where there is none with this id. */
   async show(id) {
-    const found = this.runs.get(id)?.conversation ?? (id ? await this.keeper.load(id) : null);
+    const found = this.runs.get(id)?.conversation ?? (tree.isId(id) ? await this.keeper.load(id) : null);
     this.open = found ?? this.fresh();
     this.onchange();
     return Boolean(found) || !id;
@@ -43,6 +43,13 @@ export class Chats {
 
   async list() {
     this.heads = await this.keeper.list();
+    this.onchange();
+  }
+
+  /** The store has this now, or for null has it no longer. */
+  noted(id, conversation) {
+    this.heads = this.heads.filter((head) => head.id !== id);
+    if (conversation) this.heads.push({ id, title: conversation.title, updated: conversation.changed });
     this.onchange();
   }
 
@@ -87,12 +94,13 @@ export class Chats {
 
   async rename(id, title) {
     const conversation = await this.#any(id);
+    if (!conversation) return;
     Object.assign(conversation, { title, named: true, changed: Date.now() });
     this.keeper.save(conversation, { now: true });
     if (conversation === this.open) this.onchange();
   }
 
-  /** Returns the conversation that was removed. */
+  /** Returns the conversation that was removed, null where another window was faster. */
   async remove(id) {
     const conversation = await this.#any(id);
     this.runs.get(id)?.stop();

@@ -5,6 +5,8 @@
 
 const FORMAT = 1;
 const TITLE_LENGTH = 60;
+// Servers keep no longer ones.
+const LONGEST_TITLE = 200;
 // What a request may say beside its messages.
 const PARAMETERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed", "stop", "truncation"];
 const STATES = ["complete", "writing", "stopped", "failed"];
@@ -13,6 +15,8 @@ const STATES = ["complete", "writing", "stopped", "failed"];
 export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+export const isId = (text) => /^[0-9a-f]{24}$/.test(text);
 
 export function create(settings = {}) {
   const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
@@ -114,7 +118,8 @@ export function checked(value) {
   for (const [name, type] of Object.entries({ model: "string", adapter: "string", strength: "number", parameters: "object" })) {
     if (typeof fresh[name] !== type || fresh[name] === null) throw new Error(`"${name}" is not valid`);
   }
-  if (!/^[0-9a-f]{24}$/.test(fresh.id)) fresh.id = newId();
+  if (!isId(fresh.id)) fresh.id = newId();
+  fresh.title = fresh.title.slice(0, LONGEST_TITLE);
   for (const [id, message] of Object.entries(value.messages)) fresh.messages[id] = checkedMessage(id, message, value.messages);
   for (const message of Object.values(fresh.messages)) {
     if (pathLength(fresh, message) > Object.keys(fresh.messages).length) throw new Error("its messages go round in a circle");
@@ -124,7 +129,7 @@ export function checked(value) {
 }
 
 function checkedMessage(id, message, all) {
-  if (!/^[0-9a-f]{24}$/.test(id) || message?.id !== id || !["user", "assistant"].includes(message.role) || typeof message.text !== "string") {
+  if (!isId(id) || message?.id !== id || !["user", "assistant"].includes(message.role) || typeof message.text !== "string") {
     throw new Error("one of its messages is not valid");
   }
   if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");

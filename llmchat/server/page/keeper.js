@@ -7,9 +7,10 @@ const RESCUE = "llmchat.rescue.";
 const TRIES = 5;
 
 export class Keeper {
-  /** delay: milliseconds between two writes of a conversation that grows. onmerged(conversation), onwritten(id) and onproblem(text) tell what happened. */
-  constructor(store, { delay, onmerged, onwritten, onproblem }) {
-    Object.assign(this, { store, delay, onmerged, onwritten, onproblem });
+  /** delay: milliseconds between two writes of a conversation that grows. onmerged(conversation), onwritten(conversation), onremoved(id)
+   *  and onproblem(text) tell what happened. */
+  constructor(store, { delay, onmerged, onwritten, onremoved, onproblem }) {
+    Object.assign(this, { store, delay, onmerged, onwritten, onremoved, onproblem });
     this.versions = new Map();
     this.dirty = new Map();
     this.timers = new Map();
@@ -57,7 +58,7 @@ export class Keeper {
       this.underWay.set(id, conversation);
       try {
         await this.#write(conversation);
-        this.onwritten(id);
+        if (!this.removed.has(id)) this.onwritten(conversation);
       } catch (error) {
         if (!this.dirty.has(id)) this.dirty.set(id, conversation);
         this.timers.set(id, setTimeout(() => this.flush(id), 10 * this.delay));
@@ -98,7 +99,7 @@ export class Keeper {
     await this.writing.get(id);
     await this.store.remove(id);
     this.versions.delete(id);
-    this.onwritten(id);
+    this.onremoved(id);
   }
 
   /** Bring a removed conversation back. */

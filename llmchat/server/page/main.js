@@ -15,7 +15,7 @@ import { View } from "./view.js";
 
 const THEMES = ["auto", "light", "dark"];
 // A growing answer is stored this often, in milliseconds.
-const DELAY = { browser: 400, server: 2000 };
+const DELAY = { browser: 400, server: 4000 };
 
 const input = find("#input");
 const drawers = new Drawers();
@@ -201,9 +201,8 @@ const listActions = {
     try {
       const gone = await chats.remove(id);
       if (location.hash.slice(1) === id) history.replaceState(null, "", location.pathname);
-      await chats.list();
       drawModels();
-      notice(`“${gone.title || "Untitled"}” is deleted.`, { action: { label: "Undo", run: () => chats.restore(gone) } });
+      if (gone) notice(`“${gone.title || "Untitled"}” is deleted.`, { action: { label: "Undo", run: () => chats.restore(gone) } });
       if (!drawers.close()) find("#new").focus();
     } catch (error) {
       tell(error);
@@ -311,9 +310,13 @@ async function start() {
   const keeper = new Keeper(store, {
     delay,
     onmerged: (conversation) => conversation === chats.open && draw(),
-    onwritten: (id) => {
+    onwritten: (conversation) => {
+      chats?.noted(conversation.id, conversation);
+      channel.postMessage(conversation.id);
+    },
+    onremoved: (id) => {
+      chats.noted(id, null);
       channel.postMessage(id);
-      keeper.list().then((heads) => ((chats.heads = heads), draw()), () => {});
     },
     onproblem: (text) => notice(text, { problem: true }),
   });

@@ -58,7 +58,8 @@ export class View {
   }
 
   focus(message, label) {
-    this.rows.get(message.id)?.item.querySelector(`button[aria-label="${label}"]`)?.focus();
+    const item = this.rows.get(message.id)?.item;
+    (item?.querySelector(`button[aria-label="${label}"]:enabled`) ?? item?.querySelector(".switch button:enabled"))?.focus();
   }
 
   /** Let the user rewrite a message of theirs in its place. */
@@ -114,7 +115,7 @@ export class View {
       foot: el("div", { class: "foot" }),
       drawn: "",
     };
-    row.item = el("li", { class: `message ${message.role}`, id: `message-${message.id}` });
+    row.item = el("article", { class: `message ${message.role}`, id: `message-${message.id}` });
     row.item.append(el("h2", { class: "hidden" }, mine ? "You" : "Answer"), ...(mine ? [] : [row.thinking]), row.body, ...(mine ? [] : [row.note]), row.foot);
     return row;
   }
@@ -211,5 +212,6 @@ function figures({ model, usage, timing, reason, window }) {
   if (timing) parts.push(`first after ${timing.first_s.toFixed(2)} s`);
   if (reason === "length") parts.push("ended at the token limit");
   if (window?.dropped) parts.push(`${window.dropped} of ${window.dropped + window.sent} messages left out`);
-  return parts.filter(Boolean).join(" · ");
+  // A line may end between two figures, not within one.
+  return parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 }
