@@ -165,11 +165,13 @@ async def test_a_full_queue_says_when_to_come_again() -> None:
 
 async def test_an_answer_that_takes_too_long_is_cut_off() -> None:
     engine = Held("one two")
-    scheduler = Scheduler(engine, meter(), timeout_s=0.05)
-    tickets = ask(scheduler, "a")
+    scheduler = Scheduler(engine, meter(), slots=1)
+    tickets, waiting = ask(scheduler, "a"), ask(scheduler, "b")
     await until(lambda: scheduler.running == 1)
-    await asyncio.sleep(0.06)
+    tickets[0].deadline = waiting[0].deadline = 0.0
     engine.may.release(2)
+    with pytest.raises(TooLate):
+        await text_of(waiting)
     with pytest.raises(TooLate):
         await text_of(tickets)
     assert engine.open[0].done
