@@ -16,6 +16,7 @@ from llmchat.gguf_adapter import adapter_as_gguf
 from llmchat.hub import Checkpoint, Progress, find
 from llmchat.hub.local import find_gguf
 from llmchat.presets import Preset, Source
+from llmchat.presets import find as find_preset
 from llmchat.settings import Options, World
 
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
@@ -29,11 +30,15 @@ class Elsewhere(Struct, frozen=True):
     files: Path | None = None
     chat: bool = True
 
+    def __str__(self) -> str:
+        return f"{self.served.name} at {self.connection.host}"
+
 
 def locate_served(preset: Preset, world: World) -> Elsewhere:
-    """Ask the server for the model of a preset: by its name, its base's or its adapter's; the only one where the preset has no name.
+    """Ask the server for the model of a preset: see `_names_there`; the only one where the preset has no name.
 
-    Raises UsageError without an address, ModelNotFound where the server has no such model, Mismatch where it cannot be sent the preset's format.
+    Raises UsageError without an address, ModelNotFound where the server has no such model, Mismatch where it cannot be sent the preset's format,
+    or would have to put an adapter on more or less strongly.
     """
     url = preset.url or world.env.get("OPENAI_BASE_URL", "")
     if not url:
@@ -41,9 +46,10 @@ def locate_served(preset: Preset, world: World) -> Elsewhere:
     connection = Connection(url, world.env.get("OPENAI_API_KEY", ""))
     if world.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE") and not connection.host.startswith(_HERE):
         raise NetworkError(f"offline mode is on, and {connection.host} is another machine", "leave --offline and HF_HUB_OFFLINE out")
-    weights = preset.adapters or (preset.base,)
-    wanted = (preset.name, *preset.aliases, *(source.repo for source in weights))
-    served = find_served(connection, wanted, only=preset.base.kind != "served" or not preset.name)
+    if preset.adapters and preset.adapter_scale != 1:
+        raise Mismatch("a server puts an adapter on as it was trained", "leave the scale out")
+    wanted = _names_there(preset, world)
+    served = find_served(connection, wanted, only=wanted[0] == preset.name and (preset.base.kind != "served" or not preset.name))
     if preset.format.parts and not served.dialect.texts:
         raise Mismatch(
             f"{served.dialect.title} writes its own template around every text, so the format `{preset.format.name}` cannot be sent to it",
@@ -52,10 +58,25 @@ def locate_served(preset: Preset, world: World) -> Elsewhere:
     return Elsewhere(connection, served, _tokenizer_here(preset, world))
 
 
-def open_served(preset: Preset, elsewhere: Elsewhere, progress: Progress) -> Engine:
+def _names_there(preset: Preset, world: World) -> tuple[str, ...]:
+    """What a server may call the model, the first one that it has counts. The preset's own name stands for it with its own adapters alone; with
+    another adapter it is the adapter's (`--lora-modules` of vLLM, `base+adapter` of `llmchat serve`), without it the base's."""
+    try:
+        own = find_preset(preset.name, world.own_presets).adapters
+    except ModelNotFound:
+        own = ()
+    names = (preset.name, *preset.aliases)
+    if preset.adapters != own:
+        last = [Path(source.repo).name for source in preset.adapters[-1:]]
+        names = tuple(f"{name}+{adapter}" for name in names for adapter in last) + tuple(last)
+    return (*names, *(source.repo for source in preset.adapters[-1:] or (preset.base,)))
+
+
+def open_served(preset: Preset, elsewhere: Elsewhere, options: Options, progress: Progress) -> Engine:
     from llmchat.engines.openai_api import OpenAIEngine
 
     served, host = elsewhere.served, elsewhere.connection.host
+    _tell_of_nothing(preset, options, ("weights", "device", "revision"), progress)
     if not served.certain:
         progress.note(f"note: {host} does not say that {served.name} is {preset.name}")
     if unknown := dropped(preset.sampling, served.dialect):
@@ -99,9 +120,10 @@ def _adapter(source: Source, base: Checkpoint, preset: Preset, world: World) -> 
     return replace(found, path=adapter_as_gguf(found, base.path, world))
 
 
-def open_gguf(preset: Preset, base: Checkpoint, adapters: Sequence[Checkpoint], options: Options, name: str) -> Engine:
+def open_gguf(preset: Preset, base: Checkpoint, adapters: Sequence[Checkpoint], options: Options, name: str, progress: Progress) -> Engine:
     from llmchat.engines.gguf import GgufEngine
 
+    _tell_of_nothing(preset, options, ("weights", "revision"), progress)
     strengths = [1.0] * len(adapters)
     strengths[-1:] = [preset.adapter_scale] * len(strengths[-1:])
     return GgufEngine(
@@ -112,6 +134,13 @@ def open_gguf(preset: Preset, base: Checkpoint, adapters: Sequence[Checkpoint], 
         device=options.device,
         name=name,
     )
+
+
+def _tell_of_nothing(preset: Preset, options: Options, names: Sequence[str], progress: Progress) -> None:
+    """A note about what was asked for and decides nothing here."""
+    given = [name for name in names if getattr(options, name) not in (None, "auto")]
+    if given:
+        progress.note(f"note: the engine `{preset.engine}` takes {' and '.join(given)} as they are")
 
 
 def _is_gguf(source: Source) -> bool:

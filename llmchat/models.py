@@ -219,10 +219,10 @@ def provenance(model: Model) -> dict[str, Any]:
     preset = model.preset
     return {
         "model": preset.name,
-        "base": _commit(model.base),
+        "base": str(model.elsewhere) if model.elsewhere else _commit(model.base),
         "adapters": [_commit(adapter) for adapter in model.adapters],
         "adapter_scale": preset.adapter_scale,
-        "weights": preset.weights,
+        "weights": preset.weights if preset.engine in _NEED_FILES else "",
         "engine": preset.engine,
         "format": f"{preset.format.name}@{preset.format.fingerprint()}",
     }
@@ -319,12 +319,12 @@ def _scripted(model: Model, options: Options, progress: Progress) -> Engine:
 
 def _openai(model: Model, options: Options, progress: Progress) -> Engine:
     assert model.elsewhere is not None
-    return foreign.open_served(model.preset, model.elsewhere, progress)
+    return foreign.open_served(model.preset, model.elsewhere, options, progress)
 
 
 def _gguf(model: Model, options: Options, progress: Progress) -> Engine:
     assert model.base is not None
-    return foreign.open_gguf(model.preset, model.base, model.adapters, options, title(model.preset))
+    return foreign.open_gguf(model.preset, model.base, model.adapters, options, title(model.preset), progress)
 
 
 _ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {

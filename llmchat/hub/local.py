@@ -28,7 +28,8 @@ def find_path(source: Source, world: World) -> Checkpoint:
         return Checkpoint(path, source, "", sum(file.stat().st_size for file in path.glob("*.safetensors")))
     receipt = places.read_receipt(_stamped(source, path), world)
     if receipt is None:
-        raise ModelNotFound(f"{path.name} is not unpacked yet")
+        as_it_is = "; --engine gguf runs it as it is" if path.is_file() else ""
+        raise ModelNotFound(f"{path.name} is not unpacked yet", f"`llmchat pull {source.repo}` does it{as_it_is}")
     return places.to_checkpoint(source, receipt)
 
 

@@ -35,7 +35,7 @@ def find(model: str, own: Path | None = None) -> Preset:
 def served(model: str, own: Path | None = None) -> Preset:
     """The preset for the name of a server's model, "" for its only one: ours of that name, else one without a format of its own."""
     try:
-        return find(model, own)
+        return find(model, own) if model else _bare("served", "", "")
     except ModelNotFound:
         return _bare("served", model, model)
 

@@ -297,6 +297,16 @@ def test_a_model_is_found_by_any_of_its_names(wanted: list[str], found: str) -> 
         assert find_served(Connection(url), wanted, only=True).name == found
 
 
+def test_an_adapter_holds_what_its_base_holds() -> None:
+    base, lora = (
+        {"id": "b", "owned_by": "vllm", "max_model_len": 777},
+        {"id": "l", "owned_by": "vllm", "parent": "b", "max_model_len": None},
+    )
+    with serving(lambda asked: models(base, lora)) as (url, _):
+        found = find_served(Connection(url), ["l"], only=True)
+    assert (found.name, found.context) == ("l", 777)
+
+
 def test_a_name_that_is_not_there_lists_those_that_are() -> None:
     with serving(lambda asked: models(*LIST)) as (url, _):
         with pytest.raises(ModelNotFound, match=r"no model `llama32`; it serves llama3.2:latest, org/Model-7B, /m/x.gguf") as refused:

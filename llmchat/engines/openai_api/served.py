@@ -30,6 +30,11 @@ def find_served(connection: Connection, wanted: Sequence[str], *, only: bool) ->
     Raises ModelNotFound naming those that there are.
     """
     entries = _listed(connection)
+    # vLLM says of an adapter only which base it is put on.
+    by_id = {str(entry["id"]): entry for entry in entries}
+    entries = [
+        by_id.get(str(entry.get("parent")), {}) | {key: value for key, value in entry.items() if value is not None} for entry in entries
+    ]
     by_name = {str(name): entry for entry in entries for name in (entry["id"], *(entry.get("aliases") or ()))}
     lowered = {name.lower(): name for name in by_name}
     for name in filter(None, wanted):
