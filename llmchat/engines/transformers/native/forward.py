@@ -1,6 +1,6 @@
 """The forward pass of the Llama family in C (step.c), on row-wise int8 weights and a CPU.
 
-Activations are rounded to 8 bits in groups of 64, so that an outlier costs precision in its own group alone. The numbers of a token do not
+Activations are rounded to 8 bits in groups of 32, so that an outlier costs precision in its own group alone. The numbers of a token do not
 depend, to the bit, on what is read in the same call.
 """
 

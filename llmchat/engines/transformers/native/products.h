@@ -5,7 +5,8 @@
 #pragma once
 #include "vectors.h"
 
-#define GROUP 64
+#define GROUP 32 /* 64 costs twice as much perplexity, 16 gains nothing (docs/log.md) */
+#define WIDE 64 /* weights of a row that are taken at once, a line of the cache */
 #define DEPTH 1024 /* weights of a row that are packed at once: a panel of 2 x 16 rows stays in the first-level cache */
 
 #ifdef USE_VNNI
@@ -17,7 +18,7 @@ typedef int16_t Act;
 typedef Act Act16 __attribute__((vector_size(LANES * sizeof(Act))));
 #define UNIT (4 / (int64_t)sizeof(Act)) /* activations that are multiplied in one lane at once */
 
-/* Rows of activations. width: padded to GROUP with zeros. Rows lie in tiles of `height`: q [tiles][width / UNIT][height][UNIT], and scale and
+/* Rows of activations. width: padded to WIDE with zeros. Rows lie in tiles of `height`: q [tiles][width / UNIT][height][UNIT], and scale and
  * offset [tiles][groups][height], so that a product reads them one after the other. offset: what the product of a group starts from. */
 typedef struct {
     int64_t rows, height, in, width, groups;
@@ -29,7 +30,7 @@ typedef struct {
 static void quantise(const Acts *acts, int64_t row, const float *x) {
     int64_t tile = row / acts->height, lane_of_row = row % acts->height;
     for (int64_t group = 0; group < acts->groups; group++) {
-        int64_t first = group * GROUP, count = MIN(GROUP, acts->in - first);
+        int64_t first = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - first));
         float tail[GROUP] = {0};
         const float *part = x + first;
         if (count < GROUP) part = memcpy(tail, part, count * sizeof *tail);
@@ -66,19 +67,19 @@ typedef struct {
 
 #define FETCH_ROWS 64 /* above, products take so much longer than memory that it does not matter */
 
-INLINE void fetch(const Ahead *ahead, int64_t part, int64_t group) {
+INLINE void fetch(const Ahead *ahead, int64_t part, int64_t wide) {
     for (int64_t i = part * ahead->share; i < MIN((part + 1) * ahead->share, 2 * LANES); i++)
-        __builtin_prefetch((i < LANES ? ahead->left + i * ahead->stride : ahead->right + (i - LANES) * ahead->stride) + group * GROUP, 0, 2);
+        __builtin_prefetch((i < LANES ? ahead->left + i * ahead->stride : ahead->right + (i - LANES) * ahead->stride) + wide * WIDE, 0, 2);
 }
 
 #ifdef USE_VNNI
 
 typedef uint8_t Packed;
-#define PACKED_GROUP (GROUP * LANES) /* elements of a packed group of 16 rows: [GROUP / 4][16][4] */
+#define PACKED (WIDE * LANES) /* elements of 16 rows, packed: [WIDE / 4][16][4] */
 #define DIRECT_ROWS 1
 #define TILE 6
 
-INLINE __m512i group_of(const int8_t *p, __mmask64 mask) { return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, p), _mm512_set1_epi8(-128)); }
+INLINE __m512i weights_of(const int8_t *p, __mmask64 mask) { return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, p), _mm512_set1_epi8(-128)); }
 
 INLINE __m512i add_pairs(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)); }
 INLINE __m512i add_quads(__m512i a, __m512i b) { return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)); }
@@ -92,22 +93,26 @@ static void direct(const Acts *acts, int64_t row, const Block *block, float *out
     const float *scale = acts->scale + row * acts->groups;
     const int32_t *offset = acts->offset + row * acts->groups;
     __m512 total = _mm512_setzero_ps();
-    for (int64_t group = 0; group < acts->groups; group++) {
-        int64_t at = group * GROUP, left = acts->in - at;
-        __mmask64 mask = left >= GROUP ? ~0ull : (1ull << left) - 1;
+    for (int64_t at = 0; at < acts->width; at += WIDE, scale += WIDE / GROUP, offset += WIDE / GROUP) {
+        int64_t left = acts->in - at;
+        __mmask64 mask = left >= WIDE ? ~0ull : (1ull << left) - 1;
         __m512i x = _mm512_loadu_si512(q + at), d[LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++) {
-            d[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), group_of(block->rows[i] + at, mask), x);
+            d[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights_of(block->rows[i] + at, mask), x);
             _mm_prefetch((const char *)block->next + i * acts->in + at, _MM_HINT_T1);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) d[i] = add_pairs(d[2 * i], d[2 * i + 1]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) d[i] = add_quads(d[2 * i], d[2 * i + 1]);
-        __m512i sums = add_lanes(add_lanes(d[0], d[1]), add_lanes(d[2], d[3]));
-        sums = _mm512_add_epi32(sums, _mm512_set1_epi32(offset[group]));
-        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale[group]), total);
+        __m512i lower = add_lanes(d[0], d[1]), upper = add_lanes(d[2], d[3]);
+        __m512i sums[] = {_mm512_shuffle_i32x4(lower, upper, 0x88), _mm512_shuffle_i32x4(lower, upper, 0xdd)};
+#pragma GCC unroll 2
+        for (int g = 0; g < WIDE / GROUP; g++) {
+            sums[g] = _mm512_add_epi32(sums[g], _mm512_set1_epi32(offset[g]));
+            total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g]), _mm512_set1_ps(scale[g]), total);
+        }
     }
     _mm512_storeu_ps(out, total);
 }
@@ -143,12 +148,12 @@ INLINE void transpose(__m512i d[LANES]) {
     }
 }
 
-/* One group of 16 rows of weights, each four neighbours of a row beside those of the next row; the panels of two blocks alternate. */
-INLINE void pack_group(const Block *block, int64_t at, int64_t left, Packed *out) {
-    __mmask64 mask = left >= GROUP ? ~0ull : (1ull << left) - 1;
+/* WIDE columns of 16 rows of weights, each four neighbours of a row beside those of the next row; the panels of two blocks alternate. */
+INLINE void pack(const Block *block, int64_t at, int64_t left, Packed *out) {
+    __mmask64 mask = left >= WIDE ? ~0ull : (1ull << left) - 1;
     __m512i d[LANES];
 #pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) d[i] = group_of(block->rows[i] + at, mask);
+    for (int i = 0; i < LANES; i++) d[i] = weights_of(block->rows[i] + at, mask);
     transpose(d);
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) _mm512_storeu_si512(out + i * 2 * 64, d[i]);
@@ -157,20 +162,20 @@ INLINE void pack_group(const Block *block, int64_t at, int64_t left, Packed *out
 /* sums += the four products of each lane. Its intrinsic makes gcc copy every accumulator twice, which halves the speed. */
 INLINE void add_products(__m512i *sums, __m512i weights, __m512i x) { __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(weights), "v"(x)); }
 
-/* out[rows][32] (+)= tile `index` of the activations times a packed panel of `groups` groups from group `first`. */
-INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t groups, const Packed *panel, const Ahead *ahead, float *out) {
-    const Act *q = acts->q + (index * acts->width + first * GROUP) * TILE;
-    const float *scale = acts->scale + (index * acts->groups + first) * TILE;
-    const int32_t *offset = acts->offset + (index * acts->groups + first) * TILE;
+/* out[rows][32] (+)= tile `index` of the activations times a packed panel, `wides` times WIDE columns from column `first` on. */
+INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t wides, const Packed *panel, const Ahead *ahead, float *out) {
+    const Act *q = acts->q + (index * acts->width + first) * TILE;
+    const float *scale = acts->scale + (index * acts->groups + first / GROUP) * TILE;
+    const int32_t *offset = acts->offset + (index * acts->groups + first / GROUP) * TILE;
     __m512 total[TILE][2];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
         total[r][0] = first ? _mm512_loadu_ps(out + r * 32) : _mm512_setzero_ps();
         total[r][1] = first ? _mm512_loadu_ps(out + r * 32 + 16) : _mm512_setzero_ps();
     }
-    for (int64_t group = 0; group < groups; group++) {
+    for (int64_t group = 0; group < wides * (WIDE / GROUP); group++) {
         __m512i sums[TILE][2];
-        fetch(ahead, index, group);
+        if (group % (WIDE / GROUP) == 0) fetch(ahead, index, group / (WIDE / GROUP));
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_set1_epi32(offset[r]);
 #pragma GCC unroll 4
@@ -191,7 +196,7 @@ INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first,
             total[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][0]), s, total[r][0]);
             total[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][1]), s, total[r][1]);
         }
-        panel += 2 * PACKED_GROUP, q += GROUP * TILE, scale += TILE, offset += TILE;
+        panel += GROUP * 32, q += GROUP * TILE, scale += TILE, offset += TILE;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
@@ -203,7 +208,7 @@ INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first,
 #else /* AVX2, or any processor */
 
 typedef int16_t Packed;
-#define PACKED_GROUP (GROUP * LANES) /* [GROUP / 2][16][2] */
+#define PACKED (WIDE * LANES) /* [WIDE / 2][16][2] */
 #define DIRECT_ROWS 3
 #define TILE 4
 
@@ -211,12 +216,12 @@ static void direct(const Acts *acts, int64_t row, const Block *block, float *out
     const Act *q = acts->q + row * acts->width;
     F16 total = {};
     for (int64_t group = 0; group < acts->groups; group++) {
-        int64_t at = group * GROUP, count = MIN(GROUP, acts->in - at);
+        int64_t at = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - at));
         I16 sums;
         for (int i = 0; i < LANES; i++) {
             const int8_t *w = block->rows[i] + at;
             int32_t s = 0;
-            __builtin_prefetch(block->next + i * acts->in + at);
+            if (at % WIDE == 0) __builtin_prefetch(block->next + i * acts->in + at);
             if (count == GROUP) {
 #ifdef USE_AVX2
                 __m256i parts = _mm256_setzero_si256();
@@ -240,23 +245,23 @@ static void direct(const Acts *acts, int64_t row, const Block *block, float *out
     store(out, total);
 }
 
-INLINE void pack_group(const Block *block, int64_t at, int64_t left, Packed *out) {
+INLINE void pack(const Block *block, int64_t at, int64_t left, Packed *out) {
     for (int i = 0; i < LANES; i++) {
-        int8_t part[GROUP] = {0};
-        memcpy(part, block->rows[i] + at, MIN(left, GROUP));
-        for (int k = 0; k < GROUP / 2; k++) {
+        int8_t part[WIDE] = {0};
+        memcpy(part, block->rows[i] + at, MIN(left, WIDE));
+        for (int k = 0; k < WIDE / 2; k++) {
             out[k * 64 + 2 * i] = part[2 * k];
             out[k * 64 + 2 * i + 1] = part[2 * k + 1];
         }
     }
 }
 
-INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t groups, const Packed *panel, const Ahead *ahead, float *out) {
-    const Act *q = acts->q + (index * acts->width + first * GROUP) * TILE;
-    const float *scale = acts->scale + (index * acts->groups + first) * TILE;
+INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first, int64_t wides, const Packed *panel, const Ahead *ahead, float *out) {
+    const Act *q = acts->q + (index * acts->width + first) * TILE;
+    const float *scale = acts->scale + (index * acts->groups + first / GROUP) * TILE;
     if (!first) memset(out, 0, rows * 32 * sizeof *out);
-    for (int64_t group = 0; group < groups; group++, q += GROUP * TILE, panel += GROUP * 32, scale += TILE) {
-        fetch(ahead, index, group);
+    for (int64_t group = 0; group < wides * (WIDE / GROUP); group++, q += GROUP * TILE, panel += GROUP * 32, scale += TILE) {
+        if (group % (WIDE / GROUP) == 0) fetch(ahead, index, group / (WIDE / GROUP));
         for (int half = 0; half < 2; half++) {
             union { int32_t lane[LANES]; I16 all; } sums[TILE] = {0};
 #ifdef USE_AVX2
@@ -307,28 +312,27 @@ static void panel_product(const Acts *acts, const Block *left, const Block *righ
         return;
     }
     int64_t tiles = acts->rows / TILE, rest = acts->rows % TILE, parts = tiles + (rest > 0) + 1;
-    for (int64_t first = 0; first < acts->groups; first += DEPTH / GROUP) {
-        int64_t groups = MIN(DEPTH / GROUP, acts->groups - first);
-        int last = first + groups == acts->groups;
+    for (int64_t first = 0; first < acts->width; first += DEPTH) {
+        int64_t wides = MIN(DEPTH, acts->width - first) / WIDE, end = first + wides * WIDE;
         Ahead ahead = {.stride = acts->in, .share = acts->rows <= FETCH_ROWS ? UP(2 * LANES, parts) / parts : 0};
-        ahead.left = last ? left->next : left->rows[0] + (first + groups) * GROUP;
-        ahead.right = last ? right->next : right->rows[0] + (first + groups) * GROUP;
-        for (int64_t group = 0; group < groups; group++) {
-            int64_t at = (first + group) * GROUP;
-            fetch(&ahead, parts - 1, group);
-            pack_group(left, at, acts->in - at, panel + group * 2 * PACKED_GROUP);
-            pack_group(right, at, acts->in - at, panel + group * 2 * PACKED_GROUP + 64 / sizeof(Packed));
+        ahead.left = end == acts->width ? left->next : left->rows[0] + end;
+        ahead.right = end == acts->width ? right->next : right->rows[0] + end;
+        for (int64_t wide = 0; wide < wides; wide++) {
+            int64_t at = first + wide * WIDE;
+            fetch(&ahead, parts - 1, wide);
+            pack(left, at, acts->in - at, panel + wide * 2 * PACKED);
+            pack(right, at, acts->in - at, panel + wide * 2 * PACKED + 64 / sizeof(Packed));
         }
-        for (int64_t i = 0; i < tiles; i++) tile(acts, i, TILE, first, groups, panel, &ahead, out + i * TILE * 32);
+        for (int64_t i = 0; i < tiles; i++) tile(acts, i, TILE, first, wides, panel, &ahead, out + i * TILE * 32);
         float *to = out + tiles * TILE * 32;
         switch (rest) {
 #if TILE > 4
-        case 5: tile(acts, tiles, 5, first, groups, panel, &ahead, to); break;
-        case 4: tile(acts, tiles, 4, first, groups, panel, &ahead, to); break;
+        case 5: tile(acts, tiles, 5, first, wides, panel, &ahead, to); break;
+        case 4: tile(acts, tiles, 4, first, wides, panel, &ahead, to); break;
 #endif
-        case 3: tile(acts, tiles, 3, first, groups, panel, &ahead, to); break;
-        case 2: tile(acts, tiles, 2, first, groups, panel, &ahead, to); break;
-        case 1: tile(acts, tiles, 1, first, groups, panel, &ahead, to); break;
+        case 3: tile(acts, tiles, 3, first, wides, panel, &ahead, to); break;
+        case 2: tile(acts, tiles, 2, first, wides, panel, &ahead, to); break;
+        case 1: tile(acts, tiles, 1, first, wides, panel, &ahead, to); break;
         }
     }
 }

@@ -104,7 +104,7 @@ static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
 }
 
 static Acts make_acts(Room *from, int64_t rows, int64_t widest_row) {
-    int64_t width = UP(widest_row, GROUP);
+    int64_t width = UP(widest_row, WIDE);
     Acts acts = {.rows = rows, .height = rows <= DIRECT_ROWS ? 1 : TILE};
     rows = UP(rows, acts.height);
     acts.q = room(from, rows * width * sizeof(Act));
@@ -230,7 +230,7 @@ static void prepare(Thread *thread, int source, const float *weight) {
     acts->rows = rows;
     acts->height = rows <= DIRECT_ROWS ? 1 : TILE;
     acts->in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
-    acts->width = UP(acts->in, GROUP);
+    acts->width = UP(acts->in, WIDE);
     acts->groups = acts->width / GROUP;
     thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
     if (!alone) share(&thread->worker, rows);
@@ -550,7 +550,7 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     memset(memory, 0, bytes);
     Room from = {memory, 0};
     Acts acts = make_acts(&from, rows, matrices->in);
-    acts.in = matrices->in, acts.width = UP(acts.in, GROUP), acts.groups = acts.width / GROUP;
+    acts.in = matrices->in, acts.width = UP(acts.in, WIDE), acts.groups = acts.width / GROUP;
     for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in);
     Team *team = room(&from, sizeof(Team));
     plan.text_of = room(&from, rows * sizeof(int32_t));
