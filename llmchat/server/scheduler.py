@@ -179,6 +179,8 @@ class Scheduler:
                 self._joining = len(joining)
                 self._meter.load(len(self._running) + len(joining), len(self._waiting))
             self._close(leaving)
+            late = Stopping() if self._closing else TooLate(self._timeout_s)
+            self._hand_out({ticket: [late] for ticket in leaving if not ticket.gone})
             joined = [ticket for ticket in joining if self._begin(ticket)]
             with self._changed:
                 self._running += joined
@@ -190,13 +192,11 @@ class Scheduler:
                     return None
 
     def _leaving(self) -> list[Ticket]:
-        """Take out those whose client is gone, and those whose time is up; the latter are told."""
+        """Take out those whose client is gone, and those whose time is up."""
         now = time.monotonic()
         over = [ticket for ticket in self._running if ticket.gone or now > ticket.deadline]
         self._running = [ticket for ticket in self._running if ticket not in over]
         over += self._waiting.remove(lambda ticket: ticket.gone or now > ticket.deadline)
-        late: Exception = Stopping() if self._closing else TooLate(self._timeout_s)
-        self._hand_out({ticket: [late] for ticket in over if not ticket.gone})
         return over
 
     def _close(self, tickets: list[Ticket]) -> None:
