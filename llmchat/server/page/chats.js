@@ -105,7 +105,10 @@ export class Chats {
     const conversation = await this.#any(id);
     this.runs.get(id)?.stop();
     await this.keeper.remove(id);
-    if (this.open.id === id) this.open = this.fresh();
+    if (this.open.id === id) {
+      this.open = this.fresh();
+      this.onchange();
+    }
     return conversation;
   }
 

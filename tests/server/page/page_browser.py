@@ -44,9 +44,10 @@ class User:
         self.page.locator("#input").fill(text)
 
     def send(self, text: str) -> None:
-        """Send and do not wait."""
+        """Send and do not wait for the answer."""
         self.type(text)
         self.page.locator("#input").press("Enter")
+        expect(self.page.locator("#input")).to_have_value("")
 
     def ask(self, text: str) -> None:
         """Send and wait for the end of the answer."""
