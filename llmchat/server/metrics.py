@@ -1,6 +1,6 @@
 """What Prometheus is told: requests, tokens, queue, batch, and the two times a user feels (to the first token, and between tokens)."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from llmchat.engines import Finish
 
@@ -31,6 +31,7 @@ class Metrics:
             "llmchat_time_per_token_seconds", "Decoding time of an answer, by its tokens.", ("model",), buckets=_BETWEEN, registry=into
         )
         self.models = Gauge("llmchat_models_loaded", "Models in memory.", registry=into)
+        ProcessCollector(namespace="llmchat", registry=into)
         self.loads = Counter("llmchat_model_loads_total", "How often a model was loaded.", ("model",), registry=into)
 
     def text(self) -> bytes:

@@ -172,6 +172,7 @@ class Scheduler:
         """The answers to go on with, once there are any; None at the end."""
         while True:
             with self._changed:
+                self._meter.load(len(self._running), len(self._waiting))
                 self._changed.wait_for(lambda: self._closing or self._running or len(self._waiting))
                 leaving = self._leaving()
                 room = self.slots - len(self._running)

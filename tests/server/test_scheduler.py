@@ -280,8 +280,9 @@ async def test_what_happens_is_measured() -> None:
     metrics = Metrics()
     scheduler = Scheduler(ScriptedEngine(["one two"]), ModelMeter(metrics, "m"))
     await text_of(ask(scheduler, "a", "b"))
-    scheduler.close()
     value = metrics.registry.get_sample_value
+    await until(lambda: value("llmchat_answers_running", {"model": "m"}) == 0)
+    scheduler.close()
     assert value("llmchat_answers_total", {"model": "m", "reason": "stop"}) == 2
     assert value("llmchat_reply_tokens_total", {"model": "m"}) == 6
     assert value("llmchat_time_to_first_token_seconds_count", {"model": "m"}) == 2
