@@ -7,7 +7,7 @@ MODEL  ?= smollm2
 # Set-up talks on stderr, so that `echo question | make -s chat` puts the answer alone on stdout.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: chat test check format docs install clean
+.PHONY: chat test test-slow check format docs install clean
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/installed
@@ -15,7 +15,11 @@ chat: $(VENV)/installed
 	@$(BIN)/llmchat chat --model "$(MODEL)" $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# What takes longer: whole chats on the real model, its perplexity, real training, kills at random moments.
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -48,6 +48,7 @@ def test_every_option_of_the_tables_exists() -> None:
     assert flags and {flag for flag in flags if flag not in help_text} == set()
 
 
+@pytest.mark.slow
 def test_the_one_shot_of_the_readme(tmp_path: Path) -> None:
     """`echo … | make -s chat` for a user whose home is empty: pulls the model, and puts the answer alone on stdout."""
     (line,) = re.findall(r"^\$ (echo .* \| make -s chat)$", (ROOT / "README.md").read_text("utf-8"), re.M)

@@ -53,6 +53,7 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(model: Mod
     assert greedy(engine(model, "fp32"), ids, 48) != expected, "the adapter matters"
 
 
+@pytest.mark.slow
 def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
     bf16, int8 = (perplexity_of(engine(model, weights)) for weights in ("bf16", "int8"))
     assert int8 <= 1.01 * bf16, f"int8 {int8:.3f}, bf16 {bf16:.3f}"

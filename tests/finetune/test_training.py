@@ -156,6 +156,7 @@ run(make_world(Path({home!r})), Path({base!r}), Path({data!r}), Path({output!r})
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_end(world: World, base: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     code = KILLED.format(path=sys.path, home=str(tmp_path / "home"), base=str(base), data=str(data), output=str(output))
