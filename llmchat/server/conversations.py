@@ -197,6 +197,10 @@ _BODY = {
 }
 
 
+def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": "An error in OpenAI's form."} for status in statuses}
+
+
 def router(store: Conversations | None) -> APIRouter:
     """None: no history here, and /api/settings says so. The user of a request is `request.state.client`."""
     routes = APIRouter(prefix="/api")
@@ -215,12 +219,12 @@ def _add_conversations(routes: APIRouter, store: Conversations) -> None:
     def listed(request: Request) -> Response:
         return _json({"object": "list", "data": store.list(request.state.client)})
 
-    @routes.get("/conversations/{id}")
+    @routes.get("/conversations/{id}", responses=_told(404))
     def get(request: Request, id: Id) -> Response:
         version, value = store.get(request.state.client, id)
         return _json({"id": id, "version": version, "conversation": msgspec.Raw(value)}, version)
 
-    @routes.put("/conversations/{id}", openapi_extra=_BODY)
+    @routes.put("/conversations/{id}", openapi_extra=_BODY, responses=_told(400, 404, 412, 428, 507))
     async def put(
         request: Request, id: Id, if_match: Annotated[str | None, Header()] = None, if_none_match: Annotated[str | None, Header()] = None
     ) -> Response:
@@ -229,7 +233,7 @@ def _add_conversations(routes: APIRouter, store: Conversations) -> None:
         version = await run_in_threadpool(store.put, request.state.client, id, title, value, replaces)
         return _json({"id": id, "version": version}, version)
 
-    @routes.delete("/conversations/{id}", status_code=204)
+    @routes.delete("/conversations/{id}", status_code=204, responses=_told(404))
     def remove(request: Request, id: Id) -> None:
         store.remove(request.state.client, id)
 

@@ -28,8 +28,8 @@ let panel = null;
 
 /** A problem of the server's, where it belongs: a missing key opens the settings. */
 function tell(error) {
-  if (error.status === 401 || error.status === 403) {
-    notice(`${error.message} Enter an API key in the settings.`, { problem: true, lasting: true });
+  if (error.status === 401) {
+    find("#key-problem").textContent = api.key() ? "The server does not know this API key." : "This server needs an API key.";
     drawers.open("panel");
     find("#key").focus();
   } else {

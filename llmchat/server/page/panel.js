@@ -54,7 +54,9 @@ export class Panel {
   /** Show in grey what the model does by itself. */
   showPreset({ system, sampling }) {
     this.system.placeholder = system || "How the model should answer, in this conversation";
-    for (const [name, input] of this.fields) input.placeholder = { strength: 1, seed: "random" }[name] ?? (sampling[name] || (name === "max_tokens" ? "no limit" : 0));
+    const shown = { ...sampling, seed: "random", strength: 1 };
+    if (shown.max_tokens === 0) shown.max_tokens = "no limit";
+    for (const [name, input] of this.fields) input.placeholder = shown[name] ?? "";
   }
 
   #read() {
