@@ -49,7 +49,9 @@ def locate_served(preset: Preset, world: World) -> Elsewhere:
     if preset.adapters and preset.adapter_scale != 1:
         raise Mismatch("a server puts an adapter on as it was trained", "leave the scale out")
     wanted = _names_there(preset, world)
-    served = find_served(connection, wanted, only=wanted[0] == preset.name and (preset.base.kind != "served" or not preset.name))
+    # A preset can be what a server calls by a name of its own; a name that is no preset's can only be the server's.
+    bare = preset.base.kind == "served" or preset.name in (preset.base.repo, Path(preset.base.repo).name)
+    served = find_served(connection, wanted, only=not preset.name or (wanted[0] == preset.name and not bare))
     if preset.format.parts and not served.dialect.texts:
         raise Mismatch(
             f"{served.dialect.title} writes its own template around every text, so the format `{preset.format.name}` cannot be sent to it",

@@ -95,6 +95,8 @@ def test_a_model_of_the_server_is_named_as_it_calls_it(run: Run) -> None:
             assert asked[-1].body["model"] == served
         code, _, err = run("chat", "--url", url, "-m", "nothing", "hi")
         assert code == 3 and "it serves llama3.2:latest, /m/x.gguf, org/model" in err
+        code, _, err = run("chat", "--url", url, "-m", "org/nothing", "hi")
+        assert code == 3 and "has no model `org/nothing`" in err
         code, _, err = run("chat", "--url", url, "hi")
         assert code == 2 and "hint: --model says which one is meant" in err
 

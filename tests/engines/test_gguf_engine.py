@@ -18,7 +18,7 @@ from llmchat.engines import Chunk, Sampling
 from llmchat.engines.gguf import GgufEngine
 from llmchat.engines.openai_api.counting import Estimate
 from llmchat.engines.tokens import Tokens, chat_template, context_of, read_json, special_names, special_tokens
-from llmchat.errors import IntegrityError, Mismatch, UsageError
+from llmchat.errors import IntegrityError, Mismatch, OutOfResources, UsageError
 from llmchat.gguf_adapter import adapter_as_gguf
 from llmchat.hub import Checkpoint
 from llmchat.hub.gguf_facts import write_facts
@@ -265,6 +265,26 @@ def test_the_program_is_quiet_loads_no_torch_and_leaves_nothing_behind(smol_gguf
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0 and done.stdout.strip() and done.stderr.strip() == "[]", done.stderr
     assert not list(tmp_path.glob("llmchat-*")), "the socket is gone"
+
+
+def test_a_window_that_cannot_fit_is_refused(smol_gguf: Path, smol_facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmchat.engines import gguf
+
+    monkeypatch.setattr(gguf, "available_ram", lambda: 100_000_000)
+    with pytest.raises(OutOfResources, match=r"a window of 8,192 tokens takes 0\.2 GB; 0\.1 GB of memory are free") as refused:
+        GgufEngine(smol_gguf, smol_facts, device="cpu")
+    assert refused.value.hint == "--context 4096 fits"
+
+
+def test_a_long_folder_for_temporary_files_does_no_harm(
+    smol_gguf: Path, smol_facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
+    assert engine.count("fox") == 1
+    engine.close()
 
 
 def test_closing_gives_the_memory_back(smol_gguf: Path, smol_facts: Path) -> None:

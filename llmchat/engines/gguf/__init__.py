@@ -16,8 +16,9 @@ from llmchat.engines import Chunk, Finish, Sampling, Token
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
 from llmchat.engines.text import StopFilter
-from llmchat.engines.tokens import Tokens, context_of
-from llmchat.errors import ContextOverflow
+from llmchat.engines.tokens import Tokens, context_of, read_json
+from llmchat.errors import ContextOverflow, OutOfResources
+from llmchat.memory import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt
 
 # llama.cpp takes memory for the whole window when it loads. Without --context it is at most this large.
@@ -46,6 +47,7 @@ class GgufEngine:
         trained = context_of(facts)
         self._settings = Settings(model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device)
         self._name = name or model.stem
+        _check_room(read_json(facts / "config.json"), self._settings)
         self._running: Llama | None = None
         self.context = self._llama().context
         self.tokens = Tokens(facts, LlamaVocabulary(self._llama, facts))
@@ -79,6 +81,17 @@ class GgufEngine:
         if self._running is None:
             self._running = Llama(self._settings, noisy=bool(os.environ.get("LLMCHAT_TRACEBACK")))
         return self._running
+
+
+def _check_room(config: dict[str, Any], settings: Settings) -> None:
+    """Refuse a window whose keys and values do not fit; weights are mapped, and need no memory of their own."""
+    needed, free = kv_bytes(config, settings.context), available_ram()
+    if needed > free and settings.device in ("auto", "cpu"):
+        smaller = longest_context(config, free)
+        raise OutOfResources(
+            f"a window of {settings.context:,} tokens takes {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are free",
+            f"--context {smaller} fits" if smaller else "",
+        )
 
 
 class _Answer:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Tokens of a prompt that are read between two looks at whether somebody still waits.
 BATCH = 512
+_LONGEST_FOLDER = 75
 MISSING = "pip install 'llmchat[gguf]'"
 _GPU_WHEELS = "a wheel of xllamacpp for CUDA, ROCm or Vulkan is needed: https://github.com/xorbitsai/xllamacpp#installation"
 
@@ -45,7 +46,9 @@ class Llama:
         xllamacpp = _library()
         import httpx2
 
-        self._folder = tempfile.mkdtemp(prefix="llmchat-")
+        # The address of a Unix socket is at most 107 bytes.
+        short = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
+        self._folder = tempfile.mkdtemp(prefix="llmchat-", dir=None if short else "/tmp")
         socket = os.path.join(self._folder, "llama.sock")
         self._key = secrets.token_urlsafe(24)
         try:
@@ -65,10 +68,12 @@ class Llama:
         self.context = int(self.get("/props")["default_generation_settings"]["n_ctx"])
 
     def get(self, path: str) -> Any:
-        return _checked(self._client.get(path))
+        with _answering():
+            return _checked(self._client.get(path))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return _checked(self._client.post(path, json=body))
+        with _answering():
+            return _checked(self._client.post(path, json=body))
 
     def tokenize(self, text: str, *, special: bool, around: bool = False) -> list[tuple[int, bytes]]:
         """Ids of a text and what each spells. special: spelt-out special tokens count as such; around: with what the model wants before it."""
@@ -83,7 +88,7 @@ class Llama:
     @contextmanager
     def complete(self, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of an answer. Leaving the block stops the work: at the next token, or within a second while a prompt is read."""
-        with self._client.stream("POST", "/completion", json={**body, "stream": True}) as response:
+        with _answering(), self._client.stream("POST", "/completion", json={**body, "stream": True}) as response:
             if not response.is_success:
                 response.read()
                 _checked(response)
@@ -125,6 +130,9 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
     # Its log goes to stderr, in the middle of a chat.
     parameters.verbosity = 2 if noisy else -1
     parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in settings.adapters]
+    # As in torch, where it is set; else as many as there are cores.
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(threads):
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
     _place(parameters, settings.device, _gpus(xllamacpp), xllamacpp)
     return parameters
 
@@ -149,6 +157,18 @@ def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) ->
         if number:
             parameters.main_gpu = int(number)
             parameters.split_mode = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    import httpx2
+
+    try:
+        yield
+    except httpx2.TransportError as error:
+        raise LlmchatError(
+            f"llama.cpp has broken off: {error or type(error).__name__}", "ask again; `/model` loads the file anew"
+        ) from error
 
 
 def _checked(response: "httpx2.Response") -> Any:
