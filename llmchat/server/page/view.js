@@ -130,11 +130,11 @@ export class View {
       row.thinking.lastChild.textContent = message.thinking;
     }
     row.item.setAttribute("aria-busy", Boolean(run));
-    row.item.classList.toggle("waiting", Boolean(run) && !message.text);
+    row.item.classList.toggle("waiting", Boolean(run) && !begun(message));
     const siblings = children(this.conversation, message.parent);
     const idle = !siblings.some((one) => this.runOf(one)) && !this.act.busy();
     // The foot is drawn anew only where it changes, so that its buttons keep the focus.
-    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, siblings.length, idle, Boolean(run)]);
+    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, siblings.length, idle, Boolean(run), begun(message)]);
     if (drawn === row.drawn) return;
     row.drawn = drawn;
     row.note.replaceChildren(...this.#note(message, run, idle));
@@ -143,6 +143,7 @@ export class View {
 
   #note(message, run, idle) {
     if (run?.waiting) return [el("p", { class: "problem" }, `The server is busy. Trying again in ${run.waiting} s.`)];
+    if (run && !begun(message)) return [el("p", { class: "late" }, "Waiting for the model…")];
     if (run || message.state === "complete") return [];
     const parts = [el("p", { class: message.state === "failed" ? "problem" : "" }, message.error ?? STATE_NOTES[message.state] ?? "")];
     if (idle && message.code === "context_length_exceeded") {
@@ -202,6 +203,8 @@ export class View {
     this.#look();
   }
 }
+
+const begun = ({ text, thinking }) => Boolean(text || thinking);
 
 /** The line after an answer: who wrote it, how much, how fast. */
 function figures({ model, usage, timing, reason, window }) {

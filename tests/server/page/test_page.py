@@ -13,10 +13,12 @@ LONG = [f"Line {number} of a long answer.\n\n" for number in range(60)]
 
 
 def test_an_answer_appears_while_it_is_written(site: Site) -> None:
-    gate = threading.Event()
-    site.script.answers.append(["First **words**", gate, " and the rest."])
+    loaded, gate = threading.Event(), threading.Event()
+    site.script.answers.append([loaded, "First **words**", gate, " and the rest."])
     user = site.visit()
     user.send("Hello")
+    expect(user.note).to_have_text("Waiting for the model…")
+    loaded.set()
     expect(user.answer).to_have_text("First words")
     expect(user.find(".message.assistant")).to_have_attribute("aria-busy", "true")
     top, field = user.find(".message.user").bounding_box(), user.find("#composer").bounding_box()

@@ -69,6 +69,66 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
     assert other.titles == ["Greetings"]
 
 
+A, B = "a" * 24, "b" * 24
+GOOD = {
+    "format": 1, "id": "0" * 24, "title": "t", "model": "m", "adapter": "", "strength": 1, "parameters": {}, "chosen": {},
+    "messages": {A: {"id": A, "parent": "", "role": "user", "text": "x"}, B: {"id": B, "parent": A, "role": "assistant", "text": "y"}},
+}  # fmt: skip
+
+
+def message(which: str, **changes: Any) -> dict[str, Any]:
+    return {**GOOD, "messages": {**GOOD["messages"], which: {**GOOD["messages"][which], **changes}}}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (GOOD, ""),
+        ({**GOOD, "id": "../../x", "chosen": {A: "nowhere"}, "unknown": 1}, ""),
+        ({**GOOD, "format": 2}, "no conversation"),
+        ({**GOOD, "messages": None}, "no conversation"),
+        ({**GOOD, "strength": "1"}, '"strength" is not valid'),
+        (message(A, parent=B), "circle"),
+        (message(A, parent="c" * 24), "in the air"),
+        (message(A, parent="__proto__"), "in the air"),
+        (message(B, role="system"), "not valid"),
+        (message(B, text=["y"]), "not valid"),
+        (message(B, id=A), "not valid"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_is_checked_before_it_is_kept(site: Site, value: dict[str, Any], told: str) -> None:
+    user = site.visit()
+    checked = (
+        "(value) => import('./page/conversation.js').then(({checked}) => checked(value)).then((good) => [good], (error) => error.message)"
+    )
+    answer = user.page.evaluate(checked, value)
+    if told:
+        assert told in answer
+    else:
+        assert len(answer[0]["id"]) == 24 and answer[0]["chosen"] == {} and "unknown" not in answer[0]
+        assert {id: said["text"] for id, said in answer[0]["messages"].items()} == {A: "x", B: "y"}
+
+
+def test_what_two_windows_made_becomes_the_same_in_both(site: Site) -> None:
+    user = site.visit()
+    made = """() => import('./page/conversation.js').then(({create, add, merge, path}) => {
+        const one = create();
+        const question = add(one, '', 'user', {text: 'q'});
+        const answer = add(one, question.id, 'assistant', {text: 'half', state: 'writing'});
+        const other = structuredClone(one);
+        Object.assign(one.messages[answer.id], {text: 'half and whole', state: 'complete', revision: 2});
+        add(other, question.id, 'assistant', {text: 'second'});
+        const [left, right] = [structuredClone(one), structuredClone(other)];
+        merge(left, other);
+        merge(right, one);
+        const texts = (value) => Object.values(value.messages).map(({text, state}) => text + ' ' + state).sort();
+        return [texts(left), texts(right)];
+    })"""
+    left, right = user.page.evaluate(made)
+    assert left == right == ["half and whole complete", "q complete", "second complete"]
+
+
 def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
     user = site.visit()
     user.page.evaluate("void (IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); })")
