@@ -178,6 +178,7 @@ def prepare(preset: Preset, parts: Sequence[Checkpoint], world: World, progress:
 
         # The step that will run it is compiled now as well, not at the first question.
         native.library(_kernels(world))
+        _note_rounding(parts, progress)
         return Preparation(base.path, [adapter.path for adapter in adapters], preset.adapter_scale, trust)
 
     return make_copy(recipe(preset, parts), base, start, world, progress)
@@ -255,6 +256,8 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
     preset, base = model.preset, model.base
     assert base is not None
     prepared = _prepared(model, options, progress)
+    if prepared is None:
+        _note_rounding((base, *model.adapters), progress)
 
     def open_with(prepared: Path | None) -> Engine:
         return TransformersEngine(
@@ -301,6 +304,13 @@ def _prepared(model: Model, options: Options, progress: Progress) -> Path | None
     except (OutOfResources, OSError) as error:
         progress.note(f"note: no prepared copy was written, each start takes longer: {error}")
         return None
+
+
+def _note_rounding(parts: Sequence[Checkpoint], progress: Progress) -> None:
+    """Say what becomes of an adapter on a base whose weights are int8 already."""
+    quantised = (read_json(parts[0].path / "config.json").get("quantization_config") or {}).get("load_in_8bit")
+    if quantised and len(parts) > 1:
+        progress.note("note: the base is 8-bit already; where the adapter changes it, its weights are rounded a second time")
 
 
 def _fits(base: Checkpoint) -> bool:

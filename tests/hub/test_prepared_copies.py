@@ -17,8 +17,11 @@ from conftest import make_world
 from llmchat import hub, models
 from llmchat.cli import main
 from llmchat.engines import Chunk, Sampling
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.engines.transformers.prepared import Preparation
 from llmchat.errors import OutOfResources
 from llmchat.hub import Silent
+from llmchat.opening import Opener
 from llmchat.presets import choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -164,7 +167,7 @@ def test_the_plan_says_where_the_copy_has_no_room(run: Run, base: Path, monkeypa
 def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
     run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchat.models.available_ram", lambda: 1_000_000)
+    monkeypatch.setattr("llmchat.models.available_ram", lambda: 100_000)
     assert ask(run, "-m", str(base))[0] == 0 and copies(tmp_path) == []
     run("pull", str(base), "--force")
     code, _, err = ask(run, "-m", str(base))
@@ -209,6 +212,49 @@ def test_show_tells_of_the_copy(run: Run, base: Path, tmp_path: Path) -> None:
     assert "\nprepared" not in run("show", str(base))[1]
     run("pull", str(base))
     assert f"{copies(tmp_path)[0]} (186 kB)" in run("show", str(base))[1]
+
+
+def test_a_person_who_waits_is_told_once(base: Path, tmp_path: Path) -> None:
+    world = make_world(tmp_path, tty=True)
+    flags = {"model": str(base), "format": "chatml", "device": "cpu"}
+    Opener(world, flags).open(waiting=True)
+    said = world.stderr.getvalue()  # type: ignore[attr-defined]
+    assert f"preparing {base} once … 9" in said and said.endswith("\r\x1b[K")
+    again = make_world(tmp_path, tty=True)
+    Opener(again, flags).open(waiting=True)
+    assert again.stderr.getvalue() == "loading base …\r\x1b[K"  # type: ignore[attr-defined]
+
+
+def test_the_status_line_says_what_goes_on_behind_the_typing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+
+    def load(model: models.Model, options: Options, progress: hub.Progress) -> ScriptedEngine:
+        said.append(opened.engine.describe())
+        progress.start("preparing", 10)
+        said.append(opened.engine.describe())
+        progress.done()
+        said.append(opened.engine.describe())
+        return ScriptedEngine()
+
+    monkeypatch.setattr("llmchat.opening.load", load)
+    opened = Opener(make_world(tmp_path), {"model": str(base), "format": "chatml"}).open_later()
+    assert opened.engine.load_s >= 0
+    assert said == ["base (loading …)", "base (preparing, once …)", "base (loading …)"]
+
+
+def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
+    eight_bit = tmp_path / "8bit"
+    shutil.copytree(base, eight_bit)
+    Preparation(base).write(eight_bit)
+    note = "note: the base is 8-bit already; where the adapter changes it, its weights are rounded a second time\n"
+    assert ask(run, "-m", str(eight_bit)) == (0, ask(run, "-m", str(base))[1], "")
+    assert ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, note)
+    run("rm", "-y", str(base))
+    assert copies(tmp_path) == [], "an 8-bit base is mapped where it lies"
+    assert note in run("pull", str(eight_bit), "--adapter", str(adapter))[2]
+    assert ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, "") and len(copies(tmp_path)) == 1
+    code, _, err = run("merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged"))
+    assert code == 8 and "are 8-bit: merging would round them twice" in err
 
 
 # --- several processes ---
