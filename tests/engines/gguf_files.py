@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import make_world
+from msgspec.structs import replace
 
 from llmchat.engines.gguf import GgufEngine
 from llmchat.hub.local import find_gguf
 from llmchat.presets import Source, find
+from llmchat.settings import World
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +29,19 @@ def smol_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smol_facts(smol_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return find_gguf(Source("path", str(smol_gguf)), make_world(tmp_path_factory.mktemp("facts"))).path
+def facts_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for what is read of GGUF headers, which takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smol_facts(smol_gguf: Path, facts_cache: Path) -> Path:
+    return find_gguf(Source("path", str(smol_gguf)), replace(make_world(facts_cache), cache=facts_cache / "llmchat")).path
+
+
+@pytest.fixture
+def gguf_world(smol_facts: Path, facts_cache: Path, tmp_path: Path) -> World:
+    return replace(make_world(tmp_path), cache=facts_cache / "llmchat")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from llmchat.hub.gguf_facts import write_facts
 from llmchat.models import load, locate, provenance, tokenizer
 from llmchat.presets import Source, choose
 from llmchat.prompt import Prompt
-from llmchat.settings import Options
+from llmchat.settings import Options, World
 
 pytest_plugins = ["gguf_files"]
 pytest.importorskip("xllamacpp")
@@ -183,11 +183,10 @@ def test_an_adapter_that_llama_cannot_put_on_is_refused(lora: dict[str, Any], wo
         adapter_as_gguf(Checkpoint(adapter, Source("path", str(adapter)), "", 0), facts, make_world(tmp_path))
 
 
-def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, tmp_path: Path) -> None:
+def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) -> None:
     from llmchat.chat import reply
 
-    world = make_world(tmp_path)
-    model = locate(choose(Options(model=str(smol_gguf), engine="gguf", context=512)), world)
+    model = locate(choose(Options(model=str(smol_gguf), engine="gguf", context=512)), gguf_world)
     assert model.preset.format.template and provenance(model)["engine"] == "gguf"
     engine = load(model, Options(device="cpu"))
     *_, finish = reply(Conversation().say("What is the capital of France?"), model.preset, engine, Sampling(temperature=0, max_tokens=4))
@@ -211,7 +210,7 @@ def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_run_is_one_line(
-    options: dict[str, Any], kind: type[Exception], words: str, smol_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], kind: type[Exception], words: str, smol_gguf: Path, gguf_world: World, tmp_path: Path
 ) -> None:
     from gguf import GGUFWriter
 
@@ -225,7 +224,7 @@ def test_what_cannot_be_run_is_one_line(
     files = {"FILE": smol_gguf, "TEXT": tmp_path / "text.gguf", "HALF": tmp_path / "half.gguf", "EMPTY": tmp_path / "empty.gguf"}
     chosen = Options(engine="gguf", **options | {"model": str(files.get(options["model"], options["model"]))})
     with pytest.raises(kind, match=words) as raised:
-        load(locate(choose(chosen), make_world(tmp_path)), chosen)
+        load(locate(choose(chosen), gguf_world), chosen)
     assert "\n" not in str(raised.value)
 
 
@@ -255,13 +254,15 @@ def test_without_the_package_it_says_how_to_get_it(smol_gguf: Path, smol_facts: 
     assert missing.value.hint == "pip install 'llmchat[gguf]'"
 
 
-def test_the_program_is_quiet_loads_no_torch_and_leaves_nothing_behind(smol_gguf: Path, tmp_path: Path) -> None:
+def test_the_program_is_quiet_loads_no_torch_and_leaves_nothing_behind(
+    smol_gguf: Path, smol_facts: Path, facts_cache: Path, tmp_path: Path
+) -> None:
     code = (
         "import sys\nfrom llmchat.cli import main\n"
         f"code = main(['chat', '--engine', 'gguf', '-m', {str(smol_gguf)!r}, '--temperature', '0', '--max-tokens', '8', 'Say hi.'])\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )
-    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "PYTHONPATH": ""}
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(facts_cache)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0 and done.stdout.strip() and done.stderr.strip() == "[]", done.stderr
     assert not list(tmp_path.glob("llmchat-*")), "the socket is gone"
