@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
 from llmchat.engines.text import ThoughtFilter, Unescape
-from llmchat.errors import UsageError
+from llmchat.errors import LlmchatError, UsageError
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
 from llmchat.summary import summarise
@@ -93,9 +93,18 @@ class Reading:
         return Chunk(shown)
 
 
+def _asked_elsewhere(conversation: Conversation, engine: Engine, sampling: Sampling) -> Asked | None:
+    """The same from where the model is, in one step, when that is another process; None where it is here, or `ask` is to tell what is wrong."""
+    far = getattr(engine, "ask", None)
+    try:
+        return far(conversation, sampling, Asked) if far else None
+    except LlmchatError:
+        return None
+
+
 def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Window | Thought | Chunk | Finish]:
     """The window that is sent, then thoughts and the answer in chunks, then one Finish."""
-    asked = ask(conversation, preset, engine, engine.context, sampling)
+    asked = _asked_elsewhere(conversation, engine, sampling) or ask(conversation, preset, engine, engine.context, sampling)
     yield asked.window
     reading = Reading(preset, asked)
     with closing(engine.stream(asked.prompt, asked.sampling)) as events:

@@ -95,7 +95,7 @@ def chat(
     given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import oneshot
     from llmchat.chat import Chat
-    from llmchat.opening import Opener, open_history
+    from llmchat.opened import open_history, open_warm
 
     world = World.real()
     settings = resolve(world, given)
@@ -107,9 +107,12 @@ def chat(
             raise UsageError("there is no session to go on with")
         if earlier and settings.origins["model"] == "default":
             given["model"] = earlier.model
-        opener = Opener(world, given, earlier.id if earlier else None)
-        warm = opener.open_warm() if question and not no_server else None
-        opened = warm or (opener.open(waiting=not (quiet or json)) if question else opener.open_later())
+        opened = open_warm(world, given) if question and not no_server else None
+        if opened is None:
+            from llmchat.opening import Opener
+
+            opener = Opener(world, given, earlier.id if earlier else None)
+            opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
         talk = Chat(opened.preset, opened.engine, history, session=earlier.id if earlier else None, made_by=opened.made_by)
         if settings.options.system and talk.conversation.system != settings.options.system:
             talk.instruct(settings.options.system)
@@ -130,9 +133,9 @@ def chat(
 
 def _keep(talk: "Chat", world: World) -> None:
     """Leave to `--continue` what the model has read, unless the chat is to leave no trace."""
-    from llmchat import prompt_cache
+    if talk.history.path is not None and not hasattr(talk.engine, "served"):
+        from llmchat import prompt_cache
 
-    if talk.history.path is not None:
         prompt_cache.keep(talk.engine, talk.session, talk.made_by, world)
 
 

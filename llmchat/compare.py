@@ -17,7 +17,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.contenders import Contender, answer, use
 from llmchat.evaluate.progress import Progress
-from llmchat.opening import Opened
+from llmchat.opened import Opened
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 

@@ -1,17 +1,14 @@
-"""What commands open: a preset, its model in memory, the history."""
+"""What commands open: a preset with its model in memory, and the history they look at."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from llmchat import prompt_cache
-from llmchat.daemon import socket_file
-from llmchat.errors import LlmchatError
-from llmchat.hub import Progress, Silent, hub_cache
-from llmchat.models import Model, adapt, load, locate, provenance, sources, title
+from llmchat.hub import Progress, Silent
+from llmchat.models import Model, adapt, load, locate, provenance, title
+from llmchat.opened import Opened
 from llmchat.presets import Preset, choose
-from llmchat.settings import Options, Settings, World, resolve
+from llmchat.settings import Options, World, resolve
 
 if TYPE_CHECKING:
     from llmchat.engines import Engine
@@ -22,14 +19,6 @@ if TYPE_CHECKING:
 _OF_ONE_MODEL = ("base", "adapter", "format", "revision", "weights", "engine")
 
 
-class Opened(Struct, frozen=True):
-    """A preset with its engine, and what its answers are made of."""
-
-    preset: Preset
-    engine: "Engine"
-    made_by: dict[str, Any]
-
-
 class Opener:
     """Opens models with the flags of one command line, and other ones in their place."""
 
@@ -38,23 +27,6 @@ class Opener:
         self._flags = dict(flags)
         self._session = session
         self._last: tuple[Model, Options] | None = None
-
-    def open_warm(self) -> Opened | None:
-        """The model of the command line in a server of this user that runs already; None where there is none, or it cannot stand in."""
-        if not socket_file(self.world).exists():
-            return None
-        from llmchat.engines.remote import RemoteEngine
-
-        options = resolve(self.world, self._flags).options
-        preset = choose(options, self.world.own_presets)
-        if not sources(preset):
-            return None
-        try:
-            loading = Options(adapter=options.adapter, device=options.device, trust_remote_code=options.trust_remote_code)
-            engine = RemoteEngine(self.world, preset, loading, places(self.world))
-        except (OSError, LlmchatError):
-            return None
-        return Opened(engine.facts.preset, engine, engine.facts.made_by)
 
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
@@ -132,11 +104,6 @@ class _Waiting(Silent):
             print(text, end="", file=self._stream, flush=True)
 
 
-def places(world: World) -> tuple[str, ...]:
-    """Where a world has its models: two programs for which this is the same open the same files."""
-    return str(world.cache), str(hub_cache(world))
-
-
 class _Behind(Silent):
     """Tells the engine's stand-in what it is at, for the status line."""
 
@@ -152,12 +119,6 @@ class _Behind(Silent):
 
 def preset_of(world: World, **flags: Any) -> Preset:
     return choose(resolve(world, flags).options, world.own_presets)
-
-
-def open_history(world: World, settings: Settings) -> "History":
-    from llmchat.history import History
-
-    return History(None if settings.options.no_log else world.history_file)
 
 
 def saved_history(world: World) -> "History":

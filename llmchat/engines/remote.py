@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from llmchat import __version__
+from llmchat.conversation import Conversation
 from llmchat.daemon import UnixConnection, socket_file
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.errors import LlmchatError, NetworkError
@@ -56,6 +57,12 @@ class Encode(Struct, frozen=True, forbid_unknown_fields=True):
     prompts: tuple[Prompt, ...]
 
 
+class Ask(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    conversation: Conversation
+    sampling: Sampling
+
+
 class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     prompt: Prompt
@@ -94,6 +101,10 @@ class RemoteEngine:
 
     def encode(self, prompt: Prompt) -> list[int]:
         return self._ask("encode", Encode(self.facts.key, (prompt,)), list[list[int]])[0]
+
+    def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
+        """What chat.ask makes of a conversation, as `kind`: window and prompt in one step, where the tokenizer and the template are."""
+        return self._ask("ask", Ask(self.facts.key, conversation, sampling), kind)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         """Closing it early closes the connection, which ends the work of the server."""

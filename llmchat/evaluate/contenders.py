@@ -18,7 +18,8 @@ from llmchat.engines import Chunk, Engine, Finish, Sampling
 from llmchat.engines.tokens import special_names
 from llmchat.errors import UsageError
 from llmchat.models import locate, provenance
-from llmchat.opening import Opened, Opener, preset_of
+from llmchat.opened import Opened
+from llmchat.opening import Opener, preset_of
 from llmchat.presets import Preset
 from llmchat.settings import World
 from llmchat.window import Window

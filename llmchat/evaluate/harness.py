@@ -20,7 +20,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.measure import Result, Scorer, bare, score_text, scorer
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.run import Outcome
-from llmchat.opening import Opened
+from llmchat.opened import Opened
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 

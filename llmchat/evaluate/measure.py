@@ -21,7 +21,7 @@ from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.evaluate.contenders import answer, with_system
 from llmchat.evaluate.matching import Fold, matches
 from llmchat.evaluate.tasks import Item
-from llmchat.opening import Opened
+from llmchat.opened import Opened
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.window import fit
 

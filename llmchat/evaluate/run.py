@@ -12,7 +12,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.measure import Asking, Result, ask
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.tasks import Item
-from llmchat.opening import Opened
+from llmchat.opened import Opened
 from llmchat.settings import World
 
 

@@ -12,9 +12,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from llmchat.chat import ask
 from llmchat.engines import Chunk
-from llmchat.engines.remote import PROTOCOL, Count, Encode, Facts, Hello, Line, Stream
-from llmchat.opening import places
+from llmchat.engines.remote import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
+from llmchat.opened import places
 from llmchat.server.answering import JSON, Answering
 from llmchat.server.errors import Refusal
 from llmchat.server.front import OWNER
@@ -23,7 +24,7 @@ from llmchat.server.state import State
 from llmchat.server.usage import encoded
 
 LINES = "application/x-ndjson"
-Asked = TypeVar("Asked", Hello, Count, Encode, Stream)
+Asked = TypeVar("Asked", Hello, Count, Encode, Ask, Stream)
 
 
 class Conflict(Refusal):
@@ -53,6 +54,13 @@ def router(state: State) -> APIRouter:
         asked = await _decoded(request, Encode)
         async with state.pool.lease(state.catalog.known(asked.key)) as served:
             return _json(await asyncio.to_thread(lambda: [served.engine.encode(prompt) for prompt in asked.prompts]))
+
+    @routes.post("/private/ask")
+    async def ask_(request: Request) -> Response:
+        asked = await _decoded(request, Ask)
+        async with state.pool.lease(state.catalog.known(asked.key)) as served:
+            engine = served.engine
+            return _json(await asyncio.to_thread(ask, asked.conversation, served.preset, engine, engine.context, asked.sampling))
 
     @routes.post("/private/stream")
     async def stream(request: Request) -> Response:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from llmchat.chat import Chat
 from llmchat.errors import OutOfResources
-from llmchat.opening import Opened, Opener
+from llmchat.opened import Opened
+from llmchat.opening import Opener
 from llmchat.settings import World
 
 

@@ -1,0 +1,57 @@
+"""A model that is ready to answer, and the history beside it. Loads little: a one-shot that finds its model in a server answers at once."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from llmchat.daemon import socket_file
+from llmchat.errors import LlmchatError
+from llmchat.presets import Preset, choose
+from llmchat.settings import Options, Settings, World, resolve
+
+if TYPE_CHECKING:
+    from llmchat.engines import Engine
+    from llmchat.history import History
+
+# Engines whose models a server can have in memory.
+_LOADED = ("transformers", "gguf")
+# What decides where checkpoints are looked for, beside the cache folder.
+_PLACES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
+
+
+class Opened(Struct, frozen=True):
+    """A preset with its engine, and what its answers are made of."""
+
+    preset: Preset
+    engine: "Engine"
+    made_by: dict[str, Any]
+
+
+def open_warm(world: World, flags: Mapping[str, Any]) -> Opened | None:
+    """The model of a command line in a server of this user that runs already; None where there is none, or it cannot stand in."""
+    if not socket_file(world).exists():
+        return None
+    from llmchat.engines.remote import RemoteEngine
+
+    options = resolve(world, flags).options
+    preset = choose(options, world.own_presets)
+    if preset.engine not in _LOADED:
+        return None
+    loading = Options(adapter=options.adapter, device=options.device, trust_remote_code=options.trust_remote_code)
+    try:
+        engine = RemoteEngine(world, preset, loading, places(world))
+    except (OSError, LlmchatError):
+        return None
+    return Opened(engine.facts.preset, engine, engine.facts.made_by)
+
+
+def places(world: World) -> tuple[str, ...]:
+    """Where a world has its models: two programs for which this is the same open the same files."""
+    return (str(world.cache), *(world.env.get(name, "") for name in _PLACES))
+
+
+def open_history(world: World, settings: Settings) -> "History":
+    from llmchat.history import History
+
+    return History(None if settings.options.no_log else world.history_file)
