@@ -62,7 +62,8 @@ def show(report: Report, world: World) -> None:
     machine = report.machine
     rate = f", reads {machine['read_bytes_per_second'] / 1e9:.0f} GB/s" if machine.get("read_bytes_per_second") else ""
     print(f"{report.model} on {machine['device']}: {machine['processor']}, {machine['cores']} cores{rate}", file=world.stdout)
-    print(f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; medians of {report.rounds} rounds\n", file=world.stdout)
+    often = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
+    print(f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; {often}\n", file=world.stdout)
     if not world.pretty:
         print("\t".join(COLUMNS), file=world.stdout)
     tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
