@@ -27,7 +27,8 @@ typedef struct {
     int32_t *offset;
 } Acts;
 
-static void quantise(const Acts *acts, int64_t row, const float *x) {
+/* x: [in] → row `row`. rest: takes what rounding took away, unless NULL. */
+static void quantise(const Acts *acts, int64_t row, const float *x, float *rest) {
     int64_t tile = row / acts->height, lane_of_row = row % acts->height;
     for (int64_t group = 0; group < acts->groups; group++) {
         int64_t first = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - first));
@@ -44,6 +45,10 @@ static void quantise(const Acts *acts, int64_t row, const float *x) {
             Act16 narrow = __builtin_convertvector(whole, Act16);
             memcpy(q + i, &narrow, sizeof narrow);
             total += whole;
+            if (rest) {
+                F16 lost = load(part + i) - __builtin_convertvector(whole, F16) * (peak / 127.0f);
+                memcpy(rest + first + i, &lost, MAX(0, MIN(LANES, count - i)) * sizeof *rest);
+            }
         }
         Act *to = acts->q + tile * acts->height * acts->width + first * acts->height + lane_of_row * UNIT;
         for (int64_t i = 0; i < GROUP; i += UNIT) memcpy(to + i * acts->height, q + i, 4);

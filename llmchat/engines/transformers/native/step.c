@@ -65,15 +65,16 @@ typedef struct {
     float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
     float *low;                       /* [R, ranks]: A x of the adapters, scaled */
     float *logits;                    /* [W, vocabulary] */
-    Acts acts;
+    Acts acts, rest;                  /* rest: what rounding the last rows took away, for the head */
 } Plan;
 
 typedef struct {
     const Plan *plan;
     Worker worker;
     Acts own, acts; /* room for a few rows; the rows in use, own or the plan's */
+    Acts own_rest, rest;
     float *plain;   /* the fp32 numbers behind them */
-    float *own_plain, *product, *state;
+    float *own_plain, *lost, *product, *state;
     Packed *panel;
     Attention attention;
 } Thread;
@@ -105,11 +106,17 @@ static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
 
 static Acts make_acts(Room *from, int64_t rows, int64_t widest_row) {
     int64_t width = UP(widest_row, WIDE);
-    Acts acts = {.rows = rows, .height = rows <= DIRECT_ROWS ? 1 : TILE};
-    rows = UP(rows, acts.height);
+    Acts acts = {0};
+    rows = UP(rows, TILE);
     acts.q = room(from, rows * width * sizeof(Act));
     acts.scale = room(from, rows * width / GROUP * sizeof(float));
     acts.offset = room(from, rows * width / GROUP * sizeof(int32_t));
+    return acts;
+}
+
+static Acts of_size(Acts acts, int64_t rows, int64_t in) {
+    acts.rows = rows, acts.height = rows <= DIRECT_ROWS ? 1 : TILE;
+    acts.in = in, acts.width = UP(in, WIDE), acts.groups = acts.width / GROUP;
     return acts;
 }
 
@@ -145,14 +152,17 @@ static void lay_out(Plan *plan, Room *from) {
     plan->states = room(from, states * (2 + m->head_dim) * sizeof(float));
     plan->low = room(from, rows * plan->ranks * sizeof(float));
     plan->acts = make_acts(from, MAX(rows, TILE), wide);
+    plan->rest = make_acts(from, MAX(plan->wanted, TILE), m->hidden);
 }
 
 static void lay_out_thread(Thread *thread, Room *from) {
     const Model *m = thread->plan->model;
     int64_t dim = m->head_dim, wide = widest(m);
     thread->own = make_acts(from, MAX(ALONE, TILE), wide);
+    thread->own_rest = make_acts(from, MAX(ALONE, TILE), m->hidden);
+    thread->lost = room(from, m->hidden * sizeof(float));
     thread->own_plain = room(from, ALONE * wide * sizeof(float));
-    thread->product = room(from, MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
+    thread->product = room(from, 2 * MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
     thread->panel = room(from, DEPTH * 32 * sizeof(Packed));
     thread->state = room(from, (2 + dim) * sizeof(float));
     thread->attention.keys = room(from, SPAN * dim * sizeof(Half));
@@ -225,13 +235,10 @@ static void prepare(Thread *thread, int source, const float *weight) {
     const Model *m = plan->model;
     int64_t rows = source == FINAL ? plan->wanted : plan->rows;
     int alone = rows <= ALONE;
-    Acts *acts = &thread->acts;
-    *acts = alone ? thread->own : plan->acts;
-    acts->rows = rows;
-    acts->height = rows <= DIRECT_ROWS ? 1 : TILE;
-    acts->in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
-    acts->width = UP(acts->in, WIDE);
-    acts->groups = acts->width / GROUP;
+    int64_t in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
+    const Acts *acts = &thread->acts;
+    thread->acts = of_size(alone ? thread->own : plan->acts, rows, in);
+    thread->rest = of_size(alone ? thread->own_rest : plan->rest, rows, in);
     thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
     if (!alone) share(&thread->worker, rows);
     for (int64_t row = alone ? 0 : take(&thread->worker); 0 <= row && row < rows; row = alone ? row + 1 : take(&thread->worker)) {
@@ -239,7 +246,8 @@ static void prepare(Thread *thread, int source, const float *weight) {
         if (source == MIXED) mixed_row(thread, row, plain);
         if (source == NORMED) norm_row(plan->x + row * m->hidden, weight, m->hidden, m->eps, plain);
         if (source == FINAL) norm_row(plan->x + plan->wants[row] * m->hidden, weight, m->hidden, m->eps, plain);
-        quantise(acts, row, plain);
+        quantise(acts, row, plain, source == FINAL ? thread->lost : NULL);
+        if (source == FINAL) quantise(&thread->rest, row, thread->lost, NULL);
     }
     if (!alone) meet(&thread->worker);
 }
@@ -324,6 +332,11 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
         panel_product(acts, &left_block, &right_block, thread->panel, thread->product);
+        if (final) { /* the weights are at hand, so that twice the precision costs little where the words are chosen */
+            float *second = thread->product + acts->rows * 32;
+            panel_product(&thread->rest, &left_block, &right_block, thread->panel, second);
+            for (int64_t i = 0; i < acts->rows * 32; i++) thread->product[i] += second[i];
+        }
         for (int64_t row = 0; row < acts->rows; row++) {
             const Text *text = text_at(plan, row, final);
             const float *low = plan->low + row * plan->ranks, *product = thread->product + row * 32;
@@ -550,8 +563,8 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     memset(memory, 0, bytes);
     Room from = {memory, 0};
     Acts acts = make_acts(&from, rows, matrices->in);
-    acts.in = matrices->in, acts.width = UP(acts.in, WIDE), acts.groups = acts.width / GROUP;
-    for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in);
+    acts = of_size(acts, rows, matrices->in);
+    for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in, NULL);
     Team *team = room(&from, sizeof(Team));
     plan.text_of = room(&from, rows * sizeof(int32_t));
     Products products = {.matrices = matrices, .count = count, .x = x, .out = out, .openmp = threads > 1 ? openmp : NULL};
