@@ -59,6 +59,8 @@ def llama_server(smol_gguf: Path) -> Iterator[str]:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(smol_gguf)
     parameters.n_ctx, parameters.n_parallel, parameters.verbosity, parameters.warmup = 1024, 1, -1, False
+    # One thread waits for no other one, however busy the machine is.
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(parameters)
     yield server.listening_address
     del server
