@@ -2,53 +2,26 @@
 
 import asyncio
 import inspect
-import io
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
+from worlds import make_world
 
 from llmchat.settings import World
 
 if TYPE_CHECKING:
     from loopback import Hub
 
-MakeWorld = Callable[..., World]
-
 # As the program itself does it: beside another busy process, waiting threads that spin make a test of seconds take minutes.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 # A shell starts background jobs with SIGINT ignored, and programs inherit that; those that the tests start must hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class Stream(io.StringIO):
-    """A text stream that says whether it is a terminal."""
-
-    def __init__(self, text: str = "", tty: bool = False):
-        super().__init__(text)
-        self.tty = tty
-
-    def isatty(self) -> bool:
-        return self.tty
-
-
-def make_world(home: Path, stdin: str = "", tty: bool = False, **env: str) -> World:
-    """A world under `home`, with PATH and the given variables as its whole environment."""
-    return World(
-        config=home / "config",
-        data=home / "data",
-        state=home / "state",
-        cache=home / "cache",
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **env},
-        stdin=Stream(stdin, tty),
-        stdout=Stream(tty=tty),
-        stderr=Stream(tty=tty),
-    )
 
 
 @pytest.fixture(scope="session")

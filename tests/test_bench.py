@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from checkpoints import save_tiny, tiny_config
-from conftest import make_world
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import make_world
 
 from llmchat import bench
 from llmchat.bench import peers, report

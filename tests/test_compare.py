@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_world
 from msgspec.structs import replace
 from test_cli import Run, env, home, run, smol  # noqa: F401 (fixtures)
 from test_evaluate import LIVE, SCRIPTED, TWO, told  # noqa: F401 (fixtures)
+from worlds import make_world
 
 from llmchat.compare import as_html, as_plain, compare, read_prompts, show
 from llmchat.conversation import Message

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny, tiny_tokenizer
-from conftest import make_world
 from msgspec.structs import replace
 from test_cli import LLMCHAT, Run, env, home, run, smol  # noqa: F401 (fixtures)
 from transformers import AutoModelForCausalLM, T5Config
+from worlds import make_world
 
 from llmchat import models
 from llmchat.conversation import Message

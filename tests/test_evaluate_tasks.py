@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_world
+from worlds import make_world
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError

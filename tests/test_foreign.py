@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from checkpoints import save_tiny
-from conftest import make_world
 from openai_server import App, Asked, Told, json_of, said, serving, sse
+from worlds import make_world
 
 from llmchat.cli import main
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_adapter, save_tiny, tiny_config
-from conftest import make_world
+from worlds import make_world
 
 from llmchat import prompt_cache
 from llmchat.chat import Chat

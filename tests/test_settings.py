@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import make_world
+from worlds import make_world
 
 from llmchat.errors import UsageError
 from llmchat.settings import Options, World, resolve

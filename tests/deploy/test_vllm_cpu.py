@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def smol(smol_home: Path, place: Path) -> World:
-    from conftest import make_world
+    from worlds import make_world
 
     world = make_world(place)
     (place / "cache").symlink_to(smol_home / "cache")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from checkpoints import save_adapter, save_tiny
-from conftest import make_world
 from test_contract import STORY, answer, prompt
+from worlds import make_world
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling

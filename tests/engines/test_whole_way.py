@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_adapter, save_tiny
-from conftest import make_world
 from loopback import Hub, Repo, serving
 from msgspec.structs import replace
 from test_architectures import ARCHITECTURES, READS_ANEW, SEEDS, config_of
+from worlds import make_world
 
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling

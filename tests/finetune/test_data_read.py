@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import make_world
 from hypothesis import given
 from hypothesis import strategies as st
+from worlds import make_world
 
 from llmchat.conversation import Message
 from llmchat.errors import LlmchatError, UsageError

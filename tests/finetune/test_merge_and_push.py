@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny
-from conftest import make_world
 from loopback import Hub, serving
 from safetensors import safe_open
+from worlds import make_world
 
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import Mismatch, NotAuthorised, UsageError

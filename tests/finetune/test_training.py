@@ -150,7 +150,7 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from pathlib import Path
-from conftest import make_world
+from worlds import make_world
 from test_training import QUICK, run
 run(make_world(Path({home!r})), Path({base!r}), Path({data!r}), Path({output!r}), samples=0)
 """

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from checkpoints import save_adapter, save_tiny, tiny_config
-from conftest import make_world
 from loopback import Hub, Repo, serving
+from worlds import make_world
 
 from llmchat.cli import main
 from llmchat.presets import Source

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny
-from conftest import MakeWorld, make_world
 from loopback import Hub, Repo, serving
 from safetensors.torch import load_file
+from worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, NotAuthorised, OutOfResources
 from llmchat.hub import Silent, find, pull, remove, verify

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny
-from conftest import Stream, make_world
 from safetensors.torch import load_file
+from worlds import Stream, make_world
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import Bar, Silent, find, places, pull, remove, verify

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny, tiny_config
-from conftest import MakeWorld, make_world
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Hub, Repo
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
+from worlds import MakeWorld, make_world
 
 from llmchat import shelf
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources

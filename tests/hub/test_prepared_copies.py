@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_adapter, save_tiny
-from conftest import make_world
+from worlds import make_world
 
 from llmchat import hub, models
 from llmchat.cli import main
@@ -263,7 +263,7 @@ DRIVE = """
 import sys
 from pathlib import Path
 
-from conftest import make_world
+from worlds import make_world
 from llmchat import hub, models
 from llmchat.presets import choose
 from llmchat.settings import Options

@@ -72,7 +72,7 @@ def test_a_server_that_nobody_uses_ends(tmp_path: Path) -> None:
 
 
 def test_another_address_needs_a_key(tmp_path: Path) -> None:
-    from conftest import make_world
+    from worlds import make_world
 
     for host in ("0.0.0.0", "192.168.1.5", "::"):
         with pytest.raises(UsageError, match="no API key"):

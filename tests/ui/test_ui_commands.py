@@ -7,12 +7,12 @@ import weakref
 from pathlib import Path
 
 import pytest
-from conftest import make_world
 from msgspec.structs import replace
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
+from worlds import make_world
 
 from llmchat.chat import Chat
 from llmchat.engines import Sampling

@@ -4,9 +4,9 @@ import io
 
 import pyte
 import pytest
-from conftest import Stream, make_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import Stream, make_world
 
 from llmchat.ui import render, tables
 from llmchat.ui.plain import PlainRenderer, choose_renderer
