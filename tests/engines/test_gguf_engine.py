@@ -1,8 +1,11 @@
 """llama.cpp on the real small model: its tokens under our rules, its cache, its adapters, its silence."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -286,6 +289,25 @@ def test_a_long_folder_for_temporary_files_does_no_harm(
     engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
     assert engine.count("fox") == 1
     engine.close()
+
+
+def test_what_a_killed_program_left_is_swept_away(smol_gguf: Path, smol_facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path(tempfile.mkdtemp())
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    made = {}
+    for name, age in (("dead", 3600), ("young", 0), ("alive", 3600)):
+        made[name] = socket.socket(socket.AF_UNIX)
+        folder = place / f"llmchat-gguf-{name}"
+        folder.mkdir()
+        made[name].bind(str(folder / "llama.sock"))
+        os.utime(folder / "llama.sock", (time.time() - age,) * 2)
+    made["alive"].listen()
+    engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
+    engine.close()
+    assert sorted(path.name for path in place.iterdir()) == ["llmchat-gguf-alive", "llmchat-gguf-young"]
+    for one in made.values():
+        one.close()
+    shutil.rmtree(place)
 
 
 def test_closing_gives_the_memory_back(smol_gguf: Path, smol_facts: Path) -> None:

@@ -8,9 +8,11 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 # Tokens of a prompt that are read between two looks at whether somebody still waits.
 BATCH = 512
 _LONGEST_FOLDER = 75
+_PREFIX, _SOCKET = "llmchat-gguf-", "llama.sock"
+# A socket that nobody answers at is young while its server starts, and old when its program was killed.
+_YOUNG_S = 60
 MISSING = "pip install 'llmchat[gguf]'"
 _GPU_WHEELS = "a wheel of xllamacpp for CUDA, ROCm or Vulkan is needed: https://github.com/xorbitsai/xllamacpp#installation"
 
@@ -47,12 +52,13 @@ class Llama:
         import httpx2
 
         # The address of a Unix socket is at most 107 bytes.
-        short = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
-        self._folder = tempfile.mkdtemp(prefix="llmchat-", dir=None if short else "/tmp")
-        socket = os.path.join(self._folder, "llama.sock")
+        place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
+        _sweep(Path(place))
+        self._folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        address = os.path.join(self._folder, _SOCKET)
         self._key = secrets.token_urlsafe(24)
         try:
-            self._server = xllamacpp.Server(_parameters(xllamacpp, settings, socket, self._key, noisy))
+            self._server = xllamacpp.Server(_parameters(xllamacpp, settings, address, self._key, noisy))
         except (RuntimeError, ValueError) as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise Mismatch(
@@ -60,7 +66,7 @@ class Llama:
                 "LLMCHAT_TRACEBACK=1 shows what it says; the transformers engine may know it",
             ) from error
         self._client = httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=socket, limits=httpx2.Limits(max_keepalive_connections=0)),
+            transport=httpx2.HTTPTransport(uds=address, limits=httpx2.Limits(max_keepalive_connections=0)),
             base_url="http://llama",
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=None,
@@ -103,6 +109,17 @@ class Llama:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _sweep(place: Path) -> None:
+    """Remove what programs left behind that were killed."""
+    for path in place.glob(f"{_PREFIX}*/{_SOCKET}"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+            if path.stat().st_uid == os.getuid() and time.time() - path.stat().st_mtime > _YOUNG_S:
+                try:
+                    knock.connect(str(path))
+                except ConnectionRefusedError:
+                    shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _library() -> Any:
