@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_world
 from msgspec.structs import replace
+from worlds import make_world
 
 from llmchat.engines.gguf import GgufEngine
 from llmchat.hub.local import find_gguf
