@@ -438,6 +438,8 @@ static void attention(Thread *thread, int64_t layer) {
 
 /* ---- the pass */
 
+#define LOOPS(layers) ((layers) * 14 + 8) /* no pass has more of them */
+
 static void run_thread(Thread *thread) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
@@ -471,7 +473,7 @@ typedef struct {
 typedef struct {
     const Plan *plan;
     const OpenMP *openmp;
-    Team team;
+    Loop *loops;
     atomic_int here;
     char *rooms;
     int64_t room_size;
@@ -481,9 +483,8 @@ static void join(void *data) {
     Crew *crew = data;
     /* There may be fewer threads than were asked for. */
     int threads = crew->openmp ? crew->openmp->threads_here() : 1;
-    Thread thread = {.plan = crew->plan, .worker = {.team = &crew->team, .threads = threads}};
-    thread.worker.thread = atomic_fetch_add(&crew->here, 1);
-    Room own = {crew->rooms + thread.worker.thread * crew->room_size, 0};
+    Thread thread = {.plan = crew->plan, .worker = {.loop = crew->loops, .threads = threads}};
+    Room own = {crew->rooms + atomic_fetch_add(&crew->here, 1) * crew->room_size, 0};
     lay_out_thread(&thread, &own);
     run_thread(&thread);
 }
@@ -493,7 +494,7 @@ static int64_t size_of(Plan *plan, int threads, int64_t *shared, int64_t *each) 
     lay_out(plan, &from);
     Thread thread = {.plan = plan};
     lay_out_thread(&thread, &own);
-    *shared = UP(sizeof(Crew), 64) + from.used, *each = own.used;
+    *shared = LOOPS(plan->model->layers) * sizeof(Loop) + from.used, *each = own.used;
     return *shared + *each * threads;
 }
 
@@ -509,9 +510,9 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
     int64_t shared, each, row = 0, wanted = 0, states = 0;
     Plan plan = {.model = model, .texts = texts, .text_count = count, .logits = logits};
     size_of(&plan, threads, &shared, &each);
-    Crew *crew = (Crew *)workspace;
-    memset(crew, 0, sizeof *crew);
-    Room from = {workspace + UP(sizeof(Crew), 64), 0};
+    int64_t loop_bytes = LOOPS(model->layers) * sizeof(Loop);
+    memset(workspace, 0, loop_bytes);
+    Room from = {workspace + loop_bytes, 0};
     lay_out(&plan, &from);
     for (int64_t i = 0; i < count; i++) {
         plan.first_of[i] = row, plan.states_of[i] = states;
@@ -521,10 +522,9 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
             if (texts[i].every || k + 1 == texts[i].rows) plan.wants[wanted++] = row;
         }
     }
-    crew->plan = &plan, crew->rooms = workspace + shared, crew->room_size = each;
-    crew->openmp = threads > 1 ? openmp : NULL;
-    if (crew->openmp) openmp->parallel(join, crew, threads, 0);
-    else join(crew);
+    Crew crew = {.plan = &plan, .openmp = threads > 1 ? openmp : NULL, .loops = (Loop *)workspace, .rooms = workspace + shared, .room_size = each};
+    if (crew.openmp) openmp->parallel(join, &crew, threads, 0);
+    else join(&crew);
 }
 
 /* ---- a product alone, for tests and measurements */
@@ -557,7 +557,7 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     Room sizes = {NULL, 0};
     int64_t product = UP(MAX(rows, TILE) * 32 * sizeof(float), 64), panel = UP(DEPTH * 32 * sizeof(Packed), 64);
     make_acts(&sizes, rows, matrices->in);
-    int64_t bytes = sizes.used + UP(sizeof(Team), 64) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
+    int64_t bytes = sizes.used + (count + 1) * sizeof(Loop) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return 1;
     memset(memory, 0, bytes);
@@ -565,13 +565,13 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     Acts acts = make_acts(&from, rows, matrices->in);
     acts = of_size(acts, rows, matrices->in);
     for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in, NULL);
-    Team *team = room(&from, sizeof(Team));
+    Loop *loops = room(&from, (count + 1) * sizeof(Loop));
     plan.text_of = room(&from, rows * sizeof(int32_t));
     Products products = {.matrices = matrices, .count = count, .x = x, .out = out, .openmp = threads > 1 ? openmp : NULL};
     products.threads = room(&from, threads * sizeof(Thread));
     for (int i = 0; i < threads; i++) {
         float *results = room(&from, product);
-        products.threads[i] = (Thread){.plan = &plan, .worker = {.team = team, .thread = i}, .acts = acts, .product = results, .panel = room(&from, panel)};
+        products.threads[i] = (Thread){.plan = &plan, .worker = {.loop = loops}, .acts = acts, .product = results, .panel = room(&from, panel)};
     }
     if (products.openmp) openmp->parallel(join_products, &products, threads, 0);
     else join_products(&products);

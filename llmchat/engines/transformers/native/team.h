@@ -1,12 +1,12 @@
-/* Threads that share loops. Each loop is cut into contiguous ranges, one a thread; a thread that is done takes what is left of the others',
- * so that one which the machine disturbs holds nobody up for long. */
+/* Threads that share loops. A loop is over when its units are done, not when all threads have been there: one that the machine keeps from running
+ * holds nobody up unless it has units in hand, and finds its place again when it is back. Other programs run on the same cores. */
 #pragma once
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define MOST_THREADS 256
 #define SPINS 4096
+#define SHARES 4 /* of what is left of a loop, a thread takes one in SHARES x threads: neighbours, for the sake of memory */
 
 #if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
@@ -16,54 +16,47 @@
 #define RELAX() ((void)0)
 #endif
 
+/* Units that were given out, and that were finished. */
 typedef struct {
-    _Alignas(64) atomic_llong taken[2];
-} Share;
+    _Alignas(64) atomic_llong taken;
+    atomic_llong done;
+} Loop;
 
+/* What one thread knows of the loop it is in. All go through the same loops, each of which has its own counters, zero at first. */
 typedef struct {
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int round;
-    Share shares[MOST_THREADS];
-} Team;
-
-/* What one thread knows of the loop it is in. */
-typedef struct {
-    Team *team;
-    int thread, threads, victim, turn;
-    int64_t size;
+    Loop *loop;
+    int threads;
+    int64_t size, unit, end, held;
 } Worker;
 
-/* Wait until all threads are here. */
-static void meet(Worker *worker) {
-    Team *team = worker->team;
-    int round = atomic_load_explicit(&team->round, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == worker->threads) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->round, round + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round; spins++) {
-        if (spins < SPINS) RELAX();
-        else sched_yield();
-    }
-}
-
-/* Begin a loop over `size` units. All threads must meet between two loops. */
+/* Begin a loop over `size` units. */
 static void share(Worker *worker, int64_t size) {
-    worker->turn ^= 1;
-    worker->victim = 0;
+    worker->loop++;
     worker->size = size;
-    atomic_store_explicit(&worker->team->shares[worker->thread].taken[worker->turn ^ 1], 0, memory_order_relaxed);
+    worker->unit = worker->end = worker->held = 0;
 }
 
 /* The next unit of the loop for this thread, or -1 when all are taken. */
 static int64_t take(Worker *worker) {
-    int threads = worker->threads;
-    for (; worker->victim < threads; worker->victim++) {
-        int owner = (worker->thread + worker->victim) % threads;
-        int64_t first = worker->size * owner / threads, end = worker->size * (owner + 1) / threads;
-        int64_t unit = first + atomic_fetch_add_explicit(&worker->team->shares[owner].taken[worker->turn], 1, memory_order_relaxed);
-        if (unit < end) return unit;
+    if (worker->unit < worker->end) return worker->unit++;
+    if (worker->held) atomic_fetch_add_explicit(&worker->loop->done, worker->held, memory_order_acq_rel);
+    int64_t taken = atomic_load_explicit(&worker->loop->taken, memory_order_relaxed), count;
+    do {
+        if (taken >= worker->size) {
+            worker->held = 0;
+            return -1;
+        }
+        count = (worker->size - taken) / (SHARES * worker->threads);
+        count = count ? count : 1;
+    } while (!atomic_compare_exchange_weak_explicit(&worker->loop->taken, &taken, taken + count, memory_order_relaxed, memory_order_relaxed));
+    worker->unit = taken + 1, worker->end = taken + count, worker->held = count;
+    return taken;
+}
+
+/* Wait until the loop is done. */
+static void meet(const Worker *worker) {
+    for (int spins = 0; atomic_load_explicit(&worker->loop->done, memory_order_acquire) < worker->size; spins++) {
+        if (spins < SPINS) RELAX();
+        else sched_yield();
     }
-    return -1;
 }
