@@ -240,7 +240,7 @@ static void prepare(Thread *thread, int source, const float *weight) {
     thread->acts = of_size(alone ? thread->own : plan->acts, rows, in);
     thread->rest = of_size(alone ? thread->own_rest : plan->rest, rows, in);
     thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
-    if (!alone) share(&thread->worker, rows);
+    if (!alone) share(&thread->worker, rows, 1);
     for (int64_t row = alone ? 0 : take(&thread->worker); 0 <= row && row < rows; row = alone ? row + 1 : take(&thread->worker)) {
         float *plain = thread->plain + row * acts->in;
         if (source == MIXED) mixed_row(thread, row, plain);
@@ -275,7 +275,7 @@ static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
     const Plan *plan = thread->plan;
     if (!plan->ranks) return;
     int64_t chunks = (plan->ranks + RANKS - 1) / RANKS;
-    share(&thread->worker, thread->acts.rows * chunks);
+    share(&thread->worker, thread->acts.rows * chunks, 1);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
         int64_t row = unit / chunks, begin = unit % chunks * RANKS, at = 0;
         const Text *text = text_at(plan, row, final);
@@ -320,7 +320,7 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
     if (end == GATED) units = (matrices->out + LANES - 1) / LANES;
     else
         for (int64_t l = 0; l < count; l++) units += (matrices[l].out + 31) / 32;
-    share(&thread->worker, units);
+    share(&thread->worker, units, acts->rows <= FETCH_ROWS);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
         int64_t l = 0, at = 0, column = unit * (end == GATED ? LANES : 32);
         for (; end != GATED && column >= UP(matrices[l].out, 32); l++) column -= UP(matrices[l].out, 32), at += matrices[l].out;
@@ -368,7 +368,7 @@ static void append(Thread *thread, int64_t layer) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
     int64_t dim = m->head_dim, stride = (m->heads + 2 * m->kv_heads) * dim;
-    share(&thread->worker, plan->rows);
+    share(&thread->worker, plan->rows, 1);
     for (int64_t row; (row = take(&thread->worker)) >= 0;) {
         const Text *text = plan->texts + plan->text_of[row];
         int64_t position = text->past + row - plan->first_of[plan->text_of[row]];
@@ -419,7 +419,7 @@ static void attention(Thread *thread, int64_t layer) {
         const Text *text = plan->texts + i;
         units += (text->rows + rows_at_once - 1) / rows_at_once * m->kv_heads * slots_of(text);
     }
-    share(&thread->worker, units);
+    share(&thread->worker, units, 0);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
         int64_t index = 0, blocks, slots;
         for (;; index++) {
@@ -444,7 +444,7 @@ static void run_thread(Thread *thread) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
     int64_t qkv = (m->heads + 2 * m->kv_heads) * m->head_dim;
-    share(&thread->worker, plan->rows);
+    share(&thread->worker, plan->rows, 1);
     for (int64_t row; (row = take(&thread->worker)) >= 0;) begin_row(plan, row);
     meet(&thread->worker);
     for (int64_t index = 0; index < m->layers; index++) {

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SPINS 4096
-#define SHARES 4 /* of what is left of a loop, a thread takes one in SHARES x threads: neighbours, for the sake of memory */
+#define SHARES 4 /* of what is left of a loop with neighbours, a thread takes one in SHARES x threads */
 
 #if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
@@ -25,13 +25,15 @@ typedef struct {
 /* What one thread knows of the loop it is in. All go through the same loops, each of which has its own counters, zero at first. */
 typedef struct {
     Loop *loop;
-    int threads;
+    int threads, neighbours;
     int64_t size, unit, end, held;
 } Worker;
 
-/* Begin a loop over `size` units. */
-static void share(Worker *worker, int64_t size) {
+/* Begin a loop over `size` units. neighbours: units that are taken one after the other by one thread are done faster; otherwise each is so long
+ * that it is better to take them one by one. */
+static void share(Worker *worker, int64_t size, int neighbours) {
     worker->loop++;
+    worker->neighbours = neighbours;
     worker->size = size;
     worker->unit = worker->end = worker->held = 0;
 }
@@ -46,7 +48,7 @@ static int64_t take(Worker *worker) {
             worker->held = 0;
             return -1;
         }
-        count = (worker->size - taken) / (SHARES * worker->threads);
+        count = worker->neighbours ? (worker->size - taken) / (SHARES * worker->threads) : 1;
         count = count ? count : 1;
     } while (!atomic_compare_exchange_weak_explicit(&worker->loop->taken, &taken, taken + count, memory_order_relaxed, memory_order_relaxed));
     worker->unit = taken + 1, worker->end = taken + count, worker->held = count;
