@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -57,15 +57,24 @@ class Kernels:
 
     def multiply(self, weights: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
         """x: float32 [rows, in], times each of (int8 [out, in], SCB [out]), all of one shape → [matrices, rows, out]."""
-        kept, (out, in_) = Kept(), weights[0][0].shape
-        rows = kept.pointer(x, torch.float32, (x.shape[0], in_))
+        result = torch.empty(len(weights), x.shape[0], weights[0][0].shape[0])
+        self.product(weights, x, result)()
+        return result
+
+    def product(self, weights: Sequence[tuple[Tensor, Tensor]], x: Tensor, result: Tensor) -> Callable[[], None]:
+        """What fills `result` as `multiply` does, each time it is called."""
+        kept, (out, in_), rows = Kept(), weights[0][0].shape, x.shape[0]
         if any(weight.shape != (out, in_) for weight, _ in weights):
             raise ValueError("matrices of different shapes")
         matrices = (Matrix * len(weights))(*(kept.matrix(*pair) for pair in weights))
-        result = torch.empty(len(weights), x.shape[0], out)
-        if self._multiply(matrices, len(weights), rows, x.shape[0], result.data_ptr(), self._threads(), byref(self._openmp)):
-            raise MemoryError
-        return result
+        source = kept.pointer(x, torch.float32, (rows, in_))
+        target = kept.pointer(result, torch.float32, (len(weights), rows, out))
+
+        def run(kept: Kept = kept) -> None:
+            if self._multiply(matrices, len(weights), source, rows, target, self._threads(), byref(self._openmp)):
+                raise MemoryError
+
+        return run
 
     def _threads(self) -> int:
         return min(torch.get_num_threads(), 256) if self._openmp.parallel else 1

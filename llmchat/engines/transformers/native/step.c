@@ -65,7 +65,7 @@ typedef struct {
     float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
     float *low;                       /* [R, ranks]: A x of the adapters, scaled */
     float *logits;                    /* [W, vocabulary] */
-    Acts acts, rest;                  /* rest: what rounding the last rows took away, for the head */
+    Acts acts, rest;                  /* rest: what rounding took away, where it is added again (see fine) */
 } Plan;
 
 typedef struct {
@@ -73,6 +73,7 @@ typedef struct {
     Worker worker;
     Acts own, acts; /* room for a few rows; the rows in use, own or the plan's */
     Acts own_rest, rest;
+    int fine;       /* the rows in use have 16 bits: the product of the rest is added */
     float *plain;   /* the fp32 numbers behind them */
     float *own_plain, *lost, *product, *state;
     Packed *panel;
@@ -152,15 +153,15 @@ static void lay_out(Plan *plan, Room *from) {
     plan->states = room(from, states * (2 + m->head_dim) * sizeof(float));
     plan->low = room(from, rows * plan->ranks * sizeof(float));
     plan->acts = make_acts(from, MAX(rows, TILE), wide);
-    plan->rest = make_acts(from, MAX(plan->wanted, TILE), m->hidden);
+    plan->rest = make_acts(from, MAX(rows, TILE), MAX(m->hidden, m->inner));
 }
 
 static void lay_out_thread(Thread *thread, Room *from) {
     const Model *m = thread->plan->model;
     int64_t dim = m->head_dim, wide = widest(m);
     thread->own = make_acts(from, MAX(ALONE, TILE), wide);
-    thread->own_rest = make_acts(from, MAX(ALONE, TILE), m->hidden);
-    thread->lost = room(from, m->hidden * sizeof(float));
+    thread->own_rest = make_acts(from, MAX(ALONE, TILE), MAX(m->hidden, m->inner));
+    thread->lost = room(from, MAX(m->hidden, m->inner) * sizeof(float));
     thread->own_plain = room(from, ALONE * wide * sizeof(float));
     thread->product = room(from, 2 * MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
     thread->panel = room(from, DEPTH * 32 * sizeof(Packed));
@@ -229,6 +230,10 @@ static void mixed_row(Thread *thread, int64_t row, float *out) {
 
 enum { NORMED, MIXED, INNER, FINAL };
 
+/* Activations that get 16 bits, as two products of 8: those between the layers of the MLP, whose outliers are the widest, and those that
+ * choose the words. The others lose less by 8 bits than the weights do. */
+static int fine(int source) { return source == INNER || source == FINAL; }
+
 /* The activations of the next product, quantised. weight: of the norm. */
 static void prepare(Thread *thread, int source, const float *weight) {
     const Plan *plan = thread->plan;
@@ -238,6 +243,7 @@ static void prepare(Thread *thread, int source, const float *weight) {
     int64_t in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
     const Acts *acts = &thread->acts;
     thread->acts = of_size(alone ? thread->own : plan->acts, rows, in);
+    thread->fine = fine(source);
     thread->rest = of_size(alone ? thread->own_rest : plan->rest, rows, in);
     thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
     if (!alone) share(&thread->worker, rows, 1);
@@ -246,8 +252,8 @@ static void prepare(Thread *thread, int source, const float *weight) {
         if (source == MIXED) mixed_row(thread, row, plain);
         if (source == NORMED) norm_row(plan->x + row * m->hidden, weight, m->hidden, m->eps, plain);
         if (source == FINAL) norm_row(plan->x + plan->wants[row] * m->hidden, weight, m->hidden, m->eps, plain);
-        quantise(acts, row, plain, source == FINAL ? thread->lost : NULL);
-        if (source == FINAL) quantise(&thread->rest, row, thread->lost, NULL);
+        quantise(acts, row, plain, thread->fine ? thread->lost : NULL);
+        if (thread->fine) quantise(&thread->rest, row, thread->lost, NULL);
     }
     if (!alone) meet(&thread->worker);
 }
@@ -332,7 +338,7 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
         panel_product(acts, &left_block, &right_block, thread->panel, thread->product);
-        if (final) { /* the weights are at hand, so that twice the precision costs little where the words are chosen */
+        if (thread->fine) {
             float *second = thread->product + acts->rows * 32;
             panel_product(&thread->rest, &left_block, &right_block, thread->panel, second);
             for (int64_t i = 0; i < acts->rows * 32; i++) thread->product[i] += second[i];
