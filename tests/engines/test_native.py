@@ -121,6 +121,11 @@ def test_a_row_is_the_same_alone(kernels: Kernels, rows: int, out: int, in_: int
         assert torch.equal(kernels.multiply([pair], x[row : row + 1].contiguous())[0, 0], together[row])
 
 
+def test_reading_reads_everything_once(kernels: Kernels) -> None:
+    room = torch.arange(5 * 2**18 + 7, dtype=torch.int32) % 91
+    assert kernels.read(room) == int(room[: 5 * 2**18].sum())
+
+
 def test_all_paths_give_nearly_the_same(folder: Path) -> None:
     """The same whole numbers; the sums over groups differ where one path rounds a product and another does not."""
     torch.manual_seed(0)

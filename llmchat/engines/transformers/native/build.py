@@ -38,12 +38,14 @@ class Kernels:
         try:
             library = ctypes.CDLL(str(path))
             self._room, self._step, self._multiply = library.llmchat_room, library.llmchat_step, library.llmchat_multiply
+            self._read = library.llmchat_read
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
         self._room.argtypes, self._room.restype = [POINTER(Model), POINTER(Text), c_int64, c_int], c_int64
         self._step.argtypes = [POINTER(Model), POINTER(Text), c_int64, c_int, c_void_p, c_void_p, POINTER(OpenMP)]
         self._step.restype = None
         self._multiply.argtypes = [POINTER(Matrix), c_int64, c_void_p, c_int64, c_void_p, c_int, POINTER(OpenMP)]
+        self._read.argtypes = [c_void_p, c_int64, c_int, POINTER(OpenMP)]
         self._openmp = _openmp()
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
@@ -75,6 +77,11 @@ class Kernels:
                 raise MemoryError
 
         return run
+
+    def read(self, room: Tensor) -> int:
+        """Read the whole mebibytes of a tensor, and do nothing else; returns the sum of their 32-bit numbers, for measurements of memory."""
+        address, size = Kept().pointer(room, torch.int32, tuple(room.shape)), room.numel() * room.element_size()
+        return int(self._read(address, size, self._threads(), byref(self._openmp)))
 
     def _threads(self) -> int:
         return min(torch.get_num_threads(), 256) if self._openmp.parallel else 1

@@ -584,3 +584,38 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     free(memory);
     return 0;
 }
+
+/* ---- how fast memory is, for measurements */
+
+#define PIECE (1 << 20)
+
+typedef struct {
+    const char *from;
+    int64_t pieces;
+    Loop *loop;
+    const OpenMP *openmp;
+    atomic_int sum;
+} Reading;
+
+static void join_reading(void *data) {
+    Reading *reading = data;
+    Worker worker = {.loop = reading->loop, .threads = reading->openmp ? reading->openmp->threads_here() : 1};
+    I16 sums[4] = {{0}};
+    share(&worker, reading->pieces, 1);
+    for (int64_t piece; (piece = take(&worker)) >= 0;)
+        for (const char *at = reading->from + piece * PIECE, *end = at + PIECE; at < end; at += sizeof sums) {
+            I16 part[4];
+            memcpy(part, at, sizeof part);
+            for (int i = 0; i < 4; i++) sums[i] += part[i], __builtin_prefetch(at + 4096 + i * 64, 0, 2);
+        }
+    atomic_fetch_add(&reading->sum, total_of(sums[0] + sums[1] + sums[2] + sums[3]));
+}
+
+/* Read whole mebibytes, and do nothing else; returns a sum of what was there. */
+int llmchat_read(const char *from, int64_t bytes, int threads, const OpenMP *openmp) {
+    Loop loops[2] = {0};
+    Reading reading = {.from = from, .pieces = bytes / PIECE, .loop = loops, .openmp = threads > 1 ? openmp : NULL};
+    if (reading.openmp) openmp->parallel(join_reading, &reading, threads, 0);
+    else join_reading(&reading);
+    return reading.sum;
+}
