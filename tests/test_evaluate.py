@@ -65,7 +65,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], Any]
     def told(says: Callable[[str, str], Any]) -> list[str]:
         loaded: list[str] = []
 
-        def make(model: models.Model, options: Any) -> Told:
+        def make(model: models.Model, options: Any, progress: Any) -> Told:
             gc.disable()
             loaded.append(model.preset.name)
             return Told(model.preset.name, says)
