@@ -230,9 +230,9 @@ static void mixed_row(Thread *thread, int64_t row, float *out) {
 
 enum { NORMED, MIXED, INNER, FINAL };
 
-/* Activations that get 16 bits, as two products of 8: what attention gathered, for the smallest matrix, and what chooses the words. For the
- * others that would cost more time than it is worth (docs/log.md). */
-static int fine(int source) { return source == MIXED || source == FINAL; }
+/* Activations that get 16 bits, as two products of 8: those inside the MLP, whose outliers are the widest, and those that choose the words.
+ * For the others that would cost more time than it is worth (docs/log.md). */
+static int fine(int source) { return source == INNER || source == FINAL; }
 
 /* The activations of the next product, quantised. weight: of the norm. */
 static void prepare(Thread *thread, int source, const float *weight) {
