@@ -14,21 +14,16 @@ PAUSE = 8
 
 
 class Drafts:
-    """Proposals for one answer, from its prompt and from itself. Look-ups and updates take constant time."""
+    """Proposals for one answer, from its prompt and from itself. A look-up takes constant time, and so does each token."""
 
     def __init__(self, prompt_ids: list[int]):
-        self._ids: list[int] = []
+        self._ids = list(prompt_ids)
         self._ends: dict[tuple[int, ...], int] = {}
+        self._indexed = 0
         self._size, self._pause, self._wait = FIRST, PAUSE, 0
-        for token in prompt_ids:
-            self.feed(token)
 
     def feed(self, token: int) -> None:
-        """A token of the text."""
-        # The n-gram that ends before this token is followed by it: only now can it be found.
-        for size in range(SHORTEST, LONGEST + 1):
-            if len(self._ids) >= size:
-                self._ends[tuple(self._ids[-size:])] = len(self._ids)
+        """A token of the answer."""
         self._ids.append(token)
         self._wait = max(0, self._wait - 1)
 
@@ -36,6 +31,7 @@ class Drafts:
         """Tokens that may come next, at most `room`."""
         if self._wait or room < 1:
             return []
+        self._index()
         for size in range(LONGEST, SHORTEST - 1, -1):
             found = self._ends.get(tuple(self._ids[-size:])) if len(self._ids) >= size else None
             if found is not None:
@@ -53,3 +49,10 @@ class Drafts:
             self._size, self._wait, self._pause = FIRST, self._pause, 2 * self._pause
         else:
             self._size = max(FIRST, right + 1)
+
+    def _index(self) -> None:
+        """Note what each n-gram was followed by. A long prompt is gone through when the first draft is due, not before the first token."""
+        for end in range(self._indexed, len(self._ids)):
+            for size in range(SHORTEST, min(LONGEST, end) + 1):
+                self._ends[tuple(self._ids[end - size : end])] = end
+        self._indexed = len(self._ids)
