@@ -53,9 +53,10 @@ def ask(conversation: Conversation, preset: Preset, engine: Counter, context: in
 
     Where the conversation ends with an answer, the model is to go on with it. reserve: keep room for max_tokens; otherwise any room will do.
     """
-    window = fit(conversation, preset, engine, context, sampling.max_tokens if reserve else 1)
+    window, prompt = fit(conversation, preset, engine, context, sampling.max_tokens if reserve else 1)
     resumed = conversation.spoken[-1].role == "assistant"
-    prompt = preset.format.extend(window.messages) if resumed else preset.format.render(window.messages)
+    if resumed:
+        prompt = preset.format.extend(window.messages)
     # The answer may use what the window leaves, also where the model itself could hold more.
     room = window.limit - window.tokens
     return Asked(window, prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)), resumed)
@@ -244,7 +245,7 @@ class Chat:
         return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
 
     def _fit(self, conversation: Conversation) -> Window:
-        return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)
+        return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)[0]
 
     def _answer(self, begun: Message | None = None) -> Generator[Event]:
         text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")

@@ -35,9 +35,8 @@ def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> No
     if model.base is None:
         raise UsageError(f"the engine `{preset.engine}` has no tokenizer", "leave --engine out")
     tokens = tokenizer(model)
-    window = fit(conversation, model.preset, tokens, context_of(model.base.path), preset.sampling.max_tokens)
+    window, prompt = fit(conversation, model.preset, tokens, context_of(model.base.path), preset.sampling.max_tokens)
     _tell(world, window)
-    prompt = model.preset.format.render(window.messages)
     _write(world, _ids(tokens, prompt) if ids else prompt.text)
 
 

@@ -1,7 +1,7 @@
 """Chat templates: Jinja programs that come with a checkpoint, so nothing they do is trusted.
 
-They run in jinja2's sandbox, and within limits: of steps, so that no loop runs for ever; of output; of what one operation may make; and of
-the memory all of it takes.
+They run in jinja2's sandbox, and within limits: of steps, which are compiled into the template, so that no loop runs for ever; of output; of what
+one operation may make; and of the memory all of it takes.
 """
 
 import contextlib
@@ -10,15 +10,14 @@ import functools
 import json
 import re
 import resource
-import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType
+from itertools import count
 from typing import Any
 
 from llmchat.errors import Mismatch
 
-# Lines of the compiled template that may run; the longest conversations of real templates need some thousands.
-MAX_STEPS = 1_000_000
+# Blocks of a template that may be entered: bodies of loops, conditions and macros. The longest conversations of real templates need some thousands.
+MAX_STEPS = 500_000
 MAX_OUTPUT = 50_000_000
 # Growth of the process while a template runs, in KiB, beyond which it is stopped.
 MAX_GROWTH = 400_000
@@ -39,15 +38,10 @@ def run(template: str, variables: Mapping[str, Any], name: str) -> str:
     """The text a template makes of these variables. Raises Mismatch when it refuses them, is no template, or goes beyond its limits."""
     import jinja2
 
-    before = sys.gettrace()
     try:
-        program = _compile(template)
-        sys.settrace(_step_counter(jinja2.TemplateError))
-        return _written(program, variables)
+        return _written(_compile(template), variables)
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise Mismatch(f"the chat template of `{name}` refuses this conversation: {error}") from error
-    finally:
-        sys.settrace(before)
 
 
 @contextlib.contextmanager
@@ -79,23 +73,6 @@ def _written(program: Any, variables: Mapping[str, Any]) -> str:
     return "".join(pieces)
 
 
-def _step_counter(refusal: type[Exception]) -> Any:
-    """A trace function that counts the lines of the template that run. In any thread, unlike a timer."""
-    steps, most, grown = 0, _peak() + MAX_GROWTH, _grown
-
-    def count(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps > MAX_STEPS:
-            raise refusal(f"it takes more than {MAX_STEPS:,} steps")
-        if _peak() > most and not _growing and grown == _grown:
-            raise refusal("it takes too much memory")
-        return count
-
-    # jinja2 gives compiled templates this file name; every other function runs untraced.
-    return lambda frame, event, argument: count if frame.f_code.co_filename == "<template>" else None
-
-
 def _peak() -> int:
     """The most memory this process has held, in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -105,10 +82,47 @@ def _peak() -> int:
 def _compile(template: str) -> Any:
     """A template with the few names that templates on the Hub rely on."""
     from jinja2 import TemplateError, nodes
+    from jinja2.compiler import CodeGenerator, Frame
     from jinja2.ext import Extension
+    from jinja2.runtime import Context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Counted(CodeGenerator):
+        """Each block of a template begins with a step."""
+
+        def blockvisit(self, nodes: Any, frame: Frame) -> None:
+            self.writeline("context.step()")
+            super().blockvisit(nodes, frame)
+
+        def visit_For(self, node: nodes.For, frame: Frame) -> None:
+            """`for … if …` passes over items without entering the body: looking at one is a step too."""
+            if node.test:
+                step = nodes.Getattr(nodes.ContextReference(), "step", "load")
+                node.test = nodes.And(nodes.Call(step, [], [], None, None), node.test)
+            super().visit_For(node, frame)
+
+    class Run(Context):
+        """One run of a template, in any thread."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._steps, self._most, self._grown = count(1), _peak() + MAX_GROWTH, _grown
+
+        def derived(self, locals: dict[str, Any] | None = None) -> "Run":
+            run: Run = super().derived(locals)  # type: ignore[assignment]
+            run._steps, run._most, run._grown = self._steps, self._most, self._grown
+            return run
+
+        def step(self) -> bool:
+            if next(self._steps) > MAX_STEPS:
+                raise TemplateError(f"it takes more than {MAX_STEPS:,} steps")
+            if _peak() > self._most and not _growing and self._grown == _grown:
+                raise TemplateError("it takes too much memory")
+            return True
+
     class Room(ImmutableSandboxedEnvironment):
+        code_generator_class = Counted
+        context_class = Run
         intercepted_binops = frozenset({"+", "*", "**", "%"})
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -16,7 +16,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter
 from llmchat.errors import ContextOverflow
 from llmchat.presets.types import ContextPolicy, Preset
-from llmchat.prompt import PromptFormat, plain_text
+from llmchat.prompt import Prompt, PromptFormat, plain_text
 
 # Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
 ANSWER_SHARE = 0.25
@@ -82,8 +82,8 @@ class _Turn(Struct, frozen=True):
 _Policy = Callable[[Sequence[_Turn], int, ContextPolicy], int]
 
 
-def fit(conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int) -> Window:
-    """The window for the next answer, in a model that holds `context` tokens.
+def fit(conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int) -> tuple[Window, Prompt]:
+    """The window for the next answer, in a model that holds `context` tokens, and the prompt that was counted.
 
     Raises ContextOverflow when the policy refuses to drop, and when what must be sent does not fit.
     """
@@ -100,7 +100,8 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
     while True:
         sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
         messages = (*system, *(message for turn in sent for message in turn.messages))
-        tokens = _size(form, engine, messages)
+        prompt = form.render(messages)
+        tokens = len(engine.encode(prompt))
         if tokens + reserve <= limit:
             break
         if policy.policy == "refuse":
@@ -117,7 +118,8 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
         # The sum of the turns was an estimate, for pieces joined can be more tokens than apart; the count of the whole decides.
         start += 1
     left = tuple(message for turn in turns[:start] for message in turn.messages)
-    return Window(messages, _ledger(conversation, asked, sent, engine), tokens, limit, reserve, left, turns[start - 1].end if start else 0)
+    covers = turns[start - 1].end if start else 0
+    return Window(messages, _ledger(conversation, asked, sent, engine), tokens, limit, reserve, left, covers), prompt
 
 
 def _system(conversation: Conversation) -> tuple[Message, ...]:

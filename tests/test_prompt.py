@@ -192,8 +192,8 @@ def test_roles_still_take_turns_when_a_question_was_left_without_an_answer() -> 
     strict = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}[{{ m.content }}]{% endfor %}"
     preset = replace(find("smollm2"), format=template(strict))
     conversation = Conversation(tuple([Message("user", "lost"), *say("a", "b", "c")]))
-    window = fit(conversation, preset, ScriptedEngine(), 1000, 10)
-    assert preset.format.render(window.messages).text == "[a][b][c]"
+    _, prompt = fit(conversation, preset, ScriptedEngine(), 1000, 10)
+    assert prompt.text == "[a][b][c]"
     assert preset.format.render([Message("system", "x"), Message("user", "y")]).text == "[x\n\ny]", "a system text is no speaker"
 
 

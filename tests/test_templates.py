@@ -10,6 +10,10 @@ from llmchat.errors import Mismatch
 
 BOMBS = {
     "a loop in a loop": ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "steps"),
+    "a loop over what it passes by": ("{% for i in range(100000) %}{% for j in range(100000) if false %}{% endfor %}{% endfor %}", "steps"),
+    "loops in a block": ("{% for i in range(1000) %}{% block x scoped %}{% for j in range(1000) %}{% endfor %}{% endblock %}{% endfor %}", "steps"),
+    "a macro in a loop": ("{% macro f() %}{% for i in range(1000) %}{% endfor %}{% endmacro %}{% for i in range(10000) %}{{ f() }}{% endfor %}", "steps"),
+    "a recursive loop": ("{% for i in [1] recursive %}{% for j in range(100000) %}{% endfor %}{{ loop([1] * 10) }}{% endfor %}", "steps"),
     "a long range": ("{% for i in range(99999999) %}{% endfor %}", "larger than"),
     "a repetition": ("{{ 'a' * 1000000000 }}", "larger than"),
     "a power": ("{{ 2 ** 100000000 }}", "larger than"),
@@ -60,12 +64,11 @@ def test_what_real_templates_use_works() -> None:
     assert run("{{ {'b': 1, 'a': 'é'} | tojson(separators=(',', ':'), sort_keys=true) }}") == '{"a":"é","b":1}'
     assert run("{%- for m in messages -%}{%- if loop.first -%}{% continue %}{%- endif -%}{%- endfor -%}x") == "x"
     assert len(run("{{ strftime_now('%d %b %Y') }}")) == 11
+    assert run("{% for i in range(6) if i % 2 %}{{ loop.index }}{{ i }}{{ ' ' if not loop.last }}{% endfor %}") == "11 23 35"
     assert run("{% set n = namespace(a=false) %}{% set n.a = true %}{{ n.a }}{{ 7 % 2 }}{{ 'a' + 'b' }}{{ 'a' ~ 1 }}") == "True1aba1"
 
 
-def test_the_limits_hold_in_other_threads_and_leave_no_trace() -> None:
-    import sys
-
+def test_the_limits_hold_in_other_threads() -> None:
     caught: list[Exception] = []
 
     def work() -> None:
@@ -73,12 +76,11 @@ def test_the_limits_hold_in_other_threads_and_leave_no_trace() -> None:
             templates.run(BOMBS["a loop in a loop"][0], {"messages": []}, "x")
         except Mismatch as error:
             caught.append(error)
-        assert sys.gettrace() is None
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(60)
-    assert caught and sys.gettrace() is None
+    assert caught
 
 
 def test_the_marks_of_a_template() -> None:

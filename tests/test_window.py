@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from llmchat import window as windows
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow
-from llmchat.presets import ContextPolicy, find, get_format
+from llmchat.presets import ContextPolicy, Preset, find, get_format
 from llmchat.prompt import Prompt
-from llmchat.window import Window, fit
+from llmchat.window import Window
 
 
 class Words:
@@ -23,6 +24,14 @@ class Words:
 
 
 WORDS = Words()
+
+
+def fit(conversation: Conversation, preset: Preset, engine: Words, context: int, max_tokens: int) -> Window:
+    window, prompt = windows.fit(conversation, preset, engine, context, max_tokens)
+    assert prompt == preset.format.render(window.messages) and len(engine.encode(prompt)) == window.tokens, (
+        "what was counted is what is sent"
+    )
+    return window
 
 
 def preset(policy: str = "drop-oldest", form: str = "chatml", **settings: object):  # type: ignore[no-untyped-def]

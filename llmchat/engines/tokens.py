@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmchat.engines import sentencepiece
+from llmchat.engines.growing import GrowingTexts
 from llmchat.engines.rwkv_world import END, WorldVocabulary
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.memory import own_context
@@ -176,9 +177,24 @@ class FastVocabulary:
         self.id_of, self.name_of = tokenizer.token_to_id, tokenizer.id_to_token
 
         self._byte_level = "ByteLevel" in repr(tokenizer.decoder)
+        # Tokens that take white space with them, or are looked for after other changes, do not part a text by themselves.
+        parting = {
+            token.content: number
+            for number, token in added.items()
+            if token.special and not (token.lstrip or token.rstrip or token.single_word or token.normalized)
+        }
+        self._growing = GrowingTexts(
+            self._plain_ids, parting, _any_of(parting), max((len(token.content) for token in added.values()), default=0)
+        )
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
+        if special:
+            return self._growing.ids(text)
         numbers: list[int] = self._encoding(text, special).ids
+        return numbers
+
+    def _plain_ids(self, text: str) -> list[int]:
+        numbers: list[int] = self._encoding(text, True).ids
         return numbers
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:

@@ -131,7 +131,7 @@ def _choose(item: Item, opened: Opened, blank: Result) -> Result:
     engine, preset = scorer(opened.engine), opened.preset
     conversation = with_system(Conversation(item.messages), preset)
     room = max(opened.engine.count(choice) for choice in item.choices) + 8
-    window = fit(conversation, preset, opened.engine, engine.context, room)
+    window, _ = fit(conversation, preset, opened.engine, engine.context, room)
     scores = score_choices(engine, preset.format, window.messages, item.choices)
     likeliest = max(range(len(scores)), key=lambda index: scores[index].sum)
     per_byte = max(range(len(scores)), key=lambda index: scores[index].per_byte)

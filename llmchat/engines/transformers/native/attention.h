@@ -5,9 +5,10 @@
 #pragma once
 #include "vectors.h"
 
-#define SPAN 512
+#define SPAN 256
 #define KEYS_AHEAD 48
 #define QUERIES 48 /* taken together: rows x heads that share keys */
+#define BLOCK 384  /* that share one packing of the keys */
 
 #ifdef USE_BF16
 typedef bf16 Half; /* queries, keys, probabilities and values; sums in fp32 */
@@ -129,16 +130,25 @@ static void half_product(const Half *a, int64_t stride, int64_t rows, int64_t de
 /* Scores of `seen` keys → probabilities up to a factor, zero from there to `width`. Returns their sum; *peak is the score that counts as 1. */
 static __attribute__((noinline)) float soften(const float *scores, int64_t seen, int64_t width, float scale, Half *out, float *peak) {
     const I16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    F16 peaks = all(-__builtin_inff()), sums = {};
-    for (int64_t i = 0; i < seen; i += LANES)
-        peaks = larger(choose(lanes < (int32_t)(seen - i), load(scores + i), all(-__builtin_inff())), peaks);
-    *peak = largest(peaks) * scale;
-    for (int64_t i = 0; i < width; i += LANES) {
-        F16 p = {};
-        if (i < seen) p = choose(lanes < (int32_t)(seen - i), exponential(load(scores + i) * scale - *peak), p);
+    int64_t whole = seen / LANES * LANES, i;
+    F16 none = all(-__builtin_inff()), peaks = none, sums = {}, last = none;
+    if (whole < seen) last = choose(lanes < (int32_t)(seen - whole), load(scores + whole), none);
+    for (i = 0; i < whole; i += LANES) peaks = larger(load(scores + i), peaks);
+    float top = largest(larger(last, peaks)), steep = scale * 1.44269504f;
+    *peak = top * scale;
+    F16 by = all(steep), less = all(-top * steep);
+    for (i = 0; i < whole; i += LANES) {
+        F16 p = vanishing(madd(load(scores + i), by, less));
         sums += p;
         to_half(out + i, p);
     }
+    if (whole < seen) {
+        F16 p = choose(lanes < (int32_t)(seen - whole), vanishing(madd(last, by, less)), (F16){});
+        sums += p;
+        to_half(out + i, p);
+        i += LANES;
+    }
+    for (; i < width; i += LANES) to_half(out + i, (F16){});
     return sum(sums);
 }
 
@@ -157,13 +167,14 @@ static __attribute__((noinline)) void merge(float *state, float peak, float weig
         store(state + 2 + d, load(state + 2 + d) * factors[0] + load(values + d) * factors[1]);
 }
 
-/* The queries in scratch over one span. keys, values: [total, dim] of the head; seen: keys that each query may look at, all in all. */
-static void attend(const Attention *scratch, int64_t queries, const int64_t *seen, int64_t dim, float scale, int64_t span, float *const *states, int in_order) {
+/* Queries over the span that lies packed in scratch. from: [queries, dim]; seen: keys that each query may look at, all in all. */
+static void attend(const Attention *scratch, const Half *from, int64_t queries, const int64_t *seen, int64_t dim, float scale, int64_t span,
+                   float *const *states, int in_order) {
     int64_t most = 0;
     for (int64_t q = 0; q < queries; q++) most = MAX(most, MIN(SPAN, seen[q] - span * SPAN));
     if (most <= 0) return;
     int64_t width = UP(most, 32);
-    half_product(scratch->queries, dim, queries, dim, scratch->keys, dim * LANES, width, scratch->scores, SPAN);
+    half_product(from, dim, queries, dim, scratch->keys, dim * LANES, width, scratch->scores, SPAN);
     float peaks[QUERIES], weights[QUERIES];
     for (int64_t q = 0; q < queries; q++) {
         int64_t mine = MAX(0, MIN(SPAN, seen[q] - span * SPAN));

@@ -13,8 +13,9 @@
 
 #define LINEARS 7
 #define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
-#define SPLIT_ROWS 16 /* rows of a text up to which its spans are attended to side by side */
-#define RANKS 4       /* of an adapter, in one unit of work */
+#define SPLIT_ROWS 64 /* rows of a text up to which its spans are attended to side by side */
+#define UNITS 3       /* of attention, wanted for each thread: fewer leave one without work, more pack the keys more often */
+#define RANKS 16       /* of an adapter, in one unit of work */
 
 enum { Q, K, V, O, GATE, UP_, DOWN };
 enum { STORE, ADD, GATED }; /* what becomes of a product */
@@ -41,8 +42,8 @@ typedef struct {
 } Model;
 
 typedef struct {
-    const bf16 *a, *b; /* [rank, in], and [rank, width]: B on its side, padded to 32 */
-    int64_t rank, width;
+    const bf16 *a, *b; /* [rank, in], and [out / 32, rank, 32]: B on its side, in blocks of outputs, the last one padded */
+    int64_t rank;
     float scale;
 } Lora;
 
@@ -76,6 +77,7 @@ typedef struct {
     int fine;       /* the rows in use have 16 bits: the product of the rest is added */
     float *plain;   /* the fp32 numbers behind them */
     float *own_plain, *lost, *product, *state;
+    Worker lowering; /* where A x of the adapters is being made */
     Packed *panel;
     Attention attention;
 } Thread;
@@ -168,7 +170,7 @@ static void lay_out_thread(Thread *thread, Room *from) {
     thread->state = room(from, (2 + dim) * sizeof(float));
     thread->attention.keys = room(from, SPAN * dim * sizeof(Half));
     thread->attention.values = room(from, SPAN * dim * sizeof(Half));
-    thread->attention.queries = room(from, QUERIES * dim * sizeof(Half));
+    thread->attention.queries = room(from, BLOCK * dim * sizeof(Half));
     thread->attention.weights = room(from, QUERIES * SPAN * sizeof(Half));
     thread->attention.scores = room(from, QUERIES * SPAN * sizeof(float));
     thread->attention.sums = room(from, QUERIES * dim * sizeof(float));
@@ -262,11 +264,14 @@ static void prepare(Thread *thread, int source, const float *weight) {
 
 static const Text *text_at(const Plan *plan, int64_t row, int final) { return plan->texts + plan->text_of[final ? plan->wants[row] : row]; }
 
+/* Four sums side by side, for each addition waits for the one before it. */
 static __attribute__((noinline)) float low_dot(const bf16 *a, const float *x, int64_t count) {
-    F16 total = {};
+    F16 totals[4] = {};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) total = madd(from_bf16(a + i), load(x + i), total);
-    float s = sum(total);
+    for (; i + 4 * LANES <= count; i += 4 * LANES)
+        for (int64_t k = 0; k < 4; k++) totals[k] = madd(from_bf16(a + i + k * LANES), load(x + i + k * LANES), totals[k]);
+    for (; i + LANES <= count; i += LANES) totals[0] = madd(from_bf16(a + i), load(x + i), totals[0]);
+    float s = sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
     for (; i < count; i++) {
         uint32_t bits = (uint32_t)a[i] << 16;
         float weight;
@@ -276,11 +281,11 @@ static __attribute__((noinline)) float low_dot(const bf16 *a, const float *x, in
     return s;
 }
 
-/* A x of all adapters (Hu et al. 2021) for `count` linears that share x. */
+/* A x of all adapters (Hu et al. 2021) for `count` linears that share x. Others may still be at it: `lowering` is to be met before it is used. */
 static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
     const Plan *plan = thread->plan;
     if (!plan->ranks) return;
-    int64_t chunks = (plan->ranks + RANKS - 1) / RANKS;
+    int64_t in = thread->acts.in, chunks = (plan->ranks + RANKS - 1) / RANKS;
     share(&thread->worker, thread->acts.rows * chunks, 1);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
         int64_t row = unit / chunks, begin = unit % chunks * RANKS, at = 0;
@@ -289,12 +294,22 @@ static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
             for (int64_t a = 0; a < text->adapter_count; a++) {
                 const Lora *lora = text->adapters[a] + l;
                 for (int64_t r = MAX(0, begin - at); r < MIN(lora->rank, begin + RANKS - at); r++)
-                    plan->low[row * plan->ranks + at + r] =
-                        lora->scale * text->strengths[a] * low_dot(lora->a + r * thread->acts.in, thread->plain + row * thread->acts.in, thread->acts.in);
+                    plan->low[row * plan->ranks + at + r] = lora->scale * text->strengths[a] * low_dot(lora->a + r * in, thread->plain + row * in, in);
                 at += lora->rank;
             }
     }
-    meet(&thread->worker);
+    thread->lowering = thread->worker;
+}
+
+/* Sixteen columns of B on its side, the first rank of them; the next is 32 numbers on. */
+static const bf16 *raising(const Lora *lora, int64_t column) { return lora->b + column / 32 * 32 * lora->rank + column % 32; }
+
+/* B for the columns after the next ones is asked for while their product is made. */
+static void fetch_adapters(const Text *text, int64_t linear, int64_t column) {
+    for (int64_t a = 0; a < text->adapter_count; a++) {
+        const Lora *lora = text->adapters[a] + linear;
+        for (int64_t r = 0; r < lora->rank; r++) __builtin_prefetch(raising(lora, column) + r * 32, 0, 3);
+    }
 }
 
 /* 16 finished outputs of a row from `column` on. low: A x of this linear's first adapter. */
@@ -303,7 +318,8 @@ INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, 
     if (matrix->bias) y += load(matrix->bias + column);
     for (int64_t a = 0; a < text->adapter_count; a++) {
         const Lora *lora = text->adapters[a] + linear;
-        for (int64_t r = 0; r < lora->rank; r++) y = madd(all(*low++), from_bf16(lora->b + r * lora->width + column), y);
+        const bf16 *b = raising(lora, column);
+        for (int64_t r = 0; r < lora->rank; r++) y = madd(all(*low++), from_bf16(b + r * 32), y);
     }
     return y;
 }
@@ -337,12 +353,18 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         const int8_t *left_at = left->weight + column * acts->in, *right_at = right->weight + second * acts->in;
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
+        if (acts->rows <= ALONE && plan->ranks)
+            for (int64_t row = 0; row < acts->rows; row++) {
+                fetch_adapters(text_at(plan, row, final), linear + l, column + 32);
+                if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column + 32);
+            }
         panel_product(acts, &left_block, &right_block, thread->panel, thread->product);
         if (thread->fine) {
             float *second = thread->product + acts->rows * 32;
             panel_product(&thread->rest, &left_block, &right_block, thread->panel, second);
             for (int64_t i = 0; i < acts->rows * 32; i++) thread->product[i] += second[i];
         }
+        if (plan->ranks) meet(&thread->lowering);
         for (int64_t row = 0; row < acts->rows; row++) {
             const Text *text = text_at(plan, row, final);
             const float *low = plan->low + row * plan->ranks, *product = thread->product + row * 32;
@@ -391,14 +413,14 @@ static void append(Thread *thread, int64_t layer) {
     meet(&thread->worker);
 }
 
-/* Rows [first, first + count) of a text, one head of keys, spans [from, to). */
+/* Rows [first, first + count) of a text, one head of keys, spans [from, to). The keys and values of a span are packed once for all rows. */
 static void attend_block(Thread *thread, int64_t layer, int64_t index, int64_t first, int64_t count, int64_t kv_head, int64_t from, int64_t to) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
     const Text *text = plan->texts + index;
     int64_t dim = m->head_dim, group = m->heads / m->kv_heads, stride = (m->heads + 2 * m->kv_heads) * dim, slots = slots_of(text);
-    int64_t seen[QUERIES], queries = count * group, total = text->past + first + count;
-    float *states[QUERIES];
+    int64_t seen[BLOCK], queries = count * group, total = text->past + first + count;
+    float *states[BLOCK], *to_states[QUERIES];
     for (int64_t query = 0; query < queries; query++) {
         int64_t in_text = first + query / group, row = plan->first_of[index] + in_text, head = kv_head * group + query % group;
         rotate(plan->qkv + row * stride + head * dim, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
@@ -410,32 +432,44 @@ static void attend_block(Thread *thread, int64_t layer, int64_t index, int64_t f
         int64_t keys = MIN(SPAN, total - span * SPAN), at = (kv_head * text->capacity + span * SPAN) * dim;
         pack_keys(text->keys[layer] + at, text->values[layer] + at, keys, dim, thread->attention.keys);
         pack_values(text->values[layer] + at, keys, dim, thread->attention.values);
-        float *to_states[QUERIES];
-        for (int64_t query = 0; query < queries; query++) to_states[query] = states[query] + (slots > 1 ? span * (2 + dim) : 0);
-        attend(&thread->attention, queries, seen, dim, 1.0f / sqrtf((float)dim), span, to_states, slots == 1);
+        for (int64_t query = 0; query < queries; query += QUERIES) {
+            int64_t some = MIN(QUERIES, queries - query);
+            for (int64_t i = 0; i < some; i++) to_states[i] = states[query + i] + (slots > 1 ? span * (2 + dim) : 0);
+            attend(&thread->attention, thread->attention.queries + query * dim, some, seen + query, dim, 1.0f / sqrtf((float)dim), span, to_states,
+                   slots == 1);
+        }
     }
+}
+
+/* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. */
+static int64_t rows_together(const Model *m, const Text *text, int threads) {
+    int64_t group = m->heads / m->kv_heads, blocks = UP(UNITS * threads, m->kv_heads * slots_of(text)) / (m->kv_heads * slots_of(text));
+    int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, QUERIES / group);
+    return MIN(UP(rows, least), MAX(1, BLOCK / group / least * least));
 }
 
 static void attention(Thread *thread, int64_t layer) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
-    int64_t rows_at_once = MAX(1, QUERIES / (m->heads / m->kv_heads)), units = 0;
+    int64_t units = 0;
     append(thread, layer);
     for (int64_t i = 0; i < plan->text_count; i++) {
         const Text *text = plan->texts + i;
-        units += (text->rows + rows_at_once - 1) / rows_at_once * m->kv_heads * slots_of(text);
+        int64_t rows = rows_together(m, text, thread->worker.threads);
+        units += (text->rows + rows - 1) / rows * m->kv_heads * slots_of(text);
     }
     share(&thread->worker, units, 0);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
-        int64_t index = 0, blocks, slots;
+        int64_t index = 0, rows, blocks, slots;
         for (;; index++) {
             slots = slots_of(plan->texts + index);
-            blocks = (plan->texts[index].rows + rows_at_once - 1) / rows_at_once;
+            rows = rows_together(m, plan->texts + index, thread->worker.threads);
+            blocks = (plan->texts[index].rows + rows - 1) / rows;
             if (unit < blocks * m->kv_heads * slots) break;
             unit -= blocks * m->kv_heads * slots;
         }
         int64_t slot = unit % slots, kv_head = unit / slots % m->kv_heads, block = unit / slots / m->kv_heads;
-        int64_t first = block * rows_at_once, count = MIN(rows_at_once, plan->texts[index].rows - first);
+        int64_t first = block * rows, count = MIN(rows, plan->texts[index].rows - first);
         if (slots > 1) attend_block(thread, layer, index, first, count, kv_head, slot, slot + 1);
         else attend_block(thread, layer, index, first, count, kv_head, 0, plan->spans);
     }

@@ -33,7 +33,7 @@ class Model(Structure):
 
 
 class Lora(Structure):
-    _fields_ = [("a", c_void_p), ("b", c_void_p), ("rank", c_int64), ("width", c_int64), ("scale", c_float)]
+    _fields_ = [("a", c_void_p), ("b", c_void_p), ("rank", c_int64), ("scale", c_float)]
 
 
 class Text(Structure):
@@ -74,8 +74,9 @@ class Kept:
     def lora(self, a: Tensor, b: Tensor, scale: float) -> Lora:
         """a: [rank, in]; b: [out, rank]."""
         rank, out = a.shape[0], b.shape[0]
-        across = self.pointer(padded(b.T.to(torch.bfloat16)), torch.bfloat16, (rank, _up(out)))
-        return Lora(self.pointer(a.to(torch.bfloat16).contiguous(), torch.bfloat16, (rank, a.shape[1])), across, rank, _up(out), scale)
+        blocks = padded(b.T.to(torch.bfloat16)).view(rank, -1, BLOCK).transpose(0, 1).contiguous()
+        across = self.pointer(blocks, torch.bfloat16, (_up(out) // BLOCK, rank, BLOCK))
+        return Lora(self.pointer(a.to(torch.bfloat16).contiguous(), torch.bfloat16, (rank, a.shape[1])), across, rank, scale)
 
 
 def padded(x: Tensor) -> Tensor:
