@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 import statistics
 import subprocess
@@ -59,9 +60,13 @@ class Stream:
         return (self.tokens - 1) / (self.last_s - self.first_s) if self.tokens > 1 else 0.0
 
 
+# What stands before the text of a piece, and not before the empty one that opens an answer.
+_PIECE = b'"delta":{"content":'
+
+
 async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Stream:
-    """Send one streaming request over a connection of its own, and read it; leave_after: go away after so many pieces. A plain socket, so that
-    the client takes little of the machine."""
+    """Send one streaming request over a connection of its own, and read it; leave_after: go away after so many pieces. A plain socket whose bytes
+    are looked at afterwards, so that the client takes little of the machine."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
     content = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
@@ -69,21 +74,22 @@ async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Str
     started = time.perf_counter()
     writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
     status = int((await reader.readline()).split()[1])
-    first = last = 0.0
-    tokens = pieces = 0
-    async for line in reader:
-        if not line.startswith(b"data: {"):
-            continue
-        if b'"content":"' in line and b'"content":""' not in line:
-            last = time.perf_counter() - started
-            first = first or last
-            pieces += 1
-            if pieces == leave_after:
-                break
-        elif b'"completion_tokens"' in line:
-            tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+    arrived = []
+    pieces = 0
+    while part := await reader.read(1 << 16):
+        arrived.append((time.perf_counter() - started, part))
+        pieces += part.count(_PIECE)
+        if leave_after and pieces >= leave_after:
+            break
     writer.close()
-    return Stream(first, last, tokens, status)
+    spoken = [when for when, part in arrived if _PIECE in part]
+    return Stream(spoken[0] if spoken else 0.0, spoken[-1] if spoken else 0.0, _tokens(b"".join(part for _, part in arrived)), status)
+
+
+def _tokens(answer: bytes) -> int:
+    """What the server counted."""
+    counted = re.findall(rb'"completion_tokens":\s*(\d+)', answer)
+    return int(counted[-1]) if counted else 0
 
 
 def request(model: str, number: int, tokens: int) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Text ↔ token ids for the engines that run a checkpoint themselves. Needs the tokenizer's files alone, no weights and no torch."""
 
+import contextlib
 import functools
 import json
 import re
@@ -292,13 +293,22 @@ def special_names(folder: Path) -> dict[str, str]:
 
 def special_tokens(folder: Path) -> frozenset[str]:
     """What the tokenizer reads as special tokens, without opening it: its list of them stands near the start of its file."""
-    try:
-        text = (folder / "tokenizer.json").read_text("utf-8")
-        start = text.index("[", text.index('"added_tokens"'))
-        added = json.JSONDecoder().raw_decode(text, start)[0]
-    except (FileNotFoundError, ValueError):
+    added = _added_tokens(folder / "tokenizer.json")
+    if added is None:
         added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
     return frozenset(token["content"] for token in added if token.get("special"))
+
+
+def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
+    """The list of a tokenizer's file, of which no more is read than it takes; None where there is none."""
+    text = ""
+    with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as opened:
+        while part := opened.read(1 << 16):
+            text += part
+            with contextlib.suppress(ValueError):
+                added: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text, text.index("[", text.index('"added_tokens"')))[0]
+                return added
+    return None
 
 
 def chat_template(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -25,12 +26,15 @@ class Answering(Response):
         super().__init__(media_type=media_type, headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._pieces = pieces
+        self._writing_since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = asyncio.ensure_future(self._send(send))
         watch = asyncio.ensure_future(_gone(receive))
         try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+            while not (await asyncio.wait((work, watch), timeout=WRITE_TIMEOUT_S / 4, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if self._writing_since and time.monotonic() - self._writing_since > WRITE_TIMEOUT_S:
+                    raise _Stalled("a client takes no more of its stream")
         finally:
             for task in (work, watch):
                 task.cancel()
@@ -46,29 +50,25 @@ class Answering(Response):
                     if not begun:
                         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                         begun = True
-                    await _written(send, piece)
-            except _Stalled:
-                raise
+                    await self._write(send, piece)
             except Exception as error:
                 told(error)
                 if not begun:
                     return await respond(send, error)
                 if self.media_type != SSE:
                     raise
-                await _written(send, event(described(error)[2]))
+                await self._write(send, event(described(error)[2]))
         await send({"type": "http.response.body", "body": b""})
+
+    async def _write(self, send: Send, piece: bytes) -> None:
+        """Watched from outside: a timer for each piece would cost more than to send it."""
+        self._writing_since = time.monotonic()
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._writing_since = 0.0
 
 
 class _Stalled(LlmchatError):
     """The client takes nothing any more."""
-
-
-async def _written(send: Send, piece: bytes) -> None:
-    try:
-        async with asyncio.timeout(WRITE_TIMEOUT_S):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    except TimeoutError:
-        raise _Stalled("a client takes no more of its stream") from None
 
 
 def event(value: object) -> bytes:

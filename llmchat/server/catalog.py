@@ -5,6 +5,7 @@
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ class Catalog:
         self._adapters = dict(adapters)
         self._slots = slots
         self._recipes: dict[str, tuple[float, Recipe]] = {}
+        self._reading = threading.Lock()
         self._chosen: dict[str, Recipe] = {}
         self._listed: tuple[float, list[str]] = (0.0, [])
         self._keys: dict[str, Mapping[str, Any]] = {}
@@ -131,12 +133,13 @@ class Catalog:
         return label
 
     def _remembered(self, asked: str, make: Callable[[], Recipe]) -> Recipe:
-        """Files and templates are not read anew for every request."""
-        until, recipe = self._recipes.get(asked, (0.0, None))
-        if recipe is None or time.monotonic() > until:
-            recipe = make()
-            self._recipes[asked] = (time.monotonic() + _REMEMBER_S, recipe)
-        return recipe
+        """Files and templates are not read anew for every request, nor by several at once."""
+        with self._reading:
+            until, recipe = self._recipes.get(asked, (0.0, None))
+            if recipe is None or time.monotonic() > until:
+                recipe = make()
+                self._recipes[asked] = (time.monotonic() + _REMEMBER_S, recipe)
+            return recipe
 
     def _options(self, name: str) -> Options:
         """Raises UnknownModel. A path from outside is never opened: only presets and repos that were pulled have names."""

@@ -12,8 +12,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from torch import Tensor
 
+from llmchat.engines import Sampling
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.live import LiveAdapter
@@ -21,6 +23,8 @@ from llmchat.engines.transformers.llama import LlamaForward
 from llmchat.engines.transformers.native import NativeForward, library, supports
 from llmchat.engines.transformers.native.build import Kernels, Unavailable, load
 from llmchat.engines.transformers.native.forward import NativeCache
+from llmchat.engines.transformers.native.sampler import NativeSampler
+from llmchat.engines.transformers.sampler import Sampler, probabilities
 from llmchat.engines.transformers.weights import MemoryTensors
 
 pytestmark = [
@@ -373,3 +377,78 @@ def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file"):
         load(tmp_path / "file" / "kernels")
+
+
+# ---- the next token
+
+
+CHOICES = [
+    Sampling(temperature=0),
+    Sampling(temperature=1),
+    Sampling(temperature=0.7, top_p=0.9),
+    Sampling(temperature=1.3, top_p=0.999),
+    Sampling(temperature=1, top_k=1),
+    Sampling(temperature=0.8, top_k=40),
+    Sampling(temperature=1, min_p=0.05),
+    Sampling(temperature=2, min_p=0.00001),
+    Sampling(temperature=0.9, top_k=50, top_p=0.95, min_p=0.02),
+    Sampling(temperature=1, top_p=0.01),
+    Sampling(temperature=1, top_k=5000),
+]
+
+
+def rows_of_logits() -> Iterator[Tensor]:
+    """Peaked and flat ones, of lengths that fill no vector, and some tokens that may never come."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 7, 16, 255, 1000, 5003):
+        for spread in (0.1, 1.5, 5.0, 40.0):
+            logits = spread * torch.randn(count, generator=generator)
+            logits[count // 2 + 1 :: 3] = -torch.inf
+            yield logits
+
+
+@pytest.mark.parametrize("sampling", CHOICES, ids=repr)
+def test_the_tokens_that_may_come_are_those_of_plain_torch(compiled: Kernels, sampling: Sampling) -> None:
+    for logits in rows_of_logits():
+        sampler = NativeSampler(sampling, [], CPU, compiled)
+        token = sampler.choose(logits)
+        right = sampling.temperature and probabilities(logits, sampling)
+        if sampling.temperature == 0:
+            assert token == int(logits.argmax())
+            continue
+        assert float(right[token]) > 0
+        if found := compiled.candidates():
+            got = torch.zeros(len(logits)).index_add(0, torch.tensor([*found]), torch.tensor([*found.values()]))
+            torch.testing.assert_close(got / got.sum(), right, rtol=1e-3, atol=2e-5)
+
+
+# Tokens above a least chance alone are in no particular order.
+@pytest.mark.parametrize("sampling", [one for one in CHOICES if not one.min_p or one.top_k], ids=repr)
+def test_a_seed_gives_the_tokens_of_plain_torch(compiled: Kernels, sampling: Sampling) -> None:
+    """Where rounding does not decide: two chances that are equal may come in another order."""
+    seeded = replace(sampling, seed=3, repetition_penalty=1.1)
+    plain, own = Sampler(seeded, [1, 5], CPU), NativeSampler(seeded, [1, 5], CPU, compiled)
+    logits = 4 * torch.randn(400, 700, generator=torch.Generator().manual_seed(1))
+    assert sum(plain.choose(row) == own.choose(row) for row in logits) >= 396
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(temperature=1, seed=1), Sampling(temperature=1, top_p=0.9, seed=1), Sampling(temperature=1, min_p=0.1, seed=1)],
+    ids=repr,
+)
+def test_tokens_follow_their_probabilities(compiled: Kernels, sampling: Sampling) -> None:
+    """Chi-square of 4,000 draws; the limit is the 99.9 % quantile for 5 degrees of freedom, and the seed is fixed."""
+    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
+    sampler = NativeSampler(sampling, [], CPU, compiled)
+    draws = torch.bincount(torch.tensor([sampler.choose(logits) for _ in range(4000)]), minlength=6)
+    expected = probabilities(logits, sampling) * 4000
+    assert int(draws[expected == 0].sum()) == 0
+    some = expected > 0
+    assert float(((draws - expected)[some] ** 2 / expected[some]).sum()) < 20.5
+
+
+def test_logits_without_a_likeliest_token_end_in_one(compiled: Kernels) -> None:
+    for broken in (torch.full((20,), -torch.inf), torch.full((20,), torch.inf)):
+        for sampling in CHOICES:
+            assert 0 <= NativeSampler(sampling, [], CPU, compiled).choose(broken) < 20

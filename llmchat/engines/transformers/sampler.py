@@ -24,11 +24,16 @@ class Sampler:
         logits = logits.float()
         if self._seen is not None:
             logits = _penalise(logits, self._seen, self._sampling.repetition_penalty)
-        greedy = self._sampling.temperature == 0
-        token = int(logits.argmax()) if greedy else self._draw(*candidates(logits, self._sampling))
+        token = self._pick(logits)
         if self._seen is not None:
             self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
         return token
+
+    def _pick(self, logits: Tensor) -> int:
+        """logits: float32 [vocab] → token id."""
+        if self._sampling.temperature == 0:
+            return int(logits.argmax())
+        return self._draw(*candidates(logits, self._sampling))
 
     def _draw(self, ids: Tensor | None, chances: Tensor) -> int:
         """Inverse transform: on a large vocabulary many times faster than torch.multinomial."""

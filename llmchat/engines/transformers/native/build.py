@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.native.structs import Kept, Matrix, Model, OpenMP, Text
+from llmchat.engines.transformers.native.structs import Candidate, Choosing, Kept, Matrix, Model, OpenMP, Text
 
-_SOURCES = ("step.c", "attention.h", "products.h", "team.h", "vectors.h")
+_SOURCES = ("step.c", "attention.h", "choice.h", "products.h", "team.h", "vectors.h")
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-psabi")
 _COMPILE_S = 120
 
@@ -39,6 +39,8 @@ class Kernels:
             library = ctypes.CDLL(str(path))
             self._room, self._step, self._multiply = library.llmchat_room, library.llmchat_step, library.llmchat_multiply
             self._read = library.llmchat_read
+            # Over sooner than another thread would give the interpreter back.
+            self._choose = ctypes.PyDLL(str(path)).llmchat_choose
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
         self._room.argtypes, self._room.restype = [POINTER(Model), POINTER(Text), c_int64, c_int], c_int64
@@ -46,6 +48,9 @@ class Kernels:
         self._step.restype = None
         self._multiply.argtypes = [POINTER(Matrix), c_int64, c_void_p, c_int64, c_void_p, c_int, POINTER(OpenMP)]
         self._read.argtypes = [c_void_p, c_int64, c_int, POINTER(OpenMP)]
+        self._choose.argtypes = [c_void_p, c_int64, POINTER(Choosing), c_void_p, POINTER(c_int64), POINTER(c_int64)]
+        self._choose.restype = c_int64
+        self._found, self._from, self._to = (Candidate * 0)(), c_int64(), c_int64()
         self._openmp = _openmp()
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
@@ -56,6 +61,17 @@ class Kernels:
         if size > self._workspace.numel():
             self._workspace = torch.empty(size, dtype=torch.uint8)
         self._step(byref(model), texts, len(texts), threads, logits.data_ptr(), self._workspace.data_ptr(), byref(self._openmp))
+
+    def choose(self, logits: Tensor, how: Choosing) -> int:
+        """A token from contiguous float32 [vocab]."""
+        count = logits.shape[-1]
+        if count > len(self._found):
+            self._found = (Candidate * count)()
+        return int(self._choose(logits.data_ptr(), count, byref(how), self._found, byref(self._from), byref(self._to)))
+
+    def candidates(self) -> dict[int, float]:
+        """The tokens that might have come instead of the last one, with their chances against the likeliest; {} for every token, or one alone."""
+        return {one.id: one.chance for one in self._found[self._from.value : self._to.value]}
 
     def multiply(self, weights: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
         """x: float32 [rows, in], times each of (int8 [out, in], SCB [out]), all of one shape → [matrices, rows, out]."""

@@ -13,12 +13,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from llmchat.engines import Sampling
 from llmchat.engines.transformers import llama
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.live import LiveAdapter
 from llmchat.engines.transformers.native.build import Kernels
+from llmchat.engines.transformers.native.sampler import NativeSampler
 from llmchat.engines.transformers.native.structs import LINEARS, Kept, Layer, Lora, Matrix, Model, Text, addresses
 from llmchat.engines.transformers.weights import Tensors
 
@@ -76,6 +78,10 @@ class NativeForward:
 
     def new_cache(self) -> NativeCache:
         return NativeCache(*self._shape)
+
+    def sampler(self, sampling: Sampling, prompt_ids: list[int], device: torch.device) -> NativeSampler:
+        """A sampler that chooses where the logits are."""
+        return NativeSampler(sampling, prompt_ids, device, self._kernels)
 
     def read(self, parts: Sequence[Part]) -> list[Tensor]:
         """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""

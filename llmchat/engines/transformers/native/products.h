@@ -307,16 +307,37 @@ INLINE void tile(const Acts *acts, int64_t index, const int rows, int64_t first,
 
 #endif
 
-/* out[rows of acts][32]: without the scales of the weights. */
-static void panel_product(const Acts *acts, const Block *left, const Block *right, Packed *panel, float *out) {
+/* All tiles of the activations times a packed panel. */
+static void tiles(const Acts *acts, int64_t first, int64_t wides, const Packed *panel, const Ahead *ahead, float *out) {
+    int64_t whole = acts->rows / TILE;
+    for (int64_t i = 0; i < whole; i++) tile(acts, i, TILE, first, wides, panel, ahead, out + i * TILE * 32);
+    float *to = out + whole * TILE * 32;
+    switch (acts->rows % TILE) {
+#if TILE > 4
+    case 5: tile(acts, whole, 5, first, wides, panel, ahead, to); break;
+    case 4: tile(acts, whole, 4, first, wides, panel, ahead, to); break;
+#endif
+    case 3: tile(acts, whole, 3, first, wides, panel, ahead, to); break;
+    case 2: tile(acts, whole, 2, first, wides, panel, ahead, to); break;
+    case 1: tile(acts, whole, 1, first, wides, panel, ahead, to); break;
+    }
+}
+
+/* out[rows of acts][32]: without the scales of the weights. rest: what rounding took from the same rows, or NULL; its product goes behind `out`. */
+static void panel_product(const Acts *acts, const Acts *rest, const Block *left, const Block *right, Packed *panel, float *out) {
+    float *behind = out + acts->rows * 32;
     if (acts->rows <= DIRECT_ROWS) {
         for (int64_t row = 0; row < acts->rows; row++) {
             direct(acts, row, left, out + row * 32);
             direct(acts, row, right, out + row * 32 + 16);
+            if (!rest) continue;
+            direct(rest, row, left, behind + row * 32);
+            direct(rest, row, right, behind + row * 32 + 16);
         }
         return;
     }
-    int64_t tiles = acts->rows / TILE, rest = acts->rows % TILE, parts = tiles + (rest > 0) + 1;
+    int64_t parts = (acts->rows + TILE - 1) / TILE + 1;
+    const Ahead nothing = {0};
     for (int64_t first = 0; first < acts->width; first += DEPTH) {
         int64_t wides = MIN(DEPTH, acts->width - first) / WIDE, end = first + wides * WIDE;
         Ahead ahead = {.stride = acts->in, .share = acts->rows <= FETCH_ROWS ? UP(2 * LANES, parts) / parts : 0};
@@ -328,16 +349,7 @@ static void panel_product(const Acts *acts, const Block *left, const Block *righ
             pack(left, at, acts->in - at, panel + wide * 2 * PACKED);
             pack(right, at, acts->in - at, panel + wide * 2 * PACKED + 64 / sizeof(Packed));
         }
-        for (int64_t i = 0; i < tiles; i++) tile(acts, i, TILE, first, wides, panel, &ahead, out + i * TILE * 32);
-        float *to = out + tiles * TILE * 32;
-        switch (rest) {
-#if TILE > 4
-        case 5: tile(acts, tiles, 5, first, wides, panel, &ahead, to); break;
-        case 4: tile(acts, tiles, 4, first, wides, panel, &ahead, to); break;
-#endif
-        case 3: tile(acts, tiles, 3, first, wides, panel, &ahead, to); break;
-        case 2: tile(acts, tiles, 2, first, wides, panel, &ahead, to); break;
-        case 1: tile(acts, tiles, 1, first, wides, panel, &ahead, to); break;
-        }
+        tiles(acts, first, wides, panel, &ahead, out);
+        if (rest) tiles(rest, first, wides, panel, &nothing, behind);
     }
 }

@@ -9,11 +9,13 @@
 
 #include "products.h"
 #include "attention.h"
+#include "choice.h"
 #include "team.h"
 
 #define LINEARS 7
 #define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
 #define SPLIT_ROWS 64 /* rows of a text up to which its spans are attended to side by side */
+#define FEW 4         /* rows of a text up to which memory is what its attention waits for */
 #define UNITS 3       /* of attention, wanted for each thread: fewer leave one without work, more pack the keys more often */
 #define RANKS 16       /* of an adapter, in one unit of work */
 
@@ -62,6 +64,7 @@ typedef struct {
     int64_t text_count, rows, wanted, ranks, spans;
     int32_t *text_of, *wants;         /* [R], [W] */
     int64_t *first_of, *states_of;    /* [texts] first row; first state */
+    int64_t *units_of, *together;     /* [texts] units of attention; rows in one of them */
     float *x, *plain, *qkv, *inner;   /* residual stream; what was quantised; q, k, v; silu(gate) * up */
     float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
     float *low;                       /* [R, ranks]: A x of the adapters, scaled */
@@ -107,6 +110,13 @@ static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
     return ranks;
 }
 
+/* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. */
+static int64_t rows_together(const Model *m, const Text *text, int threads) {
+    int64_t group = m->heads / m->kv_heads, heads = m->kv_heads * slots_of(text), blocks = (UNITS * threads + heads - 1) / heads;
+    int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, QUERIES / group);
+    return MIN(UP(rows, least), MAX(1, BLOCK / group / least * least));
+}
+
 static Acts make_acts(Room *from, int64_t rows, int64_t widest_row) {
     int64_t width = UP(widest_row, WIDE);
     Acts acts = {0};
@@ -146,6 +156,8 @@ static void lay_out(Plan *plan, Room *from) {
     plan->wants = room(from, plan->wanted * sizeof(int32_t));
     plan->first_of = room(from, plan->text_count * sizeof(int64_t));
     plan->states_of = room(from, plan->text_count * sizeof(int64_t));
+    plan->units_of = room(from, plan->text_count * sizeof(int64_t));
+    plan->together = room(from, plan->text_count * sizeof(int64_t));
     plan->x = room(from, rows * m->hidden * sizeof(float));
     plan->plain = room(from, rows * MAX(m->hidden, m->heads * m->head_dim) * sizeof(float));
     plan->qkv = room(from, rows * (m->heads + 2 * m->kv_heads) * m->head_dim * sizeof(float));
@@ -358,12 +370,8 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
                 fetch_adapters(text_at(plan, row, final), linear + l, column + 32);
                 if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column + 32);
             }
-        panel_product(acts, &left_block, &right_block, thread->panel, thread->product);
-        if (thread->fine) {
-            float *second = thread->product + acts->rows * 32;
-            panel_product(&thread->rest, &left_block, &right_block, thread->panel, second);
-            for (int64_t i = 0; i < acts->rows * 32; i++) thread->product[i] += second[i];
-        }
+        panel_product(acts, thread->fine ? &thread->rest : NULL, &left_block, &right_block, thread->panel, thread->product);
+        for (int64_t i = 0; thread->fine && i < acts->rows * 32; i++) thread->product[i] += thread->product[acts->rows * 32 + i];
         if (plan->ranks) meet(&thread->lowering);
         for (int64_t row = 0; row < acts->rows; row++) {
             const Text *text = text_at(plan, row, final);
@@ -413,23 +421,55 @@ static void append(Thread *thread, int64_t layer) {
     meet(&thread->worker);
 }
 
-/* Rows [first, first + count) of a text, one head of keys, spans [from, to). The keys and values of a span are packed once for all rows. */
-static void attend_block(Thread *thread, int64_t layer, int64_t index, int64_t first, int64_t count, int64_t kv_head, int64_t from, int64_t to) {
+/* A unit of attention: rows [first, first + count) of a text, one head of keys, spans [from, to). */
+typedef struct {
+    int64_t text, first, count, kv_head, from, to;
+} Piece;
+
+static Piece piece_at(const Plan *plan, int64_t unit) {
+    Piece piece = {0};
+    while (unit >= plan->units_of[piece.text]) unit -= plan->units_of[piece.text++];
+    const Text *text = plan->texts + piece.text;
+    int64_t slots = slots_of(text), together = plan->together[piece.text];
+    piece.first = unit / slots / plan->model->kv_heads * together;
+    piece.count = MIN(together, text->rows - piece.first);
+    piece.kv_head = unit / slots % plan->model->kv_heads;
+    piece.from = slots > 1 ? unit % slots : 0;
+    piece.to = slots > 1 ? piece.from + 1 : plan->spans;
+    return piece;
+}
+
+/* Where many texts add a row each, a unit is over before its first keys have come from memory: those of the next one are asked for early. */
+static void fetch_piece(const Plan *plan, int64_t layer, int64_t unit, int64_t units) {
+    if (unit >= units) return;
+    Piece piece = piece_at(plan, unit);
+    const Text *text = plan->texts + piece.text;
+    if (text->rows > FEW) return;
+    int64_t dim = plan->model->head_dim, at = (piece.kv_head * text->capacity + piece.from * SPAN) * dim;
+    int64_t count = MIN(SPAN, text->past - piece.from * SPAN) * dim;
+    for (int64_t i = 0; i < count; i += 64 / sizeof(bf16)) {
+        __builtin_prefetch(text->keys[layer] + at + i, 0, 2);
+        __builtin_prefetch(text->values[layer] + at + i, 0, 2);
+    }
+}
+
+/* The keys and values of a span are packed once for all rows. */
+static void attend_piece(Thread *thread, int64_t layer, const Piece *piece) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
-    const Text *text = plan->texts + index;
+    const Text *text = plan->texts + piece->text;
     int64_t dim = m->head_dim, group = m->heads / m->kv_heads, stride = (m->heads + 2 * m->kv_heads) * dim, slots = slots_of(text);
-    int64_t seen[BLOCK], queries = count * group, total = text->past + first + count;
+    int64_t seen[BLOCK], queries = piece->count * group, total = text->past + piece->first + piece->count;
     float *states[BLOCK], *to_states[QUERIES];
     for (int64_t query = 0; query < queries; query++) {
-        int64_t in_text = first + query / group, row = plan->first_of[index] + in_text, head = kv_head * group + query % group;
+        int64_t in_text = piece->first + query / group, row = plan->first_of[piece->text] + in_text, head = piece->kv_head * group + query % group;
         rotate(plan->qkv + row * stride + head * dim, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
         for (int64_t d = 0; d < dim; d += LANES) to_half(thread->attention.queries + query * dim + d, load(thread->state + d));
         seen[query] = text->past + in_text + 1;
-        states[query] = plan->states + (plan->states_of[index] + (in_text * m->heads + head) * slots) * (2 + dim);
+        states[query] = plan->states + (plan->states_of[piece->text] + (in_text * m->heads + head) * slots) * (2 + dim);
     }
-    for (int64_t span = from; span < to && span * SPAN < total; span++) {
-        int64_t keys = MIN(SPAN, total - span * SPAN), at = (kv_head * text->capacity + span * SPAN) * dim;
+    for (int64_t span = piece->from; span < piece->to && span * SPAN < total; span++) {
+        int64_t keys = MIN(SPAN, total - span * SPAN), at = (piece->kv_head * text->capacity + span * SPAN) * dim;
         pack_keys(text->keys[layer] + at, text->values[layer] + at, keys, dim, thread->attention.keys);
         pack_values(text->values[layer] + at, keys, dim, thread->attention.values);
         for (int64_t query = 0; query < queries; query += QUERIES) {
@@ -441,37 +481,16 @@ static void attend_block(Thread *thread, int64_t layer, int64_t index, int64_t f
     }
 }
 
-/* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. */
-static int64_t rows_together(const Model *m, const Text *text, int threads) {
-    int64_t group = m->heads / m->kv_heads, blocks = UP(UNITS * threads, m->kv_heads * slots_of(text)) / (m->kv_heads * slots_of(text));
-    int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, QUERIES / group);
-    return MIN(UP(rows, least), MAX(1, BLOCK / group / least * least));
-}
-
 static void attention(Thread *thread, int64_t layer) {
     const Plan *plan = thread->plan;
-    const Model *m = plan->model;
     int64_t units = 0;
     append(thread, layer);
-    for (int64_t i = 0; i < plan->text_count; i++) {
-        const Text *text = plan->texts + i;
-        int64_t rows = rows_together(m, text, thread->worker.threads);
-        units += (text->rows + rows - 1) / rows * m->kv_heads * slots_of(text);
-    }
+    for (int64_t i = 0; i < plan->text_count; i++) units += plan->units_of[i];
     share(&thread->worker, units, 0);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
-        int64_t index = 0, rows, blocks, slots;
-        for (;; index++) {
-            slots = slots_of(plan->texts + index);
-            rows = rows_together(m, plan->texts + index, thread->worker.threads);
-            blocks = (plan->texts[index].rows + rows - 1) / rows;
-            if (unit < blocks * m->kv_heads * slots) break;
-            unit -= blocks * m->kv_heads * slots;
-        }
-        int64_t slot = unit % slots, kv_head = unit / slots % m->kv_heads, block = unit / slots / m->kv_heads;
-        int64_t first = block * rows, count = MIN(rows, plan->texts[index].rows - first);
-        if (slots > 1) attend_block(thread, layer, index, first, count, kv_head, slot, slot + 1);
-        else attend_block(thread, layer, index, first, count, kv_head, 0, plan->spans);
+        Piece piece = piece_at(plan, unit);
+        fetch_piece(plan, layer, unit + thread->worker.threads, units);
+        attend_piece(thread, layer, &piece);
     }
     meet(&thread->worker);
 }
@@ -556,6 +575,8 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
     lay_out(&plan, &from);
     for (int64_t i = 0; i < count; i++) {
         plan.first_of[i] = row, plan.states_of[i] = states;
+        plan.together[i] = rows_together(model, texts + i, threads);
+        plan.units_of[i] = (texts[i].rows + plan.together[i] - 1) / plan.together[i] * model->kv_heads * slots_of(texts + i);
         states += texts[i].rows * model->heads * slots_of(texts + i);
         for (int64_t k = 0; k < texts[i].rows; k++, row++) {
             plan.text_of[row] = i;
@@ -565,6 +586,13 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
     Crew crew = {.plan = &plan, .openmp = threads > 1 ? openmp : NULL, .loops = (Loop *)workspace, .rooms = workspace + shared, .room_size = each};
     if (crew.openmp) openmp->parallel(join, &crew, threads, 0);
     else join(&crew);
+}
+
+/* ---- sampling */
+
+/* A token from a row of logits. found: room for `count`; from *from up to *to are those that might have come, the likeliest last. */
+int64_t llmchat_choose(const float *logits, int64_t count, const Choosing *how, Candidate *found, int64_t *from, int64_t *to) {
+    return choose_token(logits, count, how, found, from, to);
 }
 
 /* ---- a product alone, for tests and measurements */

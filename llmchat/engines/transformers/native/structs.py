@@ -1,7 +1,7 @@
 """The structures that step.c takes, field by field, and how tensors become their pointers."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ class Model(Structure):
         ("head", Matrix),
         ("eps", c_float),
     ]
+
+
+class Choosing(Structure):
+    _fields_ = [("temperature", c_float), ("top_p", c_float), ("min_p", c_float), ("top_k", c_int64), ("point", c_double)]
+
+
+class Candidate(Structure):
+    _fields_ = [("chance", c_float), ("id", c_int32)]
 
 
 class Lora(Structure):
