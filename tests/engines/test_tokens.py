@@ -1,6 +1,7 @@
 """Token ids: one BOS, no forged special tokens, whole characters."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmchat.conversation import Message
-from llmchat.engines.tokens import Tokens, chat_template, context_of, special_names
+from llmchat.engines.tokens import Tokens, chat_template, context_of, special_names, special_tokens
 from llmchat.errors import IntegrityError
 from llmchat.presets import get_format
 from llmchat.prompt import Prompt
@@ -130,3 +131,13 @@ def test_what_the_model_writes_is_marked_token_by_token(tokens: Tokens) -> None:
     assert ids[: len(tokens.encode(prompt))] == tokens.encode(prompt), "a training example begins with the very ids of the chat"
     written = [number for number, mark in zip(ids, learnt, strict=True) if mark]
     assert written.count(IM_END) == 2 and IM_START not in written, "the end of each answer is learnt, the frame around it is not"
+
+
+def test_the_list_of_special_tokens_is_read_from_the_start_of_a_large_file(tmp_path: Path) -> None:
+    added = [{"id": number, "content": f"<{'é' * 40}{number}>", "special": number % 2 == 0} for number in range(3000)]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({"version": "1.0", "added_tokens": added}, ensure_ascii=False)[:-1] + ', "model": ' + "x" * 1_000_000)
+    assert special_tokens(tmp_path) == {token["content"] for token in added if token["special"]}
+    file.write_text('{"added_tokens": [{"content"')
+    (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": {"1": {"content": "<s>", "special": true}}}')
+    assert special_tokens(tmp_path) == {"<s>"}

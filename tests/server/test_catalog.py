@@ -1,6 +1,8 @@
 """What a name means: presets and folders that are here, live adapters, and nothing that was not meant to be served."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,18 @@ def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
     catalog = Catalog(smol_world, {}, (), {}, 16)
     assert catalog.names() == ["smollm2"] and catalog.recipe("smollm2-135m").key == catalog.recipe("smollm2").key == "smollm2 int8"
     assert 500_000_000 < catalog.recipe("smollm2").size < 1_500_000_000
+
+
+def test_many_requests_at_once_read_the_files_once(catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, read = catalog(str(tiny)), []
+    one = served._recipe
+
+    def slow(name: str) -> Any:
+        read.append(name)
+        time.sleep(0.05)
+        return one(name)
+
+    monkeypatch.setattr(served, "_recipe", slow)
+    with ThreadPoolExecutor(8) as threads:
+        recipes = list(threads.map(served.recipe, [str(tiny)] * 8))
+    assert read == [str(tiny)] and len({recipe.key for recipe in recipes}) == 1

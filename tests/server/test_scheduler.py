@@ -13,6 +13,7 @@ from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedAnswer, ScriptedEngine
 from llmchat.errors import ContextOverflow, LlmchatError
 from llmchat.prompt import Prompt
+from llmchat.server import scheduler as scheduling
 from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
 from llmchat.server.fair import FairQueue
 from llmchat.server.metrics import Metrics, ModelMeter
@@ -102,6 +103,54 @@ async def test_answers_join_and_leave_between_two_passes() -> None:
 async def test_choices_of_one_request_come_together() -> None:
     scheduler = Scheduler(ScriptedEngine(["x y", "z"]), meter(), slots=2)
     assert sorted(await text_of(ask(scheduler, "a", "b", "c"))) == ["x y", "x y", "z"]
+    scheduler.close()
+
+
+async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_rest_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = "one two three four five six"
+
+    async def pieces(count: int) -> list[list[str]]:
+        engine = Held(reply)
+        scheduler = Scheduler(engine, meter(), slots=count)
+        tickets = [ask(scheduler, f"{number}") for number in range(count)]
+        heard: list[list[str]] = [[] for _ in tickets]
+
+        async def listen(number: int) -> None:
+            async for _, events in together(tickets[number]):
+                heard[number].append("".join(event.text for event in events if isinstance(event, Chunk)))
+
+        listeners = [asyncio.create_task(listen(number)) for number in range(count)]
+        await until(lambda: scheduler.waiting == 0)
+        for passed in range(1, 20):
+            engine.may.release()
+            await until(lambda passed=passed: len(engine.passes) == passed or not scheduler.running)
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*listeners)
+        scheduler.close()
+        assert all("".join(parts) == reply for parts in heard)
+        return heard
+
+    monkeypatch.setattr(scheduling, "PACE_S", 60)
+    assert all(parts[0] == "one" and len(parts) == 2 for parts in await pieces(scheduling.FEW + 1))
+    assert all(len(parts) >= 6 for parts in await pieces(scheduling.FEW)), "a few are told every token"
+
+
+async def test_what_was_held_back_comes_before_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Held):
+        def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+            if len(self.passes) == 3:
+                raise RuntimeError("broken")
+            return super().step(answers)
+
+    monkeypatch.setattr(scheduling, "PACE_S", 60)
+    engine = Failing("one two three four")
+    scheduler = Scheduler(engine, meter(), slots=8)
+    tickets = ask(scheduler, *"abcdef")
+    engine.may.release(10)
+    await until(lambda: not scheduler.running and len(engine.passes) == 3)
+    await asyncio.sleep(0.05)
+    assert {"".join(event.text for event in ticket._inbox if isinstance(event, Chunk)) for ticket in tickets} == {"one two"}
+    assert all(isinstance(ticket._inbox[-1], RuntimeError) for ticket in tickets)
     scheduler.close()
 
 
