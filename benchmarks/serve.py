@@ -9,6 +9,7 @@ Tokens are those the server counts itself (`usage`); every stream has a prompt o
 
 import argparse
 import asyncio
+import datetime
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 TOPICS = [
@@ -113,7 +115,7 @@ def total_rate(streams: list[Stream]) -> float:
     return sum(stream.tokens for stream in streams) / max(stream.last_s for stream in streams)
 
 
-def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> None:
+def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> dict[str, Any]:
     """One stream and many by turns, so that a slow moment of the machine touches both."""
     asyncio.run(together(url, model, count, 8, 0))
     ones, manys = [], []
@@ -129,9 +131,18 @@ def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> None:
     print(f"{count:2} streams, all together   {many:8.1f} tokens/s   {many / one:.2f} x one stream")
     print(f"slowest / fastest stream   {evenness:8.2f}")
     print(f"first token of {count}          {1000 * statistics.median(firsts):8.0f} ms median, {1000 * firsts[-1]:.0f} ms last")
+    return {
+        "streams": count,
+        "tokens": tokens,
+        "one_tps": [round(total_rate(run), 1) for run in ones],
+        "many_tps": [round(total_rate(run), 1) for run in manys],
+        "many_over_one": round(many / one, 2),
+        "slowest_over_fastest": round(evenness, 2),
+        "first_token_s": {"one": round(statistics.median(run[0].first_s for run in ones), 3), "many": round(statistics.median(firsts), 3)},
+    }
 
 
-def one_shots(env: dict[str, str], count: int) -> None:
+def one_shots(env: dict[str, str], count: int) -> dict[str, Any]:
     """From process start to the first character, through the running server."""
     times = []
     for _ in range(count):
@@ -142,6 +153,7 @@ def one_shots(env: dict[str, str], count: int) -> None:
         times.append(time.perf_counter() - started)
         asked.communicate()
     print(f"warm one-shot, first token {1000 * min(times):8.0f} ms at best, {1000 * statistics.median(times):.0f} ms median")
+    return {"one_shot_first_token_s": round(statistics.median(times), 3)}
 
 
 def resident_mb(process: int) -> float:
@@ -149,7 +161,7 @@ def resident_mb(process: int) -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def soak(url: str, model: str, minutes: float, clients: int, process: int) -> None:
+async def soak(url: str, model: str, minutes: float, clients: int, process: int) -> dict[str, Any]:
     """Clients that chat in turns, ask for lengths of all kinds, leave in the middle, and make mistakes; a sample of memory every few seconds."""
     end = time.monotonic() + 60 * minutes
     counts = {"answers": 0, "left": 0, "refused": 0, "tokens": 0, "other": 0}
@@ -191,6 +203,18 @@ async def soak(url: str, model: str, minutes: float, clients: int, process: int)
     third = max(1, len(samples) // 3)
     middle, last = statistics.median(samples[third : 2 * third] or samples), statistics.median(samples[-third:])
     print(f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last ({last - middle:+.1f} MB); {counts}")
+    return {"minutes": minutes, "clients": clients, "resident_mb": [round(sample) for sample in samples], "counts": counts}
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """One part of benchmarks/results/serve.json anew."""
+    from llmchat.bench import machine
+
+    file = Path(__file__).parent / "results" / "serve.json"
+    results = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    facts = {"command": f"python benchmarks/serve.py {' '.join(sys.argv[1:])}", "date": datetime.date.today().isoformat()}
+    results[name] = facts | {"machine": machine.facts("cpu", machine.Machine(0))} | result
+    file.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
 
 
 def start(model: str, slots: int, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
@@ -221,6 +245,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=128)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
+    options.add_argument("--save", action="store_true", help="to benchmarks/results/serve.json")
     options.add_argument("--url", default="", help="a server that runs already")
     chosen = options.parse_args()
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -229,11 +254,13 @@ def main() -> None:
         if chosen.soak:
             if server is None:
                 raise SystemExit("--soak measures a server that it starts itself")
-            asyncio.run(soak(url, chosen.model, chosen.soak, chosen.streams + 4, server.pid))
+            name, result = "soak", asyncio.run(soak(url, chosen.model, chosen.soak, chosen.streams + 4, server.pid))
         else:
-            compare(url, chosen.model, chosen.streams, chosen.tokens, chosen.rounds)
+            name, result = "streams", compare(url, chosen.model, chosen.streams, chosen.tokens, chosen.rounds)
             if server is not None:
-                one_shots(env, 7)
+                result |= one_shots(env, 7)
+        if chosen.save:
+            save(name, result)
     finally:
         if server is not None:
             server.terminate()
