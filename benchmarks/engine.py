@@ -38,7 +38,7 @@ TARGETS: dict[str, tuple[str, str, dict[str, float]]] = {
 }
 OURS, MEMORY, REPEATS = "llmchat int8", "memory", "llmchat repeats"
 # What our engine measures by itself, and how often; each takes its own turns.
-TIMES = {"turns": 3, "adapter": 2, "drafts": 2}
+TIMES = {"turns": 9, "adapter": 5, "drafts": 2}
 
 
 class Findings:

@@ -57,6 +57,10 @@ INLINE F16 madd(F16 a, F16 b, F16 c) {
 }
 
 INLINE F16 from_bf16(const bf16 *p) {
+#if !defined(LLMCHAT_PLAIN) && defined(__AVX512F__)
+    /* gcc 12 makes two halves of the conversion below, and puts them together again. */
+    return (F16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#endif
     H16 v;
     memcpy(&v, p, sizeof v);
     return (F16)(__builtin_convertvector(v, I16) << 16);
