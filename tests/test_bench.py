@@ -109,6 +109,17 @@ def test_a_contender_measures_what_it_is_asked_however_much_its_libraries_print(
         contender.close()
 
 
+def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
+    counting = (
+        "said = []\ndef load():\n    return {'warm': lambda: said.append(1), 'decode': lambda: len(said), 'first': lambda: len(said)}"
+    )
+    contender = Contender(script(tmp_path, counting), os.environ)
+    try:
+        assert [contender.ask(what) for what in ("decode", "first", "decode")] == [1, 1, 2]
+    finally:
+        contender.close()
+
+
 @pytest.mark.parametrize(
     "body, told",
     [

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from llmchat.bench.peers import DECODE, LONG, SHORT, Measured, Measures, serve
+from llmchat.bench.peers import DECODE, LONG, SHORT, WARM, Measured, Measures, serve
 from llmchat.engines import Engine, Finish, Sampling
 from llmchat.prompt import Prompt
 
@@ -34,7 +34,7 @@ def measures_of(engine: Engine) -> Measures:
     def first() -> float:
         return answered(engine, SHORT, 1)[1]
 
-    return {"decode": decode, "prefill": prefill, "first": first}
+    return {"decode": decode, "prefill": prefill, "first": first, "warm": lambda: answered(engine, SHORT, WARM)}
 
 
 def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
