@@ -36,6 +36,8 @@ TARGETS: dict[str, tuple[str, str, dict[str, float]]] = {
     "peak memory over int8 bytes": ("GB", MOST, {"smol": 0.6, "1b": 0.7}),
     "perplexity, int8 over bf16": ("%", MOST, {"smol": 0.5}),
 }
+# Work before each measurement: what a process reads after a sleep comes slowly for some seconds on a virtual machine.
+WARM_S = 6.0
 OURS, MEMORY, REPEATS = "llmchat int8", "memory", "llmchat repeats"
 # What our engine measures by itself, and how often; each takes its own turns.
 TIMES = {"turns": 9, "adapter": 5, "drafts": 2}
@@ -127,7 +129,7 @@ def speeds(entries: list[Any], rounds: int, findings: Findings, absent: dict[str
 
     scores = Scores()
     with ready(entries, os.environ, scores.fail, note) as loaded:
-        compete(loaded, rounds, scores, note)
+        compete(loaded, rounds, scores, note, WARM_S)
         ours = next((one for one in loaded if one.entry.label == OURS), None)
         apart: dict[str, list[tuple[Any, str]]] = {}
         for what, times in TIMES.items():

@@ -109,6 +109,14 @@ def test_a_contender_measures_what_it_is_asked_however_much_its_libraries_print(
         contender.close()
 
 
+def test_contenders_may_work_before_they_are_measured(tmp_path: Path) -> None:
+    counting = "said = []\ndef load():\n    return {'warm': lambda: said.append(time.sleep(0.01)), 'decode': lambda: len(said), 'prefill': lambda: 1}"
+    scores = Scores()
+    with ready([script(tmp_path, counting)], os.environ, scores.fail, lambda what: None) as contenders:
+        compete(contenders, 1, scores, lambda what: None, warm_s=0.3)
+    assert 5 < scores.last("one", "decode") < 35 and not scores.failures
+
+
 def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
     counting = (
         "said = []\ndef load():\n    return {'warm': lambda: said.append(1), 'decode': lambda: len(said), 'first': lambda: len(said)}"

@@ -142,13 +142,17 @@ class Scores:
         return self.runs.get(label, {}).get(what, [None])[-1]
 
 
-def compete(contenders: Sequence[Contender], rounds: int, scores: Scores, about: Callable[[str], None]) -> None:
-    """Everyone measured once a round. `about` hears what is measured next."""
+def compete(contenders: Sequence[Contender], rounds: int, scores: Scores, about: Callable[[str], None], warm_s: float = 0.0) -> None:
+    """Everyone measured once a round. `about` hears what is measured next. warm_s: work for so long before, where the machine takes its time to wake
+    (a virtual one, whose memory was put away)."""
     left = list(contenders)
     for number in range(rounds):
         for contender in list(left):
             label = contender.entry.label
             try:
+                awake = time.perf_counter() + warm_s
+                while "decode" in contender.entry.asked and time.perf_counter() < awake:
+                    contender.ask("warm")
                 for what in contender.entry.asked:
                     about(f"{label}: {what}, round {number + 1} of {rounds}")
                     scores.add(label, what, contender.ask(what))

@@ -145,10 +145,15 @@ def ctranslate2(task: dict[str, Any]) -> Measures:
     # With some processors its decoding is faster on one core than on two: it gets what suits it best.
     best = max(generators, key=speed)
     every = generators[-1]
+
+    def warm() -> None:
+        for generator in generators:
+            generate(generator, short, WARM)
+
     return {
         "decode": lambda: timed(lambda: generate(best, short, DECODE), DECODE),
         "prefill": lambda: timed(lambda: generate(every, long, 1), len(long)),
-        "warm": lambda: [generate(generator, short, WARM) for generator in generators],
+        "warm": warm,
     }
 
 
