@@ -15,6 +15,8 @@ from llmchat.errors import IntegrityError
 from llmchat.server import page
 from llmchat.server.conversations import Changed, Conversations, Full, NotThere
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = "0" * 24, "1" * 24
 URL = f"/api/conversations/{ONE}"
 NEW = {"If-None-Match": "*"}

@@ -9,6 +9,8 @@ from page_server import busy
 
 from llmchat.server.errors import BadRequest
 
+pytestmark = pytest.mark.slow
+
 LONG = [f"Line {number} of a long answer.\n\n" for number in range(60)]
 
 

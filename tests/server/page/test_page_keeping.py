@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from page_browser import Site, User, expect
 
+pytestmark = pytest.mark.slow
+
 
 def exported(user: User) -> list[dict[str, Any]]:
     """All conversations, as the user can save them."""

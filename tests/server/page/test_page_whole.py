@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from page_browser import Site, User, expect
 from page_server import Script
 from serving import recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server.keys import Keys
+
+pytestmark = pytest.mark.slow
 
 
 def enter(site: Site, key: str) -> User:
