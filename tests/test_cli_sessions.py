@@ -98,10 +98,11 @@ def test_purge_takes_the_old_alone(smol: Run) -> None:  # noqa: F811
 
 
 def test_thinking_and_summaries_through_the_pipe(smol: Run, tmp_path: Path) -> None:  # noqa: F811
-    """A one-shot with a small window and the summary policy: the answer alone on stdout, the rest of the session summarised."""
+    """A one-shot with a small window and the summary policy: the answer alone on stdout, the rest of the session summarised. The questions fill the
+    window by themselves, however short the answers are."""
     for number in range(3):
         done = smol("chat", *(["-c"] if number else []), "--policy", "summary", "--context", "240", "--max-tokens", "60",
-                    f"My favourite number is {number}. Tell me something about it in two sentences.")  # fmt: skip
+                    f"My favourite number is {number}. {'I have liked it since I was a child in school. ' * 4}Tell me something about it.")  # fmt: skip
         assert done.returncode == 0 and "[summary]" not in done.stdout, done.stderr
     (name,) = smol("sessions", "list", "-q").stdout.split()
     roles = [one["message"]["role"] for one in json.loads(smol("sessions", "show", "--json", name).stdout)["messages"]]
