@@ -116,7 +116,10 @@ def llama_cpp(task: dict[str, Any]) -> Measures:
         found = timings(task["long"], 1)
         return {"tps": found["prompt_per_second"], "tokens": found["prompt_n"]}
 
-    return {"decode": decode, "prefill": prefill, "warm": lambda: timings(task["short"], WARM)}
+    def warm() -> None:
+        timings(task["short"], WARM)
+
+    return {"decode": decode, "prefill": prefill, "warm": warm}
 
 
 def ctranslate2(task: dict[str, Any]) -> Measures:

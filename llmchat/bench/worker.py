@@ -34,7 +34,10 @@ def measures_of(engine: Engine) -> Measures:
     def first() -> float:
         return answered(engine, SHORT, 1)[1]
 
-    return {"decode": decode, "prefill": prefill, "first": first, "warm": lambda: answered(engine, SHORT, WARM)}
+    def warm() -> None:
+        answered(engine, SHORT, WARM)
+
+    return {"decode": decode, "prefill": prefill, "first": first, "warm": warm}
 
 
 def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
