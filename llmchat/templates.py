@@ -16,7 +16,7 @@ from typing import Any
 
 from llmchat.errors import Mismatch
 
-# Blocks of a template that may be entered: bodies of loops, conditions and macros. The longest conversations of real templates need some thousands.
+# Blocks of a template that may be entered (bodies of loops, conditions and macros) and assignments that may be made. The longest conversations of real templates need some thousands.
 MAX_STEPS = 500_000
 MAX_OUTPUT = 50_000_000
 # Growth of the process while a template runs, in KiB, beyond which it is stopped.
@@ -88,11 +88,26 @@ def _compile(template: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Counted(CodeGenerator):
-        """Each block of a template begins with a step."""
+        """Each block of a template begins with a step, and so does each assignment: what is kept grows by them. Joining by ~ knows its size."""
 
         def blockvisit(self, nodes: Any, frame: Frame) -> None:
             self.writeline("context.step()")
             super().blockvisit(nodes, frame)
+
+        def visit_Assign(self, node: nodes.Assign, frame: Frame) -> None:
+            self.writeline("context.step()")
+            super().visit_Assign(node, frame)
+
+        def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:
+            self.writeline("context.step()")
+            super().visit_AssignBlock(node, frame)
+
+        def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+            self.write("context.joined((")
+            for part in node.nodes:
+                self.visit(part, frame)
+                self.write(", ")
+            self.write("))")
 
         def visit_For(self, node: nodes.For, frame: Frame) -> None:
             """`for … if …` passes over items without entering the body: looking at one is a step too."""
@@ -119,6 +134,11 @@ def _compile(template: str) -> Any:
             if _peak() > self._most and not _growing and self._grown == _grown:
                 raise TemplateError("it takes too much memory")
             return True
+
+        def joined(self, parts: tuple[Any, ...]) -> str:
+            pieces = [str(part) for part in parts]
+            check(_joined(pieces, ""))
+            return "".join(pieces)
 
     class Room(ImmutableSandboxedEnvironment):
         code_generator_class = Counted

@@ -185,17 +185,16 @@ class FastVocabulary:
             if token.special and not (token.lstrip or token.rstrip or token.single_word or token.normalized)
         }
         self._growing = GrowingTexts(
-            self._plain_ids, parting, _any_of(parting), max((len(token.content) for token in added.values()), default=0)
+            lambda text: self._encoding(text, True).ids,
+            parting,
+            _any_of(parting),
+            max((len(token.content) for token in added.values()), default=0),
         )
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         if special:
             return self._growing.ids(text)
-        numbers: list[int] = self._encoding(text, special).ids
-        return numbers
-
-    def _plain_ids(self, text: str) -> list[int]:
-        numbers: list[int] = self._encoding(text, True).ids
+        numbers: list[int] = self._encoding(text, False).ids
         return numbers
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:

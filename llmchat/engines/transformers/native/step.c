@@ -15,7 +15,6 @@
 #define LINEARS 7
 #define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
 #define SPLIT_ROWS 64 /* rows of a text up to which its spans are attended to side by side */
-#define FEW 4         /* rows of a text up to which memory is what its attention waits for */
 #define UNITS 3       /* of attention, wanted for each thread: fewer leave one without work, more pack the keys more often */
 #define RANKS 16       /* of an adapter, in one unit of work */
 
@@ -439,20 +438,6 @@ static Piece piece_at(const Plan *plan, int64_t unit) {
     return piece;
 }
 
-/* Where many texts add a row each, a unit is over before its first keys have come from memory: those of the next one are asked for early. */
-static void fetch_piece(const Plan *plan, int64_t layer, int64_t unit, int64_t units) {
-    if (unit >= units) return;
-    Piece piece = piece_at(plan, unit);
-    const Text *text = plan->texts + piece.text;
-    if (text->rows > FEW) return;
-    int64_t dim = plan->model->head_dim, at = (piece.kv_head * text->capacity + piece.from * SPAN) * dim;
-    int64_t count = MIN(SPAN, text->past - piece.from * SPAN) * dim;
-    for (int64_t i = 0; i < count; i += 64 / sizeof(bf16)) {
-        __builtin_prefetch(text->keys[layer] + at + i, 0, 2);
-        __builtin_prefetch(text->values[layer] + at + i, 0, 2);
-    }
-}
-
 /* The keys and values of a span are packed once for all rows. */
 static void attend_piece(Thread *thread, int64_t layer, const Piece *piece) {
     const Plan *plan = thread->plan;
@@ -489,7 +474,6 @@ static void attention(Thread *thread, int64_t layer) {
     share(&thread->worker, units, 0);
     for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
         Piece piece = piece_at(plan, unit);
-        fetch_piece(plan, layer, unit + thread->worker.threads, units);
         attend_piece(thread, layer, &piece);
     }
     meet(&thread->worker);
