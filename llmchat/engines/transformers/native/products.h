@@ -27,11 +27,11 @@ typedef struct {
     int32_t *offset;
 } Acts;
 
-/* x: [in] → row `row`. rest: takes what rounding took away, unless NULL. */
-static void quantise(const Acts *acts, int64_t row, const float *x, float *rest) {
+/* Groups [begin, end) of x: [in] → row `row`. rest: [width], takes what rounding took away, unless NULL. */
+static void quantise(const Acts *acts, int64_t row, const float *x, int64_t begin, int64_t end, float *rest) {
     int64_t tile = row / acts->height, lane_of_row = row % acts->height;
-    for (int64_t group = 0; group < acts->groups; group++) {
-        int64_t first = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - first));
+    for (int64_t group = begin; group < end; group++) {
+        int64_t first = group * GROUP, count = MAX(0, acts->in - first);
         float tail[GROUP] = {0};
         const float *part = x + first;
         if (count < GROUP) part = memcpy(tail, part, count * sizeof *tail);
@@ -45,10 +45,7 @@ static void quantise(const Acts *acts, int64_t row, const float *x, float *rest)
             Act16 narrow = __builtin_convertvector(whole, Act16);
             memcpy(q + i, &narrow, sizeof narrow);
             total += whole;
-            if (rest) {
-                F16 lost = load(part + i) - __builtin_convertvector(whole, F16) * (peak / 127.0f);
-                memcpy(rest + first + i, &lost, MAX(0, MIN(LANES, count - i)) * sizeof *rest);
-            }
+            if (rest) store(rest + first + i, load(part + i) - __builtin_convertvector(whole, F16) * (peak / 127.0f));
         }
         Act *to = acts->q + tile * acts->height * acts->width + first * acts->height + lane_of_row * UNIT;
         for (int64_t i = 0; i < GROUP; i += UNIT) memcpy(to + i * acts->height, q + i, 4);

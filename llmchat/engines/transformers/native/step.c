@@ -15,7 +15,7 @@
 #define LINEARS 7
 #define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
 #define SPLIT_ROWS 64 /* rows of a text up to which its spans are attended to side by side */
-#define UNITS 3       /* of attention, wanted for each thread: fewer leave one without work, more pack the keys more often */
+#define UNITS 3       /* of attention and of activations, wanted for each thread: fewer leave one without work, more do things twice */
 #define RANKS 16       /* of an adapter, in one unit of work */
 
 enum { Q, K, V, O, GATE, UP_, DOWN };
@@ -174,7 +174,7 @@ static void lay_out_thread(Thread *thread, Room *from) {
     int64_t dim = m->head_dim, wide = widest(m);
     thread->own = make_acts(from, MAX(ALONE, TILE), wide);
     thread->own_rest = make_acts(from, MAX(ALONE, TILE), MAX(m->hidden, m->inner));
-    thread->lost = room(from, MAX(m->hidden, m->inner) * sizeof(float));
+    thread->lost = room(from, UP(MAX(m->hidden, m->inner), WIDE) * sizeof(float));
     thread->own_plain = room(from, ALONE * wide * sizeof(float));
     thread->product = room(from, 2 * MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
     thread->panel = room(from, DEPTH * 32 * sizeof(Packed));
@@ -205,16 +205,16 @@ static void begin_row(const Plan *plan, int64_t row) {
     }
 }
 
-/* Root mean square norm (Zhang & Sennrich 2019). */
-static __attribute__((noinline)) void norm_row(const float *x, const float *weight, int64_t count, float eps, float *out) {
+/* Columns [begin, end) of the root mean square norm (Zhang & Sennrich 2019) of x: [count]. */
+static __attribute__((noinline)) void norm_row(const float *x, const float *weight, int64_t count, float eps, int64_t begin, int64_t end, float *out) {
     F16 squares = {};
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) squares = madd(load(x + i), load(x + i), squares);
     float total = sum(squares);
     for (; i < count; i++) total += x[i] * x[i];
     float factor = 1.0f / sqrtf(total / count + eps);
-    for (i = 0; i + LANES <= count; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
-    for (; i < count; i++) out[i] = x[i] * factor * weight[i];
+    for (i = begin; i + LANES <= end; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
+    for (; i < end; i++) out[i] = x[i] * factor * weight[i];
 }
 
 /* x: [head_dim] turned by its position, in the half-split order of Hugging Face (Su et al. 2021). */
@@ -226,13 +226,13 @@ static __attribute__((noinline)) void rotate(const float *x, const float *cosine
     }
 }
 
-/* Attention output of a row [heads * head_dim]: the spans of each head put together. */
-static void mixed_row(Thread *thread, int64_t row, float *out) {
+/* Attention output of some heads of a row: the spans of each put together. out: [heads * head_dim] */
+static void mixed_row(Thread *thread, int64_t row, int64_t begin, int64_t end, float *out) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
     int64_t text = plan->text_of[row], slots = slots_of(plan->texts + text), size = 2 + m->head_dim;
     int64_t used = MIN(slots, (plan->texts[text].past + row - plan->first_of[text]) / SPAN + 1);
-    for (int64_t head = 0; head < m->heads; head++) {
+    for (int64_t head = begin; head < end; head++) {
         const float *states = plan->states + (plan->states_of[text] + ((row - plan->first_of[text]) * m->heads + head) * slots) * size;
         for (int64_t slot = 0; slot < used; slot++)
             merge(thread->state, states[slot * size], states[slot * size + 1], states + slot * size + 2, m->head_dim, slot == 0);
@@ -247,28 +247,46 @@ enum { NORMED, MIXED, INNER, FINAL };
  * For the others that would cost more time than it is worth (docs/log.md). */
 static int fine(int source) { return source == INNER || source == FINAL; }
 
-/* The activations of the next product, quantised. weight: of the norm. */
+/* Columns [begin, end) of one row of them. */
+static void prepare_row(Thread *thread, int source, const float *weight, int64_t row, int64_t begin, int64_t end) {
+    const Plan *plan = thread->plan;
+    const Model *m = plan->model;
+    const Acts *acts = &thread->acts;
+    float *plain = thread->plain + row * acts->in;
+    const float *x = plan->x + (source == FINAL ? plan->wants[row] : row) * m->hidden;
+    if (source == MIXED) mixed_row(thread, row, begin / m->head_dim, end / m->head_dim, plain);
+    if (source == NORMED || source == FINAL) norm_row(x, weight, m->hidden, m->eps, begin, end, plain);
+    int64_t first = begin / GROUP, last = end == acts->in ? acts->groups : end / GROUP;
+    quantise(acts, row, plain, first, last, thread->fine ? thread->lost : NULL);
+    if (thread->fine) quantise(&thread->rest, row, thread->lost, first, last, NULL);
+}
+
+/* The activations of the next product, quantised. weight: of the norm. A unit is a tile of rows, which lie mixed in memory, and so many of their
+ * columns that there is work for every thread. */
 static void prepare(Thread *thread, int source, const float *weight) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
     int64_t rows = source == FINAL ? plan->wanted : plan->rows;
     int alone = rows <= ALONE;
     int64_t in = source == MIXED ? m->heads * m->head_dim : source == INNER ? m->inner : m->hidden;
-    const Acts *acts = &thread->acts;
     thread->acts = of_size(alone ? thread->own : plan->acts, rows, in);
     thread->fine = fine(source);
     thread->rest = of_size(alone ? thread->own_rest : plan->rest, rows, in);
     thread->plain = source == INNER ? plan->inner : alone ? thread->own_plain : plan->plain;
-    if (!alone) share(&thread->worker, rows, 1);
-    for (int64_t row = alone ? 0 : take(&thread->worker); 0 <= row && row < rows; row = alone ? row + 1 : take(&thread->worker)) {
-        float *plain = thread->plain + row * acts->in;
-        if (source == MIXED) mixed_row(thread, row, plain);
-        if (source == NORMED) norm_row(plan->x + row * m->hidden, weight, m->hidden, m->eps, plain);
-        if (source == FINAL) norm_row(plan->x + plan->wants[row] * m->hidden, weight, m->hidden, m->eps, plain);
-        quantise(acts, row, plain, thread->fine ? thread->lost : NULL);
-        if (thread->fine) quantise(&thread->rest, row, thread->lost, NULL);
+    if (alone) {
+        for (int64_t row = 0; row < rows; row++) prepare_row(thread, source, weight, row, 0, in);
+        return;
     }
-    if (!alone) meet(&thread->worker);
+    int64_t tiles = (rows + TILE - 1) / TILE, parts = (UNITS * thread->worker.threads + tiles - 1) / tiles;
+    /* Whole heads and whole groups; a head is a multiple of half a group. */
+    int64_t columns = UP((in + parts - 1) / parts, source != MIXED ? GROUP : m->head_dim % GROUP ? 2 * m->head_dim : m->head_dim);
+    parts = (in + columns - 1) / columns;
+    share(&thread->worker, tiles * parts, 1);
+    for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
+        int64_t first = unit / parts * TILE, begin = unit % parts * columns;
+        for (int64_t row = first; row < MIN(first + TILE, rows); row++) prepare_row(thread, source, weight, row, begin, MIN(begin + columns, in));
+    }
+    meet(&thread->worker);
 }
 
 /* ---- linears */
@@ -335,7 +353,11 @@ INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, 
     return y;
 }
 
-static void put(float *to, F16 v, int64_t count) { memcpy(to, &v, MIN(count, LANES) * sizeof(float)); }
+/* A copy whose length is not known takes longer than the product. */
+static void put(float *to, F16 v, int64_t count) {
+    if (count >= LANES) store(to, v);
+    else memcpy(to, &v, count * sizeof(float));
+}
 
 /* 16 rows of a matrix from `first` on, the last one repeated; `next` is the row that is read after them. */
 static Block block_of(const Matrix *matrix, int64_t first, const int8_t *next) {
@@ -385,8 +407,8 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
             else {
                 if (end == ADD) {
                     float old[32] = {0};
-                    memcpy(old, to, MIN(left_over, 32) * sizeof *old);
-                    y += load(old), z += load(old + LANES);
+                    const float *before = left_over >= 32 ? to : memcpy(old, to, left_over * sizeof *old);
+                    y += load(before), z += load(before + LANES);
                 }
                 put(to, y, left_over);
                 if (left_over > LANES) put(to + LANES, z, left_over - LANES);
@@ -616,7 +638,7 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     Room from = {memory, 0};
     Acts acts = make_acts(&from, rows, matrices->in);
     acts = of_size(acts, rows, matrices->in);
-    for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in, NULL);
+    for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in, 0, acts.groups, NULL);
     Loop *loops = room(&from, (count + 1) * sizeof(Loop));
     plan.text_of = room(&from, rows * sizeof(int32_t));
     Products products = {.matrices = matrices, .count = count, .x = x, .out = out, .openmp = threads > 1 ? openmp : NULL};
