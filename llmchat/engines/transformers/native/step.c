@@ -392,7 +392,8 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
                 if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column + 32);
             }
         panel_product(acts, thread->fine ? &thread->rest : NULL, &left_block, &right_block, thread->panel, thread->product);
-        for (int64_t i = 0; thread->fine && i < acts->rows * 32; i++) thread->product[i] += thread->product[acts->rows * 32 + i];
+        for (int64_t i = 0; thread->fine && i < acts->rows * 32; i += LANES)
+            store(thread->product + i, load(thread->product + i) + load(thread->product + acts->rows * 32 + i));
         if (plan->ranks) meet(&thread->lowering);
         for (int64_t row = 0; row < acts->rows; row++) {
             const Text *text = text_at(plan, row, final);
@@ -548,8 +549,9 @@ static void join(void *data) {
     Crew *crew = data;
     /* There may be fewer threads than were asked for. */
     int threads = crew->openmp ? crew->openmp->threads_here() : 1;
-    Thread thread = {.plan = crew->plan, .worker = {.loop = crew->loops, .threads = threads}};
-    Room own = {crew->rooms + atomic_fetch_add(&crew->here, 1) * crew->room_size, 0};
+    int index = atomic_fetch_add(&crew->here, 1);
+    Thread thread = {.plan = crew->plan, .worker = {.loop = crew->loops, .threads = threads, .index = index}};
+    Room own = {crew->rooms + index * crew->room_size, 0};
     lay_out_thread(&thread, &own);
     run_thread(&thread);
 }
@@ -559,7 +561,7 @@ static int64_t size_of(Plan *plan, int threads, int64_t *shared, int64_t *each) 
     lay_out(plan, &from);
     Thread thread = {.plan = plan};
     lay_out_thread(&thread, &own);
-    *shared = LOOPS(plan->model->layers) * sizeof(Loop) + from.used, *each = own.used;
+    *shared = LOOPS(plan->model->layers) * LOOP_SIZE(threads) + from.used, *each = own.used;
     return *shared + *each * threads;
 }
 
@@ -575,7 +577,7 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
     int64_t shared, each, row = 0, wanted = 0, states = 0;
     Plan plan = {.model = model, .texts = texts, .text_count = count, .logits = logits};
     size_of(&plan, threads, &shared, &each);
-    int64_t loop_bytes = LOOPS(model->layers) * sizeof(Loop);
+    int64_t loop_bytes = LOOPS(model->layers) * LOOP_SIZE(threads);
     memset(workspace, 0, loop_bytes);
     Room from = {workspace + loop_bytes, 0};
     lay_out(&plan, &from);
@@ -631,7 +633,7 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     Room sizes = {NULL, 0};
     int64_t product = UP(MAX(rows, TILE) * 32 * sizeof(float), 64), panel = UP(DEPTH * 32 * sizeof(Packed), 64);
     make_acts(&sizes, rows, matrices->in);
-    int64_t bytes = sizes.used + (count + 1) * sizeof(Loop) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
+    int64_t bytes = sizes.used + (count + 1) * LOOP_SIZE(threads) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return 1;
     memset(memory, 0, bytes);
@@ -639,13 +641,13 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     Acts acts = make_acts(&from, rows, matrices->in);
     acts = of_size(acts, rows, matrices->in);
     for (int64_t row = 0; row < rows; row++) quantise(&acts, row, x + row * acts.in, 0, acts.groups, NULL);
-    Loop *loops = room(&from, (count + 1) * sizeof(Loop));
+    Loop *loops = room(&from, (count + 1) * LOOP_SIZE(threads));
     plan.text_of = room(&from, rows * sizeof(int32_t));
     Products products = {.matrices = matrices, .count = count, .x = x, .out = out, .openmp = threads > 1 ? openmp : NULL};
     products.threads = room(&from, threads * sizeof(Thread));
     for (int i = 0; i < threads; i++) {
         float *results = room(&from, product);
-        products.threads[i] = (Thread){.plan = &plan, .worker = {.loop = loops}, .acts = acts, .product = results, .panel = room(&from, panel)};
+        products.threads[i] = (Thread){.plan = &plan, .worker = {.loop = loops, .index = i}, .acts = acts, .product = results, .panel = room(&from, panel)};
     }
     if (products.openmp) openmp->parallel(join_products, &products, threads, 0);
     else join_products(&products);
@@ -656,18 +658,20 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
 /* ---- how fast memory is, for measurements */
 
 #define PIECE (1 << 20)
+#define MOST_THREADS 256 /* that Python asks for (build.py) */
 
 typedef struct {
     const char *from;
     int64_t pieces;
     Loop *loop;
     const OpenMP *openmp;
-    atomic_int sum;
+    atomic_int here, sum;
 } Reading;
 
 static void join_reading(void *data) {
     Reading *reading = data;
     Worker worker = {.loop = reading->loop, .threads = reading->openmp ? reading->openmp->threads_here() : 1};
+    worker.index = atomic_fetch_add(&reading->here, 1);
     I16 sums[4] = {{0}};
     share(&worker, reading->pieces, 1);
     for (int64_t piece; (piece = take(&worker)) >= 0;)
@@ -681,8 +685,8 @@ static void join_reading(void *data) {
 
 /* Read whole mebibytes, and do nothing else; returns a sum of what was there. */
 int llmchat_read(const char *from, int64_t bytes, int threads, const OpenMP *openmp) {
-    Loop loops[2] = {0};
-    Reading reading = {.from = from, .pieces = bytes / PIECE, .loop = loops, .openmp = threads > 1 ? openmp : NULL};
+    _Alignas(64) char loops[2 * LOOP_SIZE(MOST_THREADS)] = {0};
+    Reading reading = {.from = from, .pieces = bytes / PIECE, .loop = (Loop *)loops, .openmp = threads > 1 ? openmp : NULL};
     if (reading.openmp) openmp->parallel(join_reading, &reading, threads, 0);
     else join_reading(&reading);
     return reading.sum;

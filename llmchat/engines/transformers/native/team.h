@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SPINS 4096
-#define SHARES 4 /* of what is left of a loop with neighbours, a thread takes one in SHARES x threads */
+#define SHARES 4 /* of what is left of a range with neighbours, a thread takes one in SHARES */
 
 #if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
@@ -16,23 +16,28 @@
 #define RELAX() ((void)0)
 #endif
 
-/* Units that were given out, and that were finished. */
+/* Units that were finished, and those that were given out of each thread's range. */
 typedef struct {
-    _Alignas(64) atomic_llong taken;
-    atomic_llong done;
+    _Alignas(64) atomic_int done;
+    atomic_int taken[];
 } Loop;
+
+#define LOOP_SIZE(threads) (((1 + (int64_t)(threads)) * (int64_t)sizeof(atomic_int) + 63) / 64 * 64)
 
 /* What one thread knows of the loop it is in. All go through the same loops, each of which has its own counters, zero at first. */
 typedef struct {
     Loop *loop;
-    int threads, neighbours;
+    int threads, index, neighbours;
     int64_t size, unit, end, held;
 } Worker;
 
-/* Begin a loop over `size` units. neighbours: units that are taken one after the other by one thread are done faster; otherwise each is so long
- * that it is better to take them one by one. */
+/* Where the range of a thread begins: it ends where that of the next one begins. */
+static int64_t range_of(const Worker *worker, int64_t size, int thread) { return size * thread / worker->threads; }
+
+/* Begin a loop over `size` units. Each thread has a range of them, and helps the others when it is through. neighbours: units are so short that a
+ * thread takes several at once. */
 static void share(Worker *worker, int64_t size, int neighbours) {
-    worker->loop++;
+    worker->loop = (Loop *)((char *)worker->loop + LOOP_SIZE(worker->threads));
     worker->neighbours = neighbours;
     worker->size = size;
     worker->unit = worker->end = worker->held = 0;
@@ -42,17 +47,21 @@ static void share(Worker *worker, int64_t size, int neighbours) {
 static int64_t take(Worker *worker) {
     if (worker->unit < worker->end) return worker->unit++;
     if (worker->held) atomic_fetch_add_explicit(&worker->loop->done, worker->held, memory_order_acq_rel);
-    int64_t taken = atomic_load_explicit(&worker->loop->taken, memory_order_relaxed), count;
-    do {
-        if (taken >= worker->size) {
-            worker->held = 0;
-            return -1;
+    worker->held = 0;
+    for (int i = 0; i < worker->threads; i++) {
+        int whose = (worker->index + i) % worker->threads;
+        int64_t begin = range_of(worker, worker->size, whose), count, left;
+        int taken = atomic_load_explicit(&worker->loop->taken[whose], memory_order_relaxed);
+        while ((left = range_of(worker, worker->size, whose + 1) - begin - taken) > 0) {
+            count = worker->neighbours ? left / SHARES : 1;
+            count = count ? count : 1;
+            if (!atomic_compare_exchange_weak_explicit(&worker->loop->taken[whose], &taken, taken + count, memory_order_relaxed, memory_order_relaxed))
+                continue;
+            worker->unit = begin + taken + 1, worker->end = begin + taken + count, worker->held = count;
+            return begin + taken;
         }
-        count = worker->neighbours ? (worker->size - taken) / (SHARES * worker->threads) : 1;
-        count = count ? count : 1;
-    } while (!atomic_compare_exchange_weak_explicit(&worker->loop->taken, &taken, taken + count, memory_order_relaxed, memory_order_relaxed));
-    worker->unit = taken + 1, worker->end = taken + count, worker->held = count;
-    return taken;
+    }
+    return -1;
 }
 
 /* Wait until the loop is done. */
