@@ -9,11 +9,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_FIRST_CAPACITY = 512
 
 
 class KVCache:
     """Buffers [heads, capacity, head_dim] for keys and values of each layer; `length` positions are in use."""
+
+    # Positions that there is room for at first, and those that lie together in memory, whatever their order is there.
+    FIRST = 512
+    BLOCK = 1
 
     def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device):
         self.length = 0
@@ -27,7 +30,7 @@ class KVCache:
         """Make room for `length` positions, at least doubling, so that growing costs little in all."""
         if length <= self._capacity:
             return
-        self._capacity = max(length, 2 * self._capacity, _FIRST_CAPACITY)
+        self._capacity = self.BLOCK * self._blocks(max(length, 2 * self._capacity, self.FIRST))
         self._keys = self._grown(self._keys)
         self._values = self._grown(self._values)
 
@@ -52,15 +55,14 @@ class KVCache:
         """Take over the first `length` positions of another text that begins in the same way."""
         self.truncate(0)
         self.reserve(length)
-        for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
-            for target, source in zip(mine, theirs, strict=True):
-                target[:, :length] = source[:, :length]
+        for (_, mine), (_, theirs) in zip(self._sides(), other._sides(), strict=True):
+            self._copy(theirs, mine, length)
         self.length = length
 
     def save(self, path: Path, ids: list[int], key: str) -> None:
         """Write keys and values of `ids`, which are in the cache, and what they belong to. The file appears when it is whole; only its owner reads it."""
         count = len(ids)
-        tensors = {f"{side}.{layer}": part[:, :count].contiguous() for side, parts in self._sides() for layer, part in enumerate(parts)}
+        tensors = {f"{side}.{layer}": self._read(side, part, count).contiguous() for side, parts in self._sides() for layer, part in enumerate(parts)}
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             partial.touch(0o600)
@@ -82,7 +84,7 @@ class KVCache:
                 self.reserve(len(ids))
                 for side, parts in self._sides():
                     for layer, part in enumerate(parts):
-                        part[:, : len(ids)] = file.get_tensor(f"{side}.{layer}")
+                        self._write(side, part, file.get_tensor(f"{side}.{layer}"))
         except (OSError, SafetensorError, ValueError, RuntimeError):
             return []
         self.length = len(ids)
@@ -91,9 +93,24 @@ class KVCache:
     def _sides(self) -> tuple[tuple[str, list[Tensor]], tuple[str, list[Tensor]]]:
         return ("keys", self._keys), ("values", self._values)
 
+    def _read(self, side: str, part: Tensor, count: int) -> Tensor:
+        """The first positions of a buffer: [heads, count, head_dim]."""
+        return part[:, :count]
+
+    def _write(self, side: str, part: Tensor, plain: Tensor) -> None:
+        """The first positions of a buffer anew. plain: [heads, count, head_dim]"""
+        part[:, : plain.shape[1]] = plain
+
     def _grown(self, old: list[Tensor]) -> list[Tensor]:
         layers, heads, head_dim = self._shape
         grown = [torch.empty(heads, self._capacity, head_dim, **self._options) for _ in range(layers)]  # type: ignore[call-overload]
-        for source, target in zip(old, grown, strict=False):
-            target[:, : self.length] = source[:, : self.length]
+        self._copy(old, grown, self.length)
         return grown
+
+    def _copy(self, old: list[Tensor], new: list[Tensor], length: int) -> None:
+        whole = self.BLOCK * self._blocks(length)
+        for source, target in zip(old, new, strict=False):
+            target[:, :whole] = source[:, :whole]
+
+    def _blocks(self, length: int) -> int:
+        return -(-length // self.BLOCK)

@@ -6,9 +6,8 @@
 #include "vectors.h"
 
 #define SPAN 256
-#define KEYS_AHEAD 48
 #define QUERIES 48 /* taken together: rows x heads that share keys */
-#define BLOCK 384  /* that share one packing of the keys */
+#define BLOCK 384  /* that go through the keys together */
 
 #ifdef USE_BF16
 typedef bf16 Half; /* queries, keys, probabilities and values; sums in fp32 */
@@ -18,7 +17,15 @@ typedef float Half;
 #define PAIR 1
 #endif
 
-/* Scratch of one thread. Panels: [head_dim / PAIR][16][PAIR] for 16 keys, [SPAN / PAIR][16][PAIR] for 16 dimensions of the values. */
+/* Keys and values lie in a cache as products take them, in bfloat16, two neighbours of a sum side by side:
+ *
+ *     keys    [kv_heads][capacity / 16][head_dim / 2][16 keys][2]
+ *     values  [kv_heads][capacity / SPAN][head_dim / 16][SPAN / 2][16 dimensions][2]
+ *
+ * So a span of one head is SPAN x head_dim numbers in one piece, and nothing is turned round when it is looked at. What lies behind the last key
+ * is anything, for its scores are not used; a value's neighbour is a number, for it is multiplied with zero. */
+
+/* Scratch of one thread. */
 typedef struct {
     Half *keys, *values, *queries, *weights;
     float *scores, *sums;
@@ -32,57 +39,48 @@ INLINE void to_half(Half *p, F16 v) {
 #endif
 }
 
-/* keys: [count, head_dim] → panels of 16 keys each; what is missing to a multiple of 32 is zero. The keys after these and the values, which
- * are packed next, are asked for meanwhile: memory takes longer than all the rest. */
-static void pack_keys(const bf16 *keys, const bf16 *values, int64_t count, int64_t dim, Half *panels) {
-    for (int64_t first = 0; first < UP(count, 32); first += LANES, panels += dim * LANES) {
-        for (int64_t i = first * dim; i < (first + LANES) * dim; i += 64 / sizeof(bf16)) {
-            __builtin_prefetch(keys + KEYS_AHEAD * dim + i, 0, 2);
-            __builtin_prefetch(values + i, 0, 2);
-        }
-#ifdef USE_BF16
-        for (int64_t d = 0; d < dim; d += 32) {
-            __m512i rows[LANES];
-            __mmask32 mask = dim - d >= 32 ? ~0u : 0xffffu;
-            for (int i = 0; i < LANES; i++)
-                rows[i] = first + i < count ? _mm512_maskz_loadu_epi16(mask, keys + (first + i) * dim + d) : _mm512_setzero_si512();
-            transpose(rows);
-            for (int i = 0; i < MIN(LANES, (dim - d) / 2); i++) _mm512_storeu_si512(panels + (d / 2 + i) * 32, rows[i]);
-        }
-#else
-        for (int i = 0; i < LANES; i++)
-            for (int64_t d = 0; d < dim; d += LANES) {
-                F16 part = first + i < count ? from_bf16(keys + (first + i) * dim + d) : (F16){};
-                for (int lane = 0; lane < LANES; lane++) panels[(d + lane) * LANES + i] = part[lane];
-            }
-#endif
+/* A key or a value [dim] at a position of its head. */
+static void keep_key(bf16 *head, int64_t position, const float *key, int64_t dim) {
+    bf16 *panel = head + position / LANES * LANES * dim + position % LANES * 2, half[LANES];
+    for (int64_t d = 0; d < dim; d += LANES) {
+        to_bf16(half, load(key + d));
+        for (int64_t i = 0; i < LANES; i += 2) memcpy(panel + (d + i) * LANES, half + i, 2 * sizeof *half);
     }
 }
 
-/* values: [count, head_dim] → panels of 16 dimensions each. */
-static void pack_values(const bf16 *values, int64_t count, int64_t dim, Half *panels) {
-    for (int64_t d = 0; d < dim; d += LANES, panels += SPAN * LANES)
-        for (int64_t i = 0; i < UP(count, 32); i += PAIR) {
-#ifdef USE_BF16
-            __m256i none = _mm256_setzero_si256();
-            __m256i even = i < count ? _mm256_loadu_si256((const __m256i *)(values + i * dim + d)) : none;
-            __m256i odd = i + 1 < count ? _mm256_loadu_si256((const __m256i *)(values + (i + 1) * dim + d)) : none;
-            __m512i both = _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
-            _mm512_storeu_si512(panels + i * LANES, both);
-#else
-            store(panels + i * LANES, i < count ? from_bf16(values + i * dim + d) : (F16){});
-#endif
-        }
+static void keep_value(bf16 *head, int64_t position, const float *value, int64_t dim) {
+    bf16 *pair = head + position / SPAN * SPAN * dim + position % SPAN / 2 * 2 * LANES;
+    for (int64_t d = 0; d < dim; d += LANES, pair += SPAN * LANES) {
+        H16 half;
+        I16 both;
+        to_bf16((bf16 *)&half, load(value + d));
+        I16 mine = __builtin_convertvector(half, I16);
+        memcpy(&both, pair, sizeof both);
+        both = position % 2 ? (both & 0xffff) | mine << 16 : mine;
+        memcpy(pair, &both, sizeof both);
+    }
 }
+
+#ifndef USE_BF16
+/* pairs [count][16][2] → [2 * count][16] */
+static void unfold(const bf16 *pairs, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i++) {
+        I16 both;
+        memcpy(&both, pairs + i * 2 * LANES, sizeof both);
+        store(out + i * 2 * LANES, (F16)(both << 16));
+        store(out + i * 2 * LANES + LANES, (F16)(both & (int32_t)0xffff0000));
+    }
+}
+#endif
 
 /* out[rows][blocks of 16] = a[rows][depth] times `blocks` panels. */
 INLINE void half_tile(const Half *a, int64_t stride, const int rows, const int blocks, int64_t depth, const Half *panel, int64_t apart, float *out,
                       int64_t out_stride) {
-    F16 total[6][2] = {};
+    F16 total[6][4] = {};
     for (int64_t k = 0; k < depth; k += PAIR)
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int b = 0; b < blocks; b++) {
 #ifdef USE_BF16
                 int32_t pair;
@@ -95,7 +93,7 @@ INLINE void half_tile(const Half *a, int64_t stride, const int rows, const int b
             }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) store(out + r * out_stride + b * LANES, total[r][b]);
 }
 
@@ -105,23 +103,26 @@ INLINE void half_tile(const Half *a, int64_t stride, const int rows, const int b
     }
 HALF_TILE(1, 1) HALF_TILE(2, 1) HALF_TILE(3, 1) HALF_TILE(6, 1)
 HALF_TILE(1, 2) HALF_TILE(2, 2) HALF_TILE(3, 2) HALF_TILE(6, 2)
+HALF_TILE(1, 4) HALF_TILE(2, 4) HALF_TILE(3, 4)
 #undef HALF_TILE
 
-/* out[rows][width] = a[rows][depth] times panels, `apart` from each other. */
+/* out[rows][width] = a[rows][depth] times panels, `apart` from each other. Few rows go through four panels at once: a sum has to wait for the one
+ * before it, and others are made meanwhile. */
 static void half_product(const Half *a, int64_t stride, int64_t rows, int64_t depth, const Half *panels, int64_t apart, int64_t width, float *out,
                          int64_t out_stride) {
-    for (int64_t column = 0; column < width; column += 2 * LANES) {
+    for (int64_t column = 0, blocks; column < width; column += blocks * LANES) {
         const Half *panel = panels + column / LANES * apart;
-        int two = width - column > LANES;
+        blocks = rows <= 3 && width - column > 3 * LANES ? 4 : width - column > LANES ? 2 : 1;
         for (int64_t row = 0, left; (left = rows - row) > 0;) {
             const Half *from = a + row * stride;
             float *to = out + row * out_stride + column;
-#define RUN(ROWS) \
-    (two ? half_tile_##ROWS##_2(from, stride, depth, panel, apart, to, out_stride) : half_tile_##ROWS##_1(from, stride, depth, panel, apart, to, out_stride), row += ROWS)
-            if (left >= 6) RUN(6);
-            else if (left >= 3) RUN(3);
-            else if (left >= 2) RUN(2);
-            else RUN(1);
+#define RUN(ROWS, BLOCKS) half_tile_##ROWS##_##BLOCKS(from, stride, depth, panel, apart, to, out_stride)
+#define RUN_FEW(ROWS) (blocks == 4 ? RUN(ROWS, 4) : blocks == 2 ? RUN(ROWS, 2) : RUN(ROWS, 1), row += ROWS)
+            if (left >= 6) blocks == 2 ? RUN(6, 2) : RUN(6, 1), row += 6;
+            else if (left >= 3) RUN_FEW(3);
+            else if (left >= 2) RUN_FEW(2);
+            else RUN_FEW(1);
+#undef RUN_FEW
 #undef RUN
         }
     }
@@ -167,20 +168,20 @@ static __attribute__((noinline)) void merge(float *state, float peak, float weig
         store(state + 2 + d, load(state + 2 + d) * factors[0] + load(values + d) * factors[1]);
 }
 
-/* Queries over the span that lies packed in scratch. from: [queries, dim]; seen: keys that each query may look at, all in all. */
-static void attend(const Attention *scratch, const Half *from, int64_t queries, const int64_t *seen, int64_t dim, float scale, int64_t span,
-                   float *const *states, int in_order) {
+/* Queries over a span. keys, values: panels of it, see above, as Half. from: [queries, dim]; seen: keys that each query may look at, all in all. */
+static void attend(const Attention *scratch, const Half *keys, const Half *values, const Half *from, int64_t queries, const int64_t *seen, int64_t dim,
+                   float scale, int64_t span, float *const *states, int in_order) {
     int64_t most = 0;
     for (int64_t q = 0; q < queries; q++) most = MAX(most, MIN(SPAN, seen[q] - span * SPAN));
     if (most <= 0) return;
-    int64_t width = UP(most, 32);
-    half_product(from, dim, queries, dim, scratch->keys, dim * LANES, width, scratch->scores, SPAN);
+    int64_t width = UP(most, LANES);
+    half_product(from, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN);
     float peaks[QUERIES], weights[QUERIES];
     for (int64_t q = 0; q < queries; q++) {
         int64_t mine = MAX(0, MIN(SPAN, seen[q] - span * SPAN));
         weights[q] = soften(scratch->scores + q * SPAN, mine, width, scale, scratch->weights + q * SPAN, &peaks[q]);
     }
-    half_product(scratch->weights, SPAN, queries, width, scratch->values, SPAN * LANES, dim, scratch->sums, dim);
+    half_product(scratch->weights, SPAN, queries, UP(most, PAIR), values, SPAN * LANES, dim, scratch->sums, dim);
     for (int64_t q = 0; q < queries; q++)
         if (seen[q] > span * SPAN) merge(states[q], peaks[q], weights[q], scratch->sums + q * dim, dim, !in_order || span == 0);
 }

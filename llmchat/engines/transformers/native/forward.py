@@ -21,7 +21,7 @@ from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.live import LiveAdapter
 from llmchat.engines.transformers.native.build import Kernels
 from llmchat.engines.transformers.native.sampler import NativeSampler
-from llmchat.engines.transformers.native.structs import LINEARS, Kept, Layer, Lora, Matrix, Model, Text, addresses
+from llmchat.engines.transformers.native.structs import LANES, LINEARS, SPAN, Kept, Layer, Lora, Matrix, Model, Text, addresses
 from llmchat.engines.transformers.weights import Tensors
 
 # Query heads that may share one head of keys (step.c: QUERIES), and the largest head.
@@ -36,7 +36,11 @@ def supports(config: dict[str, Any]) -> bool:
 
 
 class NativeCache(KVCache):
-    """Keys and values with the addresses of their buffers, a layer each."""
+    """Keys and values in the order in which step.c takes them (attention.h), with the addresses of their buffers, a layer each."""
+
+    # Memory is taken when it is written to: room for a long text costs nothing, and to grow is to copy.
+    FIRST = 2048
+    BLOCK = SPAN
 
     def __init__(self, layers: int, heads: int, head_dim: int):
         super().__init__(layers, heads, head_dim, torch.bfloat16, torch.device("cpu"))
@@ -48,6 +52,26 @@ class NativeCache(KVCache):
         if self._capacity != self.capacity:
             self.capacity = self._capacity
             self.keys, self.values = addresses(self._keys), addresses(self._values)
+
+    def _read(self, side: str, part: Tensor, count: int) -> Tensor:
+        whole = part[:, : self.BLOCK * self._blocks(count)]
+        return self._folded(side, whole).reshape(whole.shape)[:, :count]
+
+    def _write(self, side: str, part: Tensor, plain: Tensor) -> None:
+        heads, count, dim = plain.shape
+        whole = torch.zeros(heads, self.BLOCK * self._blocks(count), dim, dtype=plain.dtype)
+        whole[:, :count] = plain
+        view = self._folded(side, part[:, : whole.shape[1]])
+        view.copy_(whole.view(view.shape))
+
+    def _folded(self, side: str, part: Tensor) -> Tensor:
+        """A view of [heads, positions, head_dim] in the order of attention.h, with its dimensions in the usual order."""
+        blocks, dim = part.shape[1] // SPAN, part.shape[2]
+        if side == "keys":
+            shape, order = (SPAN // LANES, dim // 2, LANES, 2), (0, 1, 2, 4, 3, 5)
+        else:
+            shape, order = (dim // LANES, SPAN // 2, LANES, 2), (0, 1, 3, 5, 2, 4)
+        return part.unflatten(1, (blocks, SPAN)).flatten(2).unflatten(2, shape).permute(order)
 
 
 class NativeForward:

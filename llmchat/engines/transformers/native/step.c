@@ -50,7 +50,7 @@ typedef struct {
 
 typedef struct {
     const int32_t *ids;
-    bf16 *const *keys, *const *values; /* a layer each: [kv_heads, capacity, head_dim] */
+    bf16 *const *keys, *const *values; /* a layer each: [kv_heads, capacity, head_dim] as attention.h has it */
     const Lora *const *adapters;       /* each [layers * LINEARS + 1], the head last; rank 0 where it changes nothing */
     const float *strengths;
     int64_t rows, past, capacity, adapter_count, every;
@@ -179,8 +179,10 @@ static void lay_out_thread(Thread *thread, Room *from) {
     thread->product = room(from, 2 * MAX(thread->plan->rows, TILE) * 32 * sizeof(float));
     thread->panel = room(from, DEPTH * 32 * sizeof(Packed));
     thread->state = room(from, (2 + dim) * sizeof(float));
+#ifndef USE_BF16
     thread->attention.keys = room(from, SPAN * dim * sizeof(Half));
     thread->attention.values = room(from, SPAN * dim * sizeof(Half));
+#endif
     thread->attention.queries = room(from, BLOCK * dim * sizeof(Half));
     thread->attention.weights = room(from, QUERIES * SPAN * sizeof(Half));
     thread->attention.scores = room(from, QUERIES * SPAN * sizeof(float));
@@ -421,22 +423,28 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
 
 /* ---- attention */
 
-/* New keys, turned, and values into the caches. */
+/* Panels of keys that a text's new tokens go into. */
+static int64_t panels_of(const Text *text) { return (text->past + text->rows - 1) / LANES - text->past / LANES + 1; }
+
+/* New keys, turned, and values into the caches. A unit is the part of a text in one panel, for neighbours are written together. */
 static void append(Thread *thread, int64_t layer) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
-    int64_t dim = m->head_dim, stride = (m->heads + 2 * m->kv_heads) * dim;
-    share(&thread->worker, plan->rows, 1);
-    for (int64_t row; (row = take(&thread->worker)) >= 0;) {
-        const Text *text = plan->texts + plan->text_of[row];
-        int64_t position = text->past + row - plan->first_of[plan->text_of[row]];
-        for (int64_t head = 0; head < m->kv_heads; head++) {
-            const float *key = plan->qkv + row * stride + (m->heads + head) * dim, *value = key + m->kv_heads * dim;
-            int64_t to = (head * text->capacity + position) * dim;
-            rotate(key, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
-            for (int64_t d = 0; d < dim; d += LANES) {
-                to_bf16(text->keys[layer] + to + d, load(thread->state + d));
-                to_bf16(text->values[layer] + to + d, load(value + d));
+    int64_t dim = m->head_dim, stride = (m->heads + 2 * m->kv_heads) * dim, units = 0;
+    for (int64_t i = 0; i < plan->text_count; i++) units += panels_of(plan->texts + i);
+    share(&thread->worker, units, 1);
+    for (int64_t unit; (unit = take(&thread->worker)) >= 0;) {
+        int64_t index = 0;
+        while (unit >= panels_of(plan->texts + index)) unit -= panels_of(plan->texts + index++);
+        const Text *text = plan->texts + index;
+        int64_t panel = text->past / LANES + unit, end = MIN(text->past + text->rows, (panel + 1) * LANES);
+        for (int64_t position = MAX(text->past, panel * LANES); position < end; position++) {
+            int64_t row = plan->first_of[index] + position - text->past;
+            for (int64_t head = 0; head < m->kv_heads; head++) {
+                const float *key = plan->qkv + row * stride + (m->heads + head) * dim, *value = key + m->kv_heads * dim;
+                rotate(key, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
+                keep_key(text->keys[layer] + head * text->capacity * dim, position, thread->state, dim);
+                keep_value(text->values[layer] + head * text->capacity * dim, position, value, dim);
             }
         }
     }
@@ -461,7 +469,6 @@ static Piece piece_at(const Plan *plan, int64_t unit) {
     return piece;
 }
 
-/* The keys and values of a span are packed once for all rows. */
 static void attend_piece(Thread *thread, int64_t layer, const Piece *piece) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
@@ -477,14 +484,20 @@ static void attend_piece(Thread *thread, int64_t layer, const Piece *piece) {
         states[query] = plan->states + (plan->states_of[piece->text] + (in_text * m->heads + head) * slots) * (2 + dim);
     }
     for (int64_t span = piece->from; span < piece->to && span * SPAN < total; span++) {
-        int64_t keys = MIN(SPAN, total - span * SPAN), at = (piece->kv_head * text->capacity + span * SPAN) * dim;
-        pack_keys(text->keys[layer] + at, text->values[layer] + at, keys, dim, thread->attention.keys);
-        pack_values(text->values[layer] + at, keys, dim, thread->attention.values);
+        int64_t at = (piece->kv_head * text->capacity + span * SPAN) * dim;
+#ifdef USE_BF16
+        const Half *keys = text->keys[layer] + at, *values = text->values[layer] + at;
+#else
+        const Half *keys = thread->attention.keys, *values = thread->attention.values;
+        int64_t count = MIN(SPAN, total - span * SPAN);
+        unfold(text->keys[layer] + at, UP(count, LANES) / LANES * dim / 2, thread->attention.keys);
+        for (int64_t d = 0; d < dim; d += LANES) unfold(text->values[layer] + at + d * SPAN, UP(count, 2) / 2, thread->attention.values + d * SPAN);
+#endif
         for (int64_t query = 0; query < queries; query += QUERIES) {
             int64_t some = MIN(QUERIES, queries - query);
             for (int64_t i = 0; i < some; i++) to_states[i] = states[query + i] + (slots > 1 ? span * (2 + dim) : 0);
-            attend(&thread->attention, thread->attention.queries + query * dim, some, seen + query, dim, 1.0f / sqrtf((float)dim), span, to_states,
-                   slots == 1);
+            attend(&thread->attention, keys, values, thread->attention.queries + query * dim, some, seen + query, dim, 1.0f / sqrtf((float)dim), span,
+                   to_states, slots == 1);
         }
     }
 }

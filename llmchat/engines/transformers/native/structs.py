@@ -8,6 +8,8 @@ from torch import Tensor
 
 # Linears of a layer in the order of step.c.
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+# Numbers that are taken at once, and positions of keys and values that lie together (vectors.h, attention.h).
+LANES, SPAN = 16, 256
 # Outputs are made in blocks of so many: what is read for all of a block is padded to it.
 BLOCK = 32
 
