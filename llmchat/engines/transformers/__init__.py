@@ -235,12 +235,12 @@ class TransformersEngine:
     def _parts(self, answers: Sequence[RunningAnswer]) -> list[Part | None]:
         """What each answer reads in the next pass: the first prompts as much as there is room for, so that one is done before the next begins."""
         if self._reads_apart:
-            return [answer.part(self.context) for answer in answers]
+            return [answer.part(self.context, len(answers)) for answer in answers]
         alone = all(answer.reading for answer in answers)
         room = PREFILL_CHUNK if alone else SHARED_CHUNK
         parts: list[Part | None] = []
         for answer in answers:
-            part = answer.part(room if answer.reading else PREFILL_CHUNK) if room or not answer.reading else None
+            part = answer.part(room if answer.reading else PREFILL_CHUNK, len(answers)) if room or not answer.reading else None
             room -= len(part.ids) if part is not None and answer.reading else 0
             parts.append(part)
         return parts

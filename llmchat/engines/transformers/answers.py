@@ -60,13 +60,13 @@ class RunningAnswer:
         self._cached = slot.cache.length
         del self.unread[: self._cached]
 
-    def part(self, room: int) -> Part:
-        """What to read next: at most `room` tokens of the prompt, or the last token and a draft of what may follow."""
+    def part(self, room: int, together: int) -> Part:
+        """What to read next: at most `room` tokens of the prompt, or the last token and a draft of what may follow. together: answers in the pass."""
         assert self.slot is not None
         if self.reading:
             return Part(self.slot.cache, self.unread[:room], adapters=self.adapters)
         left = self._limit - self._produced - 1
-        self._draft = self._drafts.propose(min(left, room - 1)) if self._drafts else []
+        self._draft = self._drafts.propose(min(left, room - 1), together) if self._drafts else []
         return Part(self.slot.cache, self.unread + self._draft, every=bool(self._draft), adapters=self.adapters)
 
     def take(self, part: Part, logits: Tensor) -> list[Chunk | Finish]:
@@ -88,8 +88,7 @@ class RunningAnswer:
                 self.unread = [token]
                 break
             right += 1
-        if draft and self._drafts:
-            self._drafts.told(right, len(draft))
+        if draft:
             self.slot.keep(len(self.slot.ids) - len(draft) + right)
         return self._chunks(text) if text else []
 
