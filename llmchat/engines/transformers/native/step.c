@@ -221,10 +221,16 @@ static __attribute__((noinline)) void norm_row(const float *x, const float *weig
 
 /* x: [head_dim] turned by its position, in the half-split order of Hugging Face (Su et al. 2021). */
 static __attribute__((noinline)) void rotate(const float *x, const float *cosine, const float *sine, int64_t dim, float *out) {
-    for (int64_t i = 0; i < dim / 2; i++) {
-        float a = x[i], b = x[i + dim / 2];
+    int64_t half = dim / 2, i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        F16 a = load(x + i), b = load(x + half + i), c = load(cosine + i), s = load(sine + i);
+        store(out + i, a * c - b * s);
+        store(out + half + i, b * c + a * s);
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[half + i];
         out[i] = a * cosine[i] - b * sine[i];
-        out[i + dim / 2] = b * cosine[i] + a * sine[i];
+        out[half + i] = b * cosine[i] + a * sine[i];
     }
 }
 
