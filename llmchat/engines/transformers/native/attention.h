@@ -157,7 +157,7 @@ static __attribute__((noinline)) float soften(const float *scores, int64_t seen,
 static __attribute__((noinline)) void merge(float *state, float peak, float weight, const float *values, int64_t dim, int first) {
     if (first) {
         state[0] = peak, state[1] = weight;
-        memcpy(state + 2, values, dim * sizeof *values);
+        for (int64_t d = 0; d < dim; d += LANES) store(state + 2 + d, load(values + d));
         return;
     }
     float top = MAX(state[0], peak);

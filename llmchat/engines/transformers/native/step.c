@@ -220,17 +220,17 @@ static __attribute__((noinline)) void norm_row(const float *x, const float *weig
 }
 
 /* x: [head_dim] turned by its position, in the half-split order of Hugging Face (Su et al. 2021). */
-static __attribute__((noinline)) void rotate(const float *x, const float *cosine, const float *sine, int64_t dim, float *out) {
+static __attribute__((noinline)) void rotate(float *x, const float *cosine, const float *sine, int64_t dim) {
     int64_t half = dim / 2, i = 0;
     for (; i + LANES <= half; i += LANES) {
         F16 a = load(x + i), b = load(x + half + i), c = load(cosine + i), s = load(sine + i);
-        store(out + i, a * c - b * s);
-        store(out + half + i, b * c + a * s);
+        store(x + i, a * c - b * s);
+        store(x + half + i, b * c + a * s);
     }
     for (; i < half; i++) {
         float a = x[i], b = x[half + i];
-        out[i] = a * cosine[i] - b * sine[i];
-        out[half + i] = b * cosine[i] + a * sine[i];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[half + i] = b * cosine[i] + a * sine[i];
     }
 }
 
@@ -432,7 +432,7 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
 /* Panels of keys that a text's new tokens go into. */
 static int64_t panels_of(const Text *text) { return (text->past + text->rows - 1) / LANES - text->past / LANES + 1; }
 
-/* New keys, turned, and values into the caches. A unit is the part of a text in one panel, for neighbours are written together. */
+/* New keys, turned, and values into the caches; the queries are turned where they are. A unit is the part of a text in one panel, for neighbours are written together. */
 static void append(Thread *thread, int64_t layer) {
     const Plan *plan = thread->plan;
     const Model *m = plan->model;
@@ -446,11 +446,11 @@ static void append(Thread *thread, int64_t layer) {
         int64_t panel = text->past / LANES + unit, end = MIN(text->past + text->rows, (panel + 1) * LANES);
         for (int64_t position = MAX(text->past, panel * LANES); position < end; position++) {
             int64_t row = plan->first_of[index] + position - text->past;
+            float *query = plan->qkv + row * stride, *key = query + m->heads * dim, *value = key + m->kv_heads * dim;
+            for (float *part = query; part < value; part += dim) rotate(part, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim);
             for (int64_t head = 0; head < m->kv_heads; head++) {
-                const float *key = plan->qkv + row * stride + (m->heads + head) * dim, *value = key + m->kv_heads * dim;
-                rotate(key, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
-                keep_key(text->keys[layer] + head * text->capacity * dim, position, thread->state, dim);
-                keep_value(text->values[layer] + head * text->capacity * dim, position, value, dim);
+                keep_key(text->keys[layer] + head * text->capacity * dim, position, key + head * dim, dim);
+                keep_value(text->values[layer] + head * text->capacity * dim, position, value + head * dim, dim);
             }
         }
     }
@@ -484,8 +484,7 @@ static void attend_piece(Thread *thread, int64_t layer, const Piece *piece) {
     float *states[BLOCK], *to_states[QUERIES];
     for (int64_t query = 0; query < queries; query++) {
         int64_t in_text = piece->first + query / group, row = plan->first_of[piece->text] + in_text, head = piece->kv_head * group + query % group;
-        rotate(plan->qkv + row * stride + head * dim, plan->cosines + row * dim / 2, plan->sines + row * dim / 2, dim, thread->state);
-        for (int64_t d = 0; d < dim; d += LANES) to_half(thread->attention.queries + query * dim + d, load(thread->state + d));
+        for (int64_t d = 0; d < dim; d += LANES) to_half(thread->attention.queries + query * dim + d, load(plan->qkv + row * stride + head * dim + d));
         seen[query] = text->past + in_text + 1;
         states[query] = plan->states + (plan->states_of[piece->text] + (in_text * m->heads + head) * slots) * (2 + dim);
     }
