@@ -106,16 +106,25 @@ HALF_TILE(1, 2) HALF_TILE(2, 2) HALF_TILE(3, 2) HALF_TILE(6, 2)
 HALF_TILE(1, 4) HALF_TILE(2, 4) HALF_TILE(3, 4)
 #undef HALF_TILE
 
+/* What is read next, to be asked for meanwhile. */
+typedef struct {
+    const Half *from;
+    int64_t count;
+} Wanted;
+
 /* out[rows][width] = a[rows][depth] times panels, `apart` from each other. Few rows go through four panels at once: a sum has to wait for the one
  * before it, and others are made meanwhile. */
 static void half_product(const Half *a, int64_t stride, int64_t rows, int64_t depth, const Half *panels, int64_t apart, int64_t width, float *out,
-                         int64_t out_stride) {
+                         int64_t out_stride, Wanted wanted) {
+    int64_t line = 64 / sizeof(Half), runs = UP(width, 2 * LANES) / (2 * LANES) * ((rows + 5) / 6), share = UP((wanted.count + runs - 1) / runs, line);
+    const Half *ahead = wanted.from, *end = ahead + wanted.count;
     for (int64_t column = 0, blocks; column < width; column += blocks * LANES) {
         const Half *panel = panels + column / LANES * apart;
         blocks = rows <= 3 && width - column > 3 * LANES ? 4 : width - column > LANES ? 2 : 1;
         for (int64_t row = 0, left; (left = rows - row) > 0;) {
             const Half *from = a + row * stride;
             float *to = out + row * out_stride + column;
+            for (const Half *until = MIN(ahead + share, end); ahead < until; ahead += line) __builtin_prefetch(ahead, 0, 2);
 #define RUN(ROWS, BLOCKS) half_tile_##ROWS##_##BLOCKS(from, stride, depth, panel, apart, to, out_stride)
 #define RUN_FEW(ROWS) (blocks == 4 ? RUN(ROWS, 4) : blocks == 2 ? RUN(ROWS, 2) : RUN(ROWS, 1), row += ROWS)
             if (left >= 6) blocks == 2 ? RUN(6, 2) : RUN(6, 1), row += 6;
@@ -171,17 +180,18 @@ static __attribute__((noinline)) void merge(float *state, float peak, float weig
 /* Queries over a span. keys, values: panels of it, see above, as Half. from: [queries, dim]; seen: keys that each query may look at, all in all. */
 static void attend(const Attention *scratch, const Half *keys, const Half *values, const Half *from, int64_t queries, const int64_t *seen, int64_t dim,
                    float scale, int64_t span, float *const *states, int in_order) {
-    int64_t most = 0;
-    for (int64_t q = 0; q < queries; q++) most = MAX(most, MIN(SPAN, seen[q] - span * SPAN));
-    if (most <= 0) return;
-    int64_t width = UP(most, LANES);
-    half_product(from, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN);
+    int64_t last = 0;
+    for (int64_t q = 0; q < queries; q++) last = MAX(last, seen[q] - span * SPAN);
+    if (last <= 0) return;
+    int64_t most = MIN(SPAN, last), next = MIN(SPAN, last - most), width = UP(most, LANES);
+    half_product(from, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN, (Wanted){values, most * dim});
     float peaks[QUERIES], weights[QUERIES];
     for (int64_t q = 0; q < queries; q++) {
         int64_t mine = MAX(0, MIN(SPAN, seen[q] - span * SPAN));
         weights[q] = soften(scratch->scores + q * SPAN, mine, width, scale, scratch->weights + q * SPAN, &peaks[q]);
     }
-    half_product(scratch->weights, SPAN, queries, UP(most, PAIR), values, SPAN * LANES, dim, scratch->sums, dim);
+    half_product(scratch->weights, SPAN, queries, UP(most, PAIR), values, SPAN * LANES, dim, scratch->sums, dim,
+                 (Wanted){keys + SPAN * dim, next * dim});
     for (int64_t q = 0; q < queries; q++)
         if (seen[q] > span * SPAN) merge(states[q], peaks[q], weights[q], scratch->sums + q * dim, dim, !in_order || span == 0);
 }
