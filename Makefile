@@ -14,8 +14,9 @@ chat: $(VENV)/installed
 	@$(BIN)/llmchat ls --quiet | grep -qxF "$(MODEL)" || $(BIN)/llmchat pull "$(MODEL)"
 	@$(BIN)/llmchat chat --model "$(MODEL)" $(ARGS)
 
+# Two processes, each with whole files: half of the time is waiting.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 # What takes longer: whole chats on the real model, its perplexity, real training, kills at random moments.
 test-slow: $(VENV)/installed-dev

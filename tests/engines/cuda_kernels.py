@@ -29,7 +29,7 @@ ROUNDED = 0.004 if DEVICE.type == "cuda" else 0.008
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes milliseconds for each program; the GPU takes the tiles it always takes. Caches are small and have to grow."""
     torch.manual_seed(0)
-    monkeypatch.setattr(kv, "_FIRST_CAPACITY", 16)
+    monkeypatch.setattr(kv.KVCache, "FIRST", 16)
     if DEVICE.type == "cpu":
         monkeypatch.setattr(launch, "_ATTENTION_PROGRAMS", 2)
         monkeypatch.setattr(launch, "tile_for", lambda columns, gated: launch.Tile(64, 512, 1))

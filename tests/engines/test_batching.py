@@ -192,16 +192,29 @@ def test_drafts_do_not_change_the_distribution(base: Path) -> None:
     assert statistic < freedom * (1 - 2 / (9 * freedom) + 3.09 * math.sqrt(2 / (9 * freedom))) ** 3
 
 
-def test_drafts_pause_while_they_are_wrong() -> None:
+def test_a_draft_is_as_long_as_it_is_worth() -> None:
     drafts = Drafts([1, 2, 3, 4, 5, 6, 1, 2, 3, 4])
-    assert drafts.propose(10) == [5, 6, 1, 2] and drafts.propose(2) == [5, 6] and drafts.propose(0) == []
-    drafts.told(0, 4)
+    assert drafts.propose(10) == [5, 6, 1] and drafts.propose(2) == [5, 6] and drafts.propose(0) == []
+    for _ in range(20):
+        for token in (5, 6, 1, 2, 3, 4):
+            drafts.feed(token)
+    # What was right for so long may be drafted in a full pass as well.
+    assert len(drafts.propose(20)) == 12 and len(drafts.propose(20, together=16)) > 4
+
+
+def test_no_draft_while_it_would_be_wrong() -> None:
+    """The same four tokens are followed by something new each time."""
+    drafts, row = Drafts([1, 2, 3, 4, 5, 1, 2, 3, 4]), 0
+    assert drafts.propose(10) and not drafts.propose(10, together=16)
+    for row in range(100, 130):
+        for token in (row, 1, 2, 3, 4):
+            drafts.feed(token)
     assert drafts.propose(10) == []
-    for token in (1, 2, 3, 4) * 2:
-        drafts.feed(token)
-    assert drafts.propose(10)[:2] == [1, 2]
-    drafts.told(4, 4)
-    assert len(drafts.propose(20)) > 4
+    # They are compared all the same, and come back when they are right.
+    for _ in range(5):
+        for token in (row, 1, 2, 3, 4):
+            drafts.feed(token)
+    assert drafts.propose(10)[0] == row
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 8))

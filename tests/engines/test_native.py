@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from safetensors.torch import load_file
 from torch import Tensor
 
 from llmchat.engines import Sampling
@@ -287,8 +288,9 @@ def test_a_live_adapter_is_near_a_merged_one(kernels: Kernels, rank: int) -> Non
     assert error(read(model, tokens(config, 40)), right) > 0.1
 
 
-def test_a_cache_that_moved_is_found_again(kernels: Kernels) -> None:
+def test_a_cache_that_moved_is_found_again(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved by one, copied and grown by another."""
+    monkeypatch.setattr(NativeCache, "FIRST", 256)
     config = make_config()
     model = NativeForward(config, make_tensors(config), kernels)
     ids = tokens(config, 600)
@@ -297,6 +299,28 @@ def test_a_cache_that_moved_is_found_again(kernels: Kernels) -> None:
     model.read([Part(first, ids[:300])])
     second.copy_from(first, 250)
     assert torch.equal(model.read([Part(second, ids[250:], every=True)])[0], right[250:])
+
+
+@pytest.mark.parametrize("count", [1, 31, 257, 300])
+def test_a_cache_on_disk_is_the_same_to_every_forward_pass(kernels: Kernels, tmp_path: Path, count: int) -> None:
+    """Keys and values lie in an order of their own in memory, and in the usual one on disk: what plain torch has read fits, to its rounding."""
+    config = make_config()
+    tensors = make_tensors(config)
+    model, plain = NativeForward(config, tensors, kernels), LlamaForward(config, tensors, "fp32", CPU)
+    ids, ours, theirs, again = tokens(config, count + 1), model.new_cache(), plain.new_cache(), model.new_cache()
+    model.read([Part(ours, ids[:-1])])
+    plain.read([Part(theirs, ids[:-1])])
+    ours.save(tmp_path / "ours", ids[:-1], "key")
+    theirs.save(tmp_path / "theirs", ids[:-1], "key")
+    kept, wanted = load_file(tmp_path / "ours"), load_file(tmp_path / "theirs")
+    assert kept.keys() == wanted.keys()
+    for name in kept:
+        assert kept[name].shape == wanted[name].shape and error(kept[name], wanted[name]) < 0.05
+    assert again.load(tmp_path / "ours", "key") == ids[:-1]
+    assert torch.equal(model.read([Part(again, ids[-1:])])[0], model.read([Part(ours, ids[-1:])])[0])
+    other = model.new_cache()
+    other.load(tmp_path / "theirs", "key")
+    assert error(model.read([Part(other, ids[-1:])])[0], plain.read([Part(theirs, ids[-1:])])[0]) < 0.05
 
 
 def test_wrong_input_never_reaches_the_kernels(kernels: Kernels) -> None:

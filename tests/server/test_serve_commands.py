@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from checkpoints import save_tiny
 
+from llmchat.daemon import reachable
+
 LLMCHAT = [sys.executable, "-m", "llmchat"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -108,7 +110,8 @@ def test_a_dead_socket_is_no_server(tmp_path: Path, tiny: Path) -> None:
     file = tmp_path / ".local/state/llmchat/serve.sock"
     file.parent.mkdir(parents=True)
     dead = socket.socket(socket.AF_UNIX)
-    dead.bind(os.path.relpath(file) if len(str(file)) > 100 else str(file))
+    with reachable(file) as address:
+        dead.bind(address)
     dead.close()
     done = subprocess.run([*LLMCHAT, *ASK, "-m", str(tiny), "hi"], capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 0 and "served" not in json.loads(done.stdout)

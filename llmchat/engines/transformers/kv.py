@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-
 class KVCache:
     """Buffers [heads, capacity, head_dim] for keys and values of each layer; `length` positions are in use."""
 
@@ -62,7 +61,11 @@ class KVCache:
     def save(self, path: Path, ids: list[int], key: str) -> None:
         """Write keys and values of `ids`, which are in the cache, and what they belong to. The file appears when it is whole; only its owner reads it."""
         count = len(ids)
-        tensors = {f"{side}.{layer}": self._read(side, part, count).contiguous() for side, parts in self._sides() for layer, part in enumerate(parts)}
+        tensors = {
+            f"{side}.{layer}": self._read(side, part, count).contiguous()
+            for side, parts in self._sides()
+            for layer, part in enumerate(parts)
+        }
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             partial.touch(0o600)
