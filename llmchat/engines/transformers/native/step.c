@@ -14,7 +14,7 @@
 
 #define LINEARS 7
 #define ALONE 2       /* rows up to which every thread prepares the activations for itself: cheaper than to wait for the others */
-#define SPLIT_ROWS 64 /* rows of a text up to which its spans are attended to side by side */
+#define SPLIT_ROWS 8 /* rows of a text up to which its spans are attended to side by side */
 #define UNITS 3       /* of attention and of activations, wanted for each thread: fewer leave one without work, more do things twice */
 #define RANKS 16       /* of an adapter, in one unit of work */
 
@@ -112,7 +112,7 @@ static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
 /* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. */
 static int64_t rows_together(const Model *m, const Text *text, int threads) {
     int64_t group = m->heads / m->kv_heads, heads = m->kv_heads * slots_of(text), blocks = (UNITS * threads + heads - 1) / heads;
-    int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, QUERIES / group);
+    int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, 6 / group);
     return MIN(UP(rows, least), MAX(1, BLOCK / group / least * least));
 }
 
