@@ -109,7 +109,7 @@ static int64_t ranks_of(const Text *text, int64_t linear, int64_t count) {
     return ranks;
 }
 
-/* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. */
+/* Rows of a text in one unit of attention: all that there is room for, unless threads would go without work. Six queries go through a panel at once. */
 static int64_t rows_together(const Model *m, const Text *text, int threads) {
     int64_t group = m->heads / m->kv_heads, heads = m->kv_heads * slots_of(text), blocks = (UNITS * threads + heads - 1) / heads;
     int64_t rows = (text->rows + blocks - 1) / blocks, least = MAX(1, 6 / group);
