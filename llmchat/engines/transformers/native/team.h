@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "vectors.h"
+
 #define SPINS 4096
 #define SHARES 4 /* of what is left of a range with neighbours, a thread takes one in SHARES */
 
@@ -16,13 +18,14 @@
 #define RELAX() ((void)0)
 #endif
 
-/* Units that were finished, and those that were given out of each thread's range. */
+/* Units that were finished, and those that were given out of each thread's range: to itself from the front, to the others from the end, in one number. */
 typedef struct {
-    _Alignas(64) atomic_int done;
-    atomic_int taken[];
+    _Alignas(64) atomic_llong done;
+    atomic_llong taken[];
 } Loop;
 
-#define LOOP_SIZE(threads) (((1 + (int64_t)(threads)) * (int64_t)sizeof(atomic_int) + 63) / 64 * 64)
+#define HELPED (1ll << 32) /* one unit from the end */
+#define LOOP_SIZE(threads) (((1 + (int64_t)(threads)) * (int64_t)sizeof(atomic_llong) + 63) / 64 * 64)
 
 /* What one thread knows of the loop it is in. All go through the same loops, each of which has its own counters, zero at first. */
 typedef struct {
@@ -34,8 +37,8 @@ typedef struct {
 /* Where the range of a thread begins: it ends where that of the next one begins. */
 static int64_t range_of(const Worker *worker, int64_t size, int thread) { return size * thread / worker->threads; }
 
-/* Begin a loop over `size` units. Each thread has a range of them, and helps the others when it is through. neighbours: units are so short that a
- * thread takes several at once. */
+/* Begin a loop over `size` units. Each thread has a range of them, and helps the others when it is through, from the end: what they have asked for
+ * ahead stays what they take next. neighbours: units are so short that a thread takes several of its own at once. */
 static void share(Worker *worker, int64_t size, int neighbours) {
     worker->loop = (Loop *)((char *)worker->loop + LOOP_SIZE(worker->threads));
     worker->neighbours = neighbours;
@@ -50,15 +53,15 @@ static int64_t take(Worker *worker) {
     worker->held = 0;
     for (int i = 0; i < worker->threads; i++) {
         int whose = (worker->index + i) % worker->threads;
-        int64_t begin = range_of(worker, worker->size, whose), count, left;
-        int taken = atomic_load_explicit(&worker->loop->taken[whose], memory_order_relaxed);
-        while ((left = range_of(worker, worker->size, whose + 1) - begin - taken) > 0) {
-            count = worker->neighbours ? left / SHARES : 1;
-            count = count ? count : 1;
-            if (!atomic_compare_exchange_weak_explicit(&worker->loop->taken[whose], &taken, taken + count, memory_order_relaxed, memory_order_relaxed))
+        int64_t begin = range_of(worker, worker->size, whose), end = range_of(worker, worker->size, whose + 1);
+        long long taken = atomic_load_explicit(&worker->loop->taken[whose], memory_order_relaxed);
+        for (int64_t front, back; (front = taken % HELPED, back = taken / HELPED, front + back < end - begin);) {
+            int64_t count = i || !worker->neighbours ? 1 : MAX(1, (end - begin - front - back) / SHARES), first = i ? end - back - 1 : begin + front;
+            if (!atomic_compare_exchange_weak_explicit(&worker->loop->taken[whose], &taken, taken + (i ? HELPED : count), memory_order_relaxed,
+                                                       memory_order_relaxed))
                 continue;
-            worker->unit = begin + taken + 1, worker->end = begin + taken + count, worker->held = count;
-            return begin + taken;
+            worker->unit = first + 1, worker->end = first + count, worker->held = count;
+            return first;
         }
     }
     return -1;
