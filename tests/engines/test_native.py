@@ -1,5 +1,6 @@
 """The compiled forward pass: its products against float64, whole models against plain torch, and numbers that do not depend on company."""
 
+import json
 import os
 import platform
 import shutil
@@ -13,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmchat.engines import Sampling
@@ -318,6 +319,10 @@ def test_a_cache_on_disk_is_the_same_to_every_forward_pass(kernels: Kernels, tmp
         assert kept[name].shape == wanted[name].shape and error(kept[name], wanted[name]) < 0.05
     assert again.load(tmp_path / "ours", "key") == ids[:-1]
     assert torch.equal(model.read([Part(again, ids[-1:])])[0], model.read([Part(ours, ids[-1:])])[0])
+    save_file(
+        {name: part[:, :-1].contiguous() for name, part in kept.items()}, tmp_path / "short", {"key": "key", "ids": json.dumps(ids[:-1])}
+    )
+    assert model.new_cache().load(tmp_path / "short", "key") == [] and plain.new_cache().load(tmp_path / "short", "key") == []
     other = model.new_cache()
     other.load(tmp_path / "theirs", "key")
     assert error(model.read([Part(other, ids[-1:])])[0], plain.read([Part(theirs, ids[-1:])])[0]) < 0.05

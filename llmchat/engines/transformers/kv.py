@@ -87,7 +87,10 @@ class KVCache:
                 self.reserve(len(ids))
                 for side, parts in self._sides():
                     for layer, part in enumerate(parts):
-                        self._write(side, part, file.get_tensor(f"{side}.{layer}"))
+                        plain = file.get_tensor(f"{side}.{layer}")
+                        if plain.shape != (part.shape[0], len(ids), part.shape[2]):
+                            raise ValueError(f"{side} of {tuple(plain.shape)}")
+                        self._write(side, part, plain)
         except (OSError, SafetensorError, ValueError, RuntimeError):
             return []
         self.length = len(ids)
