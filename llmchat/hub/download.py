@@ -36,8 +36,9 @@ def fetch_all(source: Source, world: World, progress: Progress, commit: str, fil
     largest_first = sorted(files, key=lambda file: -file.size)
     downloads = [_Download(source, world, progress, commit, file, stop) for file in largest_first]
     with ThreadPoolExecutor(min(PARALLEL, len(files)), thread_name_prefix="download") as pool:
-        running = [pool.submit(download.run) for download in downloads]
         try:
+            # An interruption between two of them must end the first, too.
+            running = [pool.submit(download.run) for download in downloads]
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
@@ -109,6 +110,8 @@ class _Download:
         headers = {"Range": f"bytes={here}-"} if here else {}
         with remote.stream(self._source, self._world, self._commit, file.name, headers) as response:
             self._response = response
+            if self._stop.is_set():
+                raise Stopped  # hang_up may have come before there was anything to end
             if here and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
                 # This server sends the file from its beginning, whatever it is asked.
                 target.truncate(0)

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +258,13 @@ def pulling(env: dict[str, str], *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
-def partials(env: dict[str, str]) -> list[Path]:
-    return list(Path(env["HF_HOME"]).rglob("*.llmchat.incomplete"))
+def partials(env: dict[str, str]) -> list[int]:
+    """Bytes of each partly loaded file."""
+    sizes = []
+    for path in Path(env["HF_HOME"]).rglob("*.llmchat.incomplete"):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -270,7 +277,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, env: dict[str, str], folders: dict[str, Path]) -> None:
     hub.stall_after = 200_000
     process = pulling(env)
-    wait_until(lambda: any(path.stat().st_size == 200_000 for path in partials(env)))
+    wait_until(lambda: partials(env) == [200_000])
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert main(["verify", "org/base"]) == 3
@@ -287,12 +294,31 @@ def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, en
 
 def test_interrupted_with_ctrl_c_it_ends_at_once(hub: Hub, env: dict[str, str]) -> None:
     hub.stall_after = 200_000
-    process = pulling(env)
-    wait_until(lambda: any(path.stat().st_size == 200_000 for path in partials(env)))
-    begun = time.monotonic()
+    # Nothing but the signal ends the wait for the silent server.
+    process = pulling(env | {"HF_HUB_DOWNLOAD_TIMEOUT": "3600"})
+    wait_until(lambda: partials(env) == [200_000])
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in errors and time.monotonic() - begun < 5
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in errors
+
+
+def test_interrupted_before_all_files_have_begun_it_ends_at_once(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    class Interrupted(ThreadPoolExecutor):
+        begun = False
+
+        def submit(self, *task: Any, **more: Any) -> Any:
+            if self.begun:
+                wait_until(lambda: partials(env) == [200_000])
+                raise KeyboardInterrupt
+            self.begun = True
+            return super().submit(*task, **more)
+
+    hub.stall_after = 200_000
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 3600)
+    monkeypatch.setattr("llmchat.hub.download.ThreadPoolExecutor", Interrupted)
+    assert main(PULL) == 130
 
 
 def test_two_pulls_at_once_the_second_waits_and_says_so(hub: Hub, env: dict[str, str]) -> None:

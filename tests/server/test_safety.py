@@ -145,15 +145,11 @@ def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert raw(run, b"GET /health HT") == b""
         with socket.create_connection(("127.0.0.1", run.port), 10) as drop:
             # A byte now and then does not buy more time.
-            started = time.monotonic()
-            try:
-                for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa":
-                    drop.sendall(bytes([byte]))
+            drop.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                for _ in range(3000):
+                    drop.sendall(b"a")
                     time.sleep(0.02)
-                assert drop.recv(1) == b""
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            assert time.monotonic() - started < 5
         # A request that takes longer than that to be answered is none of it.
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
 
