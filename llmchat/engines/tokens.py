@@ -80,6 +80,7 @@ class Tokens:
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
         self.count = functools.lru_cache(maxsize=4096)(self._count)
+        self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
 
     @property
     def special(self) -> frozenset[str]:
@@ -92,6 +93,14 @@ class Tokens:
         A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
         one by one, with special tokens off. apart: no token reaches over the start of an answer, as none does when a chat goes on with it.
         """
+        latest, among, ids = self._latest
+        if latest is not prompt or among != apart:
+            # A window is counted before the same prompt is read.
+            ids = self._encode(prompt, apart)
+            self._latest = (prompt, apart, ids)
+        return ids.copy()
+
+    def _encode(self, prompt: Prompt, apart: bool) -> list[int]:
         ids: list[int] = []
         for start, end, special in self._pieces(prompt, apart):
             ids += self._vocabulary.ids(prompt.text[start:end], special=special)

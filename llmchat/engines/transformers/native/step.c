@@ -466,10 +466,11 @@ static Piece piece_at(const Plan *plan, int64_t unit) {
     Piece piece = {0};
     while (unit >= plan->units_of[piece.text]) unit -= plan->units_of[piece.text++];
     const Text *text = plan->texts + piece.text;
-    int64_t slots = slots_of(text), together = plan->together[piece.text];
-    piece.first = unit / slots / plan->model->kv_heads * together;
+    int64_t slots = slots_of(text), together = plan->together[piece.text], blocks = (text->rows + together - 1) / together;
+    /* The rows of a head one after the other: its keys and values are near then, and what threads have between them is nearly equal. */
+    piece.kv_head = unit / slots / blocks;
+    piece.first = unit / slots % blocks * together;
     piece.count = MIN(together, text->rows - piece.first);
-    piece.kv_head = unit / slots % plan->model->kv_heads;
     piece.from = slots > 1 ? unit % slots : 0;
     piece.to = slots > 1 ? piece.from + 1 : plan->spans;
     return piece;
