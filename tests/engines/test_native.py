@@ -127,6 +127,16 @@ def test_a_row_is_the_same_alone(kernels: Kernels, rows: int, out: int, in_: int
         assert torch.equal(kernels.multiply([pair], x[row : row + 1].contiguous())[0, 0], together[row])
 
 
+@pytest.mark.parametrize("in_", [511, 512, 576, 1024, 8191, 8192, 8193, 8768, 16400])
+def test_long_rows_are_the_same_alone(kernels: Kernels, in_: int) -> None:
+    """Where a row is summed up run by run."""
+    torch.manual_seed(in_)
+    pair, x = quantise_rows(torch.randn(33, in_)), torch.randn(7, in_)
+    together = kernels.multiply([pair], x)[0]
+    assert torch.equal(kernels.multiply([pair], x[:1].contiguous())[0, 0], together[0])
+    assert error(together, x.double() @ (pair[0].double() * (pair[1].double() / 127)[:, None]).T) < 0.01
+
+
 def test_reading_reads_everything_once(kernels: Kernels) -> None:
     room = torch.arange(5 * 2**18 + 7, dtype=torch.int32) % 91
     assert kernels.read(room) == int(room[: 5 * 2**18].sum())

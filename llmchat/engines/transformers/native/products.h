@@ -89,36 +89,6 @@ INLINE __m512i add_lanes(__m512i a, __m512i b) {
     return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-/* 16 outputs for one row of activations, straight from the weights. */
-static void direct(const Acts *acts, int64_t row, const Block *block, float *out) {
-    const Act *q = acts->q + row * acts->width;
-    const float *scale = acts->scale + row * acts->groups;
-    const int32_t *offset = acts->offset + row * acts->groups;
-    __m512 total = _mm512_setzero_ps();
-    for (int64_t at = 0; at < acts->width; at += WIDE, scale += WIDE / GROUP, offset += WIDE / GROUP) {
-        int64_t left = acts->in - at;
-        __mmask64 mask = left >= WIDE ? ~0ull : (1ull << left) - 1;
-        __m512i x = _mm512_loadu_si512(q + at), d[LANES];
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++) {
-            d[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights_of(block->rows[i] + at, mask), x);
-            _mm_prefetch((const char *)block->next + i * acts->in + at, _MM_HINT_T1);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) d[i] = add_pairs(d[2 * i], d[2 * i + 1]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) d[i] = add_quads(d[2 * i], d[2 * i + 1]);
-        __m512i lower = add_lanes(d[0], d[1]), upper = add_lanes(d[2], d[3]);
-        __m512i sums[] = {_mm512_shuffle_i32x4(lower, upper, 0x88), _mm512_shuffle_i32x4(lower, upper, 0xdd)};
-#pragma GCC unroll 2
-        for (int g = 0; g < WIDE / GROUP; g++) {
-            sums[g] = _mm512_add_epi32(sums[g], _mm512_set1_epi32(offset[g]));
-            total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[g]), _mm512_set1_ps(scale[g]), total);
-        }
-    }
-    _mm512_storeu_ps(out, total);
-}
-
 /* d[i][j] -> d[j][i], 16 x 16 of 32 bits. */
 INLINE void transpose(__m512i d[LANES]) {
     __m512i t[LANES];
@@ -148,6 +118,58 @@ INLINE void transpose(__m512i d[LANES]) {
         d[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
         d[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
     }
+}
+
+#define RUN (8 * WIDE) /* of a row, that are summed up at once: the sums of their 16 groups fill a register */
+#define RUNS 16        /* of a row, one after the other: memory gives most when it is read in the order in which it lies */
+#define AHEAD 6144     /* bytes from what is read to what is asked for */
+
+/* Where group_sums leaves the sum of a group. */
+#define PLACE(group) ((group) / 8 * 8 + (group) % 2 * 4 + (group) / 2 % 4)
+
+/* Sums of the products of `count` weights of a row with activations, for each group. `in` of them are there, of the last WIDE perhaps not all. */
+INLINE __m512i group_sums(const int8_t *w, const Act *q, int64_t in, int64_t count) {
+    __m512i d[8];
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; k++) {
+        int64_t left = in - k * WIDE;
+        __mmask64 mask = left >= WIDE ? ~0ull : (1ull << (left & 63)) - 1;
+        d[k] = _mm512_setzero_si512();
+        if (k * WIDE >= count) continue;
+        _mm_prefetch((const char *)w + k * WIDE + AHEAD, _MM_HINT_T0);
+        d[k] = _mm512_dpbusd_epi32(d[k], weights_of(w + k * WIDE, mask), _mm512_loadu_si512(q + k * WIDE));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) d[k] = add_pairs(d[2 * k], d[2 * k + 1]);
+    return add_lanes(add_quads(d[0], d[1]), add_quads(d[2], d[3]));
+}
+
+/* 16 outputs for one row of activations, straight from the weights. */
+static void direct(const Acts *acts, int64_t row, const Block *block, float *out) {
+    const float *scale = acts->scale + row * acts->groups;
+    const int32_t *offset = acts->offset + row * acts->groups;
+    __m512 total = _mm512_setzero_ps();
+    for (int64_t begin = 0; begin < acts->width; begin += RUNS * RUN) {
+        const Act *q = acts->q + row * acts->width + begin;
+        int64_t count = MIN(RUNS * RUN, acts->width - begin), in = acts->in - begin, whole = MIN(in, count) / RUN * RUN, at;
+        __m512i sums[RUNS][LANES];
+        for (int i = 0; i < LANES; i++) {
+            const int8_t *w = block->rows[i] + begin;
+            for (at = 0; at < whole; at += RUN) sums[at / RUN][i] = group_sums(w + at, q + at, RUN, RUN);
+            if (at < count) sums[at / RUN][i] = group_sums(w + at, q + at, in - at, count - at);
+        }
+        for (at = 0; at < count; at += RUN, scale += RUN / GROUP, offset += RUN / GROUP) {
+            __m512i *d = sums[at / RUN];
+            transpose(d);
+#pragma GCC unroll 16
+            for (int g = 0; g < RUN / GROUP; g++) {
+                if (at + g * GROUP >= count) break;
+                __m512i sum = _mm512_add_epi32(d[PLACE(g)], _mm512_set1_epi32(offset[g]));
+                total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale[g]), total);
+            }
+        }
+    }
+    _mm512_storeu_ps(out, total);
 }
 
 /* WIDE columns of 16 rows of weights, each four neighbours of a row beside those of the next row; the panels of two blocks alternate. */

@@ -17,6 +17,7 @@
 #define SPLIT_ROWS 8 /* rows of a text up to which its spans are attended to side by side */
 #define UNITS 3       /* of attention and of activations, wanted for each thread: fewer leave one without work, more do things twice */
 #define RANKS 16       /* of an adapter, in one unit of work */
+#define LOW_AHEAD 2048 /* numbers of A that are asked for before they are used */
 
 enum { Q, K, V, O, GATE, UP_, DOWN };
 enum { STORE, ADD, GATED }; /* what becomes of a product */
@@ -305,8 +306,10 @@ static const Text *text_at(const Plan *plan, int64_t row, int final) { return pl
 static __attribute__((noinline)) float low_dot(const bf16 *a, const float *x, int64_t count) {
     F16 totals[4] = {};
     int64_t i = 0;
-    for (; i + 4 * LANES <= count; i += 4 * LANES)
+    for (; i + 4 * LANES <= count; i += 4 * LANES) {
+        for (int64_t k = 0; k < 4 * LANES; k += 64 / sizeof *a) __builtin_prefetch(a + LOW_AHEAD + i + k, 0, 3);
         for (int64_t k = 0; k < 4; k++) totals[k] = madd(from_bf16(a + i + k * LANES), load(x + i + k * LANES), totals[k]);
+    }
     for (; i + LANES <= count; i += LANES) totals[0] = madd(from_bf16(a + i), load(x + i), totals[0]);
     float s = sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
     for (; i < count; i++) {
@@ -341,7 +344,7 @@ static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
 /* Sixteen columns of B on its side, the first rank of them; the next is 32 numbers on. */
 static const bf16 *raising(const Lora *lora, int64_t column) { return lora->b + column / 32 * 32 * lora->rank + column % 32; }
 
-/* B for the columns after the next ones is asked for while their product is made. */
+/* B for the 32 columns after the next ones is asked for while their product is made. */
 static void fetch_adapters(const Text *text, int64_t linear, int64_t column) {
     for (int64_t a = 0; a < text->adapter_count; a++) {
         const Lora *lora = text->adapters[a] + linear;
@@ -349,14 +352,20 @@ static void fetch_adapters(const Text *text, int64_t linear, int64_t column) {
     }
 }
 
-/* 16 finished outputs of a row from `column` on. low: A x of this linear's first adapter. */
+/* 16 finished outputs of a row from `column` on; of adapters four sums side by side, too. low: A x of this linear's first adapter. */
 INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, const Text *text, int64_t linear, const float *low) {
     F16 y = load(product) * load(matrix->scale + column);
     if (matrix->bias) y += load(matrix->bias + column);
     for (int64_t a = 0; a < text->adapter_count; a++) {
         const Lora *lora = text->adapters[a] + linear;
         const bf16 *b = raising(lora, column);
-        for (int64_t r = 0; r < lora->rank; r++) y = madd(all(*low++), from_bf16(b + r * 32), y);
+        F16 totals[4] = {};
+        int64_t r = 0;
+        for (; r + 4 <= lora->rank; r += 4)
+            for (int64_t k = 0; k < 4; k++) totals[k] = madd(all(low[r + k]), from_bf16(b + (r + k) * 32), totals[k]);
+        for (; r < lora->rank; r++) totals[0] = madd(all(low[r]), from_bf16(b + r * 32), totals[0]);
+        y += (totals[0] + totals[1]) + (totals[2] + totals[3]);
+        low += lora->rank;
     }
     return y;
 }
@@ -394,7 +403,7 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         const int8_t *left_at = left->weight + column * acts->in, *right_at = right->weight + second * acts->in;
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
-        if (acts->rows <= ALONE && plan->ranks)
+        if (acts->rows <= ALONE && plan->ranks && column % 32 == 0) /* B lies in blocks of 32 */
             for (int64_t row = 0; row < acts->rows; row++) {
                 fetch_adapters(text_at(plan, row, final), linear + l, column + 32);
                 if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column + 32);
