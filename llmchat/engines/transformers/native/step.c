@@ -44,8 +44,8 @@ typedef struct {
 } Model;
 
 typedef struct {
-    const bf16 *a, *b; /* [rank, in], and [out / 32, rank, 32]: B on its side, in blocks of outputs, the last one padded */
-    int64_t rank;
+    const bf16 *a, *b; /* [rank, in], and [out / 16, rank / 2, 16, 2]: B as products take it, its outputs padded to 32 */
+    int64_t rank;      /* even: perhaps with zeros */
     float scale;
 } Lora;
 
@@ -67,7 +67,7 @@ typedef struct {
     int64_t *units_of, *together;     /* [texts] units of attention; rows in one of them */
     float *x, *plain, *qkv, *inner;   /* residual stream; what was quantised; q, k, v; silu(gate) * up */
     float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
-    float *low;                       /* [R, ranks]: A x of the adapters, scaled */
+    bf16 *low;                        /* [R, ranks]: A x of the adapters, scaled */
     float *logits;                    /* [W, vocabulary] */
     Acts acts, rest;                  /* rest: what rounding took away, where it is added again (see fine) */
 } Plan;
@@ -165,7 +165,7 @@ static void lay_out(Plan *plan, Room *from) {
     plan->cosines = room(from, rows * half * sizeof(float));
     plan->sines = room(from, rows * half * sizeof(float));
     plan->states = room(from, states * (2 + m->head_dim) * sizeof(float));
-    plan->low = room(from, rows * plan->ranks * sizeof(float));
+    plan->low = room(from, rows * plan->ranks * sizeof(bf16));
     plan->acts = make_acts(from, MAX(rows, TILE), wide);
     plan->rest = make_acts(from, MAX(rows, TILE), MAX(m->hidden, m->inner));
 }
@@ -312,12 +312,7 @@ static __attribute__((noinline)) float low_dot(const bf16 *a, const float *x, in
     }
     for (; i + LANES <= count; i += LANES) totals[0] = madd(from_bf16(a + i), load(x + i), totals[0]);
     float s = sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
-    for (; i < count; i++) {
-        uint32_t bits = (uint32_t)a[i] << 16;
-        float weight;
-        memcpy(&weight, &bits, 4);
-        s += weight * x[i];
-    }
+    for (; i < count; i++) s += float_of(a[i]) * x[i];
     return s;
 }
 
@@ -334,36 +329,47 @@ static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
             for (int64_t a = 0; a < text->adapter_count; a++) {
                 const Lora *lora = text->adapters[a] + l;
                 for (int64_t r = MAX(0, begin - at); r < MIN(lora->rank, begin + RANKS - at); r++)
-                    plan->low[row * plan->ranks + at + r] = lora->scale * text->strengths[a] * low_dot(lora->a + r * in, thread->plain + row * in, in);
+                    plan->low[row * plan->ranks + at + r] = half_of(lora->scale * text->strengths[a] * low_dot(lora->a + r * in, thread->plain + row * in, in));
                 at += lora->rank;
             }
     }
     thread->lowering = thread->worker;
 }
 
-/* Sixteen columns of B on its side, the first rank of them; the next is 32 numbers on. */
-static const bf16 *raising(const Lora *lora, int64_t column) { return lora->b + column / 32 * 32 * lora->rank + column % 32; }
-
-/* B for the 32 columns after the next ones is asked for while their product is made. */
-static void fetch_adapters(const Text *text, int64_t linear, int64_t column) {
+/* B for the columns after the next ones is asked for while their product is made. */
+static void fetch_adapters(const Text *text, int64_t linear, int64_t column, int64_t columns) {
     for (int64_t a = 0; a < text->adapter_count; a++) {
         const Lora *lora = text->adapters[a] + linear;
-        for (int64_t r = 0; r < lora->rank; r++) __builtin_prefetch(raising(lora, column) + r * 32, 0, 3);
+        for (int64_t i = 0; i < columns * lora->rank; i += 32) __builtin_prefetch(lora->b + (column + columns) * lora->rank + i, 0, 3);
     }
 }
 
-/* 16 finished outputs of a row from `column` on; of adapters four sums side by side, too. low: A x of this linear's first adapter. */
-INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, const Text *text, int64_t linear, const float *low) {
+/* total += two ranks of 16 columns of B times two numbers of A x. */
+INLINE F16 raise_pair(F16 total, const bf16 *low, const bf16 *pair) {
+#ifdef USE_BF16
+    int32_t both;
+    memcpy(&both, low, sizeof both);
+    return (F16)_mm512_dpbf16_ps((__m512)total, (__m512bh)_mm512_set1_epi32(both), (__m512bh)_mm512_loadu_si512(pair));
+#else
+    I16 both;
+    memcpy(&both, pair, sizeof both);
+    total = madd(all(float_of(low[0])), (F16)(both << 16), total);
+    return madd(all(float_of(low[1])), (F16)(both & (int32_t)0xffff0000), total);
+#endif
+}
+
+/* 16 finished outputs of a row from `column` on. low: A x of this linear's first adapter. */
+INLINE F16 finished(const float *product, const Matrix *matrix, int64_t column, const Text *text, int64_t linear, const bf16 *low) {
     F16 y = load(product) * load(matrix->scale + column);
     if (matrix->bias) y += load(matrix->bias + column);
     for (int64_t a = 0; a < text->adapter_count; a++) {
         const Lora *lora = text->adapters[a] + linear;
-        const bf16 *b = raising(lora, column);
-        F16 totals[4] = {};
+        const bf16 *b = lora->b + column * lora->rank;
+        F16 totals[4] = {}; /* side by side, for each addition waits for the one before it */
         int64_t r = 0;
-        for (; r + 4 <= lora->rank; r += 4)
-            for (int64_t k = 0; k < 4; k++) totals[k] = madd(all(low[r + k]), from_bf16(b + (r + k) * 32), totals[k]);
-        for (; r < lora->rank; r++) totals[0] = madd(all(low[r]), from_bf16(b + r * 32), totals[0]);
+        for (; r + 8 <= lora->rank; r += 8)
+            for (int64_t k = 0; k < 4; k++) totals[k] = raise_pair(totals[k], low + r + 2 * k, b + (r + 2 * k) * LANES);
+        for (; r < lora->rank; r += 2) totals[0] = raise_pair(totals[0], low + r, b + r * LANES);
         y += (totals[0] + totals[1]) + (totals[2] + totals[3]);
         low += lora->rank;
     }
@@ -403,10 +409,10 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         const int8_t *left_at = left->weight + column * acts->in, *right_at = right->weight + second * acts->in;
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
-        if (acts->rows <= ALONE && plan->ranks && column % 32 == 0) /* B lies in blocks of 32 */
+        if (acts->rows <= ALONE && plan->ranks)
             for (int64_t row = 0; row < acts->rows; row++) {
-                fetch_adapters(text_at(plan, row, final), linear + l, column + 32);
-                if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column + 32);
+                fetch_adapters(text_at(plan, row, final), linear + l, column, end == GATED ? LANES : 2 * LANES);
+                if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column, LANES);
             }
         panel_product(acts, thread->fine ? &thread->rest : NULL, &left_block, &right_block, thread->panel, thread->product);
         for (int64_t i = 0; thread->fine && i < acts->rows * 32; i += LANES)
@@ -414,7 +420,8 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         if (plan->ranks) meet(&thread->lowering);
         for (int64_t row = 0; row < acts->rows; row++) {
             const Text *text = text_at(plan, row, final);
-            const float *low = plan->low + row * plan->ranks, *product = thread->product + row * 32;
+            const bf16 *low = plan->low + row * plan->ranks;
+            const float *product = thread->product + row * 32;
             if (text->adapter_count) low += ranks_of(text, linear, l);
             F16 y = finished(product, left, column, text, linear + l, low);
             if (end == GATED && text->adapter_count) low += ranks_of(text, linear, 1);

@@ -83,10 +83,12 @@ class Kept:
 
     def lora(self, a: Tensor, b: Tensor, scale: float) -> Lora:
         """a: [rank, in]; b: [out, rank]."""
-        rank, out = a.shape[0], b.shape[0]
-        blocks = padded(b.T.to(torch.bfloat16)).view(rank, -1, BLOCK).transpose(0, 1).contiguous()
-        across = self.pointer(blocks, torch.bfloat16, (_up(out) // BLOCK, rank, BLOCK))
-        return Lora(self.pointer(a.to(torch.bfloat16).contiguous(), torch.bfloat16, (rank, a.shape[1])), across, rank, scale)
+        odd = a.shape[0] % 2
+        a = torch.nn.functional.pad(a.to(torch.bfloat16), (0, 0, 0, odd)).contiguous()
+        b = torch.nn.functional.pad(b.to(torch.bfloat16), (0, odd, 0, -b.shape[0] % BLOCK))
+        pairs = b.view(-1, LANES, a.shape[0] // 2, 2).transpose(1, 2).contiguous()
+        down, up = self.pointer(a, torch.bfloat16, tuple(a.shape)), self.pointer(pairs, torch.bfloat16, tuple(pairs.shape))
+        return Lora(down, up, a.shape[0], scale)
 
 
 def padded(x: Tensor) -> Tensor:

@@ -56,6 +56,20 @@ INLINE F16 madd(F16 a, F16 b, F16 c) {
 #endif
 }
 
+INLINE float float_of(bf16 half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The nearest, to even where two are. */
+INLINE bf16 half_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
 INLINE F16 from_bf16(const bf16 *p) {
 #if !defined(LLMCHAT_PLAIN) && defined(__AVX512F__)
     /* gcc 12 makes two halves of the conversion below, and puts them together again. */
