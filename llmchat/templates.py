@@ -35,8 +35,9 @@ _growing = _grown = _made = 0
 _LABEL = re.compile(r"<[|｜][\w ▁]+[|｜]>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
 # Filters and methods that pad or repeat: no chat template needs them, and one call can fill the memory.
 _FILTERS = ("center", "indent", "format", "wordwrap", "batch", "slice", "xmlattr", "pprint", "filesizeformat", "urlize")
-_LOOP = ("first", "last", "index", "index0")
 _METHODS = ("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map")
+# What a template may ask of its loop without the sandbox looking at it.
+_LOOP = ("first", "last", "index", "index0")
 
 
 def run(template: str, variables: Mapping[str, Any], name: str) -> str:
@@ -116,11 +117,13 @@ def _compile(template: str) -> Any:
 
         def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:
             """`a + b + c` in one call, for a long chat writes hundreds of them a turn."""
-            parts: list[nodes.Expr] = [node.left, node.right]
-            while isinstance(first := parts[0], nodes.Add):
-                parts[:1] = [first.left, first.right]
+            parts: list[nodes.Expr] = [node.right]
+            first = node.left
+            while isinstance(first, nodes.Add):
+                parts.append(first.right)
+                first = first.left
             self.write("context.added((")
-            for part in parts:
+            for part in (first, *reversed(parts)):
                 self.visit(part, frame)
                 self.write(", ")
             self.write("))")

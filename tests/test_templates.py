@@ -24,6 +24,7 @@ BOMBS = {
     "keeping much without a loop": ("".join(f"{{% set a{i} = 'é\u20ac' * 4900000 %}}" for i in range(200)), "too much memory"),
     "doubling by + of many": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x + n.x %}{% endfor %}", "larger than"),
     "lists by +": ("{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x + [1] %}{% endfor %}", "larger than"),
+    "very many additions": ("{{ " + " + ".join(["'ab'"] * 20_000) + " }}", "recursion"),
     "text and a number": ("{{ 'a' + 'b' + 1 }}", "str"),
     "padding by a method": ("{{ 'a'.center(999999999) }}", "larger than"),
     "padding by a filter": ("{{ 'a' | center(999999999) }}", "No filter named"),

@@ -197,10 +197,7 @@ static void begin_row(const Plan *plan, int64_t row) {
     const Text *text = plan->texts + plan->text_of[row];
     int64_t in_text = row - plan->first_of[plan->text_of[row]], half = m->head_dim / 2;
     const bf16 *from = m->embedding + text->ids[in_text] * m->hidden;
-    for (int64_t i = 0; i < m->hidden; i++) {
-        uint32_t bits = (uint32_t)from[i] << 16;
-        memcpy(plan->x + row * m->hidden + i, &bits, 4);
-    }
+    for (int64_t i = 0; i < m->hidden; i++) plan->x[row * m->hidden + i] = float_of(from[i]);
     for (int64_t i = 0; i < half; i++) {
         float angle = (float)(text->past + in_text) * m->frequencies[i];
         plan->cosines[row * half + i] = cosf(angle);
@@ -336,14 +333,6 @@ static void lower(Thread *thread, int64_t linear, int64_t count, int final) {
     thread->lowering = thread->worker;
 }
 
-/* B for the columns after the next ones is asked for while their product is made. */
-static void fetch_adapters(const Text *text, int64_t linear, int64_t column, int64_t columns) {
-    for (int64_t a = 0; a < text->adapter_count; a++) {
-        const Lora *lora = text->adapters[a] + linear;
-        for (int64_t i = 0; i < columns * lora->rank; i += 32) __builtin_prefetch(lora->b + (column + columns) * lora->rank + i, 0, 3);
-    }
-}
-
 /* total += two ranks of 16 columns of B times two numbers of A x. */
 INLINE F16 raise_pair(F16 total, const bf16 *low, const bf16 *pair) {
 #ifdef USE_BF16
@@ -409,11 +398,6 @@ static void multiply(Thread *thread, const Matrix *matrices, int64_t linear, int
         const int8_t *left_at = left->weight + column * acts->in, *right_at = right->weight + second * acts->in;
         Block left_block = block_of(left, column, acts->rows <= DIRECT_ROWS ? right_at : left_at + ahead);
         Block right_block = block_of(right, second, (acts->rows <= DIRECT_ROWS ? left_at : right_at) + ahead);
-        if (acts->rows <= ALONE && plan->ranks)
-            for (int64_t row = 0; row < acts->rows; row++) {
-                fetch_adapters(text_at(plan, row, final), linear + l, column, end == GATED ? LANES : 2 * LANES);
-                if (end == GATED) fetch_adapters(text_at(plan, row, final), linear + 1, column, LANES);
-            }
         panel_product(acts, thread->fine ? &thread->rest : NULL, &left_block, &right_block, thread->panel, thread->product);
         for (int64_t i = 0; thread->fine && i < acts->rows * 32; i += LANES)
             store(thread->product + i, load(thread->product + i) + load(thread->product + acts->rows * 32 + i));

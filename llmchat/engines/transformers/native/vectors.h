@@ -63,13 +63,6 @@ INLINE float float_of(bf16 half) {
     return x;
 }
 
-/* The nearest, to even where two are. */
-INLINE bf16 half_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
 INLINE F16 from_bf16(const bf16 *p) {
 #if !defined(LLMCHAT_PLAIN) && defined(__AVX512F__)
     /* gcc 12 makes two halves of the conversion below, and puts them together again. */
@@ -91,6 +84,12 @@ INLINE void to_bf16(bf16 *p, F16 v) {
     H16 half = __builtin_convertvector((bits >> 16) & 0xffff, H16);
     memcpy(p, &half, sizeof half);
 #endif
+}
+
+INLINE bf16 half_of(float x) {
+    bf16 halves[LANES];
+    to_bf16(halves, all(x));
+    return halves[0];
 }
 
 INLINE float sum(F16 v) {
