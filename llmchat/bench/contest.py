@@ -3,7 +3,6 @@ to none."""
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat.errors import LlmchatError
+from llmchat.programs import python
 
 
 class Entry(Struct, frozen=True):
@@ -173,7 +173,7 @@ def batches(entries: Sequence[Entry], room: int) -> list[list[Entry]]:
 
 
 def python_module(name: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", name, *arguments)
+    return python("-m", name, *arguments)
 
 
 def python_file(python: str, file: Path, *arguments: str) -> tuple[str, ...]:

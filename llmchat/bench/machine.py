@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from llmchat.bench.peers import cores
 from llmchat.hub.machine import Machine
 from llmchat.memory import available_ram
+from llmchat.programs import python
 
 # What decides the speed of the kernels of a CPU, widest first.
 _FEATURES = ("amx_int8", "amx_tile", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512f", "avx2", "asimddp", "neon")
@@ -43,9 +43,7 @@ def used_device(device: str, machine: Machine, env: Mapping[str, str]) -> str:
         return device
     if not machine.gpus:
         return "cpu"
-    asked = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True, env=dict(env)
-    )
+    asked = subprocess.run(python("-c", "import torch; print(torch.cuda.is_available())"), capture_output=True, text=True, env=dict(env))
     return "cuda" if asked.stdout.strip() == "True" else "cpu"
 
 

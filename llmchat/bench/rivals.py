@@ -16,6 +16,7 @@ from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import survey_here
 from llmchat.memory import OVERHEAD, parameters
 from llmchat.models import Model
+from llmchat.programs import python
 from llmchat.prompt import Prompt
 from llmchat.settings import World
 
@@ -84,7 +85,7 @@ class Rivals:
             if not q8_0.supports(read_json(folder / "config.json")):
                 raise UsageError("there is no *Q8_0.gguf beside the model, and only Llama's architecture can be written as one")
             done = subprocess.run(
-                [sys.executable, "-m", "llmchat.bench.q8_0", str(folder), str(file)],
+                python("-m", "llmchat.bench.q8_0", str(folder), str(file)),
                 capture_output=True,
                 text=True,
                 env=dict(self._world.env),

@@ -5,7 +5,6 @@ This room writes commands and config files, and starts what they describe; it se
 
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from llmchat.deploy.sizing import Hardware, Layout, arrange
 from llmchat.deploy.vllm import Request
 from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.presets import Preset
+from llmchat.programs import SAFE_PATH, which
 from llmchat.settings import World
 
 __all__ = ["Deployment", "Hardware", "Request", "plan"]
@@ -67,7 +67,7 @@ class Deployment(Struct, frozen=True):
 
     def run(self, program: str, world: World) -> NoReturn:
         """Merge where that is due, then become the server: it hears Ctrl-C and signals itself."""
-        found = shutil.which(program, path=world.env.get("PATH"))
+        found = which(program, world.env)
         if not found:
             raise UsageError(f"`{program}` is not on the PATH", "install vLLM in an environment of its own; --vllm names its program")
         if self.merges and not Path(self.request.model, "config.json").exists():
@@ -76,7 +76,7 @@ class Deployment(Struct, frozen=True):
             print(f"merging into {self.request.model} …", file=world.stderr, flush=True)
             merge(self.subjects[0].preset, Path(self.request.model), world)
         world.stdout.flush()
-        os.execve(found, self.command(found), dict(world.env))
+        os.execve(found, self.command(found), {**world.env, **SAFE_PATH})
 
 
 def plan(

