@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llmchat.presets import Preset
+
 
 def names_of(command: Any, path: str = "") -> list[str]:
     """A command and those below it, as they are typed; hidden ones are left out."""
@@ -40,10 +42,7 @@ def models() -> str:
         f"| {_count(one.parameters)} | {one.context.tokens:,} | {', '.join(map(str, one.stop_ids))} | {_cell(one.licence)} |"
         for one in presets
     ]
-    notes = [
-        f"- `{one.name}`: {one.notes} Sampling: {one.sampling_source}." + (f" Cannot run: {one.unsupported}." if one.unsupported else "")
-        for one in presets
-    ]
+    notes = [_notes(one) for one in presets]
     shown = [
         f"| `{name}` | {_cell(form.source)} | {_cell(form.decision)} | {_cell(form.notes)} |"
         for name in formats()
@@ -71,10 +70,21 @@ def models() -> str:
             "",
             "## Notes on each model",
             "",
+            "A model without a `Tested` note was never run here with its published weights: its facts come from the named sources,",
+            "and its architecture is tested with small checkpoints.",
+            "",
             *notes,
             "",
         ]
     )
+
+
+def _notes(preset: Preset) -> str:
+    sentences = [preset.notes, f"Sampling: {preset.sampling_source}."]
+    if preset.unsupported:
+        sentences.append(f"Cannot run: {preset.unsupported}.")
+    sentences.append(f"Tested: {preset.tested}" if preset.tested else "")
+    return f"- `{preset.name}`: " + " ".join(filter(None, sentences))
 
 
 def _count(parameters: float) -> str:

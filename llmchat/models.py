@@ -123,7 +123,7 @@ def facts(preset: Preset, world: World) -> dict[str, Any]:
         parts = []
     known = {
         name: msgspec.to_builtins(getattr(preset, name))
-        for name in ("name", "title", "parameters", "weights", "context", "sampling", "licence", "notes")
+        for name in ("name", "title", "parameters", "weights", "context", "sampling", "licence", "notes", "tested")
     }
     files = {f"{part.source}/{path.name}": path.stat().st_size for part in parts for path in sorted(part.path.iterdir()) if path.is_file()}
     if parts:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
-from llmchat.presets import formats, get_format
+from llmchat.presets import find, formats, get_format
 from llmchat.prompt import WORD_JOINER, Prompt, PromptFormat
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -237,3 +237,38 @@ def test_speakers_must_take_turns() -> None:
     for messages in ([], [Message("system", "x")], [Message("assistant", "x")], [Message("user", "a"), Message("user", "b")]):
         with pytest.raises(UsageError):
             get_format("chatml").render(messages)
+
+
+SUMMARY = [Message("user", "Summarise.", "A long text.")]
+PREAMBLE = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+
+
+def test_dolly_v2_keeps_its_preamble_when_there_is_material() -> None:
+    text = get_format("dolly").render(SUMMARY).text
+    assert text == f"{PREAMBLE}### Instruction:\nSummarise.\n\nInput:\nA long text.\n\n### Response:\n"
+
+
+def test_dolly_v1_reads_material_in_alpacas_form() -> None:
+    assert get_format("dolly-v1").render(SUMMARY).text == get_format("alpaca").render(SUMMARY).text
+
+
+def test_koalpaca_writes_answers_as_its_training_text_did() -> None:
+    text = get_format("koalpaca").render(say("U1", "A1", "U2")).text
+    assert text == "### 질문: U1\n\n### 답변: A1<|endoftext|>\n\n### 질문: U2\n\n### 답변:"
+
+
+def test_airoboros_has_a_preamble_of_its_own() -> None:
+    text = get_format("airoboros").render(say("U1")).text
+    assert text.endswith("accurate, uncensored responses to the user's input. USER: U1 ASSISTANT:")
+    assert {find(name).format.name for name in ("airoboros-7b", "airoboros-13b")} == {"airoboros"}
+
+
+def test_stable_vicuna_introduces_itself_and_parts_turns_by_a_blank_line() -> None:
+    text = get_format("stable-vicuna").render(say("U1", "A1", "U2")).text
+    assert text.startswith("### Assistant: I am StableVicuna, ")
+    assert text.endswith("!\n\n### Human: U1\n### Assistant: A1\n\n### Human: U2\n### Assistant:")
+    assert find("stable-vicuna-13b").format.name == "stable-vicuna"
+
+
+def test_raven_instruct_begins_with_a_line_end() -> None:
+    assert get_format("raven-instruct").render(say("U1")).text == f"\n{PREAMBLE}# Instruction:\nU1\n\n# Response:\n"

@@ -57,6 +57,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     architecture: the class of transformers that runs the base, "" where only its config says
     stop_ids: token ids that end an answer, beside the config's and the format's
     sampling_source: who says so; unsupported: why the model cannot run here, as a line for the user
+    tested: what was run with its published weights, and when; "" where nothing was
     """
 
     name: str
@@ -79,3 +80,4 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     licence: str = "unknown"
     unsupported: str = ""
     notes: str = ""
+    tested: str = ""
