@@ -4,7 +4,7 @@ user text → Conversation → Window → Prompt → Engine → Chunks → histo
 """
 
 from collections.abc import Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +15,7 @@ from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
 from llmchat.engines.text import ThoughtFilter, Unescape
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.presets import Preset
+from llmchat.presets import Preset, adjust, setting_names, settings_of
 from llmchat.prompt import Prompt
 from llmchat.summary import summarise
 from llmchat.window import Window, fit
@@ -116,8 +116,8 @@ def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: 
 class Chat:
     """A conversation with one model, stored as it happens.
 
-    `window`, `finish` and `answered_by` tell of the last answer; `made_by` (models.provenance) is stored with each. A new model may take over in the
-    middle: see `hand_over`.
+    `window`, `finish` and `answered_by` tell of the last answer; `made_by` (models.provenance) is stored with each. `opens` and `settings` (see
+    history.Session) are stored with the session. A new model may take over in the middle: see `hand_over`.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class Chat:
         sampling: Sampling | None = None,
         session: str | None = None,
         made_by: Mapping[str, Any] | None = None,
+        opens: Mapping[str, Any] | None = None,
     ):
         self.preset = preset
         self.engine = engine
@@ -135,6 +136,10 @@ class Chat:
         self.sampling = sampling or preset.sampling
         self.session = session
         self.made_by = dict(made_by or {"model": preset.name})
+        self.opens = dict(opens or {})
+        self.settings: dict[str, Any] = {}
+        self.defaults = settings_of(self.sampling, preset.context)
+        self._remembered: tuple[Any, ...] = ()
         self.conversation = history.conversation(session) if session else Conversation()
         self.window: Window | None = None
         self.finish: Finish | None = None
@@ -142,12 +147,51 @@ class Chat:
         if preset.system and not self.conversation.system:
             self.instruct(preset.system)
 
-    def hand_over(self, preset: Preset, engine: Engine, made_by: Mapping[str, Any]) -> None:
-        """Go on with another model: its sampling holds from now on, the conversation stays."""
+    def hand_over(
+        self,
+        preset: Preset,
+        engine: Engine,
+        made_by: Mapping[str, Any],
+        opens: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Go on with another model: its settings hold from now on, the conversation stays."""
         if engine is not self.engine:
             self.engine.close()
-        self.preset, self.engine, self.sampling, self.made_by = preset, engine, preset.sampling, dict(made_by)
+        self.preset, self.engine, self.sampling = preset, engine, preset.sampling
+        self.made_by, self.opens, self.settings = dict(made_by), dict(opens or {}), {}
+        self.defaults = settings_of(preset.sampling, preset.context)
         self.window = self.finish = None
+        self._remember()
+
+    def set(self, values: Mapping[str, Any]) -> None:
+        """Change settings (see presets.setting_names) for the answers to come, and keep them with the session."""
+        self._adjust(values)
+        self._remember()
+
+    def unset(self, name: str) -> None:
+        """Give a setting its default back; the session no longer keeps it."""
+        self._adjust({name: self.defaults[name]})
+        del self.settings[name]
+        self._remember()
+
+    def take_settings(self, values: Mapping[str, Any]) -> None:
+        """Take up what a session kept; a value that is no longer possible is left out."""
+        for name, value in values.items():
+            with suppress(UsageError):
+                if name in setting_names():
+                    self._adjust({name: value})
+
+    def _adjust(self, values: Mapping[str, Any]) -> None:
+        self.preset, self.sampling = adjust(self.preset, self.sampling, values)
+        known = settings_of(self.sampling, self.preset.context)
+        self.settings = self.settings | {name: known[name] for name in values}
+
+    def _remember(self) -> None:
+        """Keep with the session what opens its model and what was set, where that changed."""
+        now = (self.session, self.preset.name, self.opens, self.settings)
+        if self.session and now != self._remembered:
+            self.history.remember(self.session, self.preset.name, self.opens, self.settings)
+            self._remembered = now
 
     def send(self, text: str, input: str = "") -> Generator[Event]:
         """Ask. The message is stored now, the answer when it ends; closing the iterator keeps what was said so far as cancelled."""
@@ -189,8 +233,11 @@ class Chat:
         system = self.conversation.system
         self.conversation = Conversation((Message("system", system),) if system else ())
 
-    def open(self, session: str) -> None:
-        """Go on with a stored session."""
+    def open(self, session: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Go on with a stored session, and with the settings that it kept."""
+        self.preset, self.sampling = adjust(self.preset, self.sampling, self.defaults)
+        self.settings = {}
+        self.take_settings(settings or {})
         self.session, self.window, self.finish = session, None, None
         self.conversation = self.history.conversation(session)
 
@@ -310,9 +357,11 @@ class Chat:
         """Add a message to the conversation and to the history. The session begins with the first question, not before."""
         self.conversation = replace(self.conversation, messages=(*self.conversation.messages, message))
         if self.session is None:
-            self.session = self.history.begin(self.preset.name)
+            self.session = self.history.begin(self.preset.name, self.opens, self.settings)
             for earlier in self.conversation.messages[:-1]:
                 self.history.append(self.session, earlier)
+        elif message.role == "user":
+            self._remember()
         self.history.append(self.session, message, finish, details)
 
     def _rewind(self, length: int) -> None:

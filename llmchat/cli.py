@@ -105,15 +105,26 @@ def chat(
         earlier = history.find(session) if session else history.latest() if continue_ else None
         if continue_ and not earlier:
             raise UsageError("there is no session to go on with")
-        if earlier and settings.origins["model"] == "default":
+        opens = dict(earlier.opens) if earlier else {}
+        if earlier and not opens and settings.origins["model"] == "default":
             given["model"] = earlier.model
-        opened = open_warm(world, given) if question and not no_server else None
+        opened = open_warm(world, given, opens) if question and not no_server else None
         if opened is None:
             from llmchat.opening import Opener
 
-            opener = Opener(world, given, earlier.id if earlier else None)
+            opener = Opener(world, given, earlier.id if earlier else None, opens)
             opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
-        talk = Chat(opened.preset, opened.engine, history, session=earlier.id if earlier else None, made_by=opened.made_by)
+        talk = Chat(
+            opened.preset,
+            opened.engine,
+            history,
+            session=earlier.id if earlier else None,
+            made_by=opened.made_by,
+            opens=opened.opens,
+        )
+        if earlier:
+            kept = earlier.settings if earlier.opens == talk.opens or not given.get("model") else {}
+            talk.take_settings({name: value for name, value in kept.items() if given.get(name) is None})
         if settings.options.system and talk.conversation.system != settings.options.system:
             talk.instruct(settings.options.system)
         if question:

@@ -221,8 +221,9 @@ def replay_session(session: _Id, device: flags.Device = None, json: flags.Json =
         found = history.find(session)
         records = history.messages(found.id)
     made: dict[str, Any] = next((record.details["made_by"] for record in reversed(records) if record.details.get("made_by")), {})
+    opens = found.opens or {"model": found.model}
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
-    opened = Opener(world, {"model": found.model, "device": device} | choices).open(waiting=True)
+    opened = Opener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
     outcomes = []
     for outcome in replay(records, opened.preset, opened.engine):

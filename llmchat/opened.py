@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from llmchat.daemon import socket_file
 from llmchat.errors import LlmchatError
-from llmchat.presets import Preset, choose
+from llmchat.presets import Preset, choose, opening_of
 from llmchat.settings import Options, Settings, World, resolve
 
 if TYPE_CHECKING:
@@ -21,20 +21,24 @@ _PLACES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
 
 
 class Opened(Struct, frozen=True):
-    """A preset with its engine, and what its answers are made of."""
+    """A preset with its engine, and what its answers are made of. opens: the options that open the same model again."""
 
     preset: Preset
     engine: "Engine"
     made_by: dict[str, Any]
+    opens: dict[str, Any] = {}
 
 
-def open_warm(world: World, flags: Mapping[str, Any]) -> Opened | None:
-    """The model of a command line in a server of this user that runs already; None where there is none, or it cannot stand in."""
+def open_warm(world: World, flags: Mapping[str, Any], opens: Mapping[str, Any] | None = None) -> Opened | None:
+    """The model of a command line, or of a session, in a server of this user that runs already.
+
+    None where there is none, or it cannot stand in.
+    """
     if not socket_file(world).exists():
         return None
     from llmchat.engines.remote import RemoteEngine
 
-    options = resolve(world, flags).options
+    options = resolve(world, flags, opens).options
     preset = choose(options, world.own_presets)
     if preset.engine not in _LOADED:
         return None
@@ -43,7 +47,7 @@ def open_warm(world: World, flags: Mapping[str, Any]) -> Opened | None:
         engine = RemoteEngine(world, preset, loading, places(world))
     except (OSError, LlmchatError):
         return None
-    return Opened(engine.facts.preset, engine, engine.facts.made_by)
+    return Opened(engine.facts.preset, engine, engine.facts.made_by, opening_of(options, world.own_presets))
 
 
 def places(world: World) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from llmchat import prompt_cache
 from llmchat.hub import Progress, Silent
 from llmchat.models import Model, adapt, load, locate, provenance, title
 from llmchat.opened import Opened
-from llmchat.presets import Preset, choose
-from llmchat.settings import Options, World, resolve
+from llmchat.presets import Preset, choose, opening_of, without_credentials
+from llmchat.settings import OF_MODEL, Options, World, resolve
 
 if TYPE_CHECKING:
     from llmchat.engines import Engine
@@ -20,40 +20,69 @@ _OF_ONE_MODEL = ("base", "adapter", "format", "revision", "weights", "engine")
 
 
 class Opener:
-    """Opens models with the flags of one command line, and other ones in their place."""
+    """Opens models with the flags of one command line, and other ones in their place.
 
-    def __init__(self, world: World, flags: Mapping[str, Any], session: str | None = None):
+    session: what it had read is taken up again; opens: what it was opened with, see settings.resolve.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        flags: Mapping[str, Any],
+        session: str | None = None,
+        opens: Mapping[str, Any] | None = None,
+    ):
         self.world = world
         self._flags = dict(flags)
         self._session = session
+        self._opens = dict(opens or {})
         self._last: tuple[Model, Options] | None = None
 
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
-        model, options, flags = self._locate(changes)
+        model, options, flags, opens = self._locate(changes)
         shown = _Waiting(self.world, f"loading {title(model.preset)} …", shown=waiting and self.world.stderr.isatty())
         try:
-            opened = Opened(model.preset, self._load(model, options, shown), provenance(model))
+            opened = self._opened(model, options, self._load(model, options, shown))
         finally:
             shown.close()
-        self._flags = flags
+        self._flags, self._opens = flags, opens
         return opened
 
     def open_later(self) -> Opened:
         """The same at once: the engine loads while others go on."""
         from llmchat.engines.loading import LoadingEngine
 
-        model, options, _ = self._locate({})
+        model, options, *_ = self._locate({})
         engine = LoadingEngine(lambda: self._load(model, options, _Behind(engine)), title(model.preset))
-        return Opened(model.preset, engine, provenance(model))
+        return self._opened(model, options, engine)
+
+    def open_as(self, session: str, opens: Mapping[str, Any]) -> Opened:
+        """The model of another session in place of this one."""
+        before = self._flags, self._opens, self._session
+        kept = {name: value for name, value in self._flags.items() if name not in OF_MODEL}
+        self._flags, self._opens, self._session = kept, dict(opens), session
+        try:
+            return self.open(waiting=True)
+        except BaseException:
+            self._flags, self._opens, self._session = before
+            raise
 
     def adapt(self, engine: "Engine", adapter: str) -> Opened | None:
         """The same model with another adapter put on live, in the same engine; None where it must be loaded anew."""
-        model, options, flags = self._locate({"adapter": adapter})
+        model, options, flags, opens = self._locate({"adapter": adapter})
         if self._last is None or not adapt(engine, *self._last, model, options):
             return None
-        self._flags = flags
-        return Opened(model.preset, engine, provenance(model))
+        self._flags, self._opens = flags, opens
+        return self._opened(model, options, engine)
+
+    def _opened(self, model: Model, options: Options, engine: "Engine") -> Opened:
+        opens = opening_of(options, self.world.own_presets)
+        if model.elsewhere and (options.url or options.engine):
+            # The only model of a server, or an address of the environment, may be another one later.
+            url = without_credentials(model.elsewhere.connection.base)
+            opens |= {"url": url, "model": options.model or model.elsewhere.served.name}
+        return Opened(model.preset, engine, provenance(model), opens)
 
     def _load(self, model: Model, options: Options, progress: Progress | None = None) -> "Engine":
         engine = load(model, options, progress)
@@ -62,11 +91,16 @@ class Opener:
             prompt_cache.restore(engine, self._session, provenance(model), self.world)
         return engine
 
-    def _locate(self, changes: Mapping[str, Any]) -> tuple[Model, Options, dict[str, Any]]:
-        kept = {name: value for name, value in self._flags.items() if "model" not in changes or name not in _OF_ONE_MODEL}
-        flags = kept | dict(changes)
-        settings = resolve(self.world, flags)
-        return locate(choose(settings.options, self.world.own_presets), self.world), settings.options, flags
+    def _locate(self, changes: Mapping[str, Any]) -> tuple[Model, Options, dict[str, Any], dict[str, Any]]:
+        flags, opens = self._flags | dict(changes), self._opens
+        if "model" in changes:
+            kept = {name: value for name, value in self._flags.items() if name not in _OF_ONE_MODEL}
+            # Another model of the same server.
+            server = {"url": opens["url"]} if "url" in opens else {}
+            flags, opens = server | kept | dict(changes), {}
+        options = resolve(self.world, flags, opens).options
+        model = locate(choose(options, self.world.own_presets), self.world)
+        return model, options, flags, opens
 
 
 class _Waiting(Silent):

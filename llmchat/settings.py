@@ -111,13 +111,25 @@ class Settings(Struct, frozen=True):
     origins: dict[str, str]
 
 
-def resolve(world: World, flags: Mapping[str, Any]) -> Settings:
-    """Options from flags, the environment and the config file, in this order. A flag that is None was not given."""
+# Which model it is and how it is loaded: a session keeps these and opens the same model again.
+OF_MODEL = ("model", "base", "adapter", "format", "weights", "engine", "url", "revision")
+
+
+def resolve(world: World, flags: Mapping[str, Any], opens: Mapping[str, Any] | None = None) -> Settings:
+    """Options from flags, the environment and the config file, in this order. A flag that is None was not given.
+
+    opens: what a session was opened with. It takes the place of the environment and the file for all that is OF_MODEL, unless flags name
+    another model.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
     layers: list[tuple[str, dict[str, Any]]] = [
-        ("flag", {key: value for key, value in flags.items() if value is not None}),
         ("environment", _from_environment(world.env)),
         (str(world.config / "config.toml"), _from_file(world.config / "config.toml")),
     ]
+    if opens and not {"model", "url"} & set(given):
+        general = [(origin, {key: layer[key] for key in layer if key not in OF_MODEL}) for origin, layer in layers]
+        layers = [("session", {key: opens[key] for key in OF_MODEL if key in opens}), *general]
+    layers.insert(0, ("flag", given))
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:

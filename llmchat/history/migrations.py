@@ -53,7 +53,13 @@ CREATE TRIGGER messages_changed AFTER UPDATE OF text, input ON messages BEGIN
 END;
 """
 
-STEPS = (_FIRST,)
+# What opens the session's model again, and what was set by hand in it: JSON objects.
+_OPENS_AND_SETTINGS = """
+ALTER TABLE sessions ADD COLUMN opens TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
+"""
+
+STEPS = (_FIRST, _OPENS_AND_SETTINGS)
 
 
 def migrate(database: sqlite3.Connection) -> None:

@@ -92,12 +92,19 @@ class History:
     def close(self) -> None:
         self._database.close()
 
-    def begin(self, model: str) -> str:
-        """A new, empty session; returns its id."""
+    def begin(self, model: str, opens: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> str:
+        """A new, empty session; returns its id. opens, settings: see Session."""
         now, session = time.time(), self._new_id()
         with self._transaction():
             self._database.execute("INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)", (session, model, now, now))
+        self.remember(session, model, opens or {}, settings or {})
         return session
+
+    def remember(self, session: str, model: str, opens: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Keep another model, and other settings, with a session."""
+        known = (msgspec.json.encode(values).decode() for values in (opens, settings))
+        with self._transaction():
+            self._database.execute("UPDATE sessions SET model = ?, opens = ?, settings = ? WHERE id = ?", (model, *known, session))
 
     def append(
         self,
@@ -158,8 +165,8 @@ class History:
         now, new = time.time(), self._new_id()
         with self._transaction():
             self._database.execute(
-                """INSERT INTO sessions(id, model, title, tip, created, updated, tags, turns, tokens)
-                SELECT ?, model, title, tip, ?, ?, tags, turns, tokens FROM sessions WHERE id = ?""",
+                """INSERT INTO sessions(id, model, title, tip, created, updated, tags, turns, tokens, opens, settings)
+                SELECT ?, model, title, tip, ?, ?, tags, turns, tokens, opens, settings FROM sessions WHERE id = ?""",
                 (new, now, now, session),
             )
         return new
@@ -380,5 +387,6 @@ def _record(row: sqlite3.Row) -> Record:
 
 
 def _session(row: sqlite3.Row) -> Session:
-    tags = tuple(msgspec.json.decode(row["tags"]))
-    return Session(row["id"], row["title"], row["model"], row["turns"], row["tokens"], tags, row["created"], row["updated"])
+    tags, opens, settings = (msgspec.json.decode(row[name]) for name in ("tags", "opens", "settings"))
+    times = row["created"], row["updated"]
+    return Session(row["id"], row["title"], row["model"], row["turns"], row["tokens"], tuple(tags), *times, opens, settings)

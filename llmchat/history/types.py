@@ -9,7 +9,8 @@ from llmchat.conversation import Message
 
 class Session(Struct, frozen=True):
     """A chat as lists show it. turns: questions on its present branch; tokens: of its last answer and all that was sent for it;
-    created, updated: seconds since 1970."""
+    created, updated: seconds since 1970. opens: the options that open its model again, from any folder; empty in sessions from before
+    they were kept. settings: what was set by hand in the chat."""
 
     id: str
     title: str
@@ -19,6 +20,8 @@ class Session(Struct, frozen=True):
     tags: tuple[str, ...]
     created: float
     updated: float
+    opens: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
 
 
 class Record(Struct, frozen=True):

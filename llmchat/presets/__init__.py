@@ -6,7 +6,8 @@
 from llmchat.presets.check import Mistake, check
 from llmchat.presets.load import find, formats, get_format, names
 from llmchat.presets.outlook import outlook
-from llmchat.presets.override import amend, choose
+from llmchat.presets.override import adjust, amend, choose, setting_names, settings_of
+from llmchat.presets.reopen import opening_of, without_credentials
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Mistake",
     "Preset",
     "Source",
+    "adjust",
     "amend",
     "check",
     "choose",
@@ -22,5 +24,9 @@ __all__ = [
     "formats",
     "get_format",
     "names",
+    "opening_of",
     "outlook",
+    "setting_names",
+    "settings_of",
+    "without_credentials",
 ]

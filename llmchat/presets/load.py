@@ -19,10 +19,10 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def find(model: str, own: Path | None = None) -> Preset:
     """The preset for a MODEL argument. `own` is the folder of the user's presets, which go before the shipped ones."""
-    path = _file_of(model, own) or _catalogue(own).get(model.lower())
+    path = _preset_file(model, own)
     if path:
         return _read_preset(path)
-    if model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir():
+    if _is_path(model):
         return _bare("path", str(Path(model).expanduser().resolve()), Path(model).name)
     if REPO_ID.fullmatch(model):
         return _bare("hub", model, model)
@@ -30,6 +30,20 @@ def find(model: str, own: Path | None = None) -> Preset:
         f"no model is called `{model}`",
         did_you_mean(model, list(_catalogue(own))) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
     )
+
+
+def absolute(model: str, own: Path | None = None) -> str:
+    """A MODEL argument that means the same in every folder: a path is made absolute, a name stays as it is."""
+    here = _is_path(model) and not _preset_file(model, own)
+    return str(Path(model).expanduser().resolve()) if here else model
+
+
+def _preset_file(model: str, own: Path | None) -> Path | None:
+    return _file_of(model, own) or _catalogue(own).get(model.lower())
+
+
+def _is_path(model: str) -> bool:
+    return bool(model) and (model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir())
 
 
 def served(model: str, own: Path | None = None) -> Preset:

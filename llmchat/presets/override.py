@@ -1,6 +1,7 @@
 """A preset with the user's options in place of its own."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from llmchat.settings import Options
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
 # Option → field of the context policy.
 _CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns"}
+
+# The same and one more by the names of /set.
+_SETTINGS = {**_CONTEXT, "low_water": "low_water"}
 
 _Value = TypeVar("_Value", Sampling, ContextPolicy)
 
@@ -58,6 +62,25 @@ def amend(value: _Value, changes: dict[str, Any]) -> _Value:
     return value
 
 
+def setting_names() -> tuple[str, ...]:
+    """What can be changed in the middle of a chat: sampling, then the window."""
+    return (*_SAMPLING, *_SETTINGS)
+
+
+def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
+    """The value of each of them."""
+    return {name: getattr(sampling, name) for name in _SAMPLING} | {name: getattr(context, field) for name, field in _SETTINGS.items()}
+
+
+def adjust(preset: Preset, sampling: Sampling, values: Mapping[str, Any]) -> tuple[Preset, Sampling]:
+    """The preset and the sampling with these settings, None for no seed. Raises UsageError for an impossible value."""
+    if "seed" in values and values["seed"] is None:
+        sampling = replace(sampling, seed=None)
+    sampling = amend(sampling, {name: value for name, value in values.items() if name in _SAMPLING})
+    changes = {_SETTINGS[name]: value for name, value in values.items() if name in _SETTINGS}
+    return replace(preset, context=amend(preset.context, changes)), sampling
+
+
 def split_scale(adapter: str) -> tuple[str, float]:
     """`name:0.5` as its two parts; 1 where no scale is given."""
     match = re.fullmatch(r"(.+):(\d*\.?\d+)", adapter)
@@ -68,10 +91,22 @@ def split_scale(adapter: str) -> tuple[str, float]:
     return match[1], float(match[2])
 
 
-def _adapter(name: str) -> Source:
+def absolute_adapter(adapter: str) -> str:
+    """An adapter argument that means the same in every folder."""
+    name, _ = split_scale(adapter)
+    if name in ("none", "off") or not _is_path(name):
+        return adapter
+    return str(Path(name).expanduser().resolve()) + adapter[len(name) :]
+
+
+def _is_path(name: str) -> bool:
     path = Path(name).expanduser()
-    if name.startswith(("/", "./", "../", "~")) or path.is_dir() or path.suffix == ".gguf":
-        return Source("path", str(path.resolve()))
+    return name.startswith(("/", "./", "../", "~")) or path.is_dir() or path.suffix == ".gguf"
+
+
+def _adapter(name: str) -> Source:
+    if _is_path(name):
+        return Source("path", str(Path(name).expanduser().resolve()))
     if name.count("/") == 1:
         return Source("hub", name)
     raise UsageError(

@@ -1,12 +1,13 @@
 """What the REPL's commands see and change."""
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmchat.chat import Chat
 from llmchat.errors import OutOfResources
+from llmchat.history import Session
 from llmchat.opened import Opened
 from llmchat.opening import Opener
 from llmchat.settings import World
@@ -36,9 +37,6 @@ class Talk:
     edit_text: Callable[[str], str] = lambda text: text
     show: Callable[[str], None] = lambda text: None
 
-    def __post_init__(self) -> None:
-        self.default_context = self.chat.preset.context
-
     def say(self, line: str) -> None:
         """A line that is not the model's."""
         print(line, file=self.world.stdout, flush=True)
@@ -46,22 +44,35 @@ class Talk:
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
         live = self.opener.adapt(self.chat.engine, str(changes["adapter"])) if set(changes) == {"adapter"} else None
-        opened = live or self._open(changes)
-        # The sampling the user has set by hand holds for the same model, not for another.
-        sampling = self.chat.sampling
-        self.chat.hand_over(opened.preset, opened.engine, opened.made_by)
+        opened = live or self._open(lambda: self.opener.open(waiting=True, **changes))
+        # What the user has set by hand holds for the same model, not for another.
+        settings, sampling = self.chat.settings, self.chat.sampling
+        self._go_on_with(opened)
         if "model" not in changes:
             self.chat.sampling = sampling
-        self.default_context = opened.preset.context
+            self.chat.set(settings)
 
-    def _open(self, changes: Mapping[str, object]) -> Opened:
+    def load(self, session: Session) -> None:
+        """Go on with a saved chat, its model and its settings. Without its model, which an error tells, all stays as it was."""
+        same = session.opens == self.chat.opens if session.opens else session.model == self.chat.preset.name
+        if not same:
+            opens = session.opens or {"model": session.model}
+            opened = self._open(lambda: self.opener.open_as(session.id, opens))
+            self.chat.restart()
+            self._go_on_with(opened)
+        self.chat.open(session.id, session.settings)
+
+    def _go_on_with(self, opened: Opened) -> None:
+        self.chat.hand_over(opened.preset, opened.engine, opened.made_by, opened.opens)
+
+    def _open(self, open_other: Callable[[], Opened]) -> Opened:
         """Another model beside this one, or, where two do not fit, in its place: then this one comes back if the other cannot be loaded."""
         try:
-            return self.opener.open(waiting=True, **changes)
+            return open_other()
         except OutOfResources:
             self.chat.engine = self.opener.open_later().engine
             gc.collect()
-            return self.opener.open(waiting=True, **changes)
+            return open_other()
 
     def attach(self, name: str) -> int:
         """Read a file for the next message; returns its tokens."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmchat.errors import UsageError
+from llmchat.errors import LlmchatError, UsageError
 from llmchat.history.export import EXPORTS, when
 from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, command
@@ -31,7 +31,12 @@ def load(talk: Talk, rest: str) -> Answer:
     if not rest:
         raise UsageError("/load takes a session", "/sessions lists them")
     session = talk.chat.history.find(rest)
-    talk.chat.open(session.id)
+    try:
+        talk.load(session)
+    except LlmchatError as error:
+        talk.say(f"note: its model, {session.model}, cannot be opened: {error.message}")
+        talk.say(f"note: {talk.chat.preset.name} goes on with it; /model or /lora change that")
+        talk.chat.open(session.id, session.settings)
     talk.say(f"going on with {session.id}: {session.title} ({session.turns} turns)")
     return None
 

@@ -4,12 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.models import pulled_presets
-from llmchat.presets import ContextPolicy, amend
+from llmchat.presets import ContextPolicy, settings_of
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
@@ -44,12 +43,12 @@ def set_value(talk: Talk, rest: str) -> Answer:
     name, value = name.replace("-", "_"), value.strip()
     if name == "context" and value in _POLICIES:
         name = "policy"
-    values = settings_of(talk)
+    values = settings_of(talk.chat.sampling, talk.chat.preset.context)
     if name and name not in values:
         raise UsageError(f"there is no setting `{name}`", did_you_mean(name, list(values)) or f"there are {', '.join(values)}")
     if value:
-        _change(talk, name, value)
-        values = settings_of(talk)
+        talk.chat.unset(name) if value == "default" else talk.chat.set({name: value})
+        values = settings_of(talk.chat.sampling, talk.chat.preset.context)
     for shown in [name] if name else values:
         line = f"{shown:20} {'none' if values[shown] is None else values[shown]}"
         talk.say(line if value else f"{line:30} {_range(shown)}".rstrip())
@@ -106,13 +105,6 @@ def plain(talk: Talk, rest: str) -> Answer:
     return None
 
 
-def settings_of(talk: Talk) -> dict[str, object]:
-    policy = talk.chat.preset.context
-    return {name: getattr(talk.chat.sampling, name) for name in _SAMPLING} | {
-        name: getattr(policy, field) for name, field in _CONTEXT.items()
-    }
-
-
 def _range(name: str) -> str:
     """What a setting may be, read from its type."""
     kind: type[Any] = ContextPolicy if name in _CONTEXT else Sampling
@@ -126,16 +118,3 @@ def _range(name: str) -> str:
     more = "more than " if "exclusiveMinimum" in schema else ""
     high = schema.get("maximum")
     return f"{more}{low:g} to {high:g}" if high is not None and high < 2**31 else f"{more}{low:g} or more" if not more else f"{more}{low:g}"
-
-
-def _change(talk: Talk, name: str, value: str) -> None:
-    chat = talk.chat
-    if name in _CONTEXT:
-        field = _CONTEXT[name]
-        default = getattr(talk.default_context, field)
-        policy = replace(chat.preset.context, **{field: default}) if value == "default" else amend(chat.preset.context, {field: value})
-        chat.preset = replace(chat.preset, context=policy)
-    elif value == "default":
-        chat.sampling = replace(chat.sampling, **{name: getattr(chat.preset.sampling, name)})
-    else:
-        chat.sampling = amend(chat.sampling, {name: value})
