@@ -154,7 +154,10 @@ def list_keys(key_file: KeyFile = None, json: flags.Json = False) -> None:
 @keys.command("remove")
 def remove_key(name: Annotated[str, typer.Argument(help="Whose key it is.")], key_file: KeyFile = None) -> None:
     """Take a key back; a running server refuses it from now on."""
-    _keys(key_file).remove(name)
+    known = _keys(key_file)
+    known.remove(name)
+    if not known.all():
+        print("note: no key is left; a running server refuses every request until there is one", file=World.real().stderr)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmchat.settings import World
+from llmchat.settings import World, private_folder
 
 if TYPE_CHECKING:
     from llmchat.engines import Engine
@@ -28,7 +28,7 @@ def keep(engine: "Engine", session: str | None, made_by: dict[str, Any], world: 
         return
     path = _path(session, world)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         save(path, _key(made_by))
         _trim(path.parent)
     except OSError:

@@ -1,6 +1,7 @@
 """The world a command runs in, as one value, and the options a user can set: flag > LLMCHAT_* > config.toml > default."""
 
 import os
+import stat
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -73,6 +74,25 @@ class World(Struct, frozen=True):
     @property
     def own_presets(self) -> Path:
         return self.config / "presets"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter; one of ours that an earlier version made for all to read is closed."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _close(folder, 0o700)
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file that only its owner may read, or close to others the one that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _close(path, 0o600)
+
+
+def _close(path: Path, mode: int) -> None:
+    facts = path.stat()
+    if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) & 0o077:
+        path.chmod(mode)
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

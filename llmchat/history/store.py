@@ -4,7 +4,6 @@ A chat never changes a text and never removes a message: undo moves the session'
 fork is a second pointer. What a method has written is on disk when it returns.
 """
 
-import os
 import secrets
 import sqlite3
 import time
@@ -22,6 +21,7 @@ from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageEr
 from llmchat.history.imports import Imported
 from llmchat.history.migrations import migrate
 from llmchat.history.types import Hit, Record, Session
+from llmchat.settings import private_file
 
 _TITLE_LENGTH = 60
 _BUSY_SECONDS = 10.0
@@ -363,8 +363,7 @@ def _explained(path: Path | None) -> Iterator[None]:
 def _make_private(path: Path) -> None:
     """Chats are nobody else's business."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        private_file(path)
     except OSError as error:
         raise LlmchatError(f"{path} cannot be opened: {error.strerror}", "--no-log chats without a history") from error
 

@@ -1,4 +1,4 @@
-"""What only the user who runs the server may ask: which models are in memory, unload them, stop. With a key, or over the Unix socket."""
+"""What only the user who runs the server may do, over the Unix socket: unload models, stop. Whoever holds a key may see which are in memory."""
 
 import os
 import time
@@ -22,18 +22,19 @@ class StopRequest(Fields):
 def router(state: State) -> APIRouter:
     routes = APIRouter()
 
-    def check(request: Request) -> None:
-        if not over_unix_socket(request.scope) and not state.keys.all():
-            raise Forbidden("this needs an API key, or the Unix socket that `llmchat ps` and `llmchat stop` use")
+    def check_owner(request: Request) -> None:
+        if not over_unix_socket(request.scope):
+            raise Forbidden("only the user who runs the server may unload models: `llmchat stop`")
 
     @routes.get("/api/ps")
     async def ps(request: Request) -> dict[str, Any]:
-        check(request)
+        if not over_unix_socket(request.scope) and request.state.user is None:
+            raise Forbidden("this requires an API key, or the Unix socket that `llmchat ps` uses")
         return {"models": listed(state), "pid": os.getpid(), "up_s": round(time.time() - state.started, 1)}
 
     @routes.post("/api/stop")
     async def stop(request: Request, asked: StopRequest) -> dict[str, Any]:
-        check(request)
+        check_owner(request)
         return {"stopped": await state.pool.stop(asked.model)}
 
     @routes.post("/private/stop", include_in_schema=False)

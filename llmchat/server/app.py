@@ -34,9 +34,10 @@ def create_app(
     body_timeout_s: float = 60.0,
     hosts: frozenset[str] | None = None,
     origins: Sequence[str] = (),
+    keyless: bool = False,
 ) -> App:
     """rate: requests a minute for each client, 0 for no limit. hosts: the names this server answers to, None for all; origins: pages that may
-    use it from elsewhere."""
+    use it from elsewhere; keyless: whether it answers without a key as long as there has been none."""
     api = FastAPI(title="llmchat", version=__version__, docs_url=None, redoc_url=None)
     _add_errors(api)
     _add_models(api, state)
@@ -48,7 +49,7 @@ def create_app(
     inner: App = Body(api, max_body, body_timeout_s)
     if origins:
         inner = CORSMiddleware(inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
-    inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins))
+    inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins), keyless=keyless)
     return Access(inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmchat.daemon import alive, ask, socket_file
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.programs import python
-from llmchat.settings import World
+from llmchat.settings import World, private_file
 
 # Loading a large model for the first time takes minutes.
 _START_S = 900.0
@@ -28,7 +28,7 @@ def start(world: World, arguments: Sequence[str]) -> None:
     if alive(world):
         raise UsageError("a server of yours is running already", "`llmchat serve --stop` stops it")
     log = log_file(world)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    private_file(log)
     with open(log, "wb") as output:
         command = python("-m", "llmchat", *arguments)
         child = subprocess.Popen(

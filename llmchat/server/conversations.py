@@ -1,21 +1,22 @@
-"""The web page's conversations on the server, for `--history`: one JSON value each, kept for the user (the name of the API key) who wrote it.
+"""The web page's conversations on the server, for `--history`: one JSON value each, kept for the user (an API key, or whoever runs the server) who
+wrote it.
 
 GET /api/settings, GET /api/conversations, and GET, PUT, DELETE /api/conversations/{id}. A PUT says which version it replaces (`If-Match`, or
 `If-None-Match: *` for a new one), so that two windows never overwrite each other: the second gets a 412 and merges.
 """
 
 import contextlib
-import os
 import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Depends, Header
 from fastapi import Path as InPath
 from msgspec import Struct
 from starlette.concurrency import run_in_threadpool
@@ -24,12 +25,15 @@ from starlette.responses import Response
 
 from llmchat import __version__
 from llmchat.errors import IntegrityError
-from llmchat.server.errors import BadRequest, Refusal
+from llmchat.server import local_peer
+from llmchat.server.errors import BadRequest, Forbidden, Refusal
+from llmchat.server.front import OWNER
+from llmchat.settings import private_file
 
 # For each user. A page that is out of hand must not fill the disk.
 MAX_CONVERSATIONS = 2000
 MAX_BYTES = 256_000_000
-_SHAPE = 1
+_SHAPE = 2
 _TABLE = """
 CREATE TABLE conversations (
     user    TEXT NOT NULL,
@@ -85,10 +89,17 @@ class Head(Struct, frozen=True):
 class Conversations:
     """The SQLite file at `path`, for any thread. What a method has written is on disk when it returns."""
 
-    def __init__(self, path: Path, *, max_conversations: int = MAX_CONVERSATIONS, max_bytes: int = MAX_BYTES):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Nobody else on the machine may read what was said.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_conversations: int = MAX_CONVERSATIONS,
+        max_bytes: int = MAX_BYTES,
+        before: Mapping[str, str] = MappingProxyType({}),
+    ):
+        """before: who the users of a file of the first shape are now."""
+        private_file(path)
+        self._before = before
         self._most = max_conversations, max_bytes
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
@@ -107,6 +118,10 @@ class Conversations:
                 raise IntegrityError(f"{path} was written by a newer llmchat")
             if shape == 0:
                 database.execute(_TABLE)
+            if shape == 1:
+                for old, new in self._before.items():
+                    database.execute("UPDATE OR IGNORE conversations SET user = ? WHERE user = ?", (new, old))
+            if shape < _SHAPE:
                 database.execute(f"PRAGMA user_version = {_SHAPE}")
 
     def close(self) -> None:
@@ -202,7 +217,7 @@ def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def router(store: Conversations | None) -> APIRouter:
-    """None: no history here, and /api/settings says so. The user of a request is `request.state.client`."""
+    """None: no history here, and /api/settings says so. The user of a request is `request.state.user`."""
     routes = APIRouter(prefix="/api")
 
     @routes.get("/settings")
@@ -214,28 +229,45 @@ def router(store: Conversations | None) -> APIRouter:
     return routes
 
 
+def _user(request: Request) -> str:
+    """Who asks. Without a key it must be the user who runs the server: others of this machine reach its address too."""
+    if request.state.user is not None:
+        return str(request.state.user)
+    if not local_peer.is_ours(request.scope.get("client"), request.scope.get("server")):
+        raise Forbidden("these conversations are of the user who runs the server; `llmchat serve keys add NAME` gives others their own")
+    return OWNER
+
+
+# By FastAPI in a thread, because the kernel's table is read.
+User = Annotated[str, Depends(_user)]
+
+
 def _add_conversations(routes: APIRouter, store: Conversations) -> None:
     @routes.get("/conversations")
-    def listed(request: Request) -> Response:
-        return _json({"object": "list", "data": store.list(request.state.client)})
+    def listed(user: User) -> Response:
+        return _json({"object": "list", "data": store.list(user)})
 
     @routes.get("/conversations/{id}", responses=_told(404))
-    def get(request: Request, id: Id) -> Response:
-        version, value = store.get(request.state.client, id)
+    def get(user: User, id: Id) -> Response:
+        version, value = store.get(user, id)
         return _json({"id": id, "version": version, "conversation": msgspec.Raw(value)}, version)
 
     @routes.put("/conversations/{id}", openapi_extra=_BODY, responses=_told(400, 404, 412, 428, 507))
     async def put(
-        request: Request, id: Id, if_match: Annotated[str | None, Header()] = None, if_none_match: Annotated[str | None, Header()] = None
+        request: Request,
+        user: User,
+        id: Id,
+        if_match: Annotated[str | None, Header()] = None,
+        if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         replaces = _replaced(if_match, if_none_match)
         title, value = _written(await request.body())
-        version = await run_in_threadpool(store.put, request.state.client, id, title, value, replaces)
+        version = await run_in_threadpool(store.put, user, id, title, value, replaces)
         return _json({"id": id, "version": version}, version)
 
     @routes.delete("/conversations/{id}", status_code=204, responses=_told(404))
-    def remove(request: Request, id: Id) -> None:
-        store.remove(request.state.client, id)
+    def remove(user: User, id: Id) -> None:
+        store.remove(user, id)
 
 
 def _replaced(if_match: str | None, if_none_match: str | None) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import LlmchatError
+from llmchat.server import heads
 from llmchat.server.errors import Forbidden, Refusal, TooLarge, Unauthorised, Unavailable, described
-from llmchat.server.keys import Keys
+from llmchat.server.keys import Key, Keys
 from llmchat.server.limits import Rate
 
 Scope = MutableMapping[str, Any]
@@ -23,7 +24,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("llmchat.server")
-_GUARDED = ("/v1/", "/api/", "/metrics", "/openapi.json", "/private/")
+# What needs no key: whether the server runs, and the files of the web page. Everything else does.
+_OPEN = ("/", "/health")
+_OPEN_FOLDER = "/page/"
 # Paths that are only for the user who runs the server, over the Unix socket.
 _PRIVATE = "/private/"
 _LINGER_S = 2.0
@@ -70,10 +73,15 @@ class Access:
 
 class Guard:
     """Who may come in: the right Host (against DNS rebinding), no foreign Origin (against pages elsewhere), a key where there are keys, and
-    not too often. Over the Unix socket comes the user who runs the server."""
+    not too often. Over the Unix socket comes the user who runs the server.
 
-    def __init__(self, app: App, keys: Keys, rate: Rate, hosts: frozenset[str] | None, origins: frozenset[str]):
+    keyless: whether requests are answered without a key as long as there has been none. Once there is one, that is over: when the last key
+    is removed, nobody comes in.
+    """
+
+    def __init__(self, app: App, keys: Keys, rate: Rate, hosts: frozenset[str] | None, origins: frozenset[str], *, keyless: bool = False):
         self._app = app
+        self._keyless = keyless
         self._keys = keys
         self._rate = rate
         self._hosts = hosts
@@ -84,17 +92,19 @@ class Guard:
             return await self._app(scope, receive, send)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            client = OWNER if over_unix_socket(scope) else self._admit(scope, headers)
+            heads.check(scope)
+            client, user = (OWNER, OWNER) if over_unix_socket(scope) else self._admit(scope, headers)
         except Refusal as error:
             # What the client still sends is not read: the connection ends.
             return await respond(send, error, close=scope["method"] not in ("GET", "HEAD"))
-        scope.setdefault("state", {})["client"] = client
+        scope.setdefault("state", {}).update(client=client, user=user)
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope, headers: dict[bytes, str]) -> str:
+    def _admit(self, scope: Scope, headers: dict[bytes, str]) -> tuple[str, str | None]:
+        """The client's name for the log and the queue, and whose conversations it may see: the holder's of a key, or None."""
         host = headers.get(b"host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
-            raise Forbidden(f"this server does not answer to the name {_name(host)[:100]!r}")
+        if (name := heads.host_name(host)) not in (self._hosts or {name}):
+            raise Forbidden(f"this server does not answer to the name {name[:100]!r}")
         origin = headers.get(b"origin")
         if origin is not None and origin not in self._origins and origin.partition("://")[2] != host:
             raise Forbidden("requests from other web pages are not allowed; --cors names those that are")
@@ -103,28 +113,31 @@ class Guard:
         if path.startswith(_PRIVATE):
             raise Forbidden("this is for the user who runs the server")
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
-        if not path.startswith(_GUARDED) or preflight:
-            return address
-        client = self._holder(headers) if self._any_keys() else address
+        if path in _OPEN or path.startswith(_OPEN_FOLDER) or preflight:
+            return address, None
+        key = None if self._answers_without_key() else self._holder(headers)
+        client = key.name if key else address
         self._rate.spend(client)
-        return client
+        return client, key.user if key else None
 
-    def _any_keys(self) -> bool:
+    def _answers_without_key(self) -> bool:
         try:
-            return bool(self._keys.all())
+            known = self._keys.all()
         except LlmchatError as error:
             log.error("%s", error.message)
             raise Unavailable("the server cannot read its keys") from None
+        self._keyless = self._keyless and not known
+        return self._keyless
 
-    def _holder(self, headers: dict[bytes, str]) -> str:
+    def _holder(self, headers: dict[bytes, str]) -> Key:
         kind, _, secret = headers.get(b"authorization", "").partition(" ")
         secret = secret.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         if not secret:
-            raise Unauthorised("an API key is needed: `Authorization: Bearer KEY`")
-        owner = self._keys.owner(secret)
-        if owner is None:
+            raise Unauthorised("an API key is required: `Authorization: Bearer KEY`")
+        key = self._keys.holder(secret)
+        if key is None:
             raise Unauthorised("this API key is not known")
-        return owner
+        return key
 
 
 class Body:
@@ -205,11 +218,6 @@ async def respond(send: Send, error: Exception, *, close: bool = False) -> None:
     raw = [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": content})
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0].lower()
 
 
 def _plain(path: str) -> str:

@@ -22,6 +22,11 @@ class Key(Struct, frozen=True, forbid_unknown_fields=True):
     created: int
     end: str
 
+    @property
+    def user(self) -> str:
+        """Whose conversations these are: the key's alone, for another person may get the name later. No name of a key has a colon."""
+        return f"key:{self.sha256[:32]}"
+
 
 class Keys:
     """The keys in a file, which only its owner may read. The file is read again when it changes: a key that is taken back is refused at once."""
@@ -61,16 +66,16 @@ class Keys:
             raise UsageError(f"there is no key `{name}`", "`llmchat serve keys list` shows them")
         self._write(kept)
 
-    def owner(self, secret: str) -> str | None:
-        """The name of the key, or None. It takes the same time for a wrong key as for any right one."""
+    def holder(self, secret: str) -> Key | None:
+        """The key, or None. It takes the same time for a wrong key as for any right one."""
         given, found = _hash(secret), None
         for key in self.all():
             if hmac.compare_digest(given, key.sha256):
-                found = key.name
+                found = key
         return found
 
     def _write(self, keys: tuple[Key, ...]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(keys)))

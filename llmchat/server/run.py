@@ -16,16 +16,17 @@ from msgspec import Struct
 from llmchat.daemon import alive, reachable, socket_file
 from llmchat.errors import UsageError
 from llmchat.memory import available_ram
+from llmchat.server import local_peer
 from llmchat.server.app import create_app
 from llmchat.server.catalog import Catalog
 from llmchat.server.conversations import Conversations
-from llmchat.server.front import App
+from llmchat.server.front import OWNER, App
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, Pool
 from llmchat.server.protocol import PatientProtocol
 from llmchat.server.state import State
-from llmchat.settings import World
+from llmchat.settings import World, private_folder
 
 log = logging.getLogger("llmchat.server")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -107,8 +108,14 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
         queue=options.queue,
         timeout_s=options.timeout_s,
     )
-    kept = Conversations(world.data / "web.db") if options.history else None
+    kept = _conversations(world, keys) if options.history else None
     return State(catalog, pool, keys, metrics, trim=options.trim, log_prompts=options.log_prompts, conversations=kept)
+
+
+def _conversations(world: World, keys: Keys) -> Conversations:
+    # An earlier version kept them by a key's name, or by the address of whoever had none.
+    before = {"127.0.0.1": OWNER, "::1": OWNER} | {key.name: key.user for key in keys.all()}
+    return Conversations(world.data / "web.db", before=before)
 
 
 def app_of(state: State, options: ServeOptions) -> App:
@@ -119,6 +126,7 @@ def app_of(state: State, options: ServeOptions) -> App:
         body_timeout_s=options.body_timeout_s,
         hosts=_names(options),
         origins=options.cors,
+        keyless=_keyless(options, state.keys),
     )
 
 
@@ -167,6 +175,11 @@ class GracefulServer(uvicorn.Server):
 
 
 def _check_address(options: ServeOptions, keys: Keys) -> None:
+    if options.history and not local_peer.SUPPORTED and not keys.all():
+        raise UsageError(
+            "without an API key --history cannot tell the users of this machine apart on this system",
+            "`llmchat serve keys add NAME` makes a key; without --history conversations stay in the browser",
+        )
     if options.host not in _LOOPBACK and not keys.all():
         raise UsageError(
             f"{options.host} can be reached from other machines, and there is no API key",
@@ -174,11 +187,19 @@ def _check_address(options: ServeOptions, keys: Keys) -> None:
         )
 
 
+def _keyless(options: ServeOptions, keys: Keys) -> bool:
+    """Whether it was started to answer without a key: on this machine's own address, with no key made yet. Keys that cannot be read are keys."""
+    try:
+        return options.host in _LOOPBACK and not keys.all()
+    except UsageError:
+        return False
+
+
 def _names(options: ServeOptions) -> frozenset[str] | None:
     """The names the server answers to. One that others reach is protected by its keys, and may be called anything."""
     if options.host not in _LOOPBACK and not options.names:
         return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", options.host, *options.names})
+    return frozenset({"localhost", "127.0.0.1", "[::1]", options.host, *(name.lower() for name in options.names)})
 
 
 @contextlib.contextmanager
@@ -205,7 +226,7 @@ def _tcp(options: ServeOptions) -> socket.socket:
 @contextlib.contextmanager
 def _unix(file: Path) -> Iterator[socket.socket]:
     """A Unix socket that only this user may open; it is removed at the end."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     file.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

@@ -17,7 +17,7 @@ from llmchat.engines import Chunk
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
-from llmchat.settings import World
+from llmchat.settings import World, private_file
 from llmchat.ui import offers, status
 from llmchat.ui.commands import Leave, parse
 from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block, without_echo
@@ -217,8 +217,6 @@ class Repl:
         """What was typed in earlier chats, for ↑ and Ctrl-R; not where the chat is to leave no trace."""
         if self.talk.chat.history.path is None:
             return InMemoryHistory()
-        state = self.talk.world.state
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = state / "typed"
-        path.touch(mode=0o600)
+        path = self.talk.world.state / "typed"
+        private_file(path)
         return _Typed(str(path))

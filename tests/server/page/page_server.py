@@ -57,7 +57,7 @@ def create(script: Script, store: Conversations | None) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
-        request.state.client = "me"
+        request.state.user = "me"
         if script.key and request.url.path.startswith(("/v1", "/api")):
             given = request.headers.get("authorization", "")
             script.keys.append(given)
