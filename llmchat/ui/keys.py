@@ -2,11 +2,11 @@
 
 import re
 import termios
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
@@ -19,10 +19,18 @@ from llmchat.ui.state import Talk
 BLOCK = '"""'
 
 
-def bindings() -> KeyBindings:
+class Chosen(Exception):
+    """An offer was taken with its number."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def bindings(offered: Callable[[], int] = lambda: 0) -> KeyBindings:
     """Enter sends, but not inside a block; Alt+Enter and Ctrl-J make a line; Ctrl-C clears; Ctrl-G and Ctrl-X Ctrl-E open the editor.
 
-    A paste is one event of its own and never sends itself.
+    A paste is one event of its own and never sends itself. offered: how many offers one key takes now, on an empty line; see Chosen.
     """
     keys = KeyBindings()
 
@@ -55,8 +63,6 @@ def bindings() -> KeyBindings:
 
     @Condition
     def empty() -> bool:
-        from prompt_toolkit.application import get_app
-
         return not get_app().current_buffer.text
 
     @keys.add("left", filter=empty)
@@ -66,6 +72,13 @@ def bindings() -> KeyBindings:
     @keys.add("right", filter=empty)
     def _next_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt next")
+
+    for number in range(1, 10):
+        open_now = Condition(lambda number=number: not get_app().current_buffer.text and number <= offered())  # type: ignore[misc]
+
+        @keys.add(str(number), filter=open_now)
+        def _take_offer(event: KeyPressEvent) -> None:
+            event.app.exit(exception=Chosen(int(event.data)))
 
     return keys
 
@@ -86,22 +99,6 @@ def without_echo(stdin: TextIO) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
-def one_key(session: PromptSession[str], count: int) -> int | None:
-    """Wait for one key: a number from 1 to `count`, or anything else for None."""
-    keys = KeyBindings()
-
-    @keys.add("<any>")
-    @keys.add("enter")
-    @keys.add("c-c")
-    @keys.add("c-d")
-    @keys.add("escape", eager=True)
-    def _take(event: KeyPressEvent) -> None:
-        event.app.exit(result=event.key_sequence[0].data)
-
-    pressed = PromptSession[str]("", key_bindings=keys, output=session.output, input=session.input).prompt()
-    return int(pressed) if pressed.isdecimal() and 1 <= int(pressed) <= count else None
 
 
 def open_block(text: str) -> bool:

@@ -20,10 +20,10 @@ from llmchat.opening import Opener
 from llmchat.settings import World, private_file
 from llmchat.ui import offers, status
 from llmchat.ui.commands import Leave, parse
-from llmchat.ui.keys import CommandCompleter, bindings, one_key, without_block, without_echo
+from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
 from llmchat.ui.plain import choose_renderer
 from llmchat.ui.render import Aside
-from llmchat.ui.state import Talk
+from llmchat.ui.state import Offer, Talk
 
 
 def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False) -> int:
@@ -44,7 +44,9 @@ class Repl:
 
     def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False):
         self.talk = Talk(chat, world, opener, plain)
+        self._ways: list[Offer] = []
         self._session = self._prompt_session()
+        self._session.default_buffer.on_text_changed += self._withdraw_offers
         if isinstance(chat.engine, LoadingEngine):
             self._load_behind_the_typing(chat.engine)
         self._interrupted = False
@@ -69,6 +71,10 @@ class Repl:
                 self._interrupted = True
                 talk.say("press Ctrl-C again, or Ctrl-D, to leave")
                 continue
+            except Chosen as chosen:
+                self._interrupted = False
+                self.choose(chosen.number)
+                continue
             self._interrupted = False
             try:
                 self.take(line)
@@ -88,22 +94,31 @@ class Repl:
         app.after_render += begin
 
     def take(self, line: str) -> None:
-        """Do what a line says; an error is told, with what could be done about it, and the chat goes on."""
+        """Do what a line says; an error is told, with what could be done about it, and the chat goes on.
+
+        A number as the first key of the next line takes an offer; every other key belongs to the line, and the offers are gone.
+        """
+        self._ways = []
         error = self._try(line)
         if error is None:
             return
         self._tell(error)
         # A question that failed is in the conversation already.
-        ways = offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen"))
-        if not ways:
-            return
-        self.talk.say("  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(ways, 1)) + "  [Enter] nothing")
-        chosen = one_key(self._session, len(ways)) if self.talk.world.interactive else None
-        if chosen:
-            try:
-                ways[chosen - 1].take()
-            except LlmchatError as second:
-                self._tell(second)
+        self._ways = offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen"))
+        if self._ways:
+            labels = "  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(self._ways, 1))
+            self.talk.say(f"{labels}  [Enter] nothing")
+
+    def choose(self, number: int) -> None:
+        """Take an offer, counted from 1."""
+        way, self._ways = self._ways[number - 1], []
+        try:
+            way.take()
+        except LlmchatError as error:
+            self._tell(error)
+
+    def _withdraw_offers(self, _: object) -> None:
+        self._ways = []
 
     def _try(self, line: str) -> LlmchatError | None:
         """Do what a line says; returns what went wrong."""
@@ -200,7 +215,7 @@ class Repl:
             HTML("<b>&gt; </b>"),
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
-            key_bindings=bindings(),
+            key_bindings=bindings(lambda: len(self._ways)),
             completer=CommandCompleter(talk),
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,

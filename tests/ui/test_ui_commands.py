@@ -21,7 +21,6 @@ from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound
 from llmchat.history import History
 from llmchat.opening import Opener
 from llmchat.presets import ContextPolicy, Preset, Source, find, get_format
-from llmchat.settings import World
 from llmchat.ui import commands, offers, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.repl import Repl, _Typed
@@ -410,14 +409,9 @@ def test_trying_again_asks_the_question_again_without_doubling_it(repl: Repl, mo
 
     stream = repl.talk.chat.engine.stream
     monkeypatch.setattr(repl.talk.chat.engine, "stream", fail)
-    monkeypatch.setattr(World, "interactive", True)
-
-    def press(session: object, count: int) -> int:
-        monkeypatch.setattr(repl.talk.chat.engine, "stream", stream)
-        return 1
-
-    monkeypatch.setattr("llmchat.ui.repl.one_key", press)
-    assert "one" in type_in(repl, "hello").splitlines()
+    assert "[1] try again" in type_in(repl, "hello")
+    monkeypatch.setattr(repl.talk.chat.engine, "stream", stream)
+    repl.choose(1)
     assert said(repl) == ["hello", "one"]
 
 

@@ -209,6 +209,7 @@ def test_an_offer_is_taken_with_one_key(tmp_path: Path) -> None:
     child.send("\r")
     child.expect_exact("error: the last message needs")
     child.expect_exact("[1] take the last message back  [Enter] nothing")
+    ready(child)
     child.send("1")
     ready(child)
     child.send("short\r")
@@ -216,6 +217,24 @@ def test_an_offer_is_taken_with_one_key(tmp_path: Path) -> None:
     ready(child)
     child.send(CTRL_D)
     child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [("/set temperature 1.25\r", r"temperature +1\.25"), ("9 lives\r", "first answer"), ("x\x7f1\r", "first answer")],
+    ids=["command", "number-beyond", "typed-and-deleted"],
+)
+def test_another_key_than_an_offer_belongs_to_the_line(tmp_path: Path, keys: str, shown: str) -> None:
+    child = start(tmp_path)
+    child.send(f"{PASTE_BEGIN}{'word ' * 4100}{PASTE_END}")
+    child.send("\r")
+    child.expect_exact("[1] take the last message back  [Enter] nothing")
+    ready(child)
+    child.send(keys)
+    child.expect(shown)
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 20499)")
 
 
 def test_keys_during_an_answer_wait_and_do_not_disturb_it(child: "pexpect.spawn[str]") -> None:
