@@ -61,3 +61,8 @@ def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message; the exception's name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -43,7 +43,7 @@ def _write(adapter: Path, config: dict[str, Any], target: Path) -> None:
     if kind not in _ALIKE:
         raise Mismatch(f"an adapter cannot be written for llama.cpp's `{kind}` here", f"it can for {', '.join(_ALIKE)}; {_OTHERWISE}")
     lora = Adapter(adapter)
-    if needs_peft(lora.config):
+    if needs_peft(lora.config) or lora.embeddings:
         raise Mismatch(f"the adapter {adapter.name} is more than LoRA on linears, which llama.cpp cannot put on", _OTHERWISE)
     names = _names(kind, int(config["num_hidden_layers"]))
     writer = GGUFWriter(target, kind)

@@ -39,7 +39,14 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
                     shutil.copyfile(path, folder / path.name)
         if model.preset.format.template is not None and not (folder / "chat_template.jinja").exists():
             (folder / "chat_template.jinja").write_text(model.preset.format.template, "utf-8")
+        _untie(folder / "config.json", tensors.untied)
         return _write(tensors, types, folder, shard_bytes)
+
+
+def _untie(path: Path, untied: bool) -> None:
+    """Say in a config.json that the adapter made two matrices of head and embedding."""
+    if untied:
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"tie_word_embeddings": False}, indent=2), "utf-8")
 
 
 def _write(tensors: object, types: object, folder: Path, shard_bytes: int) -> int:
@@ -51,7 +58,8 @@ def _write(tensors: object, types: object, folder: Path, shard_bytes: int) -> in
     pending: dict[str, object] = {}
     for name in tensors.shapes:  # type: ignore[attr-defined]
         tensor = tensors.get(name)  # type: ignore[attr-defined]
-        tensor = tensor.to(types.get(name).dtype) if name in types.shapes else tensor  # type: ignore[attr-defined]
+        like = name if name in types.shapes else next(iter(types.shapes))  # type: ignore[attr-defined]
+        tensor = tensor.to(types.get(like).dtype)  # type: ignore[attr-defined]
         bytes_ = tensor.numel() * tensor.element_size()
         if pending and size + bytes_ > shard_bytes:
             save_file(pending, folder / f"part-{len(shards)}", metadata={"format": "pt"})

@@ -23,8 +23,13 @@ SAME = {
 MERGED = {"trl-lib/llama-se-merged": ("huggyllama/llama-7b", "trl-lib/llama-7b-se-peft")}
 # A file with nothing in it but the frame of a pickle or of safetensors.
 _FRAME = 2_000
-_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight$")
+# `lora_A.weight` beside a linear, `lora_embedding_A` beside an embedding; an adapter's name may stand behind.
+_KEY = re.compile(
+    r"^(?:base_model\.model\.)?(?P<module>.+)"
+    r"\.lora_(?:(?P<side>[AB])(?:\.\w+)?\.weight|embedding_(?P<table>[AB])(?:\.\w+)?)$"
+)
 _NOT_PLAIN = ("use_dora", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens")
+_TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
@@ -107,12 +112,12 @@ def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
 
 
 def _modules(name: str, config: Mapping[str, Any], shapes: Shapes) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Module → shapes of A [rank, in] and B [out, rank]."""
+    """Module → shapes of A [rank, in] and B [out, rank]; an embedding [vocab, hidden] has A [rank, vocab], B [hidden, rank]."""
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in shapes.items():
         match = _KEY.match(key)
         if match:
-            sides.setdefault(match["module"], {})[match["side"]] = shape
+            sides.setdefault(match["module"], {})[match["side"] or match["table"]] = shape
     whole = {module: (pair["A"], pair["B"]) for module, pair in sides.items() if len(pair) == 2}
     if len(whole) < len(sides):
         half = next(module for module, pair in sides.items() if len(pair) == 1)
@@ -131,13 +136,14 @@ def _empty(name: str) -> Mismatch:
 def _check_shapes(name: str, trained_on: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes) -> None:
     hint = f"it was trained on {trained_on or 'another base'}"
     for module, (a, b) in modules.items():
-        shape = _weight(module, base_shapes)
+        shape = _weight(module, base_shapes) or (_embedding(base_shapes) if module.endswith("lm_head") else None)
         if shape is None:
             raise Mismatch(f"the adapter {name} changes `{module}`, which the base model does not have", hint)
         if len(a) != 2 or len(b) != 2 or len(shape) != 2:
             continue  # convolutions and trained embeddings: peft's business
         wanted = (b[0], a[1])
-        if shape not in (wanted, wanted[::-1] if config.get("fan_in_fan_out") else wanted):
+        turned = wanted[::-1] if config.get("fan_in_fan_out") or module.endswith(_TABLES) else wanted
+        if shape not in (wanted, turned):
             raise Mismatch(
                 f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}", hint
             )
@@ -151,6 +157,11 @@ def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
         if f"{name}.weight" in base_shapes:
             return base_shapes[f"{name}.weight"]
     return None
+
+
+def _embedding(base_shapes: Shapes) -> tuple[int, ...] | None:
+    """The embedding's shape, which is the head's where the two are tied."""
+    return next((shape for name, shape in base_shapes.items() if name.removesuffix(".weight").endswith(_TABLES)), None)
 
 
 def _check_complete(name: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes) -> None:

@@ -482,3 +482,19 @@ def test_every_shipped_preset_has_a_plan_without_files(world: World) -> None:
             (),
         )
         assert plan.download == 10**9 * len(surveys) and report.lines(plan)
+
+
+def test_an_adapter_on_embedding_and_tied_head_is_known_to_fit_before_it_is_fetched() -> None:
+    base = {"model.embed_tokens.weight": (320, 64), "model.norm.weight": (64,)}
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head"]}
+    prefix = "base_model.model."
+    shapes = {
+        f"{prefix}model.embed_tokens.lora_embedding_A": (4, 320),
+        f"{prefix}model.embed_tokens.lora_embedding_B": (64, 4),
+        f"{prefix}lm_head.lora_A.weight": (4, 64),
+        f"{prefix}lm_head.lora_B.weight": (320, 4),
+    }
+    assert check("school", config, shapes, 0, "org/base", [], base).tensors == 4
+    other = {"model.embed_tokens.weight": (500, 64), "model.norm.weight": (64,)}
+    with pytest.raises(Mismatch, match=r"is for a base whose `model\.embed_tokens` is"):
+        check("school", config, shapes, 0, "org/base", [], other)

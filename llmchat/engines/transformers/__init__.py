@@ -25,6 +25,7 @@ from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
 from llmchat.engines.transformers.prepared import open_prepared
 from llmchat.engines.transformers.sampler import Sampler
+from llmchat.engines.transformers.ties import with_ties
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.memory import kv_bytes
@@ -75,6 +76,7 @@ class TransformersEngine:
         self.context = context_of(base)
         self._reads_apart = bool(self._config.get("is_encoder_decoder"))
         tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
+        self._config = with_ties(self._config, tensors.untied)
         self._shapes = tensors.shapes
         memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
         self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)

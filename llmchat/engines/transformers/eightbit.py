@@ -25,7 +25,8 @@ def is_int8(config: dict[str, Any]) -> bool:
 class Int8Tensors:
     """The tensors of 8-bit files. Shapes are those of the model's weights; `get` gives the numbers that the bytes stand for, in float32."""
 
-    def __init__(self, files: Sequence[Path], config: dict[str, Any], head: Path | None = None):
+    def __init__(self, files: Sequence[Path], config: dict[str, Any], head: Path | None = None, untied: bool = False):
+        self.untied = untied
         self._files = {name: file for file in map(MappedFile, files) for name in file.shapes}
         self._head = MappedFile(head) if head else None
         self._config = config

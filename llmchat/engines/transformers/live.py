@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
+from llmchat.engines.transformers.ties import with_head
 from llmchat.errors import Mismatch
 
 
@@ -36,7 +37,12 @@ def open_live(
     if needs_peft(read_adapter_config(folder)):
         raise Mismatch(f"the adapter {folder.name} changes more than linear layers and cannot be put on live", "`llmchat merge` merges it")
     adapter = Adapter(folder, base=config)
-    check(adapter, shapes)
+    if adapter.embeddings:
+        raise Mismatch(
+            f"the adapter {folder.name} changes `{adapter.embeddings[0]}`, an embedding, and cannot be put on live",
+            "`llmchat merge` merges it",
+        )
+    check(adapter, with_head(shapes, config))
     matrices = {module: adapter.matrices(module, dtype) for module in adapter.modules}
     return LiveAdapter(name, {module: (a.to(device), b.to(device), scale) for module, (a, b, scale) in matrices.items()})
 
@@ -67,11 +73,17 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x)
-        for adapter, strength in self._switch.active:
-            start = 0
-            for name, rows in self._names.items():
-                if matrices := adapter.modules.get(name):
-                    a, b, scale = matrices
-                    out[..., start : start + rows] += ((x.to(a.dtype) @ a.T) @ b.T).to(out.dtype) * (scale * strength)
-                start += rows
+        add_live(out, x, self._names, self._switch)
         return out
+
+
+def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> None:
+    """Add to the output of a linear what the adapters in force change of it. names: as in AdaptedLinear."""
+    for adapter, strength in switch.active:
+        start = 0
+        for name, rows in names.items():
+            if matrices := adapter.modules.get(name):
+                a, b, scale = matrices
+                change = ((x.to(a.dtype) @ a.T) @ b.T).to(out.dtype)
+                out[..., start : start + rows] += change * (scale * strength)
+            start += rows

@@ -5,7 +5,7 @@ no import of transformers (seconds of start-up). Every other architecture goes t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +18,8 @@ from llmchat.engines.transformers.eightbit import is_int8
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
-from llmchat.engines.transformers.live import AdaptedLinear, Switch
+from llmchat.engines.transformers.live import AdaptedLinear, Switch, add_live
+from llmchat.engines.transformers.ties import is_tied
 from llmchat.engines.transformers.weights import Tensors
 
 _ROPES = ("default", "linear", "llama3")
@@ -30,11 +31,6 @@ def supports(config: dict[str, Any]) -> bool:
     sliding = config.get("sliding_window") and config.get("use_sliding_window", config["model_type"] == "mistral")
     readable = "quantization_config" not in config or is_int8(config)
     return known and not sliding and readable and _rope(config)[1].get("rope_type", "default") in _ROPES
-
-
-def is_tied(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the output head is the embedding's matrix."""
-    return bool(config.get("tie_word_embeddings", False)) or "lm_head.weight" not in shapes
 
 
 class LlamaForward:
@@ -89,7 +85,9 @@ class LlamaForward:
         for row in rows:
             row.cache.advance(row.count)
         wanted = torch.cat([states if part.every else states[-1:] for part, states in zip(parts, x.split(counts), strict=True)])
-        logits = F.linear(self._normed(wanted, self._norm), self._head)
+        wanted = self._normed(wanted, self._norm)
+        logits = F.linear(wanted, self._head)
+        add_live(logits, wanted, {"lm_head": len(self._head)}, self._switch)
         return list(logits.split([len(part.ids) if part.every else 1 for part in parts]))
 
     def _attend(self, index: int, rows: "_Rows", qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from llmchat.engines.transformers.eightbit import HEAD_FILE, Int8Tensors, is_int
 from llmchat.engines.transformers.layout import is_transposed, modern_config
 from llmchat.engines.transformers.linear import quantise_rows
 from llmchat.engines.transformers.safefile import Entry, Writer, file_size, shards
+from llmchat.engines.transformers.ties import is_tied, with_ties
 from llmchat.engines.transformers.tree import Outline, outline
 from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
 from llmchat.errors import Mismatch
@@ -39,6 +40,7 @@ class Preparation:
         if is_int8(config) and not adapters:
             raise Mismatch("its weights are 8-bit already, and are mapped from its own files")
         self._tensors = open_tensors(base, adapters, scale)
+        config = with_ties(config, self._tensors.untied)
         self._base_config = config
         if llama.supports(config):
             self._outline = _of_llama(config, self._tensors)
@@ -108,7 +110,8 @@ class Preparation:
 def open_prepared(folder: Path, config: dict[str, Any]) -> Int8Tensors:
     """The tensors of a prepared checkpoint, mapped. config: the config.json of the base it was made from, in today's words."""
     head = folder / HEAD_FILE
-    return Int8Tensors(weight_files(folder), config, head if head.exists() else None)
+    untied = bool(config.get("tie_word_embeddings")) and not read_json(folder / "config.json").get("tie_word_embeddings", True)
+    return Int8Tensors(weight_files(folder), config, head if head.exists() else None, untied)
 
 
 def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:
@@ -127,7 +130,7 @@ def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
         ]
         plain += [f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"]
     plain += [bias for group in groups for module in group if (bias := f"{module}.bias") in tensors.shapes]
-    tied = llama.is_tied(config, tensors.shapes)
+    tied = is_tied(config, tensors.shapes)
     plain += ["model.norm.weight"] if tied else ["model.norm.weight", "lm_head.weight"]
     return Outline(groups, dict.fromkeys(plain, torch.bfloat16), "lm_head", config | {"tie_word_embeddings": tied})
 

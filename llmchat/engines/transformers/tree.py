@@ -16,6 +16,7 @@ from torch import nn
 from llmchat.engines import Weights
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.live import AdaptedLinear, Switch
+from llmchat.engines.transformers.ties import with_ties
 from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
 from llmchat.errors import Mismatch
 
@@ -31,7 +32,7 @@ def build(
     trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
     """
     with _quiet():
-        model = _skeleton(folder, config, kind, trust)
+        model = _skeleton(folder, config, kind, trust, untied=tensors.untied)
         if not _names_agree(model, tensors):
             tensors = _loaded_whole(folder, config, tensors, kind, trust)
             if not _names_agree(model, tensors):
@@ -60,7 +61,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
     from transformers.pytorch_utils import Conv1D
 
     with _quiet():
-        model = _skeleton(folder, config, "int8", trust)
+        model = _skeleton(folder, config, "int8", trust, untied=tensors.untied)
         settings = _settings(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(f"the tensors of {type(model).__name__} are put together when they are loaded")
@@ -79,7 +80,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
         [[name] for name in linears],
         {name: dtype for name, dtype in plain.items() if name in tensors.shapes and name not in quantised},
         head,
-        config if inner is settings else inner.to_dict(),
+        with_ties(config if inner is settings else inner.to_dict(), tensors.untied),
         shared,
     )
 
@@ -91,12 +92,14 @@ def load_whole(folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: 
         return _maker(config).from_pretrained(folder, config=settings, dtype=dtype, trust_remote_code=trust)
 
 
-def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool) -> Any:
-    """The module tree without weights."""
+def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool, *, untied: bool = False) -> Any:
+    """The module tree without weights. untied: head and embedding are two matrices, whatever config.json says."""
     from accelerate import init_empty_weights
 
     try:
         settings = _language_part(_settings(folder, config, trust))
+        if untied:
+            settings.tie_word_embeddings = False
         with init_empty_weights(include_buffers=False):
             model = _maker(config).from_config(settings, dtype=compute_dtype(kind), trust_remote_code=trust)
     except (ValueError, KeyError, ImportError) as error:
@@ -152,7 +155,7 @@ def _names_agree(model: nn.Module, tensors: Tensors) -> bool:
 def _loaded_whole(folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, trust: bool) -> Tensors:
     model = load_whole(folder, config, compute_dtype(kind), trust)
     loaded = RenamedTensors(MemoryTensors(dict(model.state_dict())), config)
-    return MergedTensors(loaded, tensors.adapters) if isinstance(tensors, MergedTensors) else loaded
+    return MergedTensors(loaded, tensors.adapters, config) if isinstance(tensors, MergedTensors) else loaded
 
 
 def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch) -> None:
@@ -183,6 +186,9 @@ def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device, swi
     # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
     missing = {path for path, _ in model.named_parameters(remove_duplicate=False) if path not in tensors.shapes}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    if isinstance(head, nn.Linear):
+        path = next(name for name, module in model.named_modules() if module is head)
+        _set(model, path, AdaptedLinear(head, {path: head.out_features}, switch))
     for path, buffer in list(model.named_buffers()):
         _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
 

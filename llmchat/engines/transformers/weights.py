@@ -16,16 +16,23 @@ from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, rea
 from llmchat.engines.transformers.eightbit import Int8Tensors, is_int8
 from llmchat.engines.transformers.layout import modern_config, modern_name
 from llmchat.engines.transformers.safefile import MappedFile
-from llmchat.errors import IntegrityError, Mismatch
+from llmchat.engines.transformers.ties import HEAD, embedding_of, is_tied, with_head
+from llmchat.errors import IntegrityError, Mismatch, first_line
 
 # The files' name where other programs would misread them.
 OWN_STEM = "llmchat"
 
 
 class Tensors(Protocol):
-    """Named tensors, some of which may be 8-bit already."""
+    """Named tensors, some of which may be 8-bit already.
+
+    untied: head and embedding differ although the base's config.json ties them, see ties.py
+    """
 
     shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def untied(self) -> bool: ...
 
     def get(self, name: str) -> Tensor: ...
 
@@ -43,6 +50,8 @@ class Tensors(Protocol):
 
 class FloatTensors:
     """What all tensors have in common that are not 8-bit."""
+
+    untied: bool = False
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
         return None
@@ -64,17 +73,25 @@ class FileTensors(FloatTensors):
 
 
 class MergedTensors(FloatTensors):
-    """Tensors with plain adapters added, in order. An 8-bit weight that none of them changes stays as it is."""
+    """Tensors with plain adapters added, in order. An 8-bit weight that none of them changes stays as it is.
 
-    def __init__(self, base: Tensors, adapters: Sequence[Adapter]):
+    A head that the base ties to its embedding gets a matrix of its own where an adapter changes
+    one of the two.
+    """
+
+    def __init__(self, base: Tensors, adapters: Sequence[Adapter], config: dict[str, Any]):
         self.shapes = base.shapes
         self._base = base
         self.adapters = adapters
+        self._embedding = embedding_of(base.shapes)
+        changed = {f"{module}.weight" for adapter in adapters for module in adapter.modules}
+        if is_tied(config, base.shapes) and changed & {HEAD, self._embedding}:
+            self.shapes, self.untied = with_head(base.shapes, config), True
         for adapter in adapters:
             check(adapter, self.shapes)
 
     def get(self, name: str) -> Tensor:
-        tensor = self._base.get(name)
+        tensor = self._base.get(self._embedding if self.untied and name == HEAD and self._embedding else name)
         for adapter in self.adapters:
             tensor = adapter.add_to(tensor, name.removesuffix(".weight"))
         return tensor
@@ -92,6 +109,7 @@ class RenamedTensors:
         named = {name: modern for name in tensors.shapes if (modern := modern_name(name, config))}
         self._old = {modern: name for name, modern in named.items()}
         self.shapes = {modern: tensors.shapes[name] for name, modern in named.items()}
+        self.untied = tensors.untied
 
     def get(self, name: str) -> Tensor:
         return self._tensors.get(self._old[name])
@@ -106,8 +124,9 @@ class RenamedTensors:
 class MemoryTensors(FloatTensors):
     """Tensors that are in memory already."""
 
-    def __init__(self, state: dict[str, Tensor]):
+    def __init__(self, state: dict[str, Tensor], untied: bool = False):
         self._state = state
+        self.untied = untied
         self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
     def get(self, name: str) -> Tensor:
@@ -127,9 +146,9 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
             raise Mismatch(
                 "an adapter that is more than LoRA matrices cannot be merged into 8-bit weights", "name a 16-bit base with --base"
             )
-        return RenamedTensors(MemoryTensors(_merged_by_peft(base, config, scaled)), config)
+        return RenamedTensors(merged_by_peft(base, config, scaled), config)
     files = RenamedTensors(Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base), config)
-    return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled]) if scaled else files
+    return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled], config) if scaled else files
 
 
 def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
@@ -137,20 +156,45 @@ def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
     return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
 
 
-def _merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]) -> dict[str, Tensor]:
-    """The whole model in memory, merged by peft: for adapters that are more than A and B."""
-    import peft
+def merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]) -> MemoryTensors:
+    """The whole model in memory, merged by peft: for adapters that are more than A and B.
 
+    Raises Mismatch where peft cannot merge one of them.
+    """
     from llmchat.engines.transformers.tree import load_whole
 
     model = load_whole(base, config, torch.float32)
+    together = any(read_adapter_config(folder).get("ensure_weight_tying") for folder, _ in adapters)
+    untied = not together and _untie(model)
     for folder, strength in adapters:
-        tuned = peft.PeftModel.from_pretrained(model, folder)
-        for module in tuned.modules():
-            if isinstance(module, peft.tuners.lora.LoraLayer):
-                module.set_scale("default", strength)
-        model = tuned.merge_and_unload()
-    return dict(model.state_dict())
+        try:
+            model = _merge_one(model, folder, strength)
+        except (RuntimeError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+            raise Mismatch(f"peft cannot merge the adapter {folder.name}: {first_line(error)}") from error
+    state = dict(model.state_dict())
+    if untied and torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight):
+        return MemoryTensors({name: tensor for name, tensor in state.items() if name != HEAD})
+    return MemoryTensors(state, untied)
+
+
+def _merge_one(model: Any, folder: Path, strength: float) -> Any:
+    import peft
+
+    tuned = peft.PeftModel.from_pretrained(model, folder)
+    for module in tuned.modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            module.set_scale("default", strength)
+    return tuned.merge_and_unload()
+
+
+def _untie(model: Any) -> bool:
+    """Give a tied output head a matrix of its own, as it had in training; returns whether it was tied."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return False
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    return True
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from llmchat.engines.transformers.cuda.linear import fused
 from llmchat.engines.transformers.cuda.sampling import DeviceSampler
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
-from llmchat.engines.transformers.live import LiveAdapters
+from llmchat.engines.transformers.live import LiveAdapters, add_live
 from llmchat.engines.transformers.llama import LlamaForward
 
 # Graphs that are kept: one for each number of rows, and more where live adapters change.
@@ -190,9 +190,12 @@ class CudaForward(LlamaForward):
             attended = launch.attention(qkv, state, buffers, self._frequencies, index, self._heads, self._kv_heads, self._head_dim)
             x = self._fused(layer.output, attended, residual=x)
             x = self._fused(layer.down, self._fused(layer.gate_up, x, norm=layer.mlp_norm, gated=True), residual=x)
-        if launch.fits(x, self._head):
+        if launch.fits(x, self._head) and not self._switch.active:
             return launch.matvec(x, self._head, None, norm=self._norm, eps=self._eps)
-        return F.linear(self._normed(x, self._norm), self._head)
+        x = self._normed(x, self._norm)
+        logits = F.linear(x, self._head)
+        add_live(logits, x, {"lm_head": len(self._head)}, self._switch)
+        return logits
 
     def _fused(self, layer: Any, x: Tensor, **options: Any) -> Tensor:
         """A layer without its live adapters where none is in force."""

@@ -22,6 +22,7 @@ from llmchat.engines.transformers.live import LiveAdapter
 from llmchat.engines.transformers.native.build import Kernels
 from llmchat.engines.transformers.native.sampler import NativeSampler
 from llmchat.engines.transformers.native.structs import LANES, LINEARS, SPAN, Kept, Layer, Lora, Matrix, Model, Text, addresses
+from llmchat.engines.transformers.ties import is_tied
 from llmchat.engines.transformers.weights import Tensors
 
 # Query heads that may share one head of keys (step.c: QUERIES), and the largest head.
@@ -163,7 +164,7 @@ class NativeForward:
         """The output head in 8 bits, which halves the largest matrix of a small model."""
         prepared = tensors.head_int8()
         if prepared is None:
-            tied = llama.is_tied(self.config, tensors.shapes)
+            tied = is_tied(self.config, tensors.shapes)
             prepared = quantise_rows(tensors.get("model.embed_tokens.weight" if tied else "lm_head.weight"))
         return self._kept.matrix(*prepared)
 
