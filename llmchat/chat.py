@@ -13,21 +13,14 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
-from llmchat.engines.text import ThoughtFilter, Unescape
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.presets import Preset, adjust, setting_names, settings_of
-from llmchat.prompt import Prompt
+from llmchat.reading import Asked, Reading, Thought
 from llmchat.summary import summarise
 from llmchat.window import Window, fit
 
 if TYPE_CHECKING:
-    from llmchat.history import History
-
-
-class Thought(Struct, frozen=True):
-    """A piece of what a model thinks aloud before it answers. It is shown, and never sent again."""
-
-    text: str
+    from llmchat.history import History, Line
 
 
 class Summary(Struct, frozen=True):
@@ -37,15 +30,6 @@ class Summary(Struct, frozen=True):
 
 
 Event = Window | Thought | Summary | Chunk | Finish
-
-
-class Asked(Struct, frozen=True):
-    """What an engine is to be asked. resumed: it goes on with an answer that is begun already."""
-
-    window: Window
-    prompt: Prompt
-    sampling: Sampling
-    resumed: bool
 
 
 def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling, *, reserve: bool = True) -> Asked:
@@ -60,38 +44,6 @@ def ask(conversation: Conversation, preset: Preset, engine: Counter, context: in
     # The answer may use what the window leaves, also where the model itself could hold more.
     room = window.limit - window.tokens
     return Asked(window, prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)), resumed)
-
-
-class Reading:
-    """The second half of the way: what an engine says, as thoughts and an answer without white space at its ends.
-
-    Feed it the engine's events as they come. A cue such as `ASSISTANT:` makes models begin with a space; some templates open the thinking
-    themselves, at the end of the prompt.
-    """
-
-    def __init__(self, preset: Preset, asked: Asked):
-        marks = preset.format.thinking
-        self._parts = ThoughtFilter(marks, inside=asked.prompt.text.rstrip().endswith(marks[0]))
-        self._plain = Unescape(asked.prompt.unescapes)
-        self._begun = asked.resumed
-        self._held = ""
-
-    def feed(self, event: Chunk | Finish) -> list[Thought | Chunk | Finish]:
-        if isinstance(event, Chunk):
-            return self._shown(self._parts.feed(self._plain.feed(event.text)))
-        return [*self._shown([*self._parts.feed(self._plain.flush()), *self._parts.flush()]), event]
-
-    def _shown(self, pieces: list[tuple[bool, str]]) -> list[Thought | Chunk | Finish]:
-        shown = (Thought(text) if thought else self._trimmed(text) for thought, text in pieces)
-        return [event for event in shown if event.text]
-
-    def _trimmed(self, text: str) -> Chunk:
-        """White space is held back until a word follows it; before the first word it is dropped."""
-        text = self._held + text if self._begun else text.lstrip()
-        shown = text.rstrip()
-        self._held = text[len(shown) :]
-        self._begun = self._begun or bool(shown)
-        return Chunk(shown)
 
 
 def _asked_elsewhere(conversation: Conversation, engine: Engine, sampling: Sampling) -> Asked | None:
@@ -134,18 +86,30 @@ class Chat:
         self.engine = engine
         self.history = history
         self.sampling = sampling or preset.sampling
-        self.session = session
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
         self.settings: dict[str, Any] = {}
         self.defaults = settings_of(self.sampling, preset.context)
         self._remembered: tuple[Any, ...] = ()
-        self.conversation = history.conversation(session) if session else Conversation()
+        self._line: Line | None = None
+        self.conversation = Conversation()
+        if session:
+            self._take_up(session)
         self.window: Window | None = None
         self.finish: Finish | None = None
         self.answered_by: dict[str, Any] = {}
         if preset.system and not self.conversation.system:
             self.instruct(preset.system)
+
+    @property
+    def session(self) -> str | None:
+        """The id of the stored session; None before the first question."""
+        return self._line.session if self._line else None
+
+    def note(self) -> str:
+        """What the person must be told of the last steps, once: that this chat had to go on in a session of its own. Empty: nothing."""
+        left = self._line.take_left() if self._line else None
+        return f"another llmchat went on with session {left}; this chat continues as session {self.session}" if left else ""
 
     def hand_over(
         self,
@@ -189,8 +153,9 @@ class Chat:
     def _remember(self) -> None:
         """Keep with the session what opens its model and what was set, where that changed."""
         now = (self.session, self.preset.name, self.opens, self.settings)
-        if self.session and now != self._remembered:
-            self.history.remember(self.session, self.preset.name, self.opens, self.settings)
+        # A session that another process has gone on with is not told; the fork that follows is.
+        if self._line and now != self._remembered and self._line.is_current():
+            self.history.remember(self._line.session, self.preset.name, self.opens, self.settings)
             self._remembered = now
 
     def send(self, text: str, input: str = "") -> Generator[Event]:
@@ -205,7 +170,7 @@ class Chat:
             raise UsageError("there is no question to answer again")
         after = self.conversation.messages[question + 1 : question + 2]
         # A summary that was made for this question still holds.
-        self._rewind(question + (2 if after and after[0].role == "summary" else 1))
+        self._rewind(question + (2 if after and after[0].role == "summary" else 1), question)
         return self._answer()
 
     def resume(self) -> Generator[Event]:
@@ -224,12 +189,12 @@ class Chat:
     def instruct(self, system: str) -> None:
         """Set the system text for the answers to come."""
         self.conversation = self.conversation.instruct(system)
-        if self.session:
-            self.history.append(self.session, self.conversation.messages[-1])
+        if self._line:
+            self._line.append(self.conversation.messages[-1])
 
     def restart(self) -> None:
         """Begin a new session, with the same system text."""
-        self.session, self.window, self.finish = None, None, None
+        self._line = self.window = self.finish = None
         system = self.conversation.system
         self.conversation = Conversation((Message("system", system),) if system else ())
 
@@ -238,18 +203,24 @@ class Chat:
         self.preset, self.sampling = adjust(self.preset, self.sampling, self.defaults)
         self.settings = {}
         self.take_settings(settings or {})
-        self.session, self.window, self.finish = session, None, None
-        self.conversation = self.history.conversation(session)
+        self.window = self.finish = None
+        self._take_up(session)
+
+    def stop_saving(self) -> None:
+        """Go on with what was said so far in memory alone."""
+        from llmchat.history import History
+
+        self.history, self._line = History(None), None
 
     def fork(self) -> str:
         """Go on in a new session that shares everything said so far; returns its id."""
-        self.session = self.history.fork(self._saved_session())
-        return self.session
+        return self._saved().fork()
 
     def alternative(self, step: int) -> tuple[int, int]:
         """Show the next (1) or the earlier (-1) answer to the last question; returns its number and how many there are."""
-        position = self.history.alternative(self._saved_session(), step)
-        self.conversation = self.history.conversation(self.session or "")
+        line = self._saved()
+        position = line.alternative(step)
+        self.conversation = line.conversation
         return position
 
     def mark(self, number: int, mark: Mark) -> Message:
@@ -260,7 +231,7 @@ class Chat:
         index, messages = spoken[number - 1], list(self.conversation.messages)
         messages[index] = replace(messages[index], mark=mark)
         self.conversation = Conversation(tuple(messages))
-        self.history.mark(self._saved_session(), index, mark)
+        self._saved().mark(index, mark)
         return messages[index]
 
     def compact(self) -> Generator[Event]:
@@ -295,9 +266,17 @@ class Chat:
         return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)[0]
 
     def _answer(self, begun: Message | None = None) -> Generator[Event]:
+        try:
+            if self.preset.context.policy == "summary":
+                yield from self._make_room()
+            yield from self._tell(begun)
+        finally:
+            if self._line:
+                self._line.release()
+
+    def _tell(self, begun: Message | None) -> Generator[Event]:
+        """Stream an answer, and store what was said of it however it ends."""
         text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")
-        if self.preset.context.policy == "summary":
-            yield from self._make_room()
         events = reply(self.conversation, self.preset, self.engine, self.sampling)
         said = False
         try:
@@ -315,9 +294,9 @@ class Chat:
             events.close()
             self.finish, self.answered_by = finish, self.made_by
             if said or finish.reason != "cancelled":
-                if begun:
-                    self._rewind(len(self.conversation.messages) - 1)
-                self._store(Message("assistant", text), finish, self._details(thinking, resumed=begun is not None))
+                details = self._details(thinking, resumed=begun is not None)
+                # A longer answer takes the place of the one it goes on with.
+                self._store(Message("assistant", text), finish, details, -1 if begun else None)
 
     def _make_room(self) -> Generator[Event]:
         """Summarise what the window has no room for, and again if the summary itself pushes something out."""
@@ -353,24 +332,37 @@ class Chat:
         }
         return details | ({"thinking": thinking} if thinking else {}) | ({"resumed": True} if resumed else {})
 
-    def _store(self, message: Message, finish: Finish | None = None, details: Mapping[str, Any] | None = None) -> None:
-        """Add a message to the conversation and to the history. The session begins with the first question, not before."""
-        self.conversation = replace(self.conversation, messages=(*self.conversation.messages, message))
-        if self.session is None:
-            self.session = self.history.begin(self.preset.name, self.opens, self.settings)
-            for earlier in self.conversation.messages[:-1]:
-                self.history.append(self.session, earlier)
-        elif message.role == "user":
+    def _store(
+        self, message: Message, finish: Finish | None = None, details: Mapping[str, Any] | None = None, length: int | None = None
+    ) -> None:
+        """Add a message to the conversation, behind its first `length` messages, and to the history. The session begins with the first
+        question, not before."""
+        kept = self.conversation.messages[:length]
+        self.conversation = Conversation((*kept, message))
+        if self._line is None:
+            from llmchat.history import Line
+
+            self._line = Line(self.history, self.history.begin(self.preset.name, self.opens, self.settings))
+        # What was said before the session began, or could not be stored on a full disk.
+        for earlier in kept[len(self._line.ids) :]:
+            self._line.append(earlier)
+        self._line.append(message, finish, details, length=len(kept))
+        if message.role == "user":
             self._remember()
-        self.history.append(self.session, message, finish, details)
 
-    def _rewind(self, length: int) -> None:
-        """Go back to the first `length` messages, and the session's tip with them."""
+    def _rewind(self, length: int, question: int | None = None) -> None:
+        """Go back to the first `length` messages. question: the index of one that is to be answered again."""
         self.conversation = Conversation(self.conversation.messages[:length])
-        if self.session:
-            self.history.rewind(self.session, length)
+        if self._line:
+            self._line.rewind(length, question)
 
-    def _saved_session(self) -> str:
-        if self.session is None:
+    def _take_up(self, session: str) -> None:
+        from llmchat.history import Line
+
+        self._line = Line(self.history, session)
+        self.conversation = self._line.conversation
+
+    def _saved(self) -> "Line":
+        if self._line is None:
             raise UsageError("nothing was said yet")
-        return self.session
+        return self._line

@@ -6,10 +6,11 @@ from contextlib import closing
 
 import msgspec
 
-from llmchat.chat import Chat, Event, Thought
+from llmchat.chat import Chat, Event
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish
 from llmchat.errors import UsageError
+from llmchat.reading import Thought
 from llmchat.settings import World
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -38,6 +39,14 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
 
 def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
     """Ask, print, and return the exit code."""
+    try:
+        return _ask(chat, world, asked, json=json, stream=stream, plain=plain, quiet=quiet)
+    finally:
+        if (note := chat.note()) and not quiet:
+            print(f"note: {note}", file=world.stderr)
+
+
+def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
     try:
         with closing(chat.send(asked.text, asked.input)) as events:
             text, thinking = _show(events, world, silent=json or not stream, plain=plain)

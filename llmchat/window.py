@@ -24,7 +24,7 @@ ANSWER_TOKENS = 1024
 # However long an answer may be, this share of the window stays for the conversation.
 PROMPT_SHARE = 0.25
 
-Fate = Literal["sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered"]
+Fate = Literal["sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"]
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
@@ -99,7 +99,7 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
 
     while True:
         sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
-        messages = (*system, *(message for turn in sent for message in turn.messages))
+        messages = (*system, *(message for turn in sent for message in _joined(turn.messages)))
         prompt = form.render(messages)
         tokens = len(engine.encode(prompt))
         if tokens + reserve <= limit:
@@ -165,11 +165,26 @@ def _turns(conversation: Conversation, cost: Callable[[Message], int], overhead:
     return [replace(turn, fate=_fate(turn, covered)) for turn in turns[:-1]] + turns[-1:]
 
 
+def _joined(messages: tuple[Message, ...]) -> list[Message]:
+    """A turn with answers that follow each other directly as one: imported chats have them, and no format has a place for two."""
+    joined: list[Message] = []
+    for message in messages:
+        last = joined[-1] if joined else message
+        if joined and last.role == message.role == "assistant" and not (last.calls or message.calls):
+            joined[-1] = replace(last, text="\n\n".join(filter(None, (last.text, message.text))))
+        else:
+            joined.append(message)
+    return joined
+
+
 def _fate(turn: _Turn, covered: int) -> Fate:
     marks = {message.mark for message in turn.messages}
     if turn.messages[-1].role != "assistant":
         # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.
         return "unanswered"
+    if turn.messages[0].role != "user":
+        # An answer before the first question, such as the greeting of an imported chat, would break it too.
+        return "unasked"
     return "excluded" if "excluded" in marks else "pinned" if "pinned" in marks else "summarised" if turn.end <= covered else "sent"
 
 

@@ -16,7 +16,7 @@ from llmchat.chat import Chat
 from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.history import History, Session, migrations
+from llmchat.history import History, Line, Session, migrations
 from llmchat.opening import Opener
 from llmchat.presets import find, get_format, opening_of, without_credentials
 from llmchat.settings import Options, resolve
@@ -191,12 +191,12 @@ def test_a_history_from_before_opens_as_it_was(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "h/history.db"
     path.parent.mkdir()
     database = sqlite3.connect(path)
-    database.executescript(migrations.STEPS[0])
+    database.executescript(str(migrations.STEPS[0]))
     database.execute("INSERT INTO sessions(id, model, created, updated) VALUES ('old', 'smollm2', 1, 1)")
     database.execute("PRAGMA user_version = 1")
     database.commit()
     database.close()
     with History(path) as history:
-        history.append("old", Message("user", "hello"))
+        Line(history, "old").append(Message("user", "hello"))
         session = history.find("old")
     assert (session.model, session.opens, session.settings) == ("smollm2", {}, {})

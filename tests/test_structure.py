@@ -21,7 +21,7 @@ LEVELS = {
     "engines.scripted": 6, "engines.transformers": 6,
     "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "gguf_adapter": 6.3, "foreign": 6.5,
     "daemon": 3, "engines.remote": 6, "server": 9, "cli_serve": 11,
-    "models": 7, "shelf": 8, "chat": 7, "opened": 7.5, "opening": 8, "replay": 8, "doctor": 8, "merging": 8, "finetune": 8,
+    "models": 7, "shelf": 8, "reading": 6, "chat": 7, "opened": 7.5, "opening": 8, "replay": 8, "doctor": 8, "merging": 8, "finetune": 8,
     "ui": 9, "deploy": 9, "evaluate.contenders": 9, "evaluate.progress": 9, "evaluate": 10, "compare": 10, "bench": 10, "cli_evaluate": 11, "cli_bench": 11,
     "oneshot": 10, "inspect_prompt": 10, "flags": 10, "cli_models": 11, "cli_presets": 11, "cli_finetune": 11, "cli_sessions": 11, "cli_data": 11, "cli_deploy": 11,
     "cli": 12,

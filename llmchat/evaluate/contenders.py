@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from llmchat.chat import Thought, reply
+from llmchat.chat import reply
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
 from llmchat.engines.tokens import special_names
@@ -21,6 +21,7 @@ from llmchat.models import locate, provenance
 from llmchat.opened import Opened
 from llmchat.opening import Opener, preset_of
 from llmchat.presets import Preset
+from llmchat.reading import Thought
 from llmchat.settings import World
 from llmchat.window import Window
 

@@ -1,8 +1,10 @@
 """The shape of the database, as numbered steps. A step that was released is never changed; a new column is a new step."""
 
 import sqlite3
+from collections.abc import Callable
 
 from llmchat.errors import LlmchatError
+from llmchat.history.repair import untangle
 
 _FIRST = """
 CREATE TABLE messages (
@@ -59,7 +61,8 @@ ALTER TABLE sessions ADD COLUMN opens TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 """
 
-STEPS = (_FIRST, _OPENS_AND_SETTINGS)
+# A script, or a function that is given the database within the step's transaction.
+STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (_FIRST, _OPENS_AND_SETTINGS, untangle)
 
 
 def migrate(database: sqlite3.Connection) -> None:
@@ -76,14 +79,21 @@ def migrate(database: sqlite3.Connection) -> None:
         try:
             version = _version(database)
             if version < len(STEPS):
-                for statement in _statements(STEPS[version]):
-                    database.execute(statement)
+                _take(STEPS[version], database)
                 version += 1
                 database.execute(f"PRAGMA user_version = {version}")
             database.execute("COMMIT")
         except BaseException:
             database.execute("ROLLBACK")
             raise
+
+
+def _take(step: str | Callable[[sqlite3.Connection], None], database: sqlite3.Connection) -> None:
+    if callable(step):
+        step(database)
+        return
+    for statement in _statements(step):
+        database.execute(statement)
 
 
 def _version(database: sqlite3.Connection) -> int:

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from llmchat.chat import Asked, Reading, Thought, ask
+from llmchat.chat import ask
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
+from llmchat.reading import Asked, Reading, Thought
 from llmchat.server.answering import JSON, SSE, Answering, event
 from llmchat.server.api import ChatRequest
 from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_tools

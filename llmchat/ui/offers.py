@@ -5,7 +5,6 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from llmchat.errors import ContextOverflow, IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources
-from llmchat.history import History
 from llmchat.models import pulled_presets
 from llmchat.ui.state import Offer, Talk
 
@@ -80,6 +79,6 @@ def _switch(talk: Talk, **changes: object) -> None:
 def _without_saving(talk: Talk) -> None:
     """The chat so far, in memory from now on."""
     chat = talk.chat
-    chat.history, chat.session = History(None), None
+    chat.stop_saving()
     unanswered = chat.conversation.messages and chat.conversation.messages[-1].role == "user"
     talk.say(f"from here on nothing is saved; what was saved before stays{'; /regen asks again' if unanswered else ''}")

@@ -12,11 +12,12 @@ from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from llmchat.chat import Chat, Event, Summary, Thought
+from llmchat.chat import Chat, Event, Summary
 from llmchat.engines import Chunk
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
+from llmchat.reading import Thought
 from llmchat.settings import World, private_file
 from llmchat.ui import offers, status
 from llmchat.ui.commands import Leave, parse
@@ -100,6 +101,8 @@ class Repl:
         """
         self._ways = []
         error = self._try(line)
+        if note := self.talk.chat.note():
+            self.talk.say(f"note: {note}")
         if error is None:
             return
         self._tell(error)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Finish
 from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
-from llmchat.history import History, migrations
+from llmchat.history import History, Line, migrations
 
 WRITER = Path(__file__).parent / "write_messages.py"
 
@@ -38,7 +38,7 @@ def test_what_was_written_is_there_for_the_next_process(path: Path) -> None:
     with History(path) as history:
         session = history.begin("smollm2")
         for message in talk.messages:
-            history.append(session, message)
+            Line(history, session).append(message)
     with History(path) as history:
         assert history.conversation(session) == talk
         found = history.latest()
@@ -48,8 +48,8 @@ def test_what_was_written_is_there_for_the_next_process(path: Path) -> None:
 def test_an_answer_keeps_how_it_came_about(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        history.append(session, user("q"))
-        history.append(session, assistant("half an"), Finish("cancelled", 10, 5, 3, 0.5, 0.25, 7))
+        Line(history, session).append(user("q"))
+        Line(history, session).append(assistant("half an"), Finish("cancelled", 10, 5, 3, 0.5, 0.25, 7))
         record = history.messages(session)[-1]
     assert record.state == "cancelled" and record.details["seed"] == 7 and record.details["cached_tokens"] == 5
 
@@ -57,10 +57,10 @@ def test_an_answer_keeps_how_it_came_about(path: Path) -> None:
 def test_a_new_answer_is_a_sibling_of_the_old_one(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        history.append(session, user("q"))
-        old = history.append(session, assistant("old"))
-        history.rewind(session, 1)
-        new = history.append(session, assistant("new"))
+        Line(history, session).append(user("q"))
+        old = Line(history, session).append(assistant("old"))
+        Line(history, session).rewind(1)
+        new = Line(history, session).append(assistant("new"))
         assert history.conversation(session) == Conversation().say("q").answer("new")
     rows = dict(sqlite3.connect(path).execute("SELECT id, parent FROM messages").fetchall())
     assert rows[old] == rows[new] and len(rows) == 3
@@ -70,10 +70,10 @@ def test_undo_to_the_beginning_and_a_new_branch(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
         for message in (user("a"), assistant("b"), user("c")):
-            history.append(session, message)
-        history.rewind(session, 0)
+            Line(history, session).append(message)
+        Line(history, session).rewind(0)
         assert history.conversation(session) == Conversation()
-        history.append(session, user("another start"))
+        Line(history, session).append(user("another start"))
         assert history.conversation(session) == Conversation().say("another start")
     assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (4,)
 
@@ -90,11 +90,11 @@ def test_any_steps_give_what_a_list_would(actions: list[tuple[str, object]]) -> 
         for kind, value in actions:
             if kind == "say":
                 model.append(user(str(value)))
-                history.append(session, model[-1])
+                Line(history, session).append(model[-1])
             else:
                 depth = min(int(value), len(model))  # type: ignore[call-overload]
                 model = model[:depth]
-                history.rewind(session, depth)
+                Line(history, session).rewind(depth)
         assert history.conversation(session).messages == tuple(model)
 
 
@@ -103,7 +103,7 @@ def test_sessions_are_listed_by_last_use_and_only_when_they_hold_something(path:
         first, second = history.begin("m"), history.begin("m")
         history.begin("never used")
         for session in (first, second, first):
-            history.append(session, user(f"in {session}"))
+            Line(history, session).append(user(f"in {session}"))
         assert [session.id for session in history.sessions()] == [first, second]
         assert [session.id for session in history.sessions(1)] == [first]
 
@@ -112,7 +112,7 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
     with History(path) as history:
         sessions = [history.begin("m") for _ in range(40)]
         for number, session in enumerate(sessions):
-            history.append(session, user(f"question {number}"))
+            Line(history, session).append(user(f"question {number}"))
         assert history.find(sessions[0]).id == history.find(sessions[0].upper()).id == sessions[0]
         assert history.find("question 7").id == sessions[7]
         shared = next(
@@ -132,9 +132,9 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
 def test_titles_are_the_first_words(text: str, title: str) -> None:
     with History(None) as history:
         session = history.begin("m")
-        history.append(session, Message("system", "not this"))
-        history.append(session, user(text))
-        history.append(session, user("nor this"))
+        Line(history, session).append(Message("system", "not this"))
+        Line(history, session).append(user(text))
+        Line(history, session).append(user("nor this"))
         assert history.find(session).title == title
 
 
@@ -151,7 +151,7 @@ def test_search(text: str, snippet: str) -> None:
     with History(None) as history:
         session = history.begin("m")
         for said in ("the capital of France", "日本の首都は", 'say "quoted" text'):
-            history.append(session, user(said))
+            Line(history, session).append(user(said))
         hits = history.search(text)
         assert [(hit.session, hit.snippet) for hit in hits] == [(session, snippet)]
         assert history.search("nothing like it") == []
@@ -160,17 +160,17 @@ def test_search(text: str, snippet: str) -> None:
 def test_search_finds_what_was_undone(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        history.append(session, user("question"))
-        history.append(session, assistant("the forgotten answer"))
-        history.rewind(session, 1)
-        history.append(session, assistant("another"))
+        Line(history, session).append(user("question"))
+        Line(history, session).append(assistant("the forgotten answer"))
+        Line(history, session).rewind(1)
+        Line(history, session).append(assistant("another"))
         assert [hit.session for hit in history.search("forgotten")] == [session]
 
 
 def test_without_a_path_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with History(None) as history:
-        history.append(history.begin("m"), user("secret"))
+        Line(history, history.begin("m")).append(user("secret"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,7 +192,7 @@ def test_a_newer_history_is_refused_and_not_touched(path: Path) -> None:
 
 def test_a_step_that_fails_leaves_the_old_shape(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with History(path) as history:
-        history.append(history.begin("m"), user("kept"))
+        Line(history, history.begin("m")).append(user("kept"))
     good = migrations.STEPS
     monkeypatch.setattr(migrations, "STEPS", (*good, "CREATE TABLE extra(a);\nINSERT INTO nowhere VALUES (1);\n"))
     with pytest.raises(LlmchatError, match="nowhere"):
@@ -214,15 +214,15 @@ def test_a_file_that_is_no_history_is_one_clear_line(path: Path) -> None:
 def test_a_full_disk_keeps_what_was_saved(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        history.append(session, user("saved"))
+        Line(history, session).append(user("saved"))
         pages = history._database.execute("PRAGMA page_count").fetchone()[0]
         history._database.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(OutOfResources, match="the disk is full"):
             for _ in range(100):
-                history.append(session, assistant("long " * 2000))
+                Line(history, session).append(assistant("long " * 2000))
         history._database.execute("PRAGMA max_page_count = 1000000")
         assert history.conversation(session).messages[0] == user("saved")
-        history.append(session, assistant("after"))
+        Line(history, session).append(assistant("after"))
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Finish
 from llmchat.errors import UsageError
-from llmchat.history import History
+from llmchat.history import History, Line
 from llmchat.history.export import EXPORTS, to_html, to_json, to_markdown, to_training, together
 from llmchat.history.imports import Imported, Said, read
 from llmchat.ui.tree import branches
@@ -27,7 +27,7 @@ def tell(history: History, *texts: str) -> str:
     """A session with questions and answers by turns."""
     session = history.begin("m")
     for index, text in enumerate(texts):
-        history.append(session, Message("assistant" if index % 2 else "user", text))
+        Line(history, session).append(Message("assistant" if index % 2 else "user", text))
     return session
 
 
@@ -37,9 +37,9 @@ def count(history: History) -> int:
 
 def test_a_fork_shares_what_was_said_and_goes_its_own_way(history: History) -> None:
     first = tell(history, "a", "b")
-    second = history.fork(first)
-    history.append(first, Message("user", "left"))
-    history.append(second, Message("user", "right"))
+    second = Line(history, first).fork()
+    Line(history, first).append(Message("user", "left"))
+    Line(history, second).append(Message("user", "right"))
     assert [m.text for m in history.conversation(first).messages] == ["a", "b", "left"]
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert count(history) == 4 and {one.turns for one in history.sessions()} == {2}
@@ -47,9 +47,9 @@ def test_a_fork_shares_what_was_said_and_goes_its_own_way(history: History) -> N
 
 def test_deleting_keeps_what_others_share(history: History) -> None:
     first = tell(history, "a", "b")
-    second = history.fork(first)
-    history.append(first, Message("user", "left"))
-    history.append(second, Message("user", "right"))
+    second = Line(history, first).fork()
+    Line(history, first).append(Message("user", "left"))
+    Line(history, second).append(Message("user", "right"))
     assert history.delete(first) == 1
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert history.search("left") == [] and history.search("right")
@@ -59,16 +59,16 @@ def test_deleting_keeps_what_others_share(history: History) -> None:
 
 def test_deleting_takes_left_branches_along(history: History) -> None:
     session = tell(history, "a", "b")
-    history.rewind(session, 1)
-    history.append(session, Message("assistant", "c"))
+    Line(history, session).rewind(1)
+    Line(history, session).append(Message("assistant", "c"))
     assert history.delete(session) == 3 and count(history) == 0 and history.sessions() == []
 
 
 def test_deleting_an_origin_and_a_fork_of_a_fork_together(history: History) -> None:
     first = tell(history, "a", "b")
-    second = history.fork(first)
-    history.append(second, Message("user", "c"))
-    third = history.fork(second)
+    second = Line(history, first).fork()
+    Line(history, second).append(Message("user", "c"))
+    third = Line(history, second).fork()
     other = tell(history, "other")
     assert history.delete(first, second) == 0
     assert [m.text for m in history.conversation(third).messages] == ["a", "b", "c"]
@@ -79,31 +79,31 @@ def test_deleting_an_origin_and_a_fork_of_a_fork_together(history: History) -> N
 def test_alternatives_of_the_last_answer(history: History) -> None:
     session = tell(history, "q", "one")
     for text in ("two", "three"):
-        history.rewind(session, 1)
-        history.append(session, Message("assistant", text))
-    assert history.alternative(session, -1) == (2, 3)
+        Line(history, session).rewind(1)
+        Line(history, session).append(Message("assistant", text))
+    assert Line(history, session).alternative(-1) == (2, 3)
     assert history.conversation(session).messages[-1].text == "two"
-    assert history.alternative(session, -1) == (1, 3)
+    assert Line(history, session).alternative(-1) == (1, 3)
     with pytest.raises(UsageError, match="the first of 3 answers"):
-        history.alternative(session, -1)
+        Line(history, session).alternative(-1)
     assert history.conversation(session).messages[-1].text == "one"
-    with pytest.raises(UsageError, match="one answer only"):
-        history.alternative(tell(history, "q", "a"), 1)
+    with pytest.raises(UsageError, match="only one answer"):
+        Line(history, tell(history, "q", "a")).alternative(1)
 
 
 def test_a_tree_is_drawn_with_its_present_branch(history: History) -> None:
     session = tell(history, "q", "one")
-    history.rewind(session, 1)
-    history.append(session, Message("assistant", "two"))
-    history.append(session, Message("user", "more"))
+    Line(history, session).rewind(1)
+    Line(history, session).append(Message("assistant", "two"))
+    Line(history, session).append(Message("user", "more"))
     records = history.messages(session)
     assert branches(history.tree(session), records[-1].id) == ["* user: q", "    assistant: one", "*   assistant: two", "*   user: more"]
 
 
 def test_marks_and_summaries_are_kept(history: History) -> None:
     session = tell(history, "a", "b")
-    history.append(session, Message("summary", "so far", covers=2))
-    history.mark(session, 0, "pinned")
+    Line(history, session).append(Message("summary", "so far", covers=2))
+    Line(history, session).mark(0, "pinned")
     assert history.conversation(session) == Conversation(
         (Message("user", "a", mark="pinned"), Message("assistant", "b"), Message("summary", "so far", covers=2))
     )
@@ -120,11 +120,11 @@ def test_rename_tag_and_list_by_tag(history: History) -> None:
 
 def test_tokens_and_turns_stand_in_the_list(history: History) -> None:
     session = history.begin("m")
-    history.append(session, Message("user", "q"))
-    history.append(session, Message("assistant", "a"), Finish("stop", prompt_tokens=10, reply_tokens=5))
+    Line(history, session).append(Message("user", "q"))
+    Line(history, session).append(Message("assistant", "a"), Finish("stop", prompt_tokens=10, reply_tokens=5))
     (found,) = history.sessions()
     assert (found.turns, found.tokens) == (1, 15)
-    history.rewind(session, 0)
+    Line(history, session).rewind(0)
     assert history.find(session).turns == 0
 
 
@@ -155,12 +155,12 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 def test_json_out_in_and_out_is_the_same(turns: list[tuple[str, str, str]], summary: bool) -> None:
     history = History(None)
     session = history.begin("some model")
-    history.append(session, Message("system", "be kind"))
+    Line(history, session).append(Message("system", "be kind"))
     for question, answer, material in turns:
-        history.append(session, Message("user", question, material, mark="pinned"))
-        history.append(session, Message("assistant", answer), Finish("cancelled"))
+        Line(history, session).append(Message("user", question, material, mark="pinned"))
+        Line(history, session).append(Message("assistant", answer), Finish("cancelled"))
     if summary:
-        history.append(session, Message("summary", "so far", covers=2))
+        Line(history, session).append(Message("summary", "so far", covers=2))
     first = to_json(history.find(session), history.messages(session))
     (chat,) = read(first, "x.json")
     other = History(None)
@@ -186,7 +186,7 @@ def test_markdown_html_and_training(history: History) -> None:
         (Message("user", "stopped"), None),
         (Message("assistant", "half"), Finish("cancelled")),
     ):
-        history.append(session, message, finish)
+        Line(history, session).append(message, finish)
     found, records = history.find(session), history.messages(session)
     page = to_html(found, records)
     assert "<script>" not in page and "<strong>bold</strong>" in page and "x = 1 &lt; 2" in page and page.endswith("</html>\n")
