@@ -95,7 +95,7 @@ def chat(
     given = {name: value for name, value in locals().items() if name in _OPTIONS}
     from llmchat import oneshot
     from llmchat.chat import Chat
-    from llmchat.opened import open_history, open_warm
+    from llmchat.opened import not_here, open_history, open_warm, opening_of_session
 
     world = World.real()
     settings = resolve(world, given)
@@ -107,7 +107,10 @@ def chat(
             raise UsageError("there is no session to go on with")
         opens = dict(earlier.opens) if earlier else {}
         if earlier and not opens and settings.origins["model"] == "default":
-            given["model"] = earlier.model
+            known = opening_of_session(earlier, world)
+            given |= known or {}
+            if known is None and not quiet:
+                print(f"note: {not_here(earlier, settings.options.model)}", file=world.stderr)
         opened = open_warm(world, given, opens) if question and not no_server else None
         if opened is None:
             from llmchat.opening import Opener

@@ -212,6 +212,7 @@ def replay_session(session: _Id, device: flags.Device = None, json: flags.Json =
     """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
     import msgspec
 
+    from llmchat.opened import opening_of_session
     from llmchat.opening import Opener, saved_history
     from llmchat.replay import differences, replay
     from llmchat.ui import tables
@@ -221,7 +222,11 @@ def replay_session(session: _Id, device: flags.Device = None, json: flags.Json =
         found = history.find(session)
         records = history.messages(found.id)
     made: dict[str, Any] = next((record.details["made_by"] for record in reversed(records) if record.details.get("made_by")), {})
-    opens = found.opens or {"model": found.model}
+    opens = opening_of_session(found, world)
+    if opens is None:
+        raise UsageError(
+            f"session {found.id} was imported; nothing is known of how its answers were made", "replay is for chats of llmchat"
+        )
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
     opened = Opener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)

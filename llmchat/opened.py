@@ -7,12 +7,12 @@ from msgspec import Struct
 
 from llmchat.daemon import socket_file
 from llmchat.errors import LlmchatError
-from llmchat.presets import Preset, choose, opening_of
+from llmchat.presets import Preset, choose, is_preset, opening_of
 from llmchat.settings import Options, Settings, World, resolve
 
 if TYPE_CHECKING:
     from llmchat.engines import Engine
-    from llmchat.history import History
+    from llmchat.history import History, Session
 
 # Engines whose models a server can have in memory.
 _LOADED = ("transformers", "gguf")
@@ -53,6 +53,21 @@ def open_warm(world: World, flags: Mapping[str, Any], opens: Mapping[str, Any] |
 def places(world: World) -> tuple[str, ...]:
     """Where a world has its models: two programs for which this is the same open the same files."""
     return (str(world.cache), *(world.env.get(name, "") for name in _PLACES))
+
+
+def opening_of_session(session: "Session", world: World) -> dict[str, Any] | None:
+    """The options that open a session's model; None for a chat that was imported with the name of a model that is no preset here."""
+    if session.opens:
+        return dict(session.opens)
+    # Only a preset: the file must not name a folder, or a repository, to be opened.
+    if session.imported and not is_preset(session.model, world.own_presets):
+        return None
+    return {"model": session.model}
+
+
+def not_here(session: "Session", instead: str) -> str:
+    """What a person is told of such a chat."""
+    return f"the chat was imported and names no model of this machine; it continues with {instead}"
 
 
 def open_history(world: World, settings: Settings) -> "History":

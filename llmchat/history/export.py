@@ -21,7 +21,7 @@ table { border-collapse: collapse; } td, th { border: 1px solid var(--line); pad
 
 def to_json(session: Session, records: Sequence[Record]) -> str:
     """OpenAI's messages, with what llmchat knows beyond them; read back by `import` without loss of text, marks or times."""
-    value = {"title": session.title, "model": session.model, "created": session.created, "tags": list(session.tags)}
+    value = {"id": session.id, "title": session.title, "model": session.model, "created": session.created, "tags": list(session.tags)}
     return msgspec.json.format(msgspec.json.encode(value | {"messages": [_wire(record) for record in records]}), indent=2).decode() + "\n"
 
 

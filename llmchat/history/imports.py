@@ -1,7 +1,7 @@
 """Chats of other programs as messages: ChatGPT's export, OpenAI's messages, ShareGPT, Alpaca; as JSON or a line each.
 
 Each record is known by its fields, never by the file's name. What is imported is named by a hash of its content, so that the same
-chat is not taken twice.
+chat is not taken twice. Every field is checked: a file with one that cannot be right is refused as a whole, with the record's number.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
+from llmchat.history import fields
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant", "bot": "assistant"}
 _KNOWN = "it takes ChatGPT's conversations.json, OpenAI messages, ShareGPT and Alpaca records, as JSON or JSON lines"
@@ -27,13 +28,14 @@ class Said(Struct, frozen=True):
 
 
 class Imported(Struct, frozen=True):
-    """A chat from elsewhere."""
+    """A chat from elsewhere. id: of the session that llmchat itself exported; empty for other programs' chats."""
 
     messages: tuple[Said, ...]
     title: str = ""
     model: str = "imported"
     created: float = 0.0
     tags: tuple[str, ...] = ()
+    id: str = ""
 
     @property
     def source(self) -> str:
@@ -49,10 +51,14 @@ def read(text: str, name: str) -> list[Imported]:
     for number, record in records:
         try:
             chat = _chat(record)
-        except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
-            raise UsageError(f"{name}: record {number} cannot be read: {type(error).__name__} {error}", _KNOWN) from error
+        except KeyError as error:
+            raise UsageError(f"{name}: record {number} has no field {fields.shown(error.args[0])}", _KNOWN) from error
+        except (fields.Unusable, msgspec.ValidationError) as error:
+            raise UsageError(f"{name}: record {number} cannot be read: {fields.cut(str(error))}", _KNOWN) from error
+        except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            raise UsageError(f"{name}: record {number} is not in the form it seems to be in", _KNOWN) from error
         if chat is None:
-            raise UsageError(f"{name}: record {number} is no chat of a known form", _KNOWN)
+            raise UsageError(f"{name}: record {number} is not a chat in a known form", _KNOWN)
         if chat.messages:
             chats.append(chat)
     if not chats:
@@ -63,21 +69,31 @@ def read(text: str, name: str) -> list[Imported]:
 def _records(text: str, name: str) -> Iterator[tuple[int, Any]]:
     """Records with their numbers: of a JSON list, one JSON value, or JSON lines (then the number is the line's)."""
     try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError as whole:
+        value = _decode(text)
+    except ValueError as whole:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2:
             raise UsageError(f"{name} is not JSON: {whole}", _KNOWN) from whole
         for number, line in lines:
             try:
-                yield number, msgspec.json.decode(line)
-            except msgspec.DecodeError as error:
+                yield number, _decode(line)
+            except ValueError as error:
                 raise UsageError(f"{name}: line {number} is not JSON: {error}", _KNOWN) from error
         return
     if isinstance(value, list) and not _is_messages(value):
         yield from enumerate(value, 1)
     else:
         yield 1, value
+
+
+def _decode(text: str) -> Any:
+    """Raises ValueError with what is wrong."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
 
 
 def _is_messages(value: list[Any]) -> bool:
@@ -104,48 +120,65 @@ def _from_messages(record: dict[str, Any]) -> Imported:
     said = []
     for one in record["messages"]:
         role = "summary" if one.get("name") == "summary" else one["role"]
-        if role in ("developer",):
+        if role == "developer":
             role = "system"
-        fields = {"role": role, "text": _text(one["content"]), "input": one.get("input", ""), "mark": one.get("mark", "")}
-        message = msgspec.convert(fields | {"covers": one.get("covers", 0)}, Message)
+        text = _text(one.get("content"))
+        message = _message(role, text, one.get("input") or "", mark=one.get("mark") or "", covers=fields.count(one, "covers"))
+        state = fields.choice(one, "state", ("complete", "cancelled"))
         if message.role != "tool" and (message.text or message.input):
-            said.append(Said(message, float(one.get("created") or 0), one.get("state", "complete")))
-    about = (str(record.get("title") or ""), str(record.get("model") or "imported"), float(record.get("created") or 0))
-    return Imported(tuple(said), *about, tuple(map(str, record.get("tags") or ())))
+            said.append(Said(message, fields.moment(one, "created"), state))
+    title, model = fields.text(record, "title"), fields.text(record, "model") or "imported"
+    tags = fields.texts(record, "tags")
+    return Imported(tuple(said), title, model, fields.moment(record, "created"), tags, fields.text(record, "id"))
+
+
+def _message(role: Any, text: Any, input: Any = "", **more: Any) -> Message:
+    return msgspec.convert({"role": role, "text": text, "input": input} | more, Message)
 
 
 def _text(content: Any) -> str:
     """OpenAI's content: a text, or parts of which some are text."""
-    if isinstance(content, list):
-        return "\n".join(part if isinstance(part, str) else str(part.get("text") or "") for part in content if isinstance(part, str | dict))
-    return str(content or "")
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise fields.Unusable(f"`content` is neither a text nor a list of parts: {fields.shown(content)}")
+    texts = (part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict))
+    return "\n".join(text if isinstance(text, str) else "" for text in texts)
 
 
 def _from_chatgpt(record: dict[str, Any]) -> Imported:
     """The branch that was open last, from the root to `current_node`."""
-    nodes, name = record["mapping"], record.get("current_node")
-    if name is None:
-        name = next((key for key, node in reversed(nodes.items()) if not node.get("children")), None)
     said: list[Said] = []
-    while name is not None and name in nodes:
-        message = nodes[name].get("message") or {}
+    for message in _branch(record["mapping"], record.get("current_node")):
         role = (message.get("author") or {}).get("role")
         text = _text((message.get("content") or {}).get("parts") or [])
         if role in ("user", "assistant", "system") and text.strip():
-            said.append(Said(Message(role, text), float(message.get("create_time") or 0)))
+            said.append(Said(Message(role, text), fields.moment(message, "create_time")))
+    return Imported(tuple(said), fields.text(record, "title"), "chatgpt", fields.moment(record, "create_time"))
+
+
+def _branch(nodes: dict[str, Any], name: Any) -> list[dict[str, Any]]:
+    """The messages of a branch of ChatGPT's tree, from its first one to the node `name`, or to a leaf where none is named."""
+    if name is None:
+        name = next((key for key, node in reversed(nodes.items()) if not node.get("children")), None)
+    seen: dict[Any, dict[str, Any]] = {}
+    while name is not None and name in nodes:
+        if name in seen:
+            raise fields.Unusable(f"the parents of node {fields.shown(name)} form a loop")
+        seen[name] = nodes[name].get("message") or {}
         name = nodes[name].get("parent")
-    return Imported(tuple(reversed(said)), str(record.get("title") or ""), "chatgpt", float(record.get("create_time") or 0))
+    return list(seen.values())[::-1]
 
 
 def _from_sharegpt(record: dict[str, Any]) -> Imported:
     said = []
     for one in record["conversations"]:
-        role = _ROLES.get(one["from"].lower(), one["from"].lower())
+        speaker = fields.text(one, "from").lower()
         if one["value"]:
-            said.append(Said(msgspec.convert({"role": role, "text": one["value"]}, Message)))
-    return Imported(tuple(said), str(record.get("title") or ""))
+            said.append(Said(_message(_ROLES.get(speaker, speaker), one["value"])))
+    return Imported(tuple(said), fields.text(record, "title"))
 
 
 def _from_alpaca(record: dict[str, Any]) -> Imported:
-    question = msgspec.convert({"role": "user", "text": record["instruction"], "input": record.get("input") or ""}, Message)
-    return Imported((Said(question), Said(msgspec.convert({"role": "assistant", "text": record["output"]}, Message))))
+    question = _message("user", record["instruction"], record.get("input") or "")
+    return Imported((Said(question), Said(_message("assistant", record["output"]))))

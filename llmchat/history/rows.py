@@ -7,10 +7,9 @@ import msgspec
 
 from llmchat.conversation import Message
 from llmchat.history.database import Database
+from llmchat.history.fields import LATEST
 from llmchat.history.types import Record, Session
 
-# The last second of the year 9999: what comes after it cannot be written as a date.
-LATEST = 253_402_300_799.0
 _TITLE_LENGTH = 60
 
 # UNION keeps each id once, so that a loop of parents in a damaged file ends.
@@ -68,7 +67,9 @@ def record(row: sqlite3.Row) -> Record:
 def session(row: sqlite3.Row) -> Session:
     tags, opens, settings = (msgspec.json.decode(row[name]) for name in ("tags", "opens", "settings"))
     times = moment(row["created"]), moment(row["updated"])
-    return Session(row["id"], row["title"], row["model"], row["turns"], row["tokens"], tuple(tags), *times, opens, settings)
+    return Session(
+        row["id"], row["title"], row["model"], row["turns"], row["tokens"], tuple(tags), *times, opens, settings, row["source"] is not None
+    )
 
 
 def moment(value: Any) -> float:

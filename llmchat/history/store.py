@@ -24,7 +24,7 @@ from llmchat.history.imports import Imported
 from llmchat.history.types import Hit, Record, Session
 
 # Letters that cannot be taken for one another when an id is read aloud or typed.
-_ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+_ID_LETTERS, _ID_LENGTH = "0123456789abcdefghjkmnpqrstvwxyz", 8
 
 # Messages whose session is gone, but for the ancestors of what living sessions hold.
 _UNNEEDED = """
@@ -76,12 +76,12 @@ class History:
             self._database.execute("UPDATE sessions SET model = ?, opens = ?, settings = ? WHERE id = ?", (model, *known, session))
 
     def take(self, chat: Imported) -> str | None:
-        """Store a chat from elsewhere as a session; returns its id, or None where the same chat was taken before."""
+        """Store a chat from elsewhere as a session; returns its id, or None where the same chat, or the session it was exported from, is here."""
         started = chat.created or next((said.created for said in chat.messages if said.created), 0.0) or time.time()
-        session = self._new_id()
         with self.transaction():
-            if self._database.rows("SELECT 1 FROM sessions WHERE source = ?", (chat.source,)):
+            if self._database.rows("SELECT 1 FROM sessions WHERE source = ?", (chat.source,)) or self._exported(chat):
                 return None
+            session = chat.id if self._may_be(chat.id) else self._new_id()
             self._database.execute(
                 "INSERT INTO sessions(id, model, title, created, updated, source, tags) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (session, chat.model, chat.title, started, started, chat.source, msgspec.json.encode(chat.tags).decode()),
@@ -90,6 +90,22 @@ class History:
             for said in chat.messages:
                 tip = self.insert(session, tip, said.message, state=said.state, created=said.created or started)
         return session
+
+    def _exported(self, chat: Imported) -> bool:
+        """Whether a session here holds every message of a chat, and is the one it was exported from: by its id or, in exports without one,
+        by the moment at which it began."""
+        query = "SELECT id FROM sessions WHERE id = ? OR (created = ? AND ? <> 0)"
+        said = {(one.message.role, one.message.text, one.message.input) for one in chat.messages}
+        for row in self._database.rows(query, (chat.id, chat.created, chat.created)):
+            here = {(one.message.role, one.message.text, one.message.input) for one in self.tree(row["id"])}
+            if said <= here:
+                return True
+        return False
+
+    def _may_be(self, session: str) -> bool:
+        """Whether a text can be the id of a new session."""
+        sound = len(session) == _ID_LENGTH and set(session) <= set(_ID_LETTERS)
+        return sound and not self._database.rows("SELECT 1 FROM sessions WHERE id = ?", (session,))
 
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing of the calls within it. What `Line` does in one step is one transaction."""
@@ -294,4 +310,4 @@ class History:
         return [Hit(row["session"], row["title"], row["id"], row["role"], rows.moment(row["created"]), row["snippet"]) for row in found]
 
     def _new_id(self) -> str:
-        return "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
+        return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))

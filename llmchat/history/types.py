@@ -10,7 +10,8 @@ from llmchat.conversation import Message
 class Session(Struct, frozen=True):
     """A chat as lists show it. turns: questions on its present branch; tokens: of its last answer and all that was sent for it;
     created, updated: seconds since 1970. opens: the options that open its model again, from any folder; empty in sessions from before
-    they were kept. settings: what was set by hand in the chat."""
+    they were kept. settings: what was set by hand in the chat. imported: it
+    came from a file, whose model may not be here."""
 
     id: str
     title: str
@@ -22,6 +23,7 @@ class Session(Struct, frozen=True):
     updated: float
     opens: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    imported: bool = False
 
 
 class Record(Struct, frozen=True):

@@ -32,6 +32,11 @@ def find(model: str, own: Path | None = None) -> Preset:
     )
 
 
+def is_preset(model: str, own: Path | None = None) -> bool:
+    """Whether a MODEL argument is the name of a preset."""
+    return _preset_file(model, own) is not None
+
+
 def absolute(model: str, own: Path | None = None) -> str:
     """A MODEL argument that means the same in every folder: a path is made absolute, a name stays as it is."""
     here = _is_path(model) and not _preset_file(model, own)

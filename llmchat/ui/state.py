@@ -8,7 +8,7 @@ from pathlib import Path
 from llmchat.chat import Chat
 from llmchat.errors import OutOfResources
 from llmchat.history import Session
-from llmchat.opened import Opened
+from llmchat.opened import Opened, not_here, opening_of_session
 from llmchat.opening import Opener
 from llmchat.settings import World
 
@@ -55,8 +55,10 @@ class Talk:
     def load(self, session: Session) -> None:
         """Go on with a saved chat, its model and its settings. Without its model, which an error tells, all stays as it was."""
         same = session.opens == self.chat.opens if session.opens else session.model == self.chat.preset.name
-        if not same:
-            opens = session.opens or {"model": session.model}
+        opens = opening_of_session(session, self.world)
+        if opens is None:
+            self.say(f"note: {not_here(session, self.chat.preset.name)}")
+        elif not same:
             opened = self._open(lambda: self.opener.open_as(session.id, opens))
             self.chat.restart()
             self._go_on_with(opened)

@@ -248,8 +248,8 @@ def test_the_material_of_alpaca_is_kept() -> None:
     [
         ("not json", "x is not JSON"),
         ('{"a": 1}\nnot json', "line 2 is not JSON"),
-        ('[{"what": 1}]', "record 1 is no chat of a known form"),
-        ('[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "record 2 cannot be read: KeyError 'output'"),
+        ('[{"what": 1}]', "record 1 is not a chat in a known form"),
+        ('[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "record 2 has no field `'output'`"),
         ('{"messages": [{"role": "nobody", "content": "a"}]}', "record 1 cannot be read"),
         ("[]", "holds no chat"),
         ('{"conversations": [{"from": "human", "value": 3}]}', "record 1 cannot be read"),
