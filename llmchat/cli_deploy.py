@@ -8,7 +8,7 @@ import typer
 
 from llmchat import flags
 from llmchat.errors import UsageError
-from llmchat.settings import World
+from llmchat.settings import World, resolve
 
 app = typer.Typer(help="Serve a preset with an engine for many users.", no_args_is_help=True)
 
@@ -31,13 +31,14 @@ def vllm(
     adapter: flags.Adapter = None,
     format: flags.Format = None,
     revision: flags.Revision = None,
+    trust_remote_code: flags.TrustRemoteCode = None,
     system: flags.System = None,
     context: flags.Context = None,
     merged: Annotated[
         bool | None,
         typer.Option("--merged/--lora", help="Merge adapters, or keep them live; by default live where vLLM can.", show_default=False),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a host.", rich_help_panel=HARDWARE)] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a host; 0 to serve on its CPU.", rich_help_panel=HARDWARE)] = 1,
     hosts: Annotated[int, typer.Option(min=1, help="Hosts; above 1 a pipeline over Ray.", rich_help_panel=HARDWARE)] = 1,
     gpu_memory: Annotated[float, typer.Option(min=0, help="GB of one GPU; with it the fit is checked.", rich_help_panel=HARDWARE)] = 0,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.", rich_help_panel=HARDWARE)] = "auto",
@@ -47,7 +48,9 @@ def vllm(
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the files; NAME-vllm.", rich_help_panel=FILES)] = "",
     compose: Annotated[str, typer.Option(metavar="FILE", help="Write a Docker Compose file.", rich_help_panel=FILES)] = "",
     ray: Annotated[str, typer.Option(metavar="FILE", help="Write a Ray Serve config.", rich_help_panel=FILES)] = "",
-    replicas: Annotated[int, typer.Option(min=1, help="Of Ray Serve, at most.", rich_help_panel=FILES)] = 4,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Of Ray Serve, at most: 4, or 1 without GPUs.", show_default=False, rich_help_panel=FILES)
+    ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Requests a replica of Ray Serve is meant to have.", rich_help_panel=FILES)] = 32,
     store: Annotated[
         str, typer.Option(metavar="URI", help="Where Ray finds adapters: s3://, gs://, azure://.", rich_help_panel=FILES)
@@ -57,7 +60,7 @@ def vllm(
     quiet: flags.Quiet = False,
 ) -> None:
     """Print the `vllm serve` command of a preset, with our format as its chat template, or run it."""
-    from llmchat.deploy import Hardware, plan
+    from llmchat.deploy import LOOPBACK, Hardware, plan
     from llmchat.deploy.sizing import BYTES
     from llmchat.opening import preset_of
 
@@ -69,13 +72,14 @@ def vllm(
     folder = Path(out or f"{Path(presets[0].name).name}-vllm").expanduser().resolve()
     ready = plan(
         presets, world, Hardware(hosts, gpus, gpu_memory * 1e9), folder, merged=merged, dtype=dtype, host=host, port=port, flags=_words(vllm_flags),
-        asked=[models[0], *(["--adapter", adapter] if adapter else [])],
+        code=resolve(world, {"trust_remote_code": trust_remote_code}).options.trust_remote_code, asked=[models[0], *(["--adapter", adapter] if adapter else [])],
     )  # fmt: skip
-    for name, text in ((compose, ready.compose), (ray, lambda: ready.ray(replicas, streams, store))):
+    for name, text in ((compose, ready.compose), (ray, lambda: ready.ray(replicas or (4 if gpus else 1), streams, store))):
         if name:
             Path(name).expanduser().write_text(text(), "utf-8")
     if not quiet:
-        for note in ready.notes:
+        open_ray = [f"Ray Serve asks for no key: everybody who reaches {host} can use it"] if ray and host not in LOOPBACK else []
+        for note in (*ready.notes, *open_ray):
             print(f"note: {note}", file=world.stderr)
         print(f"files: {folder}", file=world.stderr)
     if run:

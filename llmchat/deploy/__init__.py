@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from msgspec import Struct
 
+from llmchat import hub
 from llmchat.deploy import vllm
 from llmchat.deploy.check import differing
 from llmchat.deploy.facts import Subject, read_subject
@@ -23,6 +24,9 @@ from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.presets import Preset
 from llmchat.programs import SAFE_PATH, which
 from llmchat.settings import World
+
+# Addresses that only programs of this machine reach.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 __all__ = ["Deployment", "Hardware", "Request", "plan"]
 
@@ -60,10 +64,14 @@ class Deployment(Struct, frozen=True):
         """A Docker Compose file. Raises UsageError for several hosts."""
         if self.hardware.hosts > 1:
             raise UsageError("Docker Compose is for one host", "over several hosts: --ray FILE, or the commands with Ray")
+        if not self.hardware.gpus:
+            raise UsageError("the Docker Compose file is for GPUs", "without one: the printed command, or --ray FILE")
         return compose(self.subjects, self.request, self.layout, self.folder)
 
     def ray(self, copies: int, streams: int, store: str) -> str:
-        return ray_serve(self.subjects, self.request, self.layout, self.folder, copies=copies, streams=streams, store=store)
+        return ray_serve(
+            self.subjects, self.request, self.layout, self.folder, cpu=not self.hardware.gpus, copies=copies, streams=streams, store=store
+        )
 
     def run(self, program: str, world: World) -> NoReturn:
         """Merge where that is due, then become the server: it hears Ctrl-C and signals itself."""
@@ -90,26 +98,29 @@ def plan(
     host: str = "127.0.0.1",
     port: int = 8000,
     flags: Sequence[str] = (),
+    code: bool = False,
     asked: Sequence[str] = (),
 ) -> Deployment:
     """Decide how to serve these presets, and write what the server reads into `folder`.
 
-    merged: None keeps adapters live where vLLM can. Raises Mismatch for what vLLM does not run, OutOfResources for what does not fit.
+    merged: None keeps adapters live where vLLM can; code: the checkpoint may run Python code of its own. Raises Mismatch for what vLLM does not run, OutOfResources for what does not fit.
     """
+    code = code or "--trust-remote-code" in flags
     for preset in presets:
         vllm.check_served(preset.name, preset.architecture, {})
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        subjects = tuple(read_subject(preset, world, scratch / str(index)) for index, preset in enumerate(presets))
+        subjects = tuple(read_subject(preset, world, scratch / str(index), code) for index, preset in enumerate(presets))
         for subject in subjects:
             vllm.check_served(subject.preset.name, subject.architecture, subject.base.config)
+            hub.refuse_foreign_code(subject.preset.base, subject.base.revision, subject.base.config, trusted=code)
         vllm.check_together(subjects)
         lora, notes = _live(subjects, merged)
         first = subjects[0]
         merges = bool(first.adapters) and not lora
         model = str(folder / "model") if merges else ""
         layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
-        request = Request(lora, host, port, dtype, model, tuple(flags))
+        request = Request(lora, host, port, dtype, model, tuple(flags), code and "--trust-remote-code" not in flags)
         write_folder(subjects, request, folder)
         notes += _size_notes(hardware, layout, first, dtype)
         notes += _notes(subjects, world, host, folder)
@@ -138,7 +149,7 @@ def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str
     if layout.pipeline > 1 and layout.cache and _fits_one(hardware, subject, dtype):
         notes.append("it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)")
     idle = hardware.hosts * hardware.gpus - layout.gpus
-    if idle:
+    if idle > 0:
         notes.append(f"{idle} of the GPUs stay idle: the model's heads divide by {layout.tensor}")
     return notes
 
@@ -163,6 +174,6 @@ def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -
     if first.format.template is not None and first.preset.system:
         notes.append("the preset's system text is not in the checkpoint's template: send it with each request")
     notes += [f"read otherwise than by llmchat, {line}" for line in differing(first, folder)]
-    if host not in ("127.0.0.1", "localhost", "::1") and not world.env.get("VLLM_API_KEY"):
+    if host not in LOOPBACK and not world.env.get("VLLM_API_KEY"):
         notes.append(f"everybody who reaches {host} can use it: set VLLM_API_KEY")
     return notes

@@ -60,8 +60,8 @@ class Subject(Struct, frozen=True):
         return str(named[0]) if isinstance(named, list) and named else self.preset.architecture
 
 
-def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
-    """All facts of a preset. What is not pulled is asked of the Hub: its small files go to `scratch`.
+def read_subject(preset: Preset, world: World, scratch: Path, code: bool = False) -> Subject:
+    """All facts of a preset. What is not pulled is asked of the Hub: its small files go to `scratch`. code: the user lets it run code of its own.
 
     Raises what a pull would raise, and Mismatch where the model has no prompt format.
     """
@@ -83,7 +83,7 @@ def read_subject(preset: Preset, world: World, scratch: Path) -> Subject:
         bos="".join(tokens.name_of(number) or "" for number in tokens.encode(Prompt("", ()))),
         special=tokens.special,
         context=min(filter(None, (preset.context.tokens, own)), default=0),
-        parameters=preset.parameters or _count(preset.base, world),
+        parameters=preset.parameters or _count(preset.base, world, code),
     )
 
 
@@ -122,9 +122,9 @@ def _fetch_small(source: Source, world: World, folder: Path) -> str:
     return listing.commit
 
 
-def _count(source: Source, world: World) -> float:
+def _count(source: Source, world: World, code: bool) -> float:
     """Parameters by the headers of the weights; 0 where only a download would tell."""
     try:
         return parameters(hub.survey_here(hub.find(source, world)).shapes)
     except ModelNotFound:
-        return parameters(hub.survey(source, world).shapes)
+        return parameters(hub.survey(source, world, code).shapes)

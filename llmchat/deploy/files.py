@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from llmchat.deploy.facts import Subject
 from llmchat.deploy.jinja import jinja_template
 from llmchat.deploy.sizing import Layout
@@ -57,7 +59,7 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
     """A Docker Compose file: vLLM's image, its GPUs, the Hub's cache, our folder read-only, the key from the environment."""
     first = subjects[0]
     model = request.model or (first.base.place if first.base.local else "")
-    inside = Request(request.lora, "0.0.0.0", 8000, request.dtype, _MODEL if model else "", request.flags)
+    inside = replace(request, host="0.0.0.0", port=8000, model=_MODEL if model else "")
     volumes = [f"{folder.resolve()}:{_MOUNT}:ro", "${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface"]
     volumes += [f"{Path(model).resolve()}:{_MODEL}:ro"] if model else []
     probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"
@@ -87,12 +89,22 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
 
 
 def ray_serve(
-    subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path, *, copies: int = 4, streams: int = 32, store: str = ""
+    subjects: Sequence[Subject],
+    request: Request,
+    layout: Layout,
+    folder: Path,
+    *,
+    cpu: bool = False,
+    copies: int = 4,
+    streams: int = 32,
+    store: str = "",
 ) -> str:
-    """A Ray Serve config: `serve run FILE` on a Ray cluster. copies: at most so many replicas; streams: requests a replica is meant to have.
+    """A Ray Serve config: `serve run FILE` on a Ray cluster. cpu: a replica takes no GPU; copies: at most so many replicas; streams: requests a replica is meant to have.
 
     store: where the adapters lie, for Ray fetches them from s3://, gs:// or azure:// alone. Raises Mismatch where it is needed and missing.
     """
+    if request.flags:
+        raise Mismatch("--vllm-flags are for the `vllm` command, and a Ray Serve config has none", "edit engine_kwargs in the written file")
     first = subjects[0]
     values = {name.replace("-", "_"): value for name, value in engine_arguments(subjects, request, layout, folder).items()}
     # Ray runs the copies itself, and its executor is always Ray's.
@@ -107,6 +119,8 @@ def ray_serve(
             "max_ongoing_requests": 2 * streams,
         },
     }
+    if cpu:
+        config["accelerator_config"] = {"kind": "cpu"}
     if request.lora:
         if not store.startswith(("s3://", "gs://", "abfss://", "azure://")):
             raise Mismatch("Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone", "--store names the place, or --merged")
@@ -122,7 +136,9 @@ def ray_serve(
     if request.lora:
         names = " and ".join(f"{first.base.name}:{subject.preset.name} (from {store}/{subject.preset.name})" for subject in subjects)
         note += f" Ask for {names}."
-    return _yaml({"applications": [application]}, note)
+    # Ray itself listens on every address, and asks for no key.
+    options = {"host": request.host, "port": request.port}
+    return _yaml({"http_options": options, "applications": [application]}, note)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

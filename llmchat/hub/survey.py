@@ -102,7 +102,7 @@ def _of_files(source: Source, world: World, files: list[RemoteFile], known: dict
     read = _reader(source, world, commit, repo)
     small = {file.name: read_object(read(file)(0, file.size), file.name) for file in files if file.name in _SMALL}
     weights = [file for file in files if is_weights(file)]
-    _refuse_foreign_code(source, commit, small.get("config.json", {}), trusted=bool(known["code"]))
+    refuse_foreign_code(source, commit, small.get("config.json", {}), trusted=bool(known["code"]))
     return Survey(
         source,
         commit,
@@ -146,7 +146,7 @@ def _shapes(weights: list[RemoteFile], read: Callable[[RemoteFile], Callable[[in
     return {name: shape for part in parts for name, shape in part.items()}
 
 
-def _refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], trusted: bool) -> None:
+def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], trusted: bool) -> None:
     """A checkpoint that only its own code can open needs the user's word; code from elsewhere would not be the one that was looked at."""
     names = config.get("auto_map")
     if not isinstance(names, dict) or not names:
@@ -163,7 +163,7 @@ def _refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], tr
     if config.get("model_type") not in CONFIG_MAPPING_NAMES:
         raise Mismatch(
             f"{source} needs Python code of its own, and transformers does not know `{config.get('model_type', 'it')}`",
-            f"--trust-remote-code lets the code of {source.repo}@{commit} run here; read it first",
+            f"--trust-remote-code lets the code of {source.repo}{commit and f'@{commit}'} run here; read it first",
         )
 
 

@@ -148,6 +148,13 @@ def test_a_family_that_vllm_lacks_is_refused_before_the_hub_is_asked(capsys: pyt
         (["--vllm-flags", "'x"], 2, "error: --vllm-flags cannot be read: No closing quotation"),
         (["--run", "--vllm", "no-such-program"], 2, "error: `no-such-program` is not on the PATH"),
         (["--hosts", "2", "--compose", "c.yaml"], 2, "error: Docker Compose is for one host"),
+        (["--gpus", "0", "--compose", "c.yaml"], 2, "error: the Docker Compose file is for GPUs"),
+        (["--gpus", "0", "--hosts", "2"], 2, "error: without GPUs vLLM serves on the CPU of one host"),
+        (
+            ["--ray", "r.yaml", "--vllm-flags", "--seed 1"],
+            8,
+            "error: --vllm-flags are for the `vllm` command, and a Ray Serve config has none",
+        ),
     ],
 )
 def test_bad_input_is_one_line(base: Path, arguments: list[str], code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +196,56 @@ def test_ray_serve(base: Path, adapter: Path, home: Path, capsys: pytest.Capture
     assert "Ask for base:base (from s3://bucket/adapters/base)." in text
     (config,) = yaml.safe_load(text)["applications"][0]["args"]["llm_configs"]
     assert config["lora_config"]["dynamic_lora_loading_path"] == "s3://bucket/adapters" and config["engine_kwargs"]["enable_lora"] is True
+
+
+def test_ray_listens_where_host_says_and_takes_no_gpu_without_one(base: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def written(*arguments: object) -> tuple[dict[str, Any], dict[str, Any], str]:
+        _, err = ask(capsys, base, "-t", "vicuna", "-o", "out", "--ray", "r.yaml", *arguments)
+        text = yaml.safe_load((home / "r.yaml").read_text())
+        return text["http_options"], text["applications"][0]["args"]["llm_configs"][0], err
+
+    options, config, err = written()
+    assert options == {"host": "127.0.0.1", "port": 8000} and "accelerator_config" not in config and "no key" not in err
+    options, config, err = written("--host", "0.0.0.0", "--port", 9000, "--gpus", 0)
+    assert options == {"host": "0.0.0.0", "port": 9000} and "Ray Serve asks for no key: everybody who reaches 0.0.0.0" in err
+    assert config["accelerator_config"] == {"kind": "cpu"}
+    assert config["deployment_config"]["autoscaling_config"]["max_replicas"] == 1
+    assert written("--gpus", 0, "--replicas", 2)[1]["deployment_config"]["autoscaling_config"]["max_replicas"] == 2
+
+
+@pytest.fixture
+def foreign(base: Path, tmp_path: Path) -> Path:
+    """A checkpoint that only code of its own can open."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((base / "config.json").read_text())
+    config |= {"model_type": "marvel", "auto_map": {"AutoConfig": "m.Config", "AutoModelForCausalLM": "m.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_code_of_a_checkpoint_runs_only_with_the_users_word(foreign: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("--compose", "c.yaml", "--ray", "r.yaml")
+    _, err = ask(capsys, foreign, "-o", "out", *files, "--run", "--vllm", "true", code=8)
+    assert err.splitlines()[0].endswith("foreign needs Python code of its own, and transformers does not know `marvel`")
+    assert err.splitlines()[1].startswith("hint: --trust-remote-code lets the code of")
+    assert not (home / "out").exists() and not (home / "c.yaml").exists()
+    out, _ = ask(capsys, foreign, "-o", "out", *files, "--trust-remote-code")
+    assert out.count("--trust-remote-code") == 1
+    assert "--trust-remote-code" in yaml.safe_load((home / "c.yaml").read_text())["services"]["vllm"]["command"]
+    (config,) = yaml.safe_load((home / "r.yaml").read_text())["applications"][0]["args"]["llm_configs"]
+    assert config["engine_kwargs"]["trust_remote_code"] is True
+    out, _ = ask(capsys, foreign, "-o", "out", "--vllm-flags", "--trust-remote-code")
+    assert out.count("--trust-remote-code") == 1, "the user's word in another place"
+
+
+def test_code_that_the_engine_does_not_need_is_left_alone(foreign: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((foreign / "config.json").read_text()) | {"model_type": "llama"}
+    (foreign / "config.json").write_text(json.dumps(config))
+    out, _ = ask(capsys, foreign, "-o", "out", "--ray", "r.yaml", "--compose", "c.yaml")
+    assert "trust" not in out + (home / "r.yaml").read_text() + (home / "c.yaml").read_text()
 
 
 def test_run_becomes_the_server_after_the_merge(base: Path, adapter: Path, home: Path) -> None:

@@ -113,4 +113,9 @@ def test_presets_of_one_server_share_base_and_format() -> None:
 
 
 def test_code_of_a_checkpoint_is_asked_for_by_name() -> None:
-    assert "--trust-remote-code" in vllm.command([subject("falcon-7b", auto_map={"AutoModel": "m.M"})], Request(False), Layout(), FOLDER)
+    one = subject("falcon-7b", auto_map={"AutoModel": "m.M"})
+    pinned = replace(one, base=replace(one.base, revision="c0ffee"))
+    assert "--trust-remote-code" not in vllm.command([one], Request(False), Layout(), FOLDER)
+    assert "--trust-remote-code" in vllm.command([one], Request(False, code=True), Layout(), FOLDER)
+    words = vllm.command([pinned], Request(False, code=True), Layout(), FOLDER)
+    assert words[words.index("--code-revision") + 1] == words[words.index("--revision") + 1] == "c0ffee"
