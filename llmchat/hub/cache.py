@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import places
+from llmchat.hub.words import shown
 from llmchat.settings import World
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -49,8 +50,9 @@ def checked_name(name: str) -> str:
     """The name, when it stays inside a folder on every system. Raises IntegrityError otherwise."""
     parts = re.split(r"[/\\]", name)
     printable = name.isprintable() and "\\" not in name and not re.match(r"[A-Za-z]:", name)
+    printable = printable and all(len(part.encode()) < 256 for part in parts)
     if not printable or not all(parts) or ".." in parts or "." in parts or name.startswith("~"):
-        raise IntegrityError(f"the repo names a file {name!r} outside its folder; nothing was downloaded")
+        raise IntegrityError(f"the repo names a file {shown(name)!r} outside its folder; nothing was downloaded")
     return name
 
 

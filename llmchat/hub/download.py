@@ -5,17 +5,17 @@ stopped it. Every piece is written as it arrives, so that a killed process loses
 """
 
 import errno
-import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, OutOfResources
-from llmchat.hub import cache, remote
+from llmchat.hub import cache, remote, wire
 from llmchat.hub.cache import RemoteFile
+from llmchat.hub.door import AGAIN, explained
+from llmchat.hub.patience import Patience, Watch
 from llmchat.hub.types import Progress
 from llmchat.presets.types import Source
 from llmchat.settings import World
@@ -58,7 +58,9 @@ class _Download:
         self._progress, self._stop = progress, stop
         self._repo = cache.repo_folder(world, source.repo)
         self._partial = cache.partial(self._repo, file)
-        self._response: Any = None
+        self._patience = Patience.of(world)
+        self._watch: Watch | None = None
+        self._furthest = 0  # bytes of the file that were there at once: what a server sends anew is no progress
         self.fetched = 0
 
     def run(self) -> int:
@@ -75,7 +77,7 @@ class _Download:
                 self._complete(0)
         except OSError as error:
             if error.errno in _FULL:
-                raise OutOfResources(f"the disk of {self._repo.parent} is full", f"free some space; {remote.AGAIN}") from error
+                raise OutOfResources(f"the disk of {self._repo.parent} is full", f"free some space; {AGAIN}") from error
             raise
         finally:
             self._progress.done()
@@ -90,17 +92,21 @@ class _Download:
 
     def hang_up(self) -> None:
         """End the connection from another thread, so that nobody waits for a silent server."""
-        line = getattr(self._response, "extensions", {}).get("network_stream")
-        wire = line.get_extra_info("socket") if line else None
-        if wire is not None:
-            with suppress(OSError):
-                wire.shutdown(socket.SHUT_RDWR)
+        if self._watch:
+            self._watch.hang_up()
 
     def _complete(self, begun: int) -> None:
         """From byte `begun` to the end, over as many connections as it takes."""
-        with remote.explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
+        self._furthest = begun
+        with explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
             target.truncate(begun)
-            remote.patiently(lambda: self._continue(target), moved=lambda: self.fetched, stop=self._stop, tell=self._progress.note)
+            remote.patiently(
+                lambda: self._continue(target),
+                moved=lambda: self._furthest,
+                step=self._patience.step,
+                stop=self._stop,
+                tell=self._progress.note,
+            )
 
     def _continue(self, target: Any) -> None:
         """One connection: from where the file ends now to its end."""
@@ -108,15 +114,13 @@ class _Download:
         if here == file.size:
             return
         headers = {"Range": f"bytes={here}-"} if here else {}
-        with remote.stream(self._source, self._world, self._commit, file.name, headers) as response:
-            self._response = response
-            if self._stop.is_set():
-                raise Stopped  # hang_up may have come before there was anything to end
-            if here and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {here}-"):
-                # This server sends the file from its beginning, whatever it is asked.
-                target.truncate(0)
-                here = 0
-            for piece in response.iter_raw():
+        self._watch = Watch(self._patience)
+        if self._stop.is_set():
+            raise Stopped  # hang_up may have come before there was anything to end
+        with remote.stream(self._source, self._world, self._commit, file.name, headers, self._watch) as answer:
+            self._refuse_another_file(answer)
+            # A server that knows no ranges sends the file from its beginning: what is here already is skipped.
+            for piece in self._unseen(answer, here - remote.first_byte(answer, here, file)):
                 if here + len(piece) > file.size:
                     target.truncate(0)
                     raise IntegrityError(
@@ -124,13 +128,33 @@ class _Download:
                     )
                 _write(target, piece)
                 here += len(piece)
-                self.fetched += len(piece)
+                self._furthest = max(self._furthest, here)
                 self._progress.advance(len(piece))
-                if self._stop.is_set():
-                    raise Stopped
-            self._response = None
         if here < file.size:
-            raise remote.Cut(f"{here} of {file.size} bytes")
+            raise wire.Cut(f"{here} of {file.size} bytes")
+
+    def _unseen(self, answer: wire.Answer, skipped: int) -> Iterator[bytes]:
+        """The pieces of an answer behind its first `skipped` bytes."""
+        first = answer.status == 200
+        for piece in answer.pieces():
+            if first:
+                answer.refuse_page(self._file.name, piece[:200])
+                first = False
+            self.fetched += len(piece)
+            rest, skipped = piece[skipped:], max(0, skipped - len(piece))
+            if rest:
+                yield rest
+            if self._stop.is_set():
+                raise Stopped
+
+    def _refuse_another_file(self, answer: wire.Answer) -> None:
+        """Before a byte of it is kept: a web page, or a file of which the Hub itself says on the way that it is not the one in its list."""
+        file, linked = self._file, answer.linked
+        answer.refuse_page(file.name)
+        etag = linked.get("x-linked-etag", "").removeprefix("W/").strip('"')
+        size = linked.get("x-linked-size", "")
+        if (file.large and etag and etag != file.etag) or (size.isdigit() and int(size[:18]) != file.size):
+            raise IntegrityError(f"{file.name} of {self._source} is another file on the server than in its list of files", AGAIN)
 
 
 def _write(target: Any, piece: bytes) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
 from llmchat.hub.types import Checkpoint, Receipt
+from llmchat.hub.words import size
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
@@ -80,7 +81,7 @@ def need_room(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if count > free:
         raise OutOfResources(
-            f"{count / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free in {folder}",
+            f"{size(count)} are needed, {size(free)} are free in {folder}",
             "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
         )
 

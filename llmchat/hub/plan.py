@@ -11,6 +11,7 @@ from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.survey import Survey
+from llmchat.hub.words import size
 from llmchat.presets.types import Preset
 
 KINDS = ("int4", "int8", "bf16")
@@ -170,7 +171,7 @@ class _Room(Struct, frozen=True):
 
     @property
     def refusal(self) -> str:
-        return f"it needs {_gigabytes(self.total(self.kind))} as {self.kind}; {_gigabytes(self.free)} are free in {self.place}"
+        return f"it needs {size(self.total(self.kind))} as {self.kind}; {size(self.free)} are free in {self.place}"
 
     def alternatives(self, preset: Preset, others: Iterable[Preset]) -> list[str]:
         """What would fit: other weights, with a shorter context where it must be; the largest smaller preset of the family."""
@@ -183,12 +184,12 @@ class _Room(Struct, frozen=True):
                     if self.total(kind) <= self.free
                     else f" --context {max(short, memory.longest_context(self.config, self.free - self.total(kind, 0)))}"
                 )
-                found.append(f"--weights {kind}{shorter} ({_gigabytes(self.total(kind, None if not shorter else short))})")
+                found.append(f"--weights {kind}{shorter} ({size(self.total(kind, None if not shorter else short))})")
         family = [other for other in others if _family(other) == _family(preset) and 0 < other.parameters < self.parameters]
         for other in sorted(family, key=lambda other: -other.parameters):
             count = memory.weights_of_count(other.parameters, other.weights) + memory.OVERHEAD
             if count <= self.free:
-                found.append(f"{other.name} ({_gigabytes(count)})")
+                found.append(f"{other.name} ({size(count)})")
                 break
         return found or ["no kind of weights makes it fit here; choose a smaller model"]
 
@@ -214,7 +215,7 @@ def _disk_problem(disk: Disk) -> Problem | None:
         return None
     return Problem(
         6,
-        f"{_gigabytes(disk.needed)} of disk are needed, {_gigabytes(disk.free)} are free in {disk.folder}",
+        f"{size(disk.needed)} of disk are needed, {size(disk.free)} are free in {disk.folder}",
         "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
         forceable=False,
     )
@@ -262,7 +263,3 @@ def _parameters_of_files(base: Survey) -> float:
 
 def _family(preset: Preset) -> tuple[str, str]:
     return preset.name.rpartition("-")[0] or preset.name, preset.format.name
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -8,10 +8,11 @@ from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import cache, places, remote
+from llmchat.hub.address import offline
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
 from llmchat.hub.download import fetch_all, free_room
-from llmchat.hub.remote import Listing, offline
+from llmchat.hub.remote import Listing
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
@@ -25,13 +26,13 @@ _BASE_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def list_repo(source: Source, world: World) -> Listing:
-    """Ask the Hub for a repo's files. Raises NetworkError in offline mode."""
+def list_repo(source: Source, world: World, *, once: bool = False) -> Listing:
+    """Ask the Hub for a repo's files, see `remote.list_files`. Raises NetworkError in offline mode."""
     if offline(world):
         raise NetworkError(
             f"offline mode is on, and {source} is not on this machine", "leave --offline and HF_HUB_OFFLINE out to download it"
         )
-    return remote.list_files(source, world)
+    return remote.list_files(source, world, once=once)
 
 
 def pull_repo(source: Source, world: World, progress: Progress, listing: Listing | None = None, code: bool = False) -> Pulled:
@@ -40,8 +41,8 @@ def pull_repo(source: Source, world: World, progress: Progress, listing: Listing
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
         return Pulled(places.to_checkpoint(source, receipt), 0, ())
     try:
-        listing = listing or list_repo(source, world)
-    except NetworkError as error:
+        listing = listing or list_repo(source, world, once=receipt is not None)
+    except (NetworkError, IntegrityError) as error:
         if receipt:
             return Pulled(places.to_checkpoint(source, receipt), 0, (f"already here; not checked for news: {error.message}",))
         raise

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 
 from llmchat.hub.plan import Part, Plan
+from llmchat.hub.words import size
+
+__all__ = ["count", "lines", "short", "size"]
 
 
 def lines(plan: Plan) -> list[str]:
@@ -19,14 +22,6 @@ def short(plan: Plan) -> list[str]:
     left = f" ({size(plan.partial)} are here from an earlier try)" if plan.partial else ""
     first = "; ".join(filter(None, (f"{size(plan.download)} to download{left}", memory, f"licence: {plan.licence}")))
     return [f"{plan.model}: {first}", *(f"note: {note}" for note in plan.notes)]
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 443 bytes, 67.2 MB, 13.5 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def count(parameters: float) -> str:

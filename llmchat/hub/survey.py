@@ -7,13 +7,14 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.errors import Mismatch, ModelNotFound, NetworkError
+from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import cache, headers, places, remote
+from llmchat.hub.address import offline
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.gguf_facts import read_gguf
 from llmchat.hub.headers import Shapes
 from llmchat.hub.local import find_path
-from llmchat.hub.remote import Listing, offline
+from llmchat.hub.remote import Listing
 from llmchat.hub.repo import choose, is_weights, list_repo, read_object
 from llmchat.hub.types import Checkpoint
 from llmchat.presets.types import FileFact, Source
@@ -79,8 +80,8 @@ def _of_repo(source: Source, world: World, code: bool) -> Survey:
     if receipt and (offline(world) or (cache.COMMIT.fullmatch(source.revision) and not code)):
         return survey_here(places.to_checkpoint(source, receipt))
     try:
-        listing = list_repo(source, world)
-    except NetworkError as error:
+        listing = list_repo(source, world, once=receipt is not None)
+    except (NetworkError, IntegrityError) as error:
         if receipt:
             # The list is not asked for again: what is here is what there is.
             return survey_here(places.to_checkpoint(source, receipt), notes=(f"not checked for news: {error.message}",))
@@ -129,7 +130,7 @@ def _reader(source: Source, world: World, commit: str, repo: Path) -> Callable[[
             return lambda start, count: _part(content, start, count)
         if file.name in _SMALL:
             return lambda start, count: remote.read_small(source, world, commit, file)[start : start + count]
-        return lambda start, count: remote.read_range(source, world, commit, file.name, start, count)
+        return lambda start, count: remote.read_range(source, world, commit, file, start, count)
 
     return of
 

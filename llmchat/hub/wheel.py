@@ -9,8 +9,8 @@ from pathlib import Path
 
 from llmchat.errors import IntegrityError, NetworkError
 from llmchat.hub import places
+from llmchat.hub.address import offline
 from llmchat.hub.convert import gguf_to_folder
-from llmchat.hub.remote import offline
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.programs import python

@@ -1,14 +1,15 @@
 """A Hub on 127.0.0.1: the part of the Hugging Face Hub's protocol that a download uses, with faults on demand.
 
 It serves model info, HEAD and ranged GET on resolve with ETag, commit and size headers; and answers 401, 403 gated, 404, 429 and 5xx, cuts
-connections after so many bytes, stops sending in the middle, ignores ranges, and sends wrong bytes, as a test asks.
+connections after so many bytes, stops sending in the middle, ignores ranges, and sends wrong bytes, as a test asks. With `cdn`, large files
+lie on a second server, as on the real Hub: resolve redirects there with the headers of linked files and of xet. `attacks` answer in its place.
 """
 
 import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +43,7 @@ class Request:
     path: str
     range: str | None
     token: str | None
+    port: int = 0
 
 
 @dataclass
@@ -61,6 +63,10 @@ class Hub:
     requests: list[Request] = field(default_factory=list)
     sent: int = 0  # bytes of file content
     url: str = ""
+    cdn: bool = False
+    cdn_url: str = ""
+    # Part of a path → what answers in place of the file or the list; `times` counts as for fail_with.
+    attacks: dict[str, "Callable[[Any], Any]"] = field(default_factory=dict)
 
     def downloads(self) -> list[Request]:
         return [request for request in self.requests if request.method == "GET" and "/resolve/" in request.path]
@@ -68,16 +74,18 @@ class Hub:
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
+    servers = [_Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})) for _ in range(2)]
+    for server in servers:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    hub.url, hub.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     try:
         yield hub
     finally:
         hub.released.set()
-        server.shutdown()
-        server.server_close()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
 def etag_of(name: str, content: bytes) -> str:
@@ -108,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(Request("POST", path, None, authorization.removeprefix("Bearer ") or None))
         parts = path.strip("/").split("/")
         if authorization != f"Bearer {self.hub.token}":
-            return self._error(401, "", "Invalid credentials")
+            return self.error(401, "", "Invalid credentials")
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
@@ -125,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     self.hub.repos[name].files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             return self._json({"commitUrl": f"{self.hub.url}/{name}/commit/{'d' * 40}", "commitOid": "d" * 40})
-        self._error(404, "", "not found")
+        self.error(404, "", "not found")
 
     def _chunks(self) -> bytes:
         """A body that comes in chunks."""
@@ -137,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, value: Any) -> None:
         body = json.dumps(value).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
     def do_HEAD(self) -> None:
@@ -149,16 +157,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(urlparse(self.path).path)
         authorization = self.headers.get("Authorization", "")
-        self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), authorization.removeprefix("Bearer ") or None))
+        self.hub.requests.append(
+            Request(self.command, path, self.headers.get("Range"), authorization.removeprefix("Bearer ") or None, self.server.server_port)
+        )
+        attack = next((attack for part, attack in self.hub.attacks.items() if part in path and self._fails(part)), None)
+        if attack:
+            return attack(self)
+        self.usual(path)
+
+    def usual(self, path: str) -> None:
+        """What a Hub in order answers, but for `fail_with`."""
         status = next((status for part, status in self.hub.fail_with.items() if part in path and self._fails(part)), 0)
         if status:
-            return self._error(status, "", "the test asked for it")
+            return self.error(status, "", "the test asked for it")
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             return self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
         if len(parts) > 4 and parts[2] == "resolve":
             return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-        self._error(404, "", "not found")
+        if parts[0] == "cdn":
+            return self._content(self.hub.repos["/".join(parts[1:3])], "/".join(parts[3:]))
+        self.error(404, "", "not found")
 
     def _fails(self, part: str) -> bool:
         left = self.hub.times.get(part, 1)
@@ -170,11 +189,11 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(name)
         allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
         if repo is None or (repo.private and not allowed):
-            self._error(404 if allowed else 401, "RepoNotFound", "Repository not found")
+            self.error(404 if allowed else 401, "RepoNotFound", "Repository not found")
         elif repo.gated and not allowed and not (repo.listed and "/api/" in self.path):
-            self._error(403 if self.headers.get("Authorization") else 401, "GatedRepo", "Access to this model is restricted")
+            self.error(403 if self.headers.get("Authorization") else 401, "GatedRepo", "Access to this model is restricted")
         elif revision not in (repo.commit, *repo.branches):
-            self._error(404, "RevisionNotFound", "Invalid rev id")
+            self.error(404, "RevisionNotFound", "Invalid rev id")
         else:
             return repo
         return None
@@ -203,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "siblings": siblings,
             }
         ).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
     def _file(self, name: str, revision: str, path: str) -> None:
@@ -212,7 +231,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = repo.files.get(path)
         if content is None:
-            return self._error(404, "EntryNotFound", "Entry not found")
+            return self.error(404, "EntryNotFound", "Entry not found")
+        if self.hub.cdn and path.endswith(LARGE):
+            etag = etag_of(path, content)
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content)), "X-Xet-Hash": etag, "X-Repo-Commit": repo.commit}
+            target = f"{self.hub.cdn_url}/cdn/{name}/{path}?X-Amz-Signature=secret"
+            return self.head(302, {**linked, "Location": target, "Content-Length": "0"})
+        self._content(repo, path)
+
+    def _content(self, repo: Repo, path: str) -> None:
+        content = repo.files[path]
         asked = None if self.hub.ignore_ranges else self.headers.get("Range")
         first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
         start, end = int(first), min(int(last) + 1, len(content)) if last else len(content)
@@ -224,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if asked:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
-        self._head(206 if asked else 200, headers)
+        self.head(206 if asked else 200, headers)
         if self.command == "GET":
             whole = path.endswith(LARGE) and end == len(content)
             wrong = self.hub.wrong_bytes and path.endswith(LARGE) and not (asked and last)
@@ -247,8 +275,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
 
-    def _error(self, status: int, code: str, message: str) -> None:
-        self._head(
+    def error(self, status: int, code: str, message: str) -> None:
+        self.head(
             status,
             {
                 "X-Error-Code": code,
@@ -258,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def _head(self, status: int, headers: dict[str, str]) -> None:
+    def head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attacks
 import pytest
 from checkpoints import save_adapter, save_tiny, tiny_config
 from loopback import Hub, Repo, serving
@@ -50,7 +50,7 @@ def hub(folders: dict[str, Path]) -> Iterator[Hub]:
 @pytest.fixture
 def env(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A user's environment whose Hub is the loopback's; no try waits."""
-    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0,) * 4)
+    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0,) * 4)
     env = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url}
     env |= {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
     for name, value in env.items():
@@ -72,6 +72,15 @@ class Case:
         self.hub.fail_with[part] = status
         if times:
             self.hub.times[part] = times
+
+    def attack(self, **answers: attacks.Attack) -> None:
+        """Let these answer. Where they are slow, so is a connection after half a second, and one more try follows."""
+        self.hub.cdn = True
+        paths = {"list": "/api/", "weights": "a/model.safetensors"}
+        self.hub.attacks |= {paths.get(part, part): answer for part, answer in answers.items()}
+        if attacks.SLOW & set(answers.values()):
+            self.patch.setenv("LLMCHAT_PULL_WINDOW", "0.5")
+            self.patch.setattr("llmchat.hub.patience.WAITS", (0.0,))
 
     def files(self, **changes: bytes) -> None:
         self.base.files |= changes
@@ -107,10 +116,8 @@ def an_hour(case: Case) -> None:
 
 
 def silent(case: Case) -> None:
-    import huggingface_hub.constants
-
     case.hub.stall_after = 0
-    case.patch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    case.patch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
 
 
 def evil(case: Case) -> None:
@@ -142,6 +149,40 @@ def no_disk(case: Case) -> None:
 def here_then_offline(case: Case) -> None:
     assert main(PULL) == 0
     case.patch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def here_then_silent(case: Case) -> None:
+    assert main(PULL) == 0
+    case.attack(list=attacks.silence)
+
+
+LIST = {"sha": "a" * 40, "siblings": []}
+# Parts of a path → what answers there; `list` and `weights` stand for theirs.
+ATTACKS: dict[str, dict[str, attacks.Attack]] = {
+    "no answer to the list": {"list": attacks.silence},
+    "headers of the list trickle": {"list": attacks.dripping_headers},
+    "the list trickles": {"list": attacks.dripping_body},
+    "config.json trickles": {"config.json": attacks.dripping_body},
+    "the weights trickle": {"weights": attacks.dripping_weights},
+    "a list without an end": {"list": attacks.endless_list},
+    "a web page in place of the list": {"list": attacks.web_page},
+    "a web page in place of a file": {"weights": attacks.web_page},
+    "a web page that does not say that it is one": {"config.json": attacks.web_page_as_bytes},
+    "the wrong part of a file": {"weights": attacks.part("bytes 7-1006/1007")},
+    "a part without its range": {"weights": attacks.part(None)},
+    "a body that ends early in good form": {"weights": attacks.chunked_and_short},
+    "another file than the list names": {"weights": attacks.another_file},
+    "a redirect without a target": {"weights": attacks.no_target},
+    "a redirect to no address": {"weights": attacks.redirect("http://[")},
+    "a redirect to itself": {"list": attacks.itself},
+    "the CDN refuses a link": {"/cdn/": lambda handler: handler.error(403, "", "AccessDenied")},
+    "the CDN fails and stays so": {"/cdn/": lambda handler: handler.error(503, "", "slow down")},
+    "a list of another type": {"list": attacks.says([1, 2])},
+    "a list that is not JSON": {"list": attacks.says(b"\xff{")},
+    "a list with a wrong checksum": {"list": attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "x"}]})},
+    "a list without a commit": {"list": attacks.says(LIST | {"sha": None})},
+    "a list that names a file twice": {"list": attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "0" * 40}] * 2})},
+}  # fmt: skip
 
 
 class Evil:
@@ -183,8 +224,12 @@ FAULTS: dict[str, Callable[[Case], Any]] = {
     "not enough disk": no_disk,
     "the Hub is not reachable": lambda case: case.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9"),
     "the Hub's name is unknown": lambda case: case.patch.setenv("HF_ENDPOINT", "http://no-such-host.invalid"),
-    "offline, and not pulled": lambda case: case.arguments.append("--offline"),
     "offline, and pulled": here_then_offline,
+    **{name: lambda case, attacks=attacks: case.attack(**attacks) for name, attacks in ATTACKS.items()},
+    "an address that is none": lambda case: case.patch.setenv("HF_ENDPOINT", "foo"),
+    "a revision that cannot be one": lambda case: case.arguments.extend(["--revision", "../main"]),
+    "no answer, and the model is here": here_then_silent,
+    "offline, and not pulled": lambda case: case.arguments.append("--offline"),
 }  # fmt: skip
 # Rows that need processes of their own; the tests below drive them.
 BY_PROCESS = ("the disk fills up on the way", "killed, then pulled again", "two pulls at once")
@@ -203,6 +248,7 @@ def rows() -> dict[str, tuple[str, int]]:
 def said(line: str, env: dict[str, str]) -> str:
     """A line of the table as a pattern."""
     pattern = re.escape(line).replace("HUB", re.escape(env["HF_ENDPOINT"])).replace("CACHE", re.escape(str(Path(env["HF_HOME"]) / "hub")))
+    pattern = pattern.replace("SIZE", r"[\d.,]+ (?:bytes|[kMGT]B)")
     return re.sub(r"\bN\b", lambda match: r"[\d.,]+", pattern)
 
 
@@ -210,8 +256,10 @@ def test_the_table_has_every_fault_and_no_other() -> None:
     assert set(rows()) == {*FAULTS, *BY_PROCESS}
 
 
-@pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("with_token", [False, True], ids=["", "token"])
+CASES = [(name, token) for name in FAULTS for token in (False, True) if token or name not in ATTACKS]
+
+
+@pytest.mark.parametrize(("name", "with_token"), CASES, ids=[f"{name}{' with a token' * token}" for name, token in CASES])
 def test_a_fault_is_one_line_and_a_code(
     name: str,
     with_token: bool,
@@ -295,7 +343,7 @@ def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, en
 def test_interrupted_with_ctrl_c_it_ends_at_once(hub: Hub, env: dict[str, str]) -> None:
     hub.stall_after = 200_000
     # Nothing but the signal ends the wait for the silent server.
-    process = pulling(env | {"HF_HUB_DOWNLOAD_TIMEOUT": "3600"})
+    process = pulling(env | {"HF_HUB_DOWNLOAD_TIMEOUT": "3600", "LLMCHAT_PULL_WINDOW": "3600"})
     wait_until(lambda: partials(env) == [200_000])
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
@@ -303,8 +351,6 @@ def test_interrupted_with_ctrl_c_it_ends_at_once(hub: Hub, env: dict[str, str]) 
 
 
 def test_interrupted_before_all_files_have_begun_it_ends_at_once(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
-
     class Interrupted(ThreadPoolExecutor):
         begun = False
 
@@ -316,7 +362,8 @@ def test_interrupted_before_all_files_have_begun_it_ends_at_once(hub: Hub, env: 
             return super().submit(*task, **more)
 
     hub.stall_after = 200_000
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 3600)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")
+    monkeypatch.setenv("LLMCHAT_PULL_WINDOW", "3600")
     monkeypatch.setattr("llmchat.hub.download.ThreadPoolExecutor", Interrupted)
     assert main(PULL) == 130
 
@@ -342,7 +389,7 @@ def test_a_disk_that_fills_up_on_the_way(hub: Hub, env: dict[str, str]) -> None:
     command = [sys.executable, str(Path(__file__).with_name("drive_pull.py")), "100000", *PULL]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == code and re.search(f"^error: {said(line, env)}$", done.stderr, re.M), done.stderr
-    assert "goes on where it stopped" in done.stderr and "Traceback" not in done.stderr
+    assert "continues where it stopped" in done.stderr and "Traceback" not in done.stderr
     hub.requests.clear()
     assert main(PULL) == 0 and main(["verify", "org/base"]) == 0
     assert "bytes=100000-" in [request.range for request in hub.downloads()], "what was there was used"
@@ -362,11 +409,11 @@ def test_a_small_disk(hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pyte
 
 def test_the_server_is_given_the_time_it_asks_for(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: bool(waits.append(seconds or 0)))
-    from llmchat.hub import remote
+    from llmchat.hub import patience, remote
 
+    monkeypatch.setattr(patience, "pause", lambda seconds, stop: bool(waits.append(seconds)))
     hub.fail_with, hub.times, hub.retry_after = {"/api/": 429}, {"/api/": 2}, "7"
-    monkeypatch.setattr(remote, "WAITS", (1.0, 2.0, 4.0, 8.0))
+    monkeypatch.setattr(patience, "WAITS", (1.0, 2.0, 4.0, 8.0))
     remote.list_files(Source("hub", "org/base"), make_world(Path(env["HOME"]), HF_ENDPOINT=hub.url))
     assert [wait for wait in waits if wait] == [7.0, 7.0]
 

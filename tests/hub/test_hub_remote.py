@@ -135,7 +135,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Hub, at: MakeWorld) -> Non
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once."""
-    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0, 0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize("cuts", [[50_000], [1, 20_000, 30_000], [0, 0, 10_500]])
@@ -153,7 +153,7 @@ def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -
     hub.cut_after = [40_000, *[0] * 20]
     with pytest.raises(NetworkError) as stopped:
         pull(BASE, at(), Silent())
-    assert "goes on where it stopped" in stopped.value.hint
+    assert "continues where it stopped" in stopped.value.hint
     with pytest.raises(ModelNotFound):
         find(BASE, at())
     hub.cut_after = []
@@ -244,7 +244,7 @@ def test_offline_mode_asks_nobody(hub: Hub, at: MakeWorld) -> None:
 def test_a_full_disk_is_seen_before_a_byte_is_fetched(hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(OutOfResources, match=r"GB are needed, 0\.0 GB are free"):
+    with pytest.raises(OutOfResources, match=r"kB are needed, 1\.0 kB are free"):
         pull(BASE, at(), Silent())
     assert hub.sent == 0
 

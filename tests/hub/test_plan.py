@@ -263,7 +263,7 @@ def test_a_header_is_read_without_its_tensors() -> None:
 
 @pytest.fixture
 def at(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0,) * 4)
+    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0,) * 4)
     return lambda **env: make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env)
 
 

@@ -20,7 +20,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command as a user whose Hub is the loopback's: exit code, stdout, stderr."""
-    monkeypatch.setattr("llmchat.hub.remote.WAITS", (0.0,) * 4)
+    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0,) * 4)
     env = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url}
     for name, value in (env | {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")}).items():
         monkeypatch.setenv(name, value)
@@ -69,7 +69,7 @@ def test_a_no_is_a_no_unless_it_is_forced(run: Run, hub: Hub, monkeypatch: pytes
     monkeypatch.setattr("llmchat.hub.machine.available_ram", lambda: 10_000_000)
     for more in ((), ("--dry-run",), ("-q",), ("--json",)):
         code, _, err = run("pull", "org/base", *more)
-        assert code == 6 and "error: it needs 0.6 GB as int8; 0.0 GB are free in this machine's memory\nhint: " in err
+        assert code == 6 and "error: it needs 600.2 MB as int8; 10.0 MB are free in this machine's memory\nhint: " in err
         assert not any(request.range is None for request in hub.downloads())
     assert run("pull", "org/base", "--force")[0] == 0
     assert run("pull", "org/base")[0] == 0, "what is here is not refused"

@@ -117,7 +117,7 @@ def _sessions(name: str, world: World) -> Iterator[Record]:
 
 def _hub_rows(name: str, world: World) -> Iterator[Row]:
     """Rows of a data set of the Hub, through the library `datasets` and its own cache. Split: `train` where none is named."""
-    from llmchat.hub.remote import offline, token
+    from llmchat.hub.address import offline, token
 
     match = _HUB.fullmatch(name)
     assert match
