@@ -5,7 +5,18 @@ from typing import Protocol, TextIO
 from llmchat.settings import World
 
 # A model, or a file it quotes, must not move the cursor, ring, or fill the clipboard: on a terminal only line ends and tabs pass.
-HARMFUL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+# Bidirectional overrides and isolates show text in another order than it has; line separators are line ends.
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+HARMFUL: dict[int, str | None] = {
+    **{code: None for code in (*range(32), *range(127, 160), *_BIDI) if chr(code) not in "\n\t"},
+    0x2028: "\n",
+    0x2029: "\n",
+}
+
+
+def harmless(text: str) -> str:
+    """The text without what could drive or deceive a terminal."""
+    return text.translate(HARMFUL)
 
 
 class Renderer(Protocol):
@@ -16,13 +27,25 @@ class Renderer(Protocol):
     def finish(self) -> None: ...
 
 
-def choose_renderer(world: World, *, plain: bool = False) -> Renderer:
-    """Markdown on a terminal that can show it, plain text everywhere else."""
-    if plain or not world.stdout.isatty() or world.env.get("TERM") == "dumb" or world.env.get("NO_COLOR"):
+def has_styles(world: World) -> bool:
+    """Whether stdout is a terminal that shows bold and dim."""
+    return world.stdout.isatty() and world.env.get("TERM") != "dumb"
+
+
+def has_colours(world: World) -> bool:
+    """NO_COLOR drops colours alone, not the other styles."""
+    return has_styles(world) and not world.env.get("NO_COLOR")
+
+
+def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Renderer:
+    """Markdown on a terminal that can show it, plain text everywhere else. `first` is the number of the first code block, or none."""
+    if plain or not has_styles(world):
         return PlainRenderer(world.stdout)
+    from llmchat.ui.hyperlinks import has_hyperlinks
+    from llmchat.ui.markdown import Look
     from llmchat.ui.render import MarkdownRenderer
 
-    return MarkdownRenderer(world.stdout)
+    return MarkdownRenderer(world.stdout, look=Look(has_colours(world), has_hyperlinks(world.env), first))
 
 
 class PlainRenderer:
@@ -33,7 +56,7 @@ class PlainRenderer:
         self._at_line_start = True
 
     def feed(self, text: str) -> None:
-        text = text.translate(HARMFUL) if self._stream.isatty() else text
+        text = harmless(text) if self._stream.isatty() else text
         self._stream.write(text)
         self._stream.flush()
         self._at_line_start = text.endswith("\n") if text else self._at_line_start

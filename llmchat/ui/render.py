@@ -1,36 +1,38 @@
 """An answer on the screen while it comes. Plain text as it is, or Markdown that is redrawn without flicker.
 
-Markdown: blocks that can no longer change are printed once and scroll away; only the unfinished end is drawn again, each time in one
-write. What is redrawn is never taller than the screen, for lines that have scrolled away cannot be taken back.
+What can no longer change is printed once and scrolls away: finished blocks, and in the last one finished code lines, list items, table
+rows and rows of words. Only the end is drawn again: from the first row that changed, each row written over the old one. Nothing
+clears the screen, for tmux keeps a copy of a screen that is cleared from its first cell on.
 """
 
-import io
-import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TextIO
 
-from markdown_it import MarkdownIt
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Markdown
-from rich.syntax import Syntax
+from rich.cells import chop_cells
+from rich.console import Console
 from rich.text import Text
 
 from llmchat.settings import World
-from llmchat.ui.plain import HARMFUL
+from llmchat.ui.code_blocks import code_blocks
+from llmchat.ui.markdown import PLAIN_LOOK, Look, paint, rows_of
+from llmchat.ui.plain import harmless, has_styles
+from llmchat.ui.settling import settled, settled_words
 
 _REDRAW_SECONDS = 0.05
-_CLEAR_BELOW = "\x1b[J"
+_CLEAR_ROW = "\x1b[K"
+_ONE_IN = 4  # the fraction of the time that drawing may take
+_FRAME = " ▌─"
 _Size = Callable[[], tuple[int, int]]
 
 
 class Aside:
-    """What is no part of the answer, dimmed under a label: thoughts, a summary. Plain where there is no colour."""
+    """Text that is not part of the answer, dimmed under a label: thoughts, a summary."""
 
     def __init__(self, world: World, *, plain: bool = False):
         self._stream = world.stdout
-        dull = plain or not world.stdout.isatty() or world.env.get("TERM") == "dumb" or bool(world.env.get("NO_COLOR"))
-        self._on, self._off = ("", "") if dull else ("\x1b[2m", "\x1b[0m")
+        self._on, self._off = ("", "") if plain or not has_styles(world) else ("\x1b[2m", "\x1b[0m")
         self._label = ""
         self._last = ""
 
@@ -40,7 +42,7 @@ class Aside:
             self.finish()
             self._label, self._last = label, "\n"
             self._write(f"[{label}]\n")
-        shown = text.translate(HARMFUL).lstrip("\n") if self._last == "\n" else text.translate(HARMFUL)
+        shown = harmless(text).lstrip("\n") if self._last == "\n" else harmless(text)
         if shown:
             self._last = shown[-1]
             self._write(shown)
@@ -56,94 +58,147 @@ class Aside:
 
 
 class MarkdownRenderer:
-    """Streams Markdown to a terminal. `size` gives (columns, rows) now; it is asked at each redraw, so that a resize is seen."""
+    """Streams Markdown to a terminal. `size` gives (columns, rows) at each redraw, so that a resize is seen.
 
-    def __init__(self, stream: TextIO, size: _Size | None = None):
-        self._stream = stream
+    The text falls into what is dropped, the context (printed, and needed to draw what follows it), and the tail. `_ink` counts
+    the visible characters at the start of the tail that are printed already: rows of a paragraph, at whatever width.
+    """
+
+    def __init__(self, stream: TextIO, size: _Size | None = None, look: Look = PLAIN_LOOK):
+        self._screen = _LiveRows(stream, look)
         self._size = size or (lambda: _terminal_size(stream))
+        self._look = look
         self._text = ""
-        self._settled = 0  # characters of the text that are on the screen for good
-        self._context = ""  # the last block of those: what stands between it and the next depends on both
-        self._tail_widths: list[int] = []  # cells of each row that will be drawn again
-        self._drawn_at = 0.0
+        self._context = 0  # offset of the tail
+        self._ink = 0
+        self._next_draw = 0.0
 
     def feed(self, text: str) -> None:
-        self._text += text.translate(HARMFUL)
-        if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
-            self._draw(final=False)
+        self._text += harmless(text)
+        if time.monotonic() >= self._next_draw:
+            self._draw()
 
     def finish(self) -> None:
-        self._draw(final=True)
-
-    def _draw(self, *, final: bool) -> None:
         width, height = self._size()
-        out = self._erase(width)
-        starts = [0, len(self._text) - self._settled] if final else block_starts(self._text[self._settled :])
-        if len(starts) > 1:
-            block = self._text[self._settled : self._settled + starts[-1]]
-            out += _lines(self._new_rows(block, width))
-            self._context = block[starts[-2] :]
-            self._settled += starts[-1]
-        # One row stays free for the cursor: at the foot of the screen a line end would scroll the first row out of reach.
-        tail = [] if final else self._new_rows(self._text[self._settled :], width)[-max(1, height - 1) :]
-        self._tail_widths = [Text.from_ansi(row).cell_len for row in tail]
-        self._stream.write(out + _lines(tail))
+        self._screen.show(self._rest(self._text, width), [], width, height)
+
+    def _draw(self) -> None:
+        begun = time.monotonic()
+        width, height = self._size()
+        done = [*self._settle_lines(width), *self._settle_words(width)]
+        self._screen.show(done, self._rest(self._text, width), width, height)
+        drawn = time.monotonic()
+        self._next_draw = drawn + max(_REDRAW_SECONDS, (drawn - begun) * _ONE_IN) * bool(_REDRAW_SECONDS)
+
+    def _settle_lines(self, width: int) -> list[Text]:
+        """Move the finished lines from the tail into the context; returns their rows."""
+        before, block, end = settled(self._text)
+        if end <= self._context:
+            return []
+        rows = self._below_context(self._text[:end], width)
+        undone = _without_ink(rows, self._ink)
+        self._context, self._ink = end, max(0, self._ink - sum(map(_ink, rows)))
+        self._drop(block if end > block else before)
+        return undone
+
+    def _drop(self, length: int) -> None:
+        """Forget text that no longer matters for what follows."""
+        if self._look.first and length:
+            self._look = self._look._replace(first=self._look.first + len(code_blocks(self._text[:length])))
+        self._text = self._text[length:]
+        self._context -= length
+
+    def _settle_words(self, width: int) -> list[Text]:
+        """The rows of the last paragraph that further words cannot change: all but the last."""
+        end = settled_words(self._text)
+        if end <= self._context:
+            return []
+        rows = self._rest(self._text[:end], width)[:-1]
+        while rows and not _ink(rows[-1]):  # it would be printed again: only ink is counted
+            rows.pop()
+        self._ink += sum(map(_ink, rows))
+        return rows
+
+    def _rest(self, text: str, width: int) -> list[Text]:
+        """The rows of a text without what is printed already."""
+        return _without_ink(self._below_context(text, width), self._ink)
+
+    def _below_context(self, text: str, width: int) -> list[Text]:
+        printed = _count_rows(self._text[: self._context], width, self._look)
+        return rows_of(text, width, self._look)[printed:]
+
+
+class _LiveRows:
+    """The last rows on the screen, which may still change. The cursor waits at the start of the row below them."""
+
+    def __init__(self, stream: TextIO, look: Look):
+        self._stream = stream
+        self._look = look
+        self._rows: list[tuple[str, str]] = []  # as painted, and without colours
+
+    def show(self, done: Sequence[Text], live: Sequence[Text], width: int, height: int) -> None:
+        """Print `done` for good in place of the live rows, and the new live rows below it."""
+        # Rows that have scrolled away cannot be written again: half a screen stays in reach when a window becomes smaller.
+        shown = live[max(0, len(live) - max(1, height // 2)) :]
+        texts = [*done, *shown]
+        rows = list(zip(paint(texts, colour=self._look.colour), (row.plain for row in texts), strict=True))
+        same = _common(self._rows, rows)
+        self._stream.write(self._over(rows[same:], self._rows[same:], width, height))
         self._stream.flush()
-        self._drawn_at = time.monotonic()
+        self._rows = rows[len(done) :]
 
-    def _new_rows(self, markdown: str, width: int) -> list[str]:
-        """The rows that `markdown` adds below the blocks that are printed."""
-        return rows_of(self._context + markdown, width)[len(rows_of(self._context, width)) :]
-
-    def _erase(self, width: int) -> str:
-        """Back to the first row of the tail, and clear from there. In a window that became narrower its rows are folded."""
-        rows = sum(max(1, -(-cells // max(width, 1))) for cells in self._tail_widths)
-        return f"\x1b[{rows}F{_CLEAR_BELOW}" if rows else ""
-
-
-class _Code(CodeBlock):
-    """Code without a frame of blanks around it: it is copied from the screen as it was written."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=self.theme, word_wrap=True)
+    def _over(self, rows: list[tuple[str, str]], old: list[tuple[str, str]], width: int, height: int) -> str:
+        """Write rows over the old ones, which a window that became narrower has folded."""
+        up = min(sum(_height(plain, width) for _, plain in old), max(1, height - 1))
+        # In the last column the cursor waits on the character itself, which must not be cleared.
+        written = "".join(_CLEAR_ROW + painted + "\n" for painted, plain in rows)
+        left = up - len(rows)
+        below = f"{_CLEAR_ROW}\n" * left + f"\x1b[{left}A" if left > 0 else ""
+        return (f"\x1b[{up}F" if up else "") + written + below
 
 
-class _Markdown(Markdown):
-    elements = {**Markdown.elements, "fence": _Code, "code_block": _Code}
+def _common(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> int:
+    """How many rows at the start are the same."""
+    pairs = zip(old, new, strict=False)
+    return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
+
+
+def _height(plain: str, width: int) -> int:
+    return max(1, len(chop_cells(plain, max(width, 2))))
+
+
+@lru_cache(maxsize=4)
+def _count_rows(markdown: str, width: int, look: Look) -> int:
+    return len(rows_of(markdown, width, look)) if markdown else 0
+
+
+def _ink(row: Text) -> int:
+    return sum(char not in _FRAME for char in row.plain)
+
+
+def _without_ink(rows: list[Text], ink: int) -> list[Text]:
+    """The rows behind the first `ink` visible characters. A row in which they end keeps its indentation."""
+    if not ink:
+        return rows
+    for index, row in enumerate(rows):
+        held = _ink(row)
+        if held > ink:
+            return [*([_behind(row, ink)] if ink else [row]), *rows[index + 1 :]]
+        ink -= held
+        if not ink:
+            return rows[index + 1 :]
+    return []
+
+
+def _behind(row: Text, ink: int) -> Text:
+    indent = len(row.plain) - len(row.plain.lstrip(_FRAME))
+    end = indent
+    while ink or row.plain[end] in _FRAME:
+        ink -= row.plain[end] not in _FRAME
+        end += 1
+    return row[:indent] + row[end:]
 
 
 def _terminal_size(stream: TextIO) -> tuple[int, int]:
     size = Console(file=stream).size
     return size.width, size.height
-
-
-def _lines(rows: list[str]) -> str:
-    return "".join(f"{row}\n" for row in rows)
-
-
-def rows_of(markdown: str, width: int) -> list[str]:
-    """Markdown as rich prints it at a width, one string with its colours a row, without blank rows at the ends."""
-    if not markdown.strip():
-        return []
-    room = io.StringIO()
-    Console(file=room, width=max(width, 4), force_terminal=True, legacy_windows=False, color_system="standard").print(
-        _Markdown(markdown, code_theme="ansi_dark")
-    )
-    rows = [row.rstrip(" ") for row in room.getvalue().split("\n")]
-    while rows and not rows[-1].strip():
-        rows.pop()
-    while rows and not rows[0].strip():
-        rows.pop(0)
-    return rows
-
-
-def block_starts(markdown: str) -> list[int]:
-    """Where the top-level blocks of a text begin, in characters. All but the last can no longer change, whatever follows.
-
-    The last line counts when it is whole. (A link definition that comes after its use is the exception, and is not waited for.)
-    """
-    complete = markdown[: markdown.rfind("\n") + 1]
-    tokens = MarkdownIt("commonmark").enable("table").parse(complete)
-    firsts = [token.map[0] for token in tokens if token.level == 0 and token.map and token.nesting >= 0]
-    offsets = [0, *itertools.accumulate(map(len, complete.splitlines(keepends=True)))]
-    return [offsets[line] for line in firsts]

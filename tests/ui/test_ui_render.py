@@ -1,6 +1,7 @@
 """Streamed Markdown ends as one plain print of the whole, whatever the pieces; a terminal emulator is the judge."""
 
 import io
+import re
 
 import pyte
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 from worlds import Stream, make_world
 
 from llmchat.ui import render, tables
+from llmchat.ui.hyperlinks import has_hyperlinks
+from llmchat.ui.markdown import Look, paint, rows_of
 from llmchat.ui.plain import PlainRenderer, choose_renderer
-from llmchat.ui.render import Aside, MarkdownRenderer, block_starts, rows_of
+from llmchat.ui.render import Aside, MarkdownRenderer
+from llmchat.ui.settling import settled
 
 CORPUS = {
     "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
@@ -27,6 +31,15 @@ CORPUS = {
     "hard breaks": "one  \ntwo\\\nthree\n\nfour",
     "longer than the screen": "\n\n".join(f"Paragraph number {number} of an answer that does not end soon." for number in range(30)),
     "one block longer than the screen": "```\n" + "\n".join(f"line {number}" for number in range(60)) + "\n```\n\nend",
+    "a long list with code": "".join(
+        f"{number}. Step {number} is *long* enough to be folded in a narrow window:\n   ```sh\n   run {number}\n   ```\n"
+        for number in range(1, 14)
+    ),
+    "a long table": "| n | square |\n|---|---:|\n" + "".join(f"| row {n} | {n * n} |\n" for n in range(30)) + "\nend",
+    "a wide table": "| city | what is there |\n|---|---|\n" + "| Springfield | " + "incomprehensibilities " * 3 + "|\n| b | c |\n\nend",
+    "a long paragraph": "It *says* `some code` and [a link](https://example.org/path) with snake_case_words, 2 * 3 [1]. " * 9,
+    "open marks": "An **open mark " + "and words that go on for long " * 20 + "\n\nend",
+    "a poem": "\n".join(f"verse {number} of the poem" for number in range(30)),
     "blank at both ends": "\n\n  \nHello\n\n\n",
     "empty": "",
 }
@@ -58,7 +71,7 @@ def rows_on(screen: pyte.HistoryScreen) -> list[str]:
 
 def printed_once(text: str, width: int) -> list[str]:
     screen = pyte.HistoryScreen(width, 12, history=2000)
-    pyte.Stream(screen).feed("\r\n".join(rows_of(text, width)) + "\r\n")
+    pyte.Stream(screen).feed("\r\n".join(paint(rows_of(text, width))) + "\r\n")
     return rows_on(screen)
 
 
@@ -111,11 +124,158 @@ def test_any_blocks_in_any_pieces(parts: list[str], data: st.DataObject) -> None
         assert screen_after(pieces, 40) == printed_once("\n".join(parts), 40)
 
 
+words = st.lists(
+    st.sampled_from(
+        [
+            "**bold** ",
+            "*em* ",
+            "`code` ",
+            "word ",
+            "snake_case ",
+            "2 * 3 ",
+            "[link](http:a.b) ",
+            "[1] ",
+            "[open ",
+            "~~no~~ ",
+            "**",
+            "*",
+            "_",
+            "`",
+            "``",
+            "<div> ",
+            "a<b ",
+            "\n",
+            "\n\n",
+            "- ",
+            "1. ",
+            "```\n",
+            "> ",
+            "你好世界，",
+            "🗼 ",
+            "&lt; ",
+            "a_very_long_word ",
+        ]
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(words, st.integers(1, 9))
+def test_words_in_any_pieces(parts: list[str], size: int) -> None:
+    text = "".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "_REDRAW_SECONDS", 0.0)
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        assert screen_after(pieces, 24) == printed_once(text, 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("use `<div>` and <div>", "use <div> and <div>"),
+        ("List<int> and a<b and c>d", "List<int> and a<b and c>d"),
+        ("<p>all of it</p>", "<p>all of it</p>"),
+        ("<!-- a note -->", "<!-- a note -->"),
+        ("[text]: http://a.b", "[text]: http://a.b"),
+        ("[label](http://a.b/c)", "label (http://a.b/c)"),
+        ("<http://a.b/c>", "http://a.b/c"),
+        ("![a cat](cat.png)", "image: a cat (cat.png)"),
+        ("3. three", "3. three"),
+    ],
+)
+def test_no_text_is_lost(text: str, row: str) -> None:
+    assert [shown.plain for shown in rows_of(text, 60)] == [row]
+
+
+def test_line_ends_are_kept() -> None:
+    assert [row.plain for row in rows_of("Roses are red\nviolets are blue", 60)] == ["Roses are red", "violets are blue"]
+
+
+def test_a_link_is_a_hyperlink_where_the_terminal_knows_them() -> None:
+    (row,) = paint(rows_of("[label](http://a.b/c)", 60, Look(links=True)))
+    assert row.startswith("\x1b]8;;http://a.b/c\x1b\\") and "(http" not in row
+
+
+@pytest.mark.parametrize(
+    ("env", "known"),
+    [
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM_PROGRAM": "WezTerm"}, True),
+        ({"VTE_VERSION": "7000"}, True),
+        ({"VTE_VERSION": "4800"}, False),
+        ({"TERM_PROGRAM": "WezTerm", "TMUX": "/tmp/tmux-0/default,1,0"}, False),
+        ({"TMUX": "/tmp/tmux-0/default,1,0", "FORCE_HYPERLINK": "1"}, True),
+        ({"TERM_PROGRAM": "WezTerm", "FORCE_HYPERLINK": "0"}, False),
+    ],
+)
+def test_which_terminals_know_hyperlinks(env: dict[str, str], known: bool) -> None:
+    assert has_hyperlinks(env) is known
+
+
+def test_a_table_too_wide_becomes_records() -> None:
+    table = "| name | incomprehensibility |\n|---|---|\n| Wolfeschlegelsteinhausenbergerdorff | counterrevolutionaries |\n| b | c |\n"
+    assert [row.plain for row in rows_of(table, 40)] == [
+        "name:",
+        "Wolfeschlegelsteinhausenbergerdorff",
+        "incomprehensibility:",
+        "counterrevolutionaries",
+        "",
+        "name: b",
+        "incomprehensibility: c",
+    ]
+
+
+def test_cells_are_folded_at_words_and_none_is_cut() -> None:
+    table = "| key | meaning |\n|---|---|\n| one | a text that is longer than the window is wide |\n| `a | b` | code |\n"
+    assert [row.plain for row in rows_of(table, 30)] == [
+        "key    meaning",
+        "─────  ───────────────────────",
+        "one    a text that is longer",
+        "       than the window is wide",
+        "a | b  code",
+    ]
+
+
+def test_no_colour_leaves_the_other_styles() -> None:
+    text = "# Title\n\n**bold** `code`\n\n```python\ndef f(): return 1  # note\n```"
+    plain = "".join(paint(rows_of(text, 60), colour=False))
+    assert "\x1b[1m" in plain and "\x1b[2m" in plain
+    assert not re.search(r"\x1b\[([0-9;]*;)?(3|4|9)[0-7]m", plain)
+    assert re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", "".join(paint(rows_of(text, 60))))
+
+
+def test_code_blocks_are_numbered() -> None:
+    text = "```python\na\n```\n\n- x\n  ```\n  b\n  ```\n\n```sh\nc\n```\n"
+    for look, numbers in ((Look(first=3), [" [3]", " [4]", " [5]"]), (Look(), ["", "", ""])):
+        rows = [row.plain for row in rows_of(text, 40, look)]
+        assert [row for row in rows if "──" in row] == [
+            f"── python{numbers[0]}", f"  ── code{numbers[1]}", f"── sh{numbers[2]}"
+        ]  # fmt: skip
+
+
+def test_numbers_go_on_when_blocks_have_scrolled_away() -> None:
+    stream = Stream(tty=True)
+    renderer = MarkdownRenderer(stream, lambda: (40, 10), Look(first=1))
+    for number in range(30):
+        renderer.feed(f"text\n\n```\nblock {number}\n```\n\n")
+    renderer.finish()
+    assert "── code [30]" in stream.getvalue() and "[31]" not in stream.getvalue()
+
+
+def test_nothing_clears_the_screen() -> None:
+    stream = Stream(tty=True)
+    renderer = MarkdownRenderer(stream, lambda: (40, 10))
+    for char in CORPUS["one block longer than the screen"] + "\n\n" + CORPUS["table"]:
+        renderer.feed(char)
+    renderer.finish()
+    assert not re.search(r"\x1b\[[0-9]?J", stream.getvalue())
+
+
 def test_all_but_the_last_block_are_settled() -> None:
     text = "one\n\n- a\n- b\n\ntwo\nmore"
-    assert [text[start:][:3] for start in block_starts(text)] == ["one", "- a", "two"]
-    assert block_starts("```\ncode\n\n# no heading\n") == [0]
-    assert block_starts("no line end") == []
+    assert settled(text) == (text.index("- a"), text.index("two"), text.index("two"))
+    assert settled("no line end") == (0, 0, 0)
 
 
 def test_a_window_that_becomes_narrower_keeps_what_is_finished() -> None:
@@ -152,13 +312,14 @@ def test_plain_is_the_text_and_nothing_else(tmp_path: object) -> None:
 
 
 def test_a_model_cannot_drive_the_terminal() -> None:
-    evil = "a\x1b]52;c;aGk=\x07b\x1b[2J\x9b2Jc\rd\te\n"
+    evil = "a\x1b]52;c;aGk=\x07b\x1b[2J\x9b2Jc\rd\te\u202ef\u2066g\n"
     for renderer in (PlainRenderer, MarkdownRenderer):
         stream = Stream(tty=True)
         shown = renderer(stream)
         shown.feed(evil)
         shown.finish()
         assert "\x1b]" not in stream.getvalue() and "\x1b[2J" not in stream.getvalue() and "\x9b" not in stream.getvalue()
+        assert "\u202e" not in stream.getvalue() and "\u2066" not in stream.getvalue()
     pipe = Stream()
     PlainRenderer(pipe).feed(evil)
     assert pipe.getvalue() == evil, "what goes into a pipe is not changed"
@@ -171,7 +332,7 @@ def test_a_model_cannot_drive_the_terminal() -> None:
         (True, {}, True, PlainRenderer),
         (False, {}, False, PlainRenderer),
         (True, {"TERM": "dumb"}, False, PlainRenderer),
-        (True, {"NO_COLOR": "1"}, False, PlainRenderer),
+        (True, {"NO_COLOR": "1"}, False, MarkdownRenderer),
     ],
 )
 def test_which_renderer(tty: bool, env: dict[str, str], plain: bool, kind: type, tmp_path) -> None:  # type: ignore[no-untyped-def]

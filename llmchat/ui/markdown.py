@@ -1,0 +1,204 @@
+"""Markdown as rows of styled text at a width. Each row that a finished line made stays the same whatever is read after it."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from markdown_it.tree import SyntaxTreeNode
+from pygments.token import (
+    Comment,
+    Error,
+    Generic,
+    Keyword,
+    Name,
+    Number,
+    Operator,
+    String,
+    Token,
+)
+from rich.console import Console
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
+from rich.text import Text
+
+from llmchat.ui import table_layout
+from llmchat.ui.code_blocks import language, parser
+from llmchat.ui.text_rows import fitted, wrapped
+
+# Only colours that can be read on light and on dark backgrounds: neither bright ones nor yellow, and no background.
+_CODE, _DIM, _BOLD = Style(color="cyan"), Style(dim=True), Style(bold=True)
+_MARKS = {"strong": _BOLD, "em": Style(italic=True), "s": Style(strike=True)}
+_THEME = ANSISyntaxTheme(
+    {
+        Token: Style(),
+        Error: Style(),
+        Comment: _DIM,
+        Keyword: Style(color="magenta"),
+        Operator.Word: Style(color="magenta"),
+        String: Style(color="green"),
+        Number: Style(color="cyan"),
+        Name.Function: Style(color="blue", bold=True),
+        Name.Class: Style(color="blue", bold=True),
+        Name.Decorator: Style(color="blue"),
+        Name.Tag: Style(color="magenta"),
+        Generic.Deleted: Style(color="red"),
+        Generic.Inserted: Style(color="green"),
+        Generic.Heading: _BOLD,
+        Generic.Subheading: _DIM,
+    }
+)
+_LINK_ID = re.compile(r"\x1b]8;id=[^;]*;")
+_NARROWEST = 8
+_BARE_CELL = re.compile(r"(?P<cell>(?:\\.|[^|\\])*)(?:\||$)")
+_CELL = re.compile(r"(?P<cell>(?:(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|\\.|[^|\\])*)(?:\||$)")
+
+
+class Look(NamedTuple):
+    """What the terminal can show: colours, OSC 8 links. `first` numbers the first code block; 0 numbers none."""
+
+    colour: bool = True
+    links: bool = False
+    first: int = 0
+
+
+PLAIN_LOOK = Look()
+
+
+def rows_of(markdown: str, width: int, look: Look = PLAIN_LOOK) -> list[Text]:
+    """The rows that Markdown takes at a width, without blank rows at the ends."""
+    layout = _Layout(markdown.split("\n"), look)
+    return layout.blocks(SyntaxTreeNode(parser().parse(markdown)).children, max(width, 4))
+
+
+def paint(rows: Sequence[Text], *, colour: bool = True) -> list[str]:
+    """Rows as strings with their control sequences."""
+    console = Console(width=10_000, force_terminal=True, legacy_windows=False, color_system="standard", no_color=not colour, _environ={})
+    with console.capture() as captured:
+        for row in rows:
+            console.print(row, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    # rich numbers links at random; the same row should be the same string.
+    return _LINK_ID.sub("\x1b]8;;", captured.get()).split("\n")[:-1]
+
+
+class _Layout:
+    """Blocks to rows. Holds the source, for cells that the parser leaves out, and the number of the next code block."""
+
+    def __init__(self, lines: Sequence[str], look: Look):
+        self._lines = lines
+        self._look = look
+        self._number = look.first
+
+    def blocks(self, nodes: Sequence[SyntaxTreeNode], width: int) -> list[Text]:
+        rows: list[Text] = []
+        for node in nodes:
+            added = [piece for row in self._block(node, width) for piece in fitted(row, width)]
+            rows += [Text(), *added] if rows and not _follows_closely(node) else added
+        return rows
+
+    def _block(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        match node.type:
+            case "heading":
+                style = Style(bold=True, underline=node.tag == "h1")
+                return wrapped(self._inline(node, style), width)
+            case "fence":
+                return self._fence(node, width)
+            case "code_block":
+                return _code(node.content, "text", width)
+            case "bullet_list" | "ordered_list":
+                return self._list(node, width)
+            case "blockquote":
+                inner = self.blocks(node.children, max(width - 2, _NARROWEST)) or [Text()]
+                return [Text("▌ ", _DIM) + row for row in inner]
+            case "hr":
+                return [Text("─" * width, _DIM)]
+            case "table":
+                return self._table(node, width)
+            case _:
+                return wrapped(self._inline(node, Style()), width)
+
+    def _fence(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        name = language(node.info)
+        title = f"── {name or 'code'}" + (f" [{self._number}]" if self._number else "")
+        self._number += bool(self._number)
+        return [Text(title, _DIM), *_code(node.content, name or "text", width)]
+
+    def _list(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        rows: list[Text] = []
+        number = int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
+        for item in node.children:
+            mark = "• " if number is None else f"{number}{node.markup} "
+            inner = self.blocks(item.children, max(width - len(mark), _NARROWEST)) or [Text()]
+            rows += [Text(mark if index == 0 else " " * len(mark)) + row for index, row in enumerate(inner)]
+            number = None if number is None else number + 1
+        return rows
+
+    def _table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
+        head, *rest = [row for part in node.children for row in part.children]
+        aligned = ["right" in str(cell.attrs.get("style", "")) for cell in head.children]
+        titles = [self._inline(cell, _BOLD) for cell in head.children]
+        return table_layout.rows(titles, [self._cells(row) for row in rest], aligned, width)
+
+    def _cells(self, row: SyntaxTreeNode) -> list[Text]:
+        """The cells of a row. The parser takes a `|` inside code for a border, and drops cells that the head has no column for."""
+        written = _split(self._lines[row.map[0]] if row.map else "")
+        count = len(row.children)
+        if len(_split(self._lines[row.map[0]], code=False) if row.map else ()) <= count:
+            return [self._inline(cell, Style()) for cell in row.children]
+        cells = [*written[: count - 1], " | ".join(written[count - 1 :]), *[""] * (count - len(written))]
+        return [self._spans(SyntaxTreeNode(parser().parseInline(cell)).children[0].children, Style()) for cell in cells]
+
+    def _inline(self, node: SyntaxTreeNode, style: Style) -> Text:
+        return Text().join(self._spans(child.children, style) for child in node.children)
+
+    def _spans(self, nodes: Sequence[SyntaxTreeNode], style: Style) -> Text:
+        text = Text()
+        for node in nodes:
+            text.append_text(self._span(node, style))
+        return text
+
+    def _span(self, node: SyntaxTreeNode, style: Style) -> Text:
+        match node.type:
+            case "softbreak" | "hardbreak":
+                return Text("\n")
+            case "code_inline":
+                return Text(node.content, style + _CODE)
+            case "link":
+                return self._link(node.children, str(node.attrs.get("href", "")), style)
+            case "image":
+                return self._image(node, style)
+            case "strong" | "em" | "s":
+                return self._spans(node.children, style + _MARKS[node.type])
+            case _:
+                return Text(node.content, style)
+
+    def _link(self, nodes: Sequence[SyntaxTreeNode], url: str, style: Style) -> Text:
+        target = Style(underline=True, link=url if self._look.links else None)
+        label = self._spans(nodes, style + target)
+        if self._look.links or unquote(url).removeprefix("mailto:") == label.plain:
+            return label
+        return label.append(f" ({url})" if label.plain else url, _DIM)
+
+    def _image(self, node: SyntaxTreeNode, style: Style) -> Text:
+        return Text("image: ", _DIM) + self._link(node.children or [], str(node.attrs.get("src", "")), style)
+
+
+def _code(content: str, lexer: str, width: int) -> list[Text]:
+    """Code line by line, without a frame: it is copied from the screen as it was written."""
+    content = content.rstrip().expandtabs(4)
+    if not content:
+        return []
+    shown = Syntax("", lexer, theme=_THEME).highlight(content)
+    return [piece for line in list(shown.split("\n"))[: content.count("\n") + 1] for piece in fitted(line, width)]
+
+
+def _follows_closely(node: SyntaxTreeNode) -> bool:
+    """Whether no blank row goes before a block: a list inside a list item."""
+    return bool(node.parent and node.parent.type == "list_item" and node.type.endswith("_list"))
+
+
+def _split(line: str, *, code: bool = True) -> list[str]:
+    """The cells of a table's line as they were written. code: a `|` inside a code span is no border."""
+    cells = [match["cell"].strip() for match in (_CELL if code else _BARE_CELL).finditer(line.strip().lstrip("> "))]
+    cells = cells[1:] if line.strip().lstrip("> ").startswith("|") else cells
+    return cells[:-1] if cells and not cells[-1] else cells

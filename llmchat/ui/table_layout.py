@@ -1,0 +1,80 @@
+"""A table's cells as rows: columns where they fit, else a record of `title: value` lines for each row.
+
+The head and the first rows decide, so that a long table can be printed while it grows. No cell is cut.
+"""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+
+from llmchat.ui.text_rows import wrapped
+
+# Rows that decide the widths of the columns.
+SAMPLE = 8
+_GAP = "  "
+_READABLE = 14  # cells that a column needs at least where it has more to show
+_DIM = Style(dim=True)
+
+
+def rows(titles: Sequence[Text], body: Sequence[Sequence[Text]], right: Sequence[bool], width: int) -> list[Text]:
+    """The rows of a table in a window of `width` cells; `right` marks the columns that are aligned there."""
+    widths = _widths([titles, *body[:SAMPLE]], width)
+    if widths is None:
+        return _records(titles, body, width)
+    rule = Text(_GAP.join("─" * cells for cells in widths), _DIM)
+    grid = [_line(cells, widths, right) for cells in body]
+    return [*_line(titles, widths, right), rule, *(row for line in grid for row in line)]
+
+
+def _widths(sample: Sequence[Sequence[Text]], width: int) -> list[int] | None:
+    """Cells for each column, or None where columns would be too narrow to be read."""
+    columns = list(zip(*sample, strict=False))
+    wanted = [max(1, *(_longest(cell.plain.split("\n")) for cell in column)) for column in columns]
+    least = [
+        max(min(want, _READABLE), *(_longest(cell.plain.split()) for cell in column)) for want, column in zip(wanted, columns, strict=True)
+    ]
+    room = width - len(_GAP) * (len(columns) - 1)
+    if sum(wanted) <= room:
+        return wanted
+    if sum(least) > room:
+        return None
+    return _shared(least, wanted, room)
+
+
+def _shared(least: list[int], wanted: list[int], room: int) -> list[int]:
+    """Each column's least, and what is left in proportion to what more it wants."""
+    spare, missing = room - sum(least), sum(wanted) - sum(least)
+    return [low + (want - low) * spare // missing for low, want in zip(least, wanted, strict=True)]
+
+
+def _longest(pieces: Sequence[str]) -> int:
+    return max(map(cell_len, pieces), default=0)
+
+
+def _line(cells: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -> list[Text]:
+    columns = [wrapped(cell, width) for cell, width in zip(cells, widths, strict=False)]
+    lines = []
+    for pieces in zip_longest(*columns, fillvalue=Text()):
+        placed = [_placed(*one) for one in zip(pieces, widths, right, strict=False)]
+        lines.append(Text(_GAP).join(placed))
+        lines[-1].rstrip()
+    return lines
+
+
+def _placed(piece: Text, width: int, right: bool) -> Text:
+    blanks = " " * (width - cell_len(piece.plain))
+    return Text(blanks) + piece if right else piece + blanks
+
+
+def _records(titles: Sequence[Text], body: Sequence[Sequence[Text]], width: int) -> list[Text]:
+    lines: list[Text] = []
+    for cells in body:
+        lines += [Text()] if lines else []
+        for title, cell in zip(titles, cells, strict=False):
+            line = title + Text(": ") + cell if title.plain else cell
+            if cell.plain:
+                lines += wrapped(line, width)
+    return lines or [row for title in titles for row in wrapped(title, width)]

@@ -1,0 +1,23 @@
+"""Styled text folded into rows of a width in terminal cells."""
+
+from rich.cells import cell_len, chop_cells
+from rich.console import Console
+from rich.text import Text
+
+
+def wrapped(text: Text, width: int) -> list[Text]:
+    """Folded at words; a word that is longer than a row is folded inside."""
+    lines = list(text.wrap(Console(width=80, _environ={}), width, tab_size=4))
+    for line in lines:
+        line.rstrip()
+    return lines
+
+
+def fitted(row: Text, width: int) -> list[Text]:
+    """A row as rows that are no wider than `width`, folded at any character."""
+    if cell_len(row.plain) <= width:
+        return [row]
+    ends: list[int] = []
+    for piece in chop_cells(row.plain, width):
+        ends.append((ends[-1] if ends else 0) + len(piece))
+    return list(row.divide(ends[:-1]))
