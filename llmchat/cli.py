@@ -8,16 +8,33 @@ import os
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.main import get_command
 
-from llmchat import cli_bench, cli_data, cli_deploy, cli_evaluate, cli_finetune, cli_models, cli_presets, cli_serve, cli_sessions, flags
-from llmchat.errors import LlmchatError, OutOfResources, UsageError
+from llmchat import (
+    cli_bench,
+    cli_data,
+    cli_deploy,
+    cli_evaluate,
+    cli_finetune,
+    cli_models,
+    cli_presets,
+    cli_serve,
+    cli_sessions,
+    flags,
+    streams,
+)
+from llmchat.argv import meant
+from llmchat.errors import LlmchatError, NotPulled, OutOfResources, UsageError, shortened
 from llmchat.settings import Options, World, resolve
 
 if TYPE_CHECKING:
     from llmchat.chat import Chat
+    from llmchat.opened import Opened
+    from llmchat.opening import Opener
 
 app = typer.Typer(
     name="llmchat",
@@ -116,7 +133,7 @@ def chat(
             from llmchat.opening import Opener
 
             opener = Opener(world, given, earlier.id if earlier else None, opens)
-            opened = opener.open(waiting=not (quiet or json)) if question else opener.open_later()
+            opened = _open(opener, world, given, later=question is None, waiting=not (quiet or json))
         talk = Chat(
             opened.preset,
             opened.engine,
@@ -143,6 +160,16 @@ def chat(
         code = run(talk, world, opener, plain=settings.options.plain)
         _keep(talk, world)
         raise typer.Exit(code)
+
+
+def _open(opener: "Opener", world: World, given: Mapping[str, Any], *, later: bool, waiting: bool) -> "Opened":
+    """Open the model; where it is not pulled, offer to pull it first."""
+    while True:
+        try:
+            return opener.open_later() if later else opener.open(waiting=waiting)
+        except NotPulled:
+            if not cli_models.offer(world, resolve(world, given).options):
+                raise
 
 
 def _keep(talk: "Chat", world: World) -> None:
@@ -218,15 +245,13 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if not os.environ.get("LLMCHAT_TRACEBACK"):
         warnings.simplefilter("ignore")
-    if argv == ["--version"]:
-        from llmchat import __version__
-
-        print(f"llmchat {__version__}")  # noqa: T201
-        return 0
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--install-completion", "--show-completion")):
-        argv = ["chat", *argv]
     try:
-        app(args=argv, prog_name="llmchat")
+        streams.open_closed()
+        command: Any = get_command(app)
+        argv = meant(streams.checked_arguments(argv), command.commands)
+        if argv == ["--version"]:
+            return _print_version()
+        command(args=argv, prog_name="llmchat")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except LlmchatError as error:
@@ -243,10 +268,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _print_version() -> int:
+    from llmchat import __version__
+
+    print(f"llmchat {__version__}")  # noqa: T201
+    return 0
+
+
 def _report(error: LlmchatError, cause: Exception | None = None) -> int:
     if os.environ.get("LLMCHAT_TRACEBACK"):
         traceback.print_exception(cause or error)
-    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+    print(f"error: {shortened(error.message)}", file=sys.stderr)  # noqa: T201
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+        print(f"hint: {shortened(error.hint)}", file=sys.stderr)  # noqa: T201
     return error.exit_code

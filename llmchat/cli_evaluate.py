@@ -14,15 +14,11 @@ app = typer.Typer()
 INTERRUPTED = 130
 ASKED = "What is asked"
 
+_MODEL = ("-m", "--model")
+_NAMED = "A model, once for each: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, or NAME:off without the preset's adapters."
 Models = Annotated[
     list[str],
-    typer.Option(
-        "-m",
-        "--model",
-        help="A model, once for each: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, or NAME:off without the preset's adapters.",
-        rich_help_panel=flags.MODEL,
-        autocompletion=flags.complete_model,
-    ),
+    typer.Option(*_MODEL, help=_NAMED, rich_help_panel=flags.MODEL, autocompletion=flags.complete_model),
 ]
 Greedy = Annotated[float | None, typer.Option("--temperature", help="0, greedy, unless given.", rich_help_panel=flags.SAMPLING)]
 MaxTokens = Annotated[
@@ -111,9 +107,15 @@ def evaluate(
 
 @app.command()
 def compare(
-    models: Models,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Prompts; `-` reads them from stdin, one a line.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL...] [PROMPT...]",
+            help="Models and one prompt, `compare A B 'Hello'`; with -m, prompts alone. `-` reads prompts from stdin, one a line.",
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(*_MODEL, help=_NAMED, rich_help_panel=flags.MODEL, autocompletion=flags.complete_model)
     ] = None,
     file: Annotated[
         list[str] | None,
@@ -145,8 +147,9 @@ def compare(
 
     given = _given(locals())
     world = _world(offline)
-    asked = room.read_prompts(world, prompts or (), file or ())
-    contenders = find_all(models, given, world)
+    named, prompts = (models, words or []) if models else _parted(words or [], bool(file))
+    asked = room.read_prompts(world, prompts, file or ())
+    contenders = find_all(named, given, world)
     page = _place(html) if html else None
     result = room.compare(contenders, asked, world, seed=seed, quiet=quiet)
     if page:
@@ -158,6 +161,14 @@ def compare(
     elif not page:
         room.show(result, world)
     _end(result.interrupted, result.error)
+
+
+def _parted(words: list[str], file: bool) -> tuple[list[str], list[str]]:
+    """Models and prompts of `compare A B "prompt"`; with -f every word is a model."""
+    named, prompts = (words, []) if file else (words[:-1], words[-1:])
+    if not named:
+        raise UsageError("there is no model to compare", '`llmchat compare A B "prompt"`, or `-m A -m B` before several prompts')
+    return named, prompts
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

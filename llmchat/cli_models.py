@@ -73,6 +73,24 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: 
                 print(line, file=world.stderr)
 
 
+def offer(world: World, options: Options) -> bool:
+    """Ask the person at the terminal whether to pull a model that is not here; returns whether it was pulled."""
+    from llmchat.presets import choose
+    from llmchat.ui import tables
+
+    if not (world.stdin.isatty() and world.stderr.isatty()):
+        return False
+    preset = choose(options, world.own_presets)
+    archive = preset.base.archive
+    known = [tables.size(archive.size)] if archive else []
+    facts = ", ".join([*known, preset.licence])
+    print(f"{preset.name} is not on this machine. Download it now ({facts})? [y/N] ", end="", file=world.stderr, flush=True)
+    if world.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    _pull(world, options, dry_run=False, force=False, ready=True, json=False, quiet=False)
+    return True
+
+
 @app.command("ls")
 def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
     """The models that are on this machine: presets, then what was pulled by its Hub id."""

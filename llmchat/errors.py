@@ -31,6 +31,10 @@ class ModelNotFound(LlmchatError):
     exit_code = 3
 
 
+class NotPulled(ModelNotFound):
+    """A model that llmchat knows and that `pull` would bring here."""
+
+
 class NotAuthorised(LlmchatError):
     exit_code = 4
 
@@ -66,3 +70,14 @@ def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
 def first_line(error: BaseException) -> str:
     """The first line of a library's message; the exception's name where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+_LONGEST = 400
+
+
+def shortened(line: str) -> str:
+    """A message that fits on a screen: the middle of a long value that it quotes is left out."""
+    if len(line) <= _LONGEST:
+        return line
+    half = _LONGEST // 2
+    return f"{line[:half]} … {line[-half:]}"

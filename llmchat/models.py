@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from llmchat import foreign
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
-from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, OutOfResources, UsageError, did_you_mean
+from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NotPulled, OutOfResources, UsageError, did_you_mean
 from llmchat.hub import (
     Checkpoint,
     Progress,
@@ -99,9 +99,7 @@ def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
         if source.kind == "path":
             raise
         adapter = f" --adapter {source.repo}" if source in preset.adapters else ""
-        raise ModelNotFound(
-            f"`{preset.name}` is not pulled: {error.message}", f"`llmchat pull {preset.name}{adapter}` downloads it"
-        ) from error
+        raise NotPulled(f"`{preset.name}` is not pulled: {error.message}", f"`llmchat pull {preset.name}{adapter}` downloads it") from error
 
 
 def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:

@@ -21,7 +21,7 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
 
     With a PROMPT the rest is its material; without one the piped text is the question.
     """
-    piped = "" if world.stdin.isatty() else world.stdin.read().strip()
+    piped = "" if world.stdin.isatty() else world.read_text("-").strip()
     material = [world.read_text(name).strip() for name in files]
     text = "" if prompt in (None, "-") else str(prompt)
     if text:

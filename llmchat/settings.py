@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from llmchat.errors import UsageError, did_you_mean
+from llmchat.streams import decoded, read_all
 
 
 class World(Struct, frozen=True):
@@ -49,11 +50,10 @@ class World(Struct, frozen=True):
     def read_text(self, name: str) -> str:
         """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read."""
         try:
-            return self.stdin.read() if name == "-" else Path(name).expanduser().read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{name} is not text in UTF-8") from error
-        except OSError as error:
-            raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+            return read_all(self.stdin) if name == "-" else decoded(Path(name).expanduser().read_bytes(), name)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"{name} cannot be read: {reason}") from error
 
     @property
     def interactive(self) -> bool:

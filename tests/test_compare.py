@@ -144,3 +144,12 @@ def test_a_whole_comparison_of_the_default_model(smol: Run, tmp_path: Path) -> N
     assert "Paris" in Page(page.read_text()).words
     done = smol("compare", "-m", "smollm2", "-s", "Answer in French.", "--engine", "scripted", "Bonjour", "-q")
     assert done.returncode == 0 and done.stdout.startswith("[1] Bonjour\n\nsmollm2 (") and "> Bonjour" in done.stdout
+
+
+def test_models_and_a_prompt_need_no_flags(tmp_path: Path) -> None:
+    from llmchat.cli_evaluate import _parted
+
+    assert _parted(["a", "b", "Hello"], file=False) == (["a", "b"], ["Hello"])
+    assert _parted(["a", "b"], file=True) == (["a", "b"], [])
+    with pytest.raises(UsageError, match="no model to compare"):
+        _parted(["Hello"], file=False)

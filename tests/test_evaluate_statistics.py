@@ -72,3 +72,13 @@ def test_a_paired_ratio_is_the_difference_of_two_ratios(texts: list[tuple[float,
     paired = paired_ratio(one, other, sizes)
     assert paired.difference == pytest.approx(ratio(other, sizes)[0] - ratio(one, sizes)[0], abs=1e-6)
     assert paired_ratio(one, one, sizes).interval == (0, 0)
+
+
+def test_bits_per_byte_of_few_texts_are_never_negative() -> None:
+    from llmchat.evaluate.report import _positive
+    from llmchat.evaluate.statistics import ratio
+
+    few = ratio([0.1, 0.1, 9.0], [1.0, 1.0, 1.0])
+    assert few[1] is not None and few[1][0] < 0
+    mean, interval = _positive(few)
+    assert mean == few[0] and interval == (0.0, few[1][1])

@@ -150,22 +150,27 @@ def _row(task: str, kind: str, model: str, found: list[Result]) -> Row:
 
 def _perplexity(task: str, model: str, found: list[Result], seconds: float, errors: int) -> Row:
     nats = [result.score for result in found]
-    mean, interval = ratio(nats, [float(result.tokens) for result in found])
-    bits, bits_interval = ratio([one / math.log(2) for one in nats], [float(result.bytes) for result in found])
+    mean, interval = _positive(ratio(nats, [float(result.tokens) for result in found]))
+    bits, bits_interval = _positive(ratio([one / math.log(2) for one in nats], [float(result.bytes) for result in found]))
     return Row(
         task,
         "perplexity",
         model,
         len(found),
         _exp(mean),
-        # No text is surer than certain: with few texts the logarithm's interval can reach below 0.
-        (_exp(max(interval[0], 0.0)), _exp(interval[1])) if interval else None,
+        (_exp(interval[0]), _exp(interval[1])) if interval else None,
         seconds,
         share=False,
         bits_per_byte=bits,
         bits_per_byte_interval=bits_interval,
         errors=errors,
     )
+
+
+def _positive(estimate: tuple[float, Interval | None]) -> tuple[float, Interval | None]:
+    """No text costs less than nothing: with few texts the interval of a mean of logarithms can reach below 0."""
+    mean, interval = estimate
+    return mean, interval and (max(interval[0], 0.0), interval[1])
 
 
 def _difference(task: str, kind: str, model: str, against: str, ones: list[Result], others: list[Result]) -> Difference:

@@ -1,6 +1,7 @@
 """Reading presets and formats. The shipped files are read only when one is asked for, and only those that are needed."""
 
 import functools
+import os
 import re
 import tomllib
 from importlib.resources import files
@@ -17,8 +18,14 @@ SHIPPED = Path(str(files("llmchat.presets")))
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+# Of one part of a path, in bytes: Linux has no file with a longer one.
+_LONGEST_NAME = 255
+
+
 def find(model: str, own: Path | None = None) -> Preset:
     """The preset for a MODEL argument. `own` is the folder of the user's presets, which go before the shipped ones."""
+    if max(map(len, os.fsencode(model).split(b"/"))) > _LONGEST_NAME:
+        raise ModelNotFound(f"no model is called `{model}`", "`llmchat presets` lists the names")
     path = _preset_file(model, own)
     if path:
         return _read_preset(path)
