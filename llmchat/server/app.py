@@ -116,5 +116,5 @@ def _add_generation(api: FastAPI, state: State) -> None:
         return complete(state, asked, request.state.client)
 
     @api.post("/v1/embeddings")
-    async def embeddings(asked: EmbeddingRequest) -> Response:
-        return await embed(state, asked)
+    async def embeddings(request: Request, asked: EmbeddingRequest) -> Response:
+        return await embed(state, asked, request.state.client)

@@ -86,12 +86,12 @@ async def _answers(
     state: State, request: ChatRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
-    async with state.pool.lease(request.model, request.keep_alive) as served:
+    async with state.pool.lease(request.model, request.keep_alive, client) as served:
         asked = await asyncio.to_thread(_ask, state, request, served)
         if state.log_prompts:
             log.info("prompt of %s: %r", client, asked.prompt.text)
         samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]
-        tickets = served.scheduler.submit([(asked.prompt, sampling) for sampling in samplings], served.adapters, client)
+        tickets = served.scheduler.submit([(asked.prompt, sampling) for sampling in samplings], served.adapters, client, served.deadline)
         choices = [Choice(index, asked, Reading(served.preset, asked), _tool_reader(request, served)) for index in range(len(tickets))]
         try:
             async with aclosing(together(tickets)) as coming:

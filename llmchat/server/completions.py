@@ -56,14 +56,14 @@ def complete(state: State, request: CompletionRequest, client: str) -> Answering
 
 async def _answers(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
     texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
-    async with state.pool.lease(request.model, request.keep_alive) as served:
+    async with state.pool.lease(request.model, request.keep_alive, client) as served:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, texts)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
         sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
         prompts = await asyncio.to_thread(lambda: [_prompt(text, served, sampling) for text in texts])
         asked = [(prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)]
-        tickets = served.scheduler.submit(asked, served.adapters, client)
+        tickets = served.scheduler.submit(asked, served.adapters, client, served.deadline)
         choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
         try:
             async with aclosing(together(tickets)) as coming:

@@ -15,10 +15,10 @@ from llmchat.server.state import State
 from llmchat.server.usage import encoded
 
 
-async def embed(state: State, request: EmbeddingRequest) -> Response:
+async def embed(state: State, request: EmbeddingRequest, client: str) -> Response:
     """Raises BadRequest for a model that writes text, and for a number of dimensions that is not the model's own."""
     texts = [request.input] if isinstance(request.input, str) else request.input
-    async with state.pool.lease(request.model) as served:
+    async with state.pool.lease(request.model, client=client) as served:
         engine: Any = served.engine
         if not hasattr(engine, "embed"):
             raise BadRequest(f"`{request.model}` writes text and does not embed it", param="model", code="unsupported_model")

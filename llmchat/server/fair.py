@@ -1,10 +1,14 @@
 """The order of those who wait: round robin over clients, and first come, first served within one."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+
+class Full(Exception):
+    """The queue has no place for this client: nobody else holds more places than it would."""
 
 
 class FairQueue(Generic[Item]):
@@ -16,13 +20,35 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def __iter__(self) -> Iterator[Item]:
+        """All that wait, client by client."""
+        return (item for items in self._waiting.values() for item in items)
+
     def put(self, client: Hashable, item: Item) -> None:
         self._waiting.setdefault(client, deque()).append(item)
+
+    def make_room(self, client: Hashable, count: int, places: int) -> list[Item]:
+        """Take out what has to go so that `count` more items of this client fit into `places`; returns it.
+
+        The client with the most items gives up its latest ones, as long as it keeps more than the newcomer has.
+        Raises Full, and takes nothing out, where that is not enough.
+        """
+        over = len(self) + count - places
+        held = {other: len(items) for other, items in self._waiting.items() if other != client}
+        wanted = len(self._waiting.get(client, ())) + count
+        doomed: list[Hashable] = []
+        for _ in range(over):
+            greediest = max(held, key=lambda other: held[other], default=None)
+            if greediest is None or held[greediest] <= wanted:
+                raise Full
+            held[greediest] -= 1
+            doomed.append(greediest)
+        return [self._waiting[other].pop() for other in doomed]
 
     def take(self) -> Item:
         """The next one; its client goes to the end of the round. Raises IndexError where nothing waits."""
         if not self._waiting:
-            raise IndexError("nobody waits")
+            raise IndexError("the queue is empty")
         client, items = self._waiting.popitem(last=False)
         item = items.popleft()
         if items:
@@ -31,7 +57,7 @@ class FairQueue(Generic[Item]):
 
     def remove(self, doomed: Callable[[Item], bool]) -> list[Item]:
         """Take out all that are `doomed`; returns them."""
-        taken = [item for items in self._waiting.values() for item in items if doomed(item)]
+        taken = [item for item in self if doomed(item)]
         for client in list(self._waiting):
             kept = deque(item for item in self._waiting[client] if item not in taken)
             if kept:

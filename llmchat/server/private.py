@@ -40,25 +40,25 @@ def router(state: State) -> APIRouter:
         if asked.protocol != PROTOCOL or asked.places != places(state.catalog.world):
             raise Conflict("the terminal is of another version, or keeps its models elsewhere")
         key, recipe = await asyncio.to_thread(state.catalog.recipe_of, asked.preset, asked.options)
-        async with state.pool.lease(recipe) as served:
+        async with state.pool.lease(recipe, client=OWNER) as served:
             return _json(Facts(key, served.engine.context, served.engine.describe(), served.preset, served.made_by))
 
     @routes.post("/private/count")
     async def count(request: Request) -> Response:
         asked = await _decoded(request, Count)
-        async with state.pool.lease(state.catalog.known(asked.key)) as served:
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
             return _json(await asyncio.to_thread(lambda: [served.engine.count(text) for text in asked.texts]))
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
         asked = await _decoded(request, Encode)
-        async with state.pool.lease(state.catalog.known(asked.key)) as served:
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
             return _json(await asyncio.to_thread(lambda: [served.engine.encode(prompt) for prompt in asked.prompts]))
 
     @routes.post("/private/ask")
     async def ask_(request: Request) -> Response:
         asked = await _decoded(request, Ask)
-        async with state.pool.lease(state.catalog.known(asked.key)) as served:
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
             engine = served.engine
             return _json(await asyncio.to_thread(ask, asked.conversation, served.preset, engine, engine.context, asked.sampling))
 
@@ -78,8 +78,8 @@ async def _decoded(request: Request, kind: type[Asked]) -> Asked:
 
 
 async def _lines(state: State, asked: Stream) -> AsyncGenerator[bytes]:
-    async with state.pool.lease(state.catalog.known(asked.key)) as served:
-        tickets = served.scheduler.submit([(asked.prompt, asked.sampling)], served.adapters, OWNER)
+    async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+        tickets = served.scheduler.submit([(asked.prompt, asked.sampling)], served.adapters, OWNER, served.deadline)
         try:
             async with aclosing(together(tickets)) as coming:
                 async for _, events in coming:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -82,7 +83,7 @@ def serve(world: World, flags: Mapping[str, Any], options: ServeOptions, *, quie
 async def _serve(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys, sockets: Sequence[socket.socket]) -> None:
     state = make_state(world, flags, options, keys)
     for name in options.models:
-        async with state.pool.lease(name):
+        async with state.pool.lease(name, timeout_s=math.inf):
             log.info("%s is ready", name)
     server = GracefulServer(app_of(state, options), state, options)
     host, port = sockets[0].getsockname()[:2]

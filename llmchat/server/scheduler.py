@@ -14,7 +14,7 @@ from llmchat.engines import Adapters, Answer, BatchEngine, Chunk, Finish, Sampli
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
-from llmchat.server.fair import FairQueue
+from llmchat.server.fair import FairQueue, Full
 
 log = logging.getLogger("llmchat.server")
 Event = Chunk | Finish
@@ -117,21 +117,40 @@ class Scheduler:
         """How long it will take, by the last answers, until a place in the queue is free."""
         return min(60.0, max(1.0, self._usual_s * (1 + len(self._waiting)) / self.slots))
 
-    def submit(self, asked: Sequence[tuple[Prompt, Sampling]], adapters: Adapters | None = None, client: str = "") -> list[Ticket]:
-        """Ask for answers, all or none of them, from a running event loop. Raises Busy and Stopping."""
-        news, deadline = asyncio.Event(), time.monotonic() + self._timeout_s
+    def submit(
+        self,
+        asked: Sequence[tuple[Prompt, Sampling]],
+        adapters: Adapters | None = None,
+        client: str = "",
+        deadline: float | None = None,
+    ) -> list[Ticket]:
+        """Ask for answers, all or none of them, from a running event loop. Raises Busy and Stopping.
+
+        deadline: on the clock of time.monotonic; None for timeout_s from now
+        """
+        news = asyncio.Event()
+        deadline = time.monotonic() + self._timeout_s if deadline is None else deadline
         with self._changed:
             if self._refusing:
                 raise Stopping()
             if len(asked) > self.slots + self._queue:
                 raise BadRequest(f"{len(asked)} answers at once are more than this server holds ({self.slots + self._queue})", param="n")
-            if len(self._running) + self._joining + len(self._waiting) + len(asked) > self.slots + self._queue:
-                raise Busy("too many requests are waiting", self.retry_after_s)
+            self._make_room(client, len(asked))
             tickets = [Ticket(prompt, sampling, adapters, client, deadline, news) for prompt, sampling in asked]
             for ticket in tickets:
                 self._waiting.put(client, ticket)
             self._changed.notify()
         return tickets
+
+    def _make_room(self, client: str, count: int) -> None:
+        """Where the queue is full, the client that fills it gives way to one that does not. Raises Busy."""
+        busy = Busy("too many requests are waiting", self.retry_after_s)
+        try:
+            places = self.slots + self._queue - len(self._running) - self._joining
+            displaced = self._waiting.make_room(client, count, places)
+        except Full:
+            raise busy from None
+        self._hand_out({ticket: [busy] for ticket in displaced})
 
     def cancel(self, tickets: Iterable[Ticket]) -> None:
         """Nobody waits for them any more. At the next pass their places are free; cancelling what has ended does nothing."""

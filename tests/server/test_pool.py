@@ -2,48 +2,60 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from serving import recipe
+from serving import recipe, serving
 
+from llmchat.engines import Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import Mismatch, OutOfResources
-from llmchat.server.errors import Unavailable
+from llmchat.prompt import Prompt
+from llmchat.server.errors import Busy, Stopping, TooLate
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, Pool, Recipe
+from llmchat.server.scheduler import together
 
 
 class Shelf:
     """Makes pools of models that cost as much as their name says: `a40` takes 40. Keeps what was loaded, and has a clock of its own."""
 
-    def __init__(self, budget: int = 100, keep_s: float = FOREVER):
+    def __init__(self, budget: int = 100, keep_s: float = FOREVER, load_s: float = 0.0, **limits: Any):
         self.loaded: list[str] = []
         self.engines: list[ScriptedEngine] = []
-        self.time = 0.0
+        self.time, self.load_s = 0.0, load_s
         self.may_load = threading.Event()
         self.may_load.set()
-        self.pool = Pool(self.recipe, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time)
+        self.pool = Pool(self.recipe, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time, **limits)
 
     def recipe(self, name: str) -> Recipe:
         def load() -> ScriptedEngine:
             assert self.may_load.wait(10)
             self.loaded.append(name)
+            self.time += self.load_s
             self.engines.append(ScriptedEngine())
             return self.engines[-1]
 
         return recipe(load, key=name, size=int(name[1:]))
 
-    async def use(self, *names: str) -> None:
+    async def use(self, *names: str, client: str = "") -> None:
         for name in names:
-            async with self.pool.lease(name):
+            async with self.pool.lease(name, client=client):
                 self.time += 1
 
     @property
     def resident(self) -> list[str]:
         return sorted(resident.key for resident in self.pool.residents())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def test_a_model_is_loaded_at_first_use_and_once() -> None:
@@ -77,15 +89,124 @@ async def test_the_least_recently_used_makes_room() -> None:
 async def test_a_model_that_is_used_is_not_unloaded() -> None:
     shelf = Shelf()
     async with shelf.pool.lease("a60"):
-        with pytest.raises(Unavailable) as caught:
-            await shelf.use("b60")
-        assert "Retry-After" in caught.value.headers and shelf.resident == ["a60"]
         assert await shelf.pool.stop() == []
         shelf.time = 1e9
         await shelf.pool.sweep()
         assert shelf.resident == ["a60"]
     await shelf.use("b60")
     assert shelf.resident == ["b60"]
+    await shelf.pool.close(0)
+
+
+async def test_a_model_without_room_waits_until_the_others_are_idle() -> None:
+    shelf = Shelf()
+    async with shelf.pool.lease("a60"):
+        waiting = asyncio.create_task(shelf.use("b60"))
+        await until(lambda: shelf.pool.residents()[0].yielding)
+        late = asyncio.create_task(shelf.use("a60"))
+        await asyncio.sleep(0)
+        assert shelf.resident == ["a60"] and not waiting.done()
+    await waiting
+    await late
+    assert shelf.loaded == ["a60", "b60", "a60"], "the one in memory takes nothing new while another waits for its place"
+    await shelf.pool.close(0)
+
+
+async def test_waiting_for_a_model_ends_with_the_timeout() -> None:
+    shelf = Shelf(timeout_s=0.05)
+    async with shelf.pool.lease("a60"):
+        with pytest.raises(TooLate):
+            await shelf.use("b60")
+        await shelf.use("a60")
+    shelf.may_load.clear()
+    with pytest.raises(TooLate):
+        await shelf.use("b60")
+    shelf.may_load.set()
+    await until(lambda: not shelf.pool.busy)
+    await shelf.pool.close(0)
+
+
+async def test_a_request_that_loaded_a_model_is_answered_by_it() -> None:
+    shelf = Shelf()
+    answered: list[str] = []
+
+    async def ask(name: str) -> None:
+        for _ in range(5):
+            async with shelf.pool.lease(name) as served:
+                (tickets,) = [served.scheduler.submit([(Prompt("hi", ()), Sampling())], deadline=served.deadline)]
+                async for _, events in together(tickets):
+                    answered.extend(name for event in events if isinstance(event, Finish))
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(ask("a60"), ask("b60"), ask("c60"))
+    assert sorted(answered) == ["a60"] * 5 + ["b60"] * 5 + ["c60"] * 5
+    assert len(shelf.loaded) <= 15, "no model is loaded without an answer"
+    await shelf.pool.close(0)
+
+
+async def test_a_model_that_pushed_another_out_stays_for_as_long_as_that_took() -> None:
+    shelf = Shelf(load_s=10)
+    await shelf.use("a60", "b60")
+    waiting = asyncio.create_task(shelf.use("a60"))
+    await until(lambda: shelf.pool.busy)
+    for _ in range(3):
+        await shelf.use("b60")
+    assert shelf.loaded == ["a60", "b60"] and not waiting.done()
+    shelf.time += 10
+    await shelf.use("c0")
+    await waiting
+    assert shelf.loaded == ["a60", "b60", "a60", "c0"]
+    await shelf.pool.close(0)
+
+
+async def test_models_are_loaded_in_the_order_they_are_asked_for() -> None:
+    shelf = Shelf()
+    shelf.may_load.clear()
+    asking = [asyncio.create_task(shelf.use(name)) for name in ("a60", "b60", "a60", "c60", "b60")]
+    await until(lambda: shelf.pool.waiting == 5)
+    shelf.may_load.set()
+    await asyncio.gather(*asking)
+    assert shelf.loaded == ["a60", "b60", "c60"]
+    await shelf.pool.close(0)
+
+
+async def test_nobody_is_loaded_for_who_has_gone() -> None:
+    shelf = Shelf()
+    async with shelf.pool.lease("a60"):
+        gone = asyncio.create_task(shelf.use("b60"))
+        await until(lambda: shelf.pool.waiting == 1)
+        gone.cancel()
+        await until(lambda: shelf.pool.waiting == 0)
+        await shelf.use("a60")
+    await until(lambda: not shelf.pool.busy)
+    assert shelf.loaded == ["a60"]
+    await shelf.pool.close(0)
+
+
+async def test_the_room_for_those_who_wait_is_shared_by_the_clients() -> None:
+    shelf = Shelf(slots=1, queue=2)
+    async with shelf.pool.lease("a60"):
+        greedy = [asyncio.create_task(shelf.use("b60", client="greedy")) for _ in range(3)]
+        await until(lambda: shelf.pool.waiting == 3)
+        with pytest.raises(Busy):
+            await shelf.use("b60", client="greedy")
+        modest = asyncio.create_task(shelf.use("b60", client="modest"))
+        with pytest.raises(Busy):
+            await greedy[-1]
+    await asyncio.gather(*greedy[:2], modest)
+    await shelf.pool.close(0)
+
+
+async def test_a_stop_refuses_those_who_wait_for_a_model() -> None:
+    shelf = Shelf()
+    async with shelf.pool.lease("a60"):
+        waiting = asyncio.create_task(shelf.use("b60"))
+        await until(lambda: shelf.pool.waiting == 1)
+        shelf.pool.drain()
+        with pytest.raises(Stopping):
+            await waiting
+        with pytest.raises(Stopping):
+            await shelf.use("a60")
     await shelf.pool.close(0)
 
 
@@ -160,3 +281,33 @@ async def test_adapters_are_put_on_once_beside_each_other() -> None:
             assert served.engine is engine and served.adapters == asked.adapters
     assert engine.put_on == ["one", "two"]
     await shelf.pool.close(0)
+
+
+def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(tmp_path: Path) -> None:
+    models = {name: recipe(lambda: ScriptedEngine(["Hello."]), key=name, size=60) for name in ("a", "b")}
+    with serving(models, tmp_path) as run, ThreadPoolExecutor(2) as clients:
+
+        def talk(name: str) -> list[int]:
+            ask = {"model": name, "messages": [{"role": "user", "content": "hi"}]}
+            return [run.http.post("/v1/chat/completions", json=ask).status_code for _ in range(4)]
+
+        assert list(clients.map(talk, models)) == [[200] * 4] * 2
+        assert sum(run.metric("llmchat_model_loads_total", model=name) for name in models) <= 8
+
+
+def test_a_request_that_waits_for_a_model_too_long_is_a_504(tmp_path: Path) -> None:
+    models = {name: recipe(ScriptedEngine, key=name, size=60) for name in ("a", "b")}
+    with serving(models, tmp_path, timeout_s=0.2) as run:
+        held, done = threading.Event(), threading.Event()
+
+        async def hold() -> None:
+            async with run.state.pool.lease("a", timeout_s=60):
+                held.set()
+                await asyncio.to_thread(done.wait, 30)
+
+        holding = asyncio.run_coroutine_threadsafe(hold(), run.loop)
+        assert held.wait(30)
+        late = run.http.post("/v1/chat/completions", json={"model": "b", "messages": [{"role": "user", "content": "hi"}]})
+        done.set()
+        holding.result(30)
+    assert late.status_code == 504 and late.json()["error"]["code"] == "timeout"

@@ -15,7 +15,7 @@ from llmchat.errors import ContextOverflow, LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server import scheduler as scheduling
 from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
-from llmchat.server.fair import FairQueue
+from llmchat.server.fair import FairQueue, Full
 from llmchat.server.metrics import Metrics, ModelMeter
 from llmchat.server.onebyone import OneByOne, batching
 from llmchat.server.scheduler import Scheduler, Ticket, together
@@ -75,6 +75,23 @@ def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None
         assert own == sorted(own)
     rounds = [sum(1 for who, _ in taken[: index + 1] if who == client) for index, (client, _) in enumerate(taken)]
     assert rounds == sorted(rounds), "nobody comes a second time before all have come once"
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.integers(0, 3), st.integers(1, 3), st.integers(1, 12))
+def test_room_is_made_by_those_who_hold_most(clients: list[int], newcomer: int, count: int, places: int) -> None:
+    queue: FairQueue[tuple[int, int]] = FairQueue()
+    for number, client in enumerate(clients[:places]):
+        queue.put(client, (client, number))
+    before = {client: clients[:places].count(client) for client in range(4)}
+    try:
+        displaced = queue.make_room(newcomer, count, places)
+    except Full:
+        assert len(queue) == len(clients[:places])
+        return
+    after = {client: sum(1 for who, _ in queue if who == client) for client in range(4)}
+    assert len(queue) + count <= max(places, len(clients[:places])) and len(queue) + len(displaced) == len(clients[:places])
+    for client, _ in displaced:
+        assert after[client] >= before[newcomer] + count and client != newcomer
 
 
 def test_what_is_removed_leaves_the_queue() -> None:
@@ -209,6 +226,24 @@ async def test_a_full_queue_says_when_to_come_again() -> None:
     engine.may.release(50)
     for ticket in tickets:
         assert await text_of(ticket) == ["word"]
+    scheduler.close()
+
+
+async def test_who_fills_the_queue_gives_way_to_who_does_not() -> None:
+    engine = Held("word")
+    scheduler = Scheduler(engine, meter(), slots=1, queue=3)
+    greedy = [ask(scheduler, str(number), client="greedy") for number in range(4)]
+    await until(lambda: scheduler.running == 1)
+    modest = ask(scheduler, "modest", client="modest")
+    with pytest.raises(Busy):
+        await text_of(greedy[-1])
+    with pytest.raises(Busy):
+        ask(scheduler, "again", client="greedy")
+    with pytest.raises(Busy):
+        ask(scheduler, "as many as the others have", client="modest")
+    engine.may.release(50)
+    for tickets in (modest, *greedy[:-1]):
+        assert await text_of(tickets) == ["word"]
     scheduler.close()
 
 
