@@ -4,17 +4,18 @@ user text → Conversation → Window → Prompt → Engine → Chunks → histo
 """
 
 from collections.abc import Generator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat.adjustable import Adjustable
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
-from llmchat.errors import LlmchatError, UsageError
-from llmchat.presets import Preset, adjust, setting_names, settings_of
+from llmchat.errors import ContextOverflow, LlmchatError, UsageError
+from llmchat.presets import Preset
 from llmchat.reading import Asked, Reading, Thought
 from llmchat.summary import summarise
 from llmchat.window import Window, fit
@@ -65,7 +66,7 @@ def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: 
             yield from reading.feed(event)
 
 
-class Chat:
+class Chat(Adjustable):
     """A conversation with one model, stored as it happens.
 
     `window`, `finish` and `answered_by` tell of the last answer; `made_by` (models.provenance) is stored with each. `opens` and `settings` (see
@@ -82,14 +83,11 @@ class Chat:
         made_by: Mapping[str, Any] | None = None,
         opens: Mapping[str, Any] | None = None,
     ):
-        self.preset = preset
+        self.begin_with(preset, sampling or preset.sampling)
         self.engine = engine
         self.history = history
-        self.sampling = sampling or preset.sampling
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
-        self.settings: dict[str, Any] = {}
-        self.defaults = settings_of(self.sampling, preset.context)
         self._remembered: tuple[Any, ...] = ()
         self._line: Line | None = None
         self.conversation = Conversation()
@@ -121,34 +119,13 @@ class Chat:
         """Go on with another model: its settings hold from now on, the conversation stays."""
         if engine is not self.engine:
             self.engine.close()
-        self.preset, self.engine, self.sampling = preset, engine, preset.sampling
-        self.made_by, self.opens, self.settings = dict(made_by), dict(opens or {}), {}
-        self.defaults = settings_of(preset.sampling, preset.context)
+        self.begin_with(preset, preset.sampling)
+        self.engine, self.made_by, self.opens = engine, dict(made_by), dict(opens or {})
         self.window = self.finish = None
         self._remember()
 
-    def set(self, values: Mapping[str, Any]) -> None:
-        """Change settings (see presets.setting_names) for the answers to come, and keep them with the session."""
-        self._adjust(values)
+    def _settings_changed(self) -> None:
         self._remember()
-
-    def unset(self, name: str) -> None:
-        """Give a setting its default back; the session no longer keeps it."""
-        self._adjust({name: self.defaults[name]})
-        del self.settings[name]
-        self._remember()
-
-    def take_settings(self, values: Mapping[str, Any]) -> None:
-        """Take up what a session kept; a value that is no longer possible is left out."""
-        for name, value in values.items():
-            with suppress(UsageError):
-                if name in setting_names():
-                    self._adjust({name: value})
-
-    def _adjust(self, values: Mapping[str, Any]) -> None:
-        self.preset, self.sampling = adjust(self.preset, self.sampling, values)
-        known = settings_of(self.sampling, self.preset.context)
-        self.settings = self.settings | {name: known[name] for name in values}
 
     def _remember(self) -> None:
         """Keep with the session what opens its model and what was set, where that changed."""
@@ -158,9 +135,9 @@ class Chat:
             self.history.remember(self._line.session, self.preset.name, self.opens, self.settings)
             self._remembered = now
 
-    def send(self, text: str, input: str = "") -> Generator[Event]:
+    def send(self, text: str, input: str = "", files: tuple[tuple[str, int], ...] = ()) -> Generator[Event]:
         """Ask. The message is stored now, the answer when it ends; closing the iterator keeps what was said so far as cancelled."""
-        self._store(Message("user", text, input))
+        self._store(Message("user", text, input, files=files))
         return self._answer()
 
     def regenerate(self) -> Generator[Event]:
@@ -177,8 +154,24 @@ class Chat:
         """Let the model go on with its last answer. The longer answer takes the place of the old one, which stays as its sibling."""
         messages = self.conversation.messages
         if not messages or messages[-1].role != "assistant":
-            raise UsageError("the last message is no answer", "`/regen` answers the last question")
+            raise UsageError("there is no answer to continue", "`/regen` answers the last question")
         return self._answer(begun=messages[-1])
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `resume` would be taken: there is an answer, the window has room for more of it, and the engine can go on with it."""
+        spoken = self.conversation.spoken
+        if not spoken or spoken[-1].role != "assistant" or not getattr(self._engine_itself(), "resumes", True):
+            return False
+        try:
+            ask(self.conversation, self.preset, self.engine, self.engine.context, self.sampling)
+        except ContextOverflow:
+            return False
+        return True
+
+    def _engine_itself(self) -> Engine:
+        """The engine behind one that stands in for it while it loads."""
+        return getattr(self.engine, "loaded", None) or self.engine
 
     def undo(self, turns: int = 1) -> None:
         """Go back before the last questions. Nothing is lost: the history keeps the branch."""
@@ -200,8 +193,7 @@ class Chat:
 
     def open(self, session: str, settings: Mapping[str, Any] | None = None) -> None:
         """Go on with a stored session, and with the settings that it kept."""
-        self.preset, self.sampling = adjust(self.preset, self.sampling, self.defaults)
-        self.settings = {}
+        self.reset_settings()
         self.take_settings(settings or {})
         self.window = self.finish = None
         self._take_up(session)
@@ -229,9 +221,14 @@ class Chat:
         if not 1 <= number <= len(spoken):
             raise UsageError(f"there is no message {number}", "`/context` numbers them")
         index, messages = spoken[number - 1], list(self.conversation.messages)
-        messages[index] = replace(messages[index], mark=mark)
+        line = self._saved()
+        for one in self.conversation.turn(index):
+            # A turn has one mark, the last one given.
+            wanted: Mark = mark if one == index else ""
+            if messages[one].mark != wanted:
+                messages[one] = replace(messages[one], mark=wanted)
+                line.mark(one, wanted)
         self.conversation = Conversation(tuple(messages))
-        self._saved().mark(index, mark)
         return messages[index]
 
     def compact(self) -> Generator[Event]:

@@ -113,23 +113,12 @@ def show(
     json: flags.Json = False,
 ) -> None:
     """What is known of a model: files, format, context, licence, notes."""
-    from llmchat.history.export import when
-    from llmchat.hub import report
     from llmchat.models import facts
     from llmchat.opening import preset_of
     from llmchat.ui import tables
 
     world = World.real()
-    known = facts(preset_of(world, model=model), world)
-    if not json:
-        files = [f"{name} ({tables.size(size)})" for name, size in known["files"].items()]
-        known |= {
-            "files": files,
-            "parameters": report.count(known["parameters"]) if known["parameters"] else "",
-            "prepared": f"{known['prepared']['folder']} ({tables.size(known['prepared']['size'])})" if known["prepared"] else "",
-            "used": when(known["used"]) if known["used"] else "",
-        }
-    tables.facts(world, known, json=json)
+    tables.model_facts(world, facts(preset_of(world, model=model), world), json=json)
 
 
 @app.command("rm")

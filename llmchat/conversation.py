@@ -1,5 +1,6 @@
 """What was said: pure values. Identity, time and storage belong to history."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -7,12 +8,19 @@ from msgspec.structs import replace
 
 Role = Literal["system", "user", "assistant", "tool", "summary"]
 Mark = Literal["", "pinned", "excluded"]
+_BETWEEN = "\n\n"
+
+
+def material(pieces: Sequence[tuple[str, str]]) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """Named texts as the `input` and the `files` of a message."""
+    return _BETWEEN.join(text for _, text in pieces), tuple((name, len(text)) for name, text in pieces)
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
     """One message. `input` is the material a user message is about (a file, piped text): formats that were trained with a slot
     for it put it there, all others put it before the text.
 
+    files: the name and the number of characters of each part of `input`, where files were attached; blank lines part them.
     mark: pinned messages are always sent, excluded ones never. covers: a summary stands for so many spoken messages, from the first on.
     calls: the functions that an answer calls, as chat templates know them ({"type", "id", "function": {"name", "arguments"}}).
     """
@@ -23,6 +31,17 @@ class Message(Struct, frozen=True, omit_defaults=True):
     mark: Mark = ""
     covers: int = 0
     calls: tuple[dict[str, Any], ...] = ()
+    files: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def materials(self) -> list[tuple[str, str]]:
+        """Each part of `input` with its name; one without a name where nothing is known of parts."""
+        pieces, start = [], 0
+        for name, length in self.files:
+            pieces.append((name, self.input[start : start + length]))
+            start += length + len(_BETWEEN)
+        whole = _BETWEEN.join(text for _, text in pieces) == self.input
+        return pieces if whole else [("", self.input)]
 
 
 class Conversation(Struct, frozen=True):
@@ -41,9 +60,30 @@ class Conversation(Struct, frozen=True):
         return self._with(Message("assistant", text))
 
     def undo(self, turns: int = 1) -> "Conversation":
-        """Without the last `turns` user messages and all that followed them; without any where there are not so many."""
-        starts = [index for index, message in enumerate(self.messages) if message.role == "user"]
-        return replace(self, messages=self.messages[: starts[-min(turns, len(starts))]]) if starts else self
+        """Without the last `turns` user messages and all that followed them; without any where there are not so many.
+
+        A summary that was asked for after an answer is a step of its own.
+        """
+        kept = self
+        for _ in range(turns):
+            kept = kept._step_back()
+        return kept
+
+    def _step_back(self) -> "Conversation":
+        length = len(self.messages)
+        while length and self.messages[length - 1].role == "summary":
+            length -= 1
+        made_alone = length < len(self.messages) and self.messages[length - 1].role == "assistant"
+        if not made_alone and self.question >= 0:
+            length = self.question
+        return replace(self, messages=self.messages[:length])
+
+    def turn(self, index: int) -> list[int]:
+        """The indexes of what belongs together with a message: its question, and all that was said until the next."""
+        users = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        start = max((i for i in users if i <= index), default=0)
+        end = min((i for i in users if i > index), default=len(self.messages))
+        return [i for i in range(start, end) if self.messages[i].role not in ("system", "summary")]
 
     @property
     def system(self) -> str:

@@ -11,6 +11,11 @@ LlmchatError 1
 └── IntegrityError 9        bytes that are not what they should be
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class LlmchatError(Exception):
     """One sentence for the user, and, where there is one, what to do about it."""
@@ -57,6 +62,12 @@ class Mismatch(LlmchatError):
 
 class IntegrityError(LlmchatError):
     exit_code = 9
+
+
+def any_of(names: "Iterable[str]") -> str:
+    """What is allowed, as a phrase: `a, b or c`."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from pathlib import Path
 
 import msgspec
 
 from llmchat.chat import Chat, Event
-from llmchat.conversation import Message
+from llmchat.conversation import Message, material
 from llmchat.engines import Chunk, Finish
 from llmchat.errors import UsageError
 from llmchat.reading import Thought
@@ -22,19 +23,21 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
     With a PROMPT the rest is its material; without one the piped text is the question.
     """
     piped = "" if world.stdin.isatty() else world.read_text("-").strip()
-    material = [world.read_text(name).strip() for name in files]
+    texts = [(Path(name).name, world.read_text(name).strip()) for name in files]
     text = "" if prompt in (None, "-") else str(prompt)
     if text:
-        material.insert(0, piped)
+        texts.insert(0, ("stdin", piped))
     elif piped:
         text = piped
-    elif world.interactive and prompt is None and not material:
+    elif world.interactive and prompt is None and not texts:
         return None
-    if not text and not any(material):
+    texts = [one for one in texts if one[1]]
+    if not text and not texts:
         raise UsageError(
             "there is no question: stdin is empty and no PROMPT was given", '`llmchat chat "…"` asks one, a terminal opens a chat'
         )
-    return Message("user", text, "\n\n".join(filter(None, material)))
+    input, parts = material(texts)
+    return Message("user", text, input, files=parts)
 
 
 def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
@@ -48,7 +51,7 @@ def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, p
 
 def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
     try:
-        with closing(chat.send(asked.text, asked.input)) as events:
+        with closing(chat.send(asked.text, asked.input, asked.files)) as events:
             text, thinking = _show(events, world, silent=json or not stream, plain=plain)
             if json:
                 text = msgspec.json.encode(report(chat, text, thinking)).decode()

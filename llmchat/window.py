@@ -211,18 +211,12 @@ def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_
     for turn in asked:
         fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
         for number, message in enumerate(turn.messages, turn.first + 1):
+            if message.input and (message.text or message.files):
+                known = "attached" if turn.first in going else fate
+                lines += [Entry("file", engine.count(text), known, name or _first_words(text), number) for name, text in message.materials]
             if message.input and message.text:
-                lines.append(
-                    Entry(
-                        "file",
-                        engine.count(message.input),
-                        "attached" if turn.first in going else fate,
-                        _first_words(message.input),
-                        number,
-                    )
-                )
                 lines.append(Entry(message.role, engine.count(message.text), fate, _first_words(message.text), number))
-            else:
+            elif not message.files:
                 lines.append(Entry(message.role, _cost(engine, message), fate, _first_words(plain_text(message)), number))
     return tuple(lines)
 

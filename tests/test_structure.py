@@ -16,7 +16,7 @@ LEVELS = {
     "prompt": 1,
     "engines": 2,
     "presets": 3,
-    "window": 4, "summary": 5, "prompt_cache": 3,
+    "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,
     "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
     "engines.scripted": 6, "engines.transformers": 6,
     "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "gguf_adapter": 6.3, "foreign": 6.5,

@@ -99,7 +99,12 @@ def _wire(record: Record) -> dict[str, Any]:
     if message.role == "summary":
         # The field has no such role; a system message with this name is what others can read.
         value |= {"role": "system", "name": "summary", "covers": message.covers}
-    optional = {"input": message.input, "mark": message.mark, "state": record.state if record.state != "complete" else ""}
+    optional: dict[str, Any] = {
+        "input": message.input,
+        "files": message.files,
+        "mark": message.mark,
+        "state": record.state if record.state != "complete" else "",
+    }
     return value | {name: text for name, text in optional.items() if text}
 
 

@@ -123,7 +123,9 @@ def _from_messages(record: dict[str, Any]) -> Imported:
         if role == "developer":
             role = "system"
         text = _text(one.get("content"))
-        message = _message(role, text, one.get("input") or "", mark=one.get("mark") or "", covers=fields.count(one, "covers"))
+        message = _message(
+            role, text, one.get("input") or "", mark=one.get("mark") or "", covers=fields.count(one, "covers"), files=one.get("files") or ()
+        )
         state = fields.choice(one, "state", ("complete", "cancelled"))
         if message.role != "tool" and (message.text or message.input):
             said.append(Said(message, fields.moment(one, "created"), state))

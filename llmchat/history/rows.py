@@ -57,7 +57,9 @@ def title(message: Message) -> str:
 
 
 def message(row: sqlite3.Row) -> Message:
-    return Message(row["role"], row["text"], row["input"], row["mark"], row["covers"])
+    files = msgspec.json.decode(row["details"]).get("files", ()) if row["input"] else ()
+    named = tuple((str(name), int(length)) for name, length in files)
+    return Message(row["role"], row["text"], row["input"], row["mark"], row["covers"], files=named)
 
 
 def record(row: sqlite3.Row) -> Record:

@@ -124,7 +124,8 @@ class History:
     ) -> int:
         """Within a transaction: a message behind `parent`, where the session ends from then on; returns its id."""
         created = time.time() if created is None else created
-        known = msgspec.json.encode(details or {}).decode()
+        files = {"files": message.files} if message.files else {}
+        known = msgspec.json.encode({**(details or {}), **files}).decode()
         values = (parent, message.role, message.text, message.input, state, created, known, message.mark, message.covers, session)
         cursor = self._database.execute(
             """INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)

@@ -129,7 +129,7 @@ class Repl:
             asked = parse(line.strip()) if not line.lstrip().startswith('"""') else without_block(line)
             if isinstance(asked, str):
                 if asked.strip():
-                    self._stream(self.talk.chat.send(asked, self.talk.take_attached()))
+                    self._stream(self.talk.chat.send(asked, *self.talk.take_attached()))
             else:
                 command, rest = asked
                 answer = command.run(self.talk, rest)
@@ -176,10 +176,8 @@ class Repl:
                 aside.finish()
                 if answered:
                     renderer.finish()
-        if stopped:
-            talk.say("[stopped; /continue goes on]" if answered else "[stopped]")
-        elif answered and talk.chat.finish and talk.chat.finish.reason == "length":
-            talk.say("[cut: the answer reached its longest length; /continue goes on]")
+        if note := status.ending_note(talk.chat, stopped=stopped, answered=answered):
+            talk.say(note)
         if note := status.dropped_note(talk.chat, dropped):
             talk.say(note)
         talk.say("")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmchat.chat import Chat
+from llmchat.conversation import material
 from llmchat.errors import OutOfResources
 from llmchat.history import Session
 from llmchat.opened import Opened, not_here, opening_of_session
@@ -84,11 +85,11 @@ class Talk:
         self.attached[name] = text
         return tokens
 
-    def take_attached(self) -> str:
-        """The attached texts as the material of one message; none are attached any more."""
-        texts = list(self.attached.items())
+    def take_attached(self) -> tuple[str, tuple[tuple[str, int], ...]]:
+        """The attached texts as the material of one message, and its files; none are attached any more."""
+        texts = [(Path(name).name, text) for name, text in self.attached.items()]
         self.attached.clear()
-        return texts[0][1] if len(texts) == 1 else "\n\n".join(f"{Path(name).name}:\n{text}" for name, text in texts)
+        return material(texts if len(texts) == 1 else [(name, f"{name}:\n{text}") for name, text in texts])
 
 
 def files_like(word: str) -> Iterable[str]:

@@ -24,6 +24,17 @@ def bottom_line(chat: Chat, width: int) -> str:
     return cut(" " + " · ".join(parts), width)
 
 
+def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:
+    """Why an answer ended before its own end, and how to go on where that is possible; else nothing."""
+    cut_off = answered and bool(chat.finish and chat.finish.reason == "length")
+    if not stopped and not cut_off:
+        return ""
+    limit = chat.sampling.max_tokens
+    reached = bool(limit and chat.finish and chat.finish.reply_tokens >= limit)
+    why = "stopped" if stopped else "cut off at max_tokens" if reached else "cut off: the context window is full"
+    return f"[{why}; /continue goes on]" if answered and chat.resumable else f"[{why}]"
+
+
 def dropped_note(chat: Chat, before: int) -> str:
     """A line when more messages than before were left out, else nothing."""
     window = chat.window

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llmchat.history.export import when
+from llmchat.hub import report
 from llmchat.settings import World
 
 
@@ -38,6 +39,24 @@ def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> Non
             print(f"{name:18} {_flat(value)}", file=world.stdout)
 
 
+def model_facts(world: World, known: Mapping[str, Any], *, json: bool = False) -> None:
+    """What models.facts knows, with sizes, dates and counts as people read them."""
+    return facts(world, known if json else _readable(known), json=json)
+
+
+def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
+    copy, own = known["prepared"], known.get("trained_context")
+    return dict(known) | {
+        "files": [f"{name} ({size(count)})" for name, count in known["files"].items()],
+        "parameters": report.count(known["parameters"]) if known["parameters"] else "",
+        "context": {name: f"{value:,}" if name == "tokens" else value for name, value in known["context"].items()},
+        "trained_context": f"{own:,} tokens" if own else "",
+        "prepared": f"{copy['folder']} ({size(copy['size'])})" if copy else "",
+        "pulled": "yes" if known["pulled"] else "no",
+        "used": when(known["used"]) if known["used"] else "",
+    }
+
+
 def print_json(world: World, value: Any) -> None:
     print(pretty_json(value), file=world.stdout)
 
@@ -48,6 +67,8 @@ def pretty_json(value: Any) -> str:
 
 def size(count: float) -> str:
     """Bytes as people read them: 98 MB, 13.5 GB."""
+    if count < 1000:
+        return f"{count:.0f} byte{'s' if count != 1 else ''}"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 

@@ -260,7 +260,7 @@ def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
     assert type_in(repl, "/continue") == "two\n\n"
     assert said(repl)[-1] == "It wastwo" and len(said(repl)) == 2
     assert repl.talk.chat.engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt was")  # type: ignore[attr-defined]
-    assert "the last message is no answer" in type_in(repl, "/new", "/continue")
+    assert "there is no answer to continue" in type_in(repl, "/new", "/continue")
 
 
 def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> No
     assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
     assert "A new name (1 turns)" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
     assert "saved to" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "first question" in (tmp_path / "a.md").read_text()
-    assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "ends in" in type_in(repl, "/export a.doc")
+    assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "must end in" in type_in(repl, "/export a.doc")
 
 
 def test_show(repl: Repl) -> None:

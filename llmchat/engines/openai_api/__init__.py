@@ -43,6 +43,11 @@ class OpenAIEngine:
         self._dropped: tuple[str, ...] = ()
         self.load_s = time.perf_counter() - started
 
+    @property
+    def resumes(self) -> bool:
+        """Whether the server goes on with an answer that is begun."""
+        return not self._chat or self._dialect.resumes
+
     def describe(self) -> str:
         server = f"{self._dialect.title} at {self._connection.host}" if self._dialect.title else self._connection.host
         served = f" as {self._served.name}" if self._served.name != self._name else ""
@@ -95,7 +100,7 @@ class OpenAIEngine:
             # A written format leaves the opening token to the tokenizer, which both vLLM and llama.cpp let do it.
             return "completions", {**body, "prompt": text_of(prompt)}
         if prompt.messages and prompt.messages[-1].role == "assistant":
-            if not dialect.resumes:
+            if not self.resumes:
                 raise UsageError(f"{self._connection.host} cannot go on with an answer", "`/regen` asks for another one")
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return "chat/completions", {**body, "messages": messages_of(prompt)}

@@ -51,8 +51,12 @@ def alternative(talk: Talk, rest: str) -> Answer:
 
 @command("undo", "[n]", "Take back the last question and its answer, or the last n.")
 def undo(talk: Talk, rest: str) -> Answer:
+    before = talk.chat.conversation.question
     talk.chat.undo(number_of(rest or "1", "/undo"))
     index = talk.chat.conversation.question
+    if index == before:
+        talk.say("the summary is taken back")
+        return None
     talk.say(f"back to: {talk.chat.conversation.messages[index].text}" if index >= 0 else "back to the beginning")
     return None
 
@@ -69,7 +73,7 @@ def edit(talk: Talk, rest: str) -> Answer:
         return None
     talk.say(f"asked instead: {text}")
     talk.chat.undo()
-    return talk.chat.send(text, question.input)
+    return talk.chat.send(text, question.input, question.files)
 
 
 @command("file", "[path|off]", "Attach a text file to the next message; says what it costs.", complete=lambda talk, word: files_like(word))

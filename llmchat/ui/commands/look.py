@@ -35,7 +35,7 @@ def show_help(talk: Talk, rest: str) -> Answer:
 def show(talk: Talk, rest: str) -> Answer:
     chat = talk.chat
     if rest == "info":
-        tables.facts(talk.world, facts(chat.preset, talk.world) | {"session": chat.session or ""})
+        tables.model_facts(talk.world, facts(chat.preset, talk.world) | {"session": chat.session or ""})
     elif rest in ("license", "licence"):
         talk.say(chat.preset.licence)
     elif rest == "template":

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmchat.errors import LlmchatError, UsageError
+from llmchat.errors import LlmchatError, UsageError, any_of
 from llmchat.history.export import EXPORTS, when
 from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, command
-from llmchat.ui.state import Talk
+from llmchat.ui.state import Talk, files_like
 
 
 def _ids(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
@@ -41,8 +41,15 @@ def load(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("save", "", "Chats are saved as they happen; this says where.")
+@command(
+    "save",
+    "[file]",
+    "Write this chat to a file, as /export does; without one, show where chats are saved as they happen.",
+    complete=lambda talk, word: files_like(word),
+)
 def save(talk: Talk, rest: str) -> Answer:
+    if rest:
+        return export(talk, rest)
     if talk.chat.history.path is None:
         raise UsageError("this chat leaves no trace (--no-log)", "/export writes it to a file")
     if talk.chat.session is None:
@@ -67,14 +74,19 @@ def fork(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("export", "file", "Write this chat to a file: .md, .json, .html, or .jsonl for training.")
+@command(
+    "export",
+    "file",
+    "Write this chat to a file: .md, .json, .html, or .jsonl for training.",
+    complete=lambda talk, word: files_like(word),
+)
 def export(talk: Talk, rest: str) -> Answer:
     path = Path(rest).expanduser()
     form = path.suffix.removeprefix(".")
     if form not in EXPORTS:
-        raise UsageError("/export takes a file whose name ends in " + ", ".join(f".{name}" for name in EXPORTS))
+        raise UsageError("the file's name must end in " + any_of([f".{name}" for name in EXPORTS]))
     if path.exists():
-        raise UsageError(f"{path} exists")
+        raise UsageError(f"{path} exists already", "choose another name")
     if talk.chat.session is None:
         raise UsageError("nothing was said yet")
     session = talk.chat.history.find(talk.chat.session)

@@ -47,7 +47,7 @@ def set_value(talk: Talk, rest: str) -> Answer:
     if name and name not in values:
         raise UsageError(f"there is no setting `{name}`", did_you_mean(name, list(values)) or f"there are {', '.join(values)}")
     if value:
-        talk.chat.unset(name) if value == "default" else talk.chat.set({name: value})
+        _change(talk, name, value)
         values = settings_of(talk.chat.sampling, talk.chat.preset.context)
     for shown in [name] if name else values:
         line = f"{shown:20} {'none' if values[shown] is None else values[shown]}"
@@ -102,6 +102,18 @@ def think(talk: Talk, rest: str) -> Answer:
 def plain(talk: Talk, rest: str) -> Answer:
     talk.plain = not talk.plain
     talk.say("plain text" if talk.plain else "Markdown")
+    return None
+
+
+def _change(talk: Talk, name: str, value: str) -> None:
+    if value == "default":
+        return talk.chat.unset(name)
+    if name == "context" and value.isdecimal() and int(value) > talk.chat.engine.context:
+        raise UsageError(
+            f"a window of {int(value):,} tokens is more than the model's {talk.chat.engine.context:,}",
+            "`/set context 0` uses all of it",
+        )
+    talk.chat.set({name: value})
     return None
 
 

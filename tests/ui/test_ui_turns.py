@@ -1,0 +1,99 @@
+"""Commands that mark, attach, take back and continue: what they say is what happens."""
+
+import json
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from test_ui_commands import preset, repl, said, type_in  # noqa: F401
+
+from llmchat.chat import Chat
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.history import History
+from llmchat.ui import tables
+from llmchat.ui.repl import Repl
+
+
+def fates(repl: Repl) -> list[str]:  # noqa: F811
+    return [entry.fate for entry in repl.talk.chat.look_ahead().ledger]
+
+
+@pytest.mark.parametrize(
+    ("lines", "fate"),
+    [
+        (("/drop 1", "/pin 2"), "pinned"),
+        (("/drop 2", "/pin 1"), "pinned"),
+        (("/pin 1", "/drop 2"), "excluded"),
+        (("/pin 2", "/unpin 1"), "sent"),
+        (("/drop 1", "/pin 1"), "pinned"),
+    ],
+)
+def test_the_last_mark_of_a_turn_holds(repl: Repl, lines: tuple[str, ...], fate: str) -> None:  # noqa: F811
+    type_in(repl, "a", "b", *lines)
+    assert fates(repl) == [fate, fate, "sent", "sent"]
+    kept = repl.talk.chat.history.conversation(repl.talk.chat.session or "")
+    assert kept == repl.talk.chat.conversation
+
+
+def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) -> None:  # noqa: F811
+    for name, text in (("a.txt", "one two"), ("b.txt", "three\n\nfour five")):
+        (tmp_path / name).write_text(text)
+        type_in(repl, f"/file {tmp_path / name}")
+    type_in(repl, "hello")
+    ledger = json.loads(type_in(repl, "/context --json"))["ledger"]
+    rows = [(entry["role"], entry["start"], entry["fate"]) for entry in ledger]
+    assert rows[:3] == [("file", "a.txt", "attached"), ("file", "b.txt", "attached"), ("user", "hello", "sent")]
+    assert [entry["tokens"] for entry in ledger[:2]] == [8, 11]
+    talk = repl.talk.chat
+    assert talk.history.conversation(talk.session or "") == talk.conversation, "stored and read again"
+    assert talk.conversation.messages[0].input == "a.txt:\none two\n\nb.txt:\nthree\n\nfour five"
+
+
+def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> None:  # noqa: F811
+    shown = type_in(repl, "a", "b", "/compact", "/undo")
+    assert shown.endswith("the summary is taken back\n") and said(repl) == ["a", "one", "b", "two"]
+    assert type_in(repl, "/undo") == "back to: a\n" and said(repl) == ["a", "one"]
+    type_in(repl, "/compact", "c", "/undo 2")
+    assert said(repl) == ["a", "one"]
+
+
+def test_save_writes_the_file_it_is_given(repl: Repl, tmp_path: Path) -> None:  # noqa: F811
+    type_in(repl, "a question")
+    assert type_in(repl, f"/save {tmp_path / 'chat.md'}") == f"saved to {tmp_path / 'chat.md'}\n"
+    assert "a question" in (tmp_path / "chat.md").read_text()
+    assert "must end in" in type_in(repl, f"/save {tmp_path / 'chat'}")
+
+
+def test_a_window_beyond_the_model_is_refused(repl: Repl) -> None:  # noqa: F811
+    shown = type_in(repl, "/set context 999999")
+    assert shown.startswith("error: a window of 999,999 tokens is more than the model's 2,048\n")
+    assert repl.talk.chat.preset.context.tokens == 8192
+    assert "error" not in type_in(repl, "/set context 2048")
+
+
+def test_continue_is_offered_only_where_it_is_taken(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    repl.talk.chat.engine._replies = ("word " * 100,)  # type: ignore[attr-defined]
+    assert "[cut off at max_tokens; /continue goes on]" in type_in(repl, "/set max_tokens 3", "hello")
+    assert "error" not in type_in(repl, "/continue")
+    monkeypatch.setattr(type(repl.talk.chat.engine), "resumes", False, raising=False)
+    assert "[cut off at max_tokens]" in type_in(repl, "hello")
+
+
+def test_a_full_window_offers_no_continue() -> None:
+    talk = Chat(preset(), ScriptedEngine(["word " * 500], context=200), History(None))
+    list(talk.send("hello"))
+    assert talk.finish and talk.finish.reason == "length" and not talk.resumable
+    talk.sampling = replace(talk.sampling, max_tokens=5)
+    talk.undo()
+    list(talk.send("hello"))
+    assert talk.finish.reason == "length" and talk.resumable
+
+
+def test_facts_are_written_for_people(repl: Repl) -> None:  # noqa: F811
+    shown = type_in(repl, "/show info")
+    assert "134 million" in shown and "tokens=8,192" in shown and "pulled             no" in shown
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 byte"), (999, "999 bytes"), (1500, "2 kB"), (98e6, "98 MB"), (13.5e9, "13.5 GB")])
+def test_sizes(count: float, text: str) -> None:
+    assert tables.size(count) == text
