@@ -106,3 +106,14 @@ def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
     weight = torch.randn(64, 96) * 0.02
     layer = make_linear(weight, None, "int4", CPU, Scratch())
     assert isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02
+
+
+@pytest.mark.parametrize("offset", [1, 8, 16])
+@pytest.mark.parametrize("rows", [1, 4, 8])
+def test_int8_weights_may_lie_at_any_address(offset: int, rows: int) -> None:
+    """As in a file that another program wrote; torch's kernel for a few rows reads whole vectors at aligned addresses."""
+    weight, scb = quantise_rows(torch.randn(64, 64))
+    moved = torch.empty(64 * 64 + 64, dtype=torch.int8)[offset : offset + 64 * 64].view(64, 64).copy_(weight)
+    x = torch.randn(rows, 64).bfloat16()
+    layers = [Int8Linear(one, scb, None, torch.bfloat16, Scratch()) for one in (weight, moved)]
+    assert torch.equal(layers[0](x), layers[1](x))

@@ -28,6 +28,7 @@ from llmchat.engines.transformers.native.forward import NativeCache
 from llmchat.engines.transformers.native.sampler import NativeSampler
 from llmchat.engines.transformers.sampler import Sampler, probabilities
 from llmchat.engines.transformers.weights import MemoryTensors
+from llmchat.errors import IntegrityError
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="the kernels are for x86-64 and aarch64"),
@@ -349,10 +350,10 @@ def test_wrong_input_never_reaches_the_kernels(kernels: Kernels) -> None:
     cache = model.new_cache()
     with pytest.raises(ValueError, match="twice"):
         model.read([Part(cache, [1]), Part(cache, [2])])
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(IntegrityError, match="config.json makes it 80 x 64"):
         NativeForward(config | {"intermediate_size": 80}, make_tensors(config), kernels)
     weight, scb = quantise_rows(torch.randn(16, 64))
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(IntegrityError, match="needs 2x64"):
         kernels.multiply([(weight, scb)], torch.randn(2, 65))
 
 

@@ -18,6 +18,7 @@ from llmchat.engines.tokens import Tokens, context_of, read_json
 from llmchat.engines.transformers import cuda, llama, memory, native
 from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.caches import Slots
+from llmchat.engines.transformers.dimensions import check_ids, vocabulary_of
 from llmchat.engines.transformers.drafts import Drafts
 from llmchat.engines.transformers.forward import Forward, Part
 from llmchat.engines.transformers.kv import KVCache
@@ -28,6 +29,7 @@ from llmchat.engines.transformers.sampler import Sampler
 from llmchat.engines.transformers.ties import with_ties
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
+from llmchat.guard import reading
 from llmchat.memory import kv_bytes
 from llmchat.prompt import Prompt
 
@@ -70,16 +72,17 @@ class TransformersEngine:
         self._name = name or base.name
         self._weights = weights
         self._device = _device(device)
-        self._tokens = Tokens(base)
-        self.count, self.encode = self._tokens.count, self._tokens.encode
-        self._config = modern_config(read_json(base / "config.json"))
-        self.context = context_of(base)
-        self._reads_apart = bool(self._config.get("is_encoder_decoder"))
-        tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
-        self._config = with_ties(self._config, tensors.untied)
-        self._shapes = tensors.shapes
-        memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
-        self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)
+        with reading(f"the model in {base.name}"):
+            self._tokens = Tokens(base)
+            self.count, self.encode = self._tokens.count, self._tokens.encode
+            self._config = modern_config(read_json(base / "config.json"))
+            self.context = context_of(base)
+            self._reads_apart = bool(self._config.get("is_encoder_decoder"))
+            tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
+            self._config = with_ties(self._config, tensors.untied)
+            self._shapes, self._vocabulary = tensors.shapes, vocabulary_of(tensors.shapes)
+            memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
+            self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)
         # A forward pass that can run ahead brings a sampler that tells it where to.
         self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(self._forward, "sampler", Sampler)
         self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
@@ -118,6 +121,7 @@ class TransformersEngine:
     def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> RunningAnswer:
         """An answer about to be made, see engines.BatchEngine."""
         ids = self.encode(prompt)
+        check_ids(ids, self._vocabulary)
         if len(ids) >= self.context:
             raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
         room = self.context if self._reads_apart else self.context - len(ids)
@@ -157,6 +161,7 @@ class TransformersEngine:
 
     def logits(self, ids: list[int]) -> Tensor:
         """Logits [vocab] of the token after `ids`, through the cache like an answer's."""
+        check_ids(ids, self._vocabulary)
         slot = self._slots.take(ids, self._live(self._chosen))
         if slot is None:
             raise UsageError("the engine is busy")
@@ -178,6 +183,7 @@ class TransformersEngine:
         """
         if self._reads_apart:
             raise UsageError(f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither")
+        check_ids(ids, self._vocabulary)
         cache, adapters, scores = self._forward.new_cache(), self._live(self._chosen), []
         for start in range(0, len(ids) - 1, SCORE_CHUNK):
             chunk, following = ids[start:-1][:SCORE_CHUNK], torch.tensor(ids[start + 1 :][:SCORE_CHUNK], device=self._device)

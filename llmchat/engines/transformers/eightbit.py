@@ -12,7 +12,8 @@ from torch import Tensor
 
 from llmchat.engines.transformers.layout import is_transposed
 from llmchat.engines.transformers.safefile import MappedFile
-from llmchat.errors import Mismatch
+from llmchat.errors import IntegrityError, Mismatch
+from llmchat.guard import shown
 
 HEAD_FILE = "head.safetensors"
 
@@ -31,6 +32,8 @@ class Int8Tensors:
         self._head = MappedFile(head) if head else None
         self._config = config
         self._quantised = {f"{name.removesuffix('.SCB')}.weight" for name in self._files if name.endswith(".SCB")}
+        for name in self._quantised:
+            self._check(name)
         for name in self._files:
             if name.endswith(".weight_format") and int(self._files[name].get(name)):
                 raise Mismatch(
@@ -41,6 +44,17 @@ class Int8Tensors:
         for name, file in self._files.items():
             if not name.endswith((".SCB", ".weight_format")):
                 self.shapes[name] = file.shapes[name][:: -1 if self._turned(name) else 1]
+
+    def _check(self, name: str) -> None:
+        """A weight and its scale belong together, wherever the file was damaged."""
+        scale = f"{name.removesuffix('.weight')}.SCB"
+        if name not in self._files:
+            raise IntegrityError(f"the weights have `{shown(scale)}` and no weight for it")
+        (kind, shape), (scale_kind, scale_shape) = self._files[name].fact(name), self._files[scale].fact(scale)
+        if kind != torch.int8 or len(shape) != 2:
+            raise IntegrityError(f"the tensor `{shown(name)}` has a scale and is no int8 matrix")
+        if scale_kind != torch.float32 or scale_shape != shape[:1]:
+            raise IntegrityError(f"the tensor `{shown(scale)}` is not one float32 number for each row")
 
     def get(self, name: str) -> Tensor:
         pair = self.int8(name)
@@ -57,7 +71,11 @@ class Int8Tensors:
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         """An 8-bit copy of the output head, [vocab, hidden] and [vocab], where one was prepared."""
-        return (self._head.get("weight"), self._head.get("SCB")) if self._head else None
+        if self._head is None:
+            return None
+        if not {"weight", "SCB"} <= set(self._head.shapes):
+            raise IntegrityError(f"{self._head.path.name} holds no 8-bit copy of the output head")
+        return self._head.get("weight"), self._head.get("SCB")
 
     def _joined(self, names: Sequence[str]) -> Tensor:
         files = {self._files[name] for name in names}

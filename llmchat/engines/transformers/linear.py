@@ -13,18 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines import Weights
+from llmchat.errors import IntegrityError
 
 # Rows up to which the matrix-vector kernel beats dequantise-and-multiply (measured, see docs/log.md).
 GEMV_ROWS = 8
 _QUANTISED_ROWS = 256
 _NF4_BLOCK = 64
+_ALIGNMENT = 64
 
 
-def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantise_rows(weight: Tensor, name: str = "a weight") -> tuple[Tensor, Tensor]:
     """[out, in] → int8 [out, in] and SCB, float32 [out]: W ≈ int8 * SCB / 127.
 
     The step of a row is its maximum / 127, rounded up to a bf16 number. The kernels multiply by it in bf16, and a step that bf16 holds
     exactly is not rounded a second time: on the default model that halves the loss of perplexity (docs/log.md).
+    Raises IntegrityError, with the name, for a weight that holds NaN or infinity.
     """
     quantised, scb = torch.empty_like(weight, dtype=torch.int8), torch.empty(weight.shape[0], device=weight.device)
     # In blocks: temporaries of the whole matrix in fp32, between the results that stay, leave the heap full of holes.
@@ -36,7 +39,14 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
         rows = (rows / torch.where(rounded == 0, 1.0, rounded)[:, None]).round_().clamp_(-127, 127)
         quantised[start : start + _QUANTISED_ROWS] = rows
         scb[start : start + _QUANTISED_ROWS] = rounded * 127
-    return quantised, scb
+    return quantised, finite(scb, name)
+
+
+def finite(x: Tensor, name: str) -> Tensor:
+    """The tensor itself. Raises IntegrityError where it holds what is not a number: an answer of such a model would mean nothing."""
+    if not bool(torch.isfinite(x).all()):
+        raise IntegrityError(f"{name} holds NaN or infinity", "the file is damaged, or was saved so; use another copy or revision")
+    return x
 
 
 class Int8Linear(nn.Module):
@@ -44,7 +54,9 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, dtype: torch.dtype, scratch: "Scratch"):
         super().__init__()
-        self.register_buffer("weight", weight.contiguous())
+        # Files of other programs put a matrix at any address; torch's kernel ends the process at one that is not aligned.
+        weight = weight.contiguous()
+        self.register_buffer("weight", weight.clone() if weight.data_ptr() % _ALIGNMENT else weight)
         self.register_buffer("SCB", scb)
         self.register_buffer("scale", (scb / 127.0).to(dtype))
         self.register_buffer("bias", None if bias is None else bias.to(dtype))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.dimensions import check_tensors
 from llmchat.engines.transformers.eightbit import is_int8
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
@@ -21,6 +22,7 @@ from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_lin
 from llmchat.engines.transformers.live import AdaptedLinear, Switch, add_live
 from llmchat.engines.transformers.ties import is_tied
 from llmchat.engines.transformers.weights import Tensors
+from llmchat.errors import Mismatch
 
 _ROPES = ("default", "linear", "llama3")
 
@@ -43,14 +45,13 @@ class LlamaForward:
         self.config = config
         self.dtype = compute_dtype(kind)
         self._device = device
-        self._heads: int = config["num_attention_heads"]
-        self._kv_heads: int = config.get("num_key_value_heads") or self._heads
-        self._head_dim: int = config.get("head_dim") or config["hidden_size"] // self._heads
+        size = check_tensors(config, tensors.shapes)
+        self._heads, self._kv_heads, self._head_dim = size.heads, size.kv_heads, size.head_dim
         self._eps: float = config.get("rms_norm_eps", 1e-6)
         self._switch = Switch()
         load = _Loader(tensors, kind, device, self._switch)
         self._embedding = load.plain("model.embed_tokens.weight")
-        self._layers = [_Layer(load, f"model.layers.{index}.") for index in range(config["num_hidden_layers"])]
+        self._layers = [_Layer(load, f"model.layers.{index}.") for index in range(size.layers)]
         self._norm = load.plain("model.norm.weight")
         # A head that shares the embedding's matrix stays as it is: a second copy in 8 bit would cost more memory than it saves.
         self._head = self._embedding if is_tied(config, tensors.shapes) else load.plain("lm_head.weight")
@@ -198,6 +199,13 @@ def _rope(config: dict[str, Any]) -> tuple[float, dict[str, Any]]:
 
 def inverse_frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
     """[head_dim / 2] rotary frequencies, scaled as the config says (linear; or llama3, as in Meta's reference code)."""
+    frequencies = _frequencies(config, head_dim)
+    if not bool(torch.isfinite(frequencies).all()):
+        raise Mismatch("config.json has no usable rotary frequencies: see rope_theta and rope_scaling")
+    return frequencies
+
+
+def _frequencies(config: dict[str, Any], head_dim: int) -> Tensor:
     theta, scaling = _rope(config)
     frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     if scaling.get("rope_type") == "linear":

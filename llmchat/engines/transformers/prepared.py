@@ -17,9 +17,10 @@ import torch
 
 from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers import llama
+from llmchat.engines.transformers.dimensions import check_tensors
 from llmchat.engines.transformers.eightbit import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.layout import is_transposed, modern_config
-from llmchat.engines.transformers.linear import quantise_rows
+from llmchat.engines.transformers.linear import finite, quantise_rows
 from llmchat.engines.transformers.safefile import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.ties import is_tied, with_ties
 from llmchat.engines.transformers.tree import Outline, outline
@@ -43,6 +44,7 @@ class Preparation:
         config = with_ties(config, self._tensors.untied)
         self._base_config = config
         if llama.supports(config):
+            check_tensors(config, self._tensors.shapes)
             self._outline = _of_llama(config, self._tensors)
             self._head = "lm_head.weight" if "lm_head.weight" in self._outline.plain else "model.embed_tokens.weight"
             self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
@@ -73,9 +75,9 @@ class Preparation:
             put(file, f"{stem}weight_format", torch.zeros((), dtype=torch.uint8))
             del weight
         for name, dtype in self._outline.plain.items():
-            put(self._index[name], name, self._tensors.get(name).to(dtype))
+            put(self._index[name], name, finite(self._tensors.get(name).to(dtype), name))
         if HEAD_FILE in self._files:
-            for name, tensor in zip(("weight", "SCB"), quantise_rows(self._tensors.get(self._head)), strict=True):
+            for name, tensor in zip(("weight", "SCB"), quantise_rows(self._tensors.get(self._head), self._head), strict=True):
                 put(HEAD_FILE, name, tensor)
         for writer in writers.values():
             writer.close()
@@ -89,7 +91,7 @@ class Preparation:
         if pair is not None:
             return pair
         weight = self._tensors.get(name)
-        return quantise_rows(weight.T.contiguous() if self._turned(name) else weight)
+        return quantise_rows(weight.T.contiguous() if self._turned(name) else weight, name)
 
     def _turned(self, name: str) -> bool:
         return is_transposed(name.removesuffix(".weight"), self._base_config)

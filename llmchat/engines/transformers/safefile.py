@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llmchat.errors import IntegrityError
+from llmchat.guard import reading
 
 ALIGNMENT = 64
 _NAMES = {
@@ -112,6 +112,34 @@ class _Place(NamedTuple):
     end: int
 
 
+def _places(table: Any, size: int) -> dict[str, _Place]:
+    """Where each tensor lies. Raises ValueError unless they fill `size` bytes without gap or overlap, as the format's own reader does."""
+    if not isinstance(table, dict):
+        raise ValueError("its header is not a table")
+    places = {name: _place(name, at) for name, at in table.items() if name != "__metadata__"}
+    end = 0
+    for name, place in sorted(places.items(), key=lambda item: item[1][2:]):
+        if place.begin != end:
+            raise ValueError(f"`{name}` does not begin where the tensor before it ends")
+        end = place.end
+    if end != size:
+        raise ValueError(f"it is cut off: {size:,} bytes of {end:,}" if end > size else f"{size - end:,} bytes belong to no tensor")
+    return places
+
+
+def _place(name: str, at: Any) -> _Place:
+    shape, offsets = at["shape"], at["data_offsets"]
+    numbers = [*shape, *offsets]
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(offsets) != 2:
+        raise ValueError(f"`{name}` has an impossible shape or place")
+    if at["dtype"] not in _TYPES:
+        raise ValueError(f"`{name}` is of the unknown type {at['dtype']}")
+    place = _Place(_TYPES[at["dtype"]], tuple(shape), *offsets)
+    if place.end - place.begin != prod(place.shape) * int(place.dtype.itemsize):
+        raise ValueError(f"`{name}` is not as large as its shape")
+    return place
+
+
 class MappedFile:
     """The tensors of a file, without a copy: pages are read when they are used, and the kernel may drop them again.
 
@@ -120,23 +148,20 @@ class MappedFile:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
+        with reading(path, hint="`llmchat verify` checks the files, `llmchat pull` fetches them again"):
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE)
             length = int.from_bytes(self._map[:8], "little")
             if length > min(_LONGEST_HEADER, len(self._map) - 8):
                 raise ValueError("its header is longer than the file")
             table = json.loads(self._map[8 : 8 + length])
-            table.pop("__metadata__", None)
             self._start = 8 + length
-            self._places = {name: _Place(_TYPES[at["dtype"]], tuple(at["shape"]), *at["data_offsets"]) for name, at in table.items()}
-            if self._start + max((place.end for place in self._places.values()), default=0) != len(self._map):
-                raise ValueError("it is cut off")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise IntegrityError(
-                f"{path.name} cannot be read: {error}", "`llmchat verify` checks the files, `llmchat pull` fetches them again"
-            ) from error
+            self._places = _places(table, len(self._map) - self._start)
         self.shapes: dict[str, tuple[int, ...]] = {name: place.shape for name, place in self._places.items()}
+
+    def fact(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
+        """Type and shape of a tensor."""
+        return self._places[name].dtype, self._places[name].shape
 
     def get(self, name: str) -> Tensor:
         return self.joined([name])

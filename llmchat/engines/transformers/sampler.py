@@ -1,9 +1,12 @@
 """The next token from logits. The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.errors import IntegrityError
 
 # The likeliest tokens that top-p looks at before it looks at all of them.
 _FEW = 512
@@ -32,15 +35,28 @@ class Sampler:
     def _pick(self, logits: Tensor) -> int:
         """logits: float32 [vocab] → token id."""
         if self._sampling.temperature == 0:
-            return int(logits.argmax())
+            most, token = logits.max(-1)
+            return chosen(int(token) if math.isfinite(most) else -1)
         return self._draw(*candidates(logits, self._sampling))
 
     def _draw(self, ids: Tensor | None, chances: Tensor) -> int:
         """Inverse transform: on a large vocabulary many times faster than torch.multinomial."""
         reached = chances.double().cumsum(-1)
+        if not math.isfinite(reached[-1]):
+            chosen(-1)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64, device=chances.device) * reached[-1]
         place = torch.searchsorted(reached, point, right=True).clamp_(max=len(chances) - 1)
         return int(place if ids is None else ids[place])
+
+
+def chosen(token: int) -> int:
+    """The token that was chosen. Raises IntegrityError for -1: none could be, for the logits are no numbers."""
+    if token < 0:
+        raise IntegrityError(
+            "the model answered with NaN or infinity instead of numbers",
+            "its weights are damaged, or too large for this kind of --weights; `llmchat verify` checks the files",
+        )
+    return token
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:

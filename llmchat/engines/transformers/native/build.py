@@ -22,8 +22,10 @@ from torch import Tensor
 from llmchat.engines.transformers.native.structs import Candidate, Choosing, Kept, Matrix, Model, OpenMP, Text
 from llmchat.programs import which
 
-_SOURCES = ("step.c", "attention.h", "choice.h", "products.h", "team.h", "vectors.h")
+_SOURCES = ("step.c", "attention.h", "checked.h", "choice.h", "products.h", "team.h", "vectors.h")
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-psabi")
+# LLMCHAT_NATIVE=checked: with assertions (checked.h) and the sanitizers, whose library must be preloaded.
+_CHECKED_FLAGS = ("-DLLMCHAT_CHECKED", "-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 _COMPILE_S = 120
 
 
@@ -84,7 +86,7 @@ class Kernels:
         kept, (out, in_), rows = Kept(), weights[0][0].shape, x.shape[0]
         if any(weight.shape != (out, in_) for weight, _ in weights):
             raise ValueError("matrices of different shapes")
-        matrices = (Matrix * len(weights))(*(kept.matrix(*pair) for pair in weights))
+        matrices = (Matrix * len(weights))(*(kept.matrix(*pair, shape=(out, in_)) for pair in weights))
         source = kept.pointer(x, torch.float32, (rows, in_))
         target = kept.pointer(result, torch.float32, (len(weights), rows, out))
 
@@ -119,6 +121,11 @@ def load(folder: Path, flags: Sequence[str] = ()) -> Kernels:
         raise Unavailable("LLMCHAT_NATIVE=0")
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         raise Unavailable(f"not for {sys.platform} on {platform.machine()}")
+    if os.environ.get("LLMCHAT_NATIVE") == "checked":
+        if "libasan" not in _read(Path("/proc/self/maps")):
+            # Opening it would end the process.
+            raise Unavailable("LLMCHAT_NATIVE=checked needs LD_PRELOAD=$(gcc -print-file-name=libasan.so)")
+        flags = (*flags, *_CHECKED_FLAGS)
     compiler = _compiler()
     path = folder / f"step-{_key(compiler, flags)}.so"
     if path.exists():

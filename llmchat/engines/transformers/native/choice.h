@@ -135,11 +135,12 @@ static int64_t inside(Candidate *found, int64_t size, int64_t count, const Choos
     return whole || reach == __builtin_inff() ? kept : 0;
 }
 
-/* found: room for `count`; the tokens that might have come instead are found[*from] up to found[*to]. */
+/* -1 where the likeliest logit is no finite number: such a model says nothing. found: room for `count`; the tokens that might have come instead are found[*from] up to found[*to]. */
 static int64_t choose_token(const float *logits, int64_t count, const Choosing *how, Candidate *found, int64_t *from, int64_t *to) {
     int64_t first = likeliest(logits, count);
     *from = *to = 0;
     float steep = 1.44269504f / how->temperature, less = -logits[first] * steep;
+    if (!(__builtin_fabsf(logits[first]) < __builtin_inff())) return -1;
     if (how->temperature == 0 || !(__builtin_fabsf(less) < __builtin_inff())) return first;
     if ((!how->top_k || how->top_k >= count) && how->top_p >= 1 && how->min_p <= 0) return anyone(logits, count, steep, less, how->point);
     double total, reached = 0;

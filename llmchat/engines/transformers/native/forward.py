@@ -15,9 +15,10 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import llama
+from llmchat.engines.transformers.dimensions import check_tensors
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.kv import KVCache
-from llmchat.engines.transformers.linear import quantise_rows
+from llmchat.engines.transformers.linear import finite, quantise_rows
 from llmchat.engines.transformers.live import LiveAdapter
 from llmchat.engines.transformers.native.build import Kernels
 from llmchat.engines.transformers.native.sampler import NativeSampler
@@ -85,16 +86,17 @@ class NativeForward:
     def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
         self.config = config
         self._kernels = kernels
-        (heads, kv_heads), dim = _heads(config), _head_dim(config)
-        self._shape = (config["num_hidden_layers"], kv_heads, dim)
-        self._vocabulary, hidden = tensors.shapes["model.embed_tokens.weight"]
+        # The C code believes these numbers: all that it is handed has shapes made from them, see Kept.
+        self._dimensions = size = check_tensors(config, tensors.shapes)
+        self._shape = (size.layers, size.kv_heads, size.head_dim)
+        self._vocabulary = size.vocabulary
         self._kept = Kept()
-        self._layers = (Layer * self._shape[0])(*(self._layer(tensors, index, heads, hidden) for index in range(self._shape[0])))
+        self._layers = (Layer * size.layers)(*(self._layer(tensors, index) for index in range(size.layers)))
         self._model = Model(
-            *(self._shape[0], hidden, heads, kv_heads, dim, config["intermediate_size"], self._vocabulary),
-            self._plain(tensors, "model.embed_tokens.weight", torch.bfloat16, (self._vocabulary, hidden)),
-            self._kept.pointer(llama.inverse_frequencies(config, dim), torch.float32, (dim // 2,)),
-            self._plain(tensors, "model.norm.weight", torch.float32, (hidden,)),
+            *(size.layers, size.hidden, size.heads, size.kv_heads, size.head_dim, size.inner, size.vocabulary),
+            self._plain(tensors, "model.embed_tokens.weight", torch.bfloat16, (size.vocabulary, size.hidden)),
+            self._kept.pointer(llama.inverse_frequencies(config, size.head_dim), torch.float32, (size.head_dim // 2,)),
+            self._plain(tensors, "model.norm.weight", torch.float32, (size.hidden,)),
             self._layers,
             self._head(tensors),
             config.get("rms_norm_eps", 1e-6),
@@ -140,36 +142,40 @@ class NativeForward:
         """An adapter's matrices for every linear, the head last, in the form that step.c takes; made once."""
         if adapter not in self._loras:
             kept = Kept()
-            names = [f"model.layers.{layer}.{name}" for layer in range(self._shape[0]) for name in LINEARS] + ["lm_head"]
-            found = [kept.lora(*adapter.modules[name]) if name in adapter.modules else Lora() for name in names]
+            linears = self._dimensions.linears()
+            names = {f"model.layers.{layer}.{name}": linears[name] for layer in range(self._shape[0]) for name in LINEARS}
+            names["lm_head"] = (self._vocabulary, self._dimensions.hidden)
+            found = [kept.lora(*adapter.modules[name], shape) if name in adapter.modules else Lora() for name, shape in names.items()]
             self._loras[adapter] = kept, (Lora * len(found))(*found)
         return self._loras[adapter][1]
 
-    def _layer(self, tensors: Tensors, index: int, heads: int, hidden: int) -> Layer:
-        prefix, (_, kv_heads, dim) = f"model.layers.{index}.", self._shape
+    def _layer(self, tensors: Tensors, index: int) -> Layer:
+        prefix, hidden = f"model.layers.{index}.", self._dimensions.hidden
         norms = (self._plain(tensors, f"{prefix}{name}_layernorm.weight", torch.float32, (hidden,)) for name in ("input", "post_attention"))
-        inner = self.config["intermediate_size"]
-        queries, keys = heads * dim, kv_heads * dim
-        shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (inner, hidden), (inner, hidden), (hidden, inner))
-        linears = [self._linear(tensors, f"{prefix}{name}", shape) for name, shape in zip(LINEARS, shapes, strict=True)]
+        shapes = self._dimensions.linears()
+        linears = [self._linear(tensors, f"{prefix}{name}", shapes[name]) for name in LINEARS]
         return Layer(*norms, (Matrix * len(LINEARS))(*linears))
 
     def _linear(self, tensors: Tensors, name: str, shape: tuple[int, int]) -> Matrix:
-        if tensors.shapes[f"{name}.weight"] != shape:
-            raise ValueError(f"{name} is {tensors.shapes[f'{name}.weight']}, wanted {shape}")
-        weight, scb = tensors.int8(f"{name}.weight") or quantise_rows(tensors.get(f"{name}.weight"))
-        return self._kept.matrix(weight, scb, tensors.get(f"{name}.bias") if f"{name}.bias" in tensors.shapes else None)
+        weight, scb = tensors.int8(f"{name}.weight") or quantise_rows(tensors.get(f"{name}.weight"), f"{name}.weight")
+        bias = tensors.get(f"{name}.bias") if f"{name}.bias" in tensors.shapes else None
+        return self._kept.matrix(weight, scb, bias, shape=shape, name=name)
 
     def _head(self, tensors: Tensors) -> Matrix:
         """The output head in 8 bits, which halves the largest matrix of a small model."""
         prepared = tensors.head_int8()
         if prepared is None:
             tied = is_tied(self.config, tensors.shapes)
-            prepared = quantise_rows(tensors.get("model.embed_tokens.weight" if tied else "lm_head.weight"))
-        return self._kept.matrix(*prepared)
+            name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+            prepared = quantise_rows(tensors.get(name), name)
+        return self._kept.matrix(*prepared, shape=(self._vocabulary, self._dimensions.hidden), name="lm_head")
 
     def _plain(self, tensors: Tensors, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-        return self._kept.pointer(tensors.get(name).to(dtype).contiguous(), dtype, shape)
+        tensor = tensors.get(name)
+        if dtype == torch.float32 or tensor.dtype != dtype:
+            # What is mapped as it lies is not read for this: an embedding may be gigabytes, and a bad row shows in the logits.
+            tensor = finite(tensor.to(dtype), name)
+        return self._kept.pointer(tensor.contiguous(), dtype, shape, name)
 
 
 def _heads(config: dict[str, Any]) -> tuple[int, int]:

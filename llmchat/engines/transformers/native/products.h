@@ -55,6 +55,12 @@ static void quantise(const Acts *acts, int64_t row, const float *x, int64_t begi
     }
 }
 
+/* Make every product of these groups of a row NaN. */
+static void spoil(const Acts *acts, int64_t row, int64_t begin, int64_t end) {
+    int64_t tile = row / acts->height, lane_of_row = row % acts->height;
+    for (int64_t group = begin; group < end; group++) acts->scale[(tile * acts->groups + group) * acts->height + lane_of_row] = __builtin_nanf("");
+}
+
 /* 16 rows of weights, and the 16 that are read next (only a hint). */
 typedef struct {
     const int8_t *rows[LANES], *next;

@@ -6,7 +6,7 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.native.build import Kernels
 from llmchat.engines.transformers.native.structs import Choosing
-from llmchat.engines.transformers.sampler import Sampler
+from llmchat.engines.transformers.sampler import Sampler, chosen
 
 # Drawn at once: the same numbers as one by one.
 _POINTS = 64
@@ -30,4 +30,4 @@ class NativeSampler(Sampler):
             if not self._points:
                 self._points = torch.rand(_POINTS, generator=self._generator, dtype=torch.float64).tolist()[::-1]
             self._how.point = self._points.pop()
-        return self._kernels.choose(logits, self._how)
+        return chosen(self._kernels.choose(logits, self._how))

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "checked.h"
 #include "products.h"
 #include "attention.h"
 #include "choice.h"
@@ -65,6 +66,7 @@ typedef struct {
     int32_t *text_of, *wants;         /* [R], [W] */
     int64_t *first_of, *states_of;    /* [texts] first row; first state */
     int64_t *units_of, *together;     /* [texts] units of attention; rows in one of them */
+    int32_t *spoilt;                  /* [texts] whether it read an embedding that is no number */
     float *x, *plain, *qkv, *inner;   /* residual stream; what was quantised; q, k, v; silu(gate) * up */
     float *cosines, *sines, *states;  /* [R, head_dim / 2]; attention */
     bf16 *low;                        /* [R, ranks]: A x of the adapters, scaled */
@@ -94,7 +96,8 @@ typedef struct {
 
 static void *room(Room *from, int64_t bytes) {
     void *at = from->base ? from->base + from->used : NULL;
-    from->used += UP(bytes, 64);
+    from->used += UP(bytes, 64) + GAP;
+    if (at) OPEN(at, bytes);
     return at;
 }
 
@@ -158,6 +161,7 @@ static void lay_out(Plan *plan, Room *from) {
     plan->states_of = room(from, plan->text_count * sizeof(int64_t));
     plan->units_of = room(from, plan->text_count * sizeof(int64_t));
     plan->together = room(from, plan->text_count * sizeof(int64_t));
+    plan->spoilt = room(from, plan->text_count * sizeof(int32_t));
     plan->x = room(from, rows * m->hidden * sizeof(float));
     plan->plain = room(from, rows * MAX(m->hidden, m->heads * m->head_dim) * sizeof(float));
     plan->qkv = room(from, rows * (m->heads + 2 * m->kv_heads) * m->head_dim * sizeof(float));
@@ -197,7 +201,12 @@ static void begin_row(const Plan *plan, int64_t row) {
     const Text *text = plan->texts + plan->text_of[row];
     int64_t in_text = row - plan->first_of[plan->text_of[row]], half = m->head_dim / 2;
     const bf16 *from = m->embedding + text->ids[in_text] * m->hidden;
-    for (int64_t i = 0; i < m->hidden; i++) plan->x[row * m->hidden + i] = float_of(from[i]);
+    int32_t spoilt = 0;
+    for (int64_t i = 0; i < m->hidden; i++) {
+        plan->x[row * m->hidden + i] = float_of(from[i]);
+        spoilt |= (from[i] & 0x7f80) == 0x7f80;
+    }
+    if (spoilt) __atomic_store_n(plan->spoilt + plan->text_of[row], 1, __ATOMIC_RELAXED);
     for (int64_t i = 0; i < half; i++) {
         float angle = (float)(text->past + in_text) * m->frequencies[i];
         plan->cosines[row * half + i] = cosf(angle);
@@ -205,8 +214,8 @@ static void begin_row(const Plan *plan, int64_t row) {
     }
 }
 
-/* Columns [begin, end) of the root mean square norm (Zhang & Sennrich 2019) of x: [count]. */
-static __attribute__((noinline)) void norm_row(const float *x, const float *weight, int64_t count, float eps, int64_t begin, int64_t end, float *out) {
+/* Columns [begin, end) of the root mean square norm (Zhang & Sennrich 2019) of x: [count]. Returns the sum of squares. */
+static __attribute__((noinline)) float norm_row(const float *x, const float *weight, int64_t count, float eps, int64_t begin, int64_t end, float *out) {
     F16 squares = {};
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES) squares = madd(load(x + i), load(x + i), squares);
@@ -215,6 +224,7 @@ static __attribute__((noinline)) void norm_row(const float *x, const float *weig
     float factor = 1.0f / sqrtf(total / count + eps);
     for (i = begin; i + LANES <= end; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
     for (; i < end; i++) out[i] = x[i] * factor * weight[i];
+    return total;
 }
 
 /* x: [head_dim] turned by its position, in the half-split order of Hugging Face (Su et al. 2021). */
@@ -261,10 +271,12 @@ static void prepare_row(Thread *thread, int source, const float *weight, int64_t
     float *plain = thread->plain + row * acts->in;
     const float *x = plan->x + (source == FINAL ? plan->wants[row] : row) * m->hidden;
     if (source == MIXED) mixed_row(thread, row, begin / m->head_dim, end / m->head_dim, plain);
-    if (source == NORMED || source == FINAL) norm_row(x, weight, m->hidden, m->eps, begin, end, plain);
+    float size = source == NORMED || source == FINAL ? norm_row(x, weight, m->hidden, m->eps, begin, end, plain) : 0;
     int64_t first = begin / GROUP, last = end == acts->in ? acts->groups : end / GROUP;
     quantise(acts, row, plain, first, last, thread->fine ? thread->lost : NULL);
     if (thread->fine) quantise(&thread->rest, row, thread->lost, first, last, NULL);
+    /* Rounding would make numbers of what is none: the logits must not look as if they meant something. */
+    if (source == FINAL && (!(size < __builtin_inff()) || plan->spoilt[plan->text_of[plan->wants[row]]])) spoil(acts, row, first, last);
 }
 
 /* The activations of the next product, quantised. weight: of the norm. A unit is a tile of rows, which lie mixed in memory, and so many of their
@@ -584,6 +596,45 @@ static int64_t size_of(Plan *plan, int threads, int64_t *shared, int64_t *each) 
     return *shared + *each * threads;
 }
 
+/* ---- what a caller must hold to; the checked build makes sure */
+
+#ifdef LLMCHAT_CHECKED
+static void check_matrix(const Matrix *matrix, int64_t out, int64_t in) {
+    ASSERT(matrix->weight && matrix->scale && matrix->out == out && matrix->in == in);
+}
+
+static void check_model(const Model *m) {
+    int64_t queries = m->heads * m->head_dim, keys = m->kv_heads * m->head_dim;
+    ASSERT(m->layers > 0 && m->hidden > 0 && m->inner > 0 && m->vocabulary > 0 && m->vocabulary <= INT32_MAX);
+    ASSERT(m->kv_heads > 0 && m->heads % m->kv_heads == 0 && m->heads / m->kv_heads <= QUERIES);
+    ASSERT(m->head_dim > 0 && m->head_dim % LANES == 0);
+    ASSERT(m->embedding && m->frequencies && m->norm && m->layer);
+    check_matrix(&m->head, m->vocabulary, m->hidden);
+    for (int64_t i = 0; i < m->layers; i++) {
+        const Layer *layer = m->layer + i;
+        ASSERT(layer->attention_norm && layer->mlp_norm);
+        check_matrix(layer->linear + Q, queries, m->hidden);
+        check_matrix(layer->linear + K, keys, m->hidden);
+        check_matrix(layer->linear + V, keys, m->hidden);
+        check_matrix(layer->linear + O, m->hidden, queries);
+        check_matrix(layer->linear + GATE, m->inner, m->hidden);
+        check_matrix(layer->linear + UP_, m->inner, m->hidden);
+        check_matrix(layer->linear + DOWN, m->hidden, m->inner);
+    }
+}
+
+static void check_text(const Model *m, const Text *text) {
+    ASSERT(text->rows > 0 && text->past >= 0 && text->past + text->rows <= text->capacity && text->capacity % SPAN == 0);
+    for (int64_t i = 0; i < text->rows; i++) ASSERT(text->ids[i] >= 0 && text->ids[i] < m->vocabulary);
+    for (int64_t layer = 0; layer < m->layers; layer++) ASSERT(text->keys[layer] && text->values[layer]);
+    for (int64_t a = 0; a < text->adapter_count; a++)
+        for (int64_t l = 0; l <= m->layers * LINEARS; l++) {
+            const Lora *lora = text->adapters[a] + l;
+            ASSERT(lora->rank >= 0 && lora->rank % 2 == 0 && (!lora->rank || (lora->a && lora->b)));
+        }
+}
+#endif
+
 /* Bytes of workspace that llmchat_step needs for these texts. */
 int64_t llmchat_room(const Model *model, const Text *texts, int64_t count, int threads) {
     int64_t shared, each;
@@ -595,13 +646,17 @@ int64_t llmchat_room(const Model *model, const Text *texts, int64_t count, int t
 void llmchat_step(const Model *model, const Text *texts, int64_t count, int threads, float *logits, char *workspace, const OpenMP *openmp) {
     int64_t shared, each, row = 0, wanted = 0, states = 0;
     Plan plan = {.model = model, .texts = texts, .text_count = count, .logits = logits};
-    size_of(&plan, threads, &shared, &each);
-    int64_t loop_bytes = LOOPS(model->layers) * LOOP_SIZE(threads);
+#ifdef LLMCHAT_CHECKED
+    check_model(model);
+    for (int64_t i = 0; i < count; i++) check_text(model, texts + i);
+#endif
+    int64_t bytes = size_of(&plan, threads, &shared, &each), loop_bytes = LOOPS(model->layers) * LOOP_SIZE(threads);
+    CLOSE(workspace + loop_bytes, bytes - loop_bytes);
     memset(workspace, 0, loop_bytes);
     Room from = {workspace + loop_bytes, 0};
     lay_out(&plan, &from);
     for (int64_t i = 0; i < count; i++) {
-        plan.first_of[i] = row, plan.states_of[i] = states;
+        plan.first_of[i] = row, plan.states_of[i] = states, plan.spoilt[i] = 0;
         plan.together[i] = rows_together(model, texts + i, threads);
         plan.units_of[i] = (texts[i].rows + plan.together[i] - 1) / plan.together[i] * model->kv_heads * slots_of(texts + i);
         states += texts[i].rows * model->heads * slots_of(texts + i);
@@ -613,6 +668,7 @@ void llmchat_step(const Model *model, const Text *texts, int64_t count, int thre
     Crew crew = {.plan = &plan, .openmp = threads > 1 ? openmp : NULL, .loops = (Loop *)workspace, .rooms = workspace + shared, .room_size = each};
     if (crew.openmp) openmp->parallel(join, &crew, threads, 0);
     else join(&crew);
+    OPEN(workspace, bytes);
 }
 
 /* ---- sampling */
@@ -653,6 +709,7 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     int64_t product = UP(MAX(rows, TILE) * 32 * sizeof(float), 64), panel = UP(DEPTH * 32 * sizeof(Packed), 64);
     make_acts(&sizes, rows, matrices->in);
     int64_t bytes = sizes.used + (count + 1) * LOOP_SIZE(threads) + UP(rows * sizeof(int32_t), 64) + threads * (UP(sizeof(Thread), 64) + product + panel);
+    bytes += (3 + 2 * threads) * GAP;
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return 1;
     memset(memory, 0, bytes);

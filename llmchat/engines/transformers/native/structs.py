@@ -6,6 +6,9 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_vo
 import torch
 from torch import Tensor
 
+from llmchat.engines.transformers.linear import finite
+from llmchat.errors import IntegrityError
+
 # Linears of a layer in the order of step.c.
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 # Numbers that are taken at once, and positions of keys and values that lie together (vectors.h, attention.h).
@@ -67,28 +70,41 @@ class Kept:
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
 
-    def pointer(self, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-        """The address of a tensor's numbers. Raises ValueError for one that is not what step.c takes it for."""
+    def pointer(self, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], name: str = "a tensor") -> int:
+        """The address of a tensor's numbers. Raises IntegrityError for one that is not what step.c takes it for."""
         if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError(f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}, wanted {shape} {dtype}")
+            is_, wanted = (f"{'x'.join(map(str, one))} {kind}" for one, kind in ((tensor.shape, tensor.dtype), (shape, dtype)))
+            raise IntegrityError(f"{name} is {is_}; the compiled step needs {wanted}")
         self._tensors.append(tensor)
         return int(tensor.data_ptr())
 
-    def matrix(self, weight: Tensor, scb: Tensor, bias: Tensor | None = None) -> Matrix:
-        """weight: int8 [out, in], where it lies; scb: fp32 [out]."""
-        out, in_ = weight.shape
-        scale = self.pointer(padded(scb.float() / 127), torch.float32, (_up(out),))
-        shift = None if bias is None else self.pointer(padded(bias.float()), torch.float32, (_up(out),))
-        return Matrix(self.pointer(weight, torch.int8, (out, in_)), scale, shift, out, in_)
+    def matrix(self, weight: Tensor, scb: Tensor, bias: Tensor | None = None, *, shape: tuple[int, int], name: str = "a matrix") -> Matrix:
+        """weight: int8 [out, in], where it lies; scb: fp32 [out]; shape: what [out, in] must be."""
+        out, in_ = shape
+        _check(f"the scale of {name}", scb, (out,))
+        scale = self.pointer(padded(finite(scb.float(), f"the scale of {name}") / 127), torch.float32, (_up(out),))
+        shift = None
+        if bias is not None:
+            _check(f"the bias of {name}", bias, (out,))
+            shift = self.pointer(padded(finite(bias.float(), f"the bias of {name}")), torch.float32, (_up(out),))
+        return Matrix(self.pointer(weight, torch.int8, shape, name), scale, shift, out, in_)
 
-    def lora(self, a: Tensor, b: Tensor, scale: float) -> Lora:
-        """a: [rank, in]; b: [out, rank]."""
-        odd = a.shape[0] % 2
+    def lora(self, a: Tensor, b: Tensor, scale: float, shape: tuple[int, int]) -> Lora:
+        """a: [rank, in]; b: [out, rank]; shape: what [out, in] must be."""
+        rank = a.shape[0]
+        _check("A of an adapter", a, (rank, shape[1]))
+        _check("B of an adapter", b, (shape[0], rank))
+        odd = rank % 2
         a = torch.nn.functional.pad(a.to(torch.bfloat16), (0, 0, 0, odd)).contiguous()
         b = torch.nn.functional.pad(b.to(torch.bfloat16), (0, odd, 0, -b.shape[0] % BLOCK))
         pairs = b.view(-1, LANES, a.shape[0] // 2, 2).transpose(1, 2).contiguous()
         down, up = self.pointer(a, torch.bfloat16, tuple(a.shape)), self.pointer(pairs, torch.bfloat16, tuple(pairs.shape))
         return Lora(down, up, a.shape[0], scale)
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise IntegrityError(f"{name} is {'x'.join(map(str, tensor.shape))}; the model needs {'x'.join(map(str, shape))}")
 
 
 def padded(x: Tensor) -> Tensor:
