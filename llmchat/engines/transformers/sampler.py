@@ -42,7 +42,7 @@ class Sampler:
     def _draw(self, ids: Tensor | None, chances: Tensor) -> int:
         """Inverse transform: on a large vocabulary many times faster than torch.multinomial."""
         reached = chances.double().cumsum(-1)
-        if not math.isfinite(reached[-1]):
+        if not len(reached) or not math.isfinite(reached[-1]):
             chosen(-1)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64, device=chances.device) * reached[-1]
         place = torch.searchsorted(reached, point, right=True).clamp_(max=len(chances) - 1)
