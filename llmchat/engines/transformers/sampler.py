@@ -34,16 +34,15 @@ class Sampler:
 
     def _pick(self, logits: Tensor) -> int:
         """logits: float32 [vocab] → token id."""
+        most, likeliest = logits.max(-1)
+        token = chosen(int(likeliest) if math.isfinite(most) else -1)
         if self._sampling.temperature == 0:
-            most, token = logits.max(-1)
-            return chosen(int(token) if math.isfinite(most) else -1)
+            return token
         return self._draw(*candidates(logits, self._sampling))
 
     def _draw(self, ids: Tensor | None, chances: Tensor) -> int:
         """Inverse transform: on a large vocabulary many times faster than torch.multinomial."""
         reached = chances.double().cumsum(-1)
-        if not len(reached) or not math.isfinite(reached[-1]):
-            chosen(-1)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64, device=chances.device) * reached[-1]
         place = torch.searchsorted(reached, point, right=True).clamp_(max=len(chances) - 1)
         return int(place if ids is None else ids[place])
