@@ -166,7 +166,7 @@ def _open(opener: "Opener", world: World, given: Mapping[str, Any], *, later: bo
     """Open the model; where it is not pulled, offer to pull it first."""
     while True:
         try:
-            return opener.open_later() if later else opener.open(waiting=waiting)
+            return opener.open_later() if later else opener.open_when_asked(waiting=waiting)
         except NotPulled:
             if not cli_models.offer(world, resolve(world, given).options):
                 raise

@@ -41,11 +41,7 @@ class Opener:
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
         model, options, flags, opens = self._locate(changes)
-        shown = _Waiting(self.world, f"loading {title(model.preset)} …", shown=waiting and self.world.stderr.isatty())
-        try:
-            opened = self._opened(model, options, self._load(model, options, shown))
-        finally:
-            shown.close()
+        opened = self._opened(model, options, self._load_visibly(model, options, waiting))
         self._flags, self._opens = flags, opens
         return opened
 
@@ -55,6 +51,14 @@ class Opener:
 
         model, options, *_ = self._locate({})
         engine = LoadingEngine(lambda: self._load(model, options, _Behind(engine)), title(model.preset))
+        return self._opened(model, options, engine)
+
+    def open_when_asked(self, *, waiting: bool = False) -> Opened:
+        """The same at once, for a question that is to be stored first: the engine loads when it is asked. waiting: as in `open`."""
+        from llmchat.engines.loading import LoadingEngine
+
+        model, options, *_ = self._locate({})
+        engine = LoadingEngine(lambda: self._load_visibly(model, options, waiting), title(model.preset))
         return self._opened(model, options, engine)
 
     def open_as(self, session: str, opens: Mapping[str, Any]) -> Opened:
@@ -83,6 +87,13 @@ class Opener:
             url = without_credentials(model.elsewhere.connection.base)
             opens |= {"url": url, "model": options.model or model.elsewhere.served.name}
         return Opened(model.preset, engine, provenance(model), opens)
+
+    def _load_visibly(self, model: Model, options: Options, waiting: bool) -> "Engine":
+        shown = _Waiting(self.world, f"loading {title(model.preset)} …", shown=waiting and self.world.stderr.isatty())
+        try:
+            return self._load(model, options, shown)
+        finally:
+            shown.close()
 
     def _load(self, model: Model, options: Options, progress: Progress | None = None) -> "Engine":
         engine = load(model, options, progress)

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 
 import click
 from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.output import ColorDepth
@@ -20,7 +21,7 @@ from llmchat.opening import Opener
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
 from llmchat.ui import offers, status
-from llmchat.ui.commands import Leave, parse
+from llmchat.ui.commands import Command, Leave, parse
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
 from llmchat.ui.plain import choose_renderer
 from llmchat.ui.render import Aside
@@ -48,6 +49,8 @@ class Repl:
         self._ways: list[Offer] = []
         self._session = self._prompt_session()
         self._session.default_buffer.on_text_changed += self._withdraw_offers
+        self._sent: tuple[str, Generator[Event] | LlmchatError] | None = None
+        self._send_before_the_echo()
         if isinstance(chat.engine, LoadingEngine):
             self._load_behind_the_typing(chat.engine)
         self._interrupted = False
@@ -94,6 +97,26 @@ class Repl:
         engine.when_ready(app.invalidate)
         app.after_render += begin
 
+    def _send_before_the_echo(self) -> None:
+        """Store a message within its Enter. Once the line is given back, a model that is being loaded may hold this thread up for a second."""
+        buffer = self._session.default_buffer
+        accept = buffer.accept_handler
+
+        def send_and_accept(typed: Buffer) -> bool:
+            with suppress(UsageError):
+                asked = _parsed(typed.text)
+                if isinstance(asked, str) and asked.strip():
+                    self._sent = typed.text, self._send(asked)
+            return accept(typed) if accept else False
+
+        buffer.accept_handler = send_and_accept
+
+    def _send(self, text: str) -> Generator[Event] | LlmchatError:
+        try:
+            return self.talk.chat.send(text, *self.talk.take_attached())
+        except LlmchatError as error:
+            return error
+
     def take(self, line: str) -> None:
         """Do what a line says; an error is told, with what could be done about it, and the chat goes on.
 
@@ -126,10 +149,14 @@ class Repl:
     def _try(self, line: str) -> LlmchatError | None:
         """Do what a line says; returns what went wrong."""
         try:
-            asked = parse(line.strip()) if not line.lstrip().startswith('"""') else without_block(line)
+            asked = _parsed(line)
+            sent, self._sent = self._sent, None
             if isinstance(asked, str):
                 if asked.strip():
-                    self._stream(self.talk.chat.send(asked, *self.talk.take_attached()))
+                    events = sent[1] if sent and sent[0] == line else self._send(asked)
+                    if isinstance(events, LlmchatError):
+                        return events
+                    self._stream(events)
             else:
                 command, rest = asked
                 answer = command.run(self.talk, rest)
@@ -236,3 +263,8 @@ class Repl:
         path = self.talk.world.state / "typed"
         private_file(path)
         return _Typed(str(path))
+
+
+def _parsed(line: str) -> tuple[Command, str] | str:
+    """What a line asks for: a command with its arguments, or the text of a message."""
+    return without_block(line) if line.lstrip().startswith('"""') else parse(line.strip())

@@ -1,11 +1,13 @@
 """A REPL over the scripted engine, for the tests that drive it in a pseudo-terminal: python drive_repl.py HOME."""
 
 import sys
+import time
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from llmchat.chat import Chat
+from llmchat.engines.loading import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
 from llmchat.opening import Opener
@@ -18,7 +20,9 @@ world = replace(World.real(), state=home / "state", data=home / "data", config=h
 long = "word " * 400 + "END"
 with History(world.history_file) as history:
     engine = ScriptedEngine(["first answer", long, "third answer", "fourth answer"], context=4000, delay_s=0.01)
-    chat = Chat(replace(find("smollm2"), format=get_format("chatml")), engine, history)
+    loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
+    preset = replace(find("smollm2"), format=get_format("chatml"))
+    chat = Chat(preset, loading if "--loading" in sys.argv else engine, history)
     code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv)
     print("LEFT WITH", code, [(m.role, len(m.text)) for m in chat.conversation.messages])
 sys.exit(code)

@@ -1,0 +1,93 @@
+"""A message is stored before it is echoed, and before its model has loaded."""
+
+import io
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import save_tiny
+from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
+from test_ui_commands import preset, repl  # noqa: F401 (fixtures)
+from test_ui_terminal import start
+
+from llmchat.chat import Chat
+from llmchat.cli import main
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.errors import OutOfResources
+from llmchat.history import History
+from llmchat.ui.repl import Repl
+
+
+class _App:
+    """Stands for the running prompt: it looks into the history when the line is given back."""
+
+    def __init__(self, talk: Any):
+        self._talk = talk
+        self.seen: list[list[str]] = []
+
+    def exit(self, result: str, style: str) -> None:
+        session = self._talk.chat.session
+        self.seen.append([record.message.text for record in self._talk.chat.history.messages(session)] if session else [])
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [("hello\nyou", ["hello\nyou"]), ('"""a block"""', ["a block"]), ("/context", []), ("/unknown", []), ("  ", []), ("//x", ["/x"])],
+)
+def test_enter_stores_a_message_before_the_line_is_given_back(
+    repl: Repl,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    stored: list[str],
+) -> None:
+    app = _App(repl.talk)
+    monkeypatch.setattr(sys.modules[PromptSession.__module__], "get_app", lambda: app)
+    enter = repl._session.default_buffer.accept_handler
+    assert enter
+    enter(Buffer(document=Document(typed)))
+    assert app.seen == [stored]
+    repl.take(typed)
+    said = [message.text for message in repl.talk.chat.conversation.messages]
+    assert said == (([*stored, "one"]) if stored else []), "it is stored once, and answered"
+
+
+def test_killed_before_the_model_has_loaded_the_message_is_there(tmp_path: Path) -> None:
+    child = start(tmp_path, "--loading")
+    child.send("keep me\r")
+    with History(tmp_path / "data" / "history.db") as history:
+        until = time.monotonic() + 10
+        while not history.sessions() and time.monotonic() < until:
+            time.sleep(0.01)
+        child.kill(signal.SIGKILL)
+        child.wait()
+        session = history.sessions()[0].id
+        again = Chat(preset(), ScriptedEngine(["here"]), history, session=session)
+        assert [message.text for message in again.conversation.messages] == ["keep me"]
+        list(again.regenerate())
+        assert [message.text for message in history.conversation(session).messages] == ["keep me", "here"]
+
+
+def test_a_one_shot_keeps_its_question_when_the_model_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    path = tmp_path / "data" / "llmchat" / "history.db"
+    seen = []
+
+    def fail(*_: object) -> None:
+        with History(path) as history:
+            seen.append([message.text for message in history.conversation(history.sessions()[0].id).messages])
+        raise OutOfResources("memory ran out")
+
+    monkeypatch.setattr("llmchat.opening.load", fail)
+    model = str(save_tiny(tmp_path / "model"))
+    assert main(["chat", "-m", model, "--format", "chatml", "keep me"]) == OutOfResources.exit_code
+    assert "error: memory ran out" in capsys.readouterr().err
+    assert seen == [["keep me"]]
