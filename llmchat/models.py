@@ -1,6 +1,8 @@
 """From a preset to its files, its tokenizer and a loaded engine. An engine is named here and nowhere else; `shelf` keeps the files."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +184,20 @@ def prepare(preset: Preset, parts: Sequence[Checkpoint], world: World, progress:
     return make_copy(recipe(preset, parts), base, start, world, progress)
 
 
+def prove(preset: Preset, parts: Sequence[Checkpoint], world: World, options: Options) -> None:
+    """Load a prepared model once, so that one whose answers could not be relied on is refused before its first chat.
+
+    Nothing is done for the architectures of the compiled step, and where memory is short: then its first load tests it. Raises Mismatch.
+    """
+    from llmchat.engines.transformers import llama
+    from llmchat.engines.transformers.layout import modern_config
+
+    base, *adapters = parts
+    config = modern_config(read_json(base.path / "config.json"))
+    if not llama.supports(config) and not config.get("is_encoder_decoder") and _fits(base):
+        _transformers(Model(preset, base, tuple(adapters), world=world), options, Silent()).close()
+
+
 def load(model: Model, options: Options, progress: Progress | None = None) -> Engine:
     """The engine with the model in memory; when it was used is kept. progress: is told what the user should know of it."""
     engine = _ENGINES[model.preset.engine](model, options, progress or Silent())
@@ -268,6 +284,7 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
             trust_remote_code=options.trust_remote_code,
             prepared=prepared,
             kernels=_kernels(model.world) if model.world else None,
+            proven=_proven(model),
         )
 
     try:
@@ -281,6 +298,14 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
 
 def _kernels(world: World) -> Path:
     return world.cache / "kernels"
+
+
+def _proven(model: Model) -> Path | None:
+    """The file that says that this model, with these libraries, gives from its cache what it gives cold."""
+    if model.world is None or model.base is None:
+        return None
+    made_of = (recipe(model.preset, (model.base, *model.adapters)), model.preset.weights, version("torch"), version("transformers"))
+    return model.world.cache / "proven" / hashlib.sha256(msgspec.json.encode(made_of)).hexdigest()[:16]
 
 
 def _prepared(model: Model, options: Options, progress: Progress) -> Path | None:

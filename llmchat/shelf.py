@@ -14,9 +14,9 @@ from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
 from llmchat.hub.report import size
 from llmchat.models import prepare as make_ready
-from llmchat.models import pulled_presets, recipe, sources
+from llmchat.models import prove, pulled_presets, recipe, sources
 from llmchat.presets import Preset, names
-from llmchat.settings import World
+from llmchat.settings import Options, World
 
 
 class Prepared(Struct, frozen=True):
@@ -73,11 +73,12 @@ def ready(preset: Preset, parts: list[Checkpoint], world: World, progress: Progr
         return []
     try:
         copy = make_ready(preset, parts, world, progress, trust=code)
-        return [f"{preset.name}: prepared as int8 ({size(hub.size_of([copy]))})"]
     except (Mismatch, OSError) as error:
         return [f"{preset.name}: not prepared, each start takes longer: {error}"]
     finally:
         progress.close()
+    prove(preset, parts, world, Options(trust_remote_code=code))
+    return [f"{preset.name}: prepared as int8 ({size(hub.size_of([copy]))})"]
 
 
 def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) -> Pulled:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Sampling, Token, Weights
 from llmchat.engines.tokens import Tokens, context_of, read_json
-from llmchat.engines.transformers import cuda, llama, memory, native
+from llmchat.engines.transformers import cuda, llama, memory, native, selftest
 from llmchat.engines.transformers.answers import RunningAnswer
 from llmchat.engines.transformers.caches import Slots
 from llmchat.engines.transformers.dimensions import check_ids, vocabulary_of
 from llmchat.engines.transformers.drafts import Drafts
 from llmchat.engines.transformers.forward import Forward, Part
+from llmchat.engines.transformers.general import GeneralForward
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
@@ -50,7 +51,8 @@ class TransformersEngine:
     slots: the answers that may be under way at once, and the texts that are remembered. drafts: let repeated text be drafted from what was said
     before; it changes no token, and is done only where the forward pass gives the same numbers to the bit for one row and for many.
     prepared: a folder with base and adapters in one, int8, whose file is mapped in place of theirs. kernels: a folder for the step that is
-    compiled for this processor; without it, or without a compiler, plain torch does the same.
+    compiled for this processor; without it, or without a compiler, plain torch does the same. proven: a file that says that this model passed the
+    test of selftest.py, which is made when it does; without one each load tests it. Raises Mismatch for a model that fails it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TransformersEngine:
         drafts: bool = True,
         prepared: Path | None = None,
         kernels: Path | None = None,
+        proven: Path | None = None,
     ):
         started = time.perf_counter()
         self._name = name or base.name
@@ -83,6 +86,9 @@ class TransformersEngine:
             self._shapes, self._vocabulary = tensors.shapes, vocabulary_of(tensors.shapes)
             memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
             self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)
+        if isinstance(self._forward, GeneralForward):
+            selftest.check(self._forward, self.encode(Prompt(selftest.TEXT, ())), str(self._config.get("model_type")), proven)
+        self._whole = bool(getattr(self._forward, "whole", False))
         # A forward pass that can run ahead brings a sampler that tells it where to.
         self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(self._forward, "sampler", Sampler)
         self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
@@ -166,7 +172,7 @@ class TransformersEngine:
         if slot is None:
             raise UsageError("the engine is busy")
         try:
-            size = len(ids) if self._reads_apart else PREFILL_CHUNK
+            size = len(ids) if self._reads_apart or self._whole else PREFILL_CHUNK
             for start in range(slot.cache.length, len(ids), size):
                 chunk = ids[start : start + size]
                 with memory.reported(), torch.inference_mode():
@@ -185,8 +191,9 @@ class TransformersEngine:
             raise UsageError(f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither")
         check_ids(ids, self._vocabulary)
         cache, adapters, scores = self._forward.new_cache(), self._live(self._chosen), []
-        for start in range(0, len(ids) - 1, SCORE_CHUNK):
-            chunk, following = ids[start:-1][:SCORE_CHUNK], torch.tensor(ids[start + 1 :][:SCORE_CHUNK], device=self._device)
+        size = len(ids) if self._whole else SCORE_CHUNK
+        for start in range(0, len(ids) - 1, size):
+            chunk, following = ids[start:-1][:size], torch.tensor(ids[start + 1 :][:size], device=self._device)
             with memory.reported(), torch.inference_mode():
                 logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[0].float()
             scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
@@ -242,7 +249,7 @@ class TransformersEngine:
 
     def _parts(self, answers: Sequence[RunningAnswer]) -> list[Part | None]:
         """What each answer reads in the next pass: the first prompts as much as there is room for, so that one is done before the next begins."""
-        if self._reads_apart:
+        if self._reads_apart or self._whole:
             return [answer.part(self.context, len(answers)) for answer in answers]
         alone = all(answer.reading for answer in answers)
         room = PREFILL_CHUNK if alone else SHARED_CHUNK
@@ -301,13 +308,10 @@ def _load(
             from llmchat.engines.transformers.encoder_decoder import EncoderDecoderForward
 
             return EncoderDecoderForward(base, config, tensors, weights, device)
-        if config.get("model_type") == "rwkv":
-            from llmchat.engines.transformers.recurrent import RecurrentForward
-
-            return RecurrentForward(base, config, tensors, weights, device)
-        from llmchat.engines.transformers.general import GeneralForward
-
-        return GeneralForward(base, config, tensors, weights, device, spread, trust_remote_code)
+        try:
+            return GeneralForward(base, config, tensors, weights, device, spread, trust_remote_code)
+        except (KeyError, IndexError, TypeError, AttributeError, AssertionError, NotImplementedError, ValueError) as error:
+            raise selftest.refusal(str(config.get("model_type")), error) from error
 
 
 def _lean(weights: Weights, device: torch.device) -> type[llama.LlamaForward]:

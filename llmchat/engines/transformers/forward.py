@@ -1,4 +1,4 @@
-"""What the forward passes have in common: llama.py, general.py, recurrent.py, encoder_decoder.py and native/."""
+"""What the forward passes have in common: llama.py, general.py, encoder_decoder.py and native/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -19,6 +19,7 @@ from llmchat.errors import IntegrityError
 GEMV_ROWS = 8
 _QUANTISED_ROWS = 256
 _NF4_BLOCK = 64
+_NF4_ROWS = 32
 _ALIGNMENT = 64
 
 
@@ -114,8 +115,8 @@ def make_linear(weight: Tensor, bias: Tensor | None, kind: Weights, device: torc
     """A layer that computes x @ weight.T + bias, its weights kept as `kind` on `device`. weight: [out, in] in a floating type."""
     dtype = compute_dtype(kind)
     bias = None if bias is None else bias.to(device, dtype)
-    if kind == "int4" and weight.shape[1] % _NF4_BLOCK:
-        # The kernel for the CPU takes whole blocks alone.
+    if kind == "int4" and (weight.shape[1] % _NF4_BLOCK or weight.shape[0] % _NF4_ROWS):
+        # The kernel for the CPU takes whole blocks of inputs, and of outputs, alone.
         kind = "int8"
     if kind == "int8":
         return int8_linear(*quantise_rows(weight), bias, device, scratch)

@@ -142,7 +142,7 @@ def _config(model: Outline) -> dict[str, Any]:
     kept = {name: value for name, value in model.config.items() if name not in ("torch_dtype", "quantization_config")}
     quantised = {
         "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
-        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [model.head] if model.head else [],
+        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [*([model.head] if model.head else []), *model.skipped],
     }  # fmt: skip
     return kept | {"dtype": "bfloat16", "quantization_config": quantised}
 

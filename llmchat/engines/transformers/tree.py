@@ -16,6 +16,7 @@ from torch import nn
 from llmchat.engines import Weights
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.live import AdaptedLinear, Switch
+from llmchat.engines.transformers.quantisable import quantisable, shared_weights, sixteen_bit
 from llmchat.engines.transformers.ties import with_ties
 from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
 from llmchat.errors import Mismatch
@@ -46,7 +47,7 @@ class Outline:
     """What an int8 copy of a model consists of.
 
     linears: groups of modules that are quantised, those of a group used as one matrix; plain: every other tensor with its type; head: the module
-    whose output are the logits; config: the config.json; shared: transformers and bitsandbytes quantise the same linears.
+    whose output are the logits; config: the config.json; shared: transformers and bitsandbytes quantise the same linears; skipped: linears that stay 16 bit.
     """
 
     linears: list[list[str]]
@@ -54,6 +55,7 @@ class Outline:
     head: str
     config: dict[str, Any]
     shared: bool = True
+    skipped: tuple[str, ...] = ()
 
 
 def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> Outline:
@@ -65,9 +67,9 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
         settings = _settings(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(f"the tensors of {type(model).__name__} are put together when they are loaded")
-    modules = dict(model.named_modules())
-    head = next((name for name, module in modules.items() if module is model.get_output_embeddings()), "")
-    linears = [name for name, module in modules.items() if isinstance(module, (nn.Linear, Conv1D)) and name != head]
+    head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), "")
+    modules = quantisable(model)
+    linears = [name for name in modules if f"{name}.weight" in tensors.shapes]
     quantised = {f"{name}.weight" for name in linears}
     saved = set(model.state_dict())
     plain = {name: _plain_dtype(name, "int8") for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -82,6 +84,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
         head,
         with_ties(config if inner is settings else inner.to_dict(), tensors.untied),
         shared,
+        tuple(name for name in sixteen_bit(model) if name != head),
     )
 
 
@@ -160,37 +163,52 @@ def _loaded_whole(folder: Path, config: dict[str, Any], tensors: Tensors, kind: 
 
 def _fill(model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch) -> None:
     """Give every parameter its tensor, linears in their kind; the output head stays 16 bit, as bitsandbytes leaves it."""
-    from transformers.pytorch_utils import Conv1D
-
-    scratch = Scratch()
-    head = model.get_output_embeddings()
     saved = model.state_dict()
     for path, buffer in list(model.named_buffers()):
         if path in saved and path in tensors.shapes:
             _owner(model, path)._buffers[path.rpartition(".")[2]] = tensors.get(path).to(buffer.dtype)
-    for path, module in list(model.named_modules()):
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head:
-            bias = tensors.get(f"{path}.bias") if module.bias is not None else None
-            pair = tensors.int8(f"{path}.weight") if kind == "int8" else None
-            if pair is not None:
-                layer = int8_linear(*pair, bias, device, scratch)
-            else:
-                weight = tensors.get(f"{path}.weight")
-                weight = weight.T.contiguous() if isinstance(module, Conv1D) else weight  # [in, out] → [out, in]
-                layer = make_linear(weight, bias, kind, device, scratch)
-            rows = tensors.shapes[f"{path}.weight"][1 if isinstance(module, Conv1D) else 0]
-            _set(model, path, AdaptedLinear(layer, {path: rows}, switch))
+    _fill_linears(model, tensors, kind, device, switch)
     for path, parameter in list(model.named_parameters(remove_duplicate=False)):
         if parameter.is_meta and path in tensors.shapes:
             _set(model, path, nn.Parameter(tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False))
     # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
     missing = {path for path, _ in model.named_parameters(remove_duplicate=False) if path not in tensors.shapes}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    head = model.get_output_embeddings()
     if isinstance(head, nn.Linear):
         path = next(name for name, module in model.named_modules() if module is head)
         _set(model, path, AdaptedLinear(head, {path: head.out_features}, switch))
     for path, buffer in list(model.named_buffers()):
         _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
+
+
+def _fill_linears(model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch) -> None:
+    """Put our layers in place of the linears; those that share a weight share the layer."""
+    from transformers.pytorch_utils import Conv1D
+
+    scratch, made, tied = Scratch(), dict[str, AdaptedLinear](), shared_weights(model)
+    for path, module in quantisable(model).items():
+        source = path if f"{path}.weight" in tensors.shapes else tied.get(f"{path}.weight", "").removesuffix(".weight")
+        if source not in made:
+            made[source] = _layer(source, isinstance(module, Conv1D), module.bias is not None, tensors, kind, device, scratch, switch)
+        _set(model, path, made[source])
+        for name in ("weight", "bias"):
+            # transformers would look for their parameters.
+            model.all_tied_weights_keys.pop(f"{path}.{name}", None)
+
+
+def _layer(
+    name: str, turned: bool, has_bias: bool, tensors: Tensors, kind: Weights, device: torch.device, scratch: Scratch, switch: Switch
+) -> AdaptedLinear:
+    """A linear layer of the checkpoint. turned: its weight is kept as [in, out]."""
+    bias = tensors.get(f"{name}.bias") if has_bias else None
+    pair = tensors.int8(f"{name}.weight") if kind == "int8" else None
+    if pair is not None:
+        layer = int8_linear(*pair, bias, device, scratch)
+    else:
+        weight = tensors.get(f"{name}.weight")
+        layer = make_linear(weight.T.contiguous() if turned else weight, bias, kind, device, scratch)
+    return AdaptedLinear(layer, {name: tensors.shapes[f"{name}.weight"][1 if turned else 0]}, switch)
 
 
 def _plain_dtype(name: str, kind: Weights) -> torch.dtype:
