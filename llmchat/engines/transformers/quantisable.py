@@ -66,7 +66,8 @@ def _read_by_parents(model: nn.Module) -> set[str]:
     """Paths of modules whose weight is read by the code of the module that holds them."""
     found = set()
     for path, module in model.named_modules():
-        for child in _children_read(type(module)):
+        kind: Any = type(module)
+        for child in _children_read(kind):
             found.add(f"{path}.{child}" if path else child)
     return found
 
