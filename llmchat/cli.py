@@ -278,7 +278,9 @@ def _print_version() -> int:
 def _report(error: LlmchatError, cause: Exception | None = None) -> int:
     if os.environ.get("LLMCHAT_TRACEBACK"):
         traceback.print_exception(cause or error)
-    print(f"error: {shortened(error.message)}", file=sys.stderr)  # noqa: T201
+    from llmchat.ui.plain import fit_for
+
+    print(fit_for(sys.stderr, f"error: {shortened(error.message)}"), file=sys.stderr)  # noqa: T201
     if error.hint:
-        print(f"hint: {shortened(error.hint)}", file=sys.stderr)  # noqa: T201
+        print(fit_for(sys.stderr, f"hint: {shortened(error.hint)}"), file=sys.stderr)  # noqa: T201
     return error.exit_code

@@ -10,6 +10,7 @@ import typer
 from llmchat import flags
 from llmchat.errors import UsageError
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for
 
 if TYPE_CHECKING:
     from llmchat.finetune.data.cleaner import Examiner, Report
@@ -214,7 +215,7 @@ def _show(world: World, report: "Report", *, json: bool, cleaned: bool) -> None:
             acts = (f", {one.dropped} dropped" if one.dropped else "") + (f", {one.fixed} mended" if one.fixed else "") if cleaned else ""
             print(f"\n{one.flaw}: {one.count}{acts} — {one.about}", file=world.stdout)
             for place, shown in one.examples:
-                print(f"  {place}: {shown}", file=world.stdout)
+                print(fit_for(world.stdout, f"  {place}: {shown}"), file=world.stdout)
     if not any(one.count for one in report.flaws):
         print("\nno flaws found", file=world.stdout)
     if cleaned:

@@ -7,6 +7,7 @@ import typer
 from llmchat import flags
 from llmchat.errors import UsageError
 from llmchat.settings import Options, World, resolve
+from llmchat.ui.plain import fit_for
 
 app = typer.Typer()
 
@@ -55,7 +56,7 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: 
     if json:
         tables.print_json(world, plan)
     elif dry_run:
-        print("\n".join(report.lines(plan)), file=world.stdout)
+        print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
     elif not quiet:
         print("".join(f"{line}\n" for line in report.short(plan)), end="", file=world.stderr)
     plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))

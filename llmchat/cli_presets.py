@@ -8,6 +8,7 @@ import typer
 from llmchat import flags
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for
 
 app = typer.Typer(help="The models and prompt formats llmchat knows by name.", invoke_without_command=True)
 
@@ -66,7 +67,8 @@ def check(file: Annotated[str, typer.Argument(help="A preset file of your own (T
         tables.print_json(world, [{"line": one.line, "text": one.text, "fatal": one.fatal} for one in mistakes])
     else:
         for one in mistakes:
-            print(f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}", file=world.stdout)
+            line = f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}"
+            print(fit_for(world.stdout, line), file=world.stdout)
     fatal = sum(one.fatal for one in mistakes)
     if fatal:
         raise UsageError(
@@ -97,6 +99,6 @@ def doctor(
         tables.print_json(world, report)
     else:
         for line in room.lines(report):
-            print(line, file=world.stdout)
+            print(fit_for(world.stdout, line), file=world.stdout)
     if not report.healthy:
         raise Mismatch(f"{report.model} will not answer as it was trained to", "the lines above say why; --format names another format")

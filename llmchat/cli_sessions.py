@@ -10,6 +10,7 @@ import typer
 from llmchat import flags, prompt_cache
 from llmchat.errors import UsageError
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for, harmless
 
 app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
@@ -76,9 +77,10 @@ def show_session(
     if json:
         tables.print_json(world, {"session": msgspec.to_builtins(found), "messages": msgspec.to_builtins(everything)})
     elif tree:
-        print("\n".join(branches(everything, records[-1].id if records else None)), file=world.stdout)
+        lines = "\n".join(branches(everything, records[-1].id if records else None))
+        print(fit_for(world.stdout, lines), file=world.stdout)
     else:
-        print(to_markdown(found, records), end="", file=world.stdout)
+        print(fit_for(world.stdout, to_markdown(found, records)), end="", file=world.stdout)
 
 
 @app.command()
@@ -191,7 +193,7 @@ def export_sessions(
         path.write_text(text, "utf-8")
         print(f"{len(found)} sessions saved to {path}", file=world.stderr)
     else:
-        print(text, end="", file=world.stdout)
+        print(fit_for(world.stdout, text), end="", file=world.stdout)
 
 
 @app.command("import")
@@ -239,16 +241,16 @@ def replay_session(session: _Id, device: flags.Device = None, json: flags.Json =
                 if outcome.same
                 else outcome.why or f"differs from character {outcome.at + 1} on: {outcome.now[outcome.at :][:60]!r}"
             )
-            print(f"answer {outcome.number}: {verdict}", file=world.stdout, flush=True)
+            print(fit_for(world.stdout, f"answer {outcome.number}: {verdict}"), file=world.stdout, flush=True)
     if json:
         tables.print_json(world, {"changed": changed, "answers": msgspec.to_builtins(outcomes)})
     for change in changed:
-        print(f"note: {change}", file=world.stderr)
+        print(fit_for(world.stderr, f"note: {change}"), file=world.stderr)
     raise typer.Exit(0 if all(outcome.same is not False for outcome in outcomes) else 1)
 
 
 def _confirm(world: World, yes: bool, question: str) -> None:
-    if not yes and not (world.interactive and typer.confirm(question)):
+    if not yes and not (world.interactive and typer.confirm(harmless(question))):
         raise UsageError("nothing was deleted", "-y deletes without asking")
 
 

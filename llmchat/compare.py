@@ -20,6 +20,7 @@ from llmchat.evaluate.progress import Progress
 from llmchat.opened import Opened
 from llmchat.prompt import plain_text
 from llmchat.settings import World
+from llmchat.ui.plain import harmless
 
 # A column narrower than this is no reading: then the answers stand under each other.
 NARROWEST = 34
@@ -205,7 +206,7 @@ def _width(world: World) -> int:
 
 
 def _shown(text: str) -> str:
-    return _CONTROL.sub("\ufffd", text)
+    return harmless(_CONTROL.sub("\ufffd", text))
 
 
 def as_html(result: Comparison) -> str:

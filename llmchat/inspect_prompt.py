@@ -9,6 +9,7 @@ from llmchat.models import locate, tokenizer
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for, harmless
 from llmchat.window import Window, fit
 
 
@@ -61,7 +62,8 @@ def _tell(world: World, window: Window) -> None:
     print(f"{window.tokens:,} tokens of {window.limit:,}, {window.reserve:,} kept for the answer", file=world.stderr)
     for entry in window.ledger:
         if entry.fate not in ("sent", "attached"):
-            print(f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}", file=world.stderr)
+            line = f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}"
+            print(fit_for(world.stderr, line), file=world.stderr)
 
 
 def _ids(tokens: Tokens, prompt: Prompt) -> str:
@@ -70,5 +72,5 @@ def _ids(tokens: Tokens, prompt: Prompt) -> str:
 
 def _write(world: World, text: str) -> None:
     """The text and nothing else; on a terminal with a line end, so that the shell's prompt stands alone."""
-    world.stdout.write(text + ("\n" if world.stdout.isatty() else ""))
+    world.stdout.write(f"{harmless(text)}\n" if world.stdout.isatty() else text)
     world.stdout.flush()

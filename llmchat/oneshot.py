@@ -13,6 +13,7 @@ from llmchat.engines import Chunk, Finish
 from llmchat.errors import UsageError
 from llmchat.reading import Thought
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for, json_for
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -54,9 +55,9 @@ def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, 
         with closing(chat.send(asked.text, asked.input, asked.files)) as events:
             text, thinking = _show(events, world, silent=json or not stream, plain=plain)
             if json:
-                text = msgspec.json.encode(report(chat, text, thinking)).decode()
-            if json or not stream:
-                print(text, file=world.stdout, flush=True)
+                print(json_for(world.stdout, msgspec.json.encode(report(chat, text, thinking)).decode()), file=world.stdout, flush=True)
+            elif not stream:
+                print(fit_for(world.stdout, text), file=world.stdout, flush=True)
     except KeyboardInterrupt:
         print(file=world.stderr)
         return INTERRUPTED

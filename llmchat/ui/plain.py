@@ -1,5 +1,6 @@
 """An answer as plain text, and the choice between that and Markdown. Loads no terminal library: pipes are to answer at once."""
 
+import re
 from typing import Protocol, TextIO
 
 from llmchat.settings import World
@@ -14,9 +15,23 @@ HARMFUL: dict[int, str | None] = {
 }
 
 
+_RAW = re.compile("[" + "".join(re.escape(chr(code)) for code in HARMFUL if code > 31) + "]")
+
+
 def harmless(text: str) -> str:
     """The text without what could drive or deceive a terminal."""
     return text.translate(HARMFUL)
+
+
+def fit_for(stream: TextIO, text: str) -> str:
+    """What others wrote (a chat, a title, a file name, a server), as it may go to a stream: exact for a pipe or a file, harmless for a
+    terminal."""
+    return harmless(text) if stream.isatty() else text
+
+
+def json_for(stream: TextIO, text: str) -> str:
+    """JSON, in which a terminal gets as an escape what would be harmful as it is; the values stay the same."""
+    return _RAW.sub(lambda match: f"\\u{ord(match[0]):04x}", text) if stream.isatty() else text
 
 
 class Renderer(Protocol):

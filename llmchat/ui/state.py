@@ -12,6 +12,7 @@ from llmchat.history import Session
 from llmchat.opened import Opened, not_here, opening_of_session
 from llmchat.opening import Opener
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Talk:
 
     def say(self, line: str) -> None:
         """A line that is not the model's."""
-        print(line, file=self.world.stdout, flush=True)
+        print(fit_for(self.world.stdout, line), file=self.world.stdout, flush=True)
 
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""

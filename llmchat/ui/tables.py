@@ -10,6 +10,7 @@ from rich.table import Table
 from llmchat.history.export import when
 from llmchat.hub import report
 from llmchat.settings import World
+from llmchat.ui.plain import fit_for, harmless, json_for
 
 
 def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json: bool = False, quiet: bool = False) -> None:
@@ -18,16 +19,16 @@ def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str
         print_json(world, table)
     elif quiet:
         for row in table:
-            print(row[columns[0]], file=world.stdout)
+            print(fit_for(world.stdout, str(row[columns[0]])), file=world.stdout)
     elif world.pretty:
         grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
         for row in table:
-            grid.add_row(*(_shown(name, row[name]) for name in columns))
+            grid.add_row(*(harmless(_shown(name, row[name])) for name in columns))
         # Titles and snippets are people's words: no [markup], no :emoji:, no colours of numbers.
         Console(file=world.stdout, markup=False, emoji=False, highlight=False).print(grid)
     else:
         for row in table:
-            print("\t".join(_shown(name, row[name]) for name in columns), file=world.stdout)
+            print(fit_for(world.stdout, "\t".join(_shown(name, row[name]) for name in columns)), file=world.stdout)
 
 
 def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> None:
@@ -36,7 +37,7 @@ def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> Non
         return print_json(world, values)
     for name, value in values.items():
         if value not in (None, "", [], {}):
-            print(f"{name:18} {_flat(value)}", file=world.stdout)
+            print(fit_for(world.stdout, f"{name:18} {_flat(value)}"), file=world.stdout)
 
 
 def model_facts(world: World, known: Mapping[str, Any], *, json: bool = False) -> None:
@@ -58,7 +59,7 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_json(world: World, value: Any) -> None:
-    print(pretty_json(value), file=world.stdout)
+    print(json_for(world.stdout, pretty_json(value)), file=world.stdout)
 
 
 def pretty_json(value: Any) -> str:

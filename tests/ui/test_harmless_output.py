@@ -1,0 +1,128 @@
+"""What others wrote reaches a terminal without control sequences, and a pipe as it is."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from test_ui_commands import preset
+from worlds import Stream, make_world
+
+from llmchat import cli, cli_sessions, inspect_prompt, oneshot
+from llmchat.chat import Chat
+from llmchat.conversation import Message
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.errors import LlmchatError
+from llmchat.history import History, Line
+from llmchat.opening import Opener
+from llmchat.settings import World
+from llmchat.ui import tables
+from llmchat.ui.plain import HARMFUL
+from llmchat.ui.state import Talk
+
+EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
+WORDS = "evil"
+
+
+def harmful(text: str) -> set[str]:
+    return {char for char in text if ord(char) in HARMFUL}
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> World:
+    return make_world(tmp_path, tty=True)
+
+
+@pytest.fixture
+def session(terminal: World) -> str:
+    with History(terminal.history_file) as history:
+        line = Line(history, history.begin(EVIL))
+        line.append(Message("user", EVIL, EVIL))
+        line.append(Message("assistant", EVIL))
+        history.rename(line.session, EVIL)
+        history.tag(line.session, [EVIL])
+        return line.session
+
+
+def output(world: World) -> str:
+    return world.stdout.getvalue() + world.stderr.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+COMMANDS: dict[str, Any] = {
+    "list": lambda session: cli_sessions.list_sessions(),
+    "list json": lambda session: cli_sessions.list_sessions(json=True),
+    "search": lambda session: cli_sessions.search("evil"),
+    "show": cli_sessions.show_session,
+    "show json": lambda session: cli_sessions.show_session(session, json=True),
+    "tree": lambda session: cli_sessions.show_session(session, tree=True),
+    **{f"export {form}": lambda session, form=form: cli_sessions.export_sessions([session], form, output="") for form in ("md", "json", "html", "jsonl")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("env", [{}, {"TERM": "dumb"}], ids=["pretty", "dumb"])
+def test_a_stored_chat_does_not_drive_the_terminal(
+    terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, command: str, env: dict[str, str]
+) -> None:
+    world = msgspec.structs.replace(terminal, env={**terminal.env, **env})
+    monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
+    COMMANDS[command](session)
+    shown = output(world)
+    assert WORDS in shown
+    # A table's own bold is all that may be left of escapes.
+    assert not harmful(shown.replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[3m", ""))
+    if "json" in command.split():
+        assert json.loads(shown), "still JSON"
+
+
+def test_a_pipe_and_a_file_get_the_exact_text(terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = msgspec.structs.replace(terminal, stdout=Stream(), stderr=Stream())
+    monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
+    cli_sessions.show_session(session)
+    assert EVIL in world.stdout.getvalue()  # type: ignore[attr-defined]
+    cli_sessions.export_sessions([session], "md", output=str(tmp_path / "out.md"))
+    assert EVIL in (tmp_path / "out.md").read_text()
+
+
+def test_json_on_a_terminal_keeps_its_values(terminal: World) -> None:
+    tables.print_json(terminal, {"text": EVIL})
+    shown = output(terminal)
+    assert not harmful(shown) and json.loads(shown) == {"text": EVIL}
+
+
+@pytest.mark.parametrize(
+    "line", ["/context", "/show prompt", "/sessions", "/sessions evil", f"/rename {EVIL}", f"/load {EVIL}x", f"/set {EVIL}"]
+)
+def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str, line: str) -> None:
+    from llmchat.ui.repl import Repl
+
+    with History(terminal.history_file) as history:
+        chat = Chat(preset(), ScriptedEngine(), history, session=session)
+        repl = Repl(chat, terminal, Opener(terminal, {}))
+        repl.talk.say(EVIL)
+        repl.take(line)
+    assert not harmful(output(terminal))
+
+
+def test_a_one_shot_and_a_prompt_do_not_drive_the_terminal(terminal: World) -> None:
+    for json_wanted, stream in ((True, True), (False, False), (False, True)):
+        chat = Chat(preset(), ScriptedEngine([EVIL]), History(None))
+        oneshot.run(chat, terminal, Message("user", "q"), json=json_wanted, stream=stream, plain=True, quiet=False)
+    inspect_prompt._write(terminal, EVIL)
+    assert not harmful(output(terminal)) and output(terminal).count(WORDS) == 4
+
+
+def test_an_error_that_echoes_does_not_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tty in (True, False):
+        stream = Stream(tty=tty)
+        monkeypatch.setattr("sys.stderr", stream)
+        cli._report(LlmchatError(EVIL, EVIL))
+        assert bool(harmful(stream.getvalue())) is not tty
+
+
+def test_a_line_of_the_chat_itself_is_cleaned(terminal: World) -> None:
+    talk = Talk(Chat(preset(), ScriptedEngine(), History(None)), terminal, Opener(terminal, {}))
+    talk.say(EVIL)
+    assert isinstance(terminal.stdout, io.StringIO) and not harmful(output(terminal))
