@@ -223,6 +223,37 @@ def show_config(
     tables.facts(world, values, json=json)
 
 
+def _complete_option(incomplete: str) -> list[str]:
+    return [name for name in _OPTIONS if name.startswith(incomplete)]
+
+
+_Key = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="An option, as `config show` lists them.", autocompletion=_complete_option),
+]
+
+
+@config.command("set", context_settings={"ignore_unknown_options": True})
+def set_config(key: _Key, value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value.")]) -> None:
+    """Set an option in config.toml; the rest of the file stays as it is."""
+    from llmchat import config_file
+
+    world = World.real()
+    name, checked = config_file.set_key(world, key, value)
+    print(f"{name} = {checked} in {world.config / 'config.toml'}", file=world.stderr)
+
+
+@config.command("unset")
+def unset_config(key: _Key) -> None:
+    """Remove an option from config.toml."""
+    from llmchat import config_file
+
+    world = World.real()
+    found = config_file.unset_key(world, key)
+    path = world.config / "config.toml"
+    print(f"{key} removed from {path}" if found else f"{key} is not set in {path}", file=world.stderr)
+
+
 @config.command("path")
 def config_path() -> None:
     """Where settings, presets and history are kept."""

@@ -1,8 +1,10 @@
 """The flags that several commands share. None means not given: then a variable, the config file or the preset decides."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from llmchat import allowed
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -13,7 +15,13 @@ def complete_model(incomplete: str) -> list[str]:
     return known_names(incomplete, World.real())
 
 
-ENGINES = ("transformers", "gguf", "openai", "scripted")
+def _checked(kind: Any, flag: str) -> dict[str, Any]:
+    """A flag whose value is refused in the same words as that of a variable or a config key."""
+    whole = isinstance(allowed.check("1", kind, flag), int)
+    return {"parser": lambda text: allowed.check(text, kind, flag), "metavar": "INTEGER" if whole else "FLOAT"}
+
+
+ENGINES = allowed.choices(allowed.EngineName)
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 Model = Annotated[
@@ -65,16 +73,40 @@ TrustRemoteCode = Annotated[
 ]
 Offline = Annotated[bool | None, typer.Option("--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL)]
 System = Annotated[str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)]
-Context = Annotated[int | None, typer.Option(help="Window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT)]
+Context = Annotated[
+    int | None,
+    typer.Option(**_checked(allowed.Count, "--context"), help="Window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT),
+]
 Policy = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n, summary or refuse.", rich_help_panel=CONTEXT)]
-Turns = Annotated[int | None, typer.Option(help="Turns kept by last-n.", rich_help_panel=CONTEXT)]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer; 0 for what the window leaves.", rich_help_panel=SAMPLING)]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)]
-TopP = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Keep the likeliest tokens that make up this share.")]
-TopK = Annotated[int | None, typer.Option(rich_help_panel=SAMPLING, help="Keep the K likeliest tokens; 0 is off.")]
-MinP = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Drop tokens below this share of the likeliest one.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(rich_help_panel=SAMPLING, help="Above 1: say less of what was said; 1 is off.")]
-Seed = Annotated[int | None, typer.Option(rich_help_panel=SAMPLING, help="Same seed, same answer.")]
+Turns = Annotated[int | None, typer.Option(**_checked(allowed.Turns, "--turns"), help="Turns kept by last-n.", rich_help_panel=CONTEXT)]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(**_checked(allowed.Count, "--max-tokens"), help="Longest answer; 0 for what the window leaves.", rich_help_panel=SAMPLING),
+]
+Temperature = Annotated[
+    float | None, typer.Option(**_checked(allowed.Temperature, "--temperature"), help="0 is greedy.", rich_help_panel=SAMPLING)
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(**_checked(allowed.TopP, "--top-p"), rich_help_panel=SAMPLING, help="Keep the likeliest tokens that make up this share."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(**_checked(allowed.Count, "--top-k"), rich_help_panel=SAMPLING, help="Keep the K likeliest tokens; 0 is off."),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(**_checked(allowed.MinP, "--min-p"), rich_help_panel=SAMPLING, help="Drop tokens below this share of the likeliest one."),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        **_checked(allowed.RepetitionPenalty, "--repetition-penalty"),
+        rich_help_panel=SAMPLING,
+        help="Above 1: say less of what was said; 1 is off.",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(**_checked(allowed.Seed, "--seed"), rich_help_panel=SAMPLING, help="Same seed, same answer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tokens and times on stderr.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)]

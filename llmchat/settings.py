@@ -6,11 +6,12 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
 
+from llmchat.allowed import Count, EngineName, MinP, Policy, RepetitionPenalty, Seed, Temperature, TopP, Turns, Weights, check, in_words
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.streams import decoded, read_all
 
@@ -102,22 +103,22 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     base: str | None = None
     adapter: str | None = None
     format: str | None = None
-    weights: Literal["int8", "int4", "bf16", "fp32"] | None = None
-    engine: str | None = None
+    weights: Weights | None = None
+    engine: EngineName | None = None
     url: str | None = None
     device: str = "auto"
     revision: str | None = None
-    context: int | None = None
-    policy: Literal["drop-oldest", "last-n", "summary", "refuse"] | None = None
-    turns: int | None = None
+    context: Count | None = None
+    policy: Policy | None = None
+    turns: Turns | None = None
     system: str | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: Count | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    max_tokens: Count | None = None
+    seed: Seed | None = None
     offline: bool = False
     no_log: bool = False
     plain: bool = False
@@ -183,7 +184,22 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
 def _checked(key: str, value: Any, origin: str) -> Any:
     if key not in _TYPES:
         raise UsageError(f"{origin}: there is no option `{key}`", did_you_mean(key, tuple(_TYPES)))
-    try:
-        return msgspec.convert(value, _TYPES[key], strict=False)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{origin}: `{key}` cannot be {value!r}: {error}") from error
+    return check(value, _TYPES[key], _called(key, origin))
+
+
+def checked_option(key: str, value: str) -> tuple[str, Any]:
+    """An option's own name and its checked value. Raises UsageError that names what is allowed."""
+    known = key.replace("-", "_")
+    if known not in _TYPES:
+        hint = did_you_mean(known, tuple(_TYPES)) or "`llmchat config show` lists the options"
+        raise UsageError(f"there is no option `{key}`", hint)
+    checked = check(value, _TYPES[known], key)
+    if checked is None:
+        raise UsageError(f"{key} must be {in_words(_TYPES[known])}, not `{value}`", f"`llmchat config unset {key}` removes it")
+    return known, checked
+
+
+def _called(key: str, origin: str) -> str:
+    """A setting as the user wrote it: --top-p, LLMCHAT_TOP_P, or the file and its key."""
+    written = {"flag": f"--{key.replace('_', '-')}", "environment": f"LLMCHAT_{key.upper()}"}
+    return written.get(origin, f"{origin}: {key}")

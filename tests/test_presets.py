@@ -188,9 +188,9 @@ def test_options_take_the_place_of_a_presets_values() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (Options(temperature=-1.0), "`temperature` cannot be -1.0: expected `float` >= 0.0"),
-        (Options(top_p=2.0), "`top_p` cannot be 2.0"),
-        (Options(turns=0), "`turns` cannot be 0"),
+        (Options(temperature=-1.0), "temperature must be a number from 0 to 5, not `-1.0`"),
+        (Options(top_p=2.0), "top_p must be a number above 0, up to 1, not `2.0`"),
+        (Options(turns=0), "turns must be a whole number of 1 or more, not `0`"),
         (Options(adapter="nowhere"), "`nowhere` is no adapter"),
         (Options(format="chatmll"), "no prompt format is called"),
     ],

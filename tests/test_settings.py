@@ -26,7 +26,7 @@ def test_flag_before_variable_before_file_before_default(tmp_path: Path) -> None
 
 
 def test_every_option_has_a_variable(tmp_path: Path) -> None:
-    values = {"model": "a", "context": "1", "turns": "2", "temperature": "1", "top_p": "1", "top_k": "1", "min_p": "0", "repetition_penalty": "1", "max_tokens": "1", "seed": "1", "weights": "bf16", "policy": "refuse", "offline": "1", "no_log": "1", "plain": "1", "trust_remote_code": "1"}  # fmt: skip
+    values = {"model": "a", "context": "1", "turns": "2", "temperature": "1", "top_p": "1", "top_k": "1", "min_p": "0", "repetition_penalty": "1", "max_tokens": "1", "seed": "1", "weights": "bf16", "engine": "gguf", "policy": "refuse", "offline": "1", "no_log": "1", "plain": "1", "trust_remote_code": "1"}  # fmt: skip
     every = {name: values.get(name, "x") for name in Options.__struct_fields__}
     settings = resolve(make_world(tmp_path, **{f"LLMCHAT_{name.upper()}": value for name, value in every.items()}), {})
     assert all(origin == f"LLMCHAT_{name.upper()}" for name, origin in settings.origins.items())
@@ -36,8 +36,8 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("temprature = 1\n", "there is no option `temprature`"),
-        ('temperature = "hot"\n', "`temperature` cannot be 'hot'"),
-        ('weights = "int7"\n', "`weights` cannot be 'int7'"),
+        ('temperature = "hot"\n', "config.toml: temperature must be a number from 0 to 5, not `hot`"),
+        ('weights = "int7"\n', "weights must be int8, int4, bf16 or fp32, not `int7`"),
         ("model = \n", "is not valid TOML"),
     ],
 )
@@ -48,7 +48,7 @@ def test_a_wrong_file_is_one_clear_line(world: World, text: str, line: str) -> N
 
 
 def test_a_wrong_variable_names_itself(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"environment: `seed` cannot be 'x'"):
+    with pytest.raises(UsageError, match="LLMCHAT_SEED must be a whole number of 0 or more, not `x`"):
         resolve(make_world(tmp_path, LLMCHAT_SEED="x"), {})
     assert resolve(make_world(tmp_path, LLMCHAT_SEED=""), {}).options.seed is None
 

@@ -13,8 +13,9 @@ PACKAGE = Path(llmchat.__file__).parent
 # A room may import rooms of lower levels, never one of its own level. A dotted name is a room of its own.
 LEVELS = {
     "guard": 0,
+    "allowed": -1,
     "streams": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0, "templates": 0, "programs": 0,
-    "prompt": 1,
+    "prompt": 1, "config_file": 1,
     "engines": 2,
     "presets": 3,
     "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,

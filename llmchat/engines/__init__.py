@@ -3,13 +3,14 @@ history, and it renders no format. This module holds the values on both sides of
 """
 
 from collections.abc import Generator, Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from llmchat.allowed import Count, MinP, RepetitionPenalty, Seed, Temperature, TopP
+from llmchat.allowed import Weights as Weights
 from llmchat.prompt import Prompt
 
-Weights = Literal["int8", "int4", "bf16", "fp32"]
 # Live adapters of an answer, by the names they were loaded under, each with its strength (1 is as trained).
 Adapters = tuple[tuple[str, float], ...]
 
@@ -18,15 +19,15 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
     max_tokens 0: as long as the window has room. Without a seed each run draws its own. ignore_eos: no token ends the answer before that."""
 
-    temperature: Annotated[float, Meta(ge=0, le=5)] = 0.7
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Meta(ge=0)] = 0
-    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
-    max_tokens: Annotated[int, Meta(ge=0)] = 0
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    temperature: Temperature = 0.7
+    top_p: TopP = 1.0
+    top_k: Count = 0
+    min_p: MinP = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    max_tokens: Count = 0
+    seed: Seed | None = None
     stops: tuple[str, ...] = ()
-    logprobs: Annotated[int, Meta(ge=0)] = 0
+    logprobs: Count = 0
     ignore_eos: bool = False
 
 

@@ -6,7 +6,7 @@
 from llmchat.presets.check import Mistake, check
 from llmchat.presets.load import find, formats, get_format, is_preset, names
 from llmchat.presets.outlook import outlook
-from llmchat.presets.override import adjust, amend, choose, setting_names, settings_of
+from llmchat.presets.override import adjust, amend, choose, setting_kind, setting_names, settings_of
 from llmchat.presets.reopen import opening_of, without_credentials
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
@@ -27,6 +27,7 @@ __all__ = [
     "names",
     "opening_of",
     "outlook",
+    "setting_kind",
     "setting_names",
     "settings_of",
     "without_credentials",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from llmchat.allowed import check
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError
 from llmchat.presets.load import find, get_format, served
@@ -51,20 +52,22 @@ def amend(value: _Value, changes: dict[str, Any]) -> _Value:
 
     Raises UsageError naming the field and what it may be.
     """
-    for name, change in changes.items():
-        if change is not None:
-            table = msgspec.structs.asdict(value) | {name: change}
-            try:
-                value = msgspec.convert(table, type(value), strict=False)
-            except msgspec.ValidationError as error:
-                reason = str(error).partition(" - at ")[0]
-                raise UsageError(f"`{name}` cannot be {change}: {reason[0].lower()}{reason[1:]}") from error
-    return value
+    kinds = {field.name: field.type for field in msgspec.structs.fields(value)}
+    shown = {field: name for name, field in _SETTINGS.items()}
+    given = {name: change for name, change in changes.items() if change is not None}
+    checked = {name: check(change, kinds[name], shown.get(name, name)) for name, change in given.items()}
+    return replace(value, **checked)
 
 
 def setting_names() -> tuple[str, ...]:
     """What can be changed in the middle of a chat: sampling, then the window."""
     return (*_SAMPLING, *_SETTINGS)
+
+
+def setting_kind(name: str) -> Any:
+    """The type of what can be changed in a chat."""
+    kind = ContextPolicy if name in _SETTINGS else Sampling
+    return next(field.type for field in msgspec.structs.fields(kind) if field.name == _SETTINGS.get(name, name))
 
 
 def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from llmchat.allowed import Count, LowWater, Policy, Turns
 from llmchat.engines import Sampling, Weights
 from llmchat.prompt import PromptFormat
-
-Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,9 +44,9 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """
 
     policy: Policy = "drop-oldest"
-    tokens: Annotated[int, Meta(ge=0)] = 0
-    turns: Annotated[int, Meta(ge=1)] = 3
-    low_water: Annotated[float, Meta(gt=0, le=1)] = 0.6
+    tokens: Count = 0
+    turns: Turns = 3
+    low_water: LowWater = 0.6
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,29 +1,28 @@
 """Commands that change how the next answers are made: set, system, model, lora, think, plain."""
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
-from llmchat.engines import Sampling
-from llmchat.errors import UsageError, did_you_mean
+from llmchat.allowed import Policy, choices, in_words
+from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models import pulled_presets
-from llmchat.presets import ContextPolicy, settings_of
+from llmchat.presets import setting_kind, setting_names, settings_of
+from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
-# The rest is for programs, not for a person at a terminal.
-_SAMPLING = [name for name in Sampling.__struct_fields__ if name not in ("stops", "logprobs", "ignore_eos")]
-# What /set calls it → the field of the context policy. `context` takes a size or the name of a policy.
-_CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns", "low_water": "low_water"}
-_POLICIES = ("drop-oldest", "last-n", "summary", "refuse")
+_MEANINGS = {
+    "temperature": "randomness", "top_p": "nucleus", "top_k": "shortlist", "min_p": "floor", "repetition_penalty": "repetition",
+    "max_tokens": "length", "seed": "repeatable", "context": "window", "policy": "overflow", "turns": "kept turns", "low_water": "refill",
+}  # fmt: skip
+# `/set context` takes one of these as well as a size.
+_POLICIES = choices(Policy)
 
 
 def _names(talk: Talk, line: str) -> Iterable[str | tuple[str, str]]:
     name, _, rest = line.partition(" ")
     if rest or line.endswith(" "):
         return [f"{name} {value}" for value in (*(_POLICIES if name in ("policy", "context") else ()), "default")]
-    return [(name, _range(name)) for name in (*_SAMPLING, *_CONTEXT)]
+    return [(name, f"{_MEANINGS[name]}: {_allowed(name)}") for name in setting_names()]
 
 
 def _models(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
@@ -35,9 +34,7 @@ def _adapters(talk: Talk, word: str) -> Iterable[str]:
     return ["off", *sorted(here), *files_like(word)]
 
 
-@command(
-    "set", "[name [value]]", "Show settings with their ranges, or change one; `default` takes the preset's value back.", complete=_names
-)
+@command("set", "[name [value]]", "Show the settings, or change one for this chat; `default` takes the change back.", complete=_names)
 def set_value(talk: Talk, rest: str) -> Answer:
     name, _, value = rest.replace("=", " ", 1).partition(" ")
     name, value = name.replace("-", "_"), value.strip()
@@ -45,14 +42,24 @@ def set_value(talk: Talk, rest: str) -> Answer:
         name = "policy"
     values = settings_of(talk.chat.sampling, talk.chat.preset.context)
     if name and name not in values:
-        raise UsageError(f"there is no setting `{name}`", did_you_mean(name, list(values)) or f"there are {', '.join(values)}")
+        raise UsageError(f"there is no setting `{name}`", did_you_mean(name, list(values)) or f"use {any_of(values)}")
     if value:
         _change(talk, name, value)
         values = settings_of(talk.chat.sampling, talk.chat.preset.context)
+    if value:
+        talk.say(f"{name:20} {_written(values[name])}")
+        return None
     for shown in [name] if name else values:
-        line = f"{shown:20} {'none' if values[shown] is None else values[shown]}"
-        talk.say(line if value else f"{line:30} {_range(shown)}".rstrip())
+        mark = "*" if shown in talk.chat.settings else " "
+        line = f"{mark} {shown:19} {_written(values[shown]):11}"
+        talk.say(status.cut(f"{line} {_MEANINGS[shown]:12} {_allowed(shown)}", talk.width() - 1))
+    if not name and talk.chat.settings:
+        talk.say("* changed in this chat; `/set NAME default` takes it back")
     return None
+
+
+def _written(value: object) -> str:
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) and value < 10**9 else str(value)
 
 
 @command("system", "[text]", "Show or set the system text.")
@@ -117,16 +124,5 @@ def _change(talk: Talk, name: str, value: str) -> None:
     return None
 
 
-def _range(name: str) -> str:
-    """What a setting may be, read from its type."""
-    kind: type[Any] = ContextPolicy if name in _CONTEXT else Sampling
-    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][_CONTEXT.get(name, name)]
-    schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    if low is None:
-        return ""
-    more = "more than " if "exclusiveMinimum" in schema else ""
-    high = schema.get("maximum")
-    return f"{more}{low:g} to {high:g}" if high is not None and high < 2**31 else f"{more}{low:g} or more" if not more else f"{more}{low:g}"
+def _allowed(name: str) -> str:
+    return in_words(setting_kind(name))

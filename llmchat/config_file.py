@@ -1,0 +1,56 @@
+"""Change one key of config.toml and keep the rest of the file as it is, comments and order included."""
+
+from typing import Any
+
+from llmchat.errors import UsageError
+from llmchat.settings import World, checked_option
+
+
+def set_key(world: World, key: str, value: str) -> tuple[str, Any]:
+    """Write a checked value; returns the key as it is written and the value."""
+    import tomlkit
+
+    known, checked = checked_option(key, value)
+    document = _read(world)
+    written = next((name for name in document if name.replace("-", "_") == known), known)
+    document[written] = checked
+    _write(world, tomlkit.dumps(document))
+    return written, checked
+
+
+def unset_key(world: World, key: str) -> bool:
+    """Take a key out; returns whether it was there. A key that is no option can be taken out too."""
+    import tomlkit
+
+    document = _read(world)
+    known = key.replace("-", "_")
+    written = [name for name in document if name.replace("-", "_") == known]
+    for name in written:
+        del document[name]
+    if written:
+        _write(world, tomlkit.dumps(document))
+    return bool(written)
+
+
+def _read(world: World) -> Any:
+    import tomlkit
+    from tomlkit.exceptions import ParseError
+
+    path = world.config / "config.toml"
+    try:
+        return tomlkit.parse(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except (ParseError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", "correct the file first") from error
+
+
+def _write(world: World, text: str) -> None:
+    """In one step, so that a full disk leaves the old file."""
+    path = world.config / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Behind a symbolic link, as of dotfiles kept elsewhere, the file itself is replaced.
+    target = path.resolve()
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.write_text(text, "utf-8")
+    fresh.replace(target)
