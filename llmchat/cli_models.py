@@ -26,7 +26,9 @@ def pull(
     trust_remote_code: flags.TrustRemoteCode = None,
     offline: flags.Offline = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would mean; fetch no weights.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Pull what does not fit the memory, or does not match.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull what does not fit the memory, or does not match; read every file that is here again.")
+    ] = False,
     prepare: Annotated[
         bool, typer.Option("--prepare/--no-prepare", help="Write the int8 copy now that makes a chat start at once.")
     ] = True,
@@ -51,7 +53,7 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: 
     from llmchat.ui import tables
 
     world = world.cut_off() if options.offline else world
-    prepared = prepare(choose(options, world.own_presets), world, device=options.device, code=options.trust_remote_code)
+    prepared = prepare(choose(options, world.own_presets), world, device=options.device, code=options.trust_remote_code, thorough=force)
     plan = prepared.plan
     if json:
         tables.print_json(world, plan)
@@ -156,7 +158,7 @@ def verify(
         typer.Argument(metavar="[MODEL]...", help="Without a name: all that are here.", autocompletion=flags.complete_model),
     ] = None,
 ) -> None:
-    """Read every file of a model again and compare it with its checksum."""
+    """Read every file of a model again and compare it with its published checksum; `pull` repairs what differs."""
     from llmchat.opening import preset_of
     from llmchat.shelf import verify as read_again
 

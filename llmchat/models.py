@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from llmchat import foreign
 from llmchat.engines import Engine
 from llmchat.engines.tokens import Tokens, chat_template, read_json, special_names, special_tokens
-from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NotPulled, OutOfResources, UsageError, did_you_mean
+from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NotPulled, OutOfResources, UsageError, did_you_mean
 from llmchat.hub import (
     Checkpoint,
     Progress,
@@ -26,12 +26,14 @@ from llmchat.hub import (
     licence_of,
     make_copy,
     size_of,
+    sound,
     survey_here,
     touch_used,
 )
 from llmchat.hub.machine import this_machine
 from llmchat.memory import available_ram, needed, own_context, parameters
 from llmchat.presets import Preset, Source, get_format, names
+from llmchat.presets import find as find_preset
 from llmchat.prompt import PromptFormat
 from llmchat.settings import Options, World
 
@@ -95,13 +97,30 @@ def _locate_served(preset: Preset, world: World) -> Model:
 
 
 def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
+    """The checkpoint of a preset's source; a file that has changed since it was pulled is read again before it is used."""
+    adapter = f" --adapter {source.repo}" if source in preset.adapters else ""
+    revision = (
+        f" --revision {preset.base.revision}" if preset.base.revision and preset.base.kind == "hub" and _chosen(preset, world) else ""
+    )
+    command = f"`llmchat pull {preset.name}{revision}{adapter}`"
     try:
-        return find(source, world)
+        return sound(source, world)
+    except IntegrityError as error:
+        if source.kind == "path":
+            raise
+        raise IntegrityError(f"{preset.name}: {error.message}", f"{command} fetches it again") from error
     except ModelNotFound as error:
         if source.kind == "path":
             raise
-        adapter = f" --adapter {source.repo}" if source in preset.adapters else ""
-        raise NotPulled(f"`{preset.name}` is not pulled: {error.message}", f"`llmchat pull {preset.name}{adapter}` downloads it") from error
+        raise NotPulled(f"`{preset.name}` is not pulled: {error.message}", f"{command} downloads it") from error
+
+
+def _chosen(preset: Preset, world: World) -> bool:
+    """Whether the revision is the user's and not the preset's own."""
+    try:
+        return find_preset(preset.name, world.own_presets).base.revision != preset.base.revision
+    except LlmchatError:
+        return True
 
 
 def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:

@@ -27,9 +27,10 @@ class Prepared(Struct, frozen=True):
     surveys: tuple[Survey, ...]
 
 
-def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = False) -> Prepared:
-    """Ask for everything a pull of the preset would mean; nothing is written. code: Python files of the base as well."""
-    surveys = tuple(hub.survey(source, world, code and not index) for index, source in enumerate(sources(preset)))
+def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = False, thorough: bool = False) -> Prepared:
+    """Ask for everything a pull of the preset would mean; nothing is fetched. code: Python files of the base as well; thorough: every file
+    that is here is read again."""
+    surveys = tuple(hub.survey(source, world, code and not index, thorough) for index, source in enumerate(sources(preset)))
     others = names(world.own_presets).values()
     plan = hub.make_plan(preset, surveys, disks(list(surveys), world), this_machine(world), device, others)
     copy = memory.weights(surveys[0].shapes, "int8") if surveys and preset.weights == "int8" else 0
@@ -161,12 +162,13 @@ def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> 
     if not presets:
         everything += [(str(receipt.source), receipt.source) for receipt in pulled_repos(world) if receipt.source]
     for name, source in everything:
-        tell(f"{name}: {hub.verify(source, world).source} is as it was downloaded")
+        checked_against = "checksums match" if hub.receipt_here(source, world) else "a folder of your own: nothing to compare with"
+        tell(f"{name}: {hub.verify(source, world).source} OK ({checked_against})")
     checked = [source for _, source in everything]
     for copy in hub.copies(world):
         if all(part.source in checked for part in copy.recipe.parts) or not presets:
             hub.check_copy(copy)
-            tell(f"{copy.recipe}: the prepared copy is as it was made")
+            tell(f"{copy.recipe}: prepared copy OK (checksums match)")
 
 
 def known_names(incomplete: str, world: World) -> list[str]:

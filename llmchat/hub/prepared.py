@@ -7,18 +7,19 @@ another adapter or a changed file it is another copy.
 import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, LlmchatError
 from llmchat.hub import places
 from llmchat.hub.local import find
-from llmchat.hub.types import Checkpoint, Progress
-from llmchat.presets.types import FileFact, Source
+from llmchat.hub.types import Checkpoint, Fact, Progress
+from llmchat.presets.types import Source
 from llmchat.settings import World
 
 # Of the format of the copies; one of another version is made again.
@@ -70,7 +71,7 @@ class Copy(Struct, frozen=True):
 
     folder: Path
     recipe: Recipe
-    files: dict[str, FileFact]
+    files: dict[str, Fact]
 
     @property
     def size(self) -> int:
@@ -79,7 +80,7 @@ class Copy(Struct, frozen=True):
 
 class _Record(Struct, frozen=True):
     recipe: Recipe
-    files: dict[str, FileFact]
+    files: dict[str, Fact]
 
 
 class Writing(Protocol):
@@ -91,9 +92,9 @@ class Writing(Protocol):
 
 
 def find_copy(recipe: Recipe, world: World) -> Path | None:
-    """The folder of a copy, when all its files are there with their sizes."""
+    """The folder of a copy, when all its files are there as they were written; one whose time has changed is read again once."""
     copy = _read(_place(recipe, world))
-    return copy.folder if copy and copy.recipe == recipe else None
+    return copy.folder if copy and copy.recipe == recipe and _as_written(copy) else None
 
 
 def make_copy(recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], world: World, progress: Progress) -> Path:
@@ -150,6 +151,13 @@ def useless_copies(world: World, gone: Collection[Source] = (), unwanted: Collec
     return [folder for folder in _folders(world, "[!.]*") if folder not in useful] + _left_over(world)
 
 
+def drop_made_of(source: Source, world: World) -> None:
+    """Remove the copies that were made from a source of which a file was damaged: nobody knows whether it was so then."""
+    for copy in copies(world):
+        if any(part.source == source for part in copy.recipe.parts):
+            drop(copy.folder)
+
+
 def drop(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -165,6 +173,21 @@ def _read(folder: Path) -> Copy | None:
     except (OSError, msgspec.DecodeError):
         return None
     return Copy(folder, record.recipe, record.files) if whole else None
+
+
+def _as_written(copy: Copy) -> bool:
+    times = {name: places.time_of(copy.folder / name) for name in copy.files}
+    changed = [name for name, fact in copy.files.items() if fact.time != times[name]]
+    try:
+        for name in changed:
+            places.check_file(copy.folder / name, copy.files[name], name)
+    except (IntegrityError, OSError):
+        return False
+    if changed:
+        files = {name: replace(fact, time=times[name]) for name, fact in copy.files.items()}
+        with suppress(OSError):
+            (copy.folder / _RECORD).write_bytes(msgspec.json.encode(_Record(copy.recipe, files)))
+    return True
 
 
 def _folder(world: World) -> Path:

@@ -13,8 +13,9 @@ from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
 from llmchat.hub.download import fetch_all, free_room
 from llmchat.hub.remote import Listing
-from llmchat.hub.types import Progress, Pulled, Receipt
-from llmchat.presets.types import FileFact, Source
+from llmchat.hub.soundness import again, unsound, worst
+from llmchat.hub.types import Fact, Progress, Pulled, Receipt
+from llmchat.presets.types import Source
 from llmchat.settings import World
 
 _BASE_FILES = (
@@ -37,7 +38,7 @@ def list_repo(source: Source, world: World, *, once: bool = False) -> Listing:
 
 def pull_repo(source: Source, world: World, progress: Progress, listing: Listing | None = None, code: bool = False) -> Pulled:
     """Download what is missing of a repo, check it, convert pickles, and leave a receipt. code: its Python files, too."""
-    receipt = places.read_receipt(source, world)
+    receipt = sound_receipt(source, world)
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
         return Pulled(places.to_checkpoint(source, receipt), 0, ())
     try:
@@ -51,6 +52,18 @@ def pull_repo(source: Source, world: World, progress: Progress, listing: Listing
     if receipt and receipt.revision == listing.commit and codes <= set(receipt.files):
         return Pulled(places.to_checkpoint(source, receipt), 0, ())
     return _download(source, world, progress, listing, chosen)
+
+
+def sound_receipt(source: Source, world: World, *, thorough: bool = False) -> Receipt | None:
+    """The receipt of a complete pull of which no file is damaged. thorough: all files are read for that.
+
+    Raises IntegrityError in offline mode for one with a damaged file: nothing can be fetched.
+    """
+    receipt = places.read_receipt(source, world)
+    wrong = unsound(source, world, receipt, thorough=thorough) if receipt else {}
+    if wrong and offline(world):
+        raise IntegrityError(f"{worst(wrong).message}; offline mode is on", again(source))
+    return None if wrong else receipt
 
 
 def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) -> list[RemoteFile]:
@@ -103,9 +116,9 @@ def _download(source: Source, world: World, progress: Progress, listing: Listing
     commit = listing.commit
     repo = cache.repo_folder(world, source.repo)
     places.need_room(repo, free_room(repo, files))
-    downloaded = fetch_all(
-        source, world, progress, commit, list({file.etag: file for file in files if not cache.has_blob(repo, file)}.values())
-    )
+    missing = {file.etag: file for file in files if not cache.has_blob(repo, file)}
+    damaged = {file.etag: file for file in _damaged(source, world, progress, [file for file in files if file.etag not in missing])}
+    downloaded = fetch_all(source, world, progress, commit, [*missing.values(), *damaged.values()])
     snapshot = repo / "snapshots" / commit
     for file in files:
         cache.link(repo, snapshot, file)
@@ -124,12 +137,33 @@ def _download(source: Source, world: World, progress: Progress, listing: Listing
             progress.done()
         size, facts = places.describe(folder)
     else:
-        facts = {file.name: FileFact(file.size, file.etag if file.large else places.sha256(snapshot / file.name)) for file in files}
+        facts = {file.name: _fact(snapshot / file.name, file) for file in files}
         size = sum(file.size for file in files if file.name.endswith(".safetensors"))
     notes += [f"code of {source.repo}@{commit} will run when it is loaded"] if any(file.name.endswith(".py") for file in files) else []
     return Pulled(
         places.write_receipt(source, world, Receipt(str(folder), commit, size, facts, licence=listing.licence)), downloaded, tuple(notes)
     )
+
+
+def _damaged(source: Source, world: World, progress: Progress, files: list[RemoteFile]) -> list[RemoteFile]:
+    """Of files that are in the cache with their sizes, those whose bytes are not the published ones; each is read, unless a receipt says
+    that it was and has not changed since."""
+    repo = cache.repo_folder(world, source.repo)
+    receipt = places.raw_receipt(source, world)
+    known = {name: fact for name, fact in receipt.files.items() if name not in receipt.damaged} if receipt else {}
+    unread = [file for file in files if known.get(file.name) != _fact(cache.blob(repo, file), file)]
+    if not unread:
+        return []
+    progress.start("checking files that are here", None)
+    try:
+        return [file for file in unread if not cache.is_intact(cache.blob(repo, file), file)]
+    finally:
+        progress.done()
+
+
+def _fact(path: Path, file: RemoteFile) -> Fact:
+    """What the Hub published of a file, and its time of change now."""
+    return Fact(file.size, file.etag if file.large else "", "" if file.large else file.etag, places.time_of(path))
 
 
 def _is_adapter(folder: Path) -> bool:

