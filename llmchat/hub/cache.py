@@ -3,11 +3,13 @@
 models--ORG--NAME/blobs/ETAG holds a file once, snapshots/COMMIT/NAME points at it, refs/BRANCH holds a commit.
 """
 
+import glob
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -60,9 +62,13 @@ def blob(repo: Path, file: RemoteFile) -> Path:
     return repo / "blobs" / file.etag
 
 
-def has_blob(repo: Path, file: RemoteFile) -> bool:
-    path = blob(repo, file)
-    return path.exists() and path.stat().st_size == file.size
+def stored(repo: Path, file: RemoteFile) -> Path | None:
+    """Where a file of this name and size is in the cache: its blob, or, of a file system without links, a file in a snapshot."""
+    inside = sorted((repo / "snapshots").glob(f"*/{glob.escape(file.name)}")) if (repo / "snapshots").is_dir() else []
+    for path in (blob(repo, file), *(path for path in inside if not path.is_symlink())):
+        if path.is_file() and path.stat().st_size == file.size:
+            return path
+    return None
 
 
 def partial(repo: Path, file: RemoteFile) -> Path:
@@ -90,15 +96,47 @@ def git_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def link(repo: Path, snapshot: Path, file: RemoteFile) -> None:
-    """snapshots/COMMIT/NAME → blobs/ETAG. Raises IntegrityError where a folder on the way leads out of the snapshot."""
+def link(repo: Path, snapshot: Path, file: RemoteFile, *, alone: bool = True) -> None:
+    """snapshots/COMMIT/NAME → blobs/ETAG. alone: whether no other file of the snapshot has the same bytes.
+
+    What is there already and right stays. Raises IntegrityError where a folder on the way leads out of the snapshot.
+    """
     pointer = snapshot / file.name
     pointer.parent.mkdir(parents=True, exist_ok=True)
     if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
         raise IntegrityError(f"{file.name} would be written outside the cache", f"remove {snapshot} and pull again")
-    if not _leads_to(pointer, blob(repo, file)):
-        pointer.unlink(missing_ok=True)
-        pointer.symlink_to(os.path.relpath(blob(repo, file), pointer.parent))
+    there = pointer.is_file() and not pointer.is_symlink() and is_intact(pointer, file)
+    if not there and not _leads_to(pointer, blob(repo, file)):
+        _place(repo, pointer, file, alone)
+
+
+def _place(repo: Path, pointer: Path, file: RemoteFile, alone: bool) -> None:
+    """Put a file at its place in one step: by a symbolic link, a hard link, or, where there are none, as the file itself."""
+    content = stored(repo, file)
+    if content is None:
+        raise IntegrityError(f"{file.name} is missing", "pull again")
+    fresh = pointer.with_name(f".{hashlib.sha256(file.name.encode()).hexdigest()[:16]}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        if not _linked(content, blob(repo, file), fresh):
+            if alone and content == blob(repo, file):
+                content.replace(pointer)
+                return
+            shutil.copyfile(content, fresh)
+        fresh.replace(pointer)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _linked(content: Path, own: Path, fresh: Path) -> bool:
+    with suppress(OSError):
+        if content == own:
+            os.symlink(os.path.relpath(own, fresh.parent), fresh)
+            return True
+    with suppress(OSError):
+        os.link(content, fresh)
+        return True
+    return False
 
 
 def write_ref(repo: Path, revision: str, commit: str) -> None:

@@ -166,4 +166,4 @@ def _write(target: Any, piece: bytes) -> None:
 
 def free_room(repo: Path, files: Sequence[RemoteFile]) -> int:
     """Bytes that the missing ones of `files` still take on the disk."""
-    return sum(file.size - cache.partial_size(repo, file) for file in files if not cache.has_blob(repo, file))
+    return sum(file.size - cache.partial_size(repo, file) for file in files if not cache.stored(repo, file))

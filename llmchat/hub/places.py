@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
+from llmchat.hub import locks
 from llmchat.hub.types import Checkpoint, Fact, Receipt
 from llmchat.hub.words import size
 from llmchat.presets.types import FileFact, Source
@@ -122,22 +123,10 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 @contextmanager
 def lock(source: Source, world: World, waiting: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """One pull of a repo at a time; a second one says that it is `waiting`, and then finds it done."""
-    from filelock import FileLock, Timeout
-
-    folder = world.cache / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
     # Two revisions of a repo share their blobs, so they share a lock.
     name = f"hub--{source.repo.replace('/', '--')}" if source.kind == "hub" else key(source)
-    held = FileLock(folder / f"{name}.lock")
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        waiting(f"another llmchat is busy with {source}; waiting for it")
-        held.acquire()
-    try:
+    with locks.held(name, world, lambda: waiting(f"another llmchat is busy with {source}; waiting for it"), waiting):
         yield
-    finally:
-        held.release()
 
 
 def receipts(world: World) -> list[Receipt]:

@@ -6,8 +6,8 @@ another adapter or a changed file it is another copy.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, LlmchatError
-from llmchat.hub import places
+from llmchat.hub import locks, places
 from llmchat.hub.local import find
 from llmchat.hub.types import Checkpoint, Fact, Progress
 from llmchat.presets.types import Source
@@ -103,7 +103,8 @@ def make_copy(recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], wo
     Raises OutOfResources where the disk has no room, OSError where it cannot be written, and what `start` raises.
     """
     folder = _place(recipe, world)
-    with _lock(folder.name, world, lambda: progress.note(f"another llmchat is preparing {recipe}; waiting for it")):
+    waiting = f"another llmchat is preparing {recipe}; waiting for it"
+    with locks.held(f"prepared--{folder.name}", world, lambda: progress.note(waiting), progress.note):
         if found := find_copy(recipe, world):
             return found
         writing = start()
@@ -231,37 +232,4 @@ def _sweep(recipe: Recipe, world: World) -> None:
 
 def _left_over(world: World) -> list[Path]:
     """Unfinished folders that no process is writing."""
-    return [folder for folder in _folders(world, ".*") if _is_free(folder.name[1:].rpartition("-")[0], world)]
-
-
-def _is_free(name: str, world: World) -> bool:
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(_lock_file(name, world), timeout=0):
-            return True
-    except Timeout:
-        return False
-
-
-@contextmanager
-def _lock(name: str, world: World, waiting: Callable[[], None]) -> Iterator[None]:
-    """One process at a time makes a copy; another one says that it is `waiting`, and then finds it made."""
-    from filelock import FileLock, Timeout
-
-    path = _lock_file(name, world)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def _lock_file(name: str, world: World) -> Path:
-    return world.cache / "locks" / f"prepared--{name}.lock"
+    return [folder for folder in _folders(world, ".*") if locks.is_free(f"prepared--{folder.name[1:].rpartition('-')[0]}", world)]

@@ -116,12 +116,13 @@ def _download(source: Source, world: World, progress: Progress, listing: Listing
     commit = listing.commit
     repo = cache.repo_folder(world, source.repo)
     places.need_room(repo, free_room(repo, files))
-    missing = {file.etag: file for file in files if not cache.has_blob(repo, file)}
+    missing = {file.etag: file for file in files if not cache.stored(repo, file)}
     damaged = {file.etag: file for file in _damaged(source, world, progress, [file for file in files if file.etag not in missing])}
     downloaded = fetch_all(source, world, progress, commit, [*missing.values(), *damaged.values()])
     snapshot = repo / "snapshots" / commit
+    etags = [file.etag for file in files]
     for file in files:
-        cache.link(repo, snapshot, file)
+        cache.link(repo, snapshot, file, alone=etags.count(file.etag) == 1)
     cache.write_ref(repo, source.revision or "main", commit)
     notes = [f"{downloaded / 1e6:,.1f} MB downloaded"] if downloaded else ["all files were here"]
     folder = snapshot
@@ -151,12 +152,13 @@ def _damaged(source: Source, world: World, progress: Progress, files: list[Remot
     repo = cache.repo_folder(world, source.repo)
     receipt = places.raw_receipt(source, world)
     known = {name: fact for name, fact in receipt.files.items() if name not in receipt.damaged} if receipt else {}
-    unread = [file for file in files if known.get(file.name) != _fact(cache.blob(repo, file), file)]
+    places_of = {file.name: cache.stored(repo, file) or cache.blob(repo, file) for file in files}
+    unread = [file for file in files if known.get(file.name) != _fact(places_of[file.name], file)]
     if not unread:
         return []
     progress.start("checking files that are here", None)
     try:
-        return [file for file in unread if not cache.is_intact(cache.blob(repo, file), file)]
+        return [file for file in unread if not cache.is_intact(places_of[file.name], file)]
     finally:
         progress.done()
 

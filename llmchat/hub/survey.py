@@ -99,7 +99,7 @@ def _of_files(source: Source, world: World, files: list[RemoteFile], known: dict
     commit, repo = known["listing"].commit, cache.repo_folder(world, source.repo)
     receipt = places.raw_receipt(source, world)
     damaged = receipt.damaged if receipt else ()
-    absent = [file for file in files if file.name in damaged or not cache.has_blob(repo, file)]
+    absent = [file for file in files if file.name in damaged or not cache.stored(repo, file)]
     partial = sum(cache.partial_size(repo, file) for file in absent)
     missing = sum(file.size for file in absent) - partial
     pickled = any(file.name.endswith(".bin") for file in files)
@@ -128,8 +128,7 @@ def _reader(source: Source, world: World, commit: str, repo: Path) -> Callable[[
     """For a file, a function that reads a part of it: from the cache where it is there, from the Hub otherwise."""
 
     def of(file: RemoteFile) -> Callable[[int, int], bytes]:
-        if cache.has_blob(repo, file):
-            content = cache.blob(repo, file)
+        if content := cache.stored(repo, file):
             return lambda start, count: _part(content, start, count)
         if file.name in _SMALL:
             return lambda start, count: remote.read_small(source, world, commit, file)[start : start + count]

@@ -211,7 +211,7 @@ def test_rm_takes_the_copies_with_the_model(run: Run, base: Path, adapter: Path,
 def test_show_tells_of_the_copy(run: Run, base: Path, tmp_path: Path) -> None:
     assert "\nprepared" not in run("show", str(base))[1]
     run("pull", str(base))
-    assert f"{copies(tmp_path)[0]} (186 kB)" in run("show", str(base))[1]
+    assert f"{copies(tmp_path)[0]} (187 kB)" in run("show", str(base))[1]
 
 
 def test_a_person_who_waits_is_told_once(base: Path, tmp_path: Path) -> None:

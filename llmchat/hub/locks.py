@@ -1,0 +1,94 @@
+"""One process at a time: file locks in our cache, or, where its file system has none (some NFS and FUSE), on this machine's own disk.
+
+Locks of the latter kind hold among the processes of one machine; two machines that share such a cache must not pull one model at a time.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import OutOfResources
+from llmchat.settings import World
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO)
+_NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def held(name: str, world: World, waiting: Callable[[], None], note: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """The lock of that name; where another process holds it, `waiting` is called first. note: hears of a file system without locks.
+
+    Raises OutOfResources where no lock file can be written.
+    """
+    from filelock import Timeout
+
+    lock = _lock(name, world, note)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+def is_free(name: str, world: World) -> bool:
+    """Whether nobody holds the lock of that name now."""
+    from filelock import Timeout
+
+    lock = _lock(name, world, lambda line: None)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def _lock(name: str, world: World, note: Callable[[str], None]) -> Any:
+    """A lock that works: in the cache where one can be had there, else in the folder for temporary files."""
+    from filelock import FileLock
+
+    folder = world.cache / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if _has_locks(folder):
+            return FileLock(folder / f"{name}.lock")
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise OutOfResources(
+                f"no lock file can be written in {folder}: {error.strerror}", "free some space, or set XDG_CACHE_HOME to another folder"
+            ) from error
+        raise
+    note(f"{folder} is on a file system without locks; do not pull the same model from two machines at once")
+    return FileLock(_own_folder() / f"{name}.lock")
+
+
+def _has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has locks, tried on a file of our own."""
+    import fcntl
+
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+    return True
+
+
+def _own_folder() -> Path:
+    """A folder among the temporary files that is this user's alone. Raises OutOfResources where somebody else has taken its name."""
+    folder = Path(tempfile.gettempdir()) / f"llmchat-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise OutOfResources(f"{folder} is not a folder of yours alone, so no lock can be kept there", "remove it, or set TMPDIR")
+    return folder
