@@ -20,6 +20,10 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "context_length")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config")
+# What stands in the name of an expert's tensor; of a shared expert, which is an ordinary layer, it does not.
+_EXPERT = ".experts."
+_SHORTEST_TRAINED = 2048
 # Recurrent families keep a state of fixed size: floats a layer, in widths of the model.
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
 
@@ -30,17 +34,24 @@ def needed(shapes: Shapes, kind: str) -> int:
 
 
 def weights(shapes: Shapes, kind: str) -> int:
-    """Bytes of the weights. Embeddings, norms and the output head stay 16 bit in the quantised kinds."""
+    """Bytes of the weights. Embeddings, norms, experts and the output head stay 16 bit in the quantised kinds.
+
+    Experts that are stored one by one are put together by transformers, which loads the whole model first: its 16-bit tensors are in memory
+    beside the quantised ones.
+    """
+    full = 4.0 if kind == "fp32" else 2.0
+    apart = any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
     total = 0.0
     for name, shape in shapes.items():
-        quantised = len(shape) == 2 and "embed" not in name and "lm_head" not in name
-        total += prod(shape) * (BYTES[kind] if quantised else max(2.0, BYTES[kind] if kind == "fp32" else 2.0))
+        quantised = kind in ("int8", "int4") and len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", _EXPERT))
+        total += prod(shape) * ((BYTES[kind] if quantised else full) + (full if quantised and apart else 0))
     return int(total)
 
 
-def weights_of_count(parameters: float, kind: str) -> int:
-    """The same where only the number of parameters is known: a little too much, since it is taken as linear layers alone."""
-    return int(parameters * BYTES[kind])
+def weights_of_count(parameters: float, kind: str, config: Mapping[str, Any] | None = None) -> int:
+    """The same where only the number of parameters is known: a little too much, since it is taken as linear layers alone, or as experts."""
+    experts = any(_text_part(config or {}).get(name) for name in _EXPERTS)
+    return int(parameters * (max(BYTES[kind], 2.0) if experts else BYTES[kind]))
 
 
 def parameters(shapes: Shapes) -> int:
@@ -73,8 +84,29 @@ def longest_context(config: Mapping[str, Any], room: int) -> int:
 
 
 def own_context(config: Mapping[str, Any]) -> int:
-    """The most tokens a model was made for; 0 where its config does not say."""
-    return _first(_text_part(config), _CONTEXT)
+    """The most tokens a model was made for, its rotary scaling included; 0 where its config does not say."""
+    config = _text_part(config)
+    return max(_first(config, _CONTEXT), _scaled_context(config))
+
+
+def _scaled_context(config: Mapping[str, Any]) -> int:
+    """The window that a scaling of positions means; 0 where the config's number holds as it is.
+
+    yarn stretches `original_max_position_embeddings`, dynamic NTK `max_position_embeddings`: that is how transformers computes them. For linear
+    scaling no file says whether its number includes the factor (LLaMA-2-7B-32K, Gemma 3 and DeepSeek-Coder: yes; Vicuna 16k: no). No model is
+    trained on fewer than 2,048 tokens, so a number that would mean that does not include it.
+    """
+    found = config.get("rope_parameters") or config.get("rope_scaling")
+    scaling: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    most = _first(config, ("max_position_embeddings",))
+    if not isinstance(factor, int | float) or not 1 < factor < 1000:
+        return 0
+    if kind == "linear":
+        stated = _first(config, ("max_sequence_length",))
+        return stated or (0 if most / factor >= _SHORTEST_TRAINED else int(most * factor))
+    original = _first(scaling, ("original_max_position_embeddings",)) if kind == "yarn" else most
+    return int((original or most) * factor) if kind in ("yarn", "dynamic") else 0
 
 
 def heads(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -61,3 +61,60 @@ def test_a_group_with_less_memory_than_the_machine(tmp_path: Path) -> None:
 
 def test_the_context_a_model_was_made_for() -> None:
     assert memory.own_context(LLAMA_7B) == 2048 and memory.own_context({"n_positions": 1024}) == 1024 and memory.own_context({}) == 0
+
+
+def rope(kind: str, factor: float, most: int, **more: Any) -> dict[str, Any]:
+    inner = {key: more.pop(key) for key in ("original_max_position_embeddings",) if key in more}
+    return {"max_position_embeddings": most, "rope_scaling": {"rope_type": kind, "factor": factor} | inner} | more
+
+
+WINDOWS = [
+    # Qwen2.5 as its card tells to extend it; Qwen3; DeepSeek V3, whose number includes the factor; without the original number.
+    (rope("yarn", 4.0, 32768, original_max_position_embeddings=32768), 131072),
+    (rope("yarn", 4.0, 40960, original_max_position_embeddings=32768), 131072),
+    (rope("yarn", 40, 163840, original_max_position_embeddings=4096), 163840),
+    (rope("yarn", 2.0, 4096), 8192),
+    (rope("dynamic", 2.0, 4096), 8192),
+    # Vicuna 16k and LongChat 32k; LLaMA-2-7B-32K, Gemma 3, DeepSeek-Coder.
+    (rope("linear", 4.0, 4096, max_sequence_length=16384), 16384),
+    (rope("linear", 8.0, 4096), 32768),
+    (rope("linear", 8.0, 32768), 32768),
+    (rope("linear", 8.0, 131072), 131072),
+    (rope("linear", 4.0, 16384), 16384),
+    # Numbers that include the scaling, by definition of Llama 3.1's and Phi-3's.
+    (rope("llama3", 8.0, 131072, original_max_position_embeddings=8192), 131072),
+    (rope("longrope", 32.0, 131072, original_max_position_embeddings=4096), 131072),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 2048}, 4096),
+    ({"text_config": rope("yarn", 2.0, 4096) | {"num_hidden_layers": 2}}, 8192),
+    (rope("linear", 1e9, 4096), 4096),
+    (rope("yarn", "4", 4096), 4096),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("config", "wanted"), WINDOWS)
+def test_the_window_includes_what_rotary_scaling_adds(config: dict[str, Any], wanted: int) -> None:
+    assert memory.own_context(config) == wanted
+
+
+MOE = {
+    "model.embed_tokens.weight": (100, 10),
+    "model.layers.0.self_attn.q_proj.weight": (10, 10),
+    "model.layers.0.mlp.shared_expert.up_proj.weight": (10, 10),
+    "model.layers.0.mlp.experts.0.up_proj.weight": (40, 10),
+    "model.layers.0.mlp.experts.1.up_proj.weight": (40, 10),
+}
+
+
+def test_experts_are_counted_with_the_bits_they_keep() -> None:
+    linears, experts, embedding = 200, 800, 1000
+    loaded = 2 * (linears + experts + embedding)
+    assert memory.weights(MOE, "bf16") == loaded and memory.weights(MOE, "fp32") == 2 * loaded
+    assert memory.weights(MOE, "int8") == loaded + linears, "all of it is loaded, and its linears are quantised beside it"
+    fused = {name: shape for name, shape in MOE.items() if ".experts." not in name} | {"model.layers.0.mlp.experts.up_proj": (2, 40, 10)}
+    assert memory.weights(fused, "int8") == linears + 2 * (experts + embedding)
+
+
+def test_experts_of_a_model_whose_tensors_are_not_known_count_as_16_bit() -> None:
+    assert memory.weights_of_count(1000, "int8") == 1000
+    assert memory.weights_of_count(1000, "int8", {"num_local_experts": 8}) == memory.weights_of_count(1000, "bf16", {}) == 2000
+    assert memory.weights_of_count(1000, "int4", {"text_config": {"n_routed_experts": 64}}) == 2000

@@ -154,7 +154,7 @@ class _Room(Struct, frozen=True):
         return memory.kv_bytes(self.config, tokens)
 
     def total(self, kind: str, tokens: int | None = None) -> int:
-        weights = memory.weights(self.shapes, kind) if self.shapes else memory.weights_of_count(self.parameters, kind)
+        weights = memory.weights(self.shapes, kind) if self.shapes else memory.weights_of_count(self.parameters, kind, self.config)
         return weights + memory.OVERHEAD + self.kv(self.context if tokens is None else tokens)
 
     @property

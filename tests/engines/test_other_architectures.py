@@ -124,6 +124,44 @@ def test_quantised_weights_answer(weights: Any, name: str, base: Path, monkeypat
     assert not kept or kept in plain or any(kept in path for path, _ in engine._forward._model.named_parameters())  # type: ignore[attr-defined]
 
 
+def test_dynamic_frequencies_are_those_of_the_whole_text(tmp_path: Path) -> None:
+    """Beyond the trained window every length turns all positions otherwise; one text must not change another's."""
+    scaling = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}), seed=3)
+    engine = open_engine(base)
+    assert engine.context == 80
+    ids = (engine.encode(PROMPT) * 4)[:60]
+    for count in (10, 20, 21, 22, 40, 60, 30, 15, 50, 19, 20):
+        with torch.inference_mode():
+            expected = reference(base)(torch.tensor([ids[:count]])).logits[0, -1]
+        torch.testing.assert_close(engine.logits(ids[:count]), expected, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        whole = reference(base)(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    torch.testing.assert_close(engine.score(ids), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [6, 19, 30])
+def test_answers_beyond_the_trained_window_are_those_of_transformers(length: int, tmp_path: Path) -> None:
+    scaling = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}), seed=3)
+    engine = open_engine(base)
+    ids = (engine.encode(PROMPT) * 4)[:length]
+    engine.logits(list(range(5, 65)))
+    assert greedy(engine, ids) == generate(reference(base), ids)
+    engine.logits(list(range(5, 45)))
+    assert greedy(engine, ids) == generate(reference(base), ids)
+
+
+@pytest.mark.parametrize(("kind", "more"), [("yarn", {"original_max_position_embeddings": 64}), ("linear", {})])
+def test_a_stretched_window_holds_what_its_config_means(kind: str, more: dict[str, int], tmp_path: Path) -> None:
+    scaling = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0} | more
+    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 64, "rope_parameters": scaling}), seed=3)
+    engine = open_engine(base)
+    assert engine.context == 256
+    ids = (engine.encode(PROMPT) * 20)[:100]
+    assert greedy(engine, ids) == generate(reference(base), ids)
+
+
 def test_a_state_that_lives_in_the_modules_is_refused(tmp_path: Path) -> None:
     """RecurrentGemma keeps what it has read beside its weights: two texts would share it."""
     sizes = LLAMA_LIKE | {"num_hidden_layers": 3, "num_key_value_heads": 1, "lru_width": 64, "attention_window_size": 16}

@@ -128,6 +128,35 @@ def test_too_large_for_the_memory_is_a_no_with_what_would_fit(llama: Preset) -> 
     assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=10 * GB).instead == ("--weights int8 (8.7 GB)", "--weights int4 (5.8 GB)")
 
 
+def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Preset) -> None:
+    """Qwen1.5-MoE-A2.7B by its header: 14.3 billion parameters, most of them experts, which stay 16 bit."""
+    layers, experts, width, inner = 24, 60, 2048, 1408
+    shapes: headers.Shapes = {"model.embed_tokens.weight": (151936, width), "lm_head.weight": (151936, width)}
+    for layer in (f"model.layers.{index}." for index in range(layers)):
+        shapes |= {f"{layer}self_attn.{part}_proj.weight": (width, width) for part in "qkvo"}
+        for expert in range(experts):
+            sizes = {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
+            shapes |= {f"{layer}mlp.experts.{expert}.{part}_proj.weight": shape for part, shape in sizes.items()}
+    config = {
+        "model_type": "qwen2_moe",
+        "num_hidden_layers": layers,
+        "num_attention_heads": 16,
+        "hidden_size": width,
+        "num_experts": experts,
+    }
+    base = of_7b(shapes=shapes, config=config)
+    plan = plan_of(replace(llama, adapters=()), base, ram=20 * GB)
+    assert plan.verdict == "no" and plan.memory.total["int8"] > plan.memory.total["bf16"] > 27 * GB
+    assert plan.instead == ("no kind of weights makes it fit here; choose a smaller model",)
+    unseen = plan_of(replace(llama, adapters=(), parameters=13.9e9), replace_shapes(base), ram=20 * GB)
+    assert unseen.verdict == "no" and unseen.memory.total["int8"] > 27 * GB
+
+
+def replace_shapes(survey: Survey) -> Survey:
+    """The same, of a checkpoint that does not show its tensors."""
+    return replace(survey, shapes={}, form="pickle")
+
+
 def test_a_smaller_model_of_the_family_is_proposed(llama: Preset) -> None:
     small = replace(llama, name="alpaca-1b", parameters=1.1e9)
     tiny = replace(llama, name="alpaca-0.5b", parameters=0.5e9)

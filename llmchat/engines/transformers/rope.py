@@ -17,9 +17,9 @@ class Turn:
     def between(self, held: int, length: int, turned_at: int, begins: bool) -> bool:
         """Whether `held` tokens must be read again to go on to `length`. turned_at: the length with which the first of them were read;
         begins: a new prompt begins here, which a cold run would read at once."""
-        if not self.border or length <= self.border:
-            return False
-        return begins and turned_at != length if self.dynamic else held <= self.border
+        if self.dynamic:
+            return begins and turned_at != length and max(turned_at, length) > self.border
+        return held <= self.border < length and self.border > 0
 
     def is_crossed(self, length: int, held: int) -> bool:
         """Whether what is left when `held` tokens are cut down to `length` was turned by other frequencies than it would be now."""
@@ -38,9 +38,9 @@ class Turn:
 def turn_of(config: dict[str, Any]) -> Turn:
     """What a config.json says; it may be that of a multimodal model."""
     config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    found = config.get("rope_parameters") or config.get("rope_scaling")
+    scaling: dict[str, Any] = found if isinstance(found, dict) else {}
     kind = scaling.get("rope_type", scaling.get("type"))
-    original = scaling.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     if kind in ("longrope", "su"):
-        return Turn(int(original or 0))
-    return Turn(int(original or config.get("max_position_embeddings") or 0), True) if kind == "dynamic" else Turn()
+        return Turn(int(scaling.get("original_max_position_embeddings") or config.get("original_max_position_embeddings") or 0))
+    return Turn(int(config.get("max_position_embeddings") or 0), dynamic=True) if kind == "dynamic" else Turn()
