@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.adjustable import Adjustable
 from llmchat.conversation import Conversation, Mark, Message
-from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
+from llmchat.engines import Chunk, Counter, Engine, Finish, Prefill, Sampling
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.presets import Preset
 from llmchat.reading import Asked, Reading, Thought
@@ -30,7 +30,7 @@ class Summary(Struct, frozen=True):
     text: str
 
 
-Event = Window | Thought | Summary | Chunk | Finish
+Event = Window | Prefill | Thought | Summary | Chunk | Finish
 
 
 def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling, *, reserve: bool = True) -> Asked:
@@ -56,7 +56,9 @@ def _asked_elsewhere(conversation: Conversation, engine: Engine, sampling: Sampl
         return None
 
 
-def reply(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Generator[Window | Thought | Chunk | Finish]:
+def reply(
+    conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
+) -> Generator[Window | Prefill | Thought | Chunk | Finish]:
     """The window that is sent, then thoughts and the answer in chunks, then one Finish."""
     asked = _asked_elsewhere(conversation, engine, sampling) or ask(conversation, preset, engine, engine.context, sampling)
     yield asked.window
@@ -284,7 +286,7 @@ class Chat(Adjustable):
                     text, said = text + event.text, True
                 elif isinstance(event, Thought):
                     thinking += event.text
-                else:
+                elif isinstance(event, Finish):
                     finish = event
                 yield event
         finally:

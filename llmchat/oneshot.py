@@ -9,11 +9,12 @@ import msgspec
 
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
-from llmchat.engines import Chunk, Finish
+from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.errors import UsageError
 from llmchat.reading import Thought
 from llmchat.settings import World
 from llmchat.ui.plain import fit_for, json_for
+from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -53,7 +54,9 @@ def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, p
 def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
     try:
         with closing(chat.send(asked.text, asked.input, asked.files)) as events:
-            text, thinking = _show(events, world, silent=json or not stream, plain=plain)
+            waiting = ReadingLine(world.stderr, world, shown=not (quiet or json))
+            with told_of_interrupts(waiting.stopping):
+                text, thinking = _show(events, world, waiting, silent=json or not stream, plain=plain)
             if json:
                 print(json_for(world.stdout, msgspec.json.encode(report(chat, text, thinking)).decode()), file=world.stdout, flush=True)
             elif not stream:
@@ -92,19 +95,26 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
     }
 
 
-def _show(events: Generator[Event], world: World, *, silent: bool, plain: bool) -> tuple[str, str]:
+def _show(events: Generator[Event], world: World, waiting: ReadingLine, *, silent: bool, plain: bool) -> tuple[str, str]:
     """Print the chunks as they come, rendered on a terminal; returns the whole text, and what was thought, which is not printed."""
     from llmchat.ui.plain import choose_renderer
 
     renderer = None if silent else choose_renderer(world, plain=plain)
     text = thinking = ""
-    for event in events:
-        if isinstance(event, Chunk):
-            text += event.text
-            if renderer:
-                renderer.feed(event.text)
-        elif isinstance(event, Thought):
-            thinking += event.text
-        elif isinstance(event, Finish) and renderer:
-            renderer.finish()
+    try:
+        for event in events:
+            if isinstance(event, Prefill):
+                waiting.feed(event)
+                continue
+            waiting.clear()
+            if isinstance(event, Chunk):
+                text += event.text
+                if renderer:
+                    renderer.feed(event.text)
+            elif isinstance(event, Thought):
+                thinking += event.text
+            elif isinstance(event, Finish) and renderer:
+                renderer.finish()
+    finally:
+        waiting.clear()
     return text, thinking

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Chunk, Finish, Prefill, Sampling
 from llmchat.engines.text import ThoughtFilter, Unescape
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
@@ -38,12 +38,14 @@ class Reading:
         self._begun = asked.resumed
         self._held = ""
 
-    def feed(self, event: Chunk | Finish) -> list[Thought | Chunk | Finish]:
+    def feed(self, event: Chunk | Prefill | Finish) -> "list[Thought | Chunk | Prefill | Finish]":
+        if isinstance(event, Prefill):
+            return [event]
         if isinstance(event, Chunk):
-            return self._shown(self._parts.feed(self._plain.feed(event.text)))
+            return [*self._shown(self._parts.feed(self._plain.feed(event.text)))]
         return [*self._shown([*self._parts.feed(self._plain.flush()), *self._parts.flush()]), event]
 
-    def _shown(self, pieces: list[tuple[bool, str]]) -> list[Thought | Chunk | Finish]:
+    def _shown(self, pieces: list[tuple[bool, str]]) -> list[Thought | Chunk]:
         shown = (Thought(text) if thought else self._trimmed(text) for thought, text in pieces)
         return [event for event in shown if event.text]
 

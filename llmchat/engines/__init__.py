@@ -48,6 +48,13 @@ class Chunk(Struct, frozen=True):
     tokens: tuple[Token, ...] = ()
 
 
+class Prefill(Struct, frozen=True):
+    """How far a prompt is read: `read` of `total` tokens, those from the KV cache counted in."""
+
+    read: int
+    total: int
+
+
 class Finish(Struct, frozen=True):
     """The end of an answer. Times in seconds; cached_tokens of the prompt were still in the KV cache; seed is the one that was used."""
 
@@ -88,8 +95,11 @@ class Engine(Counter, Protocol):
 
     def describe(self) -> str: ...
 
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
-        """Chunks as they are safe to show, then exactly one Finish. Closing the iterator early cancels; the engine stays usable."""
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
+        """Chunks as they are safe to show, then exactly one Finish. Closing the iterator early cancels; the engine stays usable.
+
+        Before the first chunk of a long prompt an engine may tell with Prefill how far it is.
+        """
         ...
 
     def close(self) -> None: ...

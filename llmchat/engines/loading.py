@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Generator
 
-from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines import Chunk, Engine, Finish, Prefill, Sampling
 from llmchat.prompt import Prompt
 
 _STEP_SECONDS = 0.05
@@ -61,7 +61,7 @@ class LoadingEngine:
     def encode(self, prompt: Prompt) -> list[int]:
         return self._engine().encode(prompt)
 
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
         return self._engine().stream(prompt, sampling)
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ def answer(conversation: Conversation, preset: Preset, engine: Engine, sampling:
             thinking += event.text
         elif isinstance(event, Finish):
             finish = event
-        else:
+        elif isinstance(event, Window):
             window = event
     return Said(text, thinking, finish, window)
 

@@ -48,7 +48,7 @@ class Choice:
                 elif isinstance(read, Chunk):
                     shown, called = self._tools.feed(read.text) if self._tools else (read.text, [])
                     text, calls = text + shown, calls + called
-                else:
+                elif isinstance(read, Finish):
                     self.finish = read
         if self.finish and self._tools:
             shown, called = self._tools.flush()

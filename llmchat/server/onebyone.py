@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from llmchat.engines import Adapters, BatchEngine, Chunk, Engine, Finish, Sampling
+from llmchat.engines import Adapters, BatchEngine, Chunk, Engine, Finish, Prefill, Sampling
 from llmchat.errors import Mismatch
 from llmchat.prompt import Prompt
 
@@ -11,7 +11,7 @@ from llmchat.prompt import Prompt
 class SingleAnswer:
     """An answer that its engine makes as it is read."""
 
-    def __init__(self, events: Generator[Chunk | Finish], prompt_tokens: int):
+    def __init__(self, events: Generator[Chunk | Prefill | Finish], prompt_tokens: int):
         self.done = False
         self.prompt_tokens = prompt_tokens
         self.events = events
@@ -43,7 +43,7 @@ class OneByOne:
         event = next(answer.events)
         if isinstance(event, Finish):
             answer.close()
-        return [[event]]
+        return [[] if isinstance(event, Prefill) else [event]]
 
 
 def batching(engine: Engine, slots: int) -> BatchEngine:

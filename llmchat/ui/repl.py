@@ -14,7 +14,7 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from llmchat.chat import Chat, Event, Summary
-from llmchat.engines import Chunk
+from llmchat.engines import Chunk, Prefill
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
@@ -26,6 +26,7 @@ from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, w
 from llmchat.ui.plain import choose_renderer
 from llmchat.ui.render import Aside
 from llmchat.ui.state import Offer, Talk
+from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 
 def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False) -> int:
@@ -185,9 +186,14 @@ class Repl:
         renderer = choose_renderer(talk.world, plain=talk.plain)
         aside = Aside(talk.world, plain=talk.plain)
         answered = stopped = False
-        with closing(events), without_echo(talk.world.stdin):
+        waiting = ReadingLine(talk.world.stdout, talk.world)
+        with closing(events), without_echo(talk.world.stdin), told_of_interrupts(waiting.stopping):
             try:
                 for event in events:
+                    if isinstance(event, Prefill):
+                        waiting.feed(event)
+                        continue
+                    waiting.clear()
                     if isinstance(event, Thought):
                         aside.feed("thinking", event.text if talk.thoughts else "")
                     elif isinstance(event, Summary):
@@ -200,6 +206,7 @@ class Repl:
             except KeyboardInterrupt:
                 stopped = True
             finally:
+                waiting.clear()
                 aside.finish()
                 if answered:
                     renderer.finish()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines import Adapters, Chunk, Finish, Sampling, Token, Weights
+from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Weights
 from llmchat.engines.tokens import Tokens, context_of, read_json
 from llmchat.engines.transformers import cuda, llama, memory, native, selftest
 from llmchat.engines.transformers.answers import RunningAnswer
@@ -25,20 +25,16 @@ from llmchat.engines.transformers.general import GeneralForward
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.layout import modern_config
 from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
+from llmchat.engines.transformers.prefill import PREFILL_CHUNK, SHARED_CHUNK, TOLD_FROM, first_chunk, prefill_chunk
 from llmchat.engines.transformers.prepared import open_prepared
 from llmchat.engines.transformers.sampler import Sampler
 from llmchat.engines.transformers.ties import with_ties
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.guard import reading
-from llmchat.memory import kv_bytes
+from llmchat.memory import kv_bytes, parameters
 from llmchat.prompt import Prompt
 
-# Tokens of a prompt read at once: enough for full matrix speed and for one dequantising of most prompts, few enough that the activations
-# stay small. An encoder reads its prompt whole.
-PREFILL_CHUNK = 1024
-# The same where other answers wait for their next token meanwhile.
-SHARED_CHUNK = 256
 # Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
 SCORE_CHUNK = 256
 # Keys and values of texts that are not being answered, all together.
@@ -96,6 +92,7 @@ class TransformersEngine:
         self.adapters: dict[str, LiveAdapter] = {}
         self._merged = with_scales(list(adapters), adapter_scale)
         self._chosen: Adapters = ()
+        self._chunk = first_chunk(parameters(tensors.shapes)) if self._forward.exact else PREFILL_CHUNK
         self.load_s = time.perf_counter() - started
 
     @property
@@ -145,6 +142,30 @@ class TransformersEngine:
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
         """One pass through the model for all of these, see engines.BatchEngine. At most `slots` of them may have been begun and not closed."""
+        self._seat(answers)
+        with memory.reported(), torch.inference_mode():
+            parts = self._parts(answers)
+            logits = self._forward.read([part for part in parts if part is not None])
+        rows = iter(logits)
+        return [[] if part is None else answer.take(part, next(rows)) for answer, part in zip(answers, parts, strict=True)]
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
+        answer = self.begin(prompt, sampling)
+        try:
+            self._seat([answer])
+            told = len(answer.unread) > TOLD_FROM
+            while not answer.done:
+                if told and answer.reading:
+                    yield Prefill(answer.read, answer.prompt_tokens)
+                before, started = answer.read, time.perf_counter()
+                yield from self.step([answer])[0]
+                if answer.reading and self._forward.exact:
+                    self._chunk = prefill_chunk((answer.read - before) / (time.perf_counter() - started))
+        finally:
+            answer.close()
+
+    def _seat(self, answers: Sequence[RunningAnswer]) -> None:
+        """Give each answer that begins a slot, the one that holds most of its prompt."""
         with memory.reported(), torch.inference_mode():
             for answer in answers:
                 if answer.slot is None:
@@ -152,18 +173,6 @@ class TransformersEngine:
                     if slot is None:
                         raise UsageError(f"more than {self._slots.limit} answers at once")
                     answer.start(slot, self._slots.give_back)
-            parts = self._parts(answers)
-            logits = self._forward.read([part for part in parts if part is not None])
-        rows = iter(logits)
-        return [[] if part is None else answer.take(part, next(rows)) for answer, part in zip(answers, parts, strict=True)]
-
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
-        answer = self.begin(prompt, sampling)
-        try:
-            while not answer.done:
-                yield from self.step([answer])[0]
-        finally:
-            answer.close()
 
     def logits(self, ids: list[int]) -> Tensor:
         """Logits [vocab] of the token after `ids`, through the cache like an answer's."""
@@ -252,7 +261,7 @@ class TransformersEngine:
         if self._reads_apart or self._whole:
             return [answer.part(self.context, len(answers)) for answer in answers]
         alone = all(answer.reading for answer in answers)
-        room = PREFILL_CHUNK if alone else SHARED_CHUNK
+        room = self._chunk if alone else SHARED_CHUNK
         parts: list[Part | None] = []
         for answer in answers:
             part = answer.part(room if answer.reading else PREFILL_CHUNK, len(answers)) if room or not answer.reading else None

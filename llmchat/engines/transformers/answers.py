@@ -50,6 +50,11 @@ class RunningAnswer:
         self._release: Callable[[Slot], None] = lambda slot: None
 
     @property
+    def read(self) -> int:
+        """Tokens of the prompt that are read, those from the cache counted in."""
+        return self.prompt_tokens - len(self.unread) if self.reading else self.prompt_tokens
+
+    @property
     def reading(self) -> bool:
         """The prompt is not read yet."""
         return self._produced == 0
