@@ -142,22 +142,31 @@ class Chat(Adjustable):
         self._store(Message("user", text, input, files=files))
         return self._answer()
 
-    def regenerate(self) -> Generator[Event]:
-        """Answer the last question again. The old answer stays in the history as a sibling of the new one."""
+    def regenerate(self, hint: str = "") -> Generator[Event]:
+        """Answer the last question again. The old answer stays in the history as a sibling of the new one.
+
+        hint: given to the model behind the question for this answer, and stored with it.
+        """
         question = self.conversation.question
         if question < 0:
             raise UsageError("there is no question to answer again")
         after = self.conversation.messages[question + 1 : question + 2]
         # A summary that was made for this question still holds.
         self._rewind(question + (2 if after and after[0].role == "summary" else 1), question)
-        return self._answer()
+        return self._answer(hint=hint)
 
     def resume(self) -> Generator[Event]:
         """Let the model go on with its last answer. The longer answer takes the place of the old one, which stays as its sibling."""
         messages = self.conversation.messages
         if not messages or messages[-1].role != "assistant":
             raise UsageError("there is no answer to continue", "`/regen` answers the last question")
-        return self._answer(begun=messages[-1])
+        return self._answer(begun=messages[-1], hint=self.hint)
+
+    @property
+    def hint(self) -> str:
+        """What the last answer was asked with, beside its question."""
+        records = self.history.messages(self.session) if self.session else []
+        return str(records[-1].details.get("hint", "")) if records else ""
 
     @property
     def resumable(self) -> bool:
@@ -264,19 +273,19 @@ class Chat(Adjustable):
     def _fit(self, conversation: Conversation) -> Window:
         return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)[0]
 
-    def _answer(self, begun: Message | None = None) -> Generator[Event]:
+    def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
         try:
             if self.preset.context.policy == "summary":
                 yield from self._make_room()
-            yield from self._tell(begun)
+            yield from self._tell(begun, hint)
         finally:
             if self._line:
                 self._line.release()
 
-    def _tell(self, begun: Message | None) -> Generator[Event]:
+    def _tell(self, begun: Message | None, hint: str) -> Generator[Event]:
         """Stream an answer, and store what was said of it however it ends."""
         text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")
-        events = reply(self.conversation, self.preset, self.engine, self.sampling)
+        events = reply(self.conversation.hinted(hint), self.preset, self.engine, self.sampling)
         said = False
         try:
             for event in events:
@@ -293,7 +302,7 @@ class Chat(Adjustable):
             events.close()
             self.finish, self.answered_by = finish, self.made_by
             if said or finish.reason != "cancelled":
-                details = self._details(thinking, resumed=begun is not None)
+                details = self._details(thinking, resumed=begun is not None) | ({"hint": hint} if hint else {})
                 # A longer answer takes the place of the one it goes on with.
                 self._store(Message("assistant", text), finish, details, -1 if begun else None)
 

@@ -59,6 +59,15 @@ class Conversation(Struct, frozen=True):
     def answer(self, text: str) -> "Conversation":
         return self._with(Message("assistant", text))
 
+    def hinted(self, hint: str) -> "Conversation":
+        """With a hint behind the last question, on how to answer it this time."""
+        if not hint or self.question < 0:
+            return self
+        messages = list(self.messages)
+        asked = messages[self.question]
+        messages[self.question] = replace(asked, text="\n\n".join(filter(None, (asked.text, hint))))
+        return replace(self, messages=tuple(messages))
+
     def undo(self, turns: int = 1) -> "Conversation":
         """Without the last `turns` user messages and all that followed them; without any where there are not so many.
 

@@ -55,6 +55,7 @@ def _again(number: int, record: Record, before: Conversation, preset: Preset, en
     sampling = replace(msgspec.convert(details["sampling"], Sampling), seed=details.get("seed"))
     asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
     engine.close()
+    before = before.hinted(str(details.get("hint", "")))
     now = "".join(event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk))
     then = record.message.text
     # An answer that was stopped is the beginning of what would have come.

@@ -20,7 +20,7 @@ from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
-from llmchat.ui import offers, status
+from llmchat.ui import offers, recap, status
 from llmchat.ui.commands import Command, Leave, parse
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
 from llmchat.ui.plain import choose_renderer
@@ -64,7 +64,7 @@ class Repl:
         talk = self.talk
         talk.say(f"{talk.chat.engine.describe()} · /help for commands, Ctrl-D leaves")
         if talk.chat.conversation.spoken:
-            talk.say(f"going on with {talk.chat.session}: {len(talk.chat.conversation.spoken)} messages")
+            recap.last_exchange(talk)
         while True:
             try:
                 line = self._session.prompt()

@@ -316,7 +316,7 @@ def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> No
     assert "going on in " in type_in(repl, "/fork") and repl.talk.chat.session != first
     type_in(repl, "second question")
     assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
-    assert "A new name (1 turns)" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
+    assert "A new name · just now · smollm2" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
     assert "saved to" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "first question" in (tmp_path / "a.md").read_text()
     assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "must end in" in type_in(repl, "/export a.doc")
 

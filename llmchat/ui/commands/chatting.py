@@ -22,11 +22,16 @@ def new(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("regen", "", "Answer the last question again; the old answer stays beside the new one.", aliases=("retry", "regenerate"))
+@command(
+    "regen",
+    "[hint]",
+    "Answer the last question again, with a hint such as `shorter`; the old answer is kept.",
+    aliases=("retry", "regenerate"),
+)
 def regenerate(talk: Talk, rest: str) -> Answer:
-    if talk.chat.sampling.temperature == 0 and talk.chat.answered_by == talk.chat.made_by:
+    if not rest and talk.chat.sampling.temperature == 0 and talk.chat.answered_by == talk.chat.made_by:
         talk.say("temperature 0 gives the same answer again; /set temperature 0.7 varies it")
-    return talk.chat.regenerate()
+    return talk.chat.regenerate(rest)
 
 
 @command("continue", "", "Let the model go on with its last answer.", aliases=("more",))
@@ -36,17 +41,28 @@ def resume(talk: Talk, rest: str) -> Answer:
 
 @command(
     "alt",
-    "[next|prev]",
-    "Show another answer to the last question; ← and → on an empty line do the same.",
+    "[n|next|prev]",
+    "Show another answer to the last question, by its number; ← and → on an empty line step through them.",
     complete=lambda t, w: ["next", "prev"],
 )
 def alternative(talk: Talk, rest: str) -> Answer:
-    if rest not in ("", "next", "prev"):
-        raise UsageError(f"/alt takes next or prev, not `{rest}`")
-    number, count = talk.chat.alternative(-1 if rest == "prev" else 1)
-    talk.say(f"answer {number} of {count}:")
+    number, count = talk.chat.alternative(_step(talk, rest))
+    hint = f" (hint: {talk.chat.hint})" if talk.chat.hint else ""
+    talk.say(f"answer {number} of {count}{hint}:")
     talk.show(talk.chat.conversation.messages[-1].text)
     return None
+
+
+def _step(talk: Talk, rest: str) -> int:
+    """How many answers further on the wanted one is."""
+    if rest in ("", "next", "prev"):
+        return -1 if rest == "prev" else 1
+    if not rest.isdecimal():
+        raise UsageError(f"/alt takes a number, next or prev, not `{rest}`")
+    number, count = talk.chat.alternative(0)
+    if not 1 <= int(rest) <= count:
+        raise UsageError(f"there is no answer {rest}", f"the last question has {count}; /regen makes another")
+    return int(rest) - number
 
 
 @command("undo", "[n]", "Take back the last question and its answer, or the last n.")
@@ -61,13 +77,13 @@ def undo(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("edit", "", "Change the last question in your editor, and ask it again.")
+@command("edit", "[text]", "Ask the last question again with another text, or change it in your editor.")
 def edit(talk: Talk, rest: str) -> Answer:
     index = talk.chat.conversation.question
     if index < 0:
         raise UsageError("there is no question to change")
     question = talk.chat.conversation.messages[index]
-    text = talk.edit_text(question.text).strip()
+    text = rest or talk.edit_text(question.text).strip()
     if not text or text == question.text:
         talk.say("nothing was changed")
         return None

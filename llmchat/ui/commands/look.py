@@ -1,35 +1,63 @@
 """Commands that only look: help, show, stats."""
 
+import textwrap
+
 from llmchat import doctor
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.models import facts
 from llmchat.ui import status, tables
-from llmchat.ui.commands.registry import Answer, command, registry
+from llmchat.ui.commands.registry import Answer, Command, command, registry
 from llmchat.ui.state import Talk
 
+_KEYS = (
+    'Enter sends; Alt+Enter or Ctrl-J makes a new line; """ opens a block; Ctrl-G opens the editor.',
+    "Ctrl-C stops an answer, Ctrl-D leaves; ← and → on an empty line show other answers.",
+)
+# From this width on names and meanings stand in two columns.
+_WIDE, _COLUMN = 60, 24
 _PARTS = ("info", "license", "template", "prompt")
 
 
-@command("help", "[command]", "This list, or what a command does.", aliases=("?",), complete=lambda talk, word: registry.names())
+@command("help", "[command]", "List the commands, or explain one.", aliases=("?",), complete=lambda talk, word: registry.names())
 def show_help(talk: Talk, rest: str) -> Answer:
-    shown = [registry.get(rest.lstrip("/"))] if rest else list(registry)
-    width = talk.width()
-    for one in shown:
-        if one is None:
+    if rest:
+        found = registry.get(rest.lstrip("/").lower())
+        if found is None:
             raise UsageError(f"there is no command /{rest}", did_you_mean(rest, registry.names()))
-        also = f" (also {', '.join('/' + alias for alias in one.aliases)})" if one.aliases else ""
-        name = f"/{one.name} {one.arguments}"
-        talk.say(f"{name:24}{one.help}{also}" if width >= 80 else f"{name}\n  {one.help}{also}")
-    if not rest:
-        talk.say('\nEnter sends; Alt+Enter or Ctrl-J makes a new line; """ opens a block; Ctrl-G opens the editor.')
-        talk.say("Ctrl-C stops an answer, Ctrl-D leaves; ← and → on an empty line show other answers.")
+        _explain(talk, found)
+        return None
+    groups: dict[str, list[Command]] = {}
+    for one in registry:
+        groups.setdefault(one.group, []).append(one)
+    for title, commands in groups.items():
+        talk.say(f"{title}:")
+        for one in commands:
+            _explain(talk, one, indent="  ")
+        talk.say("")
+    for line in _KEYS:
+        _wrapped(talk, line, "", "")
     return None
+
+
+def _explain(talk: Talk, one: Command, indent: str = "") -> None:
+    also = f" (also {', '.join('/' + alias for alias in one.aliases)})" if one.aliases else ""
+    name = f"{indent}/{one.name} {one.arguments}".rstrip()
+    if talk.width() >= _WIDE and len(name) < _COLUMN:
+        return _wrapped(talk, one.help + also, f"{name:{_COLUMN}}", " " * _COLUMN)
+    talk.say(name)
+    return _wrapped(talk, one.help + also, f"{indent}  ", f"{indent}  ")
+
+
+def _wrapped(talk: Talk, text: str, first: str, rest: str) -> None:
+    """Lines that break between words; a column stays one."""
+    width = max(talk.width() - 1, len(rest) + 20)
+    talk.say(textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False))
 
 
 @command(
     "show",
     "{info|license|template|prompt}",
-    "The model's facts, its licence, its prompt format and what `llmchat doctor` finds, or the conversation word for word as it is given.",
+    "The model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
     complete=lambda t, w: _PARTS,
 )
 def show(talk: Talk, rest: str) -> Answer:

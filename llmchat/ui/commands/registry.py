@@ -17,6 +17,15 @@ Run = Callable[[Talk, str], Answer]
 Complete = Callable[[Talk, str], Iterable[str | tuple[str, str]]]
 
 
+_GROUPS = {
+    "chatting": "Conversation",
+    "context": "Context window",
+    "settings": "Model and settings",
+    "sessions": "Saved chats",
+    "look": "Information",
+}
+
+
 class Leave(Exception):
     """The user wants to go."""
 
@@ -29,6 +38,11 @@ class Command:
     run: Run
     aliases: tuple[str, ...] = ()
     complete: Complete | None = None
+
+    @property
+    def group(self) -> str:
+        """The heading under which /help lists it: that of its module."""
+        return _GROUPS.get(self.run.__module__.rpartition(".")[2], "More")
 
 
 class Registry:

@@ -4,32 +4,55 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmchat.errors import LlmchatError, UsageError, any_of
-from llmchat.history.export import EXPORTS, when
-from llmchat.ui import status
+from llmchat.history.export import EXPORTS
+from llmchat.ui import recap, status
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
 
 def _ids(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
-    return [(session.id, session.title) for session in talk.chat.history.sessions(20)]
+    return [(session.id, recap.about(session)) for session in talk.chat.history.sessions(20)]
 
 
-@command("sessions", "[text]", "The last saved chats, or those in which a text stands.")
+@command("sessions", "[text]", "List the last saved chats, or find those that contain a text.")
 def sessions(talk: Talk, rest: str) -> Answer:
     if rest:
         for hit in talk.chat.history.search(rest, 10):
             talk.say(status.cut(f"{hit.session}  {' '.join(hit.snippet.split())}", talk.width() - 1))
         return None
-    for session in talk.chat.history.sessions(10):
-        here = "*" if session.id == talk.chat.session else " "
-        talk.say(status.cut(f"{here}{session.id}  {when(session.updated)}  {session.turns:3}  {session.title}", talk.width() - 1))
+    _list(talk)
     return None
 
 
-@command("load", "session", "Go on with a saved chat.", aliases=("open",), complete=_ids)
+@command("history", "", "Print this chat from its beginning.")
+def history(talk: Talk, rest: str) -> Answer:
+    if not talk.chat.conversation.spoken:
+        raise UsageError("nothing was said yet")
+    recap.show(talk, talk.chat.conversation.messages)
+    return None
+
+
+def _list(talk: Talk) -> None:
+    found = talk.chat.history.sessions(10)
+    if not found:
+        raise UsageError("there are no saved chats")
+    for session in found:
+        here = "*" if session.id == talk.chat.session else " "
+        talk.say(status.cut(f"{here} {session.id}  {recap.about(session)}", max(talk.width() - 1, 20)))
+
+
+@command(
+    "load",
+    "[session]",
+    "Go on with a saved chat, its model and its settings; without one, list the last chats.",
+    aliases=("open",),
+    complete=_ids,
+)
 def load(talk: Talk, rest: str) -> Answer:
     if not rest:
-        raise UsageError("/load takes a session", "/sessions lists them")
+        _list(talk)
+        talk.say("`/load ID` goes on with one; its first letters are enough, and Tab completes them")
+        return None
     session = talk.chat.history.find(rest)
     try:
         talk.load(session)
@@ -37,7 +60,7 @@ def load(talk: Talk, rest: str) -> Answer:
         talk.say(f"note: its model, {session.model}, cannot be opened: {error.message}")
         talk.say(f"note: {talk.chat.preset.name} goes on with it; /model or /lora change that")
         talk.chat.open(session.id, session.settings)
-    talk.say(f"going on with {session.id}: {session.title} ({session.turns} turns)")
+    recap.last_exchange(talk)
     return None
 
 

@@ -1,0 +1,60 @@
+"""A saved chat on the screen again: the whole of it, or how it ended."""
+
+import time
+from collections.abc import Sequence
+
+from llmchat.conversation import Message
+from llmchat.history import Session
+from llmchat.ui import status
+from llmchat.ui.state import Talk
+
+_UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (7 * 86400, "week"), (86400, "day"), (3600, "hour"), (60, "minute"))
+_QUESTION_LINES = 6
+
+
+def age(moment: float, now: float | None = None) -> str:
+    """How long ago a moment was: `3 hours ago`."""
+    seconds = (time.time() if now is None else now) - moment
+    for length, unit in _UNITS:
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def about(session: Session) -> str:
+    """What a session is, in a line: title, age and model."""
+    return " · ".join(filter(None, (session.title or "(no title)", age(session.updated), session.model)))
+
+
+def last_exchange(talk: Talk) -> None:
+    """Title, age and model of the chat that goes on, its last question and what was answered."""
+    chat = talk.chat
+    session = chat.history.find(chat.session or "")
+    talk.say(status.cut(f"going on with {session.id}: {about(session)}", max(talk.width() - 1, 20)))
+    index = chat.conversation.question
+    if index >= 0:
+        talk.say("")
+        show(talk, chat.conversation.messages[index:], _QUESTION_LINES)
+
+
+def show(talk: Talk, messages: Sequence[Message], question_lines: int | None = None) -> None:
+    """Messages as they looked when they were written; of a question no more than so many lines."""
+    for message in messages:
+        if message.role == "user":
+            _question(talk, message, question_lines)
+        elif message.role == "assistant":
+            talk.show(message.text)
+        else:
+            talk.say(f"[{message.role}] {message.text}\n")
+
+
+def _question(talk: Talk, message: Message, most: int | None) -> None:
+    lines = (message.text or message.input).splitlines() or [""]
+    for number, line in enumerate(lines[:most]):
+        talk.say(f"{'… ' if number else '> '}{line}")
+    if most and len(lines) > most:
+        talk.say(f"… and {len(lines) - most} more lines")
+    if message.input and message.text:
+        names = ", ".join(name for name, _ in message.files) or "material"
+        talk.say(f"[attached: {names}]")
