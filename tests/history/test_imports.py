@@ -1,15 +1,18 @@
 """What an import refuses, what it recognises, and how an imported chat goes on."""
 
+import io
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.engines import Finish
-from llmchat.errors import UsageError
+from llmchat.errors import ModelNotFound, UsageError
 from llmchat.history import History, Line
 from llmchat.history.export import to_json, to_markdown
 from llmchat.history.imports import read
@@ -138,3 +141,27 @@ def test_a_branch_is_exported_with_what_was_stopped(history: History) -> None:
     line.append(Message("assistant", "half"), Finish("cancelled"))
     (chat,) = read(exported(history, line.session), "x")
     assert [one.state for one in chat.messages] == ["complete", "cancelled"]
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A session imported from another program into a home without models."""
+    for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with History(tmp_path / "data" / "llmchat" / "history.db") as history:
+        return history.take(read(chatgpt({"1": None}), "x")[0]) or ""
+
+
+def test_continuing_an_imported_chat_takes_the_default_model_and_says_so(imported: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "-c", "hello"]) == ModelNotFound.exit_code
+    told = capsys.readouterr().err
+    assert "note: the chat was imported and names no model of this machine; it continues with smollm2\n" in told
+    assert "`smollm2` is not pulled" in told and "no model is called" not in told
+
+
+def test_an_imported_chat_cannot_be_replayed_and_says_why(imported: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sessions", "replay", imported]) == UsageError.exit_code
+    assert f"session {imported} was imported; nothing is known of how its answers were made" in capsys.readouterr().err

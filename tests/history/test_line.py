@@ -22,6 +22,7 @@ from llmchat.errors import UsageError
 from llmchat.history import History, Line, migrations
 from llmchat.history.repair import untangle
 from llmchat.presets import Preset, find, get_format
+from llmchat.ui.tree import branches
 
 PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
 ASKER = Path(__file__).parent / "ask_in_session.py"
@@ -325,6 +326,7 @@ def test_a_loop_of_parents_ends(history: History, session: str, loop: str) -> No
         history._database.execute("UPDATE messages SET parent = ? WHERE id = 1", (1 if loop == "itself" else 2,))
     with reopen(history) as damaged:
         assert spoken(damaged, session) == ["q0", "a0"] and len(damaged.tree(session)) == 2
+        assert branches(damaged.tree(session), damaged.messages(session)[-1].id) == ["* user: q0", "* assistant: a0"]
         talk = chat(damaged, session, "a1")
         ask(talk, "q1")
         assert spoken(damaged, session) == ["q0", "a0", "q1", "a1"]
