@@ -17,6 +17,7 @@ from llmchat.engines import Counter
 from llmchat.errors import ContextOverflow
 from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import Prompt, PromptFormat, plain_text
+from llmchat.text_size import count_within, far_over, surely_over
 
 # Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
 ANSWER_SHARE = 0.25
@@ -91,19 +92,23 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
     limit = min(policy.tokens, context) if policy.tokens else context
     reserve = min(max_tokens, int(limit * (1 - PROMPT_SHARE))) if max_tokens else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
     system = _system(conversation)
-    asked = _turns(conversation, functools.partial(_cost, engine), _overhead(form, engine))
+    count = functools.partial(count_within, engine, limit=limit)
+    fixed = _fixed(form, engine, system, limit)
+    asked = _turns(conversation, lambda message: count(plain_text(message)), _overhead(form, engine))
     pinned = [turn for turn in asked if turn.fate == "pinned"]
     turns = [turn for turn in asked if turn.fate == "sent"]
-    room = limit - reserve - _size(form, engine, (*system, Message("user", ""))) - sum(turn.tokens for turn in pinned)
+    room = limit - reserve - fixed - sum(turn.tokens for turn in pinned)
     start = _POLICIES[policy.policy](turns, room, policy)
 
     while True:
         sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
         messages = (*system, *(message for turn in sent for message in _joined(turn.messages)))
-        prompt = form.render(messages)
-        tokens = len(engine.encode(prompt))
-        if tokens + reserve <= limit:
-            break
+        tokens = fixed + sum(turn.tokens for turn in sent)
+        if not far_over(tokens, limit):
+            prompt = form.render(messages)
+            tokens = len(engine.encode(prompt))
+            if tokens + reserve <= limit:
+                break
         if policy.policy == "refuse":
             raise ContextOverflow(
                 f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer",
@@ -119,7 +124,21 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
         start += 1
     left = tuple(message for turn in turns[:start] for message in turn.messages)
     covers = turns[start - 1].end if start else 0
-    return Window(messages, _ledger(conversation, asked, sent, engine), tokens, limit, reserve, left, covers), prompt
+    return Window(messages, _ledger(conversation, asked, sent, count), tokens, limit, reserve, left, covers), prompt
+
+
+def _fixed(form: PromptFormat, engine: Counter, system: tuple[Message, ...], limit: int) -> int:
+    """Tokens that are sent whatever is left out: the system text, tools and what the format itself writes."""
+    tokens = sum(count_within(engine, message.text, limit) for message in system)
+    if not surely_over(tokens, limit):
+        prompt = form.render((*system, Message("user", "")))
+        tokens = count_within(engine, prompt.text, limit)
+        if not surely_over(tokens, limit):
+            return len(engine.encode(prompt))
+    raise ContextOverflow(
+        f"the system text and the tools need {tokens:,} tokens; the window holds {limit:,}",
+        "shorten them, or widen the window with --context",
+    )
 
 
 def _system(conversation: Conversation) -> tuple[Message, ...]:
@@ -188,10 +207,6 @@ def _fate(turn: _Turn, covered: int) -> Fate:
     return "excluded" if "excluded" in marks else "pinned" if "pinned" in marks else "summarised" if turn.end <= covered else "sent"
 
 
-def _cost(engine: Counter, message: Message) -> int:
-    return engine.count(plain_text(message))
-
-
 def _overhead(form: PromptFormat, engine: Counter) -> int:
     """Tokens the format itself adds to a message, rounded up."""
     question, answer = Message("user", "a"), Message("assistant", "a")
@@ -203,21 +218,21 @@ def _size(form: PromptFormat, engine: Counter, messages: tuple[Message, ...]) ->
     return len(engine.encode(form.render(messages)))
 
 
-def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_Turn], engine: Counter) -> tuple[Entry, ...]:
-    lines = [Entry("system", engine.count(conversation.system), "sent", _first_words(conversation.system))] if conversation.system else []
+def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_Turn], count: Callable[[str], int]) -> tuple[Entry, ...]:
+    lines = [Entry("system", count(conversation.system), "sent", _first_words(conversation.system))] if conversation.system else []
     if conversation.summary:
-        lines.append(Entry("summary", engine.count(conversation.summary.text), "sent", _first_words(conversation.summary.text)))
+        lines.append(Entry("summary", count(conversation.summary.text), "sent", _first_words(conversation.summary.text)))
     going = {turn.first for turn in sent}
     for turn in asked:
         fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
         for number, message in enumerate(turn.messages, turn.first + 1):
             if message.input and (message.text or message.files):
                 known = "attached" if turn.first in going else fate
-                lines += [Entry("file", engine.count(text), known, name or _first_words(text), number) for name, text in message.materials]
+                lines += [Entry("file", count(text), known, name or _first_words(text), number) for name, text in message.materials]
             if message.input and message.text:
-                lines.append(Entry(message.role, engine.count(message.text), fate, _first_words(message.text), number))
+                lines.append(Entry(message.role, count(message.text), fate, _first_words(message.text), number))
             elif not message.files:
-                lines.append(Entry(message.role, _cost(engine, message), fate, _first_words(plain_text(message)), number))
+                lines.append(Entry(message.role, count(plain_text(message)), fate, _first_words(plain_text(message)), number))
     return tuple(lines)
 
 

@@ -17,7 +17,7 @@ LEVELS = {
     "streams": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0, "templates": 0, "programs": 0,
     "prompt": 1, "config_file": 1,
     "engines": 2,
-    "presets": 3,
+    "presets": 3, "text_size": 3,
     "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,
     "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
     "engines.scripted": 6, "engines.transformers": 6,

@@ -3,10 +3,12 @@
 from bisect import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from re import Pattern
 
-# Texts that are remembered, the latest first.
+# Texts that are remembered, the latest first, and the characters they have together.
 _REMEMBERED = 16
+_REMEMBERED_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class GrowingTexts:
         if len(places) == len(indices):
             marks = known.marks[: max(0, count - 1)] + list(zip(places, indices, strict=True))
             others = tuple(one for one in self._known if one is not known or start < len(one.text) / 2)
-            self._known = (_Known(text, ids, marks), *others[: _REMEMBERED - 1])
+            self._known = _bounded((_Known(text, ids, marks), *others))
         return ids
 
     def _shared(self, known: _Known, text: str) -> int:
@@ -63,3 +65,9 @@ class GrowingTexts:
             return end > len(known.text) or not text.startswith(known.text[:end])
 
         return bisect(known.marks, False, key=differs)
+
+
+def _bounded(known: tuple[_Known, ...]) -> tuple[_Known, ...]:
+    """The first of these, as many as may be remembered."""
+    sizes = accumulate(len(one.text) for one in known[:_REMEMBERED])
+    return tuple(one for one, size in zip(known, sizes, strict=False) if size <= _REMEMBERED_CHARACTERS)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llmchat.engines import sentencepiece
 from llmchat.engines.growing import GrowingTexts
 from llmchat.engines.rwkv_world import END, WorldVocabulary
+from llmchat.engines.sized_cache import SizedCache
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.memory import own_context
 from llmchat.prompt import Prompt
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _CONTEXT = 2048
 _AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>$")
+# Characters of the texts whose counts are remembered; each entry takes some beside its text.
+_COUNTED_CHARACTERS, _ENTRY = 8_000_000, 200
 # The names that LLaMA's tokenizer gives its tokens, for files that leave them empty.
 _LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -79,7 +83,7 @@ class Tokens:
         self.names = {key: value for key, value in _LLAMA_NAMES.items() if value in self._specials} | named
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
-        self.count = functools.lru_cache(maxsize=4096)(self._count)
+        self.count = SizedCache(self._count, _held, _COUNTED_CHARACTERS)
         self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
 
     @property
@@ -176,11 +180,16 @@ class Tokens:
         return frozenset((numbers if eos is None else numbers | {eos}) - wrong)
 
 
+def _held(text: str, count: int) -> int:
+    return len(text) + _ENTRY
+
+
 class FastVocabulary:
     """A tokenizer of the tokenizers library."""
 
     def __init__(self, tokenizer: "Tokenizer"):
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()
         added = tokenizer.get_added_tokens_decoder()
         self.specials = {token.content: number for number, token in added.items() if token.special}
         self.marks = tuple(token.content for token in added.values() if not token.special and token.content[:1] in ("<", "["))
@@ -232,11 +241,13 @@ class FastVocabulary:
         return lambda token: stream.step(self._tokenizer, token) or ""
 
     def _encoding(self, text: str, special: bool) -> Any:
-        self._tokenizer.encode_special_tokens = not special
-        try:
-            return self._tokenizer.encode(text, add_special_tokens=False)
-        finally:
-            self._tokenizer.encode_special_tokens = False
+        # The switch belongs to the tokenizer, not to the call: another thread must not find it turned.
+        with self._lock:
+            self._tokenizer.encode_special_tokens = not special
+            try:
+                return self._tokenizer.encode(text, add_special_tokens=False)
+            finally:
+                self._tokenizer.encode_special_tokens = False
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """POST /v1/chat/completions: the same way as in the terminal, for many at once."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -87,7 +86,7 @@ async def _answers(
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
     async with state.pool.lease(request.model, request.keep_alive, client) as served:
-        asked = await asyncio.to_thread(_ask, state, request, served)
+        asked = await state.reading.run(client, served.deadline, lambda: _ask(state, request, served))
         if state.log_prompts:
             log.info("prompt of %s: %r", client, asked.prompt.text)
         samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]

@@ -1,6 +1,5 @@
 """POST /v1/completions: raw text, with no format around it."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
@@ -17,6 +16,7 @@ from llmchat.server.pool import Served
 from llmchat.server.scheduler import Event, together
 from llmchat.server.state import State, new_id
 from llmchat.server.usage import completion_logprobs, encoded, usage
+from llmchat.text_size import count_within, surely_over
 
 log = logging.getLogger("llmchat.server")
 # OpenAI's own, for those who do not say how much they want.
@@ -61,7 +61,7 @@ async def _answers(state: State, request: CompletionRequest, client: str) -> Asy
             log.info("prompts of %s: %r", client, texts)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
         sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
-        prompts = await asyncio.to_thread(lambda: [_prompt(text, served, sampling) for text in texts])
+        prompts = await state.reading.run(client, served.deadline, lambda: [_prompt(text, served, sampling) for text in texts])
         asked = [(prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)]
         tickets = served.scheduler.submit(asked, served.adapters, client, served.deadline)
         choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
@@ -77,7 +77,9 @@ def _prompt(text: str, served: Served, sampling: Sampling) -> Prompt:
     """Raises ContextOverflow where prompt and answer do not fit the model."""
     prompt = Prompt(text, ())
     limit = min(served.preset.context.tokens or served.engine.context, served.engine.context)
-    tokens = len(served.engine.encode(prompt))
+    tokens = count_within(served.engine, text, limit)
+    if not surely_over(tokens, limit):
+        tokens = len(served.engine.encode(prompt))
     if tokens + sampling.max_tokens > limit:
         raise ContextOverflow(f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}")
     return prompt

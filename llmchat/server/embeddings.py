@@ -1,6 +1,5 @@
 """POST /v1/embeddings: for models that were made to embed text. The hidden states of others would be poor embeddings, so they are refused."""
 
-import asyncio
 import base64
 import struct
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ async def embed(state: State, request: EmbeddingRequest, client: str) -> Respons
             raise BadRequest(f"`{request.model}` writes text and does not embed it", param="model", code="unsupported_model")
         if request.dimensions not in (None, engine.dimensions):
             raise BadRequest(f"`{request.model}` has {engine.dimensions} dimensions", param="dimensions", code="unsupported_parameter")
-        vectors, tokens = await asyncio.to_thread(engine.embed, texts)
+        vectors, tokens = await state.reading.run(client, served.deadline, lambda: engine.embed(texts))
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if request.encoding_format == "base64" else vector}
         for index, vector in enumerate(vectors)

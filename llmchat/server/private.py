@@ -4,6 +4,7 @@ engines/remote.py is the other end. Both must be of the same version; otherwise 
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TypeVar
@@ -47,20 +48,23 @@ def router(state: State) -> APIRouter:
     async def count(request: Request) -> Response:
         asked = await _decoded(request, Count)
         async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
-            return _json(await asyncio.to_thread(lambda: [served.engine.count(text) for text in asked.texts]))
+            return _json(await state.reading.run(OWNER, served.deadline, lambda: [served.engine.count(text) for text in asked.texts]))
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
         asked = await _decoded(request, Encode)
         async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
-            return _json(await asyncio.to_thread(lambda: [served.engine.encode(prompt) for prompt in asked.prompts]))
+            return _json(
+                await state.reading.run(OWNER, served.deadline, lambda: [served.engine.encode(prompt) for prompt in asked.prompts])
+            )
 
     @routes.post("/private/ask")
     async def ask_(request: Request) -> Response:
         asked = await _decoded(request, Ask)
         async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
             engine = served.engine
-            return _json(await asyncio.to_thread(ask, asked.conversation, served.preset, engine, engine.context, asked.sampling))
+            work = functools.partial(ask, asked.conversation, served.preset, engine, engine.context, asked.sampling)
+            return _json(await state.reading.run(OWNER, served.deadline, work))
 
     @routes.post("/private/stream")
     async def stream(request: Request) -> Response:

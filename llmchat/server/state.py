@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
 from llmchat.server.conversations import Conversations
+from llmchat.server.gate import Gate
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
@@ -16,7 +17,7 @@ from llmchat.server.pool import Pool
 class State:
     """trim: whether conversations that do not fit are cut, where the request does not say; log_prompts: whether the log shows what was said.
 
-    conversations: of the web page, where the server keeps them; stop: ends the server, gracefully.
+    conversations: of the web page, where the server keeps them; reading: where prompts are rendered and tokenised; stop: ends the server, gracefully.
     """
 
     catalog: Catalog
@@ -28,6 +29,7 @@ class State:
     conversations: Conversations | None = None
     started: float = field(default_factory=time.time)
     used: float = field(default_factory=time.monotonic)
+    reading: Gate = field(default_factory=Gate)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -131,16 +131,16 @@ async def test_a_request_that_loaded_a_model_is_answered_by_it() -> None:
     answered: list[str] = []
 
     async def ask(name: str) -> None:
-        for _ in range(5):
+        for _ in range(2):
             async with shelf.pool.lease(name) as served:
                 (tickets,) = [served.scheduler.submit([(Prompt("hi", ()), Sampling())], deadline=served.deadline)]
                 async for _, events in together(tickets):
                     answered.extend(name for event in events if isinstance(event, Finish))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(ask("a60"), ask("b60"), ask("c60"))
-    assert sorted(answered) == ["a60"] * 5 + ["b60"] * 5 + ["c60"] * 5
-    assert len(shelf.loaded) <= 15, "no model is loaded without an answer"
+    assert sorted(answered) == ["a60"] * 2 + ["b60"] * 2 + ["c60"] * 2
+    assert len(shelf.loaded) <= 6, "no model is loaded without an answer"
     await shelf.pool.close(0)
 
 
@@ -289,10 +289,10 @@ def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(tm
 
         def talk(name: str) -> list[int]:
             ask = {"model": name, "messages": [{"role": "user", "content": "hi"}]}
-            return [run.http.post("/v1/chat/completions", json=ask).status_code for _ in range(4)]
+            return [run.http.post("/v1/chat/completions", json=ask).status_code for _ in range(2)]
 
-        assert list(clients.map(talk, models)) == [[200] * 4] * 2
-        assert sum(run.metric("llmchat_model_loads_total", model=name) for name in models) <= 8
+        assert list(clients.map(talk, models)) == [[200] * 2] * 2
+        assert sum(run.metric("llmchat_model_loads_total", model=name) for name in models) <= 4
 
 
 def test_a_request_that_waits_for_a_model_too_long_is_a_504(tmp_path: Path) -> None:
