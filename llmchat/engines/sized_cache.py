@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+# Characters of the texts whose counts are remembered; each entry takes some beside its text.
+_CHARACTERS, _ENTRY = 4_000_000, 200
 
 
 class SizedCache(Generic[Key, Value]):
@@ -38,3 +40,8 @@ class SizedCache(Generic[Key, Value]):
         self.held += size
         while self.held > self._limit:
             self.held -= self._size(*self._entries.popitem(last=False))
+
+
+def remembered_count(count: Callable[[str], int]) -> SizedCache[str, int]:
+    """A function that counts the tokens of a text, with a memory of the texts it counted last."""
+    return SizedCache(count, lambda text, tokens: len(text) + _ENTRY, _CHARACTERS)

@@ -1,7 +1,6 @@
 """Text ↔ token ids for the engines that run a checkpoint themselves. Needs the tokenizer's files alone, no weights and no torch."""
 
 import contextlib
-import functools
 import json
 import re
 import threading
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmchat.engines import sentencepiece
+from llmchat.engines.byte_level import byte_of
 from llmchat.engines.growing import GrowingTexts
 from llmchat.engines.rwkv_world import END, WorldVocabulary
-from llmchat.engines.sized_cache import SizedCache
+from llmchat.engines.sized_cache import remembered_count
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.memory import own_context
 from llmchat.prompt import Prompt
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _CONTEXT = 2048
 _AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>$")
-# Characters of the texts whose counts are remembered; each entry takes some beside its text.
-_COUNTED_CHARACTERS, _ENTRY = 8_000_000, 200
 # The names that LLaMA's tokenizer gives its tokens, for files that leave them empty.
 _LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -83,7 +81,7 @@ class Tokens:
         self.names = {key: value for key, value in _LLAMA_NAMES.items() if value in self._specials} | named
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
-        self.count = SizedCache(self._count, _held, _COUNTED_CHARACTERS)
+        self.count = remembered_count(self._count)
         self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
 
     @property
@@ -180,10 +178,6 @@ class Tokens:
         return frozenset((numbers if eos is None else numbers | {eos}) - wrong)
 
 
-def _held(text: str, count: int) -> int:
-    return len(text) + _ENTRY
-
-
 class FastVocabulary:
     """A tokenizer of the tokenizers library."""
 
@@ -223,8 +217,8 @@ class FastVocabulary:
         name = self._tokenizer.id_to_token(token) or ""
         if match := _BYTE.match(name):
             return bytes([int(match[1], 16)])
-        if self._byte_level and all(character in _byte_of() for character in name):
-            return bytes(_byte_of()[character] for character in name)
+        if self._byte_level and all(character in byte_of() for character in name):
+            return bytes(byte_of()[character] for character in name)
         return name.replace("▁", " ").encode()
 
     def around(self) -> list[int]:
@@ -248,14 +242,6 @@ class FastVocabulary:
                 return self._tokenizer.encode(text, add_special_tokens=False)
             finally:
                 self._tokenizer.encode_special_tokens = False
-
-
-@functools.cache
-def _byte_of() -> dict[str, int]:
-    """How byte-level vocabularies write a byte (Radford et al. 2019, GPT-2): as itself where it can be printed, else from U+0100 on."""
-    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:

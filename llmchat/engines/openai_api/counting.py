@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import Dialect
 from llmchat.engines.openai_api.messages import disarmed, messages_of, text_of
-from llmchat.engines.sized_cache import SizedCache
+from llmchat.engines.sized_cache import SizedCache, remembered_count
 from llmchat.engines.tokens import Tokens
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
@@ -17,7 +17,7 @@ from llmchat.prompt import Prompt
 # A word takes a token for every five letters begun; a digit, a sign, a line end, a character beyond ASCII and a run of spaces one each, an
 # emoji two. That is meant to be a little too much rather than too little.
 _WORD = 5
-# Characters of the texts whose counts, and of those whose ids, are remembered; each entry takes some beside its text.
+# Characters of the texts whose ids are remembered; each entry takes some beside its text.
 _REMEMBERED, _ENTRY = 4_000_000, 200
 _PIECE = re.compile(r"[A-Za-z]+|[^A-Za-z\s]|\n|[^\S\n]{2,}")
 
@@ -64,7 +64,7 @@ class Remote:
         self._model = model
         self._of_vllm = dialect.counts == "vllm"
         self._chat = chat
-        self.count = SizedCache(self._count, lambda text, count: len(text) + _ENTRY, _REMEMBERED)
+        self.count = remembered_count(self._count)
         self._ids = SizedCache(self._encode, lambda prompt, ids: len(prompt.text) + _ENTRY, _REMEMBERED)
 
     def encode(self, prompt: Prompt) -> list[int]:
