@@ -32,8 +32,9 @@ def prepare(preset: Preset, world: World, *, device: str = "auto", code: bool = 
     that is here is read again."""
     surveys = tuple(hub.survey(source, world, code and not index, thorough) for index, source in enumerate(sources(preset)))
     others = names(world.own_presets).values()
-    plan = hub.make_plan(preset, surveys, disks(list(surveys), world), this_machine(world), device, others)
-    copy = memory.weights(surveys[0].shapes, "int8") if surveys and preset.weights == "int8" else 0
+    with hub.readable("config.json or a header", preset.base):
+        plan = hub.make_plan(preset, surveys, disks(list(surveys), world), this_machine(world), device, others)
+        copy = memory.weights(surveys[0].shapes, "int8") if surveys and preset.weights == "int8" else 0
     if not has_room(copy, plan.disks, world):
         note = f"there is no room beside it for the int8 copy of {size(copy)} that lets a chat start at once; --no-prepare leaves it out"
         plan = replace(plan, notes=(*plan.notes, note))
@@ -94,8 +95,9 @@ def _check_seen(base: Survey, adapters: list[Survey], checkpoints: list[Checkpoi
     before: list[str] = []
     for survey, checkpoint in zip(adapters, checkpoints, strict=True):
         name = survey.source.repo
-        seen = hub.survey_here(checkpoint)
-        hub.check_adapter(name, seen.adapter, seen.shapes, seen.weights, base.source.repo, before, shapes)
+        with hub.readable("adapter_config.json or a header", survey.source):
+            seen = hub.survey_here(checkpoint)
+            hub.check_adapter(name, seen.adapter, seen.shapes, seen.weights, base.source.repo, before, shapes)
         before.append(name)
 
 

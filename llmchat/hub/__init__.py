@@ -11,6 +11,7 @@ from llmchat.errors import IntegrityError
 from llmchat.hub import cache, places
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
+from llmchat.hub.door import readable
 from llmchat.hub.local import find, pull_path, receipt_here
 from llmchat.hub.places import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
@@ -26,7 +27,7 @@ from llmchat.settings import World
 
 __all__ = [
     "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
-    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
+    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "readable", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
     "touch_used", "useless_copies", "verify",
 ]  # fmt: skip
 

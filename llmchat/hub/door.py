@@ -7,10 +7,11 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, NotAuthorised
+from llmchat.errors import IntegrityError, LlmchatError, ModelNotFound, NetworkError, NotAuthorised
+from llmchat.guard import reading
 from llmchat.hub import wire
 from llmchat.hub.address import shown_endpoint, token
 from llmchat.hub.words import shown
@@ -45,17 +46,12 @@ def explained(source: Source, world: World) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def readable(what: str, source: Source) -> Iterator[None]:
-    """What was fetched makes sense, or is refused by its name: values of a wrong type or size in a file that somebody else wrote."""
-    try:
-        yield
-    except (LlmchatError, OSError):
-        raise
-    except Exception as error:
-        raise Mismatch(f"{what} of {source} has values that make no sense ({type(error).__name__})", "the checkpoint is damaged") from error
+def readable(what: str, source: Source) -> AbstractContextManager[None]:
+    """The guard for what was fetched: values of a wrong type or size in a file that somebody else wrote."""
+    return reading(f"{what} of {source}", IntegrityError, _DAMAGED)
 
 
+_DAMAGED = "the repo or the file is damaged; `--revision` names an earlier state of a repo"
 _FOREIGN = "HF_ENDPOINT or a proxy may lead to another service"
 
 

