@@ -189,6 +189,9 @@ class Chat(Adjustable):
         if self.conversation.question < 0:
             raise UsageError("there is nothing to undo")
         self._rewind(len(self.conversation.undo(turns).messages))
+        # What they told of an answer that is taken back would be untrue.
+        self.window = self.look_ahead() if self.window and self.conversation.spoken else None
+        self.finish = None
 
     def instruct(self, system: str) -> None:
         """Set the system text for the answers to come."""

@@ -5,6 +5,7 @@ Imports stand inside the functions, so that `llmchat --help` loads neither torch
 
 import errno
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -28,7 +29,7 @@ from llmchat import (
     streams,
 )
 from llmchat.argv import meant
-from llmchat.errors import LlmchatError, NotPulled, OutOfResources, UsageError, shortened
+from llmchat.errors import LlmchatError, NotPulled, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ def chat(
     plain: Annotated[
         bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=flags.OUTPUT)
     ] = None,
+    extract: Annotated[
+        bool,
+        typer.Option("-x", "--extract", help="Print the first code block of the answer alone.", rich_help_panel=flags.OUTPUT),
+    ] = False,
     no_server: Annotated[
         bool, typer.Option("--no-server", help="Load the model here, also where `serve --background` has it.", rich_help_panel=flags.MODEL)
     ] = False,
@@ -147,8 +152,12 @@ def chat(
             talk.take_settings({name: value for name, value in kept.items() if given.get(name) is None})
         if settings.options.system and talk.conversation.system != settings.options.system:
             talk.instruct(settings.options.system)
+        if extract and not question:
+            raise UsageError("--extract takes a PROMPT or piped text", "in a chat, /copy and /save code take a code block by its number")
         if question:
-            code = oneshot.run(talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet)
+            code = oneshot.run(
+                talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet, extract=extract
+            )
             _keep(talk, world)
             if verbose:
                 from llmchat.ui.status import statistics
@@ -307,11 +316,9 @@ def _print_version() -> int:
 
 
 def _report(error: LlmchatError, cause: Exception | None = None) -> int:
+    from llmchat.ui import notes
+
     if os.environ.get("LLMCHAT_TRACEBACK"):
         traceback.print_exception(cause or error)
-    from llmchat.ui.plain import fit_for
-
-    print(fit_for(sys.stderr, f"error: {shortened(error.message)}"), file=sys.stderr)  # noqa: T201
-    if error.hint:
-        print(fit_for(sys.stderr, f"hint: {shortened(error.hint)}"), file=sys.stderr)  # noqa: T201
+    notes.tell(World.real(), error, shutil.get_terminal_size().columns, sys.stderr)
     return error.exit_code

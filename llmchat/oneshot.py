@@ -10,7 +10,7 @@ import msgspec
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.engines import Chunk, Finish, Prefill
-from llmchat.errors import UsageError
+from llmchat.errors import LlmchatError, UsageError
 from llmchat.reading import Thought
 from llmchat.settings import World
 from llmchat.ui.plain import fit_for, json_for
@@ -42,24 +42,29 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
     return Message("user", text, input, files=parts)
 
 
-def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
-    """Ask, print, and return the exit code."""
+def run(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool, extract: bool = False) -> int:
+    """Ask, print, and return the exit code. extract: print the first code block of the answer alone."""
+    stream = stream and not extract
     try:
-        return _ask(chat, world, asked, json=json, stream=stream, plain=plain, quiet=quiet)
+        return _ask(chat, world, asked, json=json, stream=stream, plain=plain, quiet=quiet, extract=extract)
     finally:
         if (note := chat.note()) and not quiet:
             print(f"note: {note}", file=world.stderr)
 
 
-def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool) -> int:
+def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, plain: bool, quiet: bool, extract: bool) -> int:
     try:
         with closing(chat.send(asked.text, asked.input, asked.files)) as events:
             waiting = ReadingLine(world.stderr, world, shown=not (quiet or json))
             with told_of_interrupts(waiting.stopping):
                 text, thinking = _show(events, world, waiting, silent=json or not stream, plain=plain)
+            code = first_code(text) if extract else None
             if json:
-                print(json_for(world.stdout, msgspec.json.encode(report(chat, text, thinking)).decode()), file=world.stdout, flush=True)
-            elif not stream:
+                known = report(chat, text, thinking) | ({"code": code} if extract else {})
+                print(json_for(world.stdout, msgspec.json.encode(known).decode()), file=world.stdout, flush=True)
+            elif extract and code is not None:
+                print(fit_for(world.stdout, code), file=world.stdout, flush=True)
+            elif not stream and not extract:
                 print(fit_for(world.stdout, text), file=world.stdout, flush=True)
     except KeyboardInterrupt:
         print(file=world.stderr)
@@ -73,7 +78,18 @@ def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, 
             f"note: {chat.window.dropped} of {len(chat.window.ledger)} messages did not fit the window of {chat.window.limit:,} tokens and were not sent",
             file=world.stderr,
         )
+    if not text and not quiet and not json:
+        print("note: the model gave an empty answer", file=world.stderr)
+    if extract and code is None:
+        raise LlmchatError("the answer has no code block", "without --extract the whole answer is printed")
     return 0
+
+
+def first_code(text: str) -> str | None:
+    """The first code block of an answer, as `--extract` prints it."""
+    from llmchat.ui.code_blocks import code_blocks
+
+    return next((block.text for block in code_blocks(text)), None)
 
 
 def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:

@@ -42,14 +42,14 @@ class Renderer(Protocol):
     def finish(self) -> None: ...
 
 
-def has_styles(world: World) -> bool:
-    """Whether stdout is a terminal that shows bold and dim."""
-    return world.stdout.isatty() and world.env.get("TERM") != "dumb"
+def has_styles(world: World, stream: TextIO | None = None) -> bool:
+    """Whether stdout, or another stream, is a terminal that shows bold and dim."""
+    return (stream or world.stdout).isatty() and world.env.get("TERM") != "dumb"
 
 
-def has_colours(world: World) -> bool:
+def has_colours(world: World, stream: TextIO | None = None) -> bool:
     """NO_COLOR drops colours alone, not the other styles."""
-    return has_styles(world) and not world.env.get("NO_COLOR")
+    return has_styles(world, stream) and not world.env.get("NO_COLOR")
 
 
 def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Renderer:
@@ -71,7 +71,7 @@ class PlainRenderer:
         self._at_line_start = True
 
     def feed(self, text: str) -> None:
-        text = harmless(text) if self._stream.isatty() else text
+        text = fit_for(self._stream, text)
         self._stream.write(text)
         self._stream.flush()
         self._at_line_start = text.endswith("\n") if text else self._at_line_start

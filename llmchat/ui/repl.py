@@ -7,20 +7,21 @@ from contextlib import closing, suppress
 import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
+from prompt_toolkit.styles import Style
 
 from llmchat.chat import Chat, Event, Summary
-from llmchat.engines import Chunk, Prefill
+from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
-from llmchat.ui import offers, recap, status
+from llmchat.ui import notes, offers, recap, status
+from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.commands import Command, Leave, parse
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
 from llmchat.ui.plain import choose_renderer
@@ -62,7 +63,7 @@ class Repl:
 
     def loop(self) -> int:
         talk = self.talk
-        talk.say(f"{talk.chat.engine.describe()} · /help for commands, Ctrl-D leaves")
+        talk.note(f"{talk.chat.engine.describe()} · /help for commands, Ctrl-D leaves")
         if talk.chat.conversation.spoken:
             recap.last_exchange(talk)
         while True:
@@ -74,7 +75,7 @@ class Repl:
                 if self._interrupted:
                     return 0
                 self._interrupted = True
-                talk.say("press Ctrl-C again, or Ctrl-D, to leave")
+                talk.note("press Ctrl-C again, or Ctrl-D, to leave")
                 continue
             except Chosen as chosen:
                 self._interrupted = False
@@ -126,7 +127,7 @@ class Repl:
         self._ways = []
         error = self._try(line)
         if note := self.talk.chat.note():
-            self.talk.say(f"note: {note}")
+            self.talk.note(f"note: {note}")
         if error is None:
             return
         self._tell(error)
@@ -176,16 +177,17 @@ class Repl:
                 traceback.print_exception(error)
             return LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a mistake in llmchat; the chat goes on")
         except KeyboardInterrupt:
-            self.talk.say("[stopped]")
+            self.talk.note("[stopped]")
         return None
 
     def _stream(self, events: Generator[Event]) -> None:
         """Show an answer while it comes. Ctrl-C stops it and keeps what was said."""
         talk = self.talk
         dropped = talk.chat.window.dropped if talk.chat.window else 0
-        renderer = choose_renderer(talk.world, plain=talk.plain)
+        number = len(answered_blocks(talk.chat.conversation.messages)) + 1
+        renderer = choose_renderer(talk.world, plain=talk.plain, first=number)
         aside = Aside(talk.world, plain=talk.plain)
-        answered = stopped = False
+        answered = stopped = ended = False
         waiting = ReadingLine(talk.world.stdout, talk.world)
         with closing(events), without_echo(talk.world.stdin), told_of_interrupts(waiting.stopping):
             try:
@@ -203,6 +205,7 @@ class Repl:
                     if isinstance(event, Chunk):
                         renderer.feed(event.text)
                         answered = True
+                    ended = ended or isinstance(event, Finish)
             except KeyboardInterrupt:
                 stopped = True
             finally:
@@ -211,21 +214,27 @@ class Repl:
                 if answered:
                     renderer.finish()
         if note := status.ending_note(talk.chat, stopped=stopped, answered=answered):
-            talk.say(note)
+            talk.note(note)
+        elif ended and not answered:
+            talk.note("[the model gave an empty answer; /regen asks again]")
         if note := status.dropped_note(talk.chat, dropped):
-            talk.say(note)
+            talk.note(note)
         talk.say("")
 
     def _show(self, text: str) -> None:
-        renderer = choose_renderer(self.talk.world, plain=self.talk.plain)
+        renderer = choose_renderer(self.talk.world, plain=self.talk.plain, first=self._number_of(text))
         renderer.feed(text)
         renderer.finish()
         self.talk.say("")
 
+    def _number_of(self, text: str) -> int:
+        """The number of the first code block in an answer that was given before; 0 where it is none."""
+        messages = self.talk.chat.conversation.messages
+        answers = [index for index, one in enumerate(messages) if one.role == "assistant" and one.text == text]
+        return len(answered_blocks(messages[: answers[-1]])) + 1 if answers else 0
+
     def _tell(self, error: LlmchatError) -> None:
-        self.talk.say(f"error: {error.message}")
-        if error.hint:
-            self.talk.say(f"hint: {error.hint}")
+        notes.tell(self.talk.world, error, self.talk.width())
 
     def _edit_line(self, label: str, text: str) -> str | None:
         """A text to change in place: Enter takes it, Ctrl-C leaves it as it was."""
@@ -247,7 +256,7 @@ class Repl:
         talk = self.talk
         dull = bool(talk.world.env.get("NO_COLOR"))
         return PromptSession(
-            HTML("<b>&gt; </b>"),
+            [("bold ansicyan", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
             key_bindings=bindings(lambda: len(self._ways)),
@@ -255,6 +264,7 @@ class Repl:
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,
             history=self._typed_before(),
+            style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
             bottom_toolbar=lambda: status.bottom_line(talk.chat, talk.width()),
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
             enable_open_in_editor=False,

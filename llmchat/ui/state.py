@@ -12,7 +12,7 @@ from llmchat.history import Session
 from llmchat.opened import Opened, not_here, opening_of_session
 from llmchat.opening import Opener
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for
+from llmchat.ui import notes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Talk:
 
     def say(self, line: str) -> None:
         """A line that is not the model's."""
-        print(fit_for(self.world.stdout, line), file=self.world.stdout, flush=True)
+        notes.say(self.world, line, self.width())
+
+    def note(self, line: str) -> None:
+        """A line about what happens, less important than an answer."""
+        notes.note(self.world, line, self.width())
 
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""

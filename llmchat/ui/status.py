@@ -6,9 +6,14 @@ from llmchat.chat import Chat
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import UsageError
 
+_SHORTEST_NAME = 10
+
 
 def bottom_line(chat: Chat, width: int) -> str:
-    """Model, window, what was dropped, speed of the last answer; the first parts go last when it is narrow."""
+    """Model, window, what was dropped, speed of the last answer, as wide as the window.
+
+    Where it is narrow the model's name is shortened first; then the last parts go.
+    """
     parts = [chat.engine.describe()]
     if chat.window and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
         parts.append(f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens")
@@ -19,9 +24,14 @@ def bottom_line(chat: Chat, width: int) -> str:
     if chat.finish and chat.finish.reply_tokens:
         parts.append(f"{chat.finish.tokens_per_second:.1f} tok/s")
         parts.append(f"first {chat.finish.prefill_s:.2f} s")
-    while len(parts) > 1 and cell_len(" · ".join(parts)) > width - 2:
+    while len(parts) > 1 and _room_for_name(parts, width) < min(_SHORTEST_NAME, cell_len(parts[0])):
         parts.pop()
-    return cut(" " + " · ".join(parts), width)
+    parts[0] = cut(parts[0], max(_room_for_name(parts, width), 0))
+    return set_cell_size(" " + " · ".join(parts), width)
+
+
+def _room_for_name(parts: list[str], width: int) -> int:
+    return width - 2 - sum(cell_len(part) + 3 for part in parts[1:])
 
 
 def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:

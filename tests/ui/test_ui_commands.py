@@ -1,6 +1,5 @@
 """The slash commands over a scripted model: what they print and what they change."""
 
-import base64
 import itertools
 import json
 import weakref
@@ -238,7 +237,28 @@ def test_the_bottom_line_fits_any_width(repl: Repl) -> None:
     whole = status.bottom_line(repl.talk.chat, 200)
     assert whole.startswith(" scripted · ") and "/120 tokens" in whole and "dropped" in whole and "tok/s" in whole
     for width in range(1, 80):
-        assert len(status.bottom_line(repl.talk.chat, width)) <= width
+        assert cell_len(status.bottom_line(repl.talk.chat, width)) == width
+    long_name = "a-model-with-a-name-that-is-rather-long"
+    repl.talk.chat.engine.describe = lambda: long_name  # type: ignore[method-assign]
+    narrow = status.bottom_line(repl.talk.chat, len(whole.rstrip()) + 5)
+    assert narrow.startswith(" a-model-w") and "…" in narrow and "tok/s" in narrow
+
+
+def test_the_bottom_line_after_undo_tells_nothing_of_the_answer_that_is_gone(repl: Repl) -> None:
+    type_in(repl, "one question")
+    before = status.bottom_line(repl.talk.chat, 100)
+    type_in(repl, "another one", "/undo")
+    after = status.bottom_line(repl.talk.chat, 100)
+    assert "tok/s" in before and "tok/s" not in after
+    assert "tokens" in after and "tokens" not in (type_in(repl, "/undo") and status.bottom_line(repl.talk.chat, 100))
+
+
+def test_an_empty_answer_shows_a_note(repl: Repl) -> None:
+    repl.talk.chat.engine._replies = ("",)  # type: ignore[attr-defined]
+    assert type_in(repl, "hello") == "[the model gave an empty answer; /regen asks again]\n\n"
+
+
+def test_a_cut() -> None:
     assert status.cut("日本語", 4) == "日…" and status.cut("日本", 4) == "日本"
 
 
@@ -339,17 +359,6 @@ def test_think_folds_thoughts(repl: Repl) -> None:
     assert type_in(repl, "a") == "[thinking]\nhmm\n\nyes\n\n"
     assert type_in(repl, "/think off", "b") == "thinking is folded\n[thinking]\n\nyes\n\n"
     assert "takes on or off" in type_in(repl, "/think maybe")
-
-
-def test_copy_needs_a_terminal_and_an_answer(repl: Repl) -> None:
-    assert "there is no answer yet" in type_in(repl, "/copy")
-    repl.talk.chat.engine._replies = ("```python\na = 1\n```\n\n~~~\nb\n~~~",)  # type: ignore[attr-defined]
-    type_in(repl, "x")
-    assert "no clipboard" in type_in(repl, "/copy")
-    repl.talk.world.stdout.tty = True  # type: ignore[attr-defined]
-    for line, text in (("/copy code 1", "a = 1"), ("/copy code", "b"), ("/copy", "```python\na = 1\n```\n\n~~~\nb\n~~~")):
-        assert base64.b64encode(text.encode()).decode() in type_in(repl, line), line
-    assert "has 2 blocks of code" in type_in(repl, "/copy code 3")
 
 
 def test_edit_asks_the_changed_question(repl: Repl) -> None:

@@ -30,7 +30,7 @@ def start(home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: 
 
 def ready(child: "pexpect.spawn[str]") -> None:
     """Wait for a fresh prompt. (Without answers to cursor questions the bottom line is not drawn.)"""
-    child.expect_exact("\x1b[0;1m>")
+    child.expect_exact("\x1b[0;36;1m>")
     child.expect_exact("\x1b[?25h")
 
 
@@ -171,6 +171,10 @@ def test_a_dumb_terminal_gets_no_control_characters(tmp_path: Path) -> None:
         child.send(line)
         child.expect_exact(answer)
         seen.append(child.before)
+        if line != CTRL_D:
+            # Enter is a line end, not a key, until the prompt has the terminal.
+            child.expect_exact("> ")
+            seen.append(child.before)
     assert not {char for text in seen for char in text if ord(char) < 32} - set("\r\n\t"), seen
 
 

@@ -1,13 +1,8 @@
-"""Commands that move the conversation: new, regen, undo, edit, continue, alt, file, copy, exit."""
-
-import base64
-import re
+"""Commands that move the conversation: new, regen, undo, edit, continue, alt, file, exit."""
 
 from llmchat.errors import UsageError
 from llmchat.ui.commands.registry import Answer, Leave, command, number_of
 from llmchat.ui.state import Talk, files_like
-
-_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1[`~]*\s*$|\Z)", re.M | re.S)
 
 
 @command("exit", "", "Leave; the chat is saved.", aliases=("quit", "bye"))
@@ -108,29 +103,4 @@ def file(talk: Talk, rest: str) -> Answer:
             talk.say(f"{name}: {talk.chat.engine.count(text):,} tokens")
         if not talk.attached:
             talk.say("nothing is attached")
-    return None
-
-
-@command(
-    "copy", "[code [n]]", "Copy the last answer, or its last (or nth) block of code, to the clipboard.", complete=lambda t, w: ["code"]
-)
-def copy(talk: Talk, rest: str) -> Answer:
-    answer = next((one.text for one in reversed(talk.chat.conversation.messages) if one.role == "assistant"), None)
-    if answer is None:
-        raise UsageError("there is no answer yet")
-    words = rest.split()
-    if words and words[0] != "code":
-        raise UsageError(f"/copy takes nothing, or `code` and a number, not `{rest}`")
-    text = answer
-    if words:
-        blocks = [match[2].rstrip("\n") for match in _FENCE.finditer(answer)]
-        number = number_of(words[1], "/copy code") if len(words) > 1 else len(blocks)
-        if not 1 <= number <= len(blocks):
-            raise UsageError(f"the last answer has {len(blocks)} blocks of code")
-        text = blocks[number - 1]
-    # OSC 52: the terminal itself puts it on the clipboard, over ssh too.
-    if talk.world.env.get("TERM") == "dumb" or not talk.world.stdout.isatty():
-        raise UsageError("this terminal has no clipboard that can be reached", "`llmchat sessions export` writes a file")
-    print(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\a", end="", file=talk.world.stdout, flush=True)
-    talk.say(f"{len(text):,} characters sent to the terminal's clipboard")
     return None

@@ -6,6 +6,7 @@ from pathlib import Path
 from llmchat.errors import LlmchatError, UsageError, any_of
 from llmchat.history.export import EXPORTS
 from llmchat.ui import recap, status
+from llmchat.ui.commands.code import save_code
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
@@ -66,11 +67,14 @@ def load(talk: Talk, rest: str) -> Answer:
 
 @command(
     "save",
-    "[file]",
-    "Write this chat to a file, as /export does; without one, show where chats are saved as they happen.",
+    "[[code [n]] file]",
+    "Write this chat, as /export does, or code block n, or the last one, to a file; alone, show where chats are saved.",
     complete=lambda talk, word: files_like(word),
 )
 def save(talk: Talk, rest: str) -> Answer:
+    if rest.split()[:1] == ["code"]:
+        save_code(talk, rest.removeprefix("code").strip())
+        return None
     if rest:
         return export(talk, rest)
     if talk.chat.history.path is None:

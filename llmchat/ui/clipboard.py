@@ -1,0 +1,47 @@
+"""The clipboard: tmux's own way inside tmux, else OSC 52, which works over ssh too, else a local clipboard program."""
+
+import base64
+import shutil
+import subprocess
+
+from llmchat.errors import LlmchatError, UsageError
+from llmchat.settings import World
+
+# Each reads stdin. The variable says that it can work here.
+_PROGRAMS = (
+    ("WAYLAND_DISPLAY", ["wl-copy"]),
+    ("DISPLAY", ["xclip", "-selection", "clipboard"]),
+    ("DISPLAY", ["xsel", "--clipboard", "--input"]),
+    ("HOME", ["pbcopy"]),
+)
+_TIMEOUT_S = 5
+
+
+def copy(text: str, world: World) -> str:
+    """Put a text on the clipboard; returns by which way."""
+    if world.env.get("TMUX") and shutil.which("tmux", path=world.env.get("PATH")):
+        # tmux drops OSC 52 of programs unless set-clipboard is on; -w passes it on to the terminal.
+        _run(["tmux", "load-buffer", "-w", "-"], text, world)
+        return "tmux's buffer and the clipboard"
+    if world.stdout.isatty() and world.env.get("TERM") != "dumb":
+        world.stdout.write(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\a")
+        world.stdout.flush()
+        return "the terminal's clipboard"
+    if program := _local_program(world):
+        _run(program, text, world)
+        return f"the clipboard, with {program[0]}"
+    raise UsageError("this terminal has no clipboard that can be reached", "`/save FILE` or `/save code N FILE` writes a file")
+
+
+def _local_program(world: World) -> list[str] | None:
+    return next(
+        (command for variable, command in _PROGRAMS if world.env.get(variable) and shutil.which(command[0], path=world.env.get("PATH"))),
+        None,
+    )
+
+
+def _run(command: list[str], text: str, world: World) -> None:
+    try:
+        subprocess.run(command, input=text.encode(), env=dict(world.env), check=True, capture_output=True, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LlmchatError(f"{' '.join(command)} failed: {error}") from error
