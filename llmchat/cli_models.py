@@ -98,6 +98,7 @@ def offer(world: World, options: Options) -> bool:
 def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
     """The models that are on this machine: presets, then what was pulled by its Hub id."""
     from llmchat.history.export import when
+    from llmchat.presets import broken
     from llmchat.shelf import shelf
     from llmchat.ui import tables
 
@@ -108,6 +109,8 @@ def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-
             row["prepared"] = tables.size(row["prepared"]) if row["prepared"] else ""
             row["used"] = when(row["used"]) if row["used"] else "never used"
     tables.rows(world, rows, ("name", "size", "prepared", "weights", "used", "licence"), json=json, quiet=quiet)
+    if not quiet:
+        tables.notes(world, broken(world.own_presets))
 
 
 @app.command()

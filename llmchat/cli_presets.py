@@ -51,6 +51,8 @@ def presets(
         for preset, ahead in found
     ]
     tables.rows(world, rows, ("name", "size", "fits", "format", "licence"), json=json, quiet=quiet)
+    if not quiet:
+        tables.notes(world, room.broken(world.own_presets))
 
 
 @app.command()

@@ -1,13 +1,19 @@
 """The guard at every door where files come in: whatever a parser raises becomes the file's name and one line."""
 
 import errno
+import os
+import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from llmchat.errors import IntegrityError, LlmchatError, OutOfResources
+from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
 
 _LONGEST = 160
+# stderr is one for all threads.
+_TAKEN = threading.RLock()
 _HINT = "LLMCHAT_TRACEBACK=1 shows where"
 
 
@@ -27,6 +33,35 @@ def reading(what: str | Path, kind: type[LlmchatError] = IntegrityError, hint: s
         if _passes(error):
             raise
         raise kind(f"{_name(what)} cannot be read: {reason(error)}", hint) from error
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Hold back what reaches stderr, past Python too: a Rust library tells of a panic there before it raises. It is written if nothing is raised."""
+    import tempfile
+
+    with _TAKEN, tempfile.TemporaryFile() as kept:
+        real = os.dup(2)
+        try:
+            os.dup2(kept.fileno(), 2)
+            yield
+            kept.seek(0)
+            os.write(real, kept.read())
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a file. Raises FileNotFoundError where there is none, UsageError for one that is no TOML."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid TOML: {reason(error)}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def reason(error: BaseException) -> str:

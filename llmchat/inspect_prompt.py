@@ -5,6 +5,7 @@ import msgspec
 from llmchat.conversation import Conversation, Message
 from llmchat.engines.tokens import Tokens, context_of
 from llmchat.errors import ModelNotFound, UsageError
+from llmchat.guard import reason
 from llmchat.models import locate, tokenizer
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
@@ -48,10 +49,9 @@ def read_messages(world: World, file: str) -> Conversation:
         value = msgspec.json.decode(text)
         wire = msgspec.convert(value["messages"] if isinstance(value, dict) and "messages" in value else value, list[_Wire])
         return Conversation(tuple(msgspec.convert({"role": one.role, "text": one.content, "input": one.input}, Message) for one in wire))
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"{'stdin' if file == '-' else file} is not a JSON list of messages: {error}", '[{"role": "user", "content": "…"}]'
-        ) from error
+    except (ValueError, RecursionError) as error:
+        name = "stdin" if file == "-" else file
+        raise UsageError(f"{name} is not a JSON list of messages: {reason(error)}", '[{"role": "user", "content": "…"}]') from error
 
 
 def _system_first(conversation: Conversation) -> tuple[Message, ...]:

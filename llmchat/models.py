@@ -127,6 +127,9 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
     """Every preset, the user's own too, whose files are all here."""
     here = []
     for preset in names(world.own_presets).values():
+        if not sources(preset):
+            # A server has its model.
+            continue
         try:
             here.append((preset, [find(source, world) for source in sources(preset)]))
         except ModelNotFound:

@@ -3,7 +3,6 @@
 import os
 import stat
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +12,7 @@ from msgspec import Struct
 
 from llmchat.allowed import Count, EngineName, MinP, Policy, RepetitionPenalty, Seed, Temperature, TopP, Turns, Weights, check, in_words
 from llmchat.errors import UsageError, did_you_mean
+from llmchat.guard import read_toml
 from llmchat.streams import decoded, read_all
 
 
@@ -170,11 +170,9 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = read_toml(path)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 

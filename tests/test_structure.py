@@ -28,8 +28,8 @@ LEVELS = {
     "oneshot": 10, "inspect_prompt": 10, "flags": 10, "cli_models": 11, "cli_presets": 11, "cli_finetune": 11, "cli_sessions": 11, "cli_data": 11, "cli_deploy": 11,
     "cli": 12,
 }  # fmt: skip
-# errors is a value that every room raises, and that may be raised by the other values.
-EVERYWHERE = {"errors"}
+# errors is a value that every room raises, and guard turns those of libraries into it.
+EVERYWHERE = {"errors", "guard"}
 
 
 def room_of(module: str) -> str:

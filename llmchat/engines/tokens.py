@@ -14,6 +14,7 @@ from llmchat.engines.growing import GrowingTexts
 from llmchat.engines.rwkv_world import END, WorldVocabulary
 from llmchat.engines.sized_cache import remembered_count
 from llmchat.errors import IntegrityError, Mismatch
+from llmchat.guard import reading, reason, silenced
 from llmchat.memory import own_context
 from llmchat.prompt import Prompt
 
@@ -72,6 +73,10 @@ class Tokens:
     """
 
     def __init__(self, folder: Path, vocabulary: Vocabulary | None = None):
+        with reading(f"the tokenizer in {folder.name}"):
+            self._open(folder, vocabulary)
+
+    def _open(self, folder: Path, vocabulary: Vocabulary | None) -> None:
         self._folder = folder
         self._vocabulary = vocabulary or _open_vocabulary(folder)
         self._specials = self._vocabulary.specials
@@ -171,7 +176,10 @@ class Tokens:
         numbers: set[int] = {END} if isinstance(self._vocabulary, WorldVocabulary) else set()
         for name in ("generation_config.json", "config.json"):
             value = read_json(self._folder / name).get("eos_token_id")
-            numbers.update(value if isinstance(value, list) else [] if value is None else [value])
+            found = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(type(number) is int and number >= 0 for number in found):
+                raise IntegrityError(f"{name} has an eos_token_id that is no token id")
+            numbers.update(found)
         eos = self._specials.get(self.names.get("eos_token", ""))
         # The first LLaMA files had `eos_token_id` 1, which is the token that opens a text and ends none.
         wrong = {self._specials["<s>"]} if eos is not None and self._specials.get("<s>", eos) != eos else set()
@@ -260,6 +268,9 @@ def context_of(folder: Path) -> int:
     For an encoder-decoder it bounds what the encoder reads, and the answer on its own.
     """
     config = read_json(folder / "config.json")
+    with reading(folder / "config.json"):
+        if own_context(config) < 0:
+            raise ValueError("it has a negative number of positions")
     return max(own_context(config) or _CONTEXT, _AT_LEAST.get(str(config.get("model_type")), 0))
 
 
@@ -281,27 +292,39 @@ def save_tokenizer(folder: Path, target: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint folder; {} when the file is not there."""
     try:
-        table: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return table
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise IntegrityError(f"{path} is not valid JSON: {error}") from error
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read: {reason(error)}") from error
+    try:
+        table: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not valid JSON: {reason(error)}") from error
+    if not isinstance(table, dict):
+        raise IntegrityError(f"{path} is not a JSON object")
+    return table
 
 
 def special_names(folder: Path) -> dict[str, str]:
     """bos_token, eos_token … → how the tokenizer writes it: the names that chat templates use."""
     config = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    with reading(f"the tokenizer in {folder.name}"):
+        return _names(config)
+
+
+def _names(config: dict[str, Any]) -> dict[str, str]:
     names = {key: value.get("content", "") if isinstance(value, dict) else value for key, value in config.items() if key.endswith("_token")}
     return {key: value for key, value in names.items() if isinstance(value, str)}
 
 
 def special_tokens(folder: Path) -> frozenset[str]:
     """What the tokenizer reads as special tokens, without opening it: its list of them stands near the start of its file."""
-    added = _added_tokens(folder / "tokenizer.json")
-    if added is None:
-        added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
-    return frozenset(token["content"] for token in added if token.get("special"))
+    with reading(f"the tokenizer in {folder.name}"):
+        added = _added_tokens(folder / "tokenizer.json")
+        if added is None:
+            added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+        return frozenset(str(token["content"]) for token in added if token.get("special"))
 
 
 def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
@@ -320,11 +343,13 @@ def chat_template(folder: Path) -> str | None:
     """The chat template a checkpoint brings, from any of the places where it may stand."""
     own = folder / "chat_template.jinja"
     if own.exists():
-        return own.read_text("utf-8")
+        with reading(own):
+            return own.read_text("utf-8")
     for name in ("tokenizer_config.json", "chat_template.json"):
         template = read_json(folder / name).get("chat_template")
         if isinstance(template, list):
-            template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+            with reading(folder / name):
+                template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
         if isinstance(template, str):
             return template
     return None
@@ -335,10 +360,11 @@ def _open_vocabulary(folder: Path) -> Vocabulary:
 
     path = folder / "tokenizer.json"
     if path.exists():
-        try:
-            return FastVocabulary(Tokenizer.from_file(str(path)))
-        except Exception as error:  # the library raises bare Exception for a broken file
-            raise IntegrityError(f"{path} cannot be read: {error}") from error
+        with reading(path), silenced():
+            tokenizer = Tokenizer.from_file(str(path))
+            # Some faults show only when it is used.
+            tokenizer.encode("a b", add_special_tokens=True)
+            return FastVocabulary(tokenizer)
     world = sorted(folder.glob("rwkv_vocab_*.txt"))
     if world:
         return WorldVocabulary(world[-1])

@@ -4,7 +4,7 @@
 """
 
 from llmchat.presets.check import Mistake, check
-from llmchat.presets.load import find, formats, get_format, is_preset, names
+from llmchat.presets.load import broken, find, formats, get_format, is_preset, names
 from llmchat.presets.outlook import outlook
 from llmchat.presets.override import adjust, amend, choose, setting_kind, setting_names, settings_of
 from llmchat.presets.reopen import opening_of, without_credentials
@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "adjust",
     "amend",
+    "broken",
     "check",
     "choose",
     "find",

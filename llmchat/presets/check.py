@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
-from llmchat.errors import did_you_mean
+from llmchat.errors import UsageError, did_you_mean
+from llmchat.guard import reading, reason
 from llmchat.presets.load import REPO_ID, formats, names
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
@@ -30,12 +31,13 @@ class Mistake(Struct, frozen=True):
 
 def check(file: Path, own: Path | None = None) -> list[Mistake]:
     """Every mistake of a preset file, in the order of its lines. `own` is the folder of the user's presets."""
-    text = file.read_text("utf-8")
+    with reading(file, UsageError, ""):
+        text = file.read_text("utf-8")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         line = re.search(r"at line (\d+)", str(error))
-        return [Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {error}")]
+        return [Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {reason(error)}")]
     lines = _lines(text)
     found = [*_shape(table, Preset, ()), *_sense(table, file, own)]
     return sorted((Mistake(_line_of(path, lines), text, fatal) for path, text, fatal in found), key=lambda mistake: mistake.line)
@@ -94,7 +96,7 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
         yield ("format",), f"no prompt format is called `{form}`; {hint}", True
     if isinstance(form, dict):
         yield from _format_sense(form)
-    for path, source in [(("base",), table.get("base")), *((("adapters", n), one) for n, one in enumerate(table.get("adapters") or ()))]:
+    for path, source in [(("base",), table.get("base")), *((("adapters", n), one) for n, one in enumerate(_list(table.get("adapters"))))]:
         if isinstance(source, dict):
             yield from _source_sense(source, path)
     context = table.get("context") if isinstance(table.get("context"), dict) else {}
@@ -104,9 +106,14 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
     shipped = _shipped_names()
     for key in [("name",), ("aliases",)]:
         given = table.get(key[0], file.stem if key == ("name",) else [])
-        for name in [given] if isinstance(given, str) else given if isinstance(given, list) else []:
-            if name in shipped:
+        for name in [given] if isinstance(given, str) else _list(given):
+            if isinstance(name, str) and name in shipped:
                 yield key, f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships", False
+
+
+def _list(value: Any) -> list[Any]:
+    """The value where it is a list; [] for anything else, which was told of already."""
+    return value if isinstance(value, list) else []
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,14 +3,15 @@
 import functools
 import os
 import re
-import tomllib
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llmchat.errors import ModelNotFound, UsageError, did_you_mean
+from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
+from llmchat.guard import read_toml, reason, shown
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 
@@ -67,9 +68,24 @@ def served(model: str, own: Path | None = None) -> Preset:
 
 
 def names(own: Path | None = None) -> dict[str, Preset]:
-    """Every preset by its own name, sorted."""
-    presets = [_read_preset(path) for path in dict.fromkeys(_catalogue(own).values())]
+    """Every preset by its own name, sorted. A broken file of the user's is left out, see `broken`."""
+    presets = [preset for _, preset in _all(own) if isinstance(preset, Preset)]
     return {preset.name: preset for preset in sorted(presets, key=lambda preset: preset.name)}
+
+
+def broken(own: Path | None = None) -> list[str]:
+    """What is wrong with preset files of the user's that cannot be used, a line each."""
+    return [fault.message for _, fault in _all(own) if isinstance(fault, LlmchatError)]
+
+
+def _all(own: Path | None) -> Iterator[tuple[Path, Preset | LlmchatError]]:
+    for path in dict.fromkeys(_catalogue(own).values()):
+        try:
+            yield path, _read_preset(path)
+        except LlmchatError as error:
+            if path.parent == SHIPPED / "models":
+                raise
+            yield path, error
 
 
 def get_format(name: str) -> PromptFormat:
@@ -100,36 +116,44 @@ def _catalogue(own: Path | None) -> dict[str, Path]:
     known: dict[str, Path] = {}
     folders = [folder for folder in (own, SHIPPED / "models") if folder and folder.is_dir()]
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
-        aliases = re.search(r"^aliases\s*=\s*\[(.*?)\]", path.read_text("utf-8"), re.M | re.S)
+        aliases = re.search(r"^aliases\s*=\s*\[(.*?)\]", _text(path), re.M | re.S)
         for name in (path.stem, *re.findall(r'"([^"]+)"', aliases[1] if aliases else "")):
             known.setdefault(name.lower(), path)
     return known
 
 
+def _text(path: Path) -> str:
+    """What can be read of a file; one that cannot be used is told of when it is wanted."""
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def _read_preset(path: Path) -> Preset:
-    table = _read_toml(path)
+    table = read_toml(path)
     table.setdefault("name", path.stem)
     form = table.get("format", "template")
     # A preset may bring a format of its own; it then has the preset's name.
-    table["format"] = {"name": table["name"], **form} if isinstance(form, dict) else _format_table(str(form))
+    table["format"] = {"name": table["name"], **form} if isinstance(form, dict) else _format_of(form, path)
     return _convert(table, Preset, path)
+
+
+def _format_of(name: Any, path: Path) -> dict[str, Any]:
+    try:
+        return _format_table(str(name))
+    except UsageError as error:
+        raise UsageError(f"{path}: {shown(error.message)}", error.hint) from error
 
 
 def _format_table(name: str) -> dict[str, Any]:
     if name not in formats():
         raise UsageError(f"no prompt format is called `{name}`", did_you_mean(name, formats()) or "`llmchat presets --formats` lists them")
-    return {"name": name, **_read_toml(SHIPPED / "formats" / f"{name}.toml")}
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    return {"name": name, **read_toml(SHIPPED / "formats" / f"{name}.toml")}
 
 
 def _convert(table: dict[str, Any], kind: type[Preset], path: Path) -> Preset:
     try:
         return msgspec.convert(table, kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {error}") from error
+    except (msgspec.ValidationError, RecursionError, ValueError) as error:
+        raise UsageError(f"{path}: {reason(error)}") from error

@@ -58,6 +58,12 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def notes(world: World, lines: Sequence[str]) -> None:
+    """What a person should know beside a list, on stderr."""
+    for line in lines:
+        print(f"note: {line}", file=world.stderr)
+
+
 def print_json(world: World, value: Any) -> None:
     print(json_for(world.stdout, pretty_json(value)), file=world.stdout)
 

@@ -4,7 +4,6 @@ A plain adapter (LoRA, rsLoRA, rank and alpha patterns) is merged tensor by tens
 size is merged with the memory of one tensor. Whatever goes beyond that (DoRA, trained embeddings, …) is left to peft, see `needs_peft`.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from llmchat.engines.tokens import read_json
 from llmchat.engines.transformers.layout import is_transposed, modern_name
 from llmchat.errors import IntegrityError, Mismatch
+from llmchat.guard import reading, shown
 
 # `lora_A.weight` beside a linear, `lora_embedding_A` beside an embedding; an adapter's name may stand behind.
 _KEY = re.compile(
@@ -52,7 +53,8 @@ class Adapter:
         self._base = base or {}
         self.config = read_adapter_config(folder)
         self.whole: dict[str, Tensor] = {}
-        self._deltas = self._read()
+        with reading(f"the adapter {folder.name}"):
+            self._deltas = self._read()
 
     @property
     def modules(self) -> list[str]:
@@ -107,11 +109,7 @@ class Adapter:
                         f"the adapter {self.folder.name} holds `{key}`, which llmchat cannot apply",
                         "an adapter with a part left out would answer differently from the one trained",
                     )
-        deltas = {
-            module: _Delta(pair["A"], pair["B"], self._scale(module, pair["A"].shape[0]), module in tables)
-            for module, pair in sides.items()
-            if len(pair) == 2
-        }
+        deltas = {module: self._delta(module, pair["A"], pair["B"], module in tables) for module, pair in sides.items() if len(pair) == 2}
         if not deltas:
             raise Mismatch(
                 f"the adapter {self.folder.name} is empty: it holds no LoRA matrices",
@@ -124,6 +122,18 @@ class Adapter:
             )
         return deltas
 
+    def _delta(self, module: str, a: Tensor, b: Tensor, embedding: bool) -> _Delta:
+        """Raises IntegrityError for matrices that cannot be multiplied, or hold what is no number."""
+        whose = f"the adapter {self.folder.name}, at `{shown(module)}`,"
+        if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1] or not a.numel():
+            raise IntegrityError(f"{whose} has matrices of {list(a.shape)} and {list(b.shape)}, which do not fit together")
+        if not (a.is_floating_point() and b.is_floating_point()):
+            raise IntegrityError(f"{whose} has matrices of {a.dtype} and {b.dtype}, not of floating-point numbers")
+        scale = self._scale(module, a.shape[0])
+        if not (math.isfinite(scale) and bool(a.isfinite().all()) and bool(b.isfinite().all())):
+            raise IntegrityError(f"{whose} holds NaN or infinity")
+        return _Delta(a, b, scale, embedding)
+
     def _whole_weight(self, module: str, tensor: Tensor) -> dict[str, Tensor]:
         name = modern_name(module, self._base)
         return {f"{name}.weight": tensor} if name else {}
@@ -134,13 +144,9 @@ class Adapter:
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Mismatch(f"{folder} is not a LoRA adapter: it has no adapter_config.json") from error
-    except ValueError as error:
-        raise IntegrityError(f"{folder / 'adapter_config.json'} is not valid JSON: {error}") from error
-    return config
+    if not (folder / "adapter_config.json").exists():
+        raise Mismatch(f"{folder} is not a LoRA adapter: it has no adapter_config.json")
+    return read_json(folder / "adapter_config.json")
 
 
 def needs_peft(config: dict[str, Any]) -> bool:

@@ -85,7 +85,9 @@ def vocabulary_of(shapes: Shapes) -> int:
 
 
 def check_ids(ids: Sequence[int], vocabulary: int) -> None:
-    """Raise Mismatch for a token that the embedding has no row for. vocabulary: 0 for any."""
+    """Raise Mismatch for no token at all, or one that the embedding has no row for. vocabulary: 0 for any."""
+    if not ids:
+        raise Mismatch("the prompt is empty: neither template nor tokenizer makes a token of it")
     wrong = next((token for token in ids if token < 0 or token >= vocabulary), None) if vocabulary else None
     if wrong is not None:
         raise Mismatch(

@@ -26,6 +26,7 @@ from llmchat.engines.transformers.ties import is_tied, with_ties
 from llmchat.engines.transformers.tree import Outline, outline
 from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
 from llmchat.errors import Mismatch
+from llmchat.guard import reading
 
 SHARD_BYTES = 4_000_000_000
 
@@ -37,6 +38,10 @@ class Preparation:
     """
 
     def __init__(self, base: Path, adapters: Sequence[Path] = (), scale: float = 1.0, trust: bool = False, shard_bytes: int = SHARD_BYTES):
+        with reading(f"the model in {base.name}"):
+            self._open(base, adapters, scale, trust, shard_bytes)
+
+    def _open(self, base: Path, adapters: Sequence[Path], scale: float, trust: bool, shard_bytes: int) -> None:
         config = modern_config(read_json(base / "config.json"))
         if is_int8(config) and not adapters:
             raise Mismatch("its weights are 8-bit already, and are mapped from its own files")

@@ -116,6 +116,9 @@ def _places(table: Any, size: int) -> dict[str, _Place]:
     """Where each tensor lies. Raises ValueError unless they fill `size` bytes without gap or overlap, as the format's own reader does."""
     if not isinstance(table, dict):
         raise ValueError("its header is not a table")
+    facts = table.get("__metadata__")
+    if not isinstance(facts, dict | None) or not all(isinstance(fact, str) for fact in (facts or {}).values()):
+        raise ValueError("its metadata are not texts")
     places = {name: _place(name, at) for name, at in table.items() if name != "__metadata__"}
     end = 0
     for name, place in sorted(places.items(), key=lambda item: item[1][2:]):

@@ -1,0 +1,125 @@
+"""Checkpoints and adapters out of a stranger's hands: each file of them mutated with fixed seeds, and opened by the program itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mutate
+import pytest
+from checkpoints import CHATML, save_adapter, save_tiny
+from doors import Door, rounds, variant
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ASK = ("chat", "--no-log", "--no-server", "--max-tokens", "2", "--temperature", "0")
+DOORS: dict[str, tuple[str, mutate.Mutator]] = {
+    "config": ("config.json", mutate.of_json),
+    "generation settings": ("generation_config.json", mutate.of_json),
+    "weights": ("model.safetensors", mutate.of_safetensors),
+    "tokenizer": ("tokenizer.json", mutate.of_json),
+    "tokenizer settings": ("tokenizer_config.json", mutate.of_json),
+    "chat template": ("chat_template.jinja", mutate.of_text),
+}
+ADAPTER: dict[str, tuple[str, mutate.Mutator]] = {
+    "adapter settings": ("adapter_config.json", mutate.of_json),
+    "adapter weights": ("adapter_model.safetensors", mutate.of_safetensors),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny(tmp_path_factory.mktemp("base"))
+    (folder / "chat_template.jinja").write_text(CHATML)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_adapter(tmp_path_factory.mktemp("adapter"), base)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def door(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Door]:
+    return Door(home, monkeypatch, capfd)
+
+
+def knock(door: Door, base: Path, place: Path, part: str, count: int, seed: int) -> None:
+    name, mutator = DOORS[part]
+    for label, random in rounds(seed, count):
+        with variant(base, place) as folder:
+            mutate.rewrite(folder / name, mutator, random)
+            command = random.choice(("chat", "chat", "prompt", "show"))
+            messages = place / "messages.json"
+            messages.write_text('[{"role": "user", "content": "the quick brown fox"}]')
+            arguments = {
+                "chat": (*ASK, "-m", str(folder), "the quick brown fox"),
+                "prompt": ("prompt", "--ids", "-m", str(folder), str(messages)),
+                "show": ("show", str(folder)),
+            }
+            door.check(f"{part}, {label}, {command}", *arguments[command])
+
+
+def test_what_was_not_mutated_opens(door: Door, base: Path, adapter: Path) -> None:
+    assert door.run(*ASK, "-m", str(base), "the quick brown fox") == (0, "")
+    assert door.run(*ASK, "-m", str(base), "--adapter", str(adapter), "the quick brown fox") == (0, "")
+
+
+@pytest.mark.parametrize("part", DOORS)
+def test_a_mutated_file_of_a_checkpoint_is_one_line(door: Door, base: Path, tmp_path: Path, part: str) -> None:
+    knock(door, base, tmp_path, part, 15, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", DOORS)
+def test_many_mutated_files_of_a_checkpoint_are_one_line(door: Door, base: Path, tmp_path: Path, part: str) -> None:
+    knock(door, base, tmp_path, part, 200, 2)
+
+
+def knock_adapter(door: Door, base: Path, adapter: Path, place: Path, part: str, count: int, seed: int) -> None:
+    name, mutator = ADAPTER[part]
+    for label, random in rounds(seed, count):
+        with variant(adapter, place) as folder:
+            mutate.rewrite(folder / name, mutator, random)
+            door.check(f"{part}, {label}", *ASK, "-m", str(base), "--adapter", str(folder), "the quick brown fox")
+
+
+@pytest.mark.parametrize("part", ADAPTER)
+def test_a_mutated_adapter_is_one_line(door: Door, base: Path, adapter: Path, tmp_path: Path, part: str) -> None:
+    knock_adapter(door, base, adapter, tmp_path, part, 15, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ADAPTER)
+def test_many_mutated_adapters_are_one_line(door: Door, base: Path, adapter: Path, tmp_path: Path, part: str) -> None:
+    knock_adapter(door, base, adapter, tmp_path, part, 200, 2)
+
+
+def test_our_reader_refuses_what_the_formats_own_reader_refuses(base: Path, tmp_path: Path) -> None:
+    """Overlaps, holes, places of another size than their shape, types that nobody knows."""
+    from safetensors import safe_open
+
+    from llmchat.engines.transformers.safefile import MappedFile
+    from llmchat.errors import IntegrityError
+
+    path, refused = tmp_path / "model.safetensors", 0
+    content = (base / "model.safetensors").read_bytes()
+    for label, random in rounds(3, 300):
+        path.write_bytes(mutate.of_safetensors(random, content))
+        try:
+            with safe_open(path, "pt") as theirs:
+                names = set(theirs.keys())
+        except Exception:  # the library's own kind
+            refused += 1
+            with pytest.raises(IntegrityError):
+                MappedFile(path)
+                pytest.fail(f"{label}: read here, refused by the library")
+            continue
+        try:
+            assert set(MappedFile(path).shapes) == names, label
+        except IntegrityError:
+            # We may be stricter: a type that torch has no name for.
+            pass
+    assert refused > 100
