@@ -1,6 +1,7 @@
 """Checkpoints and adapters out of a stranger's hands: each file of them mutated with fixed seeds, and opened by the program itself."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import mutate
@@ -117,9 +118,7 @@ def test_our_reader_refuses_what_the_formats_own_reader_refuses(base: Path, tmp_
                 MappedFile(path)
                 pytest.fail(f"{label}: read here, refused by the library")
             continue
-        try:
+        # We may be stricter: a type that torch has no name for.
+        with suppress(IntegrityError):
             assert set(MappedFile(path).shapes) == names, label
-        except IntegrityError:
-            # We may be stricter: a type that torch has no name for.
-            pass
     assert refused > 100
