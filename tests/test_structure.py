@@ -12,7 +12,7 @@ import llmchat
 PACKAGE = Path(llmchat.__file__).parent
 # A room may import rooms of lower levels, never one of its own level. A dotted name is a room of its own.
 LEVELS = {
-    "guard": 0,
+    "guard": 0, "engines.checkpoint_files": 4,
     "allowed": -1,
     "streams": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0, "templates": 0, "programs": 0,
     "prompt": 1, "config_file": 1,

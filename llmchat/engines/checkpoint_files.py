@@ -1,0 +1,75 @@
+"""The small files of a checkpoint: JSON objects, names of special tokens, the chat template. Whatever is in them, an error names the file."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import IntegrityError
+from llmchat.guard import reading, reason
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a checkpoint folder; {} when the file is not there."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read: {reason(error)}") from error
+    try:
+        table: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not valid JSON: {reason(error)}") from error
+    if not isinstance(table, dict):
+        raise IntegrityError(f"{path} is not a JSON object")
+    return table
+
+
+def special_names(folder: Path) -> dict[str, str]:
+    """bos_token, eos_token … → how the tokenizer writes it: the names that chat templates use."""
+    config = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    with reading(f"the tokenizer in {folder.name}"):
+        return _names(config)
+
+
+def _names(config: dict[str, Any]) -> dict[str, str]:
+    names = {key: value.get("content", "") if isinstance(value, dict) else value for key, value in config.items() if key.endswith("_token")}
+    return {key: value for key, value in names.items() if isinstance(value, str)}
+
+
+def special_tokens(folder: Path) -> frozenset[str]:
+    """What the tokenizer reads as special tokens, without opening it: its list of them stands near the start of its file."""
+    with reading(f"the tokenizer in {folder.name}"):
+        added = _added_tokens(folder / "tokenizer.json")
+        if added is None:
+            added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+        return frozenset(str(token["content"]) for token in added if token.get("special"))
+
+
+def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
+    """The list of a tokenizer's file, of which no more is read than it takes; None where there is none."""
+    text = ""
+    with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as opened:
+        while part := opened.read(1 << 16):
+            text += part
+            with contextlib.suppress(ValueError):
+                added: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text, text.index("[", text.index('"added_tokens"')))[0]
+                return added
+    return None
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template a checkpoint brings, from any of the places where it may stand."""
+    own = folder / "chat_template.jinja"
+    if own.exists():
+        with reading(own):
+            return own.read_text("utf-8")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        template = read_json(folder / name).get("chat_template")
+        if isinstance(template, list):
+            with reading(folder / name):
+                template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        if isinstance(template, str):
+            return template
+    return None
