@@ -10,31 +10,31 @@ from llmchat.errors import Mismatch
 
 BOMBS = {
     "a loop in a loop": ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "steps"),
-    "a loop over what it passes by": ("{% for i in range(100000) %}{% for j in range(100000) if false %}{% endfor %}{% endfor %}", "steps"),
-    "loops in a block": ("{% for i in range(1000) %}{% block x scoped %}{% for j in range(1000) %}{% endfor %}{% endblock %}{% endfor %}", "steps"),
+    "a loop over what it passes by": ("{% for i in range(100000) %}{% for j in range(100000) if " + "j == 0 and " * 40 + "false %}{% endfor %}{% endfor %}", "steps"),
+    "loops in a block": ("{% for i in range(1000) %}{% block x scoped %}{% for j in range(9000) %}{% endfor %}{% endblock %}{% endfor %}", "steps"),
     "a macro in a loop": ("{% macro f() %}{% for i in range(1000) %}{% endfor %}{% endmacro %}{% for i in range(10000) %}{{ f() }}{% endfor %}", "steps"),
     "a recursive loop": ("{% for i in [1] recursive %}{% for j in range(100000) %}{% endfor %}{{ loop([1] * 10) }}{% endfor %}", "steps"),
-    "a long range": ("{% for i in range(99999999) %}{% endfor %}", "larger than"),
+    "a long range": ("{% for i in range(99999999) %}{% endfor %}", "counts further"),
     "a repetition": ("{{ 'a' * 1000000000 }}", "larger than"),
-    "a power": ("{{ 2 ** 100000000 }}", "larger than"),
+    "a power": ("{{ 2 ** 100000000 }}", "power"),
     "doubling by +": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}", "larger than"),
     "doubling by ~": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "larger than"),
     "doubling by ~ without a loop": ("{% set a = 'aaaaaaaaaa' %}" + "{% set a = a ~ a %}" * 60, "larger than"),
-    "joining much by ~ at once": ("{% set a = 'a' * 1000000 %}{% set b = " + " ~ ".join("a" * 1000) + " %}", "larger than"),
-    "keeping much without a loop": ("".join(f"{{% set a{i} = 'é\u20ac' * 4900000 %}}" for i in range(200)), "too much memory"),
+    "joining much by ~ at once": ("{% set a = 'a' * 1000000 %}{% set b = " + " ~ ".join("a" * 200) + " %}", "larger than"),
+    "keeping much without a loop": ("".join(f"{{% set a{i} = 'é\u20ac' * 200000 %}}" for i in range(200)), "too much memory"),
     "doubling by + of many": ("{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x + n.x %}{% endfor %}", "larger than"),
     "lists by +": ("{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x + [1] %}{% endfor %}", "larger than"),
-    "very many additions": ("{{ " + " + ".join(["'ab'"] * 20_000) + " }}", "recursion"),
+    "very many additions": ("{{ " + " + ".join(["'ab'"] * 20_000) + " }}", "recursion|500 parts"),
     "text and a number": ("{{ 'a' + 'b' + 1 }}", "str"),
-    "padding by a method": ("{{ 'a'.center(999999999) }}", "larger than"),
+    "padding by a method": ("{{ 'a'.center(999999999) }}", "unsafe"),
     "padding by a filter": ("{{ 'a' | center(999999999) }}", "No filter named"),
     "padding by %": ("{{ '%999999999d' % 1 }}", "no chat template needs"),
-    "padding by format": ("{{ '{:>999999999}'.format('a') }}", "no chat template needs"),
-    "a growing replacement": ("{{ 'axa'.replace('x', 'y' * 9000000).replace('y', 'z' * 1000000) }}", "larger than"),
-    "a growing replacement by a filter": ("{{ ('x' * 9000000) | replace('x', 'yyyy') }}", "larger than"),
-    "a join": ("{{ ''.join(['a' * 1000000] * 100000) }}", "larger than"),
-    "a join by a filter": ("{{ (['a' * 1000000] * 100000) | join('') }}", "larger than"),
-    "endless output": ("{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 200 }}{% endfor %}", "characters"),
+    "padding by format": ("{{ '{:>999999999}'.format('a') }}", "unsafe"),
+    "a growing replacement": ("{{ 'axa'.replace('x', 'y' * 1900000).replace('y', 'z' * 1000000) }}", "larger than"),
+    "a growing replacement by a filter": ("{{ ('x' * 1900000) | replace('x', 'yyyy') }}", "larger than"),
+    "a join": ("{{ ''.join(['a' * 10000] * 190) * 9999 }}", "larger than"),
+    "a join by a filter": ("{{ (['a' * 10000] * 190) | join('a' * 1000000) }}", "larger than"),
+    "endless output": ("{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 200 }}{% endfor %}", "too much memory"),
     "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
 }  # fmt: skip
 ESCAPES = {
@@ -108,12 +108,3 @@ def test_the_marks_of_a_template() -> None:
         "[SYSTEM_PROMPT]",
         "<br>",
     }
-
-
-def test_memory_that_others_take_is_not_the_templates(monkeypatch: pytest.MonkeyPatch) -> None:
-    peaks = iter(range(0, 10**9, 500_000))
-    monkeypatch.setattr(templates, "_peak", lambda: next(peaks))
-    with pytest.raises(Mismatch, match="too much memory"):
-        templates.run("{% for x in range(20) %}\n{{ x }}\n{% endfor %}", {}, "test")
-    with templates.memory_grows():
-        assert templates.run("{% for x in range(20) %}\n{{ x }}\n{% endfor %}", {}, "test").split()[:2] == ["0", "1"]

@@ -25,7 +25,6 @@ from llmchat.server.metrics import Metrics, ModelMeter
 from llmchat.server.onebyone import batching
 from llmchat.server.scheduler import Scheduler
 from llmchat.server.waiting import Waiter, WaitingRoom
-from llmchat.templates import memory_grows
 
 log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
@@ -244,8 +243,7 @@ class Pool:
         """swapped: another one had to go for it, so that it keeps its place for a while."""
         started = self._clock()
         log.info("loading %s", recipe.key)
-        with memory_grows():
-            engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
+        engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
         self._metrics.loads.labels(recipe.key).inc()
         scheduler = Scheduler(engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits)
         resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())

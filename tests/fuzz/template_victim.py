@@ -1,0 +1,23 @@
+"""Render the attacks whose names come as a JSON list on stdin; a line of JSON for each: its seconds, the process's peak memory, what was said."""
+
+import json
+import resource
+import sys
+import time
+
+from template_attacks import ATTACKS
+
+from llmchat import templates
+from llmchat.errors import Mismatch
+
+messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+templates.run("{{ messages[0].content }}", {"messages": messages}, "first")
+for name in json.load(sys.stdin):
+    started = time.thread_time()
+    try:
+        said = f"{len(templates.run(ATTACKS[name], {'messages': messages}, name)):,} characters"
+    except Mismatch as error:
+        said = error.message
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    changed = messages != [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    print(json.dumps([name, round(time.thread_time() - started, 2), round(peak), changed, said]), flush=True)
