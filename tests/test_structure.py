@@ -20,7 +20,7 @@ LEVELS = {
     "engines": 2,
     "presets": 3, "text_size": 3,
     "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,
-    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5,
+    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5, "engines.decoding": 4,
     "engines.scripted": 6, "engines.transformers": 6,
     "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "gguf_adapter": 6.3, "foreign": 6.5,
     "daemon": 3, "engines.remote": 6, "server": 9, "cli_serve": 11,

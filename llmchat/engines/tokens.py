@@ -13,6 +13,7 @@ from llmchat.engines.checkpoint_files import chat_template as chat_template
 from llmchat.engines.checkpoint_files import read_json as read_json
 from llmchat.engines.checkpoint_files import special_names as special_names
 from llmchat.engines.checkpoint_files import special_tokens as special_tokens
+from llmchat.engines.decoding import Decoding
 from llmchat.engines.growing import GrowingTexts
 from llmchat.engines.rwkv_world import END, WorldVocabulary
 from llmchat.engines.sized_cache import remembered_count
@@ -240,10 +241,14 @@ class FastVocabulary:
         self._tokenizer.save(str(path))
 
     def decoder(self) -> Callable[[int], str]:
-        from tokenizers.decoders import DecodeStream
+        def is_byte(token: int) -> bool:
+            return bool(_BYTE.match(self.name_of(token) or ""))
 
-        stream = DecodeStream(skip_special_tokens=True)
-        return lambda token: stream.step(self._tokenizer, token) or ""
+        return Decoding(self._decode, self.spelling, frozenset(self.specials.values()), is_byte)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     def _encoding(self, text: str, special: bool) -> Any:
         # The switch belongs to the tokenizer, not to the call: another thread must not find it turned.

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from checkpoints import maker, save_adapter, save_tiny
+from checkpoints import maker, save_adapter, save_tiny, tiny_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -18,7 +18,7 @@ from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.layout import modern_config, modern_name
-from llmchat.errors import UsageError
+from llmchat.errors import Mismatch, UsageError
 from llmchat.prompt import Prompt
 
 COUNT = 12
@@ -42,6 +42,15 @@ BART = ENDS | {
     "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96,
     "decoder_ffn_dim": 96, "max_position_embeddings": 256, "decoder_start_token_id": 0, "forced_eos_token_id": None,
 }  # fmt: skip
+VISION = {
+    "depth": 1,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 32,
+    "out_hidden_size": 64,
+    "embed_dim": 32,
+    "deepstack_visual_indexes": [],
+}
 QKV = ["q_proj", "v_proj"]
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "llama": ("LlamaConfig", GROUPED, QKV),
@@ -273,6 +282,63 @@ def test_the_language_model_of_a_multimodal_checkpoint(form: str, tmp_path: Path
     shutil.copytree(adapter, tmp_path / "inside")
     save_file(inside, tmp_path / "inside" / "adapter_model.safetensors")
     assert greedy(open_engine(wrapped, tmp_path / "inside"), ids) == greedy(open_engine(base, adapter), ids) != expected
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+@pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL", "Qwen3VL"])
+def test_the_language_model_of_qwen_vl(kind: str, weights: Any, tmp_path: Path) -> None:
+    text = GROUPED | {"head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, tie_word_embeddings=False, vision_config=VISION)
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.model.language_model.parameters():
+            parameter.normal_(std=0.3 / parameter.shape[-1] ** 0.25) if parameter.dim() > 1 else None
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    engine = open_engine(tmp_path, weights=weights)
+    ids = engine.encode(PROMPT)
+    if weights == "fp32":
+        assert greedy(engine, ids) == generate(model, ids)
+        assert engine.context == 256
+    else:
+        with torch.inference_mode():
+            exact = model(torch.tensor([ids])).logits[0, -1]
+        assert (engine.logits(ids).float() - exact).norm() / exact.norm() < 0.1
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_flags_that_disagree_about_the_head(head: bool, tmp_path: Path) -> None:
+    """Mistral Small 3.1: the outer config ties what the inner one does not. The files say which is meant."""
+    base, ids, expected = saved("mistral", tmp_path / "base")
+    text = json.loads((base / "config.json").read_text())
+    tensors = load_file(base / "model.safetensors")
+    if not head:
+        tied = tmp_path / "tied"
+        shutil.copytree(base, tied)
+        save_file(
+            {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}, tied / "model.safetensors", {"format": "pt"}
+        )
+        (tied / "config.json").write_text(json.dumps(text | {"tie_word_embeddings": True}))
+        base, expected = tied, generate(reference(tied), ids)
+    config = {
+        "model_type": "mistral3",
+        "text_config": text | {"tie_word_embeddings": False},
+        "tie_word_embeddings": True,
+        "eos_token_id": 2,
+    }
+    wrapped = rewritten(base, tmp_path / "wrapped", lambda name: f"language_model.{name}", config)
+    assert greedy(open_engine(wrapped), ids) == expected
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_not_run_with_a_random_one(tmp_path: Path) -> None:
+    sizes = GROUPED | {"num_local_experts": 2, "num_experts_per_tok": 1}
+    base = save_tiny(tmp_path, transformers.MixtralConfig(**sizes), seed=3)
+    tensors = load_file(base / "model.safetensors")
+    lacking = next(name for name in tensors if "q_proj" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lacking}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Mismatch, match=r"is not whole: `.*q_proj.weight` is in none of its files"):
+        open_engine(base)
 
 
 def test_an_adapter_for_conv1d_and_linear_layers_together(tmp_path: Path) -> None:

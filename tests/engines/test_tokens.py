@@ -141,3 +141,34 @@ def test_the_list_of_special_tokens_is_read_from_the_start_of_a_large_file(tmp_p
     file.write_text('{"added_tokens": [{"content"')
     (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": {"1": {"content": "<s>", "special": true}}}')
     assert special_tokens(tmp_path) == {"<s>"}
+
+
+def test_a_replacement_character_that_was_written_survives(tokens: Tokens) -> None:
+    text = "a\ufffd\ufffd b \ufffd"
+    decode = tokens.decoder()
+    assert "".join(map(decode, tokens.encode(Prompt(text, ())))) == text
+
+
+def test_a_piece_of_a_vocabulary_may_be_the_replacement_character(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models
+
+    bytes_ = {f"<0x{byte:02X}>": byte + 4 for byte in range(256)}
+    tokenizer = Tokenizer(models.BPE({"<unk>": 0, "\ufffd": 1, "\u2581": 2, "a": 3, **bytes_}, [], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    decode = Tokens(tmp_path).decoder()
+    euro = [byte + 4 for byte in "\u20ac".encode()]
+    assert [decode(token) for token in (2, 3, 1, *euro, 2, 3, 1)] == ["", "a", "\ufffd", "", "", "\u20ac", " ", "a", "\ufffd"]
+    whole = [byte + 4 for byte in "\ufffd".encode()]
+    assert [decode(token) for token in whole] == ["", "", "\ufffd"]
+    assert decode(0xFF + 4) == "\ufffd" and decode(euro[0]) == "" and decode(3) == "\ufffda", "a character that is broken off"
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_text_comes_back_token_by_token(text: str) -> None:
+    tokens = _shared()
+    decode = tokens.decoder()
+    assert "".join(map(decode, tokens.encode(Prompt(text, ((0, len(text)),))))) == text

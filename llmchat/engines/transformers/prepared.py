@@ -144,7 +144,7 @@ def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
 
 def _config(model: Outline) -> dict[str, Any]:
     """As transformers' save_pretrained writes it for 8-bit weights; the head alone is not quantised."""
-    kept = {name: value for name, value in model.config.items() if name not in ("torch_dtype", "quantization_config")}
+    kept = {name: value for name, value in model.config.items() if name not in ("torch_dtype", "quantization_config") and name[:1] != "_"}
     quantised = {
         "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
         "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [*([model.head] if model.head else []), *model.skipped],

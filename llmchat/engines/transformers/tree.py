@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from llmchat.engines import Weights
+from llmchat.engines.transformers.layout import is_renamed
 from llmchat.engines.transformers.linear import Scratch, compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.live import AdaptedLinear, Switch
 from llmchat.engines.transformers.quantisable import quantisable, shared_weights, sixteen_bit
-from llmchat.engines.transformers.ties import with_ties
+from llmchat.engines.transformers.ties import HEAD, embedding_of, with_ties
 from llmchat.engines.transformers.weights import MemoryTensors, MergedTensors, RenamedTensors, Tensors
 from llmchat.errors import Mismatch
 
@@ -33,7 +34,7 @@ def build(
     trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
     """
     with _quiet():
-        model = _skeleton(folder, config, kind, trust, untied=tensors.untied)
+        model = _skeleton(folder, config, kind, trust, tensors)
         if not _names_agree(model, tensors):
             tensors = _loaded_whole(folder, config, tensors, kind, trust)
             if not _names_agree(model, tensors):
@@ -63,7 +64,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
     from transformers.pytorch_utils import Conv1D
 
     with _quiet():
-        model = _skeleton(folder, config, "int8", trust, untied=tensors.untied)
+        model = _skeleton(folder, config, "int8", trust, tensors)
         settings = _settings(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(f"the tensors of {type(model).__name__} are put together when they are loaded")
@@ -92,17 +93,25 @@ def load_whole(folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: 
     """The model as transformers itself loads it, all in memory."""
     with _quiet():
         settings = _settings(folder, config, trust)
-        return _maker(config).from_pretrained(folder, config=settings, dtype=dtype, trust_remote_code=trust)
+        model, found = _maker(config).from_pretrained(
+            folder, config=settings, dtype=dtype, trust_remote_code=trust, output_loading_info=True
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise Mismatch(f"{folder.name} is not whole: `{missing[0]}` is in none of its files")
+    return model
 
 
-def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool, *, untied: bool = False) -> Any:
-    """The module tree without weights. untied: head and embedding are two matrices, whatever config.json says."""
+def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool, tensors: Tensors) -> Any:
+    """The module tree without weights. Whether head and embedding are two matrices is said by the tensors, whatever config.json says."""
     from accelerate import init_empty_weights
 
     try:
         settings = _language_part(_settings(folder, config, trust))
-        if untied:
+        if tensors.untied:
             settings.tie_word_embeddings = False
+        elif "text_config" in config and HEAD not in tensors.shapes and embedding_of(tensors.shapes):
+            # Two parts of a multimodal config may disagree.
+            settings.tie_word_embeddings = True
         with init_empty_weights(include_buffers=False):
             model = _maker(config).from_config(settings, dtype=compute_dtype(kind), trust_remote_code=trust)
     except (ValueError, KeyError, ImportError) as error:
@@ -113,8 +122,8 @@ def _skeleton(folder: Path, config: dict[str, Any], kind: Weights, trust: bool, 
 def _settings(folder: Path, config: dict[str, Any], trust: bool) -> Any:
     from transformers import AutoConfig
 
-    if config.get("model_type") == "falcon":
-        # Its first files name a class that transformers does not have.
+    if is_renamed(config):
+        # The first files of Falcon name a class that transformers does not have.
         return AutoConfig.for_model(**config)
     return AutoConfig.from_pretrained(folder, trust_remote_code=trust)
 
