@@ -189,6 +189,9 @@ class Room(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, function: Any, *arguments: Any, **named: Any) -> Any:  # type: ignore[override]
         if type(function) is BuiltinMethodType:
+            # What jinja2 hands to functions that ask for its context.
+            named.pop("_loop_vars", None)
+            named.pop("_block_vars", None)
             owner, name = function.__self__, function.__name__
             if isinstance(owner, str) and name in values.TEXT_METHODS:
                 return values.call_text_method(function, arguments, named)
@@ -198,6 +201,8 @@ class Room(ImmutableSandboxedEnvironment):
                 budget().step(1 + len(owner) // 100)
                 return function(*arguments, **named)
         elif type(function) is MethodType and isinstance(function.__self__, Markup) and function.__name__ in values.TEXT_METHODS:
+            named.pop("_loop_vars", None)
+            named.pop("_block_vars", None)
             return values.call_text_method(function, arguments, named)
         return super().call(context, function, *arguments, **named)
 

@@ -7,13 +7,14 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from string import Formatter
 from types import GeneratorType
 from typing import Any
 
 from llmchat.template_budget import BeyondLimits, budget, bytes_of, pay_for
 
 TEXT_METHODS = frozenset({
-    "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower",
+    "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower",
     "isnumeric", "isspace", "istitle", "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
     "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
 })  # fmt: skip
@@ -121,6 +122,8 @@ def call_text_method(method: Any, arguments: Sequence[Any], named: dict[str, Any
     text, name, here = method.__self__, method.__name__, budget()
     first = arguments[0] if arguments else None
     factor = 1 if type(text) is str else 6
+    if name == "format":
+        return formatted(text, arguments, named)
     if name == "join":
         pieces = listed(first)
         here.spend(factor * (sum(map(len, pieces)) + bytes_of(text) * len(pieces)))
@@ -136,6 +139,21 @@ def call_text_method(method: Any, arguments: Sequence[Any], named: dict[str, Any
     elif name != "replace":
         here.spend(bytes_of(text) >> 2)
     return method(*arguments, **named)
+
+
+def formatted(text: str, arguments: Sequence[Any], named: dict[str, Any]) -> str:
+    """str.format() with plain fields: {}, {0} and {name}. A width pads, and an attribute leads out of the sandbox."""
+    pieces, number = [], 0
+    for literal, field, spec, conversion in Formatter().parse(text):
+        pieces.append(literal)
+        if field is None:
+            continue
+        if spec or conversion or not re.fullmatch(r"\w*", field):
+            raise BeyondLimits("formats in a way that no chat template needs")
+        key = field or str(number)
+        number += not field
+        pieces.append(text_of(arguments[int(key)] if key.isdecimal() else named[key]))
+    return concat(pieces)
 
 
 def listed(value: Any) -> list[Any]:

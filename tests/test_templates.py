@@ -29,7 +29,7 @@ BOMBS = {
     "padding by a method": ("{{ 'a'.center(999999999) }}", "unsafe"),
     "padding by a filter": ("{{ 'a' | center(999999999) }}", "No filter named"),
     "padding by %": ("{{ '%999999999d' % 1 }}", "no chat template needs"),
-    "padding by format": ("{{ '{:>999999999}'.format('a') }}", "unsafe"),
+    "padding by format": ("{{ '{:>999999999}'.format('a') }}", "formats in a way"),
     "a growing replacement": ("{{ 'axa'.replace('x', 'y' * 1900000).replace('y', 'z' * 1000000) }}", "larger than"),
     "a growing replacement by a filter": ("{{ ('x' * 1900000) | replace('x', 'yyyy') }}", "larger than"),
     "a join": ("{{ ''.join(['a' * 10000] * 190) * 9999 }}", "larger than"),
@@ -108,3 +108,35 @@ def test_the_marks_of_a_template() -> None:
         "[SYSTEM_PROMPT]",
         "<br>",
     }
+
+
+# One of each thing that templates of today's models do, in our own words.
+CONSTRUCTS = {
+    "methods in a loop": "{% for m in messages %}{% set c = m.content.strip().split(' ')[-1].lstrip('a').rstrip('\\n') %}{{ c.upper() }}{{ m.get('x', 'y') }}{% endfor %}",
+    "items in a loop": "{% for t in tools %}{% for k, v in t.function.parameters.properties.items() %}{{ k }}={{ v.type if v.type is string else v.type | join('|') }};{% endfor %}{% endfor %}",
+    "a macro that calls itself": "{% macro kind(v) %}{% if v is mapping %}{ {%- for k, w in v.items() %}{{ k }}:{{ kind(w) }},{% endfor -%} }{% elif v is iterable and v is not string %}[{% for w in v %}{{ kind(w) }},{% endfor %}]{% else %}{{ v }}{% endif %}{% endmacro %}{{ kind(tools) }}",
+    "tojson in all ways": "{{ tools | tojson }}{{ tools | tojson(indent=4) }}{{ tools[0] | tojson(ensure_ascii=False) }}{{ tools | tojson(separators=(',', ':')) | safe }}",
+    "a namespace": "{% set ns = namespace(last=-1, tools=[]) %}{% for m in messages[::-1] %}{% if m.role == 'user' and ns.last < 0 %}{% set ns.last = messages | length - 1 - loop.index0 %}{% set ns.tools = ns.tools + [m.role] %}{% endif %}{% endfor %}{{ ns.last }}{{ ns.tools }}",
+    "slices": "{% set rest = messages[1:] %}{{ rest[-1].content[:3] }}{{ rest[-1]['content'][3:] }}{{ 'abc'[::-1] }}{{ rest[:-1] | length }}",
+    "filters": "{{ messages | map(attribute='role') | list }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | join('+') }}",
+    "more filters": "{{ 'a b' | title | upper | lower | capitalize | trim | replace('b', 'c') }}{{ [3, 1] | sort | first }}{{ {'b': 1, 'a': 2} | dictsort }}{{ [1, 1, 2] | unique | list }}{{ [1, 2] | sum }}{{ ' 7 ' | int + 1 }}{{ none | default('d', true) }}{{ [1, 2] | reverse | list }}{{ 'x\\ny' | indent(2) }}",
+    "text": "{{ 'a' ~ 1 ~ none ~ [1] ~ true }}{{ '{} is {0}{x}'.format('a', x=2) if false else '{} is {x}'.format('a', x=2) }}{{ 'abc'.removeprefix('a').partition('b') }}{{ 'a-b'.replace('-', '_').startswith(('a', 'b')) }}",
+    "a call block": "{% macro tag(name) %}<{{ name }}>{{ caller() }}</{{ name }}>{% endmacro %}{% call tag('think') %}{% for m in messages %}{{ loop.cycle('x', 'y') }}{% endfor %}{% endcall %}",
+    "a set block": "{% set text %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ text | trim | length }}{{ text[:4] }}",
+    "conditions": "{% for m in messages if m.role != 'system' %}{{ loop.index }}/{{ loop.length }}{{ loop.previtem.role if loop.previtem is defined and not loop.first }}{{ loop.nextitem.role or '-' if not loop.last }};{% else %}none{% endfor %}{{ missing is not defined }}{{ (messages[0].content is string) and not tools is none }}",
+    "numbers": "{{ 7 // 2 }}{{ 7 / 2 }}{{ 2 ** 8 }}{{ -7 % 3 }}{{ 3 is odd }}{{ 1.25 | round(1) }}{{ 'ab' * 2 }}{{ [0] * 2 }}{{ range(1, 6, 2) | list }}",
+    "marked as safe": "{% set a = '<b>' | safe %}{{ a }}{{ a ~ '<i>' }}{{ '<&>' | e }}",
+}  # fmt: skip
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "é <x>", "parameters": {"properties": {"a": {"type": "string"}, "b": {"type": ["integer", "null"]}}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONSTRUCTS)
+def test_what_templates_of_today_do_is_rendered_as_transformers_renders_it(name: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [{"role": role, "content": f" {role} says a日本 "} for role in ("system", "user", "assistant", "user")]
+    wanted = render_jinja_template([messages], tools=[TOOL], chat_template=CONSTRUCTS[name], add_generation_prompt=True)[0][0]
+    assert templates.run(CONSTRUCTS[name], {"messages": messages, "tools": [TOOL], "add_generation_prompt": True}, "x") == wanted != ""
