@@ -107,6 +107,9 @@ def chat(
         bool,
         typer.Option("-x", "--extract", help="Print the first code block of the answer alone.", rich_help_panel=flags.OUTPUT),
     ] = False,
+    vi: Annotated[
+        bool | None, typer.Option("--vi/--no-vi", help="vi keys in the input line.", show_default=False, rich_help_panel=flags.OUTPUT)
+    ] = None,
     no_server: Annotated[
         bool, typer.Option("--no-server", help="Load the model here, also where `serve --background` has it.", rich_help_panel=flags.MODEL)
     ] = False,
@@ -166,7 +169,7 @@ def chat(
             raise typer.Exit(code)
         from llmchat.ui.repl import run
 
-        code = run(talk, world, opener, plain=settings.options.plain)
+        code = run(talk, world, opener, plain=settings.options.plain, vi=settings.options.vi)
         _keep(talk, world)
         raise typer.Exit(code)
 

@@ -122,6 +122,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     offline: bool = False
     no_log: bool = False
     plain: bool = False
+    vi: bool = False
     trust_remote_code: bool = False
 
 

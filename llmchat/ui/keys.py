@@ -9,11 +9,14 @@ from typing import TextIO
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.filters import Condition, emacs_mode, is_searching
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 
 from llmchat.errors import LlmchatError
+from llmchat.ui import mentions
 from llmchat.ui.commands import registry
+from llmchat.ui.pastes import Pastes
 from llmchat.ui.state import Talk
 
 BLOCK = '"""'
@@ -27,14 +30,30 @@ class Chosen(Exception):
         self.number = number
 
 
-def bindings(offered: Callable[[], int] = lambda: 0) -> KeyBindings:
+def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = None) -> KeyBindings:
     """Enter sends, but not inside a block; Alt+Enter and Ctrl-J make a line; Ctrl-C clears; Ctrl-G and Ctrl-X Ctrl-E open the editor.
 
-    A paste is one event of its own and never sends itself. offered: how many offers one key takes now, on an empty line; see Chosen.
+    A paste is one event of its own and never sends itself; a long one is shown by its size. Ctrl-P on an empty line lists the
+    sessions. While Ctrl-R searches, the keys are the library's: Enter takes what was found, Ctrl-C and Ctrl-G leave the search.
+    offered: how many offers one key takes now, on an empty line; see Chosen.
     """
     keys = KeyBindings()
+    pasted = pastes or Pastes()
 
-    @keys.add("enter")
+    @Condition
+    def empty() -> bool:
+        return not get_app().current_buffer.text
+
+    @keys.add(Keys.BracketedPaste, filter=~is_searching)
+    def _paste(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text(pasted.shown(event.data))
+
+    @keys.add("c-p", filter=empty & ~is_searching)
+    def _sessions(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("/load ")
+        event.current_buffer.start_completion(select_first=False)
+
+    @keys.add("enter", filter=~is_searching)
     def _send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.complete_state and buffer.complete_state.current_completion:
@@ -44,32 +63,29 @@ def bindings(offered: Callable[[], int] = lambda: 0) -> KeyBindings:
         else:
             buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "enter", filter=emacs_mode & ~is_searching)
+    @keys.add("c-j", filter=~is_searching)
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=~is_searching)
     def _clear(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt)
 
-    @keys.add("c-g")
-    @keys.add("c-x", "c-e")
+    @keys.add("c-g", filter=~is_searching)
+    @keys.add("c-x", "c-e", filter=~is_searching)
     def _edit(event: KeyPressEvent) -> None:
+        event.current_buffer.text = pasted.whole(event.current_buffer.text)
         event.current_buffer.open_in_editor(validate_and_handle=False)
 
-    @Condition
-    def empty() -> bool:
-        return not get_app().current_buffer.text
-
-    @keys.add("left", filter=empty)
+    @keys.add("left", filter=empty & ~is_searching)
     def _earlier_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt prev")
 
-    @keys.add("right", filter=empty)
+    @keys.add("right", filter=empty & ~is_searching)
     def _next_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt next")
 
@@ -125,6 +141,8 @@ class CommandCompleter(Completer):
         line = document.text_before_cursor
         match = re.fullmatch(r"/(\w*)(?:\s+(.*))?", line)
         if not match:
+            for path, replaced in mentions.completions(line):
+                yield Completion(path, -replaced)
             return
         name, rest = match[1], match[2]
         if rest is None:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import closing, suppress
 
 import click
+from msgspec import Struct
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.history import FileHistory, InMemoryHistory
@@ -20,19 +21,21 @@ from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
-from llmchat.ui import notes, offers, recap, status
+from llmchat.ui import notes, offers, recap, shell, status
 from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.commands import Command, Leave, parse
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
-from llmchat.ui.plain import choose_renderer
+from llmchat.ui.mentions import mentioned
+from llmchat.ui.pastes import Pastes, WholeLines
+from llmchat.ui.plain import choose_renderer, fit_for
 from llmchat.ui.render import Aside
 from llmchat.ui.state import Offer, Talk
 from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 
-def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False) -> int:
+def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False, vi: bool = False) -> int:
     """Talk until the user leaves; returns the exit code."""
-    return Repl(chat, world, opener, plain).loop()
+    return Repl(chat, world, opener, plain, vi).loop()
 
 
 class _Typed(FileHistory):
@@ -46,9 +49,12 @@ class _Typed(FileHistory):
 class Repl:
     """The loop around the state that commands see and change."""
 
-    def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False):
+    def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False, vi: bool = False):
         self.talk = Talk(chat, world, opener, plain)
+        self._vi = vi
         self._ways: list[Offer] = []
+        self._pastes = Pastes(self._count)
+        self._unsent = ""
         self._session = self._prompt_session()
         self._session.default_buffer.on_text_changed += self._withdraw_offers
         self._sent: tuple[str, Generator[Event] | LlmchatError] | None = None
@@ -68,7 +74,7 @@ class Repl:
             recap.last_exchange(talk)
         while True:
             try:
-                line = self._session.prompt()
+                line = self._session.prompt(default=self._unsent)
             except EOFError:
                 return 0
             except KeyboardInterrupt:
@@ -106,17 +112,21 @@ class Repl:
 
         def send_and_accept(typed: Buffer) -> bool:
             with suppress(UsageError):
-                asked = _parsed(typed.text)
+                line = self._pastes.whole(typed.text)
+                asked = _parsed(line)
                 if isinstance(asked, str) and asked.strip():
-                    self._sent = typed.text, self._send(asked)
+                    self._sent = line, self._send(asked)
             return accept(typed) if accept else False
 
         buffer.accept_handler = send_and_accept
 
     def _send(self, text: str) -> Generator[Event] | LlmchatError:
+        """Store a message with what is attached to it. Where a file that it mentions cannot be read, it comes back to the line."""
         try:
+            self.talk.attached |= {name: self.talk.read(name) for name in mentioned(text)}
             return self.talk.chat.send(text, *self.talk.take_attached())
         except LlmchatError as error:
+            self._unsent = text
             return error
 
     def take(self, line: str) -> None:
@@ -124,7 +134,9 @@ class Repl:
 
         A number as the first key of the next line takes an offer; every other key belongs to the line, and the offers are gone.
         """
-        self._ways = []
+        self._ways, self._unsent = [], self._unsent if self._sent else ""
+        line = self._pastes.whole(line)
+        self._pastes.forget()
         error = self._try(line)
         if note := self.talk.chat.note():
             self.talk.note(f"note: {note}")
@@ -132,9 +144,12 @@ class Repl:
             return
         self._tell(error)
         # A question that failed is in the conversation already.
-        self._ways = offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen"))
-        if self._ways:
-            labels = "  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(self._ways, 1))
+        self._offer(offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen")))
+
+    def _offer(self, ways: list[Offer]) -> None:
+        self._ways = ways
+        if ways:
+            labels = "  ".join(f"[{number}] {offer.label}" for number, offer in enumerate(ways, 1))
             self.talk.say(f"{labels}  [Enter] nothing")
 
     def choose(self, number: int) -> None:
@@ -153,7 +168,9 @@ class Repl:
         try:
             asked = _parsed(line)
             sent, self._sent = self._sent, None
-            if isinstance(asked, str):
+            if isinstance(asked, Shell):
+                self._run_command(asked.command)
+            elif isinstance(asked, str):
                 if asked.strip():
                     events = sent[1] if sent and sent[0] == line else self._send(asked)
                     if isinstance(events, LlmchatError):
@@ -179,6 +196,37 @@ class Repl:
         except KeyboardInterrupt:
             self.talk.note("[stopped]")
         return None
+
+    def _run_command(self, command: str) -> None:
+        """Run a command of the person's shell, and offer its output to the model."""
+        with without_echo(self.talk.world.stdin):
+            output = shell.run(command, self.talk.world, self._print)
+        if not output.text.endswith("\n"):
+            self._print("\n")
+        if output.code:
+            self.talk.note(f"[exit code {output.code}]")
+        if output.text.strip():
+            tokens = self._count(output.text)
+            size = f"{len(output.text):,} characters" if tokens is None else f"{tokens:,} tokens"
+            kept = ", the first 1 MB" if output.cut else ""
+            label = f"attach the output ({size}{kept}) to the next message"
+            self._offer([Offer(label, lambda: self._attach_output(f"$ {command}", output.text))])
+
+    def _attach_output(self, name: str, text: str) -> None:
+        self.talk.attached[name] = text.strip()
+        self.talk.note("attached; it goes with your next message")
+
+    def _print(self, text: str) -> None:
+        stream = self.talk.world.stdout
+        stream.write(fit_for(stream, text))
+        stream.flush()
+
+    def _count(self, text: str) -> int | None:
+        """Tokens of a text; None while the model is not there to count them."""
+        engine = self.talk.chat.engine
+        if isinstance(engine, LoadingEngine) and engine.loaded is None:
+            return None
+        return engine.count(text)
 
     def _stream(self, events: Generator[Event]) -> None:
         """Show an answer while it comes. Ctrl-C stops it and keeps what was said."""
@@ -259,11 +307,12 @@ class Repl:
             [("bold ansicyan", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
-            key_bindings=bindings(lambda: len(self._ways)),
+            key_bindings=bindings(lambda: len(self._ways), self._pastes),
+            vi_mode=self._vi,
             completer=CommandCompleter(talk),
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,
-            history=self._typed_before(),
+            history=WholeLines(self._typed_before(), self._pastes),
             style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
             bottom_toolbar=lambda: status.bottom_line(talk.chat, talk.width()),
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
@@ -282,6 +331,21 @@ class Repl:
         return _Typed(str(path))
 
 
-def _parsed(line: str) -> tuple[Command, str] | str:
-    """What a line asks for: a command with its arguments, or the text of a message."""
+class Shell(Struct, frozen=True):
+    """A command for the person's own shell."""
+
+    command: str
+
+
+def _parsed(line: str) -> tuple[Command, str] | Shell | str:
+    """What a line asks for: a command with its arguments, one of the shell, or the text of a message.
+
+    A space before `!` sends it as text.
+    """
+    asked = "" if line.startswith('"""') else parse(line.strip())
+    if line.startswith("!") and not line.startswith("!!") and isinstance(asked, str):
+        command = line[1:].strip()
+        if not command:
+            raise UsageError("`!` runs a command of your shell", "for example `!git diff`; a space before it sends it as text")
+        return Shell(command)
     return without_block(line) if line.lstrip().startswith('"""') else parse(line.strip())

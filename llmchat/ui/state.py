@@ -84,11 +84,14 @@ class Talk:
 
     def attach(self, name: str) -> int:
         """Read a file for the next message; returns its tokens."""
-        # `-` is a file here: stdin is the keyboard.
-        text = self.world.read_text("./-" if name == "-" else name).strip()
+        text = self.read(name)
         tokens = self.chat.engine.count(text)
         self.attached[name] = text
         return tokens
+
+    def read(self, name: str) -> str:
+        """The text of a file. `-` is a file here: stdin is the keyboard."""
+        return self.world.read_text("./-" if name == "-" else name).strip()
 
     def take_attached(self) -> tuple[str, tuple[tuple[str, int], ...]]:
         """The attached texts as the material of one message, and its files; none are attached any more."""

@@ -1,0 +1,63 @@
+"""Long pastes: a short label in the input line, the whole text in the message."""
+
+from collections.abc import Callable
+
+from prompt_toolkit.history import History
+
+# A paste from this many lines or characters on is shown by its size.
+_LINES, _CHARACTERS = 10, 2_000
+
+
+class Pastes:
+    """The pastes of the line at hand. count: tokens of a text, None while no model is loaded."""
+
+    def __init__(self, count: Callable[[str], int | None] = lambda text: None):
+        self._count = count
+        self._texts: dict[str, str] = {}
+
+    def shown(self, text: str) -> str:
+        """What stands in the line for a paste: the text itself where it is short."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if text.count("\n") < _LINES and len(text) < _CHARACTERS:
+            return text
+        label = self._label(text)
+        self._texts[label] = text
+        return label
+
+    def whole(self, line: str) -> str:
+        """The line with every label replaced by the text it stands for."""
+        for label, text in self._texts.items():
+            line = line.replace(label, text)
+        return line
+
+    def forget(self) -> None:
+        self._texts.clear()
+
+    def _label(self, text: str) -> str:
+        lines = len(text.rstrip("\n").split("\n"))
+        tokens = self._count(text)
+        parts = [f"{lines:,} line{'s' if lines > 1 else ''}"]
+        parts.append(f"{len(text):,} characters" if tokens is None else f"{tokens:,} tokens")
+        size = ", ".join(parts)
+        label, number = f"[{size}]", 2
+        while self._texts.get(label, text) != text:
+            label, number = f"[{size} #{number}]", number + 1
+        return label
+
+
+class WholeLines(History):
+    """A history that keeps lines with their pastes, so that one taken back later is whole."""
+
+    def __init__(self, inner: History, pastes: Pastes):
+        super().__init__()
+        self._inner = inner
+        self._pastes = pastes
+
+    def load_history_strings(self) -> list[str]:  # type: ignore[override]
+        return list(self._inner.load_history_strings())
+
+    def store_string(self, string: str) -> None:
+        self._inner.store_string(string)
+
+    def append_string(self, string: str) -> None:
+        super().append_string(self._pastes.whole(string))
