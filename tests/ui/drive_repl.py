@@ -23,6 +23,6 @@ with History(world.history_file) as history:
     loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
     preset = replace(find("smollm2"), format=get_format("chatml"))
     chat = Chat(preset, loading if "--loading" in sys.argv else engine, history)
-    code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv)
+    code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv, vi="--vi" in sys.argv)
     print("LEFT WITH", code, [(m.role, len(m.text)) for m in chat.conversation.messages])
 sys.exit(code)

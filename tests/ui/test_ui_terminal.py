@@ -256,3 +256,76 @@ def test_keys_during_an_answer_wait_and_do_not_disturb_it(child: "pexpect.spawn[
     ready(child)
     child.send(CTRL_D)
     child.expect_exact("('user', 11), ('assistant', 12)]")
+
+
+def test_enter_takes_what_a_search_found_and_ctrl_c_only_leaves_the_search(child: "pexpect.spawn[str]") -> None:
+    child.send("a fox in the snow\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("\x12fox")
+    child.expect_exact(" in the snow")
+    child.send("\r")
+    child.send("!\r")
+    child.expect("word word word")
+    ready(child)
+    child.send("kept text\x12fox")
+    child.expect_exact(" in the snow")
+    child.send(CTRL_C)
+    child.send(" and more\r")
+    child.expect("third answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 17), ")
+    child.expect_exact("('user', 18), ")
+    child.expect_exact(f"('user', {len('kept text and more')}), ")
+
+
+def test_a_command_of_the_shell_offers_its_output(child: "pexpect.spawn[str]") -> None:
+    child.send("!echo from the shell\r")
+    child.expect_exact("from the shell")
+    child.expect_exact("[1] attach the output (")
+    ready(child)
+    child.send("1")
+    child.expect_exact("attached; it goes with your next message")
+    ready(child)
+    child.send("/context\r")
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 []")
+
+
+def test_a_file_that_is_mentioned_goes_with_the_message(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("The password is swordfish.")
+    child = start(tmp_path)
+    child.send(f"Read @{notes}\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("/context\r")
+    child.expect_exact("notes.txt")
+    ready(child)
+    (tmp_path / "bad.bin").write_bytes(b"\xff\xfe")
+    child.send(f"Read @{tmp_path / 'bad.bin'}\r")
+    child.expect_exact("is not UTF-8 text: byte 0xff in line 1")
+    child.expect_exact(f"Read @{tmp_path / 'bad.bin'}")
+    child.send(CTRL_C)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', ")
+
+
+def test_a_long_paste_collapses_and_is_sent_whole(child: "pexpect.spawn[str]") -> None:
+    child.send(PASTE_BEGIN + "a line\n" * 50 + PASTE_END)
+    child.expect_exact("[50 lines, ")
+    child.send("\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 349), ")
+
+
+def test_vi_keys_work_where_they_are_asked_for(tmp_path: Path) -> None:
+    child = start(tmp_path, "--vi")
+    child.send("hello world\x1b0cegood\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact(f"LEFT WITH 0 [('user', {len('good world')}), ")
