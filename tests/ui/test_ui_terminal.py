@@ -296,7 +296,7 @@ def test_a_command_of_the_shell_offers_its_output(child: "pexpect.spawn[str]") -
 def test_a_file_that_is_mentioned_goes_with_the_message(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("The password is swordfish.")
-    child = start(tmp_path)
+    child = start(tmp_path, size=(24, 250))
     child.send(f"Read @{notes}\r")
     child.expect("first answer")
     ready(child)
