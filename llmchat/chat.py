@@ -156,7 +156,7 @@ class Chat(Adjustable):
         return self._answer(hint=hint)
 
     def resume(self) -> Generator[Event]:
-        """Let the model go on with its last answer. The longer answer takes the place of the old one, which stays as its sibling."""
+        """Continue the last answer where it stopped. The longer answer takes the place of the old one, which stays as its sibling."""
         messages = self.conversation.messages
         if not messages or messages[-1].role != "assistant":
             raise UsageError("there is no answer to continue", "`/regen` answers the last question")
@@ -263,7 +263,7 @@ class Chat(Adjustable):
     def look(self) -> Window:
         """The window of the conversation as it stands."""
         if not self.conversation.spoken:
-            raise UsageError("nothing was said yet")
+            raise UsageError("the chat is empty")
         return self._fit(self.conversation)
 
     def look_ahead(self) -> Window:
@@ -375,5 +375,5 @@ class Chat(Adjustable):
 
     def _saved(self) -> "Line":
         if self._line is None:
-            raise UsageError("nothing was said yet")
+            raise UsageError("the chat is empty")
         return self._line

@@ -44,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
+config = typer.Typer(help="Show and change settings.", no_args_is_help=True)
 app.add_typer(cli_models.app)
 app.add_typer(cli_presets.app, name="presets")
 app.command()(cli_presets.doctor)
@@ -62,7 +62,7 @@ _OPTIONS = Options.__struct_fields__
 
 @app.command()
 def chat(
-    prompt: Annotated[str | None, typer.Argument(help="A question for one answer; `-` or nothing reads stdin when it is piped.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="A question to answer once; `-` or no PROMPT reads piped stdin.")] = None,
     model: flags.Model = None,
     base: flags.Base = None,
     adapter: flags.Adapter = None,
@@ -75,15 +75,14 @@ def chat(
     trust_remote_code: flags.TrustRemoteCode = None,
     system: flags.System = None,
     file: Annotated[
-        list[str] | None, typer.Option("-f", "--file", help="Material for the question; may be given again.", rich_help_panel=flags.CONTEXT)
+        list[str] | None,
+        typer.Option("-f", "--file", help="Attach a text file to the question; may be repeated.", rich_help_panel=flags.CONTEXT),
     ] = None,
-    continue_: Annotated[
-        bool, typer.Option("-c", "--continue", help="Go on with the last session.", rich_help_panel=flags.CONTEXT)
-    ] = False,
-    session: Annotated[str | None, typer.Option(help="Go on with this session.", rich_help_panel=flags.CONTEXT)] = None,
+    continue_: Annotated[bool, typer.Option("-c", "--continue", help="Continue the last session.", rich_help_panel=flags.CONTEXT)] = False,
+    session: Annotated[str | None, typer.Option(help="Continue this session.", rich_help_panel=flags.CONTEXT)] = None,
     no_log: Annotated[
         bool | None,
-        typer.Option("-n", "--no-log", help="Leave no trace in the history.", show_default=False, rich_help_panel=flags.CONTEXT),
+        typer.Option("-n", "--no-log", help="Do not save this chat.", show_default=False, rich_help_panel=flags.CONTEXT),
     ] = None,
     context: flags.Context = None,
     policy: flags.Policy = None,
@@ -98,7 +97,7 @@ def chat(
     offline: flags.Offline = None,
     json: flags.Json = False,
     no_stream: Annotated[
-        bool, typer.Option("--no-stream", help="Print the answer when it is whole.", rich_help_panel=flags.OUTPUT)
+        bool, typer.Option("--no-stream", help="Print the answer when it is complete.", rich_help_panel=flags.OUTPUT)
     ] = False,
     plain: Annotated[
         bool | None, typer.Option("--plain", help="No Markdown, no colour.", show_default=False, rich_help_panel=flags.OUTPUT)
@@ -111,7 +110,8 @@ def chat(
         bool | None, typer.Option("--vi/--no-vi", help="vi keys in the input line.", show_default=False, rich_help_panel=flags.OUTPUT)
     ] = None,
     no_server: Annotated[
-        bool, typer.Option("--no-server", help="Load the model here, also where `serve --background` has it.", rich_help_panel=flags.MODEL)
+        bool,
+        typer.Option("--no-server", help="Load the model here even if `serve --background` has it loaded.", rich_help_panel=flags.MODEL),
     ] = False,
     quiet: flags.Quiet = False,
     verbose: flags.Verbose = False,
@@ -129,7 +129,7 @@ def chat(
     with open_history(world, settings) as history:
         earlier = history.find(session) if session else history.latest() if continue_ else None
         if continue_ and not earlier:
-            raise UsageError("there is no session to go on with")
+            raise UsageError("there is no session to continue")
         opens = dict(earlier.opens) if earlier else {}
         if earlier and not opens and settings.origins["model"] == "default":
             known = opening_of_session(earlier, world)
@@ -221,7 +221,7 @@ def prompt(
 
 @config.command("show")
 def show_config(
-    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False, json: flags.Json = False
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value came from.")] = False, json: flags.Json = False
 ) -> None:
     """Every option and its value."""
     from llmchat.ui import tables

@@ -22,7 +22,7 @@ Models = Annotated[
 ]
 Greedy = Annotated[float | None, typer.Option("--temperature", help="0, greedy, unless given.", rich_help_panel=flags.SAMPLING)]
 MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", min=0, help="Longest answer; 0 for what the window leaves.", rich_help_panel=flags.SAMPLING)
+    int, typer.Option("--max-tokens", min=0, help="Most tokens of an answer; 0 for all the window leaves.", rich_help_panel=flags.SAMPLING)
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="For answers that are drawn.", rich_help_panel=flags.SAMPLING)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=flags.OUTPUT)]

@@ -58,7 +58,7 @@ def serve(
     weights: flags.Weights = None,
     device: flags.Device = None,
     window: Annotated[
-        int | None, typer.Option("--context", help="Window in tokens; 0 for the model's own.", rich_help_panel=LIMITS)
+        int | None, typer.Option("--context", help="Context window in tokens; 0 for the model's own.", rich_help_panel=LIMITS)
     ] = None,
     trim: Annotated[
         bool, typer.Option("--trim", help="Leave out what does not fit a window, instead of refusing it.", rich_help_panel=LIMITS)

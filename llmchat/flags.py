@@ -39,7 +39,7 @@ Adapter = Annotated[
     str | None,
     typer.Option(
         "--adapter",
-        help="A LoRA adapter: a folder or a Hub repo, `:0.5` behind it for half its strength; `none` for the bare base.",
+        help="A LoRA adapter: a folder or a Hub repo, append `:0.5` for half strength; `none` for the bare base.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -69,41 +69,49 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps."
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base.", rich_help_panel=MODEL)]
 TrustRemoteCode = Annotated[
     bool | None,
-    typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code.", show_default=False, rich_help_panel=MODEL),
+    typer.Option("--trust-remote-code", help="Allow a checkpoint to run its own Python code.", show_default=False, rich_help_panel=MODEL),
 ]
 Offline = Annotated[bool | None, typer.Option("--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL)]
 System = Annotated[str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)]
 Context = Annotated[
     int | None,
-    typer.Option(**_checked(allowed.Count, "--context"), help="Window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT),
+    typer.Option(**_checked(allowed.Count, "--context"), help="Context window in tokens; 0 for the model's own.", rich_help_panel=CONTEXT),
 ]
 Policy = Annotated[str | None, typer.Option("--policy", help="drop-oldest, last-n, summary or refuse.", rich_help_panel=CONTEXT)]
-Turns = Annotated[int | None, typer.Option(**_checked(allowed.Turns, "--turns"), help="Turns kept by last-n.", rich_help_panel=CONTEXT)]
+Turns = Annotated[int | None, typer.Option(**_checked(allowed.Turns, "--turns"), help="Turns that last-n keeps.", rich_help_panel=CONTEXT)]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(**_checked(allowed.Count, "--max-tokens"), help="Longest answer; 0 for what the window leaves.", rich_help_panel=SAMPLING),
+    typer.Option(
+        **_checked(allowed.Count, "--max-tokens"), help="Most tokens of an answer; 0 for all the window leaves.", rich_help_panel=SAMPLING
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option(**_checked(allowed.Temperature, "--temperature"), help="0 is greedy.", rich_help_panel=SAMPLING)
 ]
 TopP = Annotated[
     float | None,
-    typer.Option(**_checked(allowed.TopP, "--top-p"), rich_help_panel=SAMPLING, help="Keep the likeliest tokens that make up this share."),
+    typer.Option(
+        **_checked(allowed.TopP, "--top-p"), rich_help_panel=SAMPLING, help="Keep the most likely tokens up to this probability mass."
+    ),
 ]
 TopK = Annotated[
     int | None,
-    typer.Option(**_checked(allowed.Count, "--top-k"), rich_help_panel=SAMPLING, help="Keep the K likeliest tokens; 0 is off."),
+    typer.Option(**_checked(allowed.Count, "--top-k"), rich_help_panel=SAMPLING, help="Keep the K most likely tokens; 0 turns it off."),
 ]
 MinP = Annotated[
     float | None,
-    typer.Option(**_checked(allowed.MinP, "--min-p"), rich_help_panel=SAMPLING, help="Drop tokens below this share of the likeliest one."),
+    typer.Option(
+        **_checked(allowed.MinP, "--min-p"),
+        rich_help_panel=SAMPLING,
+        help="Drop tokens below this fraction of the top token's probability.",
+    ),
 ]
 RepetitionPenalty = Annotated[
     float | None,
     typer.Option(
         **_checked(allowed.RepetitionPenalty, "--repetition-penalty"),
         rich_help_panel=SAMPLING,
-        help="Above 1: say less of what was said; 1 is off.",
+        help="Values above 1 penalise repetition; 1 turns it off.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(**_checked(allowed.Seed, "--seed"), rich_help_panel=SAMPLING, help="Same seed, same answer.")]

@@ -66,7 +66,7 @@ def locate(preset: Preset, world: World) -> Model:
     """
     if preset.engine not in _ENGINES:
         raise UsageError(
-            f"no engine is called `{preset.engine}`", did_you_mean(preset.engine, tuple(_ENGINES)) or f"there are {', '.join(_ENGINES)}"
+            f"no engine is called `{preset.engine}`", did_you_mean(preset.engine, tuple(_ENGINES)) or f"use {', '.join(_ENGINES)}"
         )
     if preset.engine == "openai":
         return _locate_served(preset, world)
@@ -127,7 +127,7 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
     """Every preset, the user's own too, whose files are all here."""
     here = []
     for preset in names(world.own_presets).values():
-        if not sources(preset):
+        if preset.engine == "openai":
             # A server has its model.
             continue
         try:

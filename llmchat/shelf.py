@@ -118,7 +118,7 @@ def shelf(world: World) -> list[dict[str, Any]]:
             "name": preset.name,
             "kind": "preset",
             "size": sum(part.size for part in parts),
-            "prepared": sum(copy.size for copy in copies if copy.recipe == recipe(preset, parts)),
+            "prepared": sum(copy.size for copy in copies if parts and copy.recipe == recipe(preset, parts)),
             "weights": preset.weights,
             "licence": preset.licence,
         }

@@ -163,7 +163,7 @@ ERRORS = [
     (["chat", "--temperature", "9", "x"], 2, "error: --temperature must be a number from 0 to 5, not `9`\n"),
     (["chat", "--engine", "vlm", "x"], 2, "error: --engine must be transformers, gguf, openai or scripted, not `vlm`"),
     (["chat"], 2, "error: there is no question: stdin is empty and no PROMPT was given"),
-    (["chat", "-c", "x"], 2, "error: there is no session to go on with\n"),
+    (["chat", "-c", "x"], 2, "error: there is no session to continue\n"),
     (["chat", "--session", "abc", "x"], 2, "error: no session begins with `abc`"),
     (["chat", "-f", "/nowhere", "x"], 2, "error: /nowhere cannot be read: No such file or directory\n"),
     (
@@ -299,7 +299,7 @@ def test_the_repl_on_the_real_model(terminal: "pexpect.spawn[str]", home: Path) 
         terminal.expect(answer)
     terminal.expect_exact("\x1b[?25h")
     terminal.send("/stats\r")
-    terminal.expect(r"prompt +(\d+) tokens, (\d+) of them from the cache")
+    terminal.expect(r"prompt +(\d+) tokens, (\d+) of them cached")
     total, cached = int(terminal.match[1]), int(terminal.match[2])
     assert cached > 0 and total - cached < 30, "the second turn reads only what is new"
     terminal.expect_exact("\x1b[?25h")

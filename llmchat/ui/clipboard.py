@@ -30,7 +30,7 @@ def copy(text: str, world: World) -> str:
     if program := _local_program(world):
         _run(program, text, world)
         return f"the clipboard, with {program[0]}"
-    raise UsageError("this terminal has no clipboard that can be reached", "`/save FILE` or `/save code N FILE` writes a file")
+    raise UsageError("this terminal gives no access to a clipboard", "`/save FILE` or `/save code N FILE` writes a file")
 
 
 def _local_program(world: World) -> list[str] | None:

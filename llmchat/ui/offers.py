@@ -14,13 +14,13 @@ _SMALLEST_WINDOW = 256
 def for_error(error: LlmchatError, talk: Talk, again: Callable[[], None]) -> list[Offer]:
     """The ways out of an error that are open in this chat now; `again` does what has failed once more."""
     if isinstance(error, OutOfResources) and "disk" in error.message:
-        return [Offer("go on without saving", lambda: _without_saving(talk))]
+        return [Offer("continue without saving", lambda: _without_saving(talk))]
     if isinstance(error, OutOfResources):
         return [*_smaller_window(talk), *_lighter_weights(talk), *_off_the_gpu(talk), *_smaller_model(talk)]
     if isinstance(error, ContextOverflow):
-        return [Offer("take the last message back", talk.chat.undo)] if talk.chat.conversation.question >= 0 else []
+        return [Offer("remove the last message", talk.chat.undo)] if talk.chat.conversation.question >= 0 else []
     if isinstance(error, Mismatch | IntegrityError) and talk.chat.preset.adapters:
-        return [Offer("go on without the adapter", lambda: _switch(talk, adapter="none"))]
+        return [Offer("continue without the adapter", lambda: _switch(talk, adapter="none"))]
     if isinstance(error, NetworkError):
         return [Offer("try again", again)]
     if isinstance(error, ModelNotFound) and not _usable(talk):
@@ -47,7 +47,7 @@ def _smaller_window(talk: Talk) -> list[Offer]:
     def take() -> None:
         talk.chat.preset = replace(talk.chat.preset, context=replace(talk.chat.preset.context, tokens=smaller))
         talk.chat.engine.close()
-        talk.say(f"the window is {smaller:,} tokens now; /regen asks again")
+        talk.say(f"the window is {smaller:,} tokens now; /regen retries")
 
     return [Offer(f"a window of {smaller:,} tokens", take)]
 
@@ -73,7 +73,7 @@ def _smaller_model(talk: Talk) -> list[Offer]:
 
 def _switch(talk: Talk, **changes: object) -> None:
     talk.switch(**changes)
-    talk.say(f"{talk.chat.engine.describe()}; /regen asks again" if talk.chat.conversation.question >= 0 else talk.chat.engine.describe())
+    talk.say(f"{talk.chat.engine.describe()}; /regen retries" if talk.chat.conversation.question >= 0 else talk.chat.engine.describe())
 
 
 def _without_saving(talk: Talk) -> None:
@@ -81,4 +81,4 @@ def _without_saving(talk: Talk) -> None:
     chat = talk.chat
     chat.stop_saving()
     unanswered = chat.conversation.messages and chat.conversation.messages[-1].role == "user"
-    talk.say(f"from here on nothing is saved; what was saved before stays{'; /regen asks again' if unanswered else ''}")
+    talk.say(f"nothing is saved from here on; earlier messages stay saved{'; /regen retries' if unanswered else ''}")

@@ -31,7 +31,7 @@ def last_exchange(talk: Talk) -> None:
     """Title, age and model of the chat that goes on, its last question and what was answered."""
     chat = talk.chat
     session = chat.history.find(chat.session or "")
-    talk.say(status.cut(f"going on with {session.id}: {about(session)}", max(talk.width() - 1, 20)))
+    talk.say(status.cut(f"continuing {session.id}: {about(session)}", max(talk.width() - 1, 20)))
     index = chat.conversation.question
     if index >= 0:
         talk.say("")

@@ -81,7 +81,7 @@ class Repl:
                 if self._interrupted:
                     return 0
                 self._interrupted = True
-                talk.note("press Ctrl-C again, or Ctrl-D, to leave")
+                talk.note("press Ctrl-C again or Ctrl-D to leave")
                 continue
             except Chosen as chosen:
                 self._interrupted = False
@@ -192,7 +192,7 @@ class Repl:
         except Exception as error:  # a mistake of ours must not take the chat along
             if self.talk.world.env.get("LLMCHAT_TRACEBACK"):
                 traceback.print_exception(error)
-            return LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a mistake in llmchat; the chat goes on")
+            return LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a bug in llmchat; the chat continues")
         except KeyboardInterrupt:
             self.talk.note("[stopped]")
         return None

@@ -1,10 +1,12 @@
 """The bottom line and the short notes after an answer."""
 
+from contextlib import suppress
+
 from rich.cells import cell_len, set_cell_size
 
 from llmchat.chat import Chat
 from llmchat.engines.loading import LoadingEngine
-from llmchat.errors import UsageError
+from llmchat.errors import LlmchatError, UsageError
 
 _SHORTEST_NAME = 10
 
@@ -34,6 +36,14 @@ def _room_for_name(parts: list[str], width: int) -> int:
     return width - 2 - sum(cell_len(part) + 3 for part in parts[1:])
 
 
+def recount(chat: Chat) -> None:
+    """Let the bottom line tell of the conversation as it is now, after it was changed without an answer."""
+    chat.window = chat.finish = None
+    if chat.conversation.spoken and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
+        with suppress(LlmchatError):
+            chat.window = chat.look_ahead()
+
+
 def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:
     """Why an answer ended before its own end, and how to go on where that is possible; else nothing."""
     cut_off = answered and bool(chat.finish and chat.finish.reason == "length")
@@ -42,7 +52,7 @@ def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:
     limit = chat.sampling.max_tokens
     reached = bool(limit and chat.finish and chat.finish.reply_tokens >= limit)
     why = "stopped" if stopped else "cut off at max_tokens" if reached else "cut off: the context window is full"
-    return f"[{why}; /continue goes on]" if answered and chat.resumable else f"[{why}]"
+    return f"[{why}; /continue resumes it]" if answered and chat.resumable else f"[{why}]"
 
 
 def dropped_note(chat: Chat, before: int) -> str:
@@ -59,7 +69,7 @@ def statistics(chat: Chat) -> list[str]:
     if finish is None:
         raise UsageError("there is no answer yet")
     return [
-        f"prompt               {finish.prompt_tokens:,} tokens, {finish.cached_tokens:,} of them from the cache",
+        f"prompt               {finish.prompt_tokens:,} tokens, {finish.cached_tokens:,} of them cached",
         f"answer               {finish.reply_tokens:,} tokens, ended by {finish.reason}",
         f"first token          {finish.prefill_s:.2f} s",
         f"speed                {finish.tokens_per_second:.1f} tokens/s",

@@ -58,7 +58,7 @@ def test_only_answers_are_counted() -> None:
 def test_copy_takes_the_answer_or_a_numbered_block_of_the_chat(repl: Repl) -> None:
     assert "there is no answer yet" in type_in(repl, "/copy")
     type_in(repl, "x")
-    assert "no clipboard" in type_in(repl, "/copy")
+    assert "no access to a clipboard" in type_in(repl, "/copy")
     repl.talk.world.stdout.tty = True  # type: ignore[attr-defined]
     for line, text in (("/copy 1", "a = 1"), ("/copy code 2", "b"), ("/copy code", "b"), ("/copy", ANSWERS[0])):
         assert f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\a" in type_in(repl, line), line

@@ -114,7 +114,7 @@ def test_undo(repl: Repl) -> None:
     shown = type_in(repl, "a", "b", "c", "/undo 2")
     assert shown.endswith("back to: a\n") and said(repl) == ["a", "one"]
     assert type_in(repl, "/undo", "/undo").splitlines() == ["back to the beginning", "error: there is nothing to undo"]
-    assert "takes a number from 1 on" in type_in(repl, "/undo x") and "takes a number from 1 on" in type_in(repl, "/undo 0")
+    assert "takes a number of 1 or more" in type_in(repl, "/undo x") and "takes a number of 1 or more" in type_in(repl, "/undo 0")
 
 
 def test_system_is_shown_and_set(repl: Repl) -> None:
@@ -129,7 +129,7 @@ def test_set_shows_changes_checks_and_resets(repl: Repl) -> None:
     assert type_in(repl, "/set top_k=40") == "top_k                40\n"
     shown = type_in(repl, "/set").splitlines()
     assert [line.split()[1] for line in shown if line.startswith("*")][:2] == ["temperature", "top_k"]
-    assert shown[-1] == "* changed in this chat; `/set NAME default` takes it back"
+    assert shown[-1] == "* changed in this chat; `/set NAME default` resets it"
     assert type_in(repl, "/set temperature default") == "temperature          0.0\n"
     assert type_in(repl, "/set temperature hot") == "error: temperature must be a number from 0 to 5, not `hot`\n"
     assert type_in(repl, "/set temperature 9") == "error: temperature must be a number from 0 to 5, not `9`\n"
@@ -155,9 +155,9 @@ def test_model_goes_on_with_the_conversation(repl: Repl) -> None:
 
 
 def test_stats_and_context(repl: Repl) -> None:
-    assert "there is no answer yet" in type_in(repl, "/stats") and "nothing was said yet" in type_in(repl, "/context")
+    assert "there is no answer yet" in type_in(repl, "/stats") and "the chat is empty" in type_in(repl, "/context")
     type_in(repl, "hello there", "again")
-    assert "of them from the cache" in type_in(repl, "/stats")
+    assert "of them cached" in type_in(repl, "/stats")
     shown = type_in(repl, "/context").splitlines()
     assert shown[0].split() == ["1", "user", "3", "sent", "hello", "there"] and "of 2,048 tokens used" in shown[-1] and len(shown) == 5
 
@@ -268,7 +268,7 @@ def test_blocks() -> None:
 
 
 def test_alternatives_are_shown_one_after_another(repl: Repl) -> None:
-    assert "nothing was said yet" in type_in(repl, "/alt")
+    assert "the chat is empty" in type_in(repl, "/alt")
     type_in(repl, "hello", "/set temperature 1", "/regen")
     last = said(repl)[-1]
     shown = type_in(repl, "/alt prev")
@@ -289,7 +289,7 @@ def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
 def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some words of a file\n")
     assert type_in(repl, "/file") == "nothing is attached\n"
-    assert "9 tokens of the 2,048 in the window" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
+    assert "9 tokens of a window of 2,048" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
     assert "with next" in type_in(repl, "/file", "hello", f"/file {tmp_path / 'a.txt'}", "/context")
     assert repl.talk.chat.conversation.messages[0].input == "some words of a file"
     assert "nothing is attached" in type_in(repl, "/file off") and "attached" in type_in(repl, "/context")
@@ -300,7 +300,7 @@ def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
 
 def test_pin_drop_and_unpin(repl: Repl) -> None:
     type_in(repl, "a", "b")
-    assert "message 1, with the turn it belongs to, is always sent: a" in type_in(repl, "/pin 1")
+    assert "message 1 and its turn are always sent: a" in type_in(repl, "/pin 1")
     assert [line.split()[3] for line in type_in(repl, "/context").splitlines()[:2]] == ["pinned", "pinned"]
     type_in(repl, "/drop 1", "c")
     assert "\na\n" not in repl.talk.chat.engine.prompts[-1].text.replace("<|im_end|>", "\n")  # type: ignore[attr-defined]
@@ -324,16 +324,16 @@ def test_context_stays_in_the_window(repl: Repl, width: int) -> None:
 
 def test_compact(repl: Repl) -> None:
     shown = type_in(repl, "a", "/compact", "b")
-    assert "[summary]\ntwo" in shown and "tokens before; the summary has 1" in shown
+    assert "[summary]\ntwo" in shown and "tokens replaced by a summary of 1" in shown
     assert repl.talk.chat.window and repl.talk.chat.window.messages[0].text.endswith("two")
 
 
 def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> None:
-    assert "nothing was said yet" in type_in(repl, "/fork") and "leaves no trace" in type_in(repl, "/save")
+    assert "the chat is empty" in type_in(repl, "/fork") and "is not saved" in type_in(repl, "/save")
     type_in(repl, "first question")
     first = repl.talk.chat.session or ""
     type_in(repl, "/rename A new name")
-    assert "going on in " in type_in(repl, "/fork") and repl.talk.chat.session != first
+    assert "continuing in " in type_in(repl, "/fork") and repl.talk.chat.session != first
     type_in(repl, "second question")
     assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
     assert "A new name · just now · smollm2" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
@@ -357,7 +357,7 @@ def test_set_shows_ranges(repl: Repl) -> None:
 def test_think_folds_thoughts(repl: Repl) -> None:
     repl.talk.chat.engine._replies = ("<think>hmm</think>yes",)  # type: ignore[attr-defined]
     assert type_in(repl, "a") == "[thinking]\nhmm\n\nyes\n\n"
-    assert type_in(repl, "/think off", "b") == "thinking is folded\n[thinking]\n\nyes\n\n"
+    assert type_in(repl, "/think off", "b") == "thinking is hidden\n[thinking]\n\nyes\n\n"
     assert "takes on or off" in type_in(repl, "/think maybe")
 
 
@@ -386,7 +386,7 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
     ("error", "labels"),
     [
         (OutOfResources("memory ran out"), ["a window of 1,024 tokens", "int4 weights", "other instead"]),
-        (OutOfResources("the disk is full; x could not be written"), ["go on without saving"]),
+        (OutOfResources("the disk is full; x could not be written"), ["continue without saving"]),
         (NetworkError("the connection was lost"), ["try again"]),
         (ModelNotFound("gone"), []),
         (UsageError("no"), []),
@@ -467,7 +467,7 @@ def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path:
     database = chat.history._database
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count = {pages}")
-    assert "error: the disk is full" in type_in(repl, "word " * 5000) and "[1] go on without saving" in type_in(
+    assert "error: the disk is full" in type_in(repl, "word " * 5000) and "[1] continue without saving" in type_in(
         repl, "/continue", "word " * 5000
     )
     offers.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
@@ -486,4 +486,4 @@ def test_a_line_that_cannot_be_kept_does_not_end_the_chat() -> None:
 def test_a_broken_adapter_can_be_left_out(repl: Repl, error: LlmchatError) -> None:
     assert offers.for_error(error, repl.talk, lambda: None) == []
     repl.talk.chat.preset = replace(repl.talk.chat.preset, adapters=(Source("path", "/broken"),))
-    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == ["go on without the adapter"]
+    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == ["continue without the adapter"]

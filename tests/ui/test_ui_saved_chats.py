@@ -33,7 +33,7 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def test_history_prints_the_chat(repl: Repl) -> None:  # noqa: F811
-    assert "nothing was said yet" in type_in(repl, "/history")
+    assert "the chat is empty" in type_in(repl, "/history")
     type_in(repl, "/system Be brief.", "first\nline two", "second")
     assert type_in(repl, "/history") == "[system] Be brief.\n\n> first\n… line two\none\n\n> second\ntwo\n\n"
 
@@ -43,7 +43,7 @@ def test_load_without_a_session_lists_titles_ages_and_models(repl: Repl) -> None
     type_in(repl, "a question")
     here = repl.talk.chat.session
     first, hint = type_in(repl, "/load").splitlines()
-    assert first == f"* {here}  a question · just now · smollm2" and hint.startswith("`/load ID` goes on")
+    assert first == f"* {here}  a question · just now · smollm2" and hint.startswith("`/load ID` continues one")
     offered = CommandCompleter(repl.talk).get_completions(Document("/load "), CompleteEvent())
     assert [one.display_meta_text for one in offered] == ["a question · just now · smollm2"]
 
@@ -51,7 +51,7 @@ def test_load_without_a_session_lists_titles_ages_and_models(repl: Repl) -> None
 def test_loading_shows_title_and_last_exchange(repl: Repl) -> None:  # noqa: F811
     type_in(repl, "q1", "\n".join(f"line {n}" for n in range(9)))
     session = repl.talk.chat.session
-    shown = type_in(repl, "/new", f"/load {session}").partition("going on")[2]
+    shown = type_in(repl, "/new", f"/load {session}").partition("continuing")[2]
     assert shown.splitlines()[2:] == ["> line 0", *(f"… line {n}" for n in range(1, 6)), "… and 3 more lines", "two", ""]
 
 
@@ -66,7 +66,7 @@ def test_continuing_shows_title_and_last_exchange(repl: Repl, monkeypatch: pytes
     monkeypatch.setattr(again._session, "prompt", leave)
     again.loop()
     shown = talk.world.stdout.getvalue()  # type: ignore[attr-defined]
-    assert f"going on with {talk.chat.session}: a question · just now · smollm2\n\n> a question\none\n" in shown
+    assert f"continuing {talk.chat.session}: a question · just now · smollm2\n\n> a question\none\n" in shown
 
 
 def test_load_opens_the_model_and_the_settings_of_the_session(repl: Repl) -> None:  # noqa: F811
@@ -85,7 +85,7 @@ def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) 
     chat.history.remember(chat.session or "", "gone", {"model": "/nowhere/gone"}, {"top_k": 7})
     lines = type_in(repl, "/new", f"/load {chat.history.sessions()[0].id}").splitlines()
     assert lines[1].startswith("note: its model, gone, cannot be opened: ")
-    assert lines[2] == "note: smollm2 goes on with it; /model or /lora change that"
+    assert lines[2] == "note: continuing with smollm2; /model or /lora choose another"
     assert said(repl) == ["a question", "one"] and chat.sampling.top_k == 7
     assert "two" in type_in(repl, "again")
 

@@ -10,7 +10,7 @@ from test_ui_commands import preset, repl, said, type_in  # noqa: F401
 from llmchat.chat import Chat
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
-from llmchat.ui import tables
+from llmchat.ui import status, tables
 from llmchat.ui.repl import Repl
 
 
@@ -51,7 +51,7 @@ def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) ->
 
 def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> None:  # noqa: F811
     shown = type_in(repl, "a", "b", "/compact", "/undo")
-    assert shown.endswith("the summary is taken back\n") and said(repl) == ["a", "one", "b", "two"]
+    assert shown.endswith("the summary was removed\n") and said(repl) == ["a", "one", "b", "two"]
     assert type_in(repl, "/undo") == "back to: a\n" and said(repl) == ["a", "one"]
     type_in(repl, "/compact", "c", "/undo 2")
     assert said(repl) == ["a", "one"]
@@ -73,7 +73,7 @@ def test_a_window_beyond_the_model_is_refused(repl: Repl) -> None:  # noqa: F811
 
 def test_continue_is_offered_only_where_it_is_taken(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     repl.talk.chat.engine._replies = ("word " * 100,)  # type: ignore[attr-defined]
-    assert "[cut off at max_tokens; /continue goes on]" in type_in(repl, "/set max_tokens 3", "hello")
+    assert "[cut off at max_tokens; /continue resumes it]" in type_in(repl, "/set max_tokens 3", "hello")
     assert "error" not in type_in(repl, "/continue")
     monkeypatch.setattr(type(repl.talk.chat.engine), "resumes", False, raising=False)
     assert "[cut off at max_tokens]" in type_in(repl, "hello")
@@ -97,3 +97,13 @@ def test_facts_are_written_for_people(repl: Repl) -> None:  # noqa: F811
 @pytest.mark.parametrize(("count", "text"), [(1, "1 byte"), (999, "999 bytes"), (1500, "2 kB"), (98e6, "98 MB"), (13.5e9, "13.5 GB")])
 def test_sizes(count: float, text: str) -> None:
     assert tables.size(count) == text
+
+
+def test_the_status_line_tells_of_the_chat_as_it_is(repl: Repl) -> None:  # noqa: F811
+    type_in(repl, "a", "b")
+    before = status.bottom_line(repl.talk.chat, 80)
+    type_in(repl, "/drop 1")
+    dropped = repl.talk.chat.window
+    assert dropped and dropped.tokens < repl.talk.chat.engine.context and status.bottom_line(repl.talk.chat, 80) != before
+    type_in(repl, "/undo 2")
+    assert status.bottom_line(repl.talk.chat, 80).strip() == "scripted"

@@ -1,6 +1,7 @@
 """Commands that move the conversation: new, regen, undo, edit, continue, alt, file, exit."""
 
 from llmchat.errors import UsageError
+from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, Leave, command, number_of
 from llmchat.ui.state import Talk, files_like
 
@@ -13,7 +14,7 @@ def leave(talk: Talk, rest: str) -> Answer:
 @command("new", "", "Begin a new chat with the same model and system text.", aliases=("clear", "reset"))
 def new(talk: Talk, rest: str) -> Answer:
     talk.chat.restart()
-    talk.say("a new chat")
+    talk.say("new chat")
     return None
 
 
@@ -25,11 +26,11 @@ def new(talk: Talk, rest: str) -> Answer:
 )
 def regenerate(talk: Talk, rest: str) -> Answer:
     if not rest and talk.chat.sampling.temperature == 0 and talk.chat.answered_by == talk.chat.made_by:
-        talk.say("temperature 0 gives the same answer again; /set temperature 0.7 varies it")
+        talk.say("temperature 0 gives the same answer again; try /set temperature 0.7")
     return talk.chat.regenerate(rest)
 
 
-@command("continue", "", "Let the model go on with its last answer.", aliases=("more",))
+@command("continue", "", "Continue the last answer where it stopped.", aliases=("more",))
 def resume(talk: Talk, rest: str) -> Answer:
     return talk.chat.resume()
 
@@ -42,6 +43,7 @@ def resume(talk: Talk, rest: str) -> Answer:
 )
 def alternative(talk: Talk, rest: str) -> Answer:
     number, count = talk.chat.alternative(_step(talk, rest))
+    status.recount(talk.chat)
     hint = f" (hint: {talk.chat.hint})" if talk.chat.hint else ""
     talk.say(f"answer {number} of {count}{hint}:")
     talk.show(talk.chat.conversation.messages[-1].text)
@@ -60,13 +62,14 @@ def _step(talk: Talk, rest: str) -> int:
     return int(rest) - number
 
 
-@command("undo", "[n]", "Take back the last question and its answer, or the last n.")
+@command("undo", "[n]", "Remove the last question and its answer, or the last n of them.")
 def undo(talk: Talk, rest: str) -> Answer:
     before = talk.chat.conversation.question
     talk.chat.undo(number_of(rest or "1", "/undo"))
+    status.recount(talk.chat)
     index = talk.chat.conversation.question
     if index == before:
-        talk.say("the summary is taken back")
+        talk.say("the summary was removed")
         return None
     talk.say(f"back to: {talk.chat.conversation.messages[index].text}" if index >= 0 else "back to the beginning")
     return None
@@ -76,18 +79,20 @@ def undo(talk: Talk, rest: str) -> Answer:
 def edit(talk: Talk, rest: str) -> Answer:
     index = talk.chat.conversation.question
     if index < 0:
-        raise UsageError("there is no question to change")
+        raise UsageError("there is no question to edit")
     question = talk.chat.conversation.messages[index]
     text = rest or talk.edit_text(question.text).strip()
     if not text or text == question.text:
-        talk.say("nothing was changed")
+        talk.say("nothing changed")
         return None
-    talk.say(f"asked instead: {text}")
+    talk.say(f"asking instead: {text}")
     talk.chat.undo()
     return talk.chat.send(text, question.input, question.files)
 
 
-@command("file", "[path|off]", "Attach a text file to the next message; says what it costs.", complete=lambda talk, word: files_like(word))
+@command(
+    "file", "[path|off]", "Attach a text file to the next message, and print its tokens.", complete=lambda talk, word: files_like(word)
+)
 def file(talk: Talk, rest: str) -> Answer:
     if rest == "off":
         talk.attached.clear()
@@ -95,9 +100,9 @@ def file(talk: Talk, rest: str) -> Answer:
     elif rest:
         tokens = talk.attach(rest)
         limit = min(talk.chat.preset.context.tokens or talk.chat.engine.context, talk.chat.engine.context)
-        talk.say(f"{rest}: {tokens:,} tokens of the {limit:,} in the window; it goes with your next message")
+        talk.say(f"{rest}: {tokens:,} tokens of a window of {limit:,}; attached to your next message")
         if tokens >= limit:
-            talk.say("note: that is more than the window holds; /file off takes it away")
+            talk.say("note: the file is larger than the window; /file off removes it")
     else:
         for name, text in talk.attached.items():
             talk.say(f"{name}: {talk.chat.engine.count(text):,} tokens")

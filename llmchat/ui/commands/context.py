@@ -12,7 +12,7 @@ from llmchat.ui.commands.registry import Answer, command, number_of
 from llmchat.ui.state import Talk
 
 
-@command("context", "[--json]", "What the model is given of this chat: each message with its tokens, sent or not.", aliases=("tokens",))
+@command("context", "[--json]", "Show each message with its tokens, and whether it is sent to the model.", aliases=("tokens",))
 def context(talk: Talk, rest: str) -> Answer:
     window = talk.chat.look_ahead()
     if rest in ("--json", "json"):
@@ -30,29 +30,30 @@ def context(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("pin", "n", "Always send message n, whatever else must go; /context numbers them.")
+@command("pin", "n", "Always send message n and its turn; /context shows the numbers.")
 def pin(talk: Talk, rest: str) -> Answer:
-    return _mark(talk, rest, "/pin", "pinned", "is always sent")
+    return _mark(talk, rest, "/pin", "pinned", "are always sent")
 
 
-@command("unpin", "n", "Take a pin, or a /drop, back.")
+@command("unpin", "n", "Undo a /pin or a /drop of message n.")
 def unpin(talk: Talk, rest: str) -> Answer:
-    return _mark(talk, rest, "/unpin", "", "is sent while there is room")
+    return _mark(talk, rest, "/unpin", "", "are sent while there is room")
 
 
-@command("drop", "n", "Never send message n and what it belongs to; it stays in the history.")
+@command("drop", "n", "Stop sending message n and its turn; they stay in the history.")
 def drop(talk: Talk, rest: str) -> Answer:
-    return _mark(talk, rest, "/drop", "excluded", "is not sent any more")
+    return _mark(talk, rest, "/drop", "excluded", "are no longer sent")
 
 
 def _mark(talk: Talk, rest: str, name: str, mark: Mark, effect: str) -> Answer:
     number = number_of(rest, name)
     message = talk.chat.mark(number, mark)
-    talk.say(status.cut(f"message {number}, with the turn it belongs to, {effect}: {' '.join(message.text.split())}", talk.width() - 1))
+    status.recount(talk.chat)
+    talk.say(status.cut(f"message {number} and its turn {effect}: {' '.join(message.text.split())}", talk.width() - 1))
     return None
 
 
-@command("compact", "", "Put a summary in the place of all that was said, and show it for a change by hand.")
+@command("compact", "", "Replace the conversation so far with a summary, which you can edit.")
 def compact(talk: Talk, rest: str) -> Answer:
     return _compacted(talk)
 
@@ -67,4 +68,4 @@ def _compacted(talk: Talk) -> Generator[Event]:
     changed = talk.edit_line("summary", summary.text)
     if changed and changed.strip() != summary.text:
         talk.chat.set_summary(changed.strip())
-    talk.say(f"{before:,} tokens before; the summary has {talk.chat.engine.count(talk.chat.conversation.summary.text):,}")  # type: ignore[union-attr]
+    talk.say(f"{before:,} tokens replaced by a summary of {talk.chat.engine.count(talk.chat.conversation.summary.text):,}")  # type: ignore[union-attr]

@@ -57,7 +57,7 @@ def _wrapped(talk: Talk, text: str, first: str, rest: str) -> None:
 @command(
     "show",
     "{info|license|template|prompt}",
-    "The model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
+    "Show the model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
     complete=lambda t, w: _PARTS,
 )
 def show(talk: Talk, rest: str) -> Answer:
@@ -79,7 +79,7 @@ def show(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("stats", "", "Tokens and times of the last answer.")
+@command("stats", "", "Show tokens and times of the last answer.")
 def stats(talk: Talk, rest: str) -> Answer:
     for line in status.statistics(talk.chat):
         talk.say(line)

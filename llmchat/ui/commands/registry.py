@@ -20,6 +20,7 @@ Complete = Callable[[Talk, str], Iterable[str | tuple[str, str]]]
 
 _GROUPS = {
     "chatting": "Conversation",
+    "code": "Conversation",
     "context": "Context window",
     "settings": "Model and settings",
     "sessions": "Saved chats",
@@ -107,5 +108,5 @@ def _is_program(line: str) -> bool:
 def number_of(word: str, what: str) -> int:
     """A positive number, for commands that take one."""
     if not word.isdecimal() or int(word) < 1:
-        raise UsageError(f"{what} takes a number from 1 on, not `{word}`")
+        raise UsageError(f"{what} takes a number of 1 or more, not `{word}`")
     return int(word)

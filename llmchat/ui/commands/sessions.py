@@ -28,7 +28,7 @@ def sessions(talk: Talk, rest: str) -> Answer:
 @command("history", "", "Print this chat from its beginning.")
 def history(talk: Talk, rest: str) -> Answer:
     if not talk.chat.conversation.spoken:
-        raise UsageError("nothing was said yet")
+        raise UsageError("the chat is empty")
     recap.show(talk, talk.chat.conversation.messages)
     return None
 
@@ -45,22 +45,23 @@ def _list(talk: Talk) -> None:
 @command(
     "load",
     "[session]",
-    "Go on with a saved chat, its model and its settings; without one, list the last chats.",
+    "Continue a saved chat with its model and settings; without a name, list the last chats.",
     aliases=("open",),
     complete=_ids,
 )
 def load(talk: Talk, rest: str) -> Answer:
     if not rest:
         _list(talk)
-        talk.say("`/load ID` goes on with one; its first letters are enough, and Tab completes them")
+        talk.say("`/load ID` continues one; its first letters are enough, and Tab completes them")
         return None
     session = talk.chat.history.find(rest)
     try:
         talk.load(session)
     except LlmchatError as error:
         talk.say(f"note: its model, {session.model}, cannot be opened: {error.message}")
-        talk.say(f"note: {talk.chat.preset.name} goes on with it; /model or /lora change that")
+        talk.say(f"note: continuing with {talk.chat.preset.name}; /model or /lora choose another")
         talk.chat.open(session.id, session.settings)
+    status.recount(talk.chat)
     recap.last_exchange(talk)
     return None
 
@@ -78,9 +79,9 @@ def save(talk: Talk, rest: str) -> Answer:
     if rest:
         return export(talk, rest)
     if talk.chat.history.path is None:
-        raise UsageError("this chat leaves no trace (--no-log)", "/export writes it to a file")
+        raise UsageError("this chat is not saved (--no-log)", "/save FILE writes it to a file")
     if talk.chat.session is None:
-        raise UsageError("nothing was said yet")
+        raise UsageError("the chat is empty")
     talk.say(f"saved as {talk.chat.session} in {talk.chat.history.path}")
     return None
 
@@ -88,16 +89,16 @@ def save(talk: Talk, rest: str) -> Answer:
 @command("rename", "title", "Give this chat another title.")
 def rename(talk: Talk, rest: str) -> Answer:
     if not rest or talk.chat.session is None:
-        raise UsageError("/rename takes the new title" if talk.chat.session else "nothing was said yet")
+        raise UsageError("/rename takes the new title" if talk.chat.session else "the chat is empty")
     talk.chat.history.rename(talk.chat.session, rest)
-    talk.say(f"this chat is called: {rest}")
+    talk.say(f"renamed: {rest}")
     return None
 
 
-@command("fork", "", "Go on in a copy; the chat so far stays as it is.", aliases=("branch",))
+@command("fork", "", "Continue in a copy of this chat; the original stays as it is.", aliases=("branch",))
 def fork(talk: Talk, rest: str) -> Answer:
     before = talk.chat.session
-    talk.say(f"going on in {talk.chat.fork()}; {before} stays as it is")
+    talk.say(f"continuing in {talk.chat.fork()}; {before} stays as it is")
     return None
 
 
@@ -115,7 +116,7 @@ def export(talk: Talk, rest: str) -> Answer:
     if path.exists():
         raise UsageError(f"{path} exists already", "choose another name")
     if talk.chat.session is None:
-        raise UsageError("nothing was said yet")
+        raise UsageError("the chat is empty")
     session = talk.chat.history.find(talk.chat.session)
     path.write_text(EXPORTS[form](session, talk.chat.history.messages(session.id)), "utf-8")
     talk.say(f"saved to {path}")

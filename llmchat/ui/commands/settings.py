@@ -34,7 +34,7 @@ def _adapters(talk: Talk, word: str) -> Iterable[str]:
     return ["off", *sorted(here), *files_like(word)]
 
 
-@command("set", "[name [value]]", "Show the settings, or change one for this chat; `default` takes the change back.", complete=_names)
+@command("set", "[name [value]]", "Show the settings, or change one for this chat; `default` resets it.", complete=_names)
 def set_value(talk: Talk, rest: str) -> Answer:
     name, _, value = rest.replace("=", " ", 1).partition(" ")
     name, value = name.replace("-", "_"), value.strip()
@@ -54,7 +54,7 @@ def set_value(talk: Talk, rest: str) -> Answer:
         line = f"{mark} {shown:19} {_written(values[shown]):11}"
         talk.say(status.cut(f"{line} {_MEANINGS[shown]:12} {_allowed(shown)}", talk.width() - 1))
     if not name and talk.chat.settings:
-        talk.say("* changed in this chat; `/set NAME default` takes it back")
+        talk.say("* changed in this chat; `/set NAME default` resets it")
     return None
 
 
@@ -66,14 +66,14 @@ def _written(value: object) -> str:
 def system(talk: Talk, rest: str) -> Answer:
     if rest:
         talk.chat.instruct(rest)
-    talk.say(talk.chat.conversation.system or "no system text; the model's own default holds, if it has one")
+    talk.say(talk.chat.conversation.system or "no system text; the model's default applies, if it has one")
     return None
 
 
 @command(
     "model",
     "[name]",
-    "Show the model, or go on with another one.",
+    "Show the model, or switch to another one.",
     complete=_models,
 )
 def model(talk: Talk, rest: str) -> Answer:
@@ -86,7 +86,7 @@ def model(talk: Talk, rest: str) -> Answer:
 @command(
     "lora",
     "[name[:scale]|off]",
-    "Put on another adapter (a folder or org/name), stronger or weaker, or take it off.",
+    "Apply another adapter (a folder or org/name), scale it, or remove it.",
     complete=_adapters,
 )
 def lora(talk: Talk, rest: str) -> Answer:
@@ -96,16 +96,16 @@ def lora(talk: Talk, rest: str) -> Answer:
     return None
 
 
-@command("think", "[on|off]", "Show or fold what the model thinks aloud; it is never sent again.", complete=lambda t, w: ["on", "off"])
+@command("think", "[on|off]", "Show or hide the model's thinking; it is never sent back.", complete=lambda t, w: ["on", "off"])
 def think(talk: Talk, rest: str) -> Answer:
     if rest not in ("", "on", "off"):
         raise UsageError(f"/think takes on or off, not `{rest}`")
     talk.thoughts = rest == "on" if rest else not talk.thoughts
-    talk.say("thinking is shown" if talk.thoughts else "thinking is folded")
+    talk.say("thinking is shown" if talk.thoughts else "thinking is hidden")
     return None
 
 
-@command("plain", "", "Markdown on or off.")
+@command("plain", "", "Turn Markdown on or off.")
 def plain(talk: Talk, rest: str) -> Answer:
     talk.plain = not talk.plain
     talk.say("plain text" if talk.plain else "Markdown")
