@@ -78,6 +78,64 @@ def test_models_that_write_bare_json(text: str) -> None:
     assert read("{{ tools }}", "{not", " json}") == ("{not json}", []) and read("{{ tools }}", "Hi ", "{}") == ("Hi {}", [])
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ tools }}"], ids=["marks", "bare"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "weather", "arguments": {"city": "Paris"}}',
+        '```json\n{"name": "weather", "arguments": {"city": "Paris"}}\n```',
+        '\n```\n[{"name": "weather", "parameters": {"city": "Paris"}}]\n```\n',
+        '```tool_call\n{"name": "weather", "arguments": {"city": "Paris"}}```',
+    ],
+)
+def test_bare_and_fenced_json_calls_whatever_the_template_teaches(template: str, text: str) -> None:
+    for pieces in ([text], list(text)):
+        shown, (call,) = read(template, *pieces)
+        assert shown == "" and json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+
+
+def test_several_calls_in_a_row_without_a_list() -> None:
+    text = '{"name": "weather", "arguments": {}}\n{"name": "time", "arguments": {}}'
+    shown, calls = read(TEMPLATE, *text)
+    assert shown == "" and [call["function"]["name"] for call in calls] == ["weather", "time"]
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ tools }}"], ids=["marks", "bare"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": ["weather"]}',
+        '{"name": {"a": 1}}',
+        '{"name": "other", "arguments": {}}',
+        "[" * 20_000,
+        '{"a":' * 20_000,
+        '```python\nprint("weather")\n```',
+        '```json\n{"city": "Paris"}\n```',
+        '{"name": "weather", "arguments": NaN}',
+        "``",
+        "[1, 2] and more",
+        "9" * 5000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_json_that_calls_no_offered_function_is_text(template: str, text: str) -> None:
+    assert read(template, text) == (text, []) and read(template, *text[:3000]) == (text[:3000], [])
+    inside = f"<tool_call>{text}</tool_call>"
+    assert read(TEMPLATE, inside) == (inside, [])
+
+
+def test_half_a_character_in_an_argument_stays_escaped() -> None:
+    _, (call,) = read(TEMPLATE, '{"name": "weather", "arguments": {"city": "\\ud83d"}}')
+    assert call["function"]["arguments"].encode() == b'{"city": "\\ud83d"}'
+
+
+@given(st.text(alphabet='{}[]"`:, \\nametool_<>/1', max_size=60), st.integers(1, 7))
+def test_no_answer_breaks_the_reader(text: str, step: int) -> None:
+    for template in (TEMPLATE, "{{ tools }}"):
+        shown, calls = read(template, *(text[start : start + step] for start in range(0, len(text), step)))
+        assert calls or shown.replace(" ", "") == text.rstrip().replace(" ", "") or "<tool_call>" in text
+
+
 def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
     engine = ScriptedEngine([f"I look.\n{CALL}", "It is sunny."])
     with serving({"m": recipe(lambda: engine, HERMES)}, tmp_path) as run:
