@@ -1,16 +1,18 @@
-"""What requests look like: OpenAI's API, with the few fields more that local models have. Unknown fields are ignored, as OpenAI's server does.
+"""What requests look like: OpenAI's API, with the few fields more that local models have.
 
 https://platform.openai.com/docs/api-reference. What cannot be honoured is refused, never ignored: a field that changes the answer is either
-obeyed or a 400.
+obeyed or a 400, and so is a field that nobody knows (`asking.check_fields`).
 """
 
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from llmchat.server.leniency import no_limit, seconds, whole_number
 
 # A few stop strings are usual; each is looked for in every piece of the answer.
-MAX_STOPS = 16
+MAX_STOPS = 128
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 
@@ -18,7 +20,7 @@ MAX_PROMPTS = 2048
 def _whole(value: Any) -> Any:
     """JSON can spell half of a character (a lone surrogate), which is no text."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
     except UnicodeEncodeError:
         raise ValueError("the text contains half of a character (a lone surrogate)") from None
     return value
@@ -29,12 +31,20 @@ Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_whole
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class TextPart(Request):
-    type: Literal["text"]
-    text: Text
+# JSON does not tell 5.0 from 5.
+Whole = BeforeValidator(whole_number)
+Tokens = Annotated[Annotated[int, Field(ge=1, le=2**31)] | None, BeforeValidator(no_limit)]
+
+
+class Part(Request):
+    """A part of a message: its text, or a refusal that an assistant gave. Other types are refused by name."""
+
+    type: Text
+    text: Text | None = None
+    refusal: Text | None = None
 
 
 class CalledFunction(Request):
@@ -50,7 +60,7 @@ class ToolCall(Request):
 
 class ChatMessage(Request):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
 
@@ -79,7 +89,7 @@ class Generation(Request):
     """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive, ignore_eos, truncation and show_prompt
     are not OpenAI's.
 
-    keep_alive: seconds the model stays in memory after the answer, -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
+    keep_alive: seconds the model stays in memory after the answer, or a duration such as `5m`; -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
     truncation "auto" leaves out what does not fit, oldest first; show_prompt: tell in the end what text the model was given
     """
 
@@ -88,37 +98,39 @@ class Generation(Request):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    max_tokens: Tokens = None
+    n: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
+    seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, float] | None = None
-    user: Text | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    user: Any = None
+    top_k: Annotated[int, Whole, Field(ge=0, le=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    keep_alive: Annotated[float, Field(ge=-1)] | None = None
+    keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None
 
 
 class ChatRequest(Generation):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_completion_tokens: Tokens = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Whole, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     truncation: Literal["auto", "disabled"] | None = None
     show_prompt: bool | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
+    reasoning_effort: Text | None = None
 
 
 class CompletionRequest(Generation):
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | list[int] | list[list[int]]
+    logprobs: Annotated[int, Whole, Field(ge=0, le=5)] | None = None
+    best_of: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     echo: bool | None = None
     suffix: Text | None = None
 
@@ -127,5 +139,5 @@ class EmbeddingRequest(Request):
     model: Text
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Whole, Field(ge=1)] | None = None
     user: Text | None = None

@@ -31,6 +31,8 @@ from llmchat.shelf import pulled_repos
 _TOKENS_A_SLOT = 1024
 # How long it may take until a model that was pulled or changed meanwhile is seen.
 _REMEMBER_S = 10.0
+# Names that are remembered so: adapters with a strength make as many as anybody likes.
+_REMEMBERED = 256
 # A preset, or a repo of the Hub.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
@@ -135,6 +137,8 @@ class Catalog:
     def _remembered(self, asked: str, make: Callable[[], Recipe]) -> Recipe:
         """Files and templates are not read anew for every request, nor by several at once."""
         with self._reading:
+            if len(self._recipes) > _REMEMBERED:
+                self._recipes.clear()
             until, recipe = self._recipes.get(asked, (0.0, None))
             if recipe is None or time.monotonic() > until:
                 recipe = make()

@@ -12,7 +12,7 @@ from llmchat.errors import ContextOverflow
 from llmchat.reading import Asked, Reading, Thought
 from llmchat.server.answering import JSON, SSE, Answering, event
 from llmchat.server.api import ChatRequest
-from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_tools
+from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_template_values, with_tools
 from llmchat.server.pool import Served
 from llmchat.server.scheduler import Event, together
 from llmchat.server.state import State, new_id
@@ -103,7 +103,8 @@ async def _answers(
 def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
     """Window and prompt; in a thread of its own, since it counts tokens."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
-    preset = with_tools(with_policy(served.preset, trim), request.tools, request.tool_choice)
+    preset = with_template_values(served.preset, request.chat_template_kwargs, request.reasoning_effort)
+    preset = with_tools(with_policy(preset, trim), request.tools, request.tool_choice)
     wanted = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     sampling = sampling_of(request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0)
     conversation = conversation_of(request.messages)

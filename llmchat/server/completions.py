@@ -55,7 +55,7 @@ def complete(state: State, request: CompletionRequest, client: str) -> Answering
 
 
 async def _answers(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
-    texts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
+    texts = [request.prompt] if isinstance(request.prompt, str) else [text for text in request.prompt if isinstance(text, str)]
     async with state.pool.lease(request.model, request.keep_alive, client) as served:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, texts)

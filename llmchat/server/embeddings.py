@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from llmchat.server.answering import JSON
 from llmchat.server.api import EmbeddingRequest
+from llmchat.server.asking import check_fields
 from llmchat.server.errors import BadRequest
 from llmchat.server.state import State
 from llmchat.server.usage import encoded
@@ -16,6 +17,7 @@ from llmchat.server.usage import encoded
 
 async def embed(state: State, request: EmbeddingRequest, client: str) -> Response:
     """Raises BadRequest for a model that writes text, and for a number of dimensions that is not the model's own."""
+    check_fields(request)
     texts = [request.input] if isinstance(request.input, str) else request.input
     async with state.pool.lease(request.model, client=client) as served:
         engine: Any = served.engine

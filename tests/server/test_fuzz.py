@@ -65,10 +65,14 @@ def test_no_request_makes_the_server_fail(api: Any, label: str) -> None:
     tried()
 
 
+PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "refusal", "image_url", "", "x" * 300])},
+    optional={"text": st.one_of(st.none(), st.text(max_size=3)), "refusal": st.text(max_size=3), "image_url": st.just({"url": "x"})},
+)
 MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", "developer"])},
     optional={
-        "content": st.one_of(st.none(), st.text(max_size=20), st.lists(st.just({"type": "text", "text": "x"}), max_size=2)),
+        "content": st.one_of(st.none(), st.text(max_size=20), st.lists(PART, max_size=2)),
         "tool_calls": st.lists(
             st.builds(lambda text: {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}, st.text(max_size=5)),
             max_size=2,
@@ -85,13 +89,20 @@ FIELDS = st.fixed_dictionaries(
         "seed": st.integers(-(2**64), 2**64),
         "temperature": st.one_of(st.floats(-1, 3), st.just(0)),
         "top_p": st.floats(0, 1),
-        "max_tokens": st.one_of(st.integers(0, 10), st.just(2**40)),
+        "max_tokens": st.one_of(st.integers(-2, 10), st.floats(0, 10), st.just(2**40)),
         "logprobs": st.booleans(),
         "top_logprobs": st.integers(0, 30),
-        "keep_alive": st.floats(-2, 10),
+        "keep_alive": st.one_of(st.floats(-2, 10), st.text(alphabet="0123456789.-msh ", max_size=8)),
         "truncation": st.sampled_from(["auto", "disabled", "never"]),
         "tools": st.lists(st.just({"type": "function", "function": {"name": "f"}}), max_size=1),
         "stream_options": st.just({"include_usage": True}),
+        "chat_template_kwargs": st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=2),
+        "reasoning_effort": st.text(max_size=6),
+        "user": st.one_of(st.none(), st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)),
+        "parallel_tool_calls": st.booleans(),
+        "modalities": st.lists(st.sampled_from(["text", "audio"]), max_size=2),
+        "prediction": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=1),
+        "unheard_of": st.one_of(st.none(), st.integers()),
     },
 )
 

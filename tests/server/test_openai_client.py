@@ -193,7 +193,7 @@ def test_turns_go_on_from_what_was_read(run: Running) -> None:
 WRONG = {
     "unknown model": ({"model": "none"}, openai.NotFoundError, "model_not_found", "model"),
     "no message": ({"messages": []}, openai.BadRequestError, None, "messages"),
-    "a speaker out of turn": ({"messages": [{"role": "assistant", "content": "hi"}]}, openai.BadRequestError, None, "messages.0.role"),
+    "a speaker out of turn": ({"messages": [{"role": "tool", "content": "hi"}]}, openai.BadRequestError, None, "messages.0.role"),
     "an image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         openai.BadRequestError, None, "messages.0.content.0.type",
