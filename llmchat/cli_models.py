@@ -48,7 +48,7 @@ def pull(
 def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: bool, json: bool, quiet: bool) -> None:
     from llmchat.hub import Bar, Silent, report
     from llmchat.presets import choose
-    from llmchat.shelf import fetch, prepare
+    from llmchat.shelf import chat_command, fetch, is_model, prepare
     from llmchat.shelf import ready as make_ready
     from llmchat.ui import tables
 
@@ -74,6 +74,8 @@ def _pull(world: World, options: Options, *, dry_run: bool, force: bool, ready: 
         for line in make_ready(prepared.preset, checkpoints, world, progress, code=options.trust_remote_code):
             if not quiet:
                 print(line, file=world.stderr)
+    if not quiet and parts and is_model(parts[0].checkpoint):
+        print(f"ready: {chat_command(options)}", file=world.stderr)
 
 
 def offer(world: World, options: Options) -> bool:
@@ -96,7 +98,7 @@ def offer(world: World, options: Options) -> bool:
 
 @app.command("ls")
 def list_models(json: flags.Json = False, quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False) -> None:
-    """The models that are on this machine: presets, then what was pulled by its Hub id."""
+    """The models that are on this machine: presets, what was pulled by its Hub id, and what the cache holds of your own files."""
     from llmchat.history.export import when
     from llmchat.presets import broken
     from llmchat.shelf import shelf

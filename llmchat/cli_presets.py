@@ -4,18 +4,34 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from llmchat import flags
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.settings import World
 from llmchat.ui.plain import fit_for
 
-app = typer.Typer(help="The models and prompt formats llmchat knows by name.", invoke_without_command=True)
+
+class _Words(TyperGroup):
+    """`presets WORD...`: what is no subcommand is a word to look for."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        if not any(arg in self.commands for arg in args):
+            args = [part for arg in args for part in ((arg,) if arg.startswith("-") else ("--word", arg))]
+        return super().parse_args(context, args)
+
+
+app = typer.Typer(
+    cls=_Words, help="The models and prompt formats llmchat knows by name; `presets WORD` filters them.", invoke_without_command=True
+)
 
 
 @app.callback()
 def presets(
     context: typer.Context,
+    word: Annotated[
+        list[str] | None, typer.Option("--word", metavar="WORD", help="The same as `presets WORD`: only those that match.")
+    ] = None,
     formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
     json: flags.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
@@ -30,17 +46,18 @@ def presets(
     if formats:
         rows: list[dict[str, Any]] = [{"name": name, "source": room.get_format(name).source} for name in room.formats()]
         return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
-    from llmchat.hub.machine import this_machine
+    from llmchat.hub.machine import installed
 
-    machine = this_machine(world)
-    rooms = (machine.ram, *(free for _, free in machine.gpus))
-    found = [(preset, room.outlook(preset, rooms)) for preset in room.names(world.own_presets).values()]
+    rooms = installed(world)
+    found = [(preset, room.outlook(preset, rooms)) for preset in room.names(world.own_presets).values() if room.matches(preset, word or ())]
+    if word and not found:
+        raise ModelNotFound(f"no preset matches {' '.join(word)}", "words are looked for in names, titles, aliases, formats and licences")
     rows = [
         {
             "name": preset.name,
             "title": preset.title,
             "size": ahead.download,
-            "fits": ahead.fits or "no",
+            "fits": ahead.fits,
             "format": preset.format.name,
             "licence": preset.licence,
             "parameters": preset.parameters,

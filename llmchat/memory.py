@@ -4,6 +4,7 @@ Arithmetic and /proc: no torch, so that a download can be judged before a byte o
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -129,19 +130,41 @@ def available_ram() -> int:
     return min([free, *group_rooms(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
 
 
+def installed_ram() -> int:
+    """Bytes of memory that this machine, or the limit of this process group, has for all programs together."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return min([int(fields["MemTotal"].split()[0]) * 1024, *group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+
+
+def group_limits(root: Path, membership: Path) -> list[int]:
+    """The memory limits of this process's control groups, versions 2 and 1."""
+    found = []
+    for group in _groups(membership):
+        for file in (root / group / "memory.max", root / "memory" / group / "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                found.append(int(file.read_text()))
+    return found
+
+
 def group_rooms(root: Path, membership: Path) -> list[int]:
     """What the memory limits of this process's control groups leave, versions 2 and 1; a limit that is not set says nothing.
 
     Files that the kernel keeps in memory and can drop count as used there; they are free to us.
     """
+    groups = _groups(membership)
+    rooms = [_room(root / group, "memory.max", "memory.current", "inactive_file") for group in groups]
+    rooms += [_room(root / "memory" / group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") for group in groups]
+    return [room for room in rooms if room is not None]
+
+
+def _groups(membership: Path) -> set[Path]:
+    """The control groups of this process, and those around them."""
     try:
         paths = {line.split(":", 2)[2].strip("/") for line in membership.read_text().splitlines()}
     except (OSError, IndexError):
         paths = set()
-    groups = {parent for path in paths for parent in (Path(path), *Path(path).parents)} | {Path()}
-    rooms = [_room(root / group, "memory.max", "memory.current", "inactive_file") for group in groups]
-    rooms += [_room(root / "memory" / group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") for group in groups]
-    return [room for room in rooms if room is not None]
+    return {parent for path in paths for parent in (Path(path), *Path(path).parents)} | {Path()}
 
 
 def _room(folder: Path, limit: str, used: str, droppable: str) -> int | None:

@@ -1,5 +1,6 @@
 """The models on this machine: planning and pulling them, listing and removing them."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) 
     return hub.pull(survey.source, world, progress, survey, code=code)
 
 
+def is_model(checkpoint: Checkpoint) -> bool:
+    """Whether it can be chatted with by itself, as an adapter cannot."""
+    return (checkpoint.path / "config.json").exists()
+
+
+def chat_command(options: Options) -> str:
+    """What opens a chat with what was pulled with these options."""
+    given = {name: getattr(options, name) for name in ("base", "adapter", "revision", "weights")}
+    more = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
+    return " ".join((f"llmchat chat -m {shlex.quote(options.model)}", *more))
+
+
 def _check_seen(base: Survey, adapters: list[Survey], checkpoints: list[Checkpoint]) -> None:
     """What could not be seen from outside a pickle: its tensors against the base's."""
     shapes = base.shapes or shapes_of_config(base.config)
@@ -110,7 +123,7 @@ def pulled_repos(world: World) -> list[Receipt]:
 
 
 def shelf(world: World) -> list[dict[str, Any]]:
-    """A row a model: name, kind (preset, repo, adapter), bytes, bytes of its prepared copies, weights, when it was last used (seconds since
+    """A row a model: name, kind (preset, repo, adapter, file, folder), bytes, bytes of its prepared copies, weights, when it was last used (seconds since
     1970, or None), licence."""
     copies = hub.copies(world)
     rows = [
@@ -130,7 +143,29 @@ def shelf(world: World) -> list[dict[str, Any]]:
             "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size,
             "prepared": sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source), "weights": "" if adapter else "int8", "licence": receipt.licence or "unknown",
         })  # fmt: skip
+    rows += _own_files(copies, world)
     return [row | {"used": hub.last_used(str(row["name"]), world)} for row in rows]
+
+
+def _own_files(copies: list[hub.Copy], world: World) -> list[dict[str, Any]]:
+    """A row for each `.gguf` file or folder of the user's own of which the cache holds a converted or prepared form, also where the file itself
+    is gone. Its size is that of the converted form; the file is the user's."""
+    converted: dict[str, int] = {}
+    for receipt in hub.receipts(world):
+        if receipt.source and receipt.source.kind == "path":
+            converted[receipt.source.repo] = converted.get(receipt.source.repo, 0) + receipt.size
+    prepared: dict[str, int] = {}
+    for copy in copies:
+        base = copy.recipe.base.source
+        if base.kind == "path":
+            prepared[base.repo] = prepared.get(base.repo, 0) + copy.size
+    return [
+        {
+            "name": path, "kind": "file" if path.endswith(".gguf") else "folder", "size": converted.get(path, 0),
+            "prepared": prepared.get(path, 0), "weights": "int8", "licence": "unknown",
+        }
+        for path in sorted(converted.keys() | prepared.keys())
+    ]  # fmt: skip
 
 
 def discard(preset: Preset, world: World, *, dry_run: bool = False) -> int:

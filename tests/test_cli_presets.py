@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from test_cli import Run, env, home, run, smol  # noqa: F401 (fixtures)
 
 
@@ -13,11 +14,28 @@ def test_presets_are_listed_with_size_fit_and_licence(run: Run) -> None:  # noqa
         ["130.6 GB", fits, "alpaca", "LLaMA non-commercial licence; instruction data CC BY-NC 4.0"] for fits in ("no", "int4", "int8")
     )
     table = {row["name"]: row for row in json.loads(run("presets", "--json").stdout)}
-    assert table["smollm2"]["fits"] == "int8" and table["xgen-7b"]["fits"] == "no" and table["xgen-7b"]["unsupported"]
+    assert table["smollm2"]["fits"] == "int8" and table["xgen-7b"]["fits"] == "unsupported" and table["xgen-7b"]["unsupported"]
     assert table["llama2-7b"]["architecture"] == "LlamaForCausalLM" and table["llama2-7b"]["size"] == 13476831232
     assert run("presets", "-q").stdout.splitlines() == sorted(table)
-    assert json.loads(run("presets", "--formats", "--json").stdout)[0]["name"] == "alpaca"
+    assert json.loads(run("presets", "--formats", "--json").stdout)[0]["name"] == "airoboros"
     assert "llama-2\tmeta-llama/llama llama/generation.py" in run("presets", "--formats").stdout.splitlines()
+
+
+def test_presets_are_filtered_by_words(run: Run) -> None:  # noqa: F811
+    names = run("presets", "-q", "alpaca", "13B").stdout.splitlines()
+    assert names and all("13b" in name for name in names) and set(names) < set(run("presets", "-q").stdout.splitlines())
+    nothing = run("presets", "zebra")
+    assert nothing.returncode == 3 and nothing.stderr.startswith("error: no preset matches zebra\n")
+
+
+def test_presets_are_judged_by_the_memory_that_is_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from llmchat.cli import main
+
+    monkeypatch.setattr("llmchat.memory.available_ram", lambda: 0)
+    monkeypatch.setattr("llmchat.hub.machine.available_ram", lambda: 0)
+    monkeypatch.setattr("llmchat.hub.machine.installed_ram", lambda: 10 << 30)
+    assert main(["presets", "--json", "llama2-7b"]) == 0
+    assert {row["name"]: row["fits"] for row in json.loads(capsys.readouterr().out)}["llama2-7b"] == "int8"
 
 
 def test_a_users_preset_is_checked_then_listed(run: Run, home: Path) -> None:  # noqa: F811

@@ -55,6 +55,7 @@ def test_a_group_with_less_memory_than_the_machine(tmp_path: Path) -> None:
         (folder / "memory.max").write_text(most)
         (folder / "memory.current").write_text("600\n")
         (folder / "memory.stat").write_text("anon 300\ninactive_file 250\n")
+    assert memory.group_limits(tmp_path, membership) == [1000]
     assert memory.group_rooms(tmp_path, membership) == [650], "the limit of the group above; files that can be dropped are free"
     assert memory.available_ram() > 0
 

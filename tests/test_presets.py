@@ -103,12 +103,13 @@ def test_token_ids_belong_to_presets_never_to_formats() -> None:
 def test_the_outlook_is_an_estimate_from_the_parameters() -> None:
     llama = find("llama-7b")
     assert outlook(llama, [24 << 30]).fits == "int8" and round(outlook(llama, [24 << 30]).download / 1e9, 1) == 13.5
-    assert outlook(llama, [5 << 30]).fits == "int4" and outlook(llama, [2 << 30]).fits == ""
+    assert outlook(llama, [5 << 30]).fits == "int4" and outlook(llama, [2 << 30]).fits == "no"
     assert outlook(llama, [2 << 30, 9 << 30]).fits == "int8", "the largest memory counts: a GPU's or the machine's"
     assert (
-        outlook(find("xgen-7b"), [1 << 40]).fits == "" and outlook(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
+        outlook(find("xgen-7b"), [1 << 40]).fits == "unsupported"
+        and outlook(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
     )
-    assert outlook(replace(llama, parameters=0), [1 << 40]).fits == ""
+    assert outlook(replace(llama, parameters=0), [1 << 40]).fits == "unknown"
 
 
 def test_models_are_named_by_preset_repo_folder_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

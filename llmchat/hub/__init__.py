@@ -4,6 +4,7 @@
 `verify` reads every byte again, `remove` frees the disk. `prepared` keeps the copies that an engine made of them.
 """
 
+import glob
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from llmchat.hub.door import readable
 from llmchat.hub.local import find, pull_path, receipt_here
 from llmchat.hub.places import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
-from llmchat.hub.prepared import Recipe, check_copy, copies, drop, drop_made_of, find_copy, make_copy, size_of, useless_copies
+from llmchat.hub.prepared import Copy, Recipe, check_copy, copies, drop, drop_made_of, find_copy, make_copy, size_of, useless_copies
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
 from llmchat.hub.soundness import again, sound, unsound, worst
@@ -26,7 +27,7 @@ from llmchat.presets.types import Source
 from llmchat.settings import World
 
 __all__ = [
-    "Bar", "Checkpoint", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
+    "Bar", "Checkpoint", "Copy", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
     "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "readable", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
     "touch_used", "useless_copies", "verify",
 ]  # fmt: skip
@@ -68,9 +69,10 @@ def remove(source: Source, world: World, others: Iterable[Receipt] = (), *, dry_
         files = removable(source, world, others)
         freed = cache.size(files)
         if not dry_run:
-            for folder in {places.models(world) / places.key(source), cache.repo_folder(world, source.repo)}:
+            for folder in {*_own_folders(source, world), cache.repo_folder(world, source.repo)}:
                 cache.delete(folder, [path for path in files if path.is_relative_to(folder)])
-            places.forget(source, world)
+            for receipt in (*places.receipts_of_path(source, world), Receipt("", "", 0, {}, source)):
+                places.forget(receipt.source or source, world)
     return freed
 
 
@@ -82,9 +84,19 @@ def licence_of(checkpoint: Checkpoint, world: World) -> str:
 
 def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> list[Path]:
     """The files on this disk that are there for a source alone."""
-    own = places.models(world) / places.key(source)
-    files = [path for path in own.rglob("*") if path.is_file()]
+    files = [path for own in _own_folders(source, world) for path in own.rglob("*") if path.is_file()]
     if source.kind == "hub":
         needed = {other.revision for other in others if other.source and other.source.kind == "hub" and other.source.repo == source.repo}
         files += cache.doomed(cache.repo_folder(world, source.repo), needed)
     return files
+
+
+def _own_folders(source: Source, world: World) -> set[Path]:
+    """The folders in our cache that were made for a source alone; of a path, for what it was at any time."""
+    own = {places.models(world) / places.key(source)}
+    if source.kind == "path":
+        own |= {
+            folder for receipt in places.receipts_of_path(source, world) if (folder := Path(receipt.path)).parent == places.models(world)
+        }
+        own |= set((world.cache / "gguf").glob(f"{glob.escape(places.readable_key(source))}-*"))
+    return own

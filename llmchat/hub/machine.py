@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from llmchat.hub import cache, places
 from llmchat.hub.survey import Survey
-from llmchat.memory import available_ram
+from llmchat.memory import available_ram, installed_ram
 from llmchat.programs import which
 from llmchat.settings import World
 
@@ -30,6 +30,11 @@ class Machine(Struct, frozen=True):
 
 def this_machine(world: World) -> Machine:
     return Machine(available_ram(), _gpus(world))
+
+
+def installed(world: World) -> tuple[int, ...]:
+    """Bytes of each memory that a model could live in, whatever else is in it at this moment: the RAM, the GPUs."""
+    return (installed_ram(), *(total for _, total in _gpus(world, "memory.total")))
 
 
 def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
@@ -60,13 +65,13 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _gpus(world: World) -> tuple[tuple[str, int], ...]:
-    """Name and free bytes of each GPU that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none where there is no such program."""
+def _gpus(world: World, what: str = "memory.free") -> tuple[tuple[str, int], ...]:
+    """Name and free bytes, or what else of its memory is asked for, of each GPU that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none where there is no such program."""
     tool = which("nvidia-smi", world.env)
     visible = world.env.get("CUDA_VISIBLE_DEVICES")
     if tool is None or visible in ("", "-1"):
         return ()
-    command = [tool, "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits"]
+    command = [tool, f"--query-gpu=index,name,{what}", "--format=csv,noheader,nounits"]
     if visible:
         command.insert(1, f"--id={visible}")
     try:

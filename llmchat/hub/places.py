@@ -24,7 +24,12 @@ _BLOCK = 1 << 20
 def key(source: Source) -> str:
     """A readable folder name for a source; the hash keeps two revisions, or two choices of files, apart."""
     digest = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:10]
-    return f"{source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
+    return f"{readable_key(source)}-{digest}"
+
+
+def readable_key(source: Source) -> str:
+    """The part of `key` that a person reads: the same for every revision."""
+    return source.repo.strip("/").replace("/", "--")[-60:]
 
 
 def models(world: World) -> Path:
@@ -137,6 +142,16 @@ def receipts(world: World) -> list[Receipt]:
         if receipt and _complete(receipt):
             found.append(receipt)
     return found
+
+
+def receipts_of_path(source: Source, world: World) -> list[Receipt]:
+    """Of a folder or a file, all receipts: it has one for each state in which it was converted."""
+    found = [receipt for path in (world.cache / "receipts").glob("*.json") if (receipt := _decoded(path))]
+    return [
+        receipt
+        for receipt in found
+        if receipt.source and receipt.source.kind == "path" == source.kind and receipt.source.repo == source.repo
+    ]
 
 
 def raw_receipt(source: Source, world: World) -> Receipt | None:

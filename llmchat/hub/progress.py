@@ -99,7 +99,8 @@ class Bar:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
             columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24)]
-            columns += [_of_bytes(column) for column in (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())]
+            percent = TextColumn("{task.percentage:>3.0f}%")
+            columns += [_of_bytes(column) for column in (percent, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())]
             self._display = Progress(*columns, console=Console(file=self._stream), transient=True)
             self._display.start()
         return self._display

@@ -17,16 +17,25 @@ _PUBLISHED_BYTES = 2
 
 
 class Outlook(Struct, frozen=True):
-    """download: bytes, about; fits: the kind of weights that fits into the room there is, the preset's own where it does; "" where none does."""
+    """download: bytes, about; fits: the kind of weights that fits into the room there is, the preset's own where it does; "no" where none does, "unknown"
+    where the preset does not say how large it is, "unsupported" where llmchat cannot run the model at all."""
 
     download: int
     fits: str
 
 
 def outlook(preset: Preset, rooms: Sequence[int]) -> Outlook:
-    """rooms: bytes free in each memory a model could live in: the RAM, a GPU."""
+    """rooms: bytes of each memory a model could live in: the RAM, a GPU."""
     kinds = (preset.weights, *(kind for kind in get_args(Weights) if memory.BYTES[kind] < memory.BYTES[preset.weights]))
     needed = {kind: memory.weights_of_count(preset.parameters, kind) + memory.OVERHEAD for kind in kinds}
     fitting = [kind for kind in kinds if needed[kind] <= max(rooms)] if preset.parameters else []
     archive = preset.base.archive.size if preset.base.archive else 0
-    return Outlook(archive or int(preset.parameters * _PUBLISHED_BYTES), "" if preset.unsupported else fitting[0] if fitting else "")
+    fits = "unsupported" if preset.unsupported else "unknown" if not preset.parameters else fitting[0] if fitting else "no"
+    return Outlook(archive or int(preset.parameters * _PUBLISHED_BYTES), fits)
+
+
+def matches(preset: Preset, words: Sequence[str]) -> bool:
+    """Whether each word is in the preset's name, title, aliases, repos, format or licence; upper and lower case are the same."""
+    texts = (preset.name, preset.title, *preset.aliases, preset.format.name, preset.licence, preset.base.repo)
+    text = " ".join((*texts, *(adapter.repo for adapter in preset.adapters))).casefold()
+    return all(word.casefold() in text for word in words)

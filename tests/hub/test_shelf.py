@@ -79,11 +79,12 @@ def test_a_no_is_a_no_unless_it_is_forced(run: Run, hub: Hub, monkeypatch: pytes
 def test_a_pull_says_what_it_means_and_what_it_did(run: Run) -> None:
     code, out, err = run("pull", "org/base")
     assert (code, out) == (0, "")
-    first, *steps, last = err.splitlines()
+    first, *steps, last, ready = err.splitlines()
     assert re.fullmatch(r"org/base: 423\.\d kB to download; 600\.2 MB of memory as int8, [\d.]+ GB free; licence: apache-2\.0", first)
     assert "model.safetensors (0.4 MB)" in steps and steps[6:] == ["org/base: 0.4 MB downloaded (413 kB)", "preparing org/base (0.2 MB)"]
     assert re.fullmatch(r"org/base: prepared as int8 \(18\d\.\d kB\)", last)
-    assert run("pull", "org/base") == (0, "", "org/base: already here (413 kB)\n")
+    assert ready == "ready: llmchat chat -m org/base"
+    assert run("pull", "org/base") == (0, "", f"org/base: already here (413 kB)\n{ready}\n")
     assert run("pull", "-q", "org/base") == (0, "", "")
 
 
@@ -97,6 +98,26 @@ def test_presets_and_repos_are_listed(run: Run, own_preset: None) -> None:
     assert run("ls", "-q")[1].splitlines() == ["tuned", f"org/base@{'a' * 40}"]
     rows = json.loads(run("ls", "--json")[1])
     assert [(row["name"], row["kind"], row["used"]) for row in rows] == [("tuned", "preset", None), (f"org/base@{'a' * 40}", "repo", None)]
+
+
+def test_files_of_the_users_own_are_listed_and_removed_with_what_was_made_of_them(run: Run, hub: Hub, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, content in hub.repos["org/base"].files.items():
+        (folder / name).write_bytes(content)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    code, _, err = run("pull", str(folder))
+    assert code == 0 and err.splitlines()[-1] == f"ready: llmchat chat -m {folder}"
+    (row,) = json.loads(run("ls", "--json")[1])
+    assert (row["name"], row["kind"]) == (str(folder), "folder") and row["size"] > 400_000 and row["prepared"] > 100_000
+    (folder / "pytorch_model.bin").rename(tmp_path / "elsewhere")
+    code, _, said = run("rm", "-y", str(folder))
+    assert code == 0 and re.fullmatch(r"mine: \d{3} kB freed\n", said)
+    assert run("ls")[1] == "" and not list((tmp_path / "CACHE").rglob("*.safetensors")) and (folder / "config.json").exists()
 
 
 def test_when_a_model_was_used_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +154,9 @@ def test_rm_frees_all_of_a_model(run: Run, own_preset: None, tmp_path: Path) -> 
     here = files(tmp_path)
     code, _, said = run("rm", "tuned", "--dry-run")
     assert code == 0 and said == "tuned: 620 kB would be freed\n" and files(tmp_path) == here
-    assert run("rm", "-y", "tuned") == (0, "", "tuned: 619 kB freed\n")
+    assert run("rm", "-y", "tuned") == (0, "", "tuned: 620 kB freed\n")
     assert files(tmp_path) == set() and run("ls")[1] == ""
-    assert run("rm", "-y", "tuned") == (0, "", "tuned: 0 kB freed\n")
+    assert run("rm", "-y", "tuned") == (0, "", "tuned: 0 bytes freed\n")
 
 
 def test_rm_keeps_what_another_model_needs(run: Run, own_preset: None, tmp_path: Path) -> None:
