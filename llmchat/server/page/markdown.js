@@ -3,6 +3,9 @@
 import { Marked } from "./vendor/marked.esm.js";
 import "./vendor/purify.min.js";
 import { copy, el } from "./dom.js";
+import { drawFootnotes, footnoteExtensions, footnoteLabels } from "./footnotes.js";
+import { highlighted } from "./highlight.js";
+import { drawMath, mathExtensions } from "./math.js";
 
 const { DOMPurify } = globalThis;
 
@@ -10,7 +13,7 @@ const { DOMPurify } = globalThis;
 const HTML_TAGS = "br|sub|sup|kbd|mark|b|i|u|s|em|strong|del|ins";
 const KNOWN_TAG = new RegExp(`<(/?)(${HTML_TAGS})\\s*/?>|<`, "gi");
 const SANITISED = {
-  ALLOWED_TAGS: [...HTML_TAGS.split("|"), ..."p hr code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 table thead tbody tr th td a input".split(" ")],
+  ALLOWED_TAGS: [...HTML_TAGS.split("|"), ..."p hr code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 table thead tbody tr th td a input span".split(" ")],
   ALLOWED_ATTR: ["href", "title", "align", "class", "type", "checked", "disabled", "start"],
   // Checked for every attribute but those that are known to hold no address.
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
@@ -19,10 +22,13 @@ const SANITISED = {
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };
+// The classes of our own renderers; models cannot write any.
+const OWN_CLASS = /^(?:language-[\w+#.-]+|math-(?:open|inline|display)|footnote(?:-label|-reference)?)$/;
 
 const marked = new Marked({
   gfm: true,
   breaks: true,
+  extensions: [...mathExtensions, ...footnoteExtensions],
   renderer: {
     html({ text, block }) {
       const plain = text.replace(KNOWN_TAG, (_, slash, tag) => (tag ? `<${slash}${tag}>` : "&lt;"));
@@ -44,47 +50,69 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
     if (node.type !== "checkbox") node.remove();
     node.setAttribute("disabled", "");
   }
-  if (node.hasAttribute("class") && !/^language-[\w+#.-]+$/.test(node.className)) node.removeAttribute("class");
+  if (node.hasAttribute("class") && !OWN_CLASS.test(node.className)) node.removeAttribute("class");
 });
 
 /** Shows `text` in `place`. Called again with a longer text it draws only the blocks that changed: what is finished stays, selection and all. */
 export function render(place, text) {
   const tokens = marked.lexer(text);
+  const labels = footnoteLabels(tokens);
   // A reference that is defined below changes blocks above.
-  const links = JSON.stringify(tokens.links);
+  const links = JSON.stringify([tokens.links, labels]);
   const shown = place.links === links ? place.blocks : [];
   const blocks = tokens.filter((token) => token.type !== "space" && token.type !== "def");
   place.blocks = blocks.map((token, index) => {
     const old = shown[index];
-    if (old?.raw === token.raw) return old;
+    if (old?.token.raw === token.raw) return old;
+    if (old && growCode(old, token)) return { token, element: old.element };
     const element = el("div", { class: "block" }, DOMPurify.sanitize(marked.parser(Object.assign([token], { links: tokens.links })), SANITISED));
-    dressed(element);
+    dress(element, labels);
     if (place.children[index]) place.children[index].replaceWith(element);
     else place.append(element);
-    return { raw: token.raw, element };
+    return { token, element };
   });
   while (place.children.length > blocks.length) place.lastChild.remove();
   place.links = links;
 }
 
-/** Code gets its language and a button that copies it; wide tables get a way to scroll. */
-function dressed(element) {
-  for (const pre of element.querySelectorAll("pre")) {
-    const code = pre.querySelector("code") ?? pre;
-    const language = code.className.replace("language-", "");
-    const button = el("button", { type: "button", class: "quiet copy-code", "aria-label": "Copy code" }, "Copy");
-    button.addEventListener("click", async () => {
-      button.textContent = (await copy(code.textContent.replace(/\n$/, ""))) ? "Copied" : "Not copied";
-      setTimeout(() => (button.textContent = "Copy"), 2000);
-    });
-    const frame = el("div", { class: "code" }, el("div", { class: "code-head" }, el("span", {}, language), button));
-    pre.replaceWith(frame);
-    pre.tabIndex = 0;
-    frame.append(pre);
-  }
-  for (const table of element.querySelectorAll("table")) {
-    const frame = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" });
-    table.replaceWith(frame);
-    frame.append(table);
-  }
+/** Code that has grown is drawn in its place, so that its scroll position and the button stay. */
+function growCode({ token: old, element }, token) {
+  if (old.type !== "code" || token.type !== "code" || old.lang !== token.lang) return false;
+  const code = element.querySelector("code");
+  code.replaceChildren(...highlighted(`${token.text}\n`, languageOf(code)));
+  return true;
+}
+
+const languageOf = (code) => code.className.replace("language-", "");
+
+/** Formulas, colours, and what can be pressed. */
+function dress(element, labels) {
+  drawMath(element);
+  drawFootnotes(element, labels);
+  for (const pre of element.querySelectorAll("pre")) dressCode(pre);
+  for (const box of element.querySelectorAll("li input")) box.setAttribute("aria-label", box.closest("li").textContent.trim().split("\n")[0] || "Task");
+  for (const table of element.querySelectorAll("table")) dressTable(table);
+}
+
+/** Code gets its language, colours, and a button that copies it. */
+function dressCode(pre) {
+  const code = pre.querySelector("code") ?? pre;
+  const language = languageOf(code);
+  code.replaceChildren(...highlighted(code.textContent, language));
+  const button = el("button", { type: "button", class: "quiet copy-code", "aria-label": "Copy code" }, "Copy");
+  button.addEventListener("click", async () => {
+    button.textContent = (await copy(code.textContent.replace(/\n$/, ""))) ? "Copied" : "Not copied";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  const frame = el("div", { class: "code" }, el("div", { class: "code-head" }, el("span", {}, language), button));
+  pre.replaceWith(frame);
+  pre.tabIndex = 0;
+  frame.append(pre);
+}
+
+/** Wide tables get a way to scroll. */
+function dressTable(table) {
+  const frame = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" });
+  table.replaceWith(frame);
+  frame.append(table);
 }
