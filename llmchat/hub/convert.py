@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch
+from llmchat.guard import reason
 
 _SHARD_BYTES = 5_000_000_000
 
@@ -23,8 +24,8 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
             model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            raise Mismatch(f"{gguf.name} cannot be turned into a checkpoint: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # transformers raises whatever its parts do
+            raise Mismatch(f"{gguf.name} cannot be turned into a checkpoint: {reason(error)}") from error
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return f"{gguf.name} dequantised to bf16"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError
+from llmchat.guard import reading
 from llmchat.hub.headers import Shapes
 
 _CONFIG = {
@@ -36,7 +37,7 @@ def read_gguf(path: Path) -> tuple[Shapes, dict[str, Any]]:
         kind = reader.fields["general.architecture"].contents()
         values = {ours: reader.get_field(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
         return shapes, {"model_type": kind} | {name: int(field.contents()) for name, field in values.items() if field is not None}
-    except (ValueError, KeyError, IndexError, OSError, TypeError, AttributeError):
+    except Exception:
         return {}, {}
 
 
@@ -47,10 +48,11 @@ def write_facts(path: Path, folder: Path) -> None:
     """
     from gguf import GGUFReader
 
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError, TypeError) as error:
-        raise IntegrityError(f"{path.name} is not a GGUF file that can be read: {str(error).splitlines()[0]}") from error
+    with reading(path):
+        _write(GGUFReader(path), path, folder)
+
+
+def _write(reader: Any, path: Path, folder: Path) -> None:
     fields = {name: field.contents() for name, field in reader.fields.items() if name != "tokenizer.ggml.merges"}
     tokens, kinds = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
     if not tokens or not kinds or f"{fields['general.architecture']}.context_length" not in fields:
@@ -63,6 +65,8 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
     kind = fields["general.architecture"]
     known = {ours: fields.get(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
     ends = [fields[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom") if f"tokenizer.ggml.{name}_token_id" in fields]
+    if not all(type(number) is int and number >= 0 for number in ends):
+        raise ValueError("it names no token id to end an answer with")
     # Of some architectures a number holds for each layer apart.
     return {"model_type": kind, "eos_token_id": ends} | {name: value for name, value in known.items() if isinstance(value, int)}
 
@@ -76,7 +80,7 @@ def _tokenizer(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> d
     }
     template = fields.get("tokenizer.chat_template")
     return (
-        {name: tokens[number] for name, number in named.items() if number is not None and number < len(tokens)}
+        {name: tokens[number] for name, number in named.items() if type(number) is int and 0 <= number < len(tokens)}
         | {"added_tokens_decoder": added}
         | ({"chat_template": template} if template else {})
     )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,21 @@ def of_bytes(random: random.Random, data: bytes) -> bytes:
             random.randbytes(size), b"", b"\xff" * size, b"\0" * size, bytes(changed[at : at + size]) * 2,
         ))  # fmt: skip
     return bytes(changed)
+
+
+def of_gguf(random: random.Random, data: bytes) -> bytes:
+    """A number behind one of the keys of a GGUF file changed, or bytes anywhere."""
+    keys = [b"general.architecture", b"llama.", b"tokenizer.ggml.", b"blk.", b"token_embd", b"output_norm"]
+    places = [at for key in keys for at in _places(data, key)]
+    if random.random() < 0.3 or not places:
+        return of_bytes(random, data)
+    at = random.choice(places) + random.randint(-8, 48)
+    number = random.choice((b"\0" * 4, b"\xff" * 4, b"\1\0\0\0", b"\0\0\0\x80", random.randbytes(4), b"\xff" * 8, b"\0" * 8))
+    return data[: max(0, at)] + number + data[max(0, at) + len(number) :]
+
+
+def _places(data: bytes, key: bytes) -> list[int]:
+    return [match.end() for match in re.finditer(re.escape(key), data)]
 
 
 def of_safetensors(random: random.Random, data: bytes) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
 from llmchat.engines.text import StopFilter
@@ -49,6 +50,7 @@ class GgufEngine:
         self._name = name or model.stem
         _check_room(read_json(facts / "config.json"), self._settings)
         self._running: Llama | None = None
+        probe.check(model, facts, adapters)
         self.context = self._llama().context
         self.tokens = Tokens(facts, LlamaVocabulary(self._llama, facts))
         self.count, self.encode = self.tokens.count, self.tokens.encode

@@ -1,0 +1,82 @@
+"""GGUF files out of a stranger's hands, mutated with fixed seeds: llama.cpp would end the whole process at many of them."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mutate
+import pytest
+from checkpoints import CHATML, SPECIALS, save_tiny
+from doors import Door, rounds
+
+pytest.importorskip("xllamacpp")
+ASK = ("chat", "--no-log", "--no-server", "--engine", "gguf", "--context", "128", "--max-tokens", "2", "--temperature", "0")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A whole model in 150 kB, with a vocabulary and a chat template."""
+    from llmchat.bench import q8_0
+
+    plain = q8_0._name_tokens
+
+    def named(writer: Any, folder: Path, count: int) -> None:
+        plain(writer, folder, count)
+        writer.add_token_types([3 if number < len(SPECIALS) else 1 for number in range(count)])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(CHATML)
+
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(q8_0, "_name_tokens", named)
+        q8_0.write(save_tiny(folder / "checkpoint"), folder / "tiny.gguf")
+    return (folder / "tiny.gguf").read_bytes()
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Door]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield Door(tmp_path, monkeypatch, capfd)
+
+
+def knock(door: Door, content: bytes, count: int, seed: int) -> None:
+    for label, random in rounds(seed, count):
+        file = door.home / f"{random.random()}.gguf"
+        file.write_bytes(mutate.of_gguf(random, content))
+        door.check(label, *ASK, "-m", str(file), "the quick brown fox")
+        file.unlink()
+
+
+def test_what_was_not_mutated_answers_and_is_tried_once(door: Door, tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    file = door.home / "tiny.gguf"
+    file.write_bytes(tiny)
+    assert door.run(*ASK, "-m", str(file), "the quick brown fox") == (0, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("tried again"))
+    assert door.run(*ASK, "-m", str(file), "the quick brown fox") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "value"),
+    [("block_count", "<I", 0), ("block_count", "<I", 513), ("context_length", "<I", 0), ("attention.layer_norm_rms_epsilon", "<f", -1.0)],
+)
+def test_a_file_that_aborts_llama_cpp_is_refused(door: Door, tiny: bytes, key: str, form: str, value: float) -> None:
+    """An assertion of ggml fails, at the last of them only when a token is computed, and takes the process with it."""
+    at = tiny.index(f"llama.{key}".encode()) + len(f"llama.{key}") + 4
+    file = door.home / "bad.gguf"
+    file.write_bytes(tiny[:at] + struct.pack(form, value) + tiny[at + 4 :])
+    assert door.check(key, *ASK, "-m", str(file), "hello") == 8
+    assert "llama.cpp cannot load bad.gguf: it stops" in door.run(*ASK, "-m", str(file), "hello")[1]
+
+
+def test_a_mutated_gguf_file_is_one_line(door: Door, tiny: bytes) -> None:
+    knock(door, tiny, 3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_mutated_gguf_files_are_one_line(door: Door, tiny: bytes) -> None:
+    knock(door, tiny, 60, 2)
