@@ -29,7 +29,7 @@ from llmchat import (
     streams,
 )
 from llmchat.argv import meant
-from llmchat.errors import LlmchatError, NotPulled, OutOfResources, UsageError
+from llmchat.errors import LlmchatError, ModelNotFound, NotPulled, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
 
 if TYPE_CHECKING:
@@ -141,7 +141,12 @@ def chat(
             from llmchat.opening import Opener
 
             opener = Opener(world, given, earlier.id if earlier else None, opens)
-            opened = _open(opener, world, given, later=question is None, waiting=not (quiet or json))
+            try:
+                opened = _open(opener, world, given, later=question is None, waiting=not (quiet or json))
+            except ModelNotFound as error:
+                if not opens:
+                    raise
+                raise ModelNotFound(error.message, error.hint or "`-m MODEL` continues the session with another model") from error
         talk = Chat(
             opened.preset,
             opened.engine,

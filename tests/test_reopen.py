@@ -200,3 +200,15 @@ def test_a_history_from_before_opens_as_it_was(tmp_path: Path, monkeypatch: pyte
         Line(history, "old").append(Message("user", "hello"))
         session = history.find("old")
     assert (session.model, session.opens, session.settings) == ("smollm2", {}, {})
+
+
+def test_a_session_whose_model_is_gone_says_how_to_continue(run: Run, tmp_path: Path) -> None:
+    run("--engine", "scripted", "hello")
+    gone = {"model": str(tmp_path / "gone")}
+    with History(tmp_path / "data/llmchat/history.db") as history:
+        one = history.latest()
+        assert one
+        history.remember(one.id, one.model, gone, {})
+    code, _, err = run("-c", "again")
+    assert code == 3 and err.endswith("hint: `-m MODEL` continues the session with another model\n")
+    assert run("-c", "-m", "smollm2", "--engine", "scripted", "again")[0] == 0
