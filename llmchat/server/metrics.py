@@ -1,8 +1,11 @@
 """What Prometheus is told: requests, tokens, queue, batch, and the two times a user feels (to the first token, and between tokens)."""
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from llmchat.engines import Finish
+from llmchat.server.scheduler import Left
 
 _FIRST = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60)
 _BETWEEN = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -48,6 +51,7 @@ class ModelMeter:
             counter.labels(model) for counter in (metrics.prompt_tokens, metrics.cached_tokens, metrics.reply_tokens)
         )
         self._ended = {reason: metrics.answers.labels(model, reason) for reason in ("stop", "length", "cancelled")}
+        self._left = {reason: metrics.answers.labels(model, reason) for reason in get_args(Left)}
 
     def load(self, running: int, waiting: int) -> None:
         self._running.set(running)
@@ -58,6 +62,9 @@ class ModelMeter:
 
     def passed(self, seconds: float, tokens: int) -> None:
         self._batch.observe(tokens)
+
+    def left(self, reason: Left) -> None:
+        self._left[reason].inc()
 
     def ended(self, finish: Finish) -> None:
         self._prompt.inc(finish.prompt_tokens)

@@ -163,6 +163,11 @@ class Pool:
         for resident in self.residents():
             resident.scheduler.drain()
 
+    def cut(self) -> None:
+        """End what still runs; its readers are told that the server stops."""
+        for resident in self.residents():
+            resident.scheduler.cut()
+
     def now(self) -> float:
         """The pool's clock, in seconds."""
         return self._clock()

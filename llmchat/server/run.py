@@ -35,6 +35,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHARE = 0.8
 _CONNECTIONS = 1000
 _SWEEP_S = 1.0
+# After the grace, for the errors that end the streams which are still open.
+_LAST_WORDS_S = 5
 
 
 class ServeOptions(Struct, frozen=True):
@@ -147,11 +149,12 @@ class GracefulServer(uvicorn.Server):
             server_header=False,
             limit_concurrency=_CONNECTIONS,
             h11_max_incomplete_event_size=64 * 1024,
-            timeout_graceful_shutdown=max(1, round(options.grace_s)),
+            timeout_graceful_shutdown=round(options.grace_s) + _LAST_WORDS_S,
         )
         super().__init__(config)
         self._state = state
         self._idle_s = options.idle_s
+        self._grace_s = options.grace_s
         self._swept = 0.0
 
     async def on_tick(self, counter: int) -> bool:
@@ -167,7 +170,9 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._state.stop.set()
         self._state.pool.drain()
+        cutting = asyncio.get_running_loop().call_later(self._grace_s, self._state.pool.cut)
         await super().shutdown(sockets)
+        cutting.cancel()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first signal stops gracefully, the second at once. Unlike uvicorn's own, it is not raised again at the end."""

@@ -8,16 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from llmchat.engines import Adapters, Answer, BatchEngine, Chunk, Finish, Sampling
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
-from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
+from llmchat.server.errors import BadRequest, Busy, Refusal, Stopping, TooLate
 from llmchat.server.fair import FairQueue, Full
 
 log = logging.getLogger("llmchat.server")
 Event = Chunk | Finish
+Left = Literal["cancelled", "timeout", "stopped", "refused", "failed"]
 # Where more answers than FEW run at once, each is told its news so often: sending every token of every answer by itself takes a fifth of the
 # machine from the model, and nobody sees the difference.
 FEW, PACE_S = 4, 0.03
@@ -33,6 +34,10 @@ class Meter(Protocol):
     def passed(self, seconds: float, tokens: int) -> None: ...
 
     def ended(self, finish: Finish) -> None: ...
+
+    def left(self, reason: Left) -> None:
+        """An answer that did not come to its end."""
+        ...
 
 
 class Ticket:
@@ -100,6 +105,7 @@ class Scheduler:
         self._joining = 0
         self._closing = False
         self._refusing = False
+        self._cutting = False
         self._usual_s = 1.0
         self._thread = threading.Thread(target=self._run, name=f"scheduler {name}", daemon=True)
         self._thread.start()
@@ -151,6 +157,7 @@ class Scheduler:
         except Full:
             raise busy from None
         self._hand_out({ticket: [busy] for ticket in displaced})
+        self._count(displaced, "refused")
 
     def cancel(self, tickets: Iterable[Ticket]) -> None:
         """Nobody waits for them any more. At the next pass their places are free; cancelling what has ended does nothing."""
@@ -163,7 +170,17 @@ class Scheduler:
         """Take nothing new, send those away who wait, and finish what runs."""
         with self._changed:
             self._refusing = True
-            self._hand_out({ticket: [Stopping()] for ticket in self._waiting.remove(lambda ticket: True)})
+            refused = self._waiting.remove(lambda ticket: True)
+            self._hand_out({ticket: [Stopping()] for ticket in refused})
+            self._count(refused, "stopped")
+            self._changed.notify()
+
+    def cut(self) -> None:
+        """End what still runs, and tell its readers that the server stops."""
+        with self._changed:
+            self._cutting = True
+            for ticket in self._running:
+                ticket.deadline = 0.0
             self._changed.notify()
 
     def close(self, grace_s: float = 0.0) -> None:
@@ -173,9 +190,7 @@ class Scheduler:
         with self._changed:
             self._changed.wait_for(lambda: not self._running, max(0.0, end - time.monotonic()))
             self._closing = True
-            for ticket in self._running:
-                ticket.deadline = 0.0
-            self._changed.notify()
+        self.cut()
         self._thread.join()
 
     def _run(self) -> None:
@@ -204,8 +219,12 @@ class Scheduler:
                 self._joining = len(joining)
                 self._meter.load(len(self._running) + len(joining), len(self._waiting))
             self._close(leaving)
-            late = Stopping() if self._closing else TooLate(self._timeout_s)
-            self._hand_out({ticket: [late] for ticket in leaving if not ticket.gone})
+            late: Refusal = Stopping() if self._cutting else TooLate(self._timeout_s)
+            reason: Left = "stopped" if self._cutting else "timeout"
+            expired = [ticket for ticket in leaving if not ticket.gone]
+            self._hand_out({ticket: [late] for ticket in expired})
+            self._count(expired, reason)
+            self._count([ticket for ticket in leaving if ticket.gone], "cancelled")
             joined = [ticket for ticket in joining if self._begin(ticket)]
             with self._changed:
                 self._running += joined
@@ -224,6 +243,10 @@ class Scheduler:
         over += self._waiting.remove(lambda ticket: ticket.gone or now > ticket.deadline)
         return over
 
+    def _count(self, tickets: Sequence[Ticket], reason: Left) -> None:
+        for _ in tickets:
+            self._meter.left(reason)
+
     def _close(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
             if ticket.answer is not None:
@@ -234,6 +257,7 @@ class Scheduler:
             ticket.answer = self._engine.begin(ticket.prompt, ticket.sampling, ticket.adapters)
         except Exception as error:
             self._hand_out({ticket: [error]})
+            self._count([ticket], "refused" if isinstance(error, LlmchatError) else "failed")
             return False
         return True
 
@@ -246,6 +270,7 @@ class Scheduler:
             self._close(batch)
             self._leave(batch)
             self._hand_out({ticket: [_own(error)] for ticket in batch})
+            self._count(batch, "failed")
             return
         told = {ticket: list(said) for ticket, said in zip(batch, events, strict=True) if said}
         # Whoever has heard the end finds the place free.

@@ -228,3 +228,16 @@ def test_the_log_keeps_what_was_said_to_itself(tmp_path: Path, caplog: pytest.Lo
             run.http.post("/v1/completions", json={"model": "m", "prompt": "my secret"})
         shown = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("llmchat", "uvicorn")))
         assert ("my secret" in shown) == log_prompts and "POST /v1/completions 200" in shown
+
+
+def test_a_stream_that_a_stop_cuts_ends_with_an_error_event(tmp_path: Path) -> None:
+    slow = recipe(lambda: ScriptedEngine(["word " * 5000], delay_s=0.01))
+    with (
+        serving({"m": slow}, tmp_path, grace_s=0.2) as run,
+        run.http.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        run.server.should_exit = True
+        last = [line for line in lines if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"

@@ -371,3 +371,36 @@ async def test_what_happens_is_measured() -> None:
     assert value("llmchat_reply_tokens_total", {"model": "m"}) == 6
     assert value("llmchat_time_to_first_token_seconds_count", {"model": "m"}) == 2
     assert value("llmchat_batch_size_bucket", {"model": "m", "le": "2.0"}) == value("llmchat_batch_size_count", {"model": "m"})
+
+
+async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason() -> None:
+    metrics = Metrics()
+    engine = Held("one two three", context=50)
+    scheduler = Scheduler(engine, ModelMeter(metrics, "m"), slots=1, queue=3)
+
+    def count(reason: str) -> float | None:
+        return metrics.registry.get_sample_value("llmchat_answers_total", {"model": "m", "reason": reason})
+
+    first, waiting = ask(scheduler, "first"), ask(scheduler, "waiting")
+    await until(lambda: scheduler.running == 1)
+    scheduler.cancel([*first, *waiting])
+    engine.may.release()
+    await until(lambda: count("cancelled") == 2)
+    late = ask(scheduler, "late")
+    await until(lambda: scheduler.running == 1)
+    late[0].deadline = 0.0
+    engine.may.release()
+    await until(lambda: count("timeout") == 1)
+    ask(scheduler, "word " * 60)
+    await until(lambda: count("refused") == 1)
+    cut, never = ask(scheduler, "cut"), ask(scheduler, "never begun")
+    await until(lambda: scheduler.running == 1)
+    scheduler.drain()
+    scheduler.cut()
+    engine.may.release()
+    for tickets in (cut, never):
+        with pytest.raises(Stopping):
+            await text_of(tickets)
+    await until(lambda: count("stopped") == 2)
+    scheduler.close()
+    assert count("failed") == 0 and count("stop") == 0
