@@ -6,7 +6,7 @@ a prompt says in words what the tokenizer must do (`bos`, `quoted`).
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from llmchat import templates
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
+from llmchat.quoting import Placeholders, Range, mapped
 
 # Put after the first character of a label that a message contains: a reader sees no difference, the model sees no label.
 WORD_JOINER = "\u2060"
 
-Range = tuple[int, int]
 Replacements = tuple[tuple[str, str], ...]
 
 
@@ -221,6 +221,7 @@ def plain_text(message: Message) -> str:
 
 def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
     system, spoken = _split_system(messages)
+    form = _given(form, lambda text: disarm(text, form.labels))
     records = [_record(message, form) for message in spoken]
     if system:
         records = _with_system(form, disarm(system, form.labels), records)
@@ -229,7 +230,9 @@ def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[
     quoted = _find_quoted(form, text, records, wants_answer)
     if quoted is None:
         # The template changes what it is given, so that nobody can tell where a message ends: no mark in a message is left whole.
-        records = [{**record, "content": disarm(record["content"], templates.labels(form.template or ""))} for record in records]
+        marks = templates.labels(form.template or "")
+        records = [mapped(lambda text: disarm(text, marks), record) for record in records]
+        form = _given(form, lambda text: disarm(text, marks))
         text, quoted = _run_template(form, records, wants_answer), []
     learn: list[Range] = []
     if not wants_answer:
@@ -241,7 +244,14 @@ def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[
 
 def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
     record: dict[str, Any] = {"role": message.role, "content": disarm(plain_text(message), form.labels)}
-    return record | ({"tool_calls": list(message.calls)} if message.calls else {})
+    calls = mapped(lambda text: disarm(text, form.labels), message.calls)
+    return record | ({"tool_calls": calls} if calls else {})
+
+
+def _given(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
+    """The format with every text changed that its template is given from outside: tools and such, not the checkpoint's own tokens."""
+    tokens = {name: value if name.endswith("_token") else mapped(change, value) for name, value in form.template_tokens.items()}
+    return replace(form, template_tokens=tokens) if tokens != form.template_tokens else form
 
 
 def _with_system(form: PromptFormat, system: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -267,24 +277,10 @@ def _written_by_model(form: PromptFormat, records: list[dict[str, Any]], index: 
 
 
 def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, Any]], wants_answer: bool) -> list[Range] | None:
-    """Where the messages stand in the text; None when it is not the template's words with the messages, or their stripped form, between.
-
-    Rendered with a placeholder for each message, the template shows its own words. Looking for the messages in the text would not do: a
-    message that spells a mark of the template would be found where the template wrote it.
-    """
-    shown = _run_template(form, [{**record, "content": f"\ue000{index}\ue001"} for index, record in enumerate(records)], wants_answer)
-    pieces = re.split(r"\ue000(\d+)\ue001", shown)
-    order = [int(number) for number in pieces[1::2]]
-    for clean in (str, str.strip):
-        ranges, written = [], pieces[0]
-        for number, after in zip(order, pieces[2::2], strict=True):
-            start = len(written)
-            written += clean(records[number]["content"])
-            ranges.append((start, len(written)))
-            written += after
-        if written == text:
-            return ranges
-    return None
+    """Where messages, tools and arguments stand in the text; None where the template changes what it is given."""
+    places = Placeholders([record["content"] for record in records])
+    hidden = [{**mapped(places.of_text, record), "content": places.of_message(index)} for index, record in enumerate(records)]
+    return places.find(_run_template(_given(form, places.of_text), hidden, wants_answer), text)
 
 
 def _run_template(form: PromptFormat, records: list[dict[str, Any]], wants_answer: bool) -> str:

@@ -16,7 +16,7 @@ LEVELS = {
     "allowed": -1,
     "streams": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0,
     "template_budget": -2, "template_values": -1, "template_sandbox": -0.5, "templates": 0, "programs": 0,
-    "prompt": 1, "config_file": 1,
+    "quoting": 0, "prompt": 1, "config_file": 1,
     "engines": 2,
     "presets": 3, "text_size": 3,
     "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,
