@@ -12,7 +12,9 @@ export class ApiError extends Error {
   }
 }
 
-export function key() {
+let secret = stored();
+
+function stored() {
   try {
     return localStorage.getItem(KEY) ?? "";
   } catch {
@@ -20,15 +22,21 @@ export function key() {
   }
 }
 
-/** Keep the key in this browser; "" forgets it. */
+export const key = () => secret;
+
+/** Keep the key in this browser, or in this page alone where there is no storage; "" forgets it. */
 export function setKey(value) {
-  if (value) localStorage.setItem(KEY, value);
-  else localStorage.removeItem(KEY);
+  secret = value;
+  try {
+    if (value) localStorage.setItem(KEY, value);
+    else localStorage.removeItem(KEY);
+  } catch {
+    // Full or forbidden: the next page asks again.
+  }
 }
 
 /** Paths are relative, so that the page also works behind a proxy that puts it under a folder. */
 export async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
-  const secret = key();
   let response;
   try {
     response = await fetch(path, {

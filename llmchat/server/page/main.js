@@ -10,6 +10,7 @@ import { notice, say } from "./notices.js";
 import { Panel } from "./panel.js";
 import * as preferences from "./preferences.js";
 import { Sidebar } from "./sidebar.js";
+import { signIn, signOut } from "./signin.js";
 import { BrowserStore, PageStore, ServerStore } from "./stores.js";
 import { View } from "./view.js";
 
@@ -26,15 +27,10 @@ let view = null;
 let sidebar = null;
 let panel = null;
 
-/** A problem of the server's, where it belongs: a missing key opens the settings. */
+/** A problem of the server's, where it belongs: a missing key brings the card that asks for one. */
 function tell(error) {
-  if (error.status === 401) {
-    find("#key-problem").textContent = api.key() ? "The server does not know this API key." : "This server needs an API key.";
-    drawers.open("panel");
-    find("#key").focus();
-  } else {
-    notice(error.message, { problem: true, lasting: true, action: { label: "Try again", run: () => location.reload() } });
-  }
+  if (error.status === 401) return signIn().then(() => location.reload());
+  return notice(error.message, { problem: true, lasting: true, action: { label: "Try again", run: () => location.reload() } });
 }
 
 async function openStore(history) {
@@ -278,15 +274,9 @@ function listen() {
 }
 
 function listenToSettings() {
-  find("#key").value = api.key();
-  find("#access").addEventListener("submit", (event) => {
-    event.preventDefault();
-    try {
-      api.setKey(find("#key").value.trim());
-      location.reload();
-    } catch {
-      notice("This browser does not keep the key.", { problem: true });
-    }
+  find("#sign-out").addEventListener("click", () => {
+    input.value = "";
+    signOut();
   });
   const label = () => (find("#theme").textContent = `Theme: ${preferences.theme()}`);
   find("#theme").addEventListener("click", () => {
@@ -296,14 +286,27 @@ function listenToSettings() {
   label();
 }
 
+/** What `ask` brings, after a key was asked for where the server requires one. */
+async function admitted(ask) {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      await signIn();
+    }
+  }
+}
+
 async function start() {
   listenToSettings();
   let server;
   try {
-    [server, models] = await Promise.all([api.settings(), api.models()]);
+    [server, models] = await admitted(() => Promise.all([api.settings(), api.models()]));
   } catch (error) {
     return tell(error);
   }
+  find("#sign-out").hidden = !api.key();
   const { store, where, delay } = await openStore(server.history);
   find("#where").textContent = where;
   find("#about").textContent = server.version ? `llmchat ${server.version}` : "";
@@ -332,7 +335,10 @@ async function start() {
     ownSystem: (conversation) => modelOf(conversation)?.preset?.system ?? "",
     ongrow: (message) => view.grow(message),
     onchange: draw,
-    onanswer: ({ message }) => say({ complete: "The answer is complete.", stopped: "Stopped.", failed: message.error }[message.state]),
+    onanswer: ({ message }) => {
+      if (message.code === "invalid_api_key") tell({ status: 401 });
+      say({ complete: "The answer is complete.", stopped: "Stopped.", failed: message.error }[message.state]);
+    },
   });
   await keeper.rescue();
   listen();

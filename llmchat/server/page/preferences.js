@@ -22,6 +22,7 @@ export function save(preferences) {
 export const draft = {
   get: (id) => tried(() => sessionStorage.getItem(`llmchat.draft.${id}`)) ?? "",
   set: (id, text) => tried(() => (text ? sessionStorage.setItem(`llmchat.draft.${id}`, text) : sessionStorage.removeItem(`llmchat.draft.${id}`))),
+  clear: () => tried(() => Object.keys(sessionStorage).filter((name) => name.startsWith("llmchat.draft.")).forEach((name) => sessionStorage.removeItem(name))),
 };
 
 /** "auto" follows the system. */

@@ -348,23 +348,6 @@ def test_a_full_window_is_the_users_choice(site: Site) -> None:
     assert site.request["truncation"] == "auto" and user.find(".switch").count() == 0
 
 
-def test_a_key_is_asked_for_and_kept(site: Site) -> None:
-    site.script.key = "secret"
-    page = site.browser.new_page()
-    page.goto(site.url)
-    for key, told in (("wrong", "needs an API key"), ("secret", "does not know")):
-        expect(page.locator("#key-problem")).to_contain_text(told)
-        expect(page.get_by_label("API key")).to_be_focused()
-        page.get_by_label("API key").fill(key)
-        page.get_by_label("API key").press("Enter")
-    page.wait_for_selector("html[data-ready]", state="attached")
-    page.locator("#input").fill("Hello")
-    page.locator("#input").press("Enter")
-    expect(page.locator(".answer, .message.assistant .body")).to_have_text("This is an answer.")
-    assert set(site.script.keys) == {"", "Bearer wrong", "Bearer secret"}
-    page.close()
-
-
 def test_code_is_copied_as_it_is(site: Site) -> None:
     site.script.answers.append(["```html\n<b>&amp;</b>\n\n  two\n```\n"])
     user = site.visit(permissions=["clipboard-read", "clipboard-write"])
