@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints import save_tiny, tiny_config
+from checkpoints import save_adapter, save_tiny, tiny_config
 from test_architectures import GROUPED, LLAMA_LIKE, PROMPT, QUESTION, answer, generate, greedy, open_engine, reference
 
 from llmchat.engines.transformers import TransformersEngine, general, selftest
@@ -197,6 +197,23 @@ def test_what_was_proven_is_not_tested_again(tmp_path: Path, monkeypatch: pytest
     TransformersEngine(base, weights="fp32", device="cpu", proven=proven)
     monkeypatch.setattr(selftest, "difference", lambda *_: pytest.fail("tested again"))
     TransformersEngine(base, weights="fp32", device="cpu", proven=proven)
+
+
+@pytest.mark.parametrize(("target", "refused"), [("in_proj", False), ("dt_proj", True)])
+def test_an_adapter_of_a_layer_that_the_model_reads_itself_is_merged_or_refused(target: str, refused: bool, tmp_path: Path) -> None:
+    kind, sizes, _ = TABLE["mamba"]
+    base = save_tiny(tmp_path / "base", getattr(transformers, kind)(**sizes), seed=3)
+    adapter = save_adapter(tmp_path / "adapter", base, target_modules=[target], std=0.5)
+    merged, engine = open_engine(base, adapter), open_engine(base)
+    ids = engine.encode(PROMPT)
+    if refused:
+        with pytest.raises(Mismatch, match="dt_proj`, whose weight the model reads itself"):
+            engine.load_adapter("own", adapter)
+        assert (merged.logits(ids) - engine.logits(ids)).abs().max() > 0.01
+    else:
+        engine.load_adapter("own", adapter)
+        engine.choose((("own", 1.0),))
+        torch.testing.assert_close(engine.logits(ids), merged.logits(ids), rtol=1e-3, atol=1e-3)
 
 
 class Reading(torch.nn.Module):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import transformers
 from checkpoints import save_adapter, save_tiny
 from worlds import make_world
 
@@ -18,11 +19,12 @@ from llmchat import hub, models
 from llmchat.cli import main
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.scripted import ScriptedEngine
+from llmchat.engines.transformers import selftest
 from llmchat.engines.transformers.prepared import Preparation
 from llmchat.errors import OutOfResources
 from llmchat.hub import Silent
 from llmchat.opening import Opener
-from llmchat.presets import choose
+from llmchat.presets import Source, choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
@@ -255,6 +257,38 @@ def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(r
     assert ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, "") and len(copies(tmp_path)) == 1
     code, _, err = run("merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged"))
     assert code == 8 and "are 8-bit: merging would round them twice" in err
+
+
+def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_tiny(tmp_path / "mamba", transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2), seed=3)
+    monkeypatch.setattr(selftest, "_LIMIT_16", -1.0)
+    for command in (("pull", str(base)), ("chat", "-m", str(base), "--format", "chatml", "-n", "hi")):
+        code, out, err = run(*command)
+        last = err.splitlines()[-2:]
+        assert (code, out) == (8, "")
+        assert last[0] == "error: the architecture `mamba` is not run here: read in pieces it gives other answers than read at once"
+        assert last[1].startswith("hint: ")
+    monkeypatch.undo()
+
+
+def test_an_architecture_is_tested_once_and_not_in_every_process(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_tiny(tmp_path / "mamba", transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2), seed=3)
+    monkeypatch.setattr(selftest, "_LIMIT_16", 2.0)  # a random model exaggerates every rounding
+    assert run("pull", str(base))[0] == 0
+    monkeypatch.setattr(selftest, "difference", lambda *_: pytest.fail("tested again"))
+    assert ask(run, "-m", str(base), "--format", "chatml")[0] == 0
+
+
+@pytest.mark.parametrize(("repo", "weights", "noted"), [("a.gguf", "fp32", True), ("a.gguf", "bf16", False), ("a", "fp32", False)])
+def test_fp32_of_a_dequantised_gguf_is_told_apart(repo: str, weights: str, noted: bool, base: Path) -> None:
+    preset = choose(Options(model=str(base), format="chatml", weights=weights))  # type: ignore[arg-type]
+    told = Told()
+    models.load(models.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)), Options(device="cpu"), told)
+    assert [line for line in told.notes if "GGUF" in line] == (
+        ["note: this model was dequantised from a GGUF to bf16; fp32 computes in more digits, from weights that have those of bf16"] * noted
+    )
 
 
 # --- several processes ---

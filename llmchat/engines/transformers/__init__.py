@@ -24,7 +24,7 @@ from llmchat.engines.transformers.forward import Forward, Part
 from llmchat.engines.transformers.general import GeneralForward
 from llmchat.engines.transformers.kv import KVCache
 from llmchat.engines.transformers.layout import modern_config
-from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, open_live
+from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, check_adaptable, open_live
 from llmchat.engines.transformers.prefill import PREFILL_CHUNK, SHARED_CHUNK, TOLD_FROM, first_chunk, prefill_chunk
 from llmchat.engines.transformers.prepared import open_prepared
 from llmchat.engines.transformers.sampler import Sampler
@@ -108,7 +108,9 @@ class TransformersEngine:
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Put an adapter beside the weights, to be chosen by its name. Raises Mismatch where it does not fit the base."""
-        self.adapters[name] = open_live(name, folder, self._config, self._shapes, self._forward.dtype, self._device)
+        adapter = open_live(name, folder, self._config, self._shapes, self._forward.dtype, self._device)
+        check_adaptable(adapter, folder, getattr(self._forward, "adaptable", None))
+        self.adapters[name] = adapter
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, and what was read with it."""

@@ -14,7 +14,7 @@ from llmchat.engines import Weights
 from llmchat.engines.transformers import cuda
 from llmchat.engines.transformers.forward import Part
 from llmchat.engines.transformers.linear import compute_dtype
-from llmchat.engines.transformers.live import Switch
+from llmchat.engines.transformers.live import Switch, adaptable
 from llmchat.engines.transformers.rope import Turn, turn_of
 from llmchat.engines.transformers.states import Copies, can_be_cut, keeping_all
 from llmchat.engines.transformers.tree import build
@@ -61,6 +61,7 @@ class GeneralForward:
             # Halving the activations every few layers keeps fp16 from overflowing; bf16 does not, and quantised weights cannot be halved.
             self._model.config.rescale_every = 0
         self.names = _Names.of(self._model)
+        self.adaptable = adaptable(self._model)
         self.has_state = _has_state(self._model)
         self.steps = self.has_state and self._model.config.model_type not in _CONTINUING
         if device_map is not None:

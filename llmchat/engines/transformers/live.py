@@ -60,7 +60,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, inner: nn.Module, names: dict[str, int], switch: Switch):
         super().__init__()
         self.inner = inner
-        self._names = names
+        self.names = names
         self._switch = switch
 
     @property
@@ -73,7 +73,7 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x)
-        add_live(out, x, self._names, self._switch)
+        add_live(out, x, self.names, self._switch)
         return out
 
 
@@ -87,3 +87,18 @@ def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> N
                 change = ((x.to(a.dtype) @ a.T) @ b.T).to(out.dtype)
                 out[..., start : start + rows] += change * (scale * strength)
             start += rows
+
+
+def adaptable(model: nn.Module) -> frozenset[str]:
+    """The names of the linears on which live adapters can be put."""
+    return frozenset(name for module in model.modules() if isinstance(module, AdaptedLinear) for name in module.names)
+
+
+def check_adaptable(adapter: LiveAdapter, folder: Path, names: frozenset[str] | None) -> None:
+    """Raise Mismatch for an adapter of a layer that is not among `names`: the model reads its weight itself. None: there are no such layers."""
+    missing = next((module for module in adapter.modules if names is not None and module not in names), None)
+    if missing:
+        raise Mismatch(
+            f"the adapter {folder.name} changes `{missing}`, whose weight the model reads itself, and cannot be put on live",
+            "`llmchat merge` merges it",
+        )
