@@ -294,7 +294,7 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
     prepared = _prepared(model, options, progress)
     if prepared is None:
         _note_rounding((base, *model.adapters), progress)
-    if preset.weights == "fp32" and _is_dequantised(base):
+    if preset.weights == "fp32" and base.from_gguf:
         progress.note(
             "note: this model was dequantised from a GGUF to bf16; fp32 computes in more digits, from weights that have those of bf16"
         )
@@ -360,11 +360,6 @@ def _note_rounding(parts: Sequence[Checkpoint], progress: Progress) -> None:
     quantised = (read_json(parts[0].path / "config.json").get("quantization_config") or {}).get("load_in_8bit")
     if quantised and len(parts) > 1:
         progress.note("note: the base is 8-bit already; where the adapter changes it, its weights are rounded a second time")
-
-
-def _is_dequantised(base: Checkpoint) -> bool:
-    """Whether its folder was made of a .gguf file when it was pulled."""
-    return base.source.repo.endswith(".gguf") or any(name.endswith(".gguf") for name in base.source.files)
 
 
 def _fits(base: Checkpoint) -> bool:

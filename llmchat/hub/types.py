@@ -19,6 +19,11 @@ class Checkpoint(Struct, frozen=True):
     revision: str
     size: int
 
+    @property
+    def from_gguf(self) -> bool:
+        """Whether it was dequantised from a .gguf file when it was pulled."""
+        return any(name.endswith(".gguf") for name in (self.source.repo, *self.source.files))
+
 
 class Pulled(Struct, frozen=True):
     """What a pull did: bytes fetched now (0 when all was there), and in words."""
