@@ -255,7 +255,8 @@ class FastVocabulary:
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
             try:
-                return self._tokenizer.encode(text, add_special_tokens=False)
+                with reading("the tokenizer's rule for this text"):
+                    return self._tokenizer.encode(text, add_special_tokens=False)
             finally:
                 self._tokenizer.encode_special_tokens = False
 

@@ -1,8 +1,10 @@
 """Checkpoints and adapters out of a stranger's hands: each file of them mutated with fixed seeds, and opened by the program itself."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import mutate
 import pytest
@@ -66,6 +68,37 @@ def knock(door: Door, base: Path, place: Path, part: str, count: int, seed: int)
 def test_what_was_not_mutated_opens(door: Door, base: Path, adapter: Path) -> None:
     assert door.run(*ASK, "-m", str(base), "the quick brown fox") == (0, "")
     assert door.run(*ASK, "-m", str(base), "--adapter", str(adapter), "the quick brown fox") == (0, "")
+
+
+def template(single: list[dict[str, Any]], specials: dict[str, Any]) -> dict[str, Any]:
+    pair = [{"Sequence": {"id": which, "type_id": 0}} for which in "AB"]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials}
+
+
+QUOTED = [{"SpecialToken": {"id": "<q>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+PANICS: dict[str, dict[str, Any]] = {
+    "a stride beyond its length": {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}},
+    "padding without an end": {
+        "padding": {
+            "strategy": {"Fixed": 2**62}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
+        }
+    },
+    "a special token that is not there": {"post_processor": template(QUOTED, {})},
+    "more ids than tokens": {"post_processor": template(QUOTED, {"<q>": {"id": "<q>", "ids": [1, 2], "tokens": ["a"]}})},
+    "a table of characters that is none": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    "pieces of no length": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PANICS)
+def test_a_panic_of_the_tokenizers_library_is_one_line(door: Door, base: Path, tmp_path: Path, fault: str) -> None:
+    """Raised as no Exception, after a trace on stderr that no Python code writes."""
+    with variant(base, tmp_path) as folder:
+        table = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps(table | PANICS[fault]))
+        code, told = door.run(*ASK, "-m", str(folder), "hello")
+    assert code == 9 and told.startswith("error: tokenizer.json cannot be read: its parser stopped"), told
+    assert "panicked" not in told
 
 
 @pytest.mark.parametrize("part", DOORS)

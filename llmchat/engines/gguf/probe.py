@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from llmchat.errors import Mismatch
@@ -37,7 +38,9 @@ def check(model: Path, facts: Path, adapters: Sequence[tuple[Path, float]]) -> N
             f"llama.cpp cannot load {names}" + (": it stops" if done.returncode < 0 else ""),
             f"the file is damaged, or of a kind that it does not know; {_NOISY}=1 shows what llama.cpp says",
         )
-    marker.touch()
+    # Where the cache cannot be written it is tried each time.
+    with suppress(OSError):
+        marker.touch()
 
 
 def main() -> None:
