@@ -28,7 +28,7 @@ def adapter_as_gguf(adapter: Checkpoint, facts: Path, world: World) -> Path:
     stamp = (adapter.path / "adapter_model.safetensors").stat().st_mtime_ns if not adapter.revision else ""
     folder = world.cache / "gguf" / places.key(Source("path", str(adapter.path), f"{adapter.revision}{stamp}-{facts.name}"))
     if not folder.exists():
-        with places.fresh_folder(folder) as fresh:
+        with places.fresh_folder(folder, private=True) as fresh:
             _write(adapter.path, read_json(facts / "config.json"), fresh / _NAME)
     return folder / _NAME
 

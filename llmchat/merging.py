@@ -1,10 +1,10 @@
 """A base with its adapters as one checkpoint: `llmchat merge`. Tensor by tensor, so that the memory of one shard is enough for any size."""
 
 import json
-import shutil
 from pathlib import Path
 
 from llmchat.errors import Mismatch
+from llmchat.hub.copying import copy_beside
 from llmchat.hub.places import fresh_folder
 from llmchat.models import locate
 from llmchat.presets import Preset
@@ -36,7 +36,7 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
         for pattern in _KEPT:
             for path in model.base.path.glob(pattern):
                 if path.name not in _LEFT:
-                    shutil.copyfile(path, folder / path.name)
+                    copy_beside(path, folder)
         if model.preset.format.template is not None and not (folder / "chat_template.jinja").exists():
             (folder / "chat_template.jinja").write_text(model.preset.format.template, "utf-8")
         _untie(folder / "config.json", tensors.untied)

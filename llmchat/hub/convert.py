@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,9 @@ from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.guard import reason
+from llmchat.hub.copying import check_inside, copy_beside
 
+_BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".md", ".py")
 _SHARD_BYTES = 5_000_000_000
 
 
@@ -34,6 +35,9 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
 def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
     """Read pytorch_model*.bin or adapter_model.bin with weights_only and write safetensors, the other files beside them."""
     names = _pickles(source, adapter)
+    beside = [path for path in sorted(source.iterdir()) if _goes_along(path)]
+    for path in beside:
+        check_inside(path)
     stem = "adapter_model" if adapter else "model"
     index: dict[str, str] = {}
     for number, name in enumerate(names, 1):
@@ -43,10 +47,16 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
         index |= dict.fromkeys(tensors, own)
     if len(names) > 1:
         (target / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    for path in source.iterdir():
-        if path.is_file() and not path.name.endswith((".bin", ".bin.index.json", ".safetensors")):
-            shutil.copyfile(path, target / path.name)
+    for path in beside:
+        copy_beside(path, target)
     return f"{', '.join(names)} converted to safetensors"
+
+
+def _goes_along(path: Path) -> bool:
+    """Whether a file belongs to the copy: config, tokenizer, template, licence. Hidden files (.env, .netrc) and files of other kinds do not."""
+    if not path.is_file() or path.name.startswith(".") or path.name.endswith((".bin", ".bin.index.json", ".safetensors")):
+        return False
+    return path.suffix in _BESIDE or path.name.startswith(("LICENSE", "USE_POLICY", "NOTICE"))
 
 
 def has_only_pickles(folder: Path, adapter: bool) -> bool:

@@ -56,7 +56,7 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
     size_of_source = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*.bin"))
     places.need_room(places.models(world), (4 if path.is_file() else 1) * size_of_source)
     progress.start(f"unpacking {path.name}", None)
-    with places.fresh_folder(folder) as fresh:
+    with places.fresh_folder(folder, private=True) as fresh:
         note = gguf_to_folder(path, fresh) if path.is_file() else pickles_to_folder(path, fresh, _is_adapter(path))
     progress.done()
     size, facts = places.describe(folder)
@@ -71,7 +71,7 @@ def find_gguf(source: Source, world: World) -> Checkpoint:
         raise Mismatch(f"{path} is a folder; the engine `gguf` runs a .gguf file", "leave --engine out for a checkpoint folder")
     folder = world.cache / "gguf" / places.key(_stamped(source, path))
     if not folder.exists():
-        with places.fresh_folder(folder) as fresh:
+        with places.fresh_folder(folder, private=True) as fresh:
             write_facts(path, fresh)
     return Checkpoint(folder, source, "", path.stat().st_size)
 

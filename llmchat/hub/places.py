@@ -112,17 +112,30 @@ def need_room(folder: Path, count: int) -> None:
 
 
 @contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """A folder that appears at `target` when the block ends well, and not at all when it does not."""
+def fresh_folder(target: Path, private: bool = False) -> Iterator[Path]:
+    """A folder that appears at `target` when the block ends well, and not at all when it does not.
+
+    private: for its owner alone, as is what was made of the user's own files; otherwise for whom the user's umask allows.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield temporary
         shutil.rmtree(target, ignore_errors=True)
-        temporary.chmod(0o755)
+        if not private:
+            temporary.chmod(_usual_mode(temporary))
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The mode of a new folder under the umask, which can only be asked for by changing it for all threads."""
+    tried = folder / ".mode"
+    tried.mkdir()
+    mode = tried.stat().st_mode & 0o777
+    tried.rmdir()
+    return mode
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def make_copy(recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], wo
         places.need_room(folder.parent, writing.size + sum(path.stat().st_size for path in beside))
         progress.start(f"preparing {recipe}", writing.size)
         try:
-            with places.fresh_folder(folder) as fresh:
+            with places.fresh_folder(folder, private=base.source.kind == "path") as fresh:
                 for path in beside:
                     shutil.copyfile(path, fresh / path.name)
                 writing.write(fresh, progress.advance)

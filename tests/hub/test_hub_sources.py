@@ -121,6 +121,48 @@ def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: 
         find(source, world)
 
 
+def pickled(folder: Path) -> Source:
+    """A checkpoint whose weights are a pickle, so that a pull copies it."""
+    save_tiny(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return Source("path", str(folder))
+
+
+def test_a_link_out_of_the_folder_is_not_copied(tmp_path: Path, world: World) -> None:
+    source = pickled(tmp_path / "model")
+    secret = tmp_path / "id_rsa"
+    secret.write_text("PRIVATE KEY")
+    link = tmp_path / "model" / "vocab.txt"
+    for target in (secret, Path("../id_rsa"), Path("/etc/passwd")):
+        link.symlink_to(target)
+        with pytest.raises(Mismatch, match=r"vocab\.txt in .* is a link to a file outside that folder"):
+            pull(source, world, Silent())
+        link.unlink()
+    assert not [path for path in world.cache.rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()]
+    link.symlink_to("config.json")
+    assert (pull(source, world, Silent()).checkpoint.path / "vocab.txt").exists(), "a link inside the folder"
+
+
+def test_the_copy_of_a_users_folder_is_for_the_user_alone(tmp_path: Path, world: World) -> None:
+    source = pickled(tmp_path / "model")
+    for name in (".env", ".netrc", "notes.pdf", "id_rsa"):
+        (tmp_path / "model" / name).write_text("secret")
+    folder = pull(source, world, Silent()).checkpoint.path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not {".env", ".netrc", "notes.pdf", "id_rsa"} & {path.name for path in folder.iterdir()} and (folder / "tokenizer.json").exists()
+
+
+def test_a_snapshot_of_the_hubs_cache_may_link_to_its_blobs(tmp_path: Path, world: World) -> None:
+    repo = tmp_path / "models--org--name"
+    snapshot, blobs = repo / "snapshots" / "c0ffee", repo / "blobs"
+    source = pickled(snapshot)
+    blobs.mkdir()
+    (snapshot / "config.json").rename(blobs / "1234")
+    (snapshot / "config.json").symlink_to("../../blobs/1234")
+    assert (pull(source, world, Silent()).checkpoint.path / "config.json").is_file()
+
+
 def test_a_pickle_of_the_oldest_kind_is_read(tmp_path: Path, world: World) -> None:
     folder = save_tiny(tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
