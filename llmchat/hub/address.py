@@ -24,7 +24,7 @@ def offline(world: World) -> bool:
 
 def endpoint(world: World) -> str:
     """The Hub's address. Raises UsageError for what is none."""
-    given = world.env.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    given = (world.env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     try:
         parts = urlsplit(given)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and (parts.port or 1) > 0

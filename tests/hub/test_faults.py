@@ -1,5 +1,6 @@
 """Every fault of a pull as a user meets it: one line and an exit code, as docs/faults.md has them, and nothing left that opens wrong."""
 
+import io
 import json
 import os
 import pickle
@@ -156,6 +157,34 @@ def here_then_silent(case: Case) -> None:
     case.attack(list=attacks.silence)
 
 
+def rot(case: Case) -> None:
+    """The model is here, and a bit of its weights turns."""
+    assert main(PULL) == 0
+    (path,) = (case.tmp_path / "hf").rglob("snapshots/*/model.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.resolve().write_bytes(content)
+    os.utime(path, ns=(1, 1))
+
+
+def rotten(case: Case, *arguments: str) -> None:
+    rot(case)
+    case.patch.setattr("sys.stdin", io.StringIO())
+    case.arguments[:] = arguments
+
+
+def repaired(case: Case) -> None:
+    rot(case)
+    assert main(["verify", "org/base"]) == 9
+
+
+def no_symlinks(case: Case) -> None:
+    def symlink(*arguments: Any, **more: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    case.patch.setattr(os, "symlink", symlink)
+
+
 LIST = {"sha": "a" * 40, "siblings": []}
 # Parts of a path → what answers there; `list` and `weights` stand for theirs.
 ATTACKS: dict[str, dict[str, attacks.Attack]] = {
@@ -225,6 +254,12 @@ FAULTS: dict[str, Callable[[Case], Any]] = {
     "the Hub is not reachable": lambda case: case.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9"),
     "the Hub's name is unknown": lambda case: case.patch.setenv("HF_ENDPOINT", "http://no-such-host.invalid"),
     "offline, and pulled": here_then_offline,
+    "a damaged file, when the model is opened": lambda case: rotten(case, "chat", "-m", "org/base", "--format", "alpaca", "hello"),
+    "a damaged file, when it is verified": lambda case: rotten(case, "verify", "org/base"),
+    "a damaged file, offline": lambda case: rotten(case, *PULL, "--offline"),
+    "a damaged file, then pulled again": repaired,
+    "a disk without symbolic links": no_symlinks,
+    "a disk without file locks": lambda case: case.patch.setattr("llmchat.hub.locks._has_locks", lambda folder: False),
     **{name: lambda case, attacks=attacks: case.attack(**attacks) for name, attacks in ATTACKS.items()},
     "an address that is none": lambda case: case.patch.setenv("HF_ENDPOINT", "foo"),
     "a revision that cannot be one": lambda case: case.arguments.extend(["--revision", "../main"]),
