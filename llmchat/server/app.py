@@ -103,7 +103,13 @@ def _preset(preset: Preset) -> dict[str, Any]:
 
 
 def _model(name: str, state: State) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
+    """max_model_len and context_length are vLLM's and others' names for the window, in tokens; None where only the loaded model tells."""
+    try:
+        window = state.pool.window(state.catalog.recipe(name)) or None
+    except LlmchatError:
+        window = None
+    told = {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
+    return {**told, "max_model_len": window, "context_length": window}
 
 
 def _add_generation(api: FastAPI, state: State) -> None:

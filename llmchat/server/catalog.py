@@ -45,7 +45,7 @@ class Catalog:
 
     def __init__(self, world: World, flags: Mapping[str, Any], models: Sequence[str], adapters: Mapping[str, Path], slots: int):
         self.world = world
-        self.models = tuple(models)
+        self.models = _published(models)
         self._flags = dict(flags)
         self._adapters = dict(adapters)
         self._slots = slots
@@ -62,7 +62,7 @@ class Catalog:
         return self._listed[1]
 
     def _names(self) -> list[str]:
-        bases = list(self.models) or [
+        bases = list(dict.fromkeys(self.models.values())) or [
             *(preset.name for preset, _ in pulled_presets(self.world)),
             *(str(receipt.source) for receipt in pulled_repos(self.world) if not _is_adapter(Path(receipt.path))),
         ]
@@ -109,7 +109,8 @@ class Catalog:
         # A format is not loaded: the same engine serves all of them.
         loaded = {**made_by, "format": "", "device": options.device, "code": options.trust_remote_code}
         key = self._key(f"{title(model.preset)} {model.preset.weights}", loaded)
-        return Recipe(key, model.preset, lambda: load(model, options), self._size(model), (), made_by=made_by)
+        size, context = self._size(model), self._context(model)
+        return Recipe(key, model.preset, lambda: load(model, options), size, (), made_by=made_by, context=context)
 
     def _embedder(self, preset: Preset) -> Path | None:
         """The folder of a model that embeds text, as sentence-transformers saves it; None for any other model."""
@@ -147,8 +148,9 @@ class Catalog:
 
     def _options(self, name: str) -> Options:
         """Raises UnknownModel. A path from outside is never opened: only presets and repos that were pulled have names."""
-        if self.models and name not in self.models:
-            raise UnknownModel(f"the model `{name[:100]}` is not served; there is {', '.join(self.models)}")
+        if self.models and name not in {*self.models, *self.models.values()}:
+            raise UnknownModel(f"the model `{name[:100]}` is not served; there is {', '.join(self.models.values())}")
+        name = next((given for given, published in self.models.items() if name == published), name)
         unknown = UnknownModel(f"the model `{name[:100]}` does not exist")
         if not self.models and (not _NAME.fullmatch(name) or name.endswith(".gguf")):
             raise unknown
@@ -175,6 +177,9 @@ class Catalog:
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
         return memory.weights(survey.shapes, model.preset.weights) + memory.kv_bytes(survey.config, tokens)
 
+    def _context(self, model: Model) -> int:
+        return (memory.own_context(survey_here(model.base).config) or 2048) if model.base else 0
+
     def _all_adapters(self) -> dict[str, Path]:
         """Adapters by name: those of the command line, and those that were pulled by themselves, by the last part of their id."""
         pulled = {
@@ -190,10 +195,20 @@ class Catalog:
             return True
         made_for = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
         try:
-            return choose(resolve(self.world, {**self._flags, "model": base}).options, self.world.own_presets).base.repo == made_for
+            given = next((given for given, published in self.models.items() if base == published), base)
+            return choose(resolve(self.world, {**self._flags, "model": given}).options, self.world.own_presets).base.repo == made_for
         except LlmchatError:
             return False
 
 
 def _is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists()
+
+
+def _published(models: Sequence[str]) -> dict[str, str]:
+    """The name under which each model is served: of a path its last part, as far as no other model has it already."""
+    names: dict[str, str] = {}
+    for model in models:
+        short = Path(model).name if Path(model).expanduser().exists() else model
+        names[model] = short if short and short not in names.values() else model
+    return names

@@ -35,7 +35,7 @@ _LONGEST_TURN_S = 60.0
 class Recipe(Struct, frozen=True):
     """How to get a model. Recipes with the same `key` share one engine; adapters are put on it live, from their folders.
 
-    size: bytes it will take, as far as can be known before. made_by: see models.provenance.
+    size: bytes it will take, as far as can be known before; context: tokens of its window, 0 where only the loaded model tells. made_by: see models.provenance.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Recipe(Struct, frozen=True):
     adapters: Adapters | None = None
     folders: dict[str, Path] = {}
     made_by: dict[str, Any] = {}
+    context: int = 0
 
 
 class Resident:
@@ -133,6 +134,12 @@ class Pool:
 
     def residents(self) -> list[Resident]:
         return list(self._residents.values())
+
+    def window(self, recipe: Recipe) -> int:
+        """Tokens of a model's window; 0 where that is not known before it is loaded."""
+        resident = self._residents.get(recipe.key)
+        limits = (recipe.preset.context.tokens, resident.engine.context if resident else recipe.context)
+        return min(filter(None, limits), default=0)
 
     @property
     def busy(self) -> bool:

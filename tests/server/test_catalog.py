@@ -34,10 +34,18 @@ def catalog(world: World) -> Make:
 def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other")
     named = catalog(str(tiny))
-    assert named.names() == [str(tiny)] and named.recipe(str(tiny)).preset.name == "tiny"
+    assert named.names() == ["tiny"] and named.recipe("tiny").preset.name == named.recipe(str(tiny)).preset.name == "tiny"
+    assert named.recipe("tiny").context > 0
     for name in (str(other), "smollm2", f"{tiny}/", ""):
         with pytest.raises(UnknownModel):
             named.recipe(name)
+
+
+def test_two_folders_of_one_name_are_told_apart_by_their_paths(catalog: Make, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "tiny")
+    both = catalog(str(tiny), str(other))
+    assert both.names() == ["tiny", str(other)]
+    assert both.recipe("tiny").key != both.recipe(str(other)).key
 
 
 def test_nobody_outside_names_a_folder(catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +66,7 @@ def test_what_is_not_pulled_says_how_to_pull_it(catalog: Make) -> None:
 def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) -> None:
     one, two = save_adapter(tmp_path / "one", tiny), save_adapter(tmp_path / "two", tiny, seed=2)
     served = catalog(str(tiny), adapters={"one": one, "two": two})
-    assert served.names() == [str(tiny), f"{tiny}+one", f"{tiny}+two"]
+    assert served.names() == ["tiny", "tiny+one", "tiny+two"]
     bare, first, both = (served.recipe(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two"))
     assert bare.key == first.key == both.key
     assert (bare.adapters, first.adapters, both.adapters) == ((), (("one", 1.0),), (("one", 0.5), ("two", 1.0)))

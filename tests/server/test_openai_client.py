@@ -48,6 +48,10 @@ def alone(engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
 def test_models_are_listed_and_told(run: Running) -> None:
     assert [model.id for model in run.openai.models.list()] == ["tiny", "told", "tiny+one", "tiny+two"]
     assert run.openai.models.retrieve("tiny+one").id == "tiny+one"
+    told = run.http.get("/v1/models/told").json()
+    assert run.openai.chat.completions.create(model="told", messages=HELLO) and told["id"] == "told"  # type: ignore[arg-type]
+    told = run.http.get("/v1/models/told").json()
+    assert told["max_model_len"] == told["context_length"] == 2048
     with pytest.raises(openai.NotFoundError):
         run.openai.models.retrieve("none")
 
