@@ -173,7 +173,7 @@ def _parted(words: list[str], file: bool) -> tuple[list[str], list[str]]:
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     """The options that are the same for every model; greedy unless a temperature was given."""
-    names = ("format", "weights", "engine", "device", "trust_remote_code", "offline", "system", "context", "policy", "max_tokens")
+    names = ("format", "weights", "engine", "url", "device", "trust_remote_code", "offline", "system", "context", "policy", "max_tokens")
     return {name: values[name] for name in names} | {"temperature": values["temperature"] or 0.0}
 
 
