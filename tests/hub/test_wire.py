@@ -89,9 +89,9 @@ def test_a_page_in_the_middle_keeps_what_was_there(hub: Hub, at: MakeWorld, tmp_
 @pytest.mark.parametrize(
     "endpoint", ["foo", "ftp://host", "http://", "http://a b", "http://[", "http://host:99999", "https://h\u00fcb", "x" * 5000]
 )
-def test_an_endpoint_that_is_none_is_refused_in_a_short_line(endpoint: str, at: MakeWorld) -> None:
+def test_an_endpoint_that_is_none_is_refused_in_a_short_line(endpoint: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="HF_ENDPOINT is not the address of a Hub") as refused:
-        pull(BASE, make_world(Path("/nowhere"), HF_ENDPOINT=endpoint), Silent())
+        pull(BASE, make_world(tmp_path, HF_ENDPOINT=endpoint), Silent())
     assert len(refused.value.message) < 150
 
 
