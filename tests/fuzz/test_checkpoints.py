@@ -75,7 +75,7 @@ def template(single: list[dict[str, Any]], specials: dict[str, Any]) -> dict[str
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials}
 
 
-QUOTED = [{"SpecialToken": {"id": "<q>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+QUOTED = [{"SpecialToken": {"id": "<q>", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
 PANICS: dict[str, dict[str, Any]] = {
     "a stride beyond its length": {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}},
     "padding without an end": {
