@@ -62,6 +62,11 @@ TABLE: dict[str, tuple[str, dict[str, Any], str]] = {
         GROUPED | {"head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 96, "attention_chunk_size": 16},
         "router",
     ),
+    "deepseek-v3.2": (
+        "DeepseekV32Config",
+        LLAMA_LIKE | {"num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 64, "first_k_dense_replace": 1, "q_lora_rank": 32, "kv_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "index_topk": 64, "index_head_dim": 16, "index_n_heads": 2},
+        "",
+    ),
     "phimoe": ("PhimoeConfig", GROUPED | EXPERTS, "router"),
     "qwen2-moe": (
         "Qwen2MoeConfig",
@@ -69,8 +74,6 @@ TABLE: dict[str, tuple[str, dict[str, Any], str]] = {
         "",
     ),
 }  # fmt: skip
-# Layers without any state: nothing to copy, all can be cut.
-CUT = ("llama4", "phimoe", "qwen2-moe")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

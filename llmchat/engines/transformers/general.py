@@ -22,10 +22,12 @@ from llmchat.engines.transformers.weights import Tensors
 
 # Kinds of layers whose keys and values can all be kept, and a mask be left to say which of them count.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+# Those whose layers of the cache keep more than that, and can be cut as well (DeepSeek V3.2's indexer).
+_INDEXED = {"indexed_attention"}
 # Models with a state that go on from it with several tokens at once. The scan of others (Mamba, Falcon-Mamba, Jamba, Zamba, MiniMax) begins from
 # nothing each time it is given more than one.
 _CONTINUING = frozenset({
-    "bamba", "deepseek_v4", "falcon_h1", "granitemoehybrid", "lfm2", "lfm2_moe", "mamba2", "nemotron_h", "olmo_hybrid", "qwen3_5_moe_text",
+    "bamba", "deepseek_v4", "falcon_h1", "granitemoehybrid", "lfm2", "lfm2_moe", "lfm3", "mamba2", "nemotron_h", "olmo_hybrid", "qwen3_5_moe_text",
     "qwen3_5_text", "qwen3_next", "rwkv", "zamba2",
 })  # fmt: skip
 # What models call the cache that they are given, and give back.
@@ -40,7 +42,6 @@ class GeneralForward:
 
     batches = False
     exact = False
-    reads_apart = False
 
     def __init__(
         self,
@@ -209,13 +210,17 @@ def _new_cache(model: Any) -> Any:
 
     if not _takes_dynamic_cache(model):
         return None
-    return keeping_all(DynamicCache(config=model.config)) if _has_state(model) else DynamicCache()
+    plain = _kinds(model) <= _ATTENTION and not _has_state(model)
+    return DynamicCache() if plain else keeping_all(DynamicCache(config=model.config))
 
 
 def _has_state(model: Any) -> bool:
     """Whether some of its layers keep something else than keys and values."""
-    kinds = set(getattr(model.config, "layer_types", None) or ())
-    return not kinds <= _ATTENTION or bool(getattr(model, "_is_stateful", False)) or not _takes_dynamic_cache(model)
+    return not _kinds(model) <= _ATTENTION | _INDEXED or bool(getattr(model, "_is_stateful", False)) or not _takes_dynamic_cache(model)
+
+
+def _kinds(model: Any) -> set[str]:
+    return set(getattr(model.config, "layer_types", None) or ())
 
 
 def _takes_dynamic_cache(model: Any) -> bool:

@@ -65,9 +65,10 @@ class Copies:
 
 def can_be_cut(cache: Any) -> bool:
     """Whether all layers keep keys and values of every token."""
-    from transformers.cache_utils import DummyLayer, DynamicLayer
+    from transformers.cache_utils import DummyLayer, DynamicIndexedLayer, DynamicLayer
 
-    return bool(getattr(cache, "is_croppable", False)) and all(type(layer) in (DynamicLayer, DummyLayer) for layer in cache.layers)
+    known = (DynamicLayer, DynamicIndexedLayer, DummyLayer)
+    return bool(getattr(cache, "is_croppable", False)) and all(type(layer) in known for layer in cache.layers)
 
 
 def keeping_all(cache: Any) -> Any:
