@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from llmchat.argv import meant
 from llmchat.cli import app
 from llmchat.presets import find
 
@@ -25,11 +26,11 @@ def typed() -> list[str]:
 
 @pytest.mark.parametrize("line", typed())
 def test_every_command_of_the_pages_is_understood(line: str) -> None:
-    words = shlex.split(line)[1:]
-    if not words:
-        return
     command, context = typer.main.get_command(app), None
+    words = meant(shlex.split(line.partition(" > ")[0])[1:], command.commands)
     while hasattr(command, "commands") and (words or not command.invoke_without_command):
+        if command.invoke_without_command and words[0] not in command.commands:
+            break
         assert words[0] in command.commands, f"no command {words[0]}"
         command = command.commands[words.pop(0)]
     context = command.make_context("llmchat", words)
