@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from llmchat import __version__
 from llmchat.errors import LlmchatError
 from llmchat.presets import Preset
-from llmchat.server import admin, conversations, page, private
+from llmchat.server import admin, conversations, model_facts, page, private
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
@@ -43,6 +43,7 @@ def create_app(
     _add_models(api, state)
     _add_generation(api, state)
     api.include_router(admin.router(state))
+    api.include_router(model_facts.router(state))
     api.include_router(private.router(state))
     api.include_router(conversations.router(state.conversations))
     page.mount(api)

@@ -112,6 +112,8 @@ class Pool:
         self._changed = asyncio.Event()
         self._changing: asyncio.Task[None] | None = None
         self._refusing = False
+        self._loading: tuple[str, float] | None = None
+        self._took: dict[str, float] = {}
 
     @asynccontextmanager
     async def lease(
@@ -140,6 +142,12 @@ class Pool:
         resident = self._residents.get(recipe.key)
         limits = (recipe.preset.context.tokens, resident.engine.context if resident else recipe.context)
         return min(filter(None, limits), default=0)
+
+    def loading(self, key: str) -> tuple[float, float | None] | None:
+        """How long this model has been loading, and how long it took the last time, in seconds; None where it is not."""
+        if (now := self._loading) is None or now[0] != key:
+            return None
+        return self._clock() - now[1], self._took.get(key)
 
     @property
     def busy(self) -> bool:
@@ -255,7 +263,12 @@ class Pool:
         """swapped: another one had to go for it, so that it keeps its place for a while."""
         started = self._clock()
         log.info("loading %s", recipe.key)
-        engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
+        self._loading = (recipe.key, started)
+        try:
+            engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
+        finally:
+            self._loading = None
+        self._took[recipe.key] = self._clock() - started
         self._metrics.loads.labels(recipe.key).inc()
         scheduler = Scheduler(engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits)
         resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())

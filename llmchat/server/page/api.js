@@ -82,16 +82,26 @@ export async function settings() {
   }
 }
 
-/** The models, each with its adapters: [{id, adapters: [name]}]. Ids such as `base+adapter` become adapters of their base. */
+/** The models, each with its adapters: [{id, adapters: [name], window, size, state}]. Ids such as `base+adapter` become adapters of their base. */
 export async function models() {
-  const { data } = await (await call("v1/models")).json();
+  const [{ data }, told] = await Promise.all([call("v1/models").then((response) => response.json()), facts()]);
   const known = new Map();
-  for (const { id } of data) {
+  for (const { id, context_length: window = 0 } of data) {
     const [base, ...adapters] = id.split("+");
-    if (!known.has(base)) known.set(base, { id: base, adapters: [] });
+    if (!known.has(base)) known.set(base, { id: base, adapters: [], window, ...told.get(base) });
     if (adapters.length) known.get(base).adapters.push(adapters.join("+"));
   }
   return [...known.values()];
+}
+
+/** {size, state, loading_s, expected_s} by the ids of models; empty where the server does not tell. */
+export async function facts() {
+  try {
+    const { data } = await (await call("api/models")).json();
+    return new Map(data.map(({ id, ...rest }) => [id, rest]));
+  } catch {
+    return new Map();
+  }
 }
 
 /** What a model does by itself: {sampling, system}. Empty where the server does not tell. */

@@ -2,10 +2,12 @@
 
 import * as api from "./api.js";
 import { Chats } from "./chats.js";
+import { contextOf, contextText, drawContext } from "./context.js";
 import { path, requestFor } from "./conversation.js";
 import { download, el, find, icon, pick } from "./dom.js";
 import { Drawers } from "./drawers.js";
 import { Keeper } from "./keeper.js";
+import { drawOptions, shortNames } from "./models.js";
 import { notice, say } from "./notices.js";
 import { Panel } from "./panel.js";
 import * as preferences from "./preferences.js";
@@ -21,7 +23,11 @@ const DELAY = { browser: 400, server: 4000 };
 const input = find("#input");
 const drawers = new Drawers();
 const channel = new BroadcastChannel("llmchat");
+// How often the server is asked whether a model is still being loaded, in milliseconds.
+const LOOK_MS = 1000;
+
 let models = [];
+let watching = false;
 let chats = null;
 let view = null;
 let sidebar = null;
@@ -75,7 +81,39 @@ function draw() {
   if (!chats.isNew) heads.push({ id: open.id, title: open.title, updated: open.changed });
   sidebar.show(heads, open.id, new Set(chats.runs.keys()));
   drawSend();
+  drawContext(contextOf(open, modelOf(open)));
+  if (chats.runs.size) watchLoading();
   if (!chats.isNew && location.hash.slice(1) !== open.id) history.replaceState(null, "", `#${open.id}`);
+}
+
+/** Which models are in memory now. */
+async function refreshFacts() {
+  const told = await api.facts();
+  models = models.map((model) => ({ ...model, ...told.get(model.id) }));
+  drawOptions(find("#model"), models, chats.open.model);
+}
+
+const waitingRuns = () => [...chats.runs.values()].filter(({ timing }) => !timing);
+
+/** While an answer has not begun, its model may be being loaded: show how far that is. */
+async function watchLoading() {
+  if (watching) return;
+  watching = true;
+  while (waitingRuns().length) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    const waiting = waitingRuns();
+    if (!waiting.length) break;
+    await refreshFacts();
+    for (const run of waiting) showLoading(run);
+  }
+  watching = false;
+}
+
+function showLoading(run) {
+  const model = models.find(({ id }) => id === run.message.request.model.split("+")[0]);
+  const name = model && shortNames(models.map(({ id }) => id)).get(model.id);
+  run.loading = model?.state === "loading" ? { name, loading_s: model.loading_s, expected_s: model.expected_s } : null;
+  if (chats.runOf(run.message) === run) view.grow(run.message);
 }
 
 function drawSend() {
@@ -90,10 +128,8 @@ function drawSend() {
 function drawModels() {
   const { open } = chats;
   const model = modelOf(open);
-  const options = models.map(({ id }) => el("option", { value: id }, id));
-  if (!model) options.unshift(el("option", { value: open.model }, open.model ? `${open.model} (not served)` : "no model"));
-  find("#model").replaceChildren(...options);
-  find("#model").value = open.model;
+  drawOptions(find("#model"), models, open.model);
+  drawContext(contextOf(open, model));
   const adapters = new Set([...(model?.adapters ?? []), ...(open.adapter ? [open.adapter] : [])]);
   find("#adapter").hidden = !adapters.size;
   find("#adapter").replaceChildren(el("option", { value: "" }, "no adapter"), ...[...adapters].map((name) => el("option", { value: name }, name)));
@@ -252,6 +288,8 @@ function listen() {
     else send();
   });
   find("#new").addEventListener("click", newChat);
+  find("#model").addEventListener("focus", refreshFacts);
+  find("#context").addEventListener("click", () => notice(contextText(contextOf(chats.open, modelOf(chats.open)))));
   find("#model").addEventListener("change", (event) => {
     chats.set({ model: event.target.value, adapter: "", strength: 1 });
     remember();
@@ -336,6 +374,7 @@ async function start() {
     ongrow: (message) => view.grow(message),
     onchange: draw,
     onanswer: ({ message }) => {
+      refreshFacts();
       if (message.code === "invalid_api_key") tell({ status: 401 });
       say({ complete: "The answer is complete.", stopped: "Stopped.", failed: message.error }[message.state]);
     },

@@ -20,6 +20,10 @@ export class Run {
     Object.assign(this, { conversation, message, onchange, onend });
     /** Seconds until the next try, while the server is busy. */
     this.waiting = 0;
+    /** {name, loading_s, expected_s} while the model is being loaded. */
+    this.loading = null;
+    /** Pieces of text that came, nearly one for each token. */
+    this.pieces = 0;
     this.abort = new AbortController();
   }
 
@@ -58,7 +62,9 @@ export class Run {
       const { delta = {}, finish_reason: reason } = chunk.choices?.[0] ?? {};
       if (delta.content || delta.reasoning_content) {
         last = performance.now();
+        this.pieces += 1;
         this.timing ??= { first_s: (last - asked) / 1000 };
+        this.began ??= last;
         message.text += delta.content ?? "";
         if (delta.reasoning_content) message.thinking = (message.thinking ?? "") + delta.reasoning_content;
       }
@@ -71,6 +77,12 @@ export class Run {
       this.onchange(this);
     }
     if (this.timing) message.timing = { ...this.timing, decode_s: (last - asked) / 1000 - this.timing.first_s };
+  }
+
+  /** About how many tokens a second are coming, 0 while there is nothing to tell. */
+  get speed() {
+    const seconds = (performance.now() - this.began) / 1000;
+    return this.pieces > 4 && seconds > 0.5 ? (this.pieces - 1) / seconds : 0;
   }
 
   async #pause(seconds) {

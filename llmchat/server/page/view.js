@@ -134,7 +134,7 @@ export class View {
     const siblings = children(this.conversation, message.parent);
     const idle = !siblings.some((one) => this.runOf(one)) && !this.act.busy();
     // The foot is drawn anew only where it changes, so that its buttons keep the focus.
-    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, siblings.length, idle, Boolean(run), begun(message)]);
+    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, run?.loading, run && speedText(run), siblings.length, idle, Boolean(run), begun(message)]);
     if (drawn === row.drawn) return;
     row.drawn = drawn;
     row.note.replaceChildren(...this.#note(message, run, idle));
@@ -143,6 +143,7 @@ export class View {
 
   #note(message, run, idle) {
     if (run?.waiting) return [el("p", { class: "problem" }, `The server is busy. Trying again in ${run.waiting} s.`)];
+    if (run?.loading && !begun(message)) return loadingNote(run.loading);
     if (run && !begun(message)) return [el("p", { class: "late" }, "Waiting for the model…")];
     if (run || message.state === "complete") return [];
     const parts = [el("p", { class: message.state === "failed" ? "problem" : "" }, message.error ?? STATE_NOTES[message.state] ?? "")];
@@ -172,6 +173,7 @@ export class View {
     if (idle && message.text && (message.state !== "complete" || message.reason === "length")) {
       parts.push(iconButton("resume", "Go on with this answer", () => this.act.resume(message)));
     }
+    if (run && speedText(run)) parts.push(el("span", { class: "meta" }, speedText(run)));
     if (!run) parts.push(iconButton("inspect", "What was sent", () => this.act.inspect(message)), el("span", { class: "meta" }, figures(message)));
     return parts;
   }
@@ -205,6 +207,16 @@ export class View {
 }
 
 const begun = ({ text, thinking }) => Boolean(text || thinking);
+
+/** While an answer is written: about how fast. Only full numbers, so that the line does not flicker. */
+const speedText = ({ speed }) => (speed ? `≈\u00a0${speed < 10 ? speed.toFixed(1) : Math.round(speed)}\u00a0tokens/s` : "");
+
+/** A bar where the server knows how long loading took before. */
+function loadingNote({ name, loading_s: seconds, expected_s: expected }) {
+  const bar = expected ? { max: expected, value: Math.min(seconds, 0.98 * expected) } : {};
+  const text = `Loading ${name} · ${Math.round(seconds)}${expected ? ` of about ${Math.max(1, Math.round(expected))}` : ""} s`;
+  return [el("p", {}, text), el("progress", { "aria-label": `Loading ${name}`, ...bar })];
+}
 
 /** The line after an answer: who wrote it, how much, how fast. */
 function figures({ model, usage, timing, reason, window }) {

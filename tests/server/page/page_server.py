@@ -30,6 +30,7 @@ PRESETS = {
     "small+poet": {},
     "small+pirate": {},
 }
+WINDOWS = {"small": 2048, "org/large": 32768}
 WINDOW = {"limit": 2048, "tokens": 9, "sent": 3, "dropped": 2}
 
 
@@ -47,6 +48,12 @@ class Script:
     keys: list[str] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
     key: str = ""
+    facts: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {"id": "small", "size": 150_000_000, "state": "loaded"},
+            {"id": "org/large", "size": 1_640_000_000, "state": "idle"},
+        ]
+    )
 
     def next(self) -> list[Any]:
         return self.answers.pop(0) if self.answers else list(self.default)
@@ -69,7 +76,11 @@ def create(script: Script, store: Conversations | None) -> FastAPI:
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": name} for name in PRESETS]}
+        return {"object": "list", "data": [{"id": name, "context_length": WINDOWS.get(name)} for name in PRESETS]}
+
+    @app.get("/api/models")
+    def facts() -> dict[str, Any]:
+        return {"object": "list", "data": list(script.facts)}
 
     @app.get("/v1/models/{name:path}")
     def model(name: str) -> dict[str, Any]:

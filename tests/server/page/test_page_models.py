@@ -1,0 +1,95 @@
+"""What the page shows of models: the picker, loading, the window that is used, and speed."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_browser import Site, expect
+from page_server import Script
+from serving import recipe, serving
+
+from llmchat.engines.scripted import ScriptedEngine
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_picker_tells_size_window_and_what_is_loaded(site: Site) -> None:
+    user = site.visit()
+    assert user.find("#model option").all_text_contents() == ["small 150 MB · 2k window · loaded", "large 1.6 GB · 32k window"]
+    expect(user.find("#model selectedcontent .name")).to_have_text("small")
+    expect(user.find("#model selectedcontent .facts")).to_be_hidden()
+    site.script.facts[1]["state"] = "loaded"
+    user.find("#model").focus()
+    expect(user.find("#model option").nth(1)).to_have_text("large 1.6 GB · 32k window · loaded")
+    user.find("#model").click()
+    user.find("#model option").nth(1).click()
+    user.ask("Hello")
+    assert site.request["model"] == "org/large"
+
+
+def test_names_that_two_models_share_stay_whole(site: Site) -> None:
+    user = site.visit()
+    names = "(ids) => import('./page/models.js').then(({shortNames}) => [...shortNames(ids).values()])"
+    assert user.page.evaluate(names, ["a/one", "b/one", "b/two", "three"]) == ["a/one", "b/one", "two", "three"]
+
+
+def test_a_model_that_is_being_loaded_is_shown(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers.append([gate, "Yes."])
+    site.script.facts[0].update(state="loading", loading_s=3.2, expected_s=8.0)
+    user = site.visit()
+    user.send("Hello")
+    expect(user.note).to_contain_text("Loading small · 3 of about 8 s")
+    expect(user.note.get_by_role("progressbar")).to_have_attribute("value", "3.2")
+    site.script.facts[0].update(expected_s=None)
+    expect(user.note).to_have_text("Loading small · 3 s")
+    gate.set()
+    user.settled()
+    expect(user.note).to_have_text("")
+
+
+def test_the_ring_shows_the_window_that_is_used(site: Site) -> None:
+    user = site.visit()
+    ring = user.find("#context")
+    expect(ring).to_have_attribute("aria-label", "0 of 2,048 tokens of the window used (0 %)")
+    user.ask("Hello")
+    expect(ring).to_have_attribute("aria-label", "12 of 2,048 tokens of the window used (1 %)")
+    ring.click()
+    expect(user.find(".notice")).to_contain_text("12 of 2,048 tokens")
+    user.page.keyboard.press("Control+k")
+    expect(ring).to_have_attribute("aria-label", "0 of 2,048 tokens of the window used (0 %)")
+
+
+def test_the_speed_is_shown_while_the_answer_is_written(site: Site) -> None:
+    gate = threading.Event()
+    site.script.answers.append([*["word ", 0.03] * 40, gate, "end."])
+    user = site.visit()
+    user.send("Hello")
+    expect(user.find(".meta")).to_contain_text("≈")
+    expect(user.find(".meta")).to_contain_text("tokens/s")
+    gate.set()
+    user.settled()
+    expect(user.find(".meta")).to_contain_text("small · 41 tokens")
+
+
+def test_the_real_server_tells_what_is_loaded(chromium: Any, tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def load() -> ScriptedEngine:
+        assert gate.wait(20)
+        return ScriptedEngine(["Yes."])
+
+    with serving({"org/told": recipe(load, key="told", size=99)}, tmp_path) as run, run.http as http:
+        site = Site(chromium, run.url, Script())
+        user = site.visit()
+        assert user.find("#model option .facts").all_text_contents()[0].startswith(" 1 MB")
+        user.send("Hello")
+        expect(user.note).to_contain_text("Loading told ·")
+        assert http.get("/api/models").json()["data"][0]["state"] == "loading"
+        gate.set()
+        user.sees("Hello", "Yes.")
+        told = {"id": "org/told", "size": 99, "state": "loaded", "loading_s": None, "expected_s": None}
+        assert http.get("/api/models").json()["data"] == [told]
+        expect(user.find("#model option .facts")).to_contain_text("loaded")
+        site.leave()
