@@ -19,9 +19,13 @@ class Gate:
     """At most `width` pieces of work at once; at most `places` wait, and of those the client with the most gives way."""
 
     def __init__(self, width: int = WIDTH, places: int = PLACES):
-        self._free = width
+        self._width = self._free = width
         self._places = places
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    @property
+    def busy(self) -> bool:
+        return self._free < self._width or bool(len(self._waiting))
 
     async def run(self, client: str, deadline: float, work: Callable[[], Made]) -> Made:
         """What `work` returns, made in a thread. deadline: on the clock of time.monotonic. Raises Busy, TooLate, and what it raises."""
