@@ -93,7 +93,7 @@ def test_the_socket_is_the_users_own(run: Run, served: str, env: dict[str, str])
 
 
 def test_the_same_server_answers_http(served: str, tiny: Path) -> None:
-    assert json.load(urllib.request.urlopen(f"{served}/v1/models"))["data"][0]["id"] == str(tiny)
+    assert json.load(urllib.request.urlopen(f"{served}/v1/models"))["data"][0]["id"] == tiny.name
 
 
 def test_without_a_server_everything_says_so(tmp_path: Path) -> None:
