@@ -30,6 +30,8 @@ log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
 # However long a swap takes, the model that came by it is not kept against the next one for longer.
 _LONGEST_TURN_S = 60.0
+# Clients whose wishes for a model are told apart.
+_WISHES = 256
 
 
 class Recipe(Struct, frozen=True):
@@ -49,7 +51,7 @@ class Recipe(Struct, frozen=True):
 
 
 class Resident:
-    """A model in memory. leases: requests that use it now; turn_ends: until then no other model takes its place, on the pool's clock;
+    """A model in memory. leases: requests that use it now; wishes: until when each client wants it to stay, on the pool's clock; turn_ends: until then no other model takes its place, on the pool's clock;
     yielding: it takes no more requests, since another model waits for its memory."""
 
     def __init__(self, key: str, engine: BatchEngine, scheduler: Scheduler, size: int, now: float):
@@ -61,13 +63,19 @@ class Resident:
         self.used = now
         self.turn_ends = now
         self.yielding = False
-        self.keep_s = FOREVER
+        self.wishes: dict[str, float] = {}
         self.adapters: set[str] = set()
         self.putting_on = asyncio.Lock()
 
     def expires(self) -> float:
         """When it may go, on the pool's clock; infinity for never, and while it is used."""
-        return float("inf") if self.leases or self.keep_s == FOREVER else self.used + self.keep_s
+        return math.inf if self.leases else max(self.wishes.values(), default=self.used)
+
+    def keep(self, client: str, until: float) -> None:
+        """What this client wants now takes the place of what it wanted before; nobody shortens the time of another."""
+        if len(self.wishes) >= _WISHES and client not in self.wishes:
+            self.wishes = {"": max(self.wishes.values())}
+        self.wishes[client] = until
 
 
 class Served(Struct, frozen=True):
@@ -119,7 +127,7 @@ class Pool:
     async def lease(
         self, model: str | Recipe, keep_s: float | None = None, client: str = "", timeout_s: float | None = None
     ) -> AsyncIterator[Served]:
-        """A model for one request; it stays in memory as long as that lasts, and keep_s longer. Raises what loading raises, and TooLate.
+        """A model for one request; it stays in memory as long as that lasts, and at least keep_s longer. Raises what loading raises, and TooLate.
 
         timeout_s: for waiting, loading and answering together; the pool's own where it is None
         """
@@ -131,8 +139,7 @@ class Pool:
             await self._put_on(resident, recipe)
             yield Served(recipe.preset, resident.engine, resident.scheduler, recipe.adapters, recipe.made_by, deadline)
         finally:
-            resident.keep_s = self._keep_s if keep_s is None else keep_s
-            self._give_back(resident)
+            self._give_back(resident, client, self._keep_s if keep_s is None else keep_s)
 
     def residents(self) -> list[Resident]:
         return list(self._residents.values())
@@ -221,12 +228,13 @@ class Pool:
         """Its client is gone, or its time is up; the lease may have been granted in the same moment."""
         self._waiting.leave(waiter)
         if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
-            self._give_back(waiter.granted.result())
+            self._give_back(waiter.granted.result(), waiter.client, self._keep_s)
         self._changed.set()
 
-    def _give_back(self, resident: Resident) -> None:
+    def _give_back(self, resident: Resident, client: str, keep_s: float) -> None:
         resident.leases -= 1
         resident.used = self._clock()
+        resident.keep(client, math.inf if keep_s == FOREVER else resident.used + keep_s)
         self._changed.set()
 
     def _start_changing(self) -> None:
@@ -272,7 +280,6 @@ class Pool:
         self._metrics.loads.labels(recipe.key).inc()
         scheduler = Scheduler(engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits)
         resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())
-        resident.keep_s = self._keep_s
         if swapped:
             resident.turn_ends += min(_LONGEST_TURN_S, self._clock() - started)
         self._residents[recipe.key] = resident

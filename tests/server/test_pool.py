@@ -235,6 +235,30 @@ async def test_idle_models_go_after_their_time() -> None:
     assert shelf.resident == [], "the last request decides how long it stays"
 
 
+async def test_no_client_shortens_the_time_that_another_wants() -> None:
+    shelf = Shelf(keep_s=300)
+    await shelf.use("a10", client="ann")
+    for client in ("bob", *(str(number) for number in range(1000))):
+        async with shelf.pool.lease("a10", keep_s=0, client=client):
+            pass
+    await shelf.pool.sweep()
+    assert shelf.resident == ["a10"]
+    assert len(shelf.pool.residents()[0].wishes) <= 256
+    shelf.time += 301
+    await shelf.pool.sweep()
+    assert shelf.resident == []
+
+
+async def test_no_client_ends_the_stay_of_a_model_that_was_named_at_the_start() -> None:
+    shelf = Shelf(keep_s=FOREVER)
+    await shelf.use("a10")
+    async with shelf.pool.lease("a10", keep_s=0, client="ann"):
+        pass
+    shelf.time += 1e9
+    await shelf.pool.sweep()
+    assert shelf.resident == ["a10"]
+
+
 async def test_stopping_one_or_all() -> None:
     shelf = Shelf()
     await shelf.use("a10", "b10", "c10")
