@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from llmchat import __version__
 from llmchat.errors import LlmchatError
 from llmchat.presets import Preset
-from llmchat.server import admin, conversations, model_facts, page, private
+from llmchat.server import admin, conversation_search, conversations, model_facts, page, private
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
@@ -46,6 +46,7 @@ def create_app(
     api.include_router(model_facts.router(state))
     api.include_router(private.router(state))
     api.include_router(conversations.router(state.conversations))
+    api.include_router(conversation_search.router(state.conversations))
     page.mount(api)
     inner: App = Body(api, max_body, body_timeout_s)
     if origins:

@@ -33,7 +33,7 @@ from llmchat.settings import private_file
 # For each user. A page that is out of hand must not fill the disk.
 MAX_CONVERSATIONS = 2000
 MAX_BYTES = 256_000_000
-_SHAPE = 2
+_SHAPE = 3
 _TABLE = """
 CREATE TABLE conversations (
     user    TEXT NOT NULL,
@@ -45,6 +45,7 @@ CREATE TABLE conversations (
     bytes   INTEGER NOT NULL,
     -- As the page wrote it.
     value   BLOB NOT NULL,
+    pinned  INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (user, id)
 ) WITHOUT ROWID;
 """
@@ -84,6 +85,7 @@ class Head(Struct, frozen=True):
     title: str
     updated: float
     version: int
+    pinned: bool = False
 
 
 class Conversations:
@@ -121,6 +123,8 @@ class Conversations:
             if shape == 1:
                 for old, new in self._before.items():
                     database.execute("UPDATE OR IGNORE conversations SET user = ? WHERE user = ?", (new, old))
+            if shape in (1, 2):
+                database.execute("ALTER TABLE conversations ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0")
             if shape < _SHAPE:
                 database.execute(f"PRAGMA user_version = {_SHAPE}")
 
@@ -143,10 +147,10 @@ class Conversations:
 
     def list(self, user: str) -> list[Head]:
         """Latest first."""
-        query = "SELECT id, title, updated, version FROM conversations WHERE user = ? ORDER BY updated DESC, id"
+        query = "SELECT id, title, updated, version, pinned FROM conversations WHERE user = ? ORDER BY updated DESC, id"
         with self._lock:
             rows = self._database.execute(query, (user,)).fetchall()
-        return [Head(id, title, 1000 * updated, version) for id, title, updated, version in rows]
+        return [Head(id, title, 1000 * updated, version, bool(pinned)) for id, title, updated, version, pinned in rows]
 
     def get(self, user: str, id: str) -> tuple[int, bytes]:
         """Version and value. Raises NotThere."""
@@ -157,7 +161,7 @@ class Conversations:
             raise NotThere
         return row[0], row[1]
 
-    def put(self, user: str, id: str, title: str, value: bytes, replaces: int) -> int:
+    def put(self, user: str, id: str, title: str, value: bytes, replaces: int, pinned: bool = False) -> int:
         """Keep `value` in the place of version `replaces`, 0 for a new one; returns its version. Raises Changed, NotThere or Full."""
         with self._writing() as database:
             row = database.execute("SELECT version, bytes FROM conversations WHERE user = ? AND id = ?", (user, id)).fetchone()
@@ -167,8 +171,8 @@ class Conversations:
                 raise Changed
             self._check_room(user, row, len(value))
             database.execute(
-                "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (user, id, title, time.time(), replaces + 1, len(value), value),
+                "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (user, id, title, time.time(), replaces + 1, len(value), value, pinned),
             )
         return replaces + 1
 
@@ -193,6 +197,7 @@ class Written(Struct):
 
     title: Annotated[str, msgspec.Meta(max_length=200)]
     conversation: msgspec.Raw
+    pinned: bool = False
 
 
 Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{24}$")]
@@ -204,7 +209,11 @@ _BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["title", "conversation"],
-                    "properties": {"title": {"type": "string", "maxLength": 200}, "conversation": {"type": "object"}},
+                    "properties": {
+                        "title": {"type": "string", "maxLength": 200},
+                        "conversation": {"type": "object"},
+                        "pinned": {"type": "boolean"},
+                    },
                 }
             }
         },
@@ -261,8 +270,8 @@ def _add_conversations(routes: APIRouter, store: Conversations) -> None:
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         replaces = _replaced(if_match, if_none_match)
-        title, value = _written(await request.body())
-        version = await run_in_threadpool(store.put, user, id, title, value, replaces)
+        title, value, pinned = _written(await request.body())
+        version = await run_in_threadpool(store.put, user, id, title, value, replaces, pinned)
         return _json({"id": id, "version": version}, version)
 
     @routes.delete("/conversations/{id}", status_code=204, responses=_told(404))
@@ -279,7 +288,7 @@ def _replaced(if_match: str | None, if_none_match: str | None) -> int:
     return int(version[1])
 
 
-def _written(body: bytes) -> tuple[str, bytes]:
+def _written(body: bytes) -> tuple[str, bytes, bool]:
     try:
         body.decode()
         written = msgspec.json.decode(body, type=Written)
@@ -288,7 +297,7 @@ def _written(body: bytes) -> tuple[str, bytes]:
     value = bytes(written.conversation)
     if not value.lstrip().startswith(b"{"):
         raise BadRequest("the body is no conversation: `conversation` is no object", param="conversation")
-    return written.title, value
+    return written.title, value, written.pinned
 
 
 def _json(value: object, version: int | None = None) -> Response:

@@ -49,7 +49,7 @@ export class Chats {
   /** The store has this now, or for null has it no longer. */
   noted(id, conversation) {
     this.heads = this.heads.filter((head) => head.id !== id);
-    if (conversation) this.heads.push({ id, title: conversation.title, updated: conversation.changed });
+    if (conversation) this.heads.push({ id, title: conversation.title, updated: conversation.changed, pinned: conversation.pinned });
     this.onchange();
   }
 
@@ -62,6 +62,29 @@ export class Chats {
   edited(message, text) {
     if (text === message.text) this.#ask(message);
     else this.#ask(tree.add(this.open, message.parent, "user", { text }));
+  }
+
+  /** An answer as the user would have it; the old one stays beside it. */
+  rewrite(answer, text) {
+    if (text === answer.text) return;
+    tree.add(this.open, answer.parent, "assistant", { text, model: answer.model, request: answer.request, edited: true });
+    this.#changed();
+  }
+
+  /** Delete a message and what follows from it. Returns {count, undo()}. */
+  removeMessage(message) {
+    const conversation = this.open;
+    const { count, undo } = tree.removeMessage(conversation, message);
+    this.#changed();
+    return {
+      count,
+      undo: () => {
+        undo();
+        conversation.changed = Date.now();
+        this.keeper.save(conversation, { now: true });
+        this.onchange();
+      },
+    };
   }
 
   /** Another answer to the same message; the old one stays beside it. */
@@ -98,6 +121,21 @@ export class Chats {
     Object.assign(conversation, { title, named: true, changed: Date.now() });
     this.keeper.save(conversation, { now: true });
     if (conversation === this.open) this.onchange();
+  }
+
+  async pin(id, pinned) {
+    const conversation = await this.#any(id);
+    if (!conversation) return;
+    // Not a change of what was said: the place among the dates stays.
+    conversation.pinned = pinned;
+    this.keeper.save(conversation, { now: true });
+    this.onchange();
+  }
+
+  /** What is shown of a conversation, and its title. */
+  async asMarkdown(id) {
+    const conversation = await this.#any(id);
+    return { title: conversation.title, text: tree.markdownOf(conversation) };
   }
 
   /** Returns the conversation that was removed, null where another window was faster. */

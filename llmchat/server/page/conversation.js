@@ -1,6 +1,7 @@
-// A conversation as a value: a tree of messages, and which branch is shown. Nothing is ever removed from it; an edit and a new answer are siblings.
+// A conversation as a value: a tree of messages, and which branch is shown. An edit and a new answer are siblings; of a deleted message an empty place
+// stays, so that another window does not bring it back.
 //
-// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason}
+// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason, edited, deleted}
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
 const FORMAT = 1;
@@ -22,7 +23,7 @@ export function create(settings = {}) {
   const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
   const now = Date.now();
   return {
-    format: FORMAT, id: newId(), title: "", named: false, created: now, changed: now,
+    format: FORMAT, id: newId(), title: "", named: false, pinned: false, created: now, changed: now,
     model, adapter, strength, parameters: structuredClone(parameters), system: "", messages: {}, chosen: {},
   };
 }
@@ -30,7 +31,7 @@ export function create(settings = {}) {
 /** The answers to a message, or the first messages for the parent "". Oldest first. */
 export function children(conversation, parent) {
   return Object.values(conversation.messages)
-    .filter((message) => message.parent === parent)
+    .filter((message) => message.parent === parent && !message.deleted)
     .sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1));
 }
 
@@ -38,7 +39,7 @@ export function children(conversation, parent) {
 export function path(conversation) {
   const shown = [];
   const byParent = Map.groupBy(
-    Object.values(conversation.messages).sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1)),
+    Object.values(conversation.messages).filter(({ deleted }) => !deleted).sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1)),
     (message) => message.parent,
   );
   for (let next, parent = ""; (next = byParent.get(parent)); parent = shown.at(-1).id) {
@@ -101,20 +102,65 @@ export function merge(mine, other) {
   for (const [id, message] of Object.entries(other.messages)) {
     const own = mine.messages[id];
     if (!own) mine.messages[id] = message;
-    else if (message.revision > own.revision || (message.revision === own.revision && message.text.length > own.text.length)) {
+    else if (isLater(message, own)) {
+      for (const name of Object.keys(own)) delete own[name];
       Object.assign(own, message);
     }
   }
   mine.chosen = later ? { ...mine.chosen, ...other.chosen } : { ...other.chosen, ...mine.chosen };
   if (later) {
-    for (const name of ["title", "named", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
+    for (const name of ["title", "named", "pinned", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
   }
+}
+
+function isLater(one, other) {
+  if (one.revision !== other.revision) return one.revision > other.revision;
+  return !other.deleted && (Boolean(one.deleted) || one.text.length > other.text.length);
+}
+
+/** Delete a message and what follows from it. Returns {count, undo()}. */
+export function removeMessage(conversation, message) {
+  const gone = Object.values(conversation.messages).filter((one) => !one.deleted && pathTo(conversation, one).includes(message));
+  const before = gone.map((one) => ({ ...one }));
+  for (const one of gone) {
+    const { id, parent, role, created, revision } = one;
+    for (const name of Object.keys(one)) delete one[name];
+    Object.assign(one, { id, parent, role, created, revision: revision + 1, text: "", state: "complete", deleted: true });
+  }
+  const undo = () => gone.forEach((one, index) => {
+    delete one.deleted;
+    Object.assign(one, before[index], { revision: one.revision + 1 });
+  });
+  return { count: gone.length, undo };
+}
+
+/** What is shown of a conversation, as Markdown. */
+export function markdownOf(conversation) {
+  const parts = [`# ${conversation.title || "Untitled"}`];
+  if (conversation.system) parts.push("## System", conversation.system);
+  for (const { role, text, model } of path(conversation)) parts.push(role === "user" ? "## You" : `## ${model || "Answer"}`, text);
+  return `${parts.map((part) => part.trim()).join("\n\n")}\n`;
+}
+
+// How much is shown around what was searched for, in characters.
+const BEFORE = 30;
+const AFTER = 90;
+
+/** The surroundings of the first place where `wanted` (in lower case) is in a message; null where it is nowhere. */
+export function excerptOf({ messages }, wanted) {
+  for (const { text } of Object.values(messages)) {
+    const at = text.toLowerCase().indexOf(wanted);
+    if (at < 0) continue;
+    const piece = text.slice(Math.max(0, at - BEFORE), at + AFTER).replace(/\s+/g, " ").trim();
+    return `${at > BEFORE ? "…" : ""}${piece}${at + AFTER < text.length ? "…" : ""}`;
+  }
+  return null;
 }
 
 /** A conversation from outside (a file, an older page), or an Error that says what is wrong with it. */
 export function checked(value) {
   if (value?.format !== FORMAT || typeof value.messages !== "object" || !value.messages) throw new Error("this is no conversation of this page");
-  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", created: "number", changed: "number", system: "string" }) };
+  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", pinned: "boolean", created: "number", changed: "number", system: "string" }) };
   for (const [name, type] of Object.entries({ model: "string", adapter: "string", strength: "number", parameters: "object" })) {
     if (typeof fresh[name] !== type || fresh[name] === null) throw new Error(`"${name}" is not valid`);
   }
@@ -133,7 +179,7 @@ function checkedMessage(id, message, all) {
     throw new Error("one of its messages is not valid");
   }
   if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");
-  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object" });
+  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object", edited: "boolean", deleted: "boolean" });
   return {
     ...plain,
     id, parent: message.parent, role: message.role, text: message.text,

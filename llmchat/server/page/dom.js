@@ -50,9 +50,9 @@ export async function copy(text) {
   }
 }
 
-/** Offer a value to the user as a JSON file. */
-export function download(name, value) {
-  const url = URL.createObjectURL(new Blob([JSON.stringify(value, null, 1)], { type: "application/json" }));
+/** Offer a text to the user as a file. */
+export function download(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

@@ -24,6 +24,10 @@ export class Keeper {
     return this.store.list();
   }
 
+  search(text) {
+    return this.store.search(text);
+  }
+
   /** A conversation by its id, or null. */
   async load(id) {
     const found = await this.store.get(id);

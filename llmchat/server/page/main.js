@@ -78,7 +78,7 @@ function draw() {
   find("#title").textContent = open.title || "New chat";
   document.title = open.title ? `${open.title} · llmchat` : "llmchat";
   const heads = chats.heads.filter(({ id }) => id !== open.id);
-  if (!chats.isNew) heads.push({ id: open.id, title: open.title, updated: open.changed });
+  if (!chats.isNew) heads.push({ id: open.id, title: open.title, updated: open.changed, pinned: open.pinned });
   sidebar.show(heads, open.id, new Set(chats.runs.keys()));
   drawSend();
   drawContext(contextOf(open, modelOf(open)));
@@ -206,6 +206,12 @@ const actions = {
   say,
   inspect,
   busy: () => Boolean(chats.run),
+  rewritten: (message, text) => chats.rewrite(message, text),
+  remove: (message) => {
+    const { count, undo } = chats.removeMessage(message);
+    notice(`${count} message${count === 1 ? " is" : "s are"} deleted.`, { action: { label: "Undo", run: undo } });
+    focusInput();
+  },
   edited: (message, text) => (chats.edited(message, text), view.toEnd(), focusInput()),
   regenerate: (message) => (chats.regenerate(message), view.toEnd(), focusInput()),
   resume: (message) => (chats.resume(message), focusInput()),
@@ -218,6 +224,8 @@ const actions = {
   },
 };
 
+const fileName = (title, ending) => `${title.replace(/[^\p{L}\p{N} -]/gu, "").trim() || "conversation"}.${ending}`;
+
 const listActions = {
   open: (id) => {
     if (id === chats.open.id) return drawers.close();
@@ -225,9 +233,22 @@ const listActions = {
     return show(id);
   },
   rename: (id, title) => chats.rename(id, title).catch(tell),
+  pin: (id, pinned) => chats.pin(id, pinned).catch(tell),
+  search: async (text) => {
+    try {
+      return await chats.keeper.search(text);
+    } catch (error) {
+      tell(error);
+      return new Map();
+    }
+  },
   save: async (id) => {
     const file = await chats.exported(id);
-    download(`${file.conversations[0].title.replace(/[^\p{L}\p{N} -]/gu, "").trim() || "conversation"}.json`, file);
+    download(fileName(file.conversations[0].title, "json"), JSON.stringify(file, null, 1), "application/json");
+  },
+  saveText: async (id) => {
+    const { title, text } = await chats.asMarkdown(id);
+    download(fileName(title, "md"), text, "text/markdown");
   },
   remove: async (id) => {
     try {
@@ -259,7 +280,7 @@ function onKey(event) {
   if (command && event.key.toLowerCase() === "k") {
     event.preventDefault();
     newChat();
-  } else if (event.key === "Escape" && !event.defaultPrevented && !find("dialog[open]")) {
+  } else if (event.key === "Escape" && !event.defaultPrevented && !find("dialog[open], :popover-open")) {
     if (!drawers.close()) chats.run?.stop();
   }
 }
@@ -300,7 +321,7 @@ function listen() {
     remember();
     drawModels();
   });
-  find("#export").addEventListener("click", async () => download("llmchat conversations.json", await chats.exported()));
+  find("#export").addEventListener("click", async () => download("llmchat conversations.json", JSON.stringify(await chats.exported(), null, 1), "application/json"));
   find("#import").addEventListener("click", importFile);
   addEventListener("popstate", () => show(location.hash.slice(1)));
   addEventListener("pagehide", () => {

@@ -1,6 +1,7 @@
 // The settings of a conversation: system text and sampling.
 
 import { el, find } from "./dom.js";
+import { SystemTexts } from "./systemtexts.js";
 
 // name, label, smallest, largest, step
 const NUMBERS = [
@@ -27,6 +28,7 @@ export class Panel {
       find("#fields").append(el("div", { class: "field" }, el("label", { for: input.id }, label), input));
     }
     this.system = find("#system");
+    this.systemTexts = new SystemTexts(this.system);
     this.stop = find("#stop");
     this.truncation = find("#truncation");
     const changed = () => onchange(this.#read());
@@ -43,6 +45,7 @@ export class Panel {
   /** Show a conversation's settings. */
   show({ system, parameters, adapter, strength }) {
     this.system.value = system;
+    this.systemTexts.draw();
     for (const [name, input] of this.fields) input.value = parameters[name] ?? "";
     const scale = this.fields.get("strength");
     scale.closest(".field").hidden = !adapter;

@@ -1,9 +1,10 @@
 // Where conversations are kept: in this browser (IndexedDB), on the server, or, where neither can be, in this page alone.
 //
-// A store has list() → [{id, title, updated, version}], get(id) → {version, conversation} or null, put(conversation, version) → the new version, and
+// A store has list() → [{id, title, updated, pinned, version}], search(text) → excerpts by id, get(id) → {version, conversation} or null, put(conversation, version) → the new version, and
 // remove(id). put raises Conflict when the stored version is another one (0: not there), so that no window overwrites what another has written.
 
 import { ApiError, call } from "./api.js";
+import { excerptOf } from "./conversation.js";
 
 export class Conflict extends Error {}
 
@@ -56,12 +57,28 @@ export class BrowserStore {
       seen.onsuccess = () => {
         try {
           if ((seen.result?.version ?? 0) !== version) throw new Conflict();
-          heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, version: version + 1 });
+          heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, pinned: Boolean(conversation.pinned), version: version + 1 });
           transaction.objectStore("bodies").put({ id: conversation.id, conversation });
         } catch (error) {
           problem = error;
           transaction.abort();
         }
+      };
+    });
+  }
+
+  /** One conversation after the other, so that they are not all in memory at once. */
+  search(text) {
+    return new Promise((resolve, reject) => {
+      const found = new Map();
+      const request = this.database.transaction("bodies").objectStore("bodies").openCursor();
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (!cursor) return resolve(found);
+        const excerpt = excerptOf(cursor.value.conversation, text);
+        if (excerpt !== null) found.set(cursor.value.id, excerpt);
+        cursor.continue();
       };
     });
   }
@@ -78,6 +95,11 @@ export class ServerStore {
     return (await (await call("api/conversations")).json()).data;
   }
 
+  async search(text) {
+    const { data } = await (await call(`api/search?text=${encodeURIComponent(text.slice(0, 200))}`)).json();
+    return new Map(data.map(({ id, excerpt }) => [id, excerpt]));
+  }
+
   async get(id) {
     try {
       const { version, conversation } = await (await call(`api/conversations/${id}`)).json();
@@ -91,7 +113,7 @@ export class ServerStore {
   async put(conversation, version) {
     const headers = version ? { "If-Match": `"${version}"` } : { "If-None-Match": "*" };
     try {
-      const body = { title: conversation.title, conversation };
+      const body = { title: conversation.title, pinned: Boolean(conversation.pinned), conversation };
       return (await (await call(`api/conversations/${conversation.id}`, { method: "PUT", body, headers })).json()).version;
     } catch (error) {
       if (error.status === 412) throw new Conflict();
@@ -112,7 +134,12 @@ export class PageStore {
   kept = new Map();
 
   async list() {
-    return [...this.kept].map(([id, { version, conversation }]) => ({ id, title: conversation.title, updated: conversation.changed, version }));
+    return [...this.kept].map(([id, { version, conversation }]) => ({ id, title: conversation.title, updated: conversation.changed, pinned: conversation.pinned, version }));
+  }
+
+  async search(text) {
+    const found = [...this.kept].map(([id, { conversation }]) => [id, excerptOf(conversation, text)]);
+    return new Map(found.filter(([, excerpt]) => excerpt !== null));
   }
 
   async get(id) {

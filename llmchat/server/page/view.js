@@ -62,7 +62,7 @@ export class View {
     (item?.querySelector(`button[aria-label="${label}"]:enabled`) ?? item?.querySelector(".switch button:enabled"))?.focus();
   }
 
-  /** Let the user rewrite a message of theirs in its place. */
+  /** Let the user rewrite a message in its place. A question is asked again; an answer is kept. */
   edit(message) {
     const row = this.rows.get(message.id);
     if (!row || row.item.classList.contains("editing")) return;
@@ -74,22 +74,24 @@ export class View {
       close();
       this.focus(message, "Edit");
     };
+    const mine = message.role === "user";
     const send = () => {
       if (!area.value.trim()) return;
       close();
-      this.act.edited(message, area.value);
+      if (mine) this.act.edited(message, area.value);
+      else this.act.rewritten(message, area.value);
     };
-    const area = el("textarea", { "aria-label": "Your message", rows: 1 });
+    const area = el("textarea", { "aria-label": mine ? "Your message" : "The answer", rows: 1 });
     const form = el(
       "form",
       { class: "edit", onsubmit: (event) => (event.preventDefault(), send()) },
       area,
-      el("div", { class: "buttons" }, el("button", { type: "button", onclick: cancel }, "Cancel"), el("button", { type: "submit", class: "primary" }, "Send")),
+      el("div", { class: "buttons" }, el("button", { type: "button", onclick: cancel }, "Cancel"), el("button", { type: "submit", class: "primary" }, mine ? "Send" : "Save")),
     );
     area.value = message.text;
     area.addEventListener("keydown", (event) => {
       if (event.key === "Escape") cancel();
-      else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send();
+      else if (event.key === "Enter" && !event.isComposing && (mine ? !event.shiftKey : event.ctrlKey || event.metaKey)) send();
       else return;
       event.preventDefault();
       event.stopPropagation();
@@ -166,10 +168,11 @@ export class View {
     });
     if (!run && message.text) parts.push(text);
     if (message.role === "user") {
-      if (idle) parts.push(iconButton("edit", "Edit", () => this.edit(message)));
+      if (idle) parts.push(iconButton("edit", "Edit", () => this.edit(message)), iconButton("delete", "Delete message", () => this.act.remove(message)));
       return parts;
     }
     if (idle) parts.push(iconButton("again", "Answer again", () => this.act.regenerate(message)));
+    if (idle && message.text) parts.push(iconButton("edit", "Edit answer", () => this.edit(message)), iconButton("delete", "Delete answer", () => this.act.remove(message)));
     if (idle && message.text && (message.state !== "complete" || message.reason === "length")) {
       parts.push(iconButton("resume", "Go on with this answer", () => this.act.resume(message)));
     }
@@ -219,8 +222,8 @@ function loadingNote({ name, loading_s: seconds, expected_s: expected }) {
 }
 
 /** The line after an answer: who wrote it, how much, how fast. */
-function figures({ model, usage, timing, reason, window }) {
-  const parts = [model];
+function figures({ model, usage, timing, reason, window, edited }) {
+  const parts = [model, edited && "edited by you"];
   const tokens = usage?.completion_tokens;
   if (tokens) parts.push(`${tokens} token${tokens === 1 ? "" : "s"}`);
   if (tokens > 1 && timing?.decode_s > 0) parts.push(`${((tokens - 1) / timing.decode_s).toFixed(1)} tokens/s`);

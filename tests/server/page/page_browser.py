@@ -83,6 +83,11 @@ class User:
     def titles(self) -> list[str]:
         return self.page.locator("#conversations .name").all_inner_texts()
 
+    def choose(self, title: str, entry: str) -> None:
+        """What the menu of a conversation offers."""
+        self.button(f"More about {title}").click()
+        self.page.get_by_role("menuitem", name=entry, exact=True).click()
+
     def settings(self) -> None:
         self.button("Settings").click()
 

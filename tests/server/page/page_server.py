@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from llmchat.errors import LlmchatError
-from llmchat.server import page
+from llmchat.server import conversation_search, page
 from llmchat.server.conversations import Conversations, router
 from llmchat.server.errors import Busy, Unauthorised, described
 from llmchat.server.errors import body as error_body
@@ -95,6 +95,7 @@ def create(script: Script, store: Conversations | None) -> FastAPI:
         return StreamingResponse(_streamed(script, steps), media_type="text/event-stream")
 
     app.include_router(router(store))
+    app.include_router(conversation_search.router(store))
     page.mount(app)
     return app
 

@@ -40,19 +40,17 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.F
 def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
     user = site.visit()
     user.ask("Hello <there>")
-    user.find("#conversations li").hover()
-    user.button("Rename Hello <there>").click()
+    user.choose("Hello <there>", "Rename")
     user.page.get_by_label("New title").fill("Greetings")
     user.page.get_by_label("New title").press("Enter")
     expect(user.button("Greetings")).to_be_focused()
-    user.find("#conversations li").hover()
     with user.page.expect_download() as download:
-        user.button("Export Greetings").click()
+        user.choose("Greetings", "Export as JSON")
     assert download.value.suggested_filename == "Greetings.json"
     file = tmp_path / "chat.json"
     download.value.save_as(file)
     assert json.loads(file.read_text("utf-8"))["conversations"][0]["title"] == "Greetings"
-    user.button("Delete Greetings").click()
+    user.choose("Greetings", "Delete")
     expect(user.find("#conversations li")).to_have_count(0)
     user.button("Undo").click()
     expect(user.find("#conversations li")).to_have_count(1)
@@ -175,8 +173,7 @@ def test_the_server_keeps_it_for_another_browser(keeping_site: Site) -> None:
     second.ask("And more")
     first.page.evaluate("dispatchEvent(new Event('focus'))")
     expect(first.find(".message")).to_have_count(4)
-    second.find("#conversations li").hover()
-    second.button("Delete Kept here").click()
+    second.choose("Kept here", "Delete")
     expect(second.find("#conversations li")).to_have_count(0)
     assert keeping_site.visit().titles == []
     assert first.page.evaluate("indexedDB.databases().then((all) => all.length)") == 0
