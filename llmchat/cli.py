@@ -31,6 +31,7 @@ from llmchat import (
 from llmchat.argv import meant
 from llmchat.errors import LlmchatError, ModelNotFound, NotPulled, OutOfResources, UsageError
 from llmchat.settings import Options, World, resolve
+from llmchat.signals import orderly_end
 
 if TYPE_CHECKING:
     from llmchat.chat import Chat
@@ -126,7 +127,7 @@ def chat(
     settings = resolve(world, given)
     world = world.cut_off() if settings.options.offline else world
     question = oneshot.question(world, prompt, file or ())
-    with open_history(world, settings) as history:
+    with orderly_end(), open_history(world, settings) as history:
         earlier = history.find(session) if session else history.latest() if continue_ else None
         if continue_ and not earlier:
             raise UsageError("there is no session to continue")
@@ -163,9 +164,13 @@ def chat(
         if extract and not question:
             raise UsageError("--extract takes a PROMPT or piped text", "in a chat, /copy and /save code take a code block by its number")
         if question:
-            code = oneshot.run(
-                talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet, extract=extract
-            )
+            try:
+                code = oneshot.run(
+                    talk, world, question, json=json, stream=not no_stream, plain=settings.options.plain, quiet=quiet, extract=extract
+                )
+            except oneshot.NoCode:
+                _keep(talk, world)
+                raise
             _keep(talk, world)
             if verbose:
                 from llmchat.ui.status import statistics

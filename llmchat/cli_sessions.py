@@ -9,6 +9,7 @@ import typer
 
 from llmchat import flags, prompt_cache
 from llmchat.errors import UsageError
+from llmchat.plurals import counted
 from llmchat.settings import World
 from llmchat.ui.plain import fit_for, harmless
 
@@ -121,7 +122,7 @@ def delete(sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", h
         for one in found:
             prompt_cache.forget(one.id, world)
         history.shrink()
-    print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
+    print(f"{counted(len(found), 'session')}, {counted(count, 'message')} deleted", file=world.stderr)
 
 
 @app.command()
@@ -135,17 +136,17 @@ def purge(
     world = World.real()
     match = re.fullmatch(r"(\d+)([hdw])", older_than)
     if not match:
-        raise UsageError(f"`{older_than}` is no age", "a number and h, d or w: 30d")
+        raise UsageError(f"invalid age `{older_than}`", "use a number and h, d or w: 30d")
     with saved_history(world) as history:
         found = history.unused_since(time.time() - int(match[1]) * _UNITS[match[2]])
         if found:
-            _confirm(world, yes, f"delete {len(found)} sessions?")
+            _confirm(world, yes, f"delete {counted(len(found), 'session')}?")
         count = history.delete(*(one.id for one in found))
         for one in found:
             prompt_cache.forget(one.id, world)
         if found:
             history.shrink()
-    print(f"{len(found)} sessions, {count} messages deleted", file=world.stderr)
+    print(f"{counted(len(found), 'session')}, {counted(count, 'message')} deleted", file=world.stderr)
 
 
 @app.command()
@@ -191,7 +192,7 @@ def export_sessions(
         text = together(format, [EXPORTS[format](one, history.messages(one.id)) for one in found])
     if path:
         path.write_text(text, "utf-8")
-        print(f"{len(found)} sessions saved to {path}", file=world.stderr)
+        print(f"{counted(len(found), 'session')} saved to {path}", file=world.stderr)
     else:
         print(fit_for(world.stdout, text), end="", file=world.stdout)
 
@@ -206,7 +207,9 @@ def import_sessions(files: Annotated[list[str], typer.Argument(metavar="FILE..."
     chats = [chat for name in files for chat in read(world.read_text(name), name)]
     with History(world.history_file) as history:
         taken = [session for chat in chats if (session := history.take(chat))]
-    print(f"{len(taken)} chats imported, {len(chats) - len(taken)} were here already", file=world.stderr)
+    known = len(chats) - len(taken)
+    already = f", {known:,} already here" if known else ""
+    print(f"{counted(len(taken), 'chat')} imported{already}", file=world.stderr)
 
 
 @app.command("replay")

@@ -11,12 +11,18 @@ from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.plurals import counted
 from llmchat.reading import Thought
 from llmchat.settings import World
+from llmchat.streams import MOST_ASKED
 from llmchat.ui.plain import fit_for, json_for
 from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class NoCode(LlmchatError):
+    """The answer was given, and has nothing that `--extract` could print."""
 
 
 def question(world: World, prompt: str | None, files: Iterable[str]) -> Message | None:
@@ -24,8 +30,8 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
 
     With a PROMPT the rest is its material; without one the piped text is the question.
     """
-    piped = "" if world.stdin.isatty() else world.read_text("-").strip()
-    texts = [(Path(name).name, world.read_text(name).strip()) for name in files]
+    piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
+    texts = [(Path(name).name, world.read_text(name, MOST_ASKED).strip()) for name in files]
     text = "" if prompt in (None, "-") else str(prompt)
     if text:
         texts.insert(0, ("stdin", piped))
@@ -75,13 +81,14 @@ def _ask(chat: Chat, world: World, asked: Message, *, json: bool, stream: bool, 
         return BROKEN_PIPE
     if chat.window and chat.window.dropped and not quiet and not json:
         print(
-            f"note: {chat.window.dropped} of {len(chat.window.ledger)} messages did not fit the window of {chat.window.limit:,} tokens and were not sent",
+            f"note: {chat.window.dropped} of {counted(len(chat.window.ledger), 'message')} did not fit the window of "
+            f"{counted(chat.window.limit, 'token')} and {'was' if chat.window.dropped == 1 else 'were'} not sent",
             file=world.stderr,
         )
     if not text and not quiet and not json:
         print("note: the model gave an empty answer", file=world.stderr)
     if extract and code is None:
-        raise LlmchatError("the answer has no code block", "without --extract the whole answer is printed")
+        raise NoCode("the answer has no code block", "without --extract the whole answer is printed")
     return 0
 
 

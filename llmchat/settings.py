@@ -13,7 +13,7 @@ from msgspec import Struct
 from llmchat.allowed import Count, EngineName, MinP, Policy, RepetitionPenalty, Seed, Temperature, TopP, Turns, Weights, check, in_words
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.guard import read_toml
-from llmchat.streams import decoded, read_all
+from llmchat.streams import MOST, read_all, read_file
 
 
 class World(Struct, frozen=True):
@@ -48,11 +48,11 @@ class World(Struct, frozen=True):
         """The same world in the Hub's offline mode."""
         return msgspec.structs.replace(self, env={**self.env, "HF_HUB_OFFLINE": "1"})
 
-    def read_text(self, name: str) -> str:
-        """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read."""
+    def read_text(self, name: str, most: int = MOST) -> str:
+        """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read, or has more than `most` bytes."""
         try:
-            return read_all(self.stdin) if name == "-" else decoded(Path(name).expanduser().read_bytes(), name)
-        except (OSError, ValueError) as error:
+            return read_all(self.stdin, most) if name == "-" else read_file(Path(name).expanduser(), name, most)
+        except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"{name} cannot be read: {reason}") from error
 

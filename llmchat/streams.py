@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import Literal, TextIO
+from pathlib import Path
+from typing import BinaryIO, Literal, TextIO
 
 from llmchat.errors import UsageError
 
@@ -22,12 +23,41 @@ def _nowhere(mode: Literal["r", "w"]) -> TextIO:
     return open(os.devnull, mode, encoding="utf-8")
 
 
-def read_all(stream: TextIO) -> str:
-    """All of a text stream. Raises UsageError where it is not UTF-8, with the place of the first wrong byte."""
+# The most that is read of one text, in bytes: `yes |`, /dev/zero and a disk image must not fill the memory.
+MOST = 1_000_000_000
+# Of a text for a model; far more than any window holds.
+MOST_ASKED = 32_000_000
+
+
+def read_all(stream: TextIO, most: int = MOST) -> str:
+    """All of a text stream. Raises UsageError where it is not UTF-8, with the place of the first wrong byte, or too large."""
     raw = getattr(stream, "buffer", None)
     if raw is None:
         return stream.read()
-    return decoded(raw.read(), "stdin")
+    return decoded(_bounded(raw, "stdin", most), "stdin")
+
+
+def read_file(path: Path, name: str, most: int = MOST) -> str:
+    """The text of a file or a pipe. A file that is too large is refused before it is read."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise _too_large(name, f" ({size / 1e6:,.0f} MB)", most)
+        return decoded(_bounded(file, name, most), name)
+
+
+def _bounded(stream: BinaryIO, name: str, most: int) -> bytes:
+    data = stream.read(most + 1)
+    if len(data) > most:
+        raise _too_large(name, "", most)
+    return data
+
+
+def _too_large(name: str, size: str, most: int) -> UsageError:
+    return UsageError(
+        f"{name} is too large{size}; the limit is {most / 1e6:,.0f} MB",
+        "pass a part of it, for example with `head -c 100000`",
+    )
 
 
 def decoded(data: bytes, name: str) -> str:

@@ -237,11 +237,14 @@ def test_killed_in_the_middle_of_an_answer_the_question_is_there(smol: Run, env:
     assert done.returncode == 0 and [role for role, _, _ in rows(home)] == ["user", "user", "assistant"]
 
 
-def test_interrupted_in_the_middle_the_words_so_far_are_kept(smol: Run, env: dict[str, str], home: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupted_in_the_middle_the_words_so_far_are_kept(
+    number: signal.Signals, code: int, smol: Run, env: dict[str, str], home: Path
+) -> None:
     process = begin(env, "chat", STORY)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in errors
+    assert process.returncode == code and "Traceback" not in errors
     role, text, state = rows(home)[-1]
     assert (role, state) == ("assistant", "cancelled") and len(text) >= 5
 

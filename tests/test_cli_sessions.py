@@ -52,10 +52,10 @@ def test_from_chat_to_replay(smol: Run, session: Callable[..., dict], tmp_path: 
     assert smol("sessions", "backup", str(tmp_path / "copy.db")).returncode == 0
 
     assert smol("sessions", "delete", name).returncode == 2, "never asks when stdin is no terminal"
-    assert "1 sessions, 4 messages deleted" in smol("sessions", "delete", "-y", name).stderr
+    assert "1 session, 4 messages deleted" in smol("sessions", "delete", "-y", name).stderr
     assert smol("sessions", "list", "-q").stdout == ""
-    assert "1 chats imported, 0 were here already" in smol("sessions", "import", str(out)).stderr
-    assert "0 chats imported, 1 were here already" in smol("sessions", "import", str(out)).stderr
+    assert smol("sessions", "import", str(out)).stderr == "1 chat imported\n"
+    assert "0 chats imported, 1 already here" in smol("sessions", "import", str(out)).stderr
     (again,) = smol("sessions", "list", "-q").stdout.split()
     assert smol("sessions", "export", again, "-f", "json").stdout == out.read_text()
 
@@ -75,7 +75,7 @@ def test_the_tree_of_a_session(smol: Run, home: Path) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["purge", "--older-than", "soon"], "error: `soon` is no age"),
+        (["purge", "--older-than", "soon"], "error: invalid age `soon`"),
         (["show", "zzz"], "error: no session begins with `zzz`"),
         (["export", "-f", "doc"], "error: there is no export `doc`"),
         (["import", "/nowhere.json"], "error: /nowhere.json cannot be read"),
@@ -92,7 +92,7 @@ def test_purge_takes_the_old_alone(smol: Run) -> None:  # noqa: F811
     old = '{"messages": [{"role": "user", "content": "old", "created": 1000000000}], "created": 1000000000}'
     assert smol("sessions", "import", "-", stdin=old).returncode == 0
     assert smol("sessions", "import", "-", stdin='[{"role": "user", "content": "new"}]').returncode == 0
-    assert "1 sessions, 1 messages deleted" in smol("sessions", "purge", "--older-than", "30d", "-y").stderr
+    assert "1 session, 1 message deleted" in smol("sessions", "purge", "--older-than", "30d", "-y").stderr
     (row,) = json.loads(smol("sessions", "list", "--json").stdout)
     assert row["title"] == "new"
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from worlds import make_world
 
-from llmchat import oneshot
+from llmchat import cli, oneshot
 from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
@@ -46,6 +46,14 @@ def test_extract_fails_where_there_is_no_code_block(as_json: bool, tmp_path: Pat
     with pytest.raises(LlmchatError, match="the answer has no code block") as raised:
         answer(tmp_path, "no code", extract=True, json=as_json)
     assert raised.value.exit_code == 1
+
+
+def test_what_was_read_is_kept_where_extract_finds_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str | None] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("llmchat.prompt_cache.keep", lambda engine, session, *_: kept.append(session))
+    assert cli.main(["chat", "--engine", "scripted", "-x", "Hello"]) == 1
+    assert len(kept) == 1 and kept[0]
 
 
 def test_an_empty_answer_is_noted_on_stderr(tmp_path: Path) -> None:

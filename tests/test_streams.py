@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from worlds import make_world
 
 from llmchat.errors import UsageError
-from llmchat.streams import decoded
+from llmchat.streams import MOST_ASKED, decoded
 
 LLMCHAT = f"{sys.executable} -m llmchat"
 
@@ -74,3 +75,24 @@ def test_the_first_run_offers_the_default_model(tmp_path: Path) -> None:
 def test_nothing_is_offered_where_nobody_can_answer(tmp_path: Path) -> None:
     done = shell(tmp_path, f"unset LLMCHAT_ENGINE; {LLMCHAT} hello")
     assert done.returncode == 3 and done.stderr.decode().splitlines()[0].startswith("error: `smollm2` is not pulled")
+
+
+def test_input_without_an_end_is_refused_within_bounded_memory(tmp_path: Path) -> None:
+    done = shell(tmp_path, f"yes | {LLMCHAT} chat --no-log 'Hello'")
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (2, "error: stdin is too large; the limit is 32 MB")
+    done = shell(tmp_path, f"{LLMCHAT} chat --no-log -f /dev/zero 'Hello'")
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (2, "error: /dev/zero is too large; the limit is 32 MB")
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=r"image is too large \(1,099,512 MB\); the limit is 32 MB"):
+        make_world(tmp_path).read_text(str(tmp_path / "image"), MOST_ASKED)
+
+
+def test_a_pipe_can_be_attached(tmp_path: Path) -> None:
+    done = shell(
+        tmp_path, f"mkfifo {tmp_path}/pipe; echo text > {tmp_path}/pipe & {LLMCHAT} chat --no-log --json -f {tmp_path}/pipe 'Hello'"
+    )
+    assert done.returncode == 0

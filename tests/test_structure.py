@@ -14,7 +14,7 @@ PACKAGE = Path(llmchat.__file__).parent
 LEVELS = {
     "guard": 0, "engines.checkpoint_files": 4,
     "allowed": -1,
-    "streams": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0,
+    "streams": -1, "plurals": -1, "signals": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0,
     "template_budget": -2, "template_values": -1, "template_sandbox": -0.5, "templates": 0, "programs": 0,
     "quoting": 0, "prompt": 1, "config_file": 1,
     "engines": 2,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import Mismatch
+from llmchat.plurals import counted
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def card(run: dict[str, Any], repo: str) -> str:
         "",
         f"- prompt format: `{run['format']}`",
         f"- rank {recipe['rank']}, alpha {recipe['alpha']:g}, targets {recipe['targets']}, learning rate {recipe['learning_rate']:g}, recipe {recipe['name']}",
-        f"- {run['trained']['steps']:,} steps",
+        f"- {counted(run['trained']['steps'], 'step')}",
         *([f"- loss held out: {losses[0]:.3f} at first, {min(losses):.3f} at best"] if losses else []),
         "",
         "```",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from llmchat.hub.plan import Part, Plan
 from llmchat.hub.words import size
+from llmchat.plurals import counted
 
 __all__ = ["count", "lines", "short", "size"]
 
@@ -36,7 +37,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield part.role, _part(part)
         facts = adapters.get(part.source.partition("@")[0])
         if part.role == "adapter" and facts:
-            tensors = f", {facts.tensors} tensors" if facts.tensors else ", its tensors are checked before the base is fetched"
+            tensors = f", {counted(facts.tensors, 'tensor')}" if facts.tensors else ", its tensors are checked before the base is fetched"
             yield "", f"rank {facts.rank}, alpha {facts.alpha:g}, {' '.join(facts.targets) or 'targets by pattern'}{tensors}"
             yield "", facts.match
     yield "licence", plan.licence

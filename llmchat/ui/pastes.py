@@ -4,8 +4,12 @@ from collections.abc import Callable
 
 from prompt_toolkit.history import History
 
+from llmchat.plurals import counted
+
 # A paste from this many lines or characters on is shown by its size.
 _LINES, _CHARACTERS = 10, 2_000
+# Counting the tokens of more would hold up the line.
+_COUNTED = 500_000
 
 
 class Pastes:
@@ -35,9 +39,9 @@ class Pastes:
 
     def _label(self, text: str) -> str:
         lines = len(text.rstrip("\n").split("\n"))
-        tokens = self._count(text)
-        parts = [f"{lines:,} line{'s' if lines > 1 else ''}"]
-        parts.append(f"{len(text):,} characters" if tokens is None else f"{tokens:,} tokens")
+        tokens = self._count(text) if len(text) <= _COUNTED else None
+        parts = [counted(lines, "line")]
+        parts.append(counted(len(text), "character") if tokens is None else counted(tokens, "token"))
         size = ", ".join(parts)
         label, number = f"[{size}]", 2
         while self._texts.get(label, text) != text:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from llmchat.conversation import Message
 from llmchat.history import Session
+from llmchat.plurals import counted
 from llmchat.ui import status
 from llmchat.ui.state import Talk
 
@@ -17,8 +18,7 @@ def age(moment: float, now: float | None = None) -> str:
     seconds = (time.time() if now is None else now) - moment
     for length, unit in _UNITS:
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{counted(int(seconds // length), unit)} ago"
     return "just now"
 
 
@@ -54,7 +54,7 @@ def _question(talk: Talk, message: Message, most: int | None) -> None:
     for number, line in enumerate(lines[:most]):
         talk.say(f"{'… ' if number else '> '}{line}")
     if most and len(lines) > most:
-        talk.say(f"… and {len(lines) - most} more lines")
+        talk.say(f"… and {counted(len(lines) - most, 'more line')}")
     if message.input and message.text:
         names = ", ".join(name for name, _ in message.files) or "material"
         talk.say(f"[attached: {names}]")

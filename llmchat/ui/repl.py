@@ -19,6 +19,7 @@ from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
+from llmchat.plurals import counted
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
 from llmchat.ui import notes, offers, recap, shell, status
@@ -207,7 +208,7 @@ class Repl:
             self.talk.note(f"[exit code {output.code}]")
         if output.text.strip():
             tokens = self._count(output.text)
-            size = f"{len(output.text):,} characters" if tokens is None else f"{tokens:,} tokens"
+            size = counted(len(output.text), "character") if tokens is None else counted(tokens, "token")
             kept = ", the first 1 MB" if output.cut else ""
             label = f"attach the output ({size}{kept}) to the next message"
             self._offer([Offer(label, lambda: self._attach_output(f"$ {command}", output.text))])

@@ -12,6 +12,8 @@ from llmchat.history import Session
 from llmchat.opened import Opened, not_here, opening_of_session
 from llmchat.opening import Opener
 from llmchat.settings import World
+from llmchat.streams import MOST_ASKED
+from llmchat.text_size import count_within
 from llmchat.ui import notes
 
 
@@ -85,13 +87,13 @@ class Talk:
     def attach(self, name: str) -> int:
         """Read a file for the next message; returns its tokens."""
         text = self.read(name)
-        tokens = self.chat.engine.count(text)
+        tokens = count_within(self.chat.engine, text, self.chat.engine.context)
         self.attached[name] = text
         return tokens
 
     def read(self, name: str) -> str:
         """The text of a file. `-` is a file here: stdin is the keyboard."""
-        return self.world.read_text("./-" if name == "-" else name).strip()
+        return self.world.read_text("./-" if name == "-" else name, MOST_ASKED).strip()
 
     def take_attached(self) -> tuple[str, tuple[tuple[str, int], ...]]:
         """The attached texts as the material of one message, and its files; none are attached any more."""

@@ -7,6 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from llmchat.chat import Chat
 from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.plurals import counted
 
 _SHORTEST_NAME = 10
 
@@ -60,7 +61,8 @@ def dropped_note(chat: Chat, before: int) -> str:
     window = chat.window
     if window is None or window.dropped <= before:
         return ""
-    return f"the {window.dropped} oldest messages were not sent (window {window.limit:,} tokens); /context shows which"
+    which = "the oldest message was" if window.dropped == 1 else f"the {window.dropped:,} oldest messages were"
+    return f"{which} not sent (window {window.limit:,} tokens); /context shows which"
 
 
 def statistics(chat: Chat) -> list[str]:
@@ -69,8 +71,8 @@ def statistics(chat: Chat) -> list[str]:
     if finish is None:
         raise UsageError("there is no answer yet")
     return [
-        f"prompt               {finish.prompt_tokens:,} tokens, {finish.cached_tokens:,} of them cached",
-        f"answer               {finish.reply_tokens:,} tokens, ended by {finish.reason}",
+        f"prompt               {counted(finish.prompt_tokens, 'token')}, {finish.cached_tokens:,} of them cached",
+        f"answer               {counted(finish.reply_tokens, 'token')}, ended by {finish.reason}",
         f"first token          {finish.prefill_s:.2f} s",
         f"speed                {finish.tokens_per_second:.1f} tokens/s",
         f"seed                 {finish.seed}",

@@ -13,12 +13,13 @@ from llmchat.history import History
 from llmchat.opening import Opener
 from llmchat.presets import find, get_format
 from llmchat.settings import World
+from llmchat.signals import orderly_end
 from llmchat.ui.repl import run
 
 home = Path(sys.argv[1])
 world = replace(World.real(), state=home / "state", data=home / "data", config=home / "config", cache=home / "cache")
 long = "word " * 400 + "END"
-with History(world.history_file) as history:
+with orderly_end(), History(world.history_file) as history:
     engine = ScriptedEngine(["first answer", long, "third answer", "fourth answer"], context=4000, delay_s=0.01)
     loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
     preset = replace(find("smollm2"), format=get_format("chatml"))

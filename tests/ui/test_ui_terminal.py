@@ -1,6 +1,9 @@
 """The REPL in a real pseudo-terminal, driven key by key."""
 
+import signal
+import sqlite3
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -329,3 +332,22 @@ def test_vi_keys_work_where_they_are_asked_for(tmp_path: Path) -> None:
     ready(child)
     child.send(CTRL_D)
     child.expect_exact(f"LEFT WITH 0 [('user', {len('good world')}), ")
+
+
+@pytest.mark.parametrize("typed", ["", "two\r"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_chat_in_order(typed: str, number: int, code: int, child: "pexpect.spawn[str]", tmp_path: Path) -> None:
+    child.send("one\r")
+    child.expect("first answer")
+    ready(child)
+    if typed:
+        child.send(typed)
+        child.expect("word word word")
+    child.kill(number)
+    child.expect(pexpect.EOF)
+    child.wait()
+    cooked = termios.ECHO | termios.ICANON | termios.ISIG
+    assert child.exitstatus == code and termios.tcgetattr(child.child_fd)[3] & cooked == cooked
+    with sqlite3.connect(tmp_path / "data" / "history.db") as stored:
+        last = stored.execute("SELECT role, state FROM messages ORDER BY id DESC LIMIT 1").fetchone()
+    assert last == ("assistant", "cancelled" if typed else "complete")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.finetune.records import Record
+from llmchat.plurals import counted
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 
@@ -24,7 +25,7 @@ def to_alpaca(record: Record) -> dict[str, Any]:
     system = [message.text for message in record.messages if message.role == "system"]
     roles = [message.role for message in record.messages if message.role != "system"]
     if roles != ["user", "assistant"] or len(system) > 1:
-        what = "a plain text" if record.text else f"{len(roles)} messages"
+        what = "a plain text" if record.text else counted(len(roles), "message")
         raise UsageError(f"{record.place}: Alpaca holds one question and one answer; this is {what}", "`--to messages` holds them all")
     question, answer = record.messages[-2:]
     value = {"instruction": question.text, "input": question.input, "output": answer.text}

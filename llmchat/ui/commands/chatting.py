@@ -1,6 +1,7 @@
 """Commands that move the conversation: new, regen, undo, edit, continue, alt, file, exit."""
 
 from llmchat.errors import UsageError
+from llmchat.plurals import counted
 from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, Leave, command, number_of
 from llmchat.ui.state import Talk, files_like
@@ -100,12 +101,12 @@ def file(talk: Talk, rest: str) -> Answer:
     elif rest:
         tokens = talk.attach(rest)
         limit = min(talk.chat.preset.context.tokens or talk.chat.engine.context, talk.chat.engine.context)
-        talk.say(f"{rest}: {tokens:,} tokens of a window of {limit:,}; attached to your next message")
+        talk.say(f"{rest}: {counted(tokens, 'token')} of a window of {limit:,}; attached to your next message")
         if tokens >= limit:
             talk.say("note: the file is larger than the window; /file off removes it")
     else:
         for name, text in talk.attached.items():
-            talk.say(f"{name}: {talk.chat.engine.count(text):,} tokens")
+            talk.say(f"{name}: {counted(talk.chat.engine.count(text), 'token')}")
         if not talk.attached:
             talk.say("nothing is attached")
     return None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llmchat.errors import UsageError
+from llmchat.plurals import counted
 from llmchat.ui import clipboard
 from llmchat.ui.code_blocks import CodeBlock, answered_blocks
 from llmchat.ui.commands.registry import Answer, command, number_of
@@ -21,7 +22,7 @@ def copy(talk: Talk, rest: str) -> Answer:
         raise UsageError(f"/copy takes the number of one code block, not `{rest}`")
     text = block(talk, words, "/copy").text if rest else _last_answer(talk)
     where = clipboard.copy(text, talk.world)
-    talk.say(f"{len(text):,} characters copied to {where}")
+    talk.say(f"{counted(len(text), 'character')} copied to {where}")
     return None
 
 
@@ -38,8 +39,7 @@ def save_code(talk: Talk, rest: str) -> None:
             file.write(found.text + "\n")
     except FileExistsError as error:
         raise UsageError(f"{path} exists already", "choose another name") from error
-    count = found.text.count("\n") + 1
-    talk.say(f"{count} line{'s' if count > 1 else ''} saved to {path}")
+    talk.say(f"{counted(found.text.count(chr(10)) + 1, 'line')} saved to {path}")
 
 
 def block(talk: Talk, words: list[str], name: str) -> CodeBlock:
