@@ -176,7 +176,7 @@ def test_a_chat_is_exported_as_markdown(site: Site) -> None:
 def test_system_texts_are_chosen_and_kept(site: Site) -> None:
     user = site.visit()
     user.settings()
-    choice, field = user.page.get_by_label("Choose a system text"), user.page.get_by_label("System text", exact=True)
+    choice, field = user.page.get_by_label("Choose a preset"), user.page.get_by_label("System text", exact=True)
     choice.select_option(label="Concise")
     user.ask("Hello")
     assert site.request["messages"][0]["content"].startswith("Answer in as few words")
