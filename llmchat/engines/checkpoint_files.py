@@ -11,19 +11,31 @@ from llmchat.guard import reading, reason
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint folder; {} when the file is not there."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"{path} cannot be read: {reason(error)}") from error
-    try:
-        table: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not valid JSON: {reason(error)}") from error
+    table = _json(path, {})
     if not isinstance(table, dict):
         raise IntegrityError(f"{path} is not a JSON object")
     return table
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """A JSON list of objects from a checkpoint folder; [] when the file is not there."""
+    rows = _json(path, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise IntegrityError(f"{path} is not a JSON list of objects")
+    return rows
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return otherwise
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path} cannot be read: {reason(error)}") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not valid JSON: {reason(error)}") from error
 
 
 def special_names(folder: Path) -> dict[str, str]:

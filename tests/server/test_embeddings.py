@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.embedding import EmbeddingEngine
-from llmchat.errors import Mismatch
+from llmchat.errors import IntegrityError, Mismatch
 from llmchat.server.catalog import Catalog
 from llmchat.settings import World
 
@@ -63,6 +63,14 @@ def test_steps_that_are_not_known_are_refused(tmp_path: Path) -> None:
         EmbeddingEngine(save_embedder(tmp_path / "dense", extra="Dense"))
     with pytest.raises(Mismatch, match="weightedmean"):
         EmbeddingEngine(save_embedder(tmp_path / "weighted", "weightedmean_tokens"))
+
+
+@pytest.mark.parametrize("steps", ["{}", "[1, 2]", "[", '"x"'])
+def test_steps_that_cannot_be_read_are_told_by_their_file(tmp_path: Path, steps: str) -> None:
+    folder = save_embedder(tmp_path / "odd")
+    (folder / "modules.json").write_text(steps)
+    with pytest.raises(IntegrityError, match=r"modules\.json is not"):
+        EmbeddingEngine(folder)
 
 
 def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.tokens import read_json
+from llmchat.engines.checkpoint_files import read_json, read_json_list
 from llmchat.engines.transformers import memory
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
@@ -98,11 +97,11 @@ def _pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 def _steps(folder: Path) -> tuple[str, bool]:
     """The way of pooling, and whether vectors are normalised. Raises Mismatch for steps that are not known."""
-    steps: list[dict[str, Any]] = list(read_json(folder / "modules.json"))  # type: ignore[arg-type]
-    kinds = [str(step["type"]).rpartition(".")[2] for step in steps]
+    steps = read_json_list(folder / "modules.json")
+    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds) <= set(_STEPS):
         raise Mismatch(f"{folder.name} embeds in a way that is not known here: {', '.join(kinds)}")
-    pooling = read_json(folder / str(steps[1]["path"]) / "config.json")
+    pooling = read_json(folder / str(steps[1].get("path", "")) / "config.json")
     chosen = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if name.startswith("pooling_mode_") and on is True]
     if chosen not in (["mean_tokens"], ["cls_token"], ["lasttoken"]):
         raise Mismatch(f"{folder.name} pools in a way that is not known here: {', '.join(chosen)}")
