@@ -17,11 +17,13 @@ from llmchat.errors import LlmchatError
 from llmchat.presets import Preset
 from llmchat.server import admin, conversation_search, conversations, model_facts, page, private
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
+from llmchat.server.bodies import routes_of
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, body, described
 from llmchat.server.front import Access, App, Body, Guard
+from llmchat.server.gate import Gate
 from llmchat.server.limits import Rate
 from llmchat.server.state import State
 
@@ -39,6 +41,7 @@ def create_app(
     """rate: requests a minute for each client, 0 for no limit. hosts: the names this server answers to, None for all; origins: pages that may
     use it from elsewhere; keyless: whether it answers without a key as long as there has been none."""
     api = FastAPI(title="llmchat", version=__version__, docs_url=None, redoc_url=None)
+    api.router.route_class = routes_of(Gate(1))
     _add_errors(api)
     _add_models(api, state)
     _add_generation(api, state)
