@@ -48,7 +48,7 @@ def nth(sampling: Sampling, index: int) -> Sampling:
 
 def check_fields(request: Request, where: str = "") -> None:
     """Raises BadRequest for the name of a field that would have to be ignored."""
-    if name := unsupported(request.model_extra):
+    if (name := unsupported(request.model_extra)) is not None:
         raise _refused(f"{where}{name}"[:100])
 
 
@@ -63,7 +63,7 @@ def check_chat(request: ChatRequest) -> None:
         check_fields(request.stream_options, "stream_options.")
     for index, message in enumerate(request.messages):
         extra = {name: value for name, value in (message.model_extra or {}).items() if name not in OF_MESSAGES}
-        if name := unsupported(extra):
+        if (name := unsupported(extra)) is not None:
             raise _refused(f"messages.{index}.{name}"[:100])
     if request.response_format and request.response_format.type != "text":
         raise BadRequest("only `text` can be asked for", param="response_format", code="unsupported_parameter")
@@ -78,7 +78,9 @@ def check_completion(request: CompletionRequest) -> None:
     check_fields(request)
     if request.stream_options:
         check_fields(request.stream_options, "stream_options.")
-    if not isinstance(request.prompt, str) and not isinstance(request.prompt[0] if request.prompt else "", str):
+    if request.prompt == []:
+        raise BadRequest("there is no prompt", param="prompt")
+    if not isinstance(request.prompt, str) and not isinstance(request.prompt[0], str):
         raise BadRequest("prompts as token ids are not supported; send the text", param="prompt", code="unsupported_parameter")
     if request.best_of not in (None, request.n or 1):
         raise BadRequest("`best_of` is not supported beside `n`", param="best_of", code="unsupported_parameter")

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from llmchat.errors import LlmchatError
 from llmchat.server import heads
-from llmchat.server.errors import Forbidden, Refusal, TooLarge, Unauthorised, Unavailable, described
+from llmchat.server.errors import Busy, Forbidden, Refusal, TooLarge, Unauthorised, Unavailable, described
 from llmchat.server.keys import Key, Keys
 from llmchat.server.limits import Rate
 
@@ -30,6 +31,8 @@ _OPEN_FOLDER = "/page/"
 # Paths that are only for the user who runs the server, over the Unix socket.
 _PRIVATE = "/private/"
 _LINGER_S = 2.0
+# Of the largest bodies, how many one client may have in the server at the same time.
+_BODIES = 16
 # Who comes over the Unix socket.
 OWNER = "owner"
 _KNOWN = ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/health", "/metrics", "/api/ps", "/api/stop")
@@ -141,24 +144,43 @@ class Guard:
 
 
 class Body:
-    """Reads a body before anything else happens: at most `limit` bytes, all of them within `timeout_s`."""
+    """Reads a body before anything else happens: at most `limit` bytes, all of them within `timeout_s`; of one client at most _BODIES times
+    as many at the same time."""
 
     def __init__(self, app: App, limit: int, timeout_s: float):
         self._app = app
         self._limit = limit
         self._timeout_s = timeout_s
+        self._held: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return await self._app(scope, receive, send)
+        client, held = scope["state"]["client"], 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._held[client] += size
+            if self._held[client] > _BODIES * self._limit:
+                raise Busy("too many large requests at the same time", 2)
+
+        try:
+            await self._replayed(scope, receive, send, hold)
+        finally:
+            self._held[client] -= held
+            if not self._held[client]:
+                del self._held[client]
+
+    async def _replayed(self, scope: Scope, receive: Receive, send: Send, hold: Callable[[int], None]) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                body = await self._read(scope, receive)
+                body = await self._read(scope, receive, hold)
         except TimeoutError:
             error = Refusal("the body did not arrive in time")
             error.status = 408
             return await respond(send, error, close=True)
-        except TooLarge as error:
+        except (TooLarge, Busy) as error:
             await _discard(receive)
             return await respond(send, error, close=True)
         if body is None:
@@ -174,8 +196,8 @@ class Body:
 
         await self._app(scope, replay, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None where the client left."""
+    async def _read(self, scope: Scope, receive: Receive, hold: Callable[[int], None]) -> bytes | None:
+        """The body; None where the client left. hold: is told of all bytes as they come."""
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         refusal = TooLarge(f"the body is larger than {self._limit:,} bytes")
         if int(length) > self._limit:
@@ -187,6 +209,7 @@ class Body:
                 return None
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
+            hold(len(pieces[-1]))
             if size > self._limit:
                 raise refusal
             more = message.get("more_body", False)

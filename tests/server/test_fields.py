@@ -161,3 +161,16 @@ def test_many_messages_of_one_speaker_are_joined(run: Running, tmp_path: Path) -
     messages = [{"role": "user", "content": word} for word in ("a", "b", "c")] + [{"role": "system", "content": "s"}]
     run.http.post("/v1/chat/completions", json={"model": "m", "messages": messages})
     assert sent(run).startswith("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na\n\nb\n\nc<|im_end|>")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_field_without_a_name_is_refused_too(run: Running, path: str) -> None:
+    ask = ASK if path.endswith("chat/completions") else {"model": "m", "prompt": "hi"}
+    for extra in ({"": 1}, {"": 1, "grammar": "x"}, {"stream_options": {"": 1}, "stream": True}):
+        assert run.http.post(path, json={**ask, **extra}).status_code == 400, extra
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], [1, 2], [[1]], [""], ""], ids=str)
+def test_no_prompt_at_all_is_refused(run: Running, prompt: Any) -> None:
+    status = 200 if prompt in ("", [""]) else 400
+    assert run.http.post("/v1/completions", json={"model": "m", "prompt": prompt}).status_code == status
