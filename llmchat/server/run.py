@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Of the memory that is free at the start, what models may take by themselves; the rest is for the program and for other programs.
 _SHARE = 0.8
 _CONNECTIONS = 1000
+# Of the files that this process may have open, what connections may take.
+_OF_FILES = 0.5
 _SWEEP_S = 1.0
 # After the grace, for the errors that end the streams which are still open.
 _LAST_WORDS_S = 5
@@ -147,7 +150,7 @@ class GracefulServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=_most_connections(),
             h11_max_incomplete_event_size=64 * 1024,
             timeout_graceful_shutdown=round(options.grace_s) + _LAST_WORDS_S,
         )
@@ -178,6 +181,11 @@ class GracefulServer(uvicorn.Server):
         """The first signal stops gracefully, the second at once. Unlike uvicorn's own, it is not raised again at the end."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, int(files * _OF_FILES))
 
 
 def _check_address(options: ServeOptions, keys: Keys) -> None:
