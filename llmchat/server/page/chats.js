@@ -8,6 +8,7 @@ export class Chats {
    *  ownSystem(conversation): the system text that its model brings, for conversations without one. */
   constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer }) {
     Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer });
+    /** By the id of the answer. */
     this.runs = new Map();
     /** The texts that models were given, by the id of the answer. They are long, and kept only as long as the page. */
     this.prompts = new Map();
@@ -25,17 +26,30 @@ export class Chats {
 
   /** The answer that is being written in the open conversation. */
   get run() {
-    return this.runs.get(this.open.id);
+    return this.#running(this.open.id)[0];
   }
 
   runOf(message) {
-    const run = this.run;
-    return run?.message === message ? run : undefined;
+    return this.runs.get(message.id);
+  }
+
+  /** The ids of conversations with an answer under way. */
+  get busy() {
+    return new Set([...this.runs.values()].map(({ conversation }) => conversation.id));
+  }
+
+  /** End the answers that are being written in a conversation. */
+  stop(id = this.open.id) {
+    for (const run of this.#running(id)) run.stop();
+  }
+
+  #running(id) {
+    return [...this.runs.values()].filter(({ conversation }) => conversation.id === id);
   }
 
   /** Open a stored conversation, or a new one where there is none with this id. */
   async show(id) {
-    const found = this.runs.get(id)?.conversation ?? (tree.isId(id) ? await this.keeper.load(id) : null);
+    const found = this.#running(id)[0]?.conversation ?? (tree.isId(id) ? await this.keeper.load(id) : null);
     this.open = found ?? this.fresh();
     this.onchange();
     return Boolean(found) || !id;
@@ -94,7 +108,7 @@ export class Chats {
 
   /** Go on where the answer ended. */
   resume(answer) {
-    answer.request = this.#request();
+    answer.request = this.#request(answer.pair ? answer.request.model : undefined);
     this.#start(answer);
   }
 
@@ -141,7 +155,7 @@ export class Chats {
   /** Returns the conversation that was removed, null where another window was faster. */
   async remove(id) {
     const conversation = await this.#any(id);
-    this.runs.get(id)?.stop();
+    this.stop(id);
     await this.keeper.remove(id);
     if (this.open.id === id) {
       this.open = this.fresh();
@@ -195,17 +209,22 @@ export class Chats {
   }
 
   async #any(id) {
-    return this.open.id === id ? this.open : (this.runs.get(id)?.conversation ?? this.keeper.load(id));
+    return this.open.id === id ? this.open : (this.#running(id)[0]?.conversation ?? this.keeper.load(id));
   }
 
-  #request() {
+  /** model: as a request names it; the conversation's own by default. */
+  #request(model = tree.modelName(this.open)) {
     const { system, parameters } = this.open;
-    return { model: tree.modelName(this.open), system: system || this.ownSystem(this.open), parameters: structuredClone(parameters) };
+    return { model, system: system || this.ownSystem({ model: model.split("+")[0] }), parameters: structuredClone(parameters) };
   }
 
   #ask(question) {
-    const request = this.#request();
-    this.#start(tree.add(this.open, question.id, "assistant", { model: request.model, request, state: "writing" }));
+    const { compare, model } = this.open;
+    const requests = [this.#request(), ...(compare && compare !== model ? [this.#request(compare)] : [])];
+    const pair = requests.length > 1 ? tree.newId() : undefined;
+    const answers = requests.map((request) => tree.add(this.open, question.id, "assistant", { model: request.model, request, state: "writing", pair }));
+    tree.choose(this.open, answers[0]);
+    for (const answer of answers) this.#start(answer);
   }
 
   #start(answer) {
@@ -216,14 +235,14 @@ export class Chats {
         this.keeper.save(conversation);
       },
       onend: () => {
-        this.runs.delete(conversation.id);
+        this.runs.delete(answer.id);
         if (run.prompt) this.prompts.set(answer.id, run.prompt);
         this.keeper.save(conversation, { now: true });
         this.onanswer(run);
         this.onchange();
       },
     });
-    this.runs.set(conversation.id, run);
+    this.runs.set(answer.id, run);
     run.start();
     this.#changed();
   }

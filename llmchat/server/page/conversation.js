@@ -1,7 +1,8 @@
 // A conversation as a value: a tree of messages, and which branch is shown. An edit and a new answer are siblings; of a deleted message an empty place
 // stays, so that another window does not bring it back.
 //
-// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason, edited, deleted}
+// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason, edited, deleted, pair}
+// pair: two answers of two models to one message have the same, to be shown side by side
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
 const FORMAT = 1;
@@ -24,8 +25,13 @@ export function create(settings = {}) {
   const now = Date.now();
   return {
     format: FORMAT, id: newId(), title: "", named: false, pinned: false, created: now, changed: now,
-    model, adapter, strength, parameters: structuredClone(parameters), system: "", messages: {}, chosen: {},
+    model, adapter, strength, parameters: structuredClone(parameters), system: "", compare: "", messages: {}, chosen: {},
   };
+}
+
+/** The answers that stand side by side with this one, itself among them, oldest first. */
+export function pairOf(conversation, message) {
+  return message.pair ? children(conversation, message.parent).filter(({ pair }) => pair === message.pair) : [message];
 }
 
 /** The answers to a message, or the first messages for the parent "". Oldest first. */
@@ -109,7 +115,7 @@ export function merge(mine, other) {
   }
   mine.chosen = later ? { ...mine.chosen, ...other.chosen } : { ...other.chosen, ...mine.chosen };
   if (later) {
-    for (const name of ["title", "named", "pinned", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
+    for (const name of ["title", "named", "pinned", "compare", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
   }
 }
 
@@ -160,7 +166,7 @@ export function excerptOf({ messages }, wanted) {
 /** A conversation from outside (a file, an older page), or an Error that says what is wrong with it. */
 export function checked(value) {
   if (value?.format !== FORMAT || typeof value.messages !== "object" || !value.messages) throw new Error("this is no conversation of this page");
-  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", pinned: "boolean", created: "number", changed: "number", system: "string" }) };
+  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", pinned: "boolean", created: "number", changed: "number", system: "string", compare: "string" }) };
   for (const [name, type] of Object.entries({ model: "string", adapter: "string", strength: "number", parameters: "object" })) {
     if (typeof fresh[name] !== type || fresh[name] === null) throw new Error(`"${name}" is not valid`);
   }
@@ -179,7 +185,7 @@ function checkedMessage(id, message, all) {
     throw new Error("one of its messages is not valid");
   }
   if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");
-  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object", edited: "boolean", deleted: "boolean" });
+  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object", edited: "boolean", deleted: "boolean", pair: "string" });
   return {
     ...plain,
     id, parent: message.parent, role: message.role, text: message.text,

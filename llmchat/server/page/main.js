@@ -79,11 +79,25 @@ function draw() {
   document.title = open.title ? `${open.title} · llmchat` : "llmchat";
   const heads = chats.heads.filter(({ id }) => id !== open.id);
   if (!chats.isNew) heads.push({ id: open.id, title: open.title, updated: open.changed, pinned: open.pinned });
-  sidebar.show(heads, open.id, new Set(chats.runs.keys()));
+  sidebar.show(heads, open.id, chats.busy);
   drawSend();
   drawContext(contextOf(open, modelOf(open)));
   if (chats.runs.size) watchLoading();
   if (!chats.isNew && location.hash.slice(1) !== open.id) history.replaceState(null, "", `#${open.id}`);
+}
+
+/** The second model, whose answers stand beside those of the first. */
+function drawCompare() {
+  const { compare } = chats.open;
+  find("#compare").hidden = !compare;
+  find("#compare-toggle").hidden = models.length < 2 && !compare;
+  find("#compare-toggle").setAttribute("aria-pressed", Boolean(compare));
+  if (compare) drawOptions(find("#compare"), models, compare);
+}
+
+function compareWith(id) {
+  chats.set({ compare: id });
+  drawCompare();
 }
 
 /** Which models are in memory now. */
@@ -91,6 +105,7 @@ async function refreshFacts() {
   const told = await api.facts();
   models = models.map((model) => ({ ...model, ...told.get(model.id) }));
   drawOptions(find("#model"), models, chats.open.model);
+  drawCompare();
 }
 
 const waitingRuns = () => [...chats.runs.values()].filter(({ timing }) => !timing);
@@ -130,6 +145,7 @@ function drawModels() {
   const model = modelOf(open);
   drawOptions(find("#model"), models, open.model);
   drawContext(contextOf(open, model));
+  drawCompare();
   const adapters = new Set([...(model?.adapters ?? []), ...(open.adapter ? [open.adapter] : [])]);
   find("#adapter").hidden = !adapters.size;
   find("#adapter").replaceChildren(el("option", { value: "" }, "no adapter"), ...[...adapters].map((name) => el("option", { value: name }, name)));
@@ -167,7 +183,7 @@ async function send() {
   const { open } = chats;
   if (!text || chats.run) return;
   if (!open.model) return tell(new api.ApiError("There is no model to ask."));
-  await presetOf(open);
+  await Promise.all([presetOf(open), open.compare && presetOf({ model: open.compare })]);
   // Meanwhile the user may have gone elsewhere, or pressed Enter twice.
   if (chats.open !== open || chats.run || input.value.trim() !== text) return;
   input.value = "";
@@ -281,7 +297,7 @@ function onKey(event) {
     event.preventDefault();
     newChat();
   } else if (event.key === "Escape" && !event.defaultPrevented && !find("dialog[open], :popover-open")) {
-    if (!drawers.close()) chats.run?.stop();
+    if (!drawers.close()) chats.stop();
   }
 }
 
@@ -305,11 +321,16 @@ function listen() {
   input.addEventListener("input", fitInput);
   find("#composer").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (chats.run) chats.run.stop();
+    if (chats.run) chats.stop();
     else send();
   });
   find("#new").addEventListener("click", newChat);
   find("#model").addEventListener("focus", refreshFacts);
+  find("#compare").addEventListener("change", (event) => compareWith(event.target.value));
+  find("#compare-toggle").addEventListener("click", () => {
+    const { compare, model } = chats.open;
+    compareWith(compare ? "" : (models.find(({ id }) => id !== model)?.id ?? ""));
+  });
   find("#context").addEventListener("click", () => notice(contextText(contextOf(chats.open, modelOf(chats.open)))));
   find("#model").addEventListener("change", (event) => {
     chats.set({ model: event.target.value, adapter: "", strength: 1 });

@@ -1,6 +1,6 @@
 // The messages of a conversation on the screen.
 
-import { children, path } from "./conversation.js";
+import { children, pairOf, path } from "./conversation.js";
 import { copy, el, iconButton } from "./dom.js";
 import { render } from "./markdown.js";
 
@@ -33,16 +33,35 @@ export class View {
       this.place = 0;
     }
     const shown = path(conversation);
-    const kept = new Map(shown.map((message) => [message.id, this.rows.get(message.id) ?? this.#row(message)]));
+    const pairs = shown.map((message) => pairOf(conversation, message));
+    const kept = new Map(pairs.flat().map((message) => [message.id, this.rows.get(message.id) ?? this.#row(message)]));
     for (const [id, row] of this.rows) if (!kept.has(id)) row.item.remove();
     this.rows = kept;
-    shown.forEach((message, index) => {
-      const { item } = kept.get(message.id);
-      if (this.list.children[index] !== item) this.list.insertBefore(item, this.list.children[index] ?? null);
-      item.classList.toggle("last", index === shown.length - 1);
-      this.#draw(message);
+    pairs.forEach((pair, index) => {
+      const place = this.#placed(pair, shown[index]);
+      if (this.list.children[index] !== place) this.list.insertBefore(place, this.list.children[index] ?? null);
+      for (const message of pair) {
+        kept.get(message.id).item.classList.toggle("last", index === shown.length - 1);
+        this.#draw(message);
+      }
     });
+    while (this.list.children.length > pairs.length) this.list.lastChild.remove();
     this.#follow();
+  }
+
+  /** The element of a message, or of two answers side by side. */
+  #placed(pair, chosen) {
+    const items = pair.map(({ id }) => this.rows.get(id).item);
+    pair.forEach((message, index) => {
+      items[index].classList.toggle("chosen", pair.length > 1 && message === chosen);
+      const heading = items[index].querySelector("h2");
+      heading.classList.toggle("hidden", pair.length < 2);
+      if (message.role === "assistant") heading.textContent = pair.length > 1 ? message.model : "Answer";
+    });
+    if (items.length < 2) return items[0];
+    const frame = items[0].parentNode?.classList.contains("pair") ? items[0].parentNode : el("div", { class: "pair" });
+    items.forEach((item, index) => frame.children[index] !== item && frame.insertBefore(item, frame.children[index] ?? null));
+    return frame;
   }
 
   /** A message has grown: draw it with the next frame. */
@@ -136,7 +155,7 @@ export class View {
     const siblings = children(this.conversation, message.parent);
     const idle = !siblings.some((one) => this.runOf(one)) && !this.act.busy();
     // The foot is drawn anew only where it changes, so that its buttons keep the focus.
-    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, run?.loading, run && speedText(run), siblings.length, idle, Boolean(run), begun(message)]);
+    const drawn = JSON.stringify([message.state, message.error, message.usage, run?.waiting, run?.loading, run && speedText(run), siblings.length, idle, Boolean(run), begun(message), row.item.className]);
     if (drawn === row.drawn) return;
     row.drawn = drawn;
     row.note.replaceChildren(...this.#note(message, run, idle));
@@ -159,7 +178,13 @@ export class View {
 
   #foot(message, siblings, run, idle) {
     const parts = [];
-    if (siblings.length > 1) parts.push(this.#switch(message, siblings));
+    const pair = pairOf(this.conversation, message);
+    // Two answers side by side are one version.
+    const versions = siblings.filter((one) => pairOf(this.conversation, one)[0] === one);
+    if (versions.length > 1 && pair[0] === message) parts.push(this.#switch(message, versions));
+    if (pair.length > 1 && idle && !this.rows.get(message.id).item.classList.contains("chosen")) {
+      parts.push(el("button", { type: "button", class: "use", onclick: () => this.act.choose(message, "Copy") }, "Continue from this answer"));
+    }
     const text = iconButton("copy", "Copy", async () => {
       const done = await copy(message.text);
       text.classList.toggle("done", done);

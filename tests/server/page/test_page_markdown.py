@@ -103,7 +103,7 @@ def test_code_has_colours_in_both_themes(site: Site) -> None:
     user.page.emulate_media(color_scheme="dark")
     dark = [user.page.evaluate(colour, name) for name in (".hljs-keyword", ".hljs-string", ".hljs-comment")]
     assert len({*light, *dark}) == 6
-    assert user.find("code").all_inner_texts() == ['def one():\n    return "text"  # why\n', "def one\n"]
+    assert user.find(".markdown code").all_inner_texts() == ['def one():\n    return "text"  # why\n', "def one\n"]
 
 
 def test_code_grows_in_its_place(site: Site) -> None:
