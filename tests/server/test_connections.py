@@ -1,0 +1,67 @@
+"""Where connections run out, those of the address that has the most give way, and never one whose answer is being made."""
+
+import contextlib
+import http.client
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+from serving import Running, recipe, serving
+
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.server import run as running
+
+MODELS = {"m": recipe(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
+ASK = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+
+
+def connect(run: Running, address: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", run.port), timeout=20, source_address=(address, 0))
+
+
+def status(run: Running, address: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=20, source_address=(address, 0))
+    with contextlib.closing(connection):
+        connection.request("GET", "/v1/models")
+        return connection.getresponse().status
+
+
+def test_idle_connections_of_one_address_do_not_lock_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
+        kept = stack.enter_context(connect(run, "127.0.0.3"))
+        idle = [stack.enter_context(connect(run)) for _ in range(20)]
+        assert status(run, "127.0.0.2") == status(run, "127.0.0.2") == 200
+        assert idle[0].recv(1) == b"", "the oldest of the many is closed"
+        kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert kept.recv(100).startswith(b"HTTP/1.1 200"), "an address with few keeps them"
+        assert status(run, "127.0.0.1") == 200, "its own new requests are served too"
+
+
+def test_bodies_that_do_not_arrive_give_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(connect(run)).sendall(POST + b"1000\r\n\r\n{")
+        assert status(run, "127.0.0.2") == 200
+
+
+def test_streams_go_on_while_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
+        stream = stack.enter_context(connect(run))
+        stream.sendall(POST + str(len(ASK)).encode() + b"\r\nConnection: close\r\n\r\n" + ASK)
+        said = stream.recv(1000)
+        for _ in range(20):
+            stack.enter_context(connect(run))
+        while piece := stream.recv(65536):
+            said += piece
+        assert b"[DONE]" in said
+
+
+def test_connections_leave_files_to_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    for files, most in ((resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 512), (256, 128)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        assert running._most_connections() == most
