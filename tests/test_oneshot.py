@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from worlds import make_world
+from worlds import Stream, make_world
 
 from llmchat import cli, oneshot
 from llmchat.chat import Chat
@@ -50,6 +50,7 @@ def test_extract_fails_where_there_is_no_code_block(as_json: bool, tmp_path: Pat
 
 def test_what_was_read_is_kept_where_extract_finds_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str | None] = []
+    monkeypatch.setattr("sys.stdin", Stream())
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("llmchat.prompt_cache.keep", lambda engine, session, *_: kept.append(session))
     assert cli.main(["chat", "--engine", "scripted", "-x", "Hello"]) == 1
