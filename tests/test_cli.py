@@ -286,7 +286,7 @@ def terminal(smol: Run, env: dict[str, str]) -> "Iterator[pexpect.spawn[str]]":
 @pytest.mark.parametrize("wait_s", [0.0, 0.4, 0.8])
 def test_leaving_while_the_model_loads(smol: Run, env: dict[str, str], wait_s: float) -> None:
     child = pexpect.spawn(LLMCHAT[0], LLMCHAT[1:], env=env, encoding="utf-8", timeout=60)
-    child.expect_exact("\x1b[0;36;1m>")
+    child.expect_exact("\x1b[0;38;5;30;1m>")
     time.sleep(wait_s)
     child.send("\x04")
     child.expect(pexpect.EOF)

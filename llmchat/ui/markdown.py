@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from markdown_it.tree import SyntaxTreeNode
@@ -17,6 +17,7 @@ from pygments.token import (
     String,
     Token,
 )
+from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
@@ -26,24 +27,26 @@ from llmchat.ui import table_layout
 from llmchat.ui.code_blocks import language, parser
 from llmchat.ui.text_rows import fitted, wrapped
 
-# Only colours that can be read on light and on dark backgrounds: neither bright ones nor yellow, and no background.
-_CODE, _DIM, _BOLD = Style(color="cyan"), Style(dim=True), Style(bold=True)
+# Only colours that can be read on light and on dark backgrounds, at least 3:1 on white and on #1e1e1e, and no background. They are
+# of the 256, which themes leave alone; where there are but 8, the nearest is taken.
+_TEAL, _GREEN, _MAGENTA, _RED = Color.from_ansi(30), Color.from_ansi(28), Color.from_ansi(163), Color.from_ansi(160)
+_CODE, _DIM, _BOLD = Style(color=_TEAL), Style(dim=True), Style(bold=True)
 _MARKS = {"strong": _BOLD, "em": Style(italic=True), "s": Style(strike=True)}
 _THEME = ANSISyntaxTheme(
     {
         Token: Style(),
         Error: Style(),
         Comment: _DIM,
-        Keyword: Style(color="magenta"),
-        Operator.Word: Style(color="magenta"),
-        String: Style(color="green"),
-        Number: Style(color="cyan"),
-        Name.Function: Style(color="blue", bold=True),
-        Name.Class: Style(color="blue", bold=True),
-        Name.Decorator: Style(color="blue"),
-        Name.Tag: Style(color="magenta"),
-        Generic.Deleted: Style(color="red"),
-        Generic.Inserted: Style(color="green"),
+        Keyword: Style(color=_MAGENTA),
+        Operator.Word: Style(color=_MAGENTA),
+        String: Style(color=_GREEN),
+        Number: Style(color=_TEAL),
+        Name.Function: _BOLD,
+        Name.Class: _BOLD,
+        Name.Decorator: Style(color=_MAGENTA),
+        Name.Tag: Style(color=_MAGENTA),
+        Generic.Deleted: Style(color=_RED),
+        Generic.Inserted: Style(color=_GREEN),
         Generic.Heading: _BOLD,
         Generic.Subheading: _DIM,
     }
@@ -55,11 +58,12 @@ _CELL = re.compile(r"(?P<cell>(?:(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|\\.|
 
 
 class Look(NamedTuple):
-    """What the terminal can show: colours, OSC 8 links. `first` numbers the first code block; 0 numbers none."""
+    """What the terminal can show: colours, OSC 8 links, 256 colours. `first` numbers the first code block; 0 numbers none."""
 
     colour: bool = True
     links: bool = False
     first: int = 0
+    palette: bool = False
 
 
 PLAIN_LOOK = Look()
@@ -71,9 +75,10 @@ def rows_of(markdown: str, width: int, look: Look = PLAIN_LOOK) -> list[Text]:
     return layout.blocks(SyntaxTreeNode(parser().parse(markdown)).children, max(width, 4))
 
 
-def paint(rows: Sequence[Text], *, colour: bool = True) -> list[str]:
+def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -> list[str]:
     """Rows as strings with their control sequences."""
-    console = Console(width=10_000, force_terminal=True, legacy_windows=False, color_system="standard", no_color=not colour, _environ={})
+    system: Literal["256", "standard"] = "256" if palette else "standard"
+    console = Console(width=10_000, force_terminal=True, legacy_windows=False, color_system=system, no_color=not colour, _environ={})
     with console.capture() as captured:
         for row in rows:
             console.print(row, soft_wrap=True, markup=False, emoji=False, highlight=False)

@@ -5,7 +5,7 @@ from typing import TextIO
 
 from llmchat.errors import LlmchatError, shortened
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, has_colours, has_styles
+from llmchat.ui.plain import fit_for, has_colours, has_palette, has_styles
 
 _DIM, _RED, _END = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 # Two blanks or more separate columns; a folded line goes on under the last one.
@@ -20,6 +20,14 @@ def say(world: World, text: str, width: int, stream: TextIO | None = None) -> No
 def note(world: World, text: str, width: int, stream: TextIO | None = None) -> None:
     out = stream or world.stdout
     _write(world, text, width, out, _DIM if has_styles(world, out) else "")
+
+
+def question(world: World, text: str, width: int) -> None:
+    """A line that was asked, behind the mark of the input line."""
+    colour = ("\x1b[1;38;5;30m" if has_palette(world) else "\x1b[1;36m") if has_colours(world) else ""
+    rows = folded(fit_for(world.stdout, text), max(width - 2, 1)) if world.stdout.isatty() else [text]
+    mark = f"{colour}>{_END} " if colour else "> "
+    print("\n".join(("  " if index else mark) + row for index, row in enumerate(rows)), file=world.stdout, flush=True)
 
 
 def tell(world: World, error: LlmchatError, width: int, stream: TextIO | None = None) -> None:

@@ -52,6 +52,11 @@ def has_colours(world: World, stream: TextIO | None = None) -> bool:
     return has_styles(world, stream) and not world.env.get("NO_COLOR")
 
 
+def has_palette(world: World) -> bool:
+    """Whether the terminal says that it knows 256 colours."""
+    return "256color" in world.env.get("TERM", "") or bool(world.env.get("COLORTERM"))
+
+
 def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Renderer:
     """Markdown on a terminal that can show it, plain text everywhere else. `first` is the number of the first code block, or none."""
     if plain or not has_styles(world):
@@ -60,7 +65,7 @@ def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Ren
     from llmchat.ui.markdown import Look
     from llmchat.ui.render import MarkdownRenderer
 
-    return MarkdownRenderer(world.stdout, look=Look(has_colours(world), has_hyperlinks(world.env), first))
+    return MarkdownRenderer(world.stdout, look=Look(has_colours(world), has_hyperlinks(world.env), first, has_palette(world)))
 
 
 class PlainRenderer:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from llmchat.conversation import Message
 from llmchat.history import Session
 from llmchat.plurals import counted
-from llmchat.ui import status
+from llmchat.ui import notes, status
 from llmchat.ui.state import Talk
 
 _UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (7 * 86400, "week"), (86400, "day"), (3600, "hour"), (60, "minute"))
@@ -31,7 +31,7 @@ def last_exchange(talk: Talk) -> None:
     """Title, age and model of the chat that goes on, its last question and what was answered."""
     chat = talk.chat
     session = chat.history.find(chat.session or "")
-    talk.say(status.cut(f"continuing {session.id}: {about(session)}", max(talk.width() - 1, 20)))
+    talk.note(status.cut(f"continuing {session.id}: {about(session)}", max(talk.width() - 1, 20)))
     index = chat.conversation.question
     if index >= 0:
         talk.say("")
@@ -46,15 +46,18 @@ def show(talk: Talk, messages: Sequence[Message], question_lines: int | None = N
         elif message.role == "assistant":
             talk.show(message.text)
         else:
-            talk.say(f"[{message.role}] {message.text}\n")
+            talk.note(f"[{message.role}] {message.text}\n")
 
 
 def _question(talk: Talk, message: Message, most: int | None) -> None:
     lines = (message.text or message.input).splitlines() or [""]
     for number, line in enumerate(lines[:most]):
-        talk.say(f"{'… ' if number else '> '}{line}")
+        if number:
+            talk.say(f"… {line}")
+        else:
+            notes.question(talk.world, line, talk.width())
     if most and len(lines) > most:
-        talk.say(f"… and {counted(len(lines) - most, 'more line')}")
+        talk.note(f"… and {counted(len(lines) - most, 'more line')}")
     if message.input and message.text:
         names = ", ".join(name for name, _ in message.files) or "material"
-        talk.say(f"[attached: {names}]")
+        talk.note(f"[attached: {names}]")

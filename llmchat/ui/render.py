@@ -141,7 +141,7 @@ class _LiveRows:
         # Rows that have scrolled away cannot be written again: half a screen stays in reach when a window becomes smaller.
         shown = live[max(0, len(live) - max(1, height // 2)) :]
         texts = [*done, *shown]
-        rows = list(zip(paint(texts, colour=self._look.colour), (row.plain for row in texts), strict=True))
+        rows = list(zip(paint(texts, colour=self._look.colour, palette=self._look.palette), (row.plain for row in texts), strict=True))
         same = _common(self._rows, rows)
         self._stream.write(self._over(rows[same:], self._rows[same:], width, height))
         self._stream.flush()

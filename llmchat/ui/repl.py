@@ -305,7 +305,7 @@ class Repl:
         talk = self.talk
         dull = bool(talk.world.env.get("NO_COLOR"))
         return PromptSession(
-            [("bold ansicyan", "> ")],
+            [("bold fg:#008787", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
             key_bindings=bindings(lambda: len(self._ways), self._pastes),

@@ -124,7 +124,7 @@ def test_system_is_shown_and_set(repl: Repl) -> None:
 
 
 def test_set_shows_changes_checks_and_resets(repl: Repl) -> None:
-    assert "  temperature         0.0         randomness   a number from 0 to 5" in type_in(repl, "/set")
+    assert "  temperature         0.0          randomness  a number from 0 to 5" in type_in(repl, "/set")
     assert type_in(repl, "/set temperature 1.5") == "temperature          1.5\n"
     assert type_in(repl, "/set top_k=40") == "top_k                40\n"
     shown = type_in(repl, "/set").splitlines()
@@ -351,6 +351,7 @@ def test_show(repl: Repl) -> None:
 
 def test_set_shows_ranges(repl: Repl) -> None:
     shown = type_in(repl, "/set")
+    assert "…" not in shown and "last-n, summary or refuse" in shown
     assert "0 to 5" in shown and "drop-oldest, last-n, summary" in shown and "above 0, up to 1" in shown
 
 

@@ -39,3 +39,15 @@ def test_nothing_is_changed_in_a_pipe(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     notes.tell(world, LlmchatError("x" * 200, "y " * 50 + "z"), 20)
     assert world.stdout.getvalue() == f"error: {'x' * 200}\nhint: {'y ' * 50}z\n"  # type: ignore[attr-defined]
+
+
+def test_a_question_of_a_saved_chat_has_the_mark_of_the_input_line(tmp_path: Path) -> None:
+    for env, mark in (
+        ({"TERM": "xterm-256color"}, "\x1b[1;38;5;30m>\x1b[0m "),
+        ({"TERM": "xterm"}, "\x1b[1;36m>\x1b[0m "),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "> "),
+        ({"TERM": "dumb"}, "> "),
+    ):
+        world = make_world(tmp_path, tty=True, **env)
+        notes.question(world, "one two \x1b[2Jthree", 12)
+        assert world.stdout.getvalue() == f"{mark}one two\n  [2Jthree\n"  # type: ignore[attr-defined]

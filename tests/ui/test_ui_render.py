@@ -7,15 +7,20 @@ import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.color import ColorSystem
+from rich.color_triplet import ColorTriplet
+from rich.style import Style
+from rich.text import Text
 from worlds import Stream, make_world
 
 from llmchat.ui import render, tables
 from llmchat.ui.hyperlinks import has_hyperlinks
-from llmchat.ui.markdown import Look, paint, rows_of
+from llmchat.ui.markdown import _CODE, _THEME, Look, paint, rows_of
 from llmchat.ui.plain import PlainRenderer, choose_renderer
 from llmchat.ui.render import Aside, MarkdownRenderer
 from llmchat.ui.settling import settled
 
+_STYLES = {_CODE, *_THEME.style_map.values()}
 CORPUS = {
     "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
     "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\nMore\n\n### Small\n\n## Part two\nEnd",
@@ -243,6 +248,30 @@ def test_no_colour_leaves_the_other_styles() -> None:
     assert "\x1b[1m" in plain and "\x1b[2m" in plain
     assert not re.search(r"\x1b\[([0-9;]*;)?(3|4|9)[0-7]m", plain)
     assert re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", "".join(paint(rows_of(text, 60))))
+
+
+@pytest.mark.parametrize("style", [style for style in _STYLES if style.color], ids=str)
+def test_every_colour_reads_on_white_and_on_dark(style: Style) -> None:
+    assert style.color and not style.bgcolor
+    colour = style.color.get_truecolor()
+    for ground in (ColorTriplet(255, 255, 255), ColorTriplet(30, 30, 30)):
+        lighter, darker = sorted((_luminance(colour), _luminance(ground)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 3
+    # Where there are but 8 colours: red, green, magenta or cyan.
+    assert style.color.downgrade(ColorSystem.STANDARD).number in (1, 2, 5, 6)
+
+
+def _luminance(colour: ColorTriplet) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_a_terminal_with_256_colours_gets_them() -> None:
+    for palette, shown in ((True, "\x1b[38;5;30mcode\x1b[0m"), (False, "\x1b[36mcode\x1b[0m")):
+        # A style of rich remembers how it was painted first.
+        row = Text("code", Style(color=_CODE.color))
+        assert paint([row], palette=palette) == [shown]
 
 
 def test_code_blocks_are_numbered() -> None:

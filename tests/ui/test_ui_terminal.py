@@ -33,7 +33,7 @@ def start(home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: 
 
 def ready(child: "pexpect.spawn[str]") -> None:
     """Wait for a fresh prompt. (Without answers to cursor questions the bottom line is not drawn.)"""
-    child.expect_exact("\x1b[0;36;1m>")
+    child.expect_exact("\x1b[0;38;5;30;1m>")
     child.expect_exact("\x1b[?25h")
 
 

@@ -6,7 +6,6 @@ from llmchat.allowed import Policy, choices, in_words
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models import pulled_presets
 from llmchat.presets import setting_kind, setting_names, settings_of
-from llmchat.ui import status
 from llmchat.ui.commands.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
@@ -51,8 +50,7 @@ def set_value(talk: Talk, rest: str) -> Answer:
         return None
     for shown in [name] if name else values:
         mark = "*" if shown in talk.chat.settings else " "
-        line = f"{mark} {shown:19} {_written(values[shown]):11}"
-        talk.say(status.cut(f"{line} {_MEANINGS[shown]:12} {_allowed(shown)}", talk.width() - 1))
+        talk.say(f"{mark} {shown:18}  {_written(values[shown]):11}  {_MEANINGS[shown]:10}  {_allowed(shown)}")
     if not name and talk.chat.settings:
         talk.say("* changed in this chat; `/set NAME default` resets it")
     return None
