@@ -48,7 +48,7 @@ def folded(line: str, width: int) -> list[str]:
     if cell_len(line) <= width:
         return [line]
     match = _COLUMNS.match(line)
-    indent = match.end() if match and match.end() <= width // 2 else len(line) - len(line.lstrip())
+    indent = match.end() if match and match.end() <= width * 3 // 5 else len(line) - len(line.lstrip())
     rows = wrapped(Text(line[indent:]), max(width - cell_len(line[:indent]), 1))
     return [(line[:indent] if index == 0 else " " * cell_len(line[:indent])) + row.plain for index, row in enumerate(rows)]
 

@@ -318,6 +318,7 @@ class Repl:
             bottom_toolbar=lambda: status.bottom_line(talk.chat, talk.width()),
             color_depth=ColorDepth.DEPTH_1_BIT if dull else None,
             enable_open_in_editor=False,
+            enable_suspend=True,
             # Without this the library would send two control sequences before it finds out that the terminal is a dumb one.
             output=PlainTextOutput(talk.world.stdout) if talk.world.env.get("TERM") == "dumb" else None,
             reserve_space_for_menu=4,

@@ -1,5 +1,6 @@
 """The REPL in a real pseudo-terminal, driven key by key."""
 
+import os
 import signal
 import sqlite3
 import sys
@@ -16,8 +17,6 @@ PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 
 
 def start(home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: str) -> "pexpect.spawn[str]":
-    import os
-
     child = pexpect.spawn(
         sys.executable,
         [str(DRIVER), str(home), *arguments],
@@ -155,8 +154,6 @@ def test_a_narrow_window(tmp_path: Path) -> None:
 
 
 def test_a_dumb_terminal_gets_no_control_characters(tmp_path: Path) -> None:
-    import os
-
     child = pexpect.spawn(
         sys.executable,
         [str(DRIVER), str(tmp_path)],
@@ -351,3 +348,21 @@ def test_a_signal_ends_the_chat_in_order(typed: str, number: int, code: int, chi
     with sqlite3.connect(tmp_path / "data" / "history.db") as stored:
         last = stored.execute("SELECT role, state FROM messages ORDER BY id DESC LIMIT 1").fetchone()
     assert last == ("assistant", "cancelled" if typed else "complete")
+
+
+def test_ctrl_z_suspends_and_fg_goes_on(tmp_path: Path) -> None:
+    child = pexpect.spawn("bash", ["--norc", "-i"], encoding="utf-8", timeout=20, env={**os.environ, "TERM": "xterm", "PS1": "SHELL$ "})
+    child.expect_exact("SHELL$ ")
+    child.send(f"PROMPT_TOOLKIT_NO_CPR=1 {sys.executable} {DRIVER} {tmp_path}\r")
+    child.expect("/help for commands")
+    ready(child)
+    child.send("hel\x1a")
+    child.expect("Stopped")
+    child.send("fg\r")
+    child.expect("hel")
+    child.send("lo\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
+    child.close(force=True)
