@@ -1,6 +1,8 @@
 """API keys at rest and in use, and how often one client may ask."""
 
+import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,34 @@ def test_what_another_process_changes_is_seen(tmp_path: Path) -> None:
     assert (held := served.holder(secret)) and held.name == "ann"
     command.remove("ann")
     assert served.holder(secret) is None and served.all() == ()
+
+
+def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    Keys(file).add("old")
+    names = [f"n{number}" for number in range(20)]
+    with ThreadPoolExecutor(8) as threads:
+        adding = [threads.submit(Keys(file).add, name) for name in names]
+        removing = threads.submit(Keys(file).remove, "old")
+    assert len({change.result() for change in adding}) == 20 and removing.exception() is None
+    assert sorted(key.name for key in Keys(file).all()) == sorted(names), "a key that was removed does not come back"
+
+
+@pytest.mark.parametrize("hash_", ["", "\u00e9", "A" * 64, "0" * 63], ids=ascii)
+def test_a_key_that_is_no_hash_makes_the_file_unreadable(tmp_path: Path, hash_: str) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([{"name": "a", "sha256": hash_, "created": 1, "end": "x"}]))
+    with pytest.raises(UsageError, match="cannot be read as keys"):
+        Keys(file).holder("x")
+
+
+def test_a_file_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    keys = Keys(tmp_path / "file" / "keys.json")
+    with pytest.raises(UsageError, match="cannot be read as keys: Not a directory"):
+        keys.all()
+    with pytest.raises(UsageError, match="cannot be changed"):
+        keys.add("ann")
 
 
 def test_names_are_checked(tmp_path: Path) -> None:
