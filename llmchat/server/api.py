@@ -5,9 +5,9 @@ obeyed or a 400, and so is a field that nobody knows (`asking.check_fields`).
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from llmchat.server.leniency import no_limit, seconds, whole_number
 
@@ -65,14 +65,23 @@ class ChatMessage(Request):
     tool_call_id: Text | None = None
 
 
-class Function(Request):
+class Shown(Request):
+    """A part of a request that its template is shown as it is, fields that nobody knows included."""
+
+    @model_validator(mode="after")
+    def _check_more(self) -> Self:
+        _whole(self.model_extra)
+        return self
+
+
+class Function(Shown):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
     description: Text | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
     strict: bool | None = None
 
 
-class Tool(Request):
+class Tool(Shown):
     type: Literal["function"]
     function: Function
 

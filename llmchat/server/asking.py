@@ -13,7 +13,7 @@ from llmchat.engines import Sampling
 from llmchat.presets import Preset
 from llmchat.server.api import ChatMessage, ChatRequest, CompletionRequest, Generation, Request, Tool
 from llmchat.server.errors import BadRequest
-from llmchat.server.leniency import OF_MESSAGES, unsupported
+from llmchat.server.leniency import OF_MESSAGES, check_nesting, unsupported
 
 # Who may speak after whom.
 _FOLLOWERS = {"": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
@@ -132,7 +132,9 @@ def _message(message: ChatMessage, index: int) -> Message:
     for call in message.tool_calls or ():
         try:
             arguments = json.loads(call.function.arguments or "{}")
-        except ValueError as error:
+            check_nesting(arguments)
+            json.dumps(arguments, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise BadRequest(f"the arguments of `{call.function.name}` are no JSON", param=f"messages.{index}.tool_calls") from error
         calls.append({"type": "function", "id": call.id, "function": {"name": call.function.name, "arguments": arguments}})
     if calls and message.role != "assistant":

@@ -12,8 +12,10 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 
 from llmchat.server.gate import Gate
+from llmchat.server.leniency import MAX_NESTING, check_nesting
 
 # Up to so many bytes a body is read faster than a thread is asked.
 SMALL = 32_768
@@ -22,12 +24,26 @@ SMALL = 32_768
 def decoded(body: bytes, kind: type[BaseModel]) -> BaseModel:
     """Raises JSONDecodeError, and RequestValidationError with the one problem that came furthest: of the ways in which a value may be written
     that is the one that was meant."""
-    value = json.loads(body)
+    value = _parsed(body)
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         nearest = max(error.errors(include_url=False, include_context=False), key=lambda problem: len(problem["loc"]))
         raise RequestValidationError([{**nearest, "loc": ("body", *nearest["loc"]), "input": None}]) from None
+
+
+def _parsed(body: bytes) -> Any:
+    """Raises JSONDecodeError, and HTTPException for JSON that is nested too deep."""
+    try:
+        value = json.loads(body)
+        # Most bodies cannot be, by their brackets.
+        if body.count(b"[") + body.count(b"{") > MAX_NESTING:
+            check_nesting(value)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the body cannot be read as JSON: {error}") from None
+    return value
 
 
 class _Aside(Request):
@@ -40,7 +56,7 @@ class _Aside(Request):
     async def json(self) -> Any:
         body = await self.body()
         if len(body) <= SMALL:
-            return json.loads(body)
+            return _parsed(body)
         try:
             return await self.gate.run(self.state.client, math.inf, lambda: decoded(body, self.kind))
         except RequestValidationError as error:

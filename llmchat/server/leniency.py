@@ -34,6 +34,21 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 OF_MESSAGES = frozenset({"refusal", "annotations", "reasoning_content", "reasoning", "name"})
 
 
+# Levels of lists and objects in each other. Templates and other readers go down a level a call.
+MAX_NESTING = 64
+
+
+def check_nesting(value: Any) -> None:
+    """Raises ValueError for JSON that is nested deeper than MAX_NESTING."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [part for parts in inner for part in parts]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_NESTING} levels")
+
+
 def whole_number(value: Any) -> Any:
     """5.0 is 5 in JSON."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value

@@ -1,5 +1,6 @@
 """Every field of a request is obeyed, has no effect by its nature, or is refused by its name."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,3 +175,42 @@ def test_a_field_without_a_name_is_refused_too(run: Running, path: str) -> None:
 def test_no_prompt_at_all_is_refused(run: Running, prompt: Any) -> None:
     status = 200 if prompt in ("", [""]) else 400
     assert run.http.post("/v1/completions", json={"model": "m", "prompt": prompt}).status_code == status
+
+
+def nested(opening: str, closing: str, levels: int = 400) -> str:
+    return opening * levels + "1" + closing * levels
+
+
+TOOL = '"tools": [{"type": "function", "function": {"name": "f", %s}}]'
+CALL = '"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": %s}}]}, {"role": "tool", "content": "1"}]'
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"chat_template_kwargs": {"mood": ' + nested("[", "]") + "}",
+        '"chat_template_kwargs": {"mood": ' + nested('{"a":', "}") + "}",
+        TOOL % ('"parameters": {"a": ' + nested("[", "]") + "}"),
+        TOOL % '"more": "\\ud800"',
+        TOOL % '"more": {"\\ud800": 1}',
+        CALL % json.dumps(nested("[", "]")),
+        CALL % json.dumps(nested('{"a":', "}", 30_000)),
+        CALL % json.dumps('"\\ud800"'),
+        CALL % json.dumps("9" * 5000),
+    ],
+    ids=[
+        "lists",
+        "objects",
+        "parameters",
+        "half a character",
+        "half a character in a name",
+        "arguments",
+        "deep arguments",
+        "half there",
+        "digits",
+    ],
+)
+def test_what_no_template_could_be_shown_is_a_bad_request(run: Running, field: str) -> None:
+    body = '{"model": "t", "messages": [{"role": "user", "content": "hi"}], ' + field + "}"
+    answer = run.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text[:300]
