@@ -29,7 +29,8 @@ def sanitized(*arguments: str) -> "subprocess.CompletedProcess[str]":
     "tests", [("engines/test_dimensions.py",), ("engines/test_native.py", "-k", "native and not products")], ids=" ".join
 )  # fmt: skip
 def test_the_sanitizers_have_nothing_to_say(tests: tuple[str, ...]) -> None:
-    done = sanitized("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE.parent / tests[0]), *tests[1:], "-m", "not slow")
+    # Without capturing: a sanitizer ends the process, and what pytest holds back would be lost.
+    done = sanitized("-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", str(HERE.parent / tests[0]), *tests[1:], "-m", "not slow")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 

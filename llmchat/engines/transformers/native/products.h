@@ -51,7 +51,7 @@ static void quantise(const Acts *acts, int64_t row, const float *x, int64_t begi
         for (int64_t i = 0; i < GROUP; i += UNIT) memcpy(to + i * acts->height, q + i, 4);
         int64_t at = (tile * acts->groups + group) * acts->height + lane_of_row;
         acts->scale[at] = peak / 127.0f;
-        acts->offset[at] = -128 * total_of(total);
+        acts->offset[at] = (int32_t)(-128u * (uint32_t)total_of(total));
     }
 }
 

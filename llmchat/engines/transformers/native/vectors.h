@@ -116,13 +116,14 @@ INLINE float largest(F16 v) {
 #endif
 }
 
+/* Wraps around: activations that are NaN become any whole numbers, whose products are made NaN. */
 INLINE int32_t total_of(I16 v) {
-#if !defined(LLMCHAT_PLAIN) && defined(__AVX512F__)
+#if !defined(LLMCHAT_PLAIN) && defined(__AVX512F__) && !defined(LLMCHAT_CHECKED)
     return _mm512_reduce_add_epi32((__m512i)v);
 #else
-    int32_t total = 0;
-    for (int lane = 0; lane < LANES; lane++) total += v[lane];
-    return total;
+    uint32_t total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += (uint32_t)v[lane];
+    return (int32_t)total;
 #endif
 }
 
