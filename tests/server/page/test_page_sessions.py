@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from page_browser import Site, User, expect
 
-from llmchat.server.conversation_search import excerpt
+from llmchat.server.conversation_search import excerpt, search
 from llmchat.server.conversations import Conversations
 
 pytestmark = pytest.mark.slow
@@ -216,4 +216,13 @@ def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
     assert [(head.title, head.pinned) for head in store.list("me")] == [("Old", False)]
     store.put("me", "0" * 24, "Old", b"{}", 1, True)
     assert store.list("me")[0].pinned
+    store.close()
+
+
+def test_search_stays_with_its_user(tmp_path: Path) -> None:
+    store = Conversations(tmp_path / "web.db")
+    for user, text in (("me", "mine"), ("you", "mine too")):
+        store.put(user, "0" * 24, "", b'{"messages": {"a": {"text": "%s"}}}' % text.encode(), 0)
+    assert [found.excerpt for found in search(store, "me", "MINE")] == ["mine"]
+    assert [found.excerpt for found in search(store, "nobody", "mine")] == []
     store.close()
