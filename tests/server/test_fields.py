@@ -18,6 +18,11 @@ TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 )
 TEMPLATED = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
+SHOWN = "{% for tool in tools or [] %}{{ tool|tojson }}{% endfor %}"
+CALLS = (
+    "{% for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] %}{{ call|tojson }}{% endfor %}{% endfor %}"
+)
+TOOLED = replace(CHATML, format=get_format("template").with_template(SHOWN + CALLS + "{{ mood }}", {}))
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -26,6 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = {
         "m": recipe(lambda: ScriptedEngine(["Hello there."]), key="m"),
         "t": recipe(lambda: ScriptedEngine(["Hello there."]), TEMPLATED, key="t"),
+        "tooled": recipe(lambda: ScriptedEngine(["Hello there."]), TOOLED, key="tooled"),
     }
     with serving(models, tmp_path_factory.mktemp("server")) as running:
         yield running
@@ -211,6 +217,6 @@ CALL = '"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "t
     ],
 )
 def test_what_no_template_could_be_shown_is_a_bad_request(run: Running, field: str) -> None:
-    body = '{"model": "t", "messages": [{"role": "user", "content": "hi"}], ' + field + "}"
+    body = '{"model": "tooled", "messages": [{"role": "user", "content": "hi"}], ' + field + "}"
     answer = run.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text[:300]
