@@ -3,10 +3,12 @@
 import * as api from "./api.js";
 import { Chats } from "./chats.js";
 import { contextOf, contextText, drawContext } from "./context.js";
-import { path, requestFor } from "./conversation.js";
+import { path } from "./conversation.js";
 import { download, el, find, icon, pick } from "./dom.js";
 import { Drawers } from "./drawers.js";
+import { inspect } from "./inspect.js";
 import { Keeper } from "./keeper.js";
+import { LoadingWatch } from "./loading.js";
 import { drawOptions, shortNames } from "./models.js";
 import { notice, say } from "./notices.js";
 import { Panel } from "./panel.js";
@@ -23,11 +25,7 @@ const DELAY = { browser: 400, server: 4000 };
 const input = find("#input");
 const drawers = new Drawers();
 const channel = new BroadcastChannel("llmchat");
-// How often the server is asked whether a model is still being loaded, in milliseconds.
-const LOOK_MS = 1000;
-
 let models = [];
-let watching = false;
 let chats = null;
 let view = null;
 let sidebar = null;
@@ -82,7 +80,7 @@ function draw() {
   sidebar.show(heads, open.id, chats.busy);
   drawSend();
   drawContext(contextOf(open, modelOf(open)));
-  if (chats.runs.size) watchLoading();
+  if (chats.runs.size) loading.start();
   if (!chats.isNew && location.hash.slice(1) !== open.id) history.replaceState(null, "", `#${open.id}`);
 }
 
@@ -108,28 +106,15 @@ async function refreshFacts() {
   drawCompare();
 }
 
-const waitingRuns = () => [...chats.runs.values()].filter(({ timing }) => !timing);
+const modelNames = () => shortNames(models.map(({ id }) => id));
 
 /** While an answer has not begun, its model may be being loaded: show how far that is. */
-async function watchLoading() {
-  if (watching) return;
-  watching = true;
-  while (waitingRuns().length) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    const waiting = waitingRuns();
-    if (!waiting.length) break;
-    await refreshFacts();
-    for (const run of waiting) showLoading(run);
-  }
-  watching = false;
-}
-
-function showLoading(run) {
-  const model = models.find(({ id }) => id === run.message.request.model.split("+")[0]);
-  const name = model && shortNames(models.map(({ id }) => id)).get(model.id);
-  run.loading = model?.state === "loading" ? { name, loading_s: model.loading_s, expected_s: model.expected_s } : null;
-  if (chats.runOf(run.message) === run) view.grow(run.message);
-}
+const loading = new LoadingWatch({
+  waiting: () => [...chats.runs.values()].filter(({ timing }) => !timing),
+  refresh: refreshFacts,
+  model: (id) => ({ ...models.find((one) => one.id === id), name: modelNames().get(id) }),
+  ondraw: (run) => chats.open === run.conversation && view.grow(run.message),
+});
 
 function drawSend() {
   const button = find("#send");
@@ -203,24 +188,9 @@ function fitInput() {
   input.style.height = `${input.scrollHeight}px`;
 }
 
-/** What the server is asked for an answer, and what it told of it. */
-function inspect(message) {
-  const bare = { ...message, text: "" };
-  const parts = [el("h3", {}, "Request"), el("pre", { tabindex: "0" }, JSON.stringify(requestFor({ ...chats.open, messages: { ...chats.open.messages, [message.id]: bare } }, bare), null, 2))];
-  const prompt = chats.prompts.get(message.id);
-  if (prompt) parts.push(el("h3", {}, "Text that the model was given"), el("pre", { tabindex: "0" }, prompt));
-  if (message.window) {
-    const { tokens, limit, sent, dropped } = message.window;
-    parts.push(el("h3", {}, "Window"), el("p", {}, `${tokens} of ${limit} tokens. Messages sent: ${sent}, left out: ${dropped}.`));
-  }
-  if (message.usage) parts.push(el("h3", {}, "Usage"), el("pre", { tabindex: "0" }, JSON.stringify(message.usage, null, 2)));
-  find("#sent-body").replaceChildren(...parts);
-  find("#sent").showModal();
-}
-
 const actions = {
   say,
-  inspect,
+  inspect: (message) => inspect(chats.open, message, chats.prompts.get(message.id)),
   busy: () => Boolean(chats.run),
   rewritten: (message, text) => chats.rewrite(message, text),
   remove: (message) => {
