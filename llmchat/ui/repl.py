@@ -22,7 +22,7 @@ from llmchat.opening import Opener
 from llmchat.plurals import counted
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
-from llmchat.ui import notes, offers, recap, shell, status
+from llmchat.ui import notes, offers, paste_parser, recap, shell, status
 from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.commands import Command, Leave, parse
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
@@ -57,6 +57,7 @@ class Repl:
         self._pastes = Pastes(self._count)
         self._unsent = ""
         self._session = self._prompt_session()
+        paste_parser.use(self._session.app.input)
         self._session.default_buffer.on_text_changed += self._withdraw_offers
         self._sent: tuple[str, Generator[Event] | LlmchatError] | None = None
         self._send_before_the_echo()

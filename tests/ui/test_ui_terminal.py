@@ -103,6 +103,16 @@ def test_a_paste_with_line_ends_does_not_send_itself(child: "pexpect.spawn[str]"
     child.expect_exact(f"LEFT WITH 0 [('user', {len('one two three four')}), ('assistant', 12)]")
 
 
+def test_a_paste_with_its_own_end_mark_does_not_send_itself(child: "pexpect.spawn[str]") -> None:
+    child.send(f"{PASTE_BEGIN}one{PASTE_END}two\r{PASTE_END}")
+    child.expect("two")
+    child.send("three\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact(f"LEFT WITH 0 [('user', {len('onetwo three')}), ('assistant', 12)]")
+
+
 def test_a_block_takes_line_ends_until_it_is_closed(child: "pexpect.spawn[str]") -> None:
     child.send('"""\rfirst\rsecond\r"""\r')
     child.expect("first answer")
