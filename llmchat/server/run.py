@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import math
 import os
@@ -220,7 +221,22 @@ def _names(options: ServeOptions) -> frozenset[str] | None:
 def _listening(world: World, options: ServeOptions) -> Iterator[list[socket.socket]]:
     """The TCP socket, and the Unix socket unless another server of this user has it."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(_tcp(options)), *([] if alive(world) else [stack.enter_context(_unix(socket_file(world)))])]
+        sockets = [stack.enter_context(_tcp(options))]
+        with _alone(socket_file(world)):
+            if not alive(world):
+                sockets.append(stack.enter_context(_unix(socket_file(world))))
+        yield sockets
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Of servers that start at the same time one alone looks whether the socket is free, and takes it."""
+    private_folder(file.parent)
+    with open(os.open(file.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+        # Some network file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _tcp(options: ServeOptions) -> socket.socket:

@@ -4,13 +4,18 @@ import contextlib
 import http.client
 import resource
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from serving import Running, recipe, serving
+from worlds import make_world
 
+from llmchat import daemon
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import run as running
+from llmchat.settings import World
 
 MODELS = {"m": recipe(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
 ASK = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
@@ -65,3 +70,28 @@ def test_connections_leave_files_to_the_models(monkeypatch: pytest.MonkeyPatch) 
     for files, most in ((resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 512), (256, 128)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert running._most_connections() == most
+
+
+def test_of_two_servers_that_start_at_once_one_has_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    def alive(world: World) -> bool:
+        """Where both can be here at the same time, both find nobody."""
+        found = daemon.alive(world)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return found
+
+    monkeypatch.setattr(running, "alive", alive)
+    done = threading.Barrier(2)
+
+    def start(world: World) -> list[int]:
+        with running._listening(world, running.ServeOptions(port=0)) as sockets:
+            families = [int(one.family) for one in sockets]
+            done.wait(20)
+        return families
+
+    world = make_world(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        started = [family for families in threads.map(start, [world, world]) for family in families]
+    assert started.count(socket.AF_UNIX) == 1 and started.count(socket.AF_INET) == 2
