@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from llmchat.settings import World
 # What is kept of the output, in bytes; all of it is shown.
 KEPT = 1_000_000
 _CHUNK = 65_536
+# Colours, titles and links that a program writes for a terminal are neither text for the chat nor for a model.
+_SEQUENCE = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHMNOZ])")
+_BEGUN = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,2000}\x1b?|[()])?\Z")
 
 
 class Output(Struct, frozen=True):
@@ -47,14 +51,21 @@ def _read(process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> tu
     """The kept text of the output, and its size in bytes."""
     assert process.stdout
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    kept, size = [], 0
+    kept, size, begun = [], 0, ""
     while data := os.read(process.stdout.fileno(), _CHUNK):
-        text = decode(data)
+        text, begun = _without_sequences(begun + decode(data))
         show(text)
         if size < KEPT:
             kept.append(text)
         size += len(data)
     return "".join(kept), size
+
+
+def _without_sequences(text: str) -> tuple[str, str]:
+    """The text without control sequences, and one that has only begun at its end."""
+    begun = _BEGUN.search(text)
+    end = begun.start() if begun else len(text)
+    return _SEQUENCE.sub("", text[:end]), text[end:]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

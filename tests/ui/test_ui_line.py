@@ -109,3 +109,19 @@ def _runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_colours_and_titles_of_a_command_are_left_out(tmp_path: Path) -> None:
+    shown: list[str] = []
+    command = r"""printf '\033[1;34mblue'; printf '\033'; printf '[0m \033]0;title\007plain\n'"""
+    output = shell.run(command, make_world(tmp_path, SHELL="/bin/sh"), shown.append)
+    assert output.text == "".join(shown) == "blue plain\n"
+    assert shell._without_sequences("a\x1b]8;;http://b\x1b\\c\x1b]8;;\x1b\\") == ("ac", "")
+
+
+@given(st.text(alphabet="\x1b[]()0;1mK\x07\\a", max_size=40), st.integers(0, 40))
+def test_a_sequence_may_be_cut_anywhere(text: str, place: int) -> None:
+    whole, rest = shell._without_sequences(text)
+    first, begun = shell._without_sequences(text[:place])
+    second, end = shell._without_sequences(begun + text[place:])
+    assert (first + second, end) == (whole, rest)
