@@ -138,6 +138,7 @@ def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -
         old.put(user, "0" * 24, user, b"{}", 0)
     old.close()
     with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE conversations DROP COLUMN pinned")
         database.execute("PRAGMA user_version = 1")
     database.close()
     now = Conversations(file, before={"ann": "key:1", "127.0.0.1": OWNER})
