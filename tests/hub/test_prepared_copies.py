@@ -86,7 +86,9 @@ def test_other_weights_and_adapters_that_were_asked_for_once_are_not_prepared(ru
 def test_pull_prepares_what_it_was_told_of(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
     assert run("pull", str(base), "--no-prepare")[0] == 0 and copies(tmp_path) == []
     code, _, err = run("pull", str(base), "--adapter", str(adapter))
-    assert code == 0 and re.fullmatch(r"base: prepared as int8 \(186\.\d kB\)", err.splitlines()[-1])
+    prepared, ready = err.splitlines()[-2:]
+    assert code == 0 and re.fullmatch(r"base: prepared as int8 \(186\.\d kB\)", prepared)
+    assert ready == f"ready: llmchat chat -m {base} --adapter {adapter}"
     assert len(copies(tmp_path)) == 1
     before = copies(tmp_path)[0].stat().st_mtime_ns
     with_adapter = ask(run, "-m", str(base), "--adapter", str(adapter))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
 WORDS = "evil"
 
 
+# The looks of notes and errors, which are ours: dim, red, and back to normal.
+OWN_STYLES = re.compile(r"\x1b\[(?:0|2|31)m")
+
+
 def harmful(text: str) -> set[str]:
-    return {char for char in text if ord(char) in HARMFUL}
+    return {char for char in OWN_STYLES.sub("", text) if ord(char) in HARMFUL}
 
 
 @pytest.fixture

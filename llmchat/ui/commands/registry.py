@@ -4,7 +4,6 @@ A command is given the REPL's state and the rest of its line; it prints, changes
 """
 
 import re
-import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -86,7 +85,7 @@ def parse(line: str) -> tuple[Command, str] | str:
     if line.startswith("//"):
         return line[1:]
     foreign = re.match(r"(?:!!?|\.)(\w+)\b", line)
-    if foreign and registry.get(foreign[1]) and len(line.split()) <= 2 and not _is_program(line):
+    if foreign and registry.get(foreign[1]) and len(line.split()) <= 2:
         raise UsageError(f"commands begin with a slash: did you mean /{foreign[1]}?")
     match = re.match(r"/([\w?]+)(?:\s+(.*))?$", line, re.S)
     if not match:
@@ -98,11 +97,6 @@ def parse(line: str) -> tuple[Command, str] | str:
             did_you_mean(match[1], registry.names()) or "/help lists them; //text sends a text that begins with a slash",
         )
     return found, (match[2] or "").strip()
-
-
-def _is_program(line: str) -> bool:
-    """Whether `!name` names a program of this machine, to be run."""
-    return bool(re.match(r"!\w", line)) and shutil.which(line[1:].split()[0]) is not None
 
 
 def number_of(word: str, what: str) -> int:
