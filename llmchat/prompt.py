@@ -31,6 +31,7 @@ class Prompt(Struct, frozen=True):
     quoted: what people wrote; a special token spelt out in there is text, not a token
     bos: the tokenizer puts its opening token before the text (a template writes its own)
     unescapes: how to read what the model writes, see PromptFormat
+    ids: the token ids themselves, from those who bring their own; then `text` only shows them
     """
 
     text: str
@@ -41,6 +42,7 @@ class Prompt(Struct, frozen=True):
     quoted: tuple[Range, ...] = ()
     bos: bool = True
     unescapes: Replacements = ()
+    ids: tuple[int, ...] = ()
 
 
 class Parts(Struct, frozen=True, forbid_unknown_fields=True):

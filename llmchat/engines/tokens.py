@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +104,8 @@ class Tokens:
         A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
         one by one, with special tokens off. apart: no token reaches over the start of an answer, as none does when a chat goes on with it.
         """
+        if prompt.ids:
+            return list(prompt.ids)
         latest, among, ids = self._latest
         if latest is not prompt or among != apart:
             # A window is counted before the same prompt is read.
@@ -135,6 +137,10 @@ class Tokens:
         """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
         named = {self._specials[stop] for stop in prompt.stops if stop in self._specials}
         return frozenset({*self.end_ids, *prompt.stop_ids, *named})
+
+    def spelt(self, ids: Sequence[int]) -> str:
+        """What tokens spell, special ones by their names; bytes that are no text as U+FFFD."""
+        return b"".join(map(self._vocabulary.spelling, ids)).decode("utf-8", "replace")
 
     def decoder(self) -> Callable[[int], str]:
         """A function that takes the ids of an answer one by one and returns the text that has become whole with each."""

@@ -80,14 +80,23 @@ def check_completion(request: CompletionRequest) -> None:
         check_fields(request.stream_options, "stream_options.")
     if request.prompt == []:
         raise BadRequest("there is no prompt", param="prompt")
-    if not isinstance(request.prompt, str) and not isinstance(request.prompt[0], str):
-        raise BadRequest("prompts as token ids are not supported; send the text", param="prompt", code="unsupported_parameter")
+    if any(not prompt for prompt in prompts_of(request) if not isinstance(prompt, str)):
+        raise BadRequest("there is no prompt", param="prompt")
     if request.best_of not in (None, request.n or 1):
         raise BadRequest("`best_of` is not supported beside `n`", param="best_of", code="unsupported_parameter")
     if request.suffix:
         raise BadRequest("`suffix` is not supported", param="suffix", code="unsupported_parameter")
     if request.echo and request.logprobs is not None:
         raise BadRequest("`echo` is not supported together with `logprobs`", param="echo", code="unsupported_parameter")
+
+
+def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
+    """The prompts of a request, each as text or as token ids."""
+    given = request.prompt
+    if isinstance(given, str):
+        return [given]
+    alone = bool(given) and isinstance(given[0], int)
+    return [given] if alone else [*given]  # type: ignore[list-item]
 
 
 def conversation_of(messages: Sequence[ChatMessage]) -> Conversation:

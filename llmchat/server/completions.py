@@ -7,11 +7,12 @@ from contextlib import aclosing
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token
-from llmchat.errors import ContextOverflow
+from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
 from llmchat.server.answering import JSON, SSE, Answering, event
 from llmchat.server.api import CompletionRequest
-from llmchat.server.asking import check_completion, nth, sampling_of
+from llmchat.server.asking import check_completion, nth, prompts_of, sampling_of
+from llmchat.server.errors import BadRequest
 from llmchat.server.pool import Served
 from llmchat.server.scheduler import Event, together
 from llmchat.server.state import State, new_id
@@ -55,13 +56,13 @@ def complete(state: State, request: CompletionRequest, client: str) -> Answering
 
 
 async def _answers(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
-    texts = [request.prompt] if isinstance(request.prompt, str) else [text for text in request.prompt if isinstance(text, str)]
+    given = prompts_of(request)
     async with state.pool.lease(request.model, request.keep_alive, client) as served:
         if state.log_prompts:
-            log.info("prompts of %s: %r", client, texts)
+            log.info("prompts of %s: %r", client, given)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
         sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
-        prompts = await state.reading.run(client, served.deadline, lambda: [_prompt(text, served, sampling) for text in texts])
+        prompts = await state.reading.run(client, served.deadline, lambda: [_prompt(one, served, sampling) for one in given])
         asked = [(prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)]
         tickets = served.scheduler.submit(asked, served.adapters, client, served.deadline)
         choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
@@ -73,15 +74,30 @@ async def _answers(state: State, request: CompletionRequest, client: str) -> Asy
             served.scheduler.cancel(tickets)
 
 
-def _prompt(text: str, served: Served, sampling: Sampling) -> Prompt:
-    """Raises ContextOverflow where prompt and answer do not fit the model."""
-    prompt = Prompt(text, ())
+def _prompt(given: str | list[int], served: Served, sampling: Sampling) -> Prompt:
+    """Raises ContextOverflow where prompt and answer do not fit the model, BadRequest for token ids that it does not have."""
     limit = min(served.preset.context.tokens or served.engine.context, served.engine.context)
-    tokens = count_within(served.engine, text, limit)
-    if not surely_over(tokens, limit):
-        tokens = len(served.engine.encode(prompt))
+    if isinstance(given, str):
+        prompt = Prompt(given, ())
+        tokens = count_within(served.engine, given, limit)
+        if not surely_over(tokens, limit):
+            tokens = len(served.engine.encode(prompt))
+    else:
+        tokens = len(given)
+        prompt = Prompt("", ()) if surely_over(tokens, limit) else _prompt_of_ids(given, served)
     if tokens + sampling.max_tokens > limit:
         raise ContextOverflow(f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}")
+    return prompt
+
+
+def _prompt_of_ids(ids: list[int], served: Served) -> Prompt:
+    prompt_of = getattr(served.engine, "prompt_of", None)
+    if prompt_of is None:
+        raise BadRequest("the engine of this model takes text, not token ids", param="prompt", code="unsupported_parameter")
+    try:
+        prompt: Prompt = prompt_of(ids)
+    except Mismatch as error:
+        raise BadRequest(error.message, param="prompt") from error
     return prompt
 
 
@@ -93,7 +109,7 @@ async def _whole(state: State, request: CompletionRequest, client: str) -> Async
         _choice(choice.index, choice.text, completion_logprobs(choice.tokens) if request.logprobs is not None else None, choice.finish)
         for choice in choices
     ]
-    prompts = 1 if isinstance(request.prompt, str) else len(request.prompt)
+    prompts = len(prompts_of(request))
     yield encoded(_frame(request) | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)})
 
 
@@ -111,7 +127,7 @@ async def _streamed(state: State, request: CompletionRequest, client: str) -> As
             if choice.finish:
                 yield event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
     if counted:
-        prompts = 1 if isinstance(request.prompt, str) else len(request.prompt)
+        prompts = len(prompts_of(request))
         yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)})
     yield b"data: [DONE]\n\n"
 

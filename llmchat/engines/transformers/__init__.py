@@ -112,6 +112,11 @@ class TransformersEngine:
         check_adaptable(adapter, folder, getattr(self._forward, "adaptable", None))
         self.adapters[name] = adapter
 
+    def prompt_of(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of token ids, exactly these. Raises Mismatch for an id that the model does not have."""
+        check_ids(ids, self._vocabulary)
+        return Prompt(self._tokens.spelt(ids), (), bos=False, ids=tuple(ids))
+
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, and what was read with it."""
         del self.adapters[name]
