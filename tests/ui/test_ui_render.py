@@ -250,7 +250,7 @@ def test_no_colour_leaves_the_other_styles() -> None:
     assert re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", "".join(paint(rows_of(text, 60))))
 
 
-@pytest.mark.parametrize("style", [style for style in _STYLES if style.color], ids=str)
+@pytest.mark.parametrize("style", sorted((style for style in _STYLES if style.color), key=str), ids=str)
 def test_every_colour_reads_on_white_and_on_dark(style: Style) -> None:
     assert style.color and not style.bgcolor
     colour = style.color.get_truecolor()
