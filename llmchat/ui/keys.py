@@ -3,7 +3,7 @@
 import re
 import termios
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TextIO
 
 from prompt_toolkit.application import get_app
@@ -100,21 +100,31 @@ def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = Non
 
 
 @contextmanager
-def without_echo(stdin: TextIO) -> Iterator[None]:
-    """Keep keys that are pressed meanwhile off the screen, where an answer is being drawn. They wait for the next input line."""
+def kept_terminal(stdin: TextIO, off: int = 0) -> Iterator[None]:
+    """Put the terminal's modes back at the end, however it comes; until then the local modes `off` are switched off.
+
+    A signal may end the program between two steps of the library that put them back otherwise.
+    """
     try:
         terminal = stdin.fileno()
         before = termios.tcgetattr(terminal)
-    except (OSError, termios.error):
+    except (OSError, ValueError, termios.error):
         yield
         return
-    quiet = list(before)
-    quiet[3] &= ~termios.ECHO
-    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    changed = list(before)
+    changed[3] &= ~off
+    termios.tcsetattr(terminal, termios.TCSANOW, changed)
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
+        # A terminal that was hung up has no modes any more.
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
+def without_echo(stdin: TextIO) -> AbstractContextManager[None]:
+    """Keep keys that are pressed meanwhile off the screen, where an answer is being drawn. They wait for the next input line."""
+    return kept_terminal(stdin, termios.ECHO)
 
 
 def open_block(text: str) -> bool:

@@ -26,7 +26,7 @@ from llmchat.settings import World, private_file
 from llmchat.ui import notes, offers, paste_parser, recap, shell, status
 from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.commands import Command, Leave, parse, registry
-from llmchat.ui.keys import Chosen, CommandCompleter, bindings, without_block, without_echo
+from llmchat.ui.keys import Chosen, CommandCompleter, bindings, kept_terminal, without_block, without_echo
 from llmchat.ui.mentions import mentioned
 from llmchat.ui.pastes import Pastes, WholeLines
 from llmchat.ui.plain import choose_renderer, fit_for
@@ -37,7 +37,8 @@ from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False, vi: bool = False) -> int:
     """Talk until the user leaves; returns the exit code."""
-    return Repl(chat, world, opener, plain, vi).loop()
+    with kept_terminal(world.stdin):
+        return Repl(chat, world, opener, plain, vi).loop()
 
 
 class _Typed(FileHistory):

@@ -1,9 +1,10 @@
 """Render the attacks whose names come as a JSON list on stdin; a line of JSON for each: its seconds, the process's peak memory, what was said."""
 
 import json
-import resource
+import re
 import sys
 import time
+from pathlib import Path
 
 from template_attacks import ATTACKS
 
@@ -18,6 +19,7 @@ for name in json.load(sys.stdin):
         said = f"{len(templates.run(ATTACKS[name], {'messages': messages}, name)):,} characters"
     except Mismatch as error:
         said = error.message
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which begins with the memory of the process that forked this one.
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
     changed = messages != [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
     print(json.dumps([name, round(time.thread_time() - started, 2), round(peak), changed, said]), flush=True)
