@@ -131,6 +131,7 @@ def test_the_page_needs_nothing_and_runs_nothing(world: World, told: Any) -> Non
     assert "default-src 'none'" in as_html(result) and "url(" not in as_html(result) and "color-scheme:light dark" in as_html(result)
 
 
+@pytest.mark.slow
 def test_a_whole_comparison_of_the_default_model(smol: Run, tmp_path: Path) -> None:  # noqa: F811
     page = tmp_path / "page.html"
     question = "What is the capital of France?"

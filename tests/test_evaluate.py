@@ -318,6 +318,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_whole_evaluation_of_the_default_model(smol: Run, smol_home: Path, tmp_path: Path) -> None:  # noqa: F811
     base = next((smol_home / "cache" / "models").iterdir())
     adapter = save_adapter(tmp_path / "adapter", base, std=0.3)

@@ -176,6 +176,7 @@ def tasks(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_harness_itself_gets_the_scores_it_gets_from_transformers(tiny: Path, world: World, tasks: Path) -> None:
     evaluator = pytest.importorskip("lm_eval.evaluator", reason="lm-eval is an extra")
     from lm_eval.models.huggingface import HFLM

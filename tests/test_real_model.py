@@ -35,6 +35,7 @@ def greedy(one: TransformersEngine, ids: list[int], count: int) -> list[int]:
     return said
 
 
+@pytest.mark.slow
 def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(model: Model, tmp_path: Path) -> None:
     import peft
 

@@ -42,6 +42,7 @@ interpreted = pytest.param(
 )
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(
     "device", [interpreted, pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]

@@ -208,6 +208,7 @@ def test_an_adapter_on_an_adapter(world: World, base: Path, data: Path, tmp_path
     assert both["trained"]["curve"][0][1] != plain.trained.curve[0][1], "the loss begins from the adapted base"
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_makes_the_micro_batch_smaller(
     world: World, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def test_running_out_of_memory_makes_the_micro_batch_smaller(
         run(world, base, data, tmp_path / "never", replace(QUICK, max_steps=3, evaluation=0))
 
 
+@pytest.mark.slow
 def test_early_stopping(world: World, base: Path, data: Path, tmp_path: Path) -> None:
     outcome = run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=200, learning_rate=0.9, patience=2))
     assert outcome.trained.stopped_early and outcome.trained.steps < 200

@@ -260,6 +260,7 @@ def test_what_cannot_be_read_is_told_with_its_record(text: str, error: str) -> N
         read(text, "x")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_messages_stay_quick(tmp_path: Path) -> None:
     """Not a benchmark: a bound ten times what is measured, to catch a walk over everything."""
     path = tmp_path / "large.db"
