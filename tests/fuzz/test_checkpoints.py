@@ -109,7 +109,7 @@ def test_a_mutated_file_of_a_checkpoint_is_one_line(door: Door, base: Path, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("part", DOORS)
 def test_many_mutated_files_of_a_checkpoint_are_one_line(door: Door, base: Path, tmp_path: Path, part: str) -> None:
-    knock(door, base, tmp_path, part, 200, 2)
+    knock(door, base, tmp_path, part, 60, 2)
 
 
 def knock_adapter(door: Door, base: Path, adapter: Path, place: Path, part: str, count: int, seed: int) -> None:
@@ -128,7 +128,7 @@ def test_a_mutated_adapter_is_one_line(door: Door, base: Path, adapter: Path, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ADAPTER)
 def test_many_mutated_adapters_are_one_line(door: Door, base: Path, adapter: Path, tmp_path: Path, part: str) -> None:
-    knock_adapter(door, base, adapter, tmp_path, part, 200, 2)
+    knock_adapter(door, base, adapter, tmp_path, part, 60, 2)
 
 
 def test_our_reader_refuses_what_the_formats_own_reader_refuses(base: Path, tmp_path: Path) -> None:

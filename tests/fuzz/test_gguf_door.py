@@ -79,4 +79,4 @@ def test_a_mutated_gguf_file_is_one_line(door: Door, tiny: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_mutated_gguf_files_are_one_line(door: Door, tiny: bytes) -> None:
-    knock(door, tiny, 60, 2)
+    knock(door, tiny, 20, 2)
