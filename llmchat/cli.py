@@ -315,7 +315,7 @@ def main(argv: list[str]) -> int:
         return _report(OutOfResources("the disk is full", "free some space; nothing that was saved is lost"), error)
     except Exception as error:  # the last line of defence: a user gets a line, not a stack
         return _report(
-            LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a mistake in llmchat; LLMCHAT_TRACEBACK=1 shows where"),
+            LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a bug in llmchat; LLMCHAT_TRACEBACK=1 shows where"),
             error,
         )
     return 0
