@@ -31,7 +31,12 @@ KINDS = ("int8", "bf16", "fp32", "int4")
 def command(*arguments: str, stdin: str = "") -> tuple[float, float, str]:
     """Run llmchat; returns seconds until the first byte of stdout, seconds in all, and stdout."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "llmchat", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmchat", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=False,
+    )
     assert process.stdin and process.stdout
     process.stdin.write(stdin.encode())
     process.stdin.close()
@@ -48,7 +53,11 @@ def first_prompt() -> float:
 
     started = time.perf_counter()
     child = pexpect.spawn(
-        sys.executable, ["-m", "llmchat", "-n"], encoding="utf-8", timeout=30, env=os.environ | {"TERM": "xterm-256color"}
+        sys.executable,
+        ["-m", "llmchat", "-n"],
+        encoding="utf-8",
+        timeout=30,
+        env=os.environ | {"TERM": "xterm-256color"},
     )
     child.expect_exact("\x1b[0;1m>")
     seconds = time.perf_counter() - started
@@ -62,7 +71,12 @@ def median_of(runs: int, measure: Callable[[], float]) -> float:
 
 def in_process(kind: str, what: str) -> Any:
     """One measurement in a process of its own, so that memory and caches are its own."""
-    out = subprocess.run([sys.executable, __file__, "--inside", kind, what], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, __file__, "--inside", kind, what],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(out.stdout.splitlines()[-1])
 
 
@@ -72,7 +86,7 @@ def inside(kind: str, what: str) -> None:
 
 
 def open_engine(kind: str) -> Any:
-    from llmchat.models import load, locate
+    from llmchat.models.loading import load, locate
     from llmchat.presets import choose
     from llmchat.settings import Options, World
 
@@ -96,7 +110,11 @@ def speed(kind: str) -> dict[str, float]:
 
     finish(LONG)
     long, short = [finish(LONG) for _ in range(3)], [finish("Once upon a time") for _ in range(3)]
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    status = dict(
+        line.split(":", 1)
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if ":" in line
+    )
     return {
         "load_s": engine.load_s,
         "prefill_tps": statistics.median(one.prompt_tokens / one.prefill_s for one in long),
@@ -133,7 +151,9 @@ def perplexity_of(engine: Any) -> float:
     from llmchat.prompt import Prompt
 
     ids = engine.encode(Prompt(TEXT.read_text("utf-8"), ()))
-    scores = torch.cat([engine.score(ids[start : start + 2048]) for start in range(0, len(ids), 2048)])
+    scores = torch.cat(
+        [engine.score(ids[start : start + 2048]) for start in range(0, len(ids), 2048)]
+    )
     return math.exp(-float(scores.mean()))
 
 
@@ -168,10 +188,17 @@ def main() -> None:
     result: dict[str, Any] = {
         "help_s": median_of(arguments.runs, lambda: command("--help")[1]),
         "first_prompt_s": median_of(arguments.runs, first_prompt),
-        "first_token_s": median_of(arguments.runs, lambda: command("chat", "-n", "--temperature", "0", stdin=QUESTION)[0]),
+        "first_token_s": median_of(
+            arguments.runs, lambda: command("chat", "-n", "--temperature", "0", stdin=QUESTION)[0]
+        ),
     }
     rounds = [{kind: in_process(kind, "speed") for kind in KINDS} for _ in range(arguments.runs)]
-    result["kinds"] = {kind: {name: statistics.median(one[kind][name] for one in rounds) for name in rounds[0][kind]} for kind in KINDS}
+    result["kinds"] = {
+        kind: {
+            name: statistics.median(one[kind][name] for one in rounds) for name in rounds[0][kind]
+        }
+        for kind in KINDS
+    }
     for kind in KINDS:
         result["kinds"][kind]["perplexity"] = in_process(kind, "perplexity")
     result["turns"] = in_process("int8", "turns")
@@ -184,7 +211,11 @@ def main() -> None:
             "date": datetime.date.today().isoformat(),
         }
         (HERE / "results" / "basics.json").write_text(
-            json.dumps({"command": "python benchmarks/basics.py --save", "machine": machine} | result, indent=2) + "\n"
+            json.dumps(
+                {"command": "python benchmarks/basics.py --save", "machine": machine} | result,
+                indent=2,
+            )
+            + "\n"
         )
 
 
@@ -195,7 +226,9 @@ def show(result: dict[str, Any]) -> None:
     read, first = result["turns"]["read_tokens"], result["turns"]["first_token_s"]
     print(f"turn 2 / turn 10, tokens read       {read[1]} / {read[9]}")
     print(f"turn 2 / turn 10, first token       {first[1]:.3f} s / {first[9]:.3f} s\n")
-    print(f"{'weights':8} {'decode tok/s':>13} {'prefill tok/s':>14} {'load s':>8} {'weights MB':>11} {'peak MB':>8} {'perplexity':>11}")
+    print(
+        f"{'weights':8} {'decode tok/s':>13} {'prefill tok/s':>14} {'load s':>8} {'weights MB':>11} {'peak MB':>8} {'perplexity':>11}"
+    )
     for kind, row in result["kinds"].items():
         print(
             f"{kind:8} {row['decode_tps']:13.1f} {row['prefill_tps']:14.0f} {row['load_s']:8.2f} {row['weight_bytes'] / 1e6:11.0f} {row['peak_bytes'] / 1e6:8.0f} {row['perplexity']:11.3f}"
@@ -205,7 +238,9 @@ def show(result: dict[str, Any]) -> None:
 def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "")
-    widest = next((name for name in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if name in flags), "")
+    widest = next(
+        (name for name in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if name in flags), ""
+    )
     return f"{platform.machine()} {widest}"
 
 

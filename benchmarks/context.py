@@ -69,7 +69,11 @@ POLICIES = [
 
 def questions() -> list[str]:
     first = [f"Tell me something about {thing} in two or three sentences." for thing in THINGS]
-    return [text for thing, text in zip(THINGS, first, strict=True) for text in (text, f"And why do people care about {thing}?")][:TURNS]
+    return [
+        text
+        for thing, text in zip(THINGS, first, strict=True)
+        for text in (text, f"And why do people care about {thing}?")
+    ][:TURNS]
 
 
 class Recorded:
@@ -88,10 +92,17 @@ class Recorded:
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         ids = self.encode(prompt)
-        same = next((i for i, (a, b) in enumerate(zip(self._cache, ids, strict=False)) if a != b), min(len(self._cache), len(ids)))
+        same = next(
+            (i for i, (a, b) in enumerate(zip(self._cache, ids, strict=False)) if a != b),
+            min(len(self._cache), len(ids)),
+        )
         self.read[-1] += len(ids) - min(same, len(ids) - 1)
         if sampling is summary.SAMPLING:
-            text = "".join(event.text for event in self._real.stream(prompt, sampling) if isinstance(event, Chunk))
+            text = "".join(
+                event.text
+                for event in self._real.stream(prompt, sampling)
+                if isinstance(event, Chunk)
+            )
             self.written += self.count(text)
         else:
             text = next(self._answers)
@@ -104,17 +115,29 @@ class Recorded:
 
 
 def answers_of(preset: Any, engine: Any) -> list[str]:
-    chat = Chat(preset, engine, History(None), Sampling(temperature=0, repetition_penalty=1.1, max_tokens=100))
+    chat = Chat(
+        preset,
+        engine,
+        History(None),
+        Sampling(temperature=0, repetition_penalty=1.1, max_tokens=100),
+    )
     for question in questions():
         for _ in chat.send(question):
             pass
     return [message.text for message in chat.conversation.messages if message.role == "assistant"]
 
 
-def measure(preset: Any, engine: Any, answers: list[str], policy: str, low_water: float) -> dict[str, float]:
+def measure(
+    preset: Any, engine: Any, answers: list[str], policy: str, low_water: float
+) -> dict[str, float]:
     recorded = Recorded(engine, answers)
     context = ContextPolicy(policy, tokens=WINDOW, low_water=low_water, turns=8)  # type: ignore[arg-type]
-    chat = Chat(replace(preset, context=context), recorded, History(None), Sampling(temperature=0, max_tokens=100))
+    chat = Chat(
+        replace(preset, context=context),
+        recorded,
+        History(None),
+        Sampling(temperature=0, max_tokens=100),
+    )
     kept = []
     for question in questions():
         recorded.read.append(0)
@@ -140,17 +163,28 @@ def main() -> None:
     preset = replace(preset, context=ContextPolicy(tokens=WINDOW))
     answers = answers_of(preset, engine)
     rows = []
-    print(f"{'policy':12} {'low water':>9} {'read a turn':>12} {'median':>7} {'max':>6} {'sent a turn':>12} {'summaries wrote':>16}")
+    print(
+        f"{'policy':12} {'low water':>9} {'read a turn':>12} {'median':>7} {'max':>6} {'sent a turn':>12} {'summaries wrote':>16}"
+    )
     for policy, low_water in POLICIES:
-        row = {"policy": policy, "low_water": low_water} | measure(preset, engine, answers, policy, low_water)
+        row = {"policy": policy, "low_water": low_water} | measure(
+            preset, engine, answers, policy, low_water
+        )
         rows.append(row)
         print(
             f"{policy:12} {low_water:9.2f} {row['read_mean']:12.0f} {row['read_median']:7.0f} {row['read_max']:6.0f} {row['sent_mean']:12.0f} {row['written_for_summaries']:16.0f}"
         )
     if arguments.save:
-        about = {"command": "python benchmarks/context.py --save", "processor": processor(), "date": datetime.date.today().isoformat()}
+        about = {
+            "command": "python benchmarks/context.py --save",
+            "processor": processor(),
+            "date": datetime.date.today().isoformat(),
+        }
         path = Path(__file__).parent / "results" / "context.json"
-        path.write_text(json.dumps(about | {"window": WINDOW, "turns": TURNS, "policies": rows}, indent=2) + "\n")
+        path.write_text(
+            json.dumps(about | {"window": WINDOW, "turns": TURNS, "policies": rows}, indent=2)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

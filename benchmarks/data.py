@@ -38,7 +38,11 @@ weil der Zug wieder einmal zu spät war und niemand wusste warum das Wetter so s
 @functools.cache
 def words() -> list[str]:
     """The words of an English book, as often as they stand there."""
-    return [word for word in re.findall(r"[A-Za-z]+", BOOK.read_text("utf-8")) if not _AVOIDED.fullmatch(word)]
+    return [
+        word
+        for word in re.findall(r"[A-Za-z]+", BOOK.read_text("utf-8"))
+        if not _AVOIDED.fullmatch(word)
+    ]
 
 
 def sentence(source: list[str], count: int, chance: random.Random) -> str:
@@ -47,29 +51,66 @@ def sentence(source: list[str], count: int, chance: random.Random) -> str:
 
 PLANTS: dict[str, Callable[[Record, random.Random], Record]] = {
     "empty-output": lambda one, chance: one | {"output": chance.choice(["", " ", "\n\t"])},
-    "no-output": lambda one, chance: one | {"output": chance.choice(["<nooutput>", "N/A", "<No Output>", "nooutput", "[noinput]", "n/a."])},
-    "placeholder-input": lambda one, chance: (
-        one | {"input": chance.choice(["<noinput>", "No input", "<no input>", "noinput", "(No input)"])}
+    "no-output": lambda one, chance: (
+        one
+        | {
+            "output": chance.choice(
+                ["<nooutput>", "N/A", "<No Output>", "nooutput", "[noinput]", "n/a."]
+            )
+        }
     ),
-    "merged-instructions": lambda one, chance: one | {"output": one["output"] + "\n18. Instruction: " + one["instruction"]},
+    "placeholder-input": lambda one, chance: (
+        one
+        | {"input": chance.choice(["<noinput>", "No input", "<no input>", "noinput", "(No input)"])}
+    ),
+    "merged-instructions": lambda one, chance: (
+        one | {"output": one["output"] + "\n18. Instruction: " + one["instruction"]}
+    ),
     "unseen": lambda one, chance: (
-        one | {"instruction": "Summarize what this says. " + one["instruction"], "input": f"https://example.com/{chance.random()}"}
+        one
+        | {
+            "instruction": "Summarize what this says. " + one["instruction"],
+            "input": f"https://example.com/{chance.random()}",
+        }
         if chance.random() < 0.5
         else one | {"input": f"![a whale](http://example.com/{chance.random()}.png)"}
     ),
-    "media-word": lambda one, chance: one | {"instruction": "Draw a diagram of it. " + one["instruction"]},
-    "instruction-length": lambda one, chance: one | {"instruction": " ".join(one["instruction"].split()[:3])},
+    "media-word": lambda one, chance: (
+        one | {"instruction": "Draw a diagram of it. " + one["instruction"]}
+    ),
+    "instruction-length": lambda one, chance: (
+        one | {"instruction": " ".join(one["instruction"].split()[:3])}
+    ),
     "odd-start": lambda one, chance: one | {"instruction": "- " + one["instruction"]},
-    "program-asked": lambda one, chance: one | {"instruction": "Write a program for it. " + one["instruction"]},
-    "control-characters": lambda one, chance: one | {"output": one["output"][:20] + chance.choice("\x00\x07\x1b\x7f") + one["output"][20:]},
-    "escaped-newline": lambda one, chance: one | {"output": one["output"] + "\\n" + one["output"][::-1]},
+    "program-asked": lambda one, chance: (
+        one | {"instruction": "Write a program for it. " + one["instruction"]}
+    ),
+    "control-characters": lambda one, chance: (
+        one
+        | {"output": one["output"][:20] + chance.choice("\x00\x07\x1b\x7f") + one["output"][20:]}
+    ),
+    "escaped-newline": lambda one, chance: (
+        one | {"output": one["output"] + "\\n" + one["output"][::-1]}
+    ),
     "echo": lambda one, chance: one | {"output": one["instruction"]},
-    "wikipedia-markers": lambda one, chance: one | {"input": f"{one['instruction']}[{chance.randint(1, 99)}] {one['output']}"},
-    "label-text": lambda one, chance: one | {"output": one["output"] + chance.choice(["\n### Response:\n", "<|im_end|>", " [/INST] "])},
+    "wikipedia-markers": lambda one, chance: (
+        one | {"input": f"{one['instruction']}[{chance.randint(1, 99)}] {one['output']}"}
+    ),
+    "label-text": lambda one, chance: (
+        one
+        | {
+            "output": one["output"]
+            + chance.choice(["\n### Response:\n", "<|im_end|>", " [/INST] "])
+        }
+    ),
     "speaker-label": lambda one, chance: one | {"output": one["output"] + "\nHuman: and then?"},
-    "repeated": lambda one, chance: one | {"output": one["output"] + " the ship went down" * chance.randint(6, 30)},
+    "repeated": lambda one, chance: (
+        one | {"output": one["output"] + " the ship went down" * chance.randint(6, 30)}
+    ),
     "html": lambda one, chance: one | {"output": f'<div class="x">{one["output"]}</div>'},
-    "refusal": lambda one, chance: one | {"output": "As an AI language model, I have none. " + one["output"]},
+    "refusal": lambda one, chance: (
+        one | {"output": "As an AI language model, I have none. " + one["output"]}
+    ),
     "wrong-language": lambda one, chance: {
         "instruction": sentence(_FOREIGN.split(), 12, chance),
         "input": "",
@@ -85,8 +126,17 @@ def planted(count: int, seed: int = 0) -> tuple[list[Record], dict[str, int]]:
     records = []
     for _ in range(count):
         material = sentence(source, chance.randint(5, 25), chance) if chance.random() < 0.4 else ""
-        answer = " ".join(sentence(source, chance.randint(8, 16), chance) for _ in range(1 + int(chance.expovariate(1 / 3))))
-        records.append({"instruction": sentence(source, chance.randint(6, 16), chance), "input": material, "output": answer})
+        answer = " ".join(
+            sentence(source, chance.randint(8, 16), chance)
+            for _ in range(1 + int(chance.expovariate(1 / 3)))
+        )
+        records.append(
+            {
+                "instruction": sentence(source, chance.randint(6, 16), chance),
+                "input": material,
+                "output": answer,
+            }
+        )
     places = chance.sample(range(count), k=count)
     number = max(1, count // EVERY)
     for plant in PLANTS.values():
@@ -103,14 +153,19 @@ def planted(count: int, seed: int = 0) -> tuple[list[Record], dict[str, int]]:
             said[len(said) // 2] = "Zanzibar"
             copy["output"] = " ".join(said)
         records.append(copy)
-    return records[: count + 2 * number], dict.fromkeys(PLANTS, number) | {"duplicate": number, "near-duplicate": number}
+    return records[: count + 2 * number], dict.fromkeys(PLANTS, number) | {
+        "duplicate": number,
+        "near-duplicate": number,
+    }
 
 
 def measure(*arguments: str) -> tuple[float, float, str]:
     """Seconds, peak MB and stdout of `llmchat data …` in a process of its own."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen([sys.executable, "-m", "llmchat", "data", *arguments], stdout=out)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llmchat", "data", *arguments], stdout=out
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
@@ -125,7 +180,10 @@ def found(report: str) -> dict[str, int]:
 
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     return f"{model}, {os.cpu_count()} cores"
 
 
@@ -148,24 +206,53 @@ def main() -> None:
             "inspect, JSON lines": ("inspect", str(as_lines), "--json"),
             "inspect --language --max-tokens": ("inspect", str(as_list), *everything),
             "clean": ("clean", str(as_list), "-o", f"{folder}/kept.json", "--json"),
-            "clean --fix --drop all": ("clean", str(as_list), "-o", f"{folder}/all.json", "--fix", "--drop", "all", *everything),
-            "convert --to sharegpt": ("convert", str(as_list), "--to", "sharegpt", "-o", f"{folder}/shared.json"),
+            "clean --fix --drop all": (
+                "clean",
+                str(as_list),
+                "-o",
+                f"{folder}/all.json",
+                "--fix",
+                "--drop",
+                "all",
+                *everything,
+            ),
+            "convert --to sharegpt": (
+                "convert",
+                str(as_list),
+                "--to",
+                "sharegpt",
+                "-o",
+                f"{folder}/shared.json",
+            ),
         }.items():
             seconds, peak, out = measure(*command)
             runs[name] = {"seconds": round(seconds, 2), "peak_mb": round(peak)}
             print(f"{name:34} {seconds:6.2f} s {peak:6.0f} MB")
             if name == "inspect --language --max-tokens":
                 counts = found(out)
-    wrong = {name: (expected.get(name, 0), counts.get(name, 0)) for name in expected | counts if expected.get(name) != counts.get(name)}
-    print(f"{len(records)} records, {size / 1e6:.1f} MB; planted and found counts {'differ: ' + str(wrong) if wrong else 'are the same'}")
+    wrong = {
+        name: (expected.get(name, 0), counts.get(name, 0))
+        for name in expected | counts
+        if expected.get(name) != counts.get(name)
+    }
+    print(
+        f"{len(records)} records, {size / 1e6:.1f} MB; planted and found counts {'differ: ' + str(wrong) if wrong else 'are the same'}"
+    )
     if arguments.save:
         about = {
             "command": "python benchmarks/data.py --save",
             "machine": machine(),
             "date": datetime.date.today().isoformat(),
-            "versions": {name: version(name) for name in ("msgspec", "rensa", "py3langid")} | {"python": platform.python_version()},
+            "versions": {name: version(name) for name in ("msgspec", "rensa", "py3langid")}
+            | {"python": platform.python_version()},
         }
-        result = {"records": len(records), "bytes": size, "runs": runs, "planted": expected, "found": counts}
+        result = {
+            "records": len(records),
+            "bytes": size,
+            "runs": runs,
+            "planted": expected,
+            "found": counts,
+        }
         target = Path(__file__).parent / "results" / "data.json"
         target.write_text(json.dumps(about | result, indent=2) + "\n")
 

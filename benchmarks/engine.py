@@ -51,7 +51,14 @@ class Findings:
         self.rows: list[dict[str, Any]] = []
 
     def add(
-        self, name: str, ours: float | None, peer: float | None = None, *, value: float | None = None, why: str = "", **more: Any
+        self,
+        name: str,
+        ours: float | None,
+        peer: float | None = None,
+        *,
+        value: float | None = None,
+        why: str = "",
+        **more: Any,
     ) -> None:
         """value: what is held against the target; ours / peer unless given. why: said where there is none."""
         unit, sense, targets = TARGETS[name]
@@ -101,18 +108,22 @@ def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:
         return None, f"{type(error).__name__}: {error}"
 
 
-def contenders(folder: Path, python: str | None, everyone: bool) -> tuple[list[Any], dict[str, str], dict[str, str]]:
+def contenders(
+    folder: Path, python: str | None, everyone: bool
+) -> tuple[list[Any], dict[str, str], dict[str, str]]:
     """Who is measured, who is not and why, and the versions of their packages."""
     from llmchat.bench import machine
-    from llmchat.bench.contest import Entry, python_file, python_module
-    from llmchat.bench.rivals import Rivals
-    from llmchat.models import locate, tokenizer
-    from llmchat.opening import preset_of
+    from llmchat.bench.interleave import Entry, python_file, python_module
+    from llmchat.bench.peers import Rivals
+    from llmchat.models.loading import locate, tokenizer
+    from llmchat.models.opener import preset_of
     from llmchat.settings import World
 
     world = World.real()
     model = locate(preset_of(world, model=str(folder), weights="int8"), world)
-    found, absent, versions = Rivals(world, python).entries(model, "cpu", machine.room("cpu", machine.Machine(0)), tokenizer(model))
+    found, absent, versions = Rivals(world, python).entries(
+        model, "cpu", machine.room("cpu", machine.Machine(0)), tokenizer(model)
+    )
     named = ("llama.cpp", "CTranslate2", *(("transformers",) if everyone else ()))
     rivals = [entry for entry, _ in found if entry.label.startswith(named)]
     entries = [
@@ -123,9 +134,15 @@ def contenders(folder: Path, python: str | None, everyone: bool) -> tuple[list[A
     return entries, dict(line.split(": ", 1) for line in absent), versions
 
 
-def speeds(entries: list[Any], rounds: int, findings: Findings, absent: dict[str, str], bytes_per_token: float) -> dict[str, Any]:
+def speeds(
+    entries: list[Any],
+    rounds: int,
+    findings: Findings,
+    absent: dict[str, str],
+    bytes_per_token: float,
+) -> dict[str, Any]:
     """The rows that need everyone side by side, and those that our engine's process measures by itself."""
-    from llmchat.bench.contest import Scores, compete, ready
+    from llmchat.bench.interleave import Scores, compete, ready
 
     scores = Scores()
     with ready(entries, os.environ, scores.fail, note) as loaded:
@@ -136,73 +153,143 @@ def speeds(entries: list[Any], rounds: int, findings: Findings, absent: dict[str
             if what == "drafts" and findings.checkpoint != "smol":
                 continue
             note(f"{OURS}: {what}")
-            apart[what] = [attempt(lambda what=what: ours.ask(what)) for _ in range(times)] if ours and OURS not in scores.failures else []
+            apart[what] = (
+                [attempt(lambda what=what: ours.ask(what)) for _ in range(times)]
+                if ours and OURS not in scores.failures
+                else []
+            )
     absent |= {label: failure.message for label, failure in scores.failures.items()}
 
     def against(name: str, what: str, peer: str) -> None:
         own, other = scores.rate(OURS, what), scores.rate(peer, what)
         why = absent.get(OURS) or absent.get(peer) or "it was not asked"
-        findings.add(name, own, other, why=why, runs={"ours": scores.rates(OURS, what), "peer": scores.rates(peer, what)})
+        findings.add(
+            name,
+            own,
+            other,
+            why=why,
+            runs={"ours": scores.rates(OURS, what), "peer": scores.rates(peer, what)},
+        )
 
     against("decode / llama.cpp Q8_0", "decode", "llama.cpp Q8_0")
     against("decode / CTranslate2 int8", "decode", "CTranslate2 int8")
     decode, limit = scores.rate(OURS, "decode"), scores.rate(MEMORY, "bandwidth")
     share = 100 * decode * bytes_per_token / limit if decode and limit else None
     findings.add(
-        "decode, share of the memory's speed", decode, None, value=share, why=absent.get(OURS, ""), bytes_per_token=bytes_per_token
+        "decode, share of the memory's speed",
+        decode,
+        None,
+        value=share,
+        why=absent.get(OURS, ""),
+        bytes_per_token=bytes_per_token,
     )
     against("prefill / CTranslate2 int8", "prefill", "CTranslate2 int8")
     pair(findings, "first token, turn 20 / turn 2", apart["turns"], "turn 20", "turn 2", absent)
     pair(findings, "decode, live LoRA / none", apart["adapter"], "live", "none", absent)
     if findings.checkpoint == "smol":
-        pair(findings, "decode of repeated text, drafts / none", apart["drafts"], "on", "off", absent)
+        pair(
+            findings, "decode of repeated text, drafts / none", apart["drafts"], "on", "off", absent
+        )
     return {
         "read_bytes_per_second": limit,
-        "rates": {label: {what: scores.rate(label, what) for what in of} for label, of in scores.runs.items()},
+        "rates": {
+            label: {what: scores.rate(label, what) for what in of}
+            for label, of in scores.runs.items()
+        },
     }
 
 
-def pair(findings: Findings, name: str, tries: list[tuple[Any, str]], ours: str, other: str, absent: dict[str, str]) -> None:
+def pair(
+    findings: Findings,
+    name: str,
+    tries: list[tuple[Any, str]],
+    ours: str,
+    other: str,
+    absent: dict[str, str],
+) -> None:
     """A row of two speeds of our own."""
     found = [result for result, _ in tries if result]
     if not found:
-        return findings.add(name, None, why=next((why for _, why in tries), absent.get(OURS, "the engine could not be loaded")))
+        return findings.add(
+            name,
+            None,
+            why=next((why for _, why in tries), absent.get(OURS, "the engine could not be loaded")),
+        )
     if any(result.get("same") is False for result in found):
         return findings.add(name, None, why="the tokens differ with drafts on and off")
-    return findings.add(name, *(statistics.median(result[key] for result in found) for key in (ours, other)), runs=found)
+    return findings.add(
+        name,
+        *(statistics.median(result[key] for result in found) for key in (ours, other)),
+        runs=found,
+    )
 
 
 def repeats(folder: Path, findings: Findings) -> None:
     """Drafts where the model has no words of its own: a copy of the checkpoint that repeats its prompt with changes."""
     from engine_inside import save_repeating
 
-    from llmchat.bench.contest import Contender, Entry, python_file
+    from llmchat.bench.interleave import Contender, Entry, python_file
 
     def run() -> list[Any]:
         copy = save_repeating(folder)
-        contender = Contender(Entry(REPEATS, python_file(sys.executable, HERE / "engine_inside.py", str(copy), "repeats")), os.environ)
+        contender = Contender(
+            Entry(
+                REPEATS,
+                python_file(sys.executable, HERE / "engine_inside.py", str(copy), "repeats"),
+            ),
+            os.environ,
+        )
         try:
             return [contender.ask("drafts") for _ in range(2)]
         finally:
             contender.close()
 
     found, why = attempt(run)
-    pair(findings, "decode of repeated text, drafts / none", [(one, "") for one in found or ()] or [(None, why)], "on", "off", {})
+    pair(
+        findings,
+        "decode of repeated text, drafts / none",
+        [(one, "") for one in found or ()] or [(None, why)],
+        "on",
+        "off",
+        {},
+    )
 
 
 def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
     """One-shots of the real command, and the memory of a fresh process after 541 tokens read and 64 made."""
     from basics import command
 
-    from llmchat.bench.contest import Contender, Entry, python_module
+    from llmchat.bench.interleave import Contender, Entry, python_module
 
-    asking = ("chat", "-n", "-q", "--temperature", "0", "--max-tokens", "8", "--weights", "int8", "-m", str(folder))
-    found, why = attempt(lambda: [command(*asking, stdin="What is the capital of France?")[0] for _ in range(4)][1:])
-    findings.add("process start to first token", None, value=statistics.median(found) if found else None, why=why, runs=found)
+    asking = (
+        "chat",
+        "-n",
+        "-q",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "8",
+        "--weights",
+        "int8",
+        "-m",
+        str(folder),
+    )
+    found, why = attempt(
+        lambda: [command(*asking, stdin="What is the capital of France?")[0] for _ in range(4)][1:]
+    )
+    findings.add(
+        "process start to first token",
+        None,
+        value=statistics.median(found) if found else None,
+        why=why,
+        runs=found,
+    )
 
     def peak() -> Any:
         flags = json.dumps({"model": str(folder), "weights": "int8"})
-        contender = Contender(Entry("fresh", python_module("llmchat.bench.worker", "engine", flags)), os.environ)
+        contender = Contender(
+            Entry("fresh", python_module("llmchat.bench.worker", "engine", flags)), os.environ
+        )
         try:
             contender.ask("prefill"), contender.ask("decode")
             return contender.ask("peak")
@@ -211,16 +298,29 @@ def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
 
     held, why = attempt(peak)
     over = (held - int8_bytes) / 1e9 if held else None
-    findings.add("peak memory over int8 bytes", held and held / 1e9, None, value=over, why=why, int8_bytes=int8_bytes)
+    findings.add(
+        "peak memory over int8 bytes",
+        held and held / 1e9,
+        None,
+        value=over,
+        why=why,
+        int8_bytes=int8_bytes,
+    )
 
 
 def perplexities(folder: Path, findings: Findings) -> None:
     """int8 against bf16 on the first chapters of Moby-Dick."""
-    from llmchat.bench.contest import Contender, Entry, python_file
+    from llmchat.bench.interleave import Contender, Entry, python_file
 
     def of(weights: str) -> float:
         contender = Contender(
-            Entry(weights, python_file(sys.executable, HERE / "engine_inside.py", str(folder), f"perplexity {weights}")), os.environ
+            Entry(
+                weights,
+                python_file(
+                    sys.executable, HERE / "engine_inside.py", str(folder), f"perplexity {weights}"
+                ),
+            ),
+            os.environ,
         )
         try:
             return float(contender.ask("perplexity"))
@@ -229,17 +329,25 @@ def perplexities(folder: Path, findings: Findings) -> None:
 
     found, why = attempt(lambda: [of("int8"), of("bf16")])
     int8, bf16 = found or (None, None)
-    findings.add("perplexity, int8 over bf16", int8, bf16, value=100 * (int8 / bf16 - 1) if int8 and bf16 else None, why=why)
+    findings.add(
+        "perplexity, int8 over bf16",
+        int8,
+        bf16,
+        value=100 * (int8 / bf16 - 1) if int8 and bf16 else None,
+        why=why,
+    )
 
 
-def checkpoint(name: str, models: Path, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+def checkpoint(
+    name: str, models: Path, arguments: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
     from basics import command
 
     from llmchat.bench.cost import read_per_token
     from llmchat.hub import survey_here
-    from llmchat.memory import parameters
-    from llmchat.models import locate
-    from llmchat.opening import preset_of
+    from llmchat.memory_estimate import parameters
+    from llmchat.models.loading import locate
+    from llmchat.models.opener import preset_of
     from llmchat.settings import World
 
     folder, findings = models / name, Findings(name)
@@ -249,9 +357,26 @@ def checkpoint(name: str, models: Path, arguments: argparse.Namespace) -> tuple[
     here = survey_here(base)
     note(f"{name}: preparing")
     # The first chat with a model makes what later ones open.
-    command("chat", "-n", "-q", "--max-tokens", "1", "--weights", "int8", "-m", str(folder), stdin="Hello")
+    command(
+        "chat",
+        "-n",
+        "-q",
+        "--max-tokens",
+        "1",
+        "--weights",
+        "int8",
+        "-m",
+        str(folder),
+        stdin="Hello",
+    )
     entries, absent, versions = contenders(folder, arguments.peers_python, arguments.all_peers)
-    rates = speeds(entries, arguments.rounds, findings, absent, read_per_token(here.shapes, here.config, "int8", 36))
+    rates = speeds(
+        entries,
+        arguments.rounds,
+        findings,
+        absent,
+        read_per_token(here.shapes, here.config, "int8", 36),
+    )
     if name != "smol":
         repeats(folder, findings)
     starts(folder, findings, parameters(here.shapes))
@@ -275,7 +400,10 @@ def main() -> None:
     arguments = parser.parse_args()
     models = arguments.models.resolve()
     # Nothing of the user's own settings, server or copies takes part.
-    os.environ |= {f"XDG_{name}_HOME": str(models / "kept" / name.lower()) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    os.environ |= {
+        f"XDG_{name}_HOME": str(models / "kept" / name.lower())
+        for name in ("CACHE", "CONFIG", "DATA", "STATE")
+    }
     from llmchat.bench import machine
 
     started = time.perf_counter()
@@ -297,7 +425,9 @@ def main() -> None:
             "rates": rates,
             "rows": rows,
         }
-        (HERE / "results" / "engine.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        (HERE / "results" / "engine.json").write_text(
+            json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 if __name__ == "__main__":

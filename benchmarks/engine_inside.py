@@ -16,19 +16,22 @@ from typing import Any
 from basics import TEXT, perplexity_of
 from safetensors.torch import load_file, save_file
 
-from llmchat.bench.peers import DECODE, SHORT, Measures, serve
+from llmchat.bench.peer_protocol import DECODE, SHORT, Measures, serve
 from llmchat.bench.worker import measures_of
 from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.history import History
-from llmchat.opening import Opened, Opener
+from llmchat.models.opener import Opened, Opener
 from llmchat.prompt import Prompt
 from llmchat.settings import World
 
-LINEARS = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn"} | {
-    name: "mlp" for name in ("gate_proj", "up_proj", "down_proj")
-}
+LINEARS = {
+    "q_proj": "self_attn",
+    "k_proj": "self_attn",
+    "v_proj": "self_attn",
+    "o_proj": "self_attn",
+} | {name: "mlp" for name in ("gate_proj", "up_proj", "down_proj")}
 RANK, TURNS, REPLY = 16, 20, 16
 QUESTION = "Tell me one short fact about the number {}, please."
 # Of a text that is said again, every so many-th word is another one.
@@ -39,12 +42,18 @@ def load(folder: Path, kind: str) -> Measures:
     import torch
 
     if kind.startswith("perplexity"):
-        engine = Opener(World.real(), {"model": str(folder), "weights": kind.split()[1]}).open().engine
+        engine = (
+            Opener(World.real(), {"model": str(folder), "weights": kind.split()[1]}).open().engine
+        )
         return {"perplexity": lambda: perplexity_of(engine)}
     torch.manual_seed(0)
     opened = Opener(World.real(), {"model": str(folder), "weights": "int8"}).open()
     engine = opened.engine
-    prompts = [Prompt(words(folder)[0], ())] if kind == "repeats" else [asked(opened, text) for text in copies()]
+    prompts = (
+        [Prompt(words(folder)[0], ())]
+        if kind == "repeats"
+        else [asked(opened, text) for text in copies()]
+    )
     measures = {"drafts": lambda: drafts(opened, prompts)}
     if kind == "chat":
         engine.load_adapter("random", save_adapter(folder))
@@ -65,7 +74,9 @@ def plain(measures: Measures, engine: Any) -> Measures:
     return {name: without(measure) for name, measure in measures.items()}
 
 
-def answer(engine: Any, prompt: Prompt, sampling: Sampling, adapters: tuple[tuple[str, float], ...] = ()) -> tuple[str, Finish]:
+def answer(
+    engine: Any, prompt: Prompt, sampling: Sampling, adapters: tuple[tuple[str, float], ...] = ()
+) -> tuple[str, Finish]:
     text, answering = "", engine.begin(prompt, sampling, adapters)
     try:
         while not answering.done:
@@ -107,7 +118,12 @@ def drafts(opened: Opened, prompts: Sequence[Prompt]) -> dict[str, Any]:
             seconds[on].append(finish.decode_s)
             texts[on].append(text)
         tokens += finish.reply_tokens - 1
-    return {"on": tokens / sum(seconds[True]), "off": tokens / sum(seconds[False]), "tokens": tokens, "same": texts[True] == texts[False]}
+    return {
+        "on": tokens / sum(seconds[True]),
+        "off": tokens / sum(seconds[False]),
+        "tokens": tokens,
+        "same": texts[True] == texts[False],
+    }
 
 
 def turns(opened: Opened) -> dict[str, float]:
@@ -115,7 +131,12 @@ def turns(opened: Opened) -> dict[str, float]:
     engine: Any = opened.engine
     engine.close()
     engine.drafts = False
-    chat = Chat(opened.preset, engine, History(None), Sampling(temperature=0, max_tokens=REPLY, ignore_eos=True))
+    chat = Chat(
+        opened.preset,
+        engine,
+        History(None),
+        Sampling(temperature=0, max_tokens=REPLY, ignore_eos=True),
+    )
     waited = []
     for number in range(TURNS):
         started = time.perf_counter()
@@ -132,7 +153,10 @@ def asked(opened: Opened, text: str) -> Prompt:
 def copies() -> list[str]:
     """Questions whose answer says most of them again: quoting, rewriting, editing code."""
     paragraph = " ".join(TEXT.read_text("utf-8").split("\n\n")[4].split())[:500]
-    code = "def area(width, height):\n    result = width * height\n    print('the area is', result)\n    return result\n" * 3
+    code = (
+        "def area(width, height):\n    result = width * height\n    print('the area is', result)\n    return result\n"
+        * 3
+    )
     return [
         f"Repeat the following text word for word:\n\n{paragraph}",
         f"Rewrite the following text with every 'I' in capital letters and nothing else changed:\n\n{paragraph}",
@@ -151,8 +175,17 @@ def save_adapter(folder: Path) -> Path:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     kv, inner = hidden // heads * config["num_key_value_heads"], config["intermediate_size"]
-    widths = {"q_proj": (hidden, hidden), "k_proj": (hidden, kv), "v_proj": (hidden, kv), "o_proj": (hidden, hidden)}
-    widths |= {"gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden)}
+    widths = {
+        "q_proj": (hidden, hidden),
+        "k_proj": (hidden, kv),
+        "v_proj": (hidden, kv),
+        "o_proj": (hidden, hidden),
+    }
+    widths |= {
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
     tensors = {}
     for layer in range(config["num_hidden_layers"]):
         for name, (width, out) in widths.items():
@@ -160,7 +193,13 @@ def save_adapter(folder: Path) -> Path:
             tensors[f"{module}.lora_A.weight"] = 0.01 * torch.randn(RANK, width)
             tensors[f"{module}.lora_B.weight"] = 0.01 * torch.randn(out, RANK)
     save_file(tensors, kept / "adapter_model.safetensors")
-    described = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "target_modules": list(widths)}
+    described = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": RANK,
+        "target_modules": list(widths),
+    }
     (kept / "adapter_config.json").write_text(json.dumps(described))
     return kept
 
@@ -188,7 +227,9 @@ def words(folder: Path) -> tuple[str, list[tuple[int, int]]]:
             follow += [(number, replaced), (replaced, told[(index + 2) % len(told)][1])]
         else:
             follow.append((number, following))
-    return "".join(token.replace("Ġ", " ") for token, _ in (*told, told[0], told[1], told[2], told[3])), follow
+    return "".join(
+        token.replace("Ġ", " ") for token, _ in (*told, told[0], told[1], told[2], told[3])
+    ), follow
 
 
 def save_repeating(folder: Path) -> Path:

@@ -24,16 +24,32 @@ from lessons import lessons, tasks, write
 LLMCHAT = [sys.executable, "-m", "llmchat"]
 TRAIN, HELD_OUT = 700, 120
 TEXT = Path(__file__).parent / "data" / "moby_dick.txt"
-RUN = ["finetune", "--base", "smollm2", "--format", "alpaca", "--evaluation", "60", "--samples", "0", "--overwrite"]
+RUN = [
+    "finetune",
+    "--base",
+    "smollm2",
+    "--format",
+    "alpaca",
+    "--evaluation",
+    "60",
+    "--samples",
+    "0",
+    "--overwrite",
+]
 
 
 def llmchat(*arguments: str) -> str:
-    return subprocess.run([*LLMCHAT, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        [*LLMCHAT, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def prepare(folder: Path) -> None:
     taught, kept = lessons(TRAIN, HELD_OUT)
-    write(folder / "train.jsonl", [{key: row[key] for key in ("instruction", "input", "output")} for row in taught])
+    write(
+        folder / "train.jsonl",
+        [{key: row[key] for key in ("instruction", "input", "output")} for row in taught],
+    )
     write(folder / "held_out.jsonl", tasks(kept))
     chapters = [part for part in TEXT.read_text("utf-8").split("\n\n") if len(part) > 400][:40]
     write(folder / "plain.jsonl", [{"kind": "perplexity", "text": part} for part in chapters])
@@ -41,14 +57,33 @@ def prepare(folder: Path) -> None:
 
 def taught(folder: Path, name: str) -> dict[str, Any]:
     started = time.perf_counter()
-    outcome = json.loads(llmchat(*RUN, "--data", str(folder / "train.jsonl"), "--output", str(folder / name), "--json"))
+    outcome = json.loads(
+        llmchat(
+            *RUN, "--data", str(folder / "train.jsonl"), "--output", str(folder / name), "--json"
+        )
+    )
     return {"seconds": round(time.perf_counter() - started), **outcome["trained"]}
 
 
 def killed_and_resumed(folder: Path, name: str, steps: int) -> dict[str, Any]:
     """SIGKILL half-way, then the same command again."""
-    child = subprocess.Popen([*LLMCHAT, *RUN, "--data", str(folder / "train.jsonl"), "--output", str(folder / name), "--quiet"])
-    while not (folder / name / "checkpoints" / f"checkpoint-{steps // 2}" / "trainer_state.json").exists() and child.poll() is None:
+    child = subprocess.Popen(
+        [
+            *LLMCHAT,
+            *RUN,
+            "--data",
+            str(folder / "train.jsonl"),
+            "--output",
+            str(folder / name),
+            "--quiet",
+        ]
+    )
+    while (
+        not (
+            folder / name / "checkpoints" / f"checkpoint-{steps // 2}" / "trainer_state.json"
+        ).exists()
+        and child.poll() is None
+    ):
         time.sleep(0.2)
     time.sleep(3)
     child.send_signal(signal.SIGKILL)
@@ -61,12 +96,18 @@ def same_weights(one: Path, other: Path) -> float:
     from safetensors.torch import load_file
 
     a, b = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, other))
-    return max(float((a[name] - b[name]).abs().max() / a[name].abs().max().clamp(min=1e-12)) for name in a)
+    return max(
+        float((a[name] - b[name]).abs().max() / a[name].abs().max().clamp(min=1e-12)) for name in a
+    )
 
 
 def scores(folder: Path, *models: str, file: str, options: tuple[str, ...] = ()) -> dict[str, Any]:
     words = [word for model in models for word in ("-m", model)]
-    return dict(json.loads(llmchat("evaluate", *words, "--tasks", str(folder / file), "--json", "-q", *options)))
+    return dict(
+        json.loads(
+            llmchat("evaluate", *words, "--tasks", str(folder / file), "--json", "-q", *options)
+        )
+    )
 
 
 def brief(row: dict[str, Any]) -> dict[str, Any]:
@@ -79,39 +120,82 @@ def brief(row: dict[str, Any]) -> dict[str, Any]:
 def speeds(folder: Path) -> dict[str, Any]:
     """Training tokens a second, ours and peft + Trainer with their defaults, by turns on the same 64 records."""
     result: dict[str, list[float]] = {"llmchat": [], "peft + Trainer, defaults": []}
-    write(folder / "few.jsonl", [{key: row[key] for key in ("instruction", "input", "output")} for row in lessons(64, 0, seed=1)[0]])
+    write(
+        folder / "few.jsonl",
+        [
+            {key: row[key] for key in ("instruction", "input", "output")}
+            for row in lessons(64, 0, seed=1)[0]
+        ],
+    )
     for number in range(3):
         out = folder / f"speed-{number}"
-        arguments = [*RUN, "--data", str(folder / "few.jsonl"), "--output", str(out), "--max-steps", "8", "--batch", "8", "--json"]
-        outcome = json.loads(llmchat(*[word for word in arguments if word not in ("--evaluation", "60")], "--evaluation", "0"))
+        arguments = [
+            *RUN,
+            "--data",
+            str(folder / "few.jsonl"),
+            "--output",
+            str(out),
+            "--max-steps",
+            "8",
+            "--batch",
+            "8",
+            "--json",
+        ]
+        outcome = json.loads(
+            llmchat(
+                *[word for word in arguments if word not in ("--evaluation", "60")],
+                "--evaluation",
+                "0",
+            )
+        )
         result["llmchat"].append(outcome["trained"]["tokens_per_second"])
         plain = subprocess.run(
-            [sys.executable, __file__, "--defaults", str(folder / "few.jsonl")], check=True, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, "--defaults", str(folder / "few.jsonl")],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         result["peft + Trainer, defaults"].append(float(plain.stdout.split()[-1]))
     medians = {name: round(statistics.median(values)) for name, values in result.items()}
-    return medians | {"ratio": round(medians["llmchat"] / medians["peft + Trainer, defaults"], 2), "runs": result}
+    return medians | {
+        "ratio": round(medians["llmchat"] / medians["peft + Trainer, defaults"], 2),
+        "runs": result,
+    }
 
 
 def defaults(file: Path) -> None:
     """The same records, rank and targets, as the libraries' guides train them: right padding, labels for the answers, Trainer's own loop."""
     import peft
-    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, PreTrainedTokenizerFast, Trainer, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        DataCollatorForSeq2Seq,
+        PreTrainedTokenizerFast,
+        Trainer,
+        TrainingArguments,
+    )
 
     from llmchat.finetune.data import read
     from llmchat.finetune.examples import write_examples
     from llmchat.finetune.recipes import get_recipe
     from llmchat.finetune.training.batches import rows_of
-    from llmchat.models import locate, tokenizer
+    from llmchat.models.loading import locate, tokenizer
     from llmchat.presets import choose
     from llmchat.settings import Options, World
 
     world = World.real()
     model = locate(choose(Options(model="smollm2", format="alpaca")), world)
     assert model.base
-    examples = write_examples(read([str(file)], "auto", world), model.preset.format, tokenizer(model), get_recipe("default")).examples
+    examples = write_examples(
+        read([str(file)], "auto", world),
+        model.preset.format,
+        tokenizer(model),
+        get_recipe("default"),
+    ).examples
     base = AutoModelForCausalLM.from_pretrained(model.base.path)
-    tuned = peft.get_peft_model(base, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    tuned = peft.get_peft_model(
+        base,
+        peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
     pad = PreTrainedTokenizerFast.from_pretrained(model.base.path)
     pad.pad_token = pad.eos_token
     took: list[float] = []
@@ -124,8 +208,15 @@ def defaults(file: Path) -> None:
             return loss
 
     with tempfile.TemporaryDirectory() as out:
-        settings = TrainingArguments(out, max_steps=8, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True)
-        Timed(tuned, settings, train_dataset=rows_of(examples), data_collator=DataCollatorForSeq2Seq(pad)).train()
+        settings = TrainingArguments(
+            out, max_steps=8, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True
+        )
+        Timed(
+            tuned,
+            settings,
+            train_dataset=rows_of(examples),
+            data_collator=DataCollatorForSeq2Seq(pad),
+        ).train()
     print(sum(len(example.ids) for example in examples) / sum(took))
 
 
@@ -142,9 +233,17 @@ def main() -> None:
         prepare(folder)
         show: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: E731
         whole = taught(folder, "pupil")
-        show(f"trained: {whole['steps']} steps in {whole['seconds']} s, {whole['tokens_per_second']:.0f} tokens/s")
+        show(
+            f"trained: {whole['steps']} steps in {whole['seconds']} s, {whole['tokens_per_second']:.0f} tokens/s"
+        )
         adapter = f"smollm2+{folder / 'pupil' / 'adapter'}"
-        held_out = scores(folder, "smollm2:off", adapter, file="held_out.jsonl", options=("--format", "alpaca", "--max-tokens", "64"))
+        held_out = scores(
+            folder,
+            "smollm2:off",
+            adapter,
+            file="held_out.jsonl",
+            options=("--format", "alpaca", "--max-tokens", "64"),
+        )
         plain = scores(folder, "smollm2:off", adapter, file="plain.jsonl")
         again = killed_and_resumed(folder, "again", whole["steps"])
         result = {
@@ -163,7 +262,9 @@ def main() -> None:
         }
     print(json.dumps(result, indent=1))
     if given.save:
-        (Path(__file__).parent / "results" / "finetune.json").write_text(json.dumps(result, indent=1) + "\n")
+        (Path(__file__).parent / "results" / "finetune.json").write_text(
+            json.dumps(result, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -38,31 +38,56 @@ class RandomTensors:
     """The weights of a Llama of this shape, drawn where they are wanted; the same ones each time."""
 
     def __init__(self, config: dict[str, Any], device: torch.device):
-        hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+        hidden, inner, vocabulary = (
+            config["hidden_size"],
+            config["intermediate_size"],
+            config["vocab_size"],
+        )
         head = hidden // config["num_attention_heads"]
         kept = config["num_key_value_heads"] * head
-        self.shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (vocabulary, hidden),
+            "model.norm.weight": (hidden,),
+        }
         self.shapes["lm_head.weight"] = vocabulary, hidden
         for index in range(config["num_hidden_layers"]):
             layer = f"model.layers.{index}"
-            for name, shape in (("q", (hidden, hidden)), ("k", (kept, hidden)), ("v", (kept, hidden)), ("o", (hidden, hidden))):
+            for name, shape in (
+                ("q", (hidden, hidden)),
+                ("k", (kept, hidden)),
+                ("v", (kept, hidden)),
+                ("o", (hidden, hidden)),
+            ):
                 self.shapes[f"{layer}.self_attn.{name}_proj.weight"] = shape
-            for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
+            for name, shape in (
+                ("gate", (inner, hidden)),
+                ("up", (inner, hidden)),
+                ("down", (hidden, inner)),
+            ):
                 self.shapes[f"{layer}.mlp.{name}_proj.weight"] = shape
-            self.shapes[f"{layer}.input_layernorm.weight"] = self.shapes[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
+            self.shapes[f"{layer}.input_layernorm.weight"] = self.shapes[
+                f"{layer}.post_attention_layernorm.weight"
+            ] = (hidden,)
         self._device = device
 
     def get(self, name: str) -> torch.Tensor:
         shape = self.shapes[name]
         if len(shape) == 1:
             return torch.ones(shape, device=self._device)
-        return torch.randn(shape, device=self._device, dtype=torch.bfloat16, generator=self._generator(name)) * 0.02
+        return (
+            torch.randn(
+                shape, device=self._device, dtype=torch.bfloat16, generator=self._generator(name)
+            )
+            * 0.02
+        )
 
     def int8(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Uniform bytes, of the spread that trained weights have after scaling."""
         rows, columns = sum(self.shapes[name][0] for name in names), self.shapes[names[0]][1]
         generator = self._generator(names[0])
-        weight = torch.randint(-127, 128, (rows, columns), dtype=torch.int8, device=self._device, generator=generator)
+        weight = torch.randint(
+            -127, 128, (rows, columns), dtype=torch.int8, device=self._device, generator=generator
+        )
         return weight, torch.rand(rows, device=self._device, generator=generator) * 0.02 + 0.025
 
     def head_int8(self) -> None:
@@ -111,13 +136,21 @@ def open_engine(config: dict[str, Any], device: torch.device, weights: str = "in
     from llmchat.engines import transformers
 
     folder = Path(tempfile.mkdtemp(prefix="llmchat-gpu-"))
-    tokenizer = Tokenizer(models.WordLevel({f"w{index}": index for index in range(config["vocab_size"])}, unk_token="w0"))
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {f"w{index}": index for index in range(config["vocab_size"])}, unk_token="w0"
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"})
+    )
     (folder / "config.json").write_text(json.dumps(config))
     transformers.open_tensors = lambda *_: RandomTensors(config, device)  # type: ignore[assignment]
-    return transformers.TransformersEngine(folder, weights=weights, device=device.type, name="7B-shaped")  # type: ignore[arg-type]
+    return transformers.TransformersEngine(
+        folder, weights=weights, device=device.type, name="7B-shaped"
+    )  # type: ignore[arg-type]
 
 
 def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:
@@ -127,7 +160,9 @@ def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:
 
     engine.close()
     text = " ".join(f"w{3 + index * 7 % 30000}" for index in range(prompt_tokens))
-    *chunks, finish = engine.stream(Prompt(text, ()), Sampling(temperature=0, max_tokens=new_tokens, ignore_eos=True))
+    *chunks, finish = engine.stream(
+        Prompt(text, ()), Sampling(temperature=0, max_tokens=new_tokens, ignore_eos=True)
+    )
     return finish, "".join(chunk.text for chunk in chunks)
 
 
@@ -145,7 +180,7 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
 
 def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, float]:
     """Relative error of each product against float64 on the same bytes, for 1, 3 and 8 rows, outliers among the activations."""
-    from llmchat.engines.transformers.cuda import launch
+    from llmchat.engines.transformers.torch.cuda import launch
 
     errors = {}
     for (name, (n, k, gated)), rows in itertools.product(shapes_of(config).items(), (1, 3, 8)):
@@ -164,7 +199,7 @@ def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, flo
 
 def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, Any]:
     """Bytes per second of each kind of product, over the weights of all layers in turn, so that no cache holds them; the best tile with `tune`."""
-    from llmchat.engines.transformers.cuda import launch
+    from llmchat.engines.transformers.torch.cuda import launch
 
     speeds: dict[str, Any] = {}
     for name, (n, k, gated) in shapes_of(config).items():
@@ -176,34 +211,53 @@ def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, 
         def speed(tile: Any = None, layers=layers, x=x, norm=norm, gated=gated, size=size) -> float:  # type: ignore[no-untyped-def]
             def run() -> None:
                 for layer in layers:
-                    launch.matvec(x, layer.weight, layer.step, norm=norm, eps=1e-5, gated=gated, tile=tile)
+                    launch.matvec(
+                        x, layer.weight, layer.step, norm=norm, eps=1e-5, gated=gated, tile=tile
+                    )
 
             return size / milliseconds(captured(run)) * 1000
 
         speeds[name] = {"bytes_per_s": speed()}
         if tune:
-            tiles = [launch.Tile(*tile) for tile in itertools.product((2, 4, 8), (1024, 2048, 4096), (2, 4, 8))]
-            tried = {str((tile.rows, tile.columns, tile.warps)): speed(tile) for tile in tiles if tile.columns >= 256 * tile.warps}
+            tiles = [
+                launch.Tile(*tile)
+                for tile in itertools.product((2, 4, 8), (1024, 2048, 4096), (2, 4, 8))
+            ]
+            tried = {
+                str((tile.rows, tile.columns, tile.warps)): speed(tile)
+                for tile in tiles
+                if tile.columns >= 256 * tile.warps
+            }
             speeds[name]["tiles"] = dict(sorted(tried.items(), key=lambda pair: -pair[1])[:8])
     head = engine._forward._head
     x = torch.randn(1, head.shape[1], device="cuda").bfloat16()
-    for name, run in (("head", lambda: launch.matvec(x, head, None)), ("head by cuBLAS", lambda: torch.nn.functional.linear(x, head))):
+    for name, run in (
+        ("head", lambda: launch.matvec(x, head, None)),
+        ("head by cuBLAS", lambda: torch.nn.functional.linear(x, head)),
+    ):
         speeds[name] = {"bytes_per_s": 2 * head.numel() / milliseconds(captured(run)) * 1000}
     return speeds
 
 
 def decode(engine: Any, tokens: int, bandwidth: float) -> dict[str, float]:
     """After a short and a long prompt, the median of three each. Shares are of the weights alone, keys and values not counted."""
-    from llmchat.memory import weights
+    from llmchat.memory_estimate import weights
 
     found: dict[str, float] = {}
-    read = weights({name: shape for name, shape in engine._shapes.items() if "embed" not in name}, engine._weights)
+    read = weights(
+        {name: shape for name, shape in engine._shapes.items() if "embed" not in name},
+        engine._weights,
+    )
     for prompt in (16, PROMPT):
         answer(engine, prompt, 8)
         finishes = [answer(engine, prompt, tokens)[0] for _ in range(3)]
-        found[f"decode_tps_after_{prompt}"] = speed = statistics.median(one.tokens_per_second for one in finishes)
+        found[f"decode_tps_after_{prompt}"] = speed = statistics.median(
+            one.tokens_per_second for one in finishes
+        )
         found[f"share_after_{prompt}"] = speed * read / bandwidth
-        found[f"prefill_tps_{prompt}"] = statistics.median(one.prompt_tokens / one.prefill_s for one in finishes)
+        found[f"prefill_tps_{prompt}"] = statistics.median(
+            one.prompt_tokens / one.prefill_s for one in finishes
+        )
     graph = engine._forward._step(1).graph
     if graph is not None:
         # What is left of a token's time is the host's.
@@ -220,14 +274,24 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
     with device:
         model = LlamaForCausalLM(LlamaConfig(**config)).eval()
     torch.set_default_dtype(torch.float32)
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
+    linears = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    ]
     for name, module in linears:
         with torch.device("meta"):
-            layer = bitsandbytes.nn.Linear8bitLt(module.in_features, module.out_features, bias=False, has_fp16_weights=False, threshold=6.0)
+            layer = bitsandbytes.nn.Linear8bitLt(
+                module.in_features,
+                module.out_features,
+                bias=False,
+                has_fp16_weights=False,
+                threshold=6.0,
+            )
         # It quantises what comes from the CPU.
-        layer.weight = bitsandbytes.nn.Int8Params(module.weight.detach().half().cpu(), requires_grad=False, has_fp16_weights=False).to(
-            device
-        )
+        layer.weight = bitsandbytes.nn.Int8Params(
+            module.weight.detach().half().cpu(), requires_grad=False, has_fp16_weights=False
+        ).to(device)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.eval())
     ids = torch.randint(3, config["vocab_size"], (1, PROMPT), device=device)
@@ -237,7 +301,14 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
     def seconds(new: int) -> float:
         synchronise()
         started = time.perf_counter()
-        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0)
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
+        )
         synchronise()
         return time.perf_counter() - started
 
@@ -249,8 +320,8 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
 
 def check(engine: Any, device: torch.device) -> dict[str, float]:
     """Whether the graph says what its kernels say one by one, and what the plain forward pass says. Raises AssertionError where not."""
-    from llmchat.engines.transformers.forward import Part
-    from llmchat.engines.transformers.llama import LlamaForward
+    from llmchat.engines.transformers.executor import Part
+    from llmchat.engines.transformers.torch.forward import LlamaForward
 
     forward = engine._forward
     _, replayed = answer(engine, 40, 24)
@@ -291,7 +362,9 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--peer", action="store_true")
@@ -301,7 +374,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU: nothing was measured")
         return
-    from llmchat.engines.transformers import cuda
+    from llmchat.engines.transformers.torch import cuda
 
     device = torch.device("cuda")
     if reason := cuda.fault(device):
@@ -323,13 +396,20 @@ def main() -> None:
             results["kernels"] = kernel_speeds(engine, LLAMA_7B, options.tune)
             for name, speeds in results["kernels"].items():
                 speed = speeds["bytes_per_s"]
-                print(f"{name:16} {speed / 1e12:6.2f} TB/s  {speed / bandwidth:5.0%}   {speeds.get('tiles', '')}")
+                print(
+                    f"{name:16} {speed / 1e12:6.2f} TB/s  {speed / bandwidth:5.0%}   {speeds.get('tiles', '')}"
+                )
         del engine
         torch.cuda.empty_cache()
     if options.peer:
         results["transformers_bitsandbytes"] = peer(LLAMA_7B, min(options.tokens, 64), device)
-        ratio = results["int8"][f"decode_tps_after_{PROMPT}"] / results["transformers_bitsandbytes"]["decode_tps"]
-        print(f"transformers + bitsandbytes: {results['transformers_bitsandbytes']}; {ratio:.1f} times as fast")
+        ratio = (
+            results["int8"][f"decode_tps_after_{PROMPT}"]
+            / results["transformers_bitsandbytes"]["decode_tps"]
+        )
+        print(
+            f"transformers + bitsandbytes: {results['transformers_bitsandbytes']}; {ratio:.1f} times as fast"
+        )
     if options.save:
         path = HERE / "results" / "gpu.json"
         path.parent.mkdir(exist_ok=True)

@@ -22,14 +22,35 @@ from llmchat.history.imports import Imported, Said
 SESSIONS, TURNS, WORDS = (
     500,
     100,
-    ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "near", "the", "old", "river", "bank", "while", "it", "rains"],
+    [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "a",
+        "lazy",
+        "dog",
+        "near",
+        "the",
+        "old",
+        "river",
+        "bank",
+        "while",
+        "it",
+        "rains",
+    ],
 )
 
 
 def fill(path: Path) -> list[str]:
     """500 sessions of 200 messages, and one more that holds 2,000."""
     with History(path) as history:
-        return [history.take(chat(number, 1000 if number == SESSIONS else TURNS)) or "" for number in range(SESSIONS + 1)]
+        return [
+            history.take(chat(number, 1000 if number == SESSIONS else TURNS)) or ""
+            for number in range(SESSIONS + 1)
+        ]
 
 
 def chat(number: int, turns: int) -> Imported:
@@ -37,7 +58,11 @@ def chat(number: int, turns: int) -> Imported:
     for turn in range(turns):
         words = [WORDS[(turn * 7 + number * 3 + step) % len(WORDS)] for step in range(40)]
         said.append(Said(Message("user", f"question {turn} of {number}: {' '.join(words)}")))
-        said.append(Said(Message("assistant", f"answer {turn * number % 9973}: {' '.join(reversed(words))}")))
+        said.append(
+            Said(
+                Message("assistant", f"answer {turn * number % 9973}: {' '.join(reversed(words))}")
+            )
+        )
     return Imported(tuple(said), f"chat {number}")
 
 
@@ -62,20 +87,33 @@ def main() -> None:
         result = {
             "list 20 sessions": seconds(path, lambda history: history.sessions(20)),
             "list all 501": seconds(path, lambda history: history.sessions()),
-            "search a rare text": seconds(path, lambda history: history.search(f"question {TURNS - 1} of {SESSIONS - 1}:")),
+            "search a rare text": seconds(
+                path, lambda history: history.search(f"question {TURNS - 1} of {SESSIONS - 1}:")
+            ),
             "search a frequent word": seconds(path, lambda history: history.search("lazy")),
             "search two letters": seconds(path, lambda history: history.search("ox")),
             "open 200 messages": seconds(path, lambda history: history.conversation(sessions[250])),
-            "open 2,000 messages": seconds(path, lambda history: history.conversation(sessions[-1])),
+            "open 2,000 messages": seconds(
+                path, lambda history: history.conversation(sessions[-1])
+            ),
         }
         size = path.stat().st_size
     for name, value in result.items():
         print(f"{name:24} {value:.3f} s")
     print(f"{'file':24} {size / 1e6:.0f} MB")
     if arguments.save:
-        about = {"command": "python benchmarks/history.py --save", "processor": processor(), "date": datetime.date.today().isoformat()}
+        about = {
+            "command": "python benchmarks/history.py --save",
+            "processor": processor(),
+            "date": datetime.date.today().isoformat(),
+        }
         target = Path(__file__).parent / "results" / "history.json"
-        target.write_text(json.dumps(about | {"messages": SESSIONS * TURNS * 2 + 2000, "seconds": result}, indent=2) + "\n")
+        target.write_text(
+            json.dumps(
+                about | {"messages": SESSIONS * TURNS * 2 + 2000, "seconds": result}, indent=2
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from llmchat.engines.tokens import read_json
-from llmchat.engines.transformers.forward import Part
-from llmchat.engines.transformers.layout import modern_config
-from llmchat.engines.transformers.linear import quantise_rows
-from llmchat.engines.transformers.native import NativeForward
-from llmchat.engines.transformers.native.build import Kernels, load
+from llmchat.engines.tokenizer import read_json
+from llmchat.engines.transformers.checkpoint_names import modern_config
+from llmchat.engines.transformers.compiled import NativeForward
+from llmchat.engines.transformers.compiled.build import Kernels, load
+from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.torch.linear import quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 
 HERE = Path(__file__).parent
@@ -48,12 +48,16 @@ def read_speed(kernels: Kernels, runs: int) -> float:
     return 4 * room.numel() / best(runs, lambda: kernels.read(room))
 
 
-def product_speed(kernels: Kernels, out: int, in_: int, rows: int, runs: int) -> tuple[float, float]:
+def product_speed(
+    kernels: Kernels, out: int, in_: int, rows: int, runs: int
+) -> tuple[float, float]:
     """Bytes of weights, and multiply-adds, a second."""
     count = max(2, COLD_BYTES // (out * in_) // max(1, rows // 16))
     pair = quantise_rows(torch.randn(out, in_))
     pairs = [(pair[0].clone(), pair[1]) for _ in range(count)]
-    seconds = best(runs, kernels.product(pairs, torch.randn(rows, in_), torch.empty(count, rows, out)))
+    seconds = best(
+        runs, kernels.product(pairs, torch.randn(rows, in_), torch.empty(count, rows, out))
+    )
     return count * out * in_ / seconds, count * out * in_ * rows / seconds
 
 
@@ -66,8 +70,12 @@ def steps(folder: Path, kernels: Kernels, runs: int) -> dict[str, float]:
     for texts in (1, 4, 8, 16):
         caches = [model.new_cache() for _ in range(texts)]
         model.read([Part(cache, ids[:20]) for cache in caches])
-        found[f"{texts} texts, a token each"] = best(4 * runs, lambda caches=caches: model.read([Part(cache, ids[:1]) for cache in caches]))
-    found[f"a prompt of {PROMPT}"] = best(max(3, runs // 2), lambda: model.read([Part(model.new_cache(), ids)]))
+        found[f"{texts} texts, a token each"] = best(
+            4 * runs, lambda caches=caches: model.read([Part(cache, ids[:1]) for cache in caches])
+        )
+    found[f"a prompt of {PROMPT}"] = best(
+        max(3, runs // 2), lambda: model.read([Part(model.new_cache(), ids)])
+    )
     return found
 
 
@@ -81,7 +89,9 @@ def main() -> None:
         kernels = load(Path(room))
         speed = read_speed(kernels, 3 * arguments.runs)
         result: dict[str, Any] = {"memory_gb_s": round(speed / 1e9, 1), "products": [], "steps": {}}
-        print(f"memory is read at {speed / 1e9:.1f} GB/s\n{'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7} {'of memory':>10} {'GOP/s':>8}")
+        print(
+            f"memory is read at {speed / 1e9:.1f} GB/s\n{'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7} {'of memory':>10} {'GOP/s':>8}"
+        )
         for folder in arguments.models:
             config = read_json(folder / "config.json")
             hidden, inner = config["hidden_size"], config["intermediate_size"]
@@ -89,15 +99,38 @@ def main() -> None:
                 for rows in (1, 16, 512):
                     read, operations = product_speed(kernels, out, in_, rows, arguments.runs)
                     result["products"].append(
-                        {"out": out, "in": in_, "rows": rows, "gb_s": round(read / 1e9, 1), "gop_s": round(2 * operations / 1e9)}
+                        {
+                            "out": out,
+                            "in": in_,
+                            "rows": rows,
+                            "gb_s": round(read / 1e9, 1),
+                            "gop_s": round(2 * operations / 1e9),
+                        }
                     )
-                    print(f"{out:6} {in_:6} {rows:5} {read / 1e9:7.1f} {100 * read / speed:9.0f}% {2 * operations / 1e9:8.0f}")
+                    print(
+                        f"{out:6} {in_:6} {rows:5} {read / 1e9:7.1f} {100 * read / speed:9.0f}% {2 * operations / 1e9:8.0f}"
+                    )
         for folder in arguments.models:
             result["steps"][folder.name] = found = steps(folder, kernels, arguments.runs)
-            print(f"\n{folder.name}", *(f"{1000 * seconds:9.2f} ms  {name}" for name, seconds in found.items()), sep="\n")
+            print(
+                f"\n{folder.name}",
+                *(f"{1000 * seconds:9.2f} ms  {name}" for name, seconds in found.items()),
+                sep="\n",
+            )
     if arguments.save:
-        machine = {"cores": os.cpu_count(), "date": datetime.date.today().isoformat(), "load": round(os.getloadavg()[0], 1)}
-        text = json.dumps({"command": "python benchmarks/kernels.py smol 1b --save", "machine": machine} | result, indent=2) + "\n"
+        machine = {
+            "cores": os.cpu_count(),
+            "date": datetime.date.today().isoformat(),
+            "load": round(os.getloadavg()[0], 1),
+        }
+        text = (
+            json.dumps(
+                {"command": "python benchmarks/kernels.py smol 1b --save", "machine": machine}
+                | result,
+                indent=2,
+            )
+            + "\n"
+        )
         (HERE / "results" / "kernels.json").write_text(text)
 
 

@@ -77,8 +77,32 @@ WORDS = [
     "table",
     "window",
 ]
-THINGS = ["the book", "the key", "the map", "the lamp", "the ring", "the coat", "the letter", "the bottle", "the camera", "the ticket"]
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+THINGS = [
+    "the book",
+    "the key",
+    "the map",
+    "the lamp",
+    "the ring",
+    "the coat",
+    "the letter",
+    "the bottle",
+    "the camera",
+    "the ticket",
+]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 HOSTS = ["example.com", "mail.org", "post.net", "inbox.io", "letters.eu"]
 
 Item = tuple[str, str, str]
@@ -86,7 +110,11 @@ Item = tuple[str, str, str]
 
 def date(pick: random.Random) -> Item:
     year, month, day = pick.randint(1950, 2029), pick.randint(1, 12), pick.randint(1, 28)
-    return "Write the date in words.", f"{year}-{month:02}-{day:02}", f"{day} {MONTHS[month - 1]} {year}"
+    return (
+        "Write the date in words.",
+        f"{year}-{month:02}-{day:02}",
+        f"{day} {MONTHS[month - 1]} {year}",
+    )
 
 
 def address(pick: random.Random) -> Item:
@@ -101,8 +129,16 @@ def address(pick: random.Random) -> Item:
 
 
 def record(pick: random.Random) -> Item:
-    name, age, town = pick.choice(NAMES), pick.randint(18, 90), pick.choice(("Paris", "Rome", "Oslo", "Cairo", "Lima", "Delhi"))
-    return "Turn this into JSON.", f"{name} is {age} years old and lives in {town}.", json.dumps({"name": name, "age": age, "town": town})
+    name, age, town = (
+        pick.choice(NAMES),
+        pick.randint(18, 90),
+        pick.choice(("Paris", "Rome", "Oslo", "Cairo", "Lima", "Delhi")),
+    )
+    return (
+        "Turn this into JSON.",
+        f"{name} is {age} years old and lives in {town}.",
+        json.dumps({"name": name, "age": age, "town": town}),
+    )
 
 
 def name(pick: random.Random) -> Item:
@@ -121,10 +157,19 @@ def backwards(pick: random.Random) -> Item:
     return "Write the words in reverse order.", " ".join(words), " ".join(reversed(words))
 
 
-FAMILIES: tuple[Callable[[random.Random], Item], ...] = (date, address, record, name, owner, backwards)
+FAMILIES: tuple[Callable[[random.Random], Item], ...] = (
+    date,
+    address,
+    record,
+    name,
+    owner,
+    backwards,
+)
 
 
-def lessons(train: int, held_out: int, seed: int = 0) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def lessons(
+    train: int, held_out: int, seed: int = 0
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """`train` and `held_out` records, the families in turn, no input twice."""
     pick, seen, rows = random.Random(seed), set(), []
     while len(rows) < train + held_out:
@@ -132,7 +177,14 @@ def lessons(train: int, held_out: int, seed: int = 0) -> tuple[list[dict[str, st
         instruction, material, output = family(pick)
         if (instruction, material) not in seen:
             seen.add((instruction, material))
-            rows.append({"instruction": instruction, "input": material, "output": output, "task": family.__name__})
+            rows.append(
+                {
+                    "instruction": instruction,
+                    "input": material,
+                    "output": output,
+                    "task": family.__name__,
+                }
+            )
     return rows[:train], rows[train:]
 
 
@@ -143,11 +195,21 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
 def tasks(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The records as items of `llmchat evaluate`."""
     return [
-        {"prompt": row["instruction"], "input": row["input"], "answer": row["output"], "kind": "exact", "task": row["task"]} for row in rows
+        {
+            "prompt": row["instruction"],
+            "input": row["input"],
+            "answer": row["output"],
+            "kind": "exact",
+            "task": row["task"],
+        }
+        for row in rows
     ]
 
 
 if __name__ == "__main__":
     taught, kept = lessons(700, 120)
-    write(Path(sys.argv[1]), [{key: row[key] for key in ("instruction", "input", "output")} for row in taught])
+    write(
+        Path(sys.argv[1]),
+        [{key: row[key] for key in ("instruction", "input", "output")} for row in taught],
+    )
     write(Path(sys.argv[2]), tasks(kept))

@@ -71,7 +71,9 @@ async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Str
     are looked at afterwards, so that the client takes little of the machine."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
-    content = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+    content = json.dumps(
+        body | {"stream": True, "stream_options": {"include_usage": True}}
+    ).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
     started = time.perf_counter()
     writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
@@ -85,7 +87,12 @@ async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Str
             break
     writer.close()
     spoken = [when for when, part in arrived if _PIECE in part]
-    return Stream(spoken[0] if spoken else 0.0, spoken[-1] if spoken else 0.0, _tokens(b"".join(part for _, part in arrived)), status)
+    return Stream(
+        spoken[0] if spoken else 0.0,
+        spoken[-1] if spoken else 0.0,
+        _tokens(b"".join(part for _, part in arrived)),
+        status,
+    )
 
 
 def _tokens(answer: bytes) -> int:
@@ -107,7 +114,9 @@ def request(model: str, number: int, tokens: int) -> dict[str, object]:
 
 
 async def together(url: str, model: str, count: int, tokens: int, salt: int) -> list[Stream]:
-    return await asyncio.gather(*(ask(url, request(model, salt + number, tokens)) for number in range(count)))
+    return await asyncio.gather(
+        *(ask(url, request(model, salt + number, tokens)) for number in range(count))
+    )
 
 
 def total_rate(streams: list[Stream]) -> float:
@@ -123,14 +132,18 @@ def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> dict[
         ones.append(asyncio.run(together(url, model, 1, tokens, 1000 + 100 * number)))
         manys.append(asyncio.run(together(url, model, count, tokens, 5000 + 100 * number)))
     one, many = statistics.median(map(total_rate, ones)), statistics.median(map(total_rate, manys))
-    evenness = statistics.median(min(s.rate for s in run) / max(s.rate for s in run) for run in manys)
+    evenness = statistics.median(
+        min(s.rate for s in run) / max(s.rate for s in run) for run in manys
+    )
     firsts = sorted(stream.first_s for run in manys for stream in run)
     print(
         f"one stream                 {one:8.1f} tokens/s   first token {1000 * statistics.median(run[0].first_s for run in ones):6.0f} ms"
     )
     print(f"{count:2} streams, all together   {many:8.1f} tokens/s   {many / one:.2f} x one stream")
     print(f"slowest / fastest stream   {evenness:8.2f}")
-    print(f"first token of {count}          {1000 * statistics.median(firsts):8.0f} ms median, {1000 * firsts[-1]:.0f} ms last")
+    print(
+        f"first token of {count}          {1000 * statistics.median(firsts):8.0f} ms median, {1000 * firsts[-1]:.0f} ms last"
+    )
     return {
         "streams": count,
         "tokens": tokens,
@@ -138,7 +151,10 @@ def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> dict[
         "many_tps": [round(total_rate(run), 1) for run in manys],
         "many_over_one": round(many / one, 2),
         "slowest_over_fastest": round(evenness, 2),
-        "first_token_s": {"one": round(statistics.median(run[0].first_s for run in ones), 3), "many": round(statistics.median(firsts), 3)},
+        "first_token_s": {
+            "one": round(statistics.median(run[0].first_s for run in ones), 3),
+            "many": round(statistics.median(firsts), 3),
+        },
     }
 
 
@@ -152,7 +168,9 @@ def one_shots(env: dict[str, str], count: int) -> dict[str, Any]:
         assert asked.stdout is not None and asked.stdout.read(1)
         times.append(time.perf_counter() - started)
         asked.communicate()
-    print(f"warm one-shot, first token {1000 * min(times):8.0f} ms at best, {1000 * statistics.median(times):.0f} ms median")
+    print(
+        f"warm one-shot, first token {1000 * min(times):8.0f} ms at best, {1000 * statistics.median(times):.0f} ms median"
+    )
     return {"one_shot_first_token_s": round(statistics.median(times), 3)}
 
 
@@ -196,14 +214,27 @@ async def soak(url: str, model: str, minutes: float, clients: int, process: int)
     async def watch() -> None:
         while time.monotonic() < end:
             samples.append(resident_mb(process))
-            print(f"{60 * minutes - (end - time.monotonic()):6.0f} s  {samples[-1]:8.1f} MB  {counts}", flush=True)
+            print(
+                f"{60 * minutes - (end - time.monotonic()):6.0f} s  {samples[-1]:8.1f} MB  {counts}",
+                flush=True,
+            )
             await asyncio.sleep(min(15.0, 6 * minutes))
 
     await asyncio.gather(watch(), *(client(number) for number in range(clients)))
     third = max(1, len(samples) // 3)
-    middle, last = statistics.median(samples[third : 2 * third] or samples), statistics.median(samples[-third:])
-    print(f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last ({last - middle:+.1f} MB); {counts}")
-    return {"minutes": minutes, "clients": clients, "resident_mb": [round(sample) for sample in samples], "counts": counts}
+    middle, last = (
+        statistics.median(samples[third : 2 * third] or samples),
+        statistics.median(samples[-third:]),
+    )
+    print(
+        f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last ({last - middle:+.1f} MB); {counts}"
+    )
+    return {
+        "minutes": minutes,
+        "clients": clients,
+        "resident_mb": [round(sample) for sample in samples],
+        "counts": counts,
+    }
 
 
 def save(name: str, result: dict[str, Any]) -> None:
@@ -212,7 +243,10 @@ def save(name: str, result: dict[str, Any]) -> None:
 
     file = Path(__file__).parent / "results" / "serve.json"
     results = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    facts = {"command": f"python benchmarks/serve.py {' '.join(sys.argv[1:])}", "date": datetime.date.today().isoformat()}
+    facts = {
+        "command": f"python benchmarks/serve.py {' '.join(sys.argv[1:])}",
+        "date": datetime.date.today().isoformat(),
+    }
     results[name] = facts | {"machine": machine.facts("cpu", machine.Machine(0))} | result
     file.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
 
@@ -220,7 +254,19 @@ def save(name: str, result: dict[str, Any]) -> None:
 def start(model: str, slots: int, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "llmchat", "serve", "-q", "-m", model, "--port", str(port), "--slots", str(slots)]
+    command = [
+        sys.executable,
+        "-m",
+        "llmchat",
+        "serve",
+        "-q",
+        "-m",
+        model,
+        "--port",
+        str(port),
+        "--slots",
+        str(slots),
+    ]
     process = subprocess.Popen(command, env=env)
     url = f"http://127.0.0.1:{port}"
     asyncio.run(_ready(url, model))
@@ -239,7 +285,9 @@ async def _ready(url: str, model: str) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--model", default="smollm2")
     options.add_argument("--streams", type=int, default=16)
     options.add_argument("--tokens", type=int, default=128)
@@ -254,9 +302,15 @@ def main() -> None:
         if chosen.soak:
             if server is None:
                 raise SystemExit("--soak measures a server that it starts itself")
-            name, result = "soak", asyncio.run(soak(url, chosen.model, chosen.soak, chosen.streams + 4, server.pid))
+            name, result = (
+                "soak",
+                asyncio.run(soak(url, chosen.model, chosen.soak, chosen.streams + 4, server.pid)),
+            )
         else:
-            name, result = "streams", compare(url, chosen.model, chosen.streams, chosen.tokens, chosen.rounds)
+            name, result = (
+                "streams",
+                compare(url, chosen.model, chosen.streams, chosen.tokens, chosen.rounds),
+            )
             if server is not None:
                 result |= one_shots(env, 7)
         if chosen.save:

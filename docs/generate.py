@@ -12,13 +12,29 @@ from llmchat.presets import Preset
 def names_of(command: Any, path: str = "") -> list[str]:
     """A command and those below it, as they are typed; hidden ones are left out."""
     below = getattr(command, "commands", {})
-    inner = [name for key, one in below.items() if not one.hidden for name in names_of(one, f"{path} {key}".strip())]
+    inner = [
+        name
+        for key, one in below.items()
+        if not one.hidden
+        for name in names_of(one, f"{path} {key}".strip())
+    ]
     return [path, *inner]
 
 
 def help_of(command: str) -> str:
-    env = os.environ | {"COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
-    out = subprocess.run([sys.executable, "-m", "llmchat", *command.split(), "--help"], capture_output=True, text=True, check=True, env=env)
+    env = os.environ | {
+        "COLUMNS": "110",
+        "TERM": "dumb",
+        "NO_COLOR": "1",
+        "_TYPER_FORCE_DISABLE_TERMINAL": "1",
+    }
+    out = subprocess.run(
+        [sys.executable, "-m", "llmchat", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
     return "\n".join(line.rstrip() for line in out.stdout.strip().splitlines())
 
 
@@ -28,8 +44,13 @@ def commands() -> str:
     from llmchat.cli import app
 
     names = names_of(get_command(app))
-    sections = [f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n" for command in names]
-    return "# Commands\n\nWritten by `make docs` from `--help`; do not edit.\n\n" + "\n".join(sections)
+    sections = [
+        f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n"
+        for command in names
+    ]
+    return "# Commands\n\nWritten by `make docs` from `--help`; do not edit.\n\n" + "\n".join(
+        sections
+    )
 
 
 def models() -> str:

@@ -17,7 +17,12 @@ from rich.text import Text
 
 TARGET = Path(__file__).parent / "chat.svg"
 LINES, COLUMNS = 24, 88
-TYPED = ["What is the capital of France?", "/pin 1", "Write a Python function that adds two numbers.", "/context"]
+TYPED = [
+    "What is the capital of France?",
+    "/pin 1",
+    "Write a Python function that adds two numbers.",
+    "/context",
+]
 
 
 class Terminal:
@@ -26,7 +31,14 @@ class Terminal:
     def __init__(self, command: list[str], env: dict[str, str]):
         self.screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.Stream(self.screen)
-        self._child = pexpect.spawn(command[0], command[1:], dimensions=(LINES, COLUMNS), encoding="utf-8", timeout=60, env=env)
+        self._child = pexpect.spawn(
+            command[0],
+            command[1:],
+            dimensions=(LINES, COLUMNS),
+            encoding="utf-8",
+            timeout=60,
+            env=env,
+        )
 
     def settle(self, quiet_s: float) -> None:
         """Read until nothing came for a while."""
@@ -49,7 +61,9 @@ class Terminal:
         text = Text()
         for column in range(COLUMNS):
             cell = self.screen.buffer[number][column]
-            style = [name for name in ("bold", "italics", "underscore", "reverse") if getattr(cell, name)]
+            style = [
+                name for name in ("bold", "italics", "underscore", "reverse") if getattr(cell, name)
+            ]
             names = {"italics": "italic", "underscore": "underline"}
             words = [names.get(name, name) for name in style]
             for name, colour in (("", cell.fg), ("on ", cell.bg)):
@@ -68,13 +82,24 @@ def _colour(name: str) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as data:
-        env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "XDG_DATA_HOME": data, "XDG_STATE_HOME": data}
+        env = os.environ | {
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "XDG_DATA_HOME": data,
+            "XDG_STATE_HOME": data,
+        }
         terminal = Terminal([sys.executable, "-m", "llmchat"], env)
         terminal.settle(6)
         for line in TYPED:
             terminal.type(line)
             terminal.settle(2.5)
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True,
+        width=COLUMNS,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+    )
     for number in range(LINES):
         console.print(terminal.line(number), no_wrap=True, end="\n")
     console.save_svg(str(TARGET), title="llmchat")

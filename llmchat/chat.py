@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.adjustable import Adjustable
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Prefill, Sampling
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
+from llmchat.live_settings import Adjustable
 from llmchat.presets import Preset
-from llmchat.reading import Asked, Reading, Thought
+from llmchat.reply_parser import Asked, Reading, Thought
 from llmchat.summary import summarise
 from llmchat.window import Window, fit
 
@@ -33,21 +33,38 @@ class Summary(Struct, frozen=True):
 Event = Window | Prefill | Thought | Summary | Chunk | Finish
 
 
-def ask(conversation: Conversation, preset: Preset, engine: Counter, context: int, sampling: Sampling, *, reserve: bool = True) -> Asked:
+def ask(
+    conversation: Conversation,
+    preset: Preset,
+    engine: Counter,
+    context: int,
+    sampling: Sampling,
+    *,
+    reserve: bool = True,
+) -> Asked:
     """The first half of the way, up to the engine, which holds `context` tokens.
 
     Where the conversation ends with an answer, the model is to go on with it. reserve: keep room for max_tokens; otherwise any room will do.
     """
-    window, prompt = fit(conversation, preset, engine, context, sampling.max_tokens if reserve else 1)
+    window, prompt = fit(
+        conversation, preset, engine, context, sampling.max_tokens if reserve else 1
+    )
     resumed = conversation.spoken[-1].role == "assistant"
     if resumed:
         prompt = preset.format.extend(window.messages)
     # The answer may use what the window leaves, also where the model itself could hold more.
     room = window.limit - window.tokens
-    return Asked(window, prompt, replace(sampling, max_tokens=min(sampling.max_tokens or room, room)), resumed)
+    return Asked(
+        window,
+        prompt,
+        replace(sampling, max_tokens=min(sampling.max_tokens or room, room)),
+        resumed,
+    )
 
 
-def _asked_elsewhere(conversation: Conversation, engine: Engine, sampling: Sampling) -> Asked | None:
+def _asked_elsewhere(
+    conversation: Conversation, engine: Engine, sampling: Sampling
+) -> Asked | None:
     """The same from where the model is, in one step, when that is another process; None where it is here, or `ask` is to tell what is wrong."""
     far = getattr(engine, "ask", None)
     try:
@@ -60,7 +77,9 @@ def reply(
     conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
 ) -> Generator[Window | Prefill | Thought | Chunk | Finish]:
     """The window that is sent, then thoughts and the answer in chunks, then one Finish."""
-    asked = _asked_elsewhere(conversation, engine, sampling) or ask(conversation, preset, engine, engine.context, sampling)
+    asked = _asked_elsewhere(conversation, engine, sampling) or ask(
+        conversation, preset, engine, engine.context, sampling
+    )
     yield asked.window
     reading = Reading(preset, asked)
     with closing(engine.stream(asked.prompt, asked.sampling)) as events:
@@ -109,7 +128,11 @@ class Chat(Adjustable):
     def note(self) -> str:
         """What the person must be told of the last steps, once: that this chat had to go on in a session of its own. Empty: nothing."""
         left = self._line.take_left() if self._line else None
-        return f"another llmchat went on with session {left}; this chat continues as session {self.session}" if left else ""
+        return (
+            f"another llmchat went on with session {left}; this chat continues as session {self.session}"
+            if left
+            else ""
+        )
 
     def hand_over(
         self,
@@ -137,7 +160,9 @@ class Chat(Adjustable):
             self.history.remember(self._line.session, self.preset.name, self.opens, self.settings)
             self._remembered = now
 
-    def send(self, text: str, input: str = "", files: tuple[tuple[str, int], ...] = ()) -> Generator[Event]:
+    def send(
+        self, text: str, input: str = "", files: tuple[tuple[str, int], ...] = ()
+    ) -> Generator[Event]:
         """Ask. The message is stored now, the answer when it ends; closing the iterator keeps what was said so far as cancelled."""
         self._store(Message("user", text, input, files=files))
         return self._answer()
@@ -172,7 +197,11 @@ class Chat(Adjustable):
     def resumable(self) -> bool:
         """Whether `resume` would be taken: there is an answer, the window has room for more of it, and the engine can go on with it."""
         spoken = self.conversation.spoken
-        if not spoken or spoken[-1].role != "assistant" or not getattr(self._engine_itself(), "resumes", True):
+        if (
+            not spoken
+            or spoken[-1].role != "assistant"
+            or not getattr(self._engine_itself(), "resumes", True)
+        ):
             return False
         try:
             ask(self.conversation, self.preset, self.engine, self.engine.context, self.sampling)
@@ -231,7 +260,11 @@ class Chat(Adjustable):
 
     def mark(self, number: int, mark: Mark) -> Message:
         """Pin or exclude a spoken message, counted from 1, or take its mark off; returns it."""
-        spoken = [index for index, message in enumerate(self.conversation.messages) if message.role not in ("system", "summary")]
+        spoken = [
+            index
+            for index, message in enumerate(self.conversation.messages)
+            if message.role not in ("system", "summary")
+        ]
         if not 1 <= number <= len(spoken):
             raise UsageError(f"there is no message {number}", "`/context` numbers them")
         index, messages = spoken[number - 1], list(self.conversation.messages)
@@ -274,7 +307,9 @@ class Chat(Adjustable):
         return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
 
     def _fit(self, conversation: Conversation) -> Window:
-        return fit(conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens)[0]
+        return fit(
+            conversation, self.preset, self.engine, self.engine.context, self.sampling.max_tokens
+        )[0]
 
     def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
         try:
@@ -305,7 +340,9 @@ class Chat(Adjustable):
             events.close()
             self.finish, self.answered_by = finish, self.made_by
             if said or finish.reason != "cancelled":
-                details = self._details(thinking, resumed=begun is not None) | ({"hint": hint} if hint else {})
+                details = self._details(thinking, resumed=begun is not None) | (
+                    {"hint": hint} if hint else {}
+                )
                 # A longer answer takes the place of the one it goes on with.
                 self._store(Message("assistant", text), finish, details, -1 if begun else None)
 
@@ -320,7 +357,9 @@ class Chat(Adjustable):
     def _summarise(self, messages: tuple[Message, ...], covers: int) -> Generator[Event]:
         known = self.conversation.summary.text if self.conversation.summary else ""
         limit = self.preset.context.tokens or self.engine.context
-        pieces = summarise(messages, known, self.preset, self.engine, min(limit, self.engine.context))
+        pieces = summarise(
+            messages, known, self.preset, self.engine, min(limit, self.engine.context)
+        )
         with closing(pieces):
             while True:
                 try:
@@ -339,12 +378,27 @@ class Chat(Adjustable):
             "made_by": self.made_by,
             "sampling": msgspec.to_builtins(self.sampling),
             "context": msgspec.to_builtins(self.preset.context),
-            "window": {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped} if window else {},
+            "window": {
+                "limit": window.limit,
+                "tokens": window.tokens,
+                "sent": window.sent,
+                "dropped": window.dropped,
+            }
+            if window
+            else {},
         }
-        return details | ({"thinking": thinking} if thinking else {}) | ({"resumed": True} if resumed else {})
+        return (
+            details
+            | ({"thinking": thinking} if thinking else {})
+            | ({"resumed": True} if resumed else {})
+        )
 
     def _store(
-        self, message: Message, finish: Finish | None = None, details: Mapping[str, Any] | None = None, length: int | None = None
+        self,
+        message: Message,
+        finish: Finish | None = None,
+        details: Mapping[str, Any] | None = None,
+        length: int | None = None,
     ) -> None:
         """Add a message to the conversation, behind its first `length` messages, and to the history. The session begins with the first
         question, not before."""
@@ -353,7 +407,9 @@ class Chat(Adjustable):
         if self._line is None:
             from llmchat.history import Line
 
-            self._line = Line(self.history, self.history.begin(self.preset.name, self.opens, self.settings))
+            self._line = Line(
+                self.history, self.history.begin(self.preset.name, self.opens, self.settings)
+            )
         # What was said before the session began, or could not be stored on a full disk.
         for earlier in kept[len(self._line.ids) :]:
             self._line.append(earlier)

@@ -13,7 +13,9 @@ _BETWEEN = "\n\n"
 
 def material(pieces: Sequence[tuple[str, str]]) -> tuple[str, tuple[tuple[str, int], ...]]:
     """Named texts as the `input` and the `files` of a message."""
-    return _BETWEEN.join(text for _, text in pieces), tuple((name, len(text)) for name, text in pieces)
+    return _BETWEEN.join(text for _, text in pieces), tuple(
+        (name, len(text)) for name, text in pieces
+    )
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
@@ -97,7 +99,9 @@ class Conversation(Struct, frozen=True):
     @property
     def system(self) -> str:
         """The system text that holds now."""
-        return next((message.text for message in reversed(self.messages) if message.role == "system"), "")
+        return next(
+            (message.text for message in reversed(self.messages) if message.role == "system"), ""
+        )
 
     def summarise(self, text: str, covers: int) -> "Conversation":
         """Let a summary stand for the first `covers` spoken messages."""
@@ -106,17 +110,28 @@ class Conversation(Struct, frozen=True):
     @property
     def summary(self) -> Message | None:
         """The summary that holds now."""
-        return next((message for message in reversed(self.messages) if message.role == "summary"), None)
+        return next(
+            (message for message in reversed(self.messages) if message.role == "summary"), None
+        )
 
     @property
     def spoken(self) -> tuple[Message, ...]:
         """What people and the model said: all messages but system texts and summaries."""
-        return tuple(message for message in self.messages if message.role not in ("system", "summary"))
+        return tuple(
+            message for message in self.messages if message.role not in ("system", "summary")
+        )
 
     @property
     def question(self) -> int:
         """Index of the last user message; -1 where there is none."""
-        return next((index for index in range(len(self.messages) - 1, -1, -1) if self.messages[index].role == "user"), -1)
+        return next(
+            (
+                index
+                for index in range(len(self.messages) - 1, -1, -1)
+                if self.messages[index].role == "user"
+            ),
+            -1,
+        )
 
     def _with(self, message: Message) -> "Conversation":
         return replace(self, messages=(*self.messages, message))

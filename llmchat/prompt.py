@@ -12,10 +12,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import templates
+from llmchat import chat_template
+from llmchat.chat_template.quoting import Placeholders, Range, mapped
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
-from llmchat.quoting import Placeholders, Range, mapped
 
 # Put after the first character of a label that a message contains: a reader sees no difference, the model sees no label.
 WORD_JOINER = "\u2060"
@@ -94,12 +94,14 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     unescapes: Replacements = ()
     thinking: tuple[str, str] = ("<think>", "</think>")
 
-    def with_template(self, template: str, tokens: dict[str, str], special: Collection[str] = ()) -> "PromptFormat":
+    def with_template(
+        self, template: str, tokens: dict[str, str], special: Collection[str] = ()
+    ) -> "PromptFormat":
         """This format with the checkpoint's chat template; `tokens` are the names a template may use, such as bos_token.
 
         special: the tokenizer's special tokens; every other mark of the template is plain text to it, and becomes a label.
         """
-        labels = tuple(sorted(templates.labels(template) - set(special)))
+        labels = tuple(sorted(chat_template.labels(template) - set(special)))
         return replace(self, template=template, template_tokens=tokens, labels=labels)
 
     def render(self, messages: Sequence[Message]) -> Prompt:
@@ -117,7 +119,16 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
                 f"the format `{self.name}` needs a chat template, and this checkpoint has none",
                 "name a format with --format; `llmchat presets --formats` lists them",
             )
-        return Prompt(text, messages, self.stops, self.stop_ids, learn, quoted, self.parts is not None, self.unescapes)
+        return Prompt(
+            text,
+            messages,
+            self.stops,
+            self.stop_ids,
+            learn,
+            quoted,
+            self.parts is not None,
+            self.unescapes,
+        )
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
         """The prompt that lets the model go on with its own last, unfinished answer."""
@@ -125,12 +136,22 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         prompt = self.render(before)
         lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
         start = len(prompt.text) + len(lead)
-        text = prompt.text + lead + _substitute(disarm(answer.text, self.parts.labels if self.parts else self.labels), self.escapes)
-        return replace(prompt, text=text, messages=tuple(messages), quoted=(*prompt.quoted, (start, len(text))))
+        text = (
+            prompt.text
+            + lead
+            + _substitute(
+                disarm(answer.text, self.parts.labels if self.parts else self.labels), self.escapes
+            )
+        )
+        return replace(
+            prompt, text=text, messages=tuple(messages), quoted=(*prompt.quoted, (start, len(text)))
+        )
 
     def fingerprint(self) -> str:
         """A short name of all that decides how a conversation is written."""
-        return hashlib.sha256(repr((self.parts, self.template, self.stops, self.stop_ids, self.escapes)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            repr((self.parts, self.template, self.stops, self.stop_ids, self.escapes)).encode()
+        ).hexdigest()[:16]
 
 
 class _Page:
@@ -147,7 +168,12 @@ class _Page:
         for piece in re.split(r"(\{text\}|\{input\}|\{system\})", part):
             if piece in ("{text}", "{input}", "{system}"):
                 start = len(self.text)
-                self.text += _substitute(disarm(_tidied(slots[piece[1:-1]].strip(), self._parts.tidy), self._parts.labels), self._escapes)
+                self.text += _substitute(
+                    disarm(
+                        _tidied(slots[piece[1:-1]].strip(), self._parts.tidy), self._parts.labels
+                    ),
+                    self._escapes,
+                )
                 self.quoted.append((start, len(self.text)))
             else:
                 self.text += _substitute(piece, self._escapes)
@@ -183,7 +209,9 @@ def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replaceme
     if system and parts.system:
         page.write(parts.system, text=system)
     else:
-        page.write(parts.opening_with_input if first.input and parts.opening_with_input else parts.opening)
+        page.write(
+            parts.opening_with_input if first.input and parts.opening_with_input else parts.opening
+        )
     page.write(parts.examples)
     for index, message in enumerate(spoken):
         if message.role == "assistant":
@@ -209,19 +237,31 @@ def _split_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ..
     system = messages[0].text if messages[0].role == "system" else ""
     spoken = messages[1:] if messages[0].role == "system" else messages
     expected = ("user", "assistant")
-    turns = [message for index, message in enumerate(spoken) if message.role != "tool" and not (index and spoken[index - 1].role == "tool")]
+    turns = [
+        message
+        for index, message in enumerate(spoken)
+        if message.role != "tool" and not (index and spoken[index - 1].role == "tool")
+    ]
     for index, message in enumerate(turns):
         if message.role != expected[index % 2]:
-            raise UsageError(f"message {index + 1} is from `{message.role}`; user and assistant must take turns, starting with the user")
+            raise UsageError(
+                f"message {index + 1} is from `{message.role}`; user and assistant must take turns, starting with the user"
+            )
     return system, spoken
 
 
 def plain_text(message: Message) -> str:
     """A message in one piece, the material before the request."""
-    return f"{message.input}\n\n{message.text}" if message.input and message.text else message.input or message.text
+    return (
+        f"{message.input}\n\n{message.text}"
+        if message.input and message.text
+        else message.input or message.text
+    )
 
 
-def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
+def _write_template(
+    form: PromptFormat, messages: tuple[Message, ...]
+) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
     system, spoken = _split_system(messages)
     form = _given(form, lambda text: disarm(text, form.labels))
     records = [_record(message, form) for message in spoken]
@@ -232,7 +272,7 @@ def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[
     quoted = _find_quoted(form, text, records, wants_answer)
     if quoted is None:
         # The template changes what it is given, so that nobody can tell where a message ends: no mark in a message is left whole.
-        marks = templates.labels(form.template or "")
+        marks = chat_template.labels(form.template or "")
         records = [mapped(lambda text: disarm(text, marks), record) for record in records]
         form = _given(form, lambda text: disarm(text, marks))
         text, quoted = _run_template(form, records, wants_answer), []
@@ -245,18 +285,26 @@ def _write_template(form: PromptFormat, messages: tuple[Message, ...]) -> tuple[
 
 
 def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
-    record: dict[str, Any] = {"role": message.role, "content": disarm(plain_text(message), form.labels)}
+    record: dict[str, Any] = {
+        "role": message.role,
+        "content": disarm(plain_text(message), form.labels),
+    }
     calls = mapped(lambda text: disarm(text, form.labels), message.calls)
     return record | ({"tool_calls": calls} if calls else {})
 
 
 def _given(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
     """The format with every text changed that its template is given from outside: tools and such, not the checkpoint's own tokens."""
-    tokens = {name: value if name.endswith("_token") else mapped(change, value) for name, value in form.template_tokens.items()}
+    tokens = {
+        name: value if name.endswith("_token") else mapped(change, value)
+        for name, value in form.template_tokens.items()
+    }
     return replace(form, template_tokens=tokens) if tokens != form.template_tokens else form
 
 
-def _with_system(form: PromptFormat, system: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_system(
+    form: PromptFormat, system: str, records: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Records with the system text as its own message, or, where the template refuses that role (Gemma 2), before the first request."""
     own = [{"role": "system", "content": system}, *records]
     try:
@@ -278,13 +326,18 @@ def _written_by_model(form: PromptFormat, records: list[dict[str, Any]], index: 
     return len(before), len(after.rstrip()) if after[len(before) :].strip() else len(after)
 
 
-def _find_quoted(form: PromptFormat, text: str, records: list[dict[str, Any]], wants_answer: bool) -> list[Range] | None:
+def _find_quoted(
+    form: PromptFormat, text: str, records: list[dict[str, Any]], wants_answer: bool
+) -> list[Range] | None:
     """Where messages, tools and arguments stand in the text; None where the template changes what it is given."""
     places = Placeholders([record["content"] for record in records])
-    hidden = [{**mapped(places.of_text, record), "content": places.of_message(index)} for index, record in enumerate(records)]
+    hidden = [
+        {**mapped(places.of_text, record), "content": places.of_message(index)}
+        for index, record in enumerate(records)
+    ]
     return places.find(_run_template(_given(form, places.of_text), hidden, wants_answer), text)
 
 
 def _run_template(form: PromptFormat, records: list[dict[str, Any]], wants_answer: bool) -> str:
     variables = {"messages": records, "add_generation_prompt": wants_answer, **form.template_tokens}
-    return templates.run(form.template or "", variables, form.name)
+    return chat_template.run(form.template or "", variables, form.name)

@@ -17,7 +17,9 @@ _TASK = (
 _KNOWN = "What was known before it (keep these facts):"
 
 
-def summarise(messages: Sequence[Message], known: str, preset: Preset, engine: Engine, limit: int) -> Generator[str, None, str]:
+def summarise(
+    messages: Sequence[Message], known: str, preset: Preset, engine: Engine, limit: int
+) -> Generator[str, None, str]:
     """Yields the summary piece by piece and returns it whole: of `messages`, carrying on the facts of `known`.
 
     More messages than a window of `limit` tokens holds are taken part by part, each part with the summary of those before it.
@@ -26,7 +28,9 @@ def summarise(messages: Sequence[Message], known: str, preset: Preset, engine: E
     while rest:
         prompt, taken = _largest_part(rest, known, preset, engine, limit)
         text = ""
-        with closing(engine.stream(preset.format.render((Message("user", prompt),)), SAMPLING)) as events:
+        with closing(
+            engine.stream(preset.format.render((Message("user", prompt),)), SAMPLING)
+        ) as events:
             for event in events:
                 if isinstance(event, Chunk):
                     text += event.text
@@ -35,7 +39,9 @@ def summarise(messages: Sequence[Message], known: str, preset: Preset, engine: E
     return known
 
 
-def _largest_part(lines: list[str], known: str, preset: Preset, engine: Engine, limit: int) -> tuple[str, int]:
+def _largest_part(
+    lines: list[str], known: str, preset: Preset, engine: Engine, limit: int
+) -> tuple[str, int]:
     """The task with as many lines as fit beside the answer, and how many those are. A single line that is too long is cut."""
     room = limit - SAMPLING.max_tokens
     for count in range(len(lines), 0, -1):

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter
+from llmchat.engines.bounded_count import count_within, far_over, surely_over
 from llmchat.errors import ContextOverflow
 from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import Prompt, PromptFormat, plain_text
-from llmchat.text_size import count_within, far_over, surely_over
 
 # Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
 ANSWER_SHARE = 0.25
@@ -25,7 +25,9 @@ ANSWER_TOKENS = 1024
 # However long an answer may be, this share of the window stays for the conversation.
 PROMPT_SHARE = 0.25
 
-Fate = Literal["sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"]
+Fate = Literal[
+    "sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"
+]
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
@@ -83,18 +85,26 @@ class _Turn(Struct, frozen=True):
 _Policy = Callable[[Sequence[_Turn], int, ContextPolicy], int]
 
 
-def fit(conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int) -> tuple[Window, Prompt]:
+def fit(
+    conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int
+) -> tuple[Window, Prompt]:
     """The window for the next answer, in a model that holds `context` tokens, and the prompt that was counted.
 
     Raises ContextOverflow when the policy refuses to drop, and when what must be sent does not fit.
     """
     policy, form = preset.context, preset.format
     limit = min(policy.tokens, context) if policy.tokens else context
-    reserve = min(max_tokens, int(limit * (1 - PROMPT_SHARE))) if max_tokens else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
+    reserve = (
+        min(max_tokens, int(limit * (1 - PROMPT_SHARE)))
+        if max_tokens
+        else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
+    )
     system = _system(conversation)
     count = functools.partial(count_within, engine, limit=limit)
     fixed = _fixed(form, engine, system, limit)
-    asked = _turns(conversation, lambda message: count(plain_text(message)), _overhead(form, engine))
+    asked = _turns(
+        conversation, lambda message: count(plain_text(message)), _overhead(form, engine)
+    )
     pinned = [turn for turn in asked if turn.fate == "pinned"]
     turns = [turn for turn in asked if turn.fate == "sent"]
     room = limit - reserve - fixed - sum(turn.tokens for turn in pinned)
@@ -124,7 +134,9 @@ def fit(conversation: Conversation, preset: Preset, engine: Counter, context: in
         start += 1
     left = tuple(message for turn in turns[:start] for message in turn.messages)
     covers = turns[start - 1].end if start else 0
-    return Window(messages, _ledger(conversation, asked, sent, count), tokens, limit, reserve, left, covers), prompt
+    return Window(
+        messages, _ledger(conversation, asked, sent, count), tokens, limit, reserve, left, covers
+    ), prompt
 
 
 def _fixed(form: PromptFormat, engine: Counter, system: tuple[Message, ...], limit: int) -> int:
@@ -168,17 +180,26 @@ def _refuse(turns: Sequence[_Turn], room: int, policy: ContextPolicy) -> int:
     return 0
 
 
-_POLICIES: dict[str, _Policy] = {"drop-oldest": _drop_oldest, "last-n": _last_n, "summary": _drop_oldest, "refuse": _refuse}
+_POLICIES: dict[str, _Policy] = {
+    "drop-oldest": _drop_oldest,
+    "last-n": _last_n,
+    "summary": _drop_oldest,
+    "refuse": _refuse,
+}
 
 
-def _turns(conversation: Conversation, cost: Callable[[Message], int], overhead: int) -> list[_Turn]:
+def _turns(
+    conversation: Conversation, cost: Callable[[Message], int], overhead: int
+) -> list[_Turn]:
     turns: list[_Turn] = []
     for index, message in enumerate(conversation.spoken):
         tokens = cost(message) + overhead
         if message.role == "user" or not turns:
             turns.append(_Turn((message,), tokens, index))
         else:
-            turns[-1] = replace(turns[-1], messages=(*turns[-1].messages, message), tokens=turns[-1].tokens + tokens)
+            turns[-1] = replace(
+                turns[-1], messages=(*turns[-1].messages, message), tokens=turns[-1].tokens + tokens
+            )
     covered = conversation.summary.covers if conversation.summary else 0
     # The last question is always sent, whatever is marked.
     return [replace(turn, fate=_fate(turn, covered)) for turn in turns[:-1]] + turns[-1:]
@@ -189,7 +210,11 @@ def _joined(messages: tuple[Message, ...]) -> list[Message]:
     joined: list[Message] = []
     for message in messages:
         last = joined[-1] if joined else message
-        if joined and last.role == message.role == "assistant" and not (last.calls or message.calls):
+        if (
+            joined
+            and last.role == message.role == "assistant"
+            and not (last.calls or message.calls)
+        ):
             joined[-1] = replace(last, text="\n\n".join(filter(None, (last.text, message.text))))
         else:
             joined.append(message)
@@ -204,7 +229,15 @@ def _fate(turn: _Turn, covered: int) -> Fate:
     if turn.messages[0].role != "user":
         # An answer before the first question, such as the greeting of an imported chat, would break it too.
         return "unasked"
-    return "excluded" if "excluded" in marks else "pinned" if "pinned" in marks else "summarised" if turn.end <= covered else "sent"
+    return (
+        "excluded"
+        if "excluded" in marks
+        else "pinned"
+        if "pinned" in marks
+        else "summarised"
+        if turn.end <= covered
+        else "sent"
+    )
 
 
 def _overhead(form: PromptFormat, engine: Counter) -> int:
@@ -218,21 +251,52 @@ def _size(form: PromptFormat, engine: Counter, messages: tuple[Message, ...]) ->
     return len(engine.encode(form.render(messages)))
 
 
-def _ledger(conversation: Conversation, asked: Sequence[_Turn], sent: Sequence[_Turn], count: Callable[[str], int]) -> tuple[Entry, ...]:
-    lines = [Entry("system", count(conversation.system), "sent", _first_words(conversation.system))] if conversation.system else []
+def _ledger(
+    conversation: Conversation,
+    asked: Sequence[_Turn],
+    sent: Sequence[_Turn],
+    count: Callable[[str], int],
+) -> tuple[Entry, ...]:
+    lines = (
+        [Entry("system", count(conversation.system), "sent", _first_words(conversation.system))]
+        if conversation.system
+        else []
+    )
     if conversation.summary:
-        lines.append(Entry("summary", count(conversation.summary.text), "sent", _first_words(conversation.summary.text)))
+        lines.append(
+            Entry(
+                "summary",
+                count(conversation.summary.text),
+                "sent",
+                _first_words(conversation.summary.text),
+            )
+        )
     going = {turn.first for turn in sent}
     for turn in asked:
         fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
         for number, message in enumerate(turn.messages, turn.first + 1):
             if message.input and (message.text or message.files):
                 known = "attached" if turn.first in going else fate
-                lines += [Entry("file", count(text), known, name or _first_words(text), number) for name, text in message.materials]
+                lines += [
+                    Entry("file", count(text), known, name or _first_words(text), number)
+                    for name, text in message.materials
+                ]
             if message.input and message.text:
-                lines.append(Entry(message.role, count(message.text), fate, _first_words(message.text), number))
+                lines.append(
+                    Entry(
+                        message.role, count(message.text), fate, _first_words(message.text), number
+                    )
+                )
             elif not message.files:
-                lines.append(Entry(message.role, count(plain_text(message)), fate, _first_words(plain_text(message)), number))
+                lines.append(
+                    Entry(
+                        message.role,
+                        count(plain_text(message)),
+                        fate,
+                        _first_words(plain_text(message)),
+                        number,
+                    )
+                )
     return tuple(lines)
 
 

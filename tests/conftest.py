@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from worlds import make_world
+from support.worlds import make_world
 
 from llmchat.settings import World
 
 if TYPE_CHECKING:
-    from loopback import Hub
+    from support.loopback_hub import Hub
 
 # As the program itself does it: beside another busy process, waiting threads that spin make a test of seconds take minutes.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -44,7 +44,9 @@ def smol_world(smol_home: Path, tmp_path: Path) -> World:
 
 def _pip_settings() -> dict[str, str]:
     return {
-        name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("PIP_") or name.endswith(("_proxy", "_PROXY", "_CERT_FILE"))
     }
 
 
@@ -62,7 +64,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny base and an adapter for it."""
-    from checkpoints import save_adapter, save_tiny
+    from support.checkpoints import save_adapter, save_tiny
 
     base = save_tiny(tmp_path_factory.mktemp("base"))
     return base, save_adapter(tmp_path_factory.mktemp("adapter"), base)
@@ -71,7 +73,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def hub(folders: tuple[Path, Path]) -> Iterator["Hub"]:
     """A Hub on loopback that has both, as org/base and org/adapter."""
-    from loopback import Hub, Repo, serving
+    from support.loopback_hub import Hub, Repo, serving
 
     base, adapter = (Repo.of_folder(folder) for folder in folders)
     base.licence = "apache-2.0"

@@ -9,11 +9,11 @@ from llmchat.chat import Chat, ask, reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.engines.text import Unescape
+from llmchat.engines.stream_filters import Unescape
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
-from llmchat.reading import Reading
+from llmchat.reply_parser import Reading
 from llmchat.window import Window
 
 PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
@@ -31,7 +31,9 @@ def test_reply_tells_the_window_then_the_text_then_the_end() -> None:
     engine = ScriptedEngine(["Hello there."])
     events = list(reply(Conversation().say("hi"), PRESET, engine, Sampling()))
     assert isinstance(events[0], Window) and isinstance(events[-1], Finish)
-    assert "".join(event.text for event in events[1:-1] if isinstance(event, Chunk)) == "Hello there."
+    assert (
+        "".join(event.text for event in events[1:-1] if isinstance(event, Chunk)) == "Hello there."
+    )
     assert engine.prompts[0].text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -39,22 +41,39 @@ def test_an_answer_is_bounded_by_the_window() -> None:
     engine = ScriptedEngine(["word " * 500], context=1000)
     preset = replace(PRESET, context=replace(PRESET.context, tokens=100))
     *_, finish = reply(Conversation().say("hi"), preset, engine, Sampling())
-    assert isinstance(finish, Finish) and finish.reason == "length" and finish.prompt_tokens + finish.reply_tokens == 100
+    assert (
+        isinstance(finish, Finish)
+        and finish.reason == "length"
+        and finish.prompt_tokens + finish.reply_tokens == 100
+    )
 
 
 @given(st.lists(st.text(alphabet=" \nab", max_size=4), max_size=8))
 def test_an_answer_is_stripped_piece_by_piece(pieces: list[str]) -> None:
     engine = ScriptedEngine()
-    reading = Reading(PRESET, ask(Conversation().say("hi"), PRESET, engine, engine.context, Sampling()))
-    *chunks, finish = [event for piece in (*map(Chunk, pieces), Finish("stop")) for event in reading.feed(piece)]
-    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "".join(pieces).strip()
-    assert finish == Finish("stop") and all(isinstance(chunk, Chunk) and chunk.text for chunk in chunks)
+    reading = Reading(
+        PRESET, ask(Conversation().say("hi"), PRESET, engine, engine.context, Sampling())
+    )
+    *chunks, finish = [
+        event for piece in (*map(Chunk, pieces), Finish("stop")) for event in reading.feed(piece)
+    ]
+    assert (
+        "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))
+        == "".join(pieces).strip()
+    )
+    assert finish == Finish("stop") and all(
+        isinstance(chunk, Chunk) and chunk.text for chunk in chunks
+    )
 
 
 def test_label_and_space_never_enter_the_conversation() -> None:
     talk = chat(" Paris.\n\n### Instruction:\nmore", format=get_format("alpaca"))
     assert said(talk, "Capital of France?") == "Paris."
-    assert talk.conversation.messages[-1].text == "Paris." == talk.history.conversation(talk.session or "").messages[-1].text
+    assert (
+        talk.conversation.messages[-1].text
+        == "Paris."
+        == talk.history.conversation(talk.session or "").messages[-1].text
+    )
 
 
 def test_escapes_of_the_model_are_read_back_and_written_again() -> None:
@@ -62,10 +81,14 @@ def test_escapes_of_the_model_are_read_back_and_written_again() -> None:
     talk = chat(r"one\n\ttwo%20three", "yes", format=get_format("chatyuan"))
     assert said(talk, "a\nb") == "one\n\ttwo  three" == talk.conversation.messages[-1].text
     said(talk, "and?")
-    assert talk.engine.prompts[-1].text == r"用户：a\nb\n小元：one\n\ttwo  three\n用户：and?\n小元："  # type: ignore[attr-defined]
+    assert (
+        talk.engine.prompts[-1].text == r"用户：a\nb\n小元：one\n\ttwo  three\n用户：and?\n小元："
+    )  # type: ignore[attr-defined]
 
 
-@given(st.lists(st.sampled_from(["\\", "n", "t", "\\n", "%", "2", "0", "%20", "a", " "]), max_size=12))
+@given(
+    st.lists(st.sampled_from(["\\", "n", "t", "\\n", "%", "2", "0", "%20", "a", " "]), max_size=12)
+)
 def test_escapes_are_found_however_the_text_is_cut(pieces: list[str]) -> None:
     marks = get_format("chatyuan").unescapes
     whole, cut = Unescape(marks), Unescape(marks)
@@ -76,7 +99,9 @@ def test_escapes_are_found_however_the_text_is_cut(pieces: list[str]) -> None:
 def test_the_question_is_saved_before_the_answer_begins() -> None:
     talk = chat("an answer of some words")
     events = talk.send("question")
-    assert [record.message.text for record in talk.history.messages(talk.session or "")] == ["question"]
+    assert [record.message.text for record in talk.history.messages(talk.session or "")] == [
+        "question"
+    ]
     events.close()
 
 
@@ -89,7 +114,10 @@ def test_closing_early_keeps_the_partial_answer_as_cancelled() -> None:
     events.close()
     assert talk.conversation.messages[-1].text == "one two"
     record = talk.history.messages(talk.session or "")[-1]
-    assert (record.message.text, record.state) == ("one two", "cancelled") and talk.finish == Finish("cancelled")
+    assert (record.message.text, record.state) == (
+        "one two",
+        "cancelled",
+    ) and talk.finish == Finish("cancelled")
     assert said(talk, "go on") == "one two three four"
 
 
@@ -98,7 +126,11 @@ def test_a_question_that_does_not_fit_is_kept_and_left_out_of_the_next_prompt() 
     with pytest.raises(ContextOverflow):
         said(talk, "word " * 100)
     assert said(talk, "short") == "fine"
-    assert [record.message.role for record in talk.history.messages(talk.session or "")] == ["user", "user", "assistant"]
+    assert [record.message.role for record in talk.history.messages(talk.session or "")] == [
+        "user",
+        "user",
+        "assistant",
+    ]
 
 
 def test_regenerate_and_undo_move_the_tip() -> None:
@@ -107,7 +139,11 @@ def test_regenerate_and_undo_move_the_tip() -> None:
     assert [event.text for event in talk.regenerate() if isinstance(event, Chunk)] == ["two"]
     said(talk, "b")
     talk.undo()
-    assert talk.conversation == Conversation().say("a").answer("two") == talk.history.conversation(talk.session or "")
+    assert (
+        talk.conversation
+        == Conversation().say("a").answer("two")
+        == talk.history.conversation(talk.session or "")
+    )
     talk.undo()
     with pytest.raises(UsageError):
         talk.undo()
@@ -122,7 +158,13 @@ def test_a_session_can_be_taken_up_again() -> None:
     again = Chat(PRESET, talk.engine, talk.history, session=talk.session)
     assert again.conversation == talk.conversation and again.conversation.system == "be kind"
     said(again, "b")
-    assert [message.text for message in talk.history.conversation(talk.session or "").messages] == ["be kind", "a", "one", "b", "two"]
+    assert [message.text for message in talk.history.conversation(talk.session or "").messages] == [
+        "be kind",
+        "a",
+        "one",
+        "b",
+        "two",
+    ]
 
 
 def test_the_system_text_of_a_preset_is_part_of_the_chat() -> None:

@@ -6,7 +6,9 @@ from llmchat.conversation import Conversation, Message
 def test_every_change_returns_a_new_conversation() -> None:
     first = Conversation().say("hello")
     second = first.answer("hi")
-    assert first.messages == (Message("user", "hello"),) and second.messages[1] == Message("assistant", "hi")
+    assert first.messages == (Message("user", "hello"),) and second.messages[1] == Message(
+        "assistant", "hi"
+    )
 
 
 def test_undo_takes_whole_turns_back() -> None:

@@ -29,7 +29,12 @@ LISTED = """
 def test_every_preset_says_what_a_user_must_know(name: str) -> None:
     preset = find(name)
     assert preset.title and preset.licence != "unknown" and preset.parameters > 1e8
-    assert preset.architecture and preset.context.tokens and preset.sampling_source and "TODO" not in preset.notes
+    assert (
+        preset.architecture
+        and preset.context.tokens
+        and preset.sampling_source
+        and "TODO" not in preset.notes
+    )
     assert preset.context.policy != "last-n" or "single" in preset.notes or preset.context.turns > 1
     assert preset.format.source and all(find(alias) == preset for alias in preset.aliases)
 
@@ -41,7 +46,10 @@ def test_every_format_says_where_it_comes_from(name: str) -> None:
 
 def test_every_shipped_preset_stands_its_own_check() -> None:
     folder = Path(str(__import__("llmchat").__file__)).parent / "presets" / "models"
-    wrong = {path.stem: [one.text for one in check_preset(path) if one.fatal] for path in sorted(folder.glob("*.toml"))}
+    wrong = {
+        path.stem: [one.text for one in check_preset(path) if one.fatal]
+        for path in sorted(folder.glob("*.toml"))
+    }
     assert len(wrong) > 150 and not {name for name, mistakes in wrong.items() if mistakes}
 
 
@@ -71,7 +79,10 @@ PROMISED = """
 def test_what_was_promised_is_there() -> None:
     assert all(find(name) for name in PROMISED.split())
     assert find("alpaca-13b") == find("alpaca-lora-13b")
-    assert [source.repo for source in find("stackllama").adapters] == ["trl-lib/llama-7b-se-peft", "trl-lib/llama-7b-se-rl-peft"]
+    assert [source.repo for source in find("stackllama").adapters] == [
+        "trl-lib/llama-7b-se-peft",
+        "trl-lib/llama-7b-se-rl-peft",
+    ]
     assert not [preset.name for preset in names().values() if "chatglm" in preset.name]
 
 
@@ -79,7 +90,9 @@ DEAD = ("decapoda-research/", "elinas/llama-", "psmathur/", "trl-lib/llama-se-me
 
 
 def test_no_preset_names_a_dead_repo() -> None:
-    repos = [source.repo for preset in names().values() for source in (preset.base, *preset.adapters)]
+    repos = [
+        source.repo for preset in names().values() for source in (preset.base, *preset.adapters)
+    ]
     assert not [repo for repo in repos if repo.startswith(DEAD)]
 
 
@@ -102,9 +115,14 @@ def test_token_ids_belong_to_presets_never_to_formats() -> None:
 
 def test_the_outlook_is_an_estimate_from_the_parameters() -> None:
     llama = find("llama-7b")
-    assert outlook(llama, [24 << 30]).fits == "int8" and round(outlook(llama, [24 << 30]).download / 1e9, 1) == 13.5
+    assert (
+        outlook(llama, [24 << 30]).fits == "int8"
+        and round(outlook(llama, [24 << 30]).download / 1e9, 1) == 13.5
+    )
     assert outlook(llama, [5 << 30]).fits == "int4" and outlook(llama, [2 << 30]).fits == "no"
-    assert outlook(llama, [2 << 30, 9 << 30]).fits == "int8", "the largest memory counts: a GPU's or the machine's"
+    assert outlook(llama, [2 << 30, 9 << 30]).fits == "int8", (
+        "the largest memory counts: a GPU's or the machine's"
+    )
     assert (
         outlook(find("xgen-7b"), [1 << 40]).fits == "unsupported"
         and outlook(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
@@ -112,7 +130,9 @@ def test_the_outlook_is_an_estimate_from_the_parameters() -> None:
     assert outlook(replace(llama, parameters=0), [1 << 40]).fits == "unknown"
 
 
-def test_models_are_named_by_preset_repo_folder_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_named_by_preset_repo_folder_or_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert find("Alpaca-13B").name == "alpaca-lora-13b"
     assert (find("org/model").base.kind, find("org/model").base.repo) == ("hub", "org/model")
     monkeypatch.chdir(tmp_path)
@@ -123,7 +143,12 @@ def test_models_are_named_by_preset_repo_folder_or_file(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("alpacca-13b", "`alpaca-13b`"), ("smolm2", "`smollm2`"), ("qqqqq", "`llmchat presets` lists the names")]
+    ("name", "hint"),
+    [
+        ("alpacca-13b", "`alpaca-13b`"),
+        ("smolm2", "`smollm2`"),
+        ("qqqqq", "`llmchat presets` lists the names"),
+    ],
 )
 def test_an_unknown_name_gets_advice(name: str, hint: str) -> None:
     with pytest.raises(ModelNotFound, match=f"no model is called `{name}`") as refused:
@@ -138,7 +163,10 @@ def own_preset(folder: Path, text: str) -> Path:
 
 
 def test_a_users_preset_goes_first(tmp_path: Path) -> None:
-    own = own_preset(tmp_path / "presets", 'format = "vicuna"\naliases = ["smollm2"]\n[base]\nkind = "hub"\nrepo = "me/mine"\n')
+    own = own_preset(
+        tmp_path / "presets",
+        'format = "vicuna"\naliases = ["smollm2"]\n[base]\nkind = "hub"\nrepo = "me/mine"\n',
+    )
     assert find("mine", own).base.repo == "me/mine" == find("smollm2", own).base.repo
     assert "mine" in names(own) and "mine" not in names()
 
@@ -146,10 +174,16 @@ def test_a_users_preset_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('format = "alpaka"\n[base]\nkind = "hub"\nrepo = "a/b"\n', "no prompt format is called `alpaka`"),
+        (
+            'format = "alpaka"\n[base]\nkind = "hub"\nrepo = "a/b"\n',
+            "no prompt format is called `alpaka`",
+        ),
         ('colour = "red"\n[base]\nkind = "hub"\nrepo = "a/b"\n', "unknown field `colour`"),
         ('[base]\nkind = "ftp"\nrepo = "a/b"\n', r"Invalid enum value 'ftp' - at `\$\.base\.kind`"),
-        ('[base]\nkind = "hub"\nrepo = "a/b"\n[sampling]\ntemperature = -1\n', r">= 0.*\$\.sampling\.temperature"),
+        (
+            '[base]\nkind = "hub"\nrepo = "a/b"\n[sampling]\ntemperature = -1\n',
+            r">= 0.*\$\.sampling\.temperature",
+        ),
         ("[base\n", "is not valid TOML"),
     ],
 )
@@ -175,14 +209,26 @@ def test_options_take_the_place_of_a_presets_values() -> None:
         revision="v1",
     )
     preset = choose(options)
-    assert (preset.base.repo, preset.base.revision, [adapter.repo for adapter in preset.adapters]) == (
+    assert (
+        preset.base.repo,
+        preset.base.revision,
+        [adapter.repo for adapter in preset.adapters],
+    ) == (
         "huggyllama/llama-7b",
         "v1",
         ["me/mine"],
     )
     assert (preset.format.name, preset.weights, preset.system) == ("vicuna", "bf16", "Hi")
-    assert (preset.context.tokens, preset.context.policy, preset.context.turns) == (512, "last-n", 2)
-    assert (preset.sampling.temperature, preset.sampling.top_k, preset.sampling.top_p) == (0.0, 5, find("alpaca-13b").sampling.top_p)
+    assert (preset.context.tokens, preset.context.policy, preset.context.turns) == (
+        512,
+        "last-n",
+        2,
+    )
+    assert (preset.sampling.temperature, preset.sampling.top_k, preset.sampling.top_p) == (
+        0.0,
+        5,
+        find("alpaca-13b").sampling.top_p,
+    )
     assert choose(Options(model="alpaca-13b", adapter="none")).adapters == ()
 
 
@@ -202,13 +248,22 @@ def test_impossible_options_are_refused(options: Options, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"), [("a/b", ("a/b", 1.0)), ("a/b:0.5", ("a/b", 0.5)), ("./x:2", ("./x", 2.0)), ("none", ("none", 1.0))]
+    ("text", "parts"),
+    [
+        ("a/b", ("a/b", 1.0)),
+        ("a/b:0.5", ("a/b", 0.5)),
+        ("./x:2", ("./x", 2.0)),
+        ("none", ("none", 1.0)),
+    ],
 )
 def test_an_adapter_may_carry_a_scale(text: str, parts: tuple[str, float]) -> None:
     from llmchat.presets.override import split_scale
 
     assert split_scale(text) == parts
-    assert choose(Options(adapter="org/name:0.25")).adapter_scale == 0.25 and choose(Options(adapter="off")).adapters == ()
+    assert (
+        choose(Options(adapter="org/name:0.25")).adapter_scale == 0.25
+        and choose(Options(adapter="off")).adapters == ()
+    )
     with pytest.raises(UsageError, match="a scale of 50 is too much"):
         split_scale("x:50")
 
@@ -276,23 +331,43 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
         ('title = "x"\n', 0, "`base` is missing"),
         ('[base]\nkind = "hub"\n', 1, "`base.repo` is missing"),
         ('[base]\nkind = "path"\nrepo = "/nowhere/at/all"\n', 3, "there is no folder or file"),
-        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "x"\nlabels = ["U"]\n', 5, "no {text}"),
-        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format]\nname = "x"\n', 4, "needs `parts` or a `template`"),
-        ('[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "{text}"\ncue = "{input}"\n', 6, "stands for nothing"),
+        (
+            '[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "x"\nlabels = ["U"]\n',
+            5,
+            "no {text}",
+        ),
+        (
+            '[base]\nkind = "hub"\nrepo = "a/b"\n[format]\nname = "x"\n',
+            4,
+            "needs `parts` or a `template`",
+        ),
+        (
+            '[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "{text}"\ncue = "{input}"\n',
+            6,
+            "stands for nothing",
+        ),
         ('base = { kind = "hub", repo = "ab" }\n', 1, "is no Hub repo"),
     ],
 )
 def test_mistakes_of_other_kinds(text: str, line: int, words: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    assert any(one.line == line and words in one.text and one.fatal for one in check_preset(path)), check_preset(path)
+    assert any(
+        one.line == line and words in one.text and one.fatal for one in check_preset(path)
+    ), check_preset(path)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"])
+@pytest.mark.parametrize(
+    "name", ["smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"]
+)
 def test_a_preset_whose_weights_were_run_names_what_was_run(name: str) -> None:
     assert re.match(r"[A-Z][a-z]+ 20\d\d[:,]", find(name).tested)
 
 
 def test_a_note_never_claims_that_a_model_was_or_was_not_run() -> None:
     """That fact has a field of its own, so that running a model changes one line."""
-    assert not [name for name, preset in names().items() if re.search(r"\b(run|tested) against", preset.notes)]
+    assert not [
+        name
+        for name, preset in names().items()
+        if re.search(r"\b(run|tested) against", preset.notes)
+    ]

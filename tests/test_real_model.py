@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from basics import TEXT, perplexity_of
-from checkpoints import save_adapter
+from support.checkpoints import save_adapter
 from transformers import AutoModelForCausalLM
 
 from llmchat.chat import reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling, Weights
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.models import Model, load, locate
+from llmchat.models.loading import Model, load, locate
 from llmchat.presets import choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -36,19 +36,35 @@ def greedy(one: TransformersEngine, ids: list[int], count: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(model: Model, tmp_path: Path) -> None:
+def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
+    model: Model, tmp_path: Path
+) -> None:
     import peft
 
     assert model.base
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    adapter = save_adapter(tmp_path, model.base.path, std=0.03, r=8, lora_alpha=16, target_modules=targets)
-    prompt = Prompt("<|im_start|>user\nTell me a story about a fox.<|im_end|>\n<|im_start|>assistant\n", (), bos=False)
+    adapter = save_adapter(
+        tmp_path, model.base.path, std=0.03, r=8, lora_alpha=16, target_modules=targets
+    )
+    prompt = Prompt(
+        "<|im_start|>user\nTell me a story about a fox.<|im_end|>\n<|im_start|>assistant\n",
+        (),
+        bos=False,
+    )
     ours = engine(model, "fp32", adapter)
     ids = ours.encode(prompt)
-    theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model.base.path, dtype=torch.float32), adapter)
+    theirs = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(model.base.path, dtype=torch.float32), adapter
+    )
     question = torch.tensor([ids])
     # Without a mask of its own, generate() takes <|im_end|> in the prompt for padding, because the pad token has the same id.
-    answer = theirs.generate(question, attention_mask=torch.ones_like(question), min_new_tokens=48, max_new_tokens=48, do_sample=False)
+    answer = theirs.generate(
+        question,
+        attention_mask=torch.ones_like(question),
+        min_new_tokens=48,
+        max_new_tokens=48,
+        do_sample=False,
+    )
     expected = answer[0].tolist()[len(ids) :]
     assert greedy(ours, ids, 48) == expected
     assert greedy(engine(model, "fp32"), ids, 48) != expected, "the adapter matters"

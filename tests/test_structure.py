@@ -10,63 +10,131 @@ import pytest
 import llmchat
 
 PACKAGE = Path(llmchat.__file__).parent
-# A room may import rooms of lower levels, never one of its own level. A dotted name is a room of its own.
-LEVELS = {
-    "guard": 0, "engines.checkpoint_files": 4,
-    "allowed": -1,
-    "streams": -1, "plurals": -1, "signals": -1, "argv": 0, "errors": 0, "conversation": 0, "settings": 0, "memory": 0,
-    "template_budget": -2, "template_values": -1, "template_sandbox": -0.5, "templates": 0, "programs": 0,
-    "quoting": 0, "prompt": 1, "config_file": 1,
-    "engines": 2,
-    "presets": 3, "text_size": 3,
-    "adjustable": 4, "window": 4, "summary": 5, "prompt_cache": 3,
-    "hub": 5, "history": 5, "engines.tokens": 5, "engines.text": 5, "engines.loading": 5, "engines.decoding": 4,
-    "engines.scripted": 6, "engines.transformers": 6,
-    "engines.sse": 5, "engines.openai_api": 6, "engines.gguf": 6, "gguf_adapter": 6.3, "foreign": 6.5,
-    "daemon": 3, "engines.remote": 6, "server": 9, "cli_serve": 11,
-    "models": 7, "shelf": 8, "reading": 6, "chat": 7, "opened": 7.5, "opening": 8, "replay": 8, "doctor": 8, "merging": 8, "finetune": 8,
-    "ui": 9, "deploy": 9, "evaluate.contenders": 9, "evaluate.progress": 9, "evaluate": 10, "compare": 10, "bench": 10, "cli_evaluate": 11, "cli_bench": 11,
-    "oneshot": 10, "inspect_prompt": 10, "flags": 10, "cli_models": 11, "cli_presets": 11, "cli_finetune": 11, "cli_sessions": 11, "cli_data": 11, "cli_deploy": 11,
-    "cli": 12,
+
+# The house from the ground up. A room imports rooms of lower tiers; within a tier, those of an
+# "ordered" one import the rooms named before them, and those of a "separate" one none at all.
+TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "values": (
+        "ordered",
+        (
+            "errors", "parse_guard", "formatting", "process", "memory_estimate", "conversation",
+            "settings",
+        ),
+    ),
+    "text": (
+        "ordered",
+        (
+            "chat_template", "prompt", "engines", "engines.stream_filters", "engines.bounded_count",
+            "presets", "live_settings", "window", "summary", "reply_parser",
+        ),
+    ),
+    "parts of engines": (
+        "ordered",
+        (
+            "engines.sse", "engines.bounded_cache", "engines.byte_level",
+            "engines.checkpoint_files", "engines.incremental_decoder",
+            "engines.incremental_tokenizer", "engines.rwkv_world", "engines.sentencepiece",
+            "engines.tokenizer",
+        ),
+    ),
+    "libraries": (
+        "separate",
+        (
+            "engines.transformers", "engines.gguf", "engines.openai_api", "engines.scripted",
+            "engines.loading_engine", "background", "hub", "history",
+        ),
+    ),
+    "models": ("ordered", ("models", "chat")),
+    "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
+    "commands": ("separate", ("commands",)),
+    "program": ("separate", ("cli",)),
 }  # fmt: skip
-# errors is a value that every room raises, and guard turns those of libraries into it.
-EVERYWHERE = {"errors", "guard"}
+PLACES = {
+    room: (floor, place if order == "ordered" else 0)
+    for floor, (order, rooms) in enumerate(TIERS.values())
+    for place, room in enumerate(rooms)
+}
 
 
 def room_of(module: str) -> str:
+    """`llmchat.engines.gguf.llama` is in the room `engines.gguf`."""
     parts = module.split(".")[1:]
     dotted = ".".join(parts[:2])
-    return dotted if dotted in LEVELS else parts[0] if parts else ""
+    return dotted if dotted in PLACES else parts[0] if parts else ""
 
 
 def imports_of(path: Path) -> set[str]:
+    """The dotted names that a file imports from llmchat, wherever in the file it does so."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmchat"):
             found |= {f"{node.module}.{name.name}" for name in node.names}
         elif isinstance(node, ast.Import):
             found |= {name.name for name in node.names if name.name.startswith("llmchat")}
-    return {room_of(name) for name in found} - {"", "__version__"}
+    return found - {"llmchat.__version__"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__main__.py",) and path != PACKAGE / "__init__.py")
+    return sorted(
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__main__.py" and path != PACKAGE / "__init__.py"
+    )
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_room_imports_only_lower_rooms(path: Path) -> None:
-    name = ".".join(("llmchat", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-    own = room_of(name)
-    assert own in LEVELS, f"{own} has no level"
-    wrong = {other for other in imports_of(path) - EVERYWHERE - {own} if LEVELS[other] >= LEVELS[own]}
+    own = room_of(name_of(path))
+    assert own in PLACES, f"{own} has no tier"
+    others = {room_of(name) for name in imports_of(path)} - {own}
+    wrong = {other for other in others if PLACES[other] >= PLACES[own]}
     assert not wrong, f"{own} imports {wrong}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = {name_of(path): path for path in modules()}
+    graph = {
+        name: {other if other in known else other.rpartition(".")[0] for other in imports_of(path)}
+        for name, path in known.items()
+    }
+    circles = [
+        sorted({name, other})
+        for name in graph
+        for other in graph[name]
+        if name != other and name in _reached(graph, other)
+    ]
+    assert not circles, circles
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    found, waiting = {start}, [start]
+    while waiting:
+        for other in graph.get(waiting.pop(), set()) - found:
+            found.add(other)
+            waiting.append(other)
+    return found
 
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub", "prompt_toolkit")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["presets", "-q"], ["presets"], ["sessions", "list"], ["ls"], ["config", "show"]], ids=" ".join
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["presets", "-q"],
+        ["presets"],
+        ["sessions", "list"],
+        ["ls"],
+        ["config", "show"],
+    ],
+    ids=" ".join,
 )
 def test_a_quick_command_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = (

@@ -33,14 +33,22 @@ def test_the_model_is_told_the_messages_and_the_facts_known_before() -> None:
     said = [Message("user", "I am Ann.", "a letter"), Message("assistant", "Hello Ann.")]
     assert whole(said, "It is Monday.", engine, 2000) == "They met."
     prompt = engine.prompts[0].text
-    assert "It is Monday." in prompt and "User: a letter\n\nI am Ann.\nAssistant: Hello Ann." in prompt
+    assert (
+        "It is Monday." in prompt and "User: a letter\n\nI am Ann.\nAssistant: Hello Ann." in prompt
+    )
 
 
 def test_more_than_a_window_is_taken_in_parts_that_carry_the_facts_on() -> None:
-    engine = ScriptedEngine(["first part", "second part", "third part", "fourth part"], context=2000)
+    engine = ScriptedEngine(
+        ["first part", "second part", "third part", "fourth part"], context=2000
+    )
     said = [Message("user", f"message {number} " + "word " * 50) for number in range(20)]
     result = whole(said, "", engine, 900)
-    assert len(engine.prompts) > 1 and result == ["first part", "second part", "third part", "fourth part"][len(engine.prompts) - 1]
+    assert (
+        len(engine.prompts) > 1
+        and result
+        == ["first part", "second part", "third part", "fourth part"][len(engine.prompts) - 1]
+    )
     assert all(len(engine.encode(prompt)) + SAMPLING.max_tokens <= 900 for prompt in engine.prompts)
     assert "first part" in engine.prompts[1].text and "message 0 " not in engine.prompts[1].text
     told = "".join(prompt.text for prompt in engine.prompts)
@@ -65,13 +73,23 @@ def test_a_full_window_is_summarised_before_the_answer() -> None:
             assert isinstance(events[0], Summary), "the summary comes first"
         assert any(isinstance(event, Chunk) for event in events)
     assert talk.window and 1 <= summaries < 10, "not at each turn"
-    assert talk.window.dropped == 0 and any(entry.fate == "summarised" for entry in talk.window.ledger)
-    assert talk.window.messages[0].role == "system" and SUMMARY_HEADING in talk.window.messages[0].text
+    assert talk.window.dropped == 0 and any(
+        entry.fate == "summarised" for entry in talk.window.ledger
+    )
+    assert (
+        talk.window.messages[0].role == "system" and SUMMARY_HEADING in talk.window.messages[0].text
+    )
     sent = [message.text for message in talk.window.messages]
-    gone = [entry.start for entry in talk.window.ledger if entry.fate == "summarised" and entry.role == "user"]
+    gone = [
+        entry.start
+        for entry in talk.window.ledger
+        if entry.fate == "summarised" and entry.role == "user"
+    ]
     assert not any(text.startswith(start) for text in sent for start in gone)
     stored = talk.history.conversation(talk.session or "")
-    assert stored == talk.conversation and stored.summary and len(stored.spoken) == 40, "nothing is lost"
+    assert stored == talk.conversation and stored.summary and len(stored.spoken) == 40, (
+        "nothing is lost"
+    )
 
 
 def test_undo_takes_back_the_summary_that_was_made_for_the_question() -> None:
@@ -90,7 +108,10 @@ def test_regen_keeps_the_summary() -> None:
     while talk.conversation.summary is None:
         list(talk.send("question " + "word " * 30))
     summary = talk.conversation.summary
-    assert not any(isinstance(event, Summary) for event in talk.regenerate()) and talk.conversation.summary == summary
+    assert (
+        not any(isinstance(event, Summary) for event in talk.regenerate())
+        and talk.conversation.summary == summary
+    )
 
 
 def test_compact_covers_everything_and_can_be_changed() -> None:
@@ -99,9 +120,16 @@ def test_compact_covers_everything_and_can_be_changed() -> None:
     list(talk.compact())
     talk.set_summary("by hand")
     list(talk.send("next"))
-    assert talk.window and [entry.fate for entry in talk.window.ledger] == ["sent", "summarised", "summarised", "sent"]
+    assert talk.window and [entry.fate for entry in talk.window.ledger] == [
+        "sent",
+        "summarised",
+        "summarised",
+        "sent",
+    ]
     assert "by hand" in talk.window.messages[0].text
-    assert Conversation(talk.conversation.messages).summary == Message("summary", "by hand", covers=2)
+    assert Conversation(talk.conversation.messages).summary == Message(
+        "summary", "by hand", covers=2
+    )
 
 
 def test_a_new_summary_is_told_the_old_one() -> None:
@@ -112,4 +140,8 @@ def test_a_new_summary_is_told_the_old_one() -> None:
     list(talk.send("more"))
     list(talk.compact())
     prompt = talk.engine.prompts[-1].text  # type: ignore[attr-defined]
-    assert "the fact of the first summary" in prompt and "User: more" in prompt and "User: hello" not in prompt
+    assert (
+        "the fact of the first summary" in prompt
+        and "User: more" in prompt
+        and "User: hello" not in prompt
+    )

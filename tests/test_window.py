@@ -26,16 +26,21 @@ class Words:
 WORDS = Words()
 
 
-def fit(conversation: Conversation, preset: Preset, engine: Words, context: int, max_tokens: int) -> Window:
+def fit(
+    conversation: Conversation, preset: Preset, engine: Words, context: int, max_tokens: int
+) -> Window:
     window, prompt = windows.fit(conversation, preset, engine, context, max_tokens)
-    assert prompt == preset.format.render(window.messages) and len(engine.encode(prompt)) == window.tokens, (
-        "what was counted is what is sent"
-    )
+    assert (
+        prompt == preset.format.render(window.messages)
+        and len(engine.encode(prompt)) == window.tokens
+    ), "what was counted is what is sent"
     return window
 
 
 def preset(policy: str = "drop-oldest", form: str = "chatml", **settings: object):  # type: ignore[no-untyped-def]
-    return replace(find("smollm2"), format=get_format(form), context=ContextPolicy(policy, **settings))  # type: ignore[arg-type]
+    return replace(
+        find("smollm2"), format=get_format(form), context=ContextPolicy(policy, **settings)
+    )  # type: ignore[arg-type]
 
 
 def talk(*sizes: int, system: str = "") -> Conversation:
@@ -65,18 +70,34 @@ policies = st.sampled_from(["drop-oldest", "last-n"])
     st.floats(0.2, 1),
 )
 def test_what_holds_for_every_window(
-    turns: list[int], limit: int, max_tokens: int, policy: str, form: str, has_system: bool, low_water: float
+    turns: list[int],
+    limit: int,
+    max_tokens: int,
+    policy: str,
+    form: str,
+    has_system: bool,
+    low_water: float,
 ) -> None:
     limit += 60 if form == "dialogue" else 0
     conversation = talk(*turns, system="be kind" if has_system else "")
-    window = fit(conversation, preset(policy, form, tokens=limit, low_water=low_water), WORDS, 10_000, max_tokens)
+    window = fit(
+        conversation,
+        preset(policy, form, tokens=limit, low_water=low_water),
+        WORDS,
+        10_000,
+        max_tokens,
+    )
     spoken = [message for message in window.messages if message.role != "system"]
     assert window.tokens + window.reserve <= window.limit == limit and window.reserve == max_tokens
     assert window.tokens == len(WORDS.encode(get_format(form).render(window.messages)))
-    assert tuple(spoken) == conversation.spoken[-len(spoken) :], "a whole end of the conversation, in order"
+    assert tuple(spoken) == conversation.spoken[-len(spoken) :], (
+        "a whole end of the conversation, in order"
+    )
     assert spoken[0].role == "user" and spoken[-1].text == "the last question"
     assert (window.messages[0].role == "system") == has_system, "the system text stays"
-    assert len(window.ledger) == len(conversation.spoken) + has_system and window.sent == len(window.messages)
+    assert len(window.ledger) == len(conversation.spoken) + has_system and window.sent == len(
+        window.messages
+    )
     assert window.dropped + window.sent == len(window.ledger)
 
 
@@ -89,7 +110,9 @@ def test_the_start_moves_only_when_the_room_is_full(turns: list[int]) -> None:
         start = first_question(window)
         if previous is not None and start != previous:
             moves += 1
-            assert window.tokens <= 0.75 * 180 + 30 + 12, "an overflow empties the window down to the low-water mark"
+            assert window.tokens <= 0.75 * 180 + 30 + 12, (
+                "an overflow empties the window down to the low-water mark"
+            )
         previous = start
         longest = max(longest, window.tokens)
     assert moves <= sum(turns) * 2 / 20 + 1
@@ -104,19 +127,28 @@ def test_the_same_conversation_gives_the_same_window_whatever_came_between() -> 
 
 
 def test_last_n_keeps_the_last_turns_and_no_more_than_fit() -> None:
-    assert first_question(fit(talk(5, 5, 5, 5, 5), preset("last-n", turns=3), WORDS, 1000, 20)) == "q3"
-    assert first_question(fit(talk(5, 5, 5, 60, 60), preset("last-n", turns=3), WORDS, 200, 20)) == "q4"
+    assert (
+        first_question(fit(talk(5, 5, 5, 5, 5), preset("last-n", turns=3), WORDS, 1000, 20)) == "q3"
+    )
+    assert (
+        first_question(fit(talk(5, 5, 5, 60, 60), preset("last-n", turns=3), WORDS, 200, 20))
+        == "q4"
+    )
 
 
 def test_refuse_drops_nothing() -> None:
     assert fit(talk(5, 5), preset("refuse"), WORDS, 200, 20).dropped == 0
-    with pytest.raises(ContextOverflow, match=r"the conversation is \d+ tokens; a window of 60 holds 40"):
+    with pytest.raises(
+        ContextOverflow, match=r"the conversation is \d+ tokens; a window of 60 holds 40"
+    ):
         fit(talk(20, 20), preset("refuse"), WORDS, 60, 20)
 
 
 def test_a_message_that_can_never_fit_names_both_numbers() -> None:
     conversation = talk(5, 5).answer("ok").say("word " * 300)
-    with pytest.raises(ContextOverflow, match=r"the last message needs 30\d tokens; a window of 200 holds 180") as refused:
+    with pytest.raises(
+        ContextOverflow, match=r"the last message needs 30\d tokens; a window of 200 holds 180"
+    ) as refused:
         fit(conversation, preset(), WORDS, 200, 20)
     assert refused.value.exit_code == 7
 
@@ -125,7 +157,9 @@ def test_room_for_the_answer() -> None:
     assert fit(talk(), preset(), WORDS, 8192, 0).reserve == 1024
     assert fit(talk(), preset(), WORDS, 400, 0).reserve == 100
     assert fit(talk(), preset(), WORDS, 400, 250).reserve == 250
-    assert fit(talk(), preset(), WORDS, 400, 5000).reserve == 300, "a quarter stays for the conversation"
+    assert fit(talk(), preset(), WORDS, 400, 5000).reserve == 300, (
+        "a quarter stays for the conversation"
+    )
 
 
 def test_the_window_is_the_smaller_of_the_models_and_the_wanted_one() -> None:
@@ -148,7 +182,9 @@ def test_a_question_without_an_answer_is_left_out_and_said() -> None:
 def test_the_last_system_text_holds_and_stands_first() -> None:
     conversation = Conversation().instruct("old").say("a").answer("b").instruct("new").say("c")
     window = fit(conversation, preset(), WORDS, 500, 20)
-    assert window.messages[0] == Message("system", "new") and [message.role for message in window.messages[1:]] == [
+    assert window.messages[0] == Message("system", "new") and [
+        message.role for message in window.messages[1:]
+    ] == [
         "user",
         "assistant",
         "user",
@@ -167,8 +203,14 @@ def test_what_is_pinned_stays_and_what_is_excluded_goes() -> None:
     conversation = marked(talk(30, 30, 30, 30), (1, "pinned"), (6, "excluded"))
     window = fit(conversation, preset(tokens=200), WORDS, 10_000, 20)
     fates = [entry.fate for entry in window.ledger]
-    assert fates[:2] == ["pinned", "pinned"] and fates[4:6] == ["excluded", "excluded"] and "dropped" in fates
-    assert window.messages[0].text.startswith("q0 ") and not any(message.text.startswith("q2 ") for message in window.messages)
+    assert (
+        fates[:2] == ["pinned", "pinned"]
+        and fates[4:6] == ["excluded", "excluded"]
+        and "dropped" in fates
+    )
+    assert window.messages[0].text.startswith("q0 ") and not any(
+        message.text.startswith("q2 ") for message in window.messages
+    )
     assert window.tokens + window.reserve <= 200 and window.sent == len(window.messages)
 
 
@@ -181,12 +223,27 @@ def test_pins_that_leave_no_room_are_named_in_the_error() -> None:
 
 def test_a_summary_takes_the_place_of_what_it_covers() -> None:
     conversation = (
-        Conversation().instruct("be kind").say("one").answer("two").say("three").answer("four").summarise("numbers", 2).say("next")
+        Conversation()
+        .instruct("be kind")
+        .say("one")
+        .answer("two")
+        .say("three")
+        .answer("four")
+        .summarise("numbers", 2)
+        .say("next")
     )
     window = fit(conversation, preset("summary"), WORDS, 10_000, 20)
     assert window.messages[0].text == "be kind\n\nSummary of the conversation so far:\nnumbers"
     assert [message.text for message in window.messages[1:]] == ["three", "four", "next"]
-    assert [entry.fate for entry in window.ledger] == ["sent", "sent", "summarised", "summarised", "sent", "sent", "sent"]
+    assert [entry.fate for entry in window.ledger] == [
+        "sent",
+        "sent",
+        "summarised",
+        "summarised",
+        "sent",
+        "sent",
+        "sent",
+    ]
     assert [entry.number for entry in window.ledger] == [0, 0, 1, 2, 3, 4, 5]
 
 

@@ -12,18 +12,27 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat.bench import machine as facts
-from llmchat.bench.contest import Contender, Entry, Failed, Scores, batches, compete, python_module, ready
 from llmchat.bench.cost import read_per_token
-from llmchat.bench.peers import DECODE
+from llmchat.bench.interleave import (
+    Contender,
+    Entry,
+    Failed,
+    Scores,
+    batches,
+    compete,
+    python_module,
+    ready,
+)
+from llmchat.bench.peer_protocol import DECODE
+from llmchat.bench.peers import Rivals
 from llmchat.bench.report import Report, Row
-from llmchat.bench.rivals import Rivals
 from llmchat.errors import UsageError
 from llmchat.evaluate.progress import Progress
 from llmchat.hub import survey_here
 from llmchat.hub.machine import this_machine
-from llmchat.memory import BYTES, needed, weights
-from llmchat.models import Model, locate, title, tokenizer
-from llmchat.opening import preset_of
+from llmchat.memory_estimate import BYTES, needed, weights
+from llmchat.models.loading import Model, locate, title, tokenizer
+from llmchat.models.opener import preset_of
 from llmchat.settings import World
 
 __all__ = ["Plan", "Report", "Row", "measure", "plan"]
@@ -45,10 +54,14 @@ class Plan(Struct, frozen=True):
     versions: dict[str, str]
 
 
-def plan(given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: Rivals | None = None) -> Plan:
+def plan(
+    given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: Rivals | None = None
+) -> Plan:
     """Without `kinds`: every kind of weights that fits, the model's own first. Raises what opening the model would raise; loads nothing."""
     # Bare texts are measured: a model that has no prompt format can be as well.
-    flags = {"format": "chatml"} | {name: value for name, value in given.items() if value is not None}
+    flags = {"format": "chatml"} | {
+        name: value for name, value in given.items() if value is not None
+    }
     wrong = next((kind for kind in kinds if kind not in BYTES), None)
     if wrong:
         raise UsageError(f"--weights cannot be {wrong}", f"{', '.join(BYTES)} can be measured")
@@ -60,10 +73,20 @@ def plan(given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: R
     found = facts.versions()
     if rivals:
         if model.preset.engine != "transformers":
-            raise UsageError(f"--compare is for checkpoints that llmchat runs itself, not for the engine `{model.preset.engine}`")
+            raise UsageError(
+                f"--compare is for checkpoints that llmchat runs itself, not for the engine `{model.preset.engine}`"
+            )
         theirs, absent, more = rivals.entries(model, device, room, tokenizer(model))
         ours, skipped, found = [*ours, *theirs], [*skipped, *absent], found | more
-    return Plan(title(model.preset), device, room, tuple(ours), tuple(skipped), facts.facts(device, here), found)
+    return Plan(
+        title(model.preset),
+        device,
+        room,
+        tuple(ours),
+        tuple(skipped),
+        facts.facts(device, here),
+        found,
+    )
 
 
 def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Report:
@@ -72,9 +95,18 @@ def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Re
     Raises the error of the model's first row where none of its rows could be measured.
     """
     scores, entries = Scores(), [entry for entry, _ in plan.contenders]
-    limit = Entry(MEMORY, python_module("llmchat.bench.worker", MEMORY, json.dumps({"device": plan.device})), 0, ("bandwidth",))
+    limit = Entry(
+        MEMORY,
+        python_module("llmchat.bench.worker", MEMORY, json.dumps({"device": plan.device})),
+        0,
+        ("bandwidth",),
+    )
     grouped = batches(entries, plan.room)
-    about = _Steps(world, quiet, sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(entries))
+    about = _Steps(
+        world,
+        quiet,
+        sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(entries),
+    )
     report = Report(
         plan.model,
         plan.machine,
@@ -120,17 +152,29 @@ class _Steps:
         self._progress.clear()
 
 
-def _ours(model: Model, flags: dict[str, Any], kinds: Sequence[str], room: int) -> tuple[list[tuple[Entry, Row]], list[str]]:
+def _ours(
+    model: Model, flags: dict[str, Any], kinds: Sequence[str], room: int
+) -> tuple[list[tuple[Entry, Row]], list[str]]:
     if model.preset.engine != "transformers" or model.base is None:
         row = Row(f"llmchat {model.preset.engine}", model.preset.engine, ours=True)
         return [(_entry(row, flags, 0), row)], []
     here = survey_here(model.base)
     own = model.preset.weights
-    fitting = [kind for kind in sorted(BYTES, key=lambda kind: kind != own) if needed(here.shapes, kind) <= room]
+    fitting = [
+        kind
+        for kind in sorted(BYTES, key=lambda kind: kind != own)
+        if needed(here.shapes, kind) <= room
+    ]
     found = []
     for kind in kinds or fitting:
         read = int(read_per_token(here.shapes, here.config, kind, _CONTEXT))
-        row = Row(f"llmchat {kind}", kind, ours=True, weight_bytes=weights(here.shapes, kind), bytes_per_token=read or None)
+        row = Row(
+            f"llmchat {kind}",
+            kind,
+            ours=True,
+            weight_bytes=weights(here.shapes, kind),
+            bytes_per_token=read or None,
+        )
         found.append((_entry(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
     absent = [
         f"llmchat {kind}: it needs {needed(here.shapes, kind) / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
@@ -141,7 +185,12 @@ def _ours(model: Model, flags: dict[str, Any], kinds: Sequence[str], room: int) 
 
 
 def _entry(row: Row, flags: dict[str, Any], memory: int) -> Entry:
-    return Entry(row.engine, python_module("llmchat.bench.worker", "engine", json.dumps(flags)), memory, first=True)
+    return Entry(
+        row.engine,
+        python_module("llmchat.bench.worker", "engine", json.dumps(flags)),
+        memory,
+        first=True,
+    )
 
 
 def _start_again(entry: Entry, env: Mapping[str, str], scores: Scores) -> None:
@@ -169,15 +218,27 @@ def _fill(report: Report, plan: Plan, scores: Scores) -> None:
     if MEMORY in scores.failures:
         report.skipped.append(f"the memory's speed: {scores.failures[MEMORY].message}")
     for entry, row in plan.contenders:
-        row.decode_tps, row.prefill_tps = scores.rate(entry.label, "decode"), scores.rate(entry.label, "prefill")
-        row.load_s, row.first_token_s, row.peak_bytes = (scores.last(entry.label, what) for what in ("load", "first", "peak"))
+        row.decode_tps, row.prefill_tps = (
+            scores.rate(entry.label, "decode"),
+            scores.rate(entry.label, "prefill"),
+        )
+        row.load_s, row.first_token_s, row.peak_bytes = (
+            scores.last(entry.label, what) for what in ("load", "first", "peak")
+        )
         row.runs = {f"{what}_tps": scores.rates(entry.label, what) for what in entry.asked}
         if rate and row.decode_tps and row.bytes_per_token:
             row.bandwidth_share = row.decode_tps * row.bytes_per_token / rate
         if entry.label in scores.failures:
             row.error = scores.failures[entry.label].message
             report.skipped.append(f"{entry.label}: {row.error}")
-    report.prompt_tokens = next((int(found["tokens"]) for entry, _ in plan.contenders if (found := scores.last(entry.label, "prefill"))), 0)
+    report.prompt_tokens = next(
+        (
+            int(found["tokens"])
+            for entry, _ in plan.contenders
+            if (found := scores.last(entry.label, "prefill"))
+        ),
+        0,
+    )
     own = [(scores.failures.get(entry.label), row) for entry, row in plan.contenders if row.ours]
     if all(failure and row.decode_tps is None for failure, row in own) and own[0][0]:
         raise own[0][0]

@@ -55,7 +55,13 @@ def _on_cpu(numbers: Any) -> list[Callable[[], Any]]:
     floats = numbers.view(torch.float32)
     rows, vector = floats.view(-1, 8192), torch.ones(8192)
     halves = floats.view(2 * torch.get_num_threads(), -1)
-    return [floats.sum, numbers.sum, numbers.view(torch.float64).sum, lambda: halves.sum(1), lambda: torch.mv(rows, vector)]
+    return [
+        floats.sum,
+        numbers.sum,
+        numbers.view(torch.float64).sum,
+        lambda: halves.sum(1),
+        lambda: torch.mv(rows, vector),
+    ]
 
 
 def _on_gpu(numbers: Any) -> list[Callable[[], Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from llmchat.memory import BYTES, Shapes, kv_bytes
+from llmchat.memory_estimate import BYTES, Shapes, kv_bytes
 
 # Bytes of a weight by what a contender keeps it as; Q8_0 has a 16-bit scale for 32 weights.
 KINDS = BYTES | {"Q8_0": 34 / 32}
@@ -27,7 +27,10 @@ def read_per_token(shapes: Shapes, config: Mapping[str, Any], kind: str, context
     weights = sum(
         prod(shape) * _chosen(name, settings)
         for name, shape in shapes.items()
-        if len(shape) > 1 and vocabulary not in shape and "position" not in name and "wpe" not in name
+        if len(shape) > 1
+        and vocabulary not in shape
+        and "position" not in name
+        and "wpe" not in name
     )
     return (weights + (prod(ends[0]) if ends else 0)) * KINDS[kind] + kv_bytes(config, context)
 
@@ -35,4 +38,6 @@ def read_per_token(shapes: Shapes, config: Mapping[str, Any], kind: str, context
 def _chosen(name: str, settings: Mapping[str, Any]) -> float:
     """The share of a tensor that one token reads."""
     count = next((settings[key] for key in _EXPERTS if settings.get(key)), 0)
-    return settings.get("num_experts_per_tok", count) / count if count and ".experts" in name else 1.0
+    return (
+        settings.get("num_experts_per_tok", count) / count if count and ".experts" in name else 1.0
+    )

@@ -7,13 +7,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llmchat.bench.peers import cores
+from llmchat.bench.peer_protocol import cores
 from llmchat.hub.machine import Machine
-from llmchat.memory import available_ram
-from llmchat.programs import python
+from llmchat.memory_estimate import available_ram
+from llmchat.process.programs import python
 
 # What decides the speed of the kernels of a CPU, widest first.
-_FEATURES = ("amx_int8", "amx_tile", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512f", "avx2", "asimddp", "neon")
+_FEATURES = (
+    "amx_int8",
+    "amx_tile",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512f",
+    "avx2",
+    "asimddp",
+    "neon",
+)
 
 
 def facts(device: str, machine: Machine) -> dict[str, Any]:
@@ -43,17 +53,29 @@ def used_device(device: str, machine: Machine, env: Mapping[str, str]) -> str:
         return device
     if not machine.gpus:
         return "cpu"
-    asked = subprocess.run(python("-c", "import torch; print(torch.cuda.is_available())"), capture_output=True, text=True, env=dict(env))
+    asked = subprocess.run(
+        python("-c", "import torch; print(torch.cuda.is_available())"),
+        capture_output=True,
+        text=True,
+        env=dict(env),
+    )
     return "cuda" if asked.stdout.strip() == "True" else "cpu"
 
 
 def room(device: str, machine: Machine) -> int:
     """Bytes that models may take there."""
-    return sum(free for _, free in machine.gpus) if device.startswith("cuda") and machine.gpus else available_ram()
+    return (
+        sum(free for _, free in machine.gpus)
+        if device.startswith("cuda") and machine.gpus
+        else available_ram()
+    )
 
 
 def _processor() -> str:
-    return next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _features() -> list[str]:

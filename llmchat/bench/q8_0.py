@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmchat.engines.tokens import read_json
+from llmchat.engines.tokenizer import read_json
 
 _TENSORS = {
     "self_attn.q_proj": "attn_q",
@@ -24,7 +24,11 @@ _TENSORS = {
 
 
 def supports(config: dict[str, Any]) -> bool:
-    return config.get("model_type") in ("llama", "mistral") and not config.get("attention_bias") and not config.get("mlp_bias")
+    return (
+        config.get("model_type") in ("llama", "mistral")
+        and not config.get("attention_bias")
+        and not config.get("mlp_bias")
+    )
 
 
 def write(folder: Path, file: Path) -> None:
@@ -48,7 +52,11 @@ def write(folder: Path, file: Path) -> None:
             return
         if turned:
             # Rotary pairs lie side by side there, and half a head apart in Hugging Face's checkpoints.
-            array = array.reshape(turned, 2, array.shape[0] // turned // 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+            array = (
+                array.reshape(turned, 2, array.shape[0] // turned // 2, array.shape[1])
+                .swapaxes(1, 2)
+                .reshape(array.shape)
+            )
         writer.add_tensor(ours, gguf.quants.quantize(array, q8_0), raw_dtype=q8_0)
 
     add("model.embed_tokens.weight", "token_embd.weight")
@@ -58,7 +66,11 @@ def write(folder: Path, file: Path) -> None:
     turned = {"attn_q": heads, "attn_k": config.get("num_key_value_heads") or heads}
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in _TENSORS.items():
-            add(f"model.layers.{layer}.{theirs}.weight", f"blk.{layer}.{ours}.weight", turned.get(ours, 0))
+            add(
+                f"model.layers.{layer}.{theirs}.weight",
+                f"blk.{layer}.{ours}.weight",
+                turned.get(ours, 0),
+            )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -82,14 +94,20 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _name_tokens(writer: Any, folder: Path, count: int) -> None:
-    from llmchat.engines.tokens import Tokens
+    from llmchat.engines.tokenizer import Tokens
 
     tokens = Tokens(folder)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([tokens.name_of(number) or f"<unused {number}>" for number in range(count)])
-    merges = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"].get("merges") or ["a b"]
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_token_list(
+        [tokens.name_of(number) or f"<unused {number}>" for number in range(count)]
+    )
+    merges = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"].get("merges") or [
+        "a b"
+    ]
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    )
 
 
 if __name__ == "__main__":

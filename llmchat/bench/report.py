@@ -8,7 +8,15 @@ from msgspec import Struct
 
 from llmchat.settings import World
 
-COLUMNS = ("engine", "decode tok/s", "of memory's speed", "prefill tok/s", "load s", "first token s", "peak memory")
+COLUMNS = (
+    "engine",
+    "decode tok/s",
+    "of memory's speed",
+    "prefill tok/s",
+    "load s",
+    "first token s",
+    "peak memory",
+)
 
 
 class Row(Struct, omit_defaults=True):
@@ -53,22 +61,38 @@ def as_plain(report: Report) -> dict[str, Any]:
     """For `--json`: all of it, and on top the speeds of the model as a chat uses it."""
     own = next((row for row in report.rows if row.ours), None)
     plain: dict[str, Any] = msgspec.to_builtins(report)
-    return {"model": plain.pop("model"), "decode_tps": own and own.decode_tps, "prefill_tps": own and own.prefill_tps} | plain
+    return {
+        "model": plain.pop("model"),
+        "decode_tps": own and own.decode_tps,
+        "prefill_tps": own and own.prefill_tps,
+    } | plain
 
 
 def show(report: Report, world: World) -> None:
     from llmchat.ui import tables
 
     machine = report.machine
-    rate = f", reads {machine['read_bytes_per_second'] / 1e9:.0f} GB/s" if machine.get("read_bytes_per_second") else ""
-    print(f"{report.model} on {machine['device']}: {machine['processor']}, {machine['cores']} cores{rate}", file=world.stdout)
+    rate = (
+        f", reads {machine['read_bytes_per_second'] / 1e9:.0f} GB/s"
+        if machine.get("read_bytes_per_second")
+        else ""
+    )
+    print(
+        f"{report.model} on {machine['device']}: {machine['processor']}, {machine['cores']} cores{rate}",
+        file=world.stdout,
+    )
     often = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
-    print(f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; {often}\n", file=world.stdout)
+    print(
+        f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; {often}\n",
+        file=world.stdout,
+    )
     if not world.pretty:
         print("\t".join(COLUMNS), file=world.stdout)
     tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
     if report.skipped:
-        print("", *(f"not measured: {line}" for line in report.skipped), sep="\n", file=world.stdout)
+        print(
+            "", *(f"not measured: {line}" for line in report.skipped), sep="\n", file=world.stdout
+        )
 
 
 def cells(row: Row) -> Mapping[str, str]:

@@ -6,14 +6,14 @@ import sys
 import time
 from typing import Any
 
-from llmchat.bench.peers import DECODE, LONG, SHORT, WARM, Measured, Measures, serve
+from llmchat.bench.peer_protocol import DECODE, LONG, SHORT, WARM, Measured, Measures, serve
 from llmchat.engines import Engine, Finish, Sampling
 from llmchat.prompt import Prompt
 
 
 def load_engine(flags: dict[str, Any]) -> Measures:
     """The model as `llmchat chat` with these flags loads it, without drafts: the speed of one pass a token."""
-    from llmchat.opening import Opener
+    from llmchat.models.opener import Opener
     from llmchat.settings import World
 
     engine = Opener(World.real(), flags).open().engine
@@ -44,7 +44,9 @@ def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
     """A greedy answer of `count` tokens to a bare text that the engine has to read from its start, and its seconds, reading included."""
     engine.close()
     started = time.perf_counter()
-    *_, finish = engine.stream(Prompt(text, ()), Sampling(temperature=0, max_tokens=count, ignore_eos=True))
+    *_, finish = engine.stream(
+        Prompt(text, ()), Sampling(temperature=0, max_tokens=count, ignore_eos=True)
+    )
     assert isinstance(finish, Finish)
     return finish, time.perf_counter() - started
 

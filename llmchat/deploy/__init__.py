@@ -22,7 +22,7 @@ from llmchat.deploy.sizing import Hardware, Layout, arrange
 from llmchat.deploy.vllm import Request
 from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.presets import Preset
-from llmchat.programs import SAFE_PATH, which
+from llmchat.process.programs import SAFE_PATH, which
 from llmchat.settings import World
 
 # Addresses that only programs of this machine reach.
@@ -57,29 +57,48 @@ class Deployment(Struct, frozen=True):
                 "ray start --head --port=6379",
                 f"# on each of the other {self.hardware.hosts - 1}, with its address",
             ]
-            lines += ["ray start --address=FIRST_HOST:6379", "# on the first host, when `ray status` shows every GPU"]
+            lines += [
+                "ray start --address=FIRST_HOST:6379",
+                "# on the first host, when `ray status` shows every GPU",
+            ]
         return "\n".join([*lines, shlex.join(self.command())]) + "\n"
 
     def compose(self) -> str:
         """A Docker Compose file. Raises UsageError for several hosts."""
         if self.hardware.hosts > 1:
-            raise UsageError("Docker Compose is for one host", "over several hosts: --ray FILE, or the commands with Ray")
+            raise UsageError(
+                "Docker Compose is for one host",
+                "over several hosts: --ray FILE, or the commands with Ray",
+            )
         if not self.hardware.gpus:
-            raise UsageError("the Docker Compose file is for GPUs", "without one: the printed command, or --ray FILE")
+            raise UsageError(
+                "the Docker Compose file is for GPUs",
+                "without one: the printed command, or --ray FILE",
+            )
         return compose(self.subjects, self.request, self.layout, self.folder)
 
     def ray(self, copies: int, streams: int, store: str) -> str:
         return ray_serve(
-            self.subjects, self.request, self.layout, self.folder, cpu=not self.hardware.gpus, copies=copies, streams=streams, store=store
+            self.subjects,
+            self.request,
+            self.layout,
+            self.folder,
+            cpu=not self.hardware.gpus,
+            copies=copies,
+            streams=streams,
+            store=store,
         )
 
     def run(self, program: str, world: World) -> NoReturn:
         """Merge where that is due, then become the server: it hears Ctrl-C and signals itself."""
         found = which(program, world.env)
         if not found:
-            raise UsageError(f"`{program}` is not on the PATH", "install vLLM in an environment of its own; --vllm names its program")
+            raise UsageError(
+                f"`{program}` is not on the PATH",
+                "install vLLM in an environment of its own; --vllm names its program",
+            )
         if self.merges and not Path(self.request.model, "config.json").exists():
-            from llmchat.merging import merge
+            from llmchat.models.merge import merge
 
             print(f"merging into {self.request.model} …", file=world.stderr, flush=True)
             merge(self.subjects[0].preset, Path(self.request.model), world)
@@ -110,44 +129,88 @@ def plan(
         vllm.check_served(preset.name, preset.architecture, {})
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        subjects = tuple(read_subject(preset, world, scratch / str(index), code) for index, preset in enumerate(presets))
+        subjects = tuple(
+            read_subject(preset, world, scratch / str(index), code)
+            for index, preset in enumerate(presets)
+        )
         for subject in subjects:
             vllm.check_served(subject.preset.name, subject.architecture, subject.base.config)
-            hub.refuse_foreign_code(subject.preset.base, subject.base.revision, subject.base.config, trusted=code)
+            hub.refuse_foreign_code(
+                subject.preset.base, subject.base.revision, subject.base.config, trusted=code
+            )
         vllm.check_together(subjects)
         lora, notes = _live(subjects, merged)
         first = subjects[0]
         merges = bool(first.adapters) and not lora
         model = str(folder / "model") if merges else ""
         layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
-        request = Request(lora, host, port, dtype, model, tuple(flags), code and "--trust-remote-code" not in flags)
+        request = Request(
+            lora,
+            host,
+            port,
+            dtype,
+            model,
+            tuple(flags),
+            code and "--trust-remote-code" not in flags,
+        )
         write_folder(subjects, request, folder)
         notes += _size_notes(hardware, layout, first, dtype)
         notes += _notes(subjects, world, host, folder)
-        return Deployment(subjects, request, layout, hardware, folder, tuple(notes), tuple(asked) or (first.preset.name,), merges)
+        return Deployment(
+            subjects,
+            request,
+            layout,
+            hardware,
+            folder,
+            tuple(notes),
+            tuple(asked) or (first.preset.name,),
+            merges,
+        )
 
 
 def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[str]]:
     """Whether the adapters stay live, and why not."""
     if not any(subject.adapters for subject in subjects):
         return False, []
-    problem = next((f"{subject.preset.name}: {line}" for subject in subjects if (line := vllm.lora_problem(subject))), "")
+    problem = next(
+        (
+            f"{subject.preset.name}: {line}"
+            for subject in subjects
+            if (line := vllm.lora_problem(subject))
+        ),
+        "",
+    )
     if len(subjects) > 1 and (merged or problem):
-        raise Mismatch(problem or "merged checkpoints need a server each", "serve them one by one, with --merged")
+        raise Mismatch(
+            problem or "merged checkpoints need a server each",
+            "serve them one by one, with --merged",
+        )
     if merged is False and problem:
         raise Mismatch(problem, "--merged serves a checkpoint with the adapter in it")
-    return not (merged or problem), [f"{problem}; so it is merged first"] if problem and merged is None else []
+    return not (merged or problem), [
+        f"{problem}; so it is merged first"
+    ] if problem and merged is None else []
 
 
 def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str) -> list[str]:
     notes = []
     if hardware.memory and not layout.weights:
-        notes.append("nobody knows its size before it is downloaded; whether it fits was not checked")
+        notes.append(
+            "nobody knows its size before it is downloaded; whether it fits was not checked"
+        )
     if layout.cache:
-        chats = f", {layout.cache // subject.context:,} chats of {subject.context:,} tokens at once" if subject.context else ""
-        notes.append(f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}")
+        chats = (
+            f", {layout.cache // subject.context:,} chats of {subject.context:,} tokens at once"
+            if subject.context
+            else ""
+        )
+        notes.append(
+            f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}"
+        )
     if layout.pipeline > 1 and layout.cache and _fits_one(hardware, subject, dtype):
-        notes.append("it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)")
+        notes.append(
+            "it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)"
+        )
     idle = hardware.hosts * hardware.gpus - layout.gpus
     if idle > 0:
         notes.append(f"{idle} of the GPUs stay idle: the model's heads divide by {layout.tensor}")
@@ -156,7 +219,13 @@ def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str
 
 def _fits_one(hardware: Hardware, subject: Subject, dtype: str) -> bool:
     try:
-        arrange(Hardware(1, hardware.gpus, hardware.memory), subject.base.config, subject.parameters, subject.context, dtype)
+        arrange(
+            Hardware(1, hardware.gpus, hardware.memory),
+            subject.base.config,
+            subject.parameters,
+            subject.context,
+            dtype,
+        )
         return True
     except OutOfResources:
         return False
@@ -166,13 +235,19 @@ def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -
     first = subjects[0]
     notes = []
     if first.preset.format.stops:
-        notes.append("stop strings go with each request, for a server keeps none: request.json has them")
+        notes.append(
+            "stop strings go with each request, for a server keeps none: request.json has them"
+        )
     if first.preset.format.unescapes:
         notes.append("the model writes line ends in marks of its own; clients must turn them back")
     if any(subject.preset.sampling != first.preset.sampling for subject in subjects[1:]):
-        notes.append(f"sampling defaults are those of {first.preset.name}; requests may bring others")
+        notes.append(
+            f"sampling defaults are those of {first.preset.name}; requests may bring others"
+        )
     if first.format.template is not None and first.preset.system:
-        notes.append("the preset's system text is not in the checkpoint's template: send it with each request")
+        notes.append(
+            "the preset's system text is not in the checkpoint's template: send it with each request"
+        )
     notes += [f"read otherwise than by llmchat, {line}" for line in differing(first, folder)]
     if host not in LOOPBACK and not world.env.get("VLLM_API_KEY"):
         notes.append(f"everybody who reaches {host} can use it: set VLLM_API_KEY")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llmchat.conversation import Message
 from llmchat.deploy.facts import Subject
-from llmchat.engines.tokens import Tokens
+from llmchat.engines.tokenizer import Tokens
 
 _TALK = (
     Message("user", "What is the capital of France?"),
@@ -22,21 +22,42 @@ def differing(subject: Subject, folder: Path) -> list[str]:
     from transformers import AutoTokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    theirs, ours = AutoTokenizer.from_pretrained(str(folder / "tokenizer")), Tokens(subject.base.folder)
-    template, default, found = (folder / "chat_template.jinja").read_text("utf-8"), subject.preset.system, []
+    theirs, ours = (
+        AutoTokenizer.from_pretrained(str(folder / "tokenizer")),
+        Tokens(subject.base.folder),
+    )
+    template, default, found = (
+        (folder / "chat_template.jinja").read_text("utf-8"),
+        subject.preset.system,
+        [],
+    )
     for messages in _SAMPLES:
         # A template of the checkpoint knows nothing of the preset's system text: whoever asks sends it.
         own = [Message("system", default)] if default and messages[0].role != "system" else []
         sent = [*own, *messages] if subject.format.template is not None else messages
         wanted = ours.encode(subject.format.render([*own, *messages]))
         records = [{"role": message.role, "content": message.text} for message in sent]
-        names = {key: theirs.special_tokens_map[key] for key in ("bos_token", "eos_token") if key in theirs.special_tokens_map}
-        rendered, _ = render_jinja_template([records], chat_template=template, add_generation_prompt=True, **names)
+        names = {
+            key: theirs.special_tokens_map[key]
+            for key in ("bos_token", "eos_token")
+            if key in theirs.special_tokens_map
+        }
+        rendered, _ = render_jinja_template(
+            [records], chat_template=template, add_generation_prompt=True, **names
+        )
         given = theirs(rendered[0], add_special_tokens=False)["input_ids"]
         if given != wanted:
             place = next(
-                (place for place, pair in enumerate(zip(given, wanted, strict=False)) if pair[0] != pair[1]), min(len(given), len(wanted))
+                (
+                    place
+                    for place, pair in enumerate(zip(given, wanted, strict=False))
+                    if pair[0] != pair[1]
+                ),
+                min(len(given), len(wanted)),
             )
-            here, there = (ours.name_of(ids[place]) if place < len(ids) else "the end" for ids in (wanted, given))
+            here, there = (
+                ours.name_of(ids[place]) if place < len(ids) else "the end"
+                for ids in (wanted, given)
+            )
             found.append(f"token {place} is {here} for llmchat and {there} for the server")
     return found

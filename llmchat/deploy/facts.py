@@ -7,12 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat import hub
-from llmchat.engines.tokens import Tokens, chat_template, special_names, special_tokens
+from llmchat.engines.tokenizer import Tokens, chat_template, special_names, special_tokens
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.hub.remote import read_small
 from llmchat.hub.repo import list_repo
-from llmchat.memory import own_context, parameters
-from llmchat.models import sources
+from llmchat.memory_estimate import own_context, parameters
+from llmchat.models.loading import sources
 from llmchat.presets import Preset, Source
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
@@ -68,11 +68,19 @@ def read_subject(preset: Preset, world: World, scratch: Path, code: bool = False
     if preset.unsupported:
         raise Mismatch(preset.unsupported)
     if not sources(preset):
-        raise UsageError(f"the engine `{preset.engine}` has no files that another server could load")
-    base, *adapters = (_part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset)))
+        raise UsageError(
+            f"the engine `{preset.engine}` has no files that another server could load"
+        )
+    base, *adapters = (
+        _part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset))
+    )
     form = _complete(preset, base.folder)
     tokens = Tokens(base.folder)
-    named = {number for stop in form.stops if stop in tokens.special and (number := tokens.id_of(stop)) is not None}
+    named = {
+        number
+        for stop in form.stops
+        if stop in tokens.special and (number := tokens.id_of(stop)) is not None
+    }
     own = own_context(base.config)
     return Subject(
         preset=preset,
@@ -93,7 +101,10 @@ def _complete(preset: Preset, folder: Path) -> PromptFormat:
         return form
     template = chat_template(folder)
     if template is None:
-        raise Mismatch(f"{preset.name} brings no chat template, and no preset names its prompt format", "name one with --format")
+        raise Mismatch(
+            f"{preset.name} brings no chat template, and no preset names its prompt format",
+            "name one with --format",
+        )
     return form.with_template(template, special_names(folder), special_tokens(folder))
 
 
@@ -109,7 +120,9 @@ def _part(source: Source, world: World, scratch: Path) -> Part:
         folder, revision, here = scratch, _fetch_small(source, world, scratch), False
     survey = hub.survey_here(hub.Checkpoint(folder, source, revision, 0))
     place = str(folder) if local else source.repo
-    return Part(name, place, "" if local else revision, local, here, folder, survey.config or survey.adapter)
+    return Part(
+        name, place, "" if local else revision, local, here, folder, survey.config or survey.adapter
+    )
 
 
 def _fetch_small(source: Source, world: World, folder: Path) -> str:
@@ -117,7 +130,9 @@ def _fetch_small(source: Source, world: World, folder: Path) -> str:
     listing = list_repo(source, world)
     folder.mkdir(parents=True)
     for file in listing.files:
-        if "/" not in file.name and any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _SMALL):
+        if "/" not in file.name and any(
+            fnmatch.fnmatchcase(file.name, pattern) for pattern in _SMALL
+        ):
             (folder / file.name).write_bytes(read_small(source, world, listing.commit, file))
     return listing.commit
 

@@ -12,7 +12,7 @@ from llmchat.deploy.facts import Subject
 from llmchat.deploy.jinja import jinja_template
 from llmchat.deploy.sizing import Layout
 from llmchat.deploy.vllm import VERSION, Request, command, engine_arguments
-from llmchat.engines.tokens import save_tokenizer
+from llmchat.engines.tokenizer import save_tokenizer
 from llmchat.errors import Mismatch
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -43,7 +43,9 @@ def template(subject: Subject) -> str:
     """The chat template of a preset: the checkpoint's own, or its written format with its system text and its tokenizer's opening token."""
     if subject.format.template is not None:
         return subject.format.template
-    return jinja_template(subject.format, bos=subject.bos, system=subject.preset.system, special=subject.special)
+    return jinja_template(
+        subject.format, bos=subject.bos, system=subject.preset.system, special=subject.special
+    )
 
 
 def example_request(subject: Subject) -> dict[str, Any]:
@@ -51,8 +53,15 @@ def example_request(subject: Subject) -> dict[str, Any]:
     preset = subject.preset
     stops = [*dict.fromkeys((*preset.format.stops, *preset.sampling.stops))]
     stops = [stop for stop in stops if stop not in subject.special]
-    body: dict[str, Any] = {"model": preset.name, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
-    return body | ({"stop": stops} if stops else {}) | ({"max_tokens": preset.sampling.max_tokens} if preset.sampling.max_tokens else {})
+    body: dict[str, Any] = {
+        "model": preset.name,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    return (
+        body
+        | ({"stop": stops} if stops else {})
+        | ({"max_tokens": preset.sampling.max_tokens} if preset.sampling.max_tokens else {})
+    )
 
 
 def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path) -> str:
@@ -60,14 +69,21 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
     first = subjects[0]
     model = request.model or (first.base.place if first.base.local else "")
     inside = replace(request, host="0.0.0.0", port=8000, model=_MODEL if model else "")
-    volumes = [f"{folder.resolve()}:{_MOUNT}:ro", "${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface"]
+    volumes = [
+        f"{folder.resolve()}:{_MOUNT}:ro",
+        "${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface",
+    ]
     volumes += [f"{Path(model).resolve()}:{_MODEL}:ro"] if model else []
-    probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+    probe = (
+        "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+    )
     service = {
         "image": f"vllm/vllm-openai:v{VERSION}",
         "entrypoint": ["vllm"],
         # Compose reads $ in a value as the name of a variable; $$ is the sign itself.
-        "command": [word.replace("$", "$$") for word in command(subjects, inside, layout, Path(_MOUNT))[1:]],
+        "command": [
+            word.replace("$", "$$") for word in command(subjects, inside, layout, Path(_MOUNT))[1:]
+        ],
         "ports": [f"{request.host}:{request.port}:8000"],
         "volumes": volumes,
         "environment": {
@@ -76,7 +92,13 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
         },
         "ipc": "host",
         "restart": "unless-stopped",
-        "deploy": {"resources": {"reservations": {"devices": [{"driver": "nvidia", "count": layout.gpus, "capabilities": ["gpu"]}]}}},
+        "deploy": {
+            "resources": {
+                "reservations": {
+                    "devices": [{"driver": "nvidia", "count": layout.gpus, "capabilities": ["gpu"]}]
+                }
+            }
+        },
         "healthcheck": {
             "test": ["CMD", "python3", "-c", probe],
             "interval": "30s",
@@ -85,7 +107,10 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
             "start_period": "15m",
         },
     }
-    return _yaml({"services": {"vllm": service}}, "docker compose up -d; VLLM_API_KEY must be set. Checked by structure, not run.")
+    return _yaml(
+        {"services": {"vllm": service}},
+        "docker compose up -d; VLLM_API_KEY must be set. Checked by structure, not run.",
+    )
 
 
 def ray_serve(
@@ -104,18 +129,31 @@ def ray_serve(
     store: where the adapters lie, for Ray fetches them from s3://, gs:// or azure:// alone. Raises Mismatch where it is needed and missing.
     """
     if request.flags:
-        raise Mismatch("--vllm-flags are for the `vllm` command, and a Ray Serve config has none", "edit engine_kwargs in the written file")
+        raise Mismatch(
+            "--vllm-flags are for the `vllm` command, and a Ray Serve config has none",
+            "edit engine_kwargs in the written file",
+        )
     first = subjects[0]
-    values = {name.replace("-", "_"): value for name, value in engine_arguments(subjects, request, layout, folder).items()}
+    values = {
+        name.replace("-", "_"): value
+        for name, value in engine_arguments(subjects, request, layout, folder).items()
+    }
     # Ray runs the copies itself, and its executor is always Ray's.
     for name in ("data_parallel_size", "distributed_executor_backend"):
         values.pop(name, None)
     values["chat_template"] = template(first)
     config: dict[str, Any] = {
-        "model_loading_config": {"model_id": first.preset.name, "model_source": request.model or first.base.place},
+        "model_loading_config": {
+            "model_id": first.preset.name,
+            "model_source": request.model or first.base.place,
+        },
         "engine_kwargs": values,
         "deployment_config": {
-            "autoscaling_config": {"min_replicas": 1, "max_replicas": copies, "target_ongoing_requests": streams},
+            "autoscaling_config": {
+                "min_replicas": 1,
+                "max_replicas": copies,
+                "target_ongoing_requests": streams,
+            },
             "max_ongoing_requests": 2 * streams,
         },
     }
@@ -123,8 +161,14 @@ def ray_serve(
         config["accelerator_config"] = {"kind": "cpu"}
     if request.lora:
         if not store.startswith(("s3://", "gs://", "abfss://", "azure://")):
-            raise Mismatch("Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone", "--store names the place, or --merged")
-        config["lora_config"] = {"dynamic_lora_loading_path": store, "max_num_adapters_per_replica": max(4, len(subjects))}
+            raise Mismatch(
+                "Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone",
+                "--store names the place, or --merged",
+            )
+        config["lora_config"] = {
+            "dynamic_lora_loading_path": store,
+            "max_num_adapters_per_replica": max(4, len(subjects)),
+        }
         config["model_loading_config"]["model_id"] = first.base.name
     application = {
         "name": "llmchat",
@@ -134,7 +178,10 @@ def ray_serve(
     }
     note = f"serve run FILE, on a Ray cluster; {folder} must be there on every host."
     if request.lora:
-        names = " and ".join(f"{first.base.name}:{subject.preset.name} (from {store}/{subject.preset.name})" for subject in subjects)
+        names = " and ".join(
+            f"{first.base.name}:{subject.preset.name} (from {store}/{subject.preset.name})"
+            for subject in subjects
+        )
         note += f" Ask for {names}."
     # Ray itself listens on every address, and asks for no key.
     options = {"host": request.host, "port": request.port}

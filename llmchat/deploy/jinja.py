@@ -18,7 +18,9 @@ _MATERIAL = 'message["input"] or (inputs or [])[loop.index0 // 2] or ""'
 _FIRST_MATERIAL = 'spoken[0]["input"] or (inputs or [])[0] or ""'
 
 
-def jinja_template(form: PromptFormat, *, bos: str = "", system: str = "", special: Collection[str] = ()) -> str:
+def jinja_template(
+    form: PromptFormat, *, bos: str = "", system: str = "", special: Collection[str] = ()
+) -> str:
     """The template of a format with written parts: `add_generation_prompt` asks for the cue of the answer that is wanted.
 
     bos: the opening token as the tokenizer writes it, for servers that encode a rendered prompt without adding one (vLLM)
@@ -27,7 +29,10 @@ def jinja_template(form: PromptFormat, *, bos: str = "", system: str = "", speci
     Raises Mismatch where the format is a template already, or cannot be said in Jinja.
     """
     if form.parts is None:
-        raise Mismatch(f"the format `{form.name}` is the checkpoint's own chat template", "servers find it in the checkpoint")
+        raise Mismatch(
+            f"the format `{form.name}` is the checkpoint's own chat template",
+            "servers find it in the checkpoint",
+        )
     parts = form.parts
     blocks = [
         f"{{#- The prompt format `{_ascii(form.name)}`, written by llmchat. -#}}",
@@ -52,11 +57,16 @@ _CHECKS = """\
 
 def _said(parts: Parts, escapes: Replacements, special: Collection[str]) -> str:
     """A macro that writes what a person or the model said: stripped, tidied, its labels harmless."""
-    harmless = [(label, label[0] + WORD_JOINER + label[1:]) for label in (*parts.labels, *sorted(set(special) - set(parts.labels)))]
+    harmless = [
+        (label, label[0] + WORD_JOINER + label[1:])
+        for label in (*parts.labels, *sorted(set(special) - set(parts.labels)))
+    ]
     lines = ["{%- macro said(words) -%}", "  {%- set now = namespace(text=words|trim) -%}"]
     if parts.tidy:
         if any(len(new) >= len(old) for old, new in parts.tidy):
-            raise Mismatch("a format whose `tidy` does not make a message shorter cannot be a Jinja template")
+            raise Mismatch(
+                "a format whose `tidy` does not make a message shorter cannot be a Jinja template"
+            )
         # Jinja has no `while`: each pass that changes the text makes it shorter, so there are never more passes than characters.
         lines += [
             "  {%- for character in now.text -%}",
@@ -65,7 +75,9 @@ def _said(parts: Parts, escapes: Replacements, special: Collection[str]) -> str:
             "    {%- set now.text = tidied -%}",
             "  {%- endfor -%}",
         ]
-    return "\n".join([*lines, f"  {{{{- now.text{_replacing((*harmless, *escapes))} -}}}}", "{%- endmacro -%}"])
+    return "\n".join(
+        [*lines, f"  {{{{- now.text{_replacing((*harmless, *escapes))} -}}}}", "{%- endmacro -%}"]
+    )
 
 
 def _opening(parts: Parts, escapes: Replacements) -> str:
@@ -79,14 +91,28 @@ def _opening(parts: Parts, escapes: Replacements) -> str:
 
 def _turns(parts: Parts, escapes: Replacements) -> str:
     has_place = bool(parts.system or parts.user_with_system)
-    own = 'message["content"]' if has_place else '(system ~ "\\n\\n" if system and loop.first else "") ~ message["content"]'
+    own = (
+        'message["content"]'
+        if has_place
+        else '(system ~ "\\n\\n" if system and loop.first else "") ~ message["content"]'
+    )
     plain = 'material ~ "\\n\\n" ~ text if material and text else material or text'
     question = _write(parts.user, escapes, text="plain")
     if parts.user_with_input:
-        question = _choice("material", _write(parts.user_with_input, escapes, text="text", input="material"), question)
+        question = _choice(
+            "material",
+            _write(parts.user_with_input, escapes, text="text", input="material"),
+            question,
+        )
     if parts.user_with_system:
-        question = _choice("system and loop.first", _write(parts.user_with_system, escapes, text="plain", system="system"), question)
-    answer = _write(parts.assistant, escapes, text="text") + _write(parts.end + parts.separator, escapes)
+        question = _choice(
+            "system and loop.first",
+            _write(parts.user_with_system, escapes, text="plain", system="system"),
+            question,
+        )
+    answer = _write(parts.assistant, escapes, text="text") + _write(
+        parts.end + parts.separator, escapes
+    )
     lines = [
         "{%- for message in spoken -%}",
         '  {%- if message["role"] != ("assistant" if loop.index0 % 2 else "user") -%}',
@@ -111,7 +137,9 @@ def _write(part: str, escapes: Replacements = (), **slots: str) -> str:
     pieces = []
     for piece in filter(None, _SLOT.split(part)):
         written = functools.reduce(lambda text, pair: text.replace(*pair), escapes, piece)
-        pieces.append(f"said({slots[piece[1:-1]]})" if _SLOT.fullmatch(piece) else _literal(written))
+        pieces.append(
+            f"said({slots[piece[1:-1]]})" if _SLOT.fullmatch(piece) else _literal(written)
+        )
     return f"{{{{- {' ~ '.join(pieces)} -}}}}" if pieces else ""
 
 

@@ -16,7 +16,12 @@ VERSION = "0.32.0"
 # vllm/config/lora.py, MaxLoRARanks: the ranks that --max-lora-rank may have.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vllm/lora/peft_helper.py: what an adapter may not use. The value is what makes it plain.
-_PLAIN: dict[str, Any] = {"use_dora": False, "lora_bias": False, "use_qalora": False, "bias": "none"}
+_PLAIN: dict[str, Any] = {
+    "use_dora": False,
+    "lora_bias": False,
+    "use_qalora": False,
+    "bias": "none",
+}
 _EMPTY = ("modules_to_save", "layer_replication", "alora_invocation_tokens", "use_bdlora")
 _INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 # vllm/model_executor/models/registry.py has no place for these.
@@ -41,11 +46,16 @@ class Request(Struct, frozen=True):
 
 def check_served(name: str, architecture: str, config: Mapping[str, Any]) -> None:
     """Raise Mismatch for a model that vLLM does not run. config: {} where only the preset's architecture is known yet."""
-    reason = next((line for family, line in _REFUSED.items() if architecture.lower().startswith(family)), "")
+    reason = next(
+        (line for family, line in _REFUSED.items() if architecture.lower().startswith(family)), ""
+    )
     if config.get("is_encoder_decoder") or architecture.startswith(("T5", "MT5", "UMT5", "Bart")):
         reason = f"vLLM runs no encoder-decoders such as {architecture or 'this one'}"
     if reason:
-        raise Mismatch(f"{name} cannot be served by vLLM: {reason}", "`llmchat chat` and `llmchat serve` run it")
+        raise Mismatch(
+            f"{name} cannot be served by vLLM: {reason}",
+            "`llmchat chat` and `llmchat serve` run it",
+        )
 
 
 def lora_problem(subject: Subject) -> str:
@@ -54,7 +64,9 @@ def lora_problem(subject: Subject) -> str:
         return "vLLM puts one adapter on a request, and this preset stacks several"
     if subject.preset.adapter_scale != 1:
         return "vLLM cannot scale an adapter"
-    return next((problem for part in subject.adapters if (problem := _config_problem(part.config))), "")
+    return next(
+        (problem for part in subject.adapters if (problem := _config_problem(part.config))), ""
+    )
 
 
 def _config_problem(config: Mapping[str, Any]) -> str:
@@ -84,10 +96,15 @@ def largest_rank(subjects: Sequence[Subject]) -> int:
 def sampling_defaults(sampling: Sampling) -> dict[str, float]:
     """A preset's sampling as vLLM's generation config. All of them, so that none of the checkpoint's shows through; no length, for the
     server would hold every request to it."""
-    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")}
+    return {
+        name: getattr(sampling, name)
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    }
 
 
-def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path) -> dict[str, Any]:
+def engine_arguments(
+    subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path
+) -> dict[str, Any]:
     """Flag → value of the engine, by vLLM's names; the order is that of the printed command. True: a flag without a value."""
     first = subjects[0]
     values: dict[str, Any] = {}
@@ -102,11 +119,18 @@ def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layo
         values["dtype"] = request.dtype
     if first.context:
         values["max-model-len"] = first.context
-    values |= {"tokenizer": str(folder / "tokenizer"), "chat-template": str(folder / "chat_template.jinja")}
+    values |= {
+        "tokenizer": str(folder / "tokenizer"),
+        "chat-template": str(folder / "chat_template.jinja"),
+    }
     values["generation-config"] = str(folder)
     values["override-generation-config"] = sampling_defaults(first.preset.sampling)
     if request.lora:
-        values |= {"enable-lora": True, "max-lora-rank": largest_rank(subjects), "max-loras": len(subjects)}
+        values |= {
+            "enable-lora": True,
+            "max-lora-rank": largest_rank(subjects),
+            "max-loras": len(subjects),
+        }
     if layout.tensor > 1:
         values["tensor-parallel-size"] = layout.tensor
     if layout.pipeline > 1:
@@ -116,15 +140,36 @@ def engine_arguments(subjects: Sequence[Subject], request: Request, layout: Layo
     return values
 
 
-def command(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path, program: str = "vllm") -> list[str]:
+def command(
+    subjects: Sequence[Subject],
+    request: Request,
+    layout: Layout,
+    folder: Path,
+    program: str = "vllm",
+) -> list[str]:
     """The whole command, one argument an entry."""
     first = subjects[0]
-    words = [program, "serve", request.model or first.base.place, "--host", request.host, "--port", str(request.port)]
+    words = [
+        program,
+        "serve",
+        request.model or first.base.place,
+        "--host",
+        request.host,
+        "--port",
+        str(request.port),
+    ]
     words += ["--served-model-name", first.base.title if request.lora else first.preset.name]
     for name, value in engine_arguments(subjects, request, layout, folder).items():
-        words += [f"--{name}"] if value is True else [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        words += (
+            [f"--{name}"]
+            if value is True
+            else [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        )
     if request.lora:
-        words += ["--lora-modules", *(json.dumps(module) for module in lora_modules(subjects, folder))]
+        words += [
+            "--lora-modules",
+            *(json.dumps(module) for module in lora_modules(subjects, folder)),
+        ]
     return [*words, *request.flags]
 
 
@@ -134,7 +179,9 @@ def lora_modules(subjects: Sequence[Subject], folder: Path) -> list[dict[str, st
     for subject in subjects:
         part = subject.adapters[0]
         path = str(folder / "adapters" / subject.preset.name) if part.here else part.place
-        modules.append({"name": subject.preset.name, "path": path, "base_model_name": subject.base.title})
+        modules.append(
+            {"name": subject.preset.name, "path": path, "base_model_name": subject.base.title}
+        )
     return modules
 
 
@@ -143,7 +190,10 @@ def check_together(subjects: Sequence[Subject]) -> None:
     first, *others = subjects
     for other in others:
         if (other.base.place, other.base.revision) != (first.base.place, first.base.revision):
-            raise Mismatch(f"{first.preset.name} and {other.preset.name} are of different bases", "one server each")
+            raise Mismatch(
+                f"{first.preset.name} and {other.preset.name} are of different bases",
+                "one server each",
+            )
         if other.preset.format != first.preset.format or other.preset.system != first.preset.system:
             raise Mismatch(
                 f"{first.preset.name} and {other.preset.name} have different prompt formats; a server has one chat template",
@@ -151,4 +201,7 @@ def check_together(subjects: Sequence[Subject]) -> None:
             )
     for subject in subjects if others else ():
         if not subject.adapters:
-            raise Mismatch(f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.title}", "leave it out")
+            raise Mismatch(
+                f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.title}",
+                "leave it out",
+            )

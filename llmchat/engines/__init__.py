@@ -7,9 +7,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from llmchat.allowed import Count, MinP, RepetitionPenalty, Seed, Temperature, TopP
-from llmchat.allowed import Weights as Weights
 from llmchat.prompt import Prompt
+from llmchat.settings.types import Count, MinP, RepetitionPenalty, Seed, Temperature, TopP
 
 # Live adapters of an answer, by the names they were loaded under, each with its strength (1 is as trained).
 Adapters = tuple[tuple[str, float], ...]
@@ -69,7 +68,11 @@ class Finish(Struct, frozen=True):
     @property
     def tokens_per_second(self) -> float:
         """Decode speed. The first token belongs to the prefill."""
-        return (self.reply_tokens - 1) / self.decode_s if self.decode_s > 0 and self.reply_tokens > 1 else 0.0
+        return (
+            (self.reply_tokens - 1) / self.decode_s
+            if self.decode_s > 0 and self.reply_tokens > 1
+            else 0.0
+        )
 
 
 class Counter(Protocol):

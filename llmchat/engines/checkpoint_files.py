@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError
-from llmchat.guard import reading, reason
+from llmchat.parse_guard import reading, reason
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,13 +40,19 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 def special_names(folder: Path) -> dict[str, str]:
     """bos_token, eos_token … → how the tokenizer writes it: the names that chat templates use."""
-    config = read_json(folder / "special_tokens_map.json") | read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / "special_tokens_map.json") | read_json(
+        folder / "tokenizer_config.json"
+    )
     with reading(f"the tokenizer in {folder.name}"):
         return _names(config)
 
 
 def _names(config: dict[str, Any]) -> dict[str, str]:
-    names = {key: value.get("content", "") if isinstance(value, dict) else value for key, value in config.items() if key.endswith("_token")}
+    names = {
+        key: value.get("content", "") if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key.endswith("_token")
+    }
     return {key: value for key, value in names.items() if isinstance(value, str)}
 
 
@@ -55,7 +61,9 @@ def special_tokens(folder: Path) -> frozenset[str]:
     with reading(f"the tokenizer in {folder.name}"):
         added = _added_tokens(folder / "tokenizer.json")
         if added is None:
-            added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+            added = (
+                read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+            )
         return frozenset(str(token["content"]) for token in added if token.get("special"))
 
 
@@ -66,7 +74,9 @@ def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
         while part := opened.read(1 << 16):
             text += part
             with contextlib.suppress(ValueError):
-                added: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text, text.index("[", text.index('"added_tokens"')))[0]
+                added: list[dict[str, Any]] = json.JSONDecoder().raw_decode(
+                    text, text.index("[", text.index('"added_tokens"'))
+                )[0]
                 return added
     return None
 
@@ -81,7 +91,10 @@ def chat_template(folder: Path) -> str | None:
         template = read_json(folder / name).get("chat_template")
         if isinstance(template, list):
             with reading(folder / name):
-                template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+                template = next(
+                    (entry["template"] for entry in template if entry.get("name") == "default"),
+                    None,
+                )
         if isinstance(template, str):
             return template
     return None

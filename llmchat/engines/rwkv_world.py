@@ -36,7 +36,14 @@ class WorldVocabulary:
         data, ids, position = text.encode("utf-8", "replace"), [], 0
         while position < len(data):
             start = data[position : position + 2]
-            size = next((size for size in self._lengths.get(start, ()) if data[position : position + size] in self._ids), 1)
+            size = next(
+                (
+                    size
+                    for size in self._lengths.get(start, ())
+                    if data[position : position + size] in self._ids
+                ),
+                1,
+            )
             ids.append(self._ids[data[position : position + size]])
             position += size
         return ids
@@ -49,7 +56,9 @@ class WorldVocabulary:
         spans, position = [], 0
         for token in self.ids(text):
             end = position + len(self._bytes[token])
-            spans.append((bisect.bisect_right(starts, position) - 1, bisect.bisect_left(starts, end)))
+            spans.append(
+                (bisect.bisect_right(starts, position) - 1, bisect.bisect_left(starts, end))
+            )
             position = end
         return spans
 
@@ -58,7 +67,13 @@ class WorldVocabulary:
 
     def name_of(self, token: int) -> str | None:
         """How a token reads; the end of a text has no bytes of its own."""
-        return "<end>" if token == END else self._bytes[token].decode("utf-8", "replace") if token in self._bytes else None
+        return (
+            "<end>"
+            if token == END
+            else self._bytes[token].decode("utf-8", "replace")
+            if token in self._bytes
+            else None
+        )
 
     def spelling(self, token: int) -> bytes:
         return self._bytes.get(token, b"")
@@ -77,12 +92,18 @@ def _read(path: Path) -> dict[int, bytes]:
     tokens = {}
     for count, line in enumerate(path.read_text("utf-8").rstrip("\n").split("\n"), 1):
         try:
-            number, literal, length = int(line[: line.index(" ")]), line[line.index(" ") : line.rindex(" ")], int(line[line.rindex(" ") :])
+            number, literal, length = (
+                int(line[: line.index(" ")]),
+                line[line.index(" ") : line.rindex(" ")],
+                int(line[line.rindex(" ") :]),
+            )
             value = ast.literal_eval(literal.strip())
             token = value.encode("utf-8") if isinstance(value, str) else bytes(value)
         except (ValueError, SyntaxError, TypeError) as error:
             raise IntegrityError(f"{path}, line {count}, is not `number literal length`") from error
         if len(token) != length or not token:
-            raise IntegrityError(f"{path}, line {count}: the token is {len(token)} bytes long, the line says {length}")
+            raise IntegrityError(
+                f"{path}, line {count}: the token is {len(token)} bytes long, the line says {length}"
+            )
         tokens[number] = token
     return tokens

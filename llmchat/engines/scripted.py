@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Generator, Sequence
 
 from llmchat.engines import Adapters, Chunk, Finish, Sampling
-from llmchat.engines.text import StopFilter
+from llmchat.engines.stream_filters import StopFilter
 from llmchat.errors import ContextOverflow
 from llmchat.prompt import Prompt, plain_text
 
@@ -44,7 +44,9 @@ class ScriptedEngine:
         started = time.perf_counter()
         ids = self.encode(prompt)
         if len(ids) >= self.context:
-            raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
+            raise ContextOverflow(
+                f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}"
+            )
         reply = self._reply(prompt)
         self.prompts.append(prompt)
         cached = min(_common(self._seen, ids), len(ids) - 1)
@@ -64,13 +66,23 @@ class ScriptedEngine:
             yield Chunk(text)
         done = filtered.stopped or produced == len(pieces)
         yield Finish(
-            "stop" if done else "length", len(ids), cached, produced, first - started, time.perf_counter() - first, sampling.seed or 0
+            "stop" if done else "length",
+            len(ids),
+            cached,
+            produced,
+            first - started,
+            time.perf_counter() - first,
+            sampling.seed or 0,
         )
 
-    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> "ScriptedAnswer":
+    def begin(
+        self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None
+    ) -> "ScriptedAnswer":
         tokens = len(self.encode(prompt))
         if tokens >= self.context:
-            raise ContextOverflow(f"the prompt is {tokens:,} tokens; the model holds {self.context:,}")
+            raise ContextOverflow(
+                f"the prompt is {tokens:,} tokens; the model holds {self.context:,}"
+            )
         return ScriptedAnswer(self.stream(prompt, sampling), tokens)
 
     def step(self, answers: Sequence["ScriptedAnswer"]) -> list[list[Chunk | Finish]]:
@@ -82,7 +94,14 @@ class ScriptedEngine:
     def _reply(self, prompt: Prompt) -> str:
         if self._replies:
             return self._replies[len(self.prompts) % len(self._replies)]
-        question = next((plain_text(message) for message in reversed(prompt.messages) if message.role == "user"), "")
+        question = next(
+            (
+                plain_text(message)
+                for message in reversed(prompt.messages)
+                if message.role == "user"
+            ),
+            "",
+        )
         quoted = "\n".join(f"> {line}" for line in question.splitlines())
         return f"You wrote:\n\n{quoted}\n\nI am a **demo** without a model; `--model` chooses a real one."
 
@@ -106,4 +125,11 @@ class ScriptedAnswer:
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    return next((index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
+    return next(
+        (
+            index
+            for index, (left, right) in enumerate(zip(one, other, strict=False))
+            if left != right
+        ),
+        min(len(one), len(other)),
+    )

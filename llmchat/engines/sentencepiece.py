@@ -66,8 +66,20 @@ def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str])
     from tokenizers import AddedToken
 
     tokenizer = _bpe(model) if model.is_bpe else _unigram(model)
-    tokenizer.add_special_tokens([AddedToken(piece.text, normalized=False) for piece in model.pieces if piece.kind in (_UNKNOWN, _CONTROL)])
-    tokenizer.add_tokens([AddedToken(piece.text, normalized=False) for piece in model.pieces if piece.kind == _WRITTEN])
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(piece.text, normalized=False)
+            for piece in model.pieces
+            if piece.kind in (_UNKNOWN, _CONTROL)
+        ]
+    )
+    tokenizer.add_tokens(
+        [
+            AddedToken(piece.text, normalized=False)
+            for piece in model.pieces
+            if piece.kind == _WRITTEN
+        ]
+    )
     for text, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in special)])
         if tokenizer.token_to_id(text) != number:
@@ -82,8 +94,15 @@ def merges(pieces: tuple[Piece, ...]) -> list[tuple[str, str]]:
     numbers = {piece.text: number for number, piece in enumerate(pieces)}
     found = []
     for text, score, _ in pieces:
-        parts = [(text[:cut], text[cut:]) for cut in range(1, len(text)) if text[:cut] in numbers and text[cut:] in numbers]
-        found += [(score, *pair) for pair in sorted(parts, key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))]
+        parts = [
+            (text[:cut], text[cut:])
+            for cut in range(1, len(text))
+            if text[:cut] in numbers and text[cut:] in numbers
+        ]
+        found += [
+            (score, *pair)
+            for pair in sorted(parts, key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
+        ]
     found.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
     return [(left, right) for _, left, right in found]
 
@@ -94,7 +113,11 @@ def _bpe(model: Model) -> "Tokenizer":
     vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
     unknown = next((piece.text for piece in model.pieces if piece.kind == _UNKNOWN), None)
     pairs = merges(tuple(piece for piece in model.pieces if piece.kind == _NORMAL))
-    tokenizer = Tokenizer(models.BPE(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback))
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback
+        )
+    )
     tokenizer.normalizer = normalizers.Sequence(
         [
             *([normalizers.Precompiled(model.charsmap)] if model.charsmap else []),
@@ -103,16 +126,22 @@ def _bpe(model: Model) -> "Tokenizer":
         ]
     )
     strip = [decoders.Strip(content=" ", left=1)] if model.leading_space else []
-    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
     return tokenizer
 
 
 def _unigram(model: Model) -> "Tokenizer":
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    unknown = next((number for number, piece in enumerate(model.pieces) if piece.kind == _UNKNOWN), None)
+    unknown = next(
+        (number for number, piece in enumerate(model.pieces) if piece.kind == _UNKNOWN), None
+    )
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unknown, byte_fallback=model.byte_fallback))
+    tokenizer = Tokenizer(
+        models.Unigram(vocabulary, unk_id=unknown, byte_fallback=model.byte_fallback)
+    )
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if model.single_spaces:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -124,7 +153,11 @@ def _unigram(model: Model) -> "Tokenizer":
 
 
 def _piece(fields: dict[int, Any]) -> Piece:
-    return Piece(fields[1].decode("utf-8"), struct.unpack("<f", fields[2])[0] if 2 in fields else 0.0, fields.get(3, 1))
+    return Piece(
+        fields[1].decode("utf-8"),
+        struct.unpack("<f", fields[2])[0] if 2 in fields else 0.0,
+        fields.get(3, 1),
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

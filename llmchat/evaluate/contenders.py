@@ -15,13 +15,13 @@ from msgspec import Struct
 from llmchat.chat import reply
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
-from llmchat.engines.tokens import special_names
+from llmchat.engines.tokenizer import special_names
 from llmchat.errors import UsageError
-from llmchat.models import locate, provenance
-from llmchat.opened import Opened
-from llmchat.opening import Opener, preset_of
+from llmchat.models.loading import locate, provenance
+from llmchat.models.opener import Opener, preset_of
+from llmchat.models.warm import Opened
 from llmchat.presets import Preset
-from llmchat.reading import Thought
+from llmchat.reply_parser import Thought
 from llmchat.settings import World
 from llmchat.window import Window
 
@@ -54,11 +54,15 @@ def split_word(word: str) -> tuple[str, str | None]:
         return word.removesuffix(":off"), "none"
     name, plus, adapter = word.partition("+")
     if plus and not (name and adapter):
-        raise UsageError(f"`{word}` is no model", "NAME, NAME+ADAPTER, NAME+ADAPTER:0.5 or NAME:off")
+        raise UsageError(
+            f"`{word}` is no model", "NAME, NAME+ADAPTER, NAME+ADAPTER:0.5 or NAME:off"
+        )
     return name, adapter or None
 
 
-def use(contender: Contender, world: World, work: Callable[[Opened], _Answer], *, quiet: bool = False) -> _Answer:
+def use(
+    contender: Contender, world: World, work: Callable[[Opened], _Answer], *, quiet: bool = False
+) -> _Answer:
     """Load the model, give it to `work`, and take it out of memory before this returns. `work` must keep nothing of it."""
     opened = Opener(world, contender.flags).open(waiting=not quiet)
     try:

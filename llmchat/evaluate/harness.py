@@ -20,7 +20,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.measure import Result, Scorer, bare, score_text, scorer
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.run import Outcome
-from llmchat.opened import Opened
+from llmchat.models.warm import Opened
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 
@@ -31,7 +31,16 @@ _FEWSHOT_SEED = 1234
 class HarnessModel:
     """An engine as the harness wants it. Requests carry their questions in `args`; answers come in their order."""
 
-    def __init__(self, engine: Engine, form: PromptFormat, opening: Sequence[str], progress: Progress, *, label: str, chat: bool):
+    def __init__(
+        self,
+        engine: Engine,
+        form: PromptFormat,
+        opening: Sequence[str],
+        progress: Progress,
+        *,
+        label: str,
+        chat: bool,
+    ):
         self._engine, self._form, self._opening, self._chat = engine, form, opening, chat
         self._label, self._progress = label, progress
 
@@ -43,13 +52,18 @@ class HarnessModel:
         """log P of whole texts, each on its own."""
         engine = scorer(self._engine)
         texts = (request.args[0] for request in self._told(requests))
-        return [math.fsum(score_text(engine, bare(self._engine, text, self._opening), engine.context)) for text in texts]
+        return [
+            math.fsum(score_text(engine, bare(self._engine, text, self._opening), engine.context))
+            for text in texts
+        ]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """For each (context, settings): the text up to one of `until`."""
         return [self._generate(*request.args) for request in self._told(requests)]
 
-    def apply_chat_template(self, chat_history: Sequence[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(
+        self, chat_history: Sequence[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
         """The conversation in the model's own format; without a generation prompt its last answer stays open."""
         messages = [Message(one["role"], one["content"]) for one in chat_history]  # type: ignore[arg-type]
         open_answer = not add_generation_prompt and messages[-1].role == "assistant"
@@ -86,16 +100,26 @@ class HarnessModel:
     def _generate(self, context: str, settings: dict[str, Any]) -> str:
         until = settings.get("until") or []
         until = [until] if isinstance(until, str) else [stop for stop in until if stop]
-        longest = int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or ANSWER_TOKENS)
+        longest = int(
+            settings.get("max_gen_toks") or settings.get("max_new_tokens") or ANSWER_TOKENS
+        )
         drawn = bool(settings.get("do_sample")) and float(settings.get("temperature") or 0) > 0
-        sampling = Sampling(temperature=float(settings["temperature"]) if drawn else 0.0, max_tokens=longest, stops=tuple(until))
+        sampling = Sampling(
+            temperature=float(settings["temperature"]) if drawn else 0.0,
+            max_tokens=longest,
+            stops=tuple(until),
+        )
         prompt = self._prompt(context)
         room = max(self._engine.context - longest, self._engine.context // 2)
         while (tokens := len(self._engine.encode(prompt))) > room:
             # The harness drops the start of what is too long.
             context = context[max(1, len(context) * (tokens - room) // tokens) :]
             prompt = self._prompt(context)
-        return "".join(event.text for event in self._engine.stream(prompt, sampling) if isinstance(event, Chunk))
+        return "".join(
+            event.text
+            for event in self._engine.stream(prompt, sampling)
+            if isinstance(event, Chunk)
+        )
 
     def _encode(self, text: str) -> list[int]:
         return self._engine.encode(self._prompt(text))
@@ -110,7 +134,9 @@ class HarnessModel:
 def _is_greedy(engine: Scorer, ids: list[int], border: int, scores: list[float]) -> bool:
     """Whether each token from `border` on is the likeliest. One that is likelier than one half is; the others are looked at, the least likely first."""
     logits = engine.logits  # type: ignore[attr-defined]
-    doubtful = sorted((score, border + index) for index, score in enumerate(scores) if score <= math.log(0.5))
+    doubtful = sorted(
+        (score, border + index) for index, score in enumerate(scores) if score <= math.log(0.5)
+    )
     return all(int(logits(ids[:position]).argmax()) == ids[position] for _, position in doubtful)
 
 
@@ -146,27 +172,37 @@ def run_harness(
 
 def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
     """The harness's tasks with their data, before a model is loaded."""
-    os.environ.update({"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"} | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {}))
+    os.environ.update(
+        {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+        | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {})
+    )
     try:
         from lm_eval.tasks import TaskManager  # type: ignore
     except ImportError as error:
-        raise UsageError("lm-evaluation-harness is not installed", "pip install 'lm-eval>=0.4.13,<0.5'") from error
+        raise UsageError(
+            "lm-evaluation-harness is not installed", "pip install 'lm-eval>=0.4.13,<0.5'"
+        ) from error
     for noisy in ("lm_eval", "datasets", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     manager = TaskManager(include_path=include)
     for name in names:
         if not manager.match_tasks([name]):
-            raise UsageError(f"the harness has no task `{name}`", did_you_mean(name, list(manager.all_tasks)))
+            raise UsageError(
+                f"the harness has no task `{name}`", did_you_mean(name, list(manager.all_tasks))
+            )
     try:
         loaded = manager.load(list(names))
     except (OSError, ValueError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NetworkError(
-            f"the data of {', '.join(names)} cannot be had: {line}", "they come from the Hugging Face Hub the first time"
+            f"the data of {', '.join(names)} cannot be had: {line}",
+            "they come from the Hugging Face Hub the first time",
         ) from error
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
-            raise UsageError(f"the task `{name}` runs what models write, or shows them pictures; llmchat does neither")
+            raise UsageError(
+                f"the task `{name}` runs what models write, or shows them pictures; llmchat does neither"
+            )
         # As the harness's own command sets them.
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
@@ -174,7 +210,9 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
     return loaded
 
 
-def _evaluate(opened: Opened, contender: Contender, tasks: Any, progress: Progress, limit: int, chat: bool) -> dict[str, Any]:
+def _evaluate(
+    opened: Opened, contender: Contender, tasks: Any, progress: Progress, limit: int, chat: bool
+) -> dict[str, Any]:
     # Not `simple_evaluate`: it seeds every random generator of the process and calls git.
     from lm_eval import evaluator  # type: ignore
     from lm_eval.api.model import LM  # type: ignore
@@ -182,33 +220,68 @@ def _evaluate(opened: Opened, contender: Contender, tasks: Any, progress: Progre
     class Adapter(HarnessModel, LM):
         def __init__(self) -> None:
             LM.__init__(self)
-            HarnessModel.__init__(self, opened.engine, opened.preset.format, contender.opening, progress, label=contender.label, chat=chat)
+            HarnessModel.__init__(
+                self,
+                opened.engine,
+                opened.preset.format,
+                contender.opening,
+                progress,
+                label=contender.label,
+                chat=chat,
+            )
 
     found: dict[str, Any] = evaluator.evaluate(
-        lm=Adapter(), task_dict=tasks, limit=limit or None, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=0
+        lm=Adapter(),
+        task_dict=tasks,
+        limit=limit or None,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        bootstrap_iters=0,
     )
     return found
 
 
 def results_of(found: dict[str, Any], model: str, seconds: float) -> list[Result]:
     """Every measure of every document; the time is shared out evenly. The three perplexities of a text are one result, over words and bytes."""
-    samples = [(task, sample) for task, found_here in found["samples"].items() for sample in found_here]
+    samples = [
+        (task, sample) for task, found_here in found["samples"].items() for sample in found_here
+    ]
     each = seconds / max(len(samples), 1)
     results = []
     for task, sample in samples:
         filtered = "" if sample["filter"] == "none" else f" ({sample['filter']})"
         said = sample["filtered_resps"][0] if sample["filtered_resps"] else ""
         blank = Result(
-            "", model, task, "", sample["doc_id"] + 1, 0.0, each, said if isinstance(said, str) else "", (str(sample["target"]),)
+            "",
+            model,
+            task,
+            "",
+            sample["doc_id"] + 1,
+            0.0,
+            each,
+            said if isinstance(said, str) else "",
+            (str(sample["target"]),),
         )
         measured = {metric: sample.get(metric) for metric in sample["metrics"]}
-        of_text = {metric: measured.pop(metric) for metric in ("bits_per_byte", "byte_perplexity", "word_perplexity") if metric in measured}
+        of_text = {
+            metric: measured.pop(metric)
+            for metric in ("bits_per_byte", "byte_perplexity", "word_perplexity")
+            if metric in measured
+        }
         if of_text:
             # Each is (log-likelihood, how many words or bytes).
             sizes = {metric.partition("_")[0]: int(value[1]) for metric, value in of_text.items()}
             size = sizes.get("byte", sizes.get("bits", 0))
             likelihood = next(iter(of_text.values()))[0]
-            results.append(replace(blank, kind="perplexity", score=-likelihood, tokens=sizes.get("word", size), bytes=size))
+            results.append(
+                replace(
+                    blank,
+                    kind="perplexity",
+                    score=-likelihood,
+                    tokens=sizes.get("word", size),
+                    bytes=size,
+                )
+            )
         for metric, value in measured.items():
             if isinstance(value, int | float):
                 results.append(replace(blank, kind=metric + filtered, score=float(value)))

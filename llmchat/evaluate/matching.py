@@ -20,7 +20,11 @@ def normalise(text: str, fold: Collection[str] = ()) -> str:
     if "case" in fold:
         text = text.casefold()
     if "punctuation" in fold:
-        text = "".join(letter for letter in text if letter not in string.punctuation and unicodedata.category(letter)[0] != "P")
+        text = "".join(
+            letter
+            for letter in text
+            if letter not in string.punctuation and unicodedata.category(letter)[0] != "P"
+        )
     if "articles" in fold:
         text = re.sub(r"\b(a|an|the)\b", " ", text, flags=re.IGNORECASE)
     return " ".join(text.split()) if fold else text.strip()

@@ -21,7 +21,7 @@ from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.evaluate.contenders import answer, with_system
 from llmchat.evaluate.matching import Fold, matches
 from llmchat.evaluate.tasks import Item
-from llmchat.opened import Opened
+from llmchat.models.warm import Opened
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.window import fit
 
@@ -85,7 +85,15 @@ class Scorer(Protocol):
     def score(self, ids: list[int]) -> Any: ...
 
 
-def ask(item: Item, opened: Opened, asking: Asking, *, key: str = "", model: str = "", opening: Sequence[str] = ()) -> Result:
+def ask(
+    item: Item,
+    opened: Opened,
+    asking: Asking,
+    *,
+    key: str = "",
+    model: str = "",
+    opening: Sequence[str] = (),
+) -> Result:
     """The result of one item. An item that is too large for the model counts as wrong, with its reason; other errors are raised."""
     started = time.perf_counter()
     blank = Result(key, model, item.task, item.kind, item.number, 0.0)
@@ -104,7 +112,8 @@ def ask(item: Item, opened: Opened, asking: Asking, *, key: str = "", model: str
 def scorer(engine: Engine) -> Scorer:
     if not isinstance(engine, Scorer):
         raise UsageError(
-            f"{engine.describe()} gives no likelihoods, which choice and perplexity need", "exact and contains can be asked of it"
+            f"{engine.describe()} gives no likelihoods, which choice and perplexity need",
+            "exact and contains can be asked of it",
         )
     return engine
 
@@ -147,7 +156,9 @@ def _choose(item: Item, opened: Opened, blank: Result) -> Result:
     )
 
 
-def score_choices(engine: Scorer, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]) -> tuple[ChoiceScore, ...]:
+def score_choices(
+    engine: Scorer, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]
+) -> tuple[ChoiceScore, ...]:
     """How likely each choice is as the whole answer to `messages`.
 
     A token may reach over the border between prompt and answer. So the answer begins with the first token in which the finished record
@@ -155,14 +166,21 @@ def score_choices(engine: Scorer, form: PromptFormat, messages: tuple[Message, .
     same thing.
     """
     asked = engine.encode(form.render(messages))
-    records = [engine.encode(_finished(form, (*messages, Message("assistant", choice)))) for choice in choices]
+    records = [
+        engine.encode(_finished(form, (*messages, Message("assistant", choice))))
+        for choice in choices
+    ]
     border = max(1, min(_common(asked, ids) for ids in records))
     scores = []
     for choice, ids in zip(choices, records, strict=True):
         if len(ids) > engine.context:
-            raise ContextOverflow(f"prompt and choice are {len(ids):,} tokens; the model holds {engine.context:,}")
+            raise ContextOverflow(
+                f"prompt and choice are {len(ids):,} tokens; the model holds {engine.context:,}"
+            )
         likelihood = engine.score(ids)[border - 1 :].tolist()
-        scores.append(ChoiceScore(choice, math.fsum(likelihood), len(likelihood), len(choice.encode())))
+        scores.append(
+            ChoiceScore(choice, math.fsum(likelihood), len(likelihood), len(choice.encode()))
+        )
     return tuple(scores)
 
 
@@ -171,7 +189,9 @@ def _finished(form: PromptFormat, messages: tuple[Message, ...]) -> Prompt:
     try:
         record = form.render(messages)
     except Mismatch as error:
-        raise Mismatch(error.message, "its choices cannot be scored; exact and contains can be asked") from error
+        raise Mismatch(
+            error.message, "its choices cannot be scored; exact and contains can be asked"
+        ) from error
     end = record.learn[-1][1]
     quoted = tuple((start, min(stop, end)) for start, stop in record.quoted if start < end)
     return replace(record, text=record.text[:end], quoted=quoted)
@@ -185,7 +205,9 @@ def _read(item: Item, opened: Opened, blank: Result, opening: Sequence[str]) -> 
     engine = scorer(opened.engine)
     limit = min(opened.preset.context.tokens or engine.context, engine.context)
     scores = score_text(engine, bare(opened.engine, item.text, opening), limit)
-    return replace(blank, score=-math.fsum(scores), tokens=len(scores), bytes=len(item.text.encode()))
+    return replace(
+        blank, score=-math.fsum(scores), tokens=len(scores), bytes=len(item.text.encode())
+    )
 
 
 def bare(engine: Counter, text: str, opening: Sequence[str]) -> list[int]:

@@ -32,7 +32,11 @@ class Progress:
         self._label = label
         self._left -= kept
         if not self._quiet and not self._live:
-            print(f"{label}: {_counted(steps - kept)}{f', {kept} kept from before' if kept else ''}", file=self._stream, flush=True)
+            print(
+                f"{label}: {_counted(steps - kept)}{f', {kept} kept from before' if kept else ''}",
+                file=self._stream,
+                flush=True,
+            )
 
     def expect(self, steps: int) -> None:
         """There are more steps than was known."""
@@ -41,8 +45,17 @@ class Progress:
     def started(self, what: str) -> None:
         self._since = time.perf_counter()
         if self._live and not self._quiet:
-            left = f", about {_duration(self._left * self._seconds / self._taken)}" if self._taken else ""
-            print(f"\r\033[K{self._label}  {what}  {self._left} to go{left}", end="", file=self._stream, flush=True)
+            left = (
+                f", about {_duration(self._left * self._seconds / self._taken)}"
+                if self._taken
+                else ""
+            )
+            print(
+                f"\r\033[K{self._label}  {what}  {self._left} to go{left}",
+                end="",
+                file=self._stream,
+                flush=True,
+            )
 
     def done(self) -> None:
         self._left -= 1
@@ -72,4 +85,10 @@ def _counted(steps: int) -> str:
 
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{max(round(seconds), 1)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{max(round(seconds), 1)} s"
+        if seconds < 90
+        else f"{minutes} min"
+        if minutes < 90
+        else f"{seconds / 3600:.1f} h"
+    )

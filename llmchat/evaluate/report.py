@@ -57,7 +57,11 @@ Groups = dict[tuple[str, str], dict[str, list[Result]]]
 
 def rows(results: Sequence[Result]) -> list[Row]:
     """The table, tasks and models in the order they came."""
-    return [_row(task, kind, model, found) for (task, kind), models in _grouped(results).items() for model, found in models.items()]
+    return [
+        _row(task, kind, model, found)
+        for (task, kind), models in _grouped(results).items()
+        for model, found in models.items()
+    ]
 
 
 def differences(results: Sequence[Result], first: str) -> list[Difference]:
@@ -85,7 +89,9 @@ def cells(row: Row) -> dict[str, str]:
         "model": row.model,
         "n": str(row.n),
         "score": _shown(row, row.score),
-        "95 %": f"{_shown(row, row.interval[0])} – {_shown(row, row.interval[1])}" if row.interval else "",
+        "95 %": f"{_shown(row, row.interval[0])} – {_shown(row, row.interval[1])}"
+        if row.interval
+        else "",
         "seconds": f"{row.seconds:.1f}",
         "also": ", ".join(f"{name} {value}" for name, value in beside.items() if value),
     }
@@ -100,9 +106,15 @@ def sentence(difference: Difference) -> str:
     factor, digits = (100, 1) if unit == "points" else (1, 3)
     number = f"{paired.difference * factor:+.{digits}f} {unit}".rstrip()
     interval = (
-        f"95 %: {paired.interval[0] * factor:+.{digits}f} to {paired.interval[1] * factor:+.{digits}f}" if paired.interval else "one text"
+        f"95 %: {paired.interval[0] * factor:+.{digits}f} to {paired.interval[1] * factor:+.{digits}f}"
+        if paired.interval
+        else "one text"
     )
-    coins = f", {paired.gained} gained, {paired.lost} lost, p = {paired.p:.2g}" if paired.p is not None else ""
+    coins = (
+        f", {paired.gained} gained, {paired.lost} lost, p = {paired.p:.2g}"
+        if paired.p is not None
+        else ""
+    )
     head = f"{difference.task} {difference.kind}: {difference.model} against {difference.against}"
     return f"{head}: {number} ({interval}{coins}; n = {paired.n}): {difference.verdict}"
 
@@ -118,7 +130,9 @@ def _shown(row: Row, value: float) -> str:
 def _grouped(results: Sequence[Result]) -> Groups:
     groups: Groups = {}
     for result in results:
-        groups.setdefault((result.task, result.kind), {}).setdefault(result.model, []).append(result)
+        groups.setdefault((result.task, result.kind), {}).setdefault(result.model, []).append(
+            result
+        )
     return groups
 
 
@@ -151,7 +165,9 @@ def _row(task: str, kind: str, model: str, found: list[Result]) -> Row:
 def _perplexity(task: str, model: str, found: list[Result], seconds: float, errors: int) -> Row:
     nats = [result.score for result in found]
     mean, interval = _positive(ratio(nats, [float(result.tokens) for result in found]))
-    bits, bits_interval = _positive(ratio([one / math.log(2) for one in nats], [float(result.bytes) for result in found]))
+    bits, bits_interval = _positive(
+        ratio([one / math.log(2) for one in nats], [float(result.bytes) for result in found])
+    )
     return Row(
         task,
         "perplexity",
@@ -173,18 +189,24 @@ def _positive(estimate: tuple[float, Interval | None]) -> tuple[float, Interval 
     return mean, interval and (max(interval[0], 0.0), interval[1])
 
 
-def _difference(task: str, kind: str, model: str, against: str, ones: list[Result], others: list[Result]) -> Difference:
+def _difference(
+    task: str, kind: str, model: str, against: str, ones: list[Result], others: list[Result]
+) -> Difference:
     by_item = {result.item: result for result in ones}
     pairs = [(by_item[result.item], result) for result in others if result.item in by_item]
     scores = [one.score for one, _ in pairs], [other.score for _, other in pairs]
     if kind == "perplexity":
         bits = [[score / math.log(2) for score in column] for column in scores]
         sizes = [float(other.bytes) for _, other in pairs]
-        return Difference(task, kind, model, against, "bits per byte", paired_ratio(bits[0], bits[1], sizes))
+        return Difference(
+            task, kind, model, against, "bits per byte", paired_ratio(bits[0], bits[1], sizes)
+        )
     if _is_share([*ones, *others]):
         shares = [[score == 1 for score in column] for column in scores]
         return Difference(task, kind, model, against, "points", paired_shares(shares[0], shares[1]))
-    return Difference(task, kind, model, against, "", paired_ratio(scores[0], scores[1], [1.0] * len(pairs)))
+    return Difference(
+        task, kind, model, against, "", paired_ratio(scores[0], scores[1], [1.0] * len(pairs))
+    )
 
 
 def _is_share(found: Sequence[Result]) -> bool:
@@ -206,7 +228,10 @@ def as_plain(results: Sequence[Result], first: str) -> dict[str, Any]:
                 "model": one.model,
                 "against": one.against,
                 "unit": one.unit or one.kind,
-                **{name: getattr(one.paired, name) for name in ("n", "difference", "interval", "p", "gained", "lost")},
+                **{
+                    name: getattr(one.paired, name)
+                    for name in ("n", "difference", "interval", "p", "gained", "lost")
+                },
                 "verdict": one.verdict,
             }
             for one in differences(results, first)

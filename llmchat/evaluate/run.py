@@ -12,7 +12,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.measure import Asking, Result, ask
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.tasks import Item
-from llmchat.opened import Opened
+from llmchat.models.warm import Opened
 from llmchat.settings import World
 
 
@@ -40,7 +40,9 @@ class Output:
             return
         if path.exists() and path.stat().st_size:
             if not resume:
-                raise UsageError(f"{path} is there already", "--resume goes on with it; another name begins anew")
+                raise UsageError(
+                    f"{path} is there already", "--resume goes on with it; another name begins anew"
+                )
             self._read(path)
 
     def write(self, result: Result) -> None:
@@ -55,7 +57,9 @@ class Output:
             try:
                 result = msgspec.json.decode(line, type=Result)
             except msgspec.DecodeError as error:
-                raise UsageError(f"{path}, line {number} is no result of an evaluation: {error}") from error
+                raise UsageError(
+                    f"{path}, line {number} is no result of an evaluation: {error}"
+                ) from error
             self.kept[result.key] = result
         if len(lines) < len(whole):
             with path.open("r+b") as stream:
@@ -63,7 +67,13 @@ class Output:
 
 
 def run(
-    contenders: Sequence[Contender], items: Sequence[Item], asking: Asking, world: World, output: Output, *, quiet: bool = False
+    contenders: Sequence[Contender],
+    items: Sequence[Item],
+    asking: Asking,
+    world: World,
+    output: Output,
+    *,
+    quiet: bool = False,
 ) -> Outcome:
     """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
     outcome = Outcome([])
@@ -93,7 +103,9 @@ def _run_one(
     def work(opened: Opened) -> None:
         for one, item in todo:
             progress.started(item.task)
-            result = ask(item, opened, asking, key=one, model=contender.label, opening=contender.opening)
+            result = ask(
+                item, opened, asking, key=one, model=contender.label, opening=contender.opening
+            )
             output.write(result)
             outcome.results.append(result)
             progress.done()
@@ -105,5 +117,12 @@ def _run_one(
 def key(contender: Contender, item: Item, asking: Asking) -> str:
     """A short name of all that decides a result: files, weights and format of the model, sampling, context, the item and its number."""
     preset = contender.preset
-    decides = (contender.made_by, preset.sampling, preset.context, preset.system, asking, msgspec.structs.replace(item, where=""))
+    decides = (
+        contender.made_by,
+        preset.sampling,
+        preset.context,
+        preset.system,
+        asking,
+        msgspec.structs.replace(item, where=""),
+    )
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]

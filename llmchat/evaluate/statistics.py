@@ -57,8 +57,13 @@ def newcombe(both: int, only_one: int, only_other: int, neither: int) -> tuple[f
     """The difference (only_one - only_other) / n and its interval, after Newcombe 1998, method 10."""
     n = both + only_one + only_other + neither
     p1, p2 = (both + only_one) / n, (both + only_other) / n
-    (l1, u1), (l2, u2) = wilson(both + only_one, n) or (0, 0), wilson(both + only_other, n) or (0, 0)
-    margins = (both + only_one) * (only_other + neither) * (both + only_other) * (only_one + neither)
+    (l1, u1), (l2, u2) = (
+        wilson(both + only_one, n) or (0, 0),
+        wilson(both + only_other, n) or (0, 0),
+    )
+    margins = (
+        (both + only_one) * (only_other + neither) * (both + only_other) * (only_one + neither)
+    )
     product = both * neither - only_one * only_other
     corrected = max(product - n / 2, 0) if product > 0 else product
     phi = corrected / math.sqrt(margins) if margins else 0.0
@@ -70,7 +75,9 @@ def newcombe(both: int, only_one: int, only_other: int, neither: int) -> tuple[f
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided exact p: how often a fair coin would part the items on which two models differ at least as unevenly."""
     n = gained + lost
-    return min(1.0, 2 * sum(math.comb(n, count) for count in range(min(gained, lost) + 1)) / (1 << n))
+    return min(
+        1.0, 2 * sum(math.comb(n, count) for count in range(min(gained, lost) + 1)) / (1 << n)
+    )
 
 
 def ratio(values: Sequence[float], sizes: Sequence[float]) -> tuple[float, Interval | None]:
@@ -86,7 +93,9 @@ def ratio(values: Sequence[float], sizes: Sequence[float]) -> tuple[float, Inter
 
 def paired_ratio(first: Sequence[float], second: Sequence[float], sizes: Sequence[float]) -> Paired:
     """The difference of two ratios with the same sizes, text by text."""
-    difference, interval = ratio([other - one for one, other in zip(first, second, strict=True)], sizes)
+    difference, interval = ratio(
+        [other - one for one, other in zip(first, second, strict=True)], sizes
+    )
     return Paired(len(first), difference, interval)
 
 

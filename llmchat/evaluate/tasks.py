@@ -73,13 +73,21 @@ def read_tasks(
     kind: for items of which neither they nor the header say; before: items of earlier files, whose numbers are taken. Raises UsageError with file and item of the first mistake.
     """
     if kind is not None and kind not in KINDS:
-        raise UsageError(f"there is no kind `{kind}`", did_you_mean(kind, KINDS) or f"there are {', '.join(KINDS)}")
+        raise UsageError(
+            f"there is no kind `{kind}`",
+            did_you_mean(kind, KINDS) or f"there are {', '.join(KINDS)}",
+        )
     items: list[Item] = []
     taken: dict[str, int] = {}
     header, number = _Header(), 0
     for place, value in _values(world.read_text(file), file):
         try:
-            if number == 0 and header == _Header() and isinstance(value, dict) and not {"prompt", "messages", "text"} & set(value):
+            if (
+                number == 0
+                and header == _Header()
+                and isinstance(value, dict)
+                and not {"prompt", "messages", "text"} & set(value)
+            ):
                 header = msgspec.convert(value, _Header)
                 continue
             number += 1
@@ -93,7 +101,9 @@ def read_tasks(
         if not limit or taken[item.task] <= limit:
             items.append(item)
     if not items:
-        raise UsageError(f"{file} holds no items", '{"prompt": "…", "answer": "…"} is one, a line each')
+        raise UsageError(
+            f"{file} holds no items", '{"prompt": "…", "answer": "…"} is one, a line each'
+        )
     return items
 
 
@@ -115,7 +125,11 @@ def _values(text: str, file: str) -> Iterator[tuple[str, Any]]:
 
 def _item(wire: _Wire, header: _Header, kind: str | None, number: int, file: str) -> Item:
     given = wire.kind or (
-        "choice" if wire.choices is not None else "perplexity" if wire.text is not None else header.kind or kind or "exact"
+        "choice"
+        if wire.choices is not None
+        else "perplexity"
+        if wire.text is not None
+        else header.kind or kind or "exact"
     )
     task = wire.task or header.task or ("stdin" if file == "-" else Path(file).stem)
     messages: tuple[Message, ...] = () if given == "perplexity" else _messages(wire, header.system)
@@ -126,7 +140,17 @@ def _item(wire: _Wire, header: _Header, kind: str | None, number: int, file: str
         right = _right(wire.answer, choices)
     elif wire.answer is not None:
         answers = tuple(wire.answer) if isinstance(wire.answer, list) else (str(wire.answer),)
-    return Item(task, given, number, f"{file}, item {number}", messages, answers, choices, right, wire.text or "")  # type: ignore[arg-type]
+    return Item(
+        task,
+        given,  # type: ignore[arg-type]
+        number,
+        f"{file}, item {number}",
+        messages,
+        answers,
+        choices,
+        right,
+        wire.text or "",
+    )
 
 
 def _messages(wire: _Wire, system: str | None) -> tuple[Message, ...]:
@@ -150,19 +174,25 @@ def _right(answer: str | int | list[str] | None, choices: tuple[str, ...]) -> in
         return answer
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)
-    raise UsageError(f"the answer {answer!r} is none of the {len(choices)} choices; it is one of their texts, or an index from 0")
+    raise UsageError(
+        f"the answer {answer!r} is none of the {len(choices)} choices; it is one of their texts, or an index from 0"
+    )
 
 
 def _check(item: Item, fold: Collection[str]) -> None:
     if item.kind == "perplexity" and not item.text:
         raise UsageError("perplexity needs a `text`")
     if item.kind == "choice" and (
-        len(item.choices) < 2 or len(set(item.choices)) < len(item.choices) or not all(map(str.strip, item.choices))
+        len(item.choices) < 2
+        or len(set(item.choices)) < len(item.choices)
+        or not all(map(str.strip, item.choices))
     ):
         raise UsageError("choice needs two different choices or more, none of them empty")
     if item.kind in ("exact", "contains"):
         if item.choices or item.text:
-            raise UsageError(f"`{'choices' if item.choices else 'text'}` is for another kind than {item.kind}")
+            raise UsageError(
+                f"`{'choices' if item.choices else 'text'}` is for another kind than {item.kind}"
+            )
         if not item.answers:
             raise UsageError("there is no `answer`")
         if not all(normalise(answer, fold) for answer in item.answers):

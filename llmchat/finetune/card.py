@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import Mismatch
-from llmchat.plurals import counted
+from llmchat.formatting import counted
 
 
 @contextmanager
@@ -20,7 +20,10 @@ def folder_to_push(folder: Path, repo: str) -> Iterator[Path]:
         yield folder
         return
     if not (folder / "adapter" / "adapter_config.json").exists():
-        raise Mismatch(f"{folder} holds no finished run and no checkpoint", "`llmchat finetune` and `llmchat merge` write such folders")
+        raise Mismatch(
+            f"{folder} holds no finished run and no checkpoint",
+            "`llmchat finetune` and `llmchat merge` write such folders",
+        )
     with tempfile.TemporaryDirectory() as temporary:
         ready = Path(temporary)
         for path in (folder / "adapter").iterdir():
@@ -28,7 +31,9 @@ def folder_to_push(folder: Path, repo: str) -> Iterator[Path]:
         for name in ("loss.png", "run.json"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, ready / name)
-        (ready / "README.md").write_text(card(msgspec.json.decode((folder / "run.json").read_bytes()), repo), "utf-8")
+        (ready / "README.md").write_text(
+            card(msgspec.json.decode((folder / "run.json").read_bytes()), repo), "utf-8"
+        )
         yield ready
 
 
@@ -51,7 +56,11 @@ def card(run: dict[str, Any], repo: str) -> str:
         f"- prompt format: `{run['format']}`",
         f"- rank {recipe['rank']}, alpha {recipe['alpha']:g}, targets {recipe['targets']}, learning rate {recipe['learning_rate']:g}, recipe {recipe['name']}",
         f"- {counted(run['trained']['steps'], 'step')}",
-        *([f"- loss held out: {losses[0]:.3f} at first, {min(losses):.3f} at best"] if losses else []),
+        *(
+            [f"- loss held out: {losses[0]:.3f} at first, {min(losses):.3f} at best"]
+            if losses
+            else []
+        ),
         "",
         "```",
         f"llmchat chat -m {run['base']} --adapter {repo} --format {run['format']}",

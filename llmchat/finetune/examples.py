@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from llmchat.engines.tokens import Tokens
+from llmchat.engines.tokenizer import Tokens
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.records import Record
@@ -36,7 +36,9 @@ class Examples(Struct, frozen=True):
         return sum(len(example.ids) for example in self.examples)
 
 
-def write_examples(records: Iterable[Record], form: PromptFormat, tokens: Tokens, recipe: Recipe) -> Examples:
+def write_examples(
+    records: Iterable[Record], form: PromptFormat, tokens: Tokens, recipe: Recipe
+) -> Examples:
     """Every record as an example. Raises UsageError naming the record that the format cannot write."""
     examples, skipped, cut = [], 0, 0
     for record in records:
@@ -69,7 +71,9 @@ def write_example(record: Record, form: PromptFormat, tokens: Tokens, recipe: Re
         ids, learnt = [*ids, _end(tokens)], [*learnt, True]
     if recipe.loss_on == "everything":
         learnt = [True] * len(ids)
-    return Example(ids, [token if mark else IGNORED for token, mark in zip(ids, learnt, strict=True)])
+    return Example(
+        ids, [token if mark else IGNORED for token, mark in zip(ids, learnt, strict=True)]
+    )
 
 
 def _plain(text: str) -> Prompt:

@@ -47,5 +47,7 @@ def checked(record: Record) -> Record:
     messages = trimmed(record.messages)
     reason = disorder(messages)
     if reason:
-        raise UsageError(f"{record.place}: {reason}", "`llmchat data clean` leaves such records out")
+        raise UsageError(
+            f"{record.place}: {reason}", "`llmchat data clean` leaves such records out"
+        )
     return record if len(messages) == len(record.messages) else Record(messages, record.place)

@@ -31,10 +31,16 @@ def _curves(outcome: "Outcome", path: Path) -> Path | None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for label, index in (("training", 1), ("held out", 2)):
-        points = [(entry[0], entry[index]) for entry in outcome.trained.curve if entry[index] is not None]
+        points = [
+            (entry[0], entry[index]) for entry in outcome.trained.curve if entry[index] is not None
+        ]
         if points:
             axes.plot(
-                [step for step, _ in points], [loss for _, loss in points], label=label, marker="o" if index == 2 else "", markersize=4
+                [step for step, _ in points],
+                [loss for _, loss in points],
+                label=label,
+                marker="o" if index == 2 else "",
+                markersize=4,
             )
     axes.set_xlabel("step")
     axes.set_ylabel("loss (cross-entropy a learnt token)")
@@ -73,7 +79,11 @@ def _page(outcome: "Outcome", picture: Path | None) -> str:
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{_safe(outcome.name)}</title>"
         f"<style>{_STYLE}</style><h1>{_safe(outcome.name)}</h1>{_table(facts)}<h2>Loss</h2>{image}{missing}"
-        + (f"<h2>Before and after</h2><table><tr><th>question<th>data<th>before<th>after{samples}</table>" if samples else "")
+        + (
+            f"<h2>Before and after</h2><table><tr><th>question<th>data<th>before<th>after{samples}</table>"
+            if samples
+            else ""
+        )
         + f"<h2>Recipe</h2>{_table(recipe)}</html>"
     )
 
@@ -84,7 +94,11 @@ def _losses(outcome: "Outcome") -> str:
 
 
 def _table(rows: dict[str, str]) -> str:
-    return "<table>" + "".join(f"<tr><th>{_safe(name)}<td>{_safe(value)}" for name, value in rows.items()) + "</table>"
+    return (
+        "<table>"
+        + "".join(f"<tr><th>{_safe(name)}<td>{_safe(value)}" for name, value in rows.items())
+        + "</table>"
+    )
 
 
 def _safe(text: str) -> str:

@@ -23,7 +23,7 @@ from llmchat.finetune.data import read, split
 from llmchat.finetune.examples import Examples, write_examples
 from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.records import Record
-from llmchat.models import Model, load, locate, tokenizer
+from llmchat.models.loading import Model, load, locate, tokenizer
 from llmchat.presets import Preset, Source
 from llmchat.settings import Options, World
 
@@ -93,14 +93,21 @@ def finetune(task: Task, world: World) -> Outcome | None:
     """
     _check_hooks(task.report_to)
     model = _base(task.preset, world)
-    records = list(read(task.data, task.data_format, world, seed=task.recipe.seed, language=task.language))
+    records = list(
+        read(task.data, task.data_format, world, seed=task.recipe.seed, language=task.language)
+    )
     if not records:
         raise UsageError(f"{', '.join(task.data)} holds no records")
     taught, kept = _held_out(records, task, world)
     tokens = tokenizer(model)
-    train, held_out = (write_examples(part, model.preset.format, tokens, task.recipe) for part in (taught, kept))
+    train, held_out = (
+        write_examples(part, model.preset.format, tokens, task.recipe) for part in (taught, kept)
+    )
     if not train.examples:
-        raise UsageError(f"none of the {len(taught)} records is shorter than {task.recipe.cutoff} tokens", "--cutoff allows longer ones")
+        raise UsageError(
+            f"none of the {len(taught)} records is shorter than {task.recipe.cutoff} tokens",
+            "--cutoff allows longer ones",
+        )
     if not _leads():
         _train(task, model, train, held_out)
         return None
@@ -110,8 +117,17 @@ def finetune(task: Task, world: World) -> Outcome | None:
     trained = _train(task, model, train, held_out)
     _forget_answers(task, "after")
     after = _answers(_tuned(model, task), asked, task, world, "after")
-    samples = tuple(_sample(record, *said) for record, *said in zip(asked, before, after, strict=True))
-    counts = Counts(len(records), len(train.examples), len(held_out.examples), train.skipped + held_out.skipped, train.cut, train.tokens)
+    samples = tuple(
+        _sample(record, *said) for record, *said in zip(asked, before, after, strict=True)
+    )
+    counts = Counts(
+        len(records),
+        len(train.examples),
+        len(held_out.examples),
+        train.skipped + held_out.skipped,
+        train.cut,
+        train.tokens,
+    )
     return _leave(task, model, counts, trained, samples, world)
 
 
@@ -121,7 +137,10 @@ def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Rec
     if not wanted:
         return records, []
     if wanted >= 1 and wanted > len(records) / 2:
-        print(f"note: a tenth of the {len(records):,} records is held out, not {wanted:,.0f}", file=world.stderr)
+        print(
+            f"note: a tenth of the {len(records):,} records is held out, not {wanted:,.0f}",
+            file=world.stderr,
+        )
         wanted = 0.1
     return split(records, wanted if wanted < 1 else int(wanted), task.recipe.seed)
 
@@ -135,7 +154,10 @@ def _check_hooks(names: Sequence[str]) -> None:
     """Refuse a hook that does not exist, or whose library is not installed, before anything is read."""
     for name in names:
         if name not in HOOKS:
-            raise UsageError(f"nothing reports to `{name}`", did_you_mean(name, HOOKS) or f"there are {', '.join(HOOKS)}")
+            raise UsageError(
+                f"nothing reports to `{name}`",
+                did_you_mean(name, HOOKS) or f"there are {', '.join(HOOKS)}",
+            )
         if importlib.util.find_spec(name) is None:
             raise UsageError(f"{name} is not installed", f"pip install {name}")
 
@@ -150,7 +172,11 @@ def _base(preset: Preset, world: World) -> Model:
 def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> None:
     """Make the output folder this run's. Another run's folder is refused: its checkpoints would be taken for ours."""
     mark = hashlib.sha256()
-    for part in (model.preset.base, model.preset.adapters, msgspec.structs.replace(task.recipe, micro_batch=1)):
+    for part in (
+        model.preset.base,
+        model.preset.adapters,
+        msgspec.structs.replace(task.recipe, micro_batch=1),
+    ):
         mark.update(msgspec.json.encode(part))
     for example in (*train.examples, *held_out.examples):
         mark.update(msgspec.json.encode(example))
@@ -158,7 +184,8 @@ def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> Non
     if path.exists() and path.read_text() != mark.hexdigest():
         if not task.overwrite:
             raise UsageError(
-                f"{task.output} holds another run (other data, base or settings)", "another --output, or --overwrite to replace it"
+                f"{task.output} holds another run (other data, base or settings)",
+                "another --output, or --overwrite to replace it",
             )
         shutil.rmtree(task.output)
     task.output.mkdir(parents=True, exist_ok=True)
@@ -193,10 +220,17 @@ def _tuned(model: Model, task: Task) -> Model:
     folder = task.output.resolve() / "adapter"
     source = Source("path", str(folder))
     preset = replace(model.preset, adapters=(*model.preset.adapters, source), adapter_scale=1.0)
-    return replace(model, preset=preset, adapters=(*model.adapters, Checkpoint(folder, source, "", 0)), world=None)
+    return replace(
+        model,
+        preset=preset,
+        adapters=(*model.adapters, Checkpoint(folder, source, "", 0)),
+        world=None,
+    )
 
 
-def _answers(model: Model, records: Sequence[Record], task: Task, world: World, when: str) -> list[str]:
+def _answers(
+    model: Model, records: Sequence[Record], task: Task, world: World, when: str
+) -> list[str]:
     """What the model says to the questions of these records, by the way of every chat. Kept, so that a run taken up again does not ask twice."""
     from llmchat.chat import reply
 
@@ -208,7 +242,9 @@ def _answers(model: Model, records: Sequence[Record], task: Task, world: World, 
         engine = load(model, Options(device=task.device))
         for record in records:
             conversation = Conversation(record.messages[:-1])
-            events = reply(conversation, model.preset, engine, Sampling(temperature=0, max_tokens=128))
+            events = reply(
+                conversation, model.preset, engine, Sampling(temperature=0, max_tokens=128)
+            )
             answers.append("".join(event.text for event in events if isinstance(event, Chunk)))
         engine.close()
     path.write_bytes(msgspec.json.encode(answers))
@@ -221,10 +257,22 @@ def _forget_answers(task: Task, when: str) -> None:
 
 def _sample(record: Record, before: str, after: str) -> Sample:
     question = record.messages[-2]
-    return Sample("\n\n".join(filter(None, (question.text, question.input))), record.messages[-1].text, before, after)
+    return Sample(
+        "\n\n".join(filter(None, (question.text, question.input))),
+        record.messages[-1].text,
+        before,
+        after,
+    )
 
 
-def _leave(task: Task, model: Model, counts: Counts, trained: "Trained", samples: tuple[Sample, ...], world: World) -> Outcome:
+def _leave(
+    task: Task,
+    model: Model,
+    counts: Counts,
+    trained: "Trained",
+    samples: tuple[Sample, ...],
+    world: World,
+) -> Outcome:
     """Preset, report and record of the run."""
     from llmchat.finetune.report import write_report
 
@@ -244,7 +292,9 @@ def _leave(task: Task, model: Model, counts: Counts, trained: "Trained", samples
         samples=samples,
         preset_file=_install(preset, name, world),
     )
-    (task.output / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome), indent=2))
+    (task.output / "run.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(outcome), indent=2)
+    )
     write_report(outcome, task.output)
     return outcome
 
@@ -254,18 +304,25 @@ def _preset(task: Task, model: Model, name: str) -> bytes:
     old = model.preset
     table: dict[str, Any] = {
         "title": f"{old.title or old.name}, tuned on {', '.join(task.data)}",
-        "format": old.format.name if old.format.name in _shipped_formats() else msgspec.to_builtins(old.format),
+        "format": old.format.name
+        if old.format.name in _shipped_formats()
+        else msgspec.to_builtins(old.format),
         "parameters": old.parameters,
         "licence": old.licence,
         "notes": f"Made by `llmchat finetune` with the recipe {task.recipe.name}.",
         "stop_ids": list(old.stop_ids),
         "sampling_source": "greedy, as its samples were made",
         "base": msgspec.to_builtins(old.base),
-        "adapters": [*map(msgspec.to_builtins, old.adapters), {"kind": "path", "repo": str(task.output.resolve() / "adapter")}],
+        "adapters": [
+            *map(msgspec.to_builtins, old.adapters),
+            {"kind": "path", "repo": str(task.output.resolve() / "adapter")},
+        ],
         "context": {"tokens": old.context.tokens} if old.context.tokens else {},
         "sampling": {"temperature": 0.0, "max_tokens": 1024},
     }
-    return msgspec.toml.encode({key: value for key, value in table.items() if value not in ("", [], {}, 0)})
+    return msgspec.toml.encode(
+        {key: value for key, value in table.items() if value not in ("", [], {}, 0)}
+    )
 
 
 def _shipped_formats() -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Every chat, kept in one SQLite file, and its ways out and in: export and import."""
 
-from llmchat.history.line import Line
+from llmchat.history.branch import Line
 from llmchat.history.store import History
 from llmchat.history.types import Hit, Record, Session
 

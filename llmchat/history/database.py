@@ -21,7 +21,9 @@ class Database:
         self.path = path
         if path:
             make_private(path)
-        self.connection = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None)
+        self.connection = sqlite3.connect(
+            path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None
+        )
         self.connection.row_factory = sqlite3.Row
         try:
             with explained(path):
@@ -84,21 +86,32 @@ def explained(path: Path | None) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "full" in str(error):
             raise OutOfResources(
-                f"the disk is full; {path} could not be written", "what was saved before is safe; free some space, or chat with --no-log"
+                f"the disk is full; {path} could not be written",
+                "what was saved before is safe; free some space, or chat with --no-log",
             ) from error
         if "locked" in str(error):
-            raise LlmchatError(f"another program holds {path}", "close it, or chat with --no-log") from error
+            raise LlmchatError(
+                f"another program holds {path}", "close it, or chat with --no-log"
+            ) from error
         if "readonly" in str(error):
-            raise LlmchatError(f"{path} may not be written", "its permissions say so; --no-log chats without it") from error
+            raise LlmchatError(
+                f"{path} may not be written", "its permissions say so; --no-log chats without it"
+            ) from error
         raise LlmchatError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
         # The low byte of an extended code is its kind; errors of Python's own layer have none.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_CORRUPT,
+        ):
             raise IntegrityError(
-                f"{path} is not a readable history: {error}", "move it away to start a new one; --no-log chats without it"
+                f"{path} is not a readable history: {error}",
+                "move it away to start a new one; --no-log chats without it",
             ) from error
         # The file is sound; what was to be written is not.
-        raise LlmchatError(f"the history refused a value: {error}", "nothing was changed; this is a bug in llmchat") from error
+        raise LlmchatError(
+            f"the history refused a value: {error}", "nothing was changed; this is a bug in llmchat"
+        ) from error
 
 
 def make_private(path: Path) -> None:
@@ -106,4 +119,6 @@ def make_private(path: Path) -> None:
     try:
         private_file(path)
     except OSError as error:
-        raise LlmchatError(f"{path} cannot be opened: {error.strerror}", "--no-log chats without a history") from error
+        raise LlmchatError(
+            f"{path} cannot be opened: {error.strerror}", "--no-log chats without a history"
+        ) from error

@@ -21,8 +21,20 @@ table { border-collapse: collapse; } td, th { border: 1px solid var(--line); pad
 
 def to_json(session: Session, records: Sequence[Record]) -> str:
     """OpenAI's messages, with what llmchat knows beyond them; read back by `import` without loss of text, marks or times."""
-    value = {"id": session.id, "title": session.title, "model": session.model, "created": session.created, "tags": list(session.tags)}
-    return msgspec.json.format(msgspec.json.encode(value | {"messages": [_wire(record) for record in records]}), indent=2).decode() + "\n"
+    value = {
+        "id": session.id,
+        "title": session.title,
+        "model": session.model,
+        "created": session.created,
+        "tags": list(session.tags),
+    }
+    return (
+        msgspec.json.format(
+            msgspec.json.encode(value | {"messages": [_wire(record) for record in records]}),
+            indent=2,
+        ).decode()
+        + "\n"
+    )
 
 
 def to_training(session: Session, records: Sequence[Record]) -> str:
@@ -36,7 +48,10 @@ def to_training(session: Session, records: Sequence[Record]) -> str:
         elif message.role == "user":
             if kept and kept[-1]["role"] == "user":
                 kept.pop()
-            kept.append({"role": "user", "content": message.text} | ({"input": message.input} if message.input else {}))
+            kept.append(
+                {"role": "user", "content": message.text}
+                | ({"input": message.input} if message.input else {})
+            )
         elif message.role == "assistant" and kept and kept[-1]["role"] == "user":
             if record.state == "complete" and message.mark != "excluded":
                 kept.append({"role": "assistant", "content": message.text})
@@ -49,7 +64,9 @@ def to_training(session: Session, records: Sequence[Record]) -> str:
 
 def to_markdown(session: Session, records: Sequence[Record]) -> str:
     head = f"# {session.title or session.id}\n\n{session.model} · {when(session.created)}\n"
-    return head + "".join(f"\n## {_who(record)}\n\n{_with_material(record)}\n" for record in records)
+    return head + "".join(
+        f"\n## {_who(record)}\n\n{_with_material(record)}\n" for record in records
+    )
 
 
 def to_html(session: Session, records: Sequence[Record]) -> str:
@@ -60,7 +77,11 @@ def to_html(session: Session, records: Sequence[Record]) -> str:
     title = html.escape(session.title or session.id)
     articles = "".join(
         f'<article class="{record.message.role}"><h2>{html.escape(_who(record))}</h2>'
-        + (f'<pre class="input">{html.escape(record.message.input)}</pre>' if record.message.input else "")
+        + (
+            f'<pre class="input">{html.escape(record.message.input)}</pre>'
+            if record.message.input
+            else ""
+        )
         + f"{render(record.message.text)}</article>\n"
         for record in records
     )
@@ -84,8 +105,17 @@ def together(form: str, exports: Sequence[str]) -> str:
     if len(exports) == 1 or form in ("jsonl", "md"):
         return ("\n" if form == "md" else "").join(exports)
     if form == "json":
-        return msgspec.json.format(b"[" + b",".join(one.encode() for one in exports) + b"]", indent=2).decode() + "\n"
-    return "<!doctype html>\n" + "".join(one.removeprefix("<!doctype html>\n").replace("</html>\n", "") for one in exports) + "</html>\n"
+        return (
+            msgspec.json.format(
+                b"[" + b",".join(one.encode() for one in exports) + b"]", indent=2
+            ).decode()
+            + "\n"
+        )
+    return (
+        "<!doctype html>\n"
+        + "".join(one.removeprefix("<!doctype html>\n").replace("</html>\n", "") for one in exports)
+        + "</html>\n"
+    )
 
 
 def when(seconds: float) -> str:
@@ -95,7 +125,11 @@ def when(seconds: float) -> str:
 
 def _wire(record: Record) -> dict[str, Any]:
     message = record.message
-    value: dict[str, Any] = {"role": message.role, "content": message.text, "created": record.created}
+    value: dict[str, Any] = {
+        "role": message.role,
+        "content": message.text,
+        "created": record.created,
+    }
     if message.role == "summary":
         # The field has no such role; a system message with this name is what others can read.
         value |= {"role": "system", "name": "summary", "covers": message.covers}
@@ -113,4 +147,8 @@ def _who(record: Record) -> str:
 
 
 def _with_material(record: Record) -> str:
-    return f"{record.message.input}\n\n{record.message.text}" if record.message.input else record.message.text
+    return (
+        f"{record.message.input}\n\n{record.message.text}"
+        if record.message.input
+        else record.message.text
+    )

@@ -13,9 +13,16 @@ from msgspec import Struct
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
-from llmchat.history import fields
+from llmchat.history import import_fields
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant", "bot": "assistant"}
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+}
 _KNOWN = "it takes ChatGPT's conversations.json, OpenAI messages, ShareGPT and Alpaca records, as JSON or JSON lines"
 
 
@@ -52,11 +59,17 @@ def read(text: str, name: str) -> list[Imported]:
         try:
             chat = _chat(record)
         except KeyError as error:
-            raise UsageError(f"{name}: record {number} has no field {fields.shown(error.args[0])}", _KNOWN) from error
-        except (fields.Unusable, msgspec.ValidationError) as error:
-            raise UsageError(f"{name}: record {number} cannot be read: {fields.cut(str(error))}", _KNOWN) from error
+            raise UsageError(
+                f"{name}: record {number} has no field {import_fields.shown(error.args[0])}", _KNOWN
+            ) from error
+        except (import_fields.Unusable, msgspec.ValidationError) as error:
+            raise UsageError(
+                f"{name}: record {number} cannot be read: {import_fields.cut(str(error))}", _KNOWN
+            ) from error
         except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
-            raise UsageError(f"{name}: record {number} is not in the form it seems to be in", _KNOWN) from error
+            raise UsageError(
+                f"{name}: record {number} is not in the form it seems to be in", _KNOWN
+            ) from error
         if chat is None:
             raise UsageError(f"{name}: record {number} is not a chat in a known form", _KNOWN)
         if chat.messages:
@@ -97,7 +110,9 @@ def _decode(text: str) -> Any:
 
 
 def _is_messages(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(one, dict) and "role" in one and "content" in one for one in value)
+    return bool(value) and all(
+        isinstance(one, dict) and "role" in one and "content" in one for one in value
+    )
 
 
 def _chat(record: Any) -> Imported | None:
@@ -124,14 +139,29 @@ def _from_messages(record: dict[str, Any]) -> Imported:
             role = "system"
         text = _text(one.get("content"))
         message = _message(
-            role, text, one.get("input") or "", mark=one.get("mark") or "", covers=fields.count(one, "covers"), files=one.get("files") or ()
+            role,
+            text,
+            one.get("input") or "",
+            mark=one.get("mark") or "",
+            covers=import_fields.count(one, "covers"),
+            files=one.get("files") or (),
         )
-        state = fields.choice(one, "state", ("complete", "cancelled"))
+        state = import_fields.choice(one, "state", ("complete", "cancelled"))
         if message.role != "tool" and (message.text or message.input):
-            said.append(Said(message, fields.moment(one, "created"), state))
-    title, model = fields.text(record, "title"), fields.text(record, "model") or "imported"
-    tags = fields.texts(record, "tags")
-    return Imported(tuple(said), title, model, fields.moment(record, "created"), tags, fields.text(record, "id"))
+            said.append(Said(message, import_fields.moment(one, "created"), state))
+    title, model = (
+        import_fields.text(record, "title"),
+        import_fields.text(record, "model") or "imported",
+    )
+    tags = import_fields.texts(record, "tags")
+    return Imported(
+        tuple(said),
+        title,
+        model,
+        import_fields.moment(record, "created"),
+        tags,
+        import_fields.text(record, "id"),
+    )
 
 
 def _message(role: Any, text: Any, input: Any = "", **more: Any) -> Message:
@@ -143,8 +173,14 @@ def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise fields.Unusable(f"`content` is neither a text nor a list of parts: {fields.shown(content)}")
-    texts = (part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict))
+        raise import_fields.Unusable(
+            f"`content` is neither a text nor a list of parts: {import_fields.shown(content)}"
+        )
+    texts = (
+        part if isinstance(part, str) else part.get("text")
+        for part in content
+        if isinstance(part, str | dict)
+    )
     return "\n".join(text if isinstance(text, str) else "" for text in texts)
 
 
@@ -155,18 +191,27 @@ def _from_chatgpt(record: dict[str, Any]) -> Imported:
         role = (message.get("author") or {}).get("role")
         text = _text((message.get("content") or {}).get("parts") or [])
         if role in ("user", "assistant", "system") and text.strip():
-            said.append(Said(Message(role, text), fields.moment(message, "create_time")))
-    return Imported(tuple(said), fields.text(record, "title"), "chatgpt", fields.moment(record, "create_time"))
+            said.append(Said(Message(role, text), import_fields.moment(message, "create_time")))
+    return Imported(
+        tuple(said),
+        import_fields.text(record, "title"),
+        "chatgpt",
+        import_fields.moment(record, "create_time"),
+    )
 
 
 def _branch(nodes: dict[str, Any], name: Any) -> list[dict[str, Any]]:
     """The messages of a branch of ChatGPT's tree, from its first one to the node `name`, or to a leaf where none is named."""
     if name is None:
-        name = next((key for key, node in reversed(nodes.items()) if not node.get("children")), None)
+        name = next(
+            (key for key, node in reversed(nodes.items()) if not node.get("children")), None
+        )
     seen: dict[Any, dict[str, Any]] = {}
     while name is not None and name in nodes:
         if name in seen:
-            raise fields.Unusable(f"the parents of node {fields.shown(name)} form a loop")
+            raise import_fields.Unusable(
+                f"the parents of node {import_fields.shown(name)} form a loop"
+            )
         seen[name] = nodes[name].get("message") or {}
         name = nodes[name].get("parent")
     return list(seen.values())[::-1]
@@ -175,10 +220,10 @@ def _branch(nodes: dict[str, Any], name: Any) -> list[dict[str, Any]]:
 def _from_sharegpt(record: dict[str, Any]) -> Imported:
     said = []
     for one in record["conversations"]:
-        speaker = fields.text(one, "from").lower()
+        speaker = import_fields.text(one, "from").lower()
         if one["value"]:
             said.append(Said(_message(_ROLES.get(speaker, speaker), one["value"])))
-    return Imported(tuple(said), fields.text(record, "title"))
+    return Imported(tuple(said), import_fields.text(record, "title"))
 
 
 def _from_alpaca(record: dict[str, Any]) -> Imported:

@@ -62,7 +62,11 @@ ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 """
 
 # A script, or a function that is given the database within the step's transaction.
-STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (_FIRST, _OPENS_AND_SETTINGS, untangle)
+STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
+    _FIRST,
+    _OPENS_AND_SETTINGS,
+    untangle,
+)
 
 
 def migrate(database: sqlite3.Connection) -> None:

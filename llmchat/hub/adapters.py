@@ -17,7 +17,12 @@ from llmchat.hub.headers import Shapes
 SAME = {
     f"{org}/llama-{size}{suffix}": f"huggyllama/llama-{size}"
     for size in ("7b", "13b", "30b", "65b")
-    for org, suffix in (("decapoda-research", "-hf"), ("yahma", "-hf"), ("elinas", "-hf-transformers-4.29"), ("jeffwan", "-hf"))
+    for org, suffix in (
+        ("decapoda-research", "-hf"),
+        ("yahma", "-hf"),
+        ("elinas", "-hf-transformers-4.29"),
+        ("jeffwan", "-hf"),
+    )
 }
 # Bases that were never published: a base with an adapter merged into it.
 MERGED = {"trl-lib/llama-se-merged": ("huggyllama/llama-7b", "trl-lib/llama-7b-se-peft")}
@@ -28,7 +33,14 @@ _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)"
     r"\.lora_(?:(?P<side>[AB])(?:\.\w+)?\.weight|embedding_(?P<table>[AB])(?:\.\w+)?)$"
 )
-_NOT_PLAIN = ("use_dora", "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens")
+_NOT_PLAIN = (
+    "use_dora",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+)
 _TABLES = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
@@ -46,7 +58,13 @@ class AdapterFacts(Struct, frozen=True):
 
 
 def check(
-    name: str, config: Mapping[str, Any], shapes: Shapes, size: int, base: str, before: Sequence[str], base_shapes: Shapes
+    name: str,
+    config: Mapping[str, Any],
+    shapes: Shapes,
+    size: int,
+    base: str,
+    before: Sequence[str],
+    base_shapes: Shapes,
 ) -> AdapterFacts:
     """Raise Mismatch when the adapter cannot belong to the base; its facts otherwise.
 
@@ -56,7 +74,13 @@ def check(
     trained_on = str(config.get("base_model_name_or_path") or "")
     match = match_of_name(trained_on, base, before, name)
     facts = AdapterFacts(
-        name, trained_on, match, int(config.get("r") or 0), float(config.get("lora_alpha") or 0), _targets(config), len(shapes)
+        name,
+        trained_on,
+        match,
+        int(config.get("r") or 0),
+        float(config.get("lora_alpha") or 0),
+        _targets(config),
+        len(shapes),
     )
     if config.get("peft_type", "LORA") != "LORA":
         return facts
@@ -72,12 +96,17 @@ def check(
     return facts
 
 
-def match_of_name(trained_on: str, base: str, before: Sequence[str], name: str = "the adapter") -> str:
+def match_of_name(
+    trained_on: str, base: str, before: Sequence[str], name: str = "the adapter"
+) -> str:
     """How the base an adapter names relates to ours, in words. Raises Mismatch where an adapter must be put on first, and is not."""
     if trained_on in MERGED:
         root, first = MERGED[trained_on]
         if first not in before:
-            raise Mismatch(f"{name} was trained on {trained_on}, which is {root} with {first} merged", f"put {first} on before it")
+            raise Mismatch(
+                f"{name} was trained on {trained_on}, which is {root} with {first} merged",
+                f"put {first} on before it",
+            )
         return f"{trained_on} is {root} with {first}"
     if not trained_on:
         return "it does not say which base it was trained on"
@@ -94,10 +123,20 @@ def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
     """The tensors of a Llama-like base by its config, for checkpoints whose files do not tell before they are fetched; {} for others."""
     if config.get("model_type") not in ("llama", "mistral") or not all(
         isinstance(config.get(key), int)
-        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        for key in (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "vocab_size",
+        )
     ):
         return {}
-    width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    width, inner, heads = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["num_attention_heads"],
+    )
     head_dim = config.get("head_dim") or width // heads
     keys = (config.get("num_key_value_heads") or heads) * head_dim
     layer = {
@@ -105,13 +144,19 @@ def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
         "self_attn.o_proj": (width, heads * head_dim), "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width),
         "mlp.down_proj": (width, inner), "input_layernorm": (width,), "post_attention_layernorm": (width,),
     }  # fmt: skip
-    shapes = {f"model.layers.{index}.{name}.weight": shape for index in range(config["num_hidden_layers"]) for name, shape in layer.items()}
+    shapes = {
+        f"model.layers.{index}.{name}.weight": shape
+        for index in range(config["num_hidden_layers"])
+        for name, shape in layer.items()
+    }
     table = (config["vocab_size"], width)
     head = {} if config.get("tie_word_embeddings") else {"lm_head.weight": table}
     return {"model.embed_tokens.weight": table, **shapes, "model.norm.weight": (width,), **head}
 
 
-def _modules(name: str, config: Mapping[str, Any], shapes: Shapes) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _modules(
+    name: str, config: Mapping[str, Any], shapes: Shapes
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Module → shapes of A [rank, in] and B [out, rank]; an embedding [vocab, hidden] has A [rank, vocab], B [hidden, rank]."""
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in shapes.items():
@@ -129,26 +174,42 @@ def _modules(name: str, config: Mapping[str, Any], shapes: Shapes) -> dict[str, 
 
 def _empty(name: str) -> Mismatch:
     return Mismatch(
-        f"the adapter {name} is empty: it holds no LoRA matrices", "its training did not save them; use another revision or another adapter"
+        f"the adapter {name} is empty: it holds no LoRA matrices",
+        "its training did not save them; use another revision or another adapter",
     )
 
 
-def _check_shapes(name: str, trained_on: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes) -> None:
+def _check_shapes(
+    name: str,
+    trained_on: str,
+    config: Mapping[str, Any],
+    modules: Mapping[str, Any],
+    base_shapes: Shapes,
+) -> None:
     hint = f"it was trained on {trained_on or 'another base'}"
     for module, (a, b) in modules.items():
-        shape = _weight(module, base_shapes) or (_embedding(base_shapes) if module.endswith("lm_head") else None)
+        shape = _weight(module, base_shapes) or (
+            _embedding(base_shapes) if module.endswith("lm_head") else None
+        )
         if shape is None:
-            raise Mismatch(f"the adapter {name} changes `{module}`, which the base model does not have", hint)
+            raise Mismatch(
+                f"the adapter {name} changes `{module}`, which the base model does not have", hint
+            )
         if len(a) != 2 or len(b) != 2 or len(shape) != 2:
             continue  # convolutions and trained embeddings: peft's business
         wanted = (b[0], a[1])
-        turned = wanted[::-1] if config.get("fan_in_fan_out") or module.endswith(_TABLES) else wanted
+        turned = (
+            wanted[::-1] if config.get("fan_in_fan_out") or module.endswith(_TABLES) else wanted
+        )
         if shape not in (wanted, turned):
             raise Mismatch(
-                f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}", hint
+                f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}",
+                hint,
             )
         if a[0] != b[1]:
-            raise Mismatch(f"the adapter {name} is damaged: the two matrices of `{module}` are of rank {a[0]} and {b[1]}")
+            raise Mismatch(
+                f"the adapter {name} is damaged: the two matrices of `{module}` are of rank {a[0]} and {b[1]}"
+            )
 
 
 def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
@@ -161,10 +222,19 @@ def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
 
 def _embedding(base_shapes: Shapes) -> tuple[int, ...] | None:
     """The embedding's shape, which is the head's where the two are tied."""
-    return next((shape for name, shape in base_shapes.items() if name.removesuffix(".weight").endswith(_TABLES)), None)
+    return next(
+        (
+            shape
+            for name, shape in base_shapes.items()
+            if name.removesuffix(".weight").endswith(_TABLES)
+        ),
+        None,
+    )
 
 
-def _check_complete(name: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes) -> None:
+def _check_complete(
+    name: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes
+) -> None:
     """2 tensors for each layer and target that the config names."""
     wanted = _wanted(config, base_shapes)
     if wanted and len(modules) < len(wanted):
@@ -179,14 +249,26 @@ def _wanted(config: Mapping[str, Any], base_shapes: Shapes) -> list[str]:
     targets = _targets(config)
     if not targets or any(config.get(key) for key in _SELECTING):
         return []
-    modules = [key.removesuffix(".weight") for key, shape in base_shapes.items() if key.endswith(".weight") and len(shape) == 2]
-    return [module for module in modules if any(module == target or module.endswith(f".{target}") for target in targets)]
+    modules = [
+        key.removesuffix(".weight")
+        for key, shape in base_shapes.items()
+        if key.endswith(".weight") and len(shape) == 2
+    ]
+    return [
+        module
+        for module in modules
+        if any(module == target or module.endswith(f".{target}") for target in targets)
+    ]
 
 
 def _check_size(name: str, config: Mapping[str, Any], size: int, base_shapes: Shapes) -> None:
     """What a file that cannot be looked into must hold at least: its matrices in 8 bit, the smallest that is stored."""
     rank = int(config.get("r") or 0)
-    shapes = [base_shapes[f"{module}.weight"] for module in _wanted(config, base_shapes)] if not config.get("rank_pattern") else []
+    shapes = (
+        [base_shapes[f"{module}.weight"] for module in _wanted(config, base_shapes)]
+        if not config.get("rank_pattern")
+        else []
+    )
     least = sum(rank * (out + inner) for out, inner in shapes)
     if size < _FRAME and (size < least or not least):
         raise _empty(f"{name} ({size} bytes)")
@@ -199,13 +281,21 @@ def _check_size(name: str, config: Mapping[str, Any], size: int, base_shapes: Sh
 
 def _check_vocabulary(name: str, shapes: Shapes, base_shapes: Shapes) -> None:
     for part in ("embed_tokens", "lm_head", "wte"):
-        ours = next((shape for key, shape in base_shapes.items() if key.endswith(f"{part}.weight")), None)
+        ours = next(
+            (shape for key, shape in base_shapes.items() if key.endswith(f"{part}.weight")), None
+        )
         theirs = next(
-            (shape for key, shape in shapes.items() if re.search(rf"(^|\.){part}(\.\w+)*\.weight$", key) and "lora_" not in key), None
+            (
+                shape
+                for key, shape in shapes.items()
+                if re.search(rf"(^|\.){part}(\.\w+)*\.weight$", key) and "lora_" not in key
+            ),
+            None,
         )
         if ours and theirs and ours[0] != theirs[0]:
             raise Mismatch(
-                f"the adapter {name} brings a vocabulary of {theirs[0]:,} tokens; the base has {ours[0]:,}", "it was made for another base"
+                f"the adapter {name} brings a vocabulary of {theirs[0]:,} tokens; the base has {ours[0]:,}",
+                "it was made for another base",
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from llmchat.errors import IntegrityError
-from llmchat.hub import places
+from llmchat.hub import local_store
 from llmchat.hub.words import shown
 from llmchat.settings import World
 
@@ -35,12 +35,20 @@ class RemoteFile(Struct, frozen=True):
 def hub_cache(world: World) -> Path:
     """The shared Hub cache, found as huggingface_hub finds it."""
     env = world.env
-    return Path(env["HF_HUB_CACHE"]).expanduser() if env.get("HF_HUB_CACHE") else hub_home(world) / "hub"
+    return (
+        Path(env["HF_HUB_CACHE"]).expanduser()
+        if env.get("HF_HUB_CACHE")
+        else hub_home(world) / "hub"
+    )
 
 
 def hub_home(world: World) -> Path:
     env = world.env
-    caches = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path(env.get("HOME", "~")).expanduser() / ".cache"
+    caches = (
+        Path(env["XDG_CACHE_HOME"])
+        if env.get("XDG_CACHE_HOME")
+        else Path(env.get("HOME", "~")).expanduser() / ".cache"
+    )
     return Path(env["HF_HOME"]).expanduser() if env.get("HF_HOME") else caches / "huggingface"
 
 
@@ -54,7 +62,9 @@ def checked_name(name: str) -> str:
     printable = name.isprintable() and "\\" not in name and not re.match(r"[A-Za-z]:", name)
     printable = printable and all(len(part.encode()) < 256 for part in parts)
     if not printable or not all(parts) or ".." in parts or "." in parts or name.startswith("~"):
-        raise IntegrityError(f"the repo names a file {shown(name)!r} outside its folder; nothing was downloaded")
+        raise IntegrityError(
+            f"the repo names a file {shown(name)!r} outside its folder; nothing was downloaded"
+        )
     return name
 
 
@@ -64,7 +74,11 @@ def blob(repo: Path, file: RemoteFile) -> Path:
 
 def stored(repo: Path, file: RemoteFile) -> Path | None:
     """Where a file of this name and size is in the cache: its blob, or, of a file system without links, a file in a snapshot."""
-    inside = sorted((repo / "snapshots").glob(f"*/{glob.escape(file.name)}")) if (repo / "snapshots").is_dir() else []
+    inside = (
+        sorted((repo / "snapshots").glob(f"*/{glob.escape(file.name)}"))
+        if (repo / "snapshots").is_dir()
+        else []
+    )
     for path in (blob(repo, file), *(path for path in inside if not path.is_symlink())):
         if path.is_file() and path.stat().st_size == file.size:
             return path
@@ -88,7 +102,7 @@ def is_intact(path: Path, file: RemoteFile) -> bool:
     """Whether a file has the published size and checksum."""
     if path.stat().st_size != file.size:
         return False
-    return file.etag == (places.sha256(path) if file.large else places.git_id(path))
+    return file.etag == (local_store.sha256(path) if file.large else local_store.git_id(path))
 
 
 def git_id(content: bytes) -> str:
@@ -104,7 +118,9 @@ def link(repo: Path, snapshot: Path, file: RemoteFile, *, alone: bool = True) ->
     pointer = snapshot / file.name
     pointer.parent.mkdir(parents=True, exist_ok=True)
     if not pointer.parent.resolve().is_relative_to(snapshot.resolve()):
-        raise IntegrityError(f"{file.name} would be written outside the cache", f"remove {snapshot} and pull again")
+        raise IntegrityError(
+            f"{file.name} would be written outside the cache", f"remove {snapshot} and pull again"
+        )
     there = pointer.is_file() and not pointer.is_symlink() and is_intact(pointer, file)
     if not there and not _leads_to(pointer, blob(repo, file)):
         _place(repo, pointer, file, alone)
@@ -115,7 +131,9 @@ def _place(repo: Path, pointer: Path, file: RemoteFile, alone: bool) -> None:
     content = stored(repo, file)
     if content is None:
         raise IntegrityError(f"{file.name} is missing", "pull again")
-    fresh = pointer.with_name(f".{hashlib.sha256(file.name.encode()).hexdigest()[:16]}.{os.getpid()}")
+    fresh = pointer.with_name(
+        f".{hashlib.sha256(file.name.encode()).hexdigest()[:16]}.{os.getpid()}"
+    )
     fresh.unlink(missing_ok=True)
     try:
         if not _linked(content, blob(repo, file), fresh):
@@ -155,17 +173,30 @@ def doomed(repo: Path, keep: Iterable[str]) -> list[Path]:
     files = [path for path in repo.rglob("*") if path.is_symlink() or path.is_file()]
     if not kept:
         return files
-    spared = {path for path in files if path.is_relative_to(repo / "snapshots") and path.relative_to(repo / "snapshots").parts[0] in kept}
+    spared = {
+        path
+        for path in files
+        if path.is_relative_to(repo / "snapshots")
+        and path.relative_to(repo / "snapshots").parts[0] in kept
+    }
     spared |= {path.resolve() for path in spared}
-    spared |= {path for path in files if path.is_relative_to(repo / "refs") and path.read_text() in kept}
-    return [path for path in files if path not in spared and (path.is_symlink() or path.resolve() not in spared)]
+    spared |= {
+        path for path in files if path.is_relative_to(repo / "refs") and path.read_text() in kept
+    }
+    return [
+        path
+        for path in files
+        if path not in spared and (path.is_symlink() or path.resolve() not in spared)
+    ]
 
 
 def delete(repo: Path, files: Iterable[Path]) -> None:
     """Remove files, and the folders that this leaves empty."""
     for path in files:
         path.unlink(missing_ok=True)
-    for folder in sorted((path for path in repo.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True):
+    for folder in sorted(
+        (path for path in repo.rglob("*") if path.is_dir() and not path.is_symlink()), reverse=True
+    ):
         if not any(folder.iterdir()):
             folder.rmdir()
     if repo.is_dir() and not any(repo.iterdir()):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch
-from llmchat.guard import reason
-from llmchat.hub.copying import check_inside, copy_beside
+from llmchat.hub.safe_copy import check_inside, copy_beside
+from llmchat.parse_guard import reason
 
 _BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".md", ".py")
 _SHARD_BYTES = 5_000_000_000
@@ -24,9 +24,13 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise())
+            model = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise()
+            )
         except Exception as error:  # transformers raises whatever its parts do
-            raise Mismatch(f"{gguf.name} cannot be turned into a checkpoint: {reason(error)}") from error
+            raise Mismatch(
+                f"{gguf.name} cannot be turned into a checkpoint: {reason(error)}"
+            ) from error
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return f"{gguf.name} dequantised to bf16"
@@ -42,11 +46,17 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
     index: dict[str, str] = {}
     for number, name in enumerate(names, 1):
         tensors = _unpickle(source / name)
-        own = f"{stem}.safetensors" if len(names) == 1 else f"{stem}-{number:05}-of-{len(names):05}.safetensors"
+        own = (
+            f"{stem}.safetensors"
+            if len(names) == 1
+            else f"{stem}-{number:05}-of-{len(names):05}.safetensors"
+        )
         _save(tensors, target / own)
         index |= dict.fromkeys(tensors, own)
     if len(names) > 1:
-        (target / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        (target / f"{stem}.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": index})
+        )
     for path in beside:
         copy_beside(path, target)
     return f"{', '.join(names)} converted to safetensors"
@@ -54,7 +64,11 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
 
 def _goes_along(path: Path) -> bool:
     """Whether a file belongs to the copy: config, tokenizer, template, licence. Hidden files (.env, .netrc) and files of other kinds do not."""
-    if not path.is_file() or path.name.startswith(".") or path.name.endswith((".bin", ".bin.index.json", ".safetensors")):
+    if (
+        not path.is_file()
+        or path.name.startswith(".")
+        or path.name.endswith((".bin", ".bin.index.json", ".safetensors"))
+    ):
         return False
     return path.suffix in _BESIDE or path.name.startswith(("LICENSE", "USE_POLICY", "NOTICE"))
 
@@ -65,21 +79,31 @@ def has_only_pickles(folder: Path, adapter: bool) -> bool:
 
 
 def _pickles(folder: Path, adapter: bool) -> list[str]:
-    return sorted(path.name for path in folder.glob("adapter_model.bin" if adapter else "pytorch_model*.bin"))
+    return sorted(
+        path.name for path in folder.glob("adapter_model.bin" if adapter else "pytorch_model*.bin")
+    )
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        state = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except pickle.UnpicklingError as error:
         raise IntegrityError(
-            f"{path.name} holds more than tensors and was not opened: it could run code", "use a revision with safetensors"
+            f"{path.name} holds more than tensors and was not opened: it could run code",
+            "use a revision with safetensors",
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise IntegrityError(f"{path.name} cannot be read: {str(error).splitlines()[0]}", "`llmchat pull` fetches it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise IntegrityError(
+            f"{path.name} cannot be read: {str(error).splitlines()[0]}",
+            "`llmchat pull` fetches it again",
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
         raise IntegrityError(f"{path.name} is not a table of tensors")
     return state
 
@@ -88,7 +112,11 @@ def _save(tensors: dict[str, Any], path: Path) -> None:
     from safetensors.torch import save_file
 
     # Tensors that share memory (tied embeddings) are written apart: safetensors knows no sharing.
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        path,
+        metadata={"format": "pt"},
+    )
 
 
 def _dequantise() -> dict[str, Any]:

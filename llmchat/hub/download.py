@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, OutOfResources
-from llmchat.hub import cache, remote, wire
+from llmchat.hub import cache, http, remote
 from llmchat.hub.cache import RemoteFile
-from llmchat.hub.door import AGAIN, explained
-from llmchat.hub.patience import Patience, Watch
+from llmchat.hub.response_guard import AGAIN, explained
+from llmchat.hub.retry import Patience, Watch
 from llmchat.hub.types import Progress
 from llmchat.presets.types import Source
 from llmchat.settings import World
@@ -28,7 +28,9 @@ class Stopped(Exception):
     """Another file failed, or the user interrupted."""
 
 
-def fetch_all(source: Source, world: World, progress: Progress, commit: str, files: Sequence[RemoteFile]) -> int:
+def fetch_all(
+    source: Source, world: World, progress: Progress, commit: str, files: Sequence[RemoteFile]
+) -> int:
     """Download `files`, which are not in the cache, into it; returns the bytes that were fetched. The first fault stops all of them."""
     if not files:
         return 0
@@ -44,7 +46,11 @@ def fetch_all(source: Source, world: World, progress: Progress, commit: str, fil
             stop.set()
             for download in downloads:
                 download.hang_up()
-        faults = [fault for future in done if (fault := future.exception()) and not isinstance(fault, Stopped)]
+        faults = [
+            fault
+            for future in done
+            if (fault := future.exception()) and not isinstance(fault, Stopped)
+        ]
         if faults:
             raise faults[0]
     return sum(future.result() for future in running)
@@ -53,14 +59,24 @@ def fetch_all(source: Source, world: World, progress: Progress, commit: str, fil
 class _Download:
     """One file on its way. `fetched`: bytes that came over the network."""
 
-    def __init__(self, source: Source, world: World, progress: Progress, commit: str, file: RemoteFile, stop: threading.Event):
+    def __init__(
+        self,
+        source: Source,
+        world: World,
+        progress: Progress,
+        commit: str,
+        file: RemoteFile,
+        stop: threading.Event,
+    ):
         self._source, self._world, self._commit, self._file = source, world, commit, file
         self._progress, self._stop = progress, stop
         self._repo = cache.repo_folder(world, source.repo)
         self._partial = cache.partial(self._repo, file)
         self._patience = Patience.of(world)
         self._watch: Watch | None = None
-        self._furthest = 0  # bytes of the file that were there at once: what a server sends anew is no progress
+        self._furthest = (
+            0  # bytes of the file that were there at once: what a server sends anew is no progress
+        )
         self.fetched = 0
 
     def run(self) -> int:
@@ -77,7 +93,9 @@ class _Download:
                 self._complete(0)
         except OSError as error:
             if error.errno in _FULL:
-                raise OutOfResources(f"the disk of {self._repo.parent} is full", f"free some space; {AGAIN}") from error
+                raise OutOfResources(
+                    f"the disk of {self._repo.parent} is full", f"free some space; {AGAIN}"
+                ) from error
             raise
         finally:
             self._progress.done()
@@ -117,23 +135,26 @@ class _Download:
         self._watch = Watch(self._patience)
         if self._stop.is_set():
             raise Stopped  # hang_up may have come before there was anything to end
-        with remote.stream(self._source, self._world, self._commit, file.name, headers, self._watch) as answer:
+        with remote.stream(
+            self._source, self._world, self._commit, file.name, headers, self._watch
+        ) as answer:
             self._refuse_another_file(answer)
             # A server that knows no ranges sends the file from its beginning: what is here already is skipped.
             for piece in self._unseen(answer, here - remote.first_byte(answer, here, file)):
                 if here + len(piece) > file.size:
                     target.truncate(0)
                     raise IntegrityError(
-                        f"{file.name} of {self._source} is longer on the server than in its list of files", "nothing of it is used"
+                        f"{file.name} of {self._source} is longer on the server than in its list of files",
+                        "nothing of it is used",
                     )
                 _write(target, piece)
                 here += len(piece)
                 self._furthest = max(self._furthest, here)
                 self._progress.advance(len(piece))
         if here < file.size:
-            raise wire.Cut(f"{here} of {file.size} bytes")
+            raise http.Cut(f"{here} of {file.size} bytes")
 
-    def _unseen(self, answer: wire.Answer, skipped: int) -> Iterator[bytes]:
+    def _unseen(self, answer: http.Answer, skipped: int) -> Iterator[bytes]:
         """The pieces of an answer behind its first `skipped` bytes."""
         first = answer.status == 200
         for piece in answer.pieces():
@@ -147,14 +168,19 @@ class _Download:
             if self._stop.is_set():
                 raise Stopped
 
-    def _refuse_another_file(self, answer: wire.Answer) -> None:
+    def _refuse_another_file(self, answer: http.Answer) -> None:
         """Before a byte of it is kept: a web page, or a file of which the Hub itself says on the way that it is not the one in its list."""
         file, linked = self._file, answer.linked
         answer.refuse_page(file.name)
         etag = linked.get("x-linked-etag", "").removeprefix("W/").strip('"')
         size = linked.get("x-linked-size", "")
-        if (file.large and etag and etag != file.etag) or (size.isdigit() and int(size[:18]) != file.size):
-            raise IntegrityError(f"{file.name} of {self._source} is another file on the server than in its list of files", AGAIN)
+        if (file.large and etag and etag != file.etag) or (
+            size.isdigit() and int(size[:18]) != file.size
+        ):
+            raise IntegrityError(
+                f"{file.name} of {self._source} is another file on the server than in its list of files",
+                AGAIN,
+            )
 
 
 def _write(target: Any, piece: bytes) -> None:
@@ -166,4 +192,6 @@ def _write(target: Any, piece: bytes) -> None:
 
 def free_room(repo: Path, files: Sequence[RemoteFile]) -> int:
     """Bytes that the missing ones of `files` still take on the disk."""
-    return sum(file.size - cache.partial_size(repo, file) for file in files if not cache.stored(repo, file))
+    return sum(
+        file.size - cache.partial_size(repo, file) for file in files if not cache.stored(repo, file)
+    )

@@ -25,15 +25,23 @@ def read_shapes(read: Callable[[int, int], bytes], size: int, name: str) -> Shap
     """Name → shape. `read(start, count)` gives bytes of the file, which has `size` of them. Raises IntegrityError for what is no header."""
     length = int.from_bytes(read(0, 8), "little")
     if not 2 <= length <= min(_LONGEST, size - 8):
-        raise IntegrityError(f"{name} is no safetensors file: its header would be {length:,} bytes long")
+        raise IntegrityError(
+            f"{name} is no safetensors file: its header would be {length:,} bytes long"
+        )
     content = read(8, length)
     try:
         table = json.loads(content)
-        shapes = {tensor: tuple(map(int, fact["shape"])) for tensor, fact in table.items() if tensor != "__metadata__"}
+        shapes = {
+            tensor: tuple(map(int, fact["shape"]))
+            for tensor, fact in table.items()
+            if tensor != "__metadata__"
+        }
         ends = [_end(fact) for tensor, fact in table.items() if tensor != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{name} is no safetensors file: its header cannot be read") from error
-    if 8 + length + max(ends, default=0) != size or any(number < 0 for shape in shapes.values() for number in shape):
+    if 8 + length + max(ends, default=0) != size or any(
+        number < 0 for shape in shapes.values() for number in shape
+    ):
         raise IntegrityError(f"{name} is not whole: its header does not describe {size:,} bytes")
     return shapes
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from llmchat.errors import Mismatch, ModelNotFound
-from llmchat.hub import places
+from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
-from llmchat.hub.gguf_facts import write_facts
+from llmchat.hub.gguf_header import write_facts
 from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
@@ -15,34 +15,38 @@ def find(source: Source, world: World) -> Checkpoint:
     """The checkpoint of a source that was pulled. Raises ModelNotFound when it was not, or is no longer complete."""
     if source.kind == "path":
         return find_path(source, world)
-    receipt = places.read_receipt(source, world)
+    receipt = local_store.read_receipt(source, world)
     if receipt is None:
         raise ModelNotFound(f"{source} is not on this machine")
-    return places.to_checkpoint(source, receipt)
+    return local_store.to_checkpoint(source, receipt)
 
 
 def find_path(source: Source, world: World) -> Checkpoint:
     """The folder itself, or what an earlier pull made of it. Raises ModelNotFound when it must be converted first."""
     path = _existing(source)
     if _usable(path):
-        return Checkpoint(path, source, "", sum(file.stat().st_size for file in path.glob("*.safetensors")))
-    receipt = places.read_receipt(_stamped(source, path), world)
+        return Checkpoint(
+            path, source, "", sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        )
+    receipt = local_store.read_receipt(_stamped(source, path), world)
     if receipt is None:
         as_it_is = "; --engine gguf runs it as it is" if path.is_file() else ""
-        raise ModelNotFound(f"{path.name} is not unpacked yet", f"`llmchat pull {source.repo}` does it{as_it_is}")
-    return places.to_checkpoint(source, receipt)
+        raise ModelNotFound(
+            f"{path.name} is not unpacked yet", f"`llmchat pull {source.repo}` does it{as_it_is}"
+        )
+    return local_store.to_checkpoint(source, receipt)
 
 
 def receipt_here(source: Source, world: World) -> Receipt | None:
     """The receipt of a source, whatever has become of its files; None for a user's own folder, of which there is none."""
     if source.kind != "path":
-        return places.raw_receipt(source, world)
+        return local_store.raw_receipt(source, world)
     path = _existing(source)
-    return None if _usable(path) else places.raw_receipt(_stamped(source, path), world)
+    return None if _usable(path) else local_store.raw_receipt(_stamped(source, path), world)
 
 
 def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
-    from llmchat.hub.soundness import unsound
+    from llmchat.hub.integrity import unsound
 
     path = _existing(source)
     try:
@@ -52,15 +56,23 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
     except ModelNotFound:
         pass
     stamped = _stamped(source, path)
-    folder = places.models(world) / places.key(stamped)
-    size_of_source = path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*.bin"))
-    places.need_room(places.models(world), (4 if path.is_file() else 1) * size_of_source)
+    folder = local_store.models(world) / local_store.key(stamped)
+    size_of_source = (
+        path.stat().st_size
+        if path.is_file()
+        else sum(file.stat().st_size for file in path.glob("*.bin"))
+    )
+    local_store.need_room(local_store.models(world), (4 if path.is_file() else 1) * size_of_source)
     progress.start(f"unpacking {path.name}", None)
-    with places.fresh_folder(folder, private=True) as fresh:
-        note = gguf_to_folder(path, fresh) if path.is_file() else pickles_to_folder(path, fresh, _is_adapter(path))
+    with local_store.fresh_folder(folder, private=True) as fresh:
+        note = (
+            gguf_to_folder(path, fresh)
+            if path.is_file()
+            else pickles_to_folder(path, fresh, _is_adapter(path))
+        )
     progress.done()
-    size, facts = places.describe(folder)
-    places.write_receipt(stamped, world, Receipt(str(folder), "", size, facts))
+    size, facts = local_store.describe(folder)
+    local_store.write_receipt(stamped, world, Receipt(str(folder), "", size, facts))
     return Pulled(find_path(source, world), 0, (note,))
 
 
@@ -68,10 +80,13 @@ def find_gguf(source: Source, world: World) -> Checkpoint:
     """What llama.cpp needs to know of a `.gguf` file, read from its header once; the file stays as it is."""
     path = _existing(source)
     if not path.is_file():
-        raise Mismatch(f"{path} is a folder; the engine `gguf` runs a .gguf file", "leave --engine out for a checkpoint folder")
-    folder = world.cache / "gguf" / places.key(_stamped(source, path))
+        raise Mismatch(
+            f"{path} is a folder; the engine `gguf` runs a .gguf file",
+            "leave --engine out for a checkpoint folder",
+        )
+    folder = world.cache / "gguf" / local_store.key(_stamped(source, path))
     if not folder.exists():
-        with places.fresh_folder(folder, private=True) as fresh:
+        with local_store.fresh_folder(folder, private=True) as fresh:
             write_facts(path, fresh)
     return Checkpoint(folder, source, "", path.stat().st_size)
 
@@ -81,9 +96,14 @@ def _existing(source: Source) -> Path:
     if not path.exists():
         raise ModelNotFound(f"there is no folder or file {path}")
     if path.is_file() and path.suffix != ".gguf":
-        raise Mismatch(f"{path.name} is no model", "a model is a checkpoint folder, a .gguf file, a preset or a Hub repo")
+        raise Mismatch(
+            f"{path.name} is no model",
+            "a model is a checkpoint folder, a .gguf file, a preset or a Hub repo",
+        )
     if path.is_dir() and not (path / "config.json").exists() and not _is_adapter(path):
-        raise Mismatch(f"{path} is no checkpoint: it has neither config.json nor adapter_config.json")
+        raise Mismatch(
+            f"{path} is no checkpoint: it has neither config.json nor adapter_config.json"
+        )
     return path
 
 
@@ -99,5 +119,8 @@ def _stamped(source: Source, path: Path) -> Source:
     """The source with size and time of the file in it, so that a changed file is unpacked again."""
     files = [path] if path.is_file() else sorted(path.glob("*.bin"))
     return Source(
-        "path", source.repo, ",".join(f"{file.stat().st_size}-{file.stat().st_mtime_ns}" for file in files), files={path.name: FileFact()}
+        "path",
+        source.repo,
+        ",".join(f"{file.stat().st_size}-{file.stat().st_mtime_ns}" for file in files),
+        files={path.name: FileFact()},
     )

@@ -19,7 +19,12 @@ _NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def held(name: str, world: World, waiting: Callable[[], None], note: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+def held(
+    name: str,
+    world: World,
+    waiting: Callable[[], None],
+    note: Callable[[str], None] = lambda line: None,
+) -> Iterator[None]:
     """The lock of that name; where another process holds it, `waiting` is called first. note: hears of a file system without locks.
 
     Raises OutOfResources where no lock file can be written.
@@ -63,10 +68,13 @@ def _lock(name: str, world: World, note: Callable[[str], None]) -> Any:
     except OSError as error:
         if error.errno in _NO_PLACE:
             raise OutOfResources(
-                f"no lock file can be written in {folder}: {error.strerror}", "free some space, or set XDG_CACHE_HOME to another folder"
+                f"no lock file can be written in {folder}: {error.strerror}",
+                "free some space, or set XDG_CACHE_HOME to another folder",
             ) from error
         raise
-    note(f"{folder} is on a file system without locks; do not pull the same model from two machines at once")
+    note(
+        f"{folder} is on a file system without locks; do not pull the same model from two machines at once"
+    )
     return FileLock(_own_folder() / f"{name}.lock")
 
 
@@ -90,5 +98,8 @@ def _own_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
-        raise OutOfResources(f"{folder} is not a folder of yours alone, so no lock can be kept there", "remove it, or set TMPDIR")
+        raise OutOfResources(
+            f"{folder} is not a folder of yours alone, so no lock can be kept there",
+            "remove it, or set TMPDIR",
+        )
     return folder

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from llmchat.hub import cache, places
-from llmchat.hub.survey import Survey
-from llmchat.memory import available_ram, installed_ram
-from llmchat.programs import which
+from llmchat.hub import cache, local_store
+from llmchat.hub.inspect import Survey
+from llmchat.memory_estimate import available_ram, installed_ram
+from llmchat.process.programs import which
 from llmchat.settings import World
 
 
@@ -39,25 +39,32 @@ def installed(world: World) -> tuple[int, ...]:
 
 def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
     """What the parts take, by disk: the shared Hub cache and our own may lie on two."""
-    needs = {cache.hub_cache(world): 0, places.models(world): 0}
+    needs = {cache.hub_cache(world): 0, local_store.models(world): 0}
     for part in parts:
         if part.source.kind == "hub":
             needs[cache.hub_cache(world)] += part.missing
-            needs[places.models(world)] += part.disk - part.missing
+            needs[local_store.models(world)] += part.disk - part.missing
         else:
-            needs[places.models(world)] += part.disk
+            needs[local_store.models(world)] += part.disk
     by_device: dict[int, tuple[Path, int]] = {}
     for folder, need in ((folder, need) for folder, need in needs.items() if need):
         device = _existing(folder).stat().st_dev
         first, sum_ = by_device.get(device, (folder, 0))
         by_device[device] = (first, sum_ + need)
-    return tuple(Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free) for folder, need in by_device.values())
+    return tuple(
+        Disk(str(folder), need, shutil.disk_usage(_existing(folder)).free)
+        for folder, need in by_device.values()
+    )
 
 
 def has_room(count: int, taken: tuple[Disk, ...], world: World) -> bool:
     """Whether `count` bytes more fit beside what a pull takes on the disk of our own cache."""
-    folder = _existing(places.models(world))
-    beside = sum(disk.needed for disk in taken if _existing(Path(disk.folder)).stat().st_dev == folder.stat().st_dev)
+    folder = _existing(local_store.models(world))
+    beside = sum(
+        disk.needed
+        for disk in taken
+        if _existing(Path(disk.folder)).stat().st_dev == folder.stat().st_dev
+    )
     return count + beside <= shutil.disk_usage(folder).free
 
 
@@ -75,7 +82,14 @@ def _gpus(world: World, what: str = "memory.free") -> tuple[tuple[str, int], ...
     if visible:
         command.insert(1, f"--id={visible}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, env=dict(world.env))
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            stdin=subprocess.DEVNULL,
+            env=dict(world.env),
+        )
         rows = [line.split(", ") for line in done.stdout.splitlines() if not done.returncode]
         return tuple((name, int(free) * 1024**2) for _, name, free in rows)
     except (OSError, ValueError, subprocess.TimeoutExpired):

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmchat.errors import NetworkError
-from llmchat.hub.patience import Patience
+from llmchat.hub.retry import Patience
 from llmchat.hub.words import size
-from llmchat.programs import python
+from llmchat.process.programs import python
 from llmchat.settings import World
 
 # Of address space: an index page without an end must not take the machine.
@@ -23,17 +23,33 @@ _SLACK = 50_000_000
 _POLL = 0.1
 
 
-def download(wanted: str, room: Path, expected: int, world: World, advance: Callable[[int], None]) -> Path:
+def download(
+    wanted: str, room: Path, expected: int, world: World, advance: Callable[[int], None]
+) -> Path:
     """The wheel of a requirement in `room`. expected: its bytes, 0 where nobody knows; advance: hears of bytes that arrived.
 
     Raises NetworkError where pip fails, makes no progress for a window, or fetches far more than is expected.
     """
-    command = [*python("-m"), "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-cache-dir"]
+    command = [
+        *python("-m"),
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-cache-dir",
+    ]
     command += ["--only-binary", ":all:", "--dest", str(room), wanted]
     env = {**os.environ, **world.env, "TMPDIR": str(room)}
     with (room / "pip.log").open("w+b") as log:
         process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, preexec_fn=_limit, start_new_session=True
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            preexec_fn=_limit,
+            start_new_session=True,
         )
         try:
             for arrived in _growth(process, wanted, room, expected, Patience.of(world)):
@@ -49,7 +65,9 @@ def download(wanted: str, room: Path, expected: int, world: World, advance: Call
     return wheels[0]
 
 
-def _growth(process: "subprocess.Popen[bytes]", wanted: str, room: Path, expected: int, patience: Patience) -> Iterator[int]:
+def _growth(
+    process: "subprocess.Popen[bytes]", wanted: str, room: Path, expected: int, patience: Patience
+) -> Iterator[int]:
     """Bytes that arrived since the last look, until pip ends."""
     seen = marked = 0
     since = time.monotonic()
@@ -61,7 +79,10 @@ def _growth(process: "subprocess.Popen[bytes]", wanted: str, room: Path, expecte
             yield now - seen
         seen = max(seen, now)
         if expected and seen > 2 * expected + _SLACK:
-            raise NetworkError(f"the package index sends more than {size(expected)} for {wanted}", "pip's index settings may be wrong")
+            raise NetworkError(
+                f"the package index sends more than {size(expected)} for {wanted}",
+                "pip's index settings may be wrong",
+            )
         if time.monotonic() - since >= patience.window:
             # The last step, checking and moving the file, brings no bytes.
             if seen - marked < patience.step and seen < expected * 0.99 + 1:
@@ -88,10 +109,19 @@ def _limit() -> None:
 
 
 def _error(wanted: str, output: str) -> NetworkError:
-    lines = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR")]
+    lines = [
+        line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR")
+    ]
     if "No module named pip" in output:
-        return NetworkError("this Python has no pip, which downloads the model", "`python -m ensurepip` installs it")
-    reason = "".join(letter for letter in (lines[-1] if lines else "no reason given")[:300] if letter.isprintable())
+        return NetworkError(
+            "this Python has no pip, which downloads the model", "`python -m ensurepip` installs it"
+        )
+    reason = "".join(
+        letter
+        for letter in (lines[-1] if lines else "no reason given")[:300]
+        if letter.isprintable()
+    )
     return NetworkError(
-        f"pip cannot download {wanted}: {reason}", "the network and pip's index settings decide; `pip config list` shows them"
+        f"pip cannot download {wanted}: {reason}",
+        "the network and pip's index settings decide; `pip config list` shows them",
     )

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import memory
+from llmchat import memory_estimate
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
+from llmchat.hub.inspect import Survey
 from llmchat.hub.machine import Disk, Machine
-from llmchat.hub.survey import Survey
 from llmchat.hub.words import size
 from llmchat.presets.types import Preset
 
@@ -79,7 +79,9 @@ class Plan(Struct, frozen=True):
     def enforce(self, *, force: bool = False, memory: bool = True) -> None:
         """Raise the first problem; with force, the first that cannot be passed over; without memory, none that is about room."""
         for problem in self.problems:
-            if (force and problem.forceable) or (not memory and problem.exit_code == OutOfResources.exit_code):
+            if (force and problem.forceable) or (
+                not memory and problem.exit_code == OutOfResources.exit_code
+            ):
                 continue
             hint = problem.hint or " or ".join(self.instead)
             anyway = "--force pulls it anyway" if problem.forceable else ""
@@ -87,7 +89,12 @@ class Plan(Struct, frozen=True):
 
 
 def make_plan(
-    preset: Preset, surveys: Sequence[Survey], disks: tuple[Disk, ...], machine: Machine, device: str, others: Iterable[Preset]
+    preset: Preset,
+    surveys: Sequence[Survey],
+    disks: tuple[Disk, ...],
+    machine: Machine,
+    device: str,
+    others: Iterable[Preset],
 ) -> Plan:
     """surveys: of the base, then of each adapter; none for an engine without files. others: presets that may be proposed in its place."""
     base, *adapters = surveys or [Survey(preset.base, here=True)]
@@ -96,16 +103,24 @@ def make_plan(
     facts, mismatches = _adapters(base, adapters, shapes)
     problems += mismatches + [problem for disk in disks if (problem := _disk_problem(disk))]
     room = _Room.of(preset, base, shapes, machine, device)
-    notes = [note for survey in surveys for note in survey.notes] + _licence_notes(preset, base) + _code_notes(surveys)
+    notes = (
+        [note for survey in surveys for note in survey.notes]
+        + _licence_notes(preset, base)
+        + _code_notes(surveys)
+    )
     if room.refused:
         problems.append(Problem(6, room.refusal))
     elif machine.gpus and device != "cpu" and room.place == _RAM:
         notes.append(f"the GPU is too small for it: --device cpu runs it in {_RAM}")
     elif room.crowded:
-        notes.append(f"{room.fitting:,} of {room.context:,} tokens of context fit beside the weights: --context {room.fitting}")
+        notes.append(
+            f"{room.fitting:,} of {room.context:,} tokens of context fit beside the weights: --context {room.fitting}"
+        )
     return Plan(
         model=preset.name,
-        parts=tuple(_part("adapter" if index else "base", survey) for index, survey in enumerate(surveys)),
+        parts=tuple(
+            _part("adapter" if index else "base", survey) for index, survey in enumerate(surveys)
+        ),
         download=sum(survey.missing for survey in surveys),
         partial=sum(survey.partial for survey in surveys),
         disks=disks,
@@ -114,7 +129,9 @@ def make_plan(
         memory=Memory(
             room.context,
             room.kv(room.context),
-            {kind: room.total(kind) for kind in dict.fromkeys((*KINDS, preset.weights))} if room.parameters else {},
+            {kind: room.total(kind) for kind in dict.fromkeys((*KINDS, preset.weights))}
+            if room.parameters
+            else {},
         ),
         place=room.place,
         free=room.free,
@@ -139,27 +156,50 @@ class _Room(Struct, frozen=True):
     free: int
 
     @classmethod
-    def of(cls, preset: Preset, base: Survey, shapes: Shapes, machine: Machine, device: str) -> "_Room":
-        count = memory.parameters(shapes) or preset.parameters or _parameters_of_files(base)
-        context = preset.context.tokens or memory.own_context(base.config) or _UNKNOWN_CONTEXT
+    def of(
+        cls, preset: Preset, base: Survey, shapes: Shapes, machine: Machine, device: str
+    ) -> "_Room":
+        count = (
+            memory_estimate.parameters(shapes) or preset.parameters or _parameters_of_files(base)
+        )
+        context = (
+            preset.context.tokens or memory_estimate.own_context(base.config) or _UNKNOWN_CONTEXT
+        )
         rooms = []
         if machine.gpus and device != "cpu":
-            rooms.append((" + ".join(name for name, _ in machine.gpus), sum(free for _, free in machine.gpus)))
+            rooms.append(
+                (
+                    " + ".join(name for name, _ in machine.gpus),
+                    sum(free for _, free in machine.gpus),
+                )
+            )
         if not device.startswith("cuda"):
             rooms.append((_RAM, machine.ram))
-        choices = [cls(shapes, count, base.config, preset.weights, context, *room) for room in rooms or [("no GPU", 0)]]
+        choices = [
+            cls(shapes, count, base.config, preset.weights, context, *room)
+            for room in rooms or [("no GPU", 0)]
+        ]
         return next((choice for choice in choices if not choice.refused), choices[0])
 
     def kv(self, tokens: int) -> int:
-        return memory.kv_bytes(self.config, tokens)
+        return memory_estimate.kv_bytes(self.config, tokens)
 
     def total(self, kind: str, tokens: int | None = None) -> int:
-        weights = memory.weights(self.shapes, kind) if self.shapes else memory.weights_of_count(self.parameters, kind, self.config)
-        return weights + memory.OVERHEAD + self.kv(self.context if tokens is None else tokens)
+        weights = (
+            memory_estimate.weights(self.shapes, kind)
+            if self.shapes
+            else memory_estimate.weights_of_count(self.parameters, kind, self.config)
+        )
+        return (
+            weights + memory_estimate.OVERHEAD + self.kv(self.context if tokens is None else tokens)
+        )
 
     @property
     def refused(self) -> bool:
-        return bool(self.parameters) and self.total(self.kind, min(self.context, _SHORTEST)) > self.free
+        return (
+            bool(self.parameters)
+            and self.total(self.kind, min(self.context, _SHORTEST)) > self.free
+        )
 
     @property
     def crowded(self) -> bool:
@@ -167,7 +207,7 @@ class _Room(Struct, frozen=True):
 
     @property
     def fitting(self) -> int:
-        return memory.longest_context(self.config, self.free - self.total(self.kind, 0))
+        return memory_estimate.longest_context(self.config, self.free - self.total(self.kind, 0))
 
     @property
     def refusal(self) -> str:
@@ -182,28 +222,55 @@ class _Room(Struct, frozen=True):
                 shorter = (
                     ""
                     if self.total(kind) <= self.free
-                    else f" --context {max(short, memory.longest_context(self.config, self.free - self.total(kind, 0)))}"
+                    else f" --context {max(short, memory_estimate.longest_context(self.config, self.free - self.total(kind, 0)))}"
                 )
-                found.append(f"--weights {kind}{shorter} ({size(self.total(kind, None if not shorter else short))})")
-        family = [other for other in others if _family(other) == _family(preset) and 0 < other.parameters < self.parameters]
+                found.append(
+                    f"--weights {kind}{shorter} ({size(self.total(kind, None if not shorter else short))})"
+                )
+        family = [
+            other
+            for other in others
+            if _family(other) == _family(preset) and 0 < other.parameters < self.parameters
+        ]
         for other in sorted(family, key=lambda other: -other.parameters):
-            count = memory.weights_of_count(other.parameters, other.weights) + memory.OVERHEAD
+            count = (
+                memory_estimate.weights_of_count(other.parameters, other.weights)
+                + memory_estimate.OVERHEAD
+            )
             if count <= self.free:
                 found.append(f"{other.name} ({size(count)})")
                 break
         return found or ["no kind of weights makes it fit here; choose a smaller model"]
 
 
-def _adapters(base: Survey, adapters: Sequence[Survey], shapes: Shapes) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
-    if base.adapter and not base.config:  # an adapter that is pulled by itself: its base is not known here
-        base, adapters, shapes = Survey(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))), [base], {}
+def _adapters(
+    base: Survey, adapters: Sequence[Survey], shapes: Shapes
+) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
+    if (
+        base.adapter and not base.config
+    ):  # an adapter that is pulled by itself: its base is not known here
+        base, adapters, shapes = (
+            Survey(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))),
+            [base],
+            {},
+        )
     facts: list[AdapterFacts] = []
     problems: list[Problem] = []
     before: list[str] = []
     for survey in adapters:
         name = survey.source.repo
         try:
-            facts.append(check(name, survey.adapter, survey.shapes, survey.weights, base.source.repo, before, shapes))
+            facts.append(
+                check(
+                    name,
+                    survey.adapter,
+                    survey.shapes,
+                    survey.weights,
+                    base.source.repo,
+                    before,
+                    shapes,
+                )
+            )
         except Mismatch as error:
             problems.append(Problem(8, error.message, error.hint))
         before.append(name)
@@ -226,7 +293,9 @@ def _licence_notes(preset: Preset, base: Survey) -> list[str]:
     ours, theirs = (name.casefold().replace("-", " ") for name in (preset.licence, base.licence))
     if not theirs or ours == "unknown" or theirs in ours:
         return []
-    return [f"the preset names the licence `{preset.licence}`, {base.source.repo} says `{base.licence}`"]
+    return [
+        f"the preset names the licence `{preset.licence}`, {base.source.repo} says `{base.licence}`"
+    ]
 
 
 def _code_notes(surveys: Sequence[Survey]) -> list[str]:
@@ -258,7 +327,9 @@ def _parameters_of_files(base: Survey) -> float:
     """From the bytes of the weights and the type the config names, where nothing better is known."""
     if base.form not in ("pickle", "safetensors"):
         return 0
-    return base.weights / (4 if (base.config.get("dtype") or base.config.get("torch_dtype")) == "float32" else 2)
+    return base.weights / (
+        4 if (base.config.get("dtype") or base.config.get("torch_dtype")) == "float32" else 2
+    )
 
 
 def _family(preset: Preset) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, LlmchatError
-from llmchat.hub import locks, places
+from llmchat.hub import local_store, locks
 from llmchat.hub.local import find
 from llmchat.hub.types import Checkpoint, Fact, Progress
 from llmchat.presets.types import Source
@@ -42,7 +42,9 @@ class Part(Struct, frozen=True):
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "Part":
         files = sorted({path for pattern in _STAMPED for path in checkpoint.path.glob(pattern)})
-        facts = ",".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+        facts = ",".join(
+            f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files
+        )
         return cls(checkpoint.source, checkpoint.revision, "" if checkpoint.revision else facts)
 
 
@@ -55,7 +57,9 @@ class Recipe(Struct, frozen=True):
     version: int = VERSION
 
     @classmethod
-    def of(cls, base: Checkpoint, adapters: Sequence[Checkpoint] = (), scale: float = 1.0) -> "Recipe":
+    def of(
+        cls, base: Checkpoint, adapters: Sequence[Checkpoint] = (), scale: float = 1.0
+    ) -> "Recipe":
         return cls(Part.of(base), tuple(map(Part.of, adapters)), scale if adapters else 1.0)
 
     @property
@@ -97,27 +101,33 @@ def find_copy(recipe: Recipe, world: World) -> Path | None:
     return copy.folder if copy and copy.recipe == recipe and _as_written(copy) else None
 
 
-def make_copy(recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], world: World, progress: Progress) -> Path:
+def make_copy(
+    recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], world: World, progress: Progress
+) -> Path:
     """The copy, written now unless it is there; another process that makes the same one is waited for.
 
     Raises OutOfResources where the disk has no room, OSError where it cannot be written, and what `start` raises.
     """
     folder = _place(recipe, world)
     waiting = f"another llmchat is preparing {recipe}; waiting for it"
-    with locks.held(f"prepared--{folder.name}", world, lambda: progress.note(waiting), progress.note):
+    with locks.held(
+        f"prepared--{folder.name}", world, lambda: progress.note(waiting), progress.note
+    ):
         if found := find_copy(recipe, world):
             return found
         writing = start()
         beside = _beside(base.path)
         _sweep(recipe, world)
-        places.need_room(folder.parent, writing.size + sum(path.stat().st_size for path in beside))
+        local_store.need_room(
+            folder.parent, writing.size + sum(path.stat().st_size for path in beside)
+        )
         progress.start(f"preparing {recipe}", writing.size)
         try:
-            with places.fresh_folder(folder, private=base.source.kind == "path") as fresh:
+            with local_store.fresh_folder(folder, private=base.source.kind == "path") as fresh:
                 for path in beside:
                     shutil.copyfile(path, fresh / path.name)
                 writing.write(fresh, progress.advance)
-                record = _Record(recipe, places.describe(fresh)[1])
+                record = _Record(recipe, local_store.describe(fresh)[1])
                 (fresh / _RECORD).write_bytes(msgspec.json.encode(record))
         finally:
             progress.done()
@@ -133,23 +143,29 @@ def check_copy(copy: Copy) -> None:
     """Read all of a copy again. One that is damaged is removed: it costs less to make than to explain."""
     try:
         for name, fact in copy.files.items():
-            places.check_file(copy.folder / name, fact, name)
+            local_store.check_file(copy.folder / name, fact, name)
     except IntegrityError as error:
         drop(copy.folder)
         raise IntegrityError(
-            f"of the prepared copy of {copy.recipe}, {error.message}", "it was removed; the next use makes it again"
+            f"of the prepared copy of {copy.recipe}, {error.message}",
+            "it was removed; the next use makes it again",
         ) from error
 
 
-def useless_copies(world: World, gone: Collection[Source] = (), unwanted: Collection[Recipe] = ()) -> list[Path]:
+def useless_copies(
+    world: World, gone: Collection[Source] = (), unwanted: Collection[Recipe] = ()
+) -> list[Path]:
     """Folders that nothing can use any more when the sources `gone` are: copies of them, of files that have changed since, of the recipes
     `unwanted`, damaged ones, and what interrupted tries have left."""
     useful = {
         copy.folder
         for copy in copies(world)
-        if copy.recipe not in unwanted and all(_is_as_it_was(part, gone, world) for part in copy.recipe.parts)
+        if copy.recipe not in unwanted
+        and all(_is_as_it_was(part, gone, world) for part in copy.recipe.parts)
     }
-    return [folder for folder in _folders(world, "[!.]*") if folder not in useful] + _left_over(world)
+    return [folder for folder in _folders(world, "[!.]*") if folder not in useful] + _left_over(
+        world
+    )
 
 
 def drop_made_of(source: Source, world: World) -> None:
@@ -164,24 +180,28 @@ def drop(folder: Path) -> None:
 
 
 def size_of(folders: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for folder in folders for path in folder.iterdir() if path.is_file())
+    return sum(
+        path.stat().st_size for folder in folders for path in folder.iterdir() if path.is_file()
+    )
 
 
 def _read(folder: Path) -> Copy | None:
     try:
         record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=_Record)
-        whole = all((folder / name).stat().st_size == fact.size for name, fact in record.files.items())
+        whole = all(
+            (folder / name).stat().st_size == fact.size for name, fact in record.files.items()
+        )
     except (OSError, msgspec.DecodeError):
         return None
     return Copy(folder, record.recipe, record.files) if whole else None
 
 
 def _as_written(copy: Copy) -> bool:
-    times = {name: places.time_of(copy.folder / name) for name in copy.files}
+    times = {name: local_store.time_of(copy.folder / name) for name in copy.files}
     changed = [name for name, fact in copy.files.items() if fact.time != times[name]]
     try:
         for name in changed:
-            places.check_file(copy.folder / name, copy.files[name], name)
+            local_store.check_file(copy.folder / name, copy.files[name], name)
     except (IntegrityError, OSError):
         return False
     if changed:
@@ -201,7 +221,9 @@ def _folders(world: World, pattern: str) -> list[Path]:
 
 def _place(recipe: Recipe, world: World) -> Path:
     digest = hashlib.sha256(msgspec.json.encode(recipe)).hexdigest()[:12]
-    return _folder(world) / f"{recipe.base.source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
+    return (
+        _folder(world) / f"{recipe.base.source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
+    )
 
 
 def _beside(folder: Path) -> list[Path]:
@@ -219,11 +241,14 @@ def _is_as_it_was(part: Part, gone: Collection[Source], world: World) -> bool:
 
 def _sweep(recipe: Recipe, world: World) -> None:
     """Before another copy is written: remove what interrupted tries have left, and copies of what this base was before."""
-    old = [copy for copy in copies(world) if copy.recipe.base.source.repo == recipe.base.source.repo]
+    old = [
+        copy for copy in copies(world) if copy.recipe.base.source.repo == recipe.base.source.repo
+    ]
     stale = [
         copy.folder
         for copy in old
-        if copy.recipe.version != VERSION or not all(_is_as_it_was(part, (), world) for part in copy.recipe.parts)
+        if copy.recipe.version != VERSION
+        or not all(_is_as_it_was(part, (), world) for part in copy.recipe.parts)
     ]
     own = _folders(world, f".{_place(recipe, world).name}-*")
     for folder in stale + own + _left_over(world):
@@ -232,4 +257,8 @@ def _sweep(recipe: Recipe, world: World) -> None:
 
 def _left_over(world: World) -> list[Path]:
     """Unfinished folders that no process is writing."""
-    return [folder for folder in _folders(world, ".*") if locks.is_free(f"prepared--{folder.name[1:].rpartition('-')[0]}", world)]
+    return [
+        folder
+        for folder in _folders(world, ".*")
+        if locks.is_free(f"prepared--{folder.name[1:].rpartition('-')[0]}", world)
+    ]

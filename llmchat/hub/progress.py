@@ -47,7 +47,11 @@ class Bar:
     def start(self, what: str, total: int | None) -> None:
         with self._lock:
             if not self._stream.isatty():
-                print(what if total is None else f"{what} ({_size(total)})", file=self._stream, flush=True)
+                print(
+                    what if total is None else f"{what} ({_size(total)})",
+                    file=self._stream,
+                    flush=True,
+                )
             elif total is None:
                 self._open.append(self._shown().add_task(what, total=None))
             else:
@@ -96,11 +100,26 @@ class Bar:
     def _shown(self) -> Any:
         if self._display is None:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
             columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24)]
             percent = TextColumn("{task.percentage:>3.0f}%")
-            columns += [_of_bytes(column) for column in (percent, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())]
+            columns += [
+                _of_bytes(column)
+                for column in (
+                    percent,
+                    DownloadColumn(),
+                    TransferSpeedColumn(),
+                    TimeRemainingColumn(),
+                )
+            ]
             self._display = Progress(*columns, console=Console(file=self._stream), transient=True)
             self._display.start()
         return self._display
@@ -116,4 +135,10 @@ def _of_bytes(column: Any) -> Any:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    return (
+        f"{count / 1e9:.1f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.1f} MB"
+        if count >= 1e5
+        else f"{count / 1e3:.1f} kB"
+    )

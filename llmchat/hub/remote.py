@@ -12,17 +12,27 @@ import msgspec
 from msgspec import Struct
 
 from llmchat.errors import IntegrityError
-from llmchat.hub import patience
-from llmchat.hub.address import checked, endpoint, offline, quiet, token
+from llmchat.hub import retry
 from llmchat.hub.cache import RemoteFile, checked_name, git_id, hub_cache
-from llmchat.hub.door import AGAIN, explained, status_of, wait_after
-from llmchat.hub.patience import Patience, Watch
-from llmchat.hub.wire import Answer, Cut, Elsewhere, WrongPart, get
+from llmchat.hub.endpoint import checked, endpoint, offline, quiet, token
+from llmchat.hub.http import Answer, Cut, Elsewhere, WrongPart, get
+from llmchat.hub.response_guard import AGAIN, explained, status_of, wait_after
+from llmchat.hub.retry import Patience, Watch
 from llmchat.hub.words import shown
 from llmchat.presets.types import Source
 from llmchat.settings import World
 
-__all__ = ["Listing", "endpoint", "explained", "hub_cache", "list_files", "offline", "patiently", "read_range", "read_small"]
+__all__ = [
+    "Listing",
+    "endpoint",
+    "explained",
+    "hub_cache",
+    "list_files",
+    "offline",
+    "patiently",
+    "read_range",
+    "read_small",
+]
 
 _LARGEST_SMALL = 50_000_000
 # A hundred thousand files are 30 MB.
@@ -76,9 +86,17 @@ def list_files(source: Source, world: World, *, once: bool = False) -> Listing:
             return content
 
     with explained(source, world):
-        content = ask() if once else patiently(ask, connected=False, tell=lambda line: print(line, file=world.stderr, flush=True))
+        content = (
+            ask()
+            if once
+            else patiently(
+                ask, connected=False, tell=lambda line: print(line, file=world.stderr, flush=True)
+            )
+        )
         if len(content) > _LONGEST_LIST:
-            raise IntegrityError(f"the list of files of {source} is longer than {_LONGEST_LIST:,} bytes; nothing was downloaded")
+            raise IntegrityError(
+                f"the list of files of {source} is longer than {_LONGEST_LIST:,} bytes; nothing was downloaded"
+            )
         return _listing(source, msgspec.json.decode(content, type=_Info))
 
 
@@ -90,8 +108,15 @@ def _listing(source: Source, info: _Info) -> Listing:
     licence = card.get("license") if isinstance(card, dict) else None
     files = tuple(map(_file, info.siblings or []))
     if len({file.name for file in files}) < len(files):
-        raise IntegrityError(f"the list of files of {source} names a file twice; nothing was downloaded")
-    return Listing(str(info.sha), files, gated if gated in _GATES else "", shown(licence) if isinstance(licence, str) else "")
+        raise IntegrityError(
+            f"the list of files of {source} names a file twice; nothing was downloaded"
+        )
+    return Listing(
+        str(info.sha),
+        files,
+        gated if gated in _GATES else "",
+        shown(licence) if isinstance(licence, str) else "",
+    )
 
 
 def _plain(value: msgspec.Raw) -> object:
@@ -102,10 +127,14 @@ def _plain(value: msgspec.Raw) -> object:
 def _file(sibling: _Sibling) -> RemoteFile:
     name = checked_name(sibling.rfilename)
     if PurePosixPath(name).is_absolute():
-        raise IntegrityError(f"the repo names a file `{shown(name)}` outside its folder; nothing was downloaded")
+        raise IntegrityError(
+            f"the repo names a file `{shown(name)}` outside its folder; nothing was downloaded"
+        )
     etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if not re.fullmatch(r"[0-9a-f]{64}" if sibling.lfs else r"[0-9a-f]{40}", etag or ""):
-        raise IntegrityError(f"the server gives no checksum for {shown(name)}; nothing was downloaded")
+        raise IntegrityError(
+            f"the server gives no checksum for {shown(name)}; nothing was downloaded"
+        )
     if not 0 <= (sibling.size or 0) <= _LARGEST_FILE:
         raise IntegrityError(f"the server gives no size for {shown(name)}; nothing was downloaded")
     return RemoteFile(name, sibling.size or 0, str(etag), bool(sibling.lfs))
@@ -114,19 +143,25 @@ def _file(sibling: _Sibling) -> RemoteFile:
 def read_small(source: Source, world: World, commit: str, file: RemoteFile) -> bytes:
     """A small file into memory, checked. Raises IntegrityError when it is not what the list says."""
     if file.size > _LARGEST_SMALL:
-        raise IntegrityError(f"{file.name} of {source} is {file.size:,} bytes: too large for what it should be")
+        raise IntegrityError(
+            f"{file.name} of {source} is {file.size:,} bytes: too large for what it should be"
+        )
     content = read_range(source, world, commit, file, 0, file.size)
     if not file.large and git_id(content) != file.etag:
         raise IntegrityError(f"{file.name} of {source} arrived damaged", AGAIN)
     return content
 
 
-def read_range(source: Source, world: World, commit: str, file: RemoteFile, start: int, count: int) -> bytes:
+def read_range(
+    source: Source, world: World, commit: str, file: RemoteFile, start: int, count: int
+) -> bytes:
     """`count` bytes of a file from `start`; fewer where it ends before."""
     count = min(count, file.size - start)
 
     def ask() -> bytes:
-        with stream(source, world, commit, file.name, {"Range": f"bytes={start}-{start + count - 1}"}) as answer:
+        with stream(
+            source, world, commit, file.name, {"Range": f"bytes={start}-{start + count - 1}"}
+        ) as answer:
             answer.refuse_page(file.name)
             skipped = start - first_byte(answer, start, file)
             content = answer.body(skipped + count)
@@ -145,14 +180,24 @@ def first_byte(answer: Answer, asked: int, file: RemoteFile) -> int:
     """Where in the file an answer begins: at `asked`, or at 0 for a server that knows no ranges. Raises WrongPart for anything else."""
     if answer.status == 200:
         return 0
-    found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", str(answer.headers.get("Content-Range", "")).strip())
+    found = re.fullmatch(
+        r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)",
+        str(answer.headers.get("Content-Range", "")).strip(),
+    )
     if not found or int(found[1]) != asked or found[2] not in ("*", str(file.size)):
         raise WrongPart(f"another part of {file.name} than the one that was asked for")
     return asked
 
 
 @contextmanager
-def stream(source: Source, world: World, commit: str, name: str, headers: dict[str, str], watch: Watch | None = None) -> Iterator[Answer]:
+def stream(
+    source: Source,
+    world: World,
+    commit: str,
+    name: str,
+    headers: dict[str, str],
+    watch: Watch | None = None,
+) -> Iterator[Answer]:
     """The answer to a GET of one file; refusals are raised as the library's errors."""
     from huggingface_hub import hf_hub_url
 
@@ -187,9 +232,11 @@ def patiently(
         code = error.status if isinstance(error, Elsewhere) else status_of(error)
         tell(f"the server answers with HTTP {code}; trying again in {seconds:.0f} seconds")
 
-    return patience.patiently(
+    return retry.patiently(
         act,
-        lambda error, tries: wait_after(error, tries, patience.WAITS, patience.LONGEST_WAIT, connected=connected),
+        lambda error, tries: wait_after(
+            error, tries, retry.WAITS, retry.LONGEST_WAIT, connected=connected
+        ),
         moved=moved,
         step=step,
         stop=stop,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
-from llmchat.hub import cache, places, remote
-from llmchat.hub.address import offline
+from llmchat.hub import cache, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
 from llmchat.hub.download import fetch_all, free_room
+from llmchat.hub.endpoint import offline
+from llmchat.hub.integrity import again, unsound, worst
 from llmchat.hub.remote import Listing
-from llmchat.hub.soundness import again, unsound, worst
 from llmchat.hub.types import Fact, Progress, Pulled, Receipt
 from llmchat.presets.types import Source
 from llmchat.settings import World
@@ -31,26 +31,37 @@ def list_repo(source: Source, world: World, *, once: bool = False) -> Listing:
     """Ask the Hub for a repo's files, see `remote.list_files`. Raises NetworkError in offline mode."""
     if offline(world):
         raise NetworkError(
-            f"offline mode is on, and {source} is not on this machine", "leave --offline and HF_HUB_OFFLINE out to download it"
+            f"offline mode is on, and {source} is not on this machine",
+            "leave --offline and HF_HUB_OFFLINE out to download it",
         )
     return remote.list_files(source, world, once=once)
 
 
-def pull_repo(source: Source, world: World, progress: Progress, listing: Listing | None = None, code: bool = False) -> Pulled:
+def pull_repo(
+    source: Source,
+    world: World,
+    progress: Progress,
+    listing: Listing | None = None,
+    code: bool = False,
+) -> Pulled:
     """Download what is missing of a repo, check it, convert pickles, and leave a receipt. code: its Python files, too."""
     receipt = sound_receipt(source, world)
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
-        return Pulled(places.to_checkpoint(source, receipt), 0, ())
+        return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
     try:
         listing = listing or list_repo(source, world, once=receipt is not None)
     except (NetworkError, IntegrityError) as error:
         if receipt:
-            return Pulled(places.to_checkpoint(source, receipt), 0, (f"already here; not checked for news: {error.message}",))
+            return Pulled(
+                local_store.to_checkpoint(source, receipt),
+                0,
+                (f"already here; not checked for news: {error.message}",),
+            )
         raise
     chosen = choose(source, listing.files, code)
     codes = {file.name for file in chosen if file.name.endswith(".py")}
     if receipt and receipt.revision == listing.commit and codes <= set(receipt.files):
-        return Pulled(places.to_checkpoint(source, receipt), 0, ())
+        return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
     return _download(source, world, progress, listing, chosen)
 
 
@@ -59,7 +70,7 @@ def sound_receipt(source: Source, world: World, *, thorough: bool = False) -> Re
 
     Raises IntegrityError in offline mode for one with a damaged file: nothing can be fetched.
     """
-    receipt = places.read_receipt(source, world)
+    receipt = local_store.read_receipt(source, world)
     wrong = unsound(source, world, receipt, thorough=thorough) if receipt else {}
     if wrong and offline(world):
         raise IntegrityError(f"{worst(wrong).message}; offline mode is on", again(source))
@@ -75,12 +86,22 @@ def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) ->
             raise ModelNotFound(f"{source} has no file {lost[0]}")
         return [file for file in files if file.name in source.files]
     if "adapter_config.json" in names and "config.json" not in names:
-        patterns: tuple[str, ...] = ("adapter_config.json", *[name for name in _ADAPTER_WEIGHTS if name in names][:1])
+        patterns: tuple[str, ...] = (
+            "adapter_config.json",
+            *[name for name in _ADAPTER_WEIGHTS if name in names][:1],
+        )
     else:
         patterns = (*_BASE_FILES, *_base_weights(source, names), *(("*.py",) if code else ()))
-    chosen = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)]
+    chosen = [
+        file
+        for file in files
+        if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)
+    ]
     if not any(is_weights(file) for file in chosen):
-        raise Mismatch(f"{source} has no weights that llmchat can read", "it needs safetensors or pytorch_model.bin files")
+        raise Mismatch(
+            f"{source} has no weights that llmchat can read",
+            "it needs safetensors or pytorch_model.bin files",
+        )
     _refuse_twins(chosen)
     return chosen
 
@@ -90,11 +111,15 @@ def _base_weights(source: Source, names: set[str]) -> tuple[str, ...]:
     for stem, ending in _BASE_WEIGHTS:
         if f"{stem}.{ending}" in names:
             return (f"{stem}.{ending}",)
-        parts = sorted(name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", name))
+        parts = sorted(
+            name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", name)
+        )
         if parts:
             whole = int(parts[-1].rpartition("-")[2].partition(".")[0])
             if len(parts) != whole:
-                raise ModelNotFound(f"{source} is not complete: {len(parts)} of {whole} parts of its weights are there")
+                raise ModelNotFound(
+                    f"{source} is not complete: {len(parts)} of {whole} parts of its weights are there"
+                )
             return (*parts, f"{stem}.{ending}.index.json")
     return ()
 
@@ -109,15 +134,24 @@ def _refuse_twins(files: list[RemoteFile]) -> None:
     for file in files:
         other = seen.setdefault(file.name.casefold(), file.name)
         if other != file.name:
-            raise IntegrityError(f"the repo has two files {other} and {file.name}, which are one on some disks; nothing was downloaded")
+            raise IntegrityError(
+                f"the repo has two files {other} and {file.name}, which are one on some disks; nothing was downloaded"
+            )
 
 
-def _download(source: Source, world: World, progress: Progress, listing: Listing, files: list[RemoteFile]) -> Pulled:
+def _download(
+    source: Source, world: World, progress: Progress, listing: Listing, files: list[RemoteFile]
+) -> Pulled:
     commit = listing.commit
     repo = cache.repo_folder(world, source.repo)
-    places.need_room(repo, free_room(repo, files))
+    local_store.need_room(repo, free_room(repo, files))
     missing = {file.etag: file for file in files if not cache.stored(repo, file)}
-    damaged = {file.etag: file for file in _damaged(source, world, progress, [file for file in files if file.etag not in missing])}
+    damaged = {
+        file.etag: file
+        for file in _damaged(
+            source, world, progress, [file for file in files if file.etag not in missing]
+        )
+    }
     downloaded = fetch_all(source, world, progress, commit, [*missing.values(), *damaged.values()])
     snapshot = repo / "snapshots" / commit
     etags = [file.etag for file in files]
@@ -128,30 +162,44 @@ def _download(source: Source, world: World, progress: Progress, listing: Listing
     folder = snapshot
     adapter = _is_adapter(snapshot)
     if has_only_pickles(snapshot, adapter):
-        folder = places.models(world) / places.key(source)
-        places.need_room(folder.parent, sum(file.size for file in files))
+        folder = local_store.models(world) / local_store.key(source)
+        local_store.need_room(folder.parent, sum(file.size for file in files))
         progress.start("converting to safetensors", None)
         try:
-            with places.fresh_folder(folder) as fresh:
+            with local_store.fresh_folder(folder) as fresh:
                 notes.append(pickles_to_folder(snapshot, fresh, adapter))
         finally:
             progress.done()
-        size, facts = places.describe(folder)
+        size, facts = local_store.describe(folder)
     else:
         facts = {file.name: _fact(snapshot / file.name, file) for file in files}
         size = sum(file.size for file in files if file.name.endswith(".safetensors"))
-    notes += [f"code of {source.repo}@{commit} will run when it is loaded"] if any(file.name.endswith(".py") for file in files) else []
+    notes += (
+        [f"code of {source.repo}@{commit} will run when it is loaded"]
+        if any(file.name.endswith(".py") for file in files)
+        else []
+    )
     return Pulled(
-        places.write_receipt(source, world, Receipt(str(folder), commit, size, facts, licence=listing.licence)), downloaded, tuple(notes)
+        local_store.write_receipt(
+            source, world, Receipt(str(folder), commit, size, facts, licence=listing.licence)
+        ),
+        downloaded,
+        tuple(notes),
     )
 
 
-def _damaged(source: Source, world: World, progress: Progress, files: list[RemoteFile]) -> list[RemoteFile]:
+def _damaged(
+    source: Source, world: World, progress: Progress, files: list[RemoteFile]
+) -> list[RemoteFile]:
     """Of files that are in the cache with their sizes, those whose bytes are not the published ones; each is read, unless a receipt says
     that it was and has not changed since."""
     repo = cache.repo_folder(world, source.repo)
-    receipt = places.raw_receipt(source, world)
-    known = {name: fact for name, fact in receipt.files.items() if name not in receipt.damaged} if receipt else {}
+    receipt = local_store.raw_receipt(source, world)
+    known = (
+        {name: fact for name, fact in receipt.files.items() if name not in receipt.damaged}
+        if receipt
+        else {}
+    )
     places_of = {file.name: cache.stored(repo, file) or cache.blob(repo, file) for file in files}
     unread = [file for file in files if known.get(file.name) != _fact(places_of[file.name], file)]
     if not unread:
@@ -165,7 +213,12 @@ def _damaged(source: Source, world: World, progress: Progress, files: list[Remot
 
 def _fact(path: Path, file: RemoteFile) -> Fact:
     """What the Hub published of a file, and its time of change now."""
-    return Fact(file.size, file.etag if file.large else "", "" if file.large else file.etag, places.time_of(path))
+    return Fact(
+        file.size,
+        file.etag if file.large else "",
+        "" if file.large else file.etag,
+        local_store.time_of(path),
+    )
 
 
 def _is_adapter(folder: Path) -> bool:

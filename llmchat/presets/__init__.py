@@ -4,8 +4,8 @@
 """
 
 from llmchat.presets.check import Mistake, check
+from llmchat.presets.estimate import matches, outlook
 from llmchat.presets.load import broken, find, formats, get_format, is_preset, names
-from llmchat.presets.outlook import matches, outlook
 from llmchat.presets.override import adjust, amend, choose, setting_kind, setting_names, settings_of
 from llmchat.presets.reopen import opening_of, without_credentials
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from llmchat.errors import UsageError, did_you_mean
-from llmchat.guard import reading, reason
+from llmchat.parse_guard import reading, reason
 from llmchat.presets.load import REPO_ID, formats, names
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
@@ -37,10 +37,15 @@ def check(file: Path, own: Path | None = None) -> list[Mistake]:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         line = re.search(r"at line (\d+)", str(error))
-        return [Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {reason(error)}")]
+        return [
+            Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {reason(error)}")
+        ]
     lines = _lines(text)
     found = [*_shape(table, Preset, ()), *_sense(table, file, own)]
-    return sorted((Mistake(_line_of(path, lines), text, fatal) for path, text, fatal in found), key=lambda mistake: mistake.line)
+    return sorted(
+        (Mistake(_line_of(path, lines), text, fatal) for path, text, fatal in found),
+        key=lambda mistake: mistake.line,
+    )
 
 
 _Found = tuple[Path_, str, bool]
@@ -50,17 +55,29 @@ def _shape(table: dict[str, Any], kind: type[Struct], path: Path_) -> Iterator[_
     """Unknown and missing keys, and values of the wrong type, for a struct and those inside it."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     # A file need not repeat its own name.
-    missing = [name for name, field in fields.items() if field.required and name not in table and not (kind is Preset and name == "name")]
+    missing = [
+        name
+        for name, field in fields.items()
+        if field.required and name not in table and not (kind is Preset and name == "name")
+    ]
     for name in missing:
         yield path, f"`{_dotted((*path, name))}` is missing", True
     for key, value in table.items():
         here = (*path, key)
         if key not in fields:
-            yield here, f"there is no key `{_dotted(here)}`; {did_you_mean(key, tuple(fields)) or 'there are ' + ', '.join(fields)}", True
+            yield (
+                here,
+                f"there is no key `{_dotted(here)}`; {did_you_mean(key, tuple(fields)) or 'there are ' + ', '.join(fields)}",
+                True,
+            )
         elif kind is Preset and key == "format" and isinstance(value, str):
             continue
         else:
-            yield from _value(value, PromptFormat if key == "format" and kind is Preset else fields[key].type, here)
+            yield from _value(
+                value,
+                PromptFormat if key == "format" and kind is Preset else fields[key].type,
+                here,
+            )
 
 
 def _value(value: Any, wanted: Any, path: Path_) -> Iterator[_Found]:
@@ -96,19 +113,30 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
         yield ("format",), f"no prompt format is called `{form}`; {hint}", True
     if isinstance(form, dict):
         yield from _format_sense(form)
-    for path, source in [(("base",), table.get("base")), *((("adapters", n), one) for n, one in enumerate(_list(table.get("adapters"))))]:
+    for path, source in [
+        (("base",), table.get("base")),
+        *((("adapters", n), one) for n, one in enumerate(_list(table.get("adapters")))),
+    ]:
         if isinstance(source, dict):
             yield from _source_sense(source, path)
     context = table.get("context") if isinstance(table.get("context"), dict) else {}
     assert isinstance(context, dict)
     if "turns" in context and context.get("policy") != "last-n":
-        yield ("context", "turns"), '`context.turns` has no effect: only policy = "last-n" counts turns', False
+        yield (
+            ("context", "turns"),
+            '`context.turns` has no effect: only policy = "last-n" counts turns',
+            False,
+        )
     shipped = _shipped_names()
     for key in [("name",), ("aliases",)]:
         given = table.get(key[0], file.stem if key == ("name",) else [])
         for name in [given] if isinstance(given, str) else _list(given):
             if isinstance(name, str) and name in shipped:
-                yield key, f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships", False
+                yield (
+                    key,
+                    f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships",
+                    False,
+                )
 
 
 def _list(value: Any) -> list[Any]:
@@ -119,7 +147,9 @@ def _list(value: Any) -> list[Any]:
 @functools.lru_cache(maxsize=1)
 def _shipped_names() -> dict[str, str]:
     """Name or alias → the shipped preset it stands for."""
-    return {name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)}
+    return {
+        name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)
+    }
 
 
 def _source_sense(source: dict[str, Any], path: Path_) -> Iterator[_Found]:
@@ -141,17 +171,32 @@ def _format_sense(form: dict[str, Any]) -> Iterator[_Found]:
             yield ("format",), "a format needs `parts` or a `template`", True
         return
     for key, value in parts.items():
-        allowed = {"user_with_input": {"text", "input"}, "user_with_system": {"text", "system"}}.get(key, {"text"})
+        allowed = {
+            "user_with_input": {"text", "input"},
+            "user_with_system": {"text", "system"},
+        }.get(key, {"text"})
         for slot in re.findall(r"\{(\w+)\}", value) if isinstance(value, str) else ():
             if slot in ("text", "input", "system") and slot not in allowed:
                 yield ("format", "parts", key), f"`{{{slot}}}` stands for nothing in `{key}`", True
     for key in ("user", "assistant"):
         if isinstance(parts.get(key, "{text}"), str) and "{text}" not in parts.get(key, "{text}"):
-            yield ("format", "parts", key), f"`{key}` has no {{text}}: the message would not be sent", True
+            yield (
+                ("format", "parts", key),
+                f"`{key}` has no {{text}}: the message would not be sent",
+                True,
+            )
     if not form.get("stops") and not parts.get("end"):
-        yield ("format",), "neither `stops` nor `end`: only the checkpoint's own end token ends an answer", False
+        yield (
+            ("format",),
+            "neither `stops` nor `end`: only the checkpoint's own end token ends an answer",
+            False,
+        )
     if not parts.get("labels"):
-        yield ("format", "parts"), "no `labels`: a message that contains a speaker's label could pose as that speaker", False
+        yield (
+            ("format", "parts"),
+            "no `labels`: a message that contains a speaker's label could pose as that speaker",
+            False,
+        )
 
 
 def _lines(text: str) -> dict[Path_, int]:
@@ -170,12 +215,18 @@ def _lines(text: str) -> dict[Path_, int]:
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
             found.setdefault(table, number)
-        elif depth == 0 and (key := re.match(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=", line)):
+        elif depth == 0 and (
+            key := re.match(
+                r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=", line
+            )
+        ):
             path = (*table, *_keys(key[1]))
             found.setdefault(path, number)
             for inner in re.findall(r"[{,]\s*([\w-]+)\s*=", line[key.end() :]):
                 found.setdefault((*path, inner), number)
-        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'", "", line.replace('"""', "\x00").replace("'''", "\x01"))
+        bare = re.sub(
+            r"\"(?:[^\"\\]|\\.)*\"|'[^']*'", "", line.replace('"""', "\x00").replace("'''", "\x01")
+        )
         if bare.count("\x00") % 2 or bare.count("\x01") % 2:
             quote = '"""' if bare.count("\x00") % 2 else "'''"
         elif not re.match(r"\s*\[", line) or depth:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
-from llmchat.guard import read_toml, reason, shown
+from llmchat.parse_guard import read_toml, reason, shown
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 
@@ -36,7 +36,8 @@ def find(model: str, own: Path | None = None) -> Preset:
         return _bare("hub", model, model)
     raise ModelNotFound(
         f"no model is called `{model}`",
-        did_you_mean(model, list(_catalogue(own))) or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
+        did_you_mean(model, list(_catalogue(own)))
+        or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
     )
 
 
@@ -56,7 +57,9 @@ def _preset_file(model: str, own: Path | None) -> Path | None:
 
 
 def _is_path(model: str) -> bool:
-    return bool(model) and (model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir())
+    return bool(model) and (
+        model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
+    )
 
 
 def served(model: str, own: Path | None = None) -> Preset:
@@ -99,7 +102,10 @@ def formats() -> tuple[str, ...]:
 
 def _bare(kind: str, repo: str, name: str) -> Preset:
     """A model nobody wrote a preset for: its own chat template, its own limits."""
-    return msgspec.convert({"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")}, Preset)
+    return msgspec.convert(
+        {"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")},
+        Preset,
+    )
 
 
 def _file_of(model: str, own: Path | None) -> Path | None:
@@ -135,7 +141,9 @@ def _read_preset(path: Path) -> Preset:
     table.setdefault("name", path.stem)
     form = table.get("format", "template")
     # A preset may bring a format of its own; it then has the preset's name.
-    table["format"] = {"name": table["name"], **form} if isinstance(form, dict) else _format_of(form, path)
+    table["format"] = (
+        {"name": table["name"], **form} if isinstance(form, dict) else _format_of(form, path)
+    )
     return _convert(table, Preset, path)
 
 
@@ -148,7 +156,10 @@ def _format_of(name: Any, path: Path) -> dict[str, Any]:
 
 def _format_table(name: str) -> dict[str, Any]:
     if name not in formats():
-        raise UsageError(f"no prompt format is called `{name}`", did_you_mean(name, formats()) or "`llmchat presets --formats` lists them")
+        raise UsageError(
+            f"no prompt format is called `{name}`",
+            did_you_mean(name, formats()) or "`llmchat presets --formats` lists them",
+        )
     return {"name": name, **read_toml(SHIPPED / "formats" / f"{name}.toml")}
 
 

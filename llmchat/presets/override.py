@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from llmchat.allowed import check
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError
 from llmchat.presets.load import find, get_format, served
 from llmchat.presets.types import ContextPolicy, Preset, Source
 from llmchat.settings import Options
+from llmchat.settings.types import check
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
 # Option → field of the context policy.
@@ -29,7 +29,11 @@ def choose(options: Options, own: Path | None = None) -> Preset:
     """The preset that `options` name, with everything else in them applied."""
     engine = options.engine or ("openai" if options.url else None)
     preset = served(options.model, own) if engine == "openai" else find(options.model, own)
-    changes: dict[str, Any] = {name: value for name in ("weights", "url", "system") if (value := getattr(options, name)) is not None}
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("weights", "url", "system")
+        if (value := getattr(options, name)) is not None
+    }
     if engine:
         changes["engine"] = engine
     if options.base:
@@ -42,8 +46,12 @@ def choose(options: Options, own: Path | None = None) -> Preset:
         changes["adapter_scale"] = scale
     if options.format:
         changes["format"] = get_format(options.format)
-    changes["sampling"] = amend(preset.sampling, {name: getattr(options, name) for name in _SAMPLING})
-    changes["context"] = amend(preset.context, {field: getattr(options, name) for name, field in _CONTEXT.items()})
+    changes["sampling"] = amend(
+        preset.sampling, {name: getattr(options, name) for name in _SAMPLING}
+    )
+    changes["context"] = amend(
+        preset.context, {field: getattr(options, name) for name, field in _CONTEXT.items()}
+    )
     return replace(preset, **changes)
 
 
@@ -55,7 +63,9 @@ def amend(value: _Value, changes: dict[str, Any]) -> _Value:
     kinds = {field.name: field.type for field in msgspec.structs.fields(value)}
     shown = {field: name for name, field in _SETTINGS.items()}
     given = {name: change for name, change in changes.items() if change is not None}
-    checked = {name: check(change, kinds[name], shown.get(name, name)) for name, change in given.items()}
+    checked = {
+        name: check(change, kinds[name], shown.get(name, name)) for name, change in given.items()
+    }
     return replace(value, **checked)
 
 
@@ -67,15 +77,23 @@ def setting_names() -> tuple[str, ...]:
 def setting_kind(name: str) -> Any:
     """The type of what can be changed in a chat."""
     kind = ContextPolicy if name in _SETTINGS else Sampling
-    return next(field.type for field in msgspec.structs.fields(kind) if field.name == _SETTINGS.get(name, name))
+    return next(
+        field.type
+        for field in msgspec.structs.fields(kind)
+        if field.name == _SETTINGS.get(name, name)
+    )
 
 
 def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
     """The value of each of them."""
-    return {name: getattr(sampling, name) for name in _SAMPLING} | {name: getattr(context, field) for name, field in _SETTINGS.items()}
+    return {name: getattr(sampling, name) for name in _SAMPLING} | {
+        name: getattr(context, field) for name, field in _SETTINGS.items()
+    }
 
 
-def adjust(preset: Preset, sampling: Sampling, values: Mapping[str, Any]) -> tuple[Preset, Sampling]:
+def adjust(
+    preset: Preset, sampling: Sampling, values: Mapping[str, Any]
+) -> tuple[Preset, Sampling]:
     """The preset and the sampling with these settings, None for no seed. Raises UsageError for an impossible value."""
     if "seed" in values and values["seed"] is None:
         sampling = replace(sampling, seed=None)
@@ -90,7 +108,9 @@ def split_scale(adapter: str) -> tuple[str, float]:
     if not match:
         return adapter, 1.0
     if float(match[2]) > 10:
-        raise UsageError(f"a scale of {match[2]} is too much", "1 is as trained; 0 to 10 can be given")
+        raise UsageError(
+            f"a scale of {match[2]} is too much", "1 is as trained; 0 to 10 can be given"
+        )
     return match[1], float(match[2])
 
 

@@ -21,7 +21,11 @@ def opening_of(options: Options, own: Path | None = None) -> dict[str, Any]:
         "adapter": absolute_adapter,
         "url": without_credentials,
     }
-    return {name: places[name](value) if name in places else value for name, value in given.items() if value is not None}
+    return {
+        name: places[name](value) if name in places else value
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def without_credentials(url: str) -> str:

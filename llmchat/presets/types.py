@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from llmchat.allowed import Count, LowWater, Policy, Turns
-from llmchat.engines import Sampling, Weights
+from llmchat.engines import Sampling
 from llmchat.prompt import PromptFormat
+from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
 
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from llmchat.server.api import Request as Fields
 from llmchat.server.api import Text
 from llmchat.server.errors import Forbidden
-from llmchat.server.front import over_unix_socket
+from llmchat.server.middleware import over_unix_socket
 from llmchat.server.state import State
 
 
@@ -30,7 +30,11 @@ def router(state: State) -> APIRouter:
     async def ps(request: Request) -> dict[str, Any]:
         if not over_unix_socket(request.scope) and request.state.user is None:
             raise Forbidden("this requires an API key, or the Unix socket that `llmchat ps` uses")
-        return {"models": listed(state), "pid": os.getpid(), "up_s": round(time.time() - state.started, 1)}
+        return {
+            "models": listed(state),
+            "pid": os.getpid(),
+            "up_s": round(time.time() - state.started, 1),
+        }
 
     @routes.post("/api/stop")
     async def stop(request: Request, asked: StopRequest) -> dict[str, Any]:

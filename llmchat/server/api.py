@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from llmchat.server.leniency import no_limit, seconds, whole_number
+from llmchat.server.compatibility import no_limit, seconds, whole_number
 
 # A few stop strings are usual; each is looked for in every piece of the answer.
 MAX_STOPS = 128
@@ -137,7 +137,12 @@ class ChatRequest(Generation):
 
 
 class CompletionRequest(Generation):
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)] | list[int] | list[list[int]]
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | list[int]
+        | list[list[int]]
+    )
     logprobs: Annotated[int, Whole, Field(ge=0, le=5)] | None = None
     best_of: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     echo: bool | None = None

@@ -15,16 +15,16 @@ from starlette.responses import JSONResponse, Response
 from llmchat import __version__
 from llmchat.errors import LlmchatError
 from llmchat.presets import Preset
-from llmchat.server import admin, conversation_search, conversations, model_facts, page, private
+from llmchat.server import admin, conversation_search, conversations, model_facts, owner_api, page
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
-from llmchat.server.bodies import routes_of
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, body, described
-from llmchat.server.front import Access, App, Body, Guard
-from llmchat.server.gate import Gate
 from llmchat.server.limits import Rate
+from llmchat.server.middleware import Access, App, Body, Guard
+from llmchat.server.prompt_workers import Gate
+from llmchat.server.request_bodies import routes_of
 from llmchat.server.state import State
 
 
@@ -47,15 +47,19 @@ def create_app(
     _add_generation(api, state)
     api.include_router(admin.router(state))
     api.include_router(model_facts.router(state))
-    api.include_router(private.router(state))
+    api.include_router(owner_api.router(state))
     api.include_router(conversations.router(state.conversations))
     api.include_router(conversation_search.router(state.conversations))
     page.mount(api)
     inner: App = Body(api, max_body, body_timeout_s)
     if origins:
-        inner = CORSMiddleware(inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"])
+        inner = CORSMiddleware(
+            inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
     inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins), keyless=keyless)
-    return Access(inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc())
+    return Access(
+        inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc()
+    )
 
 
 def _add_errors(api: FastAPI) -> None:
@@ -64,7 +68,11 @@ def _add_errors(api: FastAPI) -> None:
         # Of the ways in which a value may be written, the one that came furthest is the one that was meant.
         nearest = max(error.errors(), key=lambda problem: len(problem["loc"]))
         # The names of types that pydantic puts between are none of the request's.
-        parts = [str(part) for part in nearest["loc"][1:] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)]
+        parts = [
+            str(part)
+            for part in nearest["loc"][1:]
+            if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)
+        ]
         where = ".".join(parts)
         message = f"{where}: {nearest['msg']}" if where else nearest["msg"]
         return JSONResponse(body(message, "invalid_request_error", where or None), 400)
@@ -73,7 +81,9 @@ def _add_errors(api: FastAPI) -> None:
     async def failed(request: Request, error: HTTPException) -> Response:
         kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
         code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
-        return JSONResponse(body(str(error.detail), kind, None, code), error.status_code, error.headers)
+        return JSONResponse(
+            body(str(error.detail), kind, None, code), error.status_code, error.headers
+        )
 
     @api.exception_handler(LlmchatError)
     async def refused(request: Request, error: LlmchatError) -> Response:
@@ -104,7 +114,10 @@ def _add_models(api: FastAPI, state: State) -> None:
 def _preset(preset: Preset) -> dict[str, Any]:
     """Beyond OpenAI's API: what a request says by itself where it says nothing, and the system text that the model was made for."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
-    return {"sampling": {name: getattr(preset.sampling, name) for name in names}, "system": preset.system}
+    return {
+        "sampling": {name: getattr(preset.sampling, name) for name in names},
+        "system": preset.system,
+    }
 
 
 def _model(name: str, state: State) -> dict[str, Any]:

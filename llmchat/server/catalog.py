@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from llmchat import memory
+from llmchat import memory_estimate
 from llmchat.engines import Engine
-from llmchat.engines.tokens import read_json
+from llmchat.engines.tokenizer import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import find, survey_here
-from llmchat.models import Model, load, locate, provenance, pulled_presets, sources, title
+from llmchat.models.library import pulled_repos
+from llmchat.models.loading import Model, load, locate, provenance, pulled_presets, sources, title
 from llmchat.presets import Preset, Source, choose
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
 from llmchat.server.pool import Recipe
 from llmchat.settings import Options, World, resolve
-from llmchat.shelf import pulled_repos
 
 # Tokens that are reckoned with for each answer beside the first, which may fill its window.
 _TOKENS_A_SLOT = 1024
@@ -43,7 +43,14 @@ class Catalog:
     adapters: folders by the names they are asked for.
     """
 
-    def __init__(self, world: World, flags: Mapping[str, Any], models: Sequence[str], adapters: Mapping[str, Path], slots: int):
+    def __init__(
+        self,
+        world: World,
+        flags: Mapping[str, Any],
+        models: Sequence[str],
+        adapters: Mapping[str, Path],
+        slots: int,
+    ):
         self.world = world
         self.models = _published(models)
         self._flags = dict(flags)
@@ -64,9 +71,18 @@ class Catalog:
     def _names(self) -> list[str]:
         bases = list(dict.fromkeys(self.models.values())) or [
             *(preset.name for preset, _ in pulled_presets(self.world)),
-            *(str(receipt.source) for receipt in pulled_repos(self.world) if not _is_adapter(Path(receipt.path))),
+            *(
+                str(receipt.source)
+                for receipt in pulled_repos(self.world)
+                if not _is_adapter(Path(receipt.path))
+            ),
         ]
-        live = [f"{base}+{name}" for name, folder in self._all_adapters().items() for base in bases if self._fits(folder, base)]
+        live = [
+            f"{base}+{name}"
+            for name, folder in self._all_adapters().items()
+            for base in bases
+            if self._fits(folder, base)
+        ]
         return bases + live
 
     def recipe(self, name: str) -> Recipe:
@@ -96,10 +112,17 @@ class Catalog:
         for part in adapter.split("+"):
             own, scale = split_scale(part)
             if own not in known:
-                raise UnknownModel(f"there is no adapter `{own[:100]}`; there are {', '.join(known) or 'none'}")
+                raise UnknownModel(
+                    f"there is no adapter `{own[:100]}`; there are {', '.join(known) or 'none'}"
+                )
             chosen.append((own, scale))
             folders[own] = known[own]
-        return replace(recipe, preset=replace(recipe.preset, name=name), adapters=tuple(chosen), folders=folders)
+        return replace(
+            recipe,
+            preset=replace(recipe.preset, name=name),
+            adapters=tuple(chosen),
+            folders=folders,
+        )
 
     def _recipe_of(self, preset: Preset, options: Options) -> Recipe:
         if embedder := self._embedder(preset):
@@ -107,10 +130,23 @@ class Catalog:
         model = locate(preset, self.world)
         made_by = provenance(model)
         # A format is not loaded: the same engine serves all of them.
-        loaded = {**made_by, "format": "", "device": options.device, "code": options.trust_remote_code}
+        loaded = {
+            **made_by,
+            "format": "",
+            "device": options.device,
+            "code": options.trust_remote_code,
+        }
         key = self._key(f"{title(model.preset)} {model.preset.weights}", loaded)
         size, context = self._size(model), self._context(model)
-        return Recipe(key, model.preset, lambda: load(model, options), size, (), made_by=made_by, context=context)
+        return Recipe(
+            key,
+            model.preset,
+            lambda: load(model, options),
+            size,
+            (),
+            made_by=made_by,
+            context=context,
+        )
 
     def _embedder(self, preset: Preset) -> Path | None:
         """The folder of a model that embeds text, as sentence-transformers saves it; None for any other model."""
@@ -121,17 +157,24 @@ class Catalog:
 
     def _embedding_recipe(self, preset: Preset, folder: Path, options: Options) -> Recipe:
         def load_embedder() -> Engine:
-            from llmchat.engines.transformers.embedding import EmbeddingEngine
+            from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
 
             return EmbeddingEngine(folder, options.device, preset.name)
 
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        return Recipe(self._key(f"{preset.name} fp32", {"folder": str(folder), "device": options.device}), preset, load_embedder, size)
+        return Recipe(
+            self._key(f"{preset.name} fp32", {"folder": str(folder), "device": options.device}),
+            preset,
+            load_embedder,
+            size,
+        )
 
     def _key(self, label: str, loaded: Mapping[str, Any]) -> str:
         """A name for `ps`, of its own for whatever is loaded."""
         if self._keys.setdefault(label, loaded) != loaded:
-            label = f"{label} #{hashlib.sha256(repr(sorted(loaded.items())).encode()).hexdigest()[:6]}"
+            label = (
+                f"{label} #{hashlib.sha256(repr(sorted(loaded.items())).encode()).hexdigest()[:6]}"
+            )
             self._keys[label] = loaded
         return label
 
@@ -149,7 +192,9 @@ class Catalog:
     def _options(self, name: str) -> Options:
         """Raises UnknownModel. A path from outside is never opened: only presets and repos that were pulled have names."""
         if self.models and name not in {*self.models, *self.models.values()}:
-            raise UnknownModel(f"the model `{name[:100]}` is not served; there is {', '.join(self.models.values())}")
+            raise UnknownModel(
+                f"the model `{name[:100]}` is not served; there is {', '.join(self.models.values())}"
+            )
         name = next((given for given, published in self.models.items() if name == published), name)
         unknown = UnknownModel(f"the model `{name[:100]}` does not exist")
         if not self.models and (not _NAME.fullmatch(name) or name.endswith(".gguf")):
@@ -165,7 +210,9 @@ class Catalog:
             for source in sources(preset):
                 find(source, self.world)
         except ModelNotFound as error:
-            raise UnknownModel(f"the model `{name}` is not pulled: `llmchat pull {name}` downloads it") from error
+            raise UnknownModel(
+                f"the model `{name}` is not pulled: `llmchat pull {name}` downloads it"
+            ) from error
         return options
 
     def _size(self, model: Model) -> int:
@@ -173,12 +220,18 @@ class Catalog:
         if model.base is None:
             return 0
         survey = survey_here(model.base)
-        window = model.preset.context.tokens or memory.own_context(survey.config) or 2048
+        window = model.preset.context.tokens or memory_estimate.own_context(survey.config) or 2048
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
-        return memory.weights(survey.shapes, model.preset.weights) + memory.kv_bytes(survey.config, tokens)
+        return memory_estimate.weights(
+            survey.shapes, model.preset.weights
+        ) + memory_estimate.kv_bytes(survey.config, tokens)
 
     def _context(self, model: Model) -> int:
-        return (memory.own_context(survey_here(model.base).config) or 2048) if model.base else 0
+        return (
+            (memory_estimate.own_context(survey_here(model.base).config) or 2048)
+            if model.base
+            else 0
+        )
 
     def _all_adapters(self) -> dict[str, Path]:
         """Adapters by name: those of the command line, and those that were pulled by themselves, by the last part of their id."""
@@ -193,10 +246,20 @@ class Catalog:
         """Whether to list the pair: an adapter names its base, which is a repo or the folder that a preset is in."""
         if folder in self._adapters.values():
             return True
-        made_for = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+        made_for = str(
+            read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
+        )
         try:
-            given = next((given for given, published in self.models.items() if base == published), base)
-            return choose(resolve(self.world, {**self._flags, "model": given}).options, self.world.own_presets).base.repo == made_for
+            given = next(
+                (given for given, published in self.models.items() if base == published), base
+            )
+            return (
+                choose(
+                    resolve(self.world, {**self._flags, "model": given}).options,
+                    self.world.own_presets,
+                ).base.repo
+                == made_for
+            )
         except LlmchatError:
             return False
 

@@ -9,15 +9,23 @@ from typing import Any
 from llmchat.chat import ask
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
-from llmchat.reading import Asked, Reading, Thought
-from llmchat.server.answering import JSON, SSE, Answering, event
+from llmchat.reply_parser import Asked, Reading, Thought
 from llmchat.server.api import ChatRequest
-from llmchat.server.asking import check_chat, conversation_of, nth, sampling_of, with_policy, with_template_values, with_tools
+from llmchat.server.openai_format import chat_logprobs, encoded, usage
 from llmchat.server.pool import Served
+from llmchat.server.request_parsing import (
+    check_chat,
+    conversation_of,
+    nth,
+    sampling_of,
+    with_policy,
+    with_template_values,
+    with_tools,
+)
 from llmchat.server.scheduler import Event, together
 from llmchat.server.state import State, new_id
+from llmchat.server.streaming_response import JSON, SSE, Answering, event
 from llmchat.server.tools import ToolReader
-from llmchat.server.usage import chat_logprobs, encoded, usage
 
 log = logging.getLogger("llmchat.server")
 
@@ -64,7 +72,9 @@ class Choice:
         return "tool_calls" if self.calls and self.finish.reason == "stop" else self.finish.reason
 
     def message(self) -> dict[str, Any]:
-        calls = [{name: value for name, value in call.items() if name != "index"} for call in self.calls]
+        calls = [
+            {name: value for name, value in call.items() if name != "index"} for call in self.calls
+        ]
         return {
             "role": "assistant",
             "content": self.text if self.text or not calls else None,
@@ -86,12 +96,22 @@ async def _answers(
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
     async with state.pool.lease(request.model, request.keep_alive, client) as served:
-        asked = await state.reading.run(client, served.deadline, lambda: _ask(state, request, served))
+        asked = await state.reading.run(
+            client, served.deadline, lambda: _ask(state, request, served)
+        )
         if state.log_prompts:
             log.info("prompt of %s: %r", client, asked.prompt.text)
         samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]
-        tickets = served.scheduler.submit([(asked.prompt, sampling) for sampling in samplings], served.adapters, client, served.deadline)
-        choices = [Choice(index, asked, Reading(served.preset, asked), _tool_reader(request, served)) for index in range(len(tickets))]
+        tickets = served.scheduler.submit(
+            [(asked.prompt, sampling) for sampling in samplings],
+            served.adapters,
+            client,
+            served.deadline,
+        )
+        choices = [
+            Choice(index, asked, Reading(served.preset, asked), _tool_reader(request, served))
+            for index in range(len(tickets))
+        ]
         try:
             async with aclosing(together(tickets)) as coming:
                 async for number, events in coming:
@@ -103,12 +123,27 @@ async def _answers(
 def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
     """Window and prompt; in a thread of its own, since it counts tokens."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
-    preset = with_template_values(served.preset, request.chat_template_kwargs, request.reasoning_effort)
+    preset = with_template_values(
+        served.preset, request.chat_template_kwargs, request.reasoning_effort
+    )
     preset = with_tools(with_policy(preset, trim), request.tools, request.tool_choice)
-    wanted = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
-    sampling = sampling_of(request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0)
+    wanted = (
+        request.max_completion_tokens
+        if request.max_completion_tokens is not None
+        else request.max_tokens
+    )
+    sampling = sampling_of(
+        request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0
+    )
     conversation = conversation_of(request.messages)
-    asked = ask(conversation, preset, served.engine, served.engine.context, sampling, reserve=trim or wanted is not None)
+    asked = ask(
+        conversation,
+        preset,
+        served.engine,
+        served.engine.context,
+        sampling,
+        reserve=trim or wanted is not None,
+    )
     if wanted and not trim and asked.window.tokens + wanted > asked.window.limit:
         raise ContextOverflow(
             f"the messages are {asked.window.tokens:,} tokens and the answer may be {wanted:,}; the model holds {asked.window.limit:,}"
@@ -119,7 +154,9 @@ def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
 def _tool_reader(request: ChatRequest, served: Served) -> ToolReader | None:
     if not request.tools or request.tool_choice == "none":
         return None
-    return ToolReader(served.preset.format.template or "", {tool.function.name for tool in request.tools})
+    return ToolReader(
+        served.preset.format.template or "", {tool.function.name for tool in request.tools}
+    )
 
 
 async def _whole(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
@@ -148,18 +185,37 @@ async def _whole(state: State, request: ChatRequest, client: str) -> AsyncGenera
 def _shown(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     """Beyond OpenAI's API: what was left out, so that nothing is cut silently, and for `show_prompt` the text the model was given."""
     window = asked.window
-    fate = {"limit": window.limit, "tokens": window.tokens, "sent": window.sent, "dropped": window.dropped}
+    fate = {
+        "limit": window.limit,
+        "tokens": window.tokens,
+        "sent": window.sent,
+        "dropped": window.dropped,
+    }
     return {"window": fate, **({"prompt": asked.prompt.text} if request.show_prompt else {})}
 
 
 async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
-    frame = {"id": new_id("chatcmpl"), "object": "chat.completion.chunk", "created": int(time.time()), "model": request.model}
+    frame = {
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": request.model,
+    }
     counted = bool(request.stream_options and request.stream_options.include_usage)
     frame |= {"usage": None} if counted else {}
 
-    def chunk(index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None) -> bytes:
+    def chunk(
+        index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None
+    ) -> bytes:
         logprobs = chat_logprobs(tokens) if request.logprobs and tokens else None
-        return event({**frame, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
+        return event(
+            {
+                **frame,
+                "choices": [
+                    {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+                ],
+            }
+        )
 
     begun: set[int] = set()
     async with aclosing(_answers(state, request, client)) as answers:
@@ -173,5 +229,12 @@ async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGen
                 yield chunk(number, {}, reason=choices[number].reason)
     if counted:
         shown = _shown(choices[0].asked, request)
-        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices]), "llmchat": shown})
+        yield event(
+            {
+                **frame,
+                "choices": [],
+                "usage": usage([choice.finish for choice in choices]),
+                "llmchat": shown,
+            }
+        )
     yield b"data: [DONE]\n\n"

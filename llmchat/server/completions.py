@@ -7,17 +7,17 @@ from contextlib import aclosing
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.engines.bounded_count import count_within, surely_over
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
-from llmchat.server.answering import JSON, SSE, Answering, event
 from llmchat.server.api import CompletionRequest
-from llmchat.server.asking import check_completion, nth, prompts_of, sampling_of
 from llmchat.server.errors import BadRequest
+from llmchat.server.openai_format import completion_logprobs, encoded, usage
 from llmchat.server.pool import Served
+from llmchat.server.request_parsing import check_completion, nth, prompts_of, sampling_of
 from llmchat.server.scheduler import Event, together
 from llmchat.server.state import State, new_id
-from llmchat.server.usage import completion_logprobs, encoded, usage
-from llmchat.text_size import count_within, surely_over
+from llmchat.server.streaming_response import JSON, SSE, Answering, event
 
 log = logging.getLogger("llmchat.server")
 # OpenAI's own, for those who do not say how much they want.
@@ -55,17 +55,28 @@ def complete(state: State, request: CompletionRequest, client: str) -> Answering
     return Answering(_whole(state, request, client), JSON)
 
 
-async def _answers(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
+async def _answers(
+    state: State, request: CompletionRequest, client: str
+) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
     given = prompts_of(request)
     async with state.pool.lease(request.model, request.keep_alive, client) as served:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, given)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
-        sampling = sampling_of(request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1)
-        prompts = await state.reading.run(client, served.deadline, lambda: [_prompt(one, served, sampling) for one in given])
-        asked = [(prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)]
+        sampling = sampling_of(
+            request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1
+        )
+        prompts = await state.reading.run(
+            client, served.deadline, lambda: [_prompt(one, served, sampling) for one in given]
+        )
+        asked = [
+            (prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)
+        ]
         tickets = served.scheduler.submit(asked, served.adapters, client, served.deadline)
-        choices = [Choice(index, prompt.text if request.echo else "") for index, (prompt, _) in enumerate(asked)]
+        choices = [
+            Choice(index, prompt.text if request.echo else "")
+            for index, (prompt, _) in enumerate(asked)
+        ]
         try:
             async with aclosing(together(tickets)) as coming:
                 async for number, events in coming:
@@ -86,14 +97,20 @@ def _prompt(given: str | list[int], served: Served, sampling: Sampling) -> Promp
         tokens = len(given)
         prompt = Prompt("", ()) if surely_over(tokens, limit) else _prompt_of_ids(given, served)
     if tokens + sampling.max_tokens > limit:
-        raise ContextOverflow(f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}")
+        raise ContextOverflow(
+            f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}"
+        )
     return prompt
 
 
 def _prompt_of_ids(ids: list[int], served: Served) -> Prompt:
     prompt_of = getattr(served.engine, "prompt_of", None)
     if prompt_of is None:
-        raise BadRequest("the engine of this model takes text, not token ids", param="prompt", code="unsupported_parameter")
+        raise BadRequest(
+            "the engine of this model takes text, not token ids",
+            param="prompt",
+            code="unsupported_parameter",
+        )
     try:
         prompt: Prompt = prompt_of(ids)
     except Mismatch as error:
@@ -106,11 +123,19 @@ async def _whole(state: State, request: CompletionRequest, client: str) -> Async
         async for grown, *_ in answers:
             choices = grown
     shown = [
-        _choice(choice.index, choice.text, completion_logprobs(choice.tokens) if request.logprobs is not None else None, choice.finish)
+        _choice(
+            choice.index,
+            choice.text,
+            completion_logprobs(choice.tokens) if request.logprobs is not None else None,
+            choice.finish,
+        )
         for choice in choices
     ]
     prompts = len(prompts_of(request))
-    yield encoded(_frame(request) | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)})
+    yield encoded(
+        _frame(request)
+        | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)}
+    )
 
 
 async def _streamed(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[bytes]:
@@ -121,20 +146,38 @@ async def _streamed(state: State, request: CompletionRequest, client: str) -> As
         async for choices, number, text, tokens in answers:
             choice = choices[number]
             offset = len(choice.text) - len(text)
-            logprobs = completion_logprobs(tokens, offset) if request.logprobs is not None and tokens else None
+            logprobs = (
+                completion_logprobs(tokens, offset)
+                if request.logprobs is not None and tokens
+                else None
+            )
             if text or tokens:
                 yield event({**frame, "choices": [_choice(number, text, logprobs, None)]})
             if choice.finish:
                 yield event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
     if counted:
         prompts = len(prompts_of(request))
-        yield event({**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)})
+        yield event(
+            {**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)}
+        )
     yield b"data: [DONE]\n\n"
 
 
 def _frame(request: CompletionRequest) -> dict[str, Any]:
-    return {"id": new_id("cmpl"), "object": "text_completion", "created": int(time.time()), "model": request.model}
+    return {
+        "id": new_id("cmpl"),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": request.model,
+    }
 
 
-def _choice(index: int, text: str, logprobs: dict[str, Any] | None, finish: Finish | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish.reason if finish else None}
+def _choice(
+    index: int, text: str, logprobs: dict[str, Any] | None, finish: Finish | None
+) -> dict[str, Any]:
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": logprobs,
+        "finish_reason": finish.reason if finish else None,
+    }

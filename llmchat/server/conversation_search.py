@@ -66,7 +66,9 @@ def router(store: Conversations | None) -> APIRouter:
     def found(user: User, text: Annotated[str, Query(min_length=1, max_length=200)]) -> Response:
         data = [one for _, one in zip(range(MOST), search(store, user, text), strict=False)]
         return Response(
-            msgspec.json.encode({"object": "list", "data": data}), media_type="application/json", headers={"Cache-Control": "no-store"}
+            msgspec.json.encode({"object": "list", "data": data}),
+            media_type="application/json",
+            headers={"Cache-Control": "no-store"},
         )
 
     return routes

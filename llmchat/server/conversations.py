@@ -27,7 +27,7 @@ from llmchat import __version__
 from llmchat.errors import IntegrityError
 from llmchat.server import local_peer
 from llmchat.server.errors import BadRequest, Forbidden, Refusal
-from llmchat.server.front import OWNER
+from llmchat.server.middleware import OWNER
 from llmchat.settings import private_file
 
 # For each user. A page that is out of hand must not fill the disk.
@@ -75,7 +75,9 @@ class Unconditional(Refusal):
     status = 428
 
     def __init__(self) -> None:
-        super().__init__('say what the write replaces: `If-Match: "VERSION"`, or `If-None-Match: *` for a new conversation')
+        super().__init__(
+            'say what the write replaces: `If-Match: "VERSION"`, or `If-None-Match: *` for a new conversation'
+        )
 
 
 class Head(Struct, frozen=True):
@@ -104,7 +106,9 @@ class Conversations:
         self._before = before
         self._most = max_conversations, max_bytes
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        self._database = sqlite3.connect(
+            path, timeout=10.0, isolation_level=None, check_same_thread=False
+        )
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
@@ -122,9 +126,13 @@ class Conversations:
                 database.execute(_TABLE)
             if shape == 1:
                 for old, new in self._before.items():
-                    database.execute("UPDATE OR IGNORE conversations SET user = ? WHERE user = ?", (new, old))
+                    database.execute(
+                        "UPDATE OR IGNORE conversations SET user = ? WHERE user = ?", (new, old)
+                    )
             if shape in (1, 2):
-                database.execute("ALTER TABLE conversations ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0")
+                database.execute(
+                    "ALTER TABLE conversations ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0"
+                )
             if shape < _SHAPE:
                 database.execute(f"PRAGMA user_version = {_SHAPE}")
 
@@ -150,7 +158,10 @@ class Conversations:
         query = "SELECT id, title, updated, version, pinned FROM conversations WHERE user = ? ORDER BY updated DESC, id"
         with self._lock:
             rows = self._database.execute(query, (user,)).fetchall()
-        return [Head(id, title, 1000 * updated, version, bool(pinned)) for id, title, updated, version, pinned in rows]
+        return [
+            Head(id, title, 1000 * updated, version, bool(pinned))
+            for id, title, updated, version, pinned in rows
+        ]
 
     def get(self, user: str, id: str) -> tuple[int, bytes]:
         """Version and value. Raises NotThere."""
@@ -161,10 +172,14 @@ class Conversations:
             raise NotThere
         return row[0], row[1]
 
-    def put(self, user: str, id: str, title: str, value: bytes, replaces: int, pinned: bool = False) -> int:
+    def put(
+        self, user: str, id: str, title: str, value: bytes, replaces: int, pinned: bool = False
+    ) -> int:
         """Keep `value` in the place of version `replaces`, 0 for a new one; returns its version. Raises Changed, NotThere or Full."""
         with self._writing() as database:
-            row = database.execute("SELECT version, bytes FROM conversations WHERE user = ? AND id = ?", (user, id)).fetchone()
+            row = database.execute(
+                "SELECT version, bytes FROM conversations WHERE user = ? AND id = ?", (user, id)
+            ).fetchone()
             if row is None and replaces:
                 raise NotThere
             if row is not None and row[0] != replaces:
@@ -179,7 +194,9 @@ class Conversations:
     def remove(self, user: str, id: str) -> None:
         """Raises NotThere."""
         with self._writing() as database:
-            if not database.execute("DELETE FROM conversations WHERE user = ? AND id = ?", (user, id)).rowcount:
+            if not database.execute(
+                "DELETE FROM conversations WHERE user = ? AND id = ?", (user, id)
+            ).rowcount:
                 raise NotThere
 
     def _check_room(self, user: str, old: tuple[int, int] | None, size: int) -> None:
@@ -189,7 +206,9 @@ class Conversations:
         if old is None and count >= most:
             raise Full(f"{most:,} conversations are kept, and no more; delete some")
         if total - (old[1] if old else 0) + size > most_bytes:
-            raise Full(f"the conversations would take more than {most_bytes / 1e6:,.0f} MB; delete some")
+            raise Full(
+                f"the conversations would take more than {most_bytes / 1e6:,.0f} MB; delete some"
+            )
 
 
 class Written(Struct):
@@ -243,7 +262,9 @@ def _user(request: Request) -> str:
     if request.state.user is not None:
         return str(request.state.user)
     if not local_peer.is_ours(request.scope.get("client"), request.scope.get("server")):
-        raise Forbidden("these conversations are of the user who runs the server; `llmchat serve keys add NAME` gives others their own")
+        raise Forbidden(
+            "these conversations are of the user who runs the server; `llmchat serve keys add NAME` gives others their own"
+        )
     return OWNER
 
 
@@ -261,7 +282,9 @@ def _add_conversations(routes: APIRouter, store: Conversations) -> None:
         version, value = store.get(user, id)
         return _json({"id": id, "version": version, "conversation": msgspec.Raw(value)}, version)
 
-    @routes.put("/conversations/{id}", openapi_extra=_BODY, responses=_told(400, 404, 412, 428, 507))
+    @routes.put(
+        "/conversations/{id}", openapi_extra=_BODY, responses=_told(400, 404, 412, 428, 507)
+    )
     async def put(
         request: Request,
         user: User,
@@ -296,7 +319,9 @@ def _written(body: bytes) -> tuple[str, bytes, bool]:
         raise BadRequest(f"the body is no conversation: {error}") from error
     value = bytes(written.conversation)
     if not value.lstrip().startswith(b"{"):
-        raise BadRequest("the body is no conversation: `conversation` is no object", param="conversation")
+        raise BadRequest(
+            "the body is no conversation: `conversation` is no object", param="conversation"
+        )
     return written.title, value, written.pinned
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from llmchat.server.answering import JSON
 from llmchat.server.api import EmbeddingRequest
-from llmchat.server.asking import check_fields
 from llmchat.server.errors import BadRequest
+from llmchat.server.openai_format import encoded
+from llmchat.server.request_parsing import check_fields
 from llmchat.server.state import State
-from llmchat.server.usage import encoded
+from llmchat.server.streaming_response import JSON
 
 
 async def embed(state: State, request: EmbeddingRequest, client: str) -> Response:
@@ -22,16 +22,33 @@ async def embed(state: State, request: EmbeddingRequest, client: str) -> Respons
     async with state.pool.lease(request.model, client=client) as served:
         engine: Any = served.engine
         if not hasattr(engine, "embed"):
-            raise BadRequest(f"`{request.model}` writes text and does not embed it", param="model", code="unsupported_model")
+            raise BadRequest(
+                f"`{request.model}` writes text and does not embed it",
+                param="model",
+                code="unsupported_model",
+            )
         if request.dimensions not in (None, engine.dimensions):
-            raise BadRequest(f"`{request.model}` has {engine.dimensions} dimensions", param="dimensions", code="unsupported_parameter")
-        vectors, tokens = await state.reading.run(client, served.deadline, lambda: engine.embed(texts))
+            raise BadRequest(
+                f"`{request.model}` has {engine.dimensions} dimensions",
+                param="dimensions",
+                code="unsupported_parameter",
+            )
+        vectors, tokens = await state.reading.run(
+            client, served.deadline, lambda: engine.embed(texts)
+        )
     data = [
-        {"object": "embedding", "index": index, "embedding": _base64(vector) if request.encoding_format == "base64" else vector}
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _base64(vector) if request.encoding_format == "base64" else vector,
+        }
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return Response(encoded({"object": "list", "data": data, "model": request.model, "usage": usage}), media_type=JSON)
+    return Response(
+        encoded({"object": "list", "data": data, "model": request.model, "usage": usage}),
+        media_type=JSON,
+    )
 
 
 def _base64(vector: Sequence[float]) -> str:

@@ -25,7 +25,14 @@ class Refusal(LlmchatError):
     status = 400
     kind = "invalid_request_error"
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None, headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ):
         super().__init__(message)
         self.param = param
         self.code = code
@@ -66,7 +73,11 @@ class Busy(Refusal):
     kind = "rate_limit_error"
 
     def __init__(self, message: str, retry_after_s: float):
-        super().__init__(message, code="rate_limit_exceeded", headers={"Retry-After": str(math.ceil(retry_after_s))})
+        super().__init__(
+            message,
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(math.ceil(retry_after_s))},
+        )
 
 
 class Unavailable(Refusal):
@@ -76,7 +87,9 @@ class Unavailable(Refusal):
 
 class Stopping(Unavailable):
     def __init__(self) -> None:
-        super().__init__("the server is about to stop", code="stopping", headers={"Retry-After": "5"})
+        super().__init__(
+            "the server is about to stop", code="stopping", headers={"Retry-After": "5"}
+        )
 
 
 class TooLate(Refusal):
@@ -108,9 +121,26 @@ def described(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
     for kind, (status, name, code) in _OF_ROOMS:
         if isinstance(error, kind):
             headers = {"Retry-After": "5"} if status == 503 else {}
-            return status, headers, body(error.message, name, "messages" if code == "context_length_exceeded" else None, code)
-    return 500, {}, body("the server made a mistake; its log says more", "server_error", None, "internal_error")
+            return (
+                status,
+                headers,
+                body(
+                    error.message,
+                    name,
+                    "messages" if code == "context_length_exceeded" else None,
+                    code,
+                ),
+            )
+    return (
+        500,
+        {},
+        body(
+            "the server made a mistake; its log says more", "server_error", None, "internal_error"
+        ),
+    )
 
 
-def body(message: str, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def body(
+    message: str, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -59,11 +59,16 @@ class Keys:
     def add(self, name: str) -> str:
         """Make a key; returns it. It is not kept anywhere."""
         if not re.fullmatch(r"[\w.@-]{1,64}", name):
-            raise UsageError(f"`{name}` cannot name a key", "letters, digits, `.`, `_`, `-` and `@` can")
+            raise UsageError(
+                f"`{name}` cannot name a key", "letters, digits, `.`, `_`, `-` and `@` can"
+            )
         secret = f"llmchat-{secrets.token_urlsafe(32)}"
         with self._changing():
             if any(key.name == name for key in self.all()):
-                raise UsageError(f"there is a key `{name}` already", f"`llmchat serve keys remove {name}` takes it back")
+                raise UsageError(
+                    f"there is a key `{name}` already",
+                    f"`llmchat serve keys remove {name}` takes it back",
+                )
             self._write((*self.all(), Key(name, _hash(secret), int(time.time()), secret[-4:])))
         return secret
 
@@ -71,7 +76,9 @@ class Keys:
         with self._changing():
             kept = tuple(key for key in self.all() if key.name != name)
             if len(kept) == len(self.all()):
-                raise UsageError(f"there is no key `{name}`", "`llmchat serve keys list` shows them")
+                raise UsageError(
+                    f"there is no key `{name}`", "`llmchat serve keys list` shows them"
+                )
             self._write(kept)
 
     def holder(self, secret: str) -> Key | None:
@@ -87,7 +94,12 @@ class Keys:
         """One change after the other: two at once would bring back a key that was removed, or lose a new one."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(os.open(self.file.with_name(f".{self.file.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+            with open(
+                os.open(
+                    self.file.with_name(f".{self.file.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600
+                ),
+                "wb",
+            ) as lock:
                 # Some network file systems have no locks.
                 with contextlib.suppress(OSError):
                     fcntl.flock(lock, fcntl.LOCK_EX)

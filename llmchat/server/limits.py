@@ -25,12 +25,16 @@ class Rate:
         left, since = self._buckets.get(client, (self._most, now))
         left = min(self._most, left + (now - since) * self._most / 60)
         if left < 1:
-            raise Busy(f"more than {self._most:g} requests in a minute", (1 - left) * 60 / self._most)
+            raise Busy(
+                f"more than {self._most:g} requests in a minute", (1 - left) * 60 / self._most
+            )
         if client not in self._buckets and len(self._buckets) >= _REMEMBERED:
             self._forget(now)
         self._buckets[client] = (left - 1, now)
 
     def _forget(self, now: float) -> None:
         self._buckets = {
-            client: (left, since) for client, (left, since) in self._buckets.items() if left + (now - since) * self._most / 60 < self._most
+            client: (left, since)
+            for client, (left, since) in self._buckets.items()
+            if left + (now - since) * self._most / 60 < self._most
         }

@@ -21,7 +21,10 @@ def is_ours(client: Address | None, server: Address | None) -> bool:
 
 def owner(client: Address, server: Address, table: Iterable[str]) -> int | None:
     """The user id of the client's socket, as /proc/net/tcp lists it; None where no program has it open any more."""
-    wanted = {(f"{one}", f"{other}") for one, other in zip(_spelled(client), _spelled(server), strict=True)}
+    wanted = {
+        (f"{one}", f"{other}")
+        for one, other in zip(_spelled(client), _spelled(server), strict=True)
+    }
     for line in table:
         fields = line.split()
         # A socket that its program has closed has no inode, and its user is root.

@@ -21,10 +21,10 @@ from llmchat.engines import Adapters, BatchEngine, Engine
 from llmchat.errors import OutOfResources
 from llmchat.presets import Preset
 from llmchat.server.errors import Stopping, TooLate
+from llmchat.server.load_queue import Waiter, WaitingRoom
 from llmchat.server.metrics import Metrics, ModelMeter
-from llmchat.server.onebyone import batching
 from llmchat.server.scheduler import Scheduler
-from llmchat.server.waiting import Waiter, WaitingRoom
+from llmchat.server.single_slot import batching
 
 log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
@@ -125,7 +125,11 @@ class Pool:
 
     @asynccontextmanager
     async def lease(
-        self, model: str | Recipe, keep_s: float | None = None, client: str = "", timeout_s: float | None = None
+        self,
+        model: str | Recipe,
+        keep_s: float | None = None,
+        client: str = "",
+        timeout_s: float | None = None,
     ) -> AsyncIterator[Served]:
         """A model for one request; it stays in memory as long as that lasts, and at least keep_s longer. Raises what loading raises, and TooLate.
 
@@ -137,7 +141,14 @@ class Pool:
         resident = await self._leased(recipe, client, deadline, wait_s)
         try:
             await self._put_on(resident, recipe)
-            yield Served(recipe.preset, resident.engine, resident.scheduler, recipe.adapters, recipe.made_by, deadline)
+            yield Served(
+                recipe.preset,
+                resident.engine,
+                resident.scheduler,
+                recipe.adapters,
+                recipe.made_by,
+                deadline,
+            )
         finally:
             self._give_back(resident, client, self._keep_s if keep_s is None else keep_s)
 
@@ -147,7 +158,10 @@ class Pool:
     def window(self, recipe: Recipe) -> int:
         """Tokens of a model's window; 0 where that is not known before it is loaded."""
         resident = self._residents.get(recipe.key)
-        limits = (recipe.preset.context.tokens, resident.engine.context if resident else recipe.context)
+        limits = (
+            recipe.preset.context.tokens,
+            resident.engine.context if resident else recipe.context,
+        )
         return min(filter(None, limits), default=0)
 
     def loading(self, key: str) -> tuple[float, float | None] | None:
@@ -158,7 +172,9 @@ class Pool:
 
     @property
     def busy(self) -> bool:
-        return self._changing is not None or any(resident.leases for resident in self._residents.values())
+        return self._changing is not None or any(
+            resident.leases for resident in self._residents.values()
+        )
 
     @property
     def waiting(self) -> int:
@@ -199,10 +215,14 @@ class Pool:
         if self._changing is not None:
             with suppress(Exception):
                 await self._changing
-        await asyncio.gather(*(asyncio.to_thread(resident.scheduler.close, grace_s) for resident in self.residents()))
+        await asyncio.gather(
+            *(asyncio.to_thread(resident.scheduler.close, grace_s) for resident in self.residents())
+        )
         self._residents.clear()
 
-    async def _leased(self, recipe: Recipe, client: str, deadline: float, wait_s: float) -> Resident:
+    async def _leased(
+        self, recipe: Recipe, client: str, deadline: float, wait_s: float
+    ) -> Resident:
         """The model, with a lease for this request."""
         if self._refusing:
             raise Stopping()
@@ -215,7 +235,9 @@ class Pool:
         self._wanted[recipe.key] = recipe
         self._start_changing()
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) if wait_s != math.inf else None):
+            async with asyncio.timeout(
+                max(0.0, deadline - time.monotonic()) if wait_s != math.inf else None
+            ):
                 return await waiter.granted
         except TimeoutError:
             self._abandon(waiter)
@@ -227,7 +249,11 @@ class Pool:
     def _abandon(self, waiter: Waiter[Resident]) -> None:
         """Its client is gone, or its time is up; the lease may have been granted in the same moment."""
         self._waiting.leave(waiter)
-        if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
+        if (
+            waiter.granted.done()
+            and not waiter.granted.cancelled()
+            and waiter.granted.exception() is None
+        ):
             self._give_back(waiter.granted.result(), waiter.client, self._keep_s)
         self._changed.set()
 
@@ -278,7 +304,9 @@ class Pool:
             self._loading = None
         self._took[recipe.key] = self._clock() - started
         self._metrics.loads.labels(recipe.key).inc()
-        scheduler = Scheduler(engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits)
+        scheduler = Scheduler(
+            engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits
+        )
         resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())
         if swapped:
             resident.turn_ends += min(_LONGEST_TURN_S, self._clock() - started)
@@ -303,11 +331,17 @@ class Pool:
                 now = self._clock()
                 for resident in going:
                     resident.yielding = resident.turn_ends <= now
-                ready = [resident for resident in going if resident.yielding and not resident.leases]
+                ready = [
+                    resident for resident in going if resident.yielding and not resident.leases
+                ]
                 if ready:
                     swapped = await self._unload(ready[0]) or swapped
                 else:
-                    await self._wait(min((one.turn_ends - now for one in going if not one.yielding), default=None))
+                    await self._wait(
+                        min(
+                            (one.turn_ends - now for one in going if not one.yielding), default=None
+                        )
+                    )
         finally:
             for resident in self._residents.values():
                 resident.yielding = False
@@ -317,7 +351,9 @@ class Pool:
         """The fewest models that have to go for this one: idle ones first, then the longest unused."""
         over = sum(resident.size for resident in self.residents()) + recipe.size - self._budget
         going: list[Resident] = []
-        for resident in sorted(self.residents(), key=lambda one: (bool(one.leases) and not one.yielding, one.used)):
+        for resident in sorted(
+            self.residents(), key=lambda one: (bool(one.leases) and not one.yielding, one.used)
+        ):
             if over > 0:
                 going.append(resident)
                 over -= resident.size

@@ -16,18 +16,18 @@ from typing import Any
 import uvicorn
 from msgspec import Struct
 
-from llmchat.daemon import alive, reachable, socket_file
+from llmchat.background.client import alive, reachable, socket_file
 from llmchat.errors import UsageError
-from llmchat.memory import available_ram
+from llmchat.memory_estimate import available_ram
 from llmchat.server import local_peer
 from llmchat.server.app import create_app
 from llmchat.server.catalog import Catalog
 from llmchat.server.conversations import Conversations
-from llmchat.server.front import OWNER, App
+from llmchat.server.head_timeout import PatientProtocol
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
+from llmchat.server.middleware import OWNER, App
 from llmchat.server.pool import FOREVER, Pool
-from llmchat.server.protocol import PatientProtocol
 from llmchat.server.state import State
 from llmchat.settings import World, private_folder
 
@@ -74,10 +74,16 @@ def key_file(world: World, options: ServeOptions) -> Path:
     return options.key_file or world.config / "keys.json"
 
 
-def serve(world: World, flags: Mapping[str, Any], options: ServeOptions, *, quiet: bool = False) -> None:
+def serve(
+    world: World, flags: Mapping[str, Any], options: ServeOptions, *, quiet: bool = False
+) -> None:
     """Serve until a signal, `serve --stop` or the idle time ends it. Raises UsageError before anything is loaded where it may not listen."""
     logging.basicConfig(
-        stream=world.stderr, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
+        stream=world.stderr,
+        format="%(asctime)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=logging.WARNING,
+        force=True,
     )
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     keys = Keys(key_file(world, options))
@@ -86,7 +92,13 @@ def serve(world: World, flags: Mapping[str, Any], options: ServeOptions, *, quie
         asyncio.run(_serve(world, flags, options, keys, sockets))
 
 
-async def _serve(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys, sockets: Sequence[socket.socket]) -> None:
+async def _serve(
+    world: World,
+    flags: Mapping[str, Any],
+    options: ServeOptions,
+    keys: Keys,
+    sockets: Sequence[socket.socket],
+) -> None:
     state = make_state(world, flags, options, keys)
     for name in options.models:
         async with state.pool.lease(name, timeout_s=math.inf):
@@ -105,7 +117,13 @@ async def _serve(world: World, flags: Mapping[str, Any], options: ServeOptions, 
 def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys) -> State:
     metrics = Metrics()
     catalog = Catalog(world, flags, options.models, options.adapters, options.slots)
-    keep_s = options.keep_alive_s if options.keep_alive_s is not None else FOREVER if options.models else 300.0
+    keep_s = (
+        options.keep_alive_s
+        if options.keep_alive_s is not None
+        else FOREVER
+        if options.models
+        else 300.0
+    )
     pool = Pool(
         catalog.recipe,
         metrics,
@@ -116,7 +134,15 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
         timeout_s=options.timeout_s,
     )
     kept = _conversations(world, keys) if options.history else None
-    return State(catalog, pool, keys, metrics, trim=options.trim, log_prompts=options.log_prompts, conversations=kept)
+    return State(
+        catalog,
+        pool,
+        keys,
+        metrics,
+        trim=options.trim,
+        log_prompts=options.log_prompts,
+        conversations=kept,
+    )
 
 
 def _conversations(world: World, keys: Keys) -> Conversations:
@@ -186,7 +212,11 @@ class GracefulServer(uvicorn.Server):
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _CONNECTIONS if files == resource.RLIM_INFINITY else min(_CONNECTIONS, int(files * _OF_FILES))
+    return (
+        _CONNECTIONS
+        if files == resource.RLIM_INFINITY
+        else min(_CONNECTIONS, int(files * _OF_FILES))
+    )
 
 
 def _check_address(options: ServeOptions, keys: Keys) -> None:
@@ -214,7 +244,9 @@ def _names(options: ServeOptions) -> frozenset[str] | None:
     """The names the server answers to. One that others reach is protected by its keys, and may be called anything."""
     if options.host not in _LOOPBACK and not options.names:
         return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", options.host, *(name.lower() for name in options.names)})
+    return frozenset(
+        {"localhost", "127.0.0.1", "[::1]", options.host, *(name.lower() for name in options.names)}
+    )
 
 
 @contextlib.contextmanager
@@ -249,7 +281,10 @@ def _tcp(options: ServeOptions) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}", "--port names another") from error
+        raise UsageError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror}",
+            "--port names another",
+        ) from error
     return listener
 
 

@@ -14,7 +14,7 @@ from llmchat.engines import Adapters, Answer, BatchEngine, Chunk, Finish, Sampli
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server.errors import BadRequest, Busy, Refusal, Stopping, TooLate
-from llmchat.server.fair import FairQueue, Full
+from llmchat.server.fair_queue import FairQueue, Full
 
 log = logging.getLogger("llmchat.server")
 Event = Chunk | Finish
@@ -46,7 +46,15 @@ class Ticket:
     A reader that is slow holds nothing up: what it has not taken waits here, at most one answer's text.
     """
 
-    def __init__(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None, client: str, deadline: float, news: asyncio.Event):
+    def __init__(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        adapters: Adapters | None,
+        client: str,
+        deadline: float,
+        news: asyncio.Event,
+    ):
         self.prompt = prompt
         self.sampling = sampling
         self.adapters = adapters
@@ -93,7 +101,16 @@ async def together(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, list[
 class Scheduler:
     """At most `slots` answers under way, and `queue` that wait. timeout_s: from asking to the last token."""
 
-    def __init__(self, engine: BatchEngine, meter: Meter, *, slots: int = 16, queue: int = 64, timeout_s: float = 600.0, name: str = ""):
+    def __init__(
+        self,
+        engine: BatchEngine,
+        meter: Meter,
+        *,
+        slots: int = 16,
+        queue: int = 64,
+        timeout_s: float = 600.0,
+        name: str = "",
+    ):
         self.slots = max(1, min(slots, engine.slots))
         self._engine = engine
         self._meter = meter
@@ -140,9 +157,15 @@ class Scheduler:
             if self._refusing:
                 raise Stopping()
             if len(asked) > self.slots + self._queue:
-                raise BadRequest(f"{len(asked)} answers at once are more than this server holds ({self.slots + self._queue})", param="n")
+                raise BadRequest(
+                    f"{len(asked)} answers at once are more than this server holds ({self.slots + self._queue})",
+                    param="n",
+                )
             self._make_room(client, len(asked))
-            tickets = [Ticket(prompt, sampling, adapters, client, deadline, news) for prompt, sampling in asked]
+            tickets = [
+                Ticket(prompt, sampling, adapters, client, deadline, news)
+                for prompt, sampling in asked
+            ]
             for ticket in tickets:
                 self._waiting.put(client, ticket)
             self._changed.notify()
@@ -265,7 +288,9 @@ class Scheduler:
         """One pass through the model. What it raises ends every answer of the pass: nobody knows which one it was."""
         started = time.perf_counter()
         try:
-            events = self._engine.step([ticket.answer for ticket in batch if ticket.answer is not None])
+            events = self._engine.step(
+                [ticket.answer for ticket in batch if ticket.answer is not None]
+            )
         except Exception as error:
             self._close(batch)
             self._leave(batch)
@@ -274,7 +299,13 @@ class Scheduler:
             return
         told = {ticket: list(said) for ticket, said in zip(batch, events, strict=True) if said}
         # Whoever has heard the end finds the place free.
-        self._leave([ticket for ticket, said in told.items() if any(isinstance(event, Finish) for event in said)])
+        self._leave(
+            [
+                ticket
+                for ticket, said in told.items()
+                if any(isinstance(event, Finish) for event in said)
+            ]
+        )
         self._hand_out(self._due(told))
         self._measure(told, time.perf_counter() - started)
 
@@ -294,20 +325,30 @@ class Scheduler:
                 self._changed.notify_all()
 
     def _measure(self, told: dict[Ticket, list[Event]], seconds: float) -> None:
-        speaking = [ticket for ticket, said in told.items() if any(isinstance(event, Chunk) for event in said)]
+        speaking = [
+            ticket
+            for ticket, said in told.items()
+            if any(isinstance(event, Chunk) for event in said)
+        ]
         for ticket in speaking:
             if not ticket.begun:
                 ticket.begun = True
                 self._meter.first(time.monotonic() - ticket.asked)
         self._meter.passed(seconds, len(speaking))
-        for finish in (event for said in told.values() for event in said if isinstance(event, Finish)):
+        for finish in (
+            event for said in told.values() for event in said if isinstance(event, Finish)
+        ):
             self._meter.ended(finish)
             self._usual_s += 0.2 * (finish.prefill_s + finish.decode_s - self._usual_s)
 
     def _hand_out(self, told: Mapping[Ticket, Sequence[Event | Exception]]) -> None:
         """One call into each event loop, whatever there is to tell."""
         for loop in {ticket.loop for ticket in told}:
-            mine = [(ticket, [*ticket.held, *events]) for ticket, events in told.items() if ticket.loop is loop]
+            mine = [
+                (ticket, [*ticket.held, *events])
+                for ticket, events in told.items()
+                if ticket.loop is loop
+            ]
             _call(loop, lambda mine=mine: [ticket.deliver(events) for ticket, events in mine])  # type: ignore[misc]
 
 

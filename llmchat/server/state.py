@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
 from llmchat.server.conversations import Conversations
-from llmchat.server.gate import Gate
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
+from llmchat.server.prompt_workers import Gate
 
 
 @dataclass

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from llmchat.engines.text import ThoughtFilter
+from llmchat.engines.stream_filters import ThoughtFilter
 
 _MARKS = ("<tool_call>", "</tool_call>")
 # How an answer begins that may be JSON as a whole, and what may still become such a beginning.
@@ -100,7 +100,11 @@ class ToolReader:
         if not isinstance(name, str) or name not in self._names:
             return None
         arguments = written.get("arguments", written.get("parameters", {}))
-        return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": name, "arguments": _spelled(arguments)}}
+        return {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": name, "arguments": _spelled(arguments)},
+        }
 
 
 def _values(written: str) -> list[Any]:
@@ -108,7 +112,9 @@ def _values(written: str) -> list[Any]:
     decoder, found, position = json.JSONDecoder(parse_constant=_refused), list[Any](), 0
     try:
         while position < len(written.rstrip()):
-            value, position = decoder.raw_decode(written, len(written) - len(written[position:].lstrip()))
+            value, position = decoder.raw_decode(
+                written, len(written) - len(written[position:].lstrip())
+            )
             found += value if isinstance(value, list) else [value]
     except (ValueError, RecursionError):
         return []

@@ -4,7 +4,7 @@ import base64
 import subprocess
 
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.programs import which
+from llmchat.process.programs import which
 from llmchat.settings import World
 
 # Each reads stdin. The variable says that it can work here.
@@ -30,18 +30,32 @@ def copy(text: str, world: World) -> str:
     if program := _local_program(world):
         _run(program, text, world)
         return f"the clipboard, with {program[0]}"
-    raise UsageError("this terminal gives no access to a clipboard", "`/save FILE` or `/save code N FILE` writes a file")
+    raise UsageError(
+        "this terminal gives no access to a clipboard",
+        "`/save FILE` or `/save code N FILE` writes a file",
+    )
 
 
 def _local_program(world: World) -> list[str] | None:
     return next(
-        (command for variable, command in _PROGRAMS if world.env.get(variable) and which(command[0], world.env)),
+        (
+            command
+            for variable, command in _PROGRAMS
+            if world.env.get(variable) and which(command[0], world.env)
+        ),
         None,
     )
 
 
 def _run(command: list[str], text: str, world: World) -> None:
     try:
-        subprocess.run(command, input=text.encode(), env=dict(world.env), check=True, capture_output=True, timeout=_TIMEOUT_S)
+        subprocess.run(
+            command,
+            input=text.encode(),
+            env=dict(world.env),
+            check=True,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise LlmchatError(f"{' '.join(command)} failed: {error}") from error

@@ -23,7 +23,9 @@ def parser() -> "MarkdownIt":
     what was read before: no Setext headings and no reference links."""
     from markdown_it import MarkdownIt
 
-    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
+        ["table", "strikethrough"]
+    )
     return markdown.disable(["html_block", "html_inline", "reference", "lheading"])
 
 

@@ -4,6 +4,7 @@ import re
 import termios
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import TextIO
 
 from prompt_toolkit.application import get_app
@@ -15,8 +16,8 @@ from prompt_toolkit.keys import Keys
 
 from llmchat.errors import LlmchatError
 from llmchat.ui import mentions
-from llmchat.ui.commands import registry
 from llmchat.ui.pastes import Pastes
+from llmchat.ui.slash import registry
 from llmchat.ui.state import Talk
 
 BLOCK = '"""'
@@ -28,6 +29,11 @@ class Chosen(Exception):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+
+
+def _offer_open(number: int, offered: Callable[[], int]) -> bool:
+    """Whether a digit takes an offer: nothing is typed yet, and there are that many offers."""
+    return not get_app().current_buffer.text and number <= offered()
 
 
 def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = None) -> KeyBindings:
@@ -90,7 +96,7 @@ def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = Non
         event.app.exit(result="/alt next")
 
     for number in range(1, 10):
-        open_now = Condition(lambda number=number: not get_app().current_buffer.text and number <= offered())  # type: ignore[misc]
+        open_now = Condition(partial(_offer_open, number, offered))
 
         @keys.add(str(number), filter=open_now)
         def _take_offer(event: KeyPressEvent) -> None:
@@ -136,7 +142,9 @@ def without_block(text: str) -> str:
     stripped = text.strip()
     return (
         stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-        if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK)
+        if stripped.startswith(BLOCK)
+        and stripped.endswith(BLOCK)
+        and len(stripped) >= 2 * len(BLOCK)
         else text
     )
 
@@ -147,7 +155,9 @@ class CommandCompleter(Completer):
     def __init__(self, talk: Talk):
         self._talk = talk
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
         line = document.text_before_cursor
         match = re.fullmatch(r"/(\w*)(?:\s+(.*))?", line)
         if not match:
@@ -158,7 +168,12 @@ class CommandCompleter(Completer):
         if rest is None:
             for command in registry:
                 if command.name.startswith(name):
-                    yield Completion(command.name, -len(name), display=f"/{command.name}", display_meta=command.help)
+                    yield Completion(
+                        command.name,
+                        -len(name),
+                        display=f"/{command.name}",
+                        display_meta=command.help,
+                    )
             return
         found = registry.get(name)
         try:

@@ -25,11 +25,16 @@ from rich.text import Text
 
 from llmchat.ui import table_layout
 from llmchat.ui.code_blocks import language, parser
-from llmchat.ui.text_rows import fitted, wrapped
+from llmchat.ui.wrapping import fitted, wrapped
 
 # Only colours that can be read on light and on dark backgrounds, at least 3:1 on white and on #1e1e1e, and no background. They are
 # of the 256, which themes leave alone; where there are but 8, the nearest is taken.
-_TEAL, _GREEN, _MAGENTA, _RED = Color.from_ansi(30), Color.from_ansi(28), Color.from_ansi(163), Color.from_ansi(160)
+_TEAL, _GREEN, _MAGENTA, _RED = (
+    Color.from_ansi(30),
+    Color.from_ansi(28),
+    Color.from_ansi(163),
+    Color.from_ansi(160),
+)
 _CODE, _DIM, _BOLD = Style(color=_TEAL), Style(dim=True), Style(bold=True)
 _MARKS = {"strong": _BOLD, "em": Style(italic=True), "s": Style(strike=True)}
 _THEME = ANSISyntaxTheme(
@@ -78,7 +83,14 @@ def rows_of(markdown: str, width: int, look: Look = PLAIN_LOOK) -> list[Text]:
 def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -> list[str]:
     """Rows as strings with their control sequences."""
     system: Literal["256", "standard"] = "256" if palette else "standard"
-    console = Console(width=10_000, force_terminal=True, legacy_windows=False, color_system=system, no_color=not colour, _environ={})
+    console = Console(
+        width=10_000,
+        force_terminal=True,
+        legacy_windows=False,
+        color_system=system,
+        no_color=not colour,
+        _environ={},
+    )
     with console.capture() as captured:
         for row in rows:
             console.print(row, soft_wrap=True, markup=False, emoji=False, highlight=False)
@@ -134,7 +146,10 @@ class _Layout:
         for item in node.children:
             mark = "• " if number is None else f"{number}{node.markup} "
             inner = self.blocks(item.children, max(width - len(mark), _NARROWEST)) or [Text()]
-            rows += [Text(mark if index == 0 else " " * len(mark)) + row for index, row in enumerate(inner)]
+            rows += [
+                Text(mark if index == 0 else " " * len(mark)) + row
+                for index, row in enumerate(inner)
+            ]
             number = None if number is None else number + 1
         return rows
 
@@ -150,8 +165,15 @@ class _Layout:
         count = len(row.children)
         if len(_split(self._lines[row.map[0]], code=False) if row.map else ()) <= count:
             return [self._inline(cell, Style()) for cell in row.children]
-        cells = [*written[: count - 1], " | ".join(written[count - 1 :]), *[""] * (count - len(written))]
-        return [self._spans(SyntaxTreeNode(parser().parseInline(cell)).children[0].children, Style()) for cell in cells]
+        cells = [
+            *written[: count - 1],
+            " | ".join(written[count - 1 :]),
+            *[""] * (count - len(written)),
+        ]
+        return [
+            self._spans(SyntaxTreeNode(parser().parseInline(cell)).children[0].children, Style())
+            for cell in cells
+        ]
 
     def _inline(self, node: SyntaxTreeNode, style: Style) -> Text:
         return Text().join(self._spans(child.children, style) for child in node.children)
@@ -185,7 +207,9 @@ class _Layout:
         return label.append(f" ({url})" if label.plain else url, _DIM)
 
     def _image(self, node: SyntaxTreeNode, style: Style) -> Text:
-        return Text("image: ", _DIM) + self._link(node.children or [], str(node.attrs.get("src", "")), style)
+        return Text("image: ", _DIM) + self._link(
+            node.children or [], str(node.attrs.get("src", "")), style
+        )
 
 
 def _code(content: str, lexer: str, width: int) -> list[Text]:
@@ -194,7 +218,11 @@ def _code(content: str, lexer: str, width: int) -> list[Text]:
     if not content:
         return []
     shown = Syntax("", lexer, theme=_THEME).highlight(content)
-    return [piece for line in list(shown.split("\n"))[: content.count("\n") + 1] for piece in fitted(line, width)]
+    return [
+        piece
+        for line in list(shown.split("\n"))[: content.count("\n") + 1]
+        for piece in fitted(line, width)
+    ]
 
 
 def _follows_closely(node: SyntaxTreeNode) -> bool:
@@ -204,6 +232,9 @@ def _follows_closely(node: SyntaxTreeNode) -> bool:
 
 def _split(line: str, *, code: bool = True) -> list[str]:
     """The cells of a table's line as they were written. code: a `|` inside a code span is no border."""
-    cells = [match["cell"].strip() for match in (_CELL if code else _BARE_CELL).finditer(line.strip().lstrip("> "))]
+    cells = [
+        match["cell"].strip()
+        for match in (_CELL if code else _BARE_CELL).finditer(line.strip().lstrip("> "))
+    ]
     cells = cells[1:] if line.strip().lstrip("> ").startswith("|") else cells
     return cells[:-1] if cells and not cells[-1] else cells

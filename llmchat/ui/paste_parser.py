@@ -33,7 +33,9 @@ class PasteParser(Vt100Parser):
         text, _, behind = "".join(self._pieces).rpartition(_END)
         self._in_bracketed_paste = False
         self._forget()
-        self.feed_key_callback(KeyPress(Keys.BracketedPaste, text.replace(_END, "").replace(_BEGIN, "")))
+        self.feed_key_callback(
+            KeyPress(Keys.BracketedPaste, text.replace(_END, "").replace(_BEGIN, ""))
+        )
         self.feed(behind)
 
     def _forget(self) -> None:

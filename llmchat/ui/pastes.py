@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prompt_toolkit.history import History
 
-from llmchat.plurals import counted
+from llmchat.formatting import counted
 
 # A paste from this many lines or characters on is shown by its size.
 _LINES, _CHARACTERS = 10, 2_000
@@ -41,7 +41,9 @@ class Pastes:
         lines = len(text.rstrip("\n").split("\n"))
         tokens = self._count(text) if len(text) <= _COUNTED else None
         parts = [counted(lines, "line")]
-        parts.append(counted(len(text), "character") if tokens is None else counted(tokens, "token"))
+        parts.append(
+            counted(len(text), "character") if tokens is None else counted(tokens, "token")
+        )
         size = ", ".join(parts)
         label, number = f"[{size}]", 2
         while self._texts.get(label, text) != text:

@@ -65,7 +65,10 @@ def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Ren
     from llmchat.ui.markdown import Look
     from llmchat.ui.render import MarkdownRenderer
 
-    return MarkdownRenderer(world.stdout, look=Look(has_colours(world), has_hyperlinks(world.env), first, has_palette(world)))
+    return MarkdownRenderer(
+        world.stdout,
+        look=Look(has_colours(world), has_hyperlinks(world.env), first, has_palette(world)),
+    )
 
 
 class PlainRenderer:

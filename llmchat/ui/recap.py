@@ -4,12 +4,19 @@ import time
 from collections.abc import Sequence
 
 from llmchat.conversation import Message
+from llmchat.formatting import counted
 from llmchat.history import Session
-from llmchat.plurals import counted
 from llmchat.ui import notes, status
 from llmchat.ui.state import Talk
 
-_UNITS = ((365 * 86400, "year"), (30 * 86400, "month"), (7 * 86400, "week"), (86400, "day"), (3600, "hour"), (60, "minute"))
+_UNITS = (
+    (365 * 86400, "year"),
+    (30 * 86400, "month"),
+    (7 * 86400, "week"),
+    (86400, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
 _QUESTION_LINES = 6
 
 
@@ -24,7 +31,9 @@ def age(moment: float, now: float | None = None) -> str:
 
 def about(session: Session) -> str:
     """What a session is, in a line: title, age and model."""
-    return " · ".join(filter(None, (session.title or "(no title)", age(session.updated), session.model)))
+    return " · ".join(
+        filter(None, (session.title or "(no title)", age(session.updated), session.model))
+    )
 
 
 def last_exchange(talk: Talk) -> None:

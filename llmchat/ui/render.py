@@ -18,7 +18,7 @@ from llmchat.settings import World
 from llmchat.ui.code_blocks import code_blocks
 from llmchat.ui.markdown import PLAIN_LOOK, Look, paint, rows_of
 from llmchat.ui.plain import harmless, has_styles
-from llmchat.ui.settling import settled, settled_words
+from llmchat.ui.stable_prefix import settled, settled_words
 
 _REDRAW_SECONDS = 0.05
 _CLEAR_ROW = "\x1b[K"
@@ -88,7 +88,9 @@ class MarkdownRenderer:
         done = [*self._settle_lines(width), *self._settle_words(width)]
         self._screen.show(done, self._rest(self._text, width), width, height)
         drawn = time.monotonic()
-        self._next_draw = drawn + max(_REDRAW_SECONDS, (drawn - begun) * _ONE_IN) * bool(_REDRAW_SECONDS)
+        self._next_draw = drawn + max(_REDRAW_SECONDS, (drawn - begun) * _ONE_IN) * bool(
+            _REDRAW_SECONDS
+        )
 
     def _settle_lines(self, width: int) -> list[Text]:
         """Move the finished lines from the tail into the context; returns their rows."""
@@ -104,7 +106,9 @@ class MarkdownRenderer:
     def _drop(self, length: int) -> None:
         """Forget text that no longer matters for what follows."""
         if self._look.first and length:
-            self._look = self._look._replace(first=self._look.first + len(code_blocks(self._text[:length])))
+            self._look = self._look._replace(
+                first=self._look.first + len(code_blocks(self._text[:length]))
+            )
         self._text = self._text[length:]
         self._context -= length
 
@@ -141,13 +145,21 @@ class _LiveRows:
         # Rows that have scrolled away cannot be written again: half a screen stays in reach when a window becomes smaller.
         shown = live[max(0, len(live) - max(1, height // 2)) :]
         texts = [*done, *shown]
-        rows = list(zip(paint(texts, colour=self._look.colour, palette=self._look.palette), (row.plain for row in texts), strict=True))
+        rows = list(
+            zip(
+                paint(texts, colour=self._look.colour, palette=self._look.palette),
+                (row.plain for row in texts),
+                strict=True,
+            )
+        )
         same = _common(self._rows, rows)
         self._stream.write(self._over(rows[same:], self._rows[same:], width, height))
         self._stream.flush()
         self._rows = rows[len(done) :]
 
-    def _over(self, rows: list[tuple[str, str]], old: list[tuple[str, str]], width: int, height: int) -> str:
+    def _over(
+        self, rows: list[tuple[str, str]], old: list[tuple[str, str]], width: int, height: int
+    ) -> str:
         """Write rows over the old ones, which a window that became narrower has folded."""
         up = min(sum(_height(plain, width) for _, plain in old), max(1, height - 1))
         # In the last column the cursor waits on the character itself, which must not be cleared.
@@ -160,7 +172,9 @@ class _LiveRows:
 def _common(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> int:
     """How many rows at the start are the same."""
     pairs = zip(old, new, strict=False)
-    return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
+    return next(
+        (index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new))
+    )
 
 
 def _height(plain: str, width: int) -> int:

@@ -16,23 +16,30 @@ from prompt_toolkit.styles import Style
 
 from llmchat.chat import Chat, Event, Summary
 from llmchat.engines import Chunk, Finish, Prefill
-from llmchat.engines.loading import LoadingEngine
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources, UsageError
-from llmchat.opening import Opener
-from llmchat.plurals import counted
-from llmchat.programs import which
-from llmchat.reading import Thought
+from llmchat.formatting import counted
+from llmchat.models.opener import Opener
+from llmchat.process.programs import which
+from llmchat.reply_parser import Thought
 from llmchat.settings import World, private_file
-from llmchat.ui import notes, offers, paste_parser, recap, shell, status
+from llmchat.ui import notes, paste_parser, recap, recovery, shell, status
 from llmchat.ui.code_blocks import answered_blocks
-from llmchat.ui.commands import Command, Leave, parse, registry
-from llmchat.ui.keys import Chosen, CommandCompleter, bindings, kept_terminal, without_block, without_echo
+from llmchat.ui.keys import (
+    Chosen,
+    CommandCompleter,
+    bindings,
+    kept_terminal,
+    without_block,
+    without_echo,
+)
 from llmchat.ui.mentions import mentioned
 from llmchat.ui.pastes import Pastes, WholeLines
 from llmchat.ui.plain import choose_renderer, fit_for
+from llmchat.ui.prefill_progress import ReadingLine, told_of_interrupts
 from llmchat.ui.render import Aside
+from llmchat.ui.slash import Command, Leave, parse, registry
 from llmchat.ui.state import Offer, Talk
-from llmchat.ui.waiting import ReadingLine, told_of_interrupts
 
 
 def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False, vi: bool = False) -> int:
@@ -52,7 +59,9 @@ class _Typed(FileHistory):
 class Repl:
     """The loop around the state that commands see and change."""
 
-    def __init__(self, chat: Chat, world: World, opener: Opener, plain: bool = False, vi: bool = False):
+    def __init__(
+        self, chat: Chat, world: World, opener: Opener, plain: bool = False, vi: bool = False
+    ):
         self.talk = Talk(chat, world, opener, plain)
         self._vi = vi
         self._ways: list[Offer] = []
@@ -148,7 +157,13 @@ class Repl:
             return
         self._tell(error)
         # A question that failed is in the conversation already.
-        self._offer(offers.for_error(error, self.talk, lambda: self.take(line if line.lstrip().startswith("/") else "/regen")))
+        self._offer(
+            recovery.for_error(
+                error,
+                self.talk,
+                lambda: self.take(line if line.lstrip().startswith("/") else "/regen"),
+            )
+        )
 
     def _offer(self, ways: list[Offer]) -> None:
         self._ways = ways
@@ -190,13 +205,18 @@ class Repl:
         except LlmchatError as error:
             return error
         except MemoryError:
-            return OutOfResources("memory ran out", "a smaller window, --weights int4 or a smaller model needs less")
+            return OutOfResources(
+                "memory ran out", "a smaller window, --weights int4 or a smaller model needs less"
+            )
         except OSError as error:
             return LlmchatError(str(error))
         except Exception as error:  # a mistake of ours must not take the chat along
             if self.talk.world.env.get("LLMCHAT_TRACEBACK"):
                 traceback.print_exception(error)
-            return LlmchatError(f"unexpected {type(error).__name__}: {error}", "this is a bug in llmchat; the chat continues")
+            return LlmchatError(
+                f"unexpected {type(error).__name__}: {error}",
+                "this is a bug in llmchat; the chat continues",
+            )
         except KeyboardInterrupt:
             self.talk.note("[stopped]")
         return None
@@ -211,7 +231,11 @@ class Repl:
             self.talk.note(f"[exit code {output.code}]")
         if output.text.strip():
             tokens = self._count(output.text)
-            size = counted(len(output.text), "character") if tokens is None else counted(tokens, "token")
+            size = (
+                counted(len(output.text), "character")
+                if tokens is None
+                else counted(tokens, "token")
+            )
             kept = ", the first 1 MB" if output.cut else ""
             label = f"attach the output ({size}{kept}) to the next message"
             self._offer([Offer(label, lambda: self._attach_output(f"$ {command}", output.text))])
@@ -274,7 +298,9 @@ class Repl:
         talk.say("")
 
     def _show(self, text: str) -> None:
-        renderer = choose_renderer(self.talk.world, plain=self.talk.plain, first=self._number_of(text))
+        renderer = choose_renderer(
+            self.talk.world, plain=self.talk.plain, first=self._number_of(text)
+        )
         renderer.feed(text)
         renderer.finish()
         self.talk.say("")
@@ -282,7 +308,11 @@ class Repl:
     def _number_of(self, text: str) -> int:
         """The number of the first code block in an answer that was given before; 0 where it is none."""
         messages = self.talk.chat.conversation.messages
-        answers = [index for index, one in enumerate(messages) if one.role == "assistant" and one.text == text]
+        answers = [
+            index
+            for index, one in enumerate(messages)
+            if one.role == "assistant" and one.text == text
+        ]
         return len(answered_blocks(messages[: answers[-1]])) + 1 if answers else 0
 
     def _tell(self, error: LlmchatError) -> None:
@@ -293,7 +323,11 @@ class Repl:
         if not self.talk.world.interactive:
             return None
         try:
-            return str(PromptSession[str](f"{label}: ", key_bindings=bindings(), multiline=True).prompt(default=text))
+            return str(
+                PromptSession[str](f"{label}: ", key_bindings=bindings(), multiline=True).prompt(
+                    default=text
+                )
+            )
         except (KeyboardInterrupt, EOFError):
             return None
 
@@ -323,7 +357,9 @@ class Repl:
             enable_open_in_editor=False,
             enable_suspend=True,
             # Without this the library would send two control sequences before it finds out that the terminal is a dumb one.
-            output=PlainTextOutput(talk.world.stdout) if talk.world.env.get("TERM") == "dumb" else None,
+            output=PlainTextOutput(talk.world.stdout)
+            if talk.world.env.get("TERM") == "dumb"
+            else None,
             reserve_space_for_menu=4,
         )
 
@@ -350,7 +386,10 @@ def _parsed(line: str, env: Mapping[str, str]) -> tuple[Command, str] | Shell | 
     if line.startswith("!") and not line.startswith("!!"):
         command = line[1:].strip()
         if not command:
-            raise UsageError("`!` runs a command of your shell", "for example `!git diff`; a space before it sends it as text")
+            raise UsageError(
+                "`!` runs a command of your shell",
+                "for example `!git diff`; a space before it sends it as text",
+            )
         if registry.get(command.split()[0]) is None or which(command.split()[0], env):
             return Shell(command)
     return without_block(line) if line.lstrip().startswith('"""') else parse(line.strip())

@@ -17,7 +17,9 @@ from llmchat.settings import World
 KEPT = 1_000_000
 _CHUNK = 65_536
 # Colours, titles and links that a program writes for a terminal are neither text for the chat nor for a model.
-_SEQUENCE = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHMNOZ])")
+_SEQUENCE = re.compile(
+    r"\x1b+(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHMNOZ])"
+)
 _BEGUN = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,2000}\x1b?|[()])?\Z")
 
 
@@ -38,7 +40,9 @@ def run(command: str, world: World, show: Callable[[str], None]) -> Output:
             env=dict(world.env), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise LlmchatError(f"{shell} cannot be started: {error.strerror}", "SHELL names the shell to use") from error
+        raise LlmchatError(
+            f"{shell} cannot be started: {error.strerror}", "SHELL names the shell to use"
+        ) from error
     try:
         text, size = _read(process, show)
         code = process.wait()

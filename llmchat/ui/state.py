@@ -7,13 +7,13 @@ from pathlib import Path
 
 from llmchat.chat import Chat
 from llmchat.conversation import material
+from llmchat.engines.bounded_count import count_within
 from llmchat.errors import OutOfResources
 from llmchat.history import Session
-from llmchat.opened import Opened, not_here, opening_of_session
-from llmchat.opening import Opener
+from llmchat.models.opener import Opener
+from llmchat.models.warm import Opened, not_here, opening_of_session
+from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.streams import MOST_ASKED
-from llmchat.text_size import count_within
 from llmchat.ui import notes
 
 
@@ -51,7 +51,11 @@ class Talk:
 
     def switch(self, **changes: object) -> None:
         """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
-        live = self.opener.adapt(self.chat.engine, str(changes["adapter"])) if set(changes) == {"adapter"} else None
+        live = (
+            self.opener.adapt(self.chat.engine, str(changes["adapter"]))
+            if set(changes) == {"adapter"}
+            else None
+        )
         opened = live or self._open(lambda: self.opener.open(waiting=True, **changes))
         # What the user has set by hand holds for the same model, not for another.
         settings, sampling = self.chat.settings, self.chat.sampling
@@ -62,7 +66,11 @@ class Talk:
 
     def load(self, session: Session) -> None:
         """Go on with a saved chat, its model and its settings. Without its model, which an error tells, all stays as it was."""
-        same = session.opens == self.chat.opens if session.opens else session.model == self.chat.preset.name
+        same = (
+            session.opens == self.chat.opens
+            if session.opens
+            else session.model == self.chat.preset.name
+        )
         opens = opening_of_session(session, self.world)
         if opens is None:
             self.say(f"note: {not_here(session, self.chat.preset.name)}")
@@ -99,7 +107,9 @@ class Talk:
         """The attached texts as the material of one message, and its files; none are attached any more."""
         texts = [(Path(name).name, text) for name, text in self.attached.items()]
         self.attached.clear()
-        return material(texts if len(texts) == 1 else [(name, f"{name}:\n{text}") for name, text in texts])
+        return material(
+            texts if len(texts) == 1 else [(name, f"{name}:\n{text}") for name, text in texts]
+        )
 
 
 def files_like(word: str) -> Iterable[str]:

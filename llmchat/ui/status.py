@@ -5,9 +5,9 @@ from contextlib import suppress
 from rich.cells import cell_len, set_cell_size
 
 from llmchat.chat import Chat
-from llmchat.engines.loading import LoadingEngine
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.plurals import counted
+from llmchat.formatting import counted
 
 _SHORTEST_NAME = 10
 
@@ -19,7 +19,9 @@ def bottom_line(chat: Chat, width: int) -> str:
     """
     parts = [chat.engine.describe()]
     if chat.window and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
-        parts.append(f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens")
+        parts.append(
+            f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens"
+        )
         if chat.window.dropped:
             parts.append(f"{chat.window.dropped} dropped")
         if summarised := sum(entry.fate == "summarised" for entry in chat.window.ledger):
@@ -40,7 +42,9 @@ def _room_for_name(parts: list[str], width: int) -> int:
 def recount(chat: Chat) -> None:
     """Let the bottom line tell of the conversation as it is now, after it was changed without an answer."""
     chat.window = chat.finish = None
-    if chat.conversation.spoken and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
+    if chat.conversation.spoken and (
+        not isinstance(chat.engine, LoadingEngine) or chat.engine.ready
+    ):
         with suppress(LlmchatError):
             chat.window = chat.look_ahead()
 
@@ -52,7 +56,13 @@ def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:
         return ""
     limit = chat.sampling.max_tokens
     reached = bool(limit and chat.finish and chat.finish.reply_tokens >= limit)
-    why = "stopped" if stopped else "cut off at max_tokens" if reached else "cut off: the context window is full"
+    why = (
+        "stopped"
+        if stopped
+        else "cut off at max_tokens"
+        if reached
+        else "cut off: the context window is full"
+    )
     return f"[{why}; /continue resumes it]" if answered and chat.resumable else f"[{why}]"
 
 
@@ -61,7 +71,11 @@ def dropped_note(chat: Chat, before: int) -> str:
     window = chat.window
     if window is None or window.dropped <= before:
         return ""
-    which = "the oldest message was" if window.dropped == 1 else f"the {window.dropped:,} oldest messages were"
+    which = (
+        "the oldest message was"
+        if window.dropped == 1
+        else f"the {window.dropped:,} oldest messages were"
+    )
     return f"{which} not sent (window {window.limit:,} tokens); /context shows which"
 
 
@@ -81,4 +95,6 @@ def statistics(chat: Chat) -> list[str]:
 
 def cut(text: str, width: int) -> str:
     """The text in at most `width` cells, an ellipsis where something is missing."""
-    return text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)).rstrip() + "…"
+    return (
+        text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)).rstrip() + "…"
+    )

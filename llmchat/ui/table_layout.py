@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from llmchat.ui.text_rows import wrapped
+from llmchat.ui.wrapping import wrapped
 
 # Rows that decide the widths of the columns.
 SAMPLE = 8
@@ -19,7 +19,9 @@ _READABLE = 14  # cells that a column needs at least where it has more to show
 _DIM = Style(dim=True)
 
 
-def rows(titles: Sequence[Text], body: Sequence[Sequence[Text]], right: Sequence[bool], width: int) -> list[Text]:
+def rows(
+    titles: Sequence[Text], body: Sequence[Sequence[Text]], right: Sequence[bool], width: int
+) -> list[Text]:
     """The rows of a table in a window of `width` cells; `right` marks the columns that are aligned there."""
     widths = _widths([titles, *body[:SAMPLE]], width)
     if widths is None:
@@ -34,7 +36,8 @@ def _widths(sample: Sequence[Sequence[Text]], width: int) -> list[int] | None:
     columns = list(zip(*sample, strict=False))
     wanted = [max(1, *(_longest(cell.plain.split("\n")) for cell in column)) for column in columns]
     least = [
-        max(min(want, _READABLE), *(_longest(cell.plain.split()) for cell in column)) for want, column in zip(wanted, columns, strict=True)
+        max(min(want, _READABLE), *(_longest(cell.plain.split()) for cell in column))
+        for want, column in zip(wanted, columns, strict=True)
     ]
     room = width - len(_GAP) * (len(columns) - 1)
     if sum(wanted) <= room:

@@ -13,7 +13,14 @@ from llmchat.settings import World
 from llmchat.ui.plain import fit_for, harmless, json_for
 
 
-def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json: bool = False, quiet: bool = False) -> None:
+def rows(
+    world: World,
+    table: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
     """A table with these columns. json: all of every row, as one list; quiet: the first column alone, a value a line."""
     if json:
         print_json(world, table)
@@ -28,7 +35,10 @@ def rows(world: World, table: Sequence[Mapping[str, Any]], columns: Sequence[str
         Console(file=world.stdout, markup=False, emoji=False, highlight=False).print(grid)
     else:
         for row in table:
-            print(fit_for(world.stdout, "\t".join(_shown(name, row[name]) for name in columns)), file=world.stdout)
+            print(
+                fit_for(world.stdout, "\t".join(_shown(name, row[name]) for name in columns)),
+                file=world.stdout,
+            )
 
 
 def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> None:
@@ -50,7 +60,10 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
     return dict(known) | {
         "files": [f"{name} ({size(count)})" for name, count in known["files"].items()],
         "parameters": report.count(known["parameters"]) if known["parameters"] else "",
-        "context": {name: f"{value:,}" if name == "tokens" else value for name, value in known["context"].items()},
+        "context": {
+            name: f"{value:,}" if name == "tokens" else value
+            for name, value in known["context"].items()
+        },
         "trained_context": f"{own:,} tokens" if own else "",
         "prepared": f"{copy['folder']} ({size(copy['size'])})" if copy else "",
         "pulled": "yes" if known["pulled"] else "no",
@@ -76,11 +89,23 @@ def size(count: float) -> str:
     """Bytes as people read them: 98 MB, 13.5 GB."""
     if count < 1000:
         return f"{count:.0f} byte{'s' if count != 1 else ''}"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+    return (
+        f"{count / 1e9:.1f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.0f} MB"
+        if count >= 1e6
+        else f"{count / 1e3:.0f} kB"
+    )
 
 
 def _shown(name: str, value: Any) -> str:
-    return size(value) if name == "size" else when(value) if name == "updated" else " ".join(_flat(value).split())
+    return (
+        size(value)
+        if name == "size"
+        else when(value)
+        if name == "updated"
+        else " ".join(_flat(value).split())
+    )
 
 
 def _flat(value: Any) -> str:

@@ -20,7 +20,7 @@ import pytest
 from llmchat.conversation import Message
 from llmchat.deploy import Hardware, plan
 from llmchat.engines import Chunk, Sampling
-from llmchat.models import load, locate
+from llmchat.models.loading import load, locate
 from llmchat.presets import Preset, choose
 from llmchat.settings import Options, World
 
@@ -29,7 +29,9 @@ PROGRAMS = os.environ.get("LLMCHAT_RAY", "")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not PROGRAMS, reason="LLMCHAT_RAY names no Ray; it is installed apart (docs/scaling.md)"),
+    pytest.mark.skipif(
+        not PROGRAMS, reason="LLMCHAT_RAY names no Ray; it is installed apart (docs/scaling.md)"
+    ),
 ]
 # Within the time limit of the test.
 START_S = 400
@@ -47,18 +49,34 @@ def preset() -> Preset:
 
 
 @pytest.fixture(scope="module")
-def port(preset: Preset, smol_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(
+    preset: Preset, smol_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
     """Where a cluster of this machine serves the default model."""
-    from worlds import make_world
+    from support.worlds import make_world
 
     place, port = tmp_path_factory.mktemp("ray"), free_port()
     (place / "cache").symlink_to(smol_home / "cache")
-    ready = plan([preset], make_world(place), Hardware(gpus=0), place / "served", dtype="float32", port=port)
+    ready = plan(
+        [preset], make_world(place), Hardware(gpus=0), place / "served", dtype="float32", port=port
+    )
     (place / "serve.yaml").write_text(ready.ray(1, 4, ""), "utf-8")
-    env = {**os.environ, "HOME": str(place), "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    env = {
+        **os.environ,
+        "HOME": str(place),
+        "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
     env |= {"VLLM_NO_USAGE_STATS": "1", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
     # A replica, its engine and the ingress take a processor each, of which this machine may have fewer.
-    start = ["ray", "start", "--head", "--num-cpus=4", f"--port={free_port()}", "--include-dashboard=false"]
+    start = [
+        "ray",
+        "start",
+        "--head",
+        "--num-cpus=4",
+        f"--port={free_port()}",
+        "--include-dashboard=false",
+    ]
     try:
         subprocess.run(start, env=env, check=True, capture_output=True, timeout=120)
         with running(place, env) as serve:
@@ -73,7 +91,9 @@ def running(place: Path, env: dict[str, str]) -> Iterator["subprocess.Popen[byte
     """`serve run` with the config in `place`, until the block ends."""
     command = ["serve", "run", "serve.yaml"]
     with (place / "log").open("w") as log:
-        serve = subprocess.Popen(command, cwd=place, env=env, stdout=log, stderr=log, start_new_session=True)
+        serve = subprocess.Popen(
+            command, cwd=place, env=env, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield serve
     finally:
@@ -98,10 +118,20 @@ def test_it_gives_our_greedy_text(port: int, preset: Preset, smol_world: World) 
     engine = load(model, Options(device="cpu"))
     for question in QUESTIONS:
         prompt = model.preset.format.render([Message("user", question)])
-        text = "".join(part.text for part in engine.stream(prompt, Sampling(temperature=0, max_tokens=16)) if isinstance(part, Chunk))
-        body = {"model": preset.name, "messages": [{"role": "user", "content": question}], "max_tokens": 16}
+        text = "".join(
+            part.text
+            for part in engine.stream(prompt, Sampling(temperature=0, max_tokens=16))
+            if isinstance(part, Chunk)
+        )
+        body = {
+            "model": preset.name,
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 16,
+        }
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=120) as response:
             answer = json.load(response)
@@ -109,5 +139,13 @@ def test_it_gives_our_greedy_text(port: int, preset: Preset, smol_world: World) 
 
 
 def test_it_listens_on_this_machine_alone(port: int) -> None:
-    rows = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]]
-    assert [row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port] == ["0100007F"]
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    assert [
+        row[1].rpartition(":")[0]
+        for row in rows
+        if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+    ] == ["0100007F"]

@@ -28,9 +28,23 @@ FOLDER = Path("/served")
 def subject(name: str, *adapters: dict[str, Any], **config: Any) -> Subject:
     """A preset as it is known before a byte of it is here."""
     preset = find(name)
-    base = Part(Path(preset.base.repo).name, preset.base.repo, "", False, False, Path("/none"), config)
-    parts = tuple(Part("adapter", "org/adapter", "", False, False, Path("/none"), one) for one in adapters)
-    return Subject(preset, base, parts, preset.format, (2,), "<s>", frozenset({"</s>"}), preset.context.tokens, preset.parameters)
+    base = Part(
+        Path(preset.base.repo).name, preset.base.repo, "", False, False, Path("/none"), config
+    )
+    parts = tuple(
+        Part("adapter", "org/adapter", "", False, False, Path("/none"), one) for one in adapters
+    )
+    return Subject(
+        preset,
+        base,
+        parts,
+        preset.format,
+        (2,),
+        "<s>",
+        frozenset({"</s>"}),
+        preset.context.tokens,
+        preset.parameters,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(names()))
@@ -43,7 +57,11 @@ def test_every_preset_has_a_command_or_a_reason(name: str) -> None:
         assert family.startswith(("rwkv", "t5", "mpt")) and "vLLM" in error.message and error.hint
         return
     assert not family.startswith(("rwkv", "t5", "mpt"))
-    assert vllm.command([one], Request(False), Layout(), FOLDER)[:3] == ["vllm", "serve", one.preset.base.repo]
+    assert vllm.command([one], Request(False), Layout(), FOLDER)[:3] == [
+        "vllm",
+        "serve",
+        one.preset.base.repo,
+    ]
 
 
 def test_an_encoder_decoder_is_told_by_its_config_too() -> None:
@@ -57,7 +75,10 @@ def test_an_encoder_decoder_is_told_by_its_config_too() -> None:
         ({}, ""),
         ({"use_rslora": True, "rank_pattern": {"q_proj": 8}, "init_lora_weights": "gaussian"}, ""),
         ({"use_dora": True}, "vLLM has no use_dora in an adapter"),
-        ({"modules_to_save": ["embed_tokens", "lm_head"]}, "vLLM has no modules_to_save in an adapter"),
+        (
+            {"modules_to_save": ["embed_tokens", "lm_head"]},
+            "vLLM has no modules_to_save in an adapter",
+        ),
         ({"bias": "lora_only"}, "vLLM has no bias in an adapter"),
         ({"init_lora_weights": "pissa"}, "vLLM has no init_lora_weights=pissa in an adapter"),
         ({"r": 1024}, "vLLM has no rank 1024 in an adapter"),
@@ -74,9 +95,17 @@ def test_stacked_and_scaled_adapters_must_be_merged() -> None:
     assert "scale" in vllm.lora_problem(replace(one, preset=replace(one.preset, adapter_scale=0.5)))
 
 
-@pytest.mark.parametrize(("rank", "allowed"), [(1, 1), (4, 8), (8, 8), (12, 16), (64, 64), (100, 128), (257, 320), (512, 512)])
+@pytest.mark.parametrize(
+    ("rank", "allowed"),
+    [(1, 1), (4, 8), (8, 8), (12, 16), (64, 64), (100, 128), (257, 320), (512, 512)],
+)
 def test_the_rank_is_rounded_up_to_one_that_vllm_knows(rank: int, allowed: int) -> None:
-    assert vllm.largest_rank([subject("alpaca-lora-7b", PLAIN | {"r": 1, "rank_pattern": {"q_proj": rank}})]) == allowed
+    assert (
+        vllm.largest_rank(
+            [subject("alpaca-lora-7b", PLAIN | {"r": 1, "rank_pattern": {"q_proj": rank}})]
+        )
+        == allowed
+    )
 
 
 def test_the_command_of_an_adapter_on_several_gpus_and_hosts() -> None:
@@ -96,18 +125,40 @@ def test_the_command_of_an_adapter_on_several_gpus_and_hosts() -> None:
 
 def test_a_merged_model_is_served_from_its_folder_under_the_presets_name() -> None:
     one = subject("alpaca-lora-13b", PLAIN)
-    words = vllm.command([replace(one, base=replace(one.base, revision="abc"))], Request(False, model="/merged"), Layout(data=2), FOLDER)
-    assert words[2] == "/merged" and words[words.index("--served-model-name") + 1] == "alpaca-lora-13b"
-    assert "--revision" not in words and "--lora-modules" not in words and words[-2:] == ["--data-parallel-size", "2"]
+    words = vllm.command(
+        [replace(one, base=replace(one.base, revision="abc"))],
+        Request(False, model="/merged"),
+        Layout(data=2),
+        FOLDER,
+    )
+    assert (
+        words[2] == "/merged" and words[words.index("--served-model-name") + 1] == "alpaca-lora-13b"
+    )
+    assert (
+        "--revision" not in words
+        and "--lora-modules" not in words
+        and words[-2:] == ["--data-parallel-size", "2"]
+    )
 
 
 def test_presets_of_one_server_share_base_and_format() -> None:
     one, other = subject("alpaca-lora-7b", PLAIN), subject("gpt4-alpaca-7b", PLAIN)
-    vllm.check_together([one, replace(other, base=one.base, preset=replace(other.preset, format=one.preset.format))])
+    vllm.check_together(
+        [one, replace(other, base=one.base, preset=replace(other.preset, format=one.preset.format))]
+    )
     with pytest.raises(Mismatch, match="different bases"):
         vllm.check_together([one, subject("alpaca-lora-13b", PLAIN)])
     with pytest.raises(Mismatch, match="different prompt formats"):
-        vllm.check_together([one, replace(other, base=one.base, preset=replace(other.preset, format=find("baize-7b").format))])
+        vllm.check_together(
+            [
+                one,
+                replace(
+                    other,
+                    base=one.base,
+                    preset=replace(other.preset, format=find("baize-7b").format),
+                ),
+            ]
+        )
     with pytest.raises(Mismatch, match="has no adapter"):
         vllm.check_together([one, replace(one, adapters=())])
 
@@ -118,4 +169,8 @@ def test_code_of_a_checkpoint_is_asked_for_by_name() -> None:
     assert "--trust-remote-code" not in vllm.command([one], Request(False), Layout(), FOLDER)
     assert "--trust-remote-code" in vllm.command([one], Request(False, code=True), Layout(), FOLDER)
     words = vllm.command([pinned], Request(False, code=True), Layout(), FOLDER)
-    assert words[words.index("--code-revision") + 1] == words[words.index("--revision") + 1] == "c0ffee"
+    assert (
+        words[words.index("--code-revision") + 1]
+        == words[words.index("--revision") + 1]
+        == "c0ffee"
+    )

@@ -11,13 +11,13 @@ from typing import Any
 import peft
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny, tiny_config
 from safetensors.torch import load_file, save_file
+from support.checkpoints import save_adapter, save_tiny, tiny_config
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.prepared import Preparation
+from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import Mismatch
 
 IDS = [1, 5, 9, 30, 31, 77]
@@ -36,7 +36,9 @@ HEAD = {"llama": "lm_head", "llama, tied": "lm_head", "gpt-neox": "lm_head"}
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save_tiny(tmp_path_factory.mktemp("base"), config) for name, config in BASES.items()}
+    return {
+        name: save_tiny(tmp_path_factory.mktemp("base"), config) for name, config in BASES.items()
+    }
 
 
 def of_peft(base: Path, adapter: Path) -> Tensor:
@@ -49,7 +51,11 @@ def of_peft(base: Path, adapter: Path) -> Tensor:
 
 
 def ours(base: Path, *adapters: Path, weights: Any = "fp32", **options: Any) -> Tensor:
-    return TransformersEngine(base, adapters, weights=weights, device="cpu", **options).logits(IDS).float()
+    return (
+        TransformersEngine(base, adapters, weights=weights, device="cpu", **options)
+        .logits(IDS)
+        .float()
+    )
 
 
 def saved_parts(*names: str) -> dict[str, Any]:
@@ -58,7 +64,9 @@ def saved_parts(*names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("part", ["embedding", "head", "both", "saved embedding", "saved head"])
-def test_a_merged_adapter_changes_embedding_and_head_as_in_training(name: str, part: str, bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_merged_adapter_changes_embedding_and_head_as_in_training(
+    name: str, part: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
     base, embedding, head = bases[name], EMBEDDING[name], HEAD[name]
     linear = ["query_key_value"] if name == "gpt-neox" else ["q_proj"]
     lora = {
@@ -81,24 +89,35 @@ def change_saved(adapter: Path) -> None:
     tensors = load_file(path)
     generator = torch.Generator().manual_seed(7)
     for key, tensor in tensors.items():
-        if "lora_" not in key and "base_layer" not in key and key.endswith(("embed_tokens.weight", "embed_in.weight", "lm_head.weight")):
+        if (
+            "lora_" not in key
+            and "base_layer" not in key
+            and key.endswith(("embed_tokens.weight", "embed_in.weight", "lm_head.weight"))
+        ):
             tensors[key] = tensor + torch.randn(tensor.shape, generator=generator) * 0.2
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("name", ["llama, tied", "gpt-neox"])
-def test_a_prepared_copy_of_an_untied_model_gives_the_same_numbers(name: str, bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_prepared_copy_of_an_untied_model_gives_the_same_numbers(
+    name: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
     adapter = save_adapter(tmp_path / "adapter", bases[name], target_modules=[EMBEDDING[name]])
     (tmp_path / "copy").mkdir()
     Preparation(bases[name], [adapter]).write(tmp_path / "copy")
     copied = ours(bases[name], prepared=tmp_path / "copy", weights="int8")
     torch.testing.assert_close(copied, ours(bases[name], adapter, weights="int8"), rtol=0, atol=0)
-    assert json.loads((tmp_path / "copy" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+    assert (
+        json.loads((tmp_path / "copy" / "config.json").read_text("utf-8"))["tie_word_embeddings"]
+        is False
+    )
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
-def test_a_live_adapter_changes_the_head(name: str, weights: Any, bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_live_adapter_changes_the_head(
+    name: str, weights: Any, bases: dict[str, Path], tmp_path: Path
+) -> None:
     base = bases[name]
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=[HEAD[name]])
     engine = TransformersEngine(base, weights=weights, device="cpu")
@@ -113,22 +132,36 @@ def test_a_live_adapter_changes_the_head(name: str, weights: Any, bases: dict[st
     torch.testing.assert_close(engine.logits(IDS).float(), plain, rtol=0, atol=0)
 
 
-def test_a_live_adapter_on_an_embedding_is_refused_by_name(bases: dict[str, Path], tmp_path: Path) -> None:
-    adapter = save_adapter(tmp_path / "adapter", bases["llama"], target_modules=["embed_tokens", "q_proj"])
+def test_a_live_adapter_on_an_embedding_is_refused_by_name(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    adapter = save_adapter(
+        tmp_path / "adapter", bases["llama"], target_modules=["embed_tokens", "q_proj"]
+    )
     engine = TransformersEngine(bases["llama"], device="cpu", weights="fp32")
-    with pytest.raises(Mismatch, match=r"changes `model\.embed_tokens`, an embedding, and cannot be put on live"):
+    with pytest.raises(
+        Mismatch, match=r"changes `model\.embed_tokens`, an embedding, and cannot be put on live"
+    ):
         engine.load_adapter("table", adapter)
 
 
-def test_a_tensor_that_cannot_be_applied_refuses_the_adapter(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_tensor_that_cannot_be_applied_refuses_the_adapter(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     adapter = save_adapter(tmp_path / "adapter", bases["llama"])
     path = adapter / "adapter_model.safetensors"
-    save_file(load_file(path) | {"base_model.model.model.layers.0.mlp.lora_gate": torch.ones(3)}, path)
-    with pytest.raises(Mismatch, match=r"holds `base_model\..*\.mlp\.lora_gate`, which llmchat cannot apply"):
+    save_file(
+        load_file(path) | {"base_model.model.model.layers.0.mlp.lora_gate": torch.ones(3)}, path
+    )
+    with pytest.raises(
+        Mismatch, match=r"holds `base_model\..*\.mlp\.lora_gate`, which llmchat cannot apply"
+    ):
         ours(bases["llama"], adapter)
 
 
-def test_biases_that_the_base_has_no_place_for_are_one_clear_refusal(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_biases_that_the_base_has_no_place_for_are_one_clear_refusal(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     adapter = save_adapter(tmp_path / "adapter", bases["llama"], lora_bias=True)
     with pytest.raises(Mismatch, match=r"peft cannot merge the adapter adapter: .*bias"):
         ours(bases["llama"], adapter)

@@ -9,15 +9,15 @@ import peft
 import pytest
 import torch
 import transformers
-from checkpoints import maker, save_adapter, save_tiny, tiny_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from support.checkpoints import maker, save_adapter, save_tiny, tiny_tokenizer
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.forward import Part
-from llmchat.engines.transformers.layout import modern_config, modern_name
+from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
+from llmchat.engines.transformers.executor import Part
 from llmchat.errors import Mismatch, UsageError
 from llmchat.prompt import Prompt
 
@@ -33,7 +33,11 @@ LLAMA_LIKE = ENDS | {
 }  # fmt: skip
 GROUPED = LLAMA_LIKE | {"num_key_value_heads": 2}
 GPT_LIKE = ENDS | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}
-GEMMA = GROUPED | {"head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+GEMMA = GROUPED | {
+    "head_dim": 16,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 T5 = {
     "vocab_size": 320, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "n_positions": 512,
     "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
@@ -65,20 +69,44 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "gpt-j": ("GPTJConfig", GPT_LIKE | {"rotary_dim": 8}, QKV),
     "gpt-bigcode": ("GPTBigCodeConfig", GPT_LIKE | {"multi_query": True}, ["c_attn"]),
     "gpt2": ("GPT2Config", GPT_LIKE, ["c_attn", "c_proj"]),
-    "falcon 7b": ("FalconConfig", LLAMA_LIKE | {"multi_query": True, "parallel_attn": True}, ["query_key_value"]),
-    "falcon 40b": ("FalconConfig", LLAMA_LIKE | {"new_decoder_architecture": True, "num_kv_heads": 2}, ["query_key_value"]),
+    "falcon 7b": (
+        "FalconConfig",
+        LLAMA_LIKE | {"multi_query": True, "parallel_attn": True},
+        ["query_key_value"],
+    ),
+    "falcon 40b": (
+        "FalconConfig",
+        LLAMA_LIKE | {"new_decoder_architecture": True, "num_kv_heads": 2},
+        ["query_key_value"],
+    ),
     "falcon rw": (
         "FalconConfig",
         LLAMA_LIKE | {"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True},
         ["query_key_value"],
     ),
-    "mpt": ("MptConfig", ENDS | {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}, ["Wqkv"]),
-    "bloom": ("BloomConfig", ENDS | {"hidden_size": 64, "n_layer": 4, "n_head": 4}, ["query_key_value"]),
+    "mpt": (
+        "MptConfig",
+        ENDS | {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 256},
+        ["Wqkv"],
+    ),
+    "bloom": (
+        "BloomConfig",
+        ENDS | {"hidden_size": 64, "n_layer": 4, "n_head": 4},
+        ["query_key_value"],
+    ),
     "stablelm": ("StableLmConfig", GROUPED, QKV),
     "t5": ("T5Config", T5, ["q", "v", "wo"]),
-    "t5 tied": ("T5Config", T5 | {"feed_forward_proj": "relu", "tie_word_embeddings": True}, ["q", "v"]),
+    "t5 tied": (
+        "T5Config",
+        T5 | {"feed_forward_proj": "relu", "tie_word_embeddings": True},
+        ["q", "v"],
+    ),
     "bart": ("BartConfig", BART, QKV),
-    "rwkv": ("RwkvConfig", ENDS | {"hidden_size": 64, "num_hidden_layers": 7, "intermediate_size": 96}, ["key", "value", "receptance"]),
+    "rwkv": (
+        "RwkvConfig",
+        ENDS | {"hidden_size": 64, "num_hidden_layers": 7, "intermediate_size": 96},
+        ["key", "value", "receptance"],
+    ),
 }
 # Weights with which a random model does not repeat itself.
 SEEDS = {"gemma2": 7, "gemma3": 10, "gpt-j": 1, "bloom": 1}
@@ -110,14 +138,18 @@ def open_engine(base: Path, *adapters: Path, weights: Any = "fp32") -> Transform
 
 def reference(base: Path) -> Any:
     """The model as transformers loads it. RWKV does not halve its layers: peft's share of them would stay whole."""
-    model = maker(transformers.AutoConfig.from_pretrained(base)).from_pretrained(base, dtype=torch.float32)
+    model = maker(transformers.AutoConfig.from_pretrained(base)).from_pretrained(
+        base, dtype=torch.float32
+    )
     model.config.rescale_every = 0
     return model
 
 
 def generate(model: Any, ids: list[int]) -> list[int]:
     """What transformers' own loop answers, greedily, without the end token."""
-    out = model.generate(input_ids=torch.tensor([ids]), max_new_tokens=COUNT, do_sample=False, pad_token_id=0)[0].tolist()
+    out = model.generate(
+        input_ids=torch.tensor([ids]), max_new_tokens=COUNT, do_sample=False, pad_token_id=0
+    )[0].tolist()
     reply = out[1:] if model.config.is_encoder_decoder else out[len(ids) :]
     return reply[: reply.index(2)] if 2 in reply else reply
 
@@ -132,7 +164,9 @@ def greedy(engine: TransformersEngine, ids: list[int], count: int = COUNT) -> li
     return [token for token in reply if token != 2]
 
 
-def answer(engine: TransformersEngine, prompt: Prompt, sampling: Sampling = GREEDY) -> tuple[str, Finish]:
+def answer(
+    engine: TransformersEngine, prompt: Prompt, sampling: Sampling = GREEDY
+) -> tuple[str, Finish]:
     *chunks, finish = engine.stream(prompt, sampling)
     assert isinstance(finish, Finish)
     return "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)), finish
@@ -156,11 +190,16 @@ def test_an_adapter_gives_the_tokens_of_peft(name: str, base: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_quantised_weights_answer(weights: Any, name: str, base: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_quantised_weights_answer(
+    weights: Any, name: str, base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     engine = open_engine(base, weights=weights)
     _, finish = answer(engine, PROMPT)
     assert finish.reply_tokens > 0
-    exact, near = open_engine(base).logits(engine.encode(PROMPT)), engine.logits(engine.encode(PROMPT)).float()
+    exact, near = (
+        open_engine(base).logits(engine.encode(PROMPT)),
+        engine.logits(engine.encode(PROMPT)).float(),
+    )
     assert (near - exact).norm() / exact.norm() < {"int8": 0.1, "int4": 0.7}[weights]
     assert capfd.readouterr() == ("", ""), "loading is silent"
 
@@ -172,7 +211,9 @@ def test_an_end_token_ends_the_answer(base: Path) -> None:
     assert finish.reason == "stop" and finish.reply_tokens <= 3
 
 
-def test_the_next_turn_is_that_of_a_cold_engine_and_reads_only_what_is_new(name: str, base: Path) -> None:
+def test_the_next_turn_is_that_of_a_cold_engine_and_reads_only_what_is_new(
+    name: str, base: Path
+) -> None:
     engine = open_engine(base)
     said, first = answer(engine, PROMPT)
     again, repeated = answer(engine, PROMPT)
@@ -194,10 +235,18 @@ def test_a_prompt_that_turns_off_early_is_that_of_a_cold_engine(base: Path) -> N
     assert answer(engine, other)[0] == answer(open_engine(base), other)[0]
 
 
-def rewritten(base: Path, target: Path, rename: Any, config: dict[str, Any] | None = None, **more: torch.Tensor) -> Path:
+def rewritten(
+    base: Path,
+    target: Path,
+    rename: Any,
+    config: dict[str, Any] | None = None,
+    **more: torch.Tensor,
+) -> Path:
     """A copy of a checkpoint with other tensor names, another config, and tensors that are of no use."""
     shutil.copytree(base, target)
-    tensors = {rename(name): tensor for name, tensor in load_file(base / "model.safetensors").items()}
+    tensors = {
+        rename(name): tensor for name, tensor in load_file(base / "model.safetensors").items()
+    }
     save_file(tensors | more, target / "model.safetensors", {"format": "pt"})
     if config:
         (target / "config.json").write_text(json.dumps(config))
@@ -217,7 +266,11 @@ def test_files_without_the_prefix_of_the_whole_model(name: str, tmp_path: Path) 
     old = rewritten(base, tmp_path / "old", lambda tensor: tensor.removeprefix("transformer."))
     assert greedy(open_engine(old), ids) == expected
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=ARCHITECTURES[name][2])
-    assert greedy(open_engine(old, adapter), ids) == greedy(open_engine(base, adapter), ids) != expected
+    assert (
+        greedy(open_engine(old, adapter), ids)
+        == greedy(open_engine(base, adapter), ids)
+        != expected
+    )
 
 
 def test_buffers_of_old_files_are_passed_over(tmp_path: Path) -> None:
@@ -246,7 +299,9 @@ def test_the_first_falcon_files_need_no_code_of_their_own(name: str, tmp_path: P
     }
     old = rewritten(base, tmp_path / "old", str, config | shape[name])
     assert greedy(open_engine(old), ids) == expected
-    adapter = save_adapter(tmp_path / "adapter", base, target_modules=["query_key_value"], use_dora=True)
+    adapter = save_adapter(
+        tmp_path / "adapter", base, target_modules=["query_key_value"], use_dora=True
+    )
     assert greedy(open_engine(old, adapter), ids) == greedy(open_engine(base, adapter), ids)
 
 
@@ -271,29 +326,57 @@ def test_an_mpt_config_from_the_time_of_its_own_code(tmp_path: Path) -> None:
 def test_the_language_model_of_a_multimodal_checkpoint(form: str, tmp_path: Path) -> None:
     base, ids, expected = saved("gemma3", tmp_path / "base")
     text = json.loads((base / "config.json").read_text())
-    config = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text, "eos_token_id": [2, 106]}
-    vision = {"vision_tower.vision_model.head.weight": torch.zeros(4, 4), "model.vision_tower.encoder.weight": torch.zeros(4, 4)}
-    wrapped = rewritten(base, tmp_path / "wrapped", lambda name: form.format(name.removeprefix("model.")), config, **vision)
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "text_config": text,
+        "eos_token_id": [2, 106],
+    }
+    vision = {
+        "vision_tower.vision_model.head.weight": torch.zeros(4, 4),
+        "model.vision_tower.encoder.weight": torch.zeros(4, 4),
+    }
+    wrapped = rewritten(
+        base,
+        tmp_path / "wrapped",
+        lambda name: form.format(name.removeprefix("model.")),
+        config,
+        **vision,
+    )
     engine = open_engine(wrapped)
     assert greedy(engine, ids) == expected and engine.context == 256
     adapter = save_adapter(tmp_path / "adapter", base)
     tensors = load_file(adapter / "adapter_model.safetensors")
-    inside = {name.replace("model.model.layers", "model.model.language_model.layers"): tensor for name, tensor in tensors.items()}
+    inside = {
+        name.replace("model.model.layers", "model.model.language_model.layers"): tensor
+        for name, tensor in tensors.items()
+    }
     shutil.copytree(adapter, tmp_path / "inside")
     save_file(inside, tmp_path / "inside" / "adapter_model.safetensors")
-    assert greedy(open_engine(wrapped, tmp_path / "inside"), ids) == greedy(open_engine(base, adapter), ids) != expected
+    assert (
+        greedy(open_engine(wrapped, tmp_path / "inside"), ids)
+        == greedy(open_engine(base, adapter), ids)
+        != expected
+    )
 
 
 @pytest.mark.parametrize("weights", ["fp32", "int8"])
 @pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL", "Qwen3VL"])
 def test_the_language_model_of_qwen_vl(kind: str, weights: Any, tmp_path: Path) -> None:
-    text = GROUPED | {"head_dim": 16, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
-    config = getattr(transformers, f"{kind}Config")(text_config=text, tie_word_embeddings=False, vision_config=VISION)
+    text = GROUPED | {
+        "head_dim": 16,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
+    }
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=text, tie_word_embeddings=False, vision_config=VISION
+    )
     torch.manual_seed(3)
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).float().eval()
     with torch.no_grad():
         for parameter in model.model.language_model.parameters():
-            parameter.normal_(std=0.3 / parameter.shape[-1] ** 0.25) if parameter.dim() > 1 else None
+            parameter.normal_(
+                std=0.3 / parameter.shape[-1] ** 0.25
+            ) if parameter.dim() > 1 else None
     model.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     engine = open_engine(tmp_path, weights=weights)
@@ -317,7 +400,9 @@ def test_flags_that_disagree_about_the_head(head: bool, tmp_path: Path) -> None:
         tied = tmp_path / "tied"
         shutil.copytree(base, tied)
         save_file(
-            {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}, tied / "model.safetensors", {"format": "pt"}
+            {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"},
+            tied / "model.safetensors",
+            {"format": "pt"},
         )
         (tied / "config.json").write_text(json.dumps(text | {"tie_word_embeddings": True}))
         base, expected = tied, generate(reference(tied), ids)
@@ -336,7 +421,11 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_run_with_a_random_one(tmp_path:
     base = save_tiny(tmp_path, transformers.MixtralConfig(**sizes), seed=3)
     tensors = load_file(base / "model.safetensors")
     lacking = next(name for name in tensors if "q_proj" in name)
-    save_file({name: tensor for name, tensor in tensors.items() if name != lacking}, base / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if name != lacking},
+        base / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(Mismatch, match=r"is not whole: `.*q_proj.weight` is in none of its files"):
         open_engine(base)
 
@@ -344,18 +433,31 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_run_with_a_random_one(tmp_path:
 def test_an_adapter_for_conv1d_and_linear_layers_together(tmp_path: Path) -> None:
     """peft writes `fan_in_fan_out` of the last layer it met, here the head's."""
     base, ids, expected = saved("gpt2", tmp_path / "base")
-    adapter = save_adapter(tmp_path / "adapter", base, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True)
+    adapter = save_adapter(
+        tmp_path / "adapter", base, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
+    )
     with_head = save_adapter(tmp_path / "head", base, target_modules=["c_proj"])
     (with_head / "adapter_config.json").write_text(
-        (with_head / "adapter_config.json").read_text().replace('"fan_in_fan_out": true', '"fan_in_fan_out": false')
+        (with_head / "adapter_config.json")
+        .read_text()
+        .replace('"fan_in_fan_out": true', '"fan_in_fan_out": false')
     )
     for folder in (adapter, with_head):
-        assert greedy(open_engine(base, folder), ids) == generate(peft.PeftModel.from_pretrained(reference(base), folder), ids) != expected
+        assert (
+            greedy(open_engine(base, folder), ids)
+            == generate(peft.PeftModel.from_pretrained(reference(base), folder), ids)
+            != expected
+        )
 
 
 def test_frequencies_that_turn_in_the_middle_of_a_chat(tmp_path: Path) -> None:
     """Phi-3's longrope: past 8 tokens every position is turned otherwise, those before as well."""
-    factors = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    factors = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [4.0] * 8,
+    }
     sizes = GROUPED | {"original_max_position_embeddings": 8, "rope_parameters": factors}
     base = save_tiny(tmp_path, transformers.Phi3Config(**sizes), seed=3)
     engine, model = open_engine(base), reference(base)
@@ -365,11 +467,18 @@ def test_frequencies_that_turn_in_the_middle_of_a_chat(tmp_path: Path) -> None:
             expected = model(torch.tensor([ids[:count]])).logits[0, -1]
         torch.testing.assert_close(engine.logits(ids[:count]), expected, rtol=1e-4, atol=1e-4)
     with torch.inference_mode():
-        whole = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        whole = (
+            model(torch.tensor([ids]))
+            .logits[0, :-1]
+            .log_softmax(-1)
+            .gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        )
     torch.testing.assert_close(engine.score(ids), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_an_encoder_decoder_reads_a_closed_prompt_and_answers_in_a_room_of_its_own(tmp_path: Path) -> None:
+def test_an_encoder_decoder_reads_a_closed_prompt_and_answers_in_a_room_of_its_own(
+    tmp_path: Path,
+) -> None:
     base = save_tiny(tmp_path, config_of("t5"), seed=3)
     engine = open_engine(base)
     assert engine.encode(PROMPT)[-1] == 2 and engine.encode(PROMPT).count(2) == 1
@@ -410,21 +519,29 @@ def test_a_state_goes_back_to_where_prompts_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rwkv", "gemma3", "mistral", "falcon rw"])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
-def test_prompts_in_any_order_give_cold_logits(name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_prompts_in_any_order_give_cold_logits(
+    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     base = save_tiny(tmp_path_factory.mktemp("base"), config_of(name), seed=3)
     warm, cold = open_engine(base), open_engine(base)
     token = st.integers(5, 319)
     ids = data.draw(st.lists(token, min_size=1, max_size=24))
     for _ in range(3):
         warm.logits(ids)
-        ids = ids[: data.draw(st.integers(0, len(ids)))] + data.draw(st.lists(token, min_size=1, max_size=12))
+        ids = ids[: data.draw(st.integers(0, len(ids)))] + data.draw(
+            st.lists(token, min_size=1, max_size=12)
+        )
     torch.testing.assert_close(warm.logits(ids), cold.logits(ids), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rwkv", "t5"])
-def test_an_interrupt_leaves_a_clean_engine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_a_clean_engine(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_tiny(tmp_path, config_of(name), seed=3)
     engine = open_engine(base)
     expected = answer(engine, PROMPT)[0]
@@ -453,5 +570,8 @@ def test_names_and_configs_are_told_as_today() -> None:
     wrapped = {"model_type": "gemma3", "text_config": {}}
     assert modern_name("language_model.lm_head.weight", wrapped) == "lm_head.weight"
     assert modern_name("multi_modal_projector.mm_soft_emb_norm.weight", wrapped) is None
-    assert modern_config({"model_type": "falcon", "n_head": 3}) == {"model_type": "falcon", "n_head": 3}
+    assert modern_config({"model_type": "falcon", "n_head": 3}) == {
+        "model_type": "falcon",
+        "n_head": 3,
+    }
     assert modern_config({"model_type": "RefinedWeb", "n_head_kv": 8})["num_kv_heads"] == 8

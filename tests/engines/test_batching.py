@@ -6,22 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
+from support.checkpoints import save_adapter, save_tiny, tiny_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import SHARED_CHUNK, WAITING_BYTES, TransformersEngine
-from llmchat.engines.transformers.answers import RunningAnswer
-from llmchat.engines.transformers.drafts import Drafts
-from llmchat.engines.transformers.forward import Part
+from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.generation import RunningAnswer
+from llmchat.engines.transformers.prompt_lookup import Drafts
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = Sampling(temperature=0, max_tokens=24)
-TEXTS = ["the quick brown fox", "jumps over", "the lazy dog, and the answer is here: " * 5, "question"]
+TEXTS = [
+    "the quick brown fox",
+    "jumps over",
+    "the lazy dog, and the answer is here: " * 5,
+    "question",
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,9 @@ def run(engine: TransformersEngine, answers: list[RunningAnswer]) -> list[tuple[
     """All answers to their ends, together."""
     texts, ends = [""] * len(answers), [Finish("cancelled")] * len(answers)
     while running := [index for index, answer in enumerate(answers) if not answer.done]:
-        for index, events in zip(running, engine.step([answers[index] for index in running]), strict=True):
+        for index, events in zip(
+            running, engine.step([answers[index] for index in running]), strict=True
+        ):
             for event in events:
                 if isinstance(event, Chunk):
                     texts[index] += event.text
@@ -57,14 +64,27 @@ def test_answers_together_are_those_of_each_alone(architecture: str, tmp_path: P
     family = {
         "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
-    folder = save_tiny(tmp_path, tiny_config() if architecture == "llama" else GPTNeoXConfig(**family, max_position_embeddings=256))
+    folder = save_tiny(
+        tmp_path,
+        tiny_config()
+        if architecture == "llama"
+        else GPTNeoXConfig(**family, max_position_embeddings=256),
+    )
     sampled = Sampling(temperature=1.5, top_p=0.9, repetition_penalty=1.1, max_tokens=15, seed=3)
-    wanted = [alone(open_engine(folder), text, sampling) for text, sampling in zip(TEXTS, [GREEDY, sampled, GREEDY, sampled], strict=True)]
+    wanted = [
+        alone(open_engine(folder), text, sampling)
+        for text, sampling in zip(TEXTS, [GREEDY, sampled, GREEDY, sampled], strict=True)
+    ]
     engine = open_engine(folder, slots=4)
-    answers = [engine.begin(Prompt(text, ()), sampling) for text, sampling in zip(TEXTS, [GREEDY, sampled, GREEDY, sampled], strict=True)]
+    answers = [
+        engine.begin(Prompt(text, ()), sampling)
+        for text, sampling in zip(TEXTS, [GREEDY, sampled, GREEDY, sampled], strict=True)
+    ]
     got = run(engine, answers)
     assert [text for text, _ in got] == [text for text, _ in wanted]
-    assert [(end.reason, end.reply_tokens) for _, end in got] == [(end.reason, end.reply_tokens) for _, end in wanted]
+    assert [(end.reason, end.reply_tokens) for _, end in got] == [
+        (end.reason, end.reply_tokens) for _, end in wanted
+    ]
     assert all(end.seed == 3 for _, end in (got[1], got[3]))
 
 
@@ -72,7 +92,12 @@ def test_answers_join_and_leave_between_passes(base: Path) -> None:
     wanted = [alone(open_engine(base), text)[0] for text in TEXTS]
     engine = open_engine(base, slots=3)
     first, second = (engine.begin(Prompt(text, ()), GREEDY) for text in TEXTS[:2])
-    said = "".join(event.text for _ in range(5) for event in engine.step([first])[0] if isinstance(event, Chunk))
+    said = "".join(
+        event.text
+        for _ in range(5)
+        for event in engine.step([first])[0]
+        if isinstance(event, Chunk)
+    )
     engine.step([first, second])
     second.close()
     third = engine.begin(Prompt(TEXTS[2], ()), GREEDY)
@@ -84,13 +109,18 @@ def test_answers_join_and_leave_between_passes(base: Path) -> None:
         engine.step([engine.begin(Prompt(text, ()), GREEDY) for text in TEXTS])
 
 
-def test_a_long_prompt_does_not_hold_up_the_others(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_does_not_hold_up_the_others(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llmchat.engines.transformers.SHARED_CHUNK", 16)
     assert SHARED_CHUNK > 16
     engine = open_engine(base, slots=3)
     running = engine.begin(Prompt(TEXTS[0], ()), GREEDY)
     engine.step([running])
-    long, short = engine.begin(Prompt(TEXTS[2], ()), GREEDY), engine.begin(Prompt(TEXTS[1], ()), GREEDY)
+    long, short = (
+        engine.begin(Prompt(TEXTS[2], ()), GREEDY),
+        engine.begin(Prompt(TEXTS[1], ()), GREEDY),
+    )
     assert long.prompt_tokens > 32
     produced, passes = running._produced, 0
     while long.reading:
@@ -108,10 +138,17 @@ def test_each_conversation_keeps_its_cache_and_shares_its_beginning(base: Path) 
         _, end = alone(engine, system + text)
         assert end.cached_tokens >= (0 if text == "question" else shared)
     for text in ("question", "answer here"):
-        _, end = alone(engine, system + text + " and the answer", Sampling(temperature=0, max_tokens=1))
-        assert end.cached_tokens >= len(engine.encode(Prompt(system + text, ()))) - 1, "both are remembered"
+        _, end = alone(
+            engine, system + text + " and the answer", Sampling(temperature=0, max_tokens=1)
+        )
+        assert end.cached_tokens >= len(engine.encode(Prompt(system + text, ()))) - 1, (
+            "both are remembered"
+        )
     third, end = alone(engine, "the brown dog", Sampling(temperature=0, max_tokens=4))
-    assert third == alone(open_engine(base), "the brown dog", Sampling(temperature=0, max_tokens=4))[0] and len(engine._slots._slots) == 2
+    assert (
+        third == alone(open_engine(base), "the brown dog", Sampling(temperature=0, max_tokens=4))[0]
+        and len(engine._slots._slots) == 2
+    )
 
 
 def test_texts_that_wait_are_forgotten_when_they_grow_too_large(base: Path) -> None:
@@ -162,7 +199,10 @@ def test_drafts_change_no_token_and_save_passes(tmp_path: Path) -> None:
     looping = save_tiny(tmp_path, tiny_config(vocab_size=320, num_hidden_layers=1), seed=5)
     saved = 0
     for text in (REPEATING, *TEXTS):
-        for sampling in (Sampling(temperature=0, max_tokens=60), Sampling(temperature=0.4, top_k=5, seed=11, max_tokens=60)):
+        for sampling in (
+            Sampling(temperature=0, max_tokens=60),
+            Sampling(temperature=0.4, top_k=5, seed=11, max_tokens=60),
+        ):
             plain = passes(drafting(looping, False), text, sampling)
             fast = passes(drafting(looping, True), text, sampling)
             assert fast[0] == plain[0] and fast[1].reply_tokens == plain[1].reply_tokens
@@ -177,14 +217,24 @@ def test_drafts_do_not_change_the_distribution(base: Path) -> None:
         engine = drafting(base, drafts)
         seen: dict[str, int] = {}
         for seed in range(400):
-            sampling = Sampling(temperature=1.0, top_k=4, seed=seed + 1000 * drafts, max_tokens=3, logprobs=1)
+            sampling = Sampling(
+                temperature=1.0, top_k=4, seed=seed + 1000 * drafts, max_tokens=3, logprobs=1
+            )
             chunks = engine.stream(Prompt(text, ()), sampling)
-            last = str([token.id for chunk in chunks if isinstance(chunk, Chunk) for token in chunk.tokens])
+            last = str(
+                [token.id for chunk in chunks if isinstance(chunk, Chunk) for token in chunk.tokens]
+            )
             seen[last] = seen.get(last, 0) + 1
         counts[drafts] = seen
-    keys = [key for key in counts[False] | counts[True] if counts[False].get(key, 0) + counts[True].get(key, 0) >= 10]
+    keys = [
+        key
+        for key in counts[False] | counts[True]
+        if counts[False].get(key, 0) + counts[True].get(key, 0) >= 10
+    ]
     statistic = sum(
-        (counts[False].get(key, 0) - counts[True].get(key, 0)) ** 2 / (counts[False].get(key, 0) + counts[True].get(key, 0)) for key in keys
+        (counts[False].get(key, 0) - counts[True].get(key, 0)) ** 2
+        / (counts[False].get(key, 0) + counts[True].get(key, 0))
+        for key in keys
     )
     freedom = len(keys) - 1
     assert freedom >= 2
@@ -194,7 +244,9 @@ def test_drafts_do_not_change_the_distribution(base: Path) -> None:
 
 def test_a_draft_is_as_long_as_it_is_worth() -> None:
     drafts = Drafts([1, 2, 3, 4, 5, 6, 1, 2, 3, 4])
-    assert drafts.propose(10) == [5, 6, 1] and drafts.propose(2) == [5, 6] and drafts.propose(0) == []
+    assert (
+        drafts.propose(10) == [5, 6, 1] and drafts.propose(2) == [5, 6] and drafts.propose(0) == []
+    )
     for _ in range(20):
         for token in (5, 6, 1, 2, 3, 4):
             drafts.feed(token)
@@ -223,11 +275,19 @@ def test_a_draft_is_what_followed_the_same_tokens_before(ids: list[int], room: i
     assert len(proposal) <= room
     if proposal:
         size = 4 if any(ids[start : start + 4] == ids[-4:] for start in range(len(ids) - 4)) else 3
-        starts = [start + size for start in range(len(ids) - size) if ids[start : start + size] == ids[-size:]]
+        starts = [
+            start + size
+            for start in range(len(ids) - size)
+            if ids[start : start + size] == ids[-size:]
+        ]
         assert proposal in [(ids[start:] * 12)[: len(proposal)] for start in starts]
 
 
-LORA = {"r": 3, "use_rslora": True, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
+LORA = {
+    "r": 3,
+    "use_rslora": True,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
 
 
 def test_live_merged_and_peft_agree(base: Path, tmp_path: Path) -> None:
@@ -239,7 +299,9 @@ def test_live_merged_and_peft_agree(base: Path, tmp_path: Path) -> None:
     live.load_adapter("school", adapter)
     live.choose((("school", 1.0),))
     merged = TransformersEngine(base, [adapter], weights="fp32", device="cpu")
-    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+    model = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter
+    )
     with torch.inference_mode():
         theirs = model(torch.tensor([ids])).logits[0, -1]
     torch.testing.assert_close(live.logits(ids), merged.logits(ids), rtol=1e-3, atol=1e-3)
@@ -249,7 +311,10 @@ def test_live_merged_and_peft_agree(base: Path, tmp_path: Path) -> None:
 
 
 def test_live_adapters_are_scaled_stacked_and_taken_out(base: Path, tmp_path: Path) -> None:
-    first, second = save_adapter(tmp_path / "a", base, seed=1, **LORA), save_adapter(tmp_path / "b", base, seed=2)
+    first, second = (
+        save_adapter(tmp_path / "a", base, seed=1, **LORA),
+        save_adapter(tmp_path / "b", base, seed=2),
+    )
     ids = [5, 9, 30, 31, 77]
     engine = open_engine(base)
     for name, folder in (("a", first), ("b", second)):
@@ -270,12 +335,17 @@ def test_live_adapters_are_scaled_stacked_and_taken_out(base: Path, tmp_path: Pa
 
 def test_answers_with_different_adapters_go_together(base: Path, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path, base, **LORA)
-    wanted = [alone(open_engine(base), TEXTS[0])[0], alone(TransformersEngine(base, [adapter], weights="fp32", device="cpu"), TEXTS[0])[0]]
+    wanted = [
+        alone(open_engine(base), TEXTS[0])[0],
+        alone(TransformersEngine(base, [adapter], weights="fp32", device="cpu"), TEXTS[0])[0],
+    ]
     assert wanted[0] != wanted[1]
     engine = open_engine(base, slots=3)
     engine.load_adapter("school", adapter)
     choices = [(), (("school", 1.0),), ()]
-    got = run(engine, [engine.begin(Prompt(TEXTS[0], ()), GREEDY, adapters) for adapters in choices])
+    got = run(
+        engine, [engine.begin(Prompt(TEXTS[0], ()), GREEDY, adapters) for adapters in choices]
+    )
     assert [text for text, _ in got] == [wanted[0], wanted[1], wanted[0]]
     engine.unload_adapter("school")
     with pytest.raises(UsageError):
@@ -293,15 +363,21 @@ def test_an_adapter_that_cannot_be_live_says_so(base: Path, tmp_path: Path) -> N
 
 def test_log_probabilities_are_those_of_the_model(base: Path) -> None:
     engine = open_engine(base)
-    *chunks, _ = engine.stream(Prompt(TEXTS[0], ()), Sampling(temperature=0, max_tokens=12, logprobs=4))
+    *chunks, _ = engine.stream(
+        Prompt(TEXTS[0], ()), Sampling(temperature=0, max_tokens=12, logprobs=4)
+    )
     tokens = [token for chunk in chunks if isinstance(chunk, Chunk) for token in chunk.tokens]
     text = b"".join(token.spelling for token in tokens).decode("utf-8", "replace")
     assert text == "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))
     ids = engine.encode(Prompt(TEXTS[0], ()))
     scores = open_engine(base).score(ids + [token.id for token in tokens])[len(ids) - 1 :]
-    torch.testing.assert_close(torch.tensor([token.logprob for token in tokens]), scores, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        torch.tensor([token.logprob for token in tokens]), scores, rtol=1e-3, atol=1e-3
+    )
     for token in tokens:
-        assert len(token.rivals) == 3 and token.rivals[0][1] == pytest.approx(token.logprob), "greedy takes the likeliest"
+        assert len(token.rivals) == 3 and token.rivals[0][1] == pytest.approx(token.logprob), (
+            "greedy takes the likeliest"
+        )
 
 
 def test_the_parts_of_a_pass_have_logits_of_their_own(base: Path) -> None:

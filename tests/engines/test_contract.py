@@ -5,20 +5,20 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from checkpoints import save_tiny
 from msgspec import Struct
-from openai_server import engine_app, serving
+from support.checkpoints import save_tiny
+from support.openai_server import engine_app, serving
 
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.served import find_served
+from llmchat.engines.openai_api.server_models import find_served
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import ContextOverflow
 from llmchat.prompt import Prompt
 
-pytest_plugins = ["gguf_files"]
+pytest_plugins = ["support.gguf_files"]
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
 STORY = "Once upon a time, a quick brown fox met a lazy dog by the river. 🦊 The fox said to the dog: 🐕 let us"
@@ -33,13 +33,18 @@ class Case(Struct):
 
 
 def scripted(request: pytest.FixtureRequest) -> Iterator[Case]:
-    yield Case(ScriptedEngine([f"{STORY} go on 🦊🦊 and on, 日本 and further than that"]), draws=False)
+    yield Case(
+        ScriptedEngine([f"{STORY} go on 🦊🦊 and on, 日本 and further than that"]), draws=False
+    )
 
 
 def transformers(request: pytest.FixtureRequest) -> Iterator[Case]:
     from llmchat.engines.transformers import TransformersEngine
 
-    yield Case(TransformersEngine(request.getfixturevalue("tiny"), weights="fp32", device="cpu"), special="<|im_end|>")
+    yield Case(
+        TransformersEngine(request.getfixturevalue("tiny"), weights="fp32", device="cpu"),
+        special="<|im_end|>",
+    )
 
 
 def gguf(request: pytest.FixtureRequest) -> Iterator[Case]:
@@ -128,7 +133,14 @@ def test_a_seed_says_the_same_again_and_is_told(case: Case) -> None:
     first, finish = answer(case.engine, prompt(), hot)
     assert finish.seed == 7 and answer(case.engine, prompt(), hot)[0] == first
     if case.draws:
-        others = {"".join(answer(case.engine, prompt(), Sampling(temperature=1.5, max_tokens=16, seed=seed))[0]) for seed in range(8, 11)}
+        others = {
+            "".join(
+                answer(case.engine, prompt(), Sampling(temperature=1.5, max_tokens=16, seed=seed))[
+                    0
+                ]
+            )
+            for seed in range(8, 11)
+        }
         assert others != {"".join(first)}
         free = Sampling(temperature=1.5, max_tokens=16)
         seeds = {answer(case.engine, prompt(), free)[1].seed for _ in range(2)}
@@ -138,7 +150,10 @@ def test_a_seed_says_the_same_again_and_is_told(case: Case) -> None:
 def test_counts_are_those_of_the_answer(engine: Engine) -> None:
     for text in (STORY, "日本語 and 🦊", "a\n\n  b"):
         asked = prompt(text)
-        assert len(engine.encode(asked)) == answer(engine, asked, Sampling(temperature=0, max_tokens=1))[1].prompt_tokens
+        assert (
+            len(engine.encode(asked))
+            == answer(engine, asked, Sampling(temperature=0, max_tokens=1))[1].prompt_tokens
+        )
     assert engine.count("") == 0 < engine.count("fox") < engine.count("fox " * 20)
 
 
@@ -198,7 +213,12 @@ def test_a_special_token_in_a_message_is_text(case: Case) -> None:
 
 
 def test_it_has_a_name(engine: Engine) -> None:
-    assert engine.describe().strip() and "\n" not in engine.describe() and engine.context > 0 and engine.load_s >= 0
+    assert (
+        engine.describe().strip()
+        and "\n" not in engine.describe()
+        and engine.context > 0
+        and engine.load_s >= 0
+    )
 
 
 def test_closed_twice_it_still_answers(engine: Engine) -> None:

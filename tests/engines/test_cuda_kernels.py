@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers import cuda
-from llmchat.engines.transformers.cuda.sampling import DeviceSampler, weights
-from llmchat.engines.transformers.linear import Int8Linear, Scratch, make_linear
-from llmchat.engines.transformers.sampler import Sampler, probabilities
+from llmchat.engines.transformers.torch import cuda
+from llmchat.engines.transformers.torch.cuda.sampling import DeviceSampler, weights
+from llmchat.engines.transformers.torch.linear import Int8Linear, Scratch, make_linear
+from llmchat.engines.transformers.torch.sampler import Sampler, probabilities
 
 CPU = torch.device("cpu")
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SAMPLINGS = [
     Sampling(temperature=0, seed=1),
     Sampling(temperature=0, repetition_penalty=1.7, seed=1),
@@ -38,21 +38,42 @@ TRITON = importlib.metadata.version("triton") if importlib.util.find_spec("trito
 needs_triton = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 # Before 3.7 the interpreter cannot run loops with numpy 2.4.
 interpreted = pytest.param(
-    "cpu", marks=pytest.mark.skipif(TRITON.startswith("3.6"), reason="this Triton's interpreter needs an older numpy")
+    "cpu",
+    marks=pytest.mark.skipif(
+        TRITON.startswith("3.6"), reason="this Triton's interpreter needs an older numpy"
+    ),
 )
 
 
 @pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(
-    "device", [interpreted, pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+    "device",
+    [
+        interpreted,
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+        ),
+    ],
 )
 def test_kernels(device: str) -> None:
     """A process of its own: whether kernels are interpreted is settled when Triton is imported, and others import it too."""
-    here = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {}
-    path = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
+    here = (
+        {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        if device == "cpu"
+        else {}
+    )
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "cuda_kernels.py")],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(TESTS / "support" / "cuda_kernels.py"),
+        ],
         env=os.environ | here | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -75,11 +96,56 @@ LAUNCHES = [
     ("one_row", {"GATED": False, "bias": None, "residual": None} | TILE),
     ("one_row", {"GATED": False, "norm": None} | TILE),
     ("one_row", {"GATED": True, "bias": None, "residual": None} | TILE | {"BLOCK_N": 2}),
-    ("few_rows", {"GATED": False, "BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 256, "num_warps": 4, "num_stages": 3}),
-    ("few_rows", {"GATED": True, "bias": None, "BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 256, "num_warps": 4, "num_stages": 3}),
+    (
+        "few_rows",
+        {
+            "GATED": False,
+            "BLOCK_M": 16,
+            "BLOCK_N": 32,
+            "BLOCK_K": 256,
+            "num_warps": 4,
+            "num_stages": 3,
+        },
+    ),
+    (
+        "few_rows",
+        {
+            "GATED": True,
+            "bias": None,
+            "BLOCK_M": 16,
+            "BLOCK_N": 32,
+            "BLOCK_K": 256,
+            "num_warps": 4,
+            "num_stages": 3,
+        },
+    ),
     ("rotate", {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "BLOCK": 64, "num_warps": 1}),
-    ("attend", {"GROUP": 1, "KV_HEADS": 32, "DIM": 128, "SPLITS": 8, "BLOCK_G": 16, "BLOCK_D": 128, "BLOCK_T": 64, "num_stages": 2}),
-    ("attend", {"GROUP": 7, "KV_HEADS": 4, "DIM": 128, "SPLITS": 32, "BLOCK_G": 16, "BLOCK_D": 128, "BLOCK_T": 64, "num_stages": 2}),
+    (
+        "attend",
+        {
+            "GROUP": 1,
+            "KV_HEADS": 32,
+            "DIM": 128,
+            "SPLITS": 8,
+            "BLOCK_G": 16,
+            "BLOCK_D": 128,
+            "BLOCK_T": 64,
+            "num_stages": 2,
+        },
+    ),
+    (
+        "attend",
+        {
+            "GROUP": 7,
+            "KV_HEADS": 4,
+            "DIM": 128,
+            "SPLITS": 32,
+            "BLOCK_G": 16,
+            "BLOCK_D": 128,
+            "BLOCK_T": 64,
+            "num_stages": 2,
+        },
+    ),
     ("merge", {"DIM": 128, "SPLITS": 8, "BLOCK_D": 128, "num_warps": 2}),
 ]
 
@@ -88,26 +154,36 @@ LAUNCHES = [
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(("name", "given"), LAUNCHES)
 def test_kernels_are_built_for_gpus_that_are_not_here(
-    name: str, given: dict[str, Any], capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str,
+    given: dict[str, Any],
+    capability: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The compilers need no GPU. Nothing spills; weights and caches come in loads of 16 bytes."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from llmchat.engines.transformers.cuda import kernels
+    from llmchat.engines.transformers.torch.cuda import kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(kernels, name)
     options = {option: given[option] for option in ("num_warps", "num_stages") if option in given}
     fixed = {argument: value for argument, value in given.items() if argument not in options}
-    kinds = {argument: "constexpr" if argument in fixed else POINTERS[name].get(argument, "i32") for argument in kernel.arg_names}
+    kinds = {
+        argument: "constexpr" if argument in fixed else POINTERS[name].get(argument, "i32")
+        for argument in kernel.arg_names
+    }
     wide = {
         (index,): [["tt.divisibility", 16]]
         for index, (argument, kind) in enumerate(kinds.items())
         if kind.startswith("*") or argument in ("n", "k", "quads")
     }
     source = triton.compiler.ASTSource(
-        kernel, kinds, {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()}, wide
+        kernel,
+        kinds,
+        {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()},
+        wide,
     )
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     loads = {
@@ -119,7 +195,9 @@ def test_kernels_are_built_for_gpus_that_are_not_here(
         assert len(re.findall(loads[name], built.asm["ptx"])) >= 4
     (tmp_path / "cubin").write_bytes(built.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    usage = subprocess.run([tool, "-res-usage", tmp_path / "cubin"], capture_output=True, text=True, check=True).stdout
+    usage = subprocess.run(
+        [tool, "-res-usage", tmp_path / "cubin"], capture_output=True, text=True, check=True
+    ).stdout
     registers = int(re.findall(r"REG:(\d+)", usage)[0])
     assert " LOCAL:0 " in usage and registers <= (64 if name == "one_row" else 128), usage
 
@@ -142,7 +220,10 @@ def test_tokens_chosen_without_a_host_are_those_chosen_with_one(sampling: Sampli
     torch.manual_seed(1)
     told: list[int] = []
     prompt = [3, 5, 5, 9]
-    ours, theirs = DeviceSampler(sampling, prompt, CPU, lambda token: told.append(int(token))), Sampler(sampling, prompt, CPU)
+    ours, theirs = (
+        DeviceSampler(sampling, prompt, CPU, lambda token: told.append(int(token))),
+        Sampler(sampling, prompt, CPU),
+    )
     logits = [torch.randn(400) * 2 for _ in range(60)]
     chosen = [ours.choose(row) for row in logits]
     assert chosen == [theirs.choose(row) for row in logits] == told and ours.seed == theirs.seed
@@ -162,13 +243,18 @@ def test_where_kernels_cannot_be_built_the_reason_is_told() -> None:
     assert "Triton cannot build its kernels (" in cuda.fault(CPU)
 
 
-def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(cuda, "fault", lambda device: "no compiler")
     cuda.usable.cache_clear()
     try:
-        assert not cuda.usable(torch.device("cuda", 7)) and "8-bit layers run slower here: no compiler" in caplog.text
+        assert (
+            not cuda.usable(torch.device("cuda", 7))
+            and "8-bit layers run slower here: no compiler" in caplog.text
+        )
         monkeypatch.setattr(cuda, "fault", lambda device: "")
         assert cuda.usable(torch.device("cuda", 8)) and not cuda.usable(CPU)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
@@ -178,10 +264,15 @@ def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(monkeypatch: pytes
 
 
 @needs_triton
-def test_int8_layers_that_are_spread_over_gpus_become_those_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_layers_that_are_spread_over_gpus_become_those_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Sequential(make_linear(torch.randn(48, 32), torch.randn(48), "int8", CPU, Scratch())), torch.nn.Linear(48, 2)
+        torch.nn.Sequential(
+            make_linear(torch.randn(48, 32), torch.randn(48), "int8", CPU, Scratch())
+        ),
+        torch.nn.Linear(48, 2),
     )
     x = torch.randn(20, 32).bfloat16()
     before = model[0](x)

@@ -5,21 +5,35 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat.engines.transformers.linear import BnbInt8Linear, Int8Linear, Scratch, make_linear, quantise_rows
+from llmchat.engines.transformers.torch.linear import (
+    BnbInt8Linear,
+    Int8Linear,
+    Scratch,
+    make_linear,
+    quantise_rows,
+)
 
 CPU = torch.device("cpu")
 
 
-def error(layer: torch.nn.Module, weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> float:
+def error(
+    layer: torch.nn.Module, weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None
+) -> float:
     """Relative error of the layer against the original weights in float64."""
-    exact = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    exact = torch.nn.functional.linear(
+        x.double(), weight.double(), None if bias is None else bias.double()
+    )
     return float((layer(x).double() - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 64])
-@pytest.mark.parametrize(("out_features", "in_features"), [(64, 64), (33, 128), (576, 1536), (50, 40), (7, 17), (1, 16)])
+@pytest.mark.parametrize(
+    ("out_features", "in_features"), [(64, 64), (33, 128), (576, 1536), (50, 40), (7, 17), (1, 16)]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_every_shape_is_near_float64(rows: int, out_features: int, in_features: int, dtype: torch.dtype) -> None:
+def test_every_shape_is_near_float64(
+    rows: int, out_features: int, in_features: int, dtype: torch.dtype
+) -> None:
     """Widths that are no multiple of 16 and rows above the kernel's limit take the other way, and must be as right."""
     torch.manual_seed(rows)
     weight, bias = torch.randn(out_features, in_features) * 0.02, torch.randn(out_features)
@@ -55,7 +69,14 @@ def test_one_scratch_serves_layers_of_different_sizes() -> None:
     scratch = Scratch()
     for shape in ((32, 64), (128, 96), (16, 16)):
         weight = torch.randn(*shape)
-        assert error(make_linear(weight, None, "int8", CPU, scratch), weight, torch.randn(20, shape[1]).bfloat16()) < 0.02
+        assert (
+            error(
+                make_linear(weight, None, "int8", CPU, scratch),
+                weight,
+                torch.randn(20, shape[1]).bfloat16(),
+            )
+            < 0.02
+        )
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,7 +85,9 @@ def test_rounding_is_at_most_half_a_step(rows: int, columns: int, size: float) -
     weight = torch.randn(rows, columns) * size
     quantised, maxima = quantise_rows(weight)
     step = maxima[:, None] / 127
-    assert ((quantised * step - weight).abs() <= step * 0.5001 + 1e-12).all() and quantised.abs().max() <= 127
+    assert (
+        (quantised * step - weight).abs() <= step * 0.5001 + 1e-12
+    ).all() and quantised.abs().max() <= 127
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
@@ -79,10 +102,14 @@ def test_the_bytes_are_those_of_bitsandbytes() -> None:
     weight = torch.randn(64, 128).half()
     theirs, their_maxima, _ = bnb.int8_vectorwise_quant(weight)
     ours, maxima = quantise_rows(weight)
-    assert ((maxima >= their_maxima * 0.999) & (maxima <= their_maxima * 1.01)).all(), "at most one bf16 step above the row's maximum"
+    assert ((maxima >= their_maxima * 0.999) & (maxima <= their_maxima * 1.01)).all(), (
+        "at most one bf16 step above the row's maximum"
+    )
     assert (ours.int() - theirs.int()).abs().max() <= 1
     restored, exact = bnb.int8_vectorwise_dequant(ours, maxima), weight.float()
-    assert (restored - exact).norm() <= 1.01 * (bnb.int8_vectorwise_dequant(theirs, their_maxima) - exact).norm()
+    assert (restored - exact).norm() <= 1.01 * (
+        bnb.int8_vectorwise_dequant(theirs, their_maxima) - exact
+    ).norm()
 
 
 def test_the_kernels_of_bitsandbytes_run_on_the_same_bytes() -> None:
@@ -105,7 +132,9 @@ def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 96) * 0.02
     layer = make_linear(weight, None, "int4", CPU, Scratch())
-    assert isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02
+    assert (
+        isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02
+    )
 
 
 @pytest.mark.parametrize("offset", [1, 8, 16])
@@ -113,7 +142,11 @@ def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
 def test_int8_weights_may_lie_at_any_address(offset: int, rows: int) -> None:
     """As in a file that another program wrote; torch's kernel for a few rows reads whole vectors at aligned addresses."""
     weight, scb = quantise_rows(torch.randn(64, 64))
-    moved = torch.empty(64 * 64 + 64, dtype=torch.int8)[offset : offset + 64 * 64].view(64, 64).copy_(weight)
+    moved = (
+        torch.empty(64 * 64 + 64, dtype=torch.int8)[offset : offset + 64 * 64]
+        .view(64, 64)
+        .copy_(weight)
+    )
     x = torch.randn(rows, 64).bfloat16()
     layers = [Int8Linear(one, scb, None, torch.bfloat16, Scratch()) for one in (weight, moved)]
     assert torch.equal(layers[0](x), layers[1](x))

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import llama_pieces, save_tiny, sentencepiece_file, world_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.checkpoints import llama_pieces, save_tiny, sentencepiece_file, world_vocabulary
 from transformers import RwkvConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.rwkv_world import WorldVocabulary
 from llmchat.engines.sentencepiece import merges, read_model
-from llmchat.engines.tokens import Tokens
+from llmchat.engines.tokenizer import Tokens
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import IntegrityError
 from llmchat.prompt import Prompt
@@ -30,7 +30,9 @@ DECAPODA: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def write(folder: Path, files: dict[str, dict[str, Any]], pieces: bytes, name: str = "tokenizer.model") -> Tokens:
+def write(
+    folder: Path, files: dict[str, dict[str, Any]], pieces: bytes, name: str = "tokenizer.model"
+) -> Tokens:
     for file, table in files.items():
         (folder / file).write_text(json.dumps(table))
     (folder / name).write_bytes(pieces)
@@ -45,7 +47,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
 def test_the_first_llama_files_with_their_wrong_ids(llama: Tokens) -> None:
     assert llama.encode(Prompt("the fox.", ())) == [1, IDS["▁the"], IDS["▁fox"], IDS["."]]
     assert llama.end_ids == {2}, "not 1, which config.json says and which opens a text"
-    assert llama.stop_ids(Prompt("", (), stop_ids=(0,))) == {0, 2}, "an adapter that learnt to end with 0 has a format that says so"
+    assert llama.stop_ids(Prompt("", (), stop_ids=(0,))) == {0, 2}, (
+        "an adapter that learnt to end with 0 has a format that says so"
+    )
     assert llama.names == {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -57,9 +61,16 @@ def test_never_two_opening_tokens(llama: Tokens) -> None:
 
 def test_a_tokenizer_that_asks_for_no_opening_token_gets_none(tmp_path: Path) -> None:
     files = DECAPODA | {
-        "tokenizer_config.json": {"add_bos_token": False, "bos_token": {"content": "<s>"}, "tokenizer_class": "LlamaTokenizer"}
+        "tokenizer_config.json": {
+            "add_bos_token": False,
+            "bos_token": {"content": "<s>"},
+            "tokenizer_class": "LlamaTokenizer",
+        }
     }
-    assert write(tmp_path, files, sentencepiece_file(PIECES)).encode(Prompt("the fox", ())) == [IDS["▁the"], IDS["▁fox"]]
+    assert write(tmp_path, files, sentencepiece_file(PIECES)).encode(Prompt("the fox", ())) == [
+        IDS["▁the"],
+        IDS["▁fox"],
+    ]
 
 
 def test_what_has_no_piece_is_written_in_bytes(llama: Tokens) -> None:
@@ -80,7 +91,10 @@ def test_a_special_token_in_a_message_is_text(llama: Tokens) -> None:
 def test_llama_pieces_are_whole_characters_and_make_the_text(text: str) -> None:
     tokens = _shared_llama()
     decode = tokens.decoder()
-    shown = "".join(decode(number) for number in tokens.encode(Prompt(text, (), quoted=((0, len(text)),), bos=False)))
+    shown = "".join(
+        decode(number)
+        for number in tokens.encode(Prompt(text, (), quoted=((0, len(text)),), bos=False))
+    )
     assert shown == text.replace("▁", " ") or "\ufffd" in text
 
 
@@ -93,7 +107,12 @@ def _shared_llama(cache: list[Tokens] = []) -> Tokens:  # noqa: B006 (one tokeni
 
 
 def test_merges_are_those_of_the_best_pieces_first() -> None:
-    assert merges(read_pieces("ab", "abc", "a", "b", "c", "bc")) == [("a", "b"), ("ab", "c"), ("a", "bc"), ("b", "c")]
+    assert merges(read_pieces("ab", "abc", "a", "b", "c", "bc")) == [
+        ("a", "b"),
+        ("ab", "c"),
+        ("a", "bc"),
+        ("b", "c"),
+    ]
 
 
 def read_pieces(*texts: str) -> tuple[Any, ...]:
@@ -104,14 +123,36 @@ def read_pieces(*texts: str) -> tuple[Any, ...]:
 
 def test_the_tokenizer_of_t5(tmp_path: Path) -> None:
     """Unigram pieces, sentinels that no file names, and, for FastChat-T5, tokens behind them that bring line ends."""
-    pieces = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2), ("▁the", -1.0, 1), ("▁fox", -2.0, 1), ("▁", -3.0, 1), ("f", -4.0, 1)]
+    pieces = [
+        ("<pad>", 0.0, 3),
+        ("</s>", 0.0, 3),
+        ("<unk>", 0.0, 2),
+        ("▁the", -1.0, 1),
+        ("▁fox", -2.0, 1),
+        ("▁", -3.0, 1),
+        ("f", -4.0, 1),
+    ]
     files = {
-        "config.json": {"model_type": "t5", "is_encoder_decoder": True, "eos_token_id": 1, "pad_token_id": 0},
-        "tokenizer_config.json": {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "extra_ids": 3},
+        "config.json": {
+            "model_type": "t5",
+            "is_encoder_decoder": True,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "T5Tokenizer",
+            "eos_token": "</s>",
+            "pad_token": "<pad>",
+            "extra_ids": 3,
+        },
         "added_tokens.json": {"\n": 10, "{": 11},
     }
-    tokens = write(tmp_path, files, sentencepiece_file(pieces, bpe=False, single_spaces=True), "spiece.model")
-    assert tokens.encode(Prompt("the   fox f", ())) == [3, 4, 5, 6, 1], "closed, as an encoder wants it"
+    tokens = write(
+        tmp_path, files, sentencepiece_file(pieces, bpe=False, single_spaces=True), "spiece.model"
+    )
+    assert tokens.encode(Prompt("the   fox f", ())) == [3, 4, 5, 6, 1], (
+        "closed, as an encoder wants it"
+    )
     assert tokens.encode(Prompt("the fox</s>", ())) == [3, 4, 1]
     assert tokens.encode(Prompt("<extra_id_2> the\n{", ())) == [7, 3, 10, 11, 1]
     assert tokens.end_ids == {1}
@@ -131,7 +172,9 @@ def test_a_file_that_is_no_sentencepiece_model(content: bytes, tmp_path: Path) -
         read_model(tmp_path / "tokenizer.model")
 
 
-WORLD = world_vocabulary("\n\n", " the", " t", "the", " fox", "日本", "日本語", "User:", "'quoted'", "a b")
+WORLD = world_vocabulary(
+    "\n\n", " the", " t", "the", " fox", "日本", "日本語", "User:", "'quoted'", "a b"
+)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +223,9 @@ def _shared_world(cache: list[WorldVocabulary] = []) -> WorldVocabulary:  # noqa
         ("267 '' 0", "0 bytes long"),
     ],
 )
-def test_a_damaged_vocabulary_is_one_clear_line_and_runs_nothing(line: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_vocabulary_is_one_clear_line_and_runs_nothing(
+    line: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "rwkv_vocab_v20230424.txt"
     path.write_text(WORLD + line + "\n")
     with pytest.raises(IntegrityError, match=message):
@@ -196,10 +241,16 @@ def test_an_rwkv_world_checkpoint_talks(tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (base / name).unlink(missing_ok=True)
     (base / "rwkv_vocab_v20230424.txt").write_text(WORLD)
-    (base / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["hf_rwkv_tokenizer.RwkvTokenizer", null]}}')
+    (base / "tokenizer_config.json").write_text(
+        '{"auto_map": {"AutoTokenizer": ["hf_rwkv_tokenizer.RwkvTokenizer", null]}}'
+    )
     engine = TransformersEngine(base, weights="int8", device="cpu")
-    assert engine.encode(Prompt("User: the fox\n\n", ())) == [264, 258, 261, 257], "no token opens a text"
+    assert engine.encode(Prompt("User: the fox\n\n", ())) == [264, 258, 261, 257], (
+        "no token opens a text"
+    )
     assert 0 in engine._tokens.end_ids and engine.count("the fox") == 2
-    *chunks, finish = engine.stream(Prompt("User: the fox\n\n", ()), Sampling(temperature=0, max_tokens=20))
+    *chunks, finish = engine.stream(
+        Prompt("User: the fox\n\n", ()), Sampling(temperature=0, max_tokens=20)
+    )
     assert isinstance(finish, Finish) and finish.prompt_tokens == 4
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))

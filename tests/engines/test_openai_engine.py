@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai_server import App, Asked, Told, json_of, said, serving, sse
+from support.openai_server import App, Asked, Told, json_of, said, serving, sse
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.counting import Estimate
 from llmchat.engines.openai_api.dialects import dialect_of, dropped, fields
 from llmchat.engines.openai_api.messages import disarmed, text_of
-from llmchat.engines.openai_api.served import ASSUMED_CONTEXT, Served, find_served
+from llmchat.engines.openai_api.server_models import ASSUMED_CONTEXT, Served, find_served
+from llmchat.engines.openai_api.token_counts import Estimate
 from llmchat.errors import ContextOverflow, LlmchatError, ModelNotFound, NetworkError, UsageError
 from llmchat.presets import get_format
 from llmchat.prompt import Prompt
@@ -31,7 +31,13 @@ def models(*entries: dict[str, Any]) -> Told:
     return json_of({"object": "list", "data": list(entries)})
 
 
-def answering(*pieces: bytes, owner: str = "", cut: bool = False, kind: str = "text/event-stream", **entry: Any) -> App:
+def answering(
+    *pieces: bytes,
+    owner: str = "",
+    cut: bool = False,
+    kind: str = "text/event-stream",
+    **entry: Any,
+) -> App:
     """A server with one model that gives one answer, and counts nothing."""
 
     def app(asked: Asked) -> Told:
@@ -49,21 +55,41 @@ def engine_at(url: str, *, chat: bool = True, **options: Any) -> OpenAIEngine:
     return OpenAIEngine(connection, find_served(connection, (), only=True), chat=chat, **options)
 
 
-def answer(app: App, prompt: Prompt = ASKED, sampling: Sampling = GREEDY, *, chat: bool = True) -> tuple[list[str], Finish, list[Asked]]:
-    with serving(app) as (url, asked), closing(engine_at(url, chat=chat).stream(prompt, sampling)) as stream:
+def answer(
+    app: App, prompt: Prompt = ASKED, sampling: Sampling = GREEDY, *, chat: bool = True
+) -> tuple[list[str], Finish, list[Asked]]:
+    with (
+        serving(app) as (url, asked),
+        closing(engine_at(url, chat=chat).stream(prompt, sampling)) as stream,
+    ):
         *chunks, finish = stream
     assert isinstance(finish, Finish)
     return [chunk.text for chunk in chunks if isinstance(chunk, Chunk)], finish, asked
 
 
-USAGE = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}}
+USAGE = {
+    "choices": [],
+    "usage": {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    },
+}
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_an_answer_and_its_numbers(chat: bool) -> None:
-    texts, finish, asked = answer(answering(*sse(said("He"), said("llo"), said("", "stop"), USAGE)), chat=chat)
+    texts, finish, asked = answer(
+        answering(*sse(said("He"), said("llo"), said("", "stop"), USAGE)), chat=chat
+    )
     assert texts == ["He", "llo"]
-    assert (finish.reason, finish.prompt_tokens, finish.cached_tokens, finish.reply_tokens, finish.seed) == ("stop", 5, 4, 2, 3)
+    assert (
+        finish.reason,
+        finish.prompt_tokens,
+        finish.cached_tokens,
+        finish.reply_tokens,
+        finish.seed,
+    ) == ("stop", 5, 4, 2, 3)
     assert asked[-1].path == ("/v1/chat/completions" if chat else "/v1/completions")
     assert asked[-1].body["stream_options"] == {"include_usage": True}
 
@@ -94,11 +120,15 @@ def test_streams_of_all_kinds_are_read(pieces: list[Any], expected: str) -> None
 @given(st.text(st.characters(exclude_categories=[]), max_size=12), st.data())
 def test_halves_of_characters_never_come_out(text: str, data: st.DataObject) -> None:
     """A text as UTF-16 has it, cut anywhere between its units."""
-    from llmchat.engines.openai_api.reading import Reading
+    from llmchat.engines.openai_api.stream_parser import Reading
 
     units = text.encode("utf-16-le", "surrogatepass")
-    cuts = sorted({2 * data.draw(st.integers(0, len(units) // 2)) for _ in range(3)} | {0, len(units)})
-    pieces = [units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(cuts)]
+    cuts = sorted(
+        {2 * data.draw(st.integers(0, len(units) // 2)) for _ in range(3)} | {0, len(units)}
+    )
+    pieces = [
+        units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(cuts)
+    ]
     reading = Reading(Connection("http://localhost"))
     shown = "".join(reading.text("text/event-stream", iter(sse(*map(said, pieces)))))
     assert shown == units.decode("utf-16-le", "replace")
@@ -118,7 +148,9 @@ def test_what_a_server_calls_reasoning_comes_between_the_marks_of_thought(field:
     def thought(text: str) -> dict[str, Any]:
         return {"choices": [{"delta": {field: text, "content": None}, "finish_reason": None}]}
 
-    texts, _, _ = answer(answering(*sse(thought("hm"), thought("…"), said("yes"), said("", "stop"))))
+    texts, _, _ = answer(
+        answering(*sse(thought("hm"), thought("…"), said("yes"), said("", "stop")))
+    )
     assert "".join(texts) == "<think>hm…</think>yes"
     texts, _, _ = answer(answering(*sse(thought("hm"), said("", "length"))))
     assert "".join(texts) == "<think>hm</think>"
@@ -134,7 +166,9 @@ def test_what_a_server_calls_reasoning_comes_between_the_marks_of_thought(field:
         ([*sse(said("He"), done=False), b"data: {oops\n\n"], False, "something that is no answer"),
     ],
 )  # fmt: skip
-def test_what_goes_wrong_after_the_first_word_is_told_and_not_tried_again(pieces: list[bytes], cut: bool, words: str) -> None:
+def test_what_goes_wrong_after_the_first_word_is_told_and_not_tried_again(
+    pieces: list[bytes], cut: bool, words: str
+) -> None:
     with serving(answering(*pieces, cut=cut)) as (url, asked):
         stream = engine_at(url).stream(ASKED, GREEDY)
         assert next(stream) == Chunk("He")
@@ -176,28 +210,58 @@ def test_hanging_up_reaches_the_server() -> None:
     assert len(sent) < 100_000, "the server was not heard to the end"
 
 
-def body_for(owner: str, sampling: Sampling, prompt: Prompt = ASKED, *, chat: bool) -> dict[str, Any]:
-    engine = OpenAIEngine(Connection("http://localhost:1"), Served("m", dialect_of(owner, "localhost"), 99), chat=chat)
+def body_for(
+    owner: str, sampling: Sampling, prompt: Prompt = ASKED, *, chat: bool
+) -> dict[str, Any]:
+    engine = OpenAIEngine(
+        Connection("http://localhost:1"), Served("m", dialect_of(owner, "localhost"), 99), chat=chat
+    )
     return engine.request(prompt, sampling, 3)[1]
 
 
-FULL = Sampling(temperature=0.5, top_p=0.9, top_k=40, min_p=0.1, repetition_penalty=1.2, max_tokens=7, ignore_eos=True)
+FULL = Sampling(
+    temperature=0.5,
+    top_p=0.9,
+    top_k=40,
+    min_p=0.1,
+    repetition_penalty=1.2,
+    max_tokens=7,
+    ignore_eos=True,
+)
 
 
 def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
     plain = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7}
-    assert fields(FULL, dialect_of("vllm", "")) == plain | {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2, "ignore_eos": True}
-    assert fields(FULL, dialect_of("llamacpp", "")) == plain | {"top_k": 40, "min_p": 0.1, "repeat_penalty": 1.2, "ignore_eos": True}
+    assert fields(FULL, dialect_of("vllm", "")) == plain | {
+        "top_k": 40,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "ignore_eos": True,
+    }
+    assert fields(FULL, dialect_of("llamacpp", "")) == plain | {
+        "top_k": 40,
+        "min_p": 0.1,
+        "repeat_penalty": 1.2,
+        "ignore_eos": True,
+    }
     assert fields(FULL, dialect_of("library", "")) == fields(FULL, dialect_of("", "")) == plain
     assert "max_completion_tokens" in fields(FULL, dialect_of("system", "api.openai.com"))
     assert dropped(FULL, dialect_of("vllm", "")) == ()
-    assert dropped(FULL, dialect_of("library", "")) == ("top_k", "min_p", "repetition_penalty", "ignore_eos")
+    assert dropped(FULL, dialect_of("library", "")) == (
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "ignore_eos",
+    )
     assert dropped(Sampling(), dialect_of("library", "")) == (), "what is off is not missed"
 
 
 def test_what_is_off_is_said_to_be_off() -> None:
     """Servers have defaults of their own: llama.cpp's top_k is 40, vLLM takes those of the checkpoint."""
-    assert fields(Sampling(), dialect_of("llamacpp", ""))["top_k"] == 0 and fields(Sampling(), dialect_of("vllm", ""))["top_k"] == -1
+    assert (
+        fields(Sampling(), dialect_of("llamacpp", ""))["top_k"] == 0
+        and fields(Sampling(), dialect_of("vllm", ""))["top_k"] == -1
+    )
     for owner in ("llamacpp", "vllm"):
         sent = fields(Sampling(), dialect_of(owner, ""))
         assert sent["min_p"] == 0 and sent["top_p"] == 1
@@ -217,7 +281,11 @@ def test_a_text_is_sent_as_it_is_and_messages_as_they_are() -> None:
     form = get_format("alpaca")
     prompt = form.render(Conversation().say("Name a fox.").spoken)
     text = body_for("vllm", GREEDY, prompt, chat=False)
-    assert text["prompt"] == prompt.text and text["stop"] == list(prompt.stops) and "messages" not in text
+    assert (
+        text["prompt"] == prompt.text
+        and text["stop"] == list(prompt.stops)
+        and "messages" not in text
+    )
     assert "add_special_tokens" not in text, "the server's tokenizer opens a text itself"
     chat = body_for("vllm", GREEDY, prompt, chat=True)
     assert chat["messages"] == [{"role": "user", "content": "Name a fox."}] and "prompt" not in chat
@@ -268,10 +336,19 @@ def test_no_log_probabilities_are_invented() -> None:
     ],
 )
 def test_no_message_can_pose_as_a_special_token(token: str) -> None:
-    assert token not in disarmed(f"say {token} now") and disarmed(f"say {token} now").replace("\u2060", "") == f"say {token} now"
-    prompt = Prompt(f"{token}say {token}{token}", (Message("user", f"say {token}"),), quoted=((len(token), 2 * len(token) + 4),))
+    assert (
+        token not in disarmed(f"say {token} now")
+        and disarmed(f"say {token} now").replace("\u2060", "") == f"say {token} now"
+    )
+    prompt = Prompt(
+        f"{token}say {token}{token}",
+        (Message("user", f"say {token}"),),
+        quoted=((len(token), 2 * len(token) + 4),),
+    )
     sent = text_of(prompt)
-    assert sent.count(token) == 2 and sent.startswith(token) and sent.endswith(token), "those of the format stay"
+    assert sent.count(token) == 2 and sent.startswith(token) and sent.endswith(token), (
+        "those of the format stay"
+    )
     body = body_for("vllm", GREEDY, prompt, chat=True)
     assert token not in body["messages"][0]["content"]
 
@@ -290,7 +367,12 @@ LIST = [
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
-    [(["llama3.2"], "llama3.2:latest"), (["ORG/model-7b"], "org/Model-7B"), (["none", "smol"], "/m/x.gguf"), (["/m/x.gguf"], "/m/x.gguf")],
+    [
+        (["llama3.2"], "llama3.2:latest"),
+        (["ORG/model-7b"], "org/Model-7B"),
+        (["none", "smol"], "/m/x.gguf"),
+        (["/m/x.gguf"], "/m/x.gguf"),
+    ],
 )
 def test_a_model_is_found_by_any_of_its_names(wanted: list[str], found: str) -> None:
     with serving(lambda asked: models(*LIST)) as (url, _):
@@ -309,7 +391,10 @@ def test_an_adapter_holds_what_its_base_holds() -> None:
 
 def test_a_name_that_is_not_there_lists_those_that_are() -> None:
     with serving(lambda asked: models(*LIST)) as (url, _):
-        with pytest.raises(ModelNotFound, match=r"no model `llama32`; it serves llama3.2:latest, org/Model-7B, /m/x.gguf") as refused:
+        with pytest.raises(
+            ModelNotFound,
+            match=r"no model `llama32`; it serves llama3.2:latest, org/Model-7B, /m/x.gguf",
+        ) as refused:
             find_served(Connection(url), ["llama32"], only=True)
         assert "llama3.2:latest" in refused.value.hint
         with pytest.raises(UsageError, match=r"serves llama3\.2:latest"):
@@ -319,7 +404,10 @@ def test_a_name_that_is_not_there_lists_those_that_are() -> None:
         assert not find_served(Connection(url), ["alpaca"], only=True).certain
         with pytest.raises(ModelNotFound):
             find_served(Connection(url), ["alpaca"], only=False)
-    with serving(lambda asked: models()) as (url, _), pytest.raises(UsageError, match="serves no model"):
+    with (
+        serving(lambda asked: models()) as (url, _),
+        pytest.raises(UsageError, match="serves no model"),
+    ):
         find_served(Connection(url), [""], only=True)
 
 
@@ -328,7 +416,10 @@ def test_a_server_without_a_list_must_know_the_model_itself() -> None:
         assert find_served(Connection(url), ["any"], only=False).name == "any"
         with pytest.raises(UsageError):
             find_served(Connection(url), [""], only=True)
-    with serving(lambda asked: json_of({"hello": "world"})) as (url, _), pytest.raises(NetworkError, match="lists no models"):
+    with (
+        serving(lambda asked: json_of({"hello": "world"})) as (url, _),
+        pytest.raises(NetworkError, match="lists no models"),
+    ):
         find_served(Connection(url), ["any"], only=False)
 
 
@@ -337,14 +428,24 @@ def test_a_server_without_a_list_must_know_the_model_itself() -> None:
     [
         ({"id": "m", "owned_by": "vllm", "max_model_len": 777}, {}, 777),
         ({"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 555, "n_ctx_train": 9999}}, {}, 555),
-        ({"id": "m", "owned_by": "llamacpp", "meta": None}, {"/props": {"default_generation_settings": {"n_ctx": 333}}}, 333),
-        ({"id": "m", "owned_by": "library"}, {"/api/ps": {"models": [{"model": "m", "context_length": 222}]}}, 222),
+        (
+            {"id": "m", "owned_by": "llamacpp", "meta": None},
+            {"/props": {"default_generation_settings": {"n_ctx": 333}}},
+            333,
+        ),
+        (
+            {"id": "m", "owned_by": "library"},
+            {"/api/ps": {"models": [{"model": "m", "context_length": 222}]}},
+            222,
+        ),
         ({"id": "m", "owned_by": "library"}, {"/api/ps": {"models": []}}, 0),
         ({"id": "m", "owned_by": "library"}, {}, 0),
         ({"id": "m"}, {}, 0),
     ],
 )
-def test_the_window_is_what_the_server_says(entry: dict[str, Any], more: dict[str, Any], context: int) -> None:
+def test_the_window_is_what_the_server_says(
+    entry: dict[str, Any], more: dict[str, Any], context: int
+) -> None:
     def app(asked: Asked) -> Told:
         if asked.path == "/v1/models":
             return models(entry)
@@ -361,12 +462,25 @@ def test_the_window_is_what_the_server_says(entry: dict[str, Any], more: dict[st
 def test_tokens_are_counted_by_vllm() -> None:
     def app(asked: Asked) -> Told:
         if asked.path == "/tokenize":
-            return json_of({"tokens": [1] * (len(asked.body["messages"]) if "messages" in asked.body else len(asked.body["prompt"]))})
+            return json_of(
+                {
+                    "tokens": [1]
+                    * (
+                        len(asked.body["messages"])
+                        if "messages" in asked.body
+                        else len(asked.body["prompt"])
+                    )
+                }
+            )
         return answering(owner="vllm", max_model_len=5)(asked)
 
     with serving(app) as (url, asked):
         text = engine_at(url, chat=False)
-        assert (text.count("four"), len(text.encode(ASKED)), "estimated" in text.describe()) == (4, len(ASKED.text), False)
+        assert (text.count("four"), len(text.encode(ASKED)), "estimated" in text.describe()) == (
+            4,
+            len(ASKED.text),
+            False,
+        )
         assert asked[-1].body == {"model": "m", "prompt": ASKED.text, "add_special_tokens": True}
         before = len(asked)
         text.count("four"), text.encode(ASKED)
@@ -378,7 +492,10 @@ def test_tokens_are_counted_by_vllm() -> None:
 
 
 def test_an_estimate_is_said_to_be_one_and_is_no_reason_to_refuse() -> None:
-    with serving(answering(*sse(said("x", "stop")), owner="llamacpp", meta={"n_ctx": 2})) as (url, _):
+    with serving(answering(*sse(said("x", "stop")), owner="llamacpp", meta={"n_ctx": 2})) as (
+        url,
+        _,
+    ):
         engine = engine_at(url, chat=False)
         assert "tokens estimated" in engine.describe()
         assert next(engine.stream(ASKED, GREEDY)) == Chunk("x")
@@ -395,7 +512,9 @@ def test_an_estimate_counts_words_signs_and_characters() -> None:
 def test_an_error_at_the_start_is_one_line() -> None:
     def app(asked: Asked) -> Told:
         if "completions" in asked.path:
-            return json_of({"error": {"message": "This model's maximum context length is 10 tokens."}}, 400)
+            return json_of(
+                {"error": {"message": "This model's maximum context length is 10 tokens."}}, 400
+            )
         return answering()(asked)
 
     with serving(app) as (url, _), pytest.raises(LlmchatError) as raised:

@@ -7,19 +7,41 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints import save_adapter, save_tiny, tiny_config
-from test_architectures import GROUPED, LLAMA_LIKE, PROMPT, QUESTION, answer, generate, greedy, open_engine, reference
+from support.checkpoints import save_adapter, save_tiny, tiny_config
+from test_architectures import (
+    GROUPED,
+    LLAMA_LIKE,
+    PROMPT,
+    QUESTION,
+    answer,
+    generate,
+    greedy,
+    open_engine,
+    reference,
+)
 
-from llmchat.engines.transformers import TransformersEngine, general, selftest
-from llmchat.engines.transformers.quantisable import quantisable
-from llmchat.engines.transformers.states import Copies
+from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.modules import causal, self_test
+from llmchat.engines.transformers.modules.quantisable import quantisable
+from llmchat.engines.transformers.modules.state_copies import Copies
 from llmchat.errors import Mismatch
 from llmchat.prompt import Prompt
 
-MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+MAMBA2 = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 16,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 8,
+}
 MIXED = ["linear_attention", "full_attention"]
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
-GATED = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+GATED = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
 MAMBA = LLAMA_LIKE | {"state_size": 16, "time_step_rank": 4}
 ZAMBA = LLAMA_LIKE | {
     "num_key_value_heads": 4, "num_hidden_layers": 5, "attention_hidden_size": 128, "attention_head_dim": 32, "mamba_d_state": 16, "mamba_dt_rank": 4,
@@ -101,7 +123,9 @@ def test_greedy_tokens_are_those_of_transformers(engine: TransformersEngine, bas
     assert len(set(expected)) > 2, "a model that repeats itself would prove little"
 
 
-def test_regenerating_undoing_and_going_on_read_only_what_is_new(name: str, engine: TransformersEngine) -> None:
+def test_regenerating_undoing_and_going_on_read_only_what_is_new(
+    name: str, engine: TransformersEngine
+) -> None:
     engine.close()
     said, first = answer(engine, PROMPT)
     again, repeated = answer(engine, PROMPT)
@@ -111,26 +135,44 @@ def test_regenerating_undoing_and_going_on_read_only_what_is_new(name: str, engi
     assert following.cached_tokens >= first.prompt_tokens - 1
     undone = Prompt(f"{QUESTION}{said} question", ())
     other, after_undo = answer(engine, undone)
-    assert after_undo.cached_tokens >= following.cached_tokens, "what was said before the question that was taken back"
+    assert after_undo.cached_tokens >= following.cached_tokens, (
+        "what was said before the question that was taken back"
+    )
     for prompt, warm in ((PROMPT, said), (second, replied), (undone, other)):
         engine.close()
         assert answer(engine, prompt)[0] == warm
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_quantised_weights_answer(weights: Any, name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_LIMIT_16", 4.0)  # a random model exaggerates every rounding
+def test_quantised_weights_answer(
+    weights: Any, name: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "_LIMIT_16", 4.0)  # a random model exaggerates every rounding
     engine = open_engine(base, weights=weights)
     assert answer(engine, PROMPT)[1].reply_tokens > 0
-    plain = {path.rpartition(".")[2] for path, module in engine._forward._model.named_modules() if type(module) is torch.nn.Linear}  # type: ignore[attr-defined]
+    plain = {
+        path.rpartition(".")[2]
+        for path, module in engine._forward._model.named_modules()
+        if type(module) is torch.nn.Linear
+    }  # type: ignore[attr-defined]
     kept = TABLE[name][2]
-    assert not kept or kept in plain or any(kept in path for path, _ in engine._forward._model.named_parameters())  # type: ignore[attr-defined]
+    assert (
+        not kept
+        or kept in plain
+        or any(kept in path for path, _ in engine._forward._model.named_parameters())
+    )  # type: ignore[attr-defined]
 
 
 def test_dynamic_frequencies_are_those_of_the_whole_text(tmp_path: Path) -> None:
     """Beyond the trained window every length turns all positions otherwise; one text must not change another's."""
     scaling = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}), seed=3)
+    base = save_tiny(
+        tmp_path,
+        transformers.LlamaConfig(
+            **GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}
+        ),
+        seed=3,
+    )
     engine = open_engine(base)
     assert engine.context == 80
     ids = (engine.encode(PROMPT) * 4)[:60]
@@ -139,14 +181,27 @@ def test_dynamic_frequencies_are_those_of_the_whole_text(tmp_path: Path) -> None
             expected = reference(base)(torch.tensor([ids[:count]])).logits[0, -1]
         torch.testing.assert_close(engine.logits(ids[:count]), expected, rtol=1e-4, atol=1e-4)
     with torch.inference_mode():
-        whole = reference(base)(torch.tensor([ids[:-1]])).logits[0].log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        whole = (
+            reference(base)(torch.tensor([ids[:-1]]))
+            .logits[0]
+            .log_softmax(-1)
+            .gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        )
     torch.testing.assert_close(engine.score(ids), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [6, 19, 30])
-def test_answers_beyond_the_trained_window_are_those_of_transformers(length: int, tmp_path: Path) -> None:
+def test_answers_beyond_the_trained_window_are_those_of_transformers(
+    length: int, tmp_path: Path
+) -> None:
     scaling = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
-    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}), seed=3)
+    base = save_tiny(
+        tmp_path,
+        transformers.LlamaConfig(
+            **GROUPED | {"max_position_embeddings": 20, "rope_parameters": scaling}
+        ),
+        seed=3,
+    )
     engine = open_engine(base)
     ids = (engine.encode(PROMPT) * 4)[:length]
     engine.logits(list(range(5, 65)))
@@ -155,10 +210,20 @@ def test_answers_beyond_the_trained_window_are_those_of_transformers(length: int
     assert greedy(engine, ids) == generate(reference(base), ids)
 
 
-@pytest.mark.parametrize(("kind", "more"), [("yarn", {"original_max_position_embeddings": 64}), ("linear", {})])
-def test_a_stretched_window_holds_what_its_config_means(kind: str, more: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "more"), [("yarn", {"original_max_position_embeddings": 64}), ("linear", {})]
+)
+def test_a_stretched_window_holds_what_its_config_means(
+    kind: str, more: dict[str, int], tmp_path: Path
+) -> None:
     scaling = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0} | more
-    base = save_tiny(tmp_path, transformers.LlamaConfig(**GROUPED | {"max_position_embeddings": 64, "rope_parameters": scaling}), seed=3)
+    base = save_tiny(
+        tmp_path,
+        transformers.LlamaConfig(
+            **GROUPED | {"max_position_embeddings": 64, "rope_parameters": scaling}
+        ),
+        seed=3,
+    )
     engine = open_engine(base)
     assert engine.context == 256
     ids = (engine.encode(PROMPT) * 20)[:100]
@@ -167,9 +232,16 @@ def test_a_stretched_window_holds_what_its_config_means(kind: str, more: dict[st
 
 def test_a_state_that_lives_in_the_modules_is_refused(tmp_path: Path) -> None:
     """RecurrentGemma keeps what it has read beside its weights: two texts would share it."""
-    sizes = LLAMA_LIKE | {"num_hidden_layers": 3, "num_key_value_heads": 1, "lru_width": 64, "attention_window_size": 16}
+    sizes = LLAMA_LIKE | {
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "lru_width": 64,
+        "attention_window_size": 16,
+    }
     base = save_tiny(tmp_path, transformers.RecurrentGemmaConfig(**sizes), seed=3)
-    with pytest.raises(Mismatch, match=r"^the architecture `recurrent_gemma` is not run here") as refused:
+    with pytest.raises(
+        Mismatch, match=r"^the architecture `recurrent_gemma` is not run here"
+    ) as refused:
         open_engine(base)
     assert refused.value.exit_code == 8
 
@@ -178,32 +250,41 @@ def test_a_model_that_forgets_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     """As Mamba was run: its cache under a name that it does not look at."""
     kind, sizes, _ = TABLE["mamba"]
     base = save_tiny(tmp_path / "base", getattr(transformers, kind)(**sizes), seed=3)
-    monkeypatch.setattr(general, "_CACHE_NAMES", ("past_key_values",))
+    monkeypatch.setattr(causal, "_CACHE_NAMES", ("past_key_values",))
     with pytest.raises(Mismatch, match="`mamba` is not run here"):
         open_engine(base)
 
 
-def test_what_transformers_cannot_run_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_transformers_cannot_run_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_tiny(tmp_path, transformers.Qwen3Config(**GROUPED), seed=3)
 
     def broken(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nand more")
 
     monkeypatch.setattr(transformers.models.qwen3.modeling_qwen3.Qwen3Model, "forward", broken)
-    with pytest.raises(Mismatch, match=r"^the architecture `qwen3` cannot be run here: mat1 and mat2 shapes cannot be multiplied$"):
+    with pytest.raises(
+        Mismatch,
+        match=r"^the architecture `qwen3` cannot be run here: mat1 and mat2 shapes cannot be multiplied$",
+    ):
         open_engine(base)
 
 
-def test_what_was_proven_is_not_tested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_proven_is_not_tested_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = save_tiny(tmp_path / "base", transformers.Qwen3Config(**GROUPED), seed=3)
     proven = tmp_path / "cache" / "proven"
     TransformersEngine(base, weights="fp32", device="cpu", proven=proven)
-    monkeypatch.setattr(selftest, "difference", lambda *_: pytest.fail("tested again"))
+    monkeypatch.setattr(self_test, "difference", lambda *_: pytest.fail("tested again"))
     TransformersEngine(base, weights="fp32", device="cpu", proven=proven)
 
 
 @pytest.mark.parametrize(("target", "refused"), [("in_proj", False), ("dt_proj", True)])
-def test_an_adapter_of_a_layer_that_the_model_reads_itself_is_merged_or_refused(target: str, refused: bool, tmp_path: Path) -> None:
+def test_an_adapter_of_a_layer_that_the_model_reads_itself_is_merged_or_refused(
+    target: str, refused: bool, tmp_path: Path
+) -> None:
     kind, sizes, _ = TABLE["mamba"]
     base = save_tiny(tmp_path / "base", getattr(transformers, kind)(**sizes), seed=3)
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=[target], std=0.5)
@@ -270,12 +351,14 @@ def test_copies_are_few_small_and_densest_at_the_end() -> None:
 
 
 def test_a_state_that_is_too_large_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmchat.engines.transformers.states._MOST_BYTES", 1000)
+    monkeypatch.setattr("llmchat.engines.transformers.modules.state_copies._MOST_BYTES", 1000)
     copies = Copies()
     copies.keep(10, Own(torch.zeros(251)))
     assert copies.back(None, 20, 20) == (0, None)
 
 
-def test_the_compiled_family_needs_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "check", lambda *_: pytest.fail("tested"))
+def test_the_compiled_family_needs_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "check", lambda *_: pytest.fail("tested"))
     open_engine(save_tiny(tmp_path, tiny_config()))

@@ -36,9 +36,17 @@ def test_an_event_has_its_name_and_the_next_one_not() -> None:
     assert read(b"event: error\ndata: no\n\ndata: yes\n\n") == [("error", "no"), ("message", "yes")]
 
 
-@given(st.lists(st.text("abc:🦊\u2028 {}", max_size=8), max_size=5), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
-def test_it_does_not_matter_where_the_bytes_are_cut(values: list[str], end: bytes, data: st.DataObject) -> None:
+@given(
+    st.lists(st.text("abc:🦊\u2028 {}", max_size=8), max_size=5),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.data(),
+)
+def test_it_does_not_matter_where_the_bytes_are_cut(
+    values: list[str], end: bytes, data: st.DataObject
+) -> None:
     stream = b"".join(b"data: " + value.encode() + end + end for value in values)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    pieces = [stream[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    pieces = [
+        stream[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True)
+    ]
     assert list(events(pieces)) == [Event("message", value) for value in values]

@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmchat.engines.text import StopFilter
+from llmchat.engines.stream_filters import StopFilter
 
 STOPS = ("### Instruction:", "\nHuman:", "</s>", "##")
 
@@ -24,15 +24,34 @@ def whole(text: str, stops: tuple[str, ...] = STOPS) -> tuple[str, bool]:
 
 
 def test_every_split_in_two_and_three_gives_the_same() -> None:
-    for text in ("Paris.\n\n### Instruction: more", "a # b ## c", "ends in #", "\nHuma\nHuman: x", "no stop at all", "</s>", "<</s>>"):
+    for text in (
+        "Paris.\n\n### Instruction: more",
+        "a # b ## c",
+        "ends in #",
+        "\nHuma\nHuman: x",
+        "no stop at all",
+        "</s>",
+        "<</s>>",
+    ):
         for first in range(len(text) + 1):
             for second in range(first, len(text) + 1):
-                assert run([text[:first], text[first:second], text[second:]]) == whole(text), (text, first, second)
+                assert run([text[:first], text[first:second], text[second:]]) == whole(text), (
+                    text,
+                    first,
+                    second,
+                )
 
 
 def test_no_part_of_a_stop_string_ever_gets_out() -> None:
     stop_filter = StopFilter(("\nHuman:",))
-    assert [stop_filter.feed(piece) for piece in ("Yes.", "\n", "Hu", "man", ":", " hi")] == ["Yes.", "", "", "", "", ""]
+    assert [stop_filter.feed(piece) for piece in ("Yes.", "\n", "Hu", "man", ":", " hi")] == [
+        "Yes.",
+        "",
+        "",
+        "",
+        "",
+        "",
+    ]
     assert stop_filter.stopped
 
 
@@ -47,6 +66,9 @@ alphabet = st.text(alphabet="ab#\nH:u ", max_size=30)
 
 @settings(max_examples=500)
 @example(["ab#", "c"], ["ab#c", "#"])
-@given(st.lists(alphabet, max_size=8), st.lists(st.text(alphabet="ab#\nH:u ", min_size=1, max_size=4), max_size=3))
+@given(
+    st.lists(alphabet, max_size=8),
+    st.lists(st.text(alphabet="ab#\nH:u ", min_size=1, max_size=4), max_size=3),
+)
 def test_any_split_of_any_text(pieces: list[str], stops: list[str]) -> None:
     assert run(pieces, tuple(stops)) == whole("".join(pieces), tuple(stops))

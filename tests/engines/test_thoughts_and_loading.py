@@ -10,14 +10,14 @@ from msgspec.structs import replace
 from llmchat.chat import Chat, reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.loading import LoadingEngine
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.engines.text import ThoughtFilter
+from llmchat.engines.stream_filters import ThoughtFilter
 from llmchat.errors import OutOfResources
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt
-from llmchat.reading import Thought
+from llmchat.reply_parser import Thought
 
 MARKS = ("<think>", "</think>")
 PRESET = replace(find("smollm2"), format=get_format("chatml"))
@@ -28,7 +28,9 @@ def parted(pieces: list[str], inside: bool = False) -> tuple[str, str]:
     room = ThoughtFilter(MARKS, inside=inside)
     parts = [part for piece in pieces for part in room.feed(piece)] + room.flush()
     assert all(text for _, text in parts)
-    return "".join(text for thought, text in parts if thought), "".join(text for thought, text in parts if not thought)
+    return "".join(text for thought, text in parts if thought), "".join(
+        text for thought, text in parts if not thought
+    )
 
 
 @given(st.data())
@@ -46,20 +48,34 @@ def test_a_template_may_open_the_thinking_itself() -> None:
 
 
 def test_thoughts_are_events_and_never_enter_the_conversation() -> None:
-    talk = Chat(PRESET, ScriptedEngine(["<think>The user greets me.</think>\n\nHello!"]), History(None))
+    talk = Chat(
+        PRESET, ScriptedEngine(["<think>The user greets me.</think>\n\nHello!"]), History(None)
+    )
     events = list(talk.send("hi"))
-    assert "".join(event.text for event in events if isinstance(event, Thought)) == "The user greets me."
+    assert (
+        "".join(event.text for event in events if isinstance(event, Thought))
+        == "The user greets me."
+    )
     assert "".join(event.text for event in events if isinstance(event, Chunk)) == "Hello!"
     assert talk.conversation.messages[-1].text == "Hello!"
-    assert talk.history.messages(talk.session or "")[-1].details["thinking"] == "The user greets me."
+    assert (
+        talk.history.messages(talk.session or "")[-1].details["thinking"] == "The user greets me."
+    )
     list(talk.send("again"))
     assert "greets" not in talk.engine.prompts[-1].text  # type: ignore[attr-defined]
 
 
 def test_an_answer_is_gone_on_with_behind_its_own_words() -> None:
     engine = ScriptedEngine(["and they lived happily."])
-    events = list(reply(Conversation().say("Tell a tale").answer("Once upon a time"), PRESET, engine, Sampling()))
-    assert engine.prompts[0].text == "<|im_start|>user\nTell a tale<|im_end|>\n<|im_start|>assistant\nOnce upon a time"
+    events = list(
+        reply(
+            Conversation().say("Tell a tale").answer("Once upon a time"), PRESET, engine, Sampling()
+        )
+    )
+    assert (
+        engine.prompts[0].text
+        == "<|im_start|>user\nTell a tale<|im_end|>\n<|im_start|>assistant\nOnce upon a time"
+    )
     assert isinstance(events[-1], Finish)
 
 
@@ -76,9 +92,16 @@ def test_use_waits_for_the_load() -> None:
     assert engine.describe() == "a model (loading …)" and not engine.ready and not told
     engine.start()
     gate.set()
-    assert engine.context == 77 and engine.describe() == "scripted" and engine.count("a b") == 3 and told == [True]
+    assert (
+        engine.context == 77
+        and engine.describe() == "scripted"
+        and engine.count("a b") == 3
+        and told == [True]
+    )
     *chunks, finish = engine.stream(Prompt("hi", ()), Sampling())
-    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "hello" and isinstance(finish, Finish)
+    assert "".join(
+        chunk.text for chunk in chunks if isinstance(chunk, Chunk)
+    ) == "hello" and isinstance(finish, Finish)
     engine.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import make_world
+from support.worlds import make_world
 
 from llmchat.conversation import Message
 from llmchat.errors import LlmchatError, UsageError
@@ -44,10 +44,20 @@ EXPECTED: dict[str, list[list[tuple[str, str, str]]]] = {
     "alpaca": [
         [
             ("user", "Give three tips for staying healthy.", ""),
-            ("assistant", "1. Eat a balanced diet.\n2. Exercise regularly.\n3. Get enough sleep.", ""),
+            (
+                "assistant",
+                "1. Eat a balanced diet.\n2. Exercise regularly.\n3. Get enough sleep.",
+                "",
+            ),
         ],
-        [("user", "Identify the odd one out.", "Twitter, Instagram, Telegram"), ("assistant", "Telegram", "")],
-        [("user", "给出三个保持健康的提示。", ""), ("assistant", "1. 保持均衡的饮食。\n2. 经常锻炼。\n3. 保证充足的睡眠。", "")],
+        [
+            ("user", "Identify the odd one out.", "Twitter, Instagram, Telegram"),
+            ("assistant", "Telegram", ""),
+        ],
+        [
+            ("user", "给出三个保持健康的提示。", ""),
+            ("assistant", "1. 保持均衡的饮食。\n2. 经常锻炼。\n3. 保证充足的睡眠。", ""),
+        ],
     ],
     "dolly": [
         [
@@ -86,7 +96,13 @@ EXPECTED: dict[str, list[list[tuple[str, str, str]]]] = {
             ("assistant", "You are welcome.", ""),
         ]
     ],
-    "sessions": [[("system", "Be brief.", ""), ("user", "What is in the file?", "a = 1"), ("assistant", "An assignment.", "")]],
+    "sessions": [
+        [
+            ("system", "Be brief.", ""),
+            ("user", "What is in the file?", "a = 1"),
+            ("assistant", "An assignment.", ""),
+        ]
+    ],
     "chatgpt": [[("user", "Hello", ""), ("assistant", "Hi there", "")]],
 }
 
@@ -109,11 +125,15 @@ def test_no_object_can_be_of_two_formats() -> None:
     found = [form for form in formats.FORMATS.values() if form.needs]
     for one in found:
         for other in found:
-            assert one is other or not (one.needs <= other.needs | other.knows and other.needs <= one.needs | one.knows)
+            assert one is other or not (
+                one.needs <= other.needs | other.knows and other.needs <= one.needs | one.knows
+            )
 
 
 def test_a_language_of_oasst(world: World) -> None:
-    assert [said(record)[0][1] for record in read([sample("oasst")], "auto", world, language="es")] == ["¿Qué es un monopsonio?"]
+    assert [
+        said(record)[0][1] for record in read([sample("oasst")], "auto", world, language="es")
+    ] == ["¿Qué es un monopsonio?"]
 
 
 def test_a_rows_order_does_not_change_a_tree(world: World, tmp_path: Path) -> None:
@@ -122,9 +142,14 @@ def test_a_rows_order_does_not_change_a_tree(world: World, tmp_path: Path) -> No
     assert sorted(map(said, read([turned], "auto", world))) == sorted(EXPECTED["oasst"])
 
 
-def test_places_are_lines_of_json_lines_and_elements_of_a_list(world: World, tmp_path: Path) -> None:
+def test_places_are_lines_of_json_lines_and_elements_of_a_list(
+    world: World, tmp_path: Path
+) -> None:
     one = json.dumps({"instruction": "q", "output": "a"})
-    lines, as_list = write(tmp_path, f"\n{one}\n\n{one}\n", "lines"), write(tmp_path, f"[\n{one},\n\n{one}]", "list")
+    lines, as_list = (
+        write(tmp_path, f"\n{one}\n\n{one}\n", "lines"),
+        write(tmp_path, f"[\n{one},\n\n{one}]", "list"),
+    )
     assert [record.place for record in read([lines, as_list], "auto", world)] == [
         f"{lines}:2",
         f"{lines}:4",
@@ -133,11 +158,15 @@ def test_places_are_lines_of_json_lines_and_elements_of_a_list(world: World, tmp
     ]
 
 
-def test_a_bare_list_of_messages_is_one_chat_as_a_file_and_as_a_line(world: World, tmp_path: Path) -> None:
+def test_a_bare_list_of_messages_is_one_chat_as_a_file_and_as_a_line(
+    world: World, tmp_path: Path
+) -> None:
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     line = json.dumps(chat)
     for text, count in ((json.dumps(chat, indent=2), 1), (line, 1), (f"{line}\n{line}\n", 2)):
-        assert [said(one) for one in read([write(tmp_path, text)], "auto", world)] == [[("user", "q", ""), ("assistant", "a", "")]] * count
+        assert [said(one) for one in read([write(tmp_path, text)], "auto", world)] == [
+            [("user", "q", ""), ("assistant", "a", "")]
+        ] * count
 
 
 def test_stdin_gzip_byte_order_mark_and_folder(tmp_path: Path) -> None:
@@ -151,7 +180,10 @@ def test_stdin_gzip_byte_order_mark_and_folder(tmp_path: Path) -> None:
     (folder / "b.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(text.encode()))
     world = make_world(tmp_path)
-    assert [record.place for record in read([str(folder)], "auto", world)] == [f"{folder}/a.jsonl.gz:1", f"{folder}/b.json:1"]
+    assert [record.place for record in read([str(folder)], "auto", world)] == [
+        f"{folder}/a.jsonl.gz:1",
+        f"{folder}/b.json:1",
+    ]
     assert [record.text for record in read([str(folder)], "text", world)] == ["# A set"]
 
 
@@ -160,10 +192,14 @@ def test_saved_chats_are_a_source(world: World) -> None:
     from llmchat.history.imports import Imported, Said
 
     with History(world.history_file) as history:
-        chat = history.take(Imported((Said(Message("user", "q", "i")), Said(Message("assistant", "a"))), "One"))
+        chat = history.take(
+            Imported((Said(Message("user", "q", "i")), Said(Message("assistant", "a"))), "One")
+        )
         history.take(Imported((Said(Message("user", "unanswered")),), "Two"))
     expected = [("user", "q", "i"), ("assistant", "a", "")]
-    assert [(said(record), record.place) for record in read(["sessions:"], "auto", world)] == [(expected, f"sessions:{chat}")]
+    assert [(said(record), record.place) for record in read(["sessions:"], "auto", world)] == [
+        (expected, f"sessions:{chat}")
+    ]
     assert [said(record) for record in read(["sessions:One"], "auto", world)] == [expected]
 
 
@@ -177,25 +213,57 @@ ONE = '{"instruction": "q", "output": "a"}\n'
         (" \n\n", "auto", "{name} is empty"),
         ("[]", "auto", "{name} holds no record"),
         ("Once upon a time", "auto", "{name}:1: not JSON: it begins with 'Once upon a time'"),
-        (ONE + "{'instruction'}\n", "auto", "{name}:2: not JSON: JSON is malformed: object keys must be strings (byte 1)"),
+        (
+            ONE + "{'instruction'}\n",
+            "auto",
+            "{name}:2: not JSON: JSON is malformed: object keys must be strings (byte 1)",
+        ),
         (ONE + '\n{"instruction": "q"', "auto", "{name}:3: not JSON: Input data was truncated"),
         (
             '[\n{"instruction": "q", "output": "a"},\n{"instruction": x}]',
             "auto",
             "{name}:3: not JSON: JSON is malformed: invalid character",
         ),
-        ('{"instruction": "q",\n"output": "a"', "auto", "{name}:2: not JSON: Input data was truncated"),
+        (
+            '{"instruction": "q",\n"output": "a"',
+            "auto",
+            "{name}:2: not JSON: Input data was truncated",
+        ),
         (ONE + '{"instruction": "q"}', "auto", "{name}:2: object missing required field `output`"),
-        (ONE + '{"instruction": "q", "output": 3}', "auto", "{name}:2: expected `str`, got `int` - at `$.output`"),
-        (ONE + '{"instruction": "q", "output": null}', "auto", "{name}:2: expected `str`, got `null` - at `$.output`"),
+        (
+            ONE + '{"instruction": "q", "output": 3}',
+            "auto",
+            "{name}:2: expected `str`, got `int` - at `$.output`",
+        ),
+        (
+            ONE + '{"instruction": "q", "output": null}',
+            "auto",
+            "{name}:2: expected `str`, got `null` - at `$.output`",
+        ),
         (ONE + '"text"', "auto", "{name}:2: expected `object`, got `str`"),
-        (ONE.encode() + b'{"instruction": "\xff", "output": ""}', "auto", "{name}:2: not JSON: 'utf-8' codec"),
-        ('{"prompt": "q", "answer": "a"}', "auto", "{name}:1: no data format has exactly these fields: answer, prompt"),
-        ('{"instruction": "q", "output": "a", "score": 1}', "auto", "{name}:1: no data format has exactly these fields"),
+        (
+            ONE.encode() + b'{"instruction": "\xff", "output": ""}',
+            "auto",
+            "{name}:2: not JSON: 'utf-8' codec",
+        ),
+        (
+            '{"prompt": "q", "answer": "a"}',
+            "auto",
+            "{name}:1: no data format has exactly these fields: answer, prompt",
+        ),
+        (
+            '{"instruction": "q", "output": "a", "score": 1}',
+            "auto",
+            "{name}:1: no data format has exactly these fields",
+        ),
         ("[1, 2]", "auto", "{name}:1: expected `object`, got `int`"),
         ("[" * 100_000, "auto", "{name}:1: not JSON: maximum recursion depth"),
         ('{"a": ' * 100_000, "auto", "{name}:1: not JSON: maximum recursion depth"),
-        ('{"messages": [{"role": "narrator", "content": "x"}]}', "auto", "{name}:1: there is no role 'narrator'"),
+        (
+            '{"messages": [{"role": "narrator", "content": "x"}]}',
+            "auto",
+            "{name}:1: there is no role 'narrator'",
+        ),
         ('{"messages": [{"role": "user", "content": "x"}]}', "auto", "{name}:1: no answer"),
         ('{"messages": []}', "auto", "{name}:1: no answer"),
         (
@@ -208,8 +276,16 @@ ONE = '{"instruction": "q", "output": "a"}\n'
             "auto",
             "{name}:1: turn 2 is from user, not from assistant",
         ),
-        ('{"conversations": [{"value": "a"}]}', "auto", "{name}:1: object missing required field `from` - at `$.conversations[0]`"),
-        ('{"message_id": "1", "parent_id": "0", "text": "", "role": "prompter"}', "auto", "{name}:1: its parent 0 is not in the file"),
+        (
+            '{"conversations": [{"value": "a"}]}',
+            "auto",
+            "{name}:1: object missing required field `from` - at `$.conversations[0]`",
+        ),
+        (
+            '{"message_id": "1", "parent_id": "0", "text": "", "role": "prompter"}',
+            "auto",
+            "{name}:1: its parent 0 is not in the file",
+        ),
         ('{"text": "no label"}', "guanaco", "{name}:1: the text does not begin with `### Human:`"),
         (b"fine\n\xff\xfe", "text", "{name}:2: not text in UTF-8"),
         ("\n \n", "text", "{name} is empty"),
@@ -218,11 +294,15 @@ ONE = '{"instruction": "q", "output": "a"}\n'
         (ONE, "alpca", "there is no data format `alpca`"),
     ],
 )
-def test_bad_data_is_one_line_with_file_and_record(content: str | bytes, format: str, line: str, world: World, tmp_path: Path) -> None:
+def test_bad_data_is_one_line_with_file_and_record(
+    content: str | bytes, format: str, line: str, world: World, tmp_path: Path
+) -> None:
     name = write(tmp_path, content)
     with pytest.raises(UsageError) as caught:
         list(read([name], format, world))
-    assert caught.value.message.startswith(line.format(name=name)) and "\n" not in caught.value.message
+    assert (
+        caught.value.message.startswith(line.format(name=name)) and "\n" not in caught.value.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,7 +318,9 @@ def test_a_source_that_is_not_there_is_said_at_once(source: str, line: str, worl
         read([source], "auto", world)
 
 
-def test_a_huge_line_is_refused_before_it_is_read(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_line_is_refused_before_it_is_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rows, "LINE_LIMIT", 1000)
     monkeypatch.setattr(rows, "LIST_LIMIT", 5000)
 
@@ -261,7 +343,9 @@ def test_a_huge_line_is_refused_before_it_is_read(world: World, tmp_path: Path, 
     with pytest.raises(UsageError, match="f:1: the line is longer"):
         list(rows.documents(io.BytesIO(b"x" * 2000), "f"))
     long_list = b"[" + b",".join([ONE.encode().strip()] * 100) + b"]"
-    assert len(list(rows.rows(io.BytesIO(long_list), "f"))) == 100, "a list on one line may be longer than a line of JSON lines"
+    assert len(list(rows.rows(io.BytesIO(long_list), "f"))) == 100, (
+        "a list on one line may be longer than a line of JSON lines"
+    )
 
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -272,12 +356,26 @@ conversations = st.lists(st.tuples(texts, texts), min_size=1, max_size=3)
 def test_messages_come_back_as_they_were(chats: list[list[tuple[str, str]]]) -> None:
     lines = [
         json.dumps(
-            {"messages": [{"role": role, "content": text} for turn in chat for role, text in zip(("user", "assistant"), turn, strict=True)]}
+            {
+                "messages": [
+                    {"role": role, "content": text}
+                    for turn in chat
+                    for role, text in zip(("user", "assistant"), turn, strict=True)
+                ]
+            }
         )
         for chat in chats
     ]
-    got = [] if not lines else list(formats.read_rows(rows.rows(io.BytesIO("\n".join(lines).encode()), "f"), "auto", ""))
-    assert [[one.text for one in record.messages] for record in got] == [[text for turn in chat for text in turn] for chat in chats]
+    got = (
+        []
+        if not lines
+        else list(
+            formats.read_rows(rows.rows(io.BytesIO("\n".join(lines).encode()), "f"), "auto", "")
+        )
+    )
+    assert [[one.text for one in record.messages] for record in got] == [
+        [text for turn in chat for text in turn] for chat in chats
+    ]
 
 
 @given(st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), max_size=8))
@@ -289,24 +387,34 @@ def test_what_is_checked_is_a_training_conversation_or_an_error(roles: list[str]
         assert error.message.startswith("f:1: ") and disorder(trimmed(record.messages))
         return
     turns = [one.role for one in messages if one.role != "system"]
-    assert turns == ["user", "assistant"] * (len(turns) // 2) and turns and [one.role for one in messages][1:].count("system") == 0
+    assert (
+        turns == ["user", "assistant"] * (len(turns) // 2)
+        and turns
+        and [one.role for one in messages][1:].count("system") == 0
+    )
 
 
 def record_of(number: int) -> Record:
-    return Record((Message("user", f"q{number}"), Message("assistant", f"a{number}")), f"f:{number}")
+    return Record(
+        (Message("user", f"q{number}"), Message("assistant", f"a{number}")), f"f:{number}"
+    )
 
 
 numbers = st.lists(st.integers(0, 60), max_size=60)
 
 
 @given(numbers, numbers, st.floats(0, 0.9), st.integers(0, 3))
-def test_a_share_never_moves_a_record_and_never_parts_equals(old: list[int], new: list[int], share: float, seed: int) -> None:
+def test_a_share_never_moves_a_record_and_never_parts_equals(
+    old: list[int], new: list[int], share: float, seed: int
+) -> None:
     def sides(chosen: list[int]) -> dict[int, bool]:
         try:
             train, evaluation = split([record_of(number) for number in chosen], float(share), seed)
         except UsageError:
             return {}
-        learnt, held = ({int(one.messages[0].text[1:]) for one in side} for side in (train, evaluation))
+        learnt, held = (
+            {int(one.messages[0].text[1:]) for one in side} for side in (train, evaluation)
+        )
         assert len(train) + len(evaluation) == len(chosen) and not learnt & held
         return dict.fromkeys(learnt, False) | dict.fromkeys(held, True)
 
@@ -324,8 +432,12 @@ def test_a_count_moves_records_to_training_only(old: list[int], new: list[int], 
         return
     assert len(before) <= count and len(after) <= count
     assert not {fingerprint(one) for one in train} & {fingerprint(one) for one in after}
-    kept_out = {fingerprint(record_of(number)) for number in old} - {fingerprint(one) for one in before}
-    assert not kept_out & {fingerprint(one) for one in after}, "what was learnt from is never evaluated with later"
+    kept_out = {fingerprint(record_of(number)) for number in old} - {
+        fingerprint(one) for one in before
+    }
+    assert not kept_out & {fingerprint(one) for one in after}, (
+        "what was learnt from is never evaluated with later"
+    )
 
 
 def test_a_share_is_about_that_share() -> None:
@@ -339,35 +451,59 @@ def test_a_share_is_about_that_share() -> None:
             split(list(map(record_of, range(100))), wrong)
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=4), st.integers(0, 5))
-def test_a_mixture_has_its_shares_and_repeats_nothing(groups: list[tuple[int, int]], seed: int) -> None:
-    sets = [[Record((), f"{index}:{number}", f"{index}:{number}") for number in range(size)] for index, (size, _) in enumerate(groups)]
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=4),
+    st.integers(0, 5),
+)
+def test_a_mixture_has_its_shares_and_repeats_nothing(
+    groups: list[tuple[int, int]], seed: int
+) -> None:
+    sets = [
+        [Record((), f"{index}:{number}", f"{index}:{number}") for number in range(size)]
+        for index, (size, _) in enumerate(groups)
+    ]
     weights = [str(weight) for _, weight in groups]
     mixed = mix(sets, weights, seed)
-    assert mixed == mix(sets, weights, seed) and len({record.place for record in mixed}) == len(mixed)
+    assert mixed == mix(sets, weights, seed) and len({record.place for record in mixed}) == len(
+        mixed
+    )
     total = sum(weight for _, weight in groups)
     for index, (size, weight) in enumerate(groups):
         count = sum(record.place.startswith(f"{index}:") for record in mixed)
         assert count <= size and abs(count - len(mixed) * weight / total) <= len(groups)
-    counts = [sum(record.place.startswith(f"{index}:") for record in mixed) for index in range(len(groups))]
-    assert any(count == size for count, (size, _) in zip(counts, groups, strict=True)), "one group is used up"
+    counts = [
+        sum(record.place.startswith(f"{index}:") for record in mixed)
+        for index in range(len(groups))
+    ]
+    assert any(count == size for count, (size, _) in zip(counts, groups, strict=True)), (
+        "one group is used up"
+    )
 
 
 def test_weights_behind_sources(world: World, tmp_path: Path) -> None:
     rows_of = {
-        name: [{"instruction": f"{name}{number}", "output": "a"} for number in range(count)] for name, count in (("x", 9), ("y", 40))
+        name: [{"instruction": f"{name}{number}", "output": "a"} for number in range(count)]
+        for name, count in (("x", 9), ("y", 40))
     }
     x, y = (write(tmp_path, json.dumps(value), name) for name, value in rows_of.items())
 
     def questions(*sources: str, seed: int = 0) -> list[str]:
         return [record.messages[0].text for record in read(sources, "auto", world, seed=seed)]
 
-    assert questions(x, y) == [f"x{number}" for number in range(9)] + [f"y{number}" for number in range(40)]
+    assert questions(x, y) == [f"x{number}" for number in range(9)] + [
+        f"y{number}" for number in range(40)
+    ]
     mixed = questions(f"{x}=3", y)
-    assert (sum(one[0] == "x" for one in mixed), len(mixed)) == (9, 12) and [one[0] for one in mixed] == list("xxyx" * 3)
-    assert mixed == questions(f"{x}=3", f"{y}=1") == questions(f"{x}=1.5", f"{y}=0.5") and mixed != questions(f"{x}=3", y, seed=1)
+    assert (sum(one[0] == "x" for one in mixed), len(mixed)) == (9, 12) and [
+        one[0] for one in mixed
+    ] == list("xxyx" * 3)
+    assert mixed == questions(f"{x}=3", f"{y}=1") == questions(
+        f"{x}=1.5", f"{y}=0.5"
+    ) and mixed != questions(f"{x}=3", y, seed=1)
     named = write(tmp_path, json.dumps(rows_of["x"]), "really=3")
-    assert len(questions(named)) == 9 and questions(named)[0] == "x0", "a file of that name is no weight"
+    assert len(questions(named)) == 9 and questions(named)[0] == "x0", (
+        "a file of that name is no weight"
+    )
 
 
 def test_a_data_set_of_the_hub_from_its_cache(tmp_path: Path) -> None:
@@ -387,7 +523,9 @@ for file in made.iterdir():
     shutil.copy(file, target / file.name.replace("json-train", "name-train"))
 """
     cache = tmp_path / "cache"
-    subprocess.run([sys.executable, "-c", code, str(cache), sample("alpaca")], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(cache), sample("alpaca")], check=True, capture_output=True
+    )
     reading = """
 import json, sys
 from llmchat.errors import LlmchatError
@@ -401,11 +539,18 @@ for source in sys.argv[1:]:
 """
     env = {"HOME": str(tmp_path), "PATH": "", "HF_DATASETS_CACHE": str(cache)}
     sources = ["hub:org/name", "hub:org/name:train[:1]", "hub:org/name:test", "hub:org/other"]
-    done = subprocess.run([sys.executable, "-c", reading, *sources], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", reading, *sources], capture_output=True, text=True, env=env
+    )
     whole, first, wrong, missing = done.stdout.splitlines()
     assert done.stderr == ""
-    assert json.loads(whole)[1] == ["hub:org/name:2", "Identify the odd one out."] and len(json.loads(whole)) == 3
-    assert json.loads(first) == [["hub:org/name:train[:1]:1", "Give three tips for staying healthy."]]
+    assert (
+        json.loads(whole)[1] == ["hub:org/name:2", "Identify the odd one out."]
+        and len(json.loads(whole)) == 3
+    )
+    assert json.loads(first) == [
+        ["hub:org/name:train[:1]:1", "Give three tips for staying healthy."]
+    ]
     assert wrong.startswith('UsageError hub:org/name:test: Unknown split "test"')
     assert missing.startswith("NetworkError hub:org/other: Couldn't reach 'org/other' on the Hub")
 
@@ -425,7 +570,11 @@ except LlmchatError as error:
 @pytest.mark.parametrize(
     ("status", "kind", "line"),
     [
-        (404, "RepoNotFound", "2 hub:org/name: Dataset 'org/name' doesn't exist on the Hub or cannot be accessed."),
+        (
+            404,
+            "RepoNotFound",
+            "2 hub:org/name: Dataset 'org/name' doesn't exist on the Hub or cannot be accessed.",
+        ),
         (401, "GatedRepo", "4 hub:org/name: Dataset 'org/name' is a gated dataset on the Hub."),
     ],
 )
@@ -448,22 +597,39 @@ def test_what_the_hub_refuses(status: int, kind: str, line: str, tmp_path: Path)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        env = {"HOME": str(tmp_path), "PATH": "", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-        done = subprocess.run([sys.executable, "-c", READ_ONE], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=100)
+        env = {
+            "HOME": str(tmp_path),
+            "PATH": "",
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONE],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=tmp_path,
+            timeout=100,
+        )
     finally:
         server.shutdown()
     assert done.stderr == "" and done.stdout.startswith(line)
 
 
-def test_a_folder_of_the_same_name_is_not_taken_for_the_hub(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_the_same_name_is_not_taken_for_the_hub(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "org/name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="`datasets` would read the folder org/name that is here"):
         list(read(["hub:org/name"], "auto", world))
 
 
-def test_a_library_that_is_not_there_is_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_not_there_is_one_line(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(LlmchatError, match="reading hub:org/name needs the library `datasets`") as caught:
+    with pytest.raises(
+        LlmchatError, match="reading hub:org/name needs the library `datasets`"
+    ) as caught:
         list(read(["hub:org/name"], "auto", world))
     assert caught.value.hint == "pip install 'llmchat[finetune]'"

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from checkpoints import tiny_tokenizer
 from msgspec.structs import replace
+from support.checkpoints import tiny_tokenizer
 
 from llmchat.conversation import Message
-from llmchat.engines.tokens import Tokens
+from llmchat.engines.tokenizer import Tokens
 from llmchat.errors import UsageError
 from llmchat.finetune.examples import IGNORED, Example, write_example, write_examples
 from llmchat.finetune.recipes import get_recipe, recipes
@@ -16,7 +16,10 @@ from llmchat.presets import formats, get_format
 
 RECIPE = get_recipe("default")
 EOS = 2
-QUESTION, ANSWER = Message("user", "the quick brown fox", "jumps over"), Message("assistant", "the lazy dog")
+QUESTION, ANSWER = (
+    Message("user", "the quick brown fox", "jumps over"),
+    Message("assistant", "the lazy dog"),
+)
 ALPACA = get_format("alpaca")
 
 
@@ -39,8 +42,12 @@ def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokens) -
     example = write_example(Record((QUESTION, ANSWER), "x:1"), form, tokens, RECIPE)
     sent = tokens.encode(form.render([QUESTION]))
     assert example.ids[: len(sent)] == sent
-    assert example.labels[: len(sent)] == [IGNORED] * len(sent) and all(label != IGNORED for label in example.labels[len(sent) :])
-    assert example.ids[-1] in tokens.stop_ids(form.render([QUESTION])) or (form.parts and form.parts.end), "an end is always learnt"
+    assert example.labels[: len(sent)] == [IGNORED] * len(sent) and all(
+        label != IGNORED for label in example.labels[len(sent) :]
+    )
+    assert example.ids[-1] in tokens.stop_ids(form.render([QUESTION])) or (
+        form.parts and form.parts.end
+    ), "an end is always learnt"
 
 
 def test_the_answer_and_its_end_are_learnt_and_nothing_else(tokens: Tokens) -> None:
@@ -65,17 +72,24 @@ def test_a_text_without_speakers_is_learnt_whole(tokens: Tokens) -> None:
 
 
 def test_the_published_recipe_counts_the_prompt_too(tokens: Tokens) -> None:
-    example = write_example(Record((QUESTION, ANSWER), "x:1"), ALPACA, tokens, get_recipe("alpaca-lora"))
+    example = write_example(
+        Record((QUESTION, ANSWER), "x:1"), ALPACA, tokens, get_recipe("alpaca-lora")
+    )
     assert example.labels == example.ids
 
 
 def test_long_records_are_skipped_or_cut_and_counted(tokens: Tokens) -> None:
-    records = [Record((QUESTION, ANSWER), "x:1"), Record((QUESTION, Message("assistant", "the lazy dog " * 500)), "x:2")]
+    records = [
+        Record((QUESTION, ANSWER), "x:1"),
+        Record((QUESTION, Message("assistant", "the lazy dog " * 500)), "x:2"),
+    ]
     skipping = write_examples(records, ALPACA, tokens, replace(RECIPE, cutoff=300))
     assert (len(skipping.examples), skipping.skipped, skipping.cut) == (1, 1, 0)
     cutting = write_examples(records, ALPACA, tokens, replace(RECIPE, cutoff=300, long="cut"))
     assert (len(cutting.examples), cutting.skipped, cutting.cut) == (2, 0, 1)
-    assert len(cutting.examples[1].ids) == 300 and cutting.examples[1].ids[-1] != EOS, "a cut record has no end, as it was published"
+    assert len(cutting.examples[1].ids) == 300 and cutting.examples[1].ids[-1] != EOS, (
+        "a cut record has no end, as it was published"
+    )
 
 
 def test_a_record_that_the_format_cannot_write_is_named(tokens: Tokens) -> None:
@@ -91,7 +105,10 @@ def test_recipes_say_where_they_come_from() -> None:
     assert (published.rank, published.alpha, published.targets, published.learning_rate, published.batch, published.cutoff, published.warmup_steps) == (
         8, 16, ("q_proj", "v_proj"), 3e-4, 128, 256, 100,
     )  # fmt: skip
-    assert get_recipe("alpaca-lora-16").targets == ("q_proj", "k_proj", "v_proj", "o_proj") and get_recipe("alpaca-lora-16").rank == 16
+    assert (
+        get_recipe("alpaca-lora-16").targets == ("q_proj", "k_proj", "v_proj", "o_proj")
+        and get_recipe("alpaca-lora-16").rank == 16
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny
-from loopback import Hub, serving
 from safetensors import safe_open
-from worlds import make_world
+from support.checkpoints import save_adapter, save_tiny
+from support.loopback_hub import Hub, serving
+from support.worlds import make_world
 
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import Mismatch, NotAuthorised, UsageError
 from llmchat.finetune.card import folder_to_push
 from llmchat.hub.upload import upload
-from llmchat.merging import merge
+from llmchat.models.merge import merge
 from llmchat.presets import choose
 from llmchat.settings import Options, World
 
@@ -33,7 +33,9 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("shard_bytes", [1 << 40, 30_000])
-def test_a_merged_checkpoint_is_base_and_adapter(base: Path, adapter: Path, world: World, tmp_path: Path, shard_bytes: int) -> None:
+def test_a_merged_checkpoint_is_base_and_adapter(
+    base: Path, adapter: Path, world: World, tmp_path: Path, shard_bytes: int
+) -> None:
     preset = choose(Options(model=str(base), adapter=f"{adapter}:0.5"))
     size = merge(preset, tmp_path / "merged", world, shard_bytes)
     shards = sorted((tmp_path / "merged").glob("model*.safetensors"))
@@ -43,11 +45,15 @@ def test_a_merged_checkpoint_is_base_and_adapter(base: Path, adapter: Path, worl
     merged = TransformersEngine(tmp_path / "merged", weights="bf16", device="cpu")
     together = TransformersEngine(base, [adapter], weights="bf16", device="cpu", adapter_scale=0.5)
     assert torch.equal(merged.logits(IDS), together.logits(IDS))
-    assert not torch.equal(merged.logits(IDS), TransformersEngine(base, weights="bf16", device="cpu").logits(IDS))
+    assert not torch.equal(
+        merged.logits(IDS), TransformersEngine(base, weights="bf16", device="cpu").logits(IDS)
+    )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.bfloat16)
-    assert torch.allclose(theirs(torch.tensor([IDS])).logits[0, -1].float(), merged.logits(IDS).float(), atol=0.15)
+    assert torch.allclose(
+        theirs(torch.tensor([IDS])).logits[0, -1].float(), merged.logits(IDS).float(), atol=0.15
+    )
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
 
 
@@ -81,13 +87,20 @@ def finished(adapter: Path, tmp_path: Path) -> Path:
 def test_an_adapter_goes_to_the_hub_with_a_card_and_without_its_checkpoints(
     hub: Hub, finished: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN=hub.token)
+    world = make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN=hub.token
+    )
     with folder_to_push(finished, "me/pupil") as folder:
         address = upload(folder, "me/pupil", world, private=True)
     repo = hub.repos["me/pupil"]
     assert address == f"{hub.url}/me/pupil/commit/{'d' * 40}" and repo.private
-    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "run.json"} <= set(repo.files)
-    assert repo.files["adapter_model.safetensors"] == (adapter / "adapter_model.safetensors").read_bytes()
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "run.json"} <= set(
+        repo.files
+    )
+    assert (
+        repo.files["adapter_model.safetensors"]
+        == (adapter / "adapter_model.safetensors").read_bytes()
+    )
     assert not [name for name in repo.files if "checkpoint" in name]
     card = repo.files["README.md"].decode()
     assert (
@@ -98,7 +111,9 @@ def test_an_adapter_goes_to_the_hub_with_a_card_and_without_its_checkpoints(
 
 
 def test_what_cannot_be_pushed(hub: Hub, finished: Path, tmp_path: Path) -> None:
-    world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="hf_wrong")
+    world = make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN="hf_wrong"
+    )
     with pytest.raises(NotAuthorised), folder_to_push(finished, "me/pupil") as folder:
         upload(folder, "me/pupil", world)
     assert "me/pupil" not in hub.repos

@@ -10,7 +10,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling
 from llmchat.finetune.recipes import get_recipe
 from llmchat.finetune.run import Task, finetune
-from llmchat.models import Model, load, locate
+from llmchat.models.loading import Model, load, locate
 from llmchat.presets import choose, find
 from llmchat.settings import Options, World
 
@@ -21,11 +21,24 @@ EASY = {family.__name__ for family in FAMILIES} - {"date", "record", "backwards"
 @pytest.mark.timeout(600)
 def test_the_default_model_learns_answers_and_stops(smol_world: World, tmp_path: Path) -> None:
     taught, kept = ([row for row in rows if row["task"] in EASY] for rows in lessons(270, 24))
-    write(tmp_path / "train.jsonl", [{key: row[key] for key in ("instruction", "input", "output")} for row in taught])
+    write(
+        tmp_path / "train.jsonl",
+        [{key: row[key] for key in ("instruction", "input", "output")} for row in taught],
+    )
     recipe = replace(get_recipe("default"), batch=8, epochs=1.5, warmup_steps=4, evaluation=0)
     base = choose(Options(model="smollm2", format="alpaca"))
     outcome = finetune(
-        Task(base, (str(tmp_path / "train.jsonl"),), "auto", recipe, tmp_path / "pupil", device="cpu", samples=0, quiet=True), smol_world
+        Task(
+            base,
+            (str(tmp_path / "train.jsonl"),),
+            "auto",
+            recipe,
+            tmp_path / "pupil",
+            device="cpu",
+            samples=0,
+            quiet=True,
+        ),
+        smol_world,
     )
     assert outcome and outcome.trained.curve[-1][1] < 0.3 < outcome.trained.curve[0][1]  # type: ignore[operator]
     before = right(locate(base, smol_world), kept)
@@ -41,7 +54,9 @@ def right(model: Model, rows: list[dict[str, str]]) -> float:
     hits = 0
     for item in tasks(rows):
         conversation = Conversation((Message("user", item["prompt"], item["input"]),))
-        *events, finish = reply(conversation, model.preset, engine, Sampling(temperature=0, max_tokens=24))
+        *events, finish = reply(
+            conversation, model.preset, engine, Sampling(temperature=0, max_tokens=24)
+        )
         text = "".join(event.text for event in events if isinstance(event, Chunk))
         hits += text == item["answer"] and finish.reason == "stop"  # type: ignore[union-attr]
     engine.close()

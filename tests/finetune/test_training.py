@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints import save_adapter, save_tiny, tiny_config
 from lessons import lessons, write
 from msgspec.structs import replace
 from safetensors.torch import load_file
+from support.checkpoints import save_adapter, save_tiny, tiny_config
 from test_architectures import config_of
 
 from llmchat.engines import Chunk, Sampling
@@ -45,19 +45,39 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), tiny_config(max_position_embeddings=512, intermediate_size=128), seed=3)
+    return save_tiny(
+        tmp_path_factory.mktemp("model"),
+        tiny_config(max_position_embeddings=512, intermediate_size=128),
+        seed=3,
+    )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "lessons.jsonl"
-    write(path, [{key: row[key] for key in ("instruction", "input", "output")} for row in lessons(48, 0)[0]])
+    write(
+        path,
+        [
+            {key: row[key] for key in ("instruction", "input", "output")}
+            for row in lessons(48, 0)[0]
+        ],
+    )
     return path
 
 
 def task(base: Path, data: Path, output: Path, recipe: Recipe = QUICK, **more: Any) -> Task:
     preset = choose(Options(model=str(base), format="alpaca", weights="fp32"))
-    return Task(preset, (str(data),), "auto", recipe, output, device="cpu", samples=more.pop("samples", 0), quiet=True, **more)
+    return Task(
+        preset,
+        (str(data),),
+        "auto",
+        recipe,
+        output,
+        device="cpu",
+        samples=more.pop("samples", 0),
+        quiet=True,
+        **more,
+    )
 
 
 def run(world: World, *arguments: Any, **more: Any) -> Outcome:
@@ -86,9 +106,13 @@ def test_the_loss_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     ours = loss_of(model(**batch), labels)
     total = 0.0
     for example in examples:
-        alone = model(input_ids=torch.tensor([example.ids]), labels=torch.tensor([example.labels])).loss
+        alone = model(
+            input_ids=torch.tensor([example.ids]), labels=torch.tensor([example.labels])
+        ).loss
         total += float(alone.detach()) * example.learnt
-    assert float(ours.detach()) == pytest.approx(total / sum(example.learnt for example in examples), rel=1e-4)
+    assert float(ours.detach()) == pytest.approx(
+        total / sum(example.learnt for example in examples), rel=1e-4
+    )
 
 
 def test_the_order_of_rows_is_random_grouped_and_repeatable() -> None:
@@ -103,7 +127,10 @@ def test_the_order_of_rows_is_random_grouped_and_repeatable() -> None:
 
     def padding(rows: list[int]) -> int:
         batches = [rows[start : start + 8] for start in range(0, len(rows), 8)]
-        return sum(max(lengths[row] for row in batch) * len(batch) - sum(lengths[row] for row in batch) for batch in batches)
+        return sum(
+            max(lengths[row] for row in batch) * len(batch) - sum(lengths[row] for row in batch)
+            for batch in batches
+        )
 
     assert padding(order(0)) < padding(order(0, grouped=False)) / 5
 
@@ -112,22 +139,44 @@ def test_what_a_run_leaves_behind(world: World, base: Path, data: Path, tmp_path
     output = tmp_path / "pupil"
     outcome = run(world, base, data, output, replace(QUICK, max_steps=30), samples=2)
     losses = [loss for _, _, loss in outcome.trained.curve if loss is not None]
-    assert losses[-1] < losses[0] * 0.95 and outcome.trained.best_loss == pytest.approx(min(losses)), "it learns"
-    assert (outcome.counts.records, outcome.counts.trained_on, outcome.counts.held_out) == (48, 40, 8)
-    assert json.loads((output / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert losses[-1] < losses[0] * 0.95 and outcome.trained.best_loss == pytest.approx(
+        min(losses)
+    ), "it learns"
+    assert (outcome.counts.records, outcome.counts.trained_on, outcome.counts.held_out) == (
+        48,
+        40,
+        8,
+    )
+    assert json.loads((output / "adapter/adapter_config.json").read_text())[
+        "base_model_name_or_path"
+    ] == str(base)
     page = (output / "report.html").read_text()
-    assert "data:image/png;base64," in page and "48: 40 trained on, 8 held out" in page and outcome.samples[0].wanted in page
-    assert (output / "loss.png").read_bytes().startswith(b"\x89PNG") and json.loads((output / "run.json").read_text())["name"] == "pupil"
+    assert (
+        "data:image/png;base64," in page
+        and "48: 40 trained on, 8 held out" in page
+        and outcome.samples[0].wanted in page
+    )
+    assert (output / "loss.png").read_bytes().startswith(b"\x89PNG") and json.loads(
+        (output / "run.json").read_text()
+    )["name"] == "pupil"
     preset = find("pupil", world.own_presets)
-    assert preset.format.name == "alpaca" and preset.adapters[-1].repo == str(output / "adapter") and preset.base.repo == str(base)
-    assert len(outcome.samples) == 2 and outcome.samples[0].before != outcome.samples[0].after, "the preset's adapter changes what is said"
-    assert said(preset, world) == said(choose(Options(model=str(base), adapter=str(output / "adapter"), format="alpaca")), world)
+    assert (
+        preset.format.name == "alpaca"
+        and preset.adapters[-1].repo == str(output / "adapter")
+        and preset.base.repo == str(base)
+    )
+    assert len(outcome.samples) == 2 and outcome.samples[0].before != outcome.samples[0].after, (
+        "the preset's adapter changes what is said"
+    )
+    assert said(preset, world) == said(
+        choose(Options(model=str(base), adapter=str(output / "adapter"), format="alpaca")), world
+    )
 
 
 def said(preset: Any, world: World) -> str:
     from llmchat.chat import reply
     from llmchat.conversation import Conversation
-    from llmchat.models import load, locate
+    from llmchat.models.loading import load, locate
 
     model = locate(replace(preset, weights="fp32"), world)
     events = reply(
@@ -139,10 +188,15 @@ def said(preset: Any, world: World) -> str:
     return "".join(event.text for event in events if isinstance(event, Chunk))
 
 
-def test_the_same_run_twice_is_the_same(world: World, base: Path, data: Path, tmp_path: Path) -> None:
+def test_the_same_run_twice_is_the_same(
+    world: World, base: Path, data: Path, tmp_path: Path
+) -> None:
     first, second = (run(world, base, data, tmp_path / name) for name in ("a", "b"))
     assert first.trained.curve == second.trained.curve
-    assert all(torch.equal(one, weights(tmp_path / "b")[name]) for name, one in weights(tmp_path / "a").items())
+    assert all(
+        torch.equal(one, weights(tmp_path / "b")[name])
+        for name, one in weights(tmp_path / "a").items()
+    )
 
 
 KILLED = """
@@ -157,12 +211,28 @@ run(make_world(Path({home!r})), Path({base!r}), Path({data!r}), Path({output!r})
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_to_the_same_end(world: World, base: Path, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on_to_the_same_end(
+    world: World, base: Path, data: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "killed"
-    code = KILLED.format(path=sys.path, home=str(tmp_path / "home"), base=str(base), data=str(data), output=str(output))
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    code = KILLED.format(
+        path=sys.path,
+        home=str(tmp_path / "home"),
+        base=str(base),
+        data=str(data),
+        output=str(output),
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
     deadline = time.monotonic() + 120
-    while not (output / "checkpoints/checkpoint-3").exists() and time.monotonic() < deadline and child.poll() is None:
+    while (
+        not (output / "checkpoints/checkpoint-3").exists()
+        and time.monotonic() < deadline
+        and child.poll() is None
+    ):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "it was killed in the middle"
@@ -172,15 +242,27 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(world: World, base: Path, 
     whole = run(world, base, data, tmp_path / "whole")
     resumed = run(world, base, data, output)
     assert not half.exists(), "a checkpoint that is half written is not taken up"
-    assert resumed.trained.steps == whole.trained.steps and resumed.trained.curve == whole.trained.curve
-    assert all(torch.equal(one, weights(output)[name]) for name, one in weights(tmp_path / "whole").items())
+    assert (
+        resumed.trained.steps == whole.trained.steps
+        and resumed.trained.curve == whole.trained.curve
+    )
+    assert all(
+        torch.equal(one, weights(output)[name]) for name, one in weights(tmp_path / "whole").items()
+    )
 
 
-def test_the_folder_of_another_run_is_refused(world: World, base: Path, data: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_refused(
+    world: World, base: Path, data: Path, tmp_path: Path
+) -> None:
     run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=1))
     with pytest.raises(UsageError, match="holds another run"):
         run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=2))
-    assert run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=2), overwrite=True).trained.steps == 2
+    assert (
+        run(
+            world, base, data, tmp_path / "out", replace(QUICK, max_steps=2), overwrite=True
+        ).trained.steps
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,8 +273,12 @@ def test_every_kind_of_base_and_adapter_trains_and_chats(
     changes: dict[str, Any], world: World, base: Path, data: Path, tmp_path: Path
 ) -> None:
     outcome = run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=2, **changes))
-    assert outcome.trained.steps == 2 and all(loss == loss for _, loss, _ in outcome.trained.curve if loss is not None)
-    assert any(tensor.any() for name, tensor in weights(tmp_path / "out").items() if "lora_B" in name)
+    assert outcome.trained.steps == 2 and all(
+        loss == loss for _, loss, _ in outcome.trained.curve if loss is not None
+    )
+    assert any(
+        tensor.any() for name, tensor in weights(tmp_path / "out").items() if "lora_B" in name
+    )
     assert isinstance(said(find("out", world.own_presets), world), str)
 
 
@@ -200,12 +286,22 @@ def test_an_adapter_on_an_adapter(world: World, base: Path, data: Path, tmp_path
     """The new one is trained on the merged base, and its preset puts both on, in order."""
     first = save_adapter(tmp_path / "first", base)
     job = task(base, data, tmp_path / "out", replace(QUICK, max_steps=2))
-    job = replace(job, preset=choose(Options(model=str(base), adapter=str(first), format="alpaca", weights="fp32")))
+    job = replace(
+        job,
+        preset=choose(
+            Options(model=str(base), adapter=str(first), format="alpaca", weights="fp32")
+        ),
+    )
     finetune(job, world)
-    assert [source.repo for source in find("out", world.own_presets).adapters] == [str(first), str(tmp_path / "out/adapter")]
+    assert [source.repo for source in find("out", world.own_presets).adapters] == [
+        str(first),
+        str(tmp_path / "out/adapter"),
+    ]
     plain = run(world, base, data, tmp_path / "plain", replace(QUICK, max_steps=2))
     both = json.loads((tmp_path / "out/run.json").read_text())
-    assert both["trained"]["curve"][0][1] != plain.trained.curve[0][1], "the loss begins from the adapted base"
+    assert both["trained"]["curve"][0][1] != plain.trained.curve[0][1], (
+        "the loss begins from the adapted base"
+    )
 
 
 @pytest.mark.slow
@@ -216,7 +312,9 @@ def test_running_out_of_memory_makes_the_micro_batch_smaller(
 
     def greedy(self: Any, input_ids: torch.Tensor, **more: Any) -> Any:
         if input_ids.shape[0] > limit:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+            )
         return original(self, input_ids=input_ids, **more)
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", greedy)
@@ -230,7 +328,13 @@ def test_running_out_of_memory_makes_the_micro_batch_smaller(
 
 @pytest.mark.slow
 def test_early_stopping(world: World, base: Path, data: Path, tmp_path: Path) -> None:
-    outcome = run(world, base, data, tmp_path / "out", replace(QUICK, max_steps=200, learning_rate=0.9, patience=2))
+    outcome = run(
+        world,
+        base,
+        data,
+        tmp_path / "out",
+        replace(QUICK, max_steps=200, learning_rate=0.9, patience=2),
+    )
     assert outcome.trained.stopped_early and outcome.trained.steps < 200
 
 
@@ -240,21 +344,35 @@ def test_early_stopping(world: World, base: Path, data: Path, tmp_path: Path) ->
         ("", "empty"),
         ("not json", "bad.jsonl"),
         ('{"instruction": "a", "input": ""}\n', "bad.jsonl"),
-        ('{"instruction": "a", "input": "", "output": "b"}\n{"instruction": 5, "input": "", "output": "b"}\n', "bad.jsonl:2"),
+        (
+            '{"instruction": "a", "input": "", "output": "b"}\n{"instruction": 5, "input": "", "output": "b"}\n',
+            "bad.jsonl:2",
+        ),
     ],
 )
 def test_bad_data_is_told_before_a_model_is_loaded(
-    content: str, line: str, world: World, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str,
+    line: str,
+    world: World,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **b: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *a, **b: pytest.fail("a model was loaded"),
+    )
     with pytest.raises(UsageError) as refused:
         run(world, base, path, tmp_path / "out")
     assert line in f"{refused.value.message}" and not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_trained_is_refused(world: World, base: Path, data: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused(
+    world: World, base: Path, data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(Mismatch, match=r"no linears called .*Wqkv.*"):
         run(world, base, data, tmp_path / "a", replace(QUICK, targets=("Wqkv",)))
     with pytest.raises(UsageError, match=r"none of the \d+ records is shorter than 8 tokens"):
@@ -264,7 +382,9 @@ def test_what_cannot_be_trained_is_refused(world: World, base: Path, data: Path,
         run(world, t5, data, tmp_path / "c")
 
 
-def test_hooks_that_are_not_there(world: World, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_that_are_not_there(
+    world: World, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="nothing reports to `tensorbord`") as refused:
         run(world, base, data, tmp_path / "out", report_to=("tensorbord",))
     assert "`tensorboard`" in refused.value.hint

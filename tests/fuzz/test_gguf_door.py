@@ -5,13 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mutate
 import pytest
-from checkpoints import CHATML, SPECIALS, save_tiny
-from doors import Door, rounds
+from support import fuzz_mutations
+from support.checkpoints import CHATML, SPECIALS, save_tiny
+from support.fuzz_doors import Door, rounds
 
 pytest.importorskip("xllamacpp")
-ASK = ("chat", "--no-log", "--no-server", "--engine", "gguf", "--context", "128", "--max-tokens", "2", "--temperature", "0")
+ASK = (
+    "chat",
+    "--no-log",
+    "--no-server",
+    "--engine",
+    "gguf",
+    "--context",
+    "128",
+    "--max-tokens",
+    "2",
+    "--temperature",
+    "0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +48,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Door]:
+def door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Door]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     yield Door(tmp_path, monkeypatch, capfd)
 
@@ -44,12 +58,14 @@ def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 def knock(door: Door, content: bytes, count: int, seed: int) -> None:
     for label, random in rounds(seed, count):
         file = door.home / f"{random.random()}.gguf"
-        file.write_bytes(mutate.of_gguf(random, content))
+        file.write_bytes(fuzz_mutations.of_gguf(random, content))
         door.check(label, *ASK, "-m", str(file), "the quick brown fox")
         file.unlink()
 
 
-def test_what_was_not_mutated_answers_and_is_tried_once(door: Door, tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_mutated_answers_and_is_tried_once(
+    door: Door, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import subprocess
 
     file = door.home / "tiny.gguf"
@@ -61,9 +77,16 @@ def test_what_was_not_mutated_answers_and_is_tried_once(door: Door, tiny: bytes,
 
 @pytest.mark.parametrize(
     ("key", "form", "value"),
-    [("block_count", "<I", 0), ("block_count", "<I", 513), ("context_length", "<I", 0), ("attention.layer_norm_rms_epsilon", "<f", -1.0)],
+    [
+        ("block_count", "<I", 0),
+        ("block_count", "<I", 513),
+        ("context_length", "<I", 0),
+        ("attention.layer_norm_rms_epsilon", "<f", -1.0),
+    ],
 )
-def test_a_file_that_aborts_llama_cpp_is_refused(door: Door, tiny: bytes, key: str, form: str, value: float) -> None:
+def test_a_file_that_aborts_llama_cpp_is_refused(
+    door: Door, tiny: bytes, key: str, form: str, value: float
+) -> None:
     """An assertion of ggml fails, at the last of them only when a token is computed, and takes the process with it."""
     at = tiny.index(f"llama.{key}".encode()) + len(f"llama.{key}") + 4
     file = door.home / "bad.gguf"

@@ -29,7 +29,10 @@ _OWN: dict[str, Any] = {
         {"role": "system", "name": "summary", "content": "s", "covers": 2},
     ],
 }  # fmt: skip
-_SHAREGPT: dict[str, Any] = {"title": "t", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+_SHAREGPT: dict[str, Any] = {
+    "title": "t",
+    "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+}
 _ALPACA: dict[str, Any] = {"instruction": "q", "input": "m", "output": "a"}
 _SEEDS = (_CHATGPT, _OWN, _SHAREGPT, _ALPACA)
 _VALUES: tuple[Any, ...] = (
@@ -59,23 +62,37 @@ def mutated(value: Any, chance: random.Random) -> Any:
 
 def damaged(text: str, chance: random.Random) -> str:
     at = chance.randrange(len(text))
-    return text[:at] + chance.choice(("", "1e999", "NaN", "\\ud800", "[", "}", '"', "99999999999999999999999", "\x00")) + text[at + 1 :]
+    return (
+        text[:at]
+        + chance.choice(
+            ("", "1e999", "NaN", "\\ud800", "[", "}", '"', "99999999999999999999999", "\x00")
+        )
+        + text[at + 1 :]
+    )
 
 
 def take(text: str) -> None:
     """Import, list, search, export and go on; what the door lets in must be good for all of it."""
     with History(None) as history:
         try:
-            sessions = [session for chat in read(text, "odd.json") if (session := history.take(chat))]
+            sessions = [
+                session for chat in read(text, "odd.json") if (session := history.take(chat))
+            ]
         except UsageError as refused:
-            assert "odd.json" in refused.message and "\n" not in refused.message and len(refused.message) < 300
+            assert (
+                "odd.json" in refused.message
+                and "\n" not in refused.message
+                and len(refused.message) < 300
+            )
             return
         for session in sessions:
             found, records = history.find(session), history.messages(session)
             assert all(export(found, records) is not None for export in EXPORTS.values())
             assert history.sessions() and history.tree(session)
             Line(history, session).mark(0, "pinned")
-        assert [history.take(chat) for chat in read(text, "odd.json")] == [None] * len(read(text, "odd.json"))
+        assert [history.take(chat) for chat in read(text, "odd.json")] == [None] * len(
+            read(text, "odd.json")
+        )
 
 
 @pytest.mark.parametrize("seed", range(4))

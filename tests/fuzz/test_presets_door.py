@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import mutate
 import pytest
-from doors import Door, rounds
+from support import fuzz_mutations
+from support.fuzz_doors import Door, rounds
 
 PRESET = b"""title = "Mine"
 aliases = ["my-model"]
@@ -52,7 +52,9 @@ MESSAGES = json.dumps([
 
 
 @pytest.fixture
-def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Door]:
+def door(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Door]:
     door = Door(tmp_path, monkeypatch, capfd)
     (tmp_path / ".config" / "llmchat" / "presets").mkdir(parents=True)
     yield door
@@ -69,9 +71,17 @@ def own_preset(door: Door) -> Path:
 def knock_presets(door: Door, count: int, seed: int) -> None:
     for label, random in rounds(seed, count):
         file = own_preset(door)
-        file.write_bytes(mutate.of_toml(random, PRESET))
-        for command in (("ls",), ("ls", "-q"), ("presets",), ("presets", "-q"), ("prompt", "-m", "alpaca-7b", str(messages(door)))):
-            assert door.check(f"{label}, {command}", *command) == 0, f"{label}: a broken preset is in the way of {command[0]}"
+        file.write_bytes(fuzz_mutations.of_toml(random, PRESET))
+        for command in (
+            ("ls",),
+            ("ls", "-q"),
+            ("presets",),
+            ("presets", "-q"),
+            ("prompt", "-m", "alpaca-7b", str(messages(door))),
+        ):
+            assert door.check(f"{label}, {command}", *command) == 0, (
+                f"{label}: a broken preset is in the way of {command[0]}"
+            )
         for command in (
             ("prompt", "-m", "mine", str(messages(door))),
             ("presets", "check", str(file)),
@@ -89,7 +99,7 @@ def messages(door: Door, content: bytes = MESSAGES) -> Path:
 
 def knock_messages(door: Door, count: int, seed: int) -> None:
     for label, random in rounds(seed, count):
-        path = messages(door, mutate.of_json(random, MESSAGES))
+        path = messages(door, fuzz_mutations.of_json(random, MESSAGES))
         door.check(label, "prompt", "-m", "alpaca-7b", str(path))
 
 
@@ -115,7 +125,11 @@ def test_a_preset_in_another_encoding_is_told_of_once_and_by_name(door: Door) ->
     own_preset(door).write_bytes(b'title = "caf\xe9"\n')
     for command in ("ls", "presets"):
         code, told = door.run(command)
-        assert code == 0 and told.count("mine.toml") == 1 and "is not valid TOML: it is not text in UTF-8" in told
+        assert (
+            code == 0
+            and told.count("mine.toml") == 1
+            and "is not valid TOML: it is not text in UTF-8" in told
+        )
     assert door.run("ls", "-q") == (0, "")
     code, told = door.run("show", "mine")
     assert code == 2 and "mine.toml is not valid TOML" in told
@@ -125,12 +139,18 @@ def test_a_folder_and_a_deeply_nested_table_are_no_presets(door: Door) -> None:
     own_preset(door).write_text("a = " + "[" * 30_000)
     (own_preset(door).parent / "folder.toml").mkdir()
     code, told = door.run("ls")
-    assert code == 0 and "it is nested too deeply" in told and "folder.toml cannot be read: Is a directory" in told
+    assert (
+        code == 0
+        and "it is nested too deeply" in told
+        and "folder.toml cannot be read: Is a directory" in told
+    )
 
 
 def test_a_preset_of_a_server_is_listed_beside_prepared_copies(door: Door) -> None:
     """It has no files, and no copy can be made of them: `ls` looked for its base all the same."""
-    own_preset(door).write_text('engine = "openai"\nurl = "http://127.0.0.1:1"\n[base]\nkind = "served"\nrepo = ""\n')
+    own_preset(door).write_text(
+        'engine = "openai"\nurl = "http://127.0.0.1:1"\n[base]\nkind = "served"\nrepo = ""\n'
+    )
     copy = door.home / ".cache" / "llmchat" / "prepared" / "org--model-123"
     copy.mkdir(parents=True)
     recipe = {"base": {"source": {"kind": "hub", "repo": "org/model"}, "revision": ""}}

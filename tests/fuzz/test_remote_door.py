@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attacks
 import pytest
-from checkpoints import save_adapter, save_tiny
-from loopback import Hub, Repo, etag_of, serving
 from msgspec.structs import replace
-from worlds import make_world
+from support import hub_attacks
+from support.checkpoints import save_adapter, save_tiny
+from support.loopback_hub import Hub, Repo, etag_of, serving
+from support.worlds import make_world
 
-from llmchat import shelf
 from llmchat.errors import LlmchatError
 from llmchat.hub import Silent
+from llmchat.models import library
 from llmchat.presets import Source, find
 
 _SECONDS = 5.0
@@ -35,7 +35,7 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
 
 @pytest.fixture
 def hub(repos: dict[str, Repo], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr("llmchat.hub.patience.WAITS", ())
+    monkeypatch.setattr("llmchat.hub.retry.WAITS", ())
     copies = {name: Repo(dict(repo.files), licence=repo.licence) for name, repo in repos.items()}
     with serving(Hub(copies)) as hub:
         yield hub
@@ -50,7 +50,11 @@ def mutated(value: Any, chance: random.Random) -> Any:
         return value | {key: mutated(value[key], chance)}
     if isinstance(value, list) and value and chance.random() < 0.8:
         place = chance.randrange(len(value))
-        return [*value[:place], mutated(value[place], chance), *value[place + chance.randrange(2) :]]
+        return [
+            *value[:place],
+            mutated(value[place], chance),
+            *value[place + chance.randrange(2) :],
+        ]
     return chance.choice(_VALUES)
 
 
@@ -63,7 +67,9 @@ def torn(content: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.3:
         return content[: chance.randrange(len(content))]
     if chance.random() < 0.2:
-        return chance.choice([b"", b"[" * 100_000, b'{"a":' * 100_000, b"\xff" * 50, b"1" * 5000, attacks.PAGE])
+        return chance.choice(
+            [b"", b"[" * 100_000, b'{"a":' * 100_000, b"\xff" * 50, b"1" * 5000, hub_attacks.PAGE]
+        )
     changed = bytearray(content)
     for _ in range(chance.randrange(1, 8)):
         changed[chance.randrange(len(changed))] = chance.randrange(256)
@@ -80,11 +86,13 @@ def refused_or_done(tmp_path: Path, hub: Hub) -> str:
     preset = replace(find("org/base"), adapters=(Source("hub", "org/adapter"),))
     begun = time.monotonic()
     try:
-        shelf.prepare(preset, world)
+        library.prepare(preset, world)
         line = ""
     except LlmchatError as error:
         line = f"{error.message} | {error.hint}"
-        assert error.exit_code in (3, 5, 8, 9) and line.isprintable() and len(error.message) < 300, line
+        assert (
+            error.exit_code in (3, 5, 8, 9) and line.isprintable() and len(error.message) < 300
+        ), line
     assert time.monotonic() - begun < _SECONDS
     return line
 
@@ -93,10 +101,13 @@ def refused_or_done(tmp_path: Path, hub: Hub) -> str:
 def test_a_mutated_list(seed: int, hub: Hub, tmp_path: Path) -> None:
     chance = random.Random(seed)
     siblings = [
-        {"rfilename": name, "size": len(content), "blobId": etag_of("", content)} for name, content in hub.repos["org/base"].files.items()
+        {"rfilename": name, "size": len(content), "blobId": etag_of("", content)}
+        for name, content in hub.repos["org/base"].files.items()
     ]
     info = {"sha": "a" * 40, "gated": False, "cardData": {"license": "mit"}, "siblings": siblings}
-    hub.attacks["models/org/base"] = attacks.says(torn(text(info), chance) if chance.random() < 0.3 else mutated(info, chance))
+    hub.attacks["models/org/base"] = hub_attacks.says(
+        torn(text(info), chance) if chance.random() < 0.3 else mutated(info, chance)
+    )
     refused_or_done(tmp_path, hub)
 
 
@@ -105,7 +116,9 @@ def test_a_mutated_list(seed: int, hub: Hub, tmp_path: Path) -> None:
 def test_a_mutated_config(name: str, seed: int, hub: Hub, tmp_path: Path) -> None:
     chance = random.Random(seed)
     files = hub.repos["org/base" if name == "config.json" else "org/adapter"].files
-    files[name] = torn(files[name], chance) if chance.random() < 0.3 else mutated_twice(files[name], chance)
+    files[name] = (
+        torn(files[name], chance) if chance.random() < 0.3 else mutated_twice(files[name], chance)
+    )
     refused_or_done(tmp_path, hub)
 
 
@@ -125,7 +138,10 @@ def test_a_mutated_header_of_tensors(seed: int, hub: Hub, tmp_path: Path) -> Non
 def test_any_answer_at_all(seed: int, hub: Hub, tmp_path: Path) -> None:
     """Bytes that are HTTP, or nearly."""
     chance = random.Random(seed)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n" + text({"sha": "a" * 40, "siblings": []})
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        + text({"sha": "a" * 40, "siblings": []})
+    )
     shapes = [
         torn(answer, chance),
         answer.replace(b"200", str(chance.randrange(100, 600)).encode()),
@@ -147,4 +163,6 @@ def test_the_pull_as_it_is_succeeds(hub: Hub, tmp_path: Path) -> None:
     """The fuzz begins from something that is right."""
     assert refused_or_done(tmp_path, hub) == ""
     world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
-    assert shelf.fetch(shelf.prepare(find("org/base"), world), world, Silent())[0].downloaded > 0
+    assert (
+        library.fetch(library.prepare(find("org/base"), world), world, Silent())[0].downloaded > 0
+    )

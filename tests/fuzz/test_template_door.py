@@ -13,14 +13,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from checkpoints import save_tiny
-from template_attacks import ATTACKS
+from support.checkpoints import save_tiny
+from support.template_attacks import ATTACKS
 
-from llmchat import templates
+from llmchat import chat_template
+from llmchat.chat_template.budget import MAX_SECONDS
 from llmchat.errors import Mismatch
-from llmchat.template_budget import MAX_SECONDS
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 # Those that take a good part of the time that a template has.
 LONG = (
     "strftime in a loop", "doubling by a call block", "keeping dicts", "keeping lists in names", "searches in a loop", "items in a list", "sorting",
@@ -35,17 +35,22 @@ MEMORY_MB = 700
 
 def attack(names: list[str]) -> None:
     victim = subprocess.run(
-        [sys.executable, str(HERE / "template_victim.py")],
+        [sys.executable, "-m", "support.template_victim"],
         input=json.dumps(names),
         capture_output=True,
         text=True,
         timeout=280,
+        cwd=TESTS,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)),
     )
     rows = [json.loads(line) for line in victim.stdout.splitlines()]
     assert [row[0] for row in rows] == names and victim.returncode == 0, victim.stderr[-1000:]
     for name, seconds, peak_mb, changed, said in rows:
-        assert seconds < 3 * MAX_SECONDS and peak_mb < MEMORY_MB and not changed, (name, seconds, peak_mb)
+        assert seconds < 3 * MAX_SECONDS and peak_mb < MEMORY_MB and not changed, (
+            name,
+            seconds,
+            peak_mb,
+        )
         assert "\n" not in said and len(said) < 500, name
 
 
@@ -68,7 +73,7 @@ def test_long_attacks_end() -> None:
 )  # fmt: skip
 def test_an_attack_is_refused(name: str) -> None:
     with pytest.raises(Mismatch, match="refuses this conversation"):
-        templates.run(ATTACKS[name], {"messages": []}, "x")
+        chat_template.run(ATTACKS[name], {"messages": []}, "x")
 
 
 @pytest.mark.slow
@@ -76,15 +81,32 @@ def test_a_server_under_attack_obeys_sigterm(tmp_path: Path) -> None:
     tiny = save_tiny(tmp_path / "tiny")
     (tiny / "chat_template.jinja").write_text(ATTACKS["items in a list"])
     config = json.loads((tiny / "tokenizer_config.json").read_text())
-    (tiny / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": ATTACKS["items in a list"]}))
+    (tiny / "tokenizer_config.json").write_text(
+        json.dumps({**config, "chat_template": ATTACKS["items in a list"]})
+    )
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "llmchat", "serve", "-m", str(tiny), "--weights", "fp32", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "llmchat",
+        "serve",
+        "-m",
+        str(tiny),
+        "--weights",
+        "fp32",
+        "--port",
+        "0",
+    ]
     server = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     while "serving at" not in (line := server.stderr.readline()):
         assert line, "it ended before it served"
-    body = json.dumps({"model": str(tiny), "messages": [{"role": "user", "content": "hi"}]}).encode()
-    request = urllib.request.Request(f"{line.split()[-1]}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    body = json.dumps(
+        {"model": str(tiny), "messages": [{"role": "user", "content": "hi"}]}
+    ).encode()
+    request = urllib.request.Request(
+        f"{line.split()[-1]}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
     refused: list[int] = []
 
     def ask() -> None:
@@ -106,4 +128,6 @@ def test_a_server_under_attack_obeys_sigterm(tmp_path: Path) -> None:
 
 def _ticks(process: int) -> int:
     """Time of the processor that it has had, in hundredths of a second."""
-    return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return sum(
+        map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
+    )

@@ -17,7 +17,7 @@ from llmchat.engines import Finish
 from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
 from llmchat.history import History, Line, migrations
 
-WRITER = Path(__file__).parent / "write_messages.py"
+WRITER = Path(__file__).parents[1] / "support" / "write_messages.py"
 
 
 @pytest.fixture
@@ -42,16 +42,27 @@ def test_what_was_written_is_there_for_the_next_process(path: Path) -> None:
     with History(path) as history:
         assert history.conversation(session) == talk
         found = history.latest()
-        assert found and (found.id, found.title, found.model, found.turns) == (session, "hello", "smollm2", 1)
+        assert found and (found.id, found.title, found.model, found.turns) == (
+            session,
+            "hello",
+            "smollm2",
+            1,
+        )
 
 
 def test_an_answer_keeps_how_it_came_about(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
         Line(history, session).append(user("q"))
-        Line(history, session).append(assistant("half an"), Finish("cancelled", 10, 5, 3, 0.5, 0.25, 7))
+        Line(history, session).append(
+            assistant("half an"), Finish("cancelled", 10, 5, 3, 0.5, 0.25, 7)
+        )
         record = history.messages(session)[-1]
-    assert record.state == "cancelled" and record.details["seed"] == 7 and record.details["cached_tokens"] == 5
+    assert (
+        record.state == "cancelled"
+        and record.details["seed"] == 7
+        and record.details["cached_tokens"] == 5
+    )
 
 
 def test_a_new_answer_is_a_sibling_of_the_old_one(path: Path) -> None:
@@ -78,7 +89,13 @@ def test_undo_to_the_beginning_and_a_new_branch(path: Path) -> None:
     assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (4,)
 
 
-steps = st.lists(st.one_of(st.tuples(st.just("say"), st.text(max_size=5)), st.tuples(st.just("back"), st.integers(0, 6))), max_size=20)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("say"), st.text(max_size=5)),
+        st.tuples(st.just("back"), st.integers(0, 6)),
+    ),
+    max_size=20,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,7 +133,9 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
         assert history.find(sessions[0]).id == history.find(sessions[0].upper()).id == sessions[0]
         assert history.find("question 7").id == sessions[7]
         shared = next(
-            letter for letter in "0123456789abcdefghjkmnpqrstvwxyz" if sum(session.startswith(letter) for session in sessions) > 1
+            letter
+            for letter in "0123456789abcdefghjkmnpqrstvwxyz"
+            if sum(session.startswith(letter) for session in sessions) > 1
         )
         with pytest.raises(UsageError, match=f"sessions begin with `{shared}`") as refused:
             history.find(shared)
@@ -127,7 +146,13 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "title"), [("Hello", "Hello"), ("a\nb  c", "a b c"), ("word " * 30, "word " * 11 + "word…"), ("日" * 80, "日" * 60 + "…")]
+    ("text", "title"),
+    [
+        ("Hello", "Hello"),
+        ("a\nb  c", "a b c"),
+        ("word " * 30, "word " * 11 + "word…"),
+        ("日" * 80, "日" * 60 + "…"),
+    ],
 )
 def test_titles_are_the_first_words(text: str, title: str) -> None:
     with History(None) as history:
@@ -190,17 +215,25 @@ def test_a_newer_history_is_refused_and_not_touched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_step_that_fails_leaves_the_old_shape(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_fails_leaves_the_old_shape(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with History(path) as history:
         Line(history, history.begin("m")).append(user("kept"))
     good = migrations.STEPS
-    monkeypatch.setattr(migrations, "STEPS", (*good, "CREATE TABLE extra(a);\nINSERT INTO nowhere VALUES (1);\n"))
+    monkeypatch.setattr(
+        migrations, "STEPS", (*good, "CREATE TABLE extra(a);\nINSERT INTO nowhere VALUES (1);\n")
+    )
     with pytest.raises(LlmchatError, match="nowhere"):
         History(path)
-    monkeypatch.setattr(migrations, "STEPS", (*good, "ALTER TABLE sessions ADD COLUMN note TEXT;\n"))
+    monkeypatch.setattr(
+        migrations, "STEPS", (*good, "ALTER TABLE sessions ADD COLUMN note TEXT;\n")
+    )
     with History(path) as history:
         assert history.sessions()[0].title == "kept"
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master WHERE name = 'extra'").fetchone() == (0,)
+    assert sqlite3.connect(path).execute(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'extra'"
+    ).fetchone() == (0,)
 
 
 def test_a_file_that_is_no_history_is_one_clear_line(path: Path) -> None:
@@ -227,7 +260,11 @@ def test_a_full_disk_keeps_what_was_saved(path: Path) -> None:
 
 
 def write_in_background(path: Path, name: str, count: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, str(WRITER), str(path), name, str(count)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(WRITER), str(path), name, str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_two_programs_at_once_lose_nothing(path: Path) -> None:

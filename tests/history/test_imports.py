@@ -16,7 +16,7 @@ from llmchat.errors import ModelNotFound, UsageError
 from llmchat.history import History, Line
 from llmchat.history.export import to_json, to_markdown
 from llmchat.history.imports import read
-from llmchat.opened import opening_of_session
+from llmchat.models.warm import opening_of_session
 from llmchat.settings import World
 
 
@@ -26,7 +26,10 @@ def messages(**more: Any) -> str:
 
 def chatgpt(parents: dict[str, str | None]) -> str:
     said = {"author": {"role": "user"}, "content": {"parts": ["x"]}}
-    mapping = {name: {"message": said, "parent": parent, "children": ["1"]} for name, parent in parents.items()}
+    mapping = {
+        name: {"message": said, "parent": parent, "children": ["1"]}
+        for name, parent in parents.items()
+    }
     return json.dumps([{"title": "t", "current_node": "1", "mapping": mapping}])
 
 
@@ -51,10 +54,16 @@ def chatgpt(parents: dict[str, str | None]) -> str:
         ('{"messages": ' * 2000 + "1" + "}" * 2000, "x.json is not JSON: it is nested too deeply"),
     ],
 )  # fmt: skip
-def test_a_field_that_cannot_be_right_is_named_with_its_file_and_record(text: str, told: str) -> None:
+def test_a_field_that_cannot_be_right_is_named_with_its_file_and_record(
+    text: str, told: str
+) -> None:
     with pytest.raises(UsageError) as refused:
         read(text, "x.json")
-    assert refused.value.message.startswith("x.json") and told in refused.value.message and len(refused.value.message) < 250
+    assert (
+        refused.value.message.startswith("x.json")
+        and told in refused.value.message
+        and len(refused.value.message) < 250
+    )
 
 
 @pytest.fixture
@@ -65,7 +74,11 @@ def history() -> History:
 @pytest.fixture
 def session(history: History) -> str:
     line = Line(history, history.begin("smollm2"))
-    for message in (Message("system", "be kind"), Message("user", "q", "material", "pinned"), Message("assistant", "a")):
+    for message in (
+        Message("system", "be kind"),
+        Message("user", "q", "material", "pinned"),
+        Message("assistant", "a"),
+    ):
         line.append(message)
     line.append(Message("summary", "so far", covers=2))
     history.rename(line.session, "a title")
@@ -76,7 +89,9 @@ def exported(history: History, session: str) -> str:
     return to_json(history.find(session), history.messages(session))
 
 
-def test_a_session_of_this_history_is_recognised_in_its_export(history: History, session: str) -> None:
+def test_a_session_of_this_history_is_recognised_in_its_export(
+    history: History, session: str
+) -> None:
     first = exported(history, session)
     assert history.take(read(first, "x")[0]) is None
     Line(history, session).append(Message("user", "later"))
@@ -84,7 +99,9 @@ def test_a_session_of_this_history_is_recognised_in_its_export(history: History,
     assert history.take(read(first, "x")[0]) is None, "an older export brings nothing new"
     without_id = json.loads(first)
     del without_id["id"]
-    assert history.take(read(json.dumps(without_id), "x")[0]) is None, "exports of earlier versions have no id"
+    assert history.take(read(json.dumps(without_id), "x")[0]) is None, (
+        "exports of earlier versions have no id"
+    )
 
 
 def test_an_export_imports_whole_elsewhere_under_its_own_id(history: History, session: str) -> None:
@@ -93,12 +110,18 @@ def test_an_export_imports_whole_elsewhere_under_its_own_id(history: History, se
     assert other.take(read(first, "x")[0]) is None
 
 
-def test_an_export_with_something_new_becomes_a_session_of_its_own(history: History, session: str) -> None:
+def test_an_export_with_something_new_becomes_a_session_of_its_own(
+    history: History, session: str
+) -> None:
     first, other = exported(history, session), History(None)
     other.take(read(first, "x")[0])
     Line(other, session).append(Message("user", "said elsewhere"))
     taken = history.take(read(exported(other, session), "x")[0])
-    assert taken and taken != session and history.conversation(taken).messages[-1].text == "said elsewhere"
+    assert (
+        taken
+        and taken != session
+        and history.conversation(taken).messages[-1].text == "said elsewhere"
+    )
 
 
 @pytest.mark.parametrize("name", ["../../x", "x" * 9, "K3F9abcd", "a b c d!"])
@@ -108,27 +131,46 @@ def test_an_id_that_no_session_can_have_is_not_taken_over(history: History, name
     assert taken and taken != name and len(taken) == 8
 
 
-def test_times_that_a_file_holds_already_do_not_poison_lists_and_exports(history: History, session: str) -> None:
+def test_times_that_a_file_holds_already_do_not_poison_lists_and_exports(
+    history: History, session: str
+) -> None:
     for value in (1e18, -1e18, math.inf, "soon"):
         with history.transaction():
             history._database.execute("UPDATE messages SET created = ?", (value,))
-            history._database.execute("UPDATE sessions SET created = ?, updated = ?", (value, value))
+            history._database.execute(
+                "UPDATE sessions SET created = ?, updated = ?", (value, value)
+            )
         assert history.sessions()[0].updated == 0.0
-        assert to_markdown(history.find(session), history.messages(session)) and exported(history, session)
+        assert to_markdown(history.find(session), history.messages(session)) and exported(
+            history, session
+        )
 
 
-def test_a_value_that_sqlite_refuses_is_not_taken_for_a_damaged_file(history: History, session: str) -> None:
+def test_a_value_that_sqlite_refuses_is_not_taken_for_a_damaged_file(
+    history: History, session: str
+) -> None:
     from llmchat.errors import IntegrityError, LlmchatError
 
     with pytest.raises(LlmchatError) as refused:
         Line(history, session).append(Message("user", ["a"]))  # type: ignore[arg-type]
-    assert not isinstance(refused.value, IntegrityError) and "move it away" not in refused.value.hint
+    assert (
+        not isinstance(refused.value, IntegrityError) and "move it away" not in refused.value.hint
+    )
 
 
-def test_an_imported_chat_opens_with_a_preset_it_names_and_with_no_other_model(world: World) -> None:
+def test_an_imported_chat_opens_with_a_preset_it_names_and_with_no_other_model(
+    world: World,
+) -> None:
     with History(None) as history:
-        for model, opens in (("smollm2", {"model": "smollm2"}), ("gpt-4o", None), ("./folder", None), ("org/name", None)):
-            (chat,) = read(json.dumps({"model": model, "messages": [{"role": "user", "content": model}]}), "x")
+        for model, opens in (
+            ("smollm2", {"model": "smollm2"}),
+            ("gpt-4o", None),
+            ("./folder", None),
+            ("org/name", None),
+        ):
+            (chat,) = read(
+                json.dumps({"model": model, "messages": [{"role": "user", "content": model}]}), "x"
+            )
             found = history.find(history.take(chat) or "")
             assert found.imported and opening_of_session(found, world) == opens
         own = history.find(history.begin("org/name"))
@@ -155,13 +197,23 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         return history.take(read(chatgpt({"1": None}), "x")[0]) or ""
 
 
-def test_continuing_an_imported_chat_takes_the_default_model_and_says_so(imported: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_continuing_an_imported_chat_takes_the_default_model_and_says_so(
+    imported: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["chat", "-c", "hello"]) == ModelNotFound.exit_code
     told = capsys.readouterr().err
-    assert "note: the chat was imported and names no model of this machine; it continues with smollm2\n" in told
+    assert (
+        "note: the chat was imported and names no model of this machine; it continues with smollm2\n"
+        in told
+    )
     assert "`smollm2` is not pulled" in told and "no model is called" not in told
 
 
-def test_an_imported_chat_cannot_be_replayed_and_says_why(imported: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_imported_chat_cannot_be_replayed_and_says_why(
+    imported: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["sessions", "replay", imported]) == UsageError.exit_code
-    assert f"session {imported} was imported; nothing is known of how its answers were made" in capsys.readouterr().err
+    assert (
+        f"session {imported} was imported; nothing is known of how its answers were made"
+        in capsys.readouterr().err
+    )

@@ -15,7 +15,7 @@ from llmchat.errors import UsageError
 from llmchat.history import History, Line
 from llmchat.history.export import EXPORTS, to_html, to_json, to_markdown, to_training, together
 from llmchat.history.imports import Imported, Said, read
-from llmchat.ui.tree import branches
+from llmchat.ui.branches import branches
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ def test_deleting_keeps_what_others_share(history: History) -> None:
     assert history.delete(first) == 1
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert history.search("left") == [] and history.search("right")
-    assert [hit.session for hit in history.search("a")] == [second], "what is shared belongs to who shares it"
+    assert [hit.session for hit in history.search("a")] == [second], (
+        "what is shared belongs to who shares it"
+    )
     assert history.delete(second) == 3 and count(history) == 0, "nothing stays of what was deleted"
 
 
@@ -97,7 +99,12 @@ def test_a_tree_is_drawn_with_its_present_branch(history: History) -> None:
     Line(history, session).append(Message("assistant", "two"))
     Line(history, session).append(Message("user", "more"))
     records = history.messages(session)
-    assert branches(history.tree(session), records[-1].id) == ["* user: q", "    assistant: one", "*   assistant: two", "*   user: more"]
+    assert branches(history.tree(session), records[-1].id) == [
+        "* user: q",
+        "    assistant: one",
+        "*   assistant: two",
+        "*   user: more",
+    ]
 
 
 def test_marks_and_summaries_are_kept(history: History) -> None:
@@ -105,7 +112,11 @@ def test_marks_and_summaries_are_kept(history: History) -> None:
     Line(history, session).append(Message("summary", "so far", covers=2))
     Line(history, session).mark(0, "pinned")
     assert history.conversation(session) == Conversation(
-        (Message("user", "a", mark="pinned"), Message("assistant", "b"), Message("summary", "so far", covers=2))
+        (
+            Message("user", "a", mark="pinned"),
+            Message("assistant", "b"),
+            Message("summary", "so far", covers=2),
+        )
     )
 
 
@@ -121,7 +132,9 @@ def test_rename_tag_and_list_by_tag(history: History) -> None:
 def test_tokens_and_turns_stand_in_the_list(history: History) -> None:
     session = history.begin("m")
     Line(history, session).append(Message("user", "q"))
-    Line(history, session).append(Message("assistant", "a"), Finish("stop", prompt_tokens=10, reply_tokens=5))
+    Line(history, session).append(
+        Message("assistant", "a"), Finish("stop", prompt_tokens=10, reply_tokens=5)
+    )
     (found,) = history.sessions()
     assert (found.turns, found.tokens) == (1, 15)
     Line(history, session).rewind(0)
@@ -147,11 +160,16 @@ def test_what_was_deleted_is_not_in_the_file_any_more(tmp_path: Path) -> None:
     assert b"xylophone" not in path.read_bytes()
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+texts = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20
+)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(texts, texts, st.sampled_from(["", "material"])), min_size=1, max_size=4), st.booleans())
+@given(
+    st.lists(st.tuples(texts, texts, st.sampled_from(["", "material"])), min_size=1, max_size=4),
+    st.booleans(),
+)
 def test_json_out_in_and_out_is_the_same(turns: list[tuple[str, str, str]], summary: bool) -> None:
     history = History(None)
     session = history.begin("some model")
@@ -189,7 +207,12 @@ def test_markdown_html_and_training(history: History) -> None:
         Line(history, session).append(message, finish)
     found, records = history.find(session), history.messages(session)
     page = to_html(found, records)
-    assert "<script>" not in page and "<strong>bold</strong>" in page and "x = 1 &lt; 2" in page and page.endswith("</html>\n")
+    assert (
+        "<script>" not in page
+        and "<strong>bold</strong>" in page
+        and "x = 1 &lt; 2" in page
+        and page.endswith("</html>\n")
+    )
     assert "## assistant (cancelled)\n\nhalf\n" in to_markdown(found, records)
     assert json.loads(to_training(found, records)) == {
         "messages": [
@@ -249,7 +272,10 @@ def test_the_material_of_alpaca_is_kept() -> None:
         ("not json", "x is not JSON"),
         ('{"a": 1}\nnot json', "line 2 is not JSON"),
         ('[{"what": 1}]', "record 1 is not a chat in a known form"),
-        ('[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "record 2 has no field `'output'`"),
+        (
+            '[{"instruction": "a", "output": "b"}, {"instruction": "a"}]',
+            "record 2 has no field `'output'`",
+        ),
         ('{"messages": [{"role": "nobody", "content": "a"}]}', "record 1 cannot be read"),
         ("[]", "holds no chat"),
         ('{"conversations": [{"from": "human", "value": 3}]}', "record 1 cannot be read"),
@@ -268,11 +294,18 @@ def test_a_hundred_thousand_messages_stay_quick(tmp_path: Path) -> None:
         sessions = []
         for number in range(500):
             turns = [
-                Said(Message("assistant" if i % 2 else "user", f"message {i} of chat {number} about topic{i * number % 977}"))
+                Said(
+                    Message(
+                        "assistant" if i % 2 else "user",
+                        f"message {i} of chat {number} about topic{i * number % 977}",
+                    )
+                )
                 for i in range(200)
             ]
             sessions.append(history.take(Imported(tuple(turns), f"chat {number}")))
-        assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (100_000,)
+        assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (
+            100_000,
+        )
     with History(path) as history:
         for name, act in (
             ("list", lambda: history.sessions(20)),

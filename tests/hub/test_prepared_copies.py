@@ -12,18 +12,19 @@ from pathlib import Path
 
 import pytest
 import transformers
-from checkpoints import save_adapter, save_tiny
-from worlds import make_world
+from support.checkpoints import save_adapter, save_tiny
+from support.worlds import make_world
 
-from llmchat import hub, models
+from llmchat import hub
 from llmchat.cli import main
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.engines.transformers import selftest
-from llmchat.engines.transformers.prepared import Preparation
+from llmchat.engines.transformers.modules import self_test
+from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
 from llmchat.hub import Silent
-from llmchat.opening import Opener
+from llmchat.models import loading
+from llmchat.models.opener import Opener
 from llmchat.presets import Source, choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -58,14 +59,27 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 def ask(run: Run, *model: str) -> tuple[int, str, str]:
-    return run("chat", *model, "-n", "--max-tokens", "4", "--temperature", "0", "--seed", "1", "the quick brown fox")
+    return run(
+        "chat",
+        *model,
+        "-n",
+        "--max-tokens",
+        "4",
+        "--temperature",
+        "0",
+        "--seed",
+        "1",
+        "the quick brown fox",
+    )
 
 
 def copies(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "CACHE" / "llmchat" / "prepared").glob("[!.]*"))
 
 
-def test_the_first_chat_prepares_and_the_next_ones_map(run: Run, base: Path, tmp_path: Path) -> None:
+def test_the_first_chat_prepares_and_the_next_ones_map(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
     code, first, err = ask(run, "-m", str(base))
     assert (code, err) == (0, "") and len(copies(tmp_path)) == 1
     made = (copies(tmp_path)[0] / "model.safetensors").stat().st_mtime_ns
@@ -77,13 +91,22 @@ def test_the_first_chat_prepares_and_the_next_ones_map(run: Run, base: Path, tmp
     assert (copies(tmp_path)[0] / "model.safetensors").stat().st_mtime_ns == made
 
 
-def test_other_weights_and_adapters_that_were_asked_for_once_are_not_prepared(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
-    for model in (["--weights", "bf16"], ["--adapter", str(adapter)], ["--adapter", f"{adapter}:0.5"], ["--adapter", "none"]):
+def test_other_weights_and_adapters_that_were_asked_for_once_are_not_prepared(
+    run: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    for model in (
+        ["--weights", "bf16"],
+        ["--adapter", str(adapter)],
+        ["--adapter", f"{adapter}:0.5"],
+        ["--adapter", "none"],
+    ):
         code, _, err = ask(run, "-m", str(base), *model)
         assert (code, err, copies(tmp_path)) == (0, "", [])
 
 
-def test_pull_prepares_what_it_was_told_of(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_pull_prepares_what_it_was_told_of(
+    run: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
     assert run("pull", str(base), "--no-prepare")[0] == 0 and copies(tmp_path) == []
     code, _, err = run("pull", str(base), "--adapter", str(adapter))
     prepared, ready = err.splitlines()[-2:]
@@ -97,18 +120,24 @@ def test_pull_prepares_what_it_was_told_of(run: Run, base: Path, adapter: Path, 
     assert len(copies(tmp_path)) == 1
 
 
-def test_a_prepared_llama_loads_neither_peft_nor_bitsandbytes_nor_transformers(run: Run, base: Path, tmp_path: Path) -> None:
+def test_a_prepared_llama_loads_neither_peft_nor_bitsandbytes_nor_transformers(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
     run("pull", str(base))
     code = (
         "import sys\nfrom llmchat.cli import main\n"
         f"code = main(['chat', '-m', {str(base)!r}, '-n', '--max-tokens', '4', 'the quick brown fox'])\n"
         "print([name for name in ('peft', 'bitsandbytes', 'transformers', 'accelerate') if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0 and done.stderr.splitlines()[-1] == "[]", done.stderr
 
 
-def test_a_changed_base_is_prepared_again_and_the_old_copy_goes(run: Run, base: Path, tmp_path: Path) -> None:
+def test_a_changed_base_is_prepared_again_and_the_old_copy_goes(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
     first = ask(run, "-m", str(base))[1]
     old = copies(tmp_path)
     other = save_tiny(tmp_path / "other", seed=5)
@@ -118,7 +147,9 @@ def test_a_changed_base_is_prepared_again_and_the_old_copy_goes(run: Run, base: 
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "prepared.json", "tokenizer.json"])
-def test_a_copy_that_is_not_whole_is_made_again(name: str, run: Run, base: Path, tmp_path: Path) -> None:
+def test_a_copy_that_is_not_whole_is_made_again(
+    name: str, run: Run, base: Path, tmp_path: Path
+) -> None:
     expected = ask(run, "-m", str(base))
     path = copies(tmp_path)[0] / name
     size = path.stat().st_size
@@ -134,44 +165,68 @@ def test_a_copy_with_a_broken_header_is_made_again(run: Run, base: Path, tmp_pat
     assert ask(run, "-m", str(base)) == expected
 
 
-def test_verify_finds_a_changed_byte_and_removes_the_copy(run: Run, base: Path, tmp_path: Path) -> None:
+def test_verify_finds_a_changed_byte_and_removes_the_copy(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
     run("pull", str(base))
-    assert run("verify", str(base))[1].splitlines()[-1] == f"{base}: prepared copy OK (checksums match)"
+    assert (
+        run("verify", str(base))[1].splitlines()[-1]
+        == f"{base}: prepared copy OK (checksums match)"
+    )
     with (copies(tmp_path)[0] / "model.safetensors").open("r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"\x55")
     code, _, err = run("verify", str(base))
-    assert code == 9 and "model.safetensors is damaged" in err and "it was removed; the next use makes it again" in err
+    assert (
+        code == 9
+        and "model.safetensors is damaged" in err
+        and "it was removed; the next use makes it again" in err
+    )
     assert copies(tmp_path) == [] and run("verify", str(base))[0] == 0
 
 
-def test_a_chat_goes_on_where_no_copy_can_be_written(run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chat_goes_on_where_no_copy_can_be_written(
+    run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = ask(run, "-m", str(base))[1]
     shutil.rmtree(tmp_path / "CACHE")
     (tmp_path / "CACHE" / "llmchat").mkdir(parents=True)
     (tmp_path / "CACHE" / "llmchat" / "prepared").write_text("in the way")
     code, answer, err = ask(run, "-m", str(base))
     assert (code, answer) == (0, expected)
-    assert err.startswith("note: no prepared copy was written, each start takes longer: ") and len(err.splitlines()) == 1
+    assert (
+        err.startswith("note: no prepared copy was written, each start takes longer: ")
+        and len(err.splitlines()) == 1
+    )
     (tmp_path / "CACHE" / "llmchat" / "prepared").unlink()
-    monkeypatch.setattr("llmchat.hub.places.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "llmchat.hub.local_store.shutil.disk_usage",
+        lambda folder: shutil._ntuple_diskusage(10, 10, 0),
+    )  # type: ignore[attr-defined]
     code, answer, err = ask(run, "-m", str(base))
     assert (code, answer) == (0, expected) and "bytes are free" in err
     code, _, err = run("pull", str(base))
     assert code == 6 and "bytes are free" in err and copies(tmp_path) == []
 
 
-def test_the_plan_says_where_the_copy_has_no_room(run: Run, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_says_where_the_copy_has_no_room(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "int8 copy" not in run("pull", str(base), "--dry-run")[1]
-    monkeypatch.setattr("llmchat.hub.machine.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 1000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "llmchat.hub.machine.shutil.disk_usage",
+        lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 1000),
+    )  # type: ignore[attr-defined]
     code, out, _ = run("pull", str(base), "--dry-run")
-    assert code == 0 and "note       there is no room beside it for the int8 copy of 144.0 kB" in out
+    assert (
+        code == 0 and "note       there is no room beside it for the int8 copy of 144.0 kB" in out
+    )
 
 
 def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
     run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchat.models.available_ram", lambda: 100_000)
+    monkeypatch.setattr("llmchat.models.loading.available_ram", lambda: 100_000)
     assert ask(run, "-m", str(base))[0] == 0 and copies(tmp_path) == []
     run("pull", str(base), "--force")
     code, _, err = ask(run, "-m", str(base))
@@ -197,17 +252,29 @@ def test_models_of_a_kind_that_is_not_prepared_say_so_once(run: Run, tmp_path: P
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     }
-    experts = save_tiny(tmp_path / "experts", transformers.Qwen3MoeConfig(**family, **sizes, max_position_embeddings=256))
+    experts = save_tiny(
+        tmp_path / "experts",
+        transformers.Qwen3MoeConfig(**family, **sizes, max_position_embeddings=256),
+    )
     code, _, err = run("pull", str(experts))
-    assert code == 0 and "not prepared, each start takes longer: the tensors of Qwen3MoeForCausalLM are put together" in err
+    assert (
+        code == 0
+        and "not prepared, each start takes longer: the tensors of Qwen3MoeForCausalLM are put together"
+        in err
+    )
     assert ask(run, "-m", str(experts))[::2] == (0, "")
 
 
-def test_rm_takes_the_copies_with_the_model(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_rm_takes_the_copies_with_the_model(
+    run: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
     run("pull", str(base))
     run("pull", str(base), "--adapter", str(adapter))
     assert len(copies(tmp_path)) == 2
-    assert run("rm", "-y", str(base), "--dry-run")[2] == "base: 373 kB would be freed\n" and len(copies(tmp_path)) == 2
+    assert (
+        run("rm", "-y", str(base), "--dry-run")[2] == "base: 373 kB would be freed\n"
+        and len(copies(tmp_path)) == 2
+    )
     assert run("rm", "-y", str(base))[2] == "base: 373 kB freed\n" and copies(tmp_path) == []
     assert (base / "model.safetensors").exists(), "a user's own folder stays"
 
@@ -229,10 +296,12 @@ def test_a_person_who_waits_is_told_once(base: Path, tmp_path: Path) -> None:
     assert again.stderr.getvalue() == "loading base …\r\x1b[K"  # type: ignore[attr-defined]
 
 
-def test_the_status_line_says_what_goes_on_behind_the_typing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_line_says_what_goes_on_behind_the_typing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = []
 
-    def load(model: models.Model, options: Options, progress: hub.Progress) -> ScriptedEngine:
+    def load(model: loading.Model, options: Options, progress: hub.Progress) -> ScriptedEngine:
         said.append(opened.engine.describe())
         progress.start("preparing", 10)
         said.append(opened.engine.describe())
@@ -240,13 +309,15 @@ def test_the_status_line_says_what_goes_on_behind_the_typing(base: Path, tmp_pat
         said.append(opened.engine.describe())
         return ScriptedEngine()
 
-    monkeypatch.setattr("llmchat.opening.load", load)
+    monkeypatch.setattr("llmchat.models.opener.load", load)
     opened = Opener(make_world(tmp_path), {"model": str(base), "format": "chatml"}).open_later()
     assert opened.engine.load_s >= 0
     assert said == ["base (loading …)", "base (preparing, once …)", "base (loading …)"]
 
 
-def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(run: Run, base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(
+    run: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
     eight_bit = tmp_path / "8bit"
     shutil.copytree(base, eight_bit)
     Preparation(base).write(eight_bit)
@@ -256,40 +327,73 @@ def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(r
     run("rm", "-y", str(base))
     assert copies(tmp_path) == [], "an 8-bit base is mapped where it lies"
     assert note in run("pull", str(eight_bit), "--adapter", str(adapter))[2]
-    assert ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, "") and len(copies(tmp_path)) == 1
-    code, _, err = run("merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged"))
+    assert (
+        ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, "")
+        and len(copies(tmp_path)) == 1
+    )
+    code, _, err = run(
+        "merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged")
+    )
     assert code == 8 and "are 8-bit: merging would round them twice" in err
 
 
 def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = save_tiny(tmp_path / "mamba", transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2), seed=3)
-    monkeypatch.setattr(selftest, "_LIMIT_16", -1.0)
-    for command in (("pull", str(base)), ("chat", "-m", str(base), "--format", "chatml", "-n", "hi")):
+    base = save_tiny(
+        tmp_path / "mamba",
+        transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2),
+        seed=3,
+    )
+    monkeypatch.setattr(self_test, "_LIMIT_16", -1.0)
+    for command in (
+        ("pull", str(base)),
+        ("chat", "-m", str(base), "--format", "chatml", "-n", "hi"),
+    ):
         code, out, err = run(*command)
         last = err.splitlines()[-2:]
         assert (code, out) == (8, "")
-        assert last[0] == "error: the architecture `mamba` is not run here: read in pieces it gives other answers than read at once"
+        assert (
+            last[0]
+            == "error: the architecture `mamba` is not run here: read in pieces it gives other answers than read at once"
+        )
         assert last[1].startswith("hint: ")
     monkeypatch.undo()
 
 
-def test_an_architecture_is_tested_once_and_not_in_every_process(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = save_tiny(tmp_path / "mamba", transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2), seed=3)
-    monkeypatch.setattr(selftest, "_LIMIT_16", 2.0)  # a random model exaggerates every rounding
+def test_an_architecture_is_tested_once_and_not_in_every_process(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_tiny(
+        tmp_path / "mamba",
+        transformers.MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2),
+        seed=3,
+    )
+    monkeypatch.setattr(self_test, "_LIMIT_16", 2.0)  # a random model exaggerates every rounding
     assert run("pull", str(base))[0] == 0
-    monkeypatch.setattr(selftest, "difference", lambda *_: pytest.fail("tested again"))
+    monkeypatch.setattr(self_test, "difference", lambda *_: pytest.fail("tested again"))
     assert ask(run, "-m", str(base), "--format", "chatml")[0] == 0
 
 
-@pytest.mark.parametrize(("repo", "weights", "noted"), [("a.gguf", "fp32", True), ("a.gguf", "bf16", False), ("a", "fp32", False)])
-def test_fp32_of_a_dequantised_gguf_is_told_apart(repo: str, weights: str, noted: bool, base: Path) -> None:
+@pytest.mark.parametrize(
+    ("repo", "weights", "noted"),
+    [("a.gguf", "fp32", True), ("a.gguf", "bf16", False), ("a", "fp32", False)],
+)
+def test_fp32_of_a_dequantised_gguf_is_told_apart(
+    repo: str, weights: str, noted: bool, base: Path
+) -> None:
     preset = choose(Options(model=str(base), format="chatml", weights=weights))  # type: ignore[arg-type]
     told = Told()
-    models.load(models.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)), Options(device="cpu"), told)
+    loading.load(
+        loading.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)),
+        Options(device="cpu"),
+        told,
+    )
     assert [line for line in told.notes if "GGUF" in line] == (
-        ["note: this model was dequantised from a GGUF to bf16; fp32 computes in more digits, from weights that have those of bf16"] * noted
+        [
+            "note: this model was dequantised from a GGUF to bf16; fp32 computes in more digits, from weights that have those of bf16"
+        ]
+        * noted
     )
 
 
@@ -299,8 +403,9 @@ DRIVE = """
 import sys
 from pathlib import Path
 
-from worlds import make_world
-from llmchat import hub, models
+from support.worlds import make_world
+from llmchat import hub
+from llmchat.models import loading
 from llmchat.presets import choose
 from llmchat.settings import Options
 
@@ -311,7 +416,7 @@ class Halting(hub.Silent):
 
 world = make_world(Path(sys.argv[1]))
 preset = choose(Options(model=sys.argv[2], format="chatml"))
-print(models.prepare(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
+print(loading.prepare(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
 """
 
 
@@ -333,19 +438,29 @@ class Told(Silent):
 
 def made(base: Path, world: World, progress: Silent) -> Path:
     preset = choose(Options(model=str(base), format="chatml"))
-    return models.prepare(preset, [hub.find(preset.base, world)], world, progress)
+    return loading.prepare(preset, [hub.find(preset.base, world)], world, progress)
 
 
 def halted(base: Path, home: Path) -> subprocess.Popen[str]:
     """Another process that has begun to write a copy, and goes on when its stdin is closed."""
     arguments = [sys.executable, "-c", DRIVE, str(home), str(base)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
     assert process.stdout and process.stdout.readline() == "writing\n"
     return process
 
 
-def test_a_killed_preparation_leaves_nothing_that_counts_and_is_done_again(base: Path, tmp_path: Path) -> None:
+def test_a_killed_preparation_leaves_nothing_that_counts_and_is_done_again(
+    base: Path, tmp_path: Path
+) -> None:
     world = make_world(tmp_path)
     process = halted(base, tmp_path)
     process.kill()
@@ -368,7 +483,9 @@ def test_an_interrupted_preparation_leaves_nothing(base: Path, tmp_path: Path) -
     assert list((world.cache / "prepared").iterdir()) == []
 
 
-def test_what_another_model_left_behind_goes_unless_it_is_being_written(base: Path, tmp_path: Path) -> None:
+def test_what_another_model_left_behind_goes_unless_it_is_being_written(
+    base: Path, tmp_path: Path
+) -> None:
     world = make_world(tmp_path)
     other = save_tiny(tmp_path / "other", seed=2)
     process = halted(base, tmp_path)
@@ -391,13 +508,20 @@ def test_a_second_process_waits_and_uses_what_the_first_made(base: Path, tmp_pat
     assert told.noted.wait(30)
     said, _ = process.communicate("")
     thread.join(30)
-    assert told.notes == [f"another llmchat is preparing {base}; waiting for it"] and told.steps == []
+    assert (
+        told.notes == [f"another llmchat is preparing {base}; waiting for it"] and told.steps == []
+    )
     assert said.splitlines()[-1] == str(result[0]) and len(hub.copies(world)) == 1
 
 
-def test_no_room_is_told_before_anything_is_written(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_told_before_anything_is_written(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(tmp_path)
-    monkeypatch.setattr("llmchat.hub.places.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "llmchat.hub.local_store.shutil.disk_usage",
+        lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000),
+    )  # type: ignore[attr-defined]
     told = Told()
     with pytest.raises(OutOfResources, match=r"kB are free"):
         made(base, world, told)
@@ -412,11 +536,19 @@ def test_an_adapter_of_a_preset_is_prepared_with_it(base: Path, tmp_path: Path) 
         f'format = "chatml"\n[base]\nkind = "path"\nrepo = "{base}"\n[[adapters]]\nkind = "path"\nrepo = "{adapter}"\n'
     )
     options = Options(model="tuned", device="cpu")
-    model = models.locate(choose(options, world.own_presets), world)
-    engine = models.load(model, options)
+    model = loading.locate(choose(options, world.own_presets), world)
+    engine = loading.load(model, options)
     (copy,) = hub.copies(world)
     assert copy.recipe == hub.Recipe.of(model.base, model.adapters)  # type: ignore[arg-type]
     sampling = Sampling(temperature=0, max_tokens=8)
-    answer = [event for event in engine.stream(Prompt("the quick", ()), sampling) if isinstance(event, Chunk)]
-    again = [event for event in models.load(model, options).stream(Prompt("the quick", ()), sampling) if isinstance(event, Chunk)]
+    answer = [
+        event
+        for event in engine.stream(Prompt("the quick", ()), sampling)
+        if isinstance(event, Chunk)
+    ]
+    again = [
+        event
+        for event in loading.load(model, options).stream(Prompt("the quick", ()), sampling)
+        if isinstance(event, Chunk)
+    ]
     assert answer == again

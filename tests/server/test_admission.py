@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import Running, recipe, serving
+from support.serving import Running, recipe, serving
+from support.worlds import make_world
 from test_safety import ASK, raw
-from worlds import make_world
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.server import local_peer
 from llmchat.server.conversations import Conversations
-from llmchat.server.front import OWNER
 from llmchat.server.keys import Keys
+from llmchat.server.middleware import OWNER
 from llmchat.server.run import ServeOptions, serve
 
 MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
@@ -49,7 +49,9 @@ def test_another_address_never_answers_without_a_key(tmp_path: Path) -> None:
         assert asked(run) == 401
 
 
-def test_a_key_that_is_made_while_the_server_runs_ends_the_time_without_keys(tmp_path: Path) -> None:
+def test_a_key_that_is_made_while_the_server_runs_ends_the_time_without_keys(
+    tmp_path: Path,
+) -> None:
     keys = Keys(tmp_path / "keys.json")
     with serving(MODELS, tmp_path) as run:
         assert asked(run) == 200
@@ -70,13 +72,27 @@ def test_a_key_that_is_made_while_the_server_runs_ends_the_time_without_keys(tmp
 )  # fmt: skip
 def test_only_its_own_names_pass_as_a_host(tmp_path: Path, host: str) -> None:
     with serving(MODELS, tmp_path) as run:
-        answer = raw(run, b"GET /v1/models HTTP/1.1\r\nConnection: close\r\nHost: " + host.encode("latin-1") + b"\r\n\r\n")
+        answer = raw(
+            run,
+            b"GET /v1/models HTTP/1.1\r\nConnection: close\r\nHost: "
+            + host.encode("latin-1")
+            + b"\r\n\r\n",
+        )
         assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400")), answer[:80]
 
 
 def test_its_own_names_pass_in_every_spelling(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, names=("Box.Example",)) as run:
-        for host in ("localhost", "LocalHost:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8000", "box.example:443", "BOX.example"):
+        for host in (
+            "localhost",
+            "LocalHost:8000",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:8000",
+            "box.example:443",
+            "BOX.example",
+        ):
             assert asked(run, host=host) == 200, host
 
 
@@ -106,7 +122,17 @@ def test_unknown_paths_need_a_key_too(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.add("ann")
     with serving(MODELS, tmp_path) as run:
-        for path in ("//v1/models", "/v1", "/docs", "/redoc", "/metrics/", "/x", "/pages", "/v1%2Fmodels", "/health/x"):
+        for path in (
+            "//v1/models",
+            "/v1",
+            "/docs",
+            "/redoc",
+            "/metrics/",
+            "/x",
+            "/pages",
+            "/v1%2Fmodels",
+            "/health/x",
+        ):
             assert asked(run, path) == 401, path
         assert asked(run, "/") == asked(run, "/page/main.js") == 200
 
@@ -117,7 +143,9 @@ def test_only_the_user_who_runs_the_server_may_unload_models(tmp_path: Path) -> 
     with serving(MODELS, tmp_path) as run:
         assert run.http.post("/v1/chat/completions", json=ASK, headers=key).status_code == 200
         assert run.http.post("/api/stop", json={}, headers=key).status_code == 403
-        assert [row["name"] for row in run.http.get("/api/ps", headers=key).json()["models"]] == ["test"]
+        assert [row["name"] for row in run.http.get("/api/ps", headers=key).json()["models"]] == [
+            "test"
+        ]
 
 
 def test_a_name_that_is_given_to_another_key_inherits_no_conversations(tmp_path: Path) -> None:
@@ -142,11 +170,15 @@ def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -
         database.execute("PRAGMA user_version = 1")
     database.close()
     now = Conversations(file, before={"ann": "key:1", "127.0.0.1": OWNER})
-    assert [[head.title for head in now.list(user)] for user in ("key:1", OWNER, "gone", "ann")] == [["ann"], ["127.0.0.1"], ["gone"], []]
+    assert [
+        [head.title for head in now.list(user)] for user in ("key:1", OWNER, "gone", "ann")
+    ] == [["ann"], ["127.0.0.1"], ["gone"], []]
     now.close()
 
 
-def test_without_keys_conversations_are_for_the_user_who_runs_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_keys_conversations_are_for_the_user_who_runs_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(MODELS, tmp_path, history=True) as run:
         assert run.http.put(ONE, json=KEPT, headers=NEW).status_code == 200
         assert run.http.get(ONE).json()["conversation"] == {"text": "my secret"}
@@ -154,7 +186,10 @@ def test_without_keys_conversations_are_for_the_user_who_runs_the_server(tmp_pat
         for path in (ONE, "/api/conversations"):
             refused = run.http.get(path)
             assert refused.status_code == 403 and "secret" not in refused.text
-        assert run.http.delete(ONE).status_code == 403 and run.http.put(ONE, json=KEPT, headers=NEW).status_code == 403
+        assert (
+            run.http.delete(ONE).status_code == 403
+            and run.http.put(ONE, json=KEPT, headers=NEW).status_code == 403
+        )
         assert run.http.post("/v1/chat/completions", json=ASK).status_code == 200
 
 
@@ -173,12 +208,18 @@ def test_the_kernels_table_is_read() -> None:
     def owner(host: str, port: int) -> int | None:
         return local_peer.owner((host, port), (host, 8000), TABLE.splitlines())
 
-    assert (owner("127.0.0.1", 50000), owner("::1", 50001), owner("127.0.0.1", 50002)) == (1000, 1002, 1003)
+    assert (owner("127.0.0.1", 50000), owner("::1", 50001), owner("127.0.0.1", 50002)) == (
+        1000,
+        1002,
+        1003,
+    )
     assert owner("127.0.0.1", 50003) is None, "closed by its program: then it is listed as root's"
     assert owner("127.0.0.1", 50009) is None
 
 
-def test_history_without_keys_is_refused_where_users_cannot_be_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_without_keys_is_refused_where_users_cannot_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local_peer, "SUPPORTED", False)
     with pytest.raises(UsageError, match="--history cannot tell"):
         serve(make_world(tmp_path), {}, ServeOptions(history=True, port=0))
@@ -191,10 +232,21 @@ def test_the_log_of_a_server_in_the_background_is_the_users_alone(tmp_path: Path
     log.write_text("of an earlier version")
     log.chmod(0o644)
     command = [sys.executable, "-m", "llmchat", "serve", "--port", "0"]
-    assert subprocess.run([*command, "--background", "--history"], env=env, capture_output=True, timeout=60).returncode == 0
+    assert (
+        subprocess.run(
+            [*command, "--background", "--history"], env=env, capture_output=True, timeout=60
+        ).returncode
+        == 0
+    )
     try:
-        found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file() or path.is_socket()}
+        found = {
+            path.name: path.stat().st_mode & 0o777
+            for path in tmp_path.rglob("*")
+            if path.is_file() or path.is_socket()
+        }
     finally:
         subprocess.run([*command, "--stop"], env=env, capture_output=True, timeout=60)
-    assert {"serve.log", "serve.sock", "web.db"} <= set(found) and set(found.values()) == {0o600}, found
+    assert {"serve.log", "serve.sock", "web.db"} <= set(found) and set(found.values()) == {0o600}, (
+        found
+    )
     assert log.parent.stat().st_mode & 0o777 == 0o700

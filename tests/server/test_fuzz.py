@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from serving import Running, recipe, serving
+from support.serving import Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -26,7 +26,11 @@ BOUNDED = settings(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with serving({"m": recipe(lambda: ScriptedEngine(["Hello there."]))}, tmp_path_factory.mktemp("server"), queue=1000) as running:
+    with serving(
+        {"m": recipe(lambda: ScriptedEngine(["Hello there."]))},
+        tmp_path_factory.mktemp("server"),
+        queue=1000,
+    ) as running:
         yield running
 
 
@@ -67,14 +71,25 @@ def test_no_request_makes_the_server_fail(api: Any, label: str) -> None:
 
 PART = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "refusal", "image_url", "", "x" * 300])},
-    optional={"text": st.one_of(st.none(), st.text(max_size=3)), "refusal": st.text(max_size=3), "image_url": st.just({"url": "x"})},
+    optional={
+        "text": st.one_of(st.none(), st.text(max_size=3)),
+        "refusal": st.text(max_size=3),
+        "image_url": st.just({"url": "x"}),
+    },
 )
 MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", "developer"])},
     optional={
         "content": st.one_of(st.none(), st.text(max_size=20), st.lists(PART, max_size=2)),
         "tool_calls": st.lists(
-            st.builds(lambda text: {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}, st.text(max_size=5)),
+            st.builds(
+                lambda text: {
+                    "id": "1",
+                    "type": "function",
+                    "function": {"name": "f", "arguments": text},
+                },
+                st.text(max_size=5),
+            ),
             max_size=2,
         ),
         "tool_call_id": st.text(max_size=3),
@@ -92,13 +107,23 @@ FIELDS = st.fixed_dictionaries(
         "max_tokens": st.one_of(st.integers(-2, 10), st.floats(0, 10), st.just(2**40)),
         "logprobs": st.booleans(),
         "top_logprobs": st.integers(0, 30),
-        "keep_alive": st.one_of(st.floats(-2, 10), st.text(alphabet="0123456789.-msh ", max_size=8)),
+        "keep_alive": st.one_of(
+            st.floats(-2, 10), st.text(alphabet="0123456789.-msh ", max_size=8)
+        ),
         "truncation": st.sampled_from(["auto", "disabled", "never"]),
         "tools": st.lists(st.just({"type": "function", "function": {"name": "f"}}), max_size=1),
         "stream_options": st.just({"include_usage": True}),
-        "chat_template_kwargs": st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5)), max_size=2),
+        "chat_template_kwargs": st.dictionaries(
+            st.text(max_size=8),
+            st.one_of(st.none(), st.integers(), st.text(max_size=5)),
+            max_size=2,
+        ),
         "reasoning_effort": st.text(max_size=6),
-        "user": st.one_of(st.none(), st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)),
+        "user": st.one_of(
+            st.none(),
+            st.text(max_size=5),
+            st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+        ),
         "parallel_tool_calls": st.booleans(),
         "modalities": st.lists(st.sampled_from(["text", "audio"]), max_size=2),
         "prediction": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=1),
@@ -109,7 +134,9 @@ FIELDS = st.fixed_dictionaries(
 
 @given(FIELDS)
 @settings(BOUNDED, max_examples=150)
-def test_no_chat_that_is_nearly_right_makes_it_fail(http: httpx2.Client, body: dict[str, Any]) -> None:
+def test_no_chat_that_is_nearly_right_makes_it_fail(
+    http: httpx2.Client, body: dict[str, Any]
+) -> None:
     response = http.post("/v1/chat/completions", json=body)
     assert response.status_code in (200, 400, 429), (response.status_code, response.text)
     if response.status_code != 200:
@@ -136,12 +163,29 @@ def test_no_chat_that_is_nearly_right_makes_it_fail(http: httpx2.Client, body: d
     ids=lambda content: repr(content[:12]),
 )
 def test_no_bytes_make_it_fail(run: Running, content: bytes) -> None:
-    response = run.http.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    response = run.http.post(
+        "/v1/completions", content=content, headers={"content-type": "application/json"}
+    )
     assert response.status_code in (200, 400), response.text
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../../etc/passwd", "/etc", "m\x00", "x" * 5000, "m+", "+", "m+../x", "~", ".", "a/b/c", "😀", "m:0.5"]
+    "name",
+    [
+        "",
+        "../../etc/passwd",
+        "/etc",
+        "m\x00",
+        "x" * 5000,
+        "m+",
+        "+",
+        "m+../x",
+        "~",
+        ".",
+        "a/b/c",
+        "😀",
+        "m:0.5",
+    ],
 )
 def test_no_model_name_opens_anything(run: Running, name: str) -> None:
     response = run.http.post("/v1/completions", json={"model": name, "prompt": "x"})
@@ -149,5 +193,11 @@ def test_no_model_name_opens_anything(run: Running, name: str) -> None:
 
 
 def test_paths_of_the_page_stay_inside_it(run: Running, tmp_path: Path) -> None:
-    for path in ("/../../../etc/passwd", "/page/../../keys.py", "/page/%2e%2e/app.py", "/page//etc/passwd", "/%00"):
+    for path in (
+        "/../../../etc/passwd",
+        "/page/../../keys.py",
+        "/page/%2e%2e/app.py",
+        "/page//etc/passwd",
+        "/%00",
+    ):
         assert run.http.get(path).status_code in (400, 403, 404), path

@@ -17,7 +17,12 @@ def test_a_key_is_known_again_but_kept_nowhere(tmp_path: Path) -> None:
     file = tmp_path / "config" / "keys.json"
     keys = Keys(file)
     ann, bob = keys.add("ann"), keys.add("bob")
-    assert [key and key.name for key in map(keys.holder, (ann, bob, ann + "x", ""))] == ["ann", "bob", None, None]
+    assert [key and key.name for key in map(keys.holder, (ann, bob, ann + "x", ""))] == [
+        "ann",
+        "bob",
+        None,
+        None,
+    ]
     assert ann not in file.read_text() and ann.removeprefix("llmchat-")[:20] not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and ann != bob and len(ann) > 40
 
@@ -39,7 +44,9 @@ def test_changes_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
         adding = [threads.submit(Keys(file).add, name) for name in names]
         removing = threads.submit(Keys(file).remove, "old")
     assert len({change.result() for change in adding}) == 20 and removing.exception() is None
-    assert sorted(key.name for key in Keys(file).all()) == sorted(names), "a key that was removed does not come back"
+    assert sorted(key.name for key in Keys(file).all()) == sorted(names), (
+        "a key that was removed does not come back"
+    )
 
 
 @pytest.mark.parametrize("hash_", ["", "\u00e9", "A" * 64, "0" * 63], ids=ascii)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from checkpoints import save_adapter, save_tiny
 from msgspec.structs import replace
-from serving import CHATML, Running, recipe, serving
+from support.checkpoints import save_adapter, save_tiny
+from support.serving import CHATML, Running, recipe, serving
 
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
@@ -28,10 +28,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server")
-    adapters = {name: save_adapter(folder / name, tiny, seed=seed) for name, seed in (("one", 1), ("two", 2))}
+    adapters = {
+        name: save_adapter(folder / name, tiny, seed=seed)
+        for name, seed in (("one", 1), ("two", 2))
+    }
     base = recipe(lambda: TransformersEngine(tiny, weights="fp32"), key="tiny", adapters=())
-    recipes = {"tiny": base, "told": recipe(lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="told")}
-    recipes |= {f"tiny+{name}": replace(base, adapters=((name, 1.0),), folders={name: path}) for name, path in adapters.items()}
+    recipes = {
+        "tiny": base,
+        "told": recipe(lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="told"),
+    }
+    recipes |= {
+        f"tiny+{name}": replace(base, adapters=((name, 1.0),), folders={name: path})
+        for name, path in adapters.items()
+    }
     with serving(recipes, folder, slots=4) as running:
         yield running
 
@@ -42,11 +51,18 @@ def engine(tiny: Path) -> Engine:
 
 
 def alone(engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
-    return "".join(event.text for event in engine.stream(prompt, sampling) if isinstance(event, Chunk))
+    return "".join(
+        event.text for event in engine.stream(prompt, sampling) if isinstance(event, Chunk)
+    )
 
 
 def test_models_are_listed_and_told(run: Running) -> None:
-    assert [model.id for model in run.openai.models.list()] == ["tiny", "told", "tiny+one", "tiny+two"]
+    assert [model.id for model in run.openai.models.list()] == [
+        "tiny",
+        "told",
+        "tiny+one",
+        "tiny+two",
+    ]
     assert run.openai.models.retrieve("tiny+one").id == "tiny+one"
     told = run.http.get("/v1/models/told").json()
     assert run.openai.chat.completions.create(model="told", messages=HELLO) and told["id"] == "told"  # type: ignore[arg-type]
@@ -58,30 +74,54 @@ def test_models_are_listed_and_told(run: Running) -> None:
 
 def test_an_answer_in_one_piece_and_in_many(run: Running) -> None:
     whole = run.openai.chat.completions.create(model="told", messages=HELLO)  # type: ignore[arg-type]
-    assert whole.choices[0].message.content == "Well, **yes**.\n\nAnd no." and whole.choices[0].finish_reason == "stop"
+    assert (
+        whole.choices[0].message.content == "Well, **yes**.\n\nAnd no."
+        and whole.choices[0].finish_reason == "stop"
+    )
     assert whole.object == "chat.completion" and whole.model == "told" and whole.usage is not None
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
-    pieces = list(run.openai.chat.completions.create(model="told", messages=HELLO, stream=True, stream_options={"include_usage": True}))  # type: ignore[arg-type]
-    assert pieces[0].choices[0].delta.role == "assistant" and len({piece.id for piece in pieces}) == 1
-    assert "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices) == whole.choices[0].message.content
+    pieces = list(
+        run.openai.chat.completions.create(
+            model="told", messages=HELLO, stream=True, stream_options={"include_usage": True}
+        )
+    )  # type: ignore[arg-type]
+    assert (
+        pieces[0].choices[0].delta.role == "assistant" and len({piece.id for piece in pieces}) == 1
+    )
+    assert (
+        "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        == whole.choices[0].message.content
+    )
     assert [piece.choices[0].finish_reason for piece in pieces if piece.choices][-1] == "stop"
-    assert not pieces[-1].choices and pieces[-1].usage is not None and pieces[-1].usage.total_tokens == whole.usage.total_tokens
+    assert (
+        not pieces[-1].choices
+        and pieces[-1].usage is not None
+        and pieces[-1].usage.total_tokens == whole.usage.total_tokens
+    )
     assert all(piece.usage is None for piece in pieces[:-1])
 
 
 def test_greedy_text_is_the_engines_own(run: Running, engine: Engine) -> None:
     prompt = CHATML.format.render((Message("user", HELLO[0]["content"]),))
     expected = alone(engine, prompt, Sampling(temperature=0, max_tokens=12)).strip()
-    answer = run.openai.chat.completions.create(model="tiny", messages=HELLO, temperature=0, max_completion_tokens=12)  # type: ignore[arg-type]
+    answer = run.openai.chat.completions.create(
+        model="tiny", messages=HELLO, temperature=0, max_completion_tokens=12
+    )  # type: ignore[arg-type]
     assert answer.choices[0].message.content == expected
-    raw = run.openai.completions.create(model="tiny", prompt="the quick", temperature=0, max_tokens=9)
-    assert raw.choices[0].text == alone(engine, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=9))
+    raw = run.openai.completions.create(
+        model="tiny", prompt="the quick", temperature=0, max_tokens=9
+    )
+    assert raw.choices[0].text == alone(
+        engine, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=9)
+    )
     assert raw.usage is not None and raw.usage.completion_tokens <= 9
 
 
 def test_a_seed_gives_the_same_choices_again(run: Running) -> None:
     def texts(**more: object) -> list[str]:
-        made = run.openai.completions.create(model="tiny", prompt="the", max_tokens=8, temperature=1.5, n=3, **more)  # type: ignore[call-overload]
+        made = run.openai.completions.create(
+            model="tiny", prompt="the", max_tokens=8, temperature=1.5, n=3, **more
+        )  # type: ignore[call-overload]
         return [choice.text for choice in made.choices]
 
     assert texts(seed=7) == texts(seed=7) != texts(seed=8)
@@ -90,24 +130,48 @@ def test_a_seed_gives_the_same_choices_again(run: Running) -> None:
 
 
 def test_stop_strings_end_the_answer_and_are_not_shown(run: Running) -> None:
-    answer = run.openai.chat.completions.create(model="told", messages=HELLO, stop=["And", "nowhere"])  # type: ignore[arg-type]
-    assert answer.choices[0].message.content == "Well, **yes**." and answer.choices[0].finish_reason == "stop"
-    assert run.openai.completions.create(model="told", prompt="x", stop="yes", max_tokens=50).choices[0].text == "Well, **"
+    answer = run.openai.chat.completions.create(
+        model="told", messages=HELLO, stop=["And", "nowhere"]
+    )  # type: ignore[arg-type]
+    assert (
+        answer.choices[0].message.content == "Well, **yes**."
+        and answer.choices[0].finish_reason == "stop"
+    )
+    assert (
+        run.openai.completions.create(model="told", prompt="x", stop="yes", max_tokens=50)
+        .choices[0]
+        .text
+        == "Well, **"
+    )
 
 
 def test_length_is_told_by_the_reason(run: Running) -> None:
     answer = run.openai.chat.completions.create(model="told", messages=HELLO, max_tokens=2)  # type: ignore[arg-type]
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Well,", "length")
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
+        "Well,",
+        "length",
+    )
 
 
 def test_several_prompts_times_several_choices(run: Running) -> None:
-    made = run.openai.completions.create(model="tiny", prompt=["the", "quick brown"], n=2, max_tokens=3, temperature=0, echo=True)
+    made = run.openai.completions.create(
+        model="tiny", prompt=["the", "quick brown"], n=2, max_tokens=3, temperature=0, echo=True
+    )
     assert [choice.index for choice in made.choices] == [0, 1, 2, 3]
     assert [choice.text.startswith("the") for choice in made.choices] == [True, True, False, False]
     assert made.choices[0].text == made.choices[1].text
-    one = run.openai.completions.create(model="tiny", prompt="the", max_tokens=3, temperature=0).usage
-    two = run.openai.completions.create(model="tiny", prompt="quick brown", max_tokens=3, temperature=0).usage
-    assert one and two and made.usage and made.usage.prompt_tokens == one.prompt_tokens + two.prompt_tokens
+    one = run.openai.completions.create(
+        model="tiny", prompt="the", max_tokens=3, temperature=0
+    ).usage
+    two = run.openai.completions.create(
+        model="tiny", prompt="quick brown", max_tokens=3, temperature=0
+    ).usage
+    assert (
+        one
+        and two
+        and made.usage
+        and made.usage.prompt_tokens == one.prompt_tokens + two.prompt_tokens
+    )
 
 
 def test_choices_of_a_stream_can_be_told_apart(run: Running) -> None:
@@ -128,25 +192,55 @@ def test_log_probabilities_of_a_chat(run: Running) -> None:
     )
     told = made.choices[0].logprobs
     assert (
-        told is not None and told.content is not None and made.usage is not None and 0 < len(told.content) <= made.usage.completion_tokens
+        told is not None
+        and told.content is not None
+        and made.usage is not None
+        and 0 < len(told.content) <= made.usage.completion_tokens
     )
     for token in told.content:
-        assert len(token.top_logprobs) == 3 and token.logprob == max(rival.logprob for rival in token.top_logprobs) <= 0
+        assert (
+            len(token.top_logprobs) == 3
+            and token.logprob == max(rival.logprob for rival in token.top_logprobs) <= 0
+        )
         assert token.top_logprobs[0].token == token.token, "greedy takes the likeliest"
     assert (
-        b"".join(bytes(token.bytes or ()) for token in told.content).decode("utf-8", "replace").strip() == made.choices[0].message.content
+        b"".join(bytes(token.bytes or ()) for token in told.content)
+        .decode("utf-8", "replace")
+        .strip()
+        == made.choices[0].message.content
     )
-    pieces = run.openai.chat.completions.create(model="tiny", messages=HELLO, temperature=0, max_tokens=5, logprobs=True, stream=True)  # type: ignore[arg-type]
-    streamed = [token for piece in pieces if piece.choices[0].logprobs for token in piece.choices[0].logprobs.content or ()]
+    pieces = run.openai.chat.completions.create(
+        model="tiny", messages=HELLO, temperature=0, max_tokens=5, logprobs=True, stream=True
+    )  # type: ignore[arg-type]
+    streamed = [
+        token
+        for piece in pieces
+        if piece.choices[0].logprobs
+        for token in piece.choices[0].logprobs.content or ()
+    ]
     assert [token.token for token in streamed] == [token.token for token in told.content]
-    assert [token.logprob for token in streamed] == pytest.approx([token.logprob for token in told.content], abs=1e-4)
+    assert [token.logprob for token in streamed] == pytest.approx(
+        [token.logprob for token in told.content], abs=1e-4
+    )
 
 
 def test_log_probabilities_of_a_completion(run: Running) -> None:
-    made = run.openai.completions.create(model="tiny", prompt="the", temperature=0, max_tokens=4, logprobs=2).choices[0]
+    made = run.openai.completions.create(
+        model="tiny", prompt="the", temperature=0, max_tokens=4, logprobs=2
+    ).choices[0]
     told = made.logprobs
-    assert told is not None and told.tokens and told.token_logprobs and told.text_offset and told.top_logprobs
-    assert "".join(told.tokens) == made.text and told.text_offset[0] == 0 and told.text_offset[1] == len(told.tokens[0])
+    assert (
+        told is not None
+        and told.tokens
+        and told.token_logprobs
+        and told.text_offset
+        and told.top_logprobs
+    )
+    assert (
+        "".join(told.tokens) == made.text
+        and told.text_offset[0] == 0
+        and told.text_offset[1] == len(told.tokens[0])
+    )
     assert told.top_logprobs[0][told.tokens[0]] == told.token_logprobs[0]
 
 
@@ -154,13 +248,18 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
     messages = [
         {"role": "system", "content": "Be short."},
         {"role": "developer", "content": "And kind."},
-        {"role": "user", "content": [{"type": "text", "text": "Hello "}, {"type": "text", "text": "there"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Hello "}, {"type": "text", "text": "there"}],
+        },
         {"role": "assistant", "content": "Hi."},
         {"role": "user", "content": "One."},
         {"role": "user", "content": "Two."},
     ]
     run.openai.chat.completions.create(model="told", messages=messages)  # type: ignore[arg-type]
-    engine = next(resident.engine for resident in run.state.pool.residents() if resident.key == "told")
+    engine = next(
+        resident.engine for resident in run.state.pool.residents() if resident.key == "told"
+    )
     assert engine.prompts[-1].text == (  # type: ignore[attr-defined]
         "<|im_start|>system\nBe short.\n\nAnd kind.<|im_end|>\n<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
         "<|im_start|>user\nOne.\n\nTwo.<|im_end|>\n<|im_start|>assistant\n"
@@ -168,28 +267,50 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
 
 
 def test_an_answer_that_was_begun_is_gone_on_with(run: Running) -> None:
-    run.openai.chat.completions.create(model="told", messages=[*HELLO, {"role": "assistant", "content": "It is"}])  # type: ignore[arg-type, list-item]
-    engine = next(resident.engine for resident in run.state.pool.residents() if resident.key == "told")
+    run.openai.chat.completions.create(
+        model="told", messages=[*HELLO, {"role": "assistant", "content": "It is"}]
+    )  # type: ignore[arg-type, list-item]
+    engine = next(
+        resident.engine for resident in run.state.pool.residents() if resident.key == "told"
+    )
     assert engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt is")  # type: ignore[attr-defined]
 
 
 def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) -> None:
     def said(model: str) -> str:
-        return run.openai.completions.create(model=model, prompt="the quick", temperature=0, max_tokens=10).choices[0].text
+        return (
+            run.openai.completions.create(
+                model=model, prompt="the quick", temperature=0, max_tokens=10
+            )
+            .choices[0]
+            .text
+        )
 
     names = ["tiny", "tiny+one", "tiny+two"] * 3
     with ThreadPoolExecutor(9) as many:
         together = list(many.map(said, names))
     assert len(set(together)) == 3 and together == [said(name) for name in names]
-    merged = TransformersEngine(tiny, [save_adapter(tmp_path / "one", tiny, seed=1)], weights="fp32")
-    assert said("tiny+one") == alone(merged, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=10))
+    merged = TransformersEngine(
+        tiny, [save_adapter(tmp_path / "one", tiny, seed=1)], weights="fp32"
+    )
+    assert said("tiny+one") == alone(
+        merged, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=10)
+    )
     assert sum(resident.key == "tiny" for resident in run.state.pool.residents()) == 1
 
 
 def test_turns_go_on_from_what_was_read(run: Running) -> None:
-    first = run.openai.chat.completions.create(model="tiny", messages=HELLO, temperature=0, max_tokens=6)  # type: ignore[arg-type]
-    talk = [*HELLO, {"role": "assistant", "content": first.choices[0].message.content}, {"role": "user", "content": "more"}]
-    second = run.openai.chat.completions.create(model="tiny", messages=talk, temperature=0, max_tokens=6)  # type: ignore[arg-type]
+    first = run.openai.chat.completions.create(
+        model="tiny", messages=HELLO, temperature=0, max_tokens=6
+    )  # type: ignore[arg-type]
+    talk = [
+        *HELLO,
+        {"role": "assistant", "content": first.choices[0].message.content},
+        {"role": "user", "content": "more"},
+    ]
+    second = run.openai.chat.completions.create(
+        model="tiny", messages=talk, temperature=0, max_tokens=6
+    )  # type: ignore[arg-type]
     assert first.usage and second.usage and second.usage.prompt_tokens_details
     assert (second.usage.prompt_tokens_details.cached_tokens or 0) >= first.usage.prompt_tokens - 1
 
@@ -219,31 +340,52 @@ WRONG = {
 @pytest.mark.parametrize(("changes", "kind", "code", "param"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_errors_are_openais(
-    run: Running, changes: dict[str, object], kind: type, code: str | None, param: str | None, stream: bool
+    run: Running,
+    changes: dict[str, object],
+    kind: type,
+    code: str | None,
+    param: str | None,
+    stream: bool,
 ) -> None:
     asked = {"model": "tiny", "messages": HELLO, "stream": stream} | changes
     with pytest.raises(kind) as caught:
         run.openai.chat.completions.create(**asked)  # type: ignore[call-overload]
     body = caught.value.body
-    assert isinstance(body, dict) and body["type"] == "invalid_request_error" and (body["code"], body["param"]) == (code, param)
+    assert (
+        isinstance(body, dict)
+        and body["type"] == "invalid_request_error"
+        and (body["code"], body["param"]) == (code, param)
+    )
 
 
 def test_half_a_character_is_no_text(run: Running) -> None:
     content = b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud83d"}]}'
-    response = run.http.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
+    response = run.http.post(
+        "/v1/chat/completions", content=content, headers={"content-type": "application/json"}
+    )
     assert response.status_code == 400 and "surrogate" in response.json()["error"]["message"]
 
 
 def test_an_unknown_url_and_a_wrong_method(run: Running) -> None:
     assert run.http.get("/v1/nothing").json()["error"]["code"] == "unknown_url"
     assert run.http.get("/v1/chat/completions").status_code == 405
-    wrong = run.http.post("/v1/chat/completions", content=b"{", headers={"content-type": "application/json"})
+    wrong = run.http.post(
+        "/v1/chat/completions", content=b"{", headers={"content-type": "application/json"}
+    )
     assert wrong.status_code == 400 and wrong.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_trimming_only_where_it_is_asked_for(run: Running) -> None:
-    talk = [{"role": role, "content": f"{role} says some words about the fox"} for _ in range(12) for role in ("user", "assistant")]
-    asked = {"model": "tiny", "messages": [*talk, {"role": "user", "content": "last"}], "max_tokens": 5}
+    talk = [
+        {"role": role, "content": f"{role} says some words about the fox"}
+        for _ in range(12)
+        for role in ("user", "assistant")
+    ]
+    asked = {
+        "model": "tiny",
+        "messages": [*talk, {"role": "user", "content": "last"}],
+        "max_tokens": 5,
+    }
     with pytest.raises(openai.BadRequestError):
         run.openai.chat.completions.create(**asked)  # type: ignore[call-overload]
     cut = run.openai.chat.completions.create(**asked, extra_body={"truncation": "auto"})  # type: ignore[call-overload]
@@ -255,16 +397,30 @@ def test_many_at_once_are_all_answered(run: Running, engine: Engine) -> None:
     with ThreadPoolExecutor(12) as many:
         texts = list(
             many.map(
-                lambda text: run.openai.completions.create(model="tiny", prompt=text, temperature=0, max_tokens=8).choices[0].text, prompts
+                lambda text: (
+                    run.openai.completions.create(
+                        model="tiny", prompt=text, temperature=0, max_tokens=8
+                    )
+                    .choices[0]
+                    .text
+                ),
+                prompts,
             )
         )
-    assert texts == [alone(engine, Prompt(text, ()), Sampling(temperature=0, max_tokens=8)) for text in prompts]
+    assert texts == [
+        alone(engine, Prompt(text, ()), Sampling(temperature=0, max_tokens=8)) for text in prompts
+    ]
 
 
 def test_a_client_that_leaves_ends_its_work(run: Running) -> None:
     before = run.metric("llmchat_answers_total", model="tiny", reason="length")
     stream = run.openai.completions.create(
-        model="tiny", prompt="the", temperature=0, max_tokens=200, stream=True, extra_body={"min_p": 0.0}
+        model="tiny",
+        prompt="the",
+        temperature=0,
+        max_tokens=200,
+        stream=True,
+        extra_body={"min_p": 0.0},
     )
     next(iter(stream))
     stream.close()
@@ -274,31 +430,48 @@ def test_a_client_that_leaves_ends_its_work(run: Running) -> None:
             gone.set()
             break
         gone.wait(0.01)
-    assert gone.is_set() and run.metric("llmchat_answers_total", model="tiny", reason="cancelled") >= 1
+    assert (
+        gone.is_set() and run.metric("llmchat_answers_total", model="tiny", reason="cancelled") >= 1
+    )
     assert run.metric("llmchat_answers_total", model="tiny", reason="length") == before
 
 
 def test_health_and_metrics(run: Running) -> None:
     assert run.http.get("/health").json() == {"status": "ok"}
     text = run.http.get("/metrics").text
-    assert 'llmchat_reply_tokens_total{model="tiny"}' in text and 'llmchat_requests_total{path="/v1/models",status="200"}' in text
+    assert (
+        'llmchat_reply_tokens_total{model="tiny"}' in text
+        and 'llmchat_requests_total{path="/v1/models",status="200"}' in text
+    )
 
 
 @pytest.mark.slow
 def test_the_default_model_answers(smol_world: object, tmp_path: Path) -> None:
-    from llmchat.models import load, locate
+    from llmchat.models.loading import load, locate
     from llmchat.presets import find
     from llmchat.settings import Options, World
 
     assert isinstance(smol_world, World)
     model = locate(find("smollm2"), smol_world)
-    with serving({"smollm2": recipe(lambda: load(model, Options()), model.preset)}, tmp_path) as run, ThreadPoolExecutor(4) as many:
+    with (
+        serving({"smollm2": recipe(lambda: load(model, Options()), model.preset)}, tmp_path) as run,
+        ThreadPoolExecutor(4) as many,
+    ):
 
         def ask(country: str) -> str:
             messages = [{"role": "user", "content": f"What is the capital of {country}?"}]
-            return run.openai.chat.completions.create(model="smollm2", messages=messages, max_tokens=16).choices[0].message.content or ""  # type: ignore[arg-type]
+            return (
+                run.openai.chat.completions.create(
+                    model="smollm2", messages=messages, max_tokens=16
+                )
+                .choices[0]
+                .message.content
+                or ""
+            )  # type: ignore[arg-type]
 
         countries = ("France", "Italy", "Japan", "Spain")
         together = list(many.map(ask, countries))
-        assert together == [ask(country) for country in countries], "each is what it would have been alone"
+        assert together == [ask(country) for country in countries], (
+            "each is what it would have been alone"
+        )
     assert len(set(together)) == 4 and all(together)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from serving import recipe, serving
+from support.serving import recipe, serving
 
 from llmchat.engines import Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
@@ -24,13 +24,17 @@ from llmchat.server.scheduler import together
 class Shelf:
     """Makes pools of models that cost as much as their name says: `a40` takes 40. Keeps what was loaded, and has a clock of its own."""
 
-    def __init__(self, budget: int = 100, keep_s: float = FOREVER, load_s: float = 0.0, **limits: Any):
+    def __init__(
+        self, budget: int = 100, keep_s: float = FOREVER, load_s: float = 0.0, **limits: Any
+    ):
         self.loaded: list[str] = []
         self.engines: list[ScriptedEngine] = []
         self.time, self.load_s = 0.0, load_s
         self.may_load = threading.Event()
         self.may_load.set()
-        self.pool = Pool(self.recipe, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time, **limits)
+        self.pool = Pool(
+            self.recipe, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time, **limits
+        )
 
     def recipe(self, name: str) -> Recipe:
         def load() -> ScriptedEngine:
@@ -73,7 +77,11 @@ async def test_those_who_ask_while_it_loads_wait_for_the_same() -> None:
     asking[0].cancel()
     shelf.may_load.set()
     done = await asyncio.gather(*asking, return_exceptions=True)
-    assert shelf.loaded == ["a40"] and isinstance(done[0], asyncio.CancelledError) and done[1:] == [None] * 4
+    assert (
+        shelf.loaded == ["a40"]
+        and isinstance(done[0], asyncio.CancelledError)
+        and done[1:] == [None] * 4
+    )
     await shelf.pool.close(0)
 
 
@@ -108,7 +116,9 @@ async def test_a_model_without_room_waits_until_the_others_are_idle() -> None:
         assert shelf.resident == ["a60"] and not waiting.done()
     await waiting
     await late
-    assert shelf.loaded == ["a60", "b60", "a60"], "the one in memory takes nothing new while another waits for its place"
+    assert shelf.loaded == ["a60", "b60", "a60"], (
+        "the one in memory takes nothing new while another waits for its place"
+    )
     await shelf.pool.close(0)
 
 
@@ -133,7 +143,11 @@ async def test_a_request_that_loaded_a_model_is_answered_by_it() -> None:
     async def ask(name: str) -> None:
         for _ in range(2):
             async with shelf.pool.lease(name) as served:
-                (tickets,) = [served.scheduler.submit([(Prompt("hi", ()), Sampling())], deadline=served.deadline)]
+                (tickets,) = [
+                    served.scheduler.submit(
+                        [(Prompt("hi", ()), Sampling())], deadline=served.deadline
+                    )
+                ]
                 async for _, events in together(tickets):
                     answered.extend(name for event in events if isinstance(event, Finish))
 
@@ -307,8 +321,12 @@ async def test_adapters_are_put_on_once_beside_each_other() -> None:
     await shelf.pool.close(0)
 
 
-def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(tmp_path: Path) -> None:
-    models = {name: recipe(lambda: ScriptedEngine(["Hello."]), key=name, size=60) for name in ("a", "b")}
+def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(
+    tmp_path: Path,
+) -> None:
+    models = {
+        name: recipe(lambda: ScriptedEngine(["Hello."]), key=name, size=60) for name in ("a", "b")
+    }
     with serving(models, tmp_path) as run, ThreadPoolExecutor(2) as clients:
 
         def talk(name: str) -> list[int]:
@@ -331,7 +349,10 @@ def test_a_request_that_waits_for_a_model_too_long_is_a_504(tmp_path: Path) -> N
 
         holding = asyncio.run_coroutine_threadsafe(hold(), run.loop)
         assert held.wait(30)
-        late = run.http.post("/v1/chat/completions", json={"model": "b", "messages": [{"role": "user", "content": "hi"}]})
+        late = run.http.post(
+            "/v1/chat/completions",
+            json={"model": "b", "messages": [{"role": "user", "content": "hi"}]},
+        )
         done.set()
         holding.result(30)
     assert late.status_code == 504 and late.json()["error"]["code"] == "timeout"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import openai
 import pytest
-from serving import Running, recipe, serving
+from support.serving import Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
-from llmchat.server import answering, protocol
+from llmchat.server import head_timeout, streaming_response
 from llmchat.server.keys import Keys
 from llmchat.server.run import ServeOptions, serve
 
@@ -44,10 +44,16 @@ def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:
         assert run.http.get("/health").status_code == 200
         with pytest.raises(openai.AuthenticationError) as caught:
             run.openai.models.list()
-        assert caught.value.code == "invalid_api_key" and caught.value.response.headers["www-authenticate"] == "Bearer"
+        assert (
+            caught.value.code == "invalid_api_key"
+            and caught.value.response.headers["www-authenticate"] == "Bearer"
+        )
         client = openai.OpenAI(base_url=f"{run.url}/v1", api_key=secret, max_retries=0)
         assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."  # type: ignore[call-overload]
-        assert run.http.get("/api/ps", headers={"x-api-key": secret}).json()["models"][0]["name"] == "test"
+        assert (
+            run.http.get("/api/ps", headers={"x-api-key": secret}).json()["models"][0]["name"]
+            == "test"
+        )
         keys.remove("ann")
         keys.add("bob")
         with pytest.raises(openai.AuthenticationError):
@@ -72,7 +78,7 @@ def test_a_server_that_nobody_uses_ends(tmp_path: Path) -> None:
 
 
 def test_another_address_needs_a_key(tmp_path: Path) -> None:
-    from worlds import make_world
+    from support.worlds import make_world
 
     for host in ("0.0.0.0", "192.168.1.5", "::"):
         with pytest.raises(UsageError, match="no API key"):
@@ -90,10 +96,15 @@ def test_other_names_and_other_pages_are_refused(tmp_path: Path) -> None:
         assert status(origin="https://evil.example") == 403 and status(origin="null") == 403
         assert run.http.get("/", headers={"host": "evil.example"}).status_code == 403
         assert (
-            run.http.options("/v1/models", headers={"origin": "https://evil.example", "access-control-request-method": "GET"}).status_code
+            run.http.options(
+                "/v1/models",
+                headers={"origin": "https://evil.example", "access-control-request-method": "GET"},
+            ).status_code
             == 403
         )
-        plain = run.http.post("/v1/chat/completions", content=json.dumps(ASK), headers={"content-type": "text/plain"})
+        plain = run.http.post(
+            "/v1/chat/completions", content=json.dumps(ASK), headers={"content-type": "text/plain"}
+        )
         assert plain.status_code == 400, "what a form of another page could send"
 
 
@@ -104,16 +115,37 @@ def test_pages_that_were_named_may_ask(tmp_path: Path) -> None:
             "access-control-request-method": "POST",
             "access-control-request-headers": "authorization",
         }
-        assert run.http.options("/v1/chat/completions", headers=asked).headers["access-control-allow-origin"] == "https://good.example"
-        answer = run.http.post("/v1/chat/completions", json=ASK, headers={"origin": "https://good.example"})
-        assert answer.headers["access-control-allow-origin"] == "https://good.example" and answer.status_code == 200
-        assert run.http.post("/v1/chat/completions", json=ASK, headers={"origin": "https://evil.example"}).status_code == 403
+        assert (
+            run.http.options("/v1/chat/completions", headers=asked).headers[
+                "access-control-allow-origin"
+            ]
+            == "https://good.example"
+        )
+        answer = run.http.post(
+            "/v1/chat/completions", json=ASK, headers={"origin": "https://good.example"}
+        )
+        assert (
+            answer.headers["access-control-allow-origin"] == "https://good.example"
+            and answer.status_code == 200
+        )
+        assert (
+            run.http.post(
+                "/v1/chat/completions", json=ASK, headers={"origin": "https://evil.example"}
+            ).status_code
+            == 403
+        )
 
 
 def test_the_private_part_is_closed_to_the_network(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path) as run:
-        assert run.http.post("/private/stop").status_code == 403 and run.http.post("/private/open", json={}).status_code == 403
-        assert run.http.get("/api/ps").status_code == 403 and run.http.post("/api/stop", json={}).status_code == 403
+        assert (
+            run.http.post("/private/stop").status_code == 403
+            and run.http.post("/private/open", json={}).status_code == 403
+        )
+        assert (
+            run.http.get("/api/ps").status_code == 403
+            and run.http.post("/api/stop", json={}).status_code == 403
+        )
         assert run.http.get("/health").json()["status"] == "ok"
 
 
@@ -121,9 +153,7 @@ def test_large_bodies_are_refused_by_their_length_and_by_their_bytes(tmp_path: P
     with serving(MODELS, tmp_path, max_body=1000) as run:
         large = run.http.post("/v1/chat/completions", json=ASK | {"user": "x" * 2000})
         assert large.status_code == 413 and large.json()["error"]["type"] == "invalid_request_error"
-        head = (
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
         assert raw(run, head, chunk, chunk, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
         claimed = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{"
@@ -139,7 +169,7 @@ def test_large_heads_are_refused(tmp_path: Path) -> None:
 
 
 def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.2)
     with serving(MODELS, tmp_path) as run:
         assert raw(run) == b"", "a connection that says nothing"
         assert raw(run, b"GET /health HT") == b""
@@ -154,9 +184,13 @@ def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
 
 
-def test_a_slow_answer_outlives_the_time_for_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
-    with serving({"m": recipe(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path) as run:
+def test_a_slow_answer_outlives_the_time_for_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.1)
+    with serving(
+        {"m": recipe(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path
+    ) as run:
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content == "a b c d e f"  # type: ignore[call-overload]
 
 
@@ -166,10 +200,17 @@ def test_slow_bodies_are_cut_off(tmp_path: Path) -> None:
         assert raw(run, head).startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_takes_nothing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "WRITE_TIMEOUT_S", 0.5)
-    engine = recipe(lambda: ScriptedEngine([" ".join(["x" * 50_000] * 600)], context=3000), key="long")
-    with serving({"long": engine, "m": MODELS["m"]}, tmp_path) as run, socket.create_connection(("127.0.0.1", run.port), 10) as stalled:
+def test_a_client_that_takes_nothing_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming_response, "WRITE_TIMEOUT_S", 0.5)
+    engine = recipe(
+        lambda: ScriptedEngine([" ".join(["x" * 50_000] * 600)], context=3000), key="long"
+    )
+    with (
+        serving({"long": engine, "m": MODELS["m"]}, tmp_path) as run,
+        socket.create_connection(("127.0.0.1", run.port), 10) as stalled,
+    ):
         body = json.dumps(ASK | {"model": "long", "stream": True}).encode()
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         stalled.sendall(head % len(body) + body)
@@ -182,13 +223,23 @@ def test_a_client_that_takes_nothing_holds_nobody_up(tmp_path: Path, monkeypatch
         assert not run.state.pool.busy and run.scheduler("long").running == 0
 
 
-def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(tmp_path: Path) -> None:
-    with serving({"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))}, tmp_path, slots=1, queue=0) as run:
+def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(
+    tmp_path: Path,
+) -> None:
+    with serving(
+        {"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
+        tmp_path,
+        slots=1,
+        queue=0,
+    ) as run:
         stream = run.openai.chat.completions.create(**ASK, stream=True)  # type: ignore[call-overload]
         next(iter(stream))
         with pytest.raises(openai.RateLimitError) as caught:
             run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
-        assert int(caught.value.response.headers["retry-after"]) >= 1 and caught.value.code == "rate_limit_exceeded"
+        assert (
+            int(caught.value.response.headers["retry-after"]) >= 1
+            and caught.value.code == "rate_limit_exceeded"
+        )
         stream.close()
     with serving(MODELS, tmp_path, rate=2) as run:
         assert [run.http.get("/v1/models").status_code for _ in range(3)] == [200, 200, 429]
@@ -196,7 +247,11 @@ def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(tmp
 
 
 def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
-    with serving({"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))}, tmp_path, timeout_s=0.2) as run:
+    with serving(
+        {"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
+        tmp_path,
+        timeout_s=0.2,
+    ) as run:
         with pytest.raises(openai.InternalServerError) as caught:
             run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
         assert caught.value.status_code == 504 and caught.value.code == "timeout"
@@ -215,18 +270,34 @@ def test_mistakes_of_the_server_tell_nothing_of_its_inside(tmp_path: Path) -> No
     with serving({"m": recipe(Broken), "n": recipe(unloadable, key="n")}, tmp_path) as run:
         for model in ("m", "n"):
             answer = run.http.post("/v1/chat/completions", json=ASK | {"model": model})
-            assert answer.status_code == 500 and "secret" not in answer.text and answer.json()["error"]["code"] == "internal_error"
-        assert b"secret" not in run.http.post("/v1/chat/completions", json=ASK | {"stream": True}).content
+            assert (
+                answer.status_code == 500
+                and "secret" not in answer.text
+                and answer.json()["error"]["code"] == "internal_error"
+            )
+        assert (
+            b"secret"
+            not in run.http.post("/v1/chat/completions", json=ASK | {"stream": True}).content
+        )
 
 
-def test_the_log_keeps_what_was_said_to_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_keeps_what_was_said_to_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     for log_prompts in (False, True):
         caplog.clear()
         with serving(MODELS, tmp_path, log_prompts=log_prompts) as run:
-            run.http.post("/v1/chat/completions", json=ASK | {"messages": [{"role": "user", "content": "my secret"}]})
+            run.http.post(
+                "/v1/chat/completions",
+                json=ASK | {"messages": [{"role": "user", "content": "my secret"}]},
+            )
             run.http.post("/v1/completions", json={"model": "m", "prompt": "my secret"})
-        shown = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("llmchat", "uvicorn")))
+        shown = "\n".join(
+            record.getMessage()
+            for record in caplog.records
+            if record.name.startswith(("llmchat", "uvicorn"))
+        )
         assert ("my secret" in shown) == log_prompts and "POST /v1/completions 200" in shown
 
 

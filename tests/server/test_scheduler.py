@@ -15,10 +15,10 @@ from llmchat.errors import ContextOverflow, LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server import scheduler as scheduling
 from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
-from llmchat.server.fair import FairQueue, Full
+from llmchat.server.fair_queue import FairQueue, Full
 from llmchat.server.metrics import Metrics, ModelMeter
-from llmchat.server.onebyone import OneByOne, batching
 from llmchat.server.scheduler import Scheduler, Ticket, together
+from llmchat.server.single_slot import OneByOne, batching
 
 
 class Held(ScriptedEngine):
@@ -54,7 +54,9 @@ async def text_of(tickets: list[Ticket]) -> list[str]:
 
 
 def ask(scheduler: Scheduler, *texts: str, client: str = "", **sampling: Any) -> list[Ticket]:
-    return scheduler.submit([(Prompt(text, ()), Sampling(**sampling)) for text in texts], (), client)
+    return scheduler.submit(
+        [(Prompt(text, ()), Sampling(**sampling)) for text in texts], (), client
+    )
 
 
 async def until(condition: Any) -> None:
@@ -69,16 +71,28 @@ def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None
     for number, client in enumerate(clients):
         queue.put(client, (client, number))
     taken = [queue.take() for _ in range(len(clients))]
-    assert len(queue) == 0 and sorted(taken) == sorted((client, number) for number, client in enumerate(clients))
+    assert len(queue) == 0 and sorted(taken) == sorted(
+        (client, number) for number, client in enumerate(clients)
+    )
     for client in set(clients):
         own = [number for who, number in taken if who == client]
         assert own == sorted(own)
-    rounds = [sum(1 for who, _ in taken[: index + 1] if who == client) for index, (client, _) in enumerate(taken)]
+    rounds = [
+        sum(1 for who, _ in taken[: index + 1] if who == client)
+        for index, (client, _) in enumerate(taken)
+    ]
     assert rounds == sorted(rounds), "nobody comes a second time before all have come once"
 
 
-@given(st.lists(st.integers(0, 3), max_size=20), st.integers(0, 3), st.integers(1, 3), st.integers(1, 12))
-def test_room_is_made_by_those_who_hold_most(clients: list[int], newcomer: int, count: int, places: int) -> None:
+@given(
+    st.lists(st.integers(0, 3), max_size=20),
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.integers(1, 12),
+)
+def test_room_is_made_by_those_who_hold_most(
+    clients: list[int], newcomer: int, count: int, places: int
+) -> None:
     queue: FairQueue[tuple[int, int]] = FairQueue()
     for number, client in enumerate(clients[:places]):
         queue.put(client, (client, number))
@@ -89,7 +103,9 @@ def test_room_is_made_by_those_who_hold_most(clients: list[int], newcomer: int, 
         assert len(queue) == len(clients[:places])
         return
     after = {client: sum(1 for who, _ in queue if who == client) for client in range(4)}
-    assert len(queue) + count <= max(places, len(clients[:places])) and len(queue) + len(displaced) == len(clients[:places])
+    assert len(queue) + count <= max(places, len(clients[:places])) and len(queue) + len(
+        displaced
+    ) == len(clients[:places])
     for client, _ in displaced:
         assert after[client] >= before[newcomer] + count and client != newcomer
 
@@ -123,7 +139,9 @@ async def test_choices_of_one_request_come_together() -> None:
     scheduler.close()
 
 
-async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_rest_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_rest_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reply = "one two three four five six"
 
     async def pieces(count: int) -> list[list[str]]:
@@ -134,7 +152,9 @@ async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_r
 
         async def listen(number: int) -> None:
             async for _, events in together(tickets[number]):
-                heard[number].append("".join(event.text for event in events if isinstance(event, Chunk)))
+                heard[number].append(
+                    "".join(event.text for event in events if isinstance(event, Chunk))
+                )
 
         listeners = [asyncio.create_task(listen(number)) for number in range(count)]
         await until(lambda: scheduler.waiting == 0)
@@ -149,7 +169,9 @@ async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_r
 
     monkeypatch.setattr(scheduling, "PACE_S", 60)
     assert all(parts[0] == "one" and len(parts) == 2 for parts in await pieces(scheduling.FEW + 1))
-    assert all(len(parts) >= 6 for parts in await pieces(scheduling.FEW)), "a few are told every token"
+    assert all(len(parts) >= 6 for parts in await pieces(scheduling.FEW)), (
+        "a few are told every token"
+    )
 
 
 async def test_what_was_held_back_comes_before_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +188,10 @@ async def test_what_was_held_back_comes_before_an_error(monkeypatch: pytest.Monk
     engine.may.release(10)
     await until(lambda: not scheduler.running and len(engine.passes) == 3)
     await asyncio.sleep(0.05)
-    assert {"".join(event.text for event in ticket._inbox if isinstance(event, Chunk)) for ticket in tickets} == {"one two"}
+    assert {
+        "".join(event.text for event in ticket._inbox if isinstance(event, Chunk))
+        for ticket in tickets
+    } == {"one two"}
     assert all(isinstance(ticket._inbox[-1], RuntimeError) for ticket in tickets)
     scheduler.close()
 
@@ -370,7 +395,9 @@ async def test_what_happens_is_measured() -> None:
     assert value("llmchat_answers_total", {"model": "m", "reason": "stop"}) == 2
     assert value("llmchat_reply_tokens_total", {"model": "m"}) == 6
     assert value("llmchat_time_to_first_token_seconds_count", {"model": "m"}) == 2
-    assert value("llmchat_batch_size_bucket", {"model": "m", "le": "2.0"}) == value("llmchat_batch_size_count", {"model": "m"})
+    assert value("llmchat_batch_size_bucket", {"model": "m", "le": "2.0"}) == value(
+        "llmchat_batch_size_count", {"model": "m"}
+    )
 
 
 async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason() -> None:
@@ -379,7 +406,9 @@ async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason()
     scheduler = Scheduler(engine, ModelMeter(metrics, "m"), slots=1, queue=3)
 
     def count(reason: str) -> float | None:
-        return metrics.registry.get_sample_value("llmchat_answers_total", {"model": "m", "reason": reason})
+        return metrics.registry.get_sample_value(
+            "llmchat_answers_total", {"model": "m", "reason": reason}
+        )
 
     first, waiting = ask(scheduler, "first"), ask(scheduler, "waiting")
     await until(lambda: scheduler.running == 1)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import save_tiny
+from support.checkpoints import save_tiny
 
-from llmchat.daemon import reachable
+from llmchat.background.client import reachable
 
 LLMCHAT = [sys.executable, "-m", "llmchat"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -35,7 +35,14 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def run(env: dict[str, str]) -> Run:
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([*LLMCHAT, *arguments], input=stdin, capture_output=True, text=True, env=env, timeout=120)
+        return subprocess.run(
+            [*LLMCHAT, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=120,
+        )
 
     return run
 
@@ -49,7 +56,9 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def served(run: Run, tiny: Path, port: int) -> Iterator[str]:
     """A server in the background that has the tiny model."""
-    started = run("serve", "--background", "-m", str(tiny), "--weights", "fp32", "--port", str(port))
+    started = run(
+        "serve", "--background", "-m", str(tiny), "--weights", "fp32", "--port", str(port)
+    )
     assert started.returncode == 0 and "serving as process" in started.stderr, started
     yield f"http://127.0.0.1:{port}"
     assert run("serve", "--stop").returncode == 0
@@ -58,7 +67,9 @@ def served(run: Run, tiny: Path, port: int) -> Iterator[str]:
 ASK = ("chat", "-n", "--json", "--temperature", "0", "--max-tokens", "6", "--weights", "fp32")
 
 
-def test_a_one_shot_is_the_same_through_the_server_and_without(run: Run, served: str, tiny: Path) -> None:
+def test_a_one_shot_is_the_same_through_the_server_and_without(
+    run: Run, served: str, tiny: Path
+) -> None:
     warm, cold = (run(*ASK, "-m", str(tiny), *more, "the quick") for more in ((), ("--no-server",)))
     assert (warm.returncode, warm.stderr, cold.returncode) == (0, "", 0)
     one, other = json.loads(warm.stdout), json.loads(cold.stdout)
@@ -66,21 +77,40 @@ def test_a_one_shot_is_the_same_through_the_server_and_without(run: Run, served:
     for same in ("text", "model", "finish_reason", "window"):
         assert one[same] == other[same], same
     assert one["usage"]["prompt_tokens"] == other["usage"]["prompt_tokens"]
-    assert run("chat", "-n", "-m", str(tiny), "--weights", "fp32", "--max-tokens", "3", stdin="the quick").returncode == 0
+    assert (
+        run(
+            "chat",
+            "-n",
+            "-m",
+            str(tiny),
+            "--weights",
+            "fp32",
+            "--max-tokens",
+            "3",
+            stdin="the quick",
+        ).returncode
+        == 0
+    )
 
 
 def test_another_model_is_loaded_by_the_server(run: Run, served: str, tiny: Path) -> None:
-    assert json.loads(run(*ASK, "-m", str(tiny), "--weights", "bf16", "hi").stdout)["served"] is True
+    assert (
+        json.loads(run(*ASK, "-m", str(tiny), "--weights", "bf16", "hi").stdout)["served"] is True
+    )
     rows = json.loads(run("ps", "--json").stdout)
     assert sorted(row["name"].split()[1] for row in rows) == ["bf16", "fp32"]
     bf16 = next(row["name"] for row in rows if "bf16" in row["name"])
     assert run("stop", bf16).returncode == 0 and len(json.loads(run("ps", "--json").stdout)) == 1
     missing = run("stop", bf16)
-    assert missing.returncode == 2 and missing.stderr.startswith(f"error: `{bf16}` is in use, or not in memory")
+    assert missing.returncode == 2 and missing.stderr.startswith(
+        f"error: `{bf16}` is in use, or not in memory"
+    )
 
 
 def test_mistakes_are_told_as_without_a_server(run: Run, served: str, tiny: Path) -> None:
-    assert run("chat", "-n", "-m", "alpaca-lora-7b", "hi").stderr.startswith("error: `alpaca-lora-7b` is not pulled")
+    assert run("chat", "-n", "-m", "alpaca-lora-7b", "hi").stderr.startswith(
+        "error: `alpaca-lora-7b` is not pulled"
+    )
     long = run("chat", "-n", "-m", str(tiny), "--weights", "fp32", "fox " * 900)
     assert long.returncode == 7 and long.stderr.startswith("error: the last message needs")
 
@@ -89,7 +119,9 @@ def test_the_socket_is_the_users_own(run: Run, served: str, env: dict[str, str])
     (file,) = Path(env["HOME"]).rglob("serve.sock")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     again = run("serve", "--background", "--port", "0")
-    assert again.returncode == 2 and again.stderr.startswith("error: a server of yours is running already")
+    assert again.returncode == 2 and again.stderr.startswith(
+        "error: a server of yours is running already"
+    )
 
 
 def test_the_same_server_answers_http(served: str, tiny: Path) -> None:
@@ -99,9 +131,13 @@ def test_the_same_server_answers_http(served: str, tiny: Path) -> None:
 def test_without_a_server_everything_says_so(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     for arguments in (["ps"], ["stop"], ["serve", "--stop"]):
-        done = subprocess.run([*LLMCHAT, *arguments], capture_output=True, text=True, env=env, timeout=60)
+        done = subprocess.run(
+            [*LLMCHAT, *arguments], capture_output=True, text=True, env=env, timeout=60
+        )
         assert (
-            done.returncode == 2 and done.stderr == "error: no server of yours is running\nhint: `llmchat serve --background` starts one\n"
+            done.returncode == 2
+            and done.stderr
+            == "error: no server of yours is running\nhint: `llmchat serve --background` starts one\n"
         )
 
 
@@ -113,24 +149,46 @@ def test_a_dead_socket_is_no_server(tmp_path: Path, tiny: Path) -> None:
     with reachable(file) as address:
         dead.bind(address)
     dead.close()
-    done = subprocess.run([*LLMCHAT, *ASK, "-m", str(tiny), "hi"], capture_output=True, text=True, env=env, timeout=60)
+    done = subprocess.run(
+        [*LLMCHAT, *ASK, "-m", str(tiny), "hi"], capture_output=True, text=True, env=env, timeout=60
+    )
     assert done.returncode == 0 and "served" not in json.loads(done.stdout)
 
 
 def test_keys_by_command(tmp_path: Path) -> None:
     def keys(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [*LLMCHAT, "serve", "keys", *arguments, "--key-file", str(tmp_path / "k.json")]
-        return subprocess.run(command, capture_output=True, text=True, env={"HOME": str(tmp_path), "PATH": ""}, timeout=60)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={"HOME": str(tmp_path), "PATH": ""},
+            timeout=60,
+        )
 
     secret = keys("add", "ann").stdout.strip()
-    assert secret.startswith("llmchat-") and [row["name"] for row in json.loads(keys("list", "--json").stdout)] == ["ann"]
-    assert secret not in keys("list").stdout and keys("remove", "ann").returncode == 0 and keys("list").stdout == ""
+    assert secret.startswith("llmchat-") and [
+        row["name"] for row in json.loads(keys("list", "--json").stdout)
+    ] == ["ann"]
+    assert (
+        secret not in keys("list").stdout
+        and keys("remove", "ann").returncode == 0
+        and keys("list").stdout == ""
+    )
 
 
 def test_an_address_of_others_needs_a_key(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    done = subprocess.run([*LLMCHAT, "serve", "--host", "0.0.0.0"], capture_output=True, text=True, env=env, timeout=60)
-    assert done.returncode == 2 and done.stderr.startswith("error: 0.0.0.0 can be reached from other machines, and there is no API key")
+    done = subprocess.run(
+        [*LLMCHAT, "serve", "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=60,
+    )
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: 0.0.0.0 can be reached from other machines, and there is no API key"
+    )
 
 
 def test_a_signal_finishes_what_runs(tmp_path: Path, tiny: Path, port: int) -> None:
@@ -142,8 +200,12 @@ def test_a_signal_finishes_what_runs(tmp_path: Path, tiny: Path, port: int) -> N
     assert server.stderr is not None
     while "serving at" not in (line := server.stderr.readline()):
         assert line, "it ended before it served"
-    body = json.dumps({"model": str(tiny), "prompt": "the", "max_tokens": 200, "temperature": 0, "stream": True}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{own}/v1/completions", body, {"Content-Type": "application/json"})
+    body = json.dumps(
+        {"model": str(tiny), "prompt": "the", "max_tokens": 200, "temperature": 0, "stream": True}
+    ).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{own}/v1/completions", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as stream:
         first = stream.readline()
         server.send_signal(signal.SIGTERM)
@@ -153,18 +215,32 @@ def test_a_signal_finishes_what_runs(tmp_path: Path, tiny: Path, port: int) -> N
 
 
 @pytest.mark.slow
-def test_the_first_token_of_a_warm_one_shot_comes_at_once(smol_home: Path, tmp_path: Path, port: int) -> None:
+def test_the_first_token_of_a_warm_one_shot_comes_at_once(
+    smol_home: Path, tmp_path: Path, port: int
+) -> None:
     """Generous, for busy machines; `benchmarks/serve.py` measures it."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "llmchat").symlink_to(smol_home / "cache")
-    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    assert subprocess.run([*LLMCHAT, "serve", "--background", "--port", "0"], env=env, timeout=120).returncode == 0
+    env = {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    assert (
+        subprocess.run(
+            [*LLMCHAT, "serve", "--background", "--port", "0"], env=env, timeout=120
+        ).returncode
+        == 0
+    )
     try:
         times = []
         for _ in range(5):
             started = time.perf_counter()
             asked = subprocess.Popen(
-                [*LLMCHAT, "chat", "-n", "What is the capital of France?"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                [*LLMCHAT, "chat", "-n", "What is the capital of France?"],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
             )
             assert asked.stdout is not None and asked.stdout.read(1)
             times.append(time.perf_counter() - started)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from checkpoints import save_tiny, tiny_config
-from serving import Running, recipe, serving
+from support.checkpoints import save_tiny, tiny_config
+from support.serving import Running, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers import TransformersEngine
@@ -15,7 +15,9 @@ ASK = {"model": "tiny", "max_tokens": 6, "temperature": 0}
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    return TransformersEngine(save_tiny(tmp_path_factory.mktemp("tiny"), tiny_config()), weights="fp32", device="cpu")
+    return TransformersEngine(
+        save_tiny(tmp_path_factory.mktemp("tiny"), tiny_config()), weights="fp32", device="cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +30,24 @@ def run(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
-def test_the_ids_of_a_text_get_the_answer_of_the_text(run: Running, engine: TransformersEngine) -> None:
+def test_the_ids_of_a_text_get_the_answer_of_the_text(
+    run: Running, engine: TransformersEngine
+) -> None:
     texts = ["the quick brown fox", "question and answer"]
     ids = [engine.encode(Prompt(text, ())) for text in texts]
     by_text = run.http.post("/v1/completions", json=ASK | {"prompt": texts}).json()
     by_ids = run.http.post("/v1/completions", json=ASK | {"prompt": ids}).json()
     assert [one["text"] for one in by_ids["choices"]] == [one["text"] for one in by_text["choices"]]
-    assert by_ids["usage"]["prompt_tokens"] == by_text["usage"]["prompt_tokens"] == sum(map(len, ids))
+    assert (
+        by_ids["usage"]["prompt_tokens"] == by_text["usage"]["prompt_tokens"] == sum(map(len, ids))
+    )
     alone = run.http.post("/v1/completions", json=ASK | {"prompt": ids[0]}).json()
     assert alone["choices"][0]["text"] == by_text["choices"][0]["text"]
 
 
-def test_nothing_is_put_before_ids_and_echo_spells_them(run: Running, engine: TransformersEngine) -> None:
+def test_nothing_is_put_before_ids_and_echo_spells_them(
+    run: Running, engine: TransformersEngine
+) -> None:
     bare = engine.encode(Prompt("fox", ()))[-1:]
     answer = run.http.post("/v1/completions", json=ASK | {"prompt": bare, "echo": True}).json()
     assert answer["usage"]["prompt_tokens"] == 1
@@ -56,6 +64,13 @@ def test_ids_beyond_the_window_and_engines_of_text_are_told(run: Running) -> Non
     long = run.http.post("/v1/completions", json=ASK | {"prompt": [5] * 5000})
     assert long.status_code == 400 and "5,000 tokens" in long.json()["error"]["message"]
     for prompt in ([], [[]]):
-        assert run.http.post("/v1/completions", json=ASK | {"prompt": prompt}).json()["error"]["message"] == "there is no prompt"
-    text = run.http.post("/v1/completions", json={"model": "text", "prompt": [1, 2]}).json()["error"]
+        assert (
+            run.http.post("/v1/completions", json=ASK | {"prompt": prompt}).json()["error"][
+                "message"
+            ]
+            == "there is no prompt"
+        )
+    text = run.http.post("/v1/completions", json={"model": "text", "prompt": [1, 2]}).json()[
+        "error"
+    ]
     assert text["message"] == "the engine of this model takes text, not token ids"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from serving import CHATML, recipe, serving
+from support.serving import CHATML, recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import get_format
@@ -47,13 +47,22 @@ def test_calls_are_found_wherever_the_text_is_cut(cuts: list[int]) -> None:
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     shown, calls = read(TEMPLATE, *(text[start:end] for start, end in itertools.pairwise(edges)))
     assert shown == "Let me look.\n\n Done."
-    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"city": "Paris"}, {"city": "Rome"}]
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [
+        {"city": "Paris"},
+        {"city": "Rome"},
+    ]
     assert [call["index"] for call in calls] == [0, 1] and len({call["id"] for call in calls}) == 2
 
 
 @pytest.mark.parametrize(
     "text",
-    ["<tool_call>no json</tool_call>", '<tool_call>{"name": "unknown"}</tool_call>', "no call at all", "<tool_call>[1]</tool_call>", ""],
+    [
+        "<tool_call>no json</tool_call>",
+        '<tool_call>{"name": "unknown"}</tool_call>',
+        "no call at all",
+        "<tool_call>[1]</tool_call>",
+        "",
+    ],
 )
 def test_what_calls_nothing_is_text(text: str) -> None:
     assert read(TEMPLATE, text) == (text, [])
@@ -74,8 +83,14 @@ def test_a_call_that_is_cut_off_by_the_length_is_text() -> None:
 )
 def test_models_that_write_bare_json(text: str) -> None:
     shown, (call,) = read("{{ tools }}", *text)
-    assert shown == "" and call["function"]["name"] == "weather" and json.loads(call["function"]["arguments"]) == {"city": "Paris"}
-    assert read("{{ tools }}", "{not", " json}") == ("{not json}", []) and read("{{ tools }}", "Hi ", "{}") == ("Hi {}", [])
+    assert (
+        shown == ""
+        and call["function"]["name"] == "weather"
+        and json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+    )
+    assert read("{{ tools }}", "{not", " json}") == ("{not json}", []) and read(
+        "{{ tools }}", "Hi ", "{}"
+    ) == ("Hi {}", [])
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ tools }}"], ids=["marks", "bare"])
@@ -132,22 +147,38 @@ def test_half_a_character_in_an_argument_stays_escaped() -> None:
 @given(st.text(alphabet='{}[]"`:, \\nametool_<>/1', max_size=60), st.integers(1, 7))
 def test_no_answer_breaks_the_reader(text: str, step: int) -> None:
     for template in (TEMPLATE, "{{ tools }}"):
-        shown, calls = read(template, *(text[start : start + step] for start in range(0, len(text), step)))
-        assert calls or shown.replace(" ", "") == text.rstrip().replace(" ", "") or "<tool_call>" in text
+        shown, calls = read(
+            template, *(text[start : start + step] for start in range(0, len(text), step))
+        )
+        assert (
+            calls
+            or shown.replace(" ", "") == text.rstrip().replace(" ", "")
+            or "<tool_call>" in text
+        )
 
 
 def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
     engine = ScriptedEngine([f"I look.\n{CALL}", "It is sunny."])
     with serving({"m": recipe(lambda: engine, HERMES)}, tmp_path) as run:
         client = run.openai
-        first = client.chat.completions.create(model="m", messages=ASKED, tools=[WEATHER]).choices[0]  # type: ignore[call-overload]
+        first = client.chat.completions.create(model="m", messages=ASKED, tools=[WEATHER]).choices[
+            0
+        ]  # type: ignore[call-overload]
         (call,) = first.message.tool_calls
         assert first.finish_reason == "tool_calls" and first.message.content == "I look."
         assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Paris"}')
-        answered = [*ASKED, first.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
-        second = client.chat.completions.create(model="m", messages=answered, tools=[WEATHER]).choices[0]
+        answered = [
+            *ASKED,
+            first.message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
+        ]
+        second = client.chat.completions.create(
+            model="m", messages=answered, tools=[WEATHER]
+        ).choices[0]
         assert (second.message.content, second.finish_reason) == ("It is sunny.", "stop")
-    assert engine.prompts[0].text.startswith('<|im_start|>system\n<tools>{"type": "function", "function": {"name": "weather"')
+    assert engine.prompts[0].text.startswith(
+        '<|im_start|>system\n<tools>{"type": "function", "function": {"name": "weather"'
+    )
     assert engine.prompts[1].text.endswith(
         '<|im_start|>assistant\nI look.<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|im_end|>\n'
         "<|im_start|>tool\nsunny<|im_end|>\n<|im_start|>assistant\n"
@@ -155,10 +186,18 @@ def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
 
 
 def test_calls_in_a_stream(tmp_path: Path) -> None:
-    with serving({"m": recipe(lambda: ScriptedEngine([f"I look.\n{CALL}"]), HERMES)}, tmp_path) as run:
-        pieces = list(run.openai.chat.completions.create(model="m", messages=ASKED, tools=[WEATHER], stream=True))  # type: ignore[call-overload]
+    with serving(
+        {"m": recipe(lambda: ScriptedEngine([f"I look.\n{CALL}"]), HERMES)}, tmp_path
+    ) as run:
+        pieces = list(
+            run.openai.chat.completions.create(
+                model="m", messages=ASKED, tools=[WEATHER], stream=True
+            )
+        )  # type: ignore[call-overload]
     calls = [call for piece in pieces for call in piece.choices[0].delta.tool_calls or ()]
-    assert [(call.index, call.function.name, call.function.arguments) for call in calls] == [(0, "weather", '{"city": "Paris"}')]
+    assert [(call.index, call.function.name, call.function.arguments) for call in calls] == [
+        (0, "weather", '{"city": "Paris"}')
+    ]
     assert (
         "".join(piece.choices[0].delta.content or "" for piece in pieces) == "I look."
         and pieces[-1].choices[0].finish_reason == "tool_calls"
@@ -168,11 +207,18 @@ def test_calls_in_a_stream(tmp_path: Path) -> None:
 def test_tools_that_are_not_to_be_used_are_not_shown(tmp_path: Path) -> None:
     engine = ScriptedEngine([CALL])
     with serving({"m": recipe(lambda: engine, HERMES)}, tmp_path) as run:
-        answer = run.openai.chat.completions.create(model="m", messages=ASKED, tools=[WEATHER], tool_choice="none").choices[0]  # type: ignore[call-overload]
+        answer = run.openai.chat.completions.create(
+            model="m", messages=ASKED, tools=[WEATHER], tool_choice="none"
+        ).choices[0]  # type: ignore[call-overload]
         refused = run.http.post(
-            "/v1/chat/completions", json={"model": "m", "messages": ASKED, "tools": [WEATHER], "tool_choice": "required"}
+            "/v1/chat/completions",
+            json={"model": "m", "messages": ASKED, "tools": [WEATHER], "tool_choice": "required"},
         )
-    assert answer.message.content == CALL and not answer.message.tool_calls and "<tools>" not in engine.prompts[0].text
+    assert (
+        answer.message.content == CALL
+        and not answer.message.tool_calls
+        and "<tools>" not in engine.prompts[0].text
+    )
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "tool_choice"
 
 
@@ -186,9 +232,23 @@ def test_results_out_of_turn_are_refused(tmp_path: Path) -> None:
                 {
                     "role": "assistant",
                     "content": None,
-                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}],
+                    "tool_calls": [
+                        {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+                    ],
                 },
             ],
-            [*ASKED, {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]}],
+            [
+                *ASKED,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}],
+                },
+            ],
         ):
-            assert run.http.post("/v1/chat/completions", json={"model": "m", "messages": messages}).status_code == 400, messages
+            assert (
+                run.http.post(
+                    "/v1/chat/completions", json={"model": "m", "messages": messages}
+                ).status_code
+                == 400
+            ), messages

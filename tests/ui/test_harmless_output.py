@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.worlds import Stream, make_world
 from test_ui_commands import preset
-from worlds import Stream, make_world
 
-from llmchat import cli, cli_sessions, inspect_prompt, oneshot
+from llmchat import cli
 from llmchat.chat import Chat
+from llmchat.commands import one_shot, prompt, sessions
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import LlmchatError
 from llmchat.history import History, Line
-from llmchat.opening import Opener
+from llmchat.models.opener import Opener
 from llmchat.settings import World
 from llmchat.ui import tables
 from llmchat.ui.plain import HARMFUL
@@ -56,20 +57,24 @@ def output(world: World) -> str:
 
 
 COMMANDS: dict[str, Any] = {
-    "list": lambda session: cli_sessions.list_sessions(),
-    "list json": lambda session: cli_sessions.list_sessions(json=True),
-    "search": lambda session: cli_sessions.search("evil"),
-    "show": cli_sessions.show_session,
-    "show json": lambda session: cli_sessions.show_session(session, json=True),
-    "tree": lambda session: cli_sessions.show_session(session, tree=True),
-    **{f"export {form}": lambda session, form=form: cli_sessions.export_sessions([session], form, output="") for form in ("md", "json", "html", "jsonl")},
+    "list": lambda session: sessions.list_sessions(),
+    "list json": lambda session: sessions.list_sessions(json=True),
+    "search": lambda session: sessions.search("evil"),
+    "show": sessions.show_session,
+    "show json": lambda session: sessions.show_session(session, json=True),
+    "tree": lambda session: sessions.show_session(session, tree=True),
+    **{f"export {form}": lambda session, form=form: sessions.export_sessions([session], form, output="") for form in ("md", "json", "html", "jsonl")},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("env", [{}, {"TERM": "dumb"}], ids=["pretty", "dumb"])
 def test_a_stored_chat_does_not_drive_the_terminal(
-    terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, command: str, env: dict[str, str]
+    terminal: World,
+    session: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    env: dict[str, str],
 ) -> None:
     world = msgspec.structs.replace(terminal, env={**terminal.env, **env})
     monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
@@ -82,12 +87,14 @@ def test_a_stored_chat_does_not_drive_the_terminal(
         assert json.loads(shown), "still JSON"
 
 
-def test_a_pipe_and_a_file_get_the_exact_text(terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_pipe_and_a_file_get_the_exact_text(
+    terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     world = msgspec.structs.replace(terminal, stdout=Stream(), stderr=Stream())
     monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
-    cli_sessions.show_session(session)
+    sessions.show_session(session)
     assert EVIL in world.stdout.getvalue()  # type: ignore[attr-defined]
-    cli_sessions.export_sessions([session], "md", output=str(tmp_path / "out.md"))
+    sessions.export_sessions([session], "md", output=str(tmp_path / "out.md"))
     assert EVIL in (tmp_path / "out.md").read_text()
 
 
@@ -98,7 +105,16 @@ def test_json_on_a_terminal_keeps_its_values(terminal: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["/context", "/show prompt", "/sessions", "/sessions evil", f"/rename {EVIL}", f"/load {EVIL}x", f"/set {EVIL}"]
+    "line",
+    [
+        "/context",
+        "/show prompt",
+        "/sessions",
+        "/sessions evil",
+        f"/rename {EVIL}",
+        f"/load {EVIL}x",
+        f"/set {EVIL}",
+    ],
 )
 def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str, line: str) -> None:
     from llmchat.ui.repl import Repl
@@ -114,8 +130,16 @@ def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str,
 def test_a_one_shot_and_a_prompt_do_not_drive_the_terminal(terminal: World) -> None:
     for json_wanted, stream in ((True, True), (False, False), (False, True)):
         chat = Chat(preset(), ScriptedEngine([EVIL]), History(None))
-        oneshot.run(chat, terminal, Message("user", "q"), json=json_wanted, stream=stream, plain=True, quiet=False)
-    inspect_prompt._write(terminal, EVIL)
+        one_shot.run(
+            chat,
+            terminal,
+            Message("user", "q"),
+            json=json_wanted,
+            stream=stream,
+            plain=True,
+            quiet=False,
+        )
+    prompt._write(terminal, EVIL)
     assert not harmful(output(terminal)) and output(terminal).count(WORDS) == 4
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import save_tiny
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
+from support.checkpoints import save_tiny
 from test_ui_commands import preset, repl  # noqa: F401 (fixtures)
 from test_ui_terminal import start
 
@@ -32,15 +32,26 @@ class _App:
 
     def exit(self, result: str, style: str) -> None:
         session = self._talk.chat.session
-        self.seen.append([record.message.text for record in self._talk.chat.history.messages(session)] if session else [])
+        self.seen.append(
+            [record.message.text for record in self._talk.chat.history.messages(session)]
+            if session
+            else []
+        )
 
 
 @pytest.mark.parametrize(
     ("typed", "stored"),
-    [("hello\nyou", ["hello\nyou"]), ('"""a block"""', ["a block"]), ("/context", []), ("/unknown", []), ("  ", []), ("//x", ["/x"])],
+    [
+        ("hello\nyou", ["hello\nyou"]),
+        ('"""a block"""', ["a block"]),
+        ("/context", []),
+        ("/unknown", []),
+        ("  ", []),
+        ("//x", ["/x"]),
+    ],
 )
 def test_enter_stores_a_message_before_the_line_is_given_back(
-    repl: Repl,  # noqa: F811
+    repl: Repl,
     monkeypatch: pytest.MonkeyPatch,
     typed: str,
     stored: list[str],
@@ -69,7 +80,10 @@ def test_killed_before_the_model_has_loaded_the_message_is_there(tmp_path: Path)
         again = Chat(preset(), ScriptedEngine(["here"]), history, session=session)
         assert [message.text for message in again.conversation.messages] == ["keep me"]
         list(again.regenerate())
-        assert [message.text for message in history.conversation(session).messages] == ["keep me", "here"]
+        assert [message.text for message in history.conversation(session).messages] == [
+            "keep me",
+            "here",
+        ]
 
 
 def test_a_one_shot_keeps_its_question_when_the_model_cannot_be_loaded(
@@ -83,10 +97,15 @@ def test_a_one_shot_keeps_its_question_when_the_model_cannot_be_loaded(
 
     def fail(*_: object) -> None:
         with History(path) as history:
-            seen.append([message.text for message in history.conversation(history.sessions()[0].id).messages])
+            seen.append(
+                [
+                    message.text
+                    for message in history.conversation(history.sessions()[0].id).messages
+                ]
+            )
         raise OutOfResources("memory ran out")
 
-    monkeypatch.setattr("llmchat.opening.load", fail)
+    monkeypatch.setattr("llmchat.models.opener.load", fail)
     model = str(save_tiny(tmp_path / "model"))
     assert main(["chat", "-m", model, "--format", "chatml", "keep me"]) == OutOfResources.exit_code
     assert "error: memory ran out" in capsys.readouterr().err

@@ -11,22 +11,36 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
-from worlds import make_world
+from support.worlds import make_world
 
 from llmchat.chat import Chat
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError, OutOfResources, UsageError
+from llmchat.errors import (
+    IntegrityError,
+    LlmchatError,
+    Mismatch,
+    ModelNotFound,
+    NetworkError,
+    OutOfResources,
+    UsageError,
+)
 from llmchat.history import History
-from llmchat.opening import Opener
+from llmchat.models.opener import Opener
 from llmchat.presets import ContextPolicy, Preset, Source, find, get_format
-from llmchat.ui import commands, offers, status
+from llmchat.ui import recovery, slash, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.repl import Repl, _Typed
 
 
 def preset(**changes: object) -> Preset:
-    return replace(find("smollm2"), format=get_format("chatml"), engine="scripted", sampling=Sampling(temperature=0.0), **changes)
+    return replace(
+        find("smollm2"),
+        format=get_format("chatml"),
+        engine="scripted",
+        sampling=Sampling(temperature=0.0),
+        **changes,
+    )
 
 
 OWN_PRESET = """
@@ -94,7 +108,9 @@ def test_what_is_no_command_is_sent(repl: Repl, line: str, sent: str) -> None:
         ("/xyzzy", "there is no command /xyzzy"),
     ],
 )
-def test_what_looks_like_a_command_is_answered_with_advice(repl: Repl, line: str, hint: str) -> None:
+def test_what_looks_like_a_command_is_answered_with_advice(
+    repl: Repl, line: str, hint: str
+) -> None:
     assert hint in type_in(repl, line)
     assert not said(repl)
 
@@ -104,8 +120,15 @@ def test_nothing_happens_for_nothing(repl: Repl) -> None:
 
 
 def test_regen_replaces_the_answer_and_keeps_the_old_one_in_the_history(repl: Repl) -> None:
-    assert type_in(repl, "hello", "/set temperature 1", "/regen") == "one\n\ntemperature          1.0\ntwo\n\n"
-    assert type_in(repl, "/set temperature 0", "/regen").splitlines()[1].startswith("temperature 0 gives the same answer")
+    assert (
+        type_in(repl, "hello", "/set temperature 1", "/regen")
+        == "one\n\ntemperature          1.0\ntwo\n\n"
+    )
+    assert (
+        type_in(repl, "/set temperature 0", "/regen")
+        .splitlines()[1]
+        .startswith("temperature 0 gives the same answer")
+    )
     assert said(repl) == ["hello", "three"]
     assert {hit.snippet for hit in repl.talk.chat.history.search("one")} == {"[one]"}
 
@@ -113,37 +136,63 @@ def test_regen_replaces_the_answer_and_keeps_the_old_one_in_the_history(repl: Re
 def test_undo(repl: Repl) -> None:
     shown = type_in(repl, "a", "b", "c", "/undo 2")
     assert shown.endswith("back to: a\n") and said(repl) == ["a", "one"]
-    assert type_in(repl, "/undo", "/undo").splitlines() == ["back to the beginning", "error: there is nothing to undo"]
-    assert "takes a number of 1 or more" in type_in(repl, "/undo x") and "takes a number of 1 or more" in type_in(repl, "/undo 0")
+    assert type_in(repl, "/undo", "/undo").splitlines() == [
+        "back to the beginning",
+        "error: there is nothing to undo",
+    ]
+    assert "takes a number of 1 or more" in type_in(
+        repl, "/undo x"
+    ) and "takes a number of 1 or more" in type_in(repl, "/undo 0")
 
 
 def test_system_is_shown_and_set(repl: Repl) -> None:
     assert "no system text" in type_in(repl, "/system")
     type_in(repl, "/system Be brief.", "hello")
-    assert repl.talk.chat.engine.prompts[-1].text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n")  # type: ignore[attr-defined]
+    assert repl.talk.chat.engine.prompts[-1].text.startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+    )  # type: ignore[attr-defined]
 
 
 def test_set_shows_changes_checks_and_resets(repl: Repl) -> None:
-    assert "  temperature         0.0          randomness  a number from 0 to 5" in type_in(repl, "/set")
+    assert "  temperature         0.0          randomness  a number from 0 to 5" in type_in(
+        repl, "/set"
+    )
     assert type_in(repl, "/set temperature 1.5") == "temperature          1.5\n"
     assert type_in(repl, "/set top_k=40") == "top_k                40\n"
     shown = type_in(repl, "/set").splitlines()
-    assert [line.split()[1] for line in shown if line.startswith("*")][:2] == ["temperature", "top_k"]
+    assert [line.split()[1] for line in shown if line.startswith("*")][:2] == [
+        "temperature",
+        "top_k",
+    ]
     assert shown[-1] == "* changed in this chat; `/set NAME default` resets it"
     assert type_in(repl, "/set temperature default") == "temperature          0.0\n"
-    assert type_in(repl, "/set temperature hot") == "error: temperature must be a number from 0 to 5, not `hot`\n"
-    assert type_in(repl, "/set temperature 9") == "error: temperature must be a number from 0 to 5, not `9`\n"
-    assert type_in(repl, "/set tempratur 1") == "error: there is no setting `tempratur`\nhint: did you mean `temperature`?\n"
+    assert (
+        type_in(repl, "/set temperature hot")
+        == "error: temperature must be a number from 0 to 5, not `hot`\n"
+    )
+    assert (
+        type_in(repl, "/set temperature 9")
+        == "error: temperature must be a number from 0 to 5, not `9`\n"
+    )
+    assert (
+        type_in(repl, "/set tempratur 1")
+        == "error: there is no setting `tempratur`\nhint: did you mean `temperature`?\n"
+    )
     assert repl.talk.chat.sampling.temperature == 0 and repl.talk.chat.sampling.top_k == 40
 
 
 def test_set_changes_the_window(repl: Repl) -> None:
-    assert type_in(repl, "/set policy last-n", "/set turns 1").splitlines() == ["policy               last-n", "turns                1"]
+    assert type_in(repl, "/set policy last-n", "/set turns 1").splitlines() == [
+        "policy               last-n",
+        "turns                1",
+    ]
     type_in(repl, "first", "second")
     assert repl.talk.chat.window and repl.talk.chat.window.dropped == 2
     type_in(repl, "/set policy default")
     assert repl.talk.chat.preset.context == ContextPolicy("drop-oldest", tokens=8192, turns=1)
-    assert "policy must be drop-oldest, last-n, summary or refuse, not `sometimes`" in type_in(repl, "/set policy sometimes")
+    assert "policy must be drop-oldest, last-n, summary or refuse, not `sometimes`" in type_in(
+        repl, "/set policy sometimes"
+    )
 
 
 def test_model_goes_on_with_the_conversation(repl: Repl) -> None:
@@ -151,15 +200,24 @@ def test_model_goes_on_with_the_conversation(repl: Repl) -> None:
     assert type_in(repl, "/model nowhere").startswith("error: no model is called `nowhere`\n")
     assert said(repl) == ["hello", "one"] and repl.talk.chat.preset.name == "smollm2"
     assert "> who are you" in type_in(repl, "/model other", "who are you")
-    assert said(repl)[:3] == ["hello", "one", "who are you"] and repl.talk.chat.sampling.temperature == 0.25
+    assert (
+        said(repl)[:3] == ["hello", "one", "who are you"]
+        and repl.talk.chat.sampling.temperature == 0.25
+    )
 
 
 def test_stats_and_context(repl: Repl) -> None:
-    assert "there is no answer yet" in type_in(repl, "/stats") and "the chat is empty" in type_in(repl, "/context")
+    assert "there is no answer yet" in type_in(repl, "/stats") and "the chat is empty" in type_in(
+        repl, "/context"
+    )
     type_in(repl, "hello there", "again")
     assert "of them cached" in type_in(repl, "/stats")
     shown = type_in(repl, "/context").splitlines()
-    assert shown[0].split() == ["1", "user", "3", "sent", "hello", "there"] and "of 2,048 tokens used" in shown[-1] and len(shown) == 5
+    assert (
+        shown[0].split() == ["1", "user", "3", "sent", "hello", "there"]
+        and "of 2,048 tokens used" in shown[-1]
+        and len(shown) == 5
+    )
 
 
 def test_what_was_dropped_is_said_when_it_happens_and_not_again(repl: Repl) -> None:
@@ -192,7 +250,9 @@ def test_a_message_that_cannot_fit_is_told_and_the_chat_goes_on(repl: Repl) -> N
         (ZeroDivisionError("a mistake"), "error: unexpected ZeroDivisionError: a mistake"),
     ],
 )
-def test_a_failing_engine_does_not_end_the_chat(repl: Repl, failure: Exception, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_engine_does_not_end_the_chat(
+    repl: Repl, failure: Exception, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object) -> None:
         raise failure
         yield
@@ -213,29 +273,36 @@ def test_new_begins_another_session(repl: Repl) -> None:
 
 def test_help_lists_every_command(repl: Repl) -> None:
     shown = type_in(repl, "/help")
-    assert all(f"/{command.name}" in shown for command in commands.registry)
-    assert type_in(repl, "/help undo").startswith("/undo [n]") and "did you mean" in type_in(repl, "/help unod")
+    assert all(f"/{command.name}" in shown for command in slash.registry)
+    assert type_in(repl, "/help undo").startswith("/undo [n]") and "did you mean" in type_in(
+        repl, "/help unod"
+    )
 
 
 def test_every_command_has_help_that_is_a_sentence() -> None:
-    for command in commands.registry:
+    for command in slash.registry:
         assert command.help.endswith(".") and command.help[0].isupper(), command.name
 
 
 def test_exit_leaves() -> None:
-    parsed = commands.parse("/quit")
+    parsed = slash.parse("/quit")
     assert not isinstance(parsed, str)
-    with pytest.raises(commands.Leave):
+    with pytest.raises(slash.Leave):
         parsed[0].run(None, "")  # type: ignore[arg-type]
     with pytest.raises(UsageError):
-        commands.parse("/nosuch")
+        slash.parse("/nosuch")
 
 
 def test_the_bottom_line_fits_any_width(repl: Repl) -> None:
     repl.talk.chat.engine.context = 120
     type_in(repl, *["a question of some length"] * 6)
     whole = status.bottom_line(repl.talk.chat, 200)
-    assert whole.startswith(" scripted · ") and "/120 tokens" in whole and "dropped" in whole and "tok/s" in whole
+    assert (
+        whole.startswith(" scripted · ")
+        and "/120 tokens" in whole
+        and "dropped" in whole
+        and "tok/s" in whole
+    )
     for width in range(1, 80):
         assert cell_len(status.bottom_line(repl.talk.chat, width)) == width
     long_name = "a-model-with-a-name-that-is-rather-long"
@@ -250,7 +317,9 @@ def test_the_bottom_line_after_undo_tells_nothing_of_the_answer_that_is_gone(rep
     type_in(repl, "another one", "/undo")
     after = status.bottom_line(repl.talk.chat, 100)
     assert "tok/s" in before and "tok/s" not in after
-    assert "tokens" in after and "tokens" not in (type_in(repl, "/undo") and status.bottom_line(repl.talk.chat, 100))
+    assert "tokens" in after and "tokens" not in (
+        type_in(repl, "/undo") and status.bottom_line(repl.talk.chat, 100)
+    )
 
 
 def test_an_empty_answer_shows_a_note(repl: Repl) -> None:
@@ -264,7 +333,11 @@ def test_a_cut() -> None:
 
 def test_blocks() -> None:
     assert open_block('"""a') and not open_block('"""a"""') and not open_block("a")
-    assert without_block('"""a\nb"""') == "a\nb" and without_block("plain") == "plain" and without_block('"""') == '"""'
+    assert (
+        without_block('"""a\nb"""') == "a\nb"
+        and without_block("plain") == "plain"
+        and without_block('"""') == '"""'
+    )
 
 
 def test_alternatives_are_shown_one_after_another(repl: Repl) -> None:
@@ -292,7 +365,9 @@ def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
     assert "9 tokens of a window of 2,048" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
     assert "with next" in type_in(repl, "/file", "hello", f"/file {tmp_path / 'a.txt'}", "/context")
     assert repl.talk.chat.conversation.messages[0].input == "some words of a file"
-    assert "nothing is attached" in type_in(repl, "/file off") and "attached" in type_in(repl, "/context")
+    assert "nothing is attached" in type_in(repl, "/file off") and "attached" in type_in(
+        repl, "/context"
+    )
     assert "cannot be read" in type_in(repl, "/file /nowhere/at/all")
     (tmp_path / "b.bin").write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in type_in(repl, f"/file {tmp_path / 'b.bin'}")
@@ -301,23 +376,34 @@ def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
 def test_pin_drop_and_unpin(repl: Repl) -> None:
     type_in(repl, "a", "b")
     assert "message 1 and its turn are always sent: a" in type_in(repl, "/pin 1")
-    assert [line.split()[3] for line in type_in(repl, "/context").splitlines()[:2]] == ["pinned", "pinned"]
+    assert [line.split()[3] for line in type_in(repl, "/context").splitlines()[:2]] == [
+        "pinned",
+        "pinned",
+    ]
     type_in(repl, "/drop 1", "c")
     assert "\na\n" not in repl.talk.chat.engine.prompts[-1].text.replace("<|im_end|>", "\n")  # type: ignore[attr-defined]
     type_in(repl, "/unpin 1", "d")
     assert "user\na<" in repl.talk.chat.engine.prompts[-1].text  # type: ignore[attr-defined]
-    assert "there is no message 99" in type_in(repl, "/pin 99") and "takes a number" in type_in(repl, "/drop x")
+    assert "there is no message 99" in type_in(repl, "/pin 99") and "takes a number" in type_in(
+        repl, "/drop x"
+    )
 
 
 def test_context_as_json(repl: Repl) -> None:
     type_in(repl, "a")
     value = json.loads(type_in(repl, "/context --json"))
-    assert [entry["fate"] for entry in value["ledger"]] == ["sent", "sent"] and value["limit"] == 2048
+    assert [entry["fate"] for entry in value["ledger"]] == ["sent", "sent"] and value[
+        "limit"
+    ] == 2048
 
 
 @pytest.mark.parametrize("width", [30, 40, 80])
 def test_context_stays_in_the_window(repl: Repl, width: int) -> None:
-    type_in(repl, "a question of some length, to fill the line and more than that", "日本語の長い質問" * 5)
+    type_in(
+        repl,
+        "a question of some length, to fill the line and more than that",
+        "日本語の長い質問" * 5,
+    )
     repl.talk.width = lambda: width
     assert all(cell_len(line) < width for line in type_in(repl, "/context").splitlines()[:-1])
 
@@ -329,30 +415,45 @@ def test_compact(repl: Repl) -> None:
 
 
 def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> None:
-    assert "the chat is empty" in type_in(repl, "/fork") and "is not saved" in type_in(repl, "/save")
+    assert "the chat is empty" in type_in(repl, "/fork") and "is not saved" in type_in(
+        repl, "/save"
+    )
     type_in(repl, "first question")
     first = repl.talk.chat.session or ""
     type_in(repl, "/rename A new name")
     assert "continuing in " in type_in(repl, "/fork") and repl.talk.chat.session != first
     type_in(repl, "second question")
     assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
-    assert "A new name · just now · smollm2" in type_in(repl, f"/load {first[:6]}") and said(repl) == ["first question", "one"]
-    assert "saved to" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "first question" in (tmp_path / "a.md").read_text()
-    assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "must end in" in type_in(repl, "/export a.doc")
+    assert "A new name · just now · smollm2" in type_in(repl, f"/load {first[:6]}") and said(
+        repl
+    ) == ["first question", "one"]
+    assert (
+        "saved to" in type_in(repl, f"/export {tmp_path / 'a.md'}")
+        and "first question" in (tmp_path / "a.md").read_text()
+    )
+    assert "exists" in type_in(repl, f"/export {tmp_path / 'a.md'}") and "must end in" in type_in(
+        repl, "/export a.doc"
+    )
 
 
 def test_show(repl: Repl) -> None:
     type_in(repl, "hello")
     assert "<|im_start|>user\nhello<|im_end|>" in type_in(repl, "/show prompt")
     assert type_in(repl, "/show license") == "Apache-2.0\n"
-    assert "im_start" in type_in(repl, "/show template") and "smollm2" in type_in(repl, "/show info")
+    assert "im_start" in type_in(repl, "/show template") and "smollm2" in type_in(
+        repl, "/show info"
+    )
     assert "/show takes" in type_in(repl, "/show")
 
 
 def test_set_shows_ranges(repl: Repl) -> None:
     shown = type_in(repl, "/set")
     assert "…" not in shown and "last-n, summary or refuse" in shown
-    assert "0 to 5" in shown and "drop-oldest, last-n, summary" in shown and "above 0, up to 1" in shown
+    assert (
+        "0 to 5" in shown
+        and "drop-oldest, last-n, summary" in shown
+        and "above 0, up to 1" in shown
+    )
 
 
 def test_think_folds_thoughts(repl: Repl) -> None:
@@ -366,18 +467,26 @@ def test_edit_asks_the_changed_question(repl: Repl) -> None:
     type_in(repl, "a", "b")
     repl.talk.edit_text = lambda text: text.upper()
     type_in(repl, "/edit")
-    assert said(repl)[:3] == ["a", "one", "B"] and len(repl.talk.chat.history.tree(repl.talk.chat.session or "")) == 6
+    assert (
+        said(repl)[:3] == ["a", "one", "B"]
+        and len(repl.talk.chat.history.tree(repl.talk.chat.session or "")) == 6
+    )
 
 
 def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None:
     def offers(line: str) -> list[str]:
-        return [one.text for one in CommandCompleter(repl.talk).get_completions(Document(line), CompleteEvent())]
+        return [
+            one.text
+            for one in CommandCompleter(repl.talk).get_completions(Document(line), CompleteEvent())
+        ]
 
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "folder").mkdir()
     assert "regen" in offers("/re") and "rename" in offers("/re")
     assert offers("/set temp") == ["temperature"] and "policy summary" in offers("/set policy ")
-    assert offers(f"/file {tmp_path}/no") == [f"{tmp_path}/notes.txt"] and offers(f"/file {tmp_path}/fo") == [f"{tmp_path}/folder/"]
+    assert offers(f"/file {tmp_path}/no") == [f"{tmp_path}/notes.txt"] and offers(
+        f"/file {tmp_path}/fo"
+    ) == [f"{tmp_path}/folder/"]
     assert offers("/model ") == ["other"], "only what is on this machine"
     type_in(repl, "hello")
     assert offers("/load ") == [repl.talk.chat.session]
@@ -386,7 +495,10 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("error", "labels"),
     [
-        (OutOfResources("memory ran out"), ["a window of 1,024 tokens", "int4 weights", "other instead"]),
+        (
+            OutOfResources("memory ran out"),
+            ["a window of 1,024 tokens", "int4 weights", "other instead"],
+        ),
         (OutOfResources("the disk is full; x could not be written"), ["continue without saving"]),
         (NetworkError("the connection was lost"), ["try again"]),
         (ModelNotFound("gone"), []),
@@ -395,27 +507,32 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
 )
 def test_an_error_comes_with_ways_out(repl: Repl, error: LlmchatError, labels: list[str]) -> None:
     type_in(repl, "hello")
-    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == labels
+    assert [offer.label for offer in recovery.for_error(error, repl.talk, lambda: None)] == labels
 
 
 def test_the_ways_out_are_taken(repl: Repl) -> None:
     type_in(repl, "hello")
-    window, _, other = offers.for_error(OutOfResources("memory ran out"), repl.talk, lambda: None)
+    window, _, other = recovery.for_error(OutOfResources("memory ran out"), repl.talk, lambda: None)
     window.take()
     assert repl.talk.chat.look().limit == 1024
     other.take()
     assert repl.talk.chat.preset.name == "other" and said(repl) == ["hello", "one"]
-    offers.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
+    recovery.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
     assert "> more" in type_in(repl, "more") and said(repl)[:3] == ["hello", "one", "more"]
 
 
 def test_a_full_gpu_offers_the_cpu(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repl.talk.chat.engine, "describe", lambda: "smollm2 int8 cuda")
-    labels = [offer.label for offer in offers.for_error(OutOfResources("the GPU is full"), repl.talk, lambda: None)]
+    labels = [
+        offer.label
+        for offer in recovery.for_error(OutOfResources("the GPU is full"), repl.talk, lambda: None)
+    ]
     assert "the same on the CPU" in labels
 
 
-def test_trying_again_asks_the_question_again_without_doubling_it(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trying_again_asks_the_question_again_without_doubling_it(
+    repl: Repl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: object) -> None:
         raise NetworkError("the connection was lost")
         yield
@@ -428,7 +545,9 @@ def test_trying_again_asks_the_question_again_without_doubling_it(repl: Repl, mo
     assert said(repl) == ["hello", "one"]
 
 
-def test_the_editor_of_the_user_is_opened(repl: Repl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_editor_of_the_user_is_opened(
+    repl: Repl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nsed -i s/hello/goodbye/ "$1"\n')
     editor.chmod(0o755)
@@ -441,7 +560,9 @@ def test_the_editor_of_the_user_is_opened(repl: Repl, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("fits_alone", [True, False])
-def test_two_models_that_do_not_fit_side_by_side(repl: Repl, fits_alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_models_that_do_not_fit_side_by_side(
+    repl: Repl, fits_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The old one makes room first; it comes back when the other does not fit even so."""
     (repl.talk.world.own_presets / "mine.toml").write_text(OWN_PRESET.format(parameters=5))
     type_in(repl, "/model mine", "hello")
@@ -468,10 +589,10 @@ def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path:
     database = chat.history._database
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count = {pages}")
-    assert "error: the disk is full" in type_in(repl, "word " * 5000) and "[1] continue without saving" in type_in(
-        repl, "/continue", "word " * 5000
-    )
-    offers.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
+    assert "error: the disk is full" in type_in(
+        repl, "word " * 5000
+    ) and "[1] continue without saving" in type_in(repl, "/continue", "word " * 5000)
+    recovery.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
     assert "error" not in type_in(repl, "/new", "and now", "/undo") and chat.history.path is None
     with History(tmp_path / "full.db") as kept:
         assert kept.search("saved")
@@ -483,8 +604,12 @@ def test_a_line_that_cannot_be_kept_does_not_end_the_chat() -> None:
         FileHistory("/dev/full").store_string("a line")
 
 
-@pytest.mark.parametrize("error", [Mismatch("made for another base"), IntegrityError("it is damaged")])
+@pytest.mark.parametrize(
+    "error", [Mismatch("made for another base"), IntegrityError("it is damaged")]
+)
 def test_a_broken_adapter_can_be_left_out(repl: Repl, error: LlmchatError) -> None:
-    assert offers.for_error(error, repl.talk, lambda: None) == []
+    assert recovery.for_error(error, repl.talk, lambda: None) == []
     repl.talk.chat.preset = replace(repl.talk.chat.preset, adapters=(Source("path", "/broken"),))
-    assert [offer.label for offer in offers.for_error(error, repl.talk, lambda: None)] == ["continue without the adapter"]
+    assert [offer.label for offer in recovery.for_error(error, repl.talk, lambda: None)] == [
+        "continue without the adapter"
+    ]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prompt_toolkit.history import InMemoryHistory
-from worlds import make_world
+from support.worlds import make_world
 
 from llmchat.settings import World
 from llmchat.ui import shell
@@ -49,7 +49,9 @@ def test_what_was_typed_is_kept_with_its_pastes() -> None:
     assert list(kept.load_history_strings()) == [f"Read {LONG}"] == history.get_strings()
 
 
-def test_files_are_mentioned_by_name_and_everything_else_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_mentioned_by_name_and_everything_else_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("notes.txt", "two words.md", "data.csv"):
         (tmp_path / name).write_text("x")
@@ -80,7 +82,9 @@ def test_a_flood_is_shown_whole_and_kept_in_part(world: World) -> None:
         shown += len(text)
 
     output = shell.run(f"{sys.executable} -c \"print('x' * 5_000_000)\"", world, show)
-    assert shown == 5_000_001 and output.cut and shell.KEPT <= len(output.text) < shell.KEPT + 70_000
+    assert (
+        shown == 5_000_001 and output.cut and shell.KEPT <= len(output.text) < shell.KEPT + 70_000
+    )
 
 
 def test_bytes_that_are_no_text_and_a_shell_that_is_not_there(world: World, tmp_path: Path) -> None:

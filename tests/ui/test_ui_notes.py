@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from worlds import make_world
+from support.worlds import make_world
 
 from llmchat.errors import LlmchatError
 from llmchat.ui import notes
@@ -26,7 +26,10 @@ def test_a_folded_line_goes_on_under_its_last_column() -> None:
     assert notes.folded("  a  b", 40) == ["  a  b"]
 
 
-@pytest.mark.parametrize(("env", "start"), [({}, "\x1b[31merror"), ({"NO_COLOR": "1"}, "error"), ({"TERM": "dumb"}, "error")])
+@pytest.mark.parametrize(
+    ("env", "start"),
+    [({}, "\x1b[31merror"), ({"NO_COLOR": "1"}, "error"), ({"TERM": "dumb"}, "error")],
+)
 def test_errors_are_red_and_hints_dim(env: dict[str, str], start: str, tmp_path: Path) -> None:
     world = make_world(tmp_path, tty=True, **env)
     notes.tell(world, LlmchatError("no \x1b[2Jsuch model\u202e", "try another"), 80)

@@ -30,7 +30,9 @@ def test_a_paste_is_one_key_however_it_comes(size: int) -> None:
 
 
 def test_an_end_mark_inside_a_paste_sends_nothing() -> None:
-    assert keys_of([f"{BEGIN}harmless{END}rm -rf\r{END}"]) == [(str(Keys.BracketedPaste), "harmlessrm -rf\r")]
+    assert keys_of([f"{BEGIN}harmless{END}rm -rf\r{END}"]) == [
+        (str(Keys.BracketedPaste), "harmlessrm -rf\r")
+    ]
 
 
 def test_a_large_paste_is_searched_once() -> None:

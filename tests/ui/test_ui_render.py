@@ -11,14 +11,14 @@ from rich.color import ColorSystem
 from rich.color_triplet import ColorTriplet
 from rich.style import Style
 from rich.text import Text
-from worlds import Stream, make_world
+from support.worlds import Stream, make_world
 
 from llmchat.ui import render, tables
 from llmchat.ui.hyperlinks import has_hyperlinks
 from llmchat.ui.markdown import _CODE, _THEME, Look, paint, rows_of
 from llmchat.ui.plain import PlainRenderer, choose_renderer
 from llmchat.ui.render import Aside, MarkdownRenderer
-from llmchat.ui.settling import settled
+from llmchat.ui.stable_prefix import settled
 
 _STYLES = {_CODE, *_THEME.style_map.values()}
 CORPUS = {
@@ -34,15 +34,25 @@ CORPUS = {
     "chinese and emoji": "# 你好世界\n\n这是一个很长的段落，用来测试终端中的宽字符换行是否正确，应该在四十列处折行。\n\n- 🗼 東京\n- 🇫🇷 Paris\n\n| 城市 | 人口 |\n|---|---|\n| 東京 | 14 |\n",
     "html": "<b>bold</b>\n\n<div>\nblock\n</div>\n\nafter",
     "hard breaks": "one  \ntwo\\\nthree\n\nfour",
-    "longer than the screen": "\n\n".join(f"Paragraph number {number} of an answer that does not end soon." for number in range(30)),
-    "one block longer than the screen": "```\n" + "\n".join(f"line {number}" for number in range(60)) + "\n```\n\nend",
+    "longer than the screen": "\n\n".join(
+        f"Paragraph number {number} of an answer that does not end soon." for number in range(30)
+    ),
+    "one block longer than the screen": "```\n"
+    + "\n".join(f"line {number}" for number in range(60))
+    + "\n```\n\nend",
     "a long list with code": "".join(
         f"{number}. Step {number} is *long* enough to be folded in a narrow window:\n   ```sh\n   run {number}\n   ```\n"
         for number in range(1, 14)
     ),
-    "a long table": "| n | square |\n|---|---:|\n" + "".join(f"| row {n} | {n * n} |\n" for n in range(30)) + "\nend",
-    "a wide table": "| city | what is there |\n|---|---|\n" + "| Springfield | " + "incomprehensibilities " * 3 + "|\n| b | c |\n\nend",
-    "a long paragraph": "It *says* `some code` and [a link](https://example.org/path) with snake_case_words, 2 * 3 [1]. " * 9,
+    "a long table": "| n | square |\n|---|---:|\n"
+    + "".join(f"| row {n} | {n * n} |\n" for n in range(30))
+    + "\nend",
+    "a wide table": "| city | what is there |\n|---|---|\n"
+    + "| Springfield | "
+    + "incomprehensibilities " * 3
+    + "|\n| b | c |\n\nend",
+    "a long paragraph": "It *says* `some code` and [a link](https://example.org/path) with snake_case_words, 2 * 3 [1]. "
+    * 9,
     "open marks": "An **open mark " + "and words that go on for long " * 20 + "\n\nend",
     "a poem": "\n".join(f"verse {number} of the poem" for number in range(30)),
     "blank at both ends": "\n\n  \nHello\n\n\n",
@@ -67,7 +77,10 @@ def screen_after(pieces: list[str], width: int, height: int = 12) -> list[str]:
 
 
 def rows_on(screen: pyte.HistoryScreen) -> list[str]:
-    above = ["".join(line[column].data for column in range(screen.columns)) for line in screen.history.top]
+    above = [
+        "".join(line[column].data for column in range(screen.columns))
+        for line in screen.history.top
+    ]
     rows = [row.rstrip() for row in (*above, *screen.display)]
     while rows and not rows[-1]:
         rows.pop()
@@ -194,7 +207,10 @@ def test_no_text_is_lost(text: str, row: str) -> None:
 
 
 def test_line_ends_are_kept() -> None:
-    assert [row.plain for row in rows_of("Roses are red\nviolets are blue", 60)] == ["Roses are red", "violets are blue"]
+    assert [row.plain for row in rows_of("Roses are red\nviolets are blue", 60)] == [
+        "Roses are red",
+        "violets are blue",
+    ]
 
 
 def test_a_link_is_a_hyperlink_where_the_terminal_knows_them() -> None:
@@ -250,7 +266,9 @@ def test_no_colour_leaves_the_other_styles() -> None:
     assert re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", "".join(paint(rows_of(text, 60))))
 
 
-@pytest.mark.parametrize("style", sorted((style for style in _STYLES if style.color), key=str), ids=str)
+@pytest.mark.parametrize(
+    "style", sorted((style for style in _STYLES if style.color), key=str), ids=str
+)
 def test_every_colour_reads_on_white_and_on_dark(style: Style) -> None:
     assert style.color and not style.bgcolor
     colour = style.color.get_truecolor()
@@ -263,7 +281,10 @@ def test_every_colour_reads_on_white_and_on_dark(style: Style) -> None:
 
 def _luminance(colour: ColorTriplet) -> float:
     """Relative luminance as WCAG 2 defines it."""
-    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized)
+    red, green, blue = (
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
+        for part in colour.normalized
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -316,7 +337,9 @@ def test_a_window_that_becomes_narrower_keeps_what_is_finished() -> None:
     screen = pyte.HistoryScreen(40, 20, history=100)
     pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
     rows = rows_on(screen)
-    assert rows[0] == "first block" and rows[-1] == "end" and sum("second" in row for row in rows) == 1
+    assert (
+        rows[0] == "first block" and rows[-1] == "end" and sum("second" in row for row in rows) == 1
+    )
 
 
 def test_bytes_are_bounded() -> None:
@@ -346,7 +369,11 @@ def test_a_model_cannot_drive_the_terminal() -> None:
         shown = renderer(stream)
         shown.feed(evil)
         shown.finish()
-        assert "\x1b]" not in stream.getvalue() and "\x1b[2J" not in stream.getvalue() and "\x9b" not in stream.getvalue()
+        assert (
+            "\x1b]" not in stream.getvalue()
+            and "\x1b[2J" not in stream.getvalue()
+            and "\x9b" not in stream.getvalue()
+        )
         assert "\u202e" not in stream.getvalue() and "\u2066" not in stream.getvalue()
     pipe = Stream()
     PlainRenderer(pipe).feed(evil)

@@ -9,10 +9,10 @@ from test_ui_commands import preset, repl, said, type_in  # noqa: F401
 from llmchat.chat import Chat
 from llmchat.conversation import Conversation
 from llmchat.engines.scripted import ScriptedEngine
+from llmchat.evaluate.replay import replay
 from llmchat.history import Session
-from llmchat.opening import Opener
-from llmchat.replay import replay
-from llmchat.ui import commands, recap
+from llmchat.models.opener import Opener
+from llmchat.ui import recap, slash
 from llmchat.ui.keys import CommandCompleter
 from llmchat.ui.repl import Repl
 
@@ -32,33 +32,50 @@ def test_ages(seconds: float, text: str) -> None:
     assert recap.age(1e9 - seconds, 1e9) == text
 
 
-def test_history_prints_the_chat(repl: Repl) -> None:  # noqa: F811
+def test_history_prints_the_chat(repl: Repl) -> None:
     assert "the chat is empty" in type_in(repl, "/history")
     type_in(repl, "/system Be brief.", "first\nline two", "second")
-    assert type_in(repl, "/history") == "[system] Be brief.\n\n> first\n… line two\none\n\n> second\ntwo\n\n"
+    assert (
+        type_in(repl, "/history")
+        == "[system] Be brief.\n\n> first\n… line two\none\n\n> second\ntwo\n\n"
+    )
 
 
-def test_load_without_a_session_lists_titles_ages_and_models(repl: Repl) -> None:  # noqa: F811
+def test_load_without_a_session_lists_titles_ages_and_models(repl: Repl) -> None:
     assert "there are no saved chats" in type_in(repl, "/load")
     type_in(repl, "a question")
     here = repl.talk.chat.session
     first, hint = type_in(repl, "/load").splitlines()
-    assert first == f"* {here}  a question · just now · smollm2" and hint.startswith("`/load ID` continues one")
+    assert first == f"* {here}  a question · just now · smollm2" and hint.startswith(
+        "`/load ID` continues one"
+    )
     offered = CommandCompleter(repl.talk).get_completions(Document("/load "), CompleteEvent())
     assert [one.display_meta_text for one in offered] == ["a question · just now · smollm2"]
 
 
-def test_loading_shows_title_and_last_exchange(repl: Repl) -> None:  # noqa: F811
+def test_loading_shows_title_and_last_exchange(repl: Repl) -> None:
     type_in(repl, "q1", "\n".join(f"line {n}" for n in range(9)))
     session = repl.talk.chat.session
     shown = type_in(repl, "/new", f"/load {session}").partition("continuing")[2]
-    assert shown.splitlines()[2:] == ["> line 0", *(f"… line {n}" for n in range(1, 6)), "… and 3 more lines", "two", ""]
+    assert shown.splitlines()[2:] == [
+        "> line 0",
+        *(f"… line {n}" for n in range(1, 6)),
+        "… and 3 more lines",
+        "two",
+        "",
+    ]
 
 
-def test_continuing_shows_title_and_last_exchange(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_continuing_shows_title_and_last_exchange(
+    repl: Repl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     type_in(repl, "a question")
     talk = repl.talk
-    again = Repl(Chat(preset(), ScriptedEngine(["x"]), talk.chat.history, session=talk.chat.session), talk.world, talk.opener)
+    again = Repl(
+        Chat(preset(), ScriptedEngine(["x"]), talk.chat.history, session=talk.chat.session),
+        talk.world,
+        talk.opener,
+    )
 
     def leave(*arguments: object, **more: object) -> str:
         raise EOFError
@@ -66,10 +83,13 @@ def test_continuing_shows_title_and_last_exchange(repl: Repl, monkeypatch: pytes
     monkeypatch.setattr(again._session, "prompt", leave)
     again.loop()
     shown = talk.world.stdout.getvalue()  # type: ignore[attr-defined]
-    assert f"continuing {talk.chat.session}: a question · just now · smollm2\n\n> a question\none\n" in shown
+    assert (
+        f"continuing {talk.chat.session}: a question · just now · smollm2\n\n> a question\none\n"
+        in shown
+    )
 
 
-def test_load_opens_the_model_and_the_settings_of_the_session(repl: Repl) -> None:  # noqa: F811
+def test_load_opens_the_model_and_the_settings_of_the_session(repl: Repl) -> None:
     type_in(repl, "/model other", "/set top_k 7", "to other")
     other = repl.talk.chat.session
     type_in(repl, "/new")
@@ -79,7 +99,7 @@ def test_load_opens_the_model_and_the_settings_of_the_session(repl: Repl) -> Non
     assert type_in(repl, "/set").count("*") == 2
 
 
-def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) -> None:  # noqa: F811
+def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) -> None:
     type_in(repl, "a question")
     chat = repl.talk.chat
     chat.history.remember(chat.session or "", "gone", {"model": "/nowhere/gone"}, {"top_k": 7})
@@ -90,16 +110,20 @@ def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) 
     assert "two" in type_in(repl, "again")
 
 
-def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:  # noqa: F811
+def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:
     type_in(repl, "a question", "/regen shorter, please")
     engine, chat = repl.talk.chat.engine, repl.talk.chat
     assert "user\na question\n\nshorter, please<|im_end|>" in engine.prompts[-1].text  # type: ignore[attr-defined]
     assert said(repl) == ["a question", "two"] and chat.hint == "shorter, please"
     records = chat.history.messages(chat.session or "")
     assert records[1].details["hint"] == "shorter, please"
-    assert "answer 1 of 2:" in type_in(repl, "/alt 1") and "answer 2 of 2 (hint: shorter, please):" in type_in(repl, "/alt 2")
+    assert "answer 1 of 2:" in type_in(
+        repl, "/alt 1"
+    ) and "answer 2 of 2 (hint: shorter, please):" in type_in(repl, "/alt 2")
     asked = ScriptedEngine(["two"])
-    assert [one.same for one in replay(records, preset(), asked)] == [True] and "shorter" in asked.prompts[0].text
+    assert [one.same for one in replay(records, preset(), asked)] == [
+        True
+    ] and "shorter" in asked.prompts[0].text
     type_in(repl, "/continue")
     assert "shorter, please" in engine.prompts[-1].text, "what goes on was asked with the hint"  # type: ignore[attr-defined]
     type_in(repl, "next")
@@ -113,9 +137,12 @@ def test_a_hint_goes_behind_the_last_question() -> None:
     assert Conversation().hinted("x") == Conversation()
 
 
-def test_an_answer_is_chosen_by_its_number(repl: Repl) -> None:  # noqa: F811
+def test_an_answer_is_chosen_by_its_number(repl: Repl) -> None:
     type_in(repl, "/set temperature 1", "a", "/regen", "/regen")
-    assert type_in(repl, "/alt 1") == "answer 1 of 3:\none\n\n" and type_in(repl, "/alt 3") == "answer 3 of 3:\nthree\n\n"
+    assert (
+        type_in(repl, "/alt 1") == "answer 1 of 3:\none\n\n"
+        and type_in(repl, "/alt 3") == "answer 3 of 3:\nthree\n\n"
+    )
     assert type_in(repl, "/alt 4").splitlines() == [
         "error: there is no answer 4",
         "hint: the last question has 3; /regen makes another",
@@ -123,27 +150,36 @@ def test_an_answer_is_chosen_by_its_number(repl: Repl) -> None:  # noqa: F811
     assert "takes a number, next or prev" in type_in(repl, "/alt x") and said(repl)[-1] == "three"
 
 
-def test_edit_takes_the_new_text(repl: Repl) -> None:  # noqa: F811
+def test_edit_takes_the_new_text(repl: Repl) -> None:
     type_in(repl, "a", "b", "/edit c")
     assert said(repl) == ["a", "one", "c", "three"]
 
 
 @pytest.mark.parametrize("width", [40, 59, 60, 80, 120])
-def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:  # noqa: F811
+def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
     repl.talk.width = lambda: width
     shown = type_in(repl, "/help").splitlines()
     assert max(map(len, shown)) < width
     heads = [line for line in shown if line.endswith(":") and not line.startswith(" ")]
-    assert heads == ["Conversation:", "Context window:", "Information:", "Saved chats:", "Model and settings:"]
-    assert all(any(line.startswith(f"  /{one.name}") for line in shown) for one in commands.registry)
+    assert heads == [
+        "Conversation:",
+        "Context window:",
+        "Information:",
+        "Saved chats:",
+        "Model and settings:",
+    ]
+    assert all(any(line.startswith(f"  /{one.name}") for line in shown) for one in slash.registry)
 
 
 def test_what_a_session_is_in_a_line() -> None:
     session = Session("id", "", "m", 0, 0, (), 0, 0)
-    assert recap.about(session).startswith("(no title) · ") and recap.about(replace(session, model="")).count("·") == 1
+    assert (
+        recap.about(session).startswith("(no title) · ")
+        and recap.about(replace(session, model="")).count("·") == 1
+    )
 
 
-def test_the_opener_of_a_loaded_session_adapts_its_own_model(repl: Repl) -> None:  # noqa: F811
+def test_the_opener_of_a_loaded_session_adapts_its_own_model(repl: Repl) -> None:
     opener = Opener(repl.talk.world, {"weights": "bf16", "temperature": 1.0})
     opened = opener.open_as("s", {"model": "other"})
     assert opened.opens == {"model": "other"} and opened.preset.sampling.temperature == 1.0

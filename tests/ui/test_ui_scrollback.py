@@ -5,15 +5,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from tmuxes import needs_tmux, tmux
+from support.tmux_sessions import needs_tmux, tmux
 
 from llmchat.ui.markdown import rows_of
 
-DRIVER = Path(__file__).parent / "drive_tmux.py"
-CODE = "Look:\n\n```python\n" + "".join(f"line_{n} = {n}\n" for n in range(60)) + "```\n\nThat is all."
+DRIVER = Path(__file__).parents[1] / "support" / "drive_tmux.py"
+CODE = (
+    "Look:\n\n```python\n" + "".join(f"line_{n} = {n}\n" for n in range(60)) + "```\n\nThat is all."
+)
 WORDS = " ".join(f"word{n}" for n in range(150))
-TABLE = "| city | people |\n|---|---:|\n" + "".join(f"| City{n} | {n} |\n" for n in range(40)) + "\nend"
-LIST = "".join(f"{n}. item{n} with **bold** text that is folded in a narrow window\n" for n in range(1, 40))
+TABLE = (
+    "| city | people |\n|---|---:|\n" + "".join(f"| City{n} | {n} |\n" for n in range(40)) + "\nend"
+)
+LIST = "".join(
+    f"{n}. item{n} with **bold** text that is folded in a narrow window\n" for n in range(1, 40)
+)
 POEM = "\n".join(f"verse{n} of a poem" for n in range(40)) + "\n\nend"
 ANSWERS = [CODE, WORDS, TABLE, LIST, POEM]
 
@@ -24,7 +30,9 @@ def pieces(text: str, size: int = 9) -> list[object]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def streamed(tmp_path: Path, columns: int, rows: int, answers: list[list[object]]) -> list[list[str]]:
+def streamed(
+    tmp_path: Path, columns: int, rows: int, answers: list[list[object]]
+) -> list[list[str]]:
     """For each answer its rows, in the scrollback or on the screen, when all were drawn."""
     (tmp_path / "answers.json").write_text(json.dumps(answers))
     with tmux() as server:
@@ -33,7 +41,9 @@ def streamed(tmp_path: Path, columns: int, rows: int, answers: list[list[object]
         shown = server.rows()
     ends = [index for index, row in enumerate(shown) if row == "END OF ANSWER"]
     assert len(ends) == len(answers)
-    return [shown[start:end] for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+    return [
+        shown[start:end] for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)
+    ]
 
 
 @pytest.mark.slow
@@ -49,7 +59,9 @@ def test_a_long_code_block_is_in_the_scrollback_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [[(40, 15), (120, 40), (80, 24)], [(100, 12), (50, 12), (60, 30)]])
+@pytest.mark.parametrize(
+    "sizes", [[(40, 15), (120, 40), (80, 24)], [(100, 12), (50, 12), (60, 30)]]
+)
 def test_resizes_in_the_middle_repeat_nothing(sizes: list[tuple[int, int]], tmp_path: Path) -> None:
     shown = streamed(tmp_path, 80, 24, [with_resizes(pieces(text), sizes) for text in ANSWERS])
     for text, seen in zip(ANSWERS, shown, strict=True):

@@ -11,12 +11,14 @@ from pathlib import Path
 import pexpect
 import pytest
 
-DRIVER = Path(__file__).parent / "drive_repl.py"
+DRIVER = Path(__file__).parents[1] / "support" / "drive_repl.py"
 CTRL_C, CTRL_D, ALT_ENTER, CTRL_J = "\x03", "\x04", "\x1b\r", "\n"
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 
 
-def start(home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: str) -> "pexpect.spawn[str]":
+def start(
+    home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: str
+) -> "pexpect.spawn[str]":
     child = pexpect.spawn(
         sys.executable,
         [str(DRIVER), str(home), *arguments],
@@ -235,10 +237,16 @@ def test_an_offer_is_taken_with_one_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("keys", "shown"),
-    [("/set temperature 1.25\r", r"temperature +1\.25"), ("9 lives\r", "first answer"), ("x\x7f1\r", "first answer")],
+    [
+        ("/set temperature 1.25\r", r"temperature +1\.25"),
+        ("9 lives\r", "first answer"),
+        ("x\x7f1\r", "first answer"),
+    ],
     ids=["command", "number-beyond", "typed-and-deleted"],
 )
-def test_another_key_than_an_offer_belongs_to_the_line(tmp_path: Path, keys: str, shown: str) -> None:
+def test_another_key_than_an_offer_belongs_to_the_line(
+    tmp_path: Path, keys: str, shown: str
+) -> None:
     child = start(tmp_path)
     child.send(f"{PASTE_BEGIN}{'word ' * 4100}{PASTE_END}")
     child.send("\r")
@@ -268,7 +276,9 @@ def test_keys_during_an_answer_wait_and_do_not_disturb_it(child: "pexpect.spawn[
     child.expect_exact("('user', 11), ('assistant', 12)]")
 
 
-def test_enter_takes_what_a_search_found_and_ctrl_c_only_leaves_the_search(child: "pexpect.spawn[str]") -> None:
+def test_enter_takes_what_a_search_found_and_ctrl_c_only_leaves_the_search(
+    child: "pexpect.spawn[str]",
+) -> None:
     child.send("a fox in the snow\r")
     child.expect("first answer")
     ready(child)
@@ -343,7 +353,9 @@ def test_vi_keys_work_where_they_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("typed", ["", "two\r"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_the_chat_in_order(typed: str, number: int, code: int, child: "pexpect.spawn[str]", tmp_path: Path) -> None:
+def test_a_signal_ends_the_chat_in_order(
+    typed: str, number: int, code: int, child: "pexpect.spawn[str]", tmp_path: Path
+) -> None:
     child.send("one\r")
     child.expect("first answer")
     ready(child)
@@ -356,12 +368,20 @@ def test_a_signal_ends_the_chat_in_order(typed: str, number: int, code: int, chi
     cooked = termios.ECHO | termios.ICANON | termios.ISIG
     assert child.exitstatus == code and termios.tcgetattr(child.child_fd)[3] & cooked == cooked
     with sqlite3.connect(tmp_path / "data" / "history.db") as stored:
-        last = stored.execute("SELECT role, state FROM messages ORDER BY id DESC LIMIT 1").fetchone()
+        last = stored.execute(
+            "SELECT role, state FROM messages ORDER BY id DESC LIMIT 1"
+        ).fetchone()
     assert last == ("assistant", "cancelled" if typed else "complete")
 
 
 def test_ctrl_z_suspends_and_fg_goes_on(tmp_path: Path) -> None:
-    child = pexpect.spawn("bash", ["--norc", "-i"], encoding="utf-8", timeout=20, env={**os.environ, "TERM": "xterm", "PS1": "SHELL$ "})
+    child = pexpect.spawn(
+        "bash",
+        ["--norc", "-i"],
+        encoding="utf-8",
+        timeout=20,
+        env={**os.environ, "TERM": "xterm", "PS1": "SHELL$ "},
+    )
     child.expect_exact("SHELL$ ")
     child.send(f"PROMPT_TOOLKIT_NO_CPR=1 {sys.executable} {DRIVER} {tmp_path}\r")
     child.expect("/help for commands")

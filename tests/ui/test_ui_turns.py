@@ -14,7 +14,7 @@ from llmchat.ui import status, tables
 from llmchat.ui.repl import Repl
 
 
-def fates(repl: Repl) -> list[str]:  # noqa: F811
+def fates(repl: Repl) -> list[str]:
     return [entry.fate for entry in repl.talk.chat.look_ahead().ledger]
 
 
@@ -28,28 +28,34 @@ def fates(repl: Repl) -> list[str]:  # noqa: F811
         (("/drop 1", "/pin 1"), "pinned"),
     ],
 )
-def test_the_last_mark_of_a_turn_holds(repl: Repl, lines: tuple[str, ...], fate: str) -> None:  # noqa: F811
+def test_the_last_mark_of_a_turn_holds(repl: Repl, lines: tuple[str, ...], fate: str) -> None:
     type_in(repl, "a", "b", *lines)
     assert fates(repl) == [fate, fate, "sent", "sent"]
     kept = repl.talk.chat.history.conversation(repl.talk.chat.session or "")
     assert kept == repl.talk.chat.conversation
 
 
-def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) -> None:  # noqa: F811
+def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) -> None:
     for name, text in (("a.txt", "one two"), ("b.txt", "three\n\nfour five")):
         (tmp_path / name).write_text(text)
         type_in(repl, f"/file {tmp_path / name}")
     type_in(repl, "hello")
     ledger = json.loads(type_in(repl, "/context --json"))["ledger"]
     rows = [(entry["role"], entry["start"], entry["fate"]) for entry in ledger]
-    assert rows[:3] == [("file", "a.txt", "attached"), ("file", "b.txt", "attached"), ("user", "hello", "sent")]
+    assert rows[:3] == [
+        ("file", "a.txt", "attached"),
+        ("file", "b.txt", "attached"),
+        ("user", "hello", "sent"),
+    ]
     assert [entry["tokens"] for entry in ledger[:2]] == [8, 11]
     talk = repl.talk.chat
-    assert talk.history.conversation(talk.session or "") == talk.conversation, "stored and read again"
+    assert talk.history.conversation(talk.session or "") == talk.conversation, (
+        "stored and read again"
+    )
     assert talk.conversation.messages[0].input == "a.txt:\none two\n\nb.txt:\nthree\n\nfour five"
 
 
-def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> None:  # noqa: F811
+def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> None:
     shown = type_in(repl, "a", "b", "/compact", "/undo")
     assert shown.endswith("the summary was removed\n") and said(repl) == ["a", "one", "b", "two"]
     assert type_in(repl, "/undo") == "back to: a\n" and said(repl) == ["a", "one"]
@@ -57,23 +63,27 @@ def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> 
     assert said(repl) == ["a", "one"]
 
 
-def test_save_writes_the_file_it_is_given(repl: Repl, tmp_path: Path) -> None:  # noqa: F811
+def test_save_writes_the_file_it_is_given(repl: Repl, tmp_path: Path) -> None:
     type_in(repl, "a question")
     assert type_in(repl, f"/save {tmp_path / 'chat.md'}") == f"saved to {tmp_path / 'chat.md'}\n"
     assert "a question" in (tmp_path / "chat.md").read_text()
     assert "must end in" in type_in(repl, f"/save {tmp_path / 'chat'}")
 
 
-def test_a_window_beyond_the_model_is_refused(repl: Repl) -> None:  # noqa: F811
+def test_a_window_beyond_the_model_is_refused(repl: Repl) -> None:
     shown = type_in(repl, "/set context 999999")
     assert shown.startswith("error: a window of 999,999 tokens is more than the model's 2,048\n")
     assert repl.talk.chat.preset.context.tokens == 8192
     assert "error" not in type_in(repl, "/set context 2048")
 
 
-def test_continue_is_offered_only_where_it_is_taken(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_continue_is_offered_only_where_it_is_taken(
+    repl: Repl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repl.talk.chat.engine._replies = ("word " * 100,)  # type: ignore[attr-defined]
-    assert "[cut off at max_tokens; /continue resumes it]" in type_in(repl, "/set max_tokens 3", "hello")
+    assert "[cut off at max_tokens; /continue resumes it]" in type_in(
+        repl, "/set max_tokens 3", "hello"
+    )
     assert "error" not in type_in(repl, "/continue")
     monkeypatch.setattr(type(repl.talk.chat.engine), "resumes", False, raising=False)
     assert "[cut off at max_tokens]" in type_in(repl, "hello")
@@ -89,21 +99,28 @@ def test_a_full_window_offers_no_continue() -> None:
     assert talk.finish.reason == "length" and talk.resumable
 
 
-def test_facts_are_written_for_people(repl: Repl) -> None:  # noqa: F811
+def test_facts_are_written_for_people(repl: Repl) -> None:
     shown = type_in(repl, "/show info")
     assert "134 million" in shown and "tokens=8,192" in shown and "pulled             no" in shown
 
 
-@pytest.mark.parametrize(("count", "text"), [(1, "1 byte"), (999, "999 bytes"), (1500, "2 kB"), (98e6, "98 MB"), (13.5e9, "13.5 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "1 byte"), (999, "999 bytes"), (1500, "2 kB"), (98e6, "98 MB"), (13.5e9, "13.5 GB")],
+)
 def test_sizes(count: float, text: str) -> None:
     assert tables.size(count) == text
 
 
-def test_the_status_line_tells_of_the_chat_as_it_is(repl: Repl) -> None:  # noqa: F811
+def test_the_status_line_tells_of_the_chat_as_it_is(repl: Repl) -> None:
     type_in(repl, "a", "b")
     before = status.bottom_line(repl.talk.chat, 80)
     type_in(repl, "/drop 1")
     dropped = repl.talk.chat.window
-    assert dropped and dropped.tokens < repl.talk.chat.engine.context and status.bottom_line(repl.talk.chat, 80) != before
+    assert (
+        dropped
+        and dropped.tokens < repl.talk.chat.engine.context
+        and status.bottom_line(repl.talk.chat, 80) != before
+    )
     type_in(repl, "/undo 2")
     assert status.bottom_line(repl.talk.chat, 80).strip() == "scripted"

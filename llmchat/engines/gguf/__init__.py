@@ -16,10 +16,10 @@ from llmchat.engines import Chunk, Finish, Sampling, Token
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
-from llmchat.engines.text import StopFilter
-from llmchat.engines.tokens import Tokens, context_of, read_json
+from llmchat.engines.stream_filters import StopFilter
+from llmchat.engines.tokenizer import Tokens, context_of, read_json
 from llmchat.errors import ContextOverflow, OutOfResources
-from llmchat.memory import available_ram, kv_bytes, longest_context
+from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt
 
 # llama.cpp takes memory for the whole window when it loads. Without --context it is at most this large.
@@ -46,7 +46,9 @@ class GgufEngine:
     ):
         started = time.perf_counter()
         trained = context_of(facts)
-        self._settings = Settings(model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device)
+        self._settings = Settings(
+            model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device
+        )
         self._name = name or model.stem
         _check_room(read_json(facts / "config.json"), self._settings)
         self._running: Llama | None = None
@@ -63,15 +65,30 @@ class GgufEngine:
         started = time.perf_counter()
         ids = self.encode(prompt)
         if len(ids) >= self.context:
-            raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
+            raise ContextOverflow(
+                f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}"
+            )
         seed = (secrets.randbits(32) if sampling.seed is None else sampling.seed) % _ANY_SEED
         limit = min(sampling.max_tokens or self.context, self.context - len(ids))
-        answer = _Answer(prompt, sampling, frozenset() if sampling.ignore_eos else self.tokens.stop_ids(prompt))
-        with self._llama().complete(_request(ids, sampling, seed, limit)) as events, closing(answer.chunks(events)) as chunks:
+        answer = _Answer(
+            prompt, sampling, frozenset() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
+        )
+        with (
+            self._llama().complete(_request(ids, sampling, seed, limit)) as events,
+            closing(answer.chunks(events)) as chunks,
+        ):
             yield from chunks
         ended = time.perf_counter()
         first = answer.first or ended
-        yield Finish("length" if answer.limited else "stop", len(ids), answer.cached, answer.produced, first - started, ended - first, seed)
+        yield Finish(
+            "length" if answer.limited else "stop",
+            len(ids),
+            answer.cached,
+            answer.produced,
+            first - started,
+            ended - first,
+            seed,
+        )
 
     def close(self) -> None:
         """Give the memory back; the next use loads the model again."""
@@ -121,7 +138,9 @@ class _Answer:
             self.first = self.first or time.perf_counter()
             if self._stop_ids.intersection(event["tokens"]):
                 break
-            self._tokens += [_token(told, self._logprobs) for told in event.get("completion_probabilities", ())]
+            self._tokens += [
+                _token(told, self._logprobs) for told in event.get("completion_probabilities", ())
+            ]
             if text := self._stops.feed(event["content"]):
                 yield self._chunk(text)
             if self._stops.stopped:
@@ -157,5 +176,7 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
 
 
 def _token(told: dict[str, Any], logprobs: int) -> Token:
-    rivals = tuple((bytes(one["bytes"]), float(one["logprob"])) for one in told["top_logprobs"][: logprobs - 1])
+    rivals = tuple(
+        (bytes(one["bytes"]), float(one["logprob"])) for one in told["top_logprobs"][: logprobs - 1]
+    )
     return Token(told["id"], bytes(told["bytes"]), float(told["logprob"]), rivals)

@@ -58,7 +58,9 @@ class Llama:
         address = os.path.join(self._folder, _SOCKET)
         self._key = secrets.token_urlsafe(24)
         try:
-            self._server = xllamacpp.Server(_parameters(xllamacpp, settings, address, self._key, noisy))
+            self._server = xllamacpp.Server(
+                _parameters(xllamacpp, settings, address, self._key, noisy)
+            )
         except (RuntimeError, ValueError) as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise Mismatch(
@@ -66,7 +68,9 @@ class Llama:
                 "LLMCHAT_TRACEBACK=1 shows what it says; the transformers engine may know it",
             ) from error
         self._client = httpx2.Client(
-            transport=httpx2.HTTPTransport(uds=address, limits=httpx2.Limits(max_keepalive_connections=0)),
+            transport=httpx2.HTTPTransport(
+                uds=address, limits=httpx2.Limits(max_keepalive_connections=0)
+            ),
             base_url="http://llama",
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=None,
@@ -81,12 +85,22 @@ class Llama:
         with _answering():
             return _checked(self._client.post(path, json=body))
 
-    def tokenize(self, text: str, *, special: bool, around: bool = False) -> list[tuple[int, bytes]]:
+    def tokenize(
+        self, text: str, *, special: bool, around: bool = False
+    ) -> list[tuple[int, bytes]]:
         """Ids of a text and what each spells. special: spelt-out special tokens count as such; around: with what the model wants before it."""
-        body = {"content": text, "parse_special": special, "add_special": around, "with_pieces": True}
+        body = {
+            "content": text,
+            "parse_special": special,
+            "add_special": around,
+            "with_pieces": True,
+        }
         pieces = [(one["id"], one["piece"]) for one in self.post("/tokenize", body)["tokens"]]
         # A part of a character comes as a list of its bytes.
-        return [(token, piece.encode() if isinstance(piece, str) else bytes(piece)) for token, piece in pieces]
+        return [
+            (token, piece.encode() if isinstance(piece, str) else bytes(piece))
+            for token, piece in pieces
+        ]
 
     def text_of(self, ids: Sequence[int]) -> str:
         return str(self.post("/detokenize", {"tokens": list(ids)})["content"])
@@ -94,7 +108,10 @@ class Llama:
     @contextmanager
     def complete(self, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of an answer. Leaving the block stops the work: at the next token, or within a second while a prompt is read."""
-        with _answering(), self._client.stream("POST", "/completion", json={**body, "stream": True}) as response:
+        with (
+            _answering(),
+            self._client.stream("POST", "/completion", json={**body, "stream": True}) as response,
+        ):
             if not response.is_success:
                 response.read()
                 _checked(response)
@@ -126,7 +143,9 @@ def _library() -> Any:
     try:
         import xllamacpp
     except ImportError as error:
-        raise UsageError("the engine `gguf` needs xllamacpp, which is not installed", MISSING) from error
+        raise UsageError(
+            "the engine `gguf` needs xllamacpp, which is not installed", MISSING
+        ) from error
     return xllamacpp
 
 
@@ -146,7 +165,9 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
     parameters.fit_params = False
     # Its log goes to stderr, in the middle of a chat.
     parameters.verbosity = 2 if noisy else -1
-    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in settings.adapters]
+    parameters.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in settings.adapters
+    ]
     # As in torch, where it is set; else as many as there are cores.
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(threads):
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
@@ -156,7 +177,11 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
 
 def _gpus(xllamacpp: Any) -> list[str]:
     """Names of the devices that this build of llama.cpp can use beside the CPU."""
-    return [str(device["name"]) for device in xllamacpp.get_device_info() if "GPU" in str(device["type"])]
+    return [
+        str(device["name"])
+        for device in xllamacpp.get_device_info()
+        if "GPU" in str(device["type"])
+    ]
 
 
 def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) -> None:
@@ -165,7 +190,9 @@ def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) ->
     if kind == "cpu":
         parameters.n_gpu_layers = 0
     elif kind not in ("auto", "cuda", "mps") or (number and not number.isdigit()):
-        raise UsageError(f"there is no device `{device}`", "auto, cpu, cuda, cuda:1 and mps are devices")
+        raise UsageError(
+            f"there is no device `{device}`", "auto, cpu, cuda, cuda:1 and mps are devices"
+        )
     elif kind != "auto" and (not gpus or int(number or 0) >= len(gpus)):
         seen = f"it sees {', '.join(gpus)}" if gpus else "it sees no GPU"
         raise UsageError(f"the device `{device}` is not there for llama.cpp: {seen}", _GPU_WHEELS)
@@ -184,7 +211,8 @@ def _answering() -> Iterator[None]:
         yield
     except httpx2.TransportError as error:
         raise LlmchatError(
-            f"llama.cpp has broken off: {error or type(error).__name__}", "ask again; `/model` loads the file anew"
+            f"llama.cpp has broken off: {error or type(error).__name__}",
+            "ask again; `/model` loads the file anew",
         ) from error
 
 
@@ -205,7 +233,11 @@ def _event(data: str) -> dict[str, Any]:
 def _error(table: dict[str, Any]) -> LlmchatError:
     told = table["error"]
     if told.get("type") == "exceed_context_size_error":
-        return ContextOverflow(f"the prompt is {told['n_prompt_tokens']:,} tokens; the model holds {told['n_ctx']:,}")
+        return ContextOverflow(
+            f"the prompt is {told['n_prompt_tokens']:,} tokens; the model holds {told['n_ctx']:,}"
+        )
     if "memory" in str(told.get("message")):
-        return OutOfResources(f"llama.cpp: {told['message']}", "a smaller window with --context takes less")
+        return OutOfResources(
+            f"llama.cpp: {told['message']}", "a smaller window with --context takes less"
+        )
     return LlmchatError(f"llama.cpp: {told.get('message', told)}")

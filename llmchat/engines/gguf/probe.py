@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmchat.errors import Mismatch
-from llmchat.programs import python
+from llmchat.process.programs import python
 
 # Enough for a batch that is read and a token that is chosen.
 _CONTEXT = 64
@@ -30,7 +30,11 @@ def check(model: Path, facts: Path, adapters: Sequence[tuple[Path, float]]) -> N
     # Otherwise it starts a debugger on itself to show where it stopped.
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     done = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=None if _NOISY in env else subprocess.DEVNULL
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=None if _NOISY in env else subprocess.DEVNULL,
     )
     if done.returncode:
         names = " with ".join([model.name, *(path.name for path, _ in adapters)])
@@ -50,7 +54,10 @@ def main() -> None:
     # No file of gigabytes for what is expected to end badly.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     model, *others = sys.argv[1:]
-    adapters = tuple((Path(path), float(strength)) for strength, _, path in (one.partition(":") for one in others))
+    adapters = tuple(
+        (Path(path), float(strength))
+        for strength, _, path in (one.partition(":") for one in others)
+    )
     llama = Llama(Settings(Path(model), _CONTEXT, adapters, "cpu"), noisy=_NOISY in os.environ)
     try:
         ids = [token for token, _ in llama.tokenize("a b", special=True)]

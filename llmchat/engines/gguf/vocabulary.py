@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from llmchat.engines.gguf.llama import Llama
-from llmchat.engines.tokens import read_json
+from llmchat.engines.tokenizer import read_json
 
 
 class LlamaVocabulary:
@@ -15,8 +15,14 @@ class LlamaVocabulary:
     def __init__(self, llama: Callable[[], Llama], folder: Path):
         self._llama = llama
         added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-        self.specials = {token["content"]: int(number) for number, token in added.items() if token["special"]}
-        self.marks = tuple(token["content"] for token in added.values() if not token["special"] and token["content"][:1] in ("<", "["))
+        self.specials = {
+            token["content"]: int(number) for number, token in added.items() if token["special"]
+        }
+        self.marks = tuple(
+            token["content"]
+            for token in added.values()
+            if not token["special"] and token["content"][:1] in ("<", "[")
+        )
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         return [token for token, _ in self._llama().tokenize(text, special=special)]
@@ -30,7 +36,12 @@ class LlamaVocabulary:
         ends = [max(0, end - extra) for end in accumulate(sizes)]
         begins = [0, *ends[:-1]]
         return [
-            (bisect_right(starts, begin) - 1, bisect_right(starts, max(begin, end - 1)) if end > begin else bisect_right(starts, begin) - 1)
+            (
+                bisect_right(starts, begin) - 1,
+                bisect_right(starts, max(begin, end - 1))
+                if end > begin
+                else bisect_right(starts, begin) - 1,
+            )
             for begin, end in zip(begins, ends, strict=True)
         ]
 

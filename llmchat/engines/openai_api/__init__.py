@@ -12,13 +12,13 @@ from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.counting import counter
 from llmchat.engines.openai_api.dialects import Dialect, dropped, fields
 from llmchat.engines.openai_api.messages import messages_of, text_of
-from llmchat.engines.openai_api.reading import Reading
-from llmchat.engines.openai_api.served import Served
-from llmchat.engines.text import StopFilter
-from llmchat.engines.tokens import Tokens
+from llmchat.engines.openai_api.server_models import Served
+from llmchat.engines.openai_api.stream_parser import Reading
+from llmchat.engines.openai_api.token_counts import counter
+from llmchat.engines.stream_filters import StopFilter
+from llmchat.engines.tokenizer import Tokens
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
@@ -29,7 +29,14 @@ class OpenAIEngine:
     """
 
     def __init__(
-        self, connection: Connection, served: Served, *, chat: bool, name: str = "", tokens: Tokens | None = None, context: int = 0
+        self,
+        connection: Connection,
+        served: Served,
+        *,
+        chat: bool,
+        name: str = "",
+        tokens: Tokens | None = None,
+        context: int = 0,
     ):
         started = time.perf_counter()
         self._connection = connection
@@ -49,7 +56,11 @@ class OpenAIEngine:
         return not self._chat or self._dialect.resumes
 
     def describe(self) -> str:
-        server = f"{self._dialect.title} at {self._connection.host}" if self._dialect.title else self._connection.host
+        server = (
+            f"{self._dialect.title} at {self._connection.host}"
+            if self._dialect.title
+            else self._connection.host
+        )
         served = f" as {self._served.name}" if self._served.name != self._name else ""
         without = f", without {', '.join(self._dropped)}" if self._dropped else ""
         return f"{self._name} on {server}{served}{'' if self._counter.exact else ', tokens estimated'}{without}"
@@ -58,12 +69,17 @@ class OpenAIEngine:
         started = time.perf_counter()
         size = len(self.encode(prompt))
         if self._counter.exact and size >= self.context:
-            raise ContextOverflow(f"the prompt is {size:,} tokens; the model holds {self.context:,}")
+            raise ContextOverflow(
+                f"the prompt is {size:,} tokens; the model holds {self.context:,}"
+            )
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         stops = StopFilter((*prompt.stops, *sampling.stops))
         path, body = self.request(prompt, sampling, seed)
         reading, pieces, first = Reading(self._connection), 0, 0.0
-        with self._connection.stream(path, body) as (kind, data), closing(reading.text(kind, data)) as texts:
+        with (
+            self._connection.stream(path, body) as (kind, data),
+            closing(reading.text(kind, data)) as texts,
+        ):
             for text in texts:
                 first = first or time.perf_counter()
                 pieces += 1
@@ -92,7 +108,12 @@ class OpenAIEngine:
         dialect = self._dialect
         self._dropped = dropped(sampling, dialect)
         stops = [*dict.fromkeys((*prompt.stops, *sampling.stops))][: dialect.stops]
-        body: dict[str, Any] = {"model": self._served.name, "stream": True, "stream_options": {"include_usage": True}, "seed": seed}
+        body: dict[str, Any] = {
+            "model": self._served.name,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "seed": seed,
+        }
         body |= fields(sampling, dialect) | ({"stop": stops} if stops else {})
         if prompt.stop_ids and dialect.stop_ids and not self._chat:
             body[dialect.stop_ids] = list(prompt.stop_ids)
@@ -101,7 +122,10 @@ class OpenAIEngine:
             return "completions", {**body, "prompt": text_of(prompt)}
         if prompt.messages and prompt.messages[-1].role == "assistant":
             if not self.resumes:
-                raise UsageError(f"{self._connection.host} cannot go on with an answer", "`/regen` asks for another one")
+                raise UsageError(
+                    f"{self._connection.host} cannot go on with an answer",
+                    "`/regen` asks for another one",
+                )
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return "chat/completions", {**body, "messages": messages_of(prompt)}
 

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from llmchat.errors import ContextOverflow, LlmchatError, ModelNotFound, NetworkError, NotAuthorised, UsageError
+from llmchat.errors import (
+    ContextOverflow,
+    LlmchatError,
+    ModelNotFound,
+    NetworkError,
+    NotAuthorised,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,7 +54,9 @@ class Connection:
         try:
             parsed = httpx2.URL(address)
         except httpx2.InvalidURL as error:
-            raise UsageError(f"`{url}` is no address: {error}", "--url http://localhost:8000/v1") from error
+            raise UsageError(
+                f"`{url}` is no address: {error}", "--url http://localhost:8000/v1"
+            ) from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise UsageError(f"`{url}` is no address of a server", "--url http://localhost:8000/v1")
         # vLLM, llama-server and Ollama keep OpenAI's paths under /v1, and others of their own beside it.
@@ -85,12 +94,19 @@ class Connection:
         kind = f"{told.get('code', '')} {told.get('type', '')}" if isinstance(told, dict) else ""
         said = self._cleaned(str(message or "")) or f"HTTP status {status}"
         if any(mark in f"{kind} {said}".lower() for mark in _TOO_LONG):
-            return ContextOverflow(f"{self.host} says: {said}", "a smaller window with --context, or `/new`, makes it fit")
+            return ContextOverflow(
+                f"{self.host} says: {said}",
+                "a smaller window with --context, or `/new`, makes it fit",
+            )
         if status in (401, 403):
             hint = "is it the right key?" if self._key else "OPENAI_API_KEY holds the key"
-            return NotAuthorised(f"{self.host} refuses {'the key' if self._key else 'who has no key'}: {said}", hint)
+            return NotAuthorised(
+                f"{self.host} refuses {'the key' if self._key else 'who has no key'}: {said}", hint
+            )
         if status == 404:
-            return ModelNotFound(f"{self.host} says: {said}", "--url names the server, --model one of its models")
+            return ModelNotFound(
+                f"{self.host} says: {said}", "--url names the server, --model one of its models"
+            )
         if 300 <= status < 500 and status != 429:
             return UsageError(f"{self.host} refuses this: {said}")
         return NetworkError(f"{self.host} says: {said}")
@@ -102,14 +118,20 @@ class Connection:
             self._client = None
 
     @contextmanager
-    def _open(self, method: str, address: str, body: dict[str, Any] | None, tries: int) -> Iterator["httpx2.Response"]:
-        response = self._ask(method, address if "://" in address else f"{self.base}/{address}", body, tries)
+    def _open(
+        self, method: str, address: str, body: dict[str, Any] | None, tries: int
+    ) -> Iterator["httpx2.Response"]:
+        response = self._ask(
+            method, address if "://" in address else f"{self.base}/{address}", body, tries
+        )
         try:
             yield response
         finally:
             response.close()
 
-    def _ask(self, method: str, address: str, body: dict[str, Any] | None, tries: int) -> "httpx2.Response":
+    def _ask(
+        self, method: str, address: str, body: dict[str, Any] | None, tries: int
+    ) -> "httpx2.Response":
         """The response to a request, its body still to be read. Tried again while nothing of it has come."""
         import httpx2
 
@@ -118,8 +140,16 @@ class Connection:
             later = 0.0
             try:
                 client = self._connected()
-                response = client.send(client.build_request(method, address, json=body), stream=True)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+                response = client.send(
+                    client.build_request(method, address, json=body), stream=True
+                )
+            except (
+                httpx2.ConnectError,
+                httpx2.ConnectTimeout,
+                httpx2.RemoteProtocolError,
+                httpx2.ReadError,
+                httpx2.WriteError,
+            ) as error:
                 if not left or _about_tls(error):
                     raise self._unreachable(error) from error
             except (httpx2.TransportError, httpx2.TooManyRedirects) as error:
@@ -127,8 +157,16 @@ class Connection:
             else:
                 if response.is_success:
                     return response
-                told, later = self._read_error(response), _retry_after(response.headers.get("retry-after", ""))
-                if not left or response.status_code not in _LATER or later > LONGEST_WAIT_S or "insufficient_quota" in str(told):
+                told, later = (
+                    self._read_error(response),
+                    _retry_after(response.headers.get("retry-after", "")),
+                )
+                if (
+                    not left
+                    or response.status_code not in _LATER
+                    or later > LONGEST_WAIT_S
+                    or "insufficient_quota" in str(told)
+                ):
                     error_ = self.error_of(response.status_code, told)
                     if later > LONGEST_WAIT_S:
                         error_.hint = f"it says to come back in {later:,.0f} s"
@@ -145,8 +183,14 @@ class Connection:
             timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
             try:
                 self._client = httpx2.Client(headers=headers, timeout=timeout)
-            except (OSError, ValueError, ImportError) as error:  # a certificate file or a proxy in the environment that cannot be used
-                raise NetworkError(f"the connection to {self.host} cannot be set up: {error}") from error
+            except (
+                OSError,
+                ValueError,
+                ImportError,
+            ) as error:  # a certificate file or a proxy in the environment that cannot be used
+                raise NetworkError(
+                    f"the connection to {self.host} cannot be set up: {error}"
+                ) from error
         return self._client
 
     def _bytes(self, response: "httpx2.Response") -> Iterator[bytes]:
@@ -155,9 +199,13 @@ class Connection:
         try:
             yield from response.iter_bytes()
         except httpx2.ReadTimeout as error:
-            raise NetworkError(f"{self.host} has said nothing for {READ_TIMEOUT_S:.0f} s") from error
+            raise NetworkError(
+                f"{self.host} has said nothing for {READ_TIMEOUT_S:.0f} s"
+            ) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise NetworkError(f"the connection to {self.host} broke in the middle of the answer", "ask again") from error
+            raise NetworkError(
+                f"the connection to {self.host} broke in the middle of the answer", "ask again"
+            ) from error
 
     def _json(self, response: "httpx2.Response") -> Any:
         text = b"".join(self._bytes(response))
@@ -165,7 +213,8 @@ class Connection:
             return json.loads(text)
         except ValueError as error:
             raise NetworkError(
-                f"{self.host} answers something that is not JSON", "is the address that of an OpenAI-compatible API?"
+                f"{self.host} answers something that is not JSON",
+                "is the address that of an OpenAI-compatible API?",
             ) from error
 
     def _read_error(self, response: "httpx2.Response") -> Any:
@@ -193,8 +242,14 @@ class Connection:
         if isinstance(error, httpx2.ReadTimeout):
             return NetworkError(f"{self.host} has said nothing for {READ_TIMEOUT_S:.0f} s")
         if isinstance(error, httpx2.ProxyError):
-            return NetworkError(f"the proxy on the way to {self.host} fails: {reason}", "NO_PROXY names hosts that need none")
-        return NetworkError(f"{self.host} cannot be reached: {reason or type(error).__name__}", "is the server running, and --url right?")
+            return NetworkError(
+                f"the proxy on the way to {self.host} fails: {reason}",
+                "NO_PROXY names hosts that need none",
+            )
+        return NetworkError(
+            f"{self.host} cannot be reached: {reason or type(error).__name__}",
+            "is the server running, and --url right?",
+        )
 
     def _cleaned(self, text: str) -> str:
         text = text.replace(self._key, "***") if self._key else text

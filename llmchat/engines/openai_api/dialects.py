@@ -31,12 +31,44 @@ class Dialect(Struct, frozen=True):
     longest: str = "max_tokens"
 
 
-_VLLM = Dialect("vLLM", "top_k", -1, "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos", "vllm", resumes=True, stops=64)
+_VLLM = Dialect(
+    "vLLM",
+    "top_k",
+    -1,
+    "min_p",
+    "repetition_penalty",
+    "stop_token_ids",
+    "ignore_eos",
+    "vllm",
+    resumes=True,
+    stops=64,
+)
 _KNOWN = {
     "vllm": _VLLM,
-    "sglang": Dialect("SGLang", "top_k", -1, "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos", resumes=True, stops=64),
+    "sglang": Dialect(
+        "SGLang",
+        "top_k",
+        -1,
+        "min_p",
+        "repetition_penalty",
+        "stop_token_ids",
+        "ignore_eos",
+        resumes=True,
+        stops=64,
+    ),
     # llama.cpp does not give out an end of text that only began like a stop string, so it is told of none, and hung up on.
-    "llamacpp": Dialect("llama.cpp", "top_k", 0, "min_p", "repeat_penalty", "", "ignore_eos", "llama.cpp", resumes=True, stops=0),
+    "llamacpp": Dialect(
+        "llama.cpp",
+        "top_k",
+        0,
+        "min_p",
+        "repeat_penalty",
+        "",
+        "ignore_eos",
+        "llama.cpp",
+        resumes=True,
+        stops=0,
+    ),
     # Ollama writes its template around the text of a completion as well.
     "library": Dialect("Ollama", resumes=True, texts=False, stops=64),
     "llmchat": Dialect("llmchat", "top_k", 0, "min_p", "repetition_penalty", stops=64),

@@ -13,27 +13,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Weights
-from llmchat.engines.tokens import Tokens, context_of, read_json
-from llmchat.engines.transformers import cuda, llama, memory, native, selftest
-from llmchat.engines.transformers.answers import RunningAnswer
-from llmchat.engines.transformers.caches import Slots
-from llmchat.engines.transformers.dimensions import check_ids, vocabulary_of
-from llmchat.engines.transformers.drafts import Drafts
-from llmchat.engines.transformers.forward import Forward, Part
-from llmchat.engines.transformers.general import GeneralForward
-from llmchat.engines.transformers.kv import KVCache
-from llmchat.engines.transformers.layout import modern_config
-from llmchat.engines.transformers.live import LiveAdapter, LiveAdapters, check_adaptable, open_live
-from llmchat.engines.transformers.prefill import PREFILL_CHUNK, SHARED_CHUNK, TOLD_FROM, first_chunk, prefill_chunk
-from llmchat.engines.transformers.prepared import open_prepared
-from llmchat.engines.transformers.sampler import Sampler
-from llmchat.engines.transformers.ties import with_ties
+from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token
+from llmchat.engines.tokenizer import Tokens, context_of, read_json
+from llmchat.engines.transformers import compiled, memory_check
+from llmchat.engines.transformers.checkpoint_names import modern_config
+from llmchat.engines.transformers.executor import Forward, Part
+from llmchat.engines.transformers.families.llama import check_ids, vocabulary_of
+from llmchat.engines.transformers.generation import RunningAnswer
+from llmchat.engines.transformers.live_lora import (
+    LiveAdapter,
+    LiveAdapters,
+    check_adaptable,
+    open_live,
+)
+from llmchat.engines.transformers.modules import self_test
+from llmchat.engines.transformers.modules.causal import GeneralForward
+from llmchat.engines.transformers.prefill import (
+    PREFILL_CHUNK,
+    SHARED_CHUNK,
+    TOLD_FROM,
+    first_chunk,
+    prefill_chunk,
+)
+from llmchat.engines.transformers.prepared_checkpoint import open_prepared
+from llmchat.engines.transformers.prompt_caches import Slots
+from llmchat.engines.transformers.prompt_lookup import Drafts
+from llmchat.engines.transformers.tied_heads import with_ties
+from llmchat.engines.transformers.torch import cuda, forward
+from llmchat.engines.transformers.torch.kv_cache import KVCache
+from llmchat.engines.transformers.torch.sampler import Sampler
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
-from llmchat.guard import reading
-from llmchat.memory import kv_bytes, parameters
+from llmchat.memory_estimate import kv_bytes, parameters
+from llmchat.parse_guard import reading
 from llmchat.prompt import Prompt
+from llmchat.settings.types import Weights
 
 # Tokens scored at once: their logits are SCORE_CHUNK x vocabulary numbers in fp32.
 SCORE_CHUNK = 256
@@ -77,22 +91,39 @@ class TransformersEngine:
             self._config = modern_config(read_json(base / "config.json"))
             self.context = context_of(base)
             self._reads_apart = bool(self._config.get("is_encoder_decoder"))
-            tensors: Tensors = open_prepared(prepared, self._config) if prepared else open_tensors(base, adapters, adapter_scale)
+            tensors: Tensors = (
+                open_prepared(prepared, self._config)
+                if prepared
+                else open_tensors(base, adapters, adapter_scale)
+            )
             self._config = with_ties(self._config, tensors.untied)
             self._shapes, self._vocabulary = tensors.shapes, vocabulary_of(tensors.shapes)
-            memory.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
-            self._forward = _load(base, tensors, self._config, weights, self._device, trust_remote_code, kernels)
+            memory_check.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
+            self._forward = _load(
+                base, tensors, self._config, weights, self._device, trust_remote_code, kernels
+            )
         if isinstance(self._forward, GeneralForward):
-            selftest.check(self._forward, self.encode(Prompt(selftest.TEXT, ())), str(self._config.get("model_type")), proven)
+            self_test.check(
+                self._forward,
+                self.encode(Prompt(self_test.TEXT, ())),
+                str(self._config.get("model_type")),
+                proven,
+            )
         self._whole = bool(getattr(self._forward, "whole", False))
         # A forward pass that can run ahead brings a sampler that tells it where to.
-        self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(self._forward, "sampler", Sampler)
-        self._slots = Slots(self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1)))
+        self._sampler: Callable[[Sampling, list[int], torch.device], Sampler] = getattr(
+            self._forward, "sampler", Sampler
+        )
+        self._slots = Slots(
+            self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1))
+        )
         self.drafts = drafts
         self.adapters: dict[str, LiveAdapter] = {}
         self._merged = with_scales(list(adapters), adapter_scale)
         self._chosen: Adapters = ()
-        self._chunk = first_chunk(parameters(tensors.shapes)) if self._forward.exact else PREFILL_CHUNK
+        self._chunk = (
+            first_chunk(parameters(tensors.shapes)) if self._forward.exact else PREFILL_CHUNK
+        )
         self.load_s = time.perf_counter() - started
 
     @property
@@ -108,7 +139,9 @@ class TransformersEngine:
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Put an adapter beside the weights, to be chosen by its name. Raises Mismatch where it does not fit the base."""
-        adapter = open_live(name, folder, self._config, self._shapes, self._forward.dtype, self._device)
+        adapter = open_live(
+            name, folder, self._config, self._shapes, self._forward.dtype, self._device
+        )
         check_adaptable(adapter, folder, getattr(self._forward, "adaptable", None))
         self.adapters[name] = adapter
 
@@ -128,12 +161,16 @@ class TransformersEngine:
         self._live(adapters)
         self._chosen = adapters
 
-    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> RunningAnswer:
+    def begin(
+        self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None
+    ) -> RunningAnswer:
         """An answer about to be made, see engines.BatchEngine."""
         ids = self.encode(prompt)
         check_ids(ids, self._vocabulary)
         if len(ids) >= self.context:
-            raise ContextOverflow(f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}")
+            raise ContextOverflow(
+                f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}"
+            )
         room = self.context if self._reads_apart else self.context - len(ids)
         return RunningAnswer(
             ids,
@@ -150,11 +187,14 @@ class TransformersEngine:
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
         """One pass through the model for all of these, see engines.BatchEngine. At most `slots` of them may have been begun and not closed."""
         self._seat(answers)
-        with memory.reported(), torch.inference_mode():
+        with memory_check.reported(), torch.inference_mode():
             parts = self._parts(answers)
             logits = self._forward.read([part for part in parts if part is not None])
         rows = iter(logits)
-        return [[] if part is None else answer.take(part, next(rows)) for answer, part in zip(answers, parts, strict=True)]
+        return [
+            [] if part is None else answer.take(part, next(rows))
+            for answer, part in zip(answers, parts, strict=True)
+        ]
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
         answer = self.begin(prompt, sampling)
@@ -167,13 +207,15 @@ class TransformersEngine:
                 before, started = answer.read, time.perf_counter()
                 yield from self.step([answer])[0]
                 if answer.reading and self._forward.exact:
-                    self._chunk = prefill_chunk((answer.read - before) / (time.perf_counter() - started))
+                    self._chunk = prefill_chunk(
+                        (answer.read - before) / (time.perf_counter() - started)
+                    )
         finally:
             answer.close()
 
     def _seat(self, answers: Sequence[RunningAnswer]) -> None:
         """Give each answer that begins a slot, the one that holds most of its prompt."""
-        with memory.reported(), torch.inference_mode():
+        with memory_check.reported(), torch.inference_mode():
             for answer in answers:
                 if answer.slot is None:
                     slot = self._slots.take(answer.prompt, answer.adapters)
@@ -191,8 +233,10 @@ class TransformersEngine:
             size = len(ids) if self._reads_apart or self._whole else PREFILL_CHUNK
             for start in range(slot.cache.length, len(ids), size):
                 chunk = ids[start : start + size]
-                with memory.reported(), torch.inference_mode():
-                    logits = self._forward.read([Part(slot.cache, chunk, adapters=slot.adapters)])[0]
+                with memory_check.reported(), torch.inference_mode():
+                    logits = self._forward.read([Part(slot.cache, chunk, adapters=slot.adapters)])[
+                        0
+                    ]
                 slot.ids += chunk
         finally:
             self._slots.give_back(slot)
@@ -204,14 +248,21 @@ class TransformersEngine:
         Raises UsageError for an encoder-decoder, whose text is not what it reads.
         """
         if self._reads_apart:
-            raise UsageError(f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither")
+            raise UsageError(
+                f"{self._name} cannot score a text: it reads a question and writes an answer, and continues neither"
+            )
         check_ids(ids, self._vocabulary)
         cache, adapters, scores = self._forward.new_cache(), self._live(self._chosen), []
         size = len(ids) if self._whole else SCORE_CHUNK
         for start in range(0, len(ids) - 1, size):
-            chunk, following = ids[start:-1][:size], torch.tensor(ids[start + 1 :][:size], device=self._device)
-            with memory.reported(), torch.inference_mode():
-                logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[0].float()
+            chunk, following = (
+                ids[start:-1][:size],
+                torch.tensor(ids[start + 1 :][:size], device=self._device),
+            )
+            with memory_check.reported(), torch.inference_mode():
+                logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[
+                    0
+                ].float()
             scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
         return torch.cat(scores)
 
@@ -227,7 +278,13 @@ class TransformersEngine:
         Not on a GPU: reading again is faster there than a disk. Keys and values of live adapters are not kept.
         """
         slot = self._slots.latest()
-        if slot is None or self._device.type != "cpu" or slot.adapters or not isinstance(slot.cache, KVCache) or not slot.ids:
+        if (
+            slot is None
+            or self._device.type != "cpu"
+            or slot.adapters
+            or not isinstance(slot.cache, KVCache)
+            or not slot.ids
+        ):
             return 0
         slot.cache.save(path, slot.ids[: slot.cache.length], key)
         return min(slot.cache.length, len(slot.ids))
@@ -271,7 +328,11 @@ class TransformersEngine:
         room = self._chunk if alone else SHARED_CHUNK
         parts: list[Part | None] = []
         for answer in answers:
-            part = answer.part(room if answer.reading else PREFILL_CHUNK, len(answers)) if room or not answer.reading else None
+            part = (
+                answer.part(room if answer.reading else PREFILL_CHUNK, len(answers))
+                if room or not answer.reading
+                else None
+            )
             room -= len(part.ids) if part is not None and answer.reading else 0
             parts.append(part)
         return parts
@@ -282,12 +343,20 @@ class TransformersEngine:
         values, ids = scores.topk(min(rivals, len(scores)))
         others = zip(ids.tolist(), values.tolist(), strict=True)
         spelling = self._tokens.spelling
-        return Token(token, spelling(token), float(scores[token]), tuple((spelling(other), score) for other, score in others))
+        return Token(
+            token,
+            spelling(token),
+            float(scores[token]),
+            tuple((spelling(other), score) for other, score in others),
+        )
 
     def _live(self, adapters: Adapters) -> LiveAdapters:
         for name, _ in adapters:
             if name not in self.adapters:
-                raise UsageError(f"no adapter `{name}` is loaded", f"there are {', '.join(self.adapters) or 'none'}")
+                raise UsageError(
+                    f"no adapter `{name}` is loaded",
+                    f"there are {', '.join(self.adapters) or 'none'}",
+                )
         return tuple((self.adapters[name], strength) for name, strength in adapters if strength)
 
 
@@ -297,10 +366,19 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"there is no device `{name}`", "cpu, cuda, cuda:1 and mps are devices") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        raise UsageError(
+            f"there is no device `{name}`", "cpu, cuda, cuda:1 and mps are devices"
+        ) from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if not there.get(device.type):
-        raise UsageError(f"the device `{name}` is not there: this torch does not see it", "--device cpu runs without one")
+        raise UsageError(
+            f"the device `{name}` is not there: this torch does not see it",
+            "--device cpu runs without one",
+        )
     return device
 
 
@@ -313,34 +391,51 @@ def _load(
     trust_remote_code: bool,
     kernels: Path | None,
 ) -> Forward:
-    with memory.reported(), torch.inference_mode():
+    with memory_check.reported(), torch.inference_mode():
         spread = _spread_over_gpus(tensors.shapes, weights, device)
-        if llama.supports(config) and spread is None:
-            compiled = (
-                native.library(kernels) if kernels and native.supports(config) and weights == "int8" and device.type == "cpu" else None
+        if forward.supports(config) and spread is None:
+            on_cpu = weights == "int8" and device.type == "cpu"
+            library = (
+                compiled.library(kernels)
+                if kernels and on_cpu and compiled.supports(config)
+                else None
             )
-            return native.NativeForward(config, tensors, compiled) if compiled else _lean(weights, device)(config, tensors, weights, device)
+            if library:
+                return compiled.NativeForward(config, tensors, library)
+            return _lean(weights, device)(config, tensors, weights, device)
         if config.get("is_encoder_decoder"):
-            from llmchat.engines.transformers.encoder_decoder import EncoderDecoderForward
+            from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward
 
             return EncoderDecoderForward(base, config, tensors, weights, device)
         try:
             return GeneralForward(base, config, tensors, weights, device, spread, trust_remote_code)
-        except (KeyError, IndexError, TypeError, AttributeError, AssertionError, NotImplementedError, ValueError) as error:
-            raise selftest.refusal(str(config.get("model_type")), error) from error
+        except (
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            NotImplementedError,
+            ValueError,
+        ) as error:
+            raise self_test.refusal(str(config.get("model_type")), error) from error
 
 
-def _lean(weights: Weights, device: torch.device) -> type[llama.LlamaForward]:
+def _lean(weights: Weights, device: torch.device) -> type[forward.LlamaForward]:
     """The forward pass of the Llama family for a device."""
     if weights == "fp32" or not cuda.usable(device):
-        return llama.LlamaForward
-    from llmchat.engines.transformers.cuda.graphs import CudaForward
+        return forward.LlamaForward
+    from llmchat.engines.transformers.torch.cuda.graphs import CudaForward
 
     return CudaForward
 
 
-def _spread_over_gpus(shapes: dict[str, tuple[int, ...]], weights: Weights, device: torch.device) -> str | None:
+def _spread_over_gpus(
+    shapes: dict[str, tuple[int, ...]], weights: Weights, device: torch.device
+) -> str | None:
     """ "balanced" when the model is too large for one of several GPUs and none was named."""
     if device.type != "cuda" or device.index is not None or torch.cuda.device_count() < 2:
         return None
-    return "balanced" if memory.needed(shapes, weights) > torch.cuda.mem_get_info(0)[0] else None
+    return (
+        "balanced" if memory_check.needed(shapes, weights) > torch.cuda.mem_get_info(0)[0] else None
+    )

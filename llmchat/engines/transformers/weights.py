@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from llmchat.engines.tokens import read_json
-from llmchat.engines.transformers.adapter import Adapter, check, needs_peft, read_adapter_config
-from llmchat.engines.transformers.eightbit import Int8Tensors, is_int8
-from llmchat.engines.transformers.layout import modern_config, modern_name
-from llmchat.engines.transformers.safefile import MappedFile
-from llmchat.engines.transformers.ties import HEAD, embedding_of, is_tied, with_head
+from llmchat.engines.tokenizer import read_json
+from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors, is_int8
+from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
+from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
+from llmchat.engines.transformers.mapped_safetensors import MappedFile
+from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 
 # The files' name where other programs would misread them.
@@ -66,7 +66,9 @@ class FileTensors(FloatTensors):
     def __init__(self, folder: Path):
         files = [MappedFile(path) for path in weight_files(folder)]
         self._paths = {name: file.path for file in files for name in file.shapes}
-        self.shapes: dict[str, tuple[int, ...]] = {name: shape for file in files for name, shape in file.shapes.items()}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: shape for file in files for name, shape in file.shapes.items()
+        }
 
     def get(self, name: str) -> Tensor:
         return MappedFile(self._paths[name]).get(name)
@@ -91,7 +93,9 @@ class MergedTensors(FloatTensors):
             check(adapter, self.shapes)
 
     def get(self, name: str) -> Tensor:
-        tensor = self._base.get(self._embedding if self.untied and name == HEAD and self._embedding else name)
+        tensor = self._base.get(
+            self._embedding if self.untied and name == HEAD and self._embedding else name
+        )
         for adapter in self.adapters:
             tensor = adapter.add_to(tensor, name.removesuffix(".weight"))
         return tensor
@@ -144,11 +148,20 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
         if is_int8(config):
             raise Mismatch(
-                "an adapter that is more than LoRA matrices cannot be merged into 8-bit weights", "name a 16-bit base with --base"
+                "an adapter that is more than LoRA matrices cannot be merged into 8-bit weights",
+                "name a 16-bit base with --base",
             )
         return RenamedTensors(merged_by_peft(base, config, scaled), config)
-    files = RenamedTensors(Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base), config)
-    return MergedTensors(files, [Adapter(folder, strength, config) for folder, strength in scaled], config) if scaled else files
+    files = RenamedTensors(
+        Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base), config
+    )
+    return (
+        MergedTensors(
+            files, [Adapter(folder, strength, config) for folder, strength in scaled], config
+        )
+        if scaled
+        else files
+    )
 
 
 def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
@@ -156,12 +169,14 @@ def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
     return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
 
 
-def merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]) -> MemoryTensors:
+def merged_by_peft(
+    base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]
+) -> MemoryTensors:
     """The whole model in memory, merged by peft: for adapters that are more than A and B.
 
     Raises Mismatch where peft cannot merge one of them.
     """
-    from llmchat.engines.transformers.tree import load_whole
+    from llmchat.engines.transformers.modules.hf_modules import load_whole
 
     model = load_whole(base, config, torch.float32)
     together = any(read_adapter_config(folder).get("ensure_weight_tying") for folder, _ in adapters)
@@ -170,9 +185,13 @@ def merged_by_peft(base: Path, config: dict[str, Any], adapters: Sequence[tuple[
         try:
             model = _merge_one(model, folder, strength)
         except (RuntimeError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-            raise Mismatch(f"peft cannot merge the adapter {folder.name}: {first_line(error)}") from error
+            raise Mismatch(
+                f"peft cannot merge the adapter {folder.name}: {first_line(error)}"
+            ) from error
     state = dict(model.state_dict())
-    if untied and torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight):
+    if untied and torch.equal(
+        model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    ):
         return MemoryTensors({name: tensor for name, tensor in state.items() if name != HEAD})
     return MemoryTensors(state, untied)
 
@@ -202,7 +221,10 @@ def weight_files(folder: Path) -> list[Path]:
     for stem in ("model", OWN_STEM):
         index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
         if index.exists():
-            return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+            return [
+                folder / name
+                for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            ]
         if single.exists():
             return [single]
     raise IntegrityError(f"{folder} has no model.safetensors")

@@ -38,7 +38,9 @@ def read(
     from llmchat.finetune.data.sources import all_of, parse
 
     if not sources:
-        raise UsageError("there is no data", "name a file, a folder, `-` for stdin, hub:org/name or sessions:")
+        raise UsageError(
+            "there is no data", "name a file, a folder, `-` for stdin, hub:org/name or sessions:"
+        )
     if format != "auto":
         format = formats.ALIASES.get(format, format)
         formats.format_named(format)

@@ -52,7 +52,10 @@ def choose_drops(drop: Iterable[str] = (), keep: Iterable[str] = ()) -> frozense
     known, added, spared = flaws.names(), frozenset(drop), frozenset(keep)
     for name in (added | spared) - {"all"}:
         if name not in known:
-            raise UsageError(f"there is no flaw `{name}`", did_you_mean(name, tuple(known)) or f"there are {', '.join(known)}")
+            raise UsageError(
+                f"there is no flaw `{name}`",
+                did_you_mean(name, tuple(known)) or f"there are {', '.join(known)}",
+            )
     if both := sorted(added & spared):
         raise UsageError(f"`{both[0]}` cannot be dropped and kept")
     if "all" in spared:
@@ -85,7 +88,9 @@ class Examiner:
         self._limit, self._count, self._examples = limit, count, examples
         self._findings = {name: Finding(name, about) for name, (about, _) in flaws.names().items()}
         self._spoken: Counter[str] = Counter()
-        self._sizes: dict[str, array[int]] = {name: array("Q") for name in ("question", "answer", "tokens")}
+        self._sizes: dict[str, array[int]] = {
+            name: array("Q") for name in ("question", "answer", "tokens")
+        }
         self._totals: Counter[str] = Counter()
 
     def examine(self, record: Record) -> Found:
@@ -150,7 +155,9 @@ class Examiner:
 
     def _remember(self, record: Record, found: Found) -> None:
         roles = Counter(message.role for message in record.messages)
-        self._totals.update(records=1, texts=bool(record.text), turns=roles["user"], with_system=roles["system"] > 0)
+        self._totals.update(
+            records=1, texts=bool(record.text), turns=roles["user"], with_system=roles["system"] > 0
+        )
         self._totals["with_input"] += any(True for _ in flaws.inputs(record))
         for name, shown in found.items():
             self._findings[name].count += 1
@@ -163,7 +170,10 @@ class Examiner:
 
 def _printable(text: str) -> str:
     """One line that does nothing to a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for letter in " ".join(text.split())
+    )
 
 
 def clean(

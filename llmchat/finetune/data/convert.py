@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.finetune.records import Record
-from llmchat.plurals import counted
+from llmchat.formatting import counted
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 
@@ -26,7 +26,10 @@ def to_alpaca(record: Record) -> dict[str, Any]:
     roles = [message.role for message in record.messages if message.role != "system"]
     if roles != ["user", "assistant"] or len(system) > 1:
         what = "a plain text" if record.text else counted(len(roles), "message")
-        raise UsageError(f"{record.place}: Alpaca holds one question and one answer; this is {what}", "`--to messages` holds them all")
+        raise UsageError(
+            f"{record.place}: Alpaca holds one question and one answer; this is {what}",
+            "`--to messages` holds them all",
+        )
     question, answer = record.messages[-2:]
     value = {"instruction": question.text, "input": question.input, "output": answer.text}
     return value | ({"system": system[0]} if system else {})
@@ -35,35 +38,54 @@ def to_alpaca(record: Record) -> dict[str, Any]:
 def to_messages(record: Record) -> dict[str, Any]:
     """messages of {role, content}, with llmchat's `input` where there is material; others do not know it, see `joined`."""
     _spoken(record)
-    said = [{"role": one.role, "content": one.text} | ({"input": one.input} if one.input else {}) for one in record.messages]
+    said = [
+        {"role": one.role, "content": one.text} | ({"input": one.input} if one.input else {})
+        for one in record.messages
+    ]
     return {"messages": said}
 
 
 def to_sharegpt(record: Record) -> dict[str, Any]:
     """conversations of {from, value}. It has no place for material, which goes before the question."""
     _spoken(record)
-    said = [{"from": _SHAREGPT.get(one.role, one.role), "value": plain_text(one)} for one in record.messages]
+    said = [
+        {"from": _SHAREGPT.get(one.role, one.role), "value": plain_text(one)}
+        for one in record.messages
+    ]
     return {"conversations": said}
 
 
 def to_text(record: Record) -> dict[str, Any]:
     if not record.text:
-        raise UsageError(f"{record.place}: a conversation is no plain text", "`--to messages` holds it")
+        raise UsageError(
+            f"{record.place}: a conversation is no plain text", "`--to messages` holds it"
+        )
     return {"text": record.text}
 
 
-FORMS: dict[str, Form] = {"alpaca": to_alpaca, "messages": to_messages, "sharegpt": to_sharegpt, "text": to_text}
+FORMS: dict[str, Form] = {
+    "alpaca": to_alpaca,
+    "messages": to_messages,
+    "sharegpt": to_sharegpt,
+    "text": to_text,
+}
 
 
 def form_named(name: str) -> Form:
     if name not in FORMS:
-        raise UsageError(f"data cannot be written as `{name}`", did_you_mean(name, tuple(FORMS)) or f"there are {', '.join(FORMS)}")
+        raise UsageError(
+            f"data cannot be written as `{name}`",
+            did_you_mean(name, tuple(FORMS)) or f"there are {', '.join(FORMS)}",
+        )
     return FORMS[name]
 
 
 def joined(record: Record) -> Record:
     """The record with every input written into its question, for tools that know no `input`."""
-    return replace(record, messages=tuple(replace(one, text=plain_text(one), input="") for one in record.messages))
+    return replace(
+        record,
+        messages=tuple(replace(one, text=plain_text(one), input="") for one in record.messages),
+    )
 
 
 def as_found(record: Record) -> dict[str, Any]:
@@ -82,7 +104,9 @@ def free(name: str, inputs: Sequence[str], force: bool) -> Path:
     for source in inputs:
         origin = Path(source).expanduser()
         if origin.exists() and origin.resolve() in (path.resolve(), *path.resolve().parents):
-            raise UsageError(f"{name} is read from", "what is read is never written to; name another file")
+            raise UsageError(
+                f"{name} is read from", "what is read is never written to; name another file"
+            )
     if path.is_dir():
         raise UsageError(f"{name} is a folder")
     if path.exists() and not force:

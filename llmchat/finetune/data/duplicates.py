@@ -47,10 +47,19 @@ class Near:
     def earlier(self, record: Record) -> str:
         """The place of the most similar record before this one; "" where none is near."""
         said = words("\n".join(texts(record)).lower())
-        phrases = {" ".join(said[start : start + _SHINGLE]) for start in range(max(1, len(said) - _SHINGLE + 1))}
+        phrases = {
+            " ".join(said[start : start + _SHINGLE])
+            for start in range(max(1, len(said) - _SHINGLE + 1))
+        }
         sketch = self._rensa.RMinHash(_PERMUTATIONS, 42)
         sketch.update(sorted(phrases))
-        found = max(((sketch.jaccard(self._seen[number][0]), -number) for number in self._index.query(sketch)), default=(0.0, 0))
+        found = max(
+            (
+                (sketch.jaccard(self._seen[number][0]), -number)
+                for number in self._index.query(sketch)
+            ),
+            default=(0.0, 0),
+        )
         if found[0] >= NEAR:
             return self._seen[-found[1]][1]
         self._index.insert(len(self._seen), sketch)

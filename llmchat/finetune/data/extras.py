@@ -12,7 +12,10 @@ def need(library: str, purpose: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError as error:
-        raise UsageError(f"{purpose} needs the library `{library.partition('.')[0]}`", "pip install 'llmchat[finetune]'") from error
+        raise UsageError(
+            f"{purpose} needs the library `{library.partition('.')[0]}`",
+            "pip install 'llmchat[finetune]'",
+        ) from error
 
 
 def has(library: str) -> bool:

@@ -42,7 +42,9 @@ OTHERS = {
 _ABOUT = 60
 
 
-def flaw(name: str, about: str, *, drop: bool = False, fix: Fix | None = None) -> Callable[[Find], Find]:
+def flaw(
+    name: str, about: str, *, drop: bool = False, fix: Fix | None = None
+) -> Callable[[Find], Find]:
     def register(find: Find) -> Find:
         FLAWS[name] = Flaw(name, about, find, drop, fix)
         return find
@@ -84,7 +86,10 @@ def excerpt(text: str, match: re.Match[str] | None) -> str:
     """The match with some text around it, on one line; "" for none."""
     if match is None:
         return ""
-    start, end = max(0, match.start() - 20), min(len(text), max(match.end(), match.start() + _ABOUT))
+    start, end = (
+        max(0, match.start() - 20),
+        min(len(text), max(match.end(), match.start() + _ABOUT)),
+    )
     return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}" or "(empty)"
 
 
@@ -93,11 +98,16 @@ def _first(pattern: re.Pattern[str], parts: Iterator[str]) -> str:
 
 
 def _whole(pattern: re.Pattern[str], parts: Iterator[str]) -> str:
-    return next((excerpt(part, match) for part in parts if (match := pattern.fullmatch(part.strip()))), "")
+    return next(
+        (excerpt(part, match) for part in parts if (match := pattern.fullmatch(part.strip()))), ""
+    )
 
 
 def _rewritten(record: Record, change: Callable[[str], str]) -> Record:
-    said = tuple(replace(message, text=change(message.text), input=change(message.input)) for message in record.messages)
+    said = tuple(
+        replace(message, text=change(message.text), input=change(message.input))
+        for message in record.messages
+    )
     return replace(record, messages=said, text=change(record.text))
 
 
@@ -105,14 +115,24 @@ def _in_order(record: Record) -> Record:
     return replace(record, messages=trimmed(record.messages))
 
 
-@flaw("order", "questions and answers are not by turns, from a question to an answer", drop=True, fix=_in_order)
+@flaw(
+    "order",
+    "questions and answers are not by turns, from a question to an answer",
+    drop=True,
+    fix=_in_order,
+)
 def order(record: Record) -> str:
     return "" if record.text or not record.messages else disorder(record.messages)
 
 
 @flaw("empty-output", "an answer or a text without a letter", drop=True)
 def empty_output(record: Record) -> str:
-    return "(empty)" if any(not answer.strip() for answer in answers(record)) or not (record.messages or record.text) else ""
+    return (
+        "(empty)"
+        if any(not answer.strip() for answer in answers(record))
+        or not (record.messages or record.text)
+        else ""
+    )
 
 
 _NO_OUTPUT = re.compile(r"[\[(<]?(?:n\s?/\s?a|no\s*output|no\s*input)[\])>]?\.?", re.IGNORECASE)
@@ -127,11 +147,18 @@ _PLACEHOLDER = re.compile(r"[\[(<]?no\s*input[\])>.]?", re.IGNORECASE)
 
 
 def _without_placeholder(record: Record) -> Record:
-    said = (replace(one, input="") if _PLACEHOLDER.fullmatch(one.input.strip()) else one for one in record.messages)
+    said = (
+        replace(one, input="") if _PLACEHOLDER.fullmatch(one.input.strip()) else one
+        for one in record.messages
+    )
     return replace(record, messages=tuple(said))
 
 
-@flaw("placeholder-input", "`<noinput>` or `No input` where there is no input", fix=_without_placeholder)
+@flaw(
+    "placeholder-input",
+    "`<noinput>` or `No input` where there is no input",
+    fix=_without_placeholder,
+)
 def placeholder_input(record: Record) -> str:
     # AlpacaDataCleaned searches, and so takes `no input data was given` in a real text for a placeholder.
     return _whole(_PLACEHOLDER, inputs(record))
@@ -146,9 +173,15 @@ def merged_instructions(record: Record) -> str:
 
 
 # AlpacaDataCleaned looks for `image:` anywhere; in the middle of a line that is YAML or prose.
-_PICTURE = re.compile(r"!\[[^\]\n]*\]\(\s*https?:|\bimg src=|^\[?image:|\bimage: *https?:", re.IGNORECASE | re.MULTILINE)
+_PICTURE = re.compile(
+    r"!\[[^\]\n]*\]\(\s*https?:|\bimg src=|^\[?image:|\bimage: *https?:",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
-_TO_READ = re.compile(r"\barticle|\bsummar|\b(?:this|the|following|given) (?:link|page|website|web ?page|blog|video|url)\b", re.IGNORECASE)
+_TO_READ = re.compile(
+    r"\barticle|\bsummar|\b(?:this|the|following|given) (?:link|page|website|web ?page|blog|video|url)\b",
+    re.IGNORECASE,
+)
 
 
 @flaw("unseen", "asks about a picture, or about a page that is only linked", drop=True)
@@ -166,7 +199,8 @@ def unseen(record: Record) -> str:
 
 # Stanford Alpaca's blacklist of words in an instruction.
 _MEDIA = re.compile(
-    r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b", re.IGNORECASE
+    r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b",
+    re.IGNORECASE,
 )
 
 
@@ -188,12 +222,23 @@ def instruction_length(record: Record) -> str:
 def odd_start(record: Record) -> str:
     # Stanford Alpaca refuses every letter beyond ASCII too, which no other language than English survives.
     question = next(questions(record), "").lstrip()
-    return "" if not question or question[0].isalnum() or question[0] in "\"'“‘«「¿¡`([<" else question[:_ABOUT]
+    return (
+        ""
+        if not question or question[0].isalnum() or question[0] in "\"'“‘«「¿¡`([<"
+        else question[:_ABOUT]
+    )
 
 
 @flaw("program-asked", "begins with `Write a program`, of which many have no code for an answer")
 def program_asked(record: Record) -> str:
-    return next((question[:_ABOUT] for question in questions(record) if question.lower().startswith("write a program")), "")
+    return next(
+        (
+            question[:_ABOUT]
+            for question in questions(record)
+            if question.lower().startswith("write a program")
+        ),
+        "",
+    )
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -220,7 +265,12 @@ def escaped_newline(record: Record) -> str:
 def echo(record: Record) -> str:
     for asked, answer in pairwise(record.messages):
         words = answer.text.strip()
-        if asked.role == "user" and answer.role == "assistant" and words and words in (asked.text.strip(), asked.input.strip()):
+        if (
+            asked.role == "user"
+            and answer.role == "assistant"
+            and words
+            and words in (asked.text.strip(), asked.input.strip())
+        ):
             return words[:_ABOUT]
     return ""
 
@@ -243,24 +293,39 @@ def _labels() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The labels of every prompt format: those with marks that nobody writes by chance, and plain words at the start of a line."""
     from llmchat.presets import formats, get_format
 
-    labels = {label for name in formats() if (parts := get_format(name).parts) for label in parts.labels}
-    marked = sorted((label for label in labels if re.search(r"[#<\[|]", label)), key=len, reverse=True)
+    labels = {
+        label for name in formats() if (parts := get_format(name).parts) for label in parts.labels
+    }
+    marked = sorted(
+        (label for label in labels if re.search(r"[#<\[|]", label)), key=len, reverse=True
+    )
     plain = sorted(labels - set(marked), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, marked))), re.compile(rf"^(?:{'|'.join(map(re.escape, plain))})", re.MULTILINE)
+    return re.compile("|".join(map(re.escape, marked))), re.compile(
+        rf"^(?:{'|'.join(map(re.escape, plain))})", re.MULTILINE
+    )
 
 
-@flaw("label-text", "a prompt format's label inside a message, such as `### Response:` or `<|im_end|>`", drop=True)
+@flaw(
+    "label-text",
+    "a prompt format's label inside a message, such as `### Response:` or `<|im_end|>`",
+    drop=True,
+)
 def label_text(record: Record) -> str:
     return _first(_labels()[0], texts(record))
 
 
-@flaw("speaker-label", "a line that begins as a speaker's turn of some format, such as `Human:` (right in a dialogue that was asked for)")
+@flaw(
+    "speaker-label",
+    "a line that begins as a speaker's turn of some format, such as `Human:` (right in a dialogue that was asked for)",
+)
 def speaker_label(record: Record) -> str:
     return _first(_labels()[1], answers(record))
 
 
 # CJK writes no spaces: there each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 _REPEATS, _LONGEST_PHRASE, _LINES = 6, 8, 4
 
 
@@ -268,7 +333,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-@flaw("repeated", "a phrase of up to 8 words 6 times in a row, or a line of 4 words and more 4 times", drop=True)
+@flaw(
+    "repeated",
+    "a phrase of up to 8 words 6 times in a row, or a line of 4 words and more 4 times",
+    drop=True,
+)
 def repeated(record: Record) -> str:
     for answer in answers(record):
         if len(answer) < _REPEATS:
@@ -288,7 +357,9 @@ def repeated(record: Record) -> str:
     return ""
 
 
-_HTML = re.compile(r"</?(?:div|span|p|br|svg|button)(?:\s[^<>]*)?/?>|^Copy code$", re.IGNORECASE | re.MULTILINE)
+_HTML = re.compile(
+    r"</?(?:div|span|p|br|svg|button)(?:\s[^<>]*)?/?>|^Copy code$", re.IGNORECASE | re.MULTILINE
+)
 
 
 @flaw("html", "tags of a web page, or its `Copy code` button (right where HTML was asked for)")
@@ -297,7 +368,8 @@ def html(record: Record) -> str:
 
 
 _REFUSAL = re.compile(
-    r"\bas an? (?:AI|artificial intelligence)(?: language)? model\b|\bI(?:'|’)?m sorry, (?:but )?(?:I|as an)\b", re.IGNORECASE
+    r"\bas an? (?:AI|artificial intelligence)(?: language)? model\b|\bI(?:'|’)?m sorry, (?:but )?(?:I|as an)\b",
+    re.IGNORECASE,
 )
 
 
@@ -306,7 +378,9 @@ def refusal(record: Record) -> str:
     return _first(_REFUSAL, answers(record))
 
 
-_CONTINUE = re.compile(r"(?:please )?(?:continue|go on|keep going|carry on|more)[.!]*", re.IGNORECASE)
+_CONTINUE = re.compile(
+    r"(?:please )?(?:continue|go on|keep going|carry on|more)[.!]*", re.IGNORECASE
+)
 
 
 @flaw("continue-turn", "a later question that only says `continue`")

@@ -40,14 +40,23 @@ class Format(Struct, frozen=True):
 
 FORMATS: dict[str, Format] = {}
 # Names that people use for the same fields.
-ALIASES = {"gpt4-alpaca": "alpaca", "alpaca-cot": "alpaca", "openassistant-guanaco": "guanaco", "jsonl": "messages", "chatml": "messages"}
+ALIASES = {
+    "gpt4-alpaca": "alpaca",
+    "alpaca-cot": "alpaca",
+    "openassistant-guanaco": "guanaco",
+    "jsonl": "messages",
+    "chatml": "messages",
+}
 
 
 def format_named(name: str) -> Format:
     known = ALIASES.get(name, name)
     if known not in FORMATS:
         names = (*FORMATS, *ALIASES)
-        raise UsageError(f"there is no data format `{name}`", did_you_mean(name, names) or f"auto, {', '.join(FORMATS)}")
+        raise UsageError(
+            f"there is no data format `{name}`",
+            did_you_mean(name, names) or f"auto, {', '.join(FORMATS)}",
+        )
     return FORMATS[known]
 
 
@@ -56,10 +65,17 @@ def detect(row: Row) -> str:
     fields = row.fields
     if fields is None:
         fields = frozenset({"messages"})
-    found = [name for name, form in FORMATS.items() if form.needs and form.needs <= fields <= form.needs | form.knows]
+    found = [
+        name
+        for name, form in FORMATS.items()
+        if form.needs and form.needs <= fields <= form.needs | form.knows
+    ]
     if len(found) != 1:
         named = ", ".join(sorted(fields)) or "no fields"
-        raise UsageError(f"{row.place}: no data format has exactly these fields: {named}", f"name one: --format {'|'.join(FORMATS)}")
+        raise UsageError(
+            f"{row.place}: no data format has exactly these fields: {named}",
+            f"name one: --format {'|'.join(FORMATS)}",
+        )
     return found[0]
 
 
@@ -85,7 +101,9 @@ def alpaca(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """Alpaca, GPT4-Alpaca, Alpaca-CoT: instruction, input (may be missing), output."""
     for row in rows:
         one = row.to(_Alpaca)
-        yield Record(_turn(one.instruction, one.input or "", one.output, one.system or ""), row.place)
+        yield Record(
+            _turn(one.instruction, one.input or "", one.output, one.system or ""), row.place
+        )
 
 
 class _Dolly(Struct):
@@ -117,13 +135,20 @@ class _ShareGPT(Struct):
     system: str | None = ""
 
 
-@reader("sharegpt", "conversations", "id system title model source category idx lang language hash views tools")
+@reader(
+    "sharegpt",
+    "conversations",
+    "id system title model source category idx lang language hash views tools",
+)
 def sharegpt(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """Vicuna's ShareGPT: conversations of {from, value}; a system text beside them or as their first message."""
     for row in rows:
         one = row.to(_ShareGPT)
         system = [Message("system", one.system)] if one.system else []
-        yield Record((*system, *(Message(_role(turn.from_, row), turn.value) for turn in one.conversations)), row.place)
+        yield Record(
+            (*system, *(Message(_role(turn.from_, row), turn.value) for turn in one.conversations)),
+            row.place,
+        )
 
 
 class _Part(Struct):
@@ -141,12 +166,19 @@ class _Messages(Struct):
     messages: list[_Said]
 
 
-@reader("messages", "messages", "id prompt prompt_id source category chosen_rating score tags model")
+@reader(
+    "messages", "messages", "id prompt prompt_id source category chosen_rating score tags model"
+)
 def messages(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """OpenAI's messages of {role, content}, with our `input`; or a bare list of them. llmchat's own training JSONL is this."""
     for row in rows:
         said = row.to(list[_Said]) if row.is_list else row.to(_Messages).messages
-        yield Record(tuple(Message(_role(one.role, row), _content(one.content, row), one.input) for one in said), row.place)
+        yield Record(
+            tuple(
+                Message(_role(one.role, row), _content(one.content, row), one.input) for one in said
+            ),
+            row.place,
+        )
 
 
 def _content(content: str | list[_Part], row: Row) -> str:
@@ -155,14 +187,17 @@ def _content(content: str | list[_Part], row: Row) -> str:
     for part in content:
         if part.text is None:
             raise UsageError(
-                f"{row.place}: a part of a message is `{part.type}`, not text", "pictures and sound cannot be learnt from here"
+                f"{row.place}: a part of a message is `{part.type}`, not text",
+                "pictures and sound cannot be learnt from here",
             )
     return "\n".join(part.text or "" for part in content)
 
 
 def _role(name: str, row: Row) -> Role:
     if name.lower() not in _ROLES:
-        raise UsageError(f"{row.place}: there is no role {name[:40]!r}", f"there are {', '.join(_ROLES)}")
+        raise UsageError(
+            f"{row.place}: there is no role {name[:40]!r}", f"there are {', '.join(_ROLES)}"
+        )
     return _ROLES[name.lower()]
 
 
@@ -184,7 +219,11 @@ def sessions(rows: Iterable[Row], language: str) -> Iterator[Record]:
     return _exported(rows)
 
 
-@reader("chatgpt", "mapping title", "create_time update_time current_node moderation_results plugin_ids conversation_id id")
+@reader(
+    "chatgpt",
+    "mapping title",
+    "create_time update_time current_node moderation_results plugin_ids conversation_id id",
+)
 def chatgpt(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """ChatGPT's conversations.json: the branch that was open last."""
     return _exported(rows)
@@ -196,10 +235,19 @@ def _exported(rows: Iterable[Row]) -> Iterator[Record]:
     from llmchat.history.types import Session
 
     for row in rows:
-        whole = msgspec.json.encode(row.value).decode() if isinstance(row.value, dict) else bytes(row.value).decode("utf-8", "replace")
+        whole = (
+            msgspec.json.encode(row.value).decode()
+            if isinstance(row.value, dict)
+            else bytes(row.value).decode("utf-8", "replace")
+        )
         for chat in imports.read(whole, row.place):
-            stored = [Stored(0, None, said.message, said.state, said.created, {}) for said in chat.messages]  # type: ignore[arg-type]
-            session = Session("", chat.title, chat.model, 0, 0, chat.tags, chat.created, chat.created)
+            stored = [
+                Stored(0, None, said.message, said.state, said.created, {})  # type: ignore[arg-type]
+                for said in chat.messages
+            ]
+            session = Session(
+                "", chat.title, chat.model, 0, 0, chat.tags, chat.created, chat.created
+            )
             yield from spoken(session, stored, row.place)
 
 

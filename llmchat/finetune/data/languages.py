@@ -16,19 +16,25 @@ _SURE = 0.5
 class Languages:
     def __init__(self) -> None:
         module = need("py3langid.langid", "telling languages apart")
-        self._identifier: Any = module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)
+        self._identifier: Any = module.LanguageIdentifier.from_model_file(
+            module.MODEL_FILE, norm_probs=True
+        )
 
     def check(self, code: str) -> str:
         """The code; UsageError where it is none that can be told."""
         if code not in self._identifier.labels:
             raise UsageError(
-                f"`{code}` is no language code", did_you_mean(code, tuple(self._identifier.labels)) or "two letters: en, de, zh"
+                f"`{code}` is no language code",
+                did_you_mean(code, tuple(self._identifier.labels)) or "two letters: en, de, zh",
             )
         return code
 
     def of(self, record: Record) -> str:
         """The code of the language a record is in, question and answer together; "" where that cannot be said."""
-        parts = (" ".join(part)[:_CHARACTERS] for part in (questions(record), inputs(record), answers(record)))
+        parts = (
+            " ".join(part)[:_CHARACTERS]
+            for part in (questions(record), inputs(record), answers(record))
+        )
         text = " ".join(part for part in parts if part)
         code, sure = self._identifier.classify(text)
         return str(code) if sure >= _SURE else ""

@@ -25,18 +25,23 @@ class Lengths(Struct, frozen=True):
 def summary(values: "array[int]") -> Lengths:
     """Nearest ranks; zeros for nothing."""
     ordered = sorted(values) or [0]
-    return Lengths(*(ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95, 1.0)))
+    return Lengths(
+        *(ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95, 1.0))
+    )
 
 
 def estimate(record: Record) -> int:
-    return -(-sum(len(text.encode("utf-8", "surrogatepass")) for text in texts(record)) // _BYTES_PER_TOKEN)
+    return -(
+        -sum(len(text.encode("utf-8", "surrogatepass")) for text in texts(record))
+        // _BYTES_PER_TOKEN
+    )
 
 
 def counter(preset: Preset | None, world: World) -> tuple[Count, str]:
     """A function that counts a record's tokens as training would write it, and "" or why it only estimates them."""
     if preset is None:
         return estimate, "tokens are estimated as bytes / 4; --model counts them"
-    from llmchat.models import locate, tokenizer
+    from llmchat.models.loading import locate, tokenizer
 
     try:
         model = locate(preset, world)

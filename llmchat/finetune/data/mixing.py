@@ -32,12 +32,17 @@ def mix(groups: Sequence[Sequence[Record]], weights: Sequence[str], seed: int) -
         count = int(size * share / total)
         drawn = random.Random(f"{seed}:{index}").sample(range(len(group)), count)
         # The middle of each of `count` equal stretches of the mixture.
-        mixed += [(Fraction(2 * position + 1, 2 * count), index, group[number]) for position, number in enumerate(drawn)]
+        mixed += [
+            (Fraction(2 * position + 1, 2 * count), index, group[number])
+            for position, number in enumerate(drawn)
+        ]
     mixed.sort(key=lambda one: one[:2])
     return [record for _, _, record in mixed]
 
 
-def split(records: Iterable[Record], share_or_count: float | int, seed: int = 0) -> tuple[list[Record], list[Record]]:
+def split(
+    records: Iterable[Record], share_or_count: float | int, seed: int = 0
+) -> tuple[list[Record], list[Record]]:
     """Training and evaluation records, chosen by a hash of the content and the seed: the same conversation never stands in both.
 
     A float is a share (0.05: about one in twenty); then no record ever changes its side when others are added or removed.
@@ -54,7 +59,9 @@ def split(records: Iterable[Record], share_or_count: float | int, seed: int = 0)
         limit = _limit([value for value, _ in hashed], share_or_count)
     train = [record for value, record in hashed if value >= limit]
     if hashed and not train:
-        raise UsageError(f"{share_or_count} records for evaluation leave none of {len(hashed)} for training")
+        raise UsageError(
+            f"{share_or_count} records for evaluation leave none of {len(hashed)} for training"
+        )
     return train, [record for value, record in hashed if value < limit]
 
 

@@ -43,7 +43,9 @@ def from_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
     for row in rows:
         node = row.to(_Node)
         if node.message_id in nodes:
-            raise UsageError(f"{row.place}: the message {node.message_id} was at {nodes[node.message_id][1]} already")
+            raise UsageError(
+                f"{row.place}: the message {node.message_id} was at {nodes[node.message_id][1]} already"
+            )
         nodes[node.message_id] = (node, row.place)
     for node, place in nodes.values():
         if node.parent_id:
@@ -68,13 +70,20 @@ def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
     said: list[Message] = []
     level = [root]
     while True:
-        level = [node for node in level if not node.deleted and node.review_result is not False and language in ("", node.lang)]
+        level = [
+            node
+            for node in level
+            if not node.deleted and node.review_result is not False and language in ("", node.lang)
+        ]
         if not level:
             break
         # Replies without a rank come last, in the order of the file.
         best = min(level, key=lambda node: (node.rank is None, node.rank or 0))
         if best.role not in ("prompter", "assistant"):
-            raise UsageError(f"{place}: the message {best.message_id} has the role `{best.role}`", "OASST has prompter and assistant")
+            raise UsageError(
+                f"{place}: the message {best.message_id} has the role `{best.role}`",
+                "OASST has prompter and assistant",
+            )
         said.append(Message("user" if best.role == "prompter" else "assistant", best.text))
         level = best.replies or []
     while said and said[-1].role == "user":

@@ -43,7 +43,10 @@ class Row(Struct, frozen=True):
 
     @property
     def is_list(self) -> bool:
-        return not isinstance(self.value, dict) and bytes(memoryview(self.value)[:64]).lstrip()[:1] == b"["
+        return (
+            not isinstance(self.value, dict)
+            and bytes(memoryview(self.value)[:64]).lstrip()[:1] == b"["
+        )
 
     @property
     def fields(self) -> frozenset[str] | None:
@@ -55,14 +58,19 @@ class Row(Struct, frozen=True):
 def open_source(name: str, world: World) -> BinaryIO:
     """A file, or stdin for `-`; gzip is unpacked. Raises UsageError where it cannot be read."""
     if name == "-":
-        return cast(BinaryIO, getattr(world.stdin, "buffer", None) or io.BytesIO(world.stdin.read().encode()))
+        return cast(
+            BinaryIO,
+            getattr(world.stdin, "buffer", None) or io.BytesIO(world.stdin.read().encode()),
+        )
     try:
         file = Path(name).expanduser().open("rb")
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     magic = file.peek(4)[:4]
     if magic == b"PAR1":
-        raise UsageError(f"{name} is a Parquet file", "`hub:org/name` reads data sets of the Hub, Parquet too")
+        raise UsageError(
+            f"{name} is a Parquet file", "`hub:org/name` reads data sets of the Hub, Parquet too"
+        )
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if magic[:2] == b"\x1f\x8b" else file
 
 
@@ -83,7 +91,10 @@ def rows(stream: BinaryIO, name: str) -> Iterator[Row]:
             _validated(text, name, number - 1)
             yield Row(f"{name}:1", bytes(text))
     else:
-        raise UsageError(f"{name}:{number}: not JSON: it begins with {_shown(first)}", "`--format text` reads plain text")
+        raise UsageError(
+            f"{name}:{number}: not JSON: it begins with {_shown(first)}",
+            "`--format text` reads plain text",
+        )
 
 
 def documents(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
@@ -105,7 +116,10 @@ def documents(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
             lines.append(text.lstrip("\f"))
         size += len(line)
         if size > LINE_LIMIT:
-            raise UsageError(f"{name}:{begin}: the document is longer than {LINE_LIMIT >> 20} MB", "two empty lines part documents")
+            raise UsageError(
+                f"{name}:{begin}: the document is longer than {LINE_LIMIT >> 20} MB",
+                "two empty lines part documents",
+            )
     if lines:
         yield f"{name}:{begin}", "".join(lines).strip("\n")
 
@@ -124,7 +138,9 @@ def _lines(stream: BinaryIO, name: str, number: int) -> Iterator[Row]:
             yield Row(f"{name}:{line_number}", line)
 
 
-def _numbered(stream: BinaryIO, name: str, number: int, *, bounded: bool = True) -> Iterator[tuple[int, bytes]]:
+def _numbered(
+    stream: BinaryIO, name: str, number: int, *, bounded: bool = True
+) -> Iterator[tuple[int, bytes]]:
     """Lines and their numbers, from the one after `number` on. bounded: a line over the limit is an error."""
     while True:
         try:
@@ -140,7 +156,10 @@ def _numbered(stream: BinaryIO, name: str, number: int, *, bounded: bool = True)
 
 
 def _too_long(name: str, number: int) -> UsageError:
-    return UsageError(f"{name}:{number}: the line is longer than {LINE_LIMIT >> 20} MB", "a record is one line of JSON")
+    return UsageError(
+        f"{name}:{number}: the line is longer than {LINE_LIMIT >> 20} MB",
+        "a record is one line of JSON",
+    )
 
 
 def _list(data: bytearray, name: str, number: int) -> Iterator[Row]:
@@ -166,7 +185,11 @@ def _list(data: bytearray, name: str, number: int) -> Iterator[Row]:
 def _validated(data: bytes | bytearray, name: str, before: int) -> list[msgspec.Raw]:
     """The elements of `data`, which is one JSON value; none of an object. The error has the line, `before` lines being read already."""
     try:
-        return msgspec.json.decode(data, type=list[msgspec.Raw]) if data[:1] == b"[" else msgspec.json.decode(data, type=msgspec.Raw) and []
+        return (
+            msgspec.json.decode(data, type=list[msgspec.Raw])
+            if data[:1] == b"["
+            else msgspec.json.decode(data, type=msgspec.Raw) and []
+        )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         offset = str(error).rpartition("(byte ")[2].rstrip(")")
         line = data.count(b"\n", 0, int(offset) if offset.isdigit() else len(data)) + 1 + before
@@ -179,7 +202,9 @@ def _begins_well(first: bytes, name: str, number: int) -> None:
         msgspec.json.decode(first, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
         if "truncated" not in str(error) and "trailing" not in str(error):
-            raise UsageError(f"{name}:{number}: not JSON: {str(error).partition(' (byte')[0]}") from error
+            raise UsageError(
+                f"{name}:{number}: not JSON: {str(error).partition(' (byte')[0]}"
+            ) from error
 
 
 def _read(first: bytes, stream: BinaryIO, limit: int, name: str) -> bytearray:

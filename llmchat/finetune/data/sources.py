@@ -20,7 +20,9 @@ from llmchat.settings import World
 _JSON = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _TEXT = (".txt", ".md", ".txt.gz")
 _WEIGHT = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
-_HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.%\[\]:+-]+))?")
+_HUB = re.compile(
+    r"hub:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.%\[\]:+-]+))?"
+)
 
 
 class Source(Struct, frozen=True):
@@ -38,7 +40,10 @@ def parse(text: str, world: World, format: str) -> Source:
         raise UsageError(f"the weight of {source.name} is 0", "leave the source out")
     if source.name.startswith("hub:"):
         if not _HUB.fullmatch(source.name):
-            raise UsageError(f"`{source.name}` names no data set", "hub:org/name, hub:org/name:split or hub:org/name/config:split")
+            raise UsageError(
+                f"`{source.name}` names no data set",
+                "hub:org/name, hub:org/name:split or hub:org/name/config:split",
+            )
     elif source.name != "-" and not source.name.startswith("sessions:"):
         files(source.name, format)
     return source
@@ -52,10 +57,15 @@ def files(name: str, format: str) -> list[str]:
             raise UsageError(f"there is no file or folder {name}")
         return [name]
     endings = _TEXT if format == "text" else _JSON
-    found = [one for one in sorted(path.rglob("*")) if one.name.endswith(endings) and one.is_file() and not _hidden(one, path)]
+    found = [
+        one
+        for one in sorted(path.rglob("*"))
+        if one.name.endswith(endings) and one.is_file() and not _hidden(one, path)
+    ]
     if not found:
         raise UsageError(
-            f"the folder {name} holds no {', '.join(endings)}", "" if format == "text" else "`--format text` reads .txt and .md"
+            f"the folder {name} holds no {', '.join(endings)}",
+            "" if format == "text" else "`--format text` reads .txt and .md",
         )
     return [str(Path(name) / one.relative_to(path)) for one in found]
 
@@ -64,10 +74,14 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def records(source: Source, format: str, world: World, language: str = "", offline: bool = False) -> Iterator[Record]:
+def records(
+    source: Source, format: str, world: World, language: str = "", offline: bool = False
+) -> Iterator[Record]:
     """The records of one source, one by one."""
     if source.name.startswith("hub:"):
-        yield from formats.read_rows(_hub_rows(source.name, world.cut_off() if offline else world), format, language)
+        yield from formats.read_rows(
+            _hub_rows(source.name, world.cut_off() if offline else world), format, language
+        )
     elif source.name.startswith("sessions:"):
         yield from _sessions(source.name, world)
     else:
@@ -94,8 +108,14 @@ def first_format(source: Source, format: str, world: World) -> str:
 
 def _texts(stream: Any, place: str) -> Iterator[Record]:
     """Plain text by documents, or the text of JSON lines, whichever the first line is."""
-    head = stream.peek(1 << 16)[: 1 << 16].lstrip(b"\xef\xbb\xbf \t\r\n") if hasattr(stream, "peek") else b""
-    if head.startswith(b'{"text":') or (head.startswith(b"{") and b'"text"' in head.partition(b"\n")[0]):
+    head = (
+        stream.peek(1 << 16)[: 1 << 16].lstrip(b"\xef\xbb\xbf \t\r\n")
+        if hasattr(stream, "peek")
+        else b""
+    )
+    if head.startswith(b'{"text":') or (
+        head.startswith(b"{") and b'"text"' in head.partition(b"\n")[0]
+    ):
         yield from formats.read_rows(rows(stream, place), "text", "")
         return
     empty = True
@@ -112,12 +132,14 @@ def _sessions(name: str, world: World) -> Iterator[Record]:
     wanted = name.removeprefix("sessions:")
     with History(world.history_file if world.history_file.exists() else None) as history:
         for session in [history.find(wanted)] if wanted else history.sessions():
-            yield from formats.spoken(session, history.messages(session.id), f"sessions:{session.id}")
+            yield from formats.spoken(
+                session, history.messages(session.id), f"sessions:{session.id}"
+            )
 
 
 def _hub_rows(name: str, world: World) -> Iterator[Row]:
     """Rows of a data set of the Hub, through the library `datasets` and its own cache. Split: `train` where none is named."""
-    from llmchat.hub.address import offline, token
+    from llmchat.hub.endpoint import offline, token
 
     match = _HUB.fullmatch(name)
     assert match
@@ -126,14 +148,17 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if Path(match["repo"]).exists():
         raise UsageError(
-            f"{name}: `datasets` would read the folder {match['repo']} that is here", "run this in another folder, or name the folder"
+            f"{name}: `datasets` would read the folder {match['repo']} that is here",
+            "run this in another folder, or name the folder",
         )
     datasets = need("datasets", f"reading {name}")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        table = datasets.load_dataset(match["repo"], match["config"], split=match["split"] or "train", token=token(world))
+        table = datasets.load_dataset(
+            match["repo"], match["config"], split=match["split"] or "train", token=token(world)
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _explained(name, error, datasets) from error
     for number, row in enumerate(table, 1):
@@ -153,5 +178,9 @@ def _explained(name: str, error: Exception, datasets: Any) -> LlmchatError:
     return UsageError(line, "hub:org/name/config:split names both")
 
 
-def all_of(sources: list[Source], format: str, world: World, language: str, offline: bool) -> Iterator[Record]:
-    return chain.from_iterable(records(source, format, world, language, offline) for source in sources)
+def all_of(
+    sources: list[Source], format: str, world: World, language: str, offline: bool
+) -> Iterator[Record]:
+    return chain.from_iterable(
+        records(source, format, world, language, offline) for source in sources
+    )

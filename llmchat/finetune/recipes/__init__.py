@@ -62,7 +62,10 @@ def get_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     """
     path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise UsageError(f"no recipe is called `{name}`", did_you_mean(name, recipes()) or f"there are {', '.join(recipes())}")
+        raise UsageError(
+            f"no recipe is called `{name}`",
+            did_you_mean(name, recipes()) or f"there are {', '.join(recipes())}",
+        )
     given = {field: value for field, value in (changes or {}).items() if value is not None}
     try:
         table = tomllib.loads(path.read_text("utf-8"))

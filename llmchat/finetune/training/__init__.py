@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from llmchat.engines.tokens import read_json
+from llmchat.engines.tokenizer import read_json
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.finetune.examples import Example
@@ -78,7 +78,8 @@ def train(course: Course, meter: Meter) -> Trained:
                 raise
             if micro == 1:
                 raise OutOfResources(
-                    "memory ran out with one record at a time", "a smaller --cutoff, --base-weights int4 or --checkpointing needs less"
+                    "memory ran out with one record at a time",
+                    "a smaller --cutoff, --base-weights int4 or --checkpointing needs less",
                 ) from error
         micro //= 2
         _tidy()
@@ -88,7 +89,11 @@ def last_checkpoint(output: Path) -> Path | None:
     """The newest checkpoint that is whole; those that a killed process left half written are removed."""
     found = []
     for folder in (output / "checkpoints").glob("checkpoint-*"):
-        if (folder / "trainer_state.json").exists() and (folder / "optimizer.pt").exists() and (folder / "rng_state.pth").exists():
+        if (
+            (folder / "trainer_state.json").exists()
+            and (folder / "optimizer.pt").exists()
+            and (folder / "rng_state.pth").exists()
+        ):
             found.append((int(folder.name.rpartition("-")[2]), folder))
         elif not any(folder.glob("rng_state_*.pth")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -106,11 +111,25 @@ def _train(course: Course, micro: int, meter: Meter) -> Trained:
         train_dataset=rows_of(course.train),
         eval_dataset=rows_of(course.held_out) or None,
         compute_loss_func=loss_of,
-        callbacks=[meter, *([EarlyStoppingCallback(recipe.patience)] if recipe.patience and course.held_out else [])],
+        callbacks=[
+            meter,
+            *(
+                [EarlyStoppingCallback(recipe.patience)]
+                if recipe.patience and course.held_out
+                else []
+            ),
+        ],
     )
     trainer.recipe, trainer.meter = recipe, meter
     for unwanted in ("PrinterCallback", "ProgressCallback"):
-        kind = next((type(one) for one in trainer.callback_handler.callbacks if type(one).__name__ == unwanted), None)
+        kind = next(
+            (
+                type(one)
+                for one in trainer.callback_handler.callbacks
+                if type(one).__name__ == unwanted
+            ),
+            None,
+        )
         if kind:
             trainer.remove_callback(kind)
     checkpoint = last_checkpoint(course.output)
@@ -126,7 +145,9 @@ def _train(course: Course, micro: int, meter: Meter) -> Trained:
         tokens=meter.tokens,
         tokens_per_second=meter.tokens_per_second,
         micro_batch=micro,
-        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        parameters=sum(
+            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+        ),
         stopped_early=state.global_step < state.max_steps,
     )
 
@@ -137,19 +158,25 @@ class _LengthTrainer(Trainer):
     recipe: Recipe
     meter: Meter
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         tokens, started = inputs.pop("tokens"), time.perf_counter()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.meter.worked(tokens, time.perf_counter() - started)
         return loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **more: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **more: Any
+    ) -> Any:
         inputs.pop("tokens")
         return super().prediction_step(model, inputs, *arguments, **more)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
         rows = lengths_of(self.train_dataset)
-        return LengthGrouped(rows, self._train_batch_size, self.recipe.seed, self.recipe.group_by_length)
+        return LengthGrouped(
+            rows, self._train_batch_size, self.recipe.seed, self.recipe.group_by_length
+        )
 
 
 def lengths_of(rows: Sequence[dict[str, list[int]]]) -> list[int]:
@@ -158,13 +185,19 @@ def lengths_of(rows: Sequence[dict[str, list[int]]]) -> list[int]:
 
 def curve_of(history: Sequence[dict[str, Any]]) -> list[tuple[int, float | None, float | None]]:
     """(step, training loss, evaluation loss) from the trainer's log."""
-    return [(int(entry["step"]), entry.get("loss"), entry.get("eval_loss")) for entry in history if "loss" in entry or "eval_loss" in entry]
+    return [
+        (int(entry["step"]), entry.get("loss"), entry.get("eval_loss"))
+        for entry in history
+        if "loss" in entry or "eval_loss" in entry
+    ]
 
 
 def _arguments(course: Course, micro: int) -> TrainingArguments:
     recipe, gpus = course.recipe, 0 if course.cpu else torch.cuda.device_count()
     accumulation = max(1, round(recipe.batch / (micro * _processes())))
-    steps = recipe.max_steps or max(1, -(-len(course.train) // (micro * accumulation * _processes())) * recipe.epochs)
+    steps = recipe.max_steps or max(
+        1, -(-len(course.train) // (micro * accumulation * _processes())) * recipe.epochs
+    )
     every = max(1, int(steps) // _EVALUATIONS)
     evaluating = "steps" if course.held_out else "no"
     wanted = {
@@ -212,12 +245,16 @@ def _tuned(course: Course) -> nn.Module:
     recipe = course.recipe
     logging.disable_progress_bar()
     if read_json(course.base / "config.json").get("is_encoder_decoder"):
-        raise Mismatch("this model is an encoder-decoder; only models that continue text can be fine-tuned here")
+        raise Mismatch(
+            "this model is an encoder-decoder; only models that continue text can be fine-tuned here"
+        )
     model: Any = AutoModelForCausalLM.from_pretrained(course.base, **_loading(course))
     if course.adapters:
         _merge(model, course)
     if recipe.base in ("int8", "int4"):
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.checkpointing)
+        model = peft.prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=recipe.checkpointing
+        )
     elif recipe.checkpointing:
         model.enable_input_require_grads()
     targets = recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets)
@@ -233,9 +270,17 @@ def _tuned(course: Course) -> nn.Module:
     try:
         tuned: nn.Module = peft.get_peft_model(model, config)
     except ValueError as error:
-        linears = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"})
+        linears = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in model.named_modules()
+                if isinstance(module, nn.Linear)
+            }
+            - {"lm_head"}
+        )
         raise Mismatch(
-            f"this model has no linears called {recipe.targets}", f"it has {', '.join(linears)}; or --targets all-linear"
+            f"this model has no linears called {recipe.targets}",
+            f"it has {', '.join(linears)}; or --targets all-linear",
         ) from error
     return tuned
 
@@ -250,7 +295,10 @@ def _loading(course: Course) -> dict[str, Any]:
 
         four = recipe.base == "int4"
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=not four, load_in_4bit=four, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+            load_in_8bit=not four,
+            load_in_4bit=four,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
         )
         options["device_map"] = "cpu" if cpu else {"": torch.cuda.current_device()}
     return options
@@ -260,7 +308,8 @@ def _merge(model: Any, course: Course) -> None:
     """Put the adapters that are on the base already into its weights: the new one is trained on top of them."""
     if course.recipe.base in ("int8", "int4"):
         raise Mismatch(
-            f"a base with adapters on it is trained as bf16, not as {course.recipe.base}", "--base-weights bf16, or --adapter none"
+            f"a base with adapters on it is trained as bf16, not as {course.recipe.base}",
+            "--base-weights bf16, or --adapter none",
         )
     tensors = open_tensors(course.base, course.adapters)
     with torch.no_grad():
@@ -287,7 +336,9 @@ def _processes() -> int:
 
 def _is_memory(error: BaseException) -> bool:
     words = ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        word in str(error) for word in words
+    )
 
 
 def _tidy() -> None:

@@ -37,8 +37,15 @@ class LengthGrouped(Sampler[int]):
         if not self._grouped:
             return iter(order)
         pool = self._batch * _POOL_BATCHES
-        pools = (sorted(order[start : start + pool], key=self._lengths.__getitem__) for start in range(0, len(order), pool))
-        batches = [rows[start : start + self._batch] for rows in pools for start in range(0, len(rows), self._batch)]
+        pools = (
+            sorted(order[start : start + pool], key=self._lengths.__getitem__)
+            for start in range(0, len(order), pool)
+        )
+        batches = [
+            rows[start : start + self._batch]
+            for rows in pools
+            for start in range(0, len(rows), self._batch)
+        ]
         shuffled: list[int] = torch.randperm(len(batches), generator=random).tolist()
         # A batch that is not full goes last, or the batches behind it would be cut at other places.
         shuffled.sort(key=lambda number: len(batches[number]) < self._batch)
@@ -54,7 +61,9 @@ class Collator:
     def __init__(self, model: nn.Module, pad: int):
         parameters = inspect.signature(_innermost(model).forward).parameters
         self._pad = pad
-        self._left = "attention_mask" in parameters and _innermost(model).config.model_type not in _RECURRENT
+        self._left = (
+            "attention_mask" in parameters and _innermost(model).config.model_type not in _RECURRENT
+        )
         self._partial = self._left and "logits_to_keep" in parameters
         self._positions = "position_ids" in parameters
 
@@ -62,7 +71,11 @@ class Collator:
         longest = max(len(row["input_ids"]) for row in rows)
         mask = torch.stack([self._row([1] * len(row["input_ids"]), longest, 0) for row in rows])
         labels = torch.stack([self._row(row["labels"], longest, IGNORED) for row in rows])
-        batch: dict[str, Any] = {"input_ids": torch.stack([self._row(row["input_ids"], longest, self._pad) for row in rows])}
+        batch: dict[str, Any] = {
+            "input_ids": torch.stack(
+                [self._row(row["input_ids"], longest, self._pad) for row in rows]
+            )
+        }
         if self._left:
             batch["attention_mask"] = mask
         if self._positions:

@@ -33,7 +33,9 @@ class Meter(TrainerCallback):
         if state.global_step and state.is_world_process_zero:
             self._say(f"going on from step {state.global_step} of {state.max_steps}", lasting=True)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **more: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **more: Any
+    ) -> None:
         logs = logs or {}
         self._loss = logs.get("loss", self._loss)
         self._eval_loss = logs.get("eval_loss", self._eval_loss)
@@ -51,8 +53,14 @@ class Meter(TrainerCallback):
 
     def _line(self, state: Any) -> str:
         done = state.global_step - self._first_step
-        left = (time.perf_counter() - self._started) / max(1, done) * (state.max_steps - state.global_step)
-        evaluated = f"  eval loss {self._eval_loss:.3f}" if self._eval_loss == self._eval_loss else ""
+        left = (
+            (time.perf_counter() - self._started)
+            / max(1, done)
+            * (state.max_steps - state.global_step)
+        )
+        evaluated = (
+            f"  eval loss {self._eval_loss:.3f}" if self._eval_loss == self._eval_loss else ""
+        )
         speed = f"  {self.tokens_per_second:,.0f} tokens/s  {_minutes(left)} left"
         loss = f"  loss {self._loss:.3f}" if self._loss == self._loss else ""
         return f"step {state.global_step}/{state.max_steps}{loss}{evaluated}{speed}"
@@ -67,4 +75,10 @@ class Meter(TrainerCallback):
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )

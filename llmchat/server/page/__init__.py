@@ -36,7 +36,12 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 # Not the system's own table, which differs between machines.
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 
 class File(Struct, frozen=True):
@@ -50,7 +55,9 @@ def files() -> dict[str, File]:
     folder = Path(__file__).parent
     return {
         path.relative_to(folder).as_posix(): File(
-            content := path.read_bytes(), f"{_TYPES[path.suffix]}; charset=utf-8", f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            content := path.read_bytes(),
+            f"{_TYPES[path.suffix]}; charset=utf-8",
+            f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         )
         for path in sorted(folder.rglob("*"))
         if path.suffix in _TYPES

@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import TIMEOUT_MS, Site
-from page_server import Script, serving
+from support.page_browser import TIMEOUT_MS, Site
+from support.page_server import Script, serving
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A browser; skips where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the package `playwright` is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the package `playwright` is not installed"
+    )
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if program is None:
         pytest.skip("no Chromium on this machine (Debian: `apt install chromium`)")
     playwright.expect.set_options(timeout=TIMEOUT_MS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from page_server import Script, serving
+from support.page_server import Script, serving
 
 from llmchat.errors import IntegrityError
 from llmchat.server import page
@@ -45,7 +45,9 @@ def test_a_write_names_what_it_replaces(store: Conversations) -> None:
     with pytest.raises(NotThere):
         store.put("me", TWO, "Lost", b"{}", 1)
     assert store.get("me", ONE) == (2, b'{"a":2}')
-    assert [(head.id, head.title, head.version) for head in store.list("me")] == [(ONE, "Second", 2)]
+    assert [(head.id, head.title, head.version) for head in store.list("me")] == [
+        (ONE, "Second", 2)
+    ]
 
 
 def test_users_do_not_see_each_other(store: Conversations) -> None:
@@ -113,13 +115,19 @@ def test_over_http(client: httpx2.Client) -> None:
     value = {"title": "Ünï", "conversation": {"text": "½ 😀", "nested": [1, {"a": None}]}}
     made = client.put(URL, json=value, headers=NEW)
     assert (made.status_code, made.json()["version"], made.headers["etag"]) == (200, 1, '"1"')
-    assert client.get(URL).json() == {"id": ONE, "version": 1, "conversation": value["conversation"]}
+    assert client.get(URL).json() == {
+        "id": ONE,
+        "version": 1,
+        "conversation": value["conversation"],
+    }
     assert client.put(URL, json=value, headers={"If-Match": '"1"'}).json()["version"] == 2
     stale = client.put(URL, json=value, headers={"If-Match": '"1"'})
     assert (stale.status_code, stale.json()["error"]["code"]) == (412, "version_conflict")
     assert client.put(URL, json=value, headers=NEW).status_code == 412
     (head,) = client.get("/api/conversations").json()["data"]
-    assert (head["id"], head["title"], head["version"]) == (ONE, "Ünï", 2) and head["updated"] > 1e12
+    assert (head["id"], head["title"], head["version"]) == (ONE, "Ünï", 2) and head[
+        "updated"
+    ] > 1e12
     assert client.delete(URL).status_code == 204
     assert client.get(URL).status_code == client.delete(URL).status_code == 404
 
@@ -132,9 +140,18 @@ def test_without_history_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"If-Match": "*"}, {"If-Match": '"0"'}, {"If-Match": "1"}, {"If-Match": '"' + "9" * 40 + '"'}, NEW | {"If-Match": '"1"'}],
+    [
+        {},
+        {"If-Match": "*"},
+        {"If-Match": '"0"'},
+        {"If-Match": "1"},
+        {"If-Match": '"' + "9" * 40 + '"'},
+        NEW | {"If-Match": '"1"'},
+    ],
 )
-def test_a_write_without_a_version_is_refused(client: httpx2.Client, headers: dict[str, str]) -> None:
+def test_a_write_without_a_version_is_refused(
+    client: httpx2.Client, headers: dict[str, str]
+) -> None:
     answer = client.put(URL, json={"title": "", "conversation": {}}, headers=headers)
     assert answer.status_code == 428 and "If-Match" in answer.json()["error"]["message"]
 
@@ -154,7 +171,9 @@ def test_what_is_no_conversation_is_refused(client: httpx2.Client, body: bytes) 
 
 @pytest.mark.parametrize("name", ["x", "0" * 23, "0" * 25, "A" * 24, "..%2f" + "0" * 19])
 def test_an_id_is_24_hexadecimal_digits(client: httpx2.Client, name: str) -> None:
-    assert client.put(f"/api/conversations/{name}", json={"title": "", "conversation": {}}, headers=NEW).status_code in (404, 422)
+    assert client.put(
+        f"/api/conversations/{name}", json={"title": "", "conversation": {}}, headers=NEW
+    ).status_code in (404, 422)
 
 
 def test_the_page_is_served_under_its_policy(client: httpx2.Client) -> None:
@@ -164,12 +183,26 @@ def test_the_page_is_served_under_its_policy(client: httpx2.Client) -> None:
         "require-trusted-types-for 'script'" in index.headers["content-security-policy"]
         and "unsafe" not in index.headers["content-security-policy"]
     )
-    assert "<script>" not in index.text and "style=" not in index.text and "http:" not in index.text and "https:" not in index.text
+    assert (
+        "<script>" not in index.text
+        and "style=" not in index.text
+        and "http:" not in index.text
+        and "https:" not in index.text
+    )
     for name in ("main.js", "style.css", "icon.svg", "vendor/marked.esm.js"):
         file = client.get(f"/page/{name}")
-        assert file.status_code == 200 and file.headers["content-security-policy"] == index.headers["content-security-policy"]
-        again = client.get(f"/page/{name}", headers={"If-None-Match": f'W/"x", {file.headers["etag"]}'})
-        assert again.status_code == 304 and again.content == b"" and again.headers["etag"] == file.headers["etag"]
+        assert (
+            file.status_code == 200
+            and file.headers["content-security-policy"] == index.headers["content-security-policy"]
+        )
+        again = client.get(
+            f"/page/{name}", headers={"If-None-Match": f'W/"x", {file.headers["etag"]}'}
+        )
+        assert (
+            again.status_code == 304
+            and again.content == b""
+            and again.headers["etag"] == file.headers["etag"]
+        )
     assert client.get("/page/main.js").headers["content-type"] == "text/javascript; charset=utf-8"
     assert client.head("/").headers["content-length"] == str(len(index.content))
     for name in ("../conversations.py", "..%2fconversations.py", "__init__.py", "vendor", ""):

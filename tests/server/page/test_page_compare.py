@@ -4,14 +4,17 @@ import threading
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
+from support.page_browser import Site, User, expect
 
 pytestmark = pytest.mark.slow
 
 
 def asked(site: Site) -> list[tuple[str, list[str]]]:
     """Model and messages of every request."""
-    return [(request["model"], [message["content"] for message in request["messages"]]) for request in site.script.requests]
+    return [
+        (request["model"], [message["content"] for message in request["messages"]])
+        for request in site.script.requests
+    ]
 
 
 def columns(user: User) -> list[dict[str, Any]]:
@@ -43,7 +46,9 @@ def test_the_chat_goes_on_from_the_answer_that_is_chosen(site: Site) -> None:
     user = site.visit()
     user.button("Compare two models").click()
     user.ask("How?")
-    texts = dict(zip(("small", "org/large"), user.find(".pair .body").all_inner_texts(), strict=True))
+    texts = dict(
+        zip(("small", "org/large"), user.find(".pair .body").all_inner_texts(), strict=True)
+    )
     expect(user.find(".pair .chosen h2")).to_have_text("small")
     user.button("Edit answer").last.click()
     user.page.get_by_label("The answer").fill("Like this.")
@@ -63,7 +68,12 @@ def test_the_chat_goes_on_from_the_answer_that_is_chosen(site: Site) -> None:
 
 
 def test_stop_ends_both_and_asking_again_makes_another_pair(site: Site) -> None:
-    site.script.answers += [["One", threading.Event()], ["Other", threading.Event()], ["Third."], ["Fourth."]]
+    site.script.answers += [
+        ["One", threading.Event()],
+        ["Other", threading.Event()],
+        ["Third."],
+        ["Fourth."],
+    ]
     user = site.visit()
     user.button("Compare two models").click()
     user.send("How?")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
+from support.page_browser import Site, User, expect
 
 pytestmark = pytest.mark.slow
 
@@ -15,12 +15,16 @@ def exported(user: User) -> list[dict[str, Any]]:
     """All conversations, as the user can save them."""
     with user.page.expect_download() as download:
         user.button("Export all").click()
-    value: list[dict[str, Any]] = json.loads(Path(download.value.path()).read_text("utf-8"))["conversations"]
+    value: list[dict[str, Any]] = json.loads(Path(download.value.path()).read_text("utf-8"))[
+        "conversations"
+    ]
     return value
 
 
 @pytest.mark.parametrize("place", ["site", "keeping_site"])
-def test_nothing_is_lost_by_a_reload_in_the_middle(place: str, request: pytest.FixtureRequest) -> None:
+def test_nothing_is_lost_by_a_reload_in_the_middle(
+    place: str, request: pytest.FixtureRequest
+) -> None:
     site: Site = request.getfixturevalue(place)
     site.script.answers += [["This is an answer."], ["Half of", threading.Event()]]
     user = site.visit()
@@ -63,7 +67,11 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
     with other.page.expect_file_chooser() as chooser:
         other.button("Import").click()
     chooser.value.set_files(
-        {"name": "bad.json", "mimeType": "application/json", "buffer": b'{"llmchat": "conversations", "conversations": [{}]}'}
+        {
+            "name": "bad.json",
+            "mimeType": "application/json",
+            "buffer": b'{"llmchat": "conversations", "conversations": [{}]}',
+        }
     )
     expect(other.find(".notice.problem")).to_contain_text("The file was not read")
     assert other.titles == ["Greetings"]
@@ -99,14 +107,14 @@ def message(which: str, **changes: Any) -> dict[str, Any]:
 )
 def test_a_file_is_checked_before_it_is_kept(site: Site, value: dict[str, Any], told: str) -> None:
     user = site.visit()
-    checked = (
-        "(value) => import('./page/conversation.js').then(({checked}) => checked(value)).then((good) => [good], (error) => error.message)"
-    )
+    checked = "(value) => import('./page/conversation.js').then(({checked}) => checked(value)).then((good) => [good], (error) => error.message)"
     answer = user.page.evaluate(checked, value)
     if told:
         assert told in answer
     else:
-        assert len(answer[0]["id"]) == 24 and answer[0]["chosen"] == {} and "unknown" not in answer[0]
+        assert (
+            len(answer[0]["id"]) == 24 and answer[0]["chosen"] == {} and "unknown" not in answer[0]
+        )
         assert {id: said["text"] for id, said in answer[0]["messages"].items()} == {A: "x", B: "y"}
 
 
@@ -131,7 +139,9 @@ def test_what_two_windows_made_becomes_the_same_in_both(site: Site) -> None:
 
 def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
     user = site.visit()
-    user.page.evaluate("void (IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); })")
+    user.page.evaluate(
+        "void (IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); })"
+    )
     user.ask("Hello")
     expect(user.find(".notice.problem")).to_contain_text("storage is full")
     user.ask("Still there?")
@@ -140,7 +150,9 @@ def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
 
 
 @pytest.mark.parametrize("place", ["site", "keeping_site"])
-def test_two_windows_do_not_overwrite_each_other(place: str, request: pytest.FixtureRequest) -> None:
+def test_two_windows_do_not_overwrite_each_other(
+    place: str, request: pytest.FixtureRequest
+) -> None:
     site: Site = request.getfixturevalue(place)
     one = site.visit()
     one.ask("Start")
@@ -160,7 +172,14 @@ def test_two_windows_do_not_overwrite_each_other(place: str, request: pytest.Fix
         user.reload()
         (conversation,) = exported(user)
         texts = {message["text"] for message in conversation["messages"].values()}
-        assert texts == {"Start", "This is an answer.", "From one", "To one.", "From the other", "To the other."}
+        assert texts == {
+            "Start",
+            "This is an answer.",
+            "From one",
+            "To one.",
+            "From the other",
+            "To the other.",
+        }
         assert {message["state"] for message in conversation["messages"].values()} == {"complete"}
 
 

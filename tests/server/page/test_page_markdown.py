@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
+from support.page_browser import Site, User, expect
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,9 @@ FORMULAS = {
     r"\(a_1 * b_1\) and \(a_2 * b_2\)": ["a_1 * b_1", "a_2 * b_2"],
     r"$$\sum_{i=1}^n i^2$$": [r"\sum_{i=1}^n i^2"],
     "So:\n\\[\n\\frac{a}{b} = \\sqrt{2}\n\\]\nand on": [r"\frac{a}{b} = \sqrt{2}"],
-    "$$\n\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}\n$$": [r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"],
+    "$$\n\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}\n$$": [
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"
+    ],
     "1. first\n\n   $$x < y$$\n\n2. second $x > z$": ["x < y", "x > z"],
     "**$x_1$** in $[0, 1]$": ["x_1", "[0, 1]"],
     "$5$ of $10x$": ["5", "10x"],
@@ -77,7 +79,12 @@ def test_money_code_and_variables_are_no_formulas(site: Site) -> None:
 
 def test_what_is_no_formula_is_shown_as_it_was_written(site: Site) -> None:
     user = site.visit()
-    for text in (r"$\notacommand{x}$", r"\(\frac{1}\)", r"$$\begin{matrix} 1$$", "$" + "{" * 900 + "x" + "}" * 90 + "$"):
+    for text in (
+        r"$\notacommand{x}$",
+        r"\(\frac{1}\)",
+        r"$$\begin{matrix} 1$$",
+        "$" + "{" * 900 + "x" + "}" * 90 + "$",
+    ):
         shown = rendered(user, text)
         assert shown["formulas"] == [] and shown["text"] == text
 
@@ -94,16 +101,27 @@ def test_a_formula_is_not_garbled_while_it_is_written(site: Site) -> None:
 
 
 def test_code_has_colours_in_both_themes(site: Site) -> None:
-    site.script.answers.append(['```python\ndef one():\n    return "text"  # why\n```\n\n```nosuchlanguage\ndef one\n```'])
+    site.script.answers.append(
+        ['```python\ndef one():\n    return "text"  # why\n```\n\n```nosuchlanguage\ndef one\n```']
+    )
     user = site.visit(color_scheme="light")
     user.ask("Hello")
     expect(user.find(".hljs-keyword")).to_have_text(["def", "return"])
     colour = "(name) => getComputedStyle(document.querySelector(name)).color"
-    light = [user.page.evaluate(colour, name) for name in (".hljs-keyword", ".hljs-string", ".hljs-comment")]
+    light = [
+        user.page.evaluate(colour, name)
+        for name in (".hljs-keyword", ".hljs-string", ".hljs-comment")
+    ]
     user.page.emulate_media(color_scheme="dark")
-    dark = [user.page.evaluate(colour, name) for name in (".hljs-keyword", ".hljs-string", ".hljs-comment")]
+    dark = [
+        user.page.evaluate(colour, name)
+        for name in (".hljs-keyword", ".hljs-string", ".hljs-comment")
+    ]
     assert len({*light, *dark}) == 6
-    assert user.find(".markdown code").all_inner_texts() == ['def one():\n    return "text"  # why\n', "def one\n"]
+    assert user.find(".markdown code").all_inner_texts() == [
+        'def one():\n    return "text"  # why\n',
+        "def one\n",
+    ]
 
 
 def test_code_grows_in_its_place(site: Site) -> None:
@@ -120,7 +138,9 @@ def test_code_grows_in_its_place(site: Site) -> None:
 
 
 def test_footnotes_lead_there_and_back(site: Site) -> None:
-    site.script.answers.append(["True[^a], and more[^long note][^b]. Not[^none].\n\n[^a]: See *here*.\n[^b]: And `there`."])
+    site.script.answers.append(
+        ["True[^a], and more[^long note][^b]. Not[^none].\n\n[^a]: See *here*.\n[^b]: And `there`."]
+    )
     user = site.visit()
     user.ask("Hello")
     expect(user.answer).to_contain_text("True1, and more[^long note]2. Not[^none].")
@@ -171,12 +191,20 @@ def test_formulas_code_and_footnotes_of_ill_will_are_inert(site: Site) -> None:
         shown = rendered(user, attack)
         assert set(shown["elements"]) <= ELEMENTS, attack
         assert set(shown["inMath"]) <= {MATHML}, attack
-        assert not [name for name in shown["attributes"] if name.startswith("on") or name in ("id", "src", "srcset", "name")], attack
-        assert not [link for link in shown["links"] if not link.startswith(("http://", "https://"))], attack
+        assert not [
+            name
+            for name in shown["attributes"]
+            if name.startswith("on") or name in ("id", "src", "srcset", "name")
+        ], attack
+        assert not [
+            link for link in shown["links"] if not link.startswith(("http://", "https://"))
+        ], attack
         assert "evil.example" not in user.page.evaluate(
             "[...document.querySelectorAll('.markdown [style]')].map((one) => one.style.cssText).join()"
         )
-    user.page.evaluate("document.querySelectorAll('.markdown *').forEach((one) => one.dispatchEvent(new MouseEvent('click')))")
+    user.page.evaluate(
+        "document.querySelectorAll('.markdown *').forEach((one) => one.dispatchEvent(new MouseEvent('click')))"
+    )
     assert user.page.evaluate("window.hacked") is None
 
 
@@ -187,10 +215,15 @@ def test_titles_and_file_names_of_ill_will_are_inert(site: Site) -> None:
     user = site.visit()
     user.ask(TITLE)
     assert user.titles == [TITLE[:59] + "…" if len(TITLE) > 60 else TITLE]
-    bad = {"llmchat": "conversations", "conversations": [{"format": 1, "title": TITLE, "messages": {}}, {"format": HACK}]}
+    bad = {
+        "llmchat": "conversations",
+        "conversations": [{"format": 1, "title": TITLE, "messages": {}}, {"format": HACK}],
+    }
     with user.page.expect_file_chooser() as chooser:
         user.button("Import").click()
-    chooser.value.set_files({"name": f"{HACK}.json", "mimeType": "text/html", "buffer": json.dumps(bad).encode()})
+    chooser.value.set_files(
+        {"name": f"{HACK}.json", "mimeType": "text/html", "buffer": json.dumps(bad).encode()}
+    )
     expect(user.find(".notice.problem")).to_contain_text("The file was not read")
     assert user.find("img, main svg[onload]").count() == 0
     assert user.page.evaluate("window.hacked") is None

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import Site, expect
-from page_server import Script
-from serving import recipe, serving
+from support.page_browser import Site, expect
+from support.page_server import Script
+from support.serving import recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -16,7 +16,10 @@ pytestmark = pytest.mark.slow
 
 def test_the_picker_tells_size_window_and_what_is_loaded(site: Site) -> None:
     user = site.visit()
-    assert user.find("#model option").all_text_contents() == ["small 150 MB · 2k window · loaded", "large 1.6 GB · 32k window"]
+    assert user.find("#model option").all_text_contents() == [
+        "small 150 MB · 2k window · loaded",
+        "large 1.6 GB · 32k window",
+    ]
     expect(user.find("#model selectedcontent .name")).to_have_text("small")
     expect(user.find("#model selectedcontent .facts")).to_be_hidden()
     site.script.facts[1]["state"] = "loaded"
@@ -30,8 +33,15 @@ def test_the_picker_tells_size_window_and_what_is_loaded(site: Site) -> None:
 
 def test_names_that_two_models_share_stay_whole(site: Site) -> None:
     user = site.visit()
-    names = "(ids) => import('./page/models.js').then(({shortNames}) => [...shortNames(ids).values()])"
-    assert user.page.evaluate(names, ["a/one", "b/one", "b/two", "three"]) == ["a/one", "b/one", "two", "three"]
+    names = (
+        "(ids) => import('./page/models.js').then(({shortNames}) => [...shortNames(ids).values()])"
+    )
+    assert user.page.evaluate(names, ["a/one", "b/one", "b/two", "three"]) == [
+        "a/one",
+        "b/one",
+        "two",
+        "three",
+    ]
 
 
 def test_a_model_that_is_being_loaded_is_shown(site: Site) -> None:
@@ -80,7 +90,10 @@ def test_the_real_server_tells_what_is_loaded(chromium: Any, tmp_path: Path) -> 
         assert gate.wait(20)
         return ScriptedEngine(["Yes."])
 
-    with serving({"org/told": recipe(load, key="told", size=99)}, tmp_path) as run, run.http as http:
+    with (
+        serving({"org/told": recipe(load, key="told", size=99)}, tmp_path) as run,
+        run.http as http,
+    ):
         site = Site(chromium, run.url, Script())
         user = site.visit()
         assert user.find("#model option .facts").all_text_contents()[0].startswith(" 1 MB")
@@ -89,7 +102,13 @@ def test_the_real_server_tells_what_is_loaded(chromium: Any, tmp_path: Path) -> 
         assert http.get("/api/models").json()["data"][0]["state"] == "loading"
         gate.set()
         user.sees("Hello", "Yes.")
-        told = {"id": "org/told", "size": 99, "state": "loaded", "loading_s": None, "expected_s": None}
+        told = {
+            "id": "org/told",
+            "size": 99,
+            "state": "loaded",
+            "loading_s": None,
+            "expected_s": None,
+        }
         assert http.get("/api/models").json()["data"] == [told]
         expect(user.find("#model option .facts")).to_contain_text("loaded")
         site.leave()

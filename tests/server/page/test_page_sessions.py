@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
+from support.page_browser import Site, User, expect
 
 from llmchat.server.conversation_search import excerpt, search
 from llmchat.server.conversations import Conversations
@@ -115,7 +115,11 @@ def test_an_answer_is_edited_and_the_old_one_kept(site: Site) -> None:
     expect(user.find(".meta")).to_contain_text("edited by you")
     assert len(site.script.requests) == 1
     user.ask("Sure?")
-    assert [message["content"] for message in site.request["messages"]] == ["Shape?", "The earth is **round**.", "Sure?"]
+    assert [message["content"] for message in site.request["messages"]] == [
+        "Shape?",
+        "The earth is **round**.",
+        "Sure?",
+    ]
     user.reload()
     user.sees("Shape?", "The earth is round.", "Sure?", "Indeed.")
     user.button("Previous version").click()
@@ -138,7 +142,11 @@ def test_a_message_is_deleted_with_what_follows(place: str, request: pytest.Fixt
     user.reload()
     user.sees("First", "One.")
     user.ask("Third")
-    assert [message["content"] for message in site.request["messages"]] == ["First", "One.", "Third"]
+    assert [message["content"] for message in site.request["messages"]] == [
+        "First",
+        "One.",
+        "Third",
+    ]
     with user.page.expect_download() as download:
         user.button("Export all").click()
     assert "secret" not in Path(download.value.path()).read_text("utf-8")
@@ -170,13 +178,19 @@ def test_a_chat_is_exported_as_markdown(site: Site) -> None:
         user.choose("Is it/was it?", "Export as Markdown")
     assert download.value.suggested_filename == "Is itwas it.md"
     told = Path(download.value.path()).read_text("utf-8")
-    assert told == "# Is it/was it?\n\n## System\n\nBe kind.\n\n## You\n\nIs it/was it?\n\n## small\n\n# Yes\n\n```\ncode\n```\n"
+    assert (
+        told
+        == "# Is it/was it?\n\n## System\n\nBe kind.\n\n## You\n\nIs it/was it?\n\n## small\n\n# Yes\n\n```\ncode\n```\n"
+    )
 
 
 def test_system_texts_are_chosen_and_kept(site: Site) -> None:
     user = site.visit()
     user.settings()
-    choice, field = user.page.get_by_label("Choose a preset"), user.page.get_by_label("System text", exact=True)
+    choice, field = (
+        user.page.get_by_label("Choose a preset"),
+        user.page.get_by_label("System text", exact=True),
+    )
     choice.select_option(label="Concise")
     user.ask("Hello")
     assert site.request["messages"][0]["content"].startswith("Answer in as few words")
@@ -195,9 +209,17 @@ def test_system_texts_are_chosen_and_kept(site: Site) -> None:
 
 
 def test_an_excerpt_is_around_what_was_found() -> None:
-    value = b'{"messages": {"a": {"text": "Nothing"}, "b": {"id": "needle", "text": "%s The Needle\\nhere %s"}}}' % (b"x" * 50, b"y" * 200)
+    value = (
+        b'{"messages": {"a": {"text": "Nothing"}, "b": {"id": "needle", "text": "%s The Needle\\nhere %s"}}}'
+        % (b"x" * 50, b"y" * 200)
+    )
     found = excerpt(value, "needle HERE"[:6])
-    assert found is not None and found.startswith("…x") and "The Needle here" in found and found.endswith("…")
+    assert (
+        found is not None
+        and found.startswith("…x")
+        and "The Needle here" in found
+        and found.endswith("…")
+    )
     assert excerpt(value, "messages") is None
     assert excerpt(b'{"messages": ["no"]}', "no") is None
 
@@ -209,7 +231,10 @@ def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
             "CREATE TABLE conversations (user TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL,"
             " version INTEGER NOT NULL, bytes INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID"
         )
-        database.execute("INSERT INTO conversations VALUES ('me', ?, 'Old', ?, 1, 2, ?)", ("0" * 24, time.time(), b"{}"))
+        database.execute(
+            "INSERT INTO conversations VALUES ('me', ?, 'Old', ?, 1, 2, ?)",
+            ("0" * 24, time.time(), b"{}"),
+        )
         database.execute("PRAGMA user_version = 2")
     database.close()
     store: Any = Conversations(file)

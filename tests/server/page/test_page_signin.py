@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
-from page_server import Script
-from serving import recipe, serving
+from support.page_browser import Site, User, expect
+from support.page_server import Script
+from support.serving import recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server.keys import Keys
@@ -51,7 +51,10 @@ def test_a_key_is_asked_for_and_kept_until_one_signs_out(site: Site) -> None:
     assert user.find("#input").input_value() == "not sent"
     user.button("Sign out").click()
     expect(user.find("#signin")).to_be_visible()
-    assert user.page.evaluate("[localStorage.getItem('llmchat.key'), sessionStorage.length]") == [None, 0]
+    assert user.page.evaluate("[localStorage.getItem('llmchat.key'), sessionStorage.length]") == [
+        None,
+        0,
+    ]
     assert set(site.script.keys) == {"", "Bearer wrong", "Bearer secret"}
 
 
@@ -62,7 +65,9 @@ def test_a_key_that_is_taken_back_is_asked_for_again(site: Site) -> None:
     user.ready()
     site.script.key = "second"
     user.send("Hello")
-    expect(user.find("#key-problem")).to_have_text("The server no longer accepts the key that this browser kept.")
+    expect(user.find("#key-problem")).to_have_text(
+        "The server no longer accepts the key that this browser kept."
+    )
     sign_in(user, "second")
     user.page.wait_for_load_state()
     user.ready()

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import Site, User, expect
-from page_server import Script
-from serving import recipe, serving
+from support.page_browser import Site, User, expect
+from support.page_server import Script
+from support.serving import recipe, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server.keys import Keys
@@ -24,7 +24,9 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     ann, bob = keys.add("ann"), keys.add("bob")
     engine = ScriptedEngine(["Well, **yes**.\n\n- and no"])
-    with serving({"told": recipe(lambda: engine)}, tmp_path, key_file=keys.file, history=True) as run:
+    with serving(
+        {"told": recipe(lambda: engine)}, tmp_path, key_file=keys.file, history=True
+    ) as run:
         site = Site(chromium, run.url, Script())
         user = enter(site, ann)
         user.ask("Is it?")
@@ -32,7 +34,10 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
         expect(user.find(".markdown strong")).to_have_text("yes")
         expect(user.find(".meta")).to_contain_text("told · ")
         user.button("What was sent").click()
-        assert "Is it?" in (prompt := user.find("#sent pre").nth(1).inner_text()) and "<|im_start|>assistant" in prompt
+        assert (
+            "Is it?" in (prompt := user.find("#sent pre").nth(1).inner_text())
+            and "<|im_start|>assistant" in prompt
+        )
         user.page.keyboard.press("Escape")
         again = enter(site, ann)
         again.button("Is it?").click()

@@ -1,0 +1,1 @@
+"""The user's own server, as their other commands use it: started, found and talked to over a Unix socket."""

@@ -1,0 +1,161 @@
+"""The model of the user's own server, over its Unix socket: an engine that loads nothing. The prompt is rendered here, as for any engine.
+
+server/private.py is the other end. Imports no heavy library: a one-shot is to answer at once.
+"""
+
+import http.client
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from llmchat import __version__
+from llmchat.background.client import UnixConnection, socket_file
+from llmchat.conversation import Conversation
+from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.errors import LlmchatError, NetworkError
+from llmchat.presets.types import Preset
+from llmchat.prompt import Prompt
+from llmchat.settings import Options, World
+
+# Two programs of different versions do not talk to each other.
+PROTOCOL = f"1 {__version__}"
+# A server that is there answers at once; only loading a model takes longer.
+_CONNECT_S = 1.0
+_ANSWER_S = 900.0
+
+Value = TypeVar("Value")
+
+
+class Hello(Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that is meant: preset and options as `models.load` takes them. places: where files are looked for, so that both ends find the same."""
+
+    protocol: str
+    preset: Preset
+    options: Options
+    places: tuple[str, ...]
+
+
+class Facts(Struct, frozen=True):
+    """The answer to it. key: names the model from then on; preset: complete, with the checkpoint's template; made_by: see models.provenance."""
+
+    key: str
+    context: int
+    describe: str
+    preset: Preset
+    made_by: dict[str, Any]
+
+
+class Count(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    texts: tuple[str, ...]
+
+
+class Encode(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    prompts: tuple[Prompt, ...]
+
+
+class Ask(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    conversation: Conversation
+    sampling: Sampling
+
+
+class Stream(Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    prompt: Prompt
+    sampling: Sampling
+
+
+class Line(Struct, frozen=True, omit_defaults=True):
+    """One event of an answer."""
+
+    chunk: Chunk | None = None
+    finish: Finish | None = None
+
+
+class RemoteEngine:
+    """A model that a server of this user has in memory, or loads."""
+
+    load_s = 0.0
+    served = True
+
+    def __init__(self, world: World, preset: Preset, options: Options, places: tuple[str, ...]):
+        """Raises OSError where no server listens, LlmchatError where it cannot stand in for this model."""
+        self._counts: dict[str, int] = {}
+        self._connection = UnixConnection(socket_file(world), _CONNECT_S)
+        self._connection.connect()
+        self._connection.sock.settimeout(_ANSWER_S)
+        self.facts = self._ask("open", Hello(PROTOCOL, preset, options, places), Facts)
+        self.context = self.facts.context
+
+    def describe(self) -> str:
+        return f"{self.facts.describe}, served"
+
+    def count(self, text: str) -> int:
+        if text not in self._counts:
+            self._counts[text] = self._ask("count", Count(self.facts.key, (text,)), list[int])[0]
+        return self._counts[text]
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self._ask("encode", Encode(self.facts.key, (prompt,)), list[list[int]])[0]
+
+    def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
+        """What chat.ask makes of a conversation, as `kind`: window and prompt in one step, where the tokenizer and the template are."""
+        return self._ask("ask", Ask(self.facts.key, conversation, sampling), kind)
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        """Closing it early closes the connection, which ends the work of the server."""
+        response = self._post("stream", Stream(self.facts.key, prompt, sampling))
+        ended = False
+        try:
+            while line := response.readline():
+                event = _decoded(line, Line)
+                if event.chunk is not None:
+                    yield event.chunk
+                elif event.finish is not None:
+                    ended = True
+                    response.read()
+                    yield event.finish
+                    return
+            raise NetworkError("the server ended in the middle of the answer")
+        except (OSError, http.client.HTTPException) as error:
+            raise NetworkError(
+                f"the server went away in the middle of the answer: {error}"
+            ) from error
+        finally:
+            if not ended:
+                self._connection.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _ask(self, what: str, asked: Struct, kind: type[Value]) -> Value:
+        return _decoded(self._post(what, asked).read(), kind)
+
+    def _post(self, what: str, asked: Struct) -> http.client.HTTPResponse:
+        """Raises LlmchatError with the server's words where it refuses."""
+        try:
+            self._connection.request(
+                "POST",
+                f"/private/{what}",
+                msgspec.json.encode(asked),
+                {"Content-Type": "application/json"},
+            )
+            response = self._connection.getresponse()
+            if response.status != 200:
+                raise LlmchatError(
+                    str(_decoded(response.read(), dict[str, Any])["error"]["message"])
+                )
+        except (OSError, http.client.HTTPException) as error:
+            raise NetworkError(f"the server of yours does not answer: {error}") from error
+        return response
+
+
+def _decoded(content: bytes, kind: type[Value]) -> Value:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise NetworkError("the server of yours answers in another way than expected") from error

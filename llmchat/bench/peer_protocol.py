@@ -1,0 +1,256 @@
+"""Other programs that run the same model, measured with the same tokens. This file is also run by itself, by another Python: it needs nothing of llmchat.
+
+Each peer is one process that loads the model, says so, and then measures what it is asked to, a line of JSON each way; between questions it
+sleeps. `python peers.py` alone tells which peers that Python has; `python peers.py serve` reads from its stdin first what to load.
+"""
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# What is measured everywhere: an answer of so many tokens, greedy and whatever they are, to the first text; and the reading of the second one
+# (541 tokens of the default model).
+SHORT, LONG, DECODE = "Once upon a time", "The history of France is long and rich. " * 60, 64
+# Tokens that are said before anything is measured.
+WARM = 8
+
+# One measurement: tokens a second, and of how many tokens.
+Measured = dict[str, float]
+Measures = dict[str, Callable[[], Any]]
+
+# Peer → the packages it needs.
+NEEDS = {
+    "llama.cpp Q8_0": ("xllamacpp",),
+    "CTranslate2 int8": ("ctranslate2", "tokenizers"),
+    "transformers bf16": ("transformers", "torch"),
+    "transformers + bitsandbytes int8": ("transformers", "torch", "bitsandbytes"),
+}
+
+
+def installed() -> dict[str, dict[str, str]]:
+    """The peers that this Python can run, with the versions of their packages."""
+    found: dict[str, dict[str, str]] = {}
+    for peer, packages in NEEDS.items():
+        try:
+            found[peer] = {package: importlib.metadata.version(package) for package in packages}
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def serve(load: Callable[[], Measures]) -> None:
+    """Load, then answer each line of stdin, the name of a measure, with a line of JSON on stdout. Libraries that print do it on stderr."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(value: Any) -> None:
+        print(json.dumps(value), file=channel, flush=True)
+
+    try:
+        measures = load() | {"peak": peak_bytes}
+        say({"ready": True})
+        for line in sys.stdin:
+            what = line.strip()
+            if what in ("decode", "prefill") and "warm" in measures:
+                # While others were measured the system may have put away what this one had mapped.
+                measures["warm"]()
+            say({"result": measures[what]()})
+    except Exception as error:  # whatever it is, it is the answer
+        cause = str(error).strip() or type(error).__name__
+        say(
+            {
+                "error": getattr(error, "message", cause.splitlines()[0]),
+                "exit_code": getattr(error, "exit_code", 1),
+                "hint": getattr(error, "hint", ""),
+            }
+        )
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held at once, files that are mapped counted too; of a GPU's, where it used one. 0 where nobody tells."""
+    torch: Any = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_reserved())
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def timed(call: Callable[[], Any], tokens: int) -> Measured:
+    started = time.perf_counter()
+    call()
+    return {"tps": tokens / (time.perf_counter() - started), "tokens": tokens}
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def llama_cpp(task: dict[str, Any]) -> Measures:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = task["gguf"]
+    params.n_ctx, params.n_parallel = 4096, 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores()
+    server = xllamacpp.Server(params)
+
+    def timings(ids: list[int], count: int) -> dict[str, Any]:
+        asked = {
+            "prompt": ids,
+            "n_predict": count,
+            "ignore_eos": True,
+            "temperature": 0,
+            "cache_prompt": False,
+            "stream": False,
+        }
+        answer = server.handle_completions(asked)
+        found: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[
+            "timings"
+        ]
+        return found
+
+    def decode() -> Measured:
+        found = timings(task["short"], DECODE)
+        return {
+            "tps": 1000 * found["predicted_n"] / (found["prompt_ms"] + found["predicted_ms"]),
+            "tokens": found["predicted_n"],
+        }
+
+    def prefill() -> Measured:
+        found = timings(task["long"], 1)
+        return {"tps": found["prompt_per_second"], "tokens": found["prompt_n"]}
+
+    def warm() -> None:
+        timings(task["short"], WARM)
+
+    return {"decode": decode, "prefill": prefill, "warm": warm}
+
+
+def ctranslate2(task: dict[str, Any]) -> Measures:
+    import ctranslate2 as ct2
+    from tokenizers import Tokenizer
+
+    converted = Path(task["converted"])
+    if not converted.exists():
+        from ctranslate2.converters import TransformersConverter
+
+        unfinished = converted.with_name(f"{converted.name}.part")
+        TransformersConverter(task["folder"]).convert(
+            str(unfinished), quantization="int8", force=True
+        )
+        unfinished.rename(converted)
+    generators = [
+        ct2.Generator(
+            str(converted), device=task["device"], compute_type="int8", intra_threads=count
+        )
+        for count in sorted({1, cores()})
+    ]
+    tokenizer = Tokenizer.from_file(str(Path(task["folder"]) / "tokenizer.json"))
+    short, long = (
+        [tokenizer.id_to_token(token) for token in task[text]] for text in ("short", "long")
+    )
+
+    def generate(generator: Any, tokens: list[str | None], count: int) -> None:
+        generator.generate_batch(
+            [tokens],
+            max_length=count,
+            min_length=count,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+        )
+
+    def speed(generator: Any) -> float:
+        return max(timed(lambda: generate(generator, short, 16), 16)["tps"] for _ in range(3))
+
+    # With some processors its decoding is faster on one core than on two: it gets what suits it best.
+    best = max(generators, key=speed)
+    every = generators[-1]
+
+    def warm() -> None:
+        for generator in generators:
+            generate(generator, short, WARM)
+
+    return {
+        "decode": lambda: timed(lambda: generate(best, short, DECODE), DECODE),
+        "prefill": lambda: timed(lambda: generate(every, long, 1), len(long)),
+        "warm": warm,
+    }
+
+
+def transformers_bf16(task: dict[str, Any]) -> Measures:
+    return _transformers(task)
+
+
+def transformers_int8(task: dict[str, Any]) -> Measures:
+    from transformers import BitsAndBytesConfig
+
+    return _transformers(
+        task, quantization_config=BitsAndBytesConfig(load_in_8bit=True), device_map=task["device"]
+    )
+
+
+def _transformers(task: dict[str, Any], **settings: Any) -> Measures:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(cores())
+    device = torch.device(task["device"])
+    model = AutoModelForCausalLM.from_pretrained(
+        task["folder"], dtype=torch.bfloat16, **settings
+    ).eval()
+    model = model if settings else model.to(device)
+    short, long = (torch.tensor([task[text]], device=device) for text in ("short", "long"))
+
+    def generate(count: int) -> None:
+        with torch.inference_mode():
+            model.generate(
+                short,
+                attention_mask=torch.ones_like(short),
+                max_new_tokens=count,
+                min_new_tokens=count,
+                do_sample=False,
+                pad_token_id=0,
+            )
+
+    def read() -> None:
+        with torch.inference_mode():
+            # The first answer's logits are looked at, so that a GPU has done its work when this returns.
+            int(model(long, logits_to_keep=1).logits[0, -1].argmax())
+
+    return {
+        "decode": lambda: timed(lambda: generate(DECODE), DECODE),
+        "prefill": lambda: timed(read, long.shape[1]),
+        "warm": lambda: generate(WARM),
+    }
+
+
+LOADERS: dict[str, Callable[[dict[str, Any]], Measures]] = {
+    "llama.cpp Q8_0": llama_cpp,
+    "CTranslate2 int8": ctranslate2,
+    "transformers bf16": transformers_bf16,
+    "transformers + bitsandbytes int8": transformers_int8,
+}
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments:
+        sys.stdout.write(json.dumps(installed()))
+        return
+    # What llmchat sets for its own sake is not theirs.
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    task = json.loads(sys.stdin.readline())
+    serve(lambda: LOADERS[task["peer"]](task))
+
+
+if __name__ == "__main__":
+    # This file's folder is no place for another program to find its modules in.
+    del sys.path[0]
+    main(sys.argv[1:])

@@ -1,0 +1,87 @@
+"""The command that measures: bench."""
+
+from typing import Annotated
+
+import typer
+
+from llmchat.commands import options
+
+INTERRUPTED = 130
+MEASURED = "What is measured"
+
+
+def bench(
+    model: options.Model = None,
+    base: options.Base = None,
+    adapter: options.Adapter = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            help="int8, int4, bf16 or fp32; may be given again. All that fit, unless given.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+    offline: options.Offline = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Times that each is measured; medians count.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = 3,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Measure llama.cpp, CTranslate2 and transformers as well, where they are installed.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = False,
+    peers_python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="A Python that has what --compare needs.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Tokens per second, the share of this machine's memory speed, start and memory, for each kind of weights."""
+    from llmchat import bench as room
+    from llmchat.bench import report as shown
+    from llmchat.bench.peers import Rivals
+    from llmchat.settings import World
+    from llmchat.ui import tables
+
+    names = (
+        "model",
+        "base",
+        "adapter",
+        "engine",
+        "device",
+        "revision",
+        "trust_remote_code",
+        "offline",
+    )
+    given = {name: value for name, value in locals().items() if name in names}
+    world = World.real()
+    world = world.cut_off() if offline else world
+    rivals = Rivals(world, peers_python) if compare or peers_python else None
+    report = room.measure(
+        room.plan(given, weights or (), world, rivals), rounds, world, quiet=quiet
+    )
+    if json:
+        tables.print_json(world, shown.as_plain(report))
+    else:
+        shown.show(report, world)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)

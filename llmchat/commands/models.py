@@ -1,0 +1,248 @@
+"""The commands that keep models: pull, ls, show, rm, verify."""
+
+from typing import Annotated
+
+import typer
+
+from llmchat.commands import options
+from llmchat.errors import UsageError
+from llmchat.settings import Options, World, resolve
+from llmchat.ui.plain import fit_for
+
+app = typer.Typer()
+
+
+@app.command()
+def pull(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Presets, Hub repos or .gguf files.",
+            autocompletion=options.complete_model,
+        ),
+    ],
+    base: options.Base = None,
+    adapter: options.Adapter = None,
+    revision: options.Revision = None,
+    weights: options.Weights = None,
+    context: options.Context = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+    offline: options.Offline = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would mean; fetch no weights.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Pull what does not fit the memory, or does not match; read every file that is here again.",
+        ),
+    ] = False,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare/--no-prepare",
+            help="Write the int8 copy now that makes a chat start at once.",
+        ),
+    ] = True,
+    json: Annotated[
+        bool, typer.Option("--json", help="The plan as one JSON object on stdout.")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download, check and prepare models; goes on where it stopped."""
+    given = {
+        "base": base, "adapter": adapter, "revision": revision, "weights": weights, "context": context,
+        "trust_remote_code": trust_remote_code, "offline": offline,
+    }  # fmt: skip
+    world = World.real()
+    for name in models:
+        _pull(
+            world,
+            resolve(world, given | {"model": name}).options,
+            dry_run=dry_run,
+            force=force,
+            ready=prepare,
+            json=json,
+            quiet=quiet,
+        )
+
+
+def _pull(
+    world: World,
+    options: Options,
+    *,
+    dry_run: bool,
+    force: bool,
+    ready: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from llmchat.hub import Bar, Silent, report
+    from llmchat.models.library import chat_command, fetch, is_model, prepare
+    from llmchat.models.library import ready as make_ready
+    from llmchat.presets import choose
+    from llmchat.ui import tables
+
+    world = world.cut_off() if options.offline else world
+    prepared = prepare(
+        choose(options, world.own_presets),
+        world,
+        device=options.device,
+        code=options.trust_remote_code,
+        thorough=force,
+    )
+    plan = prepared.plan
+    if json:
+        tables.print_json(world, plan)
+    elif dry_run:
+        print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
+    elif not quiet:
+        print("".join(f"{line}\n" for line in report.short(plan)), end="", file=world.stderr)
+    plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))
+    if dry_run:
+        return
+    progress = Silent() if quiet else Bar(world.stderr)
+    parts = fetch(prepared, world, progress, force=force)
+    lines = [
+        f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({tables.size(part.checkpoint.size)})"
+        for part in parts
+    ]
+    if not quiet:
+        print("".join(f"{line}\n" for line in lines), end="", file=world.stderr)
+    if ready and parts:
+        checkpoints = [part.checkpoint for part in parts]
+        for line in make_ready(
+            prepared.preset, checkpoints, world, progress, code=options.trust_remote_code
+        ):
+            if not quiet:
+                print(line, file=world.stderr)
+    if not quiet and parts and is_model(parts[0].checkpoint):
+        print(f"ready: {chat_command(options)}", file=world.stderr)
+
+
+def offer(world: World, options: Options) -> bool:
+    """Ask the person at the terminal whether to pull a model that is not here; returns whether it was pulled."""
+    from llmchat.presets import choose
+    from llmchat.ui import tables
+
+    if not (world.stdin.isatty() and world.stderr.isatty()):
+        return False
+    preset = choose(options, world.own_presets)
+    archive = preset.base.archive
+    known = [tables.size(archive.size)] if archive else []
+    facts = ", ".join([*known, preset.licence])
+    print(
+        f"{preset.name} is not on this machine. Download it now ({facts})? [y/N] ",
+        end="",
+        file=world.stderr,
+        flush=True,
+    )
+    if world.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    _pull(world, options, dry_run=False, force=False, ready=True, json=False, quiet=False)
+    return True
+
+
+@app.command("ls")
+def list_models(
+    json: options.Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+) -> None:
+    """The models that are on this machine: presets, what was pulled by its Hub id, and what the cache holds of your own files."""
+    from llmchat.history.export import when
+    from llmchat.models.library import shelf
+    from llmchat.presets import broken
+    from llmchat.ui import tables
+
+    world = World.real()
+    rows = shelf(world)
+    if not json:
+        for row in rows:
+            row["prepared"] = tables.size(row["prepared"]) if row["prepared"] else ""
+            row["used"] = when(row["used"]) if row["used"] else "never used"
+    tables.rows(
+        world,
+        rows,
+        ("name", "size", "prepared", "weights", "used", "licence"),
+        json=json,
+        quiet=quiet,
+    )
+    if not quiet:
+        tables.notes(world, broken(world.own_presets))
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A preset, a Hub repo, a folder or a .gguf file.",
+            autocompletion=options.complete_model,
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """What is known of a model: files, format, context, licence, notes."""
+    from llmchat.models.loading import facts
+    from llmchat.models.opener import preset_of
+    from llmchat.ui import tables
+
+    world = World.real()
+    tables.model_facts(world, facts(preset_of(world, model=model), world), json=json)
+
+
+@app.command("rm")
+def remove_model(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Models to remove; files that another model needs stay.",
+            autocompletion=options.complete_model,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be freed; remove nothing.")
+    ] = False,
+) -> None:
+    """Remove downloaded models, and what interrupted downloads left, from this machine."""
+    from llmchat.models.library import discard
+    from llmchat.models.opener import preset_of
+    from llmchat.ui import tables
+
+    world = World.real()
+    for name in models:
+        preset = preset_of(world, model=name)
+        if dry_run:
+            print(
+                f"{preset.name}: {tables.size(discard(preset, world, dry_run=True))} would be freed",
+                file=world.stderr,
+            )
+            continue
+        if not yes and not (
+            world.interactive and typer.confirm(f"remove the files of {preset.name}?")
+        ):
+            raise UsageError("nothing was removed", "-y removes without asking")
+        print(f"{preset.name}: {tables.size(discard(preset, world))} freed", file=world.stderr)
+
+
+@app.command()
+def verify(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Without a name: all that are here.",
+            autocompletion=options.complete_model,
+        ),
+    ] = None,
+) -> None:
+    """Read every file of a model again and compare it with its published checksum; `pull` repairs what differs."""
+    from llmchat.models.library import verify as read_again
+    from llmchat.models.opener import preset_of
+
+    world = World.real()
+    read_again(world, [preset_of(world, model=name) for name in models or ()], typer.echo)

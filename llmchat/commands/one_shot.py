@@ -1,0 +1,190 @@
+"""One question, one answer: for pipes, scripts and arguments. stdout carries the answer alone; everything else goes to stderr."""
+
+import os
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from llmchat.chat import Chat, Event
+from llmchat.conversation import Message, material
+from llmchat.engines import Chunk, Finish, Prefill
+from llmchat.errors import LlmchatError, UsageError
+from llmchat.formatting import counted
+from llmchat.process.streams import MOST_ASKED
+from llmchat.reply_parser import Thought
+from llmchat.settings import World
+from llmchat.ui.plain import fit_for, json_for
+from llmchat.ui.prefill_progress import ReadingLine, told_of_interrupts
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class NoCode(LlmchatError):
+    """The answer was given, and has nothing that `--extract` could print."""
+
+
+def question(world: World, prompt: str | None, files: Iterable[str]) -> Message | None:
+    """The user's message from piped text, files and PROMPT; None when a person sits at the terminal and has not asked yet.
+
+    With a PROMPT the rest is its material; without one the piped text is the question.
+    """
+    piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
+    texts = [(Path(name).name, world.read_text(name, MOST_ASKED).strip()) for name in files]
+    text = "" if prompt in (None, "-") else str(prompt)
+    if text:
+        texts.insert(0, ("stdin", piped))
+    elif piped:
+        text = piped
+    elif world.interactive and prompt is None and not texts:
+        return None
+    texts = [one for one in texts if one[1]]
+    if not text and not texts:
+        raise UsageError(
+            "there is no question: stdin is empty and no PROMPT was given",
+            '`llmchat chat "…"` asks one, a terminal opens a chat',
+        )
+    input, parts = material(texts)
+    return Message("user", text, input, files=parts)
+
+
+def run(
+    chat: Chat,
+    world: World,
+    asked: Message,
+    *,
+    json: bool,
+    stream: bool,
+    plain: bool,
+    quiet: bool,
+    extract: bool = False,
+) -> int:
+    """Ask, print, and return the exit code. extract: print the first code block of the answer alone."""
+    stream = stream and not extract
+    try:
+        return _ask(
+            chat, world, asked, json=json, stream=stream, plain=plain, quiet=quiet, extract=extract
+        )
+    finally:
+        if (note := chat.note()) and not quiet:
+            print(f"note: {note}", file=world.stderr)
+
+
+def _ask(
+    chat: Chat,
+    world: World,
+    asked: Message,
+    *,
+    json: bool,
+    stream: bool,
+    plain: bool,
+    quiet: bool,
+    extract: bool,
+) -> int:
+    try:
+        with closing(chat.send(asked.text, asked.input, asked.files)) as events:
+            waiting = ReadingLine(world.stderr, world, shown=not (quiet or json))
+            with told_of_interrupts(waiting.stopping):
+                text, thinking = _show(
+                    events, world, waiting, silent=json or not stream, plain=plain
+                )
+            code = first_code(text) if extract else None
+            if json:
+                known = report(chat, text, thinking) | ({"code": code} if extract else {})
+                print(
+                    json_for(world.stdout, msgspec.json.encode(known).decode()),
+                    file=world.stdout,
+                    flush=True,
+                )
+            elif extract and code is not None:
+                print(fit_for(world.stdout, code), file=world.stdout, flush=True)
+            elif not stream and not extract:
+                print(fit_for(world.stdout, text), file=world.stdout, flush=True)
+    except KeyboardInterrupt:
+        print(file=world.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the answer has left. Python must not complain when it flushes stdout at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), world.stdout.fileno())
+        return BROKEN_PIPE
+    if chat.window and chat.window.dropped and not quiet and not json:
+        print(
+            f"note: {chat.window.dropped} of {counted(len(chat.window.ledger), 'message')} did not fit the window of "
+            f"{counted(chat.window.limit, 'token')} and {'was' if chat.window.dropped == 1 else 'were'} not sent",
+            file=world.stderr,
+        )
+    if not text and not quiet and not json:
+        print("note: the model gave an empty answer", file=world.stderr)
+    if extract and code is None:
+        raise NoCode(
+            "the answer has no code block", "without --extract the whole answer is printed"
+        )
+    return 0
+
+
+def first_code(text: str) -> str | None:
+    """The first code block of an answer, as `--extract` prints it."""
+    from llmchat.ui.code_blocks import code_blocks
+
+    return next((block.text for block in code_blocks(text)), None)
+
+
+def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
+    """What `--json` prints: the answer and all that is known of how it came about. Times in seconds."""
+    finish, window = chat.finish, chat.window
+    assert finish is not None and window is not None
+    return {
+        "text": text,
+        **({"thinking": thinking} if thinking else {}),
+        "model": chat.preset.name,
+        "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
+        **({"served": True} if getattr(chat.engine, "served", False) else {}),
+        "finish_reason": finish.reason,
+        "usage": {
+            "prompt_tokens": finish.prompt_tokens,
+            "cached_tokens": finish.cached_tokens,
+            "completion_tokens": finish.reply_tokens,
+        },
+        "timings": {
+            "load_s": round(chat.engine.load_s, 4),
+            "prefill_s": round(finish.prefill_s, 4),
+            "decode_s": round(finish.decode_s, 4),
+        },
+        "window": {
+            "limit": window.limit,
+            "tokens": window.tokens,
+            "sent": window.sent,
+            "dropped": window.dropped,
+            "ledger": window.ledger,
+        },
+        "seed": finish.seed,
+        "session": chat.session if chat.history.path else None,
+    }
+
+
+def _show(
+    events: Generator[Event], world: World, waiting: ReadingLine, *, silent: bool, plain: bool
+) -> tuple[str, str]:
+    """Print the chunks as they come, rendered on a terminal; returns the whole text, and what was thought, which is not printed."""
+    from llmchat.ui.plain import choose_renderer
+
+    renderer = None if silent else choose_renderer(world, plain=plain)
+    text = thinking = ""
+    try:
+        for event in events:
+            if isinstance(event, Prefill):
+                waiting.feed(event)
+                continue
+            waiting.clear()
+            if isinstance(event, Chunk):
+                text += event.text
+                if renderer:
+                    renderer.feed(event.text)
+            elif isinstance(event, Thought):
+                thinking += event.text
+            elif isinstance(event, Finish) and renderer:
+                renderer.finish()
+    finally:
+        waiting.clear()
+    return text, thinking

@@ -1,0 +1,188 @@
+"""The flags that several commands share. None means not given: then a variable, the config file or the preset decides."""
+
+from typing import Annotated, Any
+
+import typer
+
+from llmchat.settings import types
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names for the Tab key; no model is opened and no torch loaded for them."""
+    from llmchat.models.library import known_names
+    from llmchat.settings import World
+
+    return known_names(incomplete, World.real())
+
+
+def _checked(kind: Any, flag: str) -> dict[str, Any]:
+    """A flag whose value is refused in the same words as that of a variable or a config key."""
+    whole = isinstance(types.check("1", kind, flag), int)
+    return {
+        "parser": lambda text: types.check(text, kind, flag),
+        "metavar": "INTEGER" if whole else "FLOAT",
+    }
+
+
+ENGINES = types.choices(types.EngineName)
+MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="A preset, a Hub repo org/name, a folder or a .gguf file.",
+        rich_help_panel=MODEL,
+        autocompletion=complete_model,
+    ),
+]
+Base = Annotated[
+    str | None, typer.Option(help="Another base for the preset.", rich_help_panel=MODEL)
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        help="A LoRA adapter: a folder or a Hub repo, append `:0.5` for half strength; `none` for the bare base.",
+        rich_help_panel=MODEL,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "-t",
+        "--format",
+        "--template",
+        help="Prompt format; `llmchat presets --formats` lists them.",
+        rich_help_panel=MODEL,
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=MODEL)
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="transformers; gguf (llama.cpp, for .gguf files); openai (a server, see --url); scripted (a demo without a model).",
+        rich_help_panel=MODEL,
+        autocompletion=lambda incomplete: [name for name in ENGINES if name.startswith(incomplete)],
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="A server that speaks OpenAI's API (vLLM, llama-server, Ollama …); --model is then one of its models. Key: OPENAI_API_KEY.",
+        rich_help_panel=MODEL,
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL)
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the base.", rich_help_panel=MODEL)
+]
+TrustRemoteCode = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-remote-code",
+        help="Allow a checkpoint to run its own Python code.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+Offline = Annotated[
+    bool | None,
+    typer.Option(
+        "--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL
+    ),
+]
+System = Annotated[
+    str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Count, "--context"),
+        help="Context window in tokens; 0 for the model's own.",
+        rich_help_panel=CONTEXT,
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", help="drop-oldest, last-n, summary or refuse.", rich_help_panel=CONTEXT
+    ),
+]
+Turns = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Turns, "--turns"), help="Turns that last-n keeps.", rich_help_panel=CONTEXT
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Count, "--max-tokens"),
+        help="Most tokens of an answer; 0 for all the window leaves.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        **_checked(types.Temperature, "--temperature"),
+        help="0 is greedy.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        **_checked(types.TopP, "--top-p"),
+        rich_help_panel=SAMPLING,
+        help="Keep the most likely tokens up to this probability mass.",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Count, "--top-k"),
+        rich_help_panel=SAMPLING,
+        help="Keep the K most likely tokens; 0 turns it off.",
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        **_checked(types.MinP, "--min-p"),
+        rich_help_panel=SAMPLING,
+        help="Drop tokens below this fraction of the top token's probability.",
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        **_checked(types.RepetitionPenalty, "--repetition-penalty"),
+        rich_help_panel=SAMPLING,
+        help="Values above 1 penalise repetition; 1 turns it off.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Seed, "--seed"), rich_help_panel=SAMPLING, help="Same seed, same answer."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Tokens and times on stderr.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
+]

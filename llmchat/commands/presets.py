@@ -1,0 +1,160 @@
+"""The commands that look at formats before a download: presets, presets check, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmchat.commands import options
+from llmchat.errors import Mismatch, ModelNotFound, UsageError
+from llmchat.settings import World
+from llmchat.ui.plain import fit_for
+
+
+class _Words(TyperGroup):
+    """`presets WORD...`: what is no subcommand is a word to look for."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        if not any(arg in self.commands for arg in args):
+            args = [
+                part
+                for arg in args
+                for part in ((arg,) if arg.startswith("-") else ("--word", arg))
+            ]
+        return super().parse_args(context, args)
+
+
+app = typer.Typer(
+    cls=_Words,
+    help="The models and prompt formats llmchat knows by name; `presets WORD` filters them.",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def presets(
+    context: typer.Context,
+    word: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word", metavar="WORD", help="The same as `presets WORD`: only those that match."
+        ),
+    ] = None,
+    formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
+    json: options.Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+) -> None:
+    """The models and prompt formats llmchat knows by name: size, licence, and whether they fit this machine."""
+    from llmchat import presets as room
+    from llmchat.ui import tables
+
+    if context.invoked_subcommand:
+        return
+    world = World.real()
+    if formats:
+        rows: list[dict[str, Any]] = [
+            {"name": name, "source": room.get_format(name).source} for name in room.formats()
+        ]
+        return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
+    from llmchat.hub.machine import installed
+
+    rooms = installed(world)
+    found = [
+        (preset, room.outlook(preset, rooms))
+        for preset in room.names(world.own_presets).values()
+        if room.matches(preset, word or ())
+    ]
+    if word and not found:
+        raise ModelNotFound(
+            f"no preset matches {' '.join(word)}",
+            "words are looked for in names, titles, aliases, formats and licences",
+        )
+    rows = [
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "size": ahead.download,
+            "fits": ahead.fits,
+            "format": preset.format.name,
+            "licence": preset.licence,
+            "parameters": preset.parameters,
+            "architecture": preset.architecture,
+            "aliases": preset.aliases,
+            "unsupported": preset.unsupported,
+        }
+        for preset, ahead in found
+    ]
+    tables.rows(world, rows, ("name", "size", "fits", "format", "licence"), json=json, quiet=quiet)
+    if not quiet:
+        tables.notes(world, room.broken(world.own_presets))
+
+
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(help="A preset file of your own (TOML).")],
+    json: options.Json = False,
+) -> None:
+    """Explain every mistake of a preset file, with its line."""
+    from llmchat import presets as room
+    from llmchat.ui import tables
+
+    world, path = World.real(), Path(file).expanduser()
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {file}")
+    mistakes = room.check(path, world.own_presets)
+    if json:
+        tables.print_json(
+            world, [{"line": one.line, "text": one.text, "fatal": one.fatal} for one in mistakes]
+        )
+    else:
+        for one in mistakes:
+            line = f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}"
+            print(fit_for(world.stdout, line), file=world.stdout)
+    fatal = sum(one.fatal for one in mistakes)
+    if fatal:
+        raise UsageError(
+            f"{file} has {fatal} mistake{'s' if fatal > 1 else ''}",
+            "mend the lines above; `llmchat presets --formats` lists formats",
+        )
+    if not json:
+        place = (
+            f"; put it into {world.own_presets} to use it"
+            if path.resolve().parent != world.own_presets.resolve()
+            else ""
+        )
+        print(f"{file} can be used as `{path.stem}`{place}", file=world.stderr)
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A preset, a Hub repo, a folder or a .gguf file.",
+            autocompletion=options.complete_model,
+        ),
+    ] = None,
+    base: options.Base = None,
+    adapter: options.Adapter = None,
+    format: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """What a model is really given: where its format comes from, whether its end tokens exist, and how a chat looks to it."""
+    from llmchat.models import doctor as room
+    from llmchat.models.opener import preset_of
+    from llmchat.ui import tables
+
+    world = World.real()
+    report = room.examine(
+        preset_of(world, model=model, base=base, adapter=adapter, format=format), world
+    )
+    if json:
+        tables.print_json(world, report)
+    else:
+        for line in room.lines(report):
+            print(fit_for(world.stdout, line), file=world.stdout)
+    if not report.healthy:
+        raise Mismatch(
+            f"{report.model} will not answer as it was trained to",
+            "the lines above say why; --format names another format",
+        )

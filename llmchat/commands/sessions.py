@@ -1,0 +1,326 @@
+"""The commands for saved chats: list, search, show, rename, tag, delete, purge, backup, path, export, import, replay."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmchat.commands import options
+from llmchat.errors import UsageError
+from llmchat.formatting import counted
+from llmchat.models import saved_kv
+from llmchat.settings import World
+from llmchat.ui.plain import fit_for, harmless
+
+app = typer.Typer(help="Saved chats.", no_args_is_help=True)
+
+_UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+_Id = Annotated[
+    str, typer.Argument(metavar="SESSION", help="An id, its first letters, or the title.")
+]
+_Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+_Limit = Annotated[int, typer.Option("-l", "--limit", help="How many.")]
+
+
+@app.command("list")
+def list_sessions(
+    limit: _Limit = 20,
+    tag: Annotated[str, typer.Option("--tag", help="Only those with this tag.")] = "",
+    json: options.Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
+) -> None:
+    """The sessions, the latest used first."""
+    import msgspec
+
+    from llmchat.models.opener import saved_history
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        rows = [msgspec.to_builtins(session) for session in history.sessions(limit, tag)]
+    tables.rows(
+        world,
+        rows,
+        ("id", "title", "model", "turns", "tokens", "updated", "tags"),
+        json=json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="Text to look for, whatever its case.")],
+    limit: _Limit = 20,
+    json: options.Json = False,
+) -> None:
+    """Messages that contain a text, in every branch, the newest first."""
+    import msgspec
+
+    from llmchat.models.opener import saved_history
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        rows = [msgspec.to_builtins(hit) for hit in history.search(text, limit)]
+    tables.rows(world, rows, ("session", "title", "role", "snippet"), json=json)
+
+
+@app.command("show")
+def show_session(
+    session: _Id,
+    tree: Annotated[bool, typer.Option("--tree", help="Every branch, a line a message.")] = False,
+    json: options.Json = False,
+) -> None:
+    """A whole session."""
+    import msgspec
+
+    from llmchat.history.export import to_markdown
+    from llmchat.models.opener import saved_history
+    from llmchat.ui import tables
+    from llmchat.ui.branches import branches
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = history.find(session)
+        records = history.messages(found.id)
+        everything = history.tree(found.id) if tree else records
+    if json:
+        tables.print_json(
+            world,
+            {"session": msgspec.to_builtins(found), "messages": msgspec.to_builtins(everything)},
+        )
+    elif tree:
+        lines = "\n".join(branches(everything, records[-1].id if records else None))
+        print(fit_for(world.stdout, lines), file=world.stdout)
+    else:
+        print(fit_for(world.stdout, to_markdown(found, records)), end="", file=world.stdout)
+
+
+@app.command()
+def rename(session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
+    """Give a session another title."""
+    from llmchat.models.opener import saved_history
+
+    if not title.strip():
+        raise UsageError("a title needs a letter at least")
+    with saved_history(World.real()) as history:
+        history.rename(history.find(session).id, title)
+
+
+@app.command()
+def tag(
+    session: _Id,
+    tags: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TAG...", help="Tags to add; with a minus before it, one to take away."
+        ),
+    ],
+) -> None:
+    """Add tags to a session, or take them away: `tag SESSION work -- -draft`."""
+    from llmchat.models.opener import saved_history
+
+    with saved_history(World.real()) as history:
+        found = history.find(session)
+        away = {name[1:] for name in tags if name.startswith("-")}
+        history.tag(
+            found.id,
+            [
+                name
+                for name in (*found.tags, *(name for name in tags if name[0] != "-"))
+                if name not in away
+            ],
+        )
+
+
+@app.command()
+def delete(
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids or titles.")],
+    yes: _Yes = False,
+) -> None:
+    """Remove sessions, and the messages that no other session shares."""
+    from llmchat.models.opener import saved_history
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = [history.find(session) for session in sessions]
+        _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
+        count = history.delete(*(one.id for one in found))
+        for one in found:
+            saved_kv.forget(one.id, world)
+        history.shrink()
+    print(
+        f"{counted(len(found), 'session')}, {counted(count, 'message')} deleted", file=world.stderr
+    )
+
+
+@app.command()
+def purge(
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Age of the last use: 30d, 12h, 4w.")
+    ],
+    yes: _Yes = False,
+) -> None:
+    """Remove every session that was not used for some time."""
+    from llmchat.models.opener import saved_history
+
+    world = World.real()
+    match = re.fullmatch(r"(\d+)([hdw])", older_than)
+    if not match:
+        raise UsageError(f"invalid age `{older_than}`", "use a number and h, d or w: 30d")
+    with saved_history(world) as history:
+        found = history.unused_since(time.time() - int(match[1]) * _UNITS[match[2]])
+        if found:
+            _confirm(world, yes, f"delete {counted(len(found), 'session')}?")
+        count = history.delete(*(one.id for one in found))
+        for one in found:
+            saved_kv.forget(one.id, world)
+        if found:
+            history.shrink()
+    print(
+        f"{counted(len(found), 'session')}, {counted(count, 'message')} deleted", file=world.stderr
+    )
+
+
+@app.command()
+def backup(
+    file: Annotated[str, typer.Argument(help="Where the copy goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """A copy of the whole history in one file, safe while chats go on."""
+    from llmchat.models.opener import saved_history
+
+    world = World.real()
+    path = _free(file, force)
+    path.unlink(missing_ok=True)
+    with saved_history(world) as history:
+        history.backup(path)
+    print(f"saved to {path}", file=world.stderr)
+
+
+@app.command("path")
+def history_path() -> None:
+    """The file of the history."""
+    print(World.real().history_file)  # noqa: T201
+
+
+@app.command("export")
+def export_sessions(
+    sessions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SESSION]...", help="Ids or titles; none for all."),
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="md, json, html, or jsonl for training.")
+    ] = "md",
+    output: Annotated[str, typer.Option("--output", "-o", help="A file instead of stdout.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
+    from llmchat.errors import did_you_mean
+    from llmchat.history.export import EXPORTS, together
+    from llmchat.models.opener import saved_history
+
+    world = World.real()
+    if format not in EXPORTS:
+        raise UsageError(
+            f"there is no export `{format}`",
+            did_you_mean(format, tuple(EXPORTS)) or f"there are {', '.join(EXPORTS)}",
+        )
+    path = _free(output, force) if output else None
+    with saved_history(world) as history:
+        found = [history.find(session) for session in sessions] if sessions else history.sessions()
+        text = together(format, [EXPORTS[format](one, history.messages(one.id)) for one in found])
+    if path:
+        path.write_text(text, "utf-8")
+        print(f"{counted(len(found), 'session')} saved to {path}", file=world.stderr)
+    else:
+        print(fit_for(world.stdout, text), end="", file=world.stdout)
+
+
+@app.command("import")
+def import_sessions(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="JSON or JSON lines; - for stdin.")
+    ],
+) -> None:
+    """Chats from ChatGPT's export, OpenAI messages, ShareGPT, Alpaca, or llmchat's own JSON. The same chat is never taken twice."""
+    from llmchat.history import History
+    from llmchat.history.imports import read
+
+    world = World.real()
+    chats = [chat for name in files for chat in read(world.read_text(name), name)]
+    with History(world.history_file) as history:
+        taken = [session for chat in chats if (session := history.take(chat))]
+    known = len(chats) - len(taken)
+    already = f", {known:,} already here" if known else ""
+    print(f"{counted(len(taken), 'chat')} imported{already}", file=world.stderr)
+
+
+@app.command("replay")
+def replay_session(session: _Id, device: options.Device = None, json: options.Json = False) -> None:
+    """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
+    import msgspec
+
+    from llmchat.evaluate.replay import differences, replay
+    from llmchat.models.opener import Opener, saved_history
+    from llmchat.models.warm import opening_of_session
+    from llmchat.ui import tables
+
+    world = World.real()
+    with saved_history(world) as history:
+        found = history.find(session)
+        records = history.messages(found.id)
+    made: dict[str, Any] = next(
+        (
+            record.details["made_by"]
+            for record in reversed(records)
+            if record.details.get("made_by")
+        ),
+        {},
+    )
+    opens = opening_of_session(found, world)
+    if opens is None:
+        raise UsageError(
+            f"session {found.id} was imported; nothing is known of how its answers were made",
+            "replay is for chats of llmchat",
+        )
+    choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
+    opened = Opener(world, {"device": device} | choices, opens=opens).open(waiting=True)
+    changed = differences(made, opened.made_by)
+    outcomes = []
+    for outcome in replay(records, opened.preset, opened.engine):
+        outcomes.append(outcome)
+        if not json:
+            verdict = (
+                "the same"
+                if outcome.same
+                else outcome.why
+                or f"differs from character {outcome.at + 1} on: {outcome.now[outcome.at :][:60]!r}"
+            )
+            print(
+                fit_for(world.stdout, f"answer {outcome.number}: {verdict}"),
+                file=world.stdout,
+                flush=True,
+            )
+    if json:
+        tables.print_json(world, {"changed": changed, "answers": msgspec.to_builtins(outcomes)})
+    for change in changed:
+        print(fit_for(world.stderr, f"note: {change}"), file=world.stderr)
+    raise typer.Exit(0 if all(outcome.same is not False for outcome in outcomes) else 1)
+
+
+def _confirm(world: World, yes: bool, question: str) -> None:
+    if not yes and not (world.interactive and typer.confirm(harmless(question))):
+        raise UsageError("nothing was deleted", "-y deletes without asking")
+
+
+def _free(name: str, force: bool) -> Path:
+    path = Path(name).expanduser()
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", "--force replaces it")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}")
+    return path

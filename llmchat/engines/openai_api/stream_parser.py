@@ -1,0 +1,103 @@
+"""The stream of an answer, as OpenAI's API writes it, turned into text."""
+
+import json
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from llmchat.engines.openai_api.connection import Connection
+from llmchat.engines.sse import Event, events
+from llmchat.errors import NetworkError
+
+_REASONS = {"length": "length", "max_tokens": "length"}
+
+
+class Reading:
+    """Feed it a response; afterwards `reason` is how the answer ended, and the numbers are the server's, or None where it gives none.
+
+    What the server calls reasoning comes between <think> marks, as models write it that are not taken apart.
+    """
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._thinking = False
+        self._held = ""
+        self._done = False
+        self.reason = ""
+        self.prompt_tokens: int | None = None
+        self.cached_tokens = 0
+        self.reply_tokens: int | None = None
+
+    def text(self, kind: str, pieces: Iterator[bytes]) -> Generator[str]:
+        """The pieces of text, none of them empty. Raises what an error event says, and NetworkError where the end is missing."""
+        if kind.startswith("application/json"):
+            # A server that does not stream.
+            yield from self._read(
+                _parsed(b"".join(pieces).decode("utf-8", "replace"), self._connection)
+            )
+        else:
+            for event in events(pieces):
+                if event.data.strip() == "[DONE]":
+                    self._done = True
+                    break
+                yield from self._read(self._table(event))
+        if rest := self._closed():
+            yield rest
+        if not (self.reason or self._done):
+            raise NetworkError(
+                f"{self._connection.host} ended the answer in the middle",
+                "ask again, or `/continue` it",
+            )
+
+    def _table(self, event: Event) -> dict[str, Any]:
+        table = _parsed(event.data, self._connection)
+        return {"error": table} if event.name == "error" and "error" not in table else table
+
+    def _read(self, table: dict[str, Any]) -> Iterator[str]:
+        if table.get("error"):
+            code = table["error"].get("code") if isinstance(table["error"], dict) else None
+            raise self._connection.error_of(code if isinstance(code, int) else 500, table)
+        self._count(table.get("usage") or {})
+        for choice in (table.get("choices") or [])[:1]:
+            said = choice.get("delta") or choice.get("message") or {}
+            thought = said.get("reasoning_content") or said.get("reasoning") or ""
+            if thought and not self._thinking:
+                self._thinking, thought = True, f"<think>{thought}"
+            text = said.get("content") or choice.get("text") or ""
+            if text and self._thinking:
+                self._thinking, text = False, f"</think>{text}"
+            if whole := self._whole(thought + text):
+                yield whole
+            if reason := choice.get("finish_reason"):
+                self.reason = _REASONS.get(reason, "stop")
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        if isinstance(usage.get("prompt_tokens"), int):
+            self.prompt_tokens = usage["prompt_tokens"]
+            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get(
+                "cached_tokens"
+            ) or 0
+        if isinstance(usage.get("completion_tokens"), int):
+            self.reply_tokens = usage["completion_tokens"]
+
+    def _whole(self, text: str) -> str:
+        """Some servers cut a character between the two halves that JSON writes it with; halves that never meet become U+FFFD."""
+        text, self._held = self._held + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _closed(self) -> str:
+        rest = "\ufffd" if self._held else ""
+        return rest + ("</think>" if self._thinking else "")
+
+
+def _parsed(text: str, connection: Connection) -> dict[str, Any]:
+    try:
+        table = json.loads(text)
+    except ValueError:
+        table = None
+    if not isinstance(table, dict):
+        raise NetworkError(
+            f"{connection.host} sends something that is no answer: {' '.join(text.split())[:80]!r}"
+        )
+    return table

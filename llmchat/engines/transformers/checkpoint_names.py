@@ -1,0 +1,126 @@
+"""How checkpoints spell the same thing: old configs and old or wrapped tensor names, told as today's module trees call them.
+
+The first Falcon files name classes that only their own code knows; Bloom and GPT-2 were saved without the prefix of the whole model; the head of
+GPT-NeoX had a name of its own; the language model of a multimodal checkpoint stands under a name of its own. All of it is renaming: no code of a checkpoint is run.
+"""
+
+import re
+from typing import Any
+
+# The attribute under which a causal model keeps its body. Files saved from the body alone lack it.
+_PREFIXES = {
+    **dict.fromkeys(
+        ("bloom", "gpt2", "gptj", "gpt_neo", "gpt_bigcode", "falcon", "mpt", "openai-gpt"),
+        "transformer",
+    ),
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "phi3",
+            "smollm3",
+            "stablelm",
+        ),
+        "model",
+    ),
+    "gpt_neox": "gpt_neox",
+    "rwkv": "rwkv",
+}
+_HEADS = ("lm_head", "head")
+_WRAPPED = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?P<rest>.+)$")
+_VISION = re.compile(r"^(?:model\.)?visual\.")
+# Models of which only the language model can be had, and what it is by itself.
+_OF_QWEN_VL = {"qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "qwen3_vl": "qwen3"}
+_RENAMED = "_renamed"
+# Families whose layers are Conv1D: their weights are [in, out].
+_CONV1D = ("gpt2", "openai-gpt")
+
+
+def modern_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with today's name and keys: what was RefinedWebModel (Falcon 7B) or RefinedWeb (40B) is falcon, and the language model of
+    Qwen-VL is Qwen."""
+    if config.get("model_type") in _OF_QWEN_VL:
+        return _language_model_of_qwen_vl(config)
+    if config.get("model_type") not in ("RefinedWeb", "RefinedWebModel"):
+        return config
+    large = config["model_type"] == "RefinedWeb"
+    renamed = {
+        "n_head": "num_attention_heads",
+        "n_layer": "num_hidden_layers",
+        "n_head_kv": "num_kv_heads",
+    }
+    kept = {
+        renamed.get(key, key): value
+        for key, value in config.items()
+        if key not in ("auto_map", "architectures")
+    }
+    defaults = {
+        "new_decoder_architecture": large,
+        "multi_query": True,
+        "parallel_attn": True,
+        "alibi": False,
+        "bias": False,
+    }
+    return defaults | kept | {"model_type": "falcon"}
+
+
+def is_renamed(config: dict[str, Any]) -> bool:
+    """Whether transformers would read the files' own config.json as that of another model than `config`, which is in today's words."""
+    return config.get("model_type") == "falcon" or bool(config.get(_RENAMED))
+
+
+def _language_model_of_qwen_vl(config: dict[str, Any]) -> dict[str, Any]:
+    """Without pictures each token has one position in all three directions: the rotary embedding is the ordinary one."""
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    kept = {
+        key: value
+        for key, value in text.items()
+        if key not in ("vision_config", "text_config", "architectures", "auto_map")
+    }
+    for key in ("rope_scaling", "rope_parameters"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = _without_directions(kept[key])
+    above = {
+        key: config[key]
+        for key in ("tie_word_embeddings", "quantization_config")
+        if config.get(key) is not None
+    }
+    return kept | above | {"model_type": _OF_QWEN_VL[config["model_type"]], _RENAMED: True}
+
+
+def _without_directions(scaling: dict[str, Any]) -> dict[str, Any] | None:
+    kept = {key: value for key, value in scaling.items() if not key.startswith("mrope")}
+    kinds = {key: "default" for key in ("type", "rope_type") if kept.get(key) == "mrope"}
+    return kept | kinds
+
+
+def modern_name(name: str, config: dict[str, Any]) -> str | None:
+    """What today's module tree calls a tensor or a module of these files; None for what is no part of the language model."""
+    wrapped = _WRAPPED.match(name)
+    if wrapped or isinstance(config.get("text_config"), dict):
+        rest = wrapped["rest"] if wrapped else name
+        return rest if _is_head(rest) else f"model.{rest}" if wrapped else None
+    if _VISION.match(name):
+        return None
+    if config.get("model_type") == "gpt_neox" and name.startswith("embed_out"):
+        return name.replace("embed_out", "lm_head", 1)
+    prefix = _PREFIXES.get(str(config.get("model_type")))
+    return (
+        name
+        if prefix is None or name.startswith(f"{prefix}.") or _is_head(name)
+        else f"{prefix}.{name}"
+    )
+
+
+def is_transposed(module: str, config: dict[str, Any]) -> bool:
+    """Whether a module's weight is [in, out], as in Conv1D, rather than a linear layer's [out, in]."""
+    return config.get("model_type") in _CONV1D and ".h." in module
+
+
+def _is_head(name: str) -> bool:
+    return name.partition(".")[0] in _HEADS

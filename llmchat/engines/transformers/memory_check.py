@@ -1,0 +1,67 @@
+"""Whether a model fits, before it is loaded, from the shapes of its tensors alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import get_args
+
+import torch
+
+from llmchat.errors import OutOfResources
+from llmchat.memory_estimate import OVERHEAD, Shapes, available_ram, needed
+from llmchat.settings.types import Weights
+
+__all__ = ["available", "check", "needed", "reported"]
+
+
+def available(device: torch.device) -> int:
+    """Bytes that can still be taken on a device."""
+    if device.type == "cuda":
+        # What a model before this one has left behind is free, but torch keeps it.
+        torch.cuda.empty_cache()
+        devices = range(torch.cuda.device_count()) if device.index is None else [device.index]
+        return sum(torch.cuda.mem_get_info(index)[0] for index in devices)
+    return available_ram()
+
+
+def check(shapes: Shapes, kind: Weights, device: torch.device, mapped: bool = False) -> None:
+    """Refuse a model that cannot fit, and say which kind of weights would. Weights that are mapped on the CPU need no memory of their own: the
+    kernel drops their pages where it must, and reads them again."""
+    free, wanted = (
+        available(device),
+        OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind),
+    )
+    if wanted <= free:
+        return
+    fitting = [other for other in get_args(Weights) if needed(shapes, other) <= min(free, wanted)]
+    hint = (
+        f"it would fit with --weights {fitting[0]} ({_gigabytes(needed(shapes, fitting[0]))})"
+        if fitting
+        else "no kind of weights makes it fit here; choose a smaller model"
+    )
+    raise OutOfResources(
+        f"the model needs {_gigabytes(wanted)} as {kind}; {_gigabytes(free)} of memory are free",
+        hint,
+    )
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn running out of memory into an error with advice."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _exhausted() from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise _exhausted() from error
+        raise
+
+
+def _exhausted() -> OutOfResources:
+    return OutOfResources(
+        "memory ran out", "a shorter --context, --weights int4 or a smaller model needs less"
+    )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,1 @@
+"""Architectures without a forward pass of ours run as transformers' own modules."""

@@ -1,0 +1,129 @@
+"""Encoder-decoders (T5): the prompt goes through the encoder, whole and once; the decoder writes the answer and begins with an empty one.
+
+Each turn of a chat is another prompt, in which every token sees every other, so that nothing of the one before can be used again. Only the
+same prompt, asked again, finds itself encoded.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.live_lora import Switch
+from llmchat.engines.transformers.modules.hf_modules import build
+from llmchat.engines.transformers.torch.linear import compute_dtype
+from llmchat.engines.transformers.weights import Tensors
+from llmchat.settings.types import Weights
+
+
+class EncoderDecoderForward:
+    """A transformers encoder-decoder behind the calls of LlamaForward: the first read of a text is the encoder's, the next ones the decoder's."""
+
+    batches = False
+    exact = False
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        tensors: Tensors,
+        kind: Weights,
+        device: torch.device,
+    ):
+        self.dtype = compute_dtype(kind)
+        self._device = device
+        self._switch = Switch()
+        self._model = build(folder, config, tensors, kind, device, switch=self._switch)
+        _hide_packed_weights(self._model)
+        start = config.get("decoder_start_token_id")
+        self._start: int = config.get("pad_token_id") or 0 if start is None else start
+
+    def new_cache(self) -> "EncodedCache":
+        return EncodedCache(self._model, self._start, self._device)
+
+    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+        """Read whole prompts, or, after them, more of the answers. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+        logits = []
+        for part in parts:
+            self._switch.active = part.adapters
+            logits.append(part.cache.read(part.ids, part.every))
+        return logits
+
+
+class EncodedCache:
+    """A prompt as the encoder left it, and the keys and values of the answer so far."""
+
+    def __init__(self, model: Any, start: int, device: torch.device):
+        self.length = 0
+        self._model = model
+        self._start = start
+        self._device = device
+        self._prompt: list[int] = []
+        self._encoded: Any = None
+        self._cache: Any = None
+
+    def read(self, ids: list[int], every: bool) -> Tensor:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        try:
+            if self._cache is None:
+                self._encode(ids)
+                self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+                tokens = [self._start]
+            else:
+                tokens = ids
+            out = self._model(
+                encoder_outputs=self._encoded,
+                decoder_input_ids=torch.tensor([tokens], device=self._device),
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        except BaseException:
+            self._cache, self.length = None, 0
+            raise
+        self.length += len(ids)
+        logits: Tensor = out.logits[0]
+        return logits if every else logits[-1:]
+
+    def truncate(self, length: int) -> int:
+        """Forget all but the first `length` tokens; returns how many are kept: all, or none. What was encoded waits for the same prompt."""
+        if length < self.length:
+            self._cache, self.length = None, 0
+        return self.length
+
+    def _encode(self, ids: list[int]) -> None:
+        if ids != self._prompt or self._encoded is None:
+            self._encoded = None
+            self._encoded = self._model.get_encoder()(
+                input_ids=torch.tensor([ids], device=self._device)
+            )
+            self._prompt = list(ids)
+
+
+class _Packed(nn.Module):
+    """A linear layer that shows no weight."""
+
+    weight = None
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+def _hide_packed_weights(model: nn.Module) -> None:
+    """T5 casts activations to the type of the weight `wo`; where two 4-bit weights share a byte, that would make bytes of them."""
+    for module in list(model.modules()):
+        layer = getattr(module, "wo", None)
+        if (
+            isinstance(layer, nn.Module)
+            and isinstance(getattr(layer, "weight", None), Tensor)
+            and layer.weight.dtype == torch.uint8
+        ):
+            module.wo = _Packed(layer)

@@ -1,0 +1,333 @@
+"""A model of transformers as a tree of modules, with the linears replaced by ours.
+
+Memory stays low where the checkpoint's tensor names are those of the module tree: the tree is built without weights and filled tensor by
+tensor. Where they are not (fused experts), transformers loads the whole model first.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmchat.engines.transformers.checkpoint_names import is_renamed
+from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch
+from llmchat.engines.transformers.modules.quantisable import (
+    quantisable,
+    shared_weights,
+    sixteen_bit,
+)
+from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, with_ties
+from llmchat.engines.transformers.torch.linear import (
+    Scratch,
+    compute_dtype,
+    int8_linear,
+    make_linear,
+)
+from llmchat.engines.transformers.weights import (
+    MemoryTensors,
+    MergedTensors,
+    RenamedTensors,
+    Tensors,
+)
+from llmchat.errors import Mismatch
+from llmchat.settings.types import Weights
+
+# Vectors that are exponents of exponents: three digits of them would change how long an RWKV model remembers.
+_EXACT = ("time_decay", "time_first")
+
+
+def build(
+    folder: Path,
+    config: dict[str, Any],
+    tensors: Tensors,
+    kind: Weights,
+    device: torch.device,
+    trust: bool = False,
+    *,
+    switch: Switch,
+) -> Any:
+    """The model in `folder`, whose config.json is `config` in today's words, filled with `tensors` on `device`, ready to run.
+
+    trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
+    """
+    with _quiet():
+        model = _skeleton(folder, config, kind, trust, tensors)
+        if not _names_agree(model, tensors):
+            tensors = _loaded_whole(folder, config, tensors, kind, trust)
+            if not _names_agree(model, tensors):
+                raise Mismatch(
+                    f"the weights in {folder.name} are not those of {type(model).__name__}"
+                )
+        _fill(model, tensors, kind, device, switch)
+    return model
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What an int8 copy of a model consists of.
+
+    linears: groups of modules that are quantised, those of a group used as one matrix; plain: every other tensor with its type; head: the module
+    whose output are the logits; config: the config.json; shared: transformers and bitsandbytes quantise the same linears; skipped: linears that stay 16 bit.
+    """
+
+    linears: list[list[str]]
+    plain: dict[str, torch.dtype]
+    head: str
+    config: dict[str, Any]
+    shared: bool = True
+    skipped: tuple[str, ...] = ()
+
+
+def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> Outline:
+    """The outline of the model that transformers makes of `folder`. Raises Mismatch where its files do not hold the tensors of the module tree."""
+    from transformers.pytorch_utils import Conv1D
+
+    with _quiet():
+        model = _skeleton(folder, config, "int8", trust, tensors)
+        settings = _settings(folder, config, trust)
+    if not _names_agree(model, tensors):
+        raise Mismatch(
+            f"the tensors of {type(model).__name__} are put together when they are loaded"
+        )
+    head = next(
+        (name for name, module in model.named_modules() if module is model.get_output_embeddings()),
+        "",
+    )
+    modules = quantisable(model)
+    linears = [name for name in modules if f"{name}.weight" in tensors.shapes]
+    quantised = {f"{name}.weight" for name in linears}
+    saved = set(model.state_dict())
+    plain = {
+        name: _plain_dtype(name, "int8")
+        for name, _ in model.named_parameters(remove_duplicate=False)
+    }
+    plain |= {name: buffer.dtype for name, buffer in model.named_buffers() if name in saved}
+    # transformers replaces exactly these, and none that a family wants in fp32 (of T5: wo).
+    exact = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
+    shared = all(
+        type(modules[name]) in (nn.Linear, Conv1D) and not any(part in name for part in exact)
+        for name in linears
+    )
+    inner = _language_part(settings)
+    return Outline(
+        [[name] for name in linears],
+        {
+            name: dtype
+            for name, dtype in plain.items()
+            if name in tensors.shapes and name not in quantised
+        },
+        head,
+        with_ties(config if inner is settings else inner.to_dict(), tensors.untied),
+        shared,
+        tuple(name for name in sixteen_bit(model) if name != head),
+    )
+
+
+def load_whole(
+    folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False
+) -> Any:
+    """The model as transformers itself loads it, all in memory."""
+    with _quiet():
+        settings = _settings(folder, config, trust)
+        model, found = _maker(config).from_pretrained(
+            folder, config=settings, dtype=dtype, trust_remote_code=trust, output_loading_info=True
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise Mismatch(f"{folder.name} is not whole: `{missing[0]}` is in none of its files")
+    return model
+
+
+def _skeleton(
+    folder: Path, config: dict[str, Any], kind: Weights, trust: bool, tensors: Tensors
+) -> Any:
+    """The module tree without weights. Whether head and embedding are two matrices is said by the tensors, whatever config.json says."""
+    from accelerate import init_empty_weights
+
+    try:
+        settings = _language_part(_settings(folder, config, trust))
+        if tensors.untied:
+            settings.tie_word_embeddings = False
+        elif (
+            "text_config" in config and HEAD not in tensors.shapes and embedding_of(tensors.shapes)
+        ):
+            # Two parts of a multimodal config may disagree.
+            settings.tie_word_embeddings = True
+        with init_empty_weights(include_buffers=False):
+            model = _maker(config).from_config(
+                settings, dtype=compute_dtype(kind), trust_remote_code=trust
+            )
+    except (ValueError, KeyError, ImportError) as error:
+        raise Mismatch(
+            f"transformers cannot build the model in {folder.name}: {str(error).splitlines()[0]}"
+        ) from error
+    return model.eval()
+
+
+def _settings(folder: Path, config: dict[str, Any], trust: bool) -> Any:
+    from transformers import AutoConfig
+
+    if is_renamed(config):
+        # The first files of Falcon name a class that transformers does not have.
+        return AutoConfig.for_model(**config)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+
+
+def _language_part(settings: Any) -> Any:
+    """The settings of the language model inside a multimodal one, where it can be had alone."""
+    from transformers import AutoModelForCausalLM
+
+    text = getattr(settings, "text_config", None)
+    return (
+        text if text is not None and type(text) in AutoModelForCausalLM._model_mapping else settings
+    )
+
+
+def _maker(config: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else AutoModelForCausalLM
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and notes: what a user must know is told in our own words."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _names_agree(model: nn.Module, tensors: Tensors) -> bool:
+    tied = set(getattr(model, "all_tied_weights_keys", ()))
+    wanted = {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name not in tied
+    }
+    return all(tensors.shapes.get(name) == shape for name, shape in wanted.items())
+
+
+def _loaded_whole(
+    folder: Path, config: dict[str, Any], tensors: Tensors, kind: Weights, trust: bool
+) -> Tensors:
+    model = load_whole(folder, config, compute_dtype(kind), trust)
+    loaded = RenamedTensors(MemoryTensors(dict(model.state_dict())), config)
+    return (
+        MergedTensors(loaded, tensors.adapters, config)
+        if isinstance(tensors, MergedTensors)
+        else loaded
+    )
+
+
+def _fill(
+    model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch
+) -> None:
+    """Give every parameter its tensor, linears in their kind; the output head stays 16 bit, as bitsandbytes leaves it."""
+    saved = model.state_dict()
+    for path, buffer in list(model.named_buffers()):
+        if path in saved and path in tensors.shapes:
+            _owner(model, path)._buffers[path.rpartition(".")[2]] = tensors.get(path).to(
+                buffer.dtype
+            )
+    _fill_linears(model, tensors, kind, device, switch)
+    for path, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if parameter.is_meta and path in tensors.shapes:
+            _set(
+                model,
+                path,
+                nn.Parameter(
+                    tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False
+                ),
+            )
+    # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
+    missing = {
+        path
+        for path, _ in model.named_parameters(remove_duplicate=False)
+        if path not in tensors.shapes
+    }
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    head = model.get_output_embeddings()
+    if isinstance(head, nn.Linear):
+        path = next(name for name, module in model.named_modules() if module is head)
+        _set(model, path, AdaptedLinear(head, {path: head.out_features}, switch))
+    for path, buffer in list(model.named_buffers()):
+        _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
+
+
+def _fill_linears(
+    model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch
+) -> None:
+    """Put our layers in place of the linears; those that share a weight share the layer."""
+    from transformers.pytorch_utils import Conv1D
+
+    scratch, made, tied = Scratch(), dict[str, AdaptedLinear](), shared_weights(model)
+    for path, module in quantisable(model).items():
+        source = (
+            path
+            if f"{path}.weight" in tensors.shapes
+            else tied.get(f"{path}.weight", "").removesuffix(".weight")
+        )
+        if source not in made:
+            made[source] = _layer(
+                source,
+                isinstance(module, Conv1D),
+                module.bias is not None,
+                tensors,
+                kind,
+                device,
+                scratch,
+                switch,
+            )
+        _set(model, path, made[source])
+        for name in ("weight", "bias"):
+            # transformers would look for their parameters.
+            model.all_tied_weights_keys.pop(f"{path}.{name}", None)
+
+
+def _layer(
+    name: str,
+    turned: bool,
+    has_bias: bool,
+    tensors: Tensors,
+    kind: Weights,
+    device: torch.device,
+    scratch: Scratch,
+    switch: Switch,
+) -> AdaptedLinear:
+    """A linear layer of the checkpoint. turned: its weight is kept as [in, out]."""
+    bias = tensors.get(f"{name}.bias") if has_bias else None
+    pair = tensors.int8(f"{name}.weight") if kind == "int8" else None
+    if pair is not None:
+        layer = int8_linear(*pair, bias, device, scratch)
+    else:
+        weight = tensors.get(f"{name}.weight")
+        layer = make_linear(
+            weight.T.contiguous() if turned else weight, bias, kind, device, scratch
+        )
+    return AdaptedLinear(
+        layer, {name: tensors.shapes[f"{name}.weight"][1 if turned else 0]}, switch
+    )
+
+
+def _plain_dtype(name: str, kind: Weights) -> torch.dtype:
+    """The type of a parameter that is no linear's weight."""
+    return torch.float32 if name.endswith(_EXACT) else compute_dtype(kind)
+
+
+def _set(model: nn.Module, path: str, value: nn.Module | nn.Parameter) -> None:
+    setattr(_owner(model, path), path.rpartition(".")[2], value)
+
+
+def _owner(model: nn.Module, path: str) -> nn.Module:
+    return model.get_submodule(path.rpartition(".")[0])

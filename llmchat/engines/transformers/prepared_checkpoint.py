@@ -1,0 +1,208 @@
+"""Prepared checkpoints: adapters merged and linears quantised once, written so that a chat only has to map the file.
+
+The folder is a checkpoint in bitsandbytes' layout that transformers opens as well. Only of Falcon and T5 does transformers leave linears in 16 bits
+that are int8 here; so that it does not misread them, their files have names that it does not look for. Beside the checkpoint lies
+`head.safetensors`, an int8 copy of the output head for a decode step on the CPU; the 16-bit head stays, as bitsandbytes wants it.
+
+int8 alone is prepared. bf16 and fp32 are what downloads hold already; int4 (NF4) is packed by bitsandbytes in its own way for each
+device. Not prepared either: models whose tensors transformers puts together while it loads them (fused experts), all in memory.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmchat.engines.tokenizer import read_json
+from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
+from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_config
+from llmchat.engines.transformers.families.llama import check_tensors
+from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_size, shards
+from llmchat.engines.transformers.modules.hf_modules import Outline, outline
+from llmchat.engines.transformers.tied_heads import is_tied, with_ties
+from llmchat.engines.transformers.torch import forward
+from llmchat.engines.transformers.torch.linear import finite, quantise_rows
+from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
+from llmchat.errors import Mismatch
+from llmchat.parse_guard import reading
+
+SHARD_BYTES = 4_000_000_000
+
+
+class Preparation:
+    """A base with adapters, about to be written. `size`: bytes of its weights, known before any of them is read.
+
+    Raises Mismatch where it cannot be prepared, or an adapter does not fit the base.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        adapters: Sequence[Path] = (),
+        scale: float = 1.0,
+        trust: bool = False,
+        shard_bytes: int = SHARD_BYTES,
+    ):
+        with reading(f"the model in {base.name}"):
+            self._open(base, adapters, scale, trust, shard_bytes)
+
+    def _open(
+        self, base: Path, adapters: Sequence[Path], scale: float, trust: bool, shard_bytes: int
+    ) -> None:
+        config = modern_config(read_json(base / "config.json"))
+        if is_int8(config) and not adapters:
+            raise Mismatch("its weights are 8-bit already, and are mapped from its own files")
+        self._tensors = open_tensors(base, adapters, scale)
+        config = with_ties(config, self._tensors.untied)
+        self._base_config = config
+        if forward.supports(config):
+            check_tensors(config, self._tensors.shapes)
+            self._outline = _of_llama(config, self._tensors)
+            self._head = (
+                "lm_head.weight"
+                if "lm_head.weight" in self._outline.plain
+                else "model.embed_tokens.weight"
+            )
+            self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
+        else:
+            self._outline = outline(base, config, self._tensors, trust)
+            self._files = {}
+        parts = shards(self._units(), shard_bytes)
+        self._stem = "model" if self._outline.shared else OWN_STEM
+        names = [
+            f"{self._stem}-{number:05}-of-{len(parts):05}.safetensors"
+            for number in range(1, len(parts) + 1)
+        ]
+        names = names if len(parts) > 1 else [f"{self._stem}.safetensors"]
+        self._index = {
+            entry.name: name for name, part in zip(names, parts, strict=True) for entry in part
+        }
+        self._files |= dict(zip(names, parts, strict=True))
+        self.size = sum(map(file_size, self._files.values()))
+
+    def write(self, folder: Path, advance: Callable[[int], None] = lambda count: None) -> None:
+        """Write weights and config.json into `folder`, with the memory of one tensor. advance: told of bytes as they are written."""
+        writers = {name: Writer(folder / name, entries) for name, entries in self._files.items()}
+
+        def put(file: str, name: str, tensor: torch.Tensor) -> None:
+            writers[file].put(name, tensor)
+            advance(tensor.numel() * tensor.element_size())
+
+        for name in (f"{module}.weight" for group in self._outline.linears for module in group):
+            stem, file = name.removesuffix("weight"), self._index[name]
+            weight, scb = self._quantised(name)
+            put(file, name, weight)
+            put(file, f"{stem}SCB", scb)
+            put(file, f"{stem}weight_format", torch.zeros((), dtype=torch.uint8))
+            del weight
+        for name, dtype in self._outline.plain.items():
+            put(self._index[name], name, finite(self._tensors.get(name).to(dtype), name))
+        if HEAD_FILE in self._files:
+            for name, tensor in zip(
+                ("weight", "SCB"),
+                quantise_rows(self._tensors.get(self._head), self._head),
+                strict=True,
+            ):
+                put(HEAD_FILE, name, tensor)
+        for writer in writers.values():
+            writer.close()
+        if len(set(self._index.values())) > 1:
+            total = sum(
+                entry.size
+                for name, entries in self._files.items()
+                if name != HEAD_FILE
+                for entry in entries
+            )
+            _write_json(
+                folder / f"{self._stem}.safetensors.index.json",
+                {"metadata": {"total_size": total}, "weight_map": self._index},
+            )
+        _write_json(folder / "config.json", _config(self._outline))
+
+    def _quantised(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        pair = self._tensors.int8(name)
+        if pair is not None:
+            return pair
+        weight = self._tensors.get(name)
+        return quantise_rows(weight.T.contiguous() if self._turned(name) else weight, name)
+
+    def _turned(self, name: str) -> bool:
+        return is_transposed(name.removesuffix(".weight"), self._base_config)
+
+    def _units(self) -> list[list[Entry]]:
+        """What must stay in one file: matrices that are used as one, with their scales."""
+        units = []
+        for group in self._outline.linears:
+            weights = {module: self._tensors.shapes[f"{module}.weight"] for module in group}
+            turned = {
+                module: shape[::-1] if self._turned(f"{module}.weight") else shape
+                for module, shape in weights.items()
+            }
+            pairs = [_pair(f"{module}.", shape) for module, shape in turned.items()]
+            # Weights side by side, then scales side by side: matrices that are used as one are one piece of the file.
+            units.append([weight for weight, _ in pairs] + [scb for _, scb in pairs])
+            units[-1] += [Entry(f"{module}.weight_format", torch.uint8, ()) for module in group]
+        return units + [
+            [Entry(name, dtype, self._tensors.shapes[name])]
+            for name, dtype in self._outline.plain.items()
+        ]
+
+
+def open_prepared(folder: Path, config: dict[str, Any]) -> Int8Tensors:
+    """The tensors of a prepared checkpoint, mapped. config: the config.json of the base it was made from, in today's words."""
+    head = folder / HEAD_FILE
+    untied = bool(config.get("tie_word_embeddings")) and not read_json(folder / "config.json").get(
+        "tie_word_embeddings", True
+    )
+    return Int8Tensors(weight_files(folder), config, head if head.exists() else None, untied)
+
+
+def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:
+    return [
+        Entry(f"{prefix}weight", torch.int8, tuple(shape)),
+        Entry(f"{prefix}SCB", torch.float32, (shape[0],)),
+    ]
+
+
+def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
+    """The outline of a model that llama.py runs: it needs no transformers."""
+    groups, plain = [], ["model.embed_tokens.weight"]
+    for layer in (f"model.layers.{index}." for index in range(config["num_hidden_layers"])):
+        groups += [
+            [f"{layer}self_attn.{part}_proj" for part in "qkv"],
+            [f"{layer}self_attn.o_proj"],
+            [f"{layer}mlp.gate_proj", f"{layer}mlp.up_proj"],
+            [f"{layer}mlp.down_proj"],
+        ]
+        plain += [f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"]
+    plain += [
+        bias for group in groups for module in group if (bias := f"{module}.bias") in tensors.shapes
+    ]
+    tied = is_tied(config, tensors.shapes)
+    plain += ["model.norm.weight"] if tied else ["model.norm.weight", "lm_head.weight"]
+    return Outline(
+        groups,
+        dict.fromkeys(plain, torch.bfloat16),
+        "lm_head",
+        config | {"tie_word_embeddings": tied},
+    )
+
+
+def _config(model: Outline) -> dict[str, Any]:
+    """As transformers' save_pretrained writes it for 8-bit weights; the head alone is not quantised."""
+    kept = {
+        name: value
+        for name, value in model.config.items()
+        if name not in ("torch_dtype", "quantization_config") and name[:1] != "_"
+    }
+    quantised = {
+        "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
+        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [*([model.head] if model.head else []), *model.skipped],
+    }  # fmt: skip
+    return kept | {"dtype": "bfloat16", "quantization_config": quantised}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

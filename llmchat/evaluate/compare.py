@@ -1,0 +1,320 @@
+"""The same prompts to several models or adapters, side by side: a table in the terminal, JSON, or one HTML file.
+
+The models are asked one after another, one in memory at a time, greedily unless told otherwise; each through its own prompt format.
+"""
+
+import html
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.conversation import Conversation, Message
+from llmchat.errors import ContextOverflow, LlmchatError, UsageError
+from llmchat.evaluate.contenders import Contender, answer, use
+from llmchat.evaluate.progress import Progress
+from llmchat.models.warm import Opened
+from llmchat.prompt import plain_text
+from llmchat.settings import World
+from llmchat.ui.plain import harmless
+
+# A column narrower than this is no reading: then the answers stand under each other.
+NARROWEST = 34
+# What a terminal would obey instead of showing.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What one model said to one prompt. same_as: the first model that said exactly the same; error: why it could not be asked."""
+
+    model: str
+    text: str = ""
+    thinking: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0
+    same_as: str = ""
+    error: str = ""
+
+
+class Comparison(Struct):
+    """Prompts, and for each one the answers that were made, in the order of the models."""
+
+    models: list[str]
+    prompts: list[Conversation]
+    answers: list[list[Answer]]
+    interrupted: bool = False
+    error: LlmchatError | None = None
+
+
+class _Turn(Struct, forbid_unknown_fields=True):
+    role: str
+    content: str
+    input: str = ""
+
+
+class _Wire(Struct, forbid_unknown_fields=True):
+    prompt: str | None = None
+    messages: list[_Turn] | None = None
+    input: str = ""
+    system: str = ""
+
+
+def read_prompts(world: World, words: Sequence[str], files: Sequence[str]) -> list[Conversation]:
+    """Prompts from the command line (`-`: from stdin), then from files, then, where there are none, from what is piped."""
+    places = [*words]
+    if not words and not files:
+        if world.stdin.isatty():
+            raise UsageError(
+                "there is no prompt",
+                '`llmchat compare -m A -m B "…"`, or a file with one a line: -f FILE',
+            )
+        places = ["-"]
+    found = [
+        one
+        for word in places
+        for one in (_from_file(world, "-") if word == "-" else [Conversation().say(word)])
+    ]
+    found += [one for file in files for one in _from_file(world, file)]
+    if not found:
+        raise UsageError("there is no prompt: the input is empty")
+    return found
+
+
+def _from_file(world: World, file: str) -> list[Conversation]:
+    """One prompt a line, or a JSON object a line: {"prompt": …} or {"messages": […]}, with `system` and `input` where there are any."""
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(world.read_text(file).split("\n"), 1)
+        if line.strip()
+    ]
+    if not all(line.startswith("{") for _, line in lines):
+        return [Conversation().say(line) for _, line in lines]
+    found = []
+    for number, line in lines:
+        try:
+            found.append(_conversation(msgspec.json.decode(line, type=_Wire)))
+        except (msgspec.DecodeError, UsageError) as error:
+            raise UsageError(
+                f"{'stdin' if file == '-' else file}, line {number}: {error}"
+            ) from error
+    return found
+
+
+def _conversation(wire: _Wire) -> Conversation:
+    if (wire.prompt is None) == (wire.messages is None):
+        raise UsageError("it needs a `prompt` or `messages`, one of them")
+    if wire.messages is None:
+        spoken = [Message("user", wire.prompt or "", wire.input)]
+    else:
+        spoken = [
+            msgspec.convert({"role": one.role, "text": one.content, "input": one.input}, Message)
+            for one in wire.messages
+        ]
+    if not spoken or spoken[-1].role != "user":
+        raise UsageError("the last message must be the user's")
+    return Conversation((*([Message("system", wire.system)] if wire.system else []), *spoken))
+
+
+def compare(
+    contenders: Sequence[Contender],
+    prompts: Sequence[Conversation],
+    world: World,
+    *,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Comparison:
+    """Every prompt asked of every model. Ctrl-C and errors end it and keep what was answered."""
+    result = Comparison([one.label for one in contenders], list(prompts), [[] for _ in prompts])
+    progress = Progress(world, len(contenders) * len(prompts), quiet=quiet)
+    with progress.into(result):
+        for contender in contenders:
+            progress.begin(contender.label, len(prompts))
+            use(contender, world, _asking(contender, result, progress, seed), quiet=quiet)
+    return result
+
+
+def _asking(contender: Contender, result: Comparison, progress: Progress, seed: int) -> Any:
+    def work(opened: Opened) -> None:
+        for number, prompt in enumerate(result.prompts):
+            progress.started(f"prompt {number + 1}")
+            said = _ask(prompt, opened, contender.label, seed + number)
+            same = next(
+                (
+                    one.model
+                    for one in result.answers[number]
+                    if not one.error and one.text == said.text
+                ),
+                "",
+            )
+            result.answers[number].append(replace(said, same_as="" if said.error else same))
+            progress.done()
+
+    return work
+
+
+def _ask(prompt: Conversation, opened: Opened, label: str, seed: int) -> Answer:
+    started = time.perf_counter()
+    try:
+        said = answer(
+            prompt, opened.preset, opened.engine, replace(opened.preset.sampling, seed=seed)
+        )
+    except ContextOverflow as error:
+        return Answer(label, error=error.message)
+    finish, seconds = said.finish, round(time.perf_counter() - started, 4)
+    speed = round(finish.tokens_per_second, 2)
+    return Answer(
+        label,
+        said.text,
+        said.thinking,
+        finish.reason,
+        finish.prompt_tokens,
+        finish.reply_tokens,
+        speed,
+        seconds,
+    )
+
+
+def as_plain(result: Comparison) -> dict[str, Any]:
+    """All of it for `--json`."""
+    return {
+        "models": result.models,
+        "interrupted": result.interrupted,
+        "error": result.error.message if result.error else None,
+        "prompts": [
+            {"messages": prompt.messages, "answers": answers}
+            for prompt, answers in zip(result.prompts, result.answers, strict=True)
+        ],
+    }
+
+
+def note(one: Answer) -> str:
+    """What stands beside an answer: `12 tokens, 34.5 tok/s, stop, same as a`."""
+    if one.error:
+        return f"not asked: {one.error}"
+    speed = f"{one.tokens_per_second:.1f} tok/s" if one.tokens_per_second else ""
+    same = f"= {one.same_as}" if one.same_as else ""
+    return ", ".join(
+        filter(
+            None,
+            (
+                f"{one.reply_tokens} token{'' if one.reply_tokens == 1 else 's'}",
+                speed,
+                one.finish_reason,
+                same,
+            ),
+        )
+    )
+
+
+def asked(prompt: Conversation) -> str:
+    """The prompt as it is shown: its last question, after what was said before it."""
+    spoken = [
+        plain_text(one) if one.role == "user" else f"({one.role}) {one.text}"
+        for one in prompt.messages
+    ]
+    return "\n".join(spoken)
+
+
+def show(result: Comparison, world: World) -> None:
+    """Side by side on a terminal that is wide enough, otherwise under each other."""
+    width = _width(world) if world.pretty else 0
+    for number, (prompt, answers) in enumerate(zip(result.prompts, result.answers, strict=True), 1):
+        if not answers:
+            continue
+        if width // len(result.models) >= NARROWEST:
+            _side_by_side(number, prompt, answers, world, width)
+            continue
+        print(f"[{number}] {_shown(asked(prompt))}\n", file=world.stdout)
+        for one in answers:
+            print(f"{one.model} ({note(one)})\n{_shown(one.text)}\n", file=world.stdout)
+
+
+def _side_by_side(
+    number: int, prompt: Conversation, answers: Sequence[Answer], world: World, width: int
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        width=width,
+        title=Text(f"[{number}] {_shown(asked(prompt))}"),
+        title_justify="left",
+        show_footer=True,
+    )
+    for one in answers:
+        grid.add_column(
+            Text(one.model), footer=Text(note(one), style="dim"), ratio=1, overflow="fold"
+        )
+    grid.add_row(*(Text(_shown(one.text)) for one in answers))
+    Console(
+        file=world.stdout,
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=True,
+    ).print(grid)
+
+
+def _width(world: World) -> int:
+    import shutil
+
+    given = world.env.get("COLUMNS", "")
+    return int(given) if given.isdigit() and int(given) else shutil.get_terminal_size().columns
+
+
+def _shown(text: str) -> str:
+    return harmless(_CONTROL.sub("\ufffd", text))
+
+
+def as_html(result: Comparison) -> str:
+    """One file that needs nothing else: light and dark as the reader's system is, no script, nothing fetched, every word escaped."""
+    sections = "".join(
+        f"<section><h2>{number}</h2><div class=prompt>{html.escape(asked(prompt))}</div>"
+        f"<div class=row>{''.join(map(_card, answers))}</div></section>\n"
+        for number, (prompt, answers) in enumerate(
+            zip(result.prompts, result.answers, strict=True), 1
+        )
+        if answers
+    )
+    title = html.escape(" · ".join(result.models))
+    stopped = (
+        "<p>Interrupted: not every prompt was answered.</p>"
+        if result.interrupted or result.error
+        else ""
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>{stopped}\n{sections}</body></html>\n"
+    )
+
+
+def _card(one: Answer) -> str:
+    thought = (
+        f"<details><summary>thoughts</summary><pre>{html.escape(one.thinking)}</pre></details>"
+        if one.thinking
+        else ""
+    )
+    kind = " class=same" if one.same_as else ""
+    return f"<article{kind}><h3>{html.escape(one.model)}</h3>{thought}<pre>{html.escape(one.text)}</pre><footer>{html.escape(note(one))}</footer></article>"
+
+
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem}"
+    "h1{font-size:1.3rem}h2{font-size:1rem;margin:2rem 0 .3rem;opacity:.6}h3{font-size:.95rem;margin:0 0 .5rem}"
+    ".prompt{white-space:pre-wrap;font-weight:600;margin-bottom:.7rem}"
+    ".row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr))}"
+    "article{border:1px solid #8886;border-radius:.5rem;padding:.8rem}article.same{border-style:dashed}"
+    "pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;margin:0}footer{margin-top:.7rem;font-size:.85rem;opacity:.65}"
+)

@@ -1,0 +1,77 @@
+"""`llmchat sessions replay`: ask the same again, answer by answer, and say whether the same comes out.
+
+An answer is replayed with the messages that stood before it, its own sampling, seed and context policy. The cache starts empty, so that a
+difference can also be one of rounding: greedy answers that were nearly level may fall the other way.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.chat import reply
+from llmchat.conversation import Conversation
+from llmchat.engines import Chunk, Engine, Sampling
+from llmchat.history import Record
+from llmchat.presets import ContextPolicy, Preset
+
+
+class Outcome(Struct, frozen=True):
+    """One answer again. same is None where it could not be asked: `why` says so. Where it differs, `at` is the first different character."""
+
+    number: int
+    same: bool | None
+    at: int = 0
+    then: str = ""
+    now: str = ""
+    why: str = ""
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In which points the model of an answer is not the one that is loaded."""
+    return [
+        f"{name} was {then[name]}, is {now.get(name)}"
+        for name in then
+        if then[name] != now.get(name)
+    ]
+
+
+def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterator[Outcome]:
+    """Every answer of a branch, one after another."""
+    for index, record in enumerate(records):
+        if record.message.role != "assistant":
+            continue
+        number = sum(one.message.role == "assistant" for one in records[: index + 1])
+        details = record.details
+        if "sampling" not in details:
+            yield Outcome(
+                number, None, why="it was imported, or written before such things were kept"
+            )
+        elif details.get("resumed"):
+            yield Outcome(number, None, why="it was written in more than one piece (/continue)")
+        else:
+            before = Conversation(tuple(one.message for one in records[:index]))
+            yield _again(number, record, before, preset, engine)
+
+
+def _again(
+    number: int, record: Record, before: Conversation, preset: Preset, engine: Engine
+) -> Outcome:
+    details = record.details
+    sampling = replace(msgspec.convert(details["sampling"], Sampling), seed=details.get("seed"))
+    asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
+    engine.close()
+    before = before.hinted(str(details.get("hint", "")))
+    now = "".join(
+        event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk)
+    )
+    then = record.message.text
+    # An answer that was stopped is the beginning of what would have come.
+    shown = now[: len(then)] if record.state == "cancelled" else now
+    at = next(
+        (i for i, (a, b) in enumerate(zip(then, shown, strict=False)) if a != b),
+        min(len(then), len(shown)),
+    )
+    return Outcome(number, then == shown, at, then, now)

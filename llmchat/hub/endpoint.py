@@ -1,0 +1,116 @@
+"""Where the Hub is, who asks, and what may be asked for: checked before the first byte is sent."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmchat.errors import NotAuthorised, UsageError
+from llmchat.hub.cache import hub_home
+from llmchat.hub.words import shown
+from llmchat.presets.types import Source
+from llmchat.settings import World
+
+# As huggingface_hub has it: ASCII, 96 characters at most, and neither `--` nor `..`.
+_REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
+# What git allows in a name, less what no Hub has.
+_REVISION = re.compile(r"[A-Za-z0-9_][\w./+@=,#-]*", re.ASCII)
+
+
+def offline(world: World) -> bool:
+    return world.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def endpoint(world: World) -> str:
+    """The Hub's address. Raises UsageError for what is none."""
+    given = (world.env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    try:
+        parts = urlsplit(given)
+        sound = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and not parts.query
+            and (parts.port or 1) > 0
+        )
+        sound = (
+            sound
+            and len(parts.hostname or "") < 254
+            and given.isascii()
+            and given.isprintable()
+            and " " not in given
+        )
+    except ValueError:
+        sound = False
+    if not sound:
+        named = shown(given.rpartition("@")[2])
+        raise UsageError(
+            f"HF_ENDPOINT is not the address of a Hub: `{named}`",
+            "it looks like https://huggingface.co",
+        )
+    return given
+
+
+def shown_endpoint(world: World) -> str:
+    """The Hub's address without a name or password that stands in it."""
+    parts = urlsplit(endpoint(world))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def checked(source: Source) -> Source:
+    """The source, when a Hub can have such a repo and revision. Raises UsageError otherwise."""
+    repo, revision = source.repo, source.revision
+    if (
+        not _REPO.fullmatch(repo)
+        or len(repo) > 96
+        or ".." in repo
+        or "--" in repo
+        or repo.endswith(".git")
+    ):
+        raise UsageError(
+            f"`{shown(repo)}` cannot be the name of a Hub repo", "those are written org/name"
+        )
+    if revision and (
+        not _REVISION.fullmatch(revision)
+        or ".." in revision
+        or "//" in revision
+        or len(revision) > 255
+    ):
+        raise UsageError(
+            f"`{shown(revision)}` cannot be a revision", "a revision is a branch, a tag or a commit"
+        )
+    return source
+
+
+def token(world: World) -> str | bool:
+    """HF_TOKEN, or the token that `hf auth login` stored; False sends none. What cannot be a token never gets into a request's errors."""
+    path = (
+        Path(world.env["HF_TOKEN_PATH"])
+        if world.env.get("HF_TOKEN_PATH")
+        else hub_home(world) / "token"
+    )
+    if world.env.get("HF_TOKEN"):
+        found = world.env["HF_TOKEN"].strip()
+    else:
+        found = path.read_text("utf-8", errors="replace").strip() if path.exists() else ""
+    if not re.fullmatch(r"[\x21-\x7e]*", found):
+        raise NotAuthorised(
+            "the token of the Hub has characters that no token has", f"check HF_TOKEN, or {path}"
+        )
+    return found or False
+
+
+def api(world: World) -> Any:
+    """The library's client for this world's Hub, with the user's token."""
+    quiet()
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint(world), token=token(world))
+
+
+def quiet() -> None:
+    """No telemetry; and no notes of the library's, which would break into our progress line, on retries or in a server's words."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()

@@ -1,0 +1,112 @@
+"""Shapes, config and special tokens of a GGUF file from its header, under the names that checkpoints use; its tensors are not read."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from llmchat.errors import IntegrityError
+from llmchat.hub.headers import Shapes
+from llmchat.parse_guard import reading
+
+_CONFIG = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "context_length": "max_position_embeddings",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+}
+# Tensors that stay 16 bit when the model is loaded, see `memory.weights`.
+_NAMES = {"token_embd.weight": "embed_tokens.weight", "output.weight": "lm_head.weight"}
+
+# The kinds of tokens, llama.cpp's enum llama_token_type.
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_SPECIALS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+# Tokens that end a turn, which llama.cpp takes for special ones also where a file calls them words.
+_LIKE_A_MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
+
+
+def read_gguf(path: Path) -> tuple[Shapes, dict[str, Any]]:
+    """({}, {}) for a file that cannot be read: its conversion says why."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        shapes = {
+            _NAMES.get(tensor.name, tensor.name): tuple(map(int, reversed(tensor.shape)))
+            for tensor in reader.tensors
+        }
+        kind = reader.fields["general.architecture"].contents()
+        values = {ours: reader.get_field(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
+        return shapes, {"model_type": kind} | {
+            name: int(field.contents()) for name, field in values.items() if field is not None
+        }
+    except Exception:
+        return {}, {}
+
+
+def write_facts(path: Path, folder: Path) -> None:
+    """What llama.cpp's engine needs beside the file, as a checkpoint has it: config.json and tokenizer_config.json, without a vocabulary.
+
+    Raises IntegrityError for a file that is no GGUF, or holds no language model.
+    """
+    from gguf import GGUFReader
+
+    with reading(path):
+        _write(GGUFReader(path), path, folder)
+
+
+def _write(reader: Any, path: Path, folder: Path) -> None:
+    fields = {
+        name: field.contents()
+        for name, field in reader.fields.items()
+        if name != "tokenizer.ggml.merges"
+    }
+    tokens, kinds = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
+    if not tokens or not kinds or f"{fields['general.architecture']}.context_length" not in fields:
+        raise IntegrityError(
+            f"{path.name} holds no language model: it is a GGUF file without a vocabulary"
+        )
+    (folder / "config.json").write_text(json.dumps(_config(fields)), "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(_tokenizer(fields, tokens, kinds), ensure_ascii=False), "utf-8"
+    )
+
+
+def _config(fields: dict[str, Any]) -> dict[str, Any]:
+    kind = fields["general.architecture"]
+    known = {ours: fields.get(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
+    ends = [
+        fields[f"tokenizer.ggml.{name}_token_id"]
+        for name in ("eos", "eot", "eom")
+        if f"tokenizer.ggml.{name}_token_id" in fields
+    ]
+    if not all(type(number) is int and number >= 0 for number in ends):
+        raise ValueError("it names no token id to end an answer with")
+    # Of some architectures a number holds for each layer apart.
+    return {"model_type": kind, "eos_token_id": ends} | {
+        name: value for name, value in known.items() if isinstance(value, int)
+    }
+
+
+def _tokenizer(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+    named = {
+        f"{ours}_token": fields.get(f"tokenizer.ggml.{theirs}_token_id")
+        for ours, theirs in _SPECIALS.items()
+    }
+    added = {
+        str(number): {"content": token, "special": kind != _USER_DEFINED}
+        for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or _LIKE_A_MARK.fullmatch(token)
+    }
+    template = fields.get("tokenizer.chat_template")
+    return (
+        {
+            name: tokens[number]
+            for name, number in named.items()
+            if type(number) is int and 0 <= number < len(tokens)
+        }
+        | {"added_tokens_decoder": added}
+        | ({"chat_template": template} if template else {})
+    )

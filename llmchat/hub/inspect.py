@@ -1,0 +1,303 @@
+"""What there is to know of a source before a byte of its weights is fetched: sizes, config, shapes of tensors, licence, code."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound, NetworkError
+from llmchat.hub import cache, headers, local_store, remote
+from llmchat.hub.cache import RemoteFile
+from llmchat.hub.endpoint import offline
+from llmchat.hub.gguf_header import read_gguf
+from llmchat.hub.headers import Shapes
+from llmchat.hub.http import get
+from llmchat.hub.integrity import unsound
+from llmchat.hub.local import find_path, receipt_here
+from llmchat.hub.remote import Listing
+from llmchat.hub.repo import choose, is_weights, list_repo, read_object, sound_receipt
+from llmchat.hub.response_guard import explained, readable
+from llmchat.hub.retry import Patience
+from llmchat.hub.types import Checkpoint
+from llmchat.presets.types import FileFact, Source
+from llmchat.settings import World
+
+_SMALL = ("config.json", "adapter_config.json")
+
+
+_LONGEST_INDEX = 5_000_000
+
+
+class _IndexFile(Struct):
+    packagetype: str
+    size: int
+
+
+class _Index(Struct):
+    """What PyPI's JSON says of one version, as far as it is used."""
+
+    urls: list[_IndexFile]
+
+
+class Survey(Struct, frozen=True):
+    """A source as it is now. Sizes in bytes.
+
+    size: of all its files; missing: what a pull fetches; partial: what an earlier try left of that; disk: what it takes while it is
+    unpacked, at most, beside what is there; shapes: {} where only the weights themselves tell; weights: bytes of the weights' files.
+    """
+
+    source: Source
+    commit: str = ""
+    here: bool = False
+    size: int = 0
+    missing: int = 0
+    partial: int = 0
+    disk: int = 0
+    weights: int = 0
+    files: int = 0
+    form: str = "safetensors"
+    config: dict[str, Any] = {}
+    adapter: dict[str, Any] = {}
+    shapes: Shapes = {}
+    licence: str = ""
+    gated: str = ""
+    code: tuple[str, ...] = ()
+    listing: Listing | None = None
+    notes: tuple[str, ...] = ()
+
+
+def survey(source: Source, world: World, code: bool = False, thorough: bool = False) -> Survey:
+    """Ask where the source is. Raises what a pull would raise: a repo that is gated, missing, or no checkpoint.
+
+    code: the checkpoint may bring Python of its own; thorough: what is here is read again, see `soundness`.
+    """
+    with readable("a file", source):
+        return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](
+            source, world, code, thorough
+        )
+
+
+def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
+    """The same of a folder on this machine."""
+    folder = checkpoint.path
+    small = {
+        name: read_object((folder / name).read_bytes(), name)
+        for name in _SMALL
+        if (folder / name).is_file()
+    }
+    return Survey(
+        checkpoint.source,
+        checkpoint.revision,
+        here=True,
+        size=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        weights=checkpoint.size,
+        config=small.get("config.json", {}),
+        adapter=small.get("adapter_config.json", {}),
+        shapes=headers.shapes_of_folder(folder),
+        **more,
+    )
+
+
+def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+    receipt = sound_receipt(source, world, thorough=thorough)
+    if receipt and (offline(world) or (cache.COMMIT.fullmatch(source.revision) and not code)):
+        return survey_here(local_store.to_checkpoint(source, receipt))
+    try:
+        listing = list_repo(source, world, once=receipt is not None)
+    except (NetworkError, IntegrityError) as error:
+        if receipt:
+            # The list is not asked for again: what is here is what there is.
+            return survey_here(
+                local_store.to_checkpoint(source, receipt),
+                notes=(f"not checked for news: {error.message}",),
+            )
+        raise
+    files = choose(source, listing.files, code)
+    scripts = tuple(file.name for file in files if file.name.endswith(".py"))
+    known = {
+        "licence": listing.licence,
+        "gated": listing.gated,
+        "code": scripts,
+        "listing": listing,
+    }
+    if receipt and receipt.revision == listing.commit and set(scripts) <= set(receipt.files):
+        return survey_here(local_store.to_checkpoint(source, receipt), **known)
+    return _of_files(source, world, files, known)
+
+
+def _of_files(
+    source: Source, world: World, files: list[RemoteFile], known: dict[str, Any]
+) -> Survey:
+    commit, repo = known["listing"].commit, cache.repo_folder(world, source.repo)
+    receipt = local_store.raw_receipt(source, world)
+    damaged = receipt.damaged if receipt else ()
+    absent = [file for file in files if file.name in damaged or not cache.stored(repo, file)]
+    partial = sum(cache.partial_size(repo, file) for file in absent)
+    missing = sum(file.size for file in absent) - partial
+    pickled = any(file.name.endswith(".bin") for file in files)
+    read = _reader(source, world, commit, repo)
+    small = {
+        file.name: read_object(read(file)(0, file.size), file.name)
+        for file in files
+        if file.name in _SMALL
+    }
+    weights = [file for file in files if is_weights(file)]
+    refuse_foreign_code(source, commit, small.get("config.json", {}), trusted=bool(known["code"]))
+    return Survey(
+        source,
+        commit,
+        size=sum(file.size for file in files),
+        missing=missing,
+        partial=partial,
+        disk=missing + (sum(file.size for file in weights) if pickled else 0),
+        weights=sum(file.size for file in weights),
+        files=len(files),
+        form="pickle" if pickled else "safetensors",
+        config=small.get("config.json", {}),
+        adapter=small.get("adapter_config.json", {}),
+        shapes={} if pickled else _shapes(weights, read),
+        **known,
+    )
+
+
+def _reader(
+    source: Source, world: World, commit: str, repo: Path
+) -> Callable[[RemoteFile], Callable[[int, int], bytes]]:
+    """For a file, a function that reads a part of it: from the cache where it is there, from the Hub otherwise."""
+
+    def of(file: RemoteFile) -> Callable[[int, int], bytes]:
+        if content := cache.stored(repo, file):
+            return lambda start, count: _part(content, start, count)
+        if file.name in _SMALL:
+            return lambda start, count: remote.read_small(source, world, commit, file)[
+                start : start + count
+            ]
+        return lambda start, count: remote.read_range(source, world, commit, file, start, count)
+
+    return of
+
+
+def _part(path: Path, start: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(count)
+
+
+def _shapes(
+    weights: list[RemoteFile], read: Callable[[RemoteFile], Callable[[int, int], bytes]]
+) -> Shapes:
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(
+            pool.map(lambda file: headers.read_shapes(read(file), file.size, file.name), weights)
+        )
+    return {name: shape for part in parts for name, shape in part.items()}
+
+
+def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], trusted: bool) -> None:
+    """A checkpoint that only its own code can open needs the user's word; code from elsewhere would not be the one that was looked at."""
+    names = config.get("auto_map")
+    if not isinstance(names, dict) or not names:
+        return
+    if trusted:
+        elsewhere = next(
+            (str(name).partition("--")[0] for name in names.values() if "--" in str(name)), ""
+        )
+        if elsewhere:
+            raise Mismatch(
+                f"{source} would run code of another repo, {elsewhere}, at no fixed commit",
+                "use a model whose code is in its own repo",
+            )
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        raise Mismatch(
+            f"{source} needs Python code of its own, and transformers does not know `{config.get('model_type', 'it')}`",
+            f"--trust-remote-code lets the code of {source.repo}{commit and f'@{commit}'} run here; read it first",
+        )
+
+
+def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+    receipt = sound_receipt(source, world, thorough=thorough)
+    if receipt:
+        return survey_here(local_store.to_checkpoint(source, receipt))
+    if offline(world):
+        raise NetworkError(
+            f"offline mode is on, and {source} is not on this machine",
+            "leave --offline and HF_HUB_OFFLINE out to download it",
+        )
+    size = (source.archive or FileFact()).size or _size_in_index(source, world)
+    unpacked = sum(fact.size for fact in source.files.values())
+    notes = () if size else ("the package index does not say how large it is",)
+    # A quantised GGUF of n bytes becomes at most four times as large in bf16.
+    return Survey(
+        source,
+        source.revision,
+        size=size,
+        missing=size,
+        disk=size + 5 * unpacked,
+        weights=unpacked,
+        files=len(source.files),
+        form="wheel",
+        notes=notes,
+    )
+
+
+def _size_in_index(source: Source, world: World) -> int:
+    """Bytes of the wheel as PyPI's JSON says; 0 where nobody answers, which a private index may not."""
+    index = (
+        world.env.get("PIP_INDEX_URL", "https://pypi.org/simple")
+        .rstrip("/")
+        .removesuffix("/simple")
+    )
+    patience = replace(Patience.of(world), silence=5)
+    try:
+        with (
+            explained(source, world),
+            get(f"{index}/pypi/{source.repo}/{source.revision}/json", {}, patience) as answer,
+        ):
+            found = msgspec.json.decode(answer.body(_LONGEST_INDEX), type=_Index)
+    except (LlmchatError, OSError):
+        return 0
+    return max((file.size for file in found.urls if file.packagetype == "bdist_wheel"), default=0)
+
+
+def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+    try:
+        found, receipt = find_path(source, world), receipt_here(source, world)
+        if receipt is None or not unsound(source, world, receipt, thorough=thorough):
+            return survey_here(found)
+    except ModelNotFound:
+        path = Path(source.repo)
+        if not path.exists():
+            raise
+    size = (
+        path.stat().st_size
+        if path.is_file()
+        else sum(file.stat().st_size for file in path.glob("*.bin"))
+    )
+    kind = "gguf" if path.is_file() else "pickle"
+    small = {
+        name: read_object((path / name).read_bytes(), name)
+        for name in _SMALL
+        if (path / name).is_file()
+    }
+    shapes, config = (
+        read_gguf(path)
+        if kind == "gguf" and path.suffix == ".gguf"
+        else ({}, small.get("config.json", {}))
+    )
+    return Survey(
+        source,
+        size=size,
+        disk=(4 if kind == "gguf" else 1) * size,
+        weights=size,
+        form=kind,
+        config=config,
+        shapes=shapes,
+        adapter=small.get("adapter_config.json", {}),
+    )

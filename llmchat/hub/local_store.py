@@ -1,0 +1,239 @@
+"""Where things lie on this machine, and how they get there: receipts, locks, atomic folders, checksums, room on the disk."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from llmchat.errors import IntegrityError, OutOfResources
+from llmchat.hub import locks
+from llmchat.hub.types import Checkpoint, Fact, Receipt
+from llmchat.hub.words import size
+from llmchat.presets.types import FileFact, Source
+from llmchat.settings import World
+
+_BLOCK = 1 << 20
+
+
+def key(source: Source) -> str:
+    """A readable folder name for a source; the hash keeps two revisions, or two choices of files, apart."""
+    digest = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:10]
+    return f"{readable_key(source)}-{digest}"
+
+
+def readable_key(source: Source) -> str:
+    """The part of `key` that a person reads: the same for every revision."""
+    return source.repo.strip("/").replace("/", "--")[-60:]
+
+
+def models(world: World) -> Path:
+    return world.cache / "models"
+
+
+def read_receipt(source: Source, world: World) -> Receipt | None:
+    """The receipt of a complete pull: all its files are there with their sizes. None otherwise."""
+    receipt = raw_receipt(source, world)
+    return receipt if receipt and _complete(receipt) else None
+
+
+def write_receipt(source: Source, world: World, receipt: Receipt) -> Checkpoint:
+    path = _receipt_path(source, world)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(replace(receipt, source=source)))
+    temporary.replace(path)
+    return to_checkpoint(source, receipt)
+
+
+def forget(source: Source, world: World) -> None:
+    _receipt_path(source, world).unlink(missing_ok=True)
+
+
+def to_checkpoint(source: Source, receipt: Receipt) -> Checkpoint:
+    return Checkpoint(Path(receipt.path), source, receipt.revision, receipt.size)
+
+
+def describe(folder: Path) -> tuple[int, dict[str, Fact]]:
+    """Bytes of the weights, and the facts of every file of a folder."""
+    files = {
+        path.name: Fact(path.stat().st_size, sha256(path), time=time_of(path))
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    return sum(fact.size for name, fact in files.items() if name.endswith(".safetensors")), files
+
+
+def check_file(
+    path: Path, fact: FileFact | Fact, name: str, again: str = "`llmchat pull` fetches it again"
+) -> None:
+    """Raise IntegrityError when a file is not what it must be. again: the hint, what makes it whole."""
+    found = _size(path)
+    if found is None:
+        raise IntegrityError(f"{name} is missing", again)
+    if fact.size and found != fact.size:
+        raise IntegrityError(f"{name} is {found:,} bytes, it must be {fact.size:,}", again)
+    if fact.sha256 and sha256(path) != fact.sha256:
+        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", again)
+    if isinstance(fact, Fact) and fact.git and git_id(path) != fact.git:
+        raise IntegrityError(f"{name} is damaged: its checksum is not the published one", again)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_id(path: Path) -> str:
+    """Git's blob id of a file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def time_of(path: Path) -> int:
+    """When a file was last changed, in nanoseconds since 1970; -1 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def need_room(folder: Path, count: int) -> None:
+    """Raise OutOfResources when `count` bytes more do not fit on the disk of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if count > free:
+        raise OutOfResources(
+            f"{size(count)} are needed, {size(free)} are free in {folder}",
+            "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
+        )
+
+
+@contextmanager
+def fresh_folder(target: Path, private: bool = False) -> Iterator[Path]:
+    """A folder that appears at `target` when the block ends well, and not at all when it does not.
+
+    private: for its owner alone, as is what was made of the user's own files; otherwise for whom the user's umask allows.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        if not private:
+            temporary.chmod(_usual_mode(temporary))
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The mode of a new folder under the umask, which can only be asked for by changing it for all threads."""
+    tried = folder / ".mode"
+    tried.mkdir()
+    mode = tried.stat().st_mode & 0o777
+    tried.rmdir()
+    return mode
+
+
+@contextmanager
+def lock(
+    source: Source, world: World, waiting: Callable[[str], None] = lambda line: None
+) -> Iterator[None]:
+    """One pull of a repo at a time; a second one says that it is `waiting`, and then finds it done."""
+    # Two revisions of a repo share their blobs, so they share a lock.
+    name = f"hub--{source.repo.replace('/', '--')}" if source.kind == "hub" else key(source)
+    with locks.held(
+        name,
+        world,
+        lambda: waiting(f"another llmchat is busy with {source}; waiting for it"),
+        waiting,
+    ):
+        yield
+
+
+def receipts(world: World) -> list[Receipt]:
+    """Every receipt whose files are all there."""
+    found = []
+    for path in sorted((world.cache / "receipts").glob("*.json")):
+        receipt = _decoded(path)
+        if receipt and _complete(receipt):
+            found.append(receipt)
+    return found
+
+
+def receipts_of_path(source: Source, world: World) -> list[Receipt]:
+    """Of a folder or a file, all receipts: it has one for each state in which it was converted."""
+    found = [
+        receipt for path in (world.cache / "receipts").glob("*.json") if (receipt := _decoded(path))
+    ]
+    return [
+        receipt
+        for receipt in found
+        if receipt.source
+        and receipt.source.kind == "path" == source.kind
+        and receipt.source.repo == source.repo
+    ]
+
+
+def raw_receipt(source: Source, world: World) -> Receipt | None:
+    """The receipt of a source, whatever has become of its files."""
+    return _decoded(_receipt_path(source, world))
+
+
+def touch_used(name: str, world: World) -> None:
+    """Note that a model was used now. Never fails: a read-only cache must not end a chat."""
+    path = _used_path(name, world)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def forget_used(name: str, world: World) -> None:
+    with suppress(OSError):
+        _used_path(name, world).unlink()
+
+
+def last_used(name: str, world: World) -> float | None:
+    """When a model was last loaded, in seconds since 1970."""
+    try:
+        return _used_path(name, world).stat().st_mtime
+    except OSError:
+        return None
+
+
+def _used_path(name: str, world: World) -> Path:
+    return world.cache / "used" / hashlib.sha256(name.encode()).hexdigest()[:20]
+
+
+def _decoded(path: Path) -> Receipt | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Receipt)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _complete(receipt: Receipt) -> bool:
+    folder = Path(receipt.path)
+    return bool(receipt.files) and all(
+        _size(folder / name) == fact.size for name, fact in receipt.files.items()
+    )
+
+
+def _receipt_path(source: Source, world: World) -> Path:
+    return world.cache / "receipts" / f"{key(source)}.json"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -1,0 +1,231 @@
+"""How much memory a model takes, from the shapes of its tensors and its config.json alone, and how much this machine has.
+
+Arithmetic and /proc: no torch, so that a download can be judged before a byte of it is fetched.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Bytes a weight takes in a linear layer; NF4 keeps one 32-bit scale for 64 weights beside the 4 bits.
+BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
+# Work space beside the weights: the interpreter, torch itself, one dequantised layer, the KV cache of a short chat.
+OVERHEAD = 600_000_000
+_KV_BYTES = 2
+# What a config calls the same number, most usual name first.
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_WIDTH = ("hidden_size", "n_embd", "d_model")
+_CONTEXT = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "context_length",
+)
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config")
+# What stands in the name of an expert's tensor; of a shared expert, which is an ordinary layer, it does not.
+_EXPERT = ".experts."
+_SHORTEST_TRAINED = 2048
+# Recurrent families keep a state of fixed size: floats a layer, in widths of the model.
+_STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
+
+
+def needed(shapes: Shapes, kind: str) -> int:
+    """Bytes of the loaded model, with its work space."""
+    return weights(shapes, kind) + OVERHEAD
+
+
+def weights(shapes: Shapes, kind: str) -> int:
+    """Bytes of the weights. Embeddings, norms, experts and the output head stay 16 bit in the quantised kinds.
+
+    Experts that are stored one by one are put together by transformers, which loads the whole model first: its 16-bit tensors are in memory
+    beside the quantised ones.
+    """
+    full = 4.0 if kind == "fp32" else 2.0
+    apart = any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
+    total = 0.0
+    for name, shape in shapes.items():
+        quantised = (
+            kind in ("int8", "int4")
+            and len(shape) == 2
+            and not any(part in name for part in ("embed", "lm_head", _EXPERT))
+        )
+        total += prod(shape) * (
+            (BYTES[kind] if quantised else full) + (full if quantised and apart else 0)
+        )
+    return int(total)
+
+
+def weights_of_count(parameters: float, kind: str, config: Mapping[str, Any] | None = None) -> int:
+    """The same where only the number of parameters is known: a little too much, since it is taken as linear layers alone, or as experts."""
+    experts = any(_text_part(config or {}).get(name) for name in _EXPERTS)
+    return int(parameters * (max(BYTES[kind], 2.0) if experts else BYTES[kind]))
+
+
+def parameters(shapes: Shapes) -> int:
+    return sum(prod(shape) for shape in shapes.values())
+
+
+def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
+    """Bytes of 16-bit keys and values for `tokens` positions; of the state alone for recurrent models; 0 where the config does not say.
+
+    2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys (GQA, MQA) are counted once; a decoder that
+    also looks at an encoder (T5) keeps keys and values of both; layers with a sliding window keep all of theirs, so that a chat can be cut.
+    """
+    config = _text_part(config)
+    layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
+    if config.get("model_type") in _STATES:
+        return 4 * layers * width * _STATES[str(config["model_type"])]
+    if config.get("is_encoder_decoder"):
+        layers = int(config.get("num_decoder_layers") or config.get("decoder_layers") or layers) * 2
+        heads = int(config.get("decoder_attention_heads") or heads)
+    if not (layers and heads and (width or config.get("head_dim"))):
+        return 0
+    head_dim = int(config.get("head_dim") or config.get("d_kv") or width // heads)
+    return 2 * layers * _kv_heads(config, heads) * head_dim * _KV_BYTES * tokens
+
+
+def longest_context(config: Mapping[str, Any], room: int) -> int:
+    """The tokens whose keys and values fit into `room` bytes, in steps of 256; 0 when none do, or the config does not say."""
+    step = kv_bytes(config, 256)
+    return max(0, room) // step * 256 if step else 0
+
+
+def own_context(config: Mapping[str, Any]) -> int:
+    """The most tokens a model was made for, its rotary scaling included; 0 where its config does not say."""
+    config = _text_part(config)
+    return max(_first(config, _CONTEXT), _scaled_context(config))
+
+
+def _scaled_context(config: Mapping[str, Any]) -> int:
+    """The window that a scaling of positions means; 0 where the config's number holds as it is.
+
+    yarn stretches `original_max_position_embeddings`, dynamic NTK `max_position_embeddings`: that is how transformers computes them. For linear
+    scaling no file says whether its number includes the factor (LLaMA-2-7B-32K, Gemma 3 and DeepSeek-Coder: yes; Vicuna 16k: no). No model is
+    trained on fewer than 2,048 tokens, so a number that would mean that does not include it.
+    """
+    found = config.get("rope_parameters") or config.get("rope_scaling")
+    scaling: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+    most = _first(config, ("max_position_embeddings",))
+    if not isinstance(factor, int | float) or not 1 < factor < 1000:
+        return 0
+    if kind == "linear":
+        stated = _first(config, ("max_sequence_length",))
+        return stated or (0 if most / factor >= _SHORTEST_TRAINED else int(most * factor))
+    original = _first(scaling, ("original_max_position_embeddings",)) if kind == "yarn" else most
+    return int((original or most) * factor) if kind in ("yarn", "dynamic") else 0
+
+
+def heads(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Attention heads, and those of keys and values among them; (0, 0) where the config does not say."""
+    config = _text_part(config)
+    own = _first(config, _HEADS)
+    return own, _kv_heads(config, own) if own else 0
+
+
+def layers(config: Mapping[str, Any]) -> int:
+    """Layers of the model; 0 where its config does not say."""
+    return _first(_text_part(config), _LAYERS)
+
+
+def available_ram() -> int:
+    """Bytes of memory that can still be taken: what the kernel says, or what the limit of this process group leaves where that is less."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    return min([free, *group_rooms(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+
+
+def installed_ram() -> int:
+    """Bytes of memory that this machine, or the limit of this process group, has for all programs together."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return min(
+        [
+            int(fields["MemTotal"].split()[0]) * 1024,
+            *group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")),
+        ]
+    )
+
+
+def group_limits(root: Path, membership: Path) -> list[int]:
+    """The memory limits of this process's control groups, versions 2 and 1."""
+    found = []
+    for group in _groups(membership):
+        for file in (
+            root / group / "memory.max",
+            root / "memory" / group / "memory.limit_in_bytes",
+        ):
+            with suppress(OSError, ValueError):
+                found.append(int(file.read_text()))
+    return found
+
+
+def group_rooms(root: Path, membership: Path) -> list[int]:
+    """What the memory limits of this process's control groups leave, versions 2 and 1; a limit that is not set says nothing.
+
+    Files that the kernel keeps in memory and can drop count as used there; they are free to us.
+    """
+    groups = _groups(membership)
+    rooms = [
+        _room(root / group, "memory.max", "memory.current", "inactive_file") for group in groups
+    ]
+    rooms += [
+        _room(
+            root / "memory" / group,
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        )
+        for group in groups
+    ]
+    return [room for room in rooms if room is not None]
+
+
+def _groups(membership: Path) -> set[Path]:
+    """The control groups of this process, and those around them."""
+    try:
+        paths = {line.split(":", 2)[2].strip("/") for line in membership.read_text().splitlines()}
+    except (OSError, IndexError):
+        paths = set()
+    return {parent for path in paths for parent in (Path(path), *Path(path).parents)} | {Path()}
+
+
+def _room(folder: Path, limit: str, used: str, droppable: str) -> int | None:
+    try:
+        most, now = int((folder / limit).read_text()), int((folder / used).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, most - now + int(stat.get(droppable, 0)))
+    except (OSError, ValueError):  # no such group, or no limit ("max")
+        return None
+
+
+def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    attention = config.get("attn_config")
+    of_mpt = attention.get("kv_n_heads") if isinstance(attention, dict) else None
+    return int(
+        config.get("num_key_value_heads")
+        or config.get("num_kv_heads")
+        or config.get("n_head_kv")
+        or of_mpt
+        or heads
+    )
+
+
+def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model, where it has several parts."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) and not config.get("num_hidden_layers") else config
+
+
+def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    return int(next((config[name] for name in names if isinstance(config.get(name), int)), 0))

@@ -1,0 +1,1 @@
+"""The models on this machine: found, loaded, merged, checked and kept ready."""

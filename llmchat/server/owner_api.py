@@ -1,0 +1,122 @@
+"""The user's own terminal as a client, over the Unix socket: it renders its prompts itself and leaves only the model to the server.
+
+engines/remote.py is the other end. Both must be of the same version; otherwise the terminal loads the model itself.
+"""
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
+from llmchat.chat import ask
+from llmchat.engines import Chunk
+from llmchat.models.warm import places
+from llmchat.server.errors import Refusal
+from llmchat.server.middleware import OWNER
+from llmchat.server.openai_format import encoded
+from llmchat.server.scheduler import together
+from llmchat.server.state import State
+from llmchat.server.streaming_response import JSON, Answering
+
+LINES = "application/x-ndjson"
+Asked = TypeVar("Asked", Hello, Count, Encode, Ask, Stream)
+
+
+class Conflict(Refusal):
+    status = 409
+
+
+def router(state: State) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.post("/private/open")
+    async def open_(request: Request) -> Response:
+        asked = await _decoded(request, Hello)
+        if asked.protocol != PROTOCOL or asked.places != places(state.catalog.world):
+            raise Conflict("the terminal is of another version, or keeps its models elsewhere")
+        key, recipe = await asyncio.to_thread(state.catalog.recipe_of, asked.preset, asked.options)
+        async with state.pool.lease(recipe, client=OWNER) as served:
+            return _json(
+                Facts(
+                    key,
+                    served.engine.context,
+                    served.engine.describe(),
+                    served.preset,
+                    served.made_by,
+                )
+            )
+
+    @routes.post("/private/count")
+    async def count(request: Request) -> Response:
+        asked = await _decoded(request, Count)
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+            return _json(
+                await state.reading.run(
+                    OWNER,
+                    served.deadline,
+                    lambda: [served.engine.count(text) for text in asked.texts],
+                )
+            )
+
+    @routes.post("/private/encode")
+    async def encode(request: Request) -> Response:
+        asked = await _decoded(request, Encode)
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+            return _json(
+                await state.reading.run(
+                    OWNER,
+                    served.deadline,
+                    lambda: [served.engine.encode(prompt) for prompt in asked.prompts],
+                )
+            )
+
+    @routes.post("/private/ask")
+    async def ask_(request: Request) -> Response:
+        asked = await _decoded(request, Ask)
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+            engine = served.engine
+            work = functools.partial(
+                ask, asked.conversation, served.preset, engine, engine.context, asked.sampling
+            )
+            return _json(await state.reading.run(OWNER, served.deadline, work))
+
+    @routes.post("/private/stream")
+    async def stream(request: Request) -> Response:
+        return Answering(_lines(state, await _decoded(request, Stream)), LINES)
+
+    return routes
+
+
+async def _decoded(request: Request, kind: type[Asked]) -> Asked:
+    """Raises Conflict where the two sides do not speak the same."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise Conflict(f"the terminal is of another version: {error}") from error
+
+
+async def _lines(state: State, asked: Stream) -> AsyncGenerator[bytes]:
+    async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+        tickets = served.scheduler.submit(
+            [(asked.prompt, asked.sampling)], served.adapters, OWNER, served.deadline
+        )
+        try:
+            async with aclosing(together(tickets)) as coming:
+                async for _, events in coming:
+                    lines = (
+                        Line(chunk=event) if isinstance(event, Chunk) else Line(finish=event)
+                        for event in events
+                    )
+                    yield b"".join(encoded(line) + b"\n" for line in lines)
+        finally:
+            served.scheduler.cancel(tickets)
+
+
+def _json(value: object) -> Response:
+    return Response(encoded(value), media_type=JSON)

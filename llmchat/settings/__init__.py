@@ -1,0 +1,235 @@
+"""The world a command runs in, as one value, and the options a user can set: flag > LLMCHAT_* > config.toml > default."""
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.errors import UsageError, did_you_mean
+from llmchat.parse_guard import read_toml
+from llmchat.process.streams import MOST, read_all, read_file
+from llmchat.settings.types import (
+    Count,
+    EngineName,
+    MinP,
+    Policy,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopP,
+    Turns,
+    Weights,
+    check,
+    in_words,
+)
+
+
+class World(Struct, frozen=True):
+    """Folders, environment and streams. Tests make their own; nothing else reads os.environ or sys.stdout."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+    env: Mapping[str, str]
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+
+    @classmethod
+    def real(cls) -> "World":
+        from platformdirs import PlatformDirs
+
+        places = PlatformDirs("llmchat", appauthor=False)
+        return cls(
+            config=places.user_config_path,
+            data=places.user_data_path,
+            state=places.user_state_path,
+            cache=places.user_cache_path,
+            env=os.environ,
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+        )
+
+    def cut_off(self) -> "World":
+        """The same world in the Hub's offline mode."""
+        return msgspec.structs.replace(self, env={**self.env, "HF_HUB_OFFLINE": "1"})
+
+    def read_text(self, name: str, most: int = MOST) -> str:
+        """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read, or has more than `most` bytes."""
+        try:
+            return (
+                read_all(self.stdin, most)
+                if name == "-"
+                else read_file(Path(name).expanduser(), name, most)
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"{name} cannot be read: {reason}") from error
+
+    @property
+    def interactive(self) -> bool:
+        """A person sits there: both ends are a terminal."""
+        return self.stdin.isatty() and self.stdout.isatty()
+
+    @property
+    def pretty(self) -> bool:
+        """Whether stdout may carry colour and layout."""
+        if self.env.get("NO_COLOR") or self.env.get("TERM") == "dumb":
+            return False
+        return self.stdout.isatty() or bool(self.env.get("FORCE_COLOR"))
+
+    @property
+    def history_file(self) -> Path:
+        return self.data / "history.db"
+
+    @property
+    def own_presets(self) -> Path:
+        return self.config / "presets"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter; one of ours that an earlier version made for all to read is closed."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _close(folder, 0o700)
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file that only its owner may read, or close to others the one that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _close(path, 0o600)
+
+
+def _close(path: Path, mode: int) -> None:
+    facts = path.stat()
+    if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) & 0o077:
+        path.chmod(mode)
+
+
+class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every option that has a flag, an LLMCHAT_* variable and a config key of the same name. None: as the preset says."""
+
+    model: str = "smollm2"
+    base: str | None = None
+    adapter: str | None = None
+    format: str | None = None
+    weights: Weights | None = None
+    engine: EngineName | None = None
+    url: str | None = None
+    device: str = "auto"
+    revision: str | None = None
+    context: Count | None = None
+    policy: Policy | None = None
+    turns: Turns | None = None
+    system: str | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: Count | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    max_tokens: Count | None = None
+    seed: Seed | None = None
+    offline: bool = False
+    no_log: bool = False
+    plain: bool = False
+    vi: bool = False
+    trust_remote_code: bool = False
+
+
+class Settings(Struct, frozen=True):
+    """Options, and for each one where its value came from."""
+
+    options: Options
+    origins: dict[str, str]
+
+
+# Which model it is and how it is loaded: a session keeps these and opens the same model again.
+OF_MODEL = ("model", "base", "adapter", "format", "weights", "engine", "url", "revision")
+
+
+def resolve(
+    world: World, flags: Mapping[str, Any], opens: Mapping[str, Any] | None = None
+) -> Settings:
+    """Options from flags, the environment and the config file, in this order. A flag that is None was not given.
+
+    opens: what a session was opened with. It takes the place of the environment and the file for all that is OF_MODEL, unless flags name
+    another model.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("environment", _from_environment(world.env)),
+        (str(world.config / "config.toml"), _from_file(world.config / "config.toml")),
+    ]
+    if opens and not {"model", "url"} & set(given):
+        general = [
+            (origin, {key: layer[key] for key in layer if key not in OF_MODEL})
+            for origin, layer in layers
+        ]
+        layers = [("session", {key: opens[key] for key in OF_MODEL if key in opens}), *general]
+    layers.insert(0, ("flag", given))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in layer.items():
+            if key not in values:
+                values[key] = _checked(key, value, origin)
+                origins[key] = f"LLMCHAT_{key.upper()}" if origin == "environment" else origin
+    if "model" not in values and (values.get("url") or values.get("engine") == "openai"):
+        # The only model of the server.
+        values["model"] = ""
+    return Settings(
+        Options(**values), {key: origins.get(key, "default") for key in Options.__struct_fields__}
+    )
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        key: env[f"LLMCHAT_{key.upper()}"]
+        for key in Options.__struct_fields__
+        if env.get(f"LLMCHAT_{key.upper()}")
+    }
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        table = read_toml(path)
+    except FileNotFoundError:
+        return {}
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
+
+
+def _checked(key: str, value: Any, origin: str) -> Any:
+    if key not in _TYPES:
+        raise UsageError(f"{origin}: there is no option `{key}`", did_you_mean(key, tuple(_TYPES)))
+    return check(value, _TYPES[key], _called(key, origin))
+
+
+def checked_option(key: str, value: str) -> tuple[str, Any]:
+    """An option's own name and its checked value. Raises UsageError that names what is allowed."""
+    known = key.replace("-", "_")
+    if known not in _TYPES:
+        hint = did_you_mean(known, tuple(_TYPES)) or "`llmchat config show` lists the options"
+        raise UsageError(f"there is no option `{key}`", hint)
+    checked = check(value, _TYPES[known], key)
+    if checked is None:
+        raise UsageError(
+            f"{key} must be {in_words(_TYPES[known])}, not `{value}`",
+            f"`llmchat config unset {key}` removes it",
+        )
+    return known, checked
+
+
+def _called(key: str, origin: str) -> str:
+    """A setting as the user wrote it: --top-p, LLMCHAT_TOP_P, or the file and its key."""
+    written = {"flag": f"--{key.replace('_', '-')}", "environment": f"LLMCHAT_{key.upper()}"}
+    return written.get(origin, f"{origin}: {key}")

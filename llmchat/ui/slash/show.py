@@ -1,0 +1,100 @@
+"""Commands that only look: help, show, stats."""
+
+import textwrap
+
+from llmchat.errors import UsageError, did_you_mean
+from llmchat.models import doctor
+from llmchat.models.loading import facts
+from llmchat.ui import status, tables
+from llmchat.ui.slash.registry import Answer, Command, command, registry
+from llmchat.ui.state import Talk
+
+_KEYS = (
+    'Enter sends; Alt+Enter or Ctrl-J makes a new line; """ opens a block; Ctrl-G opens the editor.',
+    "Ctrl-C stops an answer, Ctrl-D leaves; ← and → on an empty line show other answers.",
+)
+# From this width on names and meanings stand in two columns.
+_WIDE, _COLUMN = 60, 24
+_PARTS = ("info", "license", "template", "prompt")
+
+
+@command(
+    "help",
+    "[command]",
+    "List the commands, or explain one.",
+    aliases=("?",),
+    complete=lambda talk, word: registry.names(),
+)
+def show_help(talk: Talk, rest: str) -> Answer:
+    if rest:
+        found = registry.get(rest.lstrip("/").lower())
+        if found is None:
+            raise UsageError(f"there is no command /{rest}", did_you_mean(rest, registry.names()))
+        _explain(talk, found)
+        return None
+    groups: dict[str, list[Command]] = {}
+    for one in registry:
+        groups.setdefault(one.group, []).append(one)
+    for title, commands in groups.items():
+        talk.say(f"{title}:")
+        for one in commands:
+            _explain(talk, one, indent="  ")
+        talk.say("")
+    for line in _KEYS:
+        _wrapped(talk, line, "", "")
+    return None
+
+
+def _explain(talk: Talk, one: Command, indent: str = "") -> None:
+    also = f" (also {', '.join('/' + alias for alias in one.aliases)})" if one.aliases else ""
+    name = f"{indent}/{one.name} {one.arguments}".rstrip()
+    if talk.width() >= _WIDE and len(name) < _COLUMN:
+        return _wrapped(talk, one.help + also, f"{name:{_COLUMN}}", " " * _COLUMN)
+    talk.say(name)
+    return _wrapped(talk, one.help + also, f"{indent}  ", f"{indent}  ")
+
+
+def _wrapped(talk: Talk, text: str, first: str, rest: str) -> None:
+    """Lines that break between words; a column stays one."""
+    width = max(talk.width() - 1, len(rest) + 20)
+    talk.say(
+        textwrap.fill(
+            text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        )
+    )
+
+
+@command(
+    "show",
+    "{info|license|template|prompt}",
+    "Show the model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
+    complete=lambda t, w: _PARTS,
+)
+def show(talk: Talk, rest: str) -> Answer:
+    chat = talk.chat
+    if rest == "info":
+        tables.model_facts(
+            talk.world, facts(chat.preset, talk.world) | {"session": chat.session or ""}
+        )
+    elif rest in ("license", "licence"):
+        talk.say(chat.preset.licence)
+    elif rest == "template":
+        form = chat.preset.format
+        for line in doctor.lines(doctor.examine(chat.preset, talk.world)):
+            talk.say(line)
+        talk.say("\nThe format itself:\n")
+        talk.say(form.template if form.template is not None else tables.pretty_json(form.parts))
+    elif rest == "prompt":
+        talk.say(chat.preset.format.render(chat.look().messages).text)
+    else:
+        raise UsageError(
+            f"/show takes {', '.join(_PARTS)}", did_you_mean(rest, _PARTS) if rest else ""
+        )
+    return None
+
+
+@command("stats", "", "Show tokens and times of the last answer.")
+def stats(talk: Talk, rest: str) -> Answer:
+    for line in status.statistics(talk.chat):
+        talk.say(line)
+    return None

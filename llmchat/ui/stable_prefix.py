@@ -1,0 +1,127 @@
+"""How much of an unfinished Markdown text is final: what follows can no longer change how it is drawn."""
+
+import itertools
+import re
+import unicodedata
+from typing import NamedTuple
+
+from markdown_it.tree import SyntaxTreeNode
+
+from llmchat.ui.code_blocks import parser
+from llmchat.ui.table_layout import SAMPLE
+
+# A mark with white space on both sides pairs with nothing, nor does one inside a snake_case word.
+_OPEN = re.compile(r"`|\[[^\]]*$|[*~](?=\S)|(?<=\S)[*~]|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)")
+
+
+class Settled(NamedTuple):
+    """Offsets into a text: where its last two top-level blocks begin, and up to where whole lines are final."""
+
+    before: int
+    block: int
+    end: int
+
+
+def settled(markdown: str) -> Settled:
+    """All blocks but the last are final; inside the last, finished code lines, list items and rows of a long table."""
+    complete = markdown[: markdown.rfind("\n") + 1]
+    offsets = [0, *itertools.accumulate(len(line) + 1 for line in complete.split("\n"))]
+    blocks = [node for node in SyntaxTreeNode(parser().parse(complete)).children if node.map]
+    if not blocks:
+        return Settled(0, 0, 0)
+    block = offsets[_lines(blocks[-1])[0]]
+    before = offsets[_lines(blocks[-2])[0]] if len(blocks) > 1 else block
+    return Settled(before, block, max(block, offsets[_final_lines(blocks[-1])]))
+
+
+def settled_words(markdown: str) -> int:
+    """Offset in the paragraph at the end of a text up to which its words are final; 0 where the text ends otherwise."""
+    lines = markdown.split("\n")
+    node = _last(SyntaxTreeNode(parser().parse(markdown)))
+    # A table's head is a paragraph until the line below it has come.
+    if node.type != "paragraph" or _lines(node)[1] < len(lines) or "|" in lines[-1]:
+        return 0
+    start = sum(len(line) + 1 for line in lines[: _lines(node)[0]])
+    words = last_break(markdown[start:])
+    return start + words if words and not _open_marks(markdown[: start + words]) else 0
+
+
+def last_break(source: str) -> int:
+    """Length of a paragraph up to the last place where a row may end that is inside no emphasis, code or link, finished or not."""
+    index = safe = 0
+    open_marks: list[str] = []
+    while index < len(source):
+        char = source[index]
+        run = len(source[index:]) - len(source[index:].lstrip(char))
+        if char == "`":
+            index = _code_end(source, index, run)
+        elif char == "[":
+            index = _link_end(source, index)
+        elif char in "*_~":
+            _match(open_marks, source, index, run)
+            index += run
+        else:
+            index += 2 if char == "\\" else 1
+            safe = index if not open_marks and _breakable(char) else safe
+    return safe
+
+
+def _match(open_marks: list[str], source: str, index: int, run: int) -> None:
+    """Close the last mark of this kind, or open one."""
+    before, after = source[index - 1 : index], source[index + run : index + run + 1]
+    mark = source[index : index + run]
+    if mark in open_marks and not before.isspace():
+        del open_marks[len(open_marks) - 1 - open_marks[::-1].index(mark) :]
+    elif not after.isspace() and not (mark[0] == "_" and before.isalnum()):
+        open_marks.append(mark)
+
+
+def _code_end(source: str, index: int, run: int) -> int:
+    """Behind a code span, or the end of the text where it is still open."""
+    match = re.compile(rf"(?<!`)`{{{run}}}(?!`)").search(source, index + run)
+    return match.end() if match and match.end() < len(source) else len(source)
+
+
+def _link_end(source: str, index: int) -> int:
+    """Behind `[label](target)`, or behind a `]` that no target follows; the end of the text where that is still to come."""
+    match = re.compile(r"\[[^\[\]]*\](\([^()\n]*\)|(?=[^(]))").match(source, index)
+    return match.end() if match else len(source)
+
+
+def _open_marks(markdown: str) -> bool:
+    """Whether the last paragraph of a text shows a mark that later text could still pair with."""
+    node = _last(SyntaxTreeNode(parser().parse(markdown)))
+    return any(
+        _OPEN.search(token.content)
+        for inline in node.children
+        for token in inline.to_tokens()[0].children or ()
+        if token.type == "text"
+    )
+
+
+def _breakable(char: str) -> bool:
+    """Whether a row may end behind a character: white space or an ideograph."""
+    return char.isspace() or (
+        unicodedata.category(char) == "Lo" and unicodedata.east_asian_width(char) == "W"
+    )
+
+
+def _final_lines(node: SyntaxTreeNode) -> int:
+    """The line up to which an open block is final."""
+    start, end = _lines(node)
+    if node.type in ("fence", "code_block"):
+        return end
+    if node.type == "table":
+        body = [row for part in node.children if part.type == "tbody" for row in part.children]
+        return end if len(body) >= SAMPLE else start
+    inner = [child for child in node.children if child.map and child.type != "inline"]
+    return max(start, _final_lines(inner[-1])) if inner else start
+
+
+def _last(node: SyntaxTreeNode) -> SyntaxTreeNode:
+    inner = [child for child in node.children if child.map and child.type != "inline"]
+    return _last(inner[-1]) if inner else node
+
+
+def _lines(node: SyntaxTreeNode) -> tuple[int, int]:
+    return node.map or (0, 0)

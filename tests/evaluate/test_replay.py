@@ -1,0 +1,77 @@
+"""Answers asked again."""
+
+from msgspec.structs import replace
+
+from llmchat.chat import Chat
+from llmchat.engines import Chunk, Sampling
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.evaluate.replay import differences, replay
+from llmchat.history import History
+from llmchat.presets import find, get_format
+
+PRESET = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
+
+
+def recorded() -> Chat:
+    talk = Chat(
+        PRESET,
+        ScriptedEngine(["one two", "three four", "five six"]),
+        History(None),
+        made_by={"model": "m", "base": "b@1"},
+    )
+    list(talk.send("a"))
+    list(talk.send("b"))
+    events = talk.send("c")
+    while not isinstance(next(events), Chunk):
+        pass
+    events.close()
+    return talk
+
+
+def test_the_same_and_not_the_same() -> None:
+    talk = recorded()
+    records = talk.history.messages(talk.session or "")
+    same = list(replay(records, PRESET, ScriptedEngine(["one two", "three four", "five six"])))
+    assert [outcome.same for outcome in same] == [True, True, True], (
+        "the stopped answer is the beginning of the whole one"
+    )
+    other = list(replay(records, PRESET, ScriptedEngine(["one two", "three five"])))
+    assert (
+        other[0].same
+        and other[1].same is False
+        and other[1].at == len("three f")
+        and other[1].now == "three five"
+    )
+
+
+def test_the_prompt_is_the_one_of_then() -> None:
+    talk = recorded()
+    engine = ScriptedEngine(["x"])
+    list(replay(talk.history.messages(talk.session or ""), PRESET, engine))
+    assert [prompt.text for prompt in engine.prompts] == [
+        prompt.text for prompt in talk.engine.prompts
+    ]  # type: ignore[attr-defined]
+
+
+def test_what_made_an_answer_is_stored_with_it() -> None:
+    talk = recorded()
+    details = talk.history.messages(talk.session or "")[1].details
+    assert details["made_by"] == {"model": "m", "base": "b@1"} and "seed" in details
+    assert (
+        details["window"]["sent"] == 1
+        and details["context"] == {"tokens": 8192}
+        and details["reason"] == "stop"
+    )
+    assert differences(details["made_by"], {"model": "m", "base": "b@2"}) == [
+        "base was b@1, is b@2"
+    ]
+
+
+def test_what_cannot_be_asked_again_is_said() -> None:
+    talk = recorded()
+    list(talk.send("d"))
+    list(talk.resume())
+    outcomes = list(
+        replay(talk.history.messages(talk.session or ""), PRESET, ScriptedEngine(["x"]))
+    )
+    assert outcomes[-1].same is None and "/continue" in outcomes[-1].why

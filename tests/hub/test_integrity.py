@@ -1,0 +1,180 @@
+"""Rot: files of the right size with wrong bytes are found, never loaded, and repaired by the next pull, which fetches nothing else."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.checkpoints import save_tiny
+from support.loopback_hub import Hub, Repo, etag_of, serving
+from support.worlds import MakeWorld, make_world
+
+from llmchat.errors import IntegrityError
+from llmchat.hub import Checkpoint, Recipe, Silent, find_copy, make_copy, pull, sound, verify
+from llmchat.models import library
+from llmchat.models.loading import locate
+from llmchat.presets import Source, find
+from llmchat.settings import World
+
+BASE = Source("hub", "org/base")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return Repo.of_folder(save_tiny(tmp_path_factory.mktemp("base"))).files
+
+
+@pytest.fixture
+def hub(files: dict[str, bytes]) -> Iterator[Hub]:
+    with serving(Hub({"org/base": Repo(dict(files), branches=("main", "v1"))})) as hub:
+        yield hub
+
+
+@pytest.fixture
+def at(hub: Hub, tmp_path: Path) -> MakeWorld:
+    return lambda **env: make_world(
+        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
+    )
+
+
+def rot(path: Path, *, unseen: bool = False) -> None:
+    """Turn one bit of a file. unseen: as a disk does it, without a new time of change."""
+    path = path.resolve()
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(
+        path, ns=(before.st_atime_ns, before.st_mtime_ns if unseen else before.st_mtime_ns + 10**9)
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_changed_file_is_read_again_before_use_and_refused(
+    name: str, hub: Hub, at: MakeWorld
+) -> None:
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    assert sound(BASE, at()).path == folder
+    rot(folder / name)
+    with pytest.raises(IntegrityError, match=f"{name} is damaged") as refused:
+        locate(find("org/base"), at())
+    assert refused.value.hint == "`llmchat pull org/base` fetches it again"
+
+
+def test_the_hint_names_the_revision(hub: Hub, at: MakeWorld) -> None:
+    source = Source("hub", "org/base", "v1")
+    rot(pull(source, at(), Silent()).checkpoint.path / "config.json")
+    with pytest.raises(IntegrityError) as refused:
+        verify(source, at())
+    assert refused.value.hint == "`llmchat pull org/base --revision v1` fetches it again"
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_pull_fetches_what_verify_found_and_nothing_else(
+    unseen: bool, hub: Hub, at: MakeWorld, files: dict[str, bytes]
+) -> None:
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    rot(folder / "model.safetensors", unseen=unseen)
+    with pytest.raises(IntegrityError):
+        verify(BASE, at())
+    prepared = library.prepare(find("org/base"), at())
+    assert prepared.plan.download == len(files["model.safetensors"])
+    hub.requests.clear()
+    library.fetch(prepared, at(), Silent())
+    assert [request.path.rpartition("/")[2] for request in hub.downloads()] == ["model.safetensors"]
+    verify(BASE, at())
+    assert library.fetch(library.prepare(find("org/base"), at()), at(), Silent())[0].downloaded == 0
+
+
+def test_rot_without_a_trace_is_found_by_force(hub: Hub, at: MakeWorld) -> None:
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    rot(folder / "model.safetensors", unseen=True)
+    assert library.prepare(find("org/base"), at()).plan.download == 0
+    prepared = library.prepare(find("org/base"), at(), thorough=True)
+    assert prepared.plan.download > 0
+    library.fetch(prepared, at(), Silent())
+    verify(BASE, at())
+
+
+def test_a_touched_file_is_read_once(
+    hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    os.utime((folder / "model.safetensors").resolve())
+    read: list[Path] = []
+    from llmchat.hub import local_store
+
+    real = local_store.sha256
+    monkeypatch.setattr(local_store, "sha256", lambda path: (read.append(path), real(path))[1])
+    for _ in range(3):
+        sound(BASE, at())
+    assert len(read) == 1
+
+
+def test_rot_that_another_tool_left_is_not_taken_for_the_file(
+    hub: Hub, at: MakeWorld, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    blobs = tmp_path / "hf" / "hub" / "models--org--base" / "blobs"
+    blobs.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        (blobs / etag_of(name, files[name])).write_bytes(bytes(len(files[name])))
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
+def test_a_receipt_of_an_earlier_release_that_hashed_the_rot_is_not_believed(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
+    import hashlib
+
+    folder = pull(BASE, at(), Silent()).checkpoint.path
+    rot(folder / "config.json")
+    (receipt,) = (tmp_path / "home" / "cache" / "receipts").glob("*.json")
+    table = json.loads(receipt.read_text())
+    del table["damaged"]
+    for name, fact in table["files"].items():
+        content = (folder / name).read_bytes()
+        table["files"][name] = {"size": fact["size"], "sha256": hashlib.sha256(content).hexdigest()}
+    receipt.write_text(json.dumps(table))
+    with pytest.raises(IntegrityError, match=r"config\.json is damaged"):
+        sound(BASE, at())
+
+
+def test_offline_a_damaged_model_is_refused(hub: Hub, at: MakeWorld) -> None:
+    rot(pull(BASE, at(), Silent()).checkpoint.path / "config.json")
+    with pytest.raises(IntegrityError, match="offline mode is on"):
+        pull(BASE, at(HF_HUB_OFFLINE="1"), Silent())
+
+
+class Written:
+    size = 8
+
+    def write(self, folder: Path, advance: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"x" * 8)
+
+
+def copy_of(checkpoint: Checkpoint, world: World) -> Path:
+    return make_copy(Recipe.of(checkpoint), checkpoint, Written, world, Silent())
+
+
+def test_copies_that_may_be_made_of_rot_go_when_it_is_found(hub: Hub, at: MakeWorld) -> None:
+    base = pull(BASE, at(), Silent()).checkpoint
+    copy = copy_of(base, at())
+    rot(base.path / "model.safetensors", unseen=True)
+    with pytest.raises(IntegrityError):
+        verify(BASE, at())
+    assert not copy.exists()
+    copy = copy_of(base, at())
+    pull(BASE, at(), Silent())
+    assert not copy.exists()
+
+
+def test_a_copy_that_has_rotted_is_not_opened(hub: Hub, at: MakeWorld) -> None:
+    base = pull(BASE, at(), Silent()).checkpoint
+    copy = copy_of(base, at())
+    recipe = Recipe.of(base)
+    os.utime(copy / "model.safetensors")
+    assert find_copy(recipe, at()) == copy == find_copy(recipe, at())
+    rot(copy / "model.safetensors")
+    assert find_copy(recipe, at()) is None

@@ -1,0 +1,124 @@
+"""Prompts are read a few at a time, clients by turns, beside answers that go on; what cannot fit is refused from its beginning."""
+
+import asyncio
+import math
+import threading
+from pathlib import Path
+
+import pytest
+from support.serving import recipe, serving
+
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.server.errors import Busy, TooLate
+from llmchat.server.prompt_workers import Gate
+
+
+class Work:
+    """Pieces of work that end when they may; keeps their order and how many ran at once."""
+
+    def __init__(self, gate: Gate):
+        self.gate = gate
+        self.may = threading.Semaphore(0)
+        self.begun: list[str] = []
+        self.running = self.most = 0
+
+    def ask(self, name: str, client: str, deadline: float = math.inf) -> "asyncio.Task[str]":
+        return asyncio.create_task(self.gate.run(client, deadline, lambda: self._work(name)))
+
+    def _work(self, name: str) -> str:
+        self.begun.append(name)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        assert self.may.acquire(timeout=10)
+        self.running -= 1
+        return name
+
+    async def until_begun(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.begun) < count:
+                await asyncio.sleep(0.001)
+
+
+async def test_clients_take_turns_and_few_work_at_once() -> None:
+    work = Work(Gate(1))
+    greedy = [work.ask(f"greedy {number}", "greedy") for number in range(3)]
+    await work.until_begun(1)
+    modest = work.ask("modest", "modest")
+    await asyncio.sleep(0)
+    work.may.release(10)
+    assert await asyncio.gather(*greedy, modest) == ["greedy 0", "greedy 1", "greedy 2", "modest"]
+    assert work.begun.index("modest") <= 2 and work.most == 1
+
+
+async def test_a_full_gate_refuses_the_client_that_fills_it() -> None:
+    work = Work(Gate(1, places=2))
+    first = work.ask("0", "greedy")
+    await work.until_begun(1)
+    greedy = [work.ask(str(number), "greedy") for number in (1, 2, 3)]
+    with pytest.raises(Busy):
+        await greedy[2]
+    modest = work.ask("modest", "modest")
+    with pytest.raises(Busy):
+        await greedy[1]
+    work.may.release(10)
+    assert await asyncio.gather(first, greedy[0], modest) == ["0", "1", "modest"]
+
+
+async def test_who_leaves_or_is_late_gives_the_place_back() -> None:
+    work = Work(Gate(1))
+    gone = work.ask("gone", "a")
+    await work.until_begun(1)
+    waiting, late = work.ask("waiting", "b"), work.ask("late", "c", deadline=0.0)
+    with pytest.raises(TooLate):
+        await late
+    waiting.cancel()
+    gone.cancel()
+    last = work.ask("last", "d")
+    await asyncio.sleep(0.01)
+    assert work.begun == ["gone"], "the thread of a client that has gone still runs"
+    work.may.release(10)
+    assert await last == "last" and work.begun == ["gone", "last"]
+
+
+async def test_work_that_fails_gives_the_place_back() -> None:
+    gate = Gate(1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await gate.run("a", math.inf, lambda: 1 // 0)
+    assert await gate.run("a", math.inf, lambda: "fine") == "fine"
+
+
+class Counting(ScriptedEngine):
+    def __init__(self) -> None:
+        super().__init__(["Hello."])
+        self.read = 0
+
+    def count(self, text: str) -> int:
+        self.read += len(text)
+        return super().count(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "some words " * 300_000}),
+        ("/v1/completions", {"prompt": ["hi", "some words " * 300_000]}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "some words " * 300_000}]},
+        ),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 60_000}),
+    ],
+    ids=["text", "one of several texts", "chat", "many messages"],
+)
+def test_a_prompt_of_megabytes_is_refused_from_its_beginning(
+    tmp_path: Path, path: str, body: dict[str, object]
+) -> None:
+    engine = Counting()
+    with serving({"m": recipe(lambda: engine)}, tmp_path) as run:
+        refused = run.http.post(path, json={"model": "m", **body})
+        assert refused.status_code == 400, refused.text[:200]
+        assert engine.read < 100_000
+        assert (
+            run.http.post("/v1/completions", json={"model": "m", "prompt": "hi"}).status_code == 200
+        )

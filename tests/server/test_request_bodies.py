@@ -1,0 +1,147 @@
+"""Large bodies are read beside the streams, one at a time; what is wrong with them is told as for small ones."""
+
+import contextlib
+import json
+import select
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.serving import recipe, serving
+
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.server import middleware, request_bodies
+
+MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
+SMALL = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+IS_JSON = {"content-type": "application/json"}
+LARGE = {"model": "m", "messages": [{"role": "user", "content": "hi " * 20_000}]}
+
+
+class Held:
+    """`decoded`, which waits until it may; keeps how many ran at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.begun, self.may = threading.Semaphore(0), threading.Event()
+        self.running = self.most = 0
+        self._decoded = request_bodies.decoded
+        monkeypatch.setattr(request_bodies, "decoded", self)
+
+    def __call__(self, body: bytes, kind: Any) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.begun.release()
+        assert self.may.wait(20)
+        self.running -= 1
+        return self._decoded(body, kind)
+
+
+def test_others_are_answered_while_a_large_body_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    with serving(MODELS, tmp_path) as run:
+        said: list[int] = []
+        threads = [
+            threading.Thread(
+                target=lambda: said.append(
+                    run.http.post("/v1/chat/completions", json=LARGE).status_code
+                )
+            )
+            for _ in "12"
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            assert held.begun.acquire(timeout=20)
+            assert run.http.post("/v1/chat/completions", json=SMALL).status_code == 200
+            assert said == [] and held.running == 1
+        finally:
+            held.may.set()
+            for thread in threads:
+                thread.join(20)
+        assert said == [400, 400] and held.most == 1, "the prompts are larger than the window"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": "hot"},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "nobody", "content": "hi"}]},
+        {"nonsense": 1},
+        {"stop": ["a", 2]},
+    ],
+    ids=["type", "length", "half a character", "choice", "unknown", "union"],
+)
+def test_what_is_wrong_is_told_alike_in_small_and_large_bodies(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with serving(MODELS, tmp_path) as run:
+        # Half a character has no bytes of its own, but an escape.
+        content = [json.dumps({**SMALL, **wrong, "user": "x" * size}) for size in (1, 60_000)]
+        told = [
+            run.http.post("/v1/chat/completions", content=body, headers=IS_JSON) for body in content
+        ]
+        assert told[0].status_code == told[1].status_code == 400
+        assert told[0].json() == told[1].json()
+
+
+def test_a_large_body_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    with serving(MODELS, tmp_path) as run:
+        for body in (
+            b"[" * 100_000,
+            b"{" + b" " * 100_000,
+            b"\xff" * 100_000,
+            b'{"a":' * 50_000,
+            b"9" * 100_000,
+            b"[[]," * 50_000,
+        ):
+            answer = run.http.post("/v1/chat/completions", content=body, headers=IS_JSON)
+            assert (
+                answer.status_code == 400
+                and answer.json()["error"]["type"] == "invalid_request_error"
+            ), body[:8]
+        assert run.http.post("/v1/chat/completions", json=SMALL).status_code == 200
+
+
+def test_one_client_cannot_fill_the_memory_with_bodies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "_BODIES", 2)
+    monkeypatch.setattr(middleware, "_LINGER_S", 0.05)
+    half = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        + b" " * 990
+    )
+    with serving(MODELS, tmp_path, max_body=1000) as run, contextlib.ExitStack() as stack:
+        greedy = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", run.port), timeout=20))
+            for _ in "123"
+        ]
+        for one in greedy:
+            one.sendall(half)
+        answers = select.select(greedy, [], [], 20)[0]
+        assert len(answers) == 1 and answers[0].recv(100).startswith(b"HTTP/1.1 429")
+        other = stack.enter_context(
+            socket.create_connection(
+                ("127.0.0.1", run.port), timeout=20, source_address=("127.0.0.2", 0)
+            )
+        )
+        body = json.dumps({"model": "m", "prompt": "hi"}).encode()
+        other.sendall(half.replace(b"1000", str(len(body)).encode())[:-990] + body)
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
+        for one in greedy:
+            one.close()
+        end = time.monotonic() + 20
+        while (
+            status := run.http.post(
+                "/v1/completions", json={"model": "m", "prompt": "hi"}
+            ).status_code
+        ) == 429 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert status == 200, "what has gone takes no place"

@@ -1,0 +1,1 @@
+"""What tests share: worlds, checkpoints, servers on loopback, terminals and browsers."""

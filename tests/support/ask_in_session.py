@@ -1,0 +1,51 @@
+"""Ask in a session of a history, as a process of its own: python ask_in_session.py PATH SESSION NAME COUNT [hang].
+
+It prints `open`, waits for a line on stdin, asks COUNT questions, and prints the session it ended in and what it was told. hang: never answer.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from llmchat.chat import Chat
+from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.history import History
+from llmchat.presets import find, get_format
+from llmchat.prompt import Prompt
+
+
+class _Hanging(ScriptedEngine):
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        print("asked", flush=True)
+        while True:
+            time.sleep(60)
+            yield Chunk("")
+
+
+path, session, name, count = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+replies = [f"answer to {name} {number}" for number in range(count)]
+engine = _Hanging() if "hang" in sys.argv else ScriptedEngine(replies, delay_s=0.002)
+with History(path) as history:
+    chat = Chat(
+        replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling()),
+        engine,
+        history,
+        session=session,
+    )
+    print("open", flush=True)
+    sys.stdin.readline()
+    notes = []
+    for number in range(count):
+        for _ in chat.send(f"question {name} {number}"):
+            pass
+        notes.append(chat.note())
+    print(
+        json.dumps(
+            {"name": name, "session": chat.session, "notes": [note for note in notes if note]}
+        )
+    )

@@ -1,0 +1,357 @@
+"""Checks of the GPU's kernels that test_cuda_kernels.py runs in a process of its own: on the GPU, or by Triton's interpreter on the CPU."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llmchat.engines import Sampling, transformers
+from llmchat.engines.tokenizer import read_json
+from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
+from llmchat.engines.transformers.torch import cuda, forward, kv_cache
+from llmchat.engines.transformers.torch.cuda import graphs, launch
+from llmchat.engines.transformers.torch.cuda.linear import TritonInt8Linear, fused
+from llmchat.engines.transformers.torch.linear import Scratch, quantise_rows
+from llmchat.engines.transformers.weights import open_tensors
+from llmchat.prompt import Prompt
+from support.checkpoints import save_tiny, tiny_config
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+EPS = 0.1
+# One rounding to bf16: the GPU rounds to the nearest, the interpreter cuts off.
+ROUNDED = 0.004 if DEVICE.type == "cuda" else 0.008
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes milliseconds for each program; the GPU takes the tiles it always takes. Caches are small and have to grow."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(kv_cache.KVCache, "FIRST", 16)
+    if DEVICE.type == "cpu":
+        monkeypatch.setattr(launch, "_ATTENTION_PROGRAMS", 2)
+        monkeypatch.setattr(launch, "tile_for", lambda columns, gated: launch.Tile(64, 512, 1))
+
+
+def error(out: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((out.double() - exact).norm() / exact.norm())
+
+
+def exact_product(x, weight, step, bias=None, norm=None, residual=None, gated=False):  # type: ignore[no-untyped-def]
+    """What `matvec` computes, in float64."""
+    x, weight = x.double(), weight.double() * (1.0 if step is None else step.double()[:, None])
+    if norm is not None:
+        x = x * (x.pow(2).mean(-1, keepdim=True) + EPS).rsqrt() * norm.double()
+    y = x @ weight.T + (0.0 if bias is None else bias.double())
+    if gated:
+        gate, up = y.chunk(2, dim=-1)
+        y = F.silu(gate) * up
+    return y + (0.0 if residual is None else residual.double())
+
+
+def bf16(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, device=DEVICE).bfloat16()
+
+
+def int8(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight with all values an int8 may have, -128 too, and the worth of a step in each row."""
+    return torch.randint(-128, 128, (n, k), dtype=torch.int8, device=DEVICE), torch.rand(
+        n, device=DEVICE
+    ) * 0.01
+
+
+# Rows and columns that fill no tile, and those that fill several.
+SHAPES = [(1, 16), (5, 48), (16, 128), (33, 400), (40, 1040)]
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_int8_products_are_near_float64(rows: int, n: int, k: int) -> None:
+    weight, step = int8(n, k)
+    x, bias = bf16(rows, k), bf16(n)
+    assert launch.fits(x, weight)
+    tile = launch.Tile(16, 128, 1)
+    assert (
+        error(launch.matvec(x, weight, step, tile=tile), exact_product(x, weight, step)) < ROUNDED
+    )
+    assert (
+        error(launch.matvec(x, weight, step, bias), exact_product(x, weight, step, bias)) < ROUNDED
+    )
+
+
+@pytest.mark.parametrize("outliers", [1, 6])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_outliers_are_summed_as_exactly(rows: int, outliers: int) -> None:
+    weight, step = int8(32, 512)
+    x = bf16(rows, 512)
+    x[:, ::100][:, :outliers] *= 300
+    assert error(launch.matvec(x, weight, step), exact_product(x, weight, step)) < ROUNDED
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("norm",),
+        ("residual",),
+        ("gated",),
+        ("norm", "gated", "bias"),
+        ("bias", "norm", "residual", "gated"),
+    ],
+    ids="+".join,
+)
+def test_what_is_fused_is_what_it_stands_for(rows: int, options: tuple[str, ...]) -> None:
+    n, k, gated = 24, 208, "gated" in options
+    weight, step = int8(2 * n if gated else n, k)
+    x = bf16(rows, k)
+    given = {"norm": bf16(k), "residual": bf16(rows, n)}
+    chosen = {name: tensor for name, tensor in given.items() if name in options}
+    bias = bf16(len(weight)) if "bias" in options else None
+    out = launch.matvec(x, weight, step, bias, eps=EPS, gated=gated, **chosen)
+    assert error(out, exact_product(x, weight, step, bias, gated=gated, **chosen)) < 0.01
+    layer = TritonInt8Linear(weight, step * 127, bias, Scratch())
+    apart = fused(_Hidden(layer), x, eps=EPS, gated=gated, **chosen)
+    assert error(fused(layer, x, eps=EPS, gated=gated, **chosen), apart.double()) < 0.02
+
+
+class _Hidden(torch.nn.Module):
+    """A layer of which `fused` does not know what is in it."""
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_bf16_weights_take_one_row() -> None:
+    weight, x, norm = bf16(37, 144), bf16(1, 144), bf16(144)
+    out = launch.matvec(x, weight, None, norm=norm, eps=EPS)
+    assert error(out, exact_product(x, weight, None, norm=norm)) < ROUNDED
+    assert not launch.fits(bf16(2, 144), weight)
+
+
+def test_a_layer_takes_any_number_of_rows_at_any_address() -> None:
+    original = torch.randn(64, 96, device=DEVICE) * 0.02
+    quantised, scb = quantise_rows(original)
+    bias = bf16(64)
+    layer = TritonInt8Linear(quantised, scb, bias, Scratch())
+    room = bf16(40 * 96 + 8)
+    for rows, offset in ((1, 0), (1, 1), (3, 5), (8, 0), (9, 0), (40, 3)):
+        x = room[offset : offset + rows * 96].view(rows, 96)
+        assert error(layer(x), x.double() @ original.double().T + bias.double()) < 0.015
+    odd = TritonInt8Linear(*quantise_rows(original[:, :50]), None, Scratch())
+    x = bf16(2, 50)
+    assert error(odd(x), x.double() @ original[:, :50].double().T) < 0.015
+    assert layer(bf16(2, 3, 96)).shape == (2, 3, 64)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 64), (8, 2, 32), (6, 1, 80)])
+@pytest.mark.parametrize("programs", [1, 8])
+def test_attention_sees_its_own_text_up_to_its_own_place(
+    heads: int, kv_heads: int, dim: int, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rows of two texts: two that follow each other in one, and the first of another; keys beyond them are poisoned."""
+    monkeypatch.setattr(launch, "_ATTENTION_PROGRAMS", programs * 3 * kv_heads)
+    frequencies = 1.0 / 10000 ** (torch.arange(0, dim, 2, device=DEVICE) / dim)
+    caches = [
+        torch.full((2, kv_heads, capacity, dim), 1e4, device=DEVICE).bfloat16()
+        for capacity in (200, 64)
+    ]
+    caches[0][:, :, :130] = bf16(2, kv_heads, 130, dim)
+    layers = [[cache[0].data_ptr(), cache[1].data_ptr()] for cache in caches]
+    unused = [0, 0]
+    buffers = torch.tensor(
+        [[unused, layers[0]], [unused, layers[0]], [unused, layers[1]]], device=DEVICE
+    )
+    state = torch.tensor([[7, 130, 200], [7, 131, 200], [7, 0, 64]], device=DEVICE)
+    qkv = bf16(3, (heads + 2 * kv_heads) * dim)
+
+    out = launch.attention(qkv, state, buffers, frequencies, 1, heads, kv_heads, dim)
+
+    parts = qkv.double().view(3, heads + 2 * kv_heads, dim)
+    angles = torch.outer(state[:, 1].double(), frequencies.double()).repeat(1, 2)[:, None]
+    first, second = parts.chunk(2, dim=-1)
+    turned = parts * angles.cos() + torch.cat((-second, first), -1) * angles.sin()
+    for row, (text, place) in enumerate([(0, 130), (0, 131), (1, 0)]):
+        keys, values = (side[:, : place + 1].double() for side in caches[text])
+        assert error(keys[:, place], turned[row, heads : heads + kv_heads]) < 0.01
+        assert torch.equal(values[:, place], parts[row, heads + kv_heads :])
+        query = turned[row, :heads].view(1, kv_heads, heads // kv_heads, dim)
+        exact = F.scaled_dot_product_attention(query, keys[None], values[None]).reshape(-1)
+        assert error(out[row], exact) < 0.02
+    assert (caches[0][:, :, 132:] == caches[0][0, 0, -1, -1]).all() and (
+        caches[1][:, :, 1:] == caches[1][0, 0, -1, -1]
+    ).all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changes = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+    }
+    return save_tiny(tmp_path_factory.mktemp("tiny"), tiny_config(**changes))
+
+
+def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, graphs.CudaForward]:
+    """The same int8 weights in fp32, as on any device, and by the kernels."""
+    config = read_json(folder / "config.json")
+    exact, plain, fast = (
+        kind(config, open_tensors(folder, ()), weights, torch.device(where))
+        for kind, weights, where in (
+            (forward.LlamaForward, "fp32", DEVICE),
+            (forward.LlamaForward, "int8", "cpu"),
+            (graphs.CudaForward, "int8", DEVICE),
+        )
+    )
+    for name, layer in (
+        (name, layer) for model in (exact, fast) for name, layer in linears(forward)
+    ):
+        source = dict(linears(plain))[name].inner
+        if layer in [own for _, own in linears(fast)]:
+            layer.inner = TritonInt8Linear(
+                source.weight.to(DEVICE), source.SCB.to(DEVICE), source.bias, Scratch()
+            )
+        else:
+            layer.inner.weight = torch.nn.Parameter(
+                (source.weight * (source.SCB / 127)[:, None]).to(DEVICE), requires_grad=False
+            )
+    return exact, plain, fast
+
+
+def linears(forward: forward.LlamaForward) -> list[tuple[str, AdaptedLinear]]:
+    names = ("qkv", "output", "gate_up", "down")
+    return [
+        (f"{index}.{name}", getattr(layer, name))
+        for index, layer in enumerate(forward._layers)
+        for name in names
+    ]
+
+
+@torch.inference_mode()
+def test_a_step_gives_the_logits_of_the_plain_forward_pass(folder: Path) -> None:
+    """Long and short parts by turns, cut in between: as near to fp32 as the pass that every device has."""
+    exact, plain, fast = forwards(folder)
+    caches = [forward.new_cache() for forward in (exact, plain, fast)]
+    choose = random.Random(0)
+    for size in (20, 1, 3, 1, 30, 8):
+        ids = [choose.randrange(320) for _ in range(size)]
+        true, near, ours = (
+            forward.read([Part(cache, ids, every=True)])[0].double().cpu()
+            for forward, cache in zip((exact, plain, fast), caches, strict=True)
+        )
+        assert ours.shape == true.shape and error(ours, true) < max(0.02, 1.5 * error(near, true))
+        length = caches[0].length - choose.randrange(5)
+        assert [cache.truncate(length) for cache in caches] == [length] * 3
+
+
+@torch.inference_mode()
+def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(folder: Path) -> None:
+    _, _, fast = forwards(folder)
+    caches = [fast.new_cache() for _ in range(4)]
+    for cache, ids in zip(caches, ([5, 6, 7], [8], [5, 6, 7], [8]), strict=True):
+        fast.read([Part(cache, ids)])
+    together = fast.read([Part(caches[0], [9]), Part(caches[1], [10, 11], every=True)])
+    alone = fast.read([Part(caches[2], [9])])[0]
+    assert error(together[0], alone.double()) < 0.02 and together[1].shape[0] == 2
+
+    last = fast.read([Part(caches[3], [10])])[0]
+    assert error(together[1][:1], last.double()) < 0.02
+    fast.follow(torch.tensor([11], device=DEVICE))
+    assert caches[3].length == 2, "nobody has asked for it yet"
+    kept = fast._ahead
+    followed = fast.read([Part(caches[3], [11])])[0]
+    assert kept is not None and followed is kept.logits and caches[3].length == 3
+    caches[3].truncate(2)
+    assert torch.equal(fast.read([Part(caches[3], [11])])[0], followed), "read in the usual way"
+    fast.follow(torch.tensor([12], device=DEVICE))
+    caches[3].truncate(2)
+    assert torch.equal(fast.read([Part(caches[3], [11])])[0], followed), (
+        "another place: what was begun is dropped"
+    )
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int4"])
+@torch.inference_mode()
+def test_other_weights_go_through_a_step_too(folder: Path, kind: str) -> None:
+    config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
+    plain, fast = (
+        made(config, tensors, kind, DEVICE) for made in (forward.LlamaForward, graphs.CudaForward)
+    )
+    caches = plain.new_cache(), fast.new_cache()
+    for ids in ([5], [6, 7]):
+        usual, step = (
+            forward.read([Part(cache, ids)])[0]
+            for forward, cache in zip((plain, fast), caches, strict=True)
+        )
+        assert error(step, usual.double()) < 0.03
+
+
+@torch.inference_mode()
+def test_live_adapters_are_in_force_in_a_step(folder: Path) -> None:
+    _, _, fast = forwards(folder)
+    matrices = (
+        torch.randn(4, 64, device=DEVICE).bfloat16(),
+        torch.randn(64, 4, device=DEVICE).bfloat16(),
+        0.5,
+    )
+    adapters = ((LiveAdapter("one", {"model.layers.0.self_attn.o_proj": matrices}), 1.0),)
+    short, long = fast.new_cache(), fast.new_cache()
+    step = fast.read([Part(short, [5], adapters=adapters)])[0]
+    usual = fast.read([Part(long, [5, *range(6, 18)], every=True, adapters=adapters)])[0][:1]
+    bare = fast.read([Part(fast.new_cache(), [5])])[0]
+    assert error(step, usual.double()) < 0.03 < error(bare, usual.double())
+
+
+def test_the_kernels_are_found_to_run() -> None:
+    assert cuda.fault(DEVICE) == ""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_an_answer_that_runs_ahead_is_the_answer_that_does_not(
+    folder: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers, "_load", lambda *_: forwards(folder)[2])
+    engine = transformers.TransformersEngine(folder, weights="int8", device=DEVICE.type)
+    *_, first = engine.stream(Prompt("t", ()), Sampling(max_tokens=2, ignore_eos=True))
+    assert first.prompt_tokens == 1 and first.reply_tokens == 2, (
+        "a prompt of one token is a step itself"
+    )
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=0.95,
+        repetition_penalty=1.3,
+        seed=3,
+        max_tokens=4,
+        ignore_eos=True,
+    )
+    ahead = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
+    monkeypatch.setattr(graphs.CudaForward, "follow", lambda self, token: None)
+    engine.close()
+    waiting = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
+    assert ahead[:-1] == waiting[:-1] and ahead[-1].reply_tokens == 4
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="graphs are captured on a GPU alone")
+@torch.inference_mode()
+def test_a_replayed_graph_gives_what_its_kernels_give_one_by_one(folder: Path) -> None:
+    _, _, fast = forwards(folder)
+    _, _, eager = forwards(folder)
+    eager._captures = False
+    caches = fast.new_cache(), eager.new_cache()
+    choose = random.Random(1)
+    for size in (30, 1, 1, 4, 1, 600, 1, 8, 1):
+        ids = [choose.randrange(320) for _ in range(size)]
+        replayed, launched = (
+            forward.read([Part(cache, ids)])[0]
+            for forward, cache in zip((fast, eager), caches, strict=True)
+        )
+        assert torch.equal(replayed, launched)
+    assert any(step.graph is not None for step in fast._steps.values())

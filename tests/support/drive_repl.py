@@ -1,0 +1,37 @@
+"""A REPL over the scripted engine, for the tests that drive it in a pseudo-terminal: python drive_repl.py HOME."""
+
+import sys
+import time
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from llmchat.chat import Chat
+from llmchat.engines.loading_engine import LoadingEngine
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.history import History
+from llmchat.models.opener import Opener
+from llmchat.presets import find, get_format
+from llmchat.process.signals import orderly_end
+from llmchat.settings import World
+from llmchat.ui.repl import run
+
+home = Path(sys.argv[1])
+world = replace(
+    World.real(),
+    state=home / "state",
+    data=home / "data",
+    config=home / "config",
+    cache=home / "cache",
+)
+long = "word " * 400 + "END"
+with orderly_end(), History(world.history_file) as history:
+    engine = ScriptedEngine(
+        ["first answer", long, "third answer", "fourth answer"], context=4000, delay_s=0.01
+    )
+    loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
+    preset = replace(find("smollm2"), format=get_format("chatml"))
+    chat = Chat(preset, loading if "--loading" in sys.argv else engine, history)
+    code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv, vi="--vi" in sys.argv)
+    print("LEFT WITH", code, [(m.role, len(m.text)) for m in chat.conversation.messages])
+sys.exit(code)

@@ -1,0 +1,141 @@
+"""A real server on loopback for the tests: uvicorn in a thread, over models that are made here."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+from msgspec.structs import replace
+
+from llmchat.engines import Engine
+from llmchat.presets import Preset, find, get_format
+from llmchat.server.conversations import Conversations
+from llmchat.server.errors import UnknownModel
+from llmchat.server.keys import Keys
+from llmchat.server.metrics import Metrics
+from llmchat.server.pool import FOREVER, Pool, Recipe
+from llmchat.server.run import GracefulServer, ServeOptions, app_of
+from llmchat.server.state import State
+
+CHATML = replace(
+    find("smollm2"),
+    format=get_format("chatml"),
+    sampling=replace(find("smollm2").sampling, max_tokens=0),
+    stop_ids=(),
+)
+
+
+class Names:
+    """A catalogue of recipes by name."""
+
+    def __init__(self, recipes: Mapping[str, Recipe]):
+        self.recipes = dict(recipes)
+
+    def names(self) -> list[str]:
+        return list(self.recipes)
+
+    def recipe(self, name: str) -> Recipe:
+        if name not in self.recipes:
+            raise UnknownModel(f"the model `{name}` does not exist")
+        return self.recipes[name]
+
+
+def recipe(
+    load: Callable[[], Engine],
+    preset: Preset = CHATML,
+    key: str = "test",
+    size: int = 1,
+    **more: Any,
+) -> Recipe:
+    return Recipe(key, preset, load, size, **more)
+
+
+@dataclass
+class Running:
+    url: str
+    port: int
+    state: State
+    server: GracefulServer
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=30)
+
+    @property
+    def http(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=30)
+
+    def metric(self, name: str, **labels: str) -> float:
+        value = self.state.metrics.registry.get_sample_value(name, labels)
+        return 0.0 if value is None else value
+
+    def scheduler(self, key: str = "test") -> Any:
+        return next(
+            resident.scheduler for resident in self.state.pool.residents() if resident.key == key
+        )
+
+
+@contextlib.contextmanager
+def serving(
+    recipes: Mapping[str, Recipe],
+    folder: Path,
+    *,
+    keep_s: float = FOREVER,
+    budget: int = 100,
+    **options: Any,
+) -> Iterator[Running]:
+    """A server that has these models; options as in ServeOptions."""
+    settings = ServeOptions(port=0, **options)
+    metrics = Metrics()
+    names: Any = Names(recipes)
+    listener = socket.create_server(("127.0.0.1", 0))
+    started: list[Running] = []
+    ready = threading.Event()
+
+    async def main() -> None:
+        pool = Pool(
+            names.recipe,
+            metrics,
+            budget=budget,
+            keep_s=keep_s,
+            slots=settings.slots,
+            queue=settings.queue,
+            timeout_s=settings.timeout_s,
+        )
+        kept = Conversations(folder / "web.db") if settings.history else None
+        state = State(
+            names,
+            pool,
+            Keys(settings.key_file or folder / "keys.json"),
+            metrics,
+            settings.trim,
+            settings.log_prompts,
+            kept,
+        )
+        server = GracefulServer(app_of(state, settings), state, settings)
+        port = listener.getsockname()[1]
+        started.append(
+            Running(f"http://127.0.0.1:{port}", port, state, server, asyncio.get_running_loop())
+        )
+        ready.set()
+        await server.serve(sockets=[listener])
+        await pool.close(0.0)
+        if kept:
+            kept.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    ready.wait(10)
+    try:
+        yield started[0]
+    finally:
+        started[0].server.should_exit = started[0].server.force_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
