@@ -18,7 +18,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "ordered",
         (
             "errors", "parse_guard", "formatting", "process", "memory_estimate", "conversation",
-            "settings",
+            "settings", "terminal_text",
         ),
     ),
     "text": (

@@ -10,7 +10,7 @@ import typer
 from llmchat.commands import options
 from llmchat.errors import UsageError
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for
+from llmchat.terminal_text import fit_for
 
 if TYPE_CHECKING:
     from llmchat.finetune.data.cleaner import Examiner, Report

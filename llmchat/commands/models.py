@@ -7,7 +7,7 @@ import typer
 from llmchat.commands import options
 from llmchat.errors import UsageError
 from llmchat.settings import Options, World, resolve
-from llmchat.ui.plain import fit_for
+from llmchat.terminal_text import fit_for
 
 app = typer.Typer()
 

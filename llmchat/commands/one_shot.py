@@ -15,7 +15,7 @@ from llmchat.formatting import counted
 from llmchat.process.streams import MOST_ASKED
 from llmchat.reply_parser import Thought
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, json_for
+from llmchat.terminal_text import fit_for, json_for
 from llmchat.ui.prefill_progress import ReadingLine, told_of_interrupts
 
 INTERRUPTED, BROKEN_PIPE = 130, 141

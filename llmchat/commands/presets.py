@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from llmchat.commands import options
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for
+from llmchat.terminal_text import fit_for
 
 
 class _Words(TyperGroup):

@@ -10,7 +10,7 @@ from llmchat.parse_guard import reason
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, harmless
+from llmchat.terminal_text import fit_for, harmless
 from llmchat.window import Window, fit
 
 

@@ -12,7 +12,7 @@ from llmchat.errors import UsageError
 from llmchat.formatting import counted
 from llmchat.models import saved_kv
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, harmless
+from llmchat.terminal_text import fit_for, harmless
 
 app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 

@@ -20,7 +20,7 @@ from llmchat.evaluate.progress import Progress
 from llmchat.models.warm import Opened
 from llmchat.prompt import plain_text
 from llmchat.settings import World
-from llmchat.ui.plain import harmless
+from llmchat.terminal_text import harmless
 
 # A column narrower than this is no reading: then the answers stand under each other.
 NARROWEST = 34

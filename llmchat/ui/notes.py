@@ -5,7 +5,7 @@ from typing import TextIO
 
 from llmchat.errors import LlmchatError, shortened
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, has_colours, has_palette, has_styles
+from llmchat.terminal_text import fit_for, has_colours, has_palette, has_styles
 
 _DIM, _RED, _END = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 # Two blanks or more separate columns; a folded line goes on under the last one.

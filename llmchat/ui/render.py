@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from llmchat.settings import World
+from llmchat.terminal_text import harmless, has_styles
 from llmchat.ui.code_blocks import code_blocks
 from llmchat.ui.markdown import PLAIN_LOOK, Look, paint, rows_of
-from llmchat.ui.plain import harmless, has_styles
 from llmchat.ui.stable_prefix import settled, settled_words
 
 _REDRAW_SECONDS = 0.05

@@ -23,6 +23,7 @@ from llmchat.models.opener import Opener
 from llmchat.process.programs import which
 from llmchat.reply_parser import Thought
 from llmchat.settings import World, private_file
+from llmchat.terminal_text import fit_for
 from llmchat.ui import notes, paste_parser, recap, recovery, shell, status
 from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.keys import (
@@ -35,7 +36,7 @@ from llmchat.ui.keys import (
 )
 from llmchat.ui.mentions import mentioned
 from llmchat.ui.pastes import Pastes, WholeLines
-from llmchat.ui.plain import choose_renderer, fit_for
+from llmchat.ui.plain import choose_renderer
 from llmchat.ui.prefill_progress import ReadingLine, told_of_interrupts
 from llmchat.ui.render import Aside
 from llmchat.ui.slash import Command, Leave, parse, registry

@@ -10,7 +10,7 @@ from rich.table import Table
 from llmchat.history.export import when
 from llmchat.hub import report
 from llmchat.settings import World
-from llmchat.ui.plain import fit_for, harmless, json_for
+from llmchat.terminal_text import fit_for, harmless, json_for
 
 
 def rows(

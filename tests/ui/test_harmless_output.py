@@ -20,8 +20,8 @@ from llmchat.errors import LlmchatError
 from llmchat.history import History, Line
 from llmchat.models.opener import Opener
 from llmchat.settings import World
+from llmchat.terminal_text import HARMFUL
 from llmchat.ui import tables
-from llmchat.ui.plain import HARMFUL
 from llmchat.ui.state import Talk
 
 EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
