@@ -180,7 +180,7 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
 
 def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, float]:
     """Relative error of each product against float64 on the same bytes, for 1, 3 and 8 rows, outliers among the activations."""
-    from llmchat.engines.transformers.torch.cuda import launch
+    from llmchat.engines.transformers.pytorch.cuda import launch
 
     errors = {}
     for (name, (n, k, gated)), rows in itertools.product(shapes_of(config).items(), (1, 3, 8)):
@@ -199,7 +199,7 @@ def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, flo
 
 def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, Any]:
     """Bytes per second of each kind of product, over the weights of all layers in turn, so that no cache holds them; the best tile with `tune`."""
-    from llmchat.engines.transformers.torch.cuda import launch
+    from llmchat.engines.transformers.pytorch.cuda import launch
 
     speeds: dict[str, Any] = {}
     for name, (n, k, gated) in shapes_of(config).items():
@@ -321,7 +321,7 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
 def check(engine: Any, device: torch.device) -> dict[str, float]:
     """Whether the graph says what its kernels say one by one, and what the plain forward pass says. Raises AssertionError where not."""
     from llmchat.engines.transformers.executor import Part
-    from llmchat.engines.transformers.torch.forward import LlamaForward
+    from llmchat.engines.transformers.pytorch.forward import LlamaForward
 
     forward = engine._forward
     _, replayed = answer(engine, 40, 24)
@@ -374,7 +374,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU: nothing was measured")
         return
-    from llmchat.engines.transformers.torch import cuda
+    from llmchat.engines.transformers.pytorch import cuda
 
     device = torch.device("cuda")
     if reason := cuda.fault(device):

@@ -24,7 +24,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled import NativeForward
 from llmchat.engines.transformers.compiled.build import Kernels, load
 from llmchat.engines.transformers.executor import Part
-from llmchat.engines.transformers.torch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.linear import quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 
 HERE = Path(__file__).parent

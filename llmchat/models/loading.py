@@ -267,7 +267,7 @@ def prove(preset: Preset, parts: Sequence[Checkpoint], world: World, options: Op
     Nothing is done for the architectures of the compiled step, and where memory is short: then its first load tests it. Raises Mismatch.
     """
     from llmchat.engines.transformers.checkpoint_names import modern_config
-    from llmchat.engines.transformers.torch import forward
+    from llmchat.engines.transformers.pytorch import forward
 
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))

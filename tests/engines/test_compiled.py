@@ -24,9 +24,9 @@ from llmchat.engines.transformers.compiled.forward import NativeCache
 from llmchat.engines.transformers.compiled.sampler import NativeSampler
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import LiveAdapter
-from llmchat.engines.transformers.torch.forward import LlamaForward
-from llmchat.engines.transformers.torch.linear import quantise_rows
-from llmchat.engines.transformers.torch.sampler import Sampler, probabilities
+from llmchat.engines.transformers.pytorch.forward import LlamaForward
+from llmchat.engines.transformers.pytorch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
 from llmchat.engines.transformers.weights import MemoryTensors
 from llmchat.errors import IntegrityError
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.torch import cuda
-from llmchat.engines.transformers.torch.cuda.sampling import DeviceSampler, weights
-from llmchat.engines.transformers.torch.linear import Int8Linear, Scratch, make_linear
-from llmchat.engines.transformers.torch.sampler import Sampler, probabilities
+from llmchat.engines.transformers.pytorch import cuda
+from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler, weights
+from llmchat.engines.transformers.pytorch.linear import Int8Linear, Scratch, make_linear
+from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
 
 CPU = torch.device("cpu")
 TESTS = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def test_kernels_are_built_for_gpus_that_are_not_here(
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from llmchat.engines.transformers.torch.cuda import kernels
+    from llmchat.engines.transformers.pytorch.cuda import kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(kernels, name)

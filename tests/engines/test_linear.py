@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat.engines.transformers.torch.linear import (
+from llmchat.engines.transformers.pytorch.linear import (
     BnbInt8Linear,
     Int8Linear,
     Scratch,

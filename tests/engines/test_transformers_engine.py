@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwe
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.modules import causal
-from llmchat.engines.transformers.torch import forward
+from llmchat.engines.transformers.pytorch import forward
 from llmchat.errors import ContextOverflow, Mismatch, OutOfResources, UsageError
 from llmchat.prompt import Prompt
 

@@ -11,10 +11,10 @@ from llmchat.engines import Sampling, transformers
 from llmchat.engines.tokenizer import read_json
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
-from llmchat.engines.transformers.torch import cuda, forward, kv_cache
-from llmchat.engines.transformers.torch.cuda import graphs, launch
-from llmchat.engines.transformers.torch.cuda.linear import TritonInt8Linear, fused
-from llmchat.engines.transformers.torch.linear import Scratch, quantise_rows
+from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache
+from llmchat.engines.transformers.pytorch.cuda import graphs, launch
+from llmchat.engines.transformers.pytorch.cuda.linear import TritonInt8Linear, fused
+from llmchat.engines.transformers.pytorch.linear import Scratch, quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.prompt import Prompt
 from support.checkpoints import save_tiny, tiny_config

@@ -38,10 +38,10 @@ from llmchat.engines.transformers.prefill import (
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
 from llmchat.engines.transformers.prompt_caches import Slots
 from llmchat.engines.transformers.prompt_lookup import Drafts
+from llmchat.engines.transformers.pytorch import cuda, forward
+from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.sampler import Sampler
 from llmchat.engines.transformers.tied_heads import with_ties
-from llmchat.engines.transformers.torch import cuda, forward
-from llmchat.engines.transformers.torch.kv_cache import KVCache
-from llmchat.engines.transformers.torch.sampler import Sampler
 from llmchat.engines.transformers.weights import Tensors, open_tensors, with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.memory_estimate import kv_bytes, parameters
@@ -425,7 +425,7 @@ def _lean(weights: Weights, device: torch.device) -> type[forward.LlamaForward]:
     """The forward pass of the Llama family for a device."""
     if weights == "fp32" or not cuda.usable(device):
         return forward.LlamaForward
-    from llmchat.engines.transformers.torch.cuda.graphs import CudaForward
+    from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
 
     return CudaForward
 

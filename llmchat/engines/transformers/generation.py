@@ -11,7 +11,7 @@ from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.prompt_caches import Slot
 from llmchat.engines.transformers.prompt_lookup import Drafts
-from llmchat.engines.transformers.torch.sampler import Sampler
+from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 
 class RunningAnswer:

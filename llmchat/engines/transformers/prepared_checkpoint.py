@@ -21,9 +21,9 @@ from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
+from llmchat.engines.transformers.pytorch import forward
+from llmchat.engines.transformers.pytorch.linear import finite, quantise_rows
 from llmchat.engines.transformers.tied_heads import is_tied, with_ties
-from llmchat.engines.transformers.torch import forward
-from llmchat.engines.transformers.torch.linear import finite, quantise_rows
 from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
 from llmchat.errors import Mismatch
 from llmchat.parse_guard import reading

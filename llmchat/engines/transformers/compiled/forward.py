@@ -31,10 +31,10 @@ from llmchat.engines.transformers.compiled.structs import (
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import LiveAdapter
+from llmchat.engines.transformers.pytorch import forward
+from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.linear import finite, quantise_rows
 from llmchat.engines.transformers.tied_heads import is_tied
-from llmchat.engines.transformers.torch import forward
-from llmchat.engines.transformers.torch.kv_cache import KVCache
-from llmchat.engines.transformers.torch.linear import finite, quantise_rows
 from llmchat.engines.transformers.weights import Tensors
 
 # Query heads that may share one head of keys (step.c: QUERIES), and the largest head.

@@ -6,7 +6,7 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.compiled.build import Kernels
 from llmchat.engines.transformers.compiled.structs import Choosing
-from llmchat.engines.transformers.torch.sampler import Sampler, chosen
+from llmchat.engines.transformers.pytorch.sampler import Sampler, chosen
 
 # Drawn at once: the same numbers as one by one.
 _POINTS = 64

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_vo
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.torch.linear import finite
+from llmchat.engines.transformers.pytorch.linear import finite
 from llmchat.errors import IntegrityError
 
 # Linears of a layer in the order of step.c.

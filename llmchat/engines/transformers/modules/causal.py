@@ -14,9 +14,9 @@ from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import Switch, adaptable
 from llmchat.engines.transformers.modules.hf_modules import build
 from llmchat.engines.transformers.modules.state_copies import Copies, can_be_cut, keeping_all
-from llmchat.engines.transformers.torch import cuda
-from llmchat.engines.transformers.torch.linear import compute_dtype
-from llmchat.engines.transformers.torch.rope import Turn, turn_of
+from llmchat.engines.transformers.pytorch import cuda
+from llmchat.engines.transformers.pytorch.linear import compute_dtype
+from llmchat.engines.transformers.pytorch.rope import Turn, turn_of
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.settings.types import Weights
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import Switch
 from llmchat.engines.transformers.modules.hf_modules import build
-from llmchat.engines.transformers.torch.linear import compute_dtype
+from llmchat.engines.transformers.pytorch.linear import compute_dtype
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.settings.types import Weights
 

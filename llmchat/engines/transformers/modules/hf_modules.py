@@ -20,13 +20,13 @@ from llmchat.engines.transformers.modules.quantisable import (
     shared_weights,
     sixteen_bit,
 )
-from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, with_ties
-from llmchat.engines.transformers.torch.linear import (
+from llmchat.engines.transformers.pytorch.linear import (
     Scratch,
     compute_dtype,
     int8_linear,
     make_linear,
 )
+from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, with_ties
 from llmchat.engines.transformers.weights import (
     MemoryTensors,
     MergedTensors,

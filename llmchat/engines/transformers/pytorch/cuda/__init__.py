@@ -30,7 +30,7 @@ def usable(device: torch.device) -> bool:
 def fault(device: torch.device) -> str:
     """What keeps the kernels from running on a device; "" if they do. It tries a small matrix with one row of activations and with three."""
     try:
-        from llmchat.engines.transformers.torch.cuda import launch
+        from llmchat.engines.transformers.pytorch.cuda import launch
     except ImportError as error:
         return f"Triton is not installed ({error})"
     weight = (torch.arange(64 * 64, device=device) * 37 % 255 - 127).to(torch.int8).view(64, 64)
@@ -50,7 +50,7 @@ def fault(device: torch.device) -> str:
 
 def int8_linear(weight: Tensor, scb: Tensor, bias: Tensor | None, scratch: Any) -> torch.nn.Module:
     """A layer of int8 weights for a device that is `usable`."""
-    from llmchat.engines.transformers.torch.cuda.linear import TritonInt8Linear
+    from llmchat.engines.transformers.pytorch.cuda.linear import TritonInt8Linear
 
     return TritonInt8Linear(weight, scb, bias, scratch)
 
@@ -59,7 +59,7 @@ def take_over(model: torch.nn.Module) -> None:
     """Prepare a model that was built on the CPU for being spread over GPUs: its int8 layers become those of a GPU."""
     if not usable(torch.device("cuda", 0)):
         return
-    from llmchat.engines.transformers.torch.linear import Int8Linear, Scratch
+    from llmchat.engines.transformers.pytorch.linear import Int8Linear, Scratch
 
     scratch = Scratch()
     for parent in list(model.modules()):

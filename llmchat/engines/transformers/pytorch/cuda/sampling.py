@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.torch.sampler import Sampler
+from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 
 class DeviceSampler(Sampler):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmchat.engines.transformers.torch.cuda import launch
-from llmchat.engines.transformers.torch.linear import Scratch
+from llmchat.engines.transformers.pytorch.cuda import launch
+from llmchat.engines.transformers.pytorch.linear import Scratch
 
 
 class TritonInt8Linear(nn.Module):

@@ -17,14 +17,14 @@ from llmchat.engines.transformers.bitsandbytes_format import is_int8
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch, add_live
-from llmchat.engines.transformers.tied_heads import is_tied
-from llmchat.engines.transformers.torch.kv_cache import KVCache
-from llmchat.engines.transformers.torch.linear import (
+from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.linear import (
     Scratch,
     compute_dtype,
     int8_linear,
     make_linear,
 )
+from llmchat.engines.transformers.tied_heads import is_tied
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.errors import Mismatch
 from llmchat.settings.types import Weights

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from llmchat.engines.transformers.torch.cuda import kernels
+from llmchat.engines.transformers.pytorch.cuda import kernels
 
 # Rows of activations that a matrix-vector product takes: above, dequantising once and cuBLAS is faster.
 MOST_ROWS = 8

@@ -167,7 +167,7 @@ def int8_linear(
         None if bias is None else bias.to(device, dtype),
     )
     if device.type == "cuda":
-        from llmchat.engines.transformers.torch import cuda
+        from llmchat.engines.transformers.pytorch import cuda
 
         return (
             cuda.int8_linear(weight, scb, bias, scratch)

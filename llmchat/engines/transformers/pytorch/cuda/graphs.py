@@ -16,11 +16,11 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.executor import Part
 from llmchat.engines.transformers.live_lora import LiveAdapters, add_live
-from llmchat.engines.transformers.torch.cuda import launch
-from llmchat.engines.transformers.torch.cuda.linear import fused
-from llmchat.engines.transformers.torch.cuda.sampling import DeviceSampler
-from llmchat.engines.transformers.torch.forward import LlamaForward
-from llmchat.engines.transformers.torch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.cuda import launch
+from llmchat.engines.transformers.pytorch.cuda.linear import fused
+from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
+from llmchat.engines.transformers.pytorch.forward import LlamaForward
+from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 
 # Graphs that are kept: one for each number of rows, and more where live adapters change.
 _MOST_GRAPHS = 32
