@@ -1,41 +1,54 @@
-# Two commands for a user:      make chat    make test
-# Two for a developer:          make check   make test
+# `make help` lists what there is.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?= smollm2
-# Set-up talks on stderr, so that `echo question | make -s chat` puts the answer alone on stdout.
+# Set-up writes to stderr, so that `echo question | make -s chat` prints the answer alone on stdout.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: chat test test-slow check format docs install clean
+.PHONY: help chat test test-slow coverage check format reference docs release install clean
 .DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
 
-chat: $(VENV)/installed
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+chat: $(VENV)/installed ## Chat with MODEL (default: smollm2); downloads it the first time
 	@$(BIN)/llmchat ls --quiet | grep -qxF "$(MODEL)" || $(BIN)/llmchat pull "$(MODEL)"
 	@$(BIN)/llmchat chat --model "$(MODEL)" $(ARGS)
 
 # Two processes, each with whole files: half of the time is waiting.
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev ## Run the fast tests (8 minutes on two cores); ARGS='-k word' picks some
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-# What takes longer: whole chats on the real model, its perplexity, real training, kills at random moments.
-test-slow: $(VENV)/installed-dev
+test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: $(VENV)/installed-dev
+coverage: $(VENV)/installed-dev ## Run the fast tests and print the lines that none of them reaches
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+
+check: $(VENV)/installed-dev ## Lint, formatting, types, and the generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
 
-format: $(VENV)/installed-dev
+format: $(VENV)/installed-dev ## Fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/installed
+reference: $(VENV)/installed ## Write the reference pages of docs/ anew from the code
 	$(BIN)/python docs/generate.py
 
-install: $(VENV)/installed
+docs: reference $(VENV)/installed-docs ## Build the documentation as a site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+release: check test $(VENV)/installed-dev ## Build sdist and wheel, and try the wheel in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	PYTHON=$(PYTHON) scripts/try_wheel.sh
+
+install: $(VENV)/installed ## Install llmchat into .venv
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a few minutes the first time)" >&2
@@ -48,5 +61,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) --editable '.[dev]' >&2
 	@touch $@
 
-clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(PIP) --editable '.[docs]' >&2
+	@touch $@
+
+clean: ## Remove the environment, caches and builds
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage dist site
