@@ -6,7 +6,7 @@ MODEL  ?= smollm2
 # Set-up writes to stderr, so that `echo question | make -s chat` prints the answer alone on stdout.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help chat test test-slow coverage check format reference docs release install clean
+.PHONY: help chat test test-slow coverage check format reference docs wheel release install clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -43,10 +43,12 @@ reference: $(VENV)/installed ## Write the reference pages of docs/ anew from the
 docs: reference $(VENV)/installed-docs ## Build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-release: check test $(VENV)/installed-dev ## Build sdist and wheel, and try the wheel in an environment of its own
+wheel: $(VENV)/installed-dev ## Build sdist and wheel, and try the wheel in an environment of its own
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	PYTHON=$(PYTHON) scripts/try_wheel.sh
+
+release: check test wheel ## Everything that a release requires
 
 install: $(VENV)/installed ## Install llmchat into .venv
 
