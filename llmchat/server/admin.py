@@ -10,7 +10,7 @@ from llmchat.server.api import Request as Fields
 from llmchat.server.api import Text
 from llmchat.server.errors import Forbidden
 from llmchat.server.middleware import over_unix_socket
-from llmchat.server.state import State
+from llmchat.server.state import ServerState
 
 
 class StopRequest(Fields):
@@ -19,7 +19,7 @@ class StopRequest(Fields):
     model: Text | None = None
 
 
-def router(state: State) -> APIRouter:
+def router(state: ServerState) -> APIRouter:
     routes = APIRouter()
 
     def check_owner(request: Request) -> None:
@@ -49,17 +49,17 @@ def router(state: State) -> APIRouter:
     return routes
 
 
-def listed(state: State) -> list[dict[str, Any]]:
+def listed(state: ServerState) -> list[dict[str, Any]]:
     """A row a model in memory. expires_s: seconds until it is unloaded, None for never; size in bytes, as it was estimated."""
     rows = []
-    for resident in state.pool.residents():
-        left = resident.expires() - state.pool.now()
+    for loaded in state.pool.loaded_models():
+        left = loaded.expires() - state.pool.now()
         rows.append({
-            "name": resident.key,
-            "size": resident.size,
-            "adapters": sorted(resident.adapters),
-            "running": resident.scheduler.running,
-            "waiting": resident.scheduler.waiting,
+            "name": loaded.key,
+            "size": loaded.size,
+            "adapters": sorted(loaded.adapters),
+            "running": loaded.scheduler.running,
+            "waiting": loaded.scheduler.waiting,
             "expires_s": None if left == float("inf") else max(0, round(left)),
         })  # fmt: skip
     return rows

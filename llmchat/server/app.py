@@ -20,16 +20,16 @@ from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
-from llmchat.server.errors import UnknownModel, body, described
-from llmchat.server.limits import Rate
-from llmchat.server.middleware import Access, App, Body, Guard
-from llmchat.server.prompt_workers import Gate
-from llmchat.server.request_bodies import routes_of
-from llmchat.server.state import State
+from llmchat.server.errors import UnknownModel, body, describe_error
+from llmchat.server.limits import RateLimit
+from llmchat.server.middleware import AccessControl, AccessLog, App, BodyReader
+from llmchat.server.prompt_workers import PromptWorkers
+from llmchat.server.request_bodies import route_class
+from llmchat.server.state import ServerState
 
 
 def create_app(
-    state: State,
+    state: ServerState,
     *,
     rate: int = 0,
     max_body: int = 4_000_000,
@@ -41,7 +41,7 @@ def create_app(
     """rate: requests a minute for each client, 0 for no limit. hosts: the names this server answers to, None for all; origins: pages that may
     use it from elsewhere; keyless: whether it answers without a key as long as there has been none."""
     api = FastAPI(title="llmchat", version=__version__, docs_url=None, redoc_url=None)
-    api.router.route_class = routes_of(Gate(1))
+    api.router.route_class = route_class(PromptWorkers(1))
     _add_errors(api)
     _add_models(api, state)
     _add_generation(api, state)
@@ -51,13 +51,15 @@ def create_app(
     api.include_router(conversations.router(state.conversations))
     api.include_router(conversation_search.router(state.conversations))
     page.mount(api)
-    inner: App = Body(api, max_body, body_timeout_s)
+    inner: App = BodyReader(api, max_body, body_timeout_s)
     if origins:
         inner = CORSMiddleware(
             inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    inner = Guard(inner, state.keys, Rate(rate), hosts, frozenset(origins), keyless=keyless)
-    return Access(
+    inner = AccessControl(
+        inner, state.keys, RateLimit(rate), hosts, frozenset(origins), keyless=keyless
+    )
+    return AccessLog(
         inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc()
     )
 
@@ -87,11 +89,11 @@ def _add_errors(api: FastAPI) -> None:
 
     @api.exception_handler(LlmchatError)
     async def refused(request: Request, error: LlmchatError) -> Response:
-        status, headers, content = described(error)
+        status, headers, content = describe_error(error)
         return JSONResponse(content, status, headers)
 
 
-def _add_models(api: FastAPI, state: State) -> None:
+def _add_models(api: FastAPI, state: ServerState) -> None:
     @api.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "stopping" if state.stop.is_set() else "ok"}
@@ -108,7 +110,7 @@ def _add_models(api: FastAPI, state: State) -> None:
     def model(model: str) -> dict[str, Any]:
         if model not in state.catalog.names():
             raise UnknownModel(f"the model `{model[:100]}` does not exist")
-        return _model(model, state) | {"llmchat": _preset(state.catalog.recipe(model).preset)}
+        return _model(model, state) | {"llmchat": _preset(state.catalog.spec(model).preset)}
 
 
 def _preset(preset: Preset) -> dict[str, Any]:
@@ -120,17 +122,17 @@ def _preset(preset: Preset) -> dict[str, Any]:
     }
 
 
-def _model(name: str, state: State) -> dict[str, Any]:
+def _model(name: str, state: ServerState) -> dict[str, Any]:
     """max_model_len and context_length are vLLM's and others' names for the window, in tokens; None where only the loaded model tells."""
     try:
-        window = state.pool.window(state.catalog.recipe(name)) or None
+        window = state.pool.window(state.catalog.spec(name)) or None
     except LlmchatError:
         window = None
     told = {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
     return {**told, "max_model_len": window, "context_length": window}
 
 
-def _add_generation(api: FastAPI, state: State) -> None:
+def _add_generation(api: FastAPI, state: ServerState) -> None:
     @api.post("/v1/chat/completions")
     async def chat_completions(request: Request, asked: ChatRequest) -> Response:
         return chat(state, asked, request.state.client)

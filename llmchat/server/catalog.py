@@ -24,7 +24,7 @@ from llmchat.models.loading import Model, load, locate, provenance, pulled_prese
 from llmchat.presets import Preset, Source, choose
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
-from llmchat.server.pool import Recipe
+from llmchat.server.pool import ModelSpec
 from llmchat.settings import Options, World, resolve
 
 # Tokens that are reckoned with for each answer beside the first, which may fill its window.
@@ -56,9 +56,9 @@ class Catalog:
         self._flags = dict(flags)
         self._adapters = dict(adapters)
         self._slots = slots
-        self._recipes: dict[str, tuple[float, Recipe]] = {}
+        self._specs: dict[str, tuple[float, ModelSpec]] = {}
         self._reading = threading.Lock()
-        self._chosen: dict[str, Recipe] = {}
+        self._chosen: dict[str, ModelSpec] = {}
         self._listed: tuple[float, list[str]] = (0.0, [])
         self._keys: dict[str, Mapping[str, Any]] = {}
 
@@ -85,28 +85,28 @@ class Catalog:
         ]
         return bases + live
 
-    def recipe(self, name: str) -> Recipe:
+    def spec(self, name: str) -> ModelSpec:
         """Raises UnknownModel for a name that is not served."""
-        return self._remembered(name, lambda: self._recipe(name))
+        return self._remembered(name, lambda: self._spec(name))
 
-    def recipe_of(self, preset: Preset, options: Options) -> tuple[str, Recipe]:
+    def spec_of_preset(self, preset: Preset, options: Options) -> tuple[str, ModelSpec]:
         """The same for a preset that the user who runs the server has chosen, and a key for `known`. options: as `models.load` takes them."""
         key = hashlib.sha256(msgspec.json.encode((preset, options))).hexdigest()
-        self._chosen[key] = self._remembered(key, lambda: self._recipe_of(preset, options))
+        self._chosen[key] = self._remembered(key, lambda: self._spec_of_preset(preset, options))
         return key, self._chosen[key]
 
-    def known(self, key: str) -> Recipe:
-        """The recipe that `recipe_of` gave this key. Raises UnknownModel."""
+    def known(self, key: str) -> ModelSpec:
+        """The spec that `spec_of_preset` gave this key. Raises UnknownModel."""
         if key not in self._chosen:
             raise UnknownModel("this model was not opened")
         return self._chosen[key]
 
-    def _recipe(self, name: str) -> Recipe:
+    def _spec(self, name: str) -> ModelSpec:
         base, _, adapter = name.partition("+")
         options = self._options(base)
-        recipe = self._recipe_of(choose(options, self.world.own_presets), options)
+        spec = self._spec_of_preset(choose(options, self.world.own_presets), options)
         if not adapter:
-            return recipe
+            return spec
         known = self._all_adapters()
         chosen, folders = [], {}
         for part in adapter.split("+"):
@@ -118,15 +118,15 @@ class Catalog:
             chosen.append((own, scale))
             folders[own] = known[own]
         return replace(
-            recipe,
-            preset=replace(recipe.preset, name=name),
+            spec,
+            preset=replace(spec.preset, name=name),
             adapters=tuple(chosen),
             folders=folders,
         )
 
-    def _recipe_of(self, preset: Preset, options: Options) -> Recipe:
+    def _spec_of_preset(self, preset: Preset, options: Options) -> ModelSpec:
         if embedder := self._embedder(preset):
-            return self._embedding_recipe(preset, embedder, options)
+            return self._embedding_spec(preset, embedder, options)
         model = locate(preset, self.world)
         made_by = provenance(model)
         # A format is not loaded: the same engine serves all of them.
@@ -138,7 +138,7 @@ class Catalog:
         }
         key = self._key(f"{title(model.preset)} {model.preset.weights}", loaded)
         size, context = self._size(model), self._context(model)
-        return Recipe(
+        return ModelSpec(
             key,
             model.preset,
             lambda: load(model, options),
@@ -155,14 +155,14 @@ class Catalog:
         folder = find(preset.base, self.world).path
         return folder if (folder / "modules.json").is_file() else None
 
-    def _embedding_recipe(self, preset: Preset, folder: Path, options: Options) -> Recipe:
+    def _embedding_spec(self, preset: Preset, folder: Path, options: Options) -> ModelSpec:
         def load_embedder() -> Engine:
             from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
 
             return EmbeddingEngine(folder, options.device, preset.name)
 
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        return Recipe(
+        return ModelSpec(
             self._key(f"{preset.name} fp32", {"folder": str(folder), "device": options.device}),
             preset,
             load_embedder,
@@ -178,16 +178,16 @@ class Catalog:
             self._keys[label] = loaded
         return label
 
-    def _remembered(self, asked: str, make: Callable[[], Recipe]) -> Recipe:
+    def _remembered(self, asked: str, make: Callable[[], ModelSpec]) -> ModelSpec:
         """Files and templates are not read anew for every request, nor by several at once."""
         with self._reading:
-            if len(self._recipes) > _REMEMBERED:
-                self._recipes.clear()
-            until, recipe = self._recipes.get(asked, (0.0, None))
-            if recipe is None or time.monotonic() > until:
-                recipe = make()
-                self._recipes[asked] = (time.monotonic() + _REMEMBER_S, recipe)
-            return recipe
+            if len(self._specs) > _REMEMBERED:
+                self._specs.clear()
+            until, spec = self._specs.get(asked, (0.0, None))
+            if spec is None or time.monotonic() > until:
+                spec = make()
+                self._specs[asked] = (time.monotonic() + _REMEMBER_S, spec)
+            return spec
 
     def _options(self, name: str) -> Options:
         """Raises UnknownModel. A path from outside is never opened: only presets and repos that were pulled have names."""

@@ -11,21 +11,21 @@ from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
 from llmchat.reply_parser import Asked, Reading, Thought
 from llmchat.server.api import ChatRequest
-from llmchat.server.openai_format import chat_logprobs, encoded, usage
-from llmchat.server.pool import Served
+from llmchat.server.openai_format import chat_logprobs, encode_json, usage
+from llmchat.server.pool import Lease
 from llmchat.server.request_parsing import (
     check_chat,
-    conversation_of,
-    nth,
     sampling_of,
+    sampling_of_choice,
+    to_conversation,
     with_policy,
     with_template_values,
     with_tools,
 )
-from llmchat.server.scheduler import Event, together
-from llmchat.server.state import State, new_id
-from llmchat.server.streaming_response import JSON, SSE, Answering, event
-from llmchat.server.tools import ToolReader
+from llmchat.server.scheduler import Event, merged_events
+from llmchat.server.state import ServerState, new_id
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, event
+from llmchat.server.tool_calls import ToolCallParser
 
 log = logging.getLogger("llmchat.server")
 
@@ -33,7 +33,7 @@ log = logging.getLogger("llmchat.server")
 class Choice:
     """One answer of a request as it grows. `feed` returns the delta of what came, or nothing."""
 
-    def __init__(self, index: int, asked: Asked, reading: Reading, tools: ToolReader | None):
+    def __init__(self, index: int, asked: Asked, reading: Reading, tools: ToolCallParser | None):
         self.index = index
         self.asked = asked
         self.text = self.thinking = ""
@@ -84,47 +84,47 @@ class Choice:
         }
 
 
-def chat(state: State, request: ChatRequest, client: str) -> Answering:
+def chat(state: ServerState, request: ChatRequest, client: str) -> AnswerResponse:
     check_chat(request)
     if request.stream:
-        return Answering(_streamed(state, request, client), SSE)
-    return Answering(_whole(state, request, client), JSON)
+        return AnswerResponse(_streamed(state, request, client), SSE)
+    return AnswerResponse(_whole(state, request, client), JSON)
 
 
 async def _answers(
-    state: State, request: ChatRequest, client: str
+    state: ServerState, request: ChatRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
-    async with state.pool.lease(request.model, request.keep_alive, client) as served:
-        asked = await state.reading.run(
-            client, served.deadline, lambda: _ask(state, request, served)
+    async with state.pool.lease(request.model, request.keep_alive, client) as lease:
+        asked = await state.prompt_workers.run(
+            client, lease.deadline, lambda: _ask(state, request, lease)
         )
         if state.log_prompts:
             log.info("prompt of %s: %r", client, asked.prompt.text)
-        samplings = [nth(asked.sampling, index) for index in range(request.n or 1)]
-        tickets = served.scheduler.submit(
+        samplings = [sampling_of_choice(asked.sampling, index) for index in range(request.n or 1)]
+        jobs = lease.scheduler.submit(
             [(asked.prompt, sampling) for sampling in samplings],
-            served.adapters,
+            lease.adapters,
             client,
-            served.deadline,
+            lease.deadline,
         )
         choices = [
-            Choice(index, asked, Reading(served.preset, asked), _tool_reader(request, served))
-            for index in range(len(tickets))
+            Choice(index, asked, Reading(lease.preset, asked), _tool_call_parser(request, lease))
+            for index in range(len(jobs))
         ]
         try:
-            async with aclosing(together(tickets)) as coming:
+            async with aclosing(merged_events(jobs)) as coming:
                 async for number, events in coming:
                     yield choices, number, *choices[number].feed(events)
         finally:
-            served.scheduler.cancel(tickets)
+            lease.scheduler.cancel(jobs)
 
 
-def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
+def _ask(state: ServerState, request: ChatRequest, lease: Lease) -> Asked:
     """Window and prompt; in a thread of its own, since it counts tokens."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
     preset = with_template_values(
-        served.preset, request.chat_template_kwargs, request.reasoning_effort
+        lease.preset, request.chat_template_kwargs, request.reasoning_effort
     )
     preset = with_tools(with_policy(preset, trim), request.tools, request.tool_choice)
     wanted = (
@@ -135,12 +135,12 @@ def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
     sampling = sampling_of(
         request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0
     )
-    conversation = conversation_of(request.messages)
+    conversation = to_conversation(request.messages)
     asked = ask(
         conversation,
         preset,
-        served.engine,
-        served.engine.context,
+        lease.engine,
+        lease.engine.context,
         sampling,
         reserve=trim or wanted is not None,
     )
@@ -151,19 +151,19 @@ def _ask(state: State, request: ChatRequest, served: Served) -> Asked:
     return asked
 
 
-def _tool_reader(request: ChatRequest, served: Served) -> ToolReader | None:
+def _tool_call_parser(request: ChatRequest, lease: Lease) -> ToolCallParser | None:
     if not request.tools or request.tool_choice == "none":
         return None
-    return ToolReader(
-        served.preset.format.template or "", {tool.function.name for tool in request.tools}
+    return ToolCallParser(
+        lease.preset.format.template or "", {tool.function.name for tool in request.tools}
     )
 
 
-async def _whole(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+async def _whole(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
     async with aclosing(_answers(state, request, client)) as answers:
         async for grown, *_ in answers:
             choices = grown
-    yield encoded({
+    yield encode_json({
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
@@ -194,7 +194,7 @@ def _shown(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     return {"window": fate, **({"prompt": asked.prompt.text} if request.show_prompt else {})}
 
 
-async def _streamed(state: State, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+async def _streamed(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
     frame = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion.chunk",

@@ -12,12 +12,17 @@ from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
 from llmchat.server.api import CompletionRequest
 from llmchat.server.errors import BadRequest
-from llmchat.server.openai_format import completion_logprobs, encoded, usage
-from llmchat.server.pool import Served
-from llmchat.server.request_parsing import check_completion, nth, prompts_of, sampling_of
-from llmchat.server.scheduler import Event, together
-from llmchat.server.state import State, new_id
-from llmchat.server.streaming_response import JSON, SSE, Answering, event
+from llmchat.server.openai_format import completion_logprobs, encode_json, usage
+from llmchat.server.pool import Lease
+from llmchat.server.request_parsing import (
+    check_completion,
+    prompts_of,
+    sampling_of,
+    sampling_of_choice,
+)
+from llmchat.server.scheduler import Event, merged_events
+from llmchat.server.state import ServerState, new_id
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, event
 
 log = logging.getLogger("llmchat.server")
 # OpenAI's own, for those who do not say how much they want.
@@ -48,54 +53,56 @@ class Choice:
         return text, tokens
 
 
-def complete(state: State, request: CompletionRequest, client: str) -> Answering:
+def complete(state: ServerState, request: CompletionRequest, client: str) -> AnswerResponse:
     check_completion(request)
     if request.stream:
-        return Answering(_streamed(state, request, client), SSE)
-    return Answering(_whole(state, request, client), JSON)
+        return AnswerResponse(_streamed(state, request, client), SSE)
+    return AnswerResponse(_whole(state, request, client), JSON)
 
 
 async def _answers(
-    state: State, request: CompletionRequest, client: str
+    state: ServerState, request: CompletionRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
     given = prompts_of(request)
-    async with state.pool.lease(request.model, request.keep_alive, client) as served:
+    async with state.pool.lease(request.model, request.keep_alive, client) as lease:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, given)
         wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
         sampling = sampling_of(
-            request, served.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1
+            request, lease.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1
         )
-        prompts = await state.reading.run(
-            client, served.deadline, lambda: [_prompt(one, served, sampling) for one in given]
+        prompts = await state.prompt_workers.run(
+            client, lease.deadline, lambda: [_prompt(one, lease, sampling) for one in given]
         )
         asked = [
-            (prompt, nth(sampling, index)) for prompt in prompts for index in range(request.n or 1)
+            (prompt, sampling_of_choice(sampling, index))
+            for prompt in prompts
+            for index in range(request.n or 1)
         ]
-        tickets = served.scheduler.submit(asked, served.adapters, client, served.deadline)
+        jobs = lease.scheduler.submit(asked, lease.adapters, client, lease.deadline)
         choices = [
             Choice(index, prompt.text if request.echo else "")
             for index, (prompt, _) in enumerate(asked)
         ]
         try:
-            async with aclosing(together(tickets)) as coming:
+            async with aclosing(merged_events(jobs)) as coming:
                 async for number, events in coming:
                     yield choices, number, *choices[number].feed(events)
         finally:
-            served.scheduler.cancel(tickets)
+            lease.scheduler.cancel(jobs)
 
 
-def _prompt(given: str | list[int], served: Served, sampling: Sampling) -> Prompt:
+def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:
     """Raises ContextOverflow where prompt and answer do not fit the model, BadRequest for token ids that it does not have."""
-    limit = min(served.preset.context.tokens or served.engine.context, served.engine.context)
+    limit = min(lease.preset.context.tokens or lease.engine.context, lease.engine.context)
     if isinstance(given, str):
         prompt = Prompt(given, ())
-        tokens = count_within(served.engine, given, limit)
+        tokens = count_within(lease.engine, given, limit)
         if not surely_over(tokens, limit):
-            tokens = len(served.engine.encode(prompt))
+            tokens = len(lease.engine.encode(prompt))
     else:
         tokens = len(given)
-        prompt = Prompt("", ()) if surely_over(tokens, limit) else _prompt_of_ids(given, served)
+        prompt = Prompt("", ()) if surely_over(tokens, limit) else _prompt_of_ids(given, lease)
     if tokens + sampling.max_tokens > limit:
         raise ContextOverflow(
             f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}"
@@ -103,8 +110,8 @@ def _prompt(given: str | list[int], served: Served, sampling: Sampling) -> Promp
     return prompt
 
 
-def _prompt_of_ids(ids: list[int], served: Served) -> Prompt:
-    prompt_of = getattr(served.engine, "prompt_of", None)
+def _prompt_of_ids(ids: list[int], lease: Lease) -> Prompt:
+    prompt_of = getattr(lease.engine, "prompt_of", None)
     if prompt_of is None:
         raise BadRequest(
             "the engine of this model takes text, not token ids",
@@ -118,7 +125,9 @@ def _prompt_of_ids(ids: list[int], served: Served) -> Prompt:
     return prompt
 
 
-async def _whole(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[bytes]:
+async def _whole(
+    state: ServerState, request: CompletionRequest, client: str
+) -> AsyncGenerator[bytes]:
     async with aclosing(_answers(state, request, client)) as answers:
         async for grown, *_ in answers:
             choices = grown
@@ -132,13 +141,15 @@ async def _whole(state: State, request: CompletionRequest, client: str) -> Async
         for choice in choices
     ]
     prompts = len(prompts_of(request))
-    yield encoded(
+    yield encode_json(
         _frame(request)
         | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)}
     )
 
 
-async def _streamed(state: State, request: CompletionRequest, client: str) -> AsyncGenerator[bytes]:
+async def _streamed(
+    state: ServerState, request: CompletionRequest, client: str
+) -> AsyncGenerator[bytes]:
     frame = _frame(request)
     counted = bool(request.stream_options and request.stream_options.include_usage)
     frame |= {"usage": None} if counted else {}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from msgspec import Struct
 from starlette.responses import Response
 
-from llmchat.server.conversations import Conversations, NotThere, User
+from llmchat.server.conversations import ConversationNotFound, ConversationStore, User
 
 MOST = 100
 _BEFORE, _AFTER = 30, 90
@@ -45,18 +45,18 @@ def excerpt(value: bytes, wanted: str) -> str | None:
     return None
 
 
-def search(store: Conversations, user: str, wanted: str) -> Iterator[Found]:
+def search(store: ConversationStore, user: str, wanted: str) -> Iterator[Found]:
     """Latest first."""
     for head in store.list(user):
         try:
             _, value = store.get(user, head.id)
-        except NotThere:
+        except ConversationNotFound:
             continue
         if (piece := excerpt(value, wanted)) is not None:
             yield Found(head.id, piece)
 
 
-def router(store: Conversations | None) -> APIRouter:
+def router(store: ConversationStore | None) -> APIRouter:
     """Without a store there is nothing to search, and no such path."""
     routes = APIRouter(prefix="/api")
     if store is None:

@@ -51,7 +51,7 @@ CREATE TABLE conversations (
 """
 
 
-class Changed(Refusal):
+class VersionConflict(Refusal):
     """The conversation is not the one that this write would replace."""
 
     status = 412
@@ -60,18 +60,18 @@ class Changed(Refusal):
         super().__init__("the conversation was changed elsewhere", code="version_conflict")
 
 
-class Full(Refusal):
+class StorageFull(Refusal):
     status = 507
 
 
-class NotThere(Refusal):
+class ConversationNotFound(Refusal):
     status = 404
 
     def __init__(self) -> None:
         super().__init__("there is no such conversation", code="not_found")
 
 
-class Unconditional(Refusal):
+class PreconditionRequired(Refusal):
     status = 428
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Unconditional(Refusal):
         )
 
 
-class Head(Struct, frozen=True):
+class ConversationSummary(Struct, frozen=True):
     """A conversation in the list. updated: milliseconds since 1970, as the page counts."""
 
     id: str
@@ -90,7 +90,7 @@ class Head(Struct, frozen=True):
     pinned: bool = False
 
 
-class Conversations:
+class ConversationStore:
     """The SQLite file at `path`, for any thread. What a method has written is on disk when it returns."""
 
     def __init__(
@@ -148,42 +148,42 @@ class Conversations:
                 yield self._database
                 self._database.execute("COMMIT")
             except sqlite3.OperationalError as error:
-                raise Full(f"the server cannot store it: {error}") from error
+                raise StorageFull(f"the server cannot store it: {error}") from error
             finally:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
 
-    def list(self, user: str) -> list[Head]:
+    def list(self, user: str) -> list[ConversationSummary]:
         """Latest first."""
         query = "SELECT id, title, updated, version, pinned FROM conversations WHERE user = ? ORDER BY updated DESC, id"
         with self._lock:
             rows = self._database.execute(query, (user,)).fetchall()
         return [
-            Head(id, title, 1000 * updated, version, bool(pinned))
+            ConversationSummary(id, title, 1000 * updated, version, bool(pinned))
             for id, title, updated, version, pinned in rows
         ]
 
     def get(self, user: str, id: str) -> tuple[int, bytes]:
-        """Version and value. Raises NotThere."""
+        """Version and value. Raises ConversationNotFound."""
         query = "SELECT version, value FROM conversations WHERE user = ? AND id = ?"
         with self._lock:
             row = self._database.execute(query, (user, id)).fetchone()
         if row is None:
-            raise NotThere
+            raise ConversationNotFound
         return row[0], row[1]
 
     def put(
         self, user: str, id: str, title: str, value: bytes, replaces: int, pinned: bool = False
     ) -> int:
-        """Keep `value` in the place of version `replaces`, 0 for a new one; returns its version. Raises Changed, NotThere or Full."""
+        """Keep `value` in the place of version `replaces`, 0 for a new one; returns its version. Raises VersionConflict, ConversationNotFound or StorageFull."""
         with self._writing() as database:
             row = database.execute(
                 "SELECT version, bytes FROM conversations WHERE user = ? AND id = ?", (user, id)
             ).fetchone()
             if row is None and replaces:
-                raise NotThere
+                raise ConversationNotFound
             if row is not None and row[0] != replaces:
-                raise Changed
+                raise VersionConflict
             self._check_room(user, row, len(value))
             database.execute(
                 "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -192,21 +192,21 @@ class Conversations:
         return replaces + 1
 
     def remove(self, user: str, id: str) -> None:
-        """Raises NotThere."""
+        """Raises ConversationNotFound."""
         with self._writing() as database:
             if not database.execute(
                 "DELETE FROM conversations WHERE user = ? AND id = ?", (user, id)
             ).rowcount:
-                raise NotThere
+                raise ConversationNotFound
 
     def _check_room(self, user: str, old: tuple[int, int] | None, size: int) -> None:
         query = "SELECT count(*), coalesce(sum(bytes), 0) FROM conversations WHERE user = ?"
         count, total = self._database.execute(query, (user,)).fetchone()
         most, most_bytes = self._most
         if old is None and count >= most:
-            raise Full(f"{most:,} conversations are kept, and no more; delete some")
+            raise StorageFull(f"{most:,} conversations are kept, and no more; delete some")
         if total - (old[1] if old else 0) + size > most_bytes:
-            raise Full(
+            raise StorageFull(
                 f"the conversations would take more than {most_bytes / 1e6:,.0f} MB; delete some"
             )
 
@@ -244,7 +244,7 @@ def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "An error in OpenAI's form."} for status in statuses}
 
 
-def router(store: Conversations | None) -> APIRouter:
+def router(store: ConversationStore | None) -> APIRouter:
     """None: no history here, and /api/settings says so. The user of a request is `request.state.user`."""
     routes = APIRouter(prefix="/api")
 
@@ -261,7 +261,7 @@ def _user(request: Request) -> str:
     """Who asks. Without a key it must be the user who runs the server: others of this machine reach its address too."""
     if request.state.user is not None:
         return str(request.state.user)
-    if not local_peer.is_ours(request.scope.get("client"), request.scope.get("server")):
+    if not local_peer.is_same_user(request.scope.get("client"), request.scope.get("server")):
         raise Forbidden(
             "these conversations are of the user who runs the server; `llmchat serve keys add NAME` gives others their own"
         )
@@ -272,7 +272,7 @@ def _user(request: Request) -> str:
 User = Annotated[str, Depends(_user)]
 
 
-def _add_conversations(routes: APIRouter, store: Conversations) -> None:
+def _add_conversations(routes: APIRouter, store: ConversationStore) -> None:
     @routes.get("/conversations")
     def listed(user: User) -> Response:
         return _json({"object": "list", "data": store.list(user)})
@@ -307,7 +307,7 @@ def _replaced(if_match: str | None, if_none_match: str | None) -> int:
         return 0
     version = re.fullmatch(r'"([1-9]\d{0,17})"', if_match or "", re.ASCII)
     if version is None or if_none_match is not None:
-        raise Unconditional
+        raise PreconditionRequired
     return int(version[1])
 
 

@@ -9,18 +9,18 @@ from starlette.responses import Response
 
 from llmchat.server.api import EmbeddingRequest
 from llmchat.server.errors import BadRequest
-from llmchat.server.openai_format import encoded
+from llmchat.server.openai_format import encode_json
 from llmchat.server.request_parsing import check_fields
-from llmchat.server.state import State
+from llmchat.server.state import ServerState
 from llmchat.server.streaming_response import JSON
 
 
-async def embed(state: State, request: EmbeddingRequest, client: str) -> Response:
+async def embed(state: ServerState, request: EmbeddingRequest, client: str) -> Response:
     """Raises BadRequest for a model that writes text, and for a number of dimensions that is not the model's own."""
     check_fields(request)
     texts = [request.input] if isinstance(request.input, str) else request.input
-    async with state.pool.lease(request.model, client=client) as served:
-        engine: Any = served.engine
+    async with state.pool.lease(request.model, client=client) as lease:
+        engine: Any = lease.engine
         if not hasattr(engine, "embed"):
             raise BadRequest(
                 f"`{request.model}` writes text and does not embed it",
@@ -33,8 +33,8 @@ async def embed(state: State, request: EmbeddingRequest, client: str) -> Respons
                 param="dimensions",
                 code="unsupported_parameter",
             )
-        vectors, tokens = await state.reading.run(
-            client, served.deadline, lambda: engine.embed(texts)
+        vectors, tokens = await state.prompt_workers.run(
+            client, lease.deadline, lambda: engine.embed(texts)
         )
     data = [
         {
@@ -46,7 +46,7 @@ async def embed(state: State, request: EmbeddingRequest, client: str) -> Respons
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Response(
-        encoded({"object": "list", "data": data, "model": request.model, "usage": usage}),
+        encode_json({"object": "list", "data": data, "model": request.model, "usage": usage}),
         media_type=JSON,
     )
 

@@ -92,7 +92,7 @@ class Stopping(Unavailable):
         )
 
 
-class TooLate(Refusal):
+class DeadlineExceeded(Refusal):
     status = 504
     kind = "server_error"
 
@@ -114,7 +114,7 @@ _OF_ROOMS: tuple[tuple[type[LlmchatError], tuple[int, str, str | None]], ...] = 
 )
 
 
-def described(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
+def describe_error(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Status, headers and body for an error."""
     if isinstance(error, Refusal):
         return error.status, error.headers, body(error.message, error.kind, error.param, error.code)

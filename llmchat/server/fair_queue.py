@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """The queue has no place for this client: nobody else holds more places than it would."""
 
 
@@ -31,19 +31,19 @@ class FairQueue(Generic[Item]):
         """Take out what has to go so that `count` more items of this client fit into `places`; returns it.
 
         The client with the most items gives up its latest ones, as long as it keeps more than the newcomer has.
-        Raises Full, and takes nothing out, where that is not enough.
+        Raises QueueFull, and takes nothing out, where that is not enough.
         """
         over = len(self) + count - places
         held = {other: len(items) for other, items in self._waiting.items() if other != client}
         wanted = len(self._waiting.get(client, ())) + count
-        doomed: list[Hashable] = []
+        matches: list[Hashable] = []
         for _ in range(over):
             greediest = max(held, key=lambda other: held[other], default=None)
             if greediest is None or held[greediest] <= wanted:
-                raise Full
+                raise QueueFull
             held[greediest] -= 1
-            doomed.append(greediest)
-        return [self._waiting[other].pop() for other in doomed]
+            matches.append(greediest)
+        return [self._waiting[other].pop() for other in matches]
 
     def take(self) -> Item:
         """The next one; its client goes to the end of the round. Raises IndexError where nothing waits."""
@@ -55,9 +55,9 @@ class FairQueue(Generic[Item]):
             self._waiting[client] = items
         return item
 
-    def remove(self, doomed: Callable[[Item], bool]) -> list[Item]:
-        """Take out all that are `doomed`; returns them."""
-        taken = [item for item in self if doomed(item)]
+    def remove(self, matches: Callable[[Item], bool]) -> list[Item]:
+        """Take out all that are `matches`; returns them."""
+        taken = [item for item in self if matches(item)]
         for client in list(self._waiting):
             kept = deque(item for item in self._waiting[client] if item not in taken)
             if kept:

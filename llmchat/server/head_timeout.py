@@ -9,7 +9,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_TIMEOUT_S = 10.0
 
 
-class PatientProtocol(H11Protocol):
+class HeadTimeoutProtocol(H11Protocol):
     """Closes a connection whose next request has not arrived, head and all, within HEAD_TIMEOUT_S of its first byte (or of the connection).
 
     Where there are too many, a new one takes the place of one that has nothing to do, of the address with the most.
@@ -52,7 +52,9 @@ class PatientProtocol(H11Protocol):
     def _displace(self) -> None:
         """Close a connection of the address with the most, the oldest of those that do least; of no address that has fewer than this one's."""
         others = [
-            one for one in self.connections if isinstance(one, PatientProtocol) and one is not self
+            one
+            for one in self.connections
+            if isinstance(one, HeadTimeoutProtocol) and one is not self
         ]
         held = Counter(one.address for one in others)
         going = [

@@ -9,7 +9,7 @@ from llmchat.server.errors import Busy
 _REMEMBERED = 4096
 
 
-class Rate:
+class RateLimit:
     """A token bucket a client: `per_minute` requests, all of which may come at once. 0 is no limit."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from llmchat.server.errors import Busy
-from llmchat.server.fair_queue import FairQueue, Full
+from llmchat.server.fair_queue import FairQueue, QueueFull
 
 Granted = TypeVar("Granted")
 
@@ -19,7 +19,7 @@ class Waiter(Generic[Granted]):
         self.granted: asyncio.Future[Granted] = asyncio.get_running_loop().create_future()
 
 
-class WaitingRoom(Generic[Granted]):
+class LoadQueue(Generic[Granted]):
     """At most `places` waiters. When it is full, the client with the most waiters gives way to one with fewer."""
 
     def __init__(self, places: int):
@@ -35,7 +35,7 @@ class WaitingRoom(Generic[Granted]):
         busy = Busy("too many requests are waiting for a model to be loaded", 5)
         try:
             displaced = self._queue.make_room(waiter.client, 1, self._places)
-        except Full:
+        except QueueFull:
             raise busy from None
         for other in displaced:
             self._forget(other)

@@ -12,7 +12,7 @@ _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 Address = tuple[str, int]
 
 
-def is_ours(client: Address | None, server: Address | None) -> bool:
+def is_same_user(client: Address | None, server: Address | None) -> bool:
     """Whether the client of this connection is a program of the user who runs this one; False where nobody can tell."""
     if not SUPPORTED or client is None or server is None:
         return False

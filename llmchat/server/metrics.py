@@ -12,7 +12,7 @@ from prometheus_client import (
 )
 
 from llmchat.engines import Finish
-from llmchat.server.scheduler import Left
+from llmchat.server.scheduler import UnfinishedReason
 
 _FIRST = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60)
 _BETWEEN = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -88,8 +88,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class ModelMeter:
-    """The scheduler's Meter for one model."""
+class ModelMetrics:
+    """The scheduler's SchedulerMetrics for one model."""
 
     def __init__(self, metrics: Metrics, model: str):
         self._running, self._waiting = metrics.running.labels(model), metrics.waiting.labels(model)
@@ -106,7 +106,9 @@ class ModelMeter:
             reason: metrics.answers.labels(model, reason)
             for reason in ("stop", "length", "cancelled")
         }
-        self._left = {reason: metrics.answers.labels(model, reason) for reason in get_args(Left)}
+        self._left = {
+            reason: metrics.answers.labels(model, reason) for reason in get_args(UnfinishedReason)
+        }
 
     def load(self, running: int, waiting: int) -> None:
         self._running.set(running)
@@ -118,7 +120,7 @@ class ModelMeter:
     def passed(self, seconds: float, tokens: int) -> None:
         self._batch.observe(tokens)
 
-    def left(self, reason: Left) -> None:
+    def left(self, reason: UnfinishedReason) -> None:
         self._left[reason].inc()
 
     def ended(self, finish: Finish) -> None:

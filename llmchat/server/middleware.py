@@ -22,10 +22,10 @@ from llmchat.server.errors import (
     TooLarge,
     Unauthorised,
     Unavailable,
-    described,
+    describe_error,
 )
 from llmchat.server.keys import Key, Keys
-from llmchat.server.limits import Rate
+from llmchat.server.limits import RateLimit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,7 +55,7 @@ _KNOWN = (
 )
 
 
-class Access:
+class AccessLog:
     """A line for each request (never a word of what was said), and a count by path and status. Errors that nobody caught become a 500."""
 
     def __init__(self, app: App, count: Callable[[str, int], None]):
@@ -97,7 +97,7 @@ class Access:
             )
 
 
-class Guard:
+class AccessControl:
     """Who may come in: the right Host (against DNS rebinding), no foreign Origin (against pages elsewhere), a key where there are keys, and
     not too often. Over the Unix socket comes the user who runs the server.
 
@@ -109,7 +109,7 @@ class Guard:
         self,
         app: App,
         keys: Keys,
-        rate: Rate,
+        rate: RateLimit,
         hosts: frozenset[str] | None,
         origins: frozenset[str],
         *,
@@ -183,7 +183,7 @@ class Guard:
         return key
 
 
-class Body:
+class BodyReader:
     """Reads a body before anything else happens: at most `limit` bytes, all of them within `timeout_s`; of one client at most _BODIES times
     as many at the same time."""
 
@@ -278,7 +278,7 @@ def over_unix_socket(scope: Scope) -> bool:
 
 async def respond(send: Send, error: Exception, *, close: bool = False) -> None:
     """Answer with an error in OpenAI's form. close: end the connection, because the rest of the request was not read."""
-    status, extra, body = described(error)
+    status, extra, body = describe_error(error)
     content = msgspec.json.encode(body)
     headers = {
         "content-type": "application/json",

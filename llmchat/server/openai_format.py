@@ -7,7 +7,7 @@ import msgspec
 
 from llmchat.engines import Finish, Token
 
-encoded = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
 
 
 def usage(finishes: Sequence[Finish | None], prompts: int = 1) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from llmchat.engines import Chunk
 from llmchat.models.warm import places
 from llmchat.server.errors import Refusal
 from llmchat.server.middleware import OWNER
-from llmchat.server.openai_format import encoded
-from llmchat.server.scheduler import together
-from llmchat.server.state import State
-from llmchat.server.streaming_response import JSON, Answering
+from llmchat.server.openai_format import encode_json
+from llmchat.server.scheduler import merged_events
+from llmchat.server.state import ServerState
+from llmchat.server.streaming_response import JSON, AnswerResponse
 
 LINES = "application/x-ndjson"
 Asked = TypeVar("Asked", Hello, Count, Encode, Ask, Stream)
@@ -32,7 +32,7 @@ class Conflict(Refusal):
     status = 409
 
 
-def router(state: State) -> APIRouter:
+def router(state: ServerState) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.post("/private/open")
@@ -40,55 +40,57 @@ def router(state: State) -> APIRouter:
         asked = await _decoded(request, Hello)
         if asked.protocol != PROTOCOL or asked.places != places(state.catalog.world):
             raise Conflict("the terminal is of another version, or keeps its models elsewhere")
-        key, recipe = await asyncio.to_thread(state.catalog.recipe_of, asked.preset, asked.options)
-        async with state.pool.lease(recipe, client=OWNER) as served:
+        key, spec = await asyncio.to_thread(
+            state.catalog.spec_of_preset, asked.preset, asked.options
+        )
+        async with state.pool.lease(spec, client=OWNER) as lease:
             return _json(
                 Facts(
                     key,
-                    served.engine.context,
-                    served.engine.describe(),
-                    served.preset,
-                    served.made_by,
+                    lease.engine.context,
+                    lease.engine.describe(),
+                    lease.preset,
+                    lease.made_by,
                 )
             )
 
     @routes.post("/private/count")
     async def count(request: Request) -> Response:
         asked = await _decoded(request, Count)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
             return _json(
-                await state.reading.run(
+                await state.prompt_workers.run(
                     OWNER,
-                    served.deadline,
-                    lambda: [served.engine.count(text) for text in asked.texts],
+                    lease.deadline,
+                    lambda: [lease.engine.count(text) for text in asked.texts],
                 )
             )
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
         asked = await _decoded(request, Encode)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
             return _json(
-                await state.reading.run(
+                await state.prompt_workers.run(
                     OWNER,
-                    served.deadline,
-                    lambda: [served.engine.encode(prompt) for prompt in asked.prompts],
+                    lease.deadline,
+                    lambda: [lease.engine.encode(prompt) for prompt in asked.prompts],
                 )
             )
 
     @routes.post("/private/ask")
     async def ask_(request: Request) -> Response:
         asked = await _decoded(request, Ask)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
-            engine = served.engine
+        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
+            engine = lease.engine
             work = functools.partial(
-                ask, asked.conversation, served.preset, engine, engine.context, asked.sampling
+                ask, asked.conversation, lease.preset, engine, engine.context, asked.sampling
             )
-            return _json(await state.reading.run(OWNER, served.deadline, work))
+            return _json(await state.prompt_workers.run(OWNER, lease.deadline, work))
 
     @routes.post("/private/stream")
     async def stream(request: Request) -> Response:
-        return Answering(_lines(state, await _decoded(request, Stream)), LINES)
+        return AnswerResponse(_lines(state, await _decoded(request, Stream)), LINES)
 
     return routes
 
@@ -101,22 +103,22 @@ async def _decoded(request: Request, kind: type[Asked]) -> Asked:
         raise Conflict(f"the terminal is of another version: {error}") from error
 
 
-async def _lines(state: State, asked: Stream) -> AsyncGenerator[bytes]:
-    async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as served:
-        tickets = served.scheduler.submit(
-            [(asked.prompt, asked.sampling)], served.adapters, OWNER, served.deadline
+async def _lines(state: ServerState, asked: Stream) -> AsyncGenerator[bytes]:
+    async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
+        jobs = lease.scheduler.submit(
+            [(asked.prompt, asked.sampling)], lease.adapters, OWNER, lease.deadline
         )
         try:
-            async with aclosing(together(tickets)) as coming:
+            async with aclosing(merged_events(jobs)) as coming:
                 async for _, events in coming:
                     lines = (
                         Line(chunk=event) if isinstance(event, Chunk) else Line(finish=event)
                         for event in events
                     )
-                    yield b"".join(encoded(line) + b"\n" for line in lines)
+                    yield b"".join(encode_json(line) + b"\n" for line in lines)
         finally:
-            served.scheduler.cancel(tickets)
+            lease.scheduler.cancel(jobs)
 
 
 def _json(value: object) -> Response:
-    return Response(encoded(value), media_type=JSON)
+    return Response(encode_json(value), media_type=JSON)

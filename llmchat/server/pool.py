@@ -2,7 +2,7 @@
 
 Requests for models that do not fit together take turns: a model that is waited for takes no new requests away from the one in memory, which
 finishes what it has; then they change places. A model that has pushed another one out stays at least as long as that took.
-Lives in one event loop. What a name means is told by `recipe`; nothing here knows of files.
+Lives in one event loop. What a name means is told by `spec`; nothing here knows of files.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from msgspec import Struct
 from llmchat.engines import Adapters, BatchEngine, Engine
 from llmchat.errors import OutOfResources
 from llmchat.presets import Preset
-from llmchat.server.errors import Stopping, TooLate
-from llmchat.server.load_queue import Waiter, WaitingRoom
-from llmchat.server.metrics import Metrics, ModelMeter
+from llmchat.server.errors import DeadlineExceeded, Stopping
+from llmchat.server.load_queue import LoadQueue, Waiter
+from llmchat.server.metrics import Metrics, ModelMetrics
 from llmchat.server.scheduler import Scheduler
-from llmchat.server.single_slot import batching
+from llmchat.server.single_slot import as_batch_engine
 
 log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
@@ -34,7 +34,7 @@ _LONGEST_TURN_S = 60.0
 _WISHES = 256
 
 
-class Recipe(Struct, frozen=True):
+class ModelSpec(Struct, frozen=True):
     """How to get a model. Recipes with the same `key` share one engine; adapters are put on it live, from their folders.
 
     size: bytes it will take, as far as can be known before; context: tokens of its window, 0 where only the loaded model tells. made_by: see models.provenance.
@@ -50,7 +50,7 @@ class Recipe(Struct, frozen=True):
     context: int = 0
 
 
-class Resident:
+class LoadedModel:
     """A model in memory. leases: requests that use it now; wishes: until when each client wants it to stay, on the pool's clock; turn_ends: until then no other model takes its place, on the pool's clock;
     yielding: it takes no more requests, since another model waits for its memory."""
 
@@ -78,7 +78,7 @@ class Resident:
         self.wishes[client] = until
 
 
-class Served(Struct, frozen=True):
+class Lease(Struct, frozen=True):
     """What a request works with: the preset of the name it gave, the engine, and the scheduler in front of that.
 
     deadline: when its answer has to be there, in seconds of time.monotonic
@@ -93,11 +93,11 @@ class Served(Struct, frozen=True):
 
 
 class Pool:
-    """At most `budget` bytes of models, by the estimates of their recipes. keep_s: how long an idle one stays, FOREVER or seconds."""
+    """At most `budget` bytes of models, by the estimates of their specs. keep_s: how long an idle one stays, FOREVER or seconds."""
 
     def __init__(
         self,
-        recipe: Callable[[str], Recipe],
+        spec: Callable[[str], ModelSpec],
         metrics: Metrics,
         *,
         budget: int,
@@ -107,16 +107,16 @@ class Pool:
         timeout_s: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._recipe = recipe
+        self._spec = spec
         self._metrics = metrics
         self._budget = budget
         self._keep_s = keep_s
         self._timeout_s = timeout_s
         self._limits: dict[str, Any] = {"slots": slots, "queue": queue, "timeout_s": timeout_s}
         self._clock = clock
-        self._residents: dict[str, Resident] = {}
-        self._waiting: WaitingRoom[Resident] = WaitingRoom(slots + queue)
-        self._wanted: dict[str, Recipe] = {}
+        self._models: dict[str, LoadedModel] = {}
+        self._waiting: LoadQueue[LoadedModel] = LoadQueue(slots + queue)
+        self._wanted: dict[str, ModelSpec] = {}
         self._changed = asyncio.Event()
         self._changing: asyncio.Task[None] | None = None
         self._refusing = False
@@ -126,41 +126,41 @@ class Pool:
     @asynccontextmanager
     async def lease(
         self,
-        model: str | Recipe,
+        model: str | ModelSpec,
         keep_s: float | None = None,
         client: str = "",
         timeout_s: float | None = None,
-    ) -> AsyncIterator[Served]:
-        """A model for one request; it stays in memory as long as that lasts, and at least keep_s longer. Raises what loading raises, and TooLate.
+    ) -> AsyncIterator[Lease]:
+        """A model for one request; it stays in memory as long as that lasts, and at least keep_s longer. Raises what loading raises, and DeadlineExceeded.
 
         timeout_s: for waiting, loading and answering together; the pool's own where it is None
         """
         wait_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + wait_s
-        recipe = await asyncio.to_thread(self._recipe, model) if isinstance(model, str) else model
-        resident = await self._leased(recipe, client, deadline, wait_s)
+        spec = await asyncio.to_thread(self._spec, model) if isinstance(model, str) else model
+        loaded = await self._leased(spec, client, deadline, wait_s)
         try:
-            await self._put_on(resident, recipe)
-            yield Served(
-                recipe.preset,
-                resident.engine,
-                resident.scheduler,
-                recipe.adapters,
-                recipe.made_by,
+            await self._put_on(loaded, spec)
+            yield Lease(
+                spec.preset,
+                loaded.engine,
+                loaded.scheduler,
+                spec.adapters,
+                spec.made_by,
                 deadline,
             )
         finally:
-            self._give_back(resident, client, self._keep_s if keep_s is None else keep_s)
+            self._give_back(loaded, client, self._keep_s if keep_s is None else keep_s)
 
-    def residents(self) -> list[Resident]:
-        return list(self._residents.values())
+    def loaded_models(self) -> list[LoadedModel]:
+        return list(self._models.values())
 
-    def window(self, recipe: Recipe) -> int:
+    def window(self, spec: ModelSpec) -> int:
         """Tokens of a model's window; 0 where that is not known before it is loaded."""
-        resident = self._residents.get(recipe.key)
+        loaded = self._models.get(spec.key)
         limits = (
-            recipe.preset.context.tokens,
-            resident.engine.context if resident else recipe.context,
+            spec.preset.context.tokens,
+            loaded.engine.context if loaded else spec.context,
         )
         return min(filter(None, limits), default=0)
 
@@ -172,9 +172,7 @@ class Pool:
 
     @property
     def busy(self) -> bool:
-        return self._changing is not None or any(
-            resident.leases for resident in self._residents.values()
-        )
+        return self._changing is not None or any(loaded.leases for loaded in self._models.values())
 
     @property
     def waiting(self) -> int:
@@ -183,28 +181,28 @@ class Pool:
 
     async def stop(self, key: str | None = None) -> list[str]:
         """Unload the models that are not in use, or the one with this key; returns the keys of those that went."""
-        chosen = [resident for resident in self.residents() if key in (None, resident.key)]
-        return [resident.key for resident in chosen if await self._unload(resident)]
+        chosen = [loaded for loaded in self.loaded_models() if key in (None, loaded.key)]
+        return [loaded.key for loaded in chosen if await self._unload(loaded)]
 
     async def sweep(self) -> None:
         """Unload those whose time is over."""
         now = self._clock()
-        for resident in self.residents():
-            if resident.expires() <= now:
-                await self._unload(resident)
+        for loaded in self.loaded_models():
+            if loaded.expires() <= now:
+                await self._unload(loaded)
 
     def drain(self) -> None:
         """Take nothing new, refuse those who wait for a model, and finish what runs."""
         self._refusing = True
         self._waiting.fail(Stopping())
         self._changed.set()
-        for resident in self.residents():
-            resident.scheduler.drain()
+        for loaded in self.loaded_models():
+            loaded.scheduler.drain()
 
     def cut(self) -> None:
         """End what still runs; its readers are told that the server stops."""
-        for resident in self.residents():
-            resident.scheduler.cut()
+        for loaded in self.loaded_models():
+            loaded.scheduler.cut()
 
     def now(self) -> float:
         """The pool's clock, in seconds."""
@@ -216,23 +214,23 @@ class Pool:
             with suppress(Exception):
                 await self._changing
         await asyncio.gather(
-            *(asyncio.to_thread(resident.scheduler.close, grace_s) for resident in self.residents())
+            *(asyncio.to_thread(loaded.scheduler.close, grace_s) for loaded in self.loaded_models())
         )
-        self._residents.clear()
+        self._models.clear()
 
     async def _leased(
-        self, recipe: Recipe, client: str, deadline: float, wait_s: float
-    ) -> Resident:
+        self, spec: ModelSpec, client: str, deadline: float, wait_s: float
+    ) -> LoadedModel:
         """The model, with a lease for this request."""
         if self._refusing:
             raise Stopping()
-        resident = self._residents.get(recipe.key)
-        if resident is not None and not resident.yielding:
-            resident.leases += 1
-            return resident
-        waiter: Waiter[Resident] = Waiter(recipe.key, client)
+        loaded = self._models.get(spec.key)
+        if loaded is not None and not loaded.yielding:
+            loaded.leases += 1
+            return loaded
+        waiter: Waiter[LoadedModel] = Waiter(spec.key, client)
         self._waiting.join(waiter)
-        self._wanted[recipe.key] = recipe
+        self._wanted[spec.key] = spec
         self._start_changing()
         try:
             async with asyncio.timeout(
@@ -241,12 +239,12 @@ class Pool:
                 return await waiter.granted
         except TimeoutError:
             self._abandon(waiter)
-            raise TooLate(wait_s) from None
+            raise DeadlineExceeded(wait_s) from None
         except BaseException:
             self._abandon(waiter)
             raise
 
-    def _abandon(self, waiter: Waiter[Resident]) -> None:
+    def _abandon(self, waiter: Waiter[LoadedModel]) -> None:
         """Its client is gone, or its time is up; the lease may have been granted in the same moment."""
         self._waiting.leave(waiter)
         if (
@@ -257,10 +255,10 @@ class Pool:
             self._give_back(waiter.granted.result(), waiter.client, self._keep_s)
         self._changed.set()
 
-    def _give_back(self, resident: Resident, client: str, keep_s: float) -> None:
-        resident.leases -= 1
-        resident.used = self._clock()
-        resident.keep(client, math.inf if keep_s == FOREVER else resident.used + keep_s)
+    def _give_back(self, loaded: LoadedModel, client: str, keep_s: float) -> None:
+        loaded.leases -= 1
+        loaded.used = self._clock()
+        loaded.keep(client, math.inf if keep_s == FOREVER else loaded.used + keep_s)
         self._changed.set()
 
     def _start_changing(self) -> None:
@@ -280,60 +278,58 @@ class Pool:
             self._changing = None
             self._wanted = {}
 
-    async def _bring(self, recipe: Recipe) -> None:
+    async def _bring(self, spec: ModelSpec) -> None:
         """Lease the model to all who wait for it; load it before where that is needed and somebody still waits."""
-        if recipe.key not in self._residents:
-            self._check_size(recipe)
-            swapped = await self._make_room(recipe)
-            if not self._waiting.wants(recipe.key):
+        if spec.key not in self._models:
+            self._check_size(spec)
+            swapped = await self._make_room(spec)
+            if not self._waiting.wants(spec.key):
                 return
-            await self._load(recipe, swapped)
-        resident = self._residents[recipe.key]
-        for waiter in self._waiting.call(recipe.key):
-            resident.leases += 1
-            waiter.granted.set_result(resident)
+            await self._load(spec, swapped)
+        loaded = self._models[spec.key]
+        for waiter in self._waiting.call(spec.key):
+            loaded.leases += 1
+            waiter.granted.set_result(loaded)
 
-    async def _load(self, recipe: Recipe, swapped: bool) -> None:
+    async def _load(self, spec: ModelSpec, swapped: bool) -> None:
         """swapped: another one had to go for it, so that it keeps its place for a while."""
         started = self._clock()
-        log.info("loading %s", recipe.key)
-        self._loading = (recipe.key, started)
+        log.info("loading %s", spec.key)
+        self._loading = (spec.key, started)
         try:
-            engine = batching(await asyncio.to_thread(recipe.load), self._limits["slots"])
+            engine = as_batch_engine(await asyncio.to_thread(spec.load), self._limits["slots"])
         finally:
             self._loading = None
-        self._took[recipe.key] = self._clock() - started
-        self._metrics.loads.labels(recipe.key).inc()
+        self._took[spec.key] = self._clock() - started
+        self._metrics.loads.labels(spec.key).inc()
         scheduler = Scheduler(
-            engine, ModelMeter(self._metrics, recipe.key), name=recipe.key, **self._limits
+            engine, ModelMetrics(self._metrics, spec.key), name=spec.key, **self._limits
         )
-        resident = Resident(recipe.key, engine, scheduler, recipe.size, self._clock())
+        loaded = LoadedModel(spec.key, engine, scheduler, spec.size, self._clock())
         if swapped:
-            resident.turn_ends += min(_LONGEST_TURN_S, self._clock() - started)
-        self._residents[recipe.key] = resident
-        self._metrics.models.set(len(self._residents))
+            loaded.turn_ends += min(_LONGEST_TURN_S, self._clock() - started)
+        self._models[spec.key] = loaded
+        self._metrics.models.set(len(self._models))
 
-    def _check_size(self, recipe: Recipe) -> None:
-        if recipe.size > self._budget:
+    def _check_size(self, spec: ModelSpec) -> None:
+        if spec.size > self._budget:
             raise OutOfResources(
-                f"{recipe.preset.name} needs {recipe.size / 1e9:.1f} GB; models may take {self._budget / 1e9:.1f} GB",
+                f"{spec.preset.name} needs {spec.size / 1e9:.1f} GB; models may take {self._budget / 1e9:.1f} GB",
                 "--memory allows more, --weights int4 needs less",
             )
 
-    async def _make_room(self, recipe: Recipe) -> bool:
+    async def _make_room(self, spec: ModelSpec) -> bool:
         """Unload others until there is room, or nobody waits any more; returns whether one had to go.
 
         The longest unused idle ones go first. Where that is not enough, others take no more requests until they are idle.
         """
         swapped = False
         try:
-            while self._waiting.wants(recipe.key) and (going := self._in_the_way(recipe)):
+            while self._waiting.wants(spec.key) and (going := self._in_the_way(spec)):
                 now = self._clock()
-                for resident in going:
-                    resident.yielding = resident.turn_ends <= now
-                ready = [
-                    resident for resident in going if resident.yielding and not resident.leases
-                ]
+                for loaded in going:
+                    loaded.yielding = loaded.turn_ends <= now
+                ready = [loaded for loaded in going if loaded.yielding and not loaded.leases]
                 if ready:
                     swapped = await self._unload(ready[0]) or swapped
                 else:
@@ -343,20 +339,20 @@ class Pool:
                         )
                     )
         finally:
-            for resident in self._residents.values():
-                resident.yielding = False
+            for loaded in self._models.values():
+                loaded.yielding = False
         return swapped
 
-    def _in_the_way(self, recipe: Recipe) -> list[Resident]:
+    def _in_the_way(self, spec: ModelSpec) -> list[LoadedModel]:
         """The fewest models that have to go for this one: idle ones first, then the longest unused."""
-        over = sum(resident.size for resident in self.residents()) + recipe.size - self._budget
-        going: list[Resident] = []
-        for resident in sorted(
-            self.residents(), key=lambda one: (bool(one.leases) and not one.yielding, one.used)
+        over = sum(loaded.size for loaded in self.loaded_models()) + spec.size - self._budget
+        going: list[LoadedModel] = []
+        for loaded in sorted(
+            self.loaded_models(), key=lambda one: (bool(one.leases) and not one.yielding, one.used)
         ):
             if over > 0:
-                going.append(resident)
-                over -= resident.size
+                going.append(loaded)
+                over -= loaded.size
         return going
 
     async def _wait(self, seconds: float | None) -> None:
@@ -366,23 +362,23 @@ class Pool:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    async def _unload(self, resident: Resident) -> bool:
+    async def _unload(self, loaded: LoadedModel) -> bool:
         """Take a model out of memory; False where it is used, or gone already."""
-        if resident.leases or self._residents.get(resident.key) is not resident:
+        if loaded.leases or self._models.get(loaded.key) is not loaded:
             return False
-        del self._residents[resident.key]
-        self._metrics.models.set(len(self._residents))
-        log.info("unloading %s", resident.key)
-        await asyncio.to_thread(resident.scheduler.close)
-        resident.engine.close()
+        del self._models[loaded.key]
+        self._metrics.models.set(len(self._models))
+        log.info("unloading %s", loaded.key)
+        await asyncio.to_thread(loaded.scheduler.close)
+        loaded.engine.close()
         # Cycles keep tensors alive until the collector comes, which may be long.
         await asyncio.to_thread(gc.collect)
         return True
 
-    async def _put_on(self, resident: Resident, recipe: Recipe) -> None:
-        """Load the adapters that the recipe names and the engine has not seen."""
-        async with resident.putting_on:
-            for name, folder in recipe.folders.items():
-                if name not in resident.adapters:
-                    await asyncio.to_thread(resident.engine.load_adapter, name, folder)  # type: ignore[attr-defined]
-                    resident.adapters.add(name)
+    async def _put_on(self, loaded: LoadedModel, spec: ModelSpec) -> None:
+        """Load the adapters that the spec names and the engine has not seen."""
+        async with loaded.putting_on:
+            for name, folder in spec.folders.items():
+                if name not in loaded.adapters:
+                    await asyncio.to_thread(loaded.engine.load_adapter, name, folder)  # type: ignore[attr-defined]
+                    loaded.adapters.add(name)

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from llmchat.server.errors import Busy, TooLate
-from llmchat.server.fair_queue import FairQueue, Full
+from llmchat.server.errors import Busy, DeadlineExceeded
+from llmchat.server.fair_queue import FairQueue, QueueFull
 
 Made = TypeVar("Made")
 WIDTH, PLACES = 2, 256
 
 
-class Gate:
+class PromptWorkers:
     """At most `width` pieces of work at once; at most `places` wait, and of those the client with the most gives way."""
 
     def __init__(self, width: int = WIDTH, places: int = PLACES):
@@ -28,7 +28,7 @@ class Gate:
         return self._free < self._width or bool(len(self._waiting))
 
     async def run(self, client: str, deadline: float, work: Callable[[], Made]) -> Made:
-        """What `work` returns, made in a thread. deadline: on the clock of time.monotonic. Raises Busy, TooLate, and what it raises."""
+        """What `work` returns, made in a thread. deadline: on the clock of time.monotonic. Raises Busy, DeadlineExceeded, and what it raises."""
         await self._enter(client, deadline)
         task = asyncio.ensure_future(asyncio.to_thread(work))
         # A client that goes away does not end the thread: its place is free when that has ended.
@@ -49,7 +49,7 @@ class Gate:
                 self._next()
             self._waiting.remove(lambda other: other is turn)
             if isinstance(error, TimeoutError):
-                raise TooLate(waited_s) from None
+                raise DeadlineExceeded(waited_s) from None
             raise
 
     def _queued(self, client: str) -> "asyncio.Future[None]":
@@ -57,7 +57,7 @@ class Gate:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             displaced = self._waiting.make_room(client, 1, self._places)
-        except Full:
+        except QueueFull:
             raise busy from None
         for other in displaced:
             if not other.done():

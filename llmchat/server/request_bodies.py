@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from llmchat.server.compatibility import MAX_NESTING, check_nesting
-from llmchat.server.prompt_workers import Gate
+from llmchat.server.prompt_workers import PromptWorkers
 
 # Up to so many bytes a body is read faster than a thread is asked.
 SMALL = 32_768
@@ -51,10 +51,10 @@ def _parsed(body: bytes) -> Any:
     return value
 
 
-class _Aside(Request):
+class _OffloadedRequest(Request):
     """A request whose body becomes a `kind` at once. problem: why it did not."""
 
-    gate: Gate
+    gate: PromptWorkers
     kind: type[BaseModel]
     problem: RequestValidationError | None = None
 
@@ -72,7 +72,7 @@ class _Aside(Request):
             return None
 
 
-def routes_of(gate: Gate) -> type[APIRoute]:
+def route_class(gate: PromptWorkers) -> type[APIRoute]:
     """Routes that read the bodies of their requests by way of this gate."""
 
     class Route(APIRoute):
@@ -83,7 +83,7 @@ def routes_of(gate: Gate) -> type[APIRoute]:
                 return handler
 
             async def read_aside(request: Request) -> Response:
-                aside = _Aside(request.scope, request.receive)
+                aside = _OffloadedRequest(request.scope, request.receive)
                 aside.gate, aside.kind = gate, kind
                 try:
                     return await handler(aside)

@@ -65,7 +65,7 @@ def sampling_of(
     return replace(preset.sampling, logprobs=logprobs, **given)
 
 
-def nth(sampling: Sampling, index: int) -> Sampling:
+def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
     """The sampling of the choice with this index: a seed gives each choice its own."""
     return (
         sampling
@@ -143,7 +143,7 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     return [given] if alone else [*given]  # type: ignore[list-item]
 
 
-def conversation_of(messages: Sequence[ChatMessage]) -> Conversation:
+def to_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     """The request's messages: system texts joined to one, messages of one speaker in a row joined to one.
 
     Where nobody but `system` speaks, its text is the request; an answer before any question follows an empty one.

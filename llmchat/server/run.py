@@ -22,13 +22,13 @@ from llmchat.memory_estimate import available_ram
 from llmchat.server import local_peer
 from llmchat.server.app import create_app
 from llmchat.server.catalog import Catalog
-from llmchat.server.conversations import Conversations
-from llmchat.server.head_timeout import PatientProtocol
+from llmchat.server.conversations import ConversationStore
+from llmchat.server.head_timeout import HeadTimeoutProtocol
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.middleware import OWNER, App
 from llmchat.server.pool import FOREVER, Pool
-from llmchat.server.state import State
+from llmchat.server.state import ServerState
 from llmchat.settings import World, private_folder
 
 log = logging.getLogger("llmchat.server")
@@ -114,7 +114,9 @@ async def _serve(
             state.conversations.close()
 
 
-def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys) -> State:
+def make_state(
+    world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys
+) -> ServerState:
     metrics = Metrics()
     catalog = Catalog(world, flags, options.models, options.adapters, options.slots)
     keep_s = (
@@ -125,7 +127,7 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
         else 300.0
     )
     pool = Pool(
-        catalog.recipe,
+        catalog.spec,
         metrics,
         budget=options.memory or int(available_ram() * _SHARE),
         keep_s=keep_s,
@@ -134,7 +136,7 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
         timeout_s=options.timeout_s,
     )
     kept = _conversations(world, keys) if options.history else None
-    return State(
+    return ServerState(
         catalog,
         pool,
         keys,
@@ -145,13 +147,13 @@ def make_state(world: World, flags: Mapping[str, Any], options: ServeOptions, ke
     )
 
 
-def _conversations(world: World, keys: Keys) -> Conversations:
+def _conversations(world: World, keys: Keys) -> ConversationStore:
     # An earlier version kept them by a key's name, or by the address of whoever had none.
     before = {"127.0.0.1": OWNER, "::1": OWNER} | {key.name: key.user for key in keys.all()}
-    return Conversations(world.data / "web.db", before=before)
+    return ConversationStore(world.data / "web.db", before=before)
 
 
-def app_of(state: State, options: ServeOptions) -> App:
+def app_of(state: ServerState, options: ServeOptions) -> App:
     return create_app(
         state,
         rate=options.rate,
@@ -166,10 +168,10 @@ def app_of(state: State, options: ServeOptions) -> App:
 class GracefulServer(uvicorn.Server):
     """Stops by a signal or by `state.stop`: refuses what is new, finishes what runs, for at most grace_s seconds."""
 
-    def __init__(self, app: App, state: State, options: ServeOptions):
+    def __init__(self, app: App, state: ServerState, options: ServeOptions):
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http=PatientProtocol,
+            http=HeadTimeoutProtocol,
             ws="none",
             loop="asyncio",
             lifespan="off",

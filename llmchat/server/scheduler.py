@@ -13,18 +13,18 @@ from typing import Literal, Protocol
 from llmchat.engines import Adapters, Answer, BatchEngine, Chunk, Finish, Sampling
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
-from llmchat.server.errors import BadRequest, Busy, Refusal, Stopping, TooLate
-from llmchat.server.fair_queue import FairQueue, Full
+from llmchat.server.errors import BadRequest, Busy, DeadlineExceeded, Refusal, Stopping
+from llmchat.server.fair_queue import FairQueue, QueueFull
 
 log = logging.getLogger("llmchat.server")
 Event = Chunk | Finish
-Left = Literal["cancelled", "timeout", "stopped", "refused", "failed"]
+UnfinishedReason = Literal["cancelled", "timeout", "stopped", "refused", "failed"]
 # Where more answers than FEW run at once, each is told its news so often: sending every token of every answer by itself takes a fifth of the
 # machine from the model, and nobody sees the difference.
 FEW, PACE_S = 4, 0.03
 
 
-class Meter(Protocol):
+class SchedulerMetrics(Protocol):
     """Who is told what happens. Called from the scheduler's thread."""
 
     def load(self, running: int, waiting: int) -> None: ...
@@ -35,12 +35,12 @@ class Meter(Protocol):
 
     def ended(self, finish: Finish) -> None: ...
 
-    def left(self, reason: Left) -> None:
+    def left(self, reason: UnfinishedReason) -> None:
         """An answer that did not come to its end."""
         ...
 
 
-class Ticket:
+class Job:
     """One answer that was asked for. Its events are taken in the loop it was made in; `news` is set when there are some.
 
     A reader that is slow holds nothing up: what it has not taken waits here, at most one answer's text.
@@ -84,15 +84,15 @@ class Ticket:
         return [event for event in events if not isinstance(event, Exception)]
 
 
-async def together(tickets: Sequence[Ticket]) -> AsyncGenerator[tuple[int, list[Event]]]:
-    """The events of tickets that were asked for in one go, with the number of the ticket, until each has had its Finish."""
-    open_ = dict(enumerate(tickets))
+async def merged_events(jobs: Sequence[Job]) -> AsyncGenerator[tuple[int, list[Event]]]:
+    """The events of jobs that were asked for in one go, with the number of the job, until each has had its Finish."""
+    open_ = dict(enumerate(jobs))
     while open_:
-        news = tickets[0].news
+        news = jobs[0].news
         await news.wait()
         news.clear()
-        for number, ticket in list(open_.items()):
-            if events := ticket.take():
+        for number, job in list(open_.items()):
+            if events := job.take():
                 if isinstance(events[-1], Finish):
                     del open_[number]
                 yield number, events
@@ -104,7 +104,7 @@ class Scheduler:
     def __init__(
         self,
         engine: BatchEngine,
-        meter: Meter,
+        meter: SchedulerMetrics,
         *,
         slots: int = 16,
         queue: int = 64,
@@ -113,11 +113,11 @@ class Scheduler:
     ):
         self.slots = max(1, min(slots, engine.slots))
         self._engine = engine
-        self._meter = meter
+        self._metrics = meter
         self._queue = queue
         self._timeout_s = timeout_s
-        self._waiting: FairQueue[Ticket] = FairQueue()
-        self._running: list[Ticket] = []
+        self._waiting: FairQueue[Job] = FairQueue()
+        self._running: list[Job] = []
         self._changed = threading.Condition()
         self._joining = 0
         self._closing = False
@@ -146,7 +146,7 @@ class Scheduler:
         adapters: Adapters | None = None,
         client: str = "",
         deadline: float | None = None,
-    ) -> list[Ticket]:
+    ) -> list[Job]:
         """Ask for answers, all or none of them, from a running event loop. Raises Busy and Stopping.
 
         deadline: on the clock of time.monotonic; None for timeout_s from now
@@ -162,14 +162,14 @@ class Scheduler:
                     param="n",
                 )
             self._make_room(client, len(asked))
-            tickets = [
-                Ticket(prompt, sampling, adapters, client, deadline, news)
+            jobs = [
+                Job(prompt, sampling, adapters, client, deadline, news)
                 for prompt, sampling in asked
             ]
-            for ticket in tickets:
-                self._waiting.put(client, ticket)
+            for job in jobs:
+                self._waiting.put(client, job)
             self._changed.notify()
-        return tickets
+        return jobs
 
     def _make_room(self, client: str, count: int) -> None:
         """Where the queue is full, the client that fills it gives way to one that does not. Raises Busy."""
@@ -177,24 +177,24 @@ class Scheduler:
         try:
             places = self.slots + self._queue - len(self._running) - self._joining
             displaced = self._waiting.make_room(client, count, places)
-        except Full:
+        except QueueFull:
             raise busy from None
-        self._hand_out({ticket: [busy] for ticket in displaced})
+        self._hand_out({job: [busy] for job in displaced})
         self._count(displaced, "refused")
 
-    def cancel(self, tickets: Iterable[Ticket]) -> None:
+    def cancel(self, jobs: Iterable[Job]) -> None:
         """Nobody waits for them any more. At the next pass their places are free; cancelling what has ended does nothing."""
         with self._changed:
-            for ticket in tickets:
-                ticket.gone = True
+            for job in jobs:
+                job.gone = True
             self._changed.notify()
 
     def drain(self) -> None:
         """Take nothing new, send those away who wait, and finish what runs."""
         with self._changed:
             self._refusing = True
-            refused = self._waiting.remove(lambda ticket: True)
-            self._hand_out({ticket: [Stopping()] for ticket in refused})
+            refused = self._waiting.remove(lambda job: True)
+            self._hand_out({job: [Stopping()] for job in refused})
             self._count(refused, "stopped")
             self._changed.notify()
 
@@ -202,8 +202,8 @@ class Scheduler:
         """End what still runs, and tell its readers that the server stops."""
         with self._changed:
             self._cutting = True
-            for ticket in self._running:
-                ticket.deadline = 0.0
+            for job in self._running:
+                job.deadline = 0.0
             self._changed.notify()
 
     def close(self, grace_s: float = 0.0) -> None:
@@ -225,30 +225,30 @@ class Scheduler:
             log.exception("the scheduler ended")
             with self._changed:
                 self._refusing = True
-                left = [*self._running, *self._waiting.remove(lambda ticket: True)]
+                left = [*self._running, *self._waiting.remove(lambda job: True)]
                 self._running = []
-                self._hand_out({ticket: [error] for ticket in left})
+                self._hand_out({job: [error] for job in left})
                 self._changed.notify_all()
 
-    def _next(self) -> list[Ticket] | None:
+    def _next(self) -> list[Job] | None:
         """The answers to go on with, once there are any; None at the end."""
         while True:
             with self._changed:
-                self._meter.load(len(self._running), len(self._waiting))
+                self._metrics.load(len(self._running), len(self._waiting))
                 self._changed.wait_for(lambda: self._closing or self._running or len(self._waiting))
                 leaving = self._leaving()
                 room = self.slots - len(self._running)
                 joining = [self._waiting.take() for _ in range(min(room, len(self._waiting)))]
                 self._joining = len(joining)
-                self._meter.load(len(self._running) + len(joining), len(self._waiting))
+                self._metrics.load(len(self._running) + len(joining), len(self._waiting))
             self._close(leaving)
-            late: Refusal = Stopping() if self._cutting else TooLate(self._timeout_s)
-            reason: Left = "stopped" if self._cutting else "timeout"
-            expired = [ticket for ticket in leaving if not ticket.gone]
-            self._hand_out({ticket: [late] for ticket in expired})
+            late: Refusal = Stopping() if self._cutting else DeadlineExceeded(self._timeout_s)
+            reason: UnfinishedReason = "stopped" if self._cutting else "timeout"
+            expired = [job for job in leaving if not job.gone]
+            self._hand_out({job: [late] for job in expired})
             self._count(expired, reason)
-            self._count([ticket for ticket in leaving if ticket.gone], "cancelled")
-            joined = [ticket for ticket in joining if self._begin(ticket)]
+            self._count([job for job in leaving if job.gone], "cancelled")
+            joined = [job for job in joining if self._begin(job)]
             with self._changed:
                 self._running += joined
                 self._joining = 0
@@ -258,98 +258,86 @@ class Scheduler:
                 if self._closing:
                     return None
 
-    def _leaving(self) -> list[Ticket]:
+    def _leaving(self) -> list[Job]:
         """Take out those whose client is gone, and those whose time is up."""
         now = time.monotonic()
-        over = [ticket for ticket in self._running if ticket.gone or now > ticket.deadline]
-        self._running = [ticket for ticket in self._running if ticket not in over]
-        over += self._waiting.remove(lambda ticket: ticket.gone or now > ticket.deadline)
+        over = [job for job in self._running if job.gone or now > job.deadline]
+        self._running = [job for job in self._running if job not in over]
+        over += self._waiting.remove(lambda job: job.gone or now > job.deadline)
         return over
 
-    def _count(self, tickets: Sequence[Ticket], reason: Left) -> None:
-        for _ in tickets:
-            self._meter.left(reason)
+    def _count(self, jobs: Sequence[Job], reason: UnfinishedReason) -> None:
+        for _ in jobs:
+            self._metrics.left(reason)
 
-    def _close(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            if ticket.answer is not None:
-                ticket.answer.close()
+    def _close(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.answer is not None:
+                job.answer.close()
 
-    def _begin(self, ticket: Ticket) -> bool:
+    def _begin(self, job: Job) -> bool:
         try:
-            ticket.answer = self._engine.begin(ticket.prompt, ticket.sampling, ticket.adapters)
+            job.answer = self._engine.begin(job.prompt, job.sampling, job.adapters)
         except Exception as error:
-            self._hand_out({ticket: [error]})
-            self._count([ticket], "refused" if isinstance(error, LlmchatError) else "failed")
+            self._hand_out({job: [error]})
+            self._count([job], "refused" if isinstance(error, LlmchatError) else "failed")
             return False
         return True
 
-    def _pass(self, batch: list[Ticket]) -> None:
+    def _pass(self, batch: list[Job]) -> None:
         """One pass through the model. What it raises ends every answer of the pass: nobody knows which one it was."""
         started = time.perf_counter()
         try:
-            events = self._engine.step(
-                [ticket.answer for ticket in batch if ticket.answer is not None]
-            )
+            events = self._engine.step([job.answer for job in batch if job.answer is not None])
         except Exception as error:
             self._close(batch)
             self._leave(batch)
-            self._hand_out({ticket: [_own(error)] for ticket in batch})
+            self._hand_out({job: [_own(error)] for job in batch})
             self._count(batch, "failed")
             return
-        told = {ticket: list(said) for ticket, said in zip(batch, events, strict=True) if said}
+        told = {job: list(said) for job, said in zip(batch, events, strict=True) if said}
         # Whoever has heard the end finds the place free.
         self._leave(
-            [
-                ticket
-                for ticket, said in told.items()
-                if any(isinstance(event, Finish) for event in said)
-            ]
+            [job for job, said in told.items() if any(isinstance(event, Finish) for event in said)]
         )
         self._hand_out(self._due(told))
         self._measure(told, time.perf_counter() - started)
 
-    def _due(self, told: dict[Ticket, list[Event]]) -> dict[Ticket, list[Event]]:
+    def _due(self, told: dict[Job, list[Event]]) -> dict[Job, list[Event]]:
         """What is to be told now: a first token and an end always, the rest when enough time has passed."""
         now, due = time.monotonic(), {}
-        for ticket, said in told.items():
-            ticket.held += said
-            if len(told) <= FEW or now - ticket.told_at >= PACE_S or isinstance(said[-1], Finish):
-                due[ticket], ticket.held, ticket.told_at = ticket.held, [], now
+        for job, said in told.items():
+            job.held += said
+            if len(told) <= FEW or now - job.told_at >= PACE_S or isinstance(said[-1], Finish):
+                due[job], job.held, job.told_at = job.held, [], now
         return due
 
-    def _leave(self, tickets: list[Ticket]) -> None:
-        if tickets:
+    def _leave(self, jobs: list[Job]) -> None:
+        if jobs:
             with self._changed:
-                self._running = [ticket for ticket in self._running if ticket not in tickets]
+                self._running = [job for job in self._running if job not in jobs]
                 self._changed.notify_all()
 
-    def _measure(self, told: dict[Ticket, list[Event]], seconds: float) -> None:
+    def _measure(self, told: dict[Job, list[Event]], seconds: float) -> None:
         speaking = [
-            ticket
-            for ticket, said in told.items()
-            if any(isinstance(event, Chunk) for event in said)
+            job for job, said in told.items() if any(isinstance(event, Chunk) for event in said)
         ]
-        for ticket in speaking:
-            if not ticket.begun:
-                ticket.begun = True
-                self._meter.first(time.monotonic() - ticket.asked)
-        self._meter.passed(seconds, len(speaking))
+        for job in speaking:
+            if not job.begun:
+                job.begun = True
+                self._metrics.first(time.monotonic() - job.asked)
+        self._metrics.passed(seconds, len(speaking))
         for finish in (
             event for said in told.values() for event in said if isinstance(event, Finish)
         ):
-            self._meter.ended(finish)
+            self._metrics.ended(finish)
             self._usual_s += 0.2 * (finish.prefill_s + finish.decode_s - self._usual_s)
 
-    def _hand_out(self, told: Mapping[Ticket, Sequence[Event | Exception]]) -> None:
+    def _hand_out(self, told: Mapping[Job, Sequence[Event | Exception]]) -> None:
         """One call into each event loop, whatever there is to tell."""
-        for loop in {ticket.loop for ticket in told}:
-            mine = [
-                (ticket, [*ticket.held, *events])
-                for ticket, events in told.items()
-                if ticket.loop is loop
-            ]
-            _call(loop, lambda mine=mine: [ticket.deliver(events) for ticket, events in mine])  # type: ignore[misc]
+        for loop in {job.loop for job in told}:
+            mine = [(job, [*job.held, *events]) for job, events in told.items() if job.loop is loop]
+            _call(loop, lambda mine=mine: [job.deliver(events) for job, events in mine])  # type: ignore[misc]
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:

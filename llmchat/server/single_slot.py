@@ -21,7 +21,7 @@ class SingleAnswer:
         self.events.close()
 
 
-class OneByOne:
+class SingleSlot:
     """`engine` as a BatchEngine of one slot."""
 
     slots = 1
@@ -51,10 +51,10 @@ class OneByOne:
         return [[] if isinstance(event, Prefill) else [event]]
 
 
-def batching(engine: Engine, slots: int) -> BatchEngine:
+def as_batch_engine(engine: Engine, slots: int) -> BatchEngine:
     """The engine itself, with so many slots, where it makes several answers at once."""
     if not hasattr(engine, "step"):
-        return OneByOne(engine)  # type: ignore[return-value]
+        return SingleSlot(engine)  # type: ignore[return-value]
     several: BatchEngine = engine  # type: ignore[assignment]
     several.slots = slots
     return several

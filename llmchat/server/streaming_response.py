@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from llmchat.errors import LlmchatError
-from llmchat.server.errors import described
+from llmchat.server.errors import describe_error
 from llmchat.server.middleware import Receive, Scope, Send, respond
 
 log = logging.getLogger("llmchat.server")
@@ -19,7 +19,7 @@ WRITE_TIMEOUT_S = 60.0
 SSE, JSON = "text/event-stream", "application/json"
 
 
-class Answering(Response):
+class AnswerResponse(Response):
     """Sends what `pieces` yields. An error before the first piece becomes a response of its own, later ones an event of the stream."""
 
     def __init__(self, pieces: AsyncGenerator[bytes], media_type: str):
@@ -67,7 +67,7 @@ class Answering(Response):
                     return await respond(send, error)
                 if self.media_type != SSE:
                     raise
-                await self._write(send, event(described(error)[2]))
+                await self._write(send, event(describe_error(error)[2]))
         await send({"type": "http.response.body", "body": b""})
 
     async def _write(self, send: Send, piece: bytes) -> None:

@@ -7,19 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 from support.worlds import make_world
 from test_safety import ASK, raw
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.server import local_peer
-from llmchat.server.conversations import Conversations
+from llmchat.server.conversations import ConversationStore
 from llmchat.server.keys import Keys
 from llmchat.server.middleware import OWNER
 from llmchat.server.run import ServeOptions, serve
 
-MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
+MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 ONE = f"/api/conversations/{'0' * 24}"
 NEW = {"if-none-match": "*"}
 KEPT = {"title": "t", "conversation": {"text": "my secret"}}
@@ -161,7 +161,7 @@ def test_a_name_that_is_given_to_another_key_inherits_no_conversations(tmp_path:
 
 def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -> None:
     file = tmp_path / "web.db"
-    old = Conversations(file)
+    old = ConversationStore(file)
     for user in ("ann", "127.0.0.1", "gone"):
         old.put(user, "0" * 24, user, b"{}", 0)
     old.close()
@@ -169,7 +169,7 @@ def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -
         database.execute("ALTER TABLE conversations DROP COLUMN pinned")
         database.execute("PRAGMA user_version = 1")
     database.close()
-    now = Conversations(file, before={"ann": "key:1", "127.0.0.1": OWNER})
+    now = ConversationStore(file, before={"ann": "key:1", "127.0.0.1": OWNER})
     assert [
         [head.title for head in now.list(user)] for user in ("key:1", OWNER, "gone", "ann")
     ] == [["ann"], ["127.0.0.1"], ["gone"], []]

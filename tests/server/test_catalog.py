@@ -38,12 +38,12 @@ def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path
     named = catalog(str(tiny))
     assert (
         named.names() == ["tiny"]
-        and named.recipe("tiny").preset.name == named.recipe(str(tiny)).preset.name == "tiny"
+        and named.spec("tiny").preset.name == named.spec(str(tiny)).preset.name == "tiny"
     )
-    assert named.recipe("tiny").context > 0
+    assert named.spec("tiny").context > 0
     for name in (str(other), "smollm2", f"{tiny}/", ""):
         with pytest.raises(UnknownModel):
-            named.recipe(name)
+            named.spec(name)
 
 
 def test_two_folders_of_one_name_are_told_apart_by_their_paths(
@@ -52,7 +52,7 @@ def test_two_folders_of_one_name_are_told_apart_by_their_paths(
     other = save_tiny(tmp_path / "tiny")
     both = catalog(str(tiny), str(other))
     assert both.names() == ["tiny", str(other)]
-    assert both.recipe("tiny").key != both.recipe(str(other)).key
+    assert both.spec("tiny").key != both.spec(str(other)).key
 
 
 def test_nobody_outside_names_a_folder(
@@ -61,14 +61,14 @@ def test_nobody_outside_names_a_folder(
     monkeypatch.chdir(tiny.parent)
     for name in (str(tiny), "./tiny", "tiny", "../models/tiny", "~/tiny", "tiny/.", "x.gguf"):
         with pytest.raises(UnknownModel):
-            catalog().recipe(name)
+            catalog().spec(name)
 
 
 def test_what_is_not_pulled_says_how_to_pull_it(catalog: Make) -> None:
     with pytest.raises(UnknownModel, match="llmchat pull alpaca-lora-7b"):
-        catalog().recipe("alpaca-lora-7b")
+        catalog().spec("alpaca-lora-7b")
     with pytest.raises(UnknownModel, match="does not exist"):
-        catalog().recipe("no-such-model")
+        catalog().spec("no-such-model")
     assert catalog().names() == []
 
 
@@ -76,9 +76,7 @@ def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) ->
     one, two = save_adapter(tmp_path / "one", tiny), save_adapter(tmp_path / "two", tiny, seed=2)
     served = catalog(str(tiny), adapters={"one": one, "two": two})
     assert served.names() == ["tiny", "tiny+one", "tiny+two"]
-    bare, first, both = (
-        served.recipe(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two")
-    )
+    bare, first, both = (served.spec(f"{tiny}{suffix}") for suffix in ("", "+one", "+one:0.5+two"))
     assert bare.key == first.key == both.key
     assert (bare.adapters, first.adapters, both.adapters) == (
         (),
@@ -87,7 +85,7 @@ def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) ->
     )
     assert first.folders == {"one": one} and both.folders == {"one": one, "two": two}
     with pytest.raises(UnknownModel, match="no adapter `three`; there are one, two"):
-        served.recipe(f"{tiny}+three")
+        served.spec(f"{tiny}+three")
 
 
 def test_whatever_is_loaded_differently_has_a_key_of_its_own(
@@ -97,9 +95,9 @@ def test_whatever_is_loaded_differently_has_a_key_of_its_own(
 
     def key(**options: Any) -> str:
         chosen = Options(**{"model": str(tiny), **options})
-        return served.recipe_of(choose(chosen, world.own_presets), chosen)[1].key
+        return served.spec_of_preset(choose(chosen, world.own_presets), chosen)[1].key
 
-    assert key() == key(temperature=0.5) == key(format="chatml") == served.recipe(str(tiny)).key
+    assert key() == key(temperature=0.5) == key(format="chatml") == served.spec(str(tiny)).key
     different = [
         key(),
         key(weights="fp32"),
@@ -112,7 +110,7 @@ def test_whatever_is_loaded_differently_has_a_key_of_its_own(
 
 def test_sizes_grow_with_slots_and_weights(catalog: Make, tiny: Path) -> None:
     sizes = [
-        catalog(str(tiny), slots=slots, weights=weights).recipe(str(tiny)).size
+        catalog(str(tiny), slots=slots, weights=weights).spec(str(tiny)).size
         for slots, weights in ((1, "int8"), (8, "int8"), (8, "fp32"))
     ]
     assert 0 < sizes[0] < sizes[1] < sizes[2]
@@ -123,11 +121,11 @@ def test_a_model_that_is_opened_can_be_named_by_its_key(catalog: Make, tiny: Pat
     with pytest.raises(UnknownModel):
         served.known("nothing")
     preset = with_(find(str(tiny)), weights="fp32")
-    key, recipe = served.recipe_of(preset, Options())
+    key, spec = served.spec_of_preset(preset, Options())
     assert (
-        served.known(key) is recipe
-        and recipe.preset.format.template is not None
-        and recipe.made_by["weights"] == "fp32"
+        served.known(key) is spec
+        and spec.preset.format.template is not None
+        and spec.made_by["weights"] == "fp32"
     )
 
 
@@ -136,23 +134,23 @@ def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
     catalog = Catalog(smol_world, {}, (), {}, 16)
     assert (
         catalog.names() == ["smollm2"]
-        and catalog.recipe("smollm2-135m").key == catalog.recipe("smollm2").key == "smollm2 int8"
+        and catalog.spec("smollm2-135m").key == catalog.spec("smollm2").key == "smollm2 int8"
     )
-    assert 500_000_000 < catalog.recipe("smollm2").size < 1_500_000_000
+    assert 500_000_000 < catalog.spec("smollm2").size < 1_500_000_000
 
 
 def test_many_requests_at_once_read_the_files_once(
     catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, read = catalog(str(tiny)), []
-    one = served._recipe
+    one = served._spec
 
     def slow(name: str) -> Any:
         read.append(name)
         time.sleep(0.05)
         return one(name)
 
-    monkeypatch.setattr(served, "_recipe", slow)
+    monkeypatch.setattr(served, "_spec", slow)
     with ThreadPoolExecutor(8) as threads:
-        recipes = list(threads.map(served.recipe, [str(tiny)] * 8))
-    assert read == [str(tiny)] and len({recipe.key for recipe in recipes}) == 1
+        specs = list(threads.map(served.spec, [str(tiny)] * 8))
+    assert read == [str(tiny)] and len({spec.key for spec in specs}) == 1

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 from support.worlds import make_world
 
 from llmchat.background import client
@@ -17,7 +17,7 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import run as running
 from llmchat.settings import World
 
-MODELS = {"m": recipe(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
+MODELS = {"m": model_spec(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
 ASK = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -39,7 +39,7 @@ def leave(run: Running, seed: int) -> None:
 
 def test_clients_that_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -> None:
     models = {
-        name: recipe(lambda: ScriptedEngine(["word " * 60], delay_s=0.001), key=name, size=60)
+        name: model_spec(lambda: ScriptedEngine(["word " * 60], delay_s=0.001), key=name, size=60)
         for name in "ab"
     }
     with serving(models, tmp_path, slots=2, queue=6) as run:
@@ -47,10 +47,14 @@ def test_clients_that_leave_at_any_moment_leave_nothing_behind(tmp_path: Path) -
             list(clients.map(lambda seed: leave(run, seed), range(60)))
         end = time.monotonic() + 60
         while (
-            run.state.pool.busy or run.state.pool.waiting or run.state.reading.busy
+            run.state.pool.busy or run.state.pool.waiting or run.state.prompt_workers.busy
         ) and time.monotonic() < end:
             time.sleep(0.01)
-        assert not run.state.pool.busy and not run.state.pool.waiting and not run.state.reading.busy
+        assert (
+            not run.state.pool.busy
+            and not run.state.pool.waiting
+            and not run.state.prompt_workers.busy
+        )
         for name in models:
             answer = run.http.post(
                 "/v1/chat/completions",

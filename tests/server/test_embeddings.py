@@ -10,7 +10,7 @@ import openai
 import pytest
 import torch
 from support.checkpoints import save_tiny, tiny_tokenizer
-from support.serving import CHATML, recipe, serving
+from support.serving import CHATML, model_spec, serving
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from llmchat.engines.transformers import TransformersEngine
@@ -108,12 +108,14 @@ def test_steps_that_cannot_be_read_are_told_by_their_file(tmp_path: Path, steps:
 
 def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:
     folder, writer = save_embedder(tmp_path / "bert"), save_tiny(tmp_path / "writer")
-    found = Catalog(world, {}, (str(folder),), {}, 1).recipe(str(folder))
-    recipes = {
+    found = Catalog(world, {}, (str(folder),), {}, 1).spec(str(folder))
+    specs = {
         "bert": found,
-        "writer": recipe(lambda: TransformersEngine(writer, weights="fp32"), CHATML, key="writer"),
+        "writer": model_spec(
+            lambda: TransformersEngine(writer, weights="fp32"), CHATML, key="writer"
+        ),
     }
-    with serving(recipes, tmp_path, budget=10**9) as run:
+    with serving(specs, tmp_path, budget=10**9) as run:
         made = run.openai.embeddings.create(model="bert", input=TEXTS)
         plain = run.openai.embeddings.create(
             model="bert", input=TEXTS[0], encoding_format="float", dimensions=32

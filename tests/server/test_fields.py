@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from support.serving import CHATML, Running, recipe, serving
+from support.serving import CHATML, Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import get_format
@@ -29,9 +29,9 @@ ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = {
-        "m": recipe(lambda: ScriptedEngine(["Hello there."]), key="m"),
-        "t": recipe(lambda: ScriptedEngine(["Hello there."]), TEMPLATED, key="t"),
-        "tooled": recipe(lambda: ScriptedEngine(["Hello there."]), TOOLED, key="tooled"),
+        "m": model_spec(lambda: ScriptedEngine(["Hello there."]), key="m"),
+        "t": model_spec(lambda: ScriptedEngine(["Hello there."]), TEMPLATED, key="t"),
+        "tooled": model_spec(lambda: ScriptedEngine(["Hello there."]), TOOLED, key="tooled"),
     }
     with serving(models, tmp_path_factory.mktemp("server")) as running:
         yield running
@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def sent(run: Running, key: str = "m") -> str:
     engine: Any = next(
-        resident.engine for resident in run.state.pool.residents() if resident.key == key
+        resident.engine for resident in run.state.pool.loaded_models() if resident.key == key
     )
     return str(engine.prompts[-1].text)
 
@@ -123,7 +123,7 @@ def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
             run.http.post("/v1/chat/completions", json={**ASK, "keep_alive": given}).status_code
             == 200
         )
-        model = next(one for one in run.state.pool.residents() if one.key == "m")
+        model = next(one for one in run.state.pool.loaded_models() if one.key == "m")
         assert model.expires() - model.used == pytest.approx(expected)
     for wrong in ("5 minutes", "", "m", "1e9", "9" * 500):
         refused = run.http.post("/v1/chat/completions", json={**ASK, "keep_alive": wrong})

@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -27,7 +27,7 @@ BOUNDED = settings(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(
-        {"m": recipe(lambda: ScriptedEngine(["Hello there."]))},
+        {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))},
         tmp_path_factory.mktemp("server"),
         queue=1000,
     ) as running:

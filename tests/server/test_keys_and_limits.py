@@ -10,7 +10,7 @@ import pytest
 from llmchat.errors import UsageError
 from llmchat.server.errors import Busy
 from llmchat.server.keys import Keys
-from llmchat.server.limits import Rate
+from llmchat.server.limits import RateLimit
 
 
 def test_a_key_is_known_again_but_kept_nowhere(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
 
 def test_a_bucket_fills_again() -> None:
     now = 0.0
-    rate = Rate(6, lambda: now)
+    rate = RateLimit(6, lambda: now)
     for _ in range(6):
         rate.spend("ann")
     with pytest.raises(Busy) as caught:
@@ -95,12 +95,12 @@ def test_a_bucket_fills_again() -> None:
     rate.spend("ann")
     with pytest.raises(Busy):
         rate.spend("ann")
-    Rate(0).spend("ann")
+    RateLimit(0).spend("ann")
 
 
 def test_buckets_of_many_clients_are_forgotten_when_they_are_full() -> None:
     now = 0.0
-    rate = Rate(60, lambda: now)
+    rate = RateLimit(60, lambda: now)
     for number in range(5000):
         now += 0.01
         rate.spend(str(number))

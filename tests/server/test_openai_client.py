@@ -9,7 +9,7 @@ import openai
 import pytest
 from msgspec.structs import replace
 from support.checkpoints import save_adapter, save_tiny
-from support.serving import CHATML, Running, recipe, serving
+from support.serving import CHATML, Running, model_spec, serving
 
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
@@ -32,16 +32,16 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
         name: save_adapter(folder / name, tiny, seed=seed)
         for name, seed in (("one", 1), ("two", 2))
     }
-    base = recipe(lambda: TransformersEngine(tiny, weights="fp32"), key="tiny", adapters=())
-    recipes = {
+    base = model_spec(lambda: TransformersEngine(tiny, weights="fp32"), key="tiny", adapters=())
+    specs = {
         "tiny": base,
-        "told": recipe(lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="told"),
+        "told": model_spec(lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="told"),
     }
-    recipes |= {
+    specs |= {
         f"tiny+{name}": replace(base, adapters=((name, 1.0),), folders={name: path})
         for name, path in adapters.items()
     }
-    with serving(recipes, folder, slots=4) as running:
+    with serving(specs, folder, slots=4) as running:
         yield running
 
 
@@ -258,7 +258,7 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
     ]
     run.openai.chat.completions.create(model="told", messages=messages)  # type: ignore[arg-type]
     engine = next(
-        resident.engine for resident in run.state.pool.residents() if resident.key == "told"
+        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
     )
     assert engine.prompts[-1].text == (  # type: ignore[attr-defined]
         "<|im_start|>system\nBe short.\n\nAnd kind.<|im_end|>\n<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
@@ -271,7 +271,7 @@ def test_an_answer_that_was_begun_is_gone_on_with(run: Running) -> None:
         model="told", messages=[*HELLO, {"role": "assistant", "content": "It is"}]
     )  # type: ignore[arg-type, list-item]
     engine = next(
-        resident.engine for resident in run.state.pool.residents() if resident.key == "told"
+        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
     )
     assert engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt is")  # type: ignore[attr-defined]
 
@@ -296,7 +296,7 @@ def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) 
     assert said("tiny+one") == alone(
         merged, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=10)
     )
-    assert sum(resident.key == "tiny" for resident in run.state.pool.residents()) == 1
+    assert sum(resident.key == "tiny" for resident in run.state.pool.loaded_models()) == 1
 
 
 def test_turns_go_on_from_what_was_read(run: Running) -> None:
@@ -454,7 +454,9 @@ def test_the_default_model_answers(smol_world: object, tmp_path: Path) -> None:
     assert isinstance(smol_world, World)
     model = locate(find("smollm2"), smol_world)
     with (
-        serving({"smollm2": recipe(lambda: load(model, Options()), model.preset)}, tmp_path) as run,
+        serving(
+            {"smollm2": model_spec(lambda: load(model, Options()), model.preset)}, tmp_path
+        ) as run,
         ThreadPoolExecutor(4) as many,
     ):
 

@@ -9,42 +9,42 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines import Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.prompt import Prompt
-from llmchat.server.errors import Busy, Stopping, TooLate
+from llmchat.server.errors import Busy, DeadlineExceeded, Stopping
 from llmchat.server.metrics import Metrics
-from llmchat.server.pool import FOREVER, Pool, Recipe
-from llmchat.server.scheduler import together
+from llmchat.server.pool import FOREVER, ModelSpec, Pool
+from llmchat.server.scheduler import merged_events
 
 
-class Shelf:
+class Models:
     """Makes pools of models that cost as much as their name says: `a40` takes 40. Keeps what was loaded, and has a clock of its own."""
 
     def __init__(
         self, budget: int = 100, keep_s: float = FOREVER, load_s: float = 0.0, **limits: Any
     ):
-        self.loaded: list[str] = []
+        self.loads: list[str] = []
         self.engines: list[ScriptedEngine] = []
         self.time, self.load_s = 0.0, load_s
         self.may_load = threading.Event()
         self.may_load.set()
         self.pool = Pool(
-            self.recipe, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time, **limits
+            self.spec, Metrics(), budget=budget, keep_s=keep_s, clock=lambda: self.time, **limits
         )
 
-    def recipe(self, name: str) -> Recipe:
+    def spec(self, name: str) -> ModelSpec:
         def load() -> ScriptedEngine:
             assert self.may_load.wait(10)
-            self.loaded.append(name)
+            self.loads.append(name)
             self.time += self.load_s
             self.engines.append(ScriptedEngine())
             return self.engines[-1]
 
-        return recipe(load, key=name, size=int(name[1:]))
+        return model_spec(load, key=name, size=int(name[1:]))
 
     async def use(self, *names: str, client: str = "") -> None:
         for name in names:
@@ -52,8 +52,8 @@ class Shelf:
                 self.time += 1
 
     @property
-    def resident(self) -> list[str]:
-        return sorted(resident.key for resident in self.pool.residents())
+    def in_memory(self) -> list[str]:
+        return sorted(in_memory.key for in_memory in self.pool.loaded_models())
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -63,226 +63,226 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_model_is_loaded_at_first_use_and_once() -> None:
-    shelf = Shelf()
-    await shelf.use("a40", "b40", "a40")
-    assert shelf.loaded == ["a40", "b40"] and shelf.resident == ["a40", "b40"]
-    await shelf.pool.close(0)
+    models = Models()
+    await models.use("a40", "b40", "a40")
+    assert models.loads == ["a40", "b40"] and models.in_memory == ["a40", "b40"]
+    await models.pool.close(0)
 
 
 async def test_those_who_ask_while_it_loads_wait_for_the_same() -> None:
-    shelf = Shelf()
-    shelf.may_load.clear()
-    asking = [asyncio.create_task(shelf.use("a40")) for _ in range(5)]
+    models = Models()
+    models.may_load.clear()
+    asking = [asyncio.create_task(models.use("a40")) for _ in range(5)]
     await asyncio.sleep(0)
     asking[0].cancel()
-    shelf.may_load.set()
+    models.may_load.set()
     done = await asyncio.gather(*asking, return_exceptions=True)
     assert (
-        shelf.loaded == ["a40"]
+        models.loads == ["a40"]
         and isinstance(done[0], asyncio.CancelledError)
         and done[1:] == [None] * 4
     )
-    await shelf.pool.close(0)
+    await models.pool.close(0)
 
 
 async def test_the_least_recently_used_makes_room() -> None:
-    shelf = Shelf()
-    await shelf.use("a40", "b40", "a40", "c40")
-    assert shelf.resident == ["a40", "c40"]
-    await shelf.use("d90")
-    assert shelf.resident == ["d90"]
-    await shelf.pool.close(0)
+    models = Models()
+    await models.use("a40", "b40", "a40", "c40")
+    assert models.in_memory == ["a40", "c40"]
+    await models.use("d90")
+    assert models.in_memory == ["d90"]
+    await models.pool.close(0)
 
 
 async def test_a_model_that_is_used_is_not_unloaded() -> None:
-    shelf = Shelf()
-    async with shelf.pool.lease("a60"):
-        assert await shelf.pool.stop() == []
-        shelf.time = 1e9
-        await shelf.pool.sweep()
-        assert shelf.resident == ["a60"]
-    await shelf.use("b60")
-    assert shelf.resident == ["b60"]
-    await shelf.pool.close(0)
+    models = Models()
+    async with models.pool.lease("a60"):
+        assert await models.pool.stop() == []
+        models.time = 1e9
+        await models.pool.sweep()
+        assert models.in_memory == ["a60"]
+    await models.use("b60")
+    assert models.in_memory == ["b60"]
+    await models.pool.close(0)
 
 
 async def test_a_model_without_room_waits_until_the_others_are_idle() -> None:
-    shelf = Shelf()
-    async with shelf.pool.lease("a60"):
-        waiting = asyncio.create_task(shelf.use("b60"))
-        await until(lambda: shelf.pool.residents()[0].yielding)
-        late = asyncio.create_task(shelf.use("a60"))
+    models = Models()
+    async with models.pool.lease("a60"):
+        waiting = asyncio.create_task(models.use("b60"))
+        await until(lambda: models.pool.loaded_models()[0].yielding)
+        late = asyncio.create_task(models.use("a60"))
         await asyncio.sleep(0)
-        assert shelf.resident == ["a60"] and not waiting.done()
+        assert models.in_memory == ["a60"] and not waiting.done()
     await waiting
     await late
-    assert shelf.loaded == ["a60", "b60", "a60"], (
+    assert models.loads == ["a60", "b60", "a60"], (
         "the one in memory takes nothing new while another waits for its place"
     )
-    await shelf.pool.close(0)
+    await models.pool.close(0)
 
 
 async def test_waiting_for_a_model_ends_with_the_timeout() -> None:
-    shelf = Shelf(timeout_s=0.05)
-    async with shelf.pool.lease("a60"):
-        with pytest.raises(TooLate):
-            await shelf.use("b60")
-        await shelf.use("a60")
-    shelf.may_load.clear()
-    with pytest.raises(TooLate):
-        await shelf.use("b60")
-    shelf.may_load.set()
-    await until(lambda: not shelf.pool.busy)
-    await shelf.pool.close(0)
+    models = Models(timeout_s=0.05)
+    async with models.pool.lease("a60"):
+        with pytest.raises(DeadlineExceeded):
+            await models.use("b60")
+        await models.use("a60")
+    models.may_load.clear()
+    with pytest.raises(DeadlineExceeded):
+        await models.use("b60")
+    models.may_load.set()
+    await until(lambda: not models.pool.busy)
+    await models.pool.close(0)
 
 
 async def test_a_request_that_loaded_a_model_is_answered_by_it() -> None:
-    shelf = Shelf()
+    models = Models()
     answered: list[str] = []
 
     async def ask(name: str) -> None:
         for _ in range(2):
-            async with shelf.pool.lease(name) as served:
-                (tickets,) = [
+            async with models.pool.lease(name) as served:
+                (jobs,) = [
                     served.scheduler.submit(
                         [(Prompt("hi", ()), Sampling())], deadline=served.deadline
                     )
                 ]
-                async for _, events in together(tickets):
+                async for _, events in merged_events(jobs):
                     answered.extend(name for event in events if isinstance(event, Finish))
 
     async with asyncio.timeout(60):
         await asyncio.gather(ask("a60"), ask("b60"), ask("c60"))
     assert sorted(answered) == ["a60"] * 2 + ["b60"] * 2 + ["c60"] * 2
-    assert len(shelf.loaded) <= 6, "no model is loaded without an answer"
-    await shelf.pool.close(0)
+    assert len(models.loads) <= 6, "no model is loads without an answer"
+    await models.pool.close(0)
 
 
 async def test_a_model_that_pushed_another_out_stays_for_as_long_as_that_took() -> None:
-    shelf = Shelf(load_s=10)
-    await shelf.use("a60", "b60")
-    waiting = asyncio.create_task(shelf.use("a60"))
-    await until(lambda: shelf.pool.busy)
+    models = Models(load_s=10)
+    await models.use("a60", "b60")
+    waiting = asyncio.create_task(models.use("a60"))
+    await until(lambda: models.pool.busy)
     for _ in range(3):
-        await shelf.use("b60")
-    assert shelf.loaded == ["a60", "b60"] and not waiting.done()
-    shelf.time += 10
-    await shelf.use("c0")
+        await models.use("b60")
+    assert models.loads == ["a60", "b60"] and not waiting.done()
+    models.time += 10
+    await models.use("c0")
     await waiting
-    assert shelf.loaded == ["a60", "b60", "a60", "c0"]
-    await shelf.pool.close(0)
+    assert models.loads == ["a60", "b60", "a60", "c0"]
+    await models.pool.close(0)
 
 
 async def test_models_are_loaded_in_the_order_they_are_asked_for() -> None:
-    shelf = Shelf()
-    shelf.may_load.clear()
-    asking = [asyncio.create_task(shelf.use(name)) for name in ("a60", "b60", "a60", "c60", "b60")]
-    await until(lambda: shelf.pool.waiting == 5)
-    shelf.may_load.set()
+    models = Models()
+    models.may_load.clear()
+    asking = [asyncio.create_task(models.use(name)) for name in ("a60", "b60", "a60", "c60", "b60")]
+    await until(lambda: models.pool.waiting == 5)
+    models.may_load.set()
     await asyncio.gather(*asking)
-    assert shelf.loaded == ["a60", "b60", "c60"]
-    await shelf.pool.close(0)
+    assert models.loads == ["a60", "b60", "c60"]
+    await models.pool.close(0)
 
 
 async def test_nobody_is_loaded_for_who_has_gone() -> None:
-    shelf = Shelf()
-    async with shelf.pool.lease("a60"):
-        gone = asyncio.create_task(shelf.use("b60"))
-        await until(lambda: shelf.pool.waiting == 1)
+    models = Models()
+    async with models.pool.lease("a60"):
+        gone = asyncio.create_task(models.use("b60"))
+        await until(lambda: models.pool.waiting == 1)
         gone.cancel()
-        await until(lambda: shelf.pool.waiting == 0)
-        await shelf.use("a60")
-    await until(lambda: not shelf.pool.busy)
-    assert shelf.loaded == ["a60"]
-    await shelf.pool.close(0)
+        await until(lambda: models.pool.waiting == 0)
+        await models.use("a60")
+    await until(lambda: not models.pool.busy)
+    assert models.loads == ["a60"]
+    await models.pool.close(0)
 
 
 async def test_the_room_for_those_who_wait_is_shared_by_the_clients() -> None:
-    shelf = Shelf(slots=1, queue=2)
-    async with shelf.pool.lease("a60"):
-        greedy = [asyncio.create_task(shelf.use("b60", client="greedy")) for _ in range(3)]
-        await until(lambda: shelf.pool.waiting == 3)
+    models = Models(slots=1, queue=2)
+    async with models.pool.lease("a60"):
+        greedy = [asyncio.create_task(models.use("b60", client="greedy")) for _ in range(3)]
+        await until(lambda: models.pool.waiting == 3)
         with pytest.raises(Busy):
-            await shelf.use("b60", client="greedy")
-        modest = asyncio.create_task(shelf.use("b60", client="modest"))
+            await models.use("b60", client="greedy")
+        modest = asyncio.create_task(models.use("b60", client="modest"))
         with pytest.raises(Busy):
             await greedy[-1]
     await asyncio.gather(*greedy[:2], modest)
-    await shelf.pool.close(0)
+    await models.pool.close(0)
 
 
 async def test_a_stop_refuses_those_who_wait_for_a_model() -> None:
-    shelf = Shelf()
-    async with shelf.pool.lease("a60"):
-        waiting = asyncio.create_task(shelf.use("b60"))
-        await until(lambda: shelf.pool.waiting == 1)
-        shelf.pool.drain()
+    models = Models()
+    async with models.pool.lease("a60"):
+        waiting = asyncio.create_task(models.use("b60"))
+        await until(lambda: models.pool.waiting == 1)
+        models.pool.drain()
         with pytest.raises(Stopping):
             await waiting
         with pytest.raises(Stopping):
-            await shelf.use("a60")
-    await shelf.pool.close(0)
+            await models.use("a60")
+    await models.pool.close(0)
 
 
 async def test_a_model_beyond_the_budget_is_refused_with_both_numbers() -> None:
-    shelf = Shelf(budget=2_000_000_000)
+    models = Models(budget=2_000_000_000)
     with pytest.raises(OutOfResources, match=r"needs 3\.0 GB; models may take 2\.0 GB"):
-        await shelf.use("a3000000000")
-    assert shelf.resident == []
+        await models.use("a3000000000")
+    assert models.in_memory == []
 
 
 async def test_idle_models_go_after_their_time() -> None:
-    shelf = Shelf(keep_s=300)
-    await shelf.use("a10", "b10")
-    async with shelf.pool.lease("b10", keep_s=FOREVER):
+    models = Models(keep_s=300)
+    await models.use("a10", "b10")
+    async with models.pool.lease("b10", keep_s=FOREVER):
         pass
-    async with shelf.pool.lease("c10", keep_s=0):
+    async with models.pool.lease("c10", keep_s=0):
         pass
-    await shelf.pool.sweep()
-    assert shelf.resident == ["a10", "b10"]
-    shelf.time += 301
-    await shelf.pool.sweep()
-    assert shelf.resident == ["b10"]
-    await shelf.use("b10")
-    shelf.time += 301
-    await shelf.pool.sweep()
-    assert shelf.resident == [], "the last request decides how long it stays"
+    await models.pool.sweep()
+    assert models.in_memory == ["a10", "b10"]
+    models.time += 301
+    await models.pool.sweep()
+    assert models.in_memory == ["b10"]
+    await models.use("b10")
+    models.time += 301
+    await models.pool.sweep()
+    assert models.in_memory == [], "the last request decides how long it stays"
 
 
 async def test_no_client_shortens_the_time_that_another_wants() -> None:
-    shelf = Shelf(keep_s=300)
-    await shelf.use("a10", client="ann")
+    models = Models(keep_s=300)
+    await models.use("a10", client="ann")
     for client in ("bob", *(str(number) for number in range(1000))):
-        async with shelf.pool.lease("a10", keep_s=0, client=client):
+        async with models.pool.lease("a10", keep_s=0, client=client):
             pass
-    await shelf.pool.sweep()
-    assert shelf.resident == ["a10"]
-    assert len(shelf.pool.residents()[0].wishes) <= 256
-    shelf.time += 301
-    await shelf.pool.sweep()
-    assert shelf.resident == []
+    await models.pool.sweep()
+    assert models.in_memory == ["a10"]
+    assert len(models.pool.loaded_models()[0].wishes) <= 256
+    models.time += 301
+    await models.pool.sweep()
+    assert models.in_memory == []
 
 
 async def test_no_client_ends_the_stay_of_a_model_that_was_named_at_the_start() -> None:
-    shelf = Shelf(keep_s=FOREVER)
-    await shelf.use("a10")
-    async with shelf.pool.lease("a10", keep_s=0, client="ann"):
+    models = Models(keep_s=FOREVER)
+    await models.use("a10")
+    async with models.pool.lease("a10", keep_s=0, client="ann"):
         pass
-    shelf.time += 1e9
-    await shelf.pool.sweep()
-    assert shelf.resident == ["a10"]
+    models.time += 1e9
+    await models.pool.sweep()
+    assert models.in_memory == ["a10"]
 
 
 async def test_stopping_one_or_all() -> None:
-    shelf = Shelf()
-    await shelf.use("a10", "b10", "c10")
-    assert await shelf.pool.stop("b10") == ["b10"] and shelf.resident == ["a10", "c10"]
-    assert await shelf.pool.stop("none") == []
-    assert sorted(await shelf.pool.stop()) == ["a10", "c10"] and shelf.resident == []
+    models = Models()
+    await models.use("a10", "b10", "c10")
+    assert await models.pool.stop("b10") == ["b10"] and models.in_memory == ["a10", "c10"]
+    assert await models.pool.stop("none") == []
+    assert sorted(await models.pool.stop()) == ["a10", "c10"] and models.in_memory == []
 
 
 async def test_a_load_that_fails_is_told_and_tried_again() -> None:
-    shelf = Shelf()
+    models = Models()
     tries = []
 
     def load() -> Any:
@@ -291,13 +291,13 @@ async def test_a_load_that_fails_is_told_and_tried_again() -> None:
             raise Mismatch("no")
         return ScriptedEngine()
 
-    broken = recipe(load)
+    broken = model_spec(load)
     with pytest.raises(Mismatch):
-        async with shelf.pool.lease(broken):
+        async with models.pool.lease(broken):
             pass
-    async with shelf.pool.lease(broken) as served:
+    async with models.pool.lease(broken) as served:
         assert served.engine.context == 2048
-    await shelf.pool.close(0)
+    await models.pool.close(0)
 
 
 async def test_adapters_are_put_on_once_beside_each_other() -> None:
@@ -310,22 +310,23 @@ async def test_adapters_are_put_on_once_beside_each_other() -> None:
             self.put_on.append(name)
 
     engine = WithAdapters()
-    shelf = Shelf()
-    base = recipe(lambda: engine)
+    models = Models()
+    base = model_spec(lambda: engine)
     one = replace(base, adapters=(("one", 1.0),), folders={"one": Path("one")})
     two = replace(base, adapters=(("two", 0.5),), folders={"two": Path("two")})
     for asked in (base, one, two, one):
-        async with shelf.pool.lease(asked) as served:
+        async with models.pool.lease(asked) as served:
             assert served.engine is engine and served.adapters == asked.adapters
     assert engine.put_on == ["one", "two"]
-    await shelf.pool.close(0)
+    await models.pool.close(0)
 
 
 def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(
     tmp_path: Path,
 ) -> None:
     models = {
-        name: recipe(lambda: ScriptedEngine(["Hello."]), key=name, size=60) for name in ("a", "b")
+        name: model_spec(lambda: ScriptedEngine(["Hello."]), key=name, size=60)
+        for name in ("a", "b")
     }
     with serving(models, tmp_path) as run, ThreadPoolExecutor(2) as clients:
 
@@ -338,7 +339,7 @@ def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(
 
 
 def test_a_request_that_waits_for_a_model_too_long_is_a_504(tmp_path: Path) -> None:
-    models = {name: recipe(ScriptedEngine, key=name, size=60) for name in ("a", "b")}
+    models = {name: model_spec(ScriptedEngine, key=name, size=60) for name in ("a", "b")}
     with serving(models, tmp_path, timeout_s=0.2) as run:
         held, done = threading.Event(), threading.Event()
 

@@ -6,17 +6,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.server.errors import Busy, TooLate
-from llmchat.server.prompt_workers import Gate
+from llmchat.server.errors import Busy, DeadlineExceeded
+from llmchat.server.prompt_workers import PromptWorkers
 
 
 class Work:
     """Pieces of work that end when they may; keeps their order and how many ran at once."""
 
-    def __init__(self, gate: Gate):
+    def __init__(self, gate: PromptWorkers):
         self.gate = gate
         self.may = threading.Semaphore(0)
         self.begun: list[str] = []
@@ -40,7 +40,7 @@ class Work:
 
 
 async def test_clients_take_turns_and_few_work_at_once() -> None:
-    work = Work(Gate(1))
+    work = Work(PromptWorkers(1))
     greedy = [work.ask(f"greedy {number}", "greedy") for number in range(3)]
     await work.until_begun(1)
     modest = work.ask("modest", "modest")
@@ -51,7 +51,7 @@ async def test_clients_take_turns_and_few_work_at_once() -> None:
 
 
 async def test_a_full_gate_refuses_the_client_that_fills_it() -> None:
-    work = Work(Gate(1, places=2))
+    work = Work(PromptWorkers(1, places=2))
     first = work.ask("0", "greedy")
     await work.until_begun(1)
     greedy = [work.ask(str(number), "greedy") for number in (1, 2, 3)]
@@ -65,11 +65,11 @@ async def test_a_full_gate_refuses_the_client_that_fills_it() -> None:
 
 
 async def test_who_leaves_or_is_late_gives_the_place_back() -> None:
-    work = Work(Gate(1))
+    work = Work(PromptWorkers(1))
     gone = work.ask("gone", "a")
     await work.until_begun(1)
     waiting, late = work.ask("waiting", "b"), work.ask("late", "c", deadline=0.0)
-    with pytest.raises(TooLate):
+    with pytest.raises(DeadlineExceeded):
         await late
     waiting.cancel()
     gone.cancel()
@@ -81,7 +81,7 @@ async def test_who_leaves_or_is_late_gives_the_place_back() -> None:
 
 
 async def test_work_that_fails_gives_the_place_back() -> None:
-    gate = Gate(1)
+    gate = PromptWorkers(1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await gate.run("a", math.inf, lambda: 1 // 0)
@@ -115,7 +115,7 @@ def test_a_prompt_of_megabytes_is_refused_from_its_beginning(
     tmp_path: Path, path: str, body: dict[str, object]
 ) -> None:
     engine = Counting()
-    with serving({"m": recipe(lambda: engine)}, tmp_path) as run:
+    with serving({"m": model_spec(lambda: engine)}, tmp_path) as run:
         refused = run.http.post(path, json={"model": "m", **body})
         assert refused.status_code == 400, refused.text[:200]
         assert engine.read < 100_000

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import middleware, request_bodies
 
-MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
+MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 SMALL = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 IS_JSON = {"content-type": "application/json"}
 LARGE = {"model": "m", "messages": [{"role": "user", "content": "hi " * 20_000}]}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
@@ -15,7 +15,7 @@ from llmchat.server import head_timeout, streaming_response
 from llmchat.server.keys import Keys
 from llmchat.server.run import ServeOptions, serve
 
-MODELS = {"m": recipe(lambda: ScriptedEngine(["Hello there."]))}
+MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -189,7 +189,7 @@ def test_a_slow_answer_outlives_the_time_for_heads(
 ) -> None:
     monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.1)
     with serving(
-        {"m": recipe(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path
+        {"m": model_spec(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path
     ) as run:
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content == "a b c d e f"  # type: ignore[call-overload]
 
@@ -204,7 +204,7 @@ def test_a_client_that_takes_nothing_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming_response, "WRITE_TIMEOUT_S", 0.5)
-    engine = recipe(
+    engine = model_spec(
         lambda: ScriptedEngine([" ".join(["x" * 50_000] * 600)], context=3000), key="long"
     )
     with (
@@ -227,7 +227,7 @@ def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(
     tmp_path: Path,
 ) -> None:
     with serving(
-        {"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
+        {"m": model_spec(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
         tmp_path,
         slots=1,
         queue=0,
@@ -248,7 +248,7 @@ def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(
 
 def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
     with serving(
-        {"m": recipe(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
+        {"m": model_spec(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
         tmp_path,
         timeout_s=0.2,
     ) as run:
@@ -267,7 +267,7 @@ def test_mistakes_of_the_server_tell_nothing_of_its_inside(tmp_path: Path) -> No
     def unloadable() -> ScriptedEngine:
         raise RuntimeError("another secret")
 
-    with serving({"m": recipe(Broken), "n": recipe(unloadable, key="n")}, tmp_path) as run:
+    with serving({"m": model_spec(Broken), "n": model_spec(unloadable, key="n")}, tmp_path) as run:
         for model in ("m", "n"):
             answer = run.http.post("/v1/chat/completions", json=ASK | {"model": model})
             assert (
@@ -302,7 +302,7 @@ def test_the_log_keeps_what_was_said_to_itself(
 
 
 def test_a_stream_that_a_stop_cuts_ends_with_an_error_event(tmp_path: Path) -> None:
-    slow = recipe(lambda: ScriptedEngine(["word " * 5000], delay_s=0.01))
+    slow = model_spec(lambda: ScriptedEngine(["word " * 5000], delay_s=0.01))
     with (
         serving({"m": slow}, tmp_path, grace_s=0.2) as run,
         run.http.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as answer,

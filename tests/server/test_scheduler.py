@@ -14,11 +14,11 @@ from llmchat.engines.scripted import ScriptedAnswer, ScriptedEngine
 from llmchat.errors import ContextOverflow, LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server import scheduler as scheduling
-from llmchat.server.errors import BadRequest, Busy, Stopping, TooLate
-from llmchat.server.fair_queue import FairQueue, Full
-from llmchat.server.metrics import Metrics, ModelMeter
-from llmchat.server.scheduler import Scheduler, Ticket, together
-from llmchat.server.single_slot import OneByOne, batching
+from llmchat.server.errors import BadRequest, Busy, DeadlineExceeded, Stopping
+from llmchat.server.fair_queue import FairQueue, QueueFull
+from llmchat.server.metrics import Metrics, ModelMetrics
+from llmchat.server.scheduler import Job, Scheduler, merged_events
+from llmchat.server.single_slot import SingleSlot, as_batch_engine
 
 
 class Held(ScriptedEngine):
@@ -42,18 +42,18 @@ class Held(ScriptedEngine):
         return super().step(answers)
 
 
-def meter() -> ModelMeter:
-    return ModelMeter(Metrics(), "test")
+def model_metrics() -> ModelMetrics:
+    return ModelMetrics(Metrics(), "test")
 
 
-async def text_of(tickets: list[Ticket]) -> list[str]:
-    texts = [""] * len(tickets)
-    async for number, events in together(tickets):
+async def text_of(jobs: list[Job]) -> list[str]:
+    texts = [""] * len(jobs)
+    async for number, events in merged_events(jobs):
         texts[number] += "".join(event.text for event in events if isinstance(event, Chunk))
     return texts
 
 
-def ask(scheduler: Scheduler, *texts: str, client: str = "", **sampling: Any) -> list[Ticket]:
+def ask(scheduler: Scheduler, *texts: str, client: str = "", **sampling: Any) -> list[Job]:
     return scheduler.submit(
         [(Prompt(text, ()), Sampling(**sampling)) for text in texts], (), client
     )
@@ -99,7 +99,7 @@ def test_room_is_made_by_those_who_hold_most(
     before = {client: clients[:places].count(client) for client in range(4)}
     try:
         displaced = queue.make_room(newcomer, count, places)
-    except Full:
+    except QueueFull:
         assert len(queue) == len(clients[:places])
         return
     after = {client: sum(1 for who, _ in queue if who == client) for client in range(4)}
@@ -122,7 +122,7 @@ def test_what_is_removed_leaves_the_queue() -> None:
 
 async def test_answers_join_and_leave_between_two_passes() -> None:
     engine = Held("one two three")
-    scheduler = Scheduler(engine, meter(), slots=4)
+    scheduler = Scheduler(engine, model_metrics(), slots=4)
     first = ask(scheduler, "a")
     engine.may.release()
     await until(lambda: len(engine.passes) == 1)
@@ -134,7 +134,7 @@ async def test_answers_join_and_leave_between_two_passes() -> None:
 
 
 async def test_choices_of_one_request_come_together() -> None:
-    scheduler = Scheduler(ScriptedEngine(["x y", "z"]), meter(), slots=2)
+    scheduler = Scheduler(ScriptedEngine(["x y", "z"]), model_metrics(), slots=2)
     assert sorted(await text_of(ask(scheduler, "a", "b", "c"))) == ["x y", "x y", "z"]
     scheduler.close()
 
@@ -146,12 +146,12 @@ async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_r
 
     async def pieces(count: int) -> list[list[str]]:
         engine = Held(reply)
-        scheduler = Scheduler(engine, meter(), slots=count)
-        tickets = [ask(scheduler, f"{number}") for number in range(count)]
-        heard: list[list[str]] = [[] for _ in tickets]
+        scheduler = Scheduler(engine, model_metrics(), slots=count)
+        jobs = [ask(scheduler, f"{number}") for number in range(count)]
+        heard: list[list[str]] = [[] for _ in jobs]
 
         async def listen(number: int) -> None:
-            async for _, events in together(tickets[number]):
+            async for _, events in merged_events(jobs[number]):
                 heard[number].append(
                     "".join(event.text for event in events if isinstance(event, Chunk))
                 )
@@ -183,28 +183,27 @@ async def test_what_was_held_back_comes_before_an_error(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(scheduling, "PACE_S", 60)
     engine = Failing("one two three four")
-    scheduler = Scheduler(engine, meter(), slots=8)
-    tickets = ask(scheduler, *"abcdef")
+    scheduler = Scheduler(engine, model_metrics(), slots=8)
+    jobs = ask(scheduler, *"abcdef")
     engine.may.release(10)
     await until(lambda: not scheduler.running and len(engine.passes) == 3)
     await asyncio.sleep(0.05)
     assert {
-        "".join(event.text for event in ticket._inbox if isinstance(event, Chunk))
-        for ticket in tickets
+        "".join(event.text for event in job._inbox if isinstance(event, Chunk)) for job in jobs
     } == {"one two"}
-    assert all(isinstance(ticket._inbox[-1], RuntimeError) for ticket in tickets)
+    assert all(isinstance(job._inbox[-1], RuntimeError) for job in jobs)
     scheduler.close()
 
 
 async def test_slots_go_round_the_clients() -> None:
     engine = Held("word")
-    scheduler = Scheduler(engine, meter(), slots=1)
+    scheduler = Scheduler(engine, model_metrics(), slots=1)
     many = [ask(scheduler, f"greedy {number}", client="greedy") for number in range(3)]
     await until(lambda: scheduler.running == 1)
     modest = ask(scheduler, "modest", client="modest")
     engine.may.release(50)
-    for tickets in (*many, modest):
-        await text_of(tickets)
+    for jobs in (*many, modest):
+        await text_of(jobs)
     order = list(dict.fromkeys(name for names in engine.passes for name in names))
     assert order.index("modest") <= 2 and order[-1] == "greedy 2"
     scheduler.close()
@@ -212,7 +211,7 @@ async def test_slots_go_round_the_clients() -> None:
 
 async def test_who_is_gone_gets_not_one_pass_more() -> None:
     engine = Held("one two three four five")
-    scheduler = Scheduler(engine, meter(), slots=2)
+    scheduler = Scheduler(engine, model_metrics(), slots=2)
     leaving, staying = ask(scheduler, "leaving"), ask(scheduler, "staying")
     await until(lambda: scheduler.running == 2)
     engine.may.release(2)
@@ -228,7 +227,7 @@ async def test_who_is_gone_gets_not_one_pass_more() -> None:
 
 async def test_who_is_gone_while_waiting_is_never_begun() -> None:
     engine = Held("one two")
-    scheduler = Scheduler(engine, meter(), slots=1)
+    scheduler = Scheduler(engine, model_metrics(), slots=1)
     first, second = ask(scheduler, "first"), ask(scheduler, "second")
     await until(lambda: scheduler.running == 1)
     scheduler.cancel(second)
@@ -241,22 +240,22 @@ async def test_who_is_gone_while_waiting_is_never_begun() -> None:
 
 async def test_a_full_queue_says_when_to_come_again() -> None:
     engine = Held("word")
-    scheduler = Scheduler(engine, meter(), slots=1, queue=2)
-    tickets = [ask(scheduler, str(number)) for number in range(3)]
+    scheduler = Scheduler(engine, model_metrics(), slots=1, queue=2)
+    jobs = [ask(scheduler, str(number)) for number in range(3)]
     with pytest.raises(Busy) as caught:
         ask(scheduler, "one too many")
     assert int(caught.value.headers["Retry-After"]) >= 1
     with pytest.raises(BadRequest):
         ask(scheduler, *"abcd")
     engine.may.release(50)
-    for ticket in tickets:
-        assert await text_of(ticket) == ["word"]
+    for job in jobs:
+        assert await text_of(job) == ["word"]
     scheduler.close()
 
 
 async def test_who_fills_the_queue_gives_way_to_who_does_not() -> None:
     engine = Held("word")
-    scheduler = Scheduler(engine, meter(), slots=1, queue=3)
+    scheduler = Scheduler(engine, model_metrics(), slots=1, queue=3)
     greedy = [ask(scheduler, str(number), client="greedy") for number in range(4)]
     await until(lambda: scheduler.running == 1)
     modest = ask(scheduler, "modest", client="modest")
@@ -267,29 +266,29 @@ async def test_who_fills_the_queue_gives_way_to_who_does_not() -> None:
     with pytest.raises(Busy):
         ask(scheduler, "as many as the others have", client="modest")
     engine.may.release(50)
-    for tickets in (modest, *greedy[:-1]):
-        assert await text_of(tickets) == ["word"]
+    for jobs in (modest, *greedy[:-1]):
+        assert await text_of(jobs) == ["word"]
     scheduler.close()
 
 
 async def test_an_answer_that_takes_too_long_is_cut_off() -> None:
     engine = Held("one two")
-    scheduler = Scheduler(engine, meter(), slots=1)
-    tickets, waiting = ask(scheduler, "a"), ask(scheduler, "b")
+    scheduler = Scheduler(engine, model_metrics(), slots=1)
+    jobs, waiting = ask(scheduler, "a"), ask(scheduler, "b")
     await until(lambda: scheduler.running == 1)
-    tickets[0].deadline = waiting[0].deadline = 0.0
+    jobs[0].deadline = waiting[0].deadline = 0.0
     engine.may.release(2)
-    with pytest.raises(TooLate):
+    with pytest.raises(DeadlineExceeded):
         await text_of(waiting)
-    with pytest.raises(TooLate):
-        await text_of(tickets)
+    with pytest.raises(DeadlineExceeded):
+        await text_of(jobs)
     assert engine.open[0].done
     scheduler.close()
 
 
 async def test_a_stop_finishes_what_runs_and_sends_the_others_away() -> None:
     engine = Held("one two")
-    scheduler = Scheduler(engine, meter(), slots=1)
+    scheduler = Scheduler(engine, model_metrics(), slots=1)
     running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
     await until(lambda: scheduler.running == 1)
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close, 10.0))
@@ -304,19 +303,19 @@ async def test_a_stop_finishes_what_runs_and_sends_the_others_away() -> None:
 
 async def test_a_stop_without_grace_ends_what_runs() -> None:
     engine = Held("one two three")
-    scheduler = Scheduler(engine, meter())
-    tickets = ask(scheduler, "a")
+    scheduler = Scheduler(engine, model_metrics())
+    jobs = ask(scheduler, "a")
     await until(lambda: scheduler.running == 1)
     closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
-    await until(lambda: tickets[0].deadline == 0)
+    await until(lambda: jobs[0].deadline == 0)
     engine.may.release(1)
     with pytest.raises(Stopping):
-        await text_of(tickets)
+        await text_of(jobs)
     await closing
 
 
 async def test_one_bad_prompt_ends_only_its_own_answer() -> None:
-    scheduler = Scheduler(ScriptedEngine(["fine"], context=20), meter(), slots=4)
+    scheduler = Scheduler(ScriptedEngine(["fine"], context=20), model_metrics(), slots=4)
     bad, good = ask(scheduler, "word " * 30), ask(scheduler, "hi")
     with pytest.raises(ContextOverflow):
         await text_of(bad)
@@ -332,7 +331,7 @@ async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
             return super().step(answers)
 
     engine = Failing("fine")
-    scheduler = Scheduler(engine, meter())
+    scheduler = Scheduler(engine, model_metrics())
     bad = ask(scheduler, "bad")
     with pytest.raises(LlmchatError, match="out of luck"):
         await text_of(bad)
@@ -343,15 +342,15 @@ async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
 
 
 async def test_nobody_waits_for_a_thread_that_is_no_more() -> None:
-    class Broken(ModelMeter):
+    class Broken(ModelMetrics):
         def first(self, seconds: float) -> None:
             raise ZeroDivisionError
 
     scheduler = Scheduler(ScriptedEngine(["word " * 9]), Broken(Metrics(), "test"), slots=1)
     running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
-    for tickets in (running, waiting):
+    for jobs in (running, waiting):
         with pytest.raises(ZeroDivisionError):
-            await text_of(tickets)
+            await text_of(jobs)
     with pytest.raises(Stopping):
         ask(scheduler, "late")
     scheduler.close()
@@ -365,19 +364,19 @@ async def test_engines_of_one_answer_serve_one_after_the_other() -> None:
             self.inner = ScriptedEngine(["one two"])
             self.stream, self.encode, self.context = self.inner.stream, self.inner.encode, 100
 
-    engine = batching(Single(), 8)  # type: ignore[arg-type]
-    assert isinstance(engine, OneByOne) and engine.slots == 1 and engine.context == 100
-    scheduler = Scheduler(engine, meter(), slots=8)
+    engine = as_batch_engine(Single(), 8)  # type: ignore[arg-type]
+    assert isinstance(engine, SingleSlot) and engine.slots == 1 and engine.context == 100
+    scheduler = Scheduler(engine, model_metrics(), slots=8)
     assert scheduler.slots == 1
     assert await text_of(ask(scheduler, "a", "b")) == ["one two", "one two"]
-    tickets = ask(scheduler, "c")
-    scheduler.cancel(tickets)
+    jobs = ask(scheduler, "c")
+    scheduler.cancel(jobs)
     assert await text_of(ask(scheduler, "d")) == ["one two"]
     scheduler.close()
 
 
 async def test_a_reader_that_is_slow_holds_nobody_up() -> None:
-    scheduler = Scheduler(ScriptedEngine(["word " * 200]), meter(), slots=2)
+    scheduler = Scheduler(ScriptedEngine(["word " * 200]), model_metrics(), slots=2)
     slow, fast = ask(scheduler, "slow"), ask(scheduler, "fast")
     assert await text_of(fast) == ["word " * 200]
     # Nothing of it was read meanwhile; all of it is there.
@@ -387,7 +386,7 @@ async def test_a_reader_that_is_slow_holds_nobody_up() -> None:
 
 async def test_what_happens_is_measured() -> None:
     metrics = Metrics()
-    scheduler = Scheduler(ScriptedEngine(["one two"]), ModelMeter(metrics, "m"))
+    scheduler = Scheduler(ScriptedEngine(["one two"]), ModelMetrics(metrics, "m"))
     await text_of(ask(scheduler, "a", "b"))
     value = metrics.registry.get_sample_value
     await until(lambda: value("llmchat_answers_running", {"model": "m"}) == 0)
@@ -403,7 +402,7 @@ async def test_what_happens_is_measured() -> None:
 async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason() -> None:
     metrics = Metrics()
     engine = Held("one two three", context=50)
-    scheduler = Scheduler(engine, ModelMeter(metrics, "m"), slots=1, queue=3)
+    scheduler = Scheduler(engine, ModelMetrics(metrics, "m"), slots=1, queue=3)
 
     def count(reason: str) -> float | None:
         return metrics.registry.get_sample_value(
@@ -427,9 +426,9 @@ async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason()
     scheduler.drain()
     scheduler.cut()
     engine.may.release()
-    for tickets in (cut, never):
+    for jobs in (cut, never):
         with pytest.raises(Stopping):
-            await text_of(tickets)
+            await text_of(jobs)
     await until(lambda: count("stopped") == 2)
     scheduler.close()
     assert count("failed") == 0 and count("stop") == 0

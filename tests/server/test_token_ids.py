@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.checkpoints import save_tiny, tiny_config
-from support.serving import Running, recipe, serving
+from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers import TransformersEngine
@@ -23,8 +23,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
 @pytest.fixture(scope="module")
 def run(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     models = {
-        "tiny": recipe(lambda: engine, key="tiny"),
-        "text": recipe(lambda: ScriptedEngine(["Hello."]), key="text"),
+        "tiny": model_spec(lambda: engine, key="tiny"),
+        "text": model_spec(lambda: ScriptedEngine(["Hello."]), key="text"),
     }
     with serving(models, tmp_path_factory.mktemp("server")) as running:
         yield running

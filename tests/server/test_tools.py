@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.serving import CHATML, recipe, serving
+from support.serving import CHATML, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import get_format
-from llmchat.server.tools import ToolReader
+from llmchat.server.tool_calls import ToolCallParser
 
 # The way Qwen 2.5 and Hermes write it, shortened.
 TEMPLATE = (
@@ -36,7 +36,7 @@ ASKED = [{"role": "user", "content": "Weather in Paris?"}]
 
 
 def read(template: str, *pieces: str) -> tuple[str, list[dict[str, Any]]]:
-    reader = ToolReader(template, {"weather", "time"})
+    reader = ToolCallParser(template, {"weather", "time"})
     parts = [*(reader.feed(piece) for piece in pieces), reader.flush()]
     return "".join(text for text, _ in parts), [call for _, calls in parts for call in calls]
 
@@ -159,7 +159,7 @@ def test_no_answer_breaks_the_reader(text: str, step: int) -> None:
 
 def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
     engine = ScriptedEngine([f"I look.\n{CALL}", "It is sunny."])
-    with serving({"m": recipe(lambda: engine, HERMES)}, tmp_path) as run:
+    with serving({"m": model_spec(lambda: engine, HERMES)}, tmp_path) as run:
         client = run.openai
         first = client.chat.completions.create(model="m", messages=ASKED, tools=[WEATHER]).choices[
             0
@@ -187,7 +187,7 @@ def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
 
 def test_calls_in_a_stream(tmp_path: Path) -> None:
     with serving(
-        {"m": recipe(lambda: ScriptedEngine([f"I look.\n{CALL}"]), HERMES)}, tmp_path
+        {"m": model_spec(lambda: ScriptedEngine([f"I look.\n{CALL}"]), HERMES)}, tmp_path
     ) as run:
         pieces = list(
             run.openai.chat.completions.create(
@@ -206,7 +206,7 @@ def test_calls_in_a_stream(tmp_path: Path) -> None:
 
 def test_tools_that_are_not_to_be_used_are_not_shown(tmp_path: Path) -> None:
     engine = ScriptedEngine([CALL])
-    with serving({"m": recipe(lambda: engine, HERMES)}, tmp_path) as run:
+    with serving({"m": model_spec(lambda: engine, HERMES)}, tmp_path) as run:
         answer = run.openai.chat.completions.create(
             model="m", messages=ASKED, tools=[WEATHER], tool_choice="none"
         ).choices[0]  # type: ignore[call-overload]
@@ -223,7 +223,7 @@ def test_tools_that_are_not_to_be_used_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_results_out_of_turn_are_refused(tmp_path: Path) -> None:
-    with serving({"m": recipe(ScriptedEngine, HERMES)}, tmp_path) as run:
+    with serving({"m": model_spec(ScriptedEngine, HERMES)}, tmp_path) as run:
         for messages in (
             [{"role": "tool", "content": "x", "tool_call_id": "1"}],
             [*ASKED, {"role": "tool", "content": "x", "tool_call_id": "1"}],

@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from llmchat.errors import LlmchatError
 from llmchat.server import conversation_search, page
-from llmchat.server.conversations import Conversations, router
-from llmchat.server.errors import Busy, Unauthorised, described
+from llmchat.server.conversations import ConversationStore, router
+from llmchat.server.errors import Busy, Unauthorised, describe_error
 from llmchat.server.errors import body as error_body
 
 PRESETS = {
@@ -59,7 +59,7 @@ class Script:
         return self.answers.pop(0) if self.answers else list(self.default)
 
 
-def create(script: Script, store: Conversations | None) -> FastAPI:
+def create(script: Script, store: ConversationStore | None) -> FastAPI:
     app = FastAPI()
 
     @app.middleware("http")
@@ -104,7 +104,7 @@ def create(script: Script, store: Conversations | None) -> FastAPI:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status, headers, content = described(error)
+    status, headers, content = describe_error(error)
     return JSONResponse(content, status, headers)
 
 
@@ -152,7 +152,7 @@ def busy(seconds: float) -> Busy:
 @contextlib.contextmanager
 def serving(script: Script, database: Path | None = None) -> Iterator[str]:
     """The server's address. database: where it keeps history; None for none."""
-    store = Conversations(database) if database else None
+    store = ConversationStore(database) if database else None
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create(script, store), log_level="critical", lifespan="off", timeout_graceful_shutdown=1

@@ -15,13 +15,13 @@ from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.presets import Preset, find, get_format
-from llmchat.server.conversations import Conversations
+from llmchat.server.conversations import ConversationStore
 from llmchat.server.errors import UnknownModel
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
-from llmchat.server.pool import FOREVER, Pool, Recipe
+from llmchat.server.pool import FOREVER, ModelSpec, Pool
 from llmchat.server.run import GracefulServer, ServeOptions, app_of
-from llmchat.server.state import State
+from llmchat.server.state import ServerState
 
 CHATML = replace(
     find("smollm2"),
@@ -32,35 +32,35 @@ CHATML = replace(
 
 
 class Names:
-    """A catalogue of recipes by name."""
+    """A catalogue of specs by name."""
 
-    def __init__(self, recipes: Mapping[str, Recipe]):
-        self.recipes = dict(recipes)
+    def __init__(self, specs: Mapping[str, ModelSpec]):
+        self.specs = dict(specs)
 
     def names(self) -> list[str]:
-        return list(self.recipes)
+        return list(self.specs)
 
-    def recipe(self, name: str) -> Recipe:
-        if name not in self.recipes:
+    def spec(self, name: str) -> ModelSpec:
+        if name not in self.specs:
             raise UnknownModel(f"the model `{name}` does not exist")
-        return self.recipes[name]
+        return self.specs[name]
 
 
-def recipe(
+def model_spec(
     load: Callable[[], Engine],
     preset: Preset = CHATML,
     key: str = "test",
     size: int = 1,
     **more: Any,
-) -> Recipe:
-    return Recipe(key, preset, load, size, **more)
+) -> ModelSpec:
+    return ModelSpec(key, preset, load, size, **more)
 
 
 @dataclass
 class Running:
     url: str
     port: int
-    state: State
+    state: ServerState
     server: GracefulServer
     loop: asyncio.AbstractEventLoop
 
@@ -78,13 +78,13 @@ class Running:
 
     def scheduler(self, key: str = "test") -> Any:
         return next(
-            resident.scheduler for resident in self.state.pool.residents() if resident.key == key
+            loaded.scheduler for loaded in self.state.pool.loaded_models() if loaded.key == key
         )
 
 
 @contextlib.contextmanager
 def serving(
-    recipes: Mapping[str, Recipe],
+    specs: Mapping[str, ModelSpec],
     folder: Path,
     *,
     keep_s: float = FOREVER,
@@ -94,14 +94,14 @@ def serving(
     """A server that has these models; options as in ServeOptions."""
     settings = ServeOptions(port=0, **options)
     metrics = Metrics()
-    names: Any = Names(recipes)
+    names: Any = Names(specs)
     listener = socket.create_server(("127.0.0.1", 0))
     started: list[Running] = []
     ready = threading.Event()
 
     async def main() -> None:
         pool = Pool(
-            names.recipe,
+            names.spec,
             metrics,
             budget=budget,
             keep_s=keep_s,
@@ -109,8 +109,8 @@ def serving(
             queue=settings.queue,
             timeout_s=settings.timeout_s,
         )
-        kept = Conversations(folder / "web.db") if settings.history else None
-        state = State(
+        kept = ConversationStore(folder / "web.db") if settings.history else None
+        state = ServerState(
             names,
             pool,
             Keys(settings.key_file or folder / "keys.json"),

@@ -13,7 +13,12 @@ from support.page_server import Script, serving
 
 from llmchat.errors import IntegrityError
 from llmchat.server import page
-from llmchat.server.conversations import Changed, Conversations, Full, NotThere
+from llmchat.server.conversations import (
+    ConversationNotFound,
+    ConversationStore,
+    StorageFull,
+    VersionConflict,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +28,8 @@ NEW = {"If-None-Match": "*"}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Conversations]:
-    store = Conversations(tmp_path / "web.db", max_conversations=2, max_bytes=100)
+def store(tmp_path: Path) -> Iterator[ConversationStore]:
+    store = ConversationStore(tmp_path / "web.db", max_conversations=2, max_bytes=100)
     yield store
     store.close()
 
@@ -35,14 +40,14 @@ def client(tmp_path: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_a_write_names_what_it_replaces(store: Conversations) -> None:
+def test_a_write_names_what_it_replaces(store: ConversationStore) -> None:
     assert store.put("me", ONE, "First", b'{"a":1}', 0) == 1
     assert store.put("me", ONE, "Second", b'{"a":2}', 1) == 2
-    with pytest.raises(Changed):
+    with pytest.raises(VersionConflict):
         store.put("me", ONE, "Lost", b"{}", 1)
-    with pytest.raises(Changed):
+    with pytest.raises(VersionConflict):
         store.put("me", ONE, "Lost", b"{}", 0)
-    with pytest.raises(NotThere):
+    with pytest.raises(ConversationNotFound):
         store.put("me", TWO, "Lost", b"{}", 1)
     assert store.get("me", ONE) == (2, b'{"a":2}')
     assert [(head.id, head.title, head.version) for head in store.list("me")] == [
@@ -50,37 +55,37 @@ def test_a_write_names_what_it_replaces(store: Conversations) -> None:
     ]
 
 
-def test_users_do_not_see_each_other(store: Conversations) -> None:
+def test_users_do_not_see_each_other(store: ConversationStore) -> None:
     store.put("me", ONE, "Mine", b'{"mine":1}', 0)
     store.put("you", ONE, "Yours", b'{"yours":1}', 0)
     assert store.get("me", ONE)[1] == b'{"mine":1}'
     store.remove("you", ONE)
     assert [head.title for head in store.list("me")] == ["Mine"] and store.list("you") == []
-    with pytest.raises(NotThere):
+    with pytest.raises(ConversationNotFound):
         store.get("you", ONE)
-    with pytest.raises(NotThere):
+    with pytest.raises(ConversationNotFound):
         store.remove("you", ONE)
 
 
-def test_nobody_fills_the_disk(store: Conversations) -> None:
+def test_nobody_fills_the_disk(store: ConversationStore) -> None:
     store.put("me", ONE, "", b"{%s}" % (b" " * 58), 0)
     store.put("me", ONE, "", b"{%s}" % (b" " * 88), 1)
-    with pytest.raises(Full, match="MB"):
+    with pytest.raises(StorageFull, match="MB"):
         store.put("me", TWO, "", b"{%s}" % (b" " * 58), 0)
     store.put("me", TWO, "", b"{}", 0)
-    with pytest.raises(Full, match="2 conversations"):
+    with pytest.raises(StorageFull, match="2 conversations"):
         store.put("me", "2" * 24, "", b"{}", 0)
     store.put("you", TWO, "", b"{}", 0)
 
 
-def test_one_of_many_writers_wins(store: Conversations) -> None:
+def test_one_of_many_writers_wins(store: ConversationStore) -> None:
     store.put("me", ONE, "", b"{}", 0)
     won: list[int] = []
 
     def write(number: int) -> None:
         try:
             store.put("me", ONE, "", b"%d" % number, 1)
-        except Changed:
+        except VersionConflict:
             return
         won.append(number)
 
@@ -94,11 +99,11 @@ def test_one_of_many_writers_wins(store: Conversations) -> None:
 
 def test_it_is_there_after_a_restart_and_only_for_its_owner(tmp_path: Path) -> None:
     file = tmp_path / "data" / "web.db"
-    store = Conversations(file)
+    store = ConversationStore(file)
     store.put("me", ONE, "Kept", b"{}", 0)
     store.close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    again = Conversations(file)
+    again = ConversationStore(file)
     assert [head.title for head in again.list("me")] == ["Kept"]
     again.close()
 
@@ -107,7 +112,7 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     file = tmp_path / "web.db"
     file.write_bytes(b"not a database" * 100)
     with pytest.raises(IntegrityError, match=r"web\.db cannot be read"):
-        Conversations(file)
+        ConversationStore(file)
 
 
 def test_over_http(client: httpx2.Client) -> None:

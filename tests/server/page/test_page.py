@@ -311,12 +311,12 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, width: int, height: int
     sideways = "[...document.querySelectorAll('html, body, #main, #scroller, #composer, aside')].filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.id)"
     assert user.page.evaluate(sideways) == []
     expect(user.find("#sidebar")).to_be_hidden()
-    user.button("Conversations").click()
+    user.button("ConversationStore").click()
     expect(user.button("Close the list")).to_be_focused()
     assert user.page.evaluate(sideways) == []
     user.page.keyboard.press("Escape")
     expect(user.find("#sidebar")).to_be_hidden()
-    expect(user.button("Conversations")).to_be_focused()
+    expect(user.button("ConversationStore")).to_be_focused()
     user.settings()
     assert user.page.evaluate(sideways) == []
     user.find("#backdrop").click(position={"x": 5, "y": 5})

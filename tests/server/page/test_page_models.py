@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.page_browser import Site, expect
 from support.page_server import Script
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 
@@ -91,7 +91,7 @@ def test_the_real_server_tells_what_is_loaded(chromium: Any, tmp_path: Path) -> 
         return ScriptedEngine(["Yes."])
 
     with (
-        serving({"org/told": recipe(load, key="told", size=99)}, tmp_path) as run,
+        serving({"org/told": model_spec(load, key="told", size=99)}, tmp_path) as run,
         run.http as http,
     ):
         site = Site(chromium, run.url, Script())

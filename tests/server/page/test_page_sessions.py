@@ -9,7 +9,7 @@ import pytest
 from support.page_browser import Site, User, expect
 
 from llmchat.server.conversation_search import excerpt, search
-from llmchat.server.conversations import Conversations
+from llmchat.server.conversations import ConversationStore
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_the_menu_of_a_row_works_with_fingers(site: Site) -> None:
     user = site.visit(has_touch=True, is_mobile=True)
     user.page.set_viewport_size({"width": 390, "height": 844})
     user.ask("Hello")
-    user.button("Conversations").tap()
+    user.button("ConversationStore").tap()
     more = user.button("More about Hello")
     assert min(more.bounding_box()["width"], more.bounding_box()["height"]) >= 44
     more.tap()
@@ -237,7 +237,7 @@ def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
         )
         database.execute("PRAGMA user_version = 2")
     database.close()
-    store: Any = Conversations(file)
+    store: Any = ConversationStore(file)
     assert [(head.title, head.pinned) for head in store.list("me")] == [("Old", False)]
     store.put("me", "0" * 24, "Old", b"{}", 1, True)
     assert store.list("me")[0].pinned
@@ -245,7 +245,7 @@ def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
 
 
 def test_search_stays_with_its_user(tmp_path: Path) -> None:
-    store = Conversations(tmp_path / "web.db")
+    store = ConversationStore(tmp_path / "web.db")
     for user, text in (("me", "mine"), ("you", "mine too")):
         store.put(user, "0" * 24, "", b'{"messages": {"a": {"text": "%s"}}}' % text.encode(), 0)
     assert [found.excerpt for found in search(store, "me", "MINE")] == ["mine"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.page_browser import Site, User, expect
 from support.page_server import Script
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server.keys import Keys
@@ -85,7 +85,7 @@ def test_the_real_server_lets_a_key_in(chromium: Any, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key = keys.add("ann")
     engine = ScriptedEngine(["Yes."])
-    with serving({"told": recipe(lambda: engine)}, tmp_path, key_file=keys.file) as run:
+    with serving({"told": model_spec(lambda: engine)}, tmp_path, key_file=keys.file) as run:
         site = Site(chromium, run.url, Script())
         user = stranger(site)
         sign_in(user, "llmchat-wrong")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.page_browser import Site, User, expect
 from support.page_server import Script
-from support.serving import recipe, serving
+from support.serving import model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server.keys import Keys
@@ -25,7 +25,7 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
     ann, bob = keys.add("ann"), keys.add("bob")
     engine = ScriptedEngine(["Well, **yes**.\n\n- and no"])
     with serving(
-        {"told": recipe(lambda: engine)}, tmp_path, key_file=keys.file, history=True
+        {"told": model_spec(lambda: engine)}, tmp_path, key_file=keys.file, history=True
     ) as run:
         site = Site(chromium, run.url, Script())
         user = enter(site, ann)
@@ -53,7 +53,7 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
 
 def test_stop_frees_the_engine(chromium: Any, tmp_path: Path) -> None:
     engine = ScriptedEngine(["word " * 500], delay_s=0.01)
-    with serving({"slow": recipe(lambda: engine, key="slow")}, tmp_path) as run:
+    with serving({"slow": model_spec(lambda: engine, key="slow")}, tmp_path) as run:
         site = Site(chromium, run.url, Script())
         user = site.visit()
         user.send("Go")

@@ -19,7 +19,7 @@ _UNDECIDED = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
 _FENCED = re.compile(r"\s*```\w*\s*(.*?)\s*```\s*", re.DOTALL)
 
 
-class ToolReader:
+class ToolCallParser:
     """Parts an answer into text to show and calls, piece by piece. names: the functions there are; what calls none of them is text."""
 
     def __init__(self, template: str, names: Collection[str]):
