@@ -15,6 +15,9 @@ from support.worlds import make_world
 
 from llmchat.settings import World
 
+# Fixtures that more than one folder uses.
+pytest_plugins = ["support.command_line", "support.gguf_files"]
+
 if TYPE_CHECKING:
     from support.loopback_hub import Hub
 

@@ -1,64 +1,21 @@
 """Whole commands in processes of their own, on the real default model: complete output, exit codes, and what stays on disk."""
 
 import json
-import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
 import pytest
 from support.checkpoints import save_adapter, save_tiny
+from support.command_line import LLMCHAT, Run
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-LLMCHAT = [sys.executable, "-m", "llmchat"]
 QUESTION = "What is the capital of France?"
 STORY = "Write a very long story about a fox."
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A user's empty home."""
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def env(home: Path, tmp_path: Path) -> dict[str, str]:
-    home.mkdir()
-    return {
-        "HOME": str(home),
-        "PATH": os.environ["PATH"],
-        "TERM": "xterm-256color",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
-
-
-@pytest.fixture
-def run(env: dict[str, str]) -> Run:
-    def run(*arguments: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*LLMCHAT, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=env | more,
-            timeout=120,
-        )
-
-    return run
-
-
-@pytest.fixture
-def smol(run: Run, env: dict[str, str], smol_home: Path) -> Run:
-    """The same user with the default model pulled."""
-    Path(env["XDG_CACHE_HOME"]).mkdir()
-    (Path(env["XDG_CACHE_HOME"]) / "llmchat").symlink_to(smol_home / "cache")
-    return run
 
 
 def history(home: Path) -> Path:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import Run, env, home, run, smol  # noqa: F401 (fixtures)
+from support.command_line import Run
 
 
 def test_presets_are_listed_with_size_fit_and_licence(run: Run) -> None:

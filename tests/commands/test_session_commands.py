@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_cli import Run, env, home, run, smol  # noqa: F401 (fixtures)
+from support.command_line import Run
 
 pytestmark = pytest.mark.slow
 

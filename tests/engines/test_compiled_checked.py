@@ -61,9 +61,12 @@ def test_the_sanitizers_have_nothing_to_say(tests: tuple[str, ...]) -> None:
 LIE = """
 import sys
 from pathlib import Path
-sys.path[:0] = [{tests!r}, {engines!r}]
+sys.path[:0] = [{tests!r}]
 import torch
-from test_compiled import Part, NativeForward, load, make_config, make_tensors
+from support.compiled_models import make_config, make_tensors
+from llmchat.engines.transformers.compiled import NativeForward
+from llmchat.engines.transformers.compiled.build import load
+from llmchat.engines.transformers.executor import Part
 torch.set_num_threads(1)
 config = make_config()
 model = NativeForward(config, make_tensors(config), load(Path({folder!r})))
@@ -78,7 +81,7 @@ model.read([Part(model.new_cache(), [1, 2, 3])])
      ("model._model.norm = torch.ones(8).data_ptr()", "heap-buffer-overflow|heap-use-after-free")],
 )  # fmt: skip
 def test_the_checked_build_sees_what_python_did_not(lie: str, told: str, tmp_path: Path) -> None:
-    script = LIE.format(tests=str(HERE.parent), engines=str(HERE), folder=str(tmp_path), lie=lie)
+    script = LIE.format(tests=str(HERE.parent), folder=str(tmp_path), lie=lie)
     done = sanitized("-c", script)
     assert (done.returncode == 0) == (not told), done.stderr[-2000:]
     assert not told or any(word in done.stderr for word in told.split("|")), done.stderr[-2000:]

@@ -1,27 +1,20 @@
 """What every engine behind the seam must do, whatever runs behind it: see llmchat.engines.Engine."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 from support.checkpoints import save_tiny
+from support.engine_contract import GREEDY, STORY, answer, prompt
 from support.openai_server import engine_app, serving
 
-from llmchat.conversation import Message
-from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines import Engine, Sampling
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.server_models import find_served
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import ContextOverflow
-from llmchat.prompt import Prompt
-
-pytest_plugins = ["support.gguf_files"]
-
-GREEDY = Sampling(temperature=0, max_tokens=24)
-STORY = "Once upon a time, a quick brown fox met a lazy dog by the river. 🦊 The fox said to the dog: 🐕 let us"
 
 
 class Case(Struct):
@@ -97,23 +90,6 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 @pytest.fixture
 def engine(case: Case) -> Engine:
     return case.engine
-
-
-def prompt(text: str = STORY, **fields: object) -> Prompt:
-    """A text that a person wrote, as a format without words of its own would write it."""
-    return Prompt(text, (Message("user", text),), quoted=((0, len(text)),), **fields)  # type: ignore[arg-type]
-
-
-def answer(engine: Engine, asked: Prompt, sampling: Sampling = GREEDY) -> tuple[list[str], Finish]:
-    """The chunks and the end; that there is one end and that it comes last is looked at here, for every test."""
-    with closing(engine.stream(asked, sampling)) as stream:
-        *chunks, finish = stream
-    assert isinstance(finish, Finish) and all(isinstance(chunk, Chunk) for chunk in chunks)
-    texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
-    for text in texts:
-        text.encode()  # whole characters: half a surrogate pair could not be
-    assert all(texts), "a chunk shows something"
-    return texts, finish
 
 
 def test_an_answer_ends_once_and_tells_of_itself(engine: Engine) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.architectures import ARCHITECTURES, READS_ANEW, SEEDS, config_of
 from support.checkpoints import save_adapter, save_tiny
 from support.loopback_hub import Hub, Repo, serving
 from support.worlds import make_world
-from test_architectures import ARCHITECTURES, READS_ANEW, SEEDS, config_of
 
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from support.checkpoints import save_adapter, save_tiny
+from support.engine_contract import STORY, answer, prompt
 from support.worlds import make_world
-from test_contract import STORY, answer, prompt
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling
@@ -37,7 +37,6 @@ from llmchat.presets import Source, choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
-pytest_plugins = ["support.gguf_files"]
 pytest.importorskip("xllamacpp")
 
 TEXTS = [

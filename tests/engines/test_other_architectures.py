@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.checkpoints import save_adapter, save_tiny, tiny_config
-from test_architectures import (
+from support.architectures import (
     GROUPED,
     LLAMA_LIKE,
     PROMPT,
@@ -19,6 +18,7 @@ from test_architectures import (
     open_engine,
     reference,
 )
+from support.checkpoints import save_adapter, save_tiny, tiny_config
 
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.modules import causal, self_test

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 from accelerate import init_empty_weights
+from support.architectures import ARCHITECTURES, QKV, READS_ANEW, SEEDS, config_of
 from support.checkpoints import maker, save_adapter, save_tiny, tiny_config
-from test_architectures import ARCHITECTURES, QKV, READS_ANEW, SEEDS, config_of
 
 from llmchat.engines.tokenizer import read_json
 from llmchat.engines.transformers import TransformersEngine, memory_check

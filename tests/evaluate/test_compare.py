@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.command_line import Run
+from support.scripted_models import LIVE, SCRIPTED, TWO
 from support.worlds import make_world
-from test_cli import Run, env, home, run, smol  # noqa: F401 (fixtures)
-from test_evaluate import LIVE, SCRIPTED, TWO, told  # noqa: F401 (fixtures)
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
@@ -72,8 +72,8 @@ def made(world: World, *prompts: str) -> Any:
     )
 
 
-def test_under_each_other_where_there_is_no_room(world: World, told: Any) -> None:
-    told(answers)
+def test_under_each_other_where_there_is_no_room(world: World, scripted_models: Any) -> None:
+    scripted_models(answers)
     show(made(world, "same", "differ", "wild"), world)
     shown = re.sub(r"[\d.]+ tok/s", "N tok/s", world.stdout.getvalue())  # type: ignore[attr-defined]
     assert shown == (
@@ -88,9 +88,9 @@ def test_under_each_other_where_there_is_no_room(world: World, told: Any) -> Non
 
 @pytest.mark.parametrize(("columns", "beside"), [(100, True), (60, False)])
 def test_side_by_side_on_a_terminal_that_is_wide_enough(
-    tmp_path: Path, told: Any, columns: int, beside: bool
+    tmp_path: Path, scripted_models: Any, columns: int, beside: bool
 ) -> None:
-    told(answers)
+    scripted_models(answers)
     world = make_world(tmp_path, tty=True, COLUMNS=str(columns))
     show(made(world, "differ"), world)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", world.stdout.getvalue()).splitlines()  # type: ignore[attr-defined]
@@ -98,8 +98,8 @@ def test_side_by_side_on_a_terminal_that_is_wide_enough(
     assert max(map(len, lines)) <= columns
 
 
-def test_what_was_answered_before_ctrl_c_is_kept(world: World, told: Any) -> None:
-    told(
+def test_what_was_answered_before_ctrl_c_is_kept(world: World, scripted_models: Any) -> None:
+    scripted_models(
         lambda model, question: (
             KeyboardInterrupt() if (model, question) == ("alpaca-lora-7b", "b") else question
         )
@@ -109,8 +109,10 @@ def test_what_was_answered_before_ctrl_c_is_kept(world: World, told: Any) -> Non
     assert as_plain(result)["interrupted"] and "Interrupted" in as_html(result)
 
 
-def test_a_prompt_that_is_too_large_is_told_beside_the_others(world: World, told: Any) -> None:
-    told(lambda model, question: "fine")
+def test_a_prompt_that_is_too_large_is_told_beside_the_others(
+    world: World, scripted_models: Any
+) -> None:
+    scripted_models(lambda model, question: "fine")
     result = made(world, "word " * 3000, "short")
     assert (
         "window of 2,048" in result.answers[0][0].error
@@ -141,9 +143,9 @@ class Page(HTMLParser):
         self.words += data
 
 
-def test_the_page_needs_nothing_and_runs_nothing(world: World, told: Any) -> None:
+def test_the_page_needs_nothing_and_runs_nothing(world: World, scripted_models: Any) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(1)></pre>"
-    told(lambda model, question: attack)
+    scripted_models(lambda model, question: attack)
     result = made(world, attack)
     result.models[0] += "<i>"
     result.answers[0][0] = replace(result.answers[0][0], model="<u>", thinking="</details><s>")

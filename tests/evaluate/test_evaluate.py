@@ -6,8 +6,7 @@ import math
 import signal
 import subprocess
 import time
-import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,12 @@ import pytest
 import torch
 from msgspec.structs import replace
 from support.checkpoints import save_adapter, save_tiny, tiny_tokenizer
+from support.command_line import LLMCHAT, Run
+from support.scripted_models import LIVE, SCRIPTED, TWO
 from support.worlds import make_world
-from test_cli import LLMCHAT, Run, env, home, run, smol  # noqa: F401 (fixtures)
 from transformers import AutoModelForCausalLM, T5Config
 
 from llmchat.conversation import Message
-from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import OutOfResources, UsageError
 from llmchat.evaluate import Asking, Item, Output, read_tasks, report
@@ -29,53 +28,10 @@ from llmchat.evaluate import run as run_items
 from llmchat.evaluate.contenders import find_all, split_word
 from llmchat.evaluate.measure import Result, Scorer, ask, bare, score_choices, score_text
 from llmchat.evaluate.progress import Progress
-from llmchat.models import loading
 from llmchat.models.opener import Opened, Opener
 from llmchat.presets import find
 from llmchat.prompt import Parts, Prompt, PromptFormat
 from llmchat.settings import World
-
-SCRIPTED = {"engine": "scripted", "temperature": 0.0}
-TWO = ("smollm2", "alpaca-lora-7b")
-LIVE: "weakref.WeakSet[ScriptedEngine]" = weakref.WeakSet()
-
-
-class Told(ScriptedEngine):
-    """Says what `says` tells for its model and question; raises what it gives that is an error."""
-
-    def __init__(self, name: str, says: Callable[[str, str], Any]):
-        super().__init__()
-        assert not list(LIVE), "another model is still in memory"
-        LIVE.add(self)
-        self.me: Any = self  # a cycle, as models of torch have them
-        self._name, self._says = name, says
-
-    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
-        said = self._says(self._name, prompt.messages[-1].text)
-        if isinstance(said, BaseException):
-            raise said
-        self._replies = (said,)
-        return super().stream(prompt, sampling)
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], Any]], list[str]]:
-    """Let scripted models say what a function tells; returns the names of the models as they are loaded."""
-
-    def told(says: Callable[[str, str], Any]) -> list[str]:
-        loaded: list[str] = []
-
-        def make(model: loading.Model, options: Any, progress: Any) -> Told:
-            gc.disable()
-            loaded.append(model.preset.name)
-            return Told(model.preset.name, says)
-
-        monkeypatch.setitem(loading._ENGINES, "scripted", make)  # type: ignore[arg-type]
-        return loaded
-
-    LIVE.clear()
-    yield told  # type: ignore[misc]
-    gc.enable()
 
 
 def quiz(tmp_path: Path, world: World, count: int = 4) -> list[Item]:
@@ -95,9 +51,11 @@ def right_but(*wrong: tuple[str, str]) -> Callable[[str, str], str]:
 
 
 def test_one_model_is_in_memory_at_a_time_and_the_table_says_who_is_better(
-    tmp_path: Path, world: World, told: Any
+    tmp_path: Path, world: World, scripted_models: Any
 ) -> None:
-    loaded = told(right_but(("smollm2", "q1"), ("smollm2", "q2"), ("alpaca-lora-7b", "q3")))
+    loaded = scripted_models(
+        right_but(("smollm2", "q1"), ("smollm2", "q2"), ("alpaca-lora-7b", "q3"))
+    )
     contenders = find_all([*TWO, "alpaca-lora-7b:off"], SCRIPTED, world)
     outcome = run_items(contenders, quiz(tmp_path, world), Asking(), world, Output(None))
     assert loaded == ["smollm2", "alpaca-lora-7b", "alpaca-lora-7b"] and not LIVE, (
@@ -117,8 +75,12 @@ def test_one_model_is_in_memory_at_a_time_and_the_table_says_who_is_better(
     ]  # type: ignore[attr-defined]
 
 
-def test_a_clear_difference_is_called_one(tmp_path: Path, world: World, told: Any) -> None:
-    told(lambda model, question: "wrong" if model == "smollm2" else question.replace("q", "a"))
+def test_a_clear_difference_is_called_one(
+    tmp_path: Path, world: World, scripted_models: Any
+) -> None:
+    scripted_models(
+        lambda model, question: "wrong" if model == "smollm2" else question.replace("q", "a")
+    )
     outcome = run_items(
         find_all(TWO, SCRIPTED, world),
         quiz(tmp_path, world, 12),
@@ -136,14 +98,14 @@ def test_a_clear_difference_is_called_one(tmp_path: Path, world: World, told: An
 
 
 def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
-    tmp_path: Path, world: World, told: Any
+    tmp_path: Path, world: World, scripted_models: Any
 ) -> None:
     file, items, contenders = (
         tmp_path / "out.jsonl",
         quiz(tmp_path, world),
         find_all(TWO, SCRIPTED, world),
     )
-    loaded = told(
+    loaded = scripted_models(
         lambda model, question: (
             KeyboardInterrupt()
             if (model, question) == ("alpaca-lora-7b", "q1")
@@ -159,7 +121,7 @@ def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
     gc.collect()
     loaded.clear()
     asked: list[str] = []
-    told(lambda model, question: asked.append(f"{model} {question}") or "late")
+    scripted_models(lambda model, question: asked.append(f"{model} {question}") or "late")
     second = run_items(contenders, items, Asking(), world, Output(file, resume=True))
     assert asked == ["alpaca-lora-7b q1", "alpaca-lora-7b q2", "alpaca-lora-7b q3"] and loaded == []
     assert world.stderr.getvalue().splitlines() == [
@@ -181,8 +143,12 @@ def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
     assert len(asked) == 8, "with another sampling these are other results"
 
 
-def test_an_error_ends_the_run_and_loses_nothing(tmp_path: Path, world: World, told: Any) -> None:
-    told(lambda model, question: OutOfResources("too large") if model == "alpaca-lora-7b" else "a0")
+def test_an_error_ends_the_run_and_loses_nothing(
+    tmp_path: Path, world: World, scripted_models: Any
+) -> None:
+    scripted_models(
+        lambda model, question: OutOfResources("too large") if model == "alpaca-lora-7b" else "a0"
+    )
     outcome = run_items(
         find_all(TWO, SCRIPTED, world),
         quiz(tmp_path, world),
@@ -204,9 +170,9 @@ def test_an_error_ends_the_run_and_loses_nothing(tmp_path: Path, world: World, t
 
 
 def test_an_item_that_is_too_large_counts_as_wrong_and_is_told(
-    tmp_path: Path, world: World, told: Any
+    tmp_path: Path, world: World, scripted_models: Any
 ) -> None:
-    told(right_but())
+    scripted_models(right_but())
     items = quiz(tmp_path, world)
     items[0] = replace(items[0], messages=(Message("user", "word " * 3000),))
     outcome = run_items(

@@ -15,30 +15,17 @@ import transformers
 from lessons import lessons, write
 from msgspec.structs import replace
 from safetensors.torch import load_file
+from support.architectures import config_of
 from support.checkpoints import save_adapter, save_tiny, tiny_config
-from test_architectures import config_of
+from support.training_runs import QUICK, run, task
 
 from llmchat.engines import Chunk, Sampling
 from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.finetune.examples import IGNORED, Example
-from llmchat.finetune.recipes import Recipe, get_recipe
-from llmchat.finetune.run import Outcome, Task, finetune
+from llmchat.finetune.run import finetune
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
 from llmchat.presets import choose, find
 from llmchat.settings import Options, World
-
-QUICK = replace(
-    get_recipe("default"),
-    base="fp32",
-    batch=4,
-    micro_batch=4,
-    max_steps=8,
-    warmup_steps=1,
-    learning_rate=1e-2,
-    evaluation=8,
-    schedule="constant",
-)
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,27 +50,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
     )
     return path
-
-
-def task(base: Path, data: Path, output: Path, recipe: Recipe = QUICK, **more: Any) -> Task:
-    preset = choose(Options(model=str(base), format="alpaca", weights="fp32"))
-    return Task(
-        preset,
-        (str(data),),
-        "auto",
-        recipe,
-        output,
-        device="cpu",
-        samples=more.pop("samples", 0),
-        quiet=True,
-        **more,
-    )
-
-
-def run(world: World, *arguments: Any, **more: Any) -> Outcome:
-    outcome = finetune(task(*arguments, **more), world)
-    assert outcome is not None
-    return outcome
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -204,8 +170,8 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from pathlib import Path
-from worlds import make_world
-from test_training import QUICK, run
+from support.training_runs import QUICK, run
+from support.worlds import make_world
 run(make_world(Path({home!r})), Path({base!r}), Path({data!r}), Path({output!r}), samples=0)
 """
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.serving import Running, model_spec, serving
+from support.serving import ASK, Running, model_spec, raw, serving
 from support.worlds import make_world
-from test_safety import ASK, raw
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError

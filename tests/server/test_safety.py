@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from support.serving import Running, model_spec, serving
+from support.serving import ASK, model_spec, raw, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
@@ -16,23 +16,6 @@ from llmchat.server.keys import Keys
 from llmchat.server.run import ServeOptions, serve
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
-ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-
-
-def raw(run: Running, *pieces: bytes, wait_s: float = 10.0) -> bytes:
-    """What comes back for these bytes until the server closes the connection."""
-    with socket.create_connection(("127.0.0.1", run.port), wait_s) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-        answer = b""
-        try:
-            while more := connection.recv(65536):
-                answer += more
-        except TimeoutError:
-            answer += b"STILL OPEN"
-        except ConnectionResetError:
-            pass
-        return answer
 
 
 def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:

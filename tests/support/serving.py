@@ -139,3 +139,22 @@ def serving(
         started[0].server.should_exit = started[0].server.force_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def raw(run: Running, *pieces: bytes, wait_s: float = 10.0) -> bytes:
+    """What comes back for these bytes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", run.port), wait_s) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        answer = b""
+        try:
+            while more := connection.recv(65536):
+                answer += more
+        except TimeoutError:
+            answer += b"STILL OPEN"
+        except ConnectionResetError:
+            pass
+        return answer

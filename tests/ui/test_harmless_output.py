@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.repl import preset
 from support.worlds import Stream, make_world
-from test_ui_commands import preset
 
 from llmchat import cli
 from llmchat.chat import Chat

@@ -12,8 +12,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.document import Document
 from support.checkpoints import save_tiny
-from test_ui_commands import preset, repl  # noqa: F401 (fixtures)
-from test_ui_terminal import start
+from support.repl import preset
+from support.repl_terminal import start
 
 from llmchat.chat import Chat
 from llmchat.cli import main

@@ -11,11 +11,8 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
-from support.worlds import make_world
+from support.repl import OWN_PRESET, said, type_in
 
-from llmchat.chat import Chat
-from llmchat.engines import Sampling
-from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import (
     IntegrityError,
     LlmchatError,
@@ -26,55 +23,10 @@ from llmchat.errors import (
     UsageError,
 )
 from llmchat.history import History
-from llmchat.models.opener import Opener
-from llmchat.presets import ContextPolicy, Preset, Source, find, get_format
+from llmchat.presets import ContextPolicy, Source
 from llmchat.ui import recovery, slash, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.repl import Repl, _Typed
-
-
-def preset(**changes: object) -> Preset:
-    return replace(
-        find("smollm2"),
-        format=get_format("chatml"),
-        engine="scripted",
-        sampling=Sampling(temperature=0.0),
-        **changes,
-    )
-
-
-OWN_PRESET = """
-format = "chatml"
-engine = "scripted"
-parameters = {parameters}
-[base]
-kind = "path"
-repo = "/nowhere"
-[sampling]
-temperature = 0.25
-"""
-
-
-@pytest.fixture
-def repl(tmp_path: Path) -> Repl:
-    world = make_world(tmp_path)
-    world.own_presets.mkdir(parents=True)
-    (world.own_presets / "other.toml").write_text(OWN_PRESET.format(parameters=1000))
-    chat = Chat(preset(), ScriptedEngine(["one", "two", "three"]), History(None))
-    return Repl(chat, world, Opener(world, {"weights": "bf16"}))
-
-
-def type_in(repl: Repl, *lines: str) -> str:
-    """Take the lines and return what was shown since."""
-    stream = repl.talk.world.stdout
-    before = len(stream.getvalue())  # type: ignore[attr-defined]
-    for line in lines:
-        repl.take(line)
-    return stream.getvalue()[before:]  # type: ignore[attr-defined, no-any-return]
-
-
-def said(repl: Repl) -> list[str]:
-    return [message.text for message in repl.talk.chat.conversation.messages]
 
 
 def test_text_is_sent_and_answered(repl: Repl) -> None:

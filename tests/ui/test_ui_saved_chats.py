@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
-from test_ui_commands import preset, repl, said, type_in  # noqa: F401
+from support.repl import preset, said, type_in
 
 from llmchat.chat import Chat
 from llmchat.conversation import Conversation

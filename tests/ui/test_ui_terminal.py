@@ -10,32 +10,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from support.repl_terminal import DRIVER, ready, start
 
-DRIVER = Path(__file__).parents[1] / "support" / "drive_repl.py"
 CTRL_C, CTRL_D, ALT_ENTER, CTRL_J = "\x03", "\x04", "\x1b\r", "\n"
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
-
-
-def start(
-    home: Path, *arguments: str, size: tuple[int, int] = (24, 80), **env: str
-) -> "pexpect.spawn[str]":
-    child = pexpect.spawn(
-        sys.executable,
-        [str(DRIVER), str(home), *arguments],
-        dimensions=size,
-        encoding="utf-8",
-        timeout=20,
-        env={**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
-    )
-    child.expect("/help for commands")
-    ready(child)
-    return child
-
-
-def ready(child: "pexpect.spawn[str]") -> None:
-    """Wait for a fresh prompt. (Without answers to cursor questions the bottom line is not drawn.)"""
-    child.expect_exact("\x1b[0;38;5;30;1m>")
-    child.expect_exact("\x1b[?25h")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from test_ui_commands import preset, repl, said, type_in  # noqa: F401
+from support.repl import preset, said, type_in
 
 from llmchat.chat import Chat
 from llmchat.engines.scripted import ScriptedEngine

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The compiled kernels by themselves: products and whole steps, against what memory and processor of this machine can give.
 
-usage: python benchmarks/kernels.py MODEL_FOLDER [MODEL_FOLDER ...] [--runs N] [--save]
+usage: python benchmarks/compiled_kernels.py MODEL_FOLDER [MODEL_FOLDER ...] [--runs N] [--save]
 
 Each MODEL_FOLDER is a checkpoint of the Llama family. The best of N runs counts: what the kernels can do, not what other programs on the machine
 left of it. Weights are taken from more matrices than the caches hold. --save writes benchmarks/results/kernels.json.
@@ -125,7 +125,10 @@ def main() -> None:
         }
         text = (
             json.dumps(
-                {"command": "python benchmarks/kernels.py smol 1b --save", "machine": machine}
+                {
+                    "command": "python benchmarks/compiled_kernels.py smol 1b --save",
+                    "machine": machine,
+                }
                 | result,
                 indent=2,
             )
