@@ -10,12 +10,13 @@ from transformers import AutoModelForCausalLM
 
 from llmchat.chat import reply
 from llmchat.conversation import Conversation
-from llmchat.engines import Chunk, Finish, Sampling, Weights
+from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.models.loading import Model, load, locate
 from llmchat.presets import choose
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
+from llmchat.settings.types import Weights
 
 
 @pytest.fixture

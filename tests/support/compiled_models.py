@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from llmchat.engines.transformers.torch.linear import quantise_rows
 from torch import Tensor
 
+from llmchat.engines.transformers.pytorch.linear import quantise_rows
 from llmchat.engines.transformers.weights import MemoryTensors
 
 

@@ -164,9 +164,9 @@ def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
     assert heads == [
         "Conversation:",
         "Context window:",
-        "Information:",
-        "Saved chats:",
         "Model and settings:",
+        "Saved chats:",
+        "Information:",
     ]
     assert all(any(line.startswith(f"  /{one.name}") for line in shown) for one in slash.registry)
 

@@ -17,7 +17,7 @@ from llmchat.ui.prefill_progress import ReadingLine
 GREEDY = Sampling(temperature=0, max_tokens=4)
 INTERRUPTED = """
 import hashlib, os, signal, threading
-from llmchat.ui.waiting import told_of_interrupts
+from llmchat.ui.prefill_progress import told_of_interrupts
 
 order = []
 with told_of_interrupts(lambda: order.append("told")):

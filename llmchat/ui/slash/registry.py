@@ -18,12 +18,12 @@ Complete = Callable[[Talk, str], Iterable[str | tuple[str, str]]]
 
 
 _GROUPS = {
-    "chatting": "Conversation",
+    "conversation": "Conversation",
     "code": "Conversation",
     "context": "Context window",
     "settings": "Model and settings",
     "sessions": "Saved chats",
-    "look": "Information",
+    "show": "Information",
 }
 
 
@@ -71,6 +71,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[Command]:
         return iter(self._commands.values())
+
+    def groups(self) -> dict[str, list[Command]]:
+        """The commands under the headings of /help, in its order."""
+        headings = dict.fromkeys([*_GROUPS.values(), *(one.group for one in self)])
+        return {title: [one for one in self if one.group == title] for title in headings}
 
     def names(self) -> list[str]:
         return [

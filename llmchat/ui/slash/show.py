@@ -32,10 +32,7 @@ def show_help(talk: Talk, rest: str) -> Answer:
             raise UsageError(f"there is no command /{rest}", did_you_mean(rest, registry.names()))
         _explain(talk, found)
         return None
-    groups: dict[str, list[Command]] = {}
-    for one in registry:
-        groups.setdefault(one.group, []).append(one)
-    for title, commands in groups.items():
+    for title, commands in registry.groups().items():
         talk.say(f"{title}:")
         for one in commands:
             _explain(talk, one, indent="  ")
