@@ -62,6 +62,7 @@ _OPTIONS = Options.__struct_fields__
 
 
 @app.command()
+@options.with_sampling
 def chat(
     prompt: Annotated[
         str | None,
@@ -110,12 +111,6 @@ def chat(
     policy: options.Policy = None,
     turns: options.Turns = None,
     max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    min_p: options.MinP = None,
-    repetition_penalty: options.RepetitionPenalty = None,
-    seed: options.Seed = None,
     offline: options.Offline = None,
     json: options.Json = False,
     no_stream: Annotated[
@@ -163,9 +158,10 @@ def chat(
     ] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    **sampling: Any,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
-    given = {name: value for name, value in locals().items() if name in _OPTIONS}
+    given = {name: value for name, value in locals().items() if name in _OPTIONS} | sampling
     from llmchat.chat import Chat
     from llmchat.commands import one_shot
     from llmchat.models.warm import not_here, open_history, open_warm, opening_of_session

@@ -31,7 +31,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "parts of engines": (
         "ordered",
         (
-            "engines.sse", "engines.bounded_cache", "engines.byte_level",
+            "engines.parameter_names", "engines.sse", "engines.bounded_cache", "engines.byte_level",
             "engines.checkpoint_files", "engines.incremental_decoder",
             "engines.incremental_tokenizer", "engines.rwkv_world", "engines.sentencepiece",
             "engines.tokenizer",

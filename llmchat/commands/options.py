@@ -1,10 +1,15 @@
 """The flags that several commands share. None means not given: then a variable, the config file or the preset decides."""
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from llmchat.settings import types
+from llmchat.settings.sampling import SAMPLING_SETTINGS
+
+MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -24,8 +29,39 @@ def _checked(kind: Any, flag: str) -> dict[str, Any]:
     }
 
 
+def _sampling_flag(name: str) -> Any:
+    """The flag of a sampling parameter: `--top-p FLOAT`, with its help and its range."""
+    kind, flag = SAMPLING_SETTINGS[name], f"--{name.replace('_', '-')}"
+    return typer.Option(
+        flag, **_checked(kind, flag), help=types.description(kind), rich_help_panel=SAMPLING
+    )
+
+
+def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
+    """Add to a command a flag for each sampling parameter that its signature does not name.
+
+    The command receives them as keywords, None where a flag was not given.
+    """
+    named = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[types.base_type(kind) | None, _sampling_flag(name)],
+        )
+        for name, kind in SAMPLING_SETTINGS.items()
+        if name not in {parameter.name for parameter in named}
+    ]
+    command.__signature__ = inspect.Signature([*named, *added])  # type: ignore[attr-defined]
+    return command
+
+
 ENGINES = types.choices(types.EngineName)
-MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 Model = Annotated[
     str | None,
@@ -59,7 +95,8 @@ Format = Annotated[
     ),
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", help="int8, int4, bf16 or fp32.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option("--weights", help=f"{types.in_words(types.Weights)}.", rich_help_panel=MODEL),
 ]
 Engine = Annotated[
     str | None,
@@ -112,9 +149,7 @@ Context = Annotated[
 ]
 Policy = Annotated[
     str | None,
-    typer.Option(
-        "--policy", help="drop-oldest, last-n, summary or refuse.", rich_help_panel=CONTEXT
-    ),
+    typer.Option("--policy", help=f"{types.in_words(types.Policy)}.", rich_help_panel=CONTEXT),
 ]
 Turns = Annotated[
     int | None,
@@ -122,60 +157,7 @@ Turns = Annotated[
         **_checked(types.Turns, "--turns"), help="Turns that last-n keeps.", rich_help_panel=CONTEXT
     ),
 ]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        **_checked(types.Count, "--max-tokens"),
-        help="Most tokens of an answer; 0 for all the window leaves.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        **_checked(types.Temperature, "--temperature"),
-        help="0 is greedy.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        **_checked(types.TopP, "--top-p"),
-        rich_help_panel=SAMPLING,
-        help="Keep the most likely tokens up to this probability mass.",
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        **_checked(types.Count, "--top-k"),
-        rich_help_panel=SAMPLING,
-        help="Keep the K most likely tokens; 0 turns it off.",
-    ),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(
-        **_checked(types.MinP, "--min-p"),
-        rich_help_panel=SAMPLING,
-        help="Drop tokens below this fraction of the top token's probability.",
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(
-        **_checked(types.RepetitionPenalty, "--repetition-penalty"),
-        rich_help_panel=SAMPLING,
-        help="Values above 1 penalise repetition; 1 turns it off.",
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        **_checked(types.Seed, "--seed"), rich_help_panel=SAMPLING, help="Same seed, same answer."
-    ),
-]
+MaxTokens = Annotated[int | None, _sampling_flag("max_tokens")]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)
 ]

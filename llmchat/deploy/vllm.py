@@ -10,6 +10,7 @@ from msgspec import Struct
 from llmchat.deploy.facts import Subject
 from llmchat.deploy.sizing import Layout
 from llmchat.engines import Sampling
+from llmchat.engines.parameter_names import PARAMETER_NAMES
 from llmchat.errors import Mismatch
 
 VERSION = "0.32.0"
@@ -96,10 +97,8 @@ def largest_rank(subjects: Sequence[Subject]) -> int:
 def sampling_defaults(sampling: Sampling) -> dict[str, float]:
     """A preset's sampling as vLLM's generation config. All of them, so that none of the checkpoint's shows through; no length, for the
     server would hold every request to it."""
-    return {
-        name: getattr(sampling, name)
-        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    }
+    names = PARAMETER_NAMES["vllm"]
+    return {theirs: getattr(sampling, ours) for ours, theirs in names.items()}
 
 
 def engine_arguments(

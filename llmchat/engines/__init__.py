@@ -8,26 +8,10 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from llmchat.prompt import Prompt
-from llmchat.settings.types import Count, MinP, RepetitionPenalty, Seed, Temperature, TopP
+from llmchat.settings.sampling import Sampling as Sampling
 
 # Live adapters of an answer, by the names they were loaded under, each with its strength (1 is as trained).
 Adapters = tuple[tuple[str, float], ...]
-
-
-class Sampling(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the next token is chosen. temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
-    max_tokens 0: as long as the window has room. Without a seed each run draws its own. ignore_eos: no token ends the answer before that."""
-
-    temperature: Temperature = 0.7
-    top_p: TopP = 1.0
-    top_k: Count = 0
-    min_p: MinP = 0.0
-    repetition_penalty: RepetitionPenalty = 1.0
-    max_tokens: Count = 0
-    seed: Seed | None = None
-    stops: tuple[str, ...] = ()
-    logprobs: Count = 0
-    ignore_eos: bool = False
 
 
 class Token(Struct, frozen=True):

@@ -13,9 +13,9 @@ from llmchat.errors import UsageError
 from llmchat.presets.load import find, get_format, served
 from llmchat.presets.types import ContextPolicy, Preset, Source
 from llmchat.settings import Options
+from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import check
 
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
 # Option → field of the context policy.
 _CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns"}
 
@@ -47,7 +47,7 @@ def choose(options: Options, own: Path | None = None) -> Preset:
     if options.format:
         changes["format"] = get_format(options.format)
     changes["sampling"] = amend(
-        preset.sampling, {name: getattr(options, name) for name in _SAMPLING}
+        preset.sampling, {name: getattr(options, name) for name in SAMPLING_SETTINGS}
     )
     changes["context"] = amend(
         preset.context, {field: getattr(options, name) for name, field in _CONTEXT.items()}
@@ -71,7 +71,7 @@ def amend(value: _Value, changes: dict[str, Any]) -> _Value:
 
 def setting_names() -> tuple[str, ...]:
     """What can be changed in the middle of a chat: sampling, then the window."""
-    return (*_SAMPLING, *_SETTINGS)
+    return (*SAMPLING_SETTINGS, *_SETTINGS)
 
 
 def setting_kind(name: str) -> Any:
@@ -86,7 +86,7 @@ def setting_kind(name: str) -> Any:
 
 def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
     """The value of each of them."""
-    return {name: getattr(sampling, name) for name in _SAMPLING} | {
+    return {name: getattr(sampling, name) for name in SAMPLING_SETTINGS} | {
         name: getattr(context, field) for name, field in _SETTINGS.items()
     }
 
@@ -97,7 +97,9 @@ def adjust(
     """The preset and the sampling with these settings, None for no seed. Raises UsageError for an impossible value."""
     if "seed" in values and values["seed"] is None:
         sampling = replace(sampling, seed=None)
-    sampling = amend(sampling, {name: value for name, value in values.items() if name in _SAMPLING})
+    sampling = amend(
+        sampling, {name: value for name, value in values.items() if name in SAMPLING_SETTINGS}
+    )
     changes = {_SETTINGS[name]: value for name, value in values.items() if name in _SETTINGS}
     return replace(preset, context=amend(preset.context, changes)), sampling
 

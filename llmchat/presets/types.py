@@ -43,10 +43,10 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     tokens: size of the window, 0 for the model's own; low_water: share of the room that is left filled after dropping
     """
 
-    policy: Policy = "drop-oldest"
-    tokens: Count = 0
-    turns: Turns = 3
-    low_water: LowWater = 0.6
+    policy: Annotated[Policy, Meta(title="overflow")] = "drop-oldest"
+    tokens: Annotated[Count, Meta(title="window")] = 0
+    turns: Annotated[Turns, Meta(title="kept turns")] = 3
+    low_water: Annotated[LowWater, Meta(title="refill")] = 0.6
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,11 +5,22 @@ obeyed or a 400, and so is a field that nobody knows (`asking.check_fields`).
 """
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from msgspec import Meta
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 
 from llmchat.server.compatibility import no_limit, seconds, whole_number
+from llmchat.settings import types
+from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
 
 # A few stop strings are usual; each is looked for in every piece of the answer.
 MAX_STOPS = 128
@@ -94,9 +105,30 @@ class ResponseFormat(Request):
     type: Literal["text", "json_object", "json_schema"]
 
 
-class Generation(Request):
-    """What both ways to ask have in common. top_k, min_p, repetition_penalty, keep_alive, ignore_eos, truncation and show_prompt
-    are not OpenAI's.
+def _own_parameters() -> dict[str, Any]:
+    """Fields for the sampling parameters that OpenAI's API lacks, with their ranges."""
+    return {name: (_number(SAMPLING_SETTINGS[name]) | None, None) for name in OWN_PARAMETERS}
+
+
+def _number(kind: Any) -> Any:
+    """The pydantic type for a number with limits."""
+    span = types.limits(kind) or Meta()
+    limits = Field(ge=span.ge, gt=span.gt, le=span.le, description=types.description(kind))
+    number = types.base_type(kind)
+    return Annotated[int, limits, Whole] if number is int else Annotated[number, limits]
+
+
+# The sampling parameters that are not OpenAI's.
+OWN_PARAMETERS = tuple(name for name in DISTRIBUTION if name not in ("temperature", "top_p"))
+if TYPE_CHECKING:
+    OwnParameters = Request
+else:
+    OwnParameters = create_model("OwnParameters", __base__=Request, **_own_parameters())
+
+
+class Generation(OwnParameters):
+    """What chat and text completions have in common. The fields of OwnParameters, keep_alive,
+    ignore_eos, truncation and show_prompt are not OpenAI's.
 
     keep_alive: seconds the model stays in memory after the answer, or a duration such as `5m`; -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
     truncation "auto" leaves out what does not fit, oldest first; show_prompt: tell in the end what text the model was given
@@ -115,9 +147,6 @@ class Generation(Request):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, float] | None = None
     user: Any = None
-    top_k: Annotated[int, Whole, Field(ge=0, le=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None
 

@@ -26,6 +26,7 @@ from llmchat.server.middleware import AccessControl, AccessLog, App, BodyReader
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.state import ServerState
+from llmchat.settings.sampling import DISTRIBUTION
 
 
 def create_app(
@@ -115,7 +116,7 @@ def _add_models(api: FastAPI, state: ServerState) -> None:
 
 def _preset(preset: Preset) -> dict[str, Any]:
     """Beyond OpenAI's API: what a request says by itself where it says nothing, and the system text that the model was made for."""
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
+    names = (*DISTRIBUTION, "max_tokens")
     return {
         "sampling": {name: getattr(preset.sampling, name) for name in names},
         "system": preset.system,

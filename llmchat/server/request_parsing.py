@@ -12,6 +12,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Sampling
 from llmchat.presets import Preset
 from llmchat.server.api import (
+    OWN_PARAMETERS,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -29,7 +30,6 @@ _FOLLOWERS = {
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
-_OWN = ("top_k", "min_p", "repetition_penalty", "ignore_eos")
 
 
 def sampling_of(
@@ -49,7 +49,7 @@ def sampling_of(
         )
     given: dict[str, Any] = {
         name: value
-        for name in ("temperature", *_OWN)
+        for name in ("temperature", *OWN_PARAMETERS, "ignore_eos")
         if (value := getattr(request, name)) is not None
     }
     if request.top_p == 0:

@@ -5,7 +5,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from msgspec import Struct
@@ -13,20 +13,8 @@ from msgspec import Struct
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.parse_guard import read_toml
 from llmchat.process.streams import MOST, read_all, read_file
-from llmchat.settings.types import (
-    Count,
-    EngineName,
-    MinP,
-    Policy,
-    RepetitionPenalty,
-    Seed,
-    Temperature,
-    TopP,
-    Turns,
-    Weights,
-    check,
-    in_words,
-)
+from llmchat.settings.sampling import SAMPLING_SETTINGS
+from llmchat.settings.types import Count, EngineName, Policy, Turns, Weights, check, in_words
 
 
 class World(Struct, frozen=True):
@@ -113,8 +101,11 @@ def _close(path: Path, mode: int) -> None:
         path.chmod(mode)
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Every option that has a flag, an LLMCHAT_* variable and a config key of the same name. None: as the preset says."""
+class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which model is used, how it is loaded and how a conversation is fitted into its window.
+
+    None: as the preset says.
+    """
 
     model: str = "smollm2"
     base: str | None = None
@@ -129,13 +120,26 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     policy: Policy | None = None
     turns: Turns | None = None
     system: str | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: Count | None = None
-    min_p: MinP | None = None
-    repetition_penalty: RepetitionPenalty | None = None
-    max_tokens: Count | None = None
-    seed: Seed | None = None
+
+
+if TYPE_CHECKING:
+    SamplingOptions = ModelOptions
+else:
+    # The sampling parameters are read by name, so their types need not be known to the checker.
+    SamplingOptions = msgspec.defstruct(
+        "SamplingOptions",
+        [(name, kind | None, None) for name, kind in SAMPLING_SETTINGS.items()],
+        bases=(ModelOptions,),
+        frozen=True,
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+        module=__name__,
+    )
+
+
+class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every option that has a flag, an LLMCHAT_* variable and a config key of the same name."""
+
     offline: bool = False
     no_log: bool = False
     plain: bool = False

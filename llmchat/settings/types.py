@@ -11,10 +11,6 @@ from llmchat.errors import UsageError, any_of
 Weights = Literal["int8", "int4", "bf16", "fp32"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 EngineName = Literal["transformers", "gguf", "openai", "scripted"]
-Temperature = Annotated[float, Meta(ge=0, le=5)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-MinP = Annotated[float, Meta(ge=0, le=1)]
-RepetitionPenalty = Annotated[float, Meta(gt=0, le=10)]
 LowWater = Annotated[float, Meta(gt=0, le=1)]
 # 0 stands for off, for no limit, or for the model's own.
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -39,41 +35,63 @@ def check(value: Any, kind: Any, name: str) -> Any:
 
 def in_words(kind: Any) -> str:
     """What a type allows: `int8, int4, bf16 or fp32`, `a number from 0 to 5`."""
-    kind, limits = _plain(kind)
-    if get_origin(kind) is Literal:
-        return any_of(map(str, get_args(kind)))
-    if kind is bool:
+    base = base_type(kind)
+    if get_origin(base) is Literal:
+        return any_of(map(str, get_args(base)))
+    if base is bool:
         return "true or false"
-    if kind not in (int, float):
+    if base not in (int, float):
         return "text"
-    noun = "a whole number" if kind is int else "a number"
-    return f"{noun} {span}".rstrip() if (span := _span(limits)) else noun
+    noun = "a whole number" if base is int else "a number"
+    return f"{noun} {_span(limits(kind))}".rstrip()
 
 
 def choices(kind: Any) -> tuple[str, ...]:
     """The values of a setting that has a few; none for numbers and text."""
-    kind, _ = _plain(kind)
-    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+    base = base_type(kind)
+    return tuple(map(str, get_args(base))) if get_origin(base) is Literal else ()
 
 
-def _plain(kind: Any) -> tuple[Any, Meta | None]:
-    """A type without its None and its limits, and the limits."""
+def title(kind: Any) -> str:
+    """The short word for a setting, as its type's Meta.title has it."""
+    return next(filter(None, (meta.title for meta in _metas(kind))), "")
+
+
+def description(kind: Any) -> str:
+    """The help text of a setting, as its type's Meta.description has it."""
+    return next(filter(None, (meta.description for meta in _metas(kind))), "")
+
+
+def limits(kind: Any) -> Meta | None:
+    """The range of a number, None where it has no limits."""
+    return next(iter(_metas(kind)), None)
+
+
+def base_type(kind: Any) -> Any:
+    """`float` for `Annotated[float, …] | None`."""
+    required = _without_none(kind)
+    return get_args(required)[0] if get_origin(required) is Annotated else required
+
+
+def _metas(kind: Any) -> list[Meta]:
+    return [one for one in get_args(_without_none(kind)) if isinstance(one, Meta)]
+
+
+def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
-        kind = next(one for one in get_args(kind) if one is not NoneType)
-    if get_origin(kind) is Annotated:
-        return get_args(kind)[0], get_args(kind)[1]
-    return kind, None
+        return next(one for one in get_args(kind) if one is not NoneType)
+    return kind
 
 
-def _span(limits: Meta | None) -> str:
-    if limits is None:
+def _span(span: Meta | None) -> str:
+    if span is None:
         return ""
-    high = limits.le if limits.le is not None and limits.le < _LARGE else None
-    if limits.gt is not None:
-        return f"above {limits.gt:g}" + (f", up to {high:g}" if high is not None else "")
-    if limits.ge is None:
+    high = span.le if span.le is not None and span.le < _LARGE else None
+    if span.gt is not None:
+        return f"above {span.gt:g}" + (f", up to {high:g}" if high is not None else "")
+    if span.ge is None:
         return ""
-    return f"from {limits.ge:g} to {high:g}" if high is not None else f"of {limits.ge:g} or more"
+    return f"from {span.ge:g} to {high:g}" if high is not None else f"of {span.ge:g} or more"
 
 
 def _echo(value: Any) -> str:

@@ -14,9 +14,13 @@ import torch
 
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.pytorch import cuda
-from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler, weights
+from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
 from llmchat.engines.transformers.pytorch.linear import Int8Linear, Scratch, make_linear
-from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
+from llmchat.engines.transformers.pytorch.sampler import (
+    Sampler,
+    fixed_size_candidates,
+    probabilities,
+)
 
 CPU = torch.device("cpu")
 TESTS = Path(__file__).parents[1]
@@ -206,7 +210,7 @@ def test_kernels_are_built_for_gpus_that_are_not_here(
 def test_probabilities_without_a_host_are_those_with_one(sampling: Sampling) -> None:
     torch.manual_seed(0)
     for logits in (torch.randn(50) * 3, torch.randn(2000) * 2, torch.zeros(8)):
-        ids, chances = weights(logits, sampling)
+        ids, chances = fixed_size_candidates(logits, sampling)
         whole = chances if ids is None else torch.zeros_like(logits).index_copy(0, ids, chances)
         expected = probabilities(logits, sampling)
         if logits.any():

@@ -15,7 +15,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.dialects import dialect_of, dropped, fields
+from llmchat.engines.openai_api.dialects import dialect_of, dropped, sampling_fields
 from llmchat.engines.openai_api.messages import disarmed, text_of
 from llmchat.engines.openai_api.server_models import ASSUMED_CONTEXT, Served, find_served
 from llmchat.engines.openai_api.token_counts import Estimate
@@ -232,20 +232,24 @@ FULL = Sampling(
 
 def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
     plain = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7}
-    assert fields(FULL, dialect_of("vllm", "")) == plain | {
+    assert sampling_fields(FULL, dialect_of("vllm", "")) == plain | {
         "top_k": 40,
         "min_p": 0.1,
         "repetition_penalty": 1.2,
         "ignore_eos": True,
     }
-    assert fields(FULL, dialect_of("llamacpp", "")) == plain | {
+    assert sampling_fields(FULL, dialect_of("llamacpp", "")) == plain | {
         "top_k": 40,
         "min_p": 0.1,
         "repeat_penalty": 1.2,
         "ignore_eos": True,
     }
-    assert fields(FULL, dialect_of("library", "")) == fields(FULL, dialect_of("", "")) == plain
-    assert "max_completion_tokens" in fields(FULL, dialect_of("system", "api.openai.com"))
+    assert (
+        sampling_fields(FULL, dialect_of("library", ""))
+        == sampling_fields(FULL, dialect_of("", ""))
+        == plain
+    )
+    assert "max_completion_tokens" in sampling_fields(FULL, dialect_of("system", "api.openai.com"))
     assert dropped(FULL, dialect_of("vllm", "")) == ()
     assert dropped(FULL, dialect_of("library", "")) == (
         "top_k",
@@ -259,11 +263,11 @@ def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
 def test_what_is_off_is_said_to_be_off() -> None:
     """Servers have defaults of their own: llama.cpp's top_k is 40, vLLM takes those of the checkpoint."""
     assert (
-        fields(Sampling(), dialect_of("llamacpp", ""))["top_k"] == 0
-        and fields(Sampling(), dialect_of("vllm", ""))["top_k"] == -1
+        sampling_fields(Sampling(), dialect_of("llamacpp", ""))["top_k"] == 0
+        and sampling_fields(Sampling(), dialect_of("vllm", ""))["top_k"] == -1
     )
     for owner in ("llamacpp", "vllm"):
-        sent = fields(Sampling(), dialect_of(owner, ""))
+        sent = sampling_fields(Sampling(), dialect_of(owner, ""))
         assert sent["min_p"] == 0 and sent["top_p"] == 1
 
 

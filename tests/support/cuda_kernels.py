@@ -212,7 +212,7 @@ def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, 
         )
     )
     for name, layer in (
-        (name, layer) for model in (exact, fast) for name, layer in linears(forward)
+        (name, layer) for model in (exact, fast) for name, layer in linears(model)
     ):
         source = dict(linears(plain))[name].inner
         if layer in [own for _, own in linears(fast)]:
@@ -226,11 +226,11 @@ def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, 
     return exact, plain, fast
 
 
-def linears(forward: forward.LlamaForward) -> list[tuple[str, AdaptedLinear]]:
+def linears(model: forward.LlamaForward) -> list[tuple[str, AdaptedLinear]]:
     names = ("qkv", "output", "gate_up", "down")
     return [
         (f"{index}.{name}", getattr(layer, name))
-        for index, layer in enumerate(forward._layers)
+        for index, layer in enumerate(model._layers)
         for name in names
     ]
 

@@ -16,6 +16,7 @@ from llmchat.engines import Chunk, Finish, Sampling, Token
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
+from llmchat.engines.parameter_names import LLAMA_CPP_SAMPLERS, PARAMETER_NAMES
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokens, context_of, read_json
 from llmchat.errors import ContextOverflow, OutOfResources
@@ -24,8 +25,7 @@ from llmchat.prompt import Prompt
 
 # llama.cpp takes memory for the whole window when it loads. Without --context it is at most this large.
 DEFAULT_CONTEXT = 8192
-# The order of the transformers engine, and of Hugging Face's generate().
-_SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
+_PARAMETERS = PARAMETER_NAMES["llama.cpp"]
 # llama.cpp's seeds have 32 bits, and this one means "any".
 _ANY_SEED = 2**32 - 1
 
@@ -158,14 +158,10 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
     return {
         "prompt": ids,
         "n_predict": limit,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repetition_penalty,
+        **{theirs: getattr(sampling, ours) for ours, theirs in _PARAMETERS.items()},
         # Over the whole window, as everywhere else here, where llama.cpp alone would look at the last 64 tokens.
         "repeat_last_n": len(ids) + limit,
-        "samplers": _SAMPLERS,
+        "samplers": LLAMA_CPP_SAMPLERS,
         "seed": seed,
         "ignore_eos": sampling.ignore_eos,
         "cache_prompt": True,

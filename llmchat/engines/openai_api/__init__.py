@@ -12,7 +12,7 @@ from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.dialects import Dialect, dropped, fields
+from llmchat.engines.openai_api.dialects import Dialect, dropped, sampling_fields
 from llmchat.engines.openai_api.messages import messages_of, text_of
 from llmchat.engines.openai_api.server_models import Served
 from llmchat.engines.openai_api.stream_parser import Reading
@@ -114,7 +114,7 @@ class OpenAIEngine:
             "stream_options": {"include_usage": True},
             "seed": seed,
         }
-        body |= fields(sampling, dialect) | ({"stop": stops} if stops else {})
+        body |= sampling_fields(sampling, dialect) | ({"stop": stops} if stops else {})
         if prompt.stop_ids and dialect.stop_ids and not self._chat:
             body[dialect.stop_ids] = list(prompt.stop_ids)
         if not self._chat:

@@ -1,108 +1,110 @@
-"""What the servers that speak OpenAI's API understand beyond it. A server is known by the owner that it gives its models.
+"""How the servers that implement OpenAI's API differ. A server is known by its models' `owned_by`.
 
-Sources: vLLM's OpenAI-compatible server docs, llama.cpp's tools/server/README.md, Ollama's docs/openai.md, SGLang's sampling parameters.
+Sources: vLLM's OpenAI-compatible server docs, llama.cpp's tools/server/README.md, Ollama's
+docs/openai.md, SGLang's sampling parameters.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import fields
 
 from llmchat.engines import Sampling
+from llmchat.engines.parameter_names import PARAMETER_NAMES
+from llmchat.settings.sampling import Distribution
 
 
 class Dialect(Struct, frozen=True):
-    """top_k, min_p, penalty, stop_ids, ignore_eos: what the server calls them, "" where it has no such thing; no_top_k: its value for "off".
+    """What a server accepts beyond OpenAI's API.
 
-    counts: how it counts tokens, "" where it does not; resumes: it goes on with a last message that is an answer; texts: /v1/completions takes a
-    text as it is; stops: the most stop strings it takes; longest: what it calls max_tokens.
+    parameters: our name of each sampling parameter → the server's; no_top_k: the value of top_k
+    that turns it off
+    stop_ids, ignore_eos, max_tokens: the server's names of these fields, "" where it has none
+    counts: the API it counts tokens with, "" where it has none
+    resumes: it continues a last message that is an answer
+    texts: /v1/completions passes a text to the model as it is
+    stops: the most stop strings it takes
     """
 
     title: str
-    top_k: str = ""
+    parameters: Mapping[str, str]
     no_top_k: int = 0
-    min_p: str = ""
-    penalty: str = ""
     stop_ids: str = ""
     ignore_eos: str = ""
     counts: str = ""
     resumes: bool = False
     texts: bool = True
     stops: int = 4
-    longest: str = "max_tokens"
+    max_tokens: str = "max_tokens"
 
 
-_VLLM = Dialect(
-    "vLLM",
-    "top_k",
-    -1,
-    "min_p",
-    "repetition_penalty",
-    "stop_token_ids",
-    "ignore_eos",
-    "vllm",
-    resumes=True,
-    stops=64,
-)
 _KNOWN = {
-    "vllm": _VLLM,
-    "sglang": Dialect(
-        "SGLang",
-        "top_k",
-        -1,
-        "min_p",
-        "repetition_penalty",
-        "stop_token_ids",
-        "ignore_eos",
+    "vllm": Dialect(
+        "vLLM",
+        PARAMETER_NAMES["vllm"],
+        no_top_k=-1,
+        stop_ids="stop_token_ids",
+        ignore_eos="ignore_eos",
+        counts="vllm",
         resumes=True,
         stops=64,
     ),
-    # llama.cpp does not give out an end of text that only began like a stop string, so it is told of none, and hung up on.
+    "sglang": Dialect(
+        "SGLang",
+        PARAMETER_NAMES["sglang"],
+        no_top_k=-1,
+        stop_ids="stop_token_ids",
+        ignore_eos="ignore_eos",
+        resumes=True,
+        stops=64,
+    ),
+    # llama.cpp withholds the end of a text that only began like a stop string. So it gets no stop
+    # strings, and the connection is closed at the first one that appears.
     "llamacpp": Dialect(
         "llama.cpp",
-        "top_k",
-        0,
-        "min_p",
-        "repeat_penalty",
-        "",
-        "ignore_eos",
-        "llama.cpp",
+        PARAMETER_NAMES["llama.cpp"],
+        ignore_eos="ignore_eos",
+        counts="llama.cpp",
         resumes=True,
         stops=0,
     ),
-    # Ollama writes its template around the text of a completion as well.
-    "library": Dialect("Ollama", resumes=True, texts=False, stops=64),
-    "llmchat": Dialect("llmchat", "top_k", 0, "min_p", "repetition_penalty", stops=64),
+    # Ollama applies its template to the text of a completion as well.
+    "library": Dialect("Ollama", PARAMETER_NAMES["ollama"], resumes=True, texts=False, stops=64),
+    "llmchat": Dialect("llmchat", PARAMETER_NAMES["llmchat"], stops=64),
 }
-_OTHER = Dialect("")
+_OPENAI = Dialect(
+    "OpenAI", PARAMETER_NAMES["openai"], max_tokens="max_completion_tokens", texts=False
+)
+_OTHER = Dialect("", PARAMETER_NAMES["openai"])
 
 
 def dialect_of(owner: str, host: str) -> Dialect:
-    """owner: `owned_by` of a model in /v1/models."""
+    """The dialect of a server. owner: `owned_by` of a model in /v1/models."""
     if host.endswith("openai.com"):
-        return Dialect("OpenAI", longest="max_completion_tokens", texts=False)
+        return _OPENAI
     return _KNOWN.get(owner, _OTHER)
 
 
-def fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
-    """The request's fields for a sampling. What is off is said too, where it can be: a server has defaults of its own."""
-    sent: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    if dialect.top_k:
-        sent[dialect.top_k] = sampling.top_k or dialect.no_top_k
-    if dialect.min_p:
-        sent[dialect.min_p] = sampling.min_p
-    if dialect.penalty:
-        sent[dialect.penalty] = sampling.repetition_penalty
+def sampling_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    """The fields of a request. Parameters that are off are sent too: a server has its own defaults."""
+    sent = {theirs: getattr(sampling, ours) for ours, theirs in dialect.parameters.items()}
+    if "top_k" in dialect.parameters and not sampling.top_k:
+        sent[dialect.parameters["top_k"]] = dialect.no_top_k
     if dialect.ignore_eos and sampling.ignore_eos:
         sent[dialect.ignore_eos] = True
-    return sent | ({dialect.longest: sampling.max_tokens} if sampling.max_tokens else {})
+    if sampling.max_tokens:
+        sent[dialect.max_tokens] = sampling.max_tokens
+    return sent
 
 
 def dropped(sampling: Sampling, dialect: Dialect) -> tuple[str, ...]:
-    """The settings in use that this server does not know."""
-    asked = {
-        "top_k": (sampling.top_k, dialect.top_k),
-        "min_p": (sampling.min_p, dialect.min_p),
-        "repetition_penalty": (sampling.repetition_penalty != 1, dialect.penalty),
-        "ignore_eos": (sampling.ignore_eos, dialect.ignore_eos),
-    }
-    return tuple(name for name, (wanted, known) in asked.items() if wanted and not known)
+    """The settings in use that this server does not support."""
+    used = [
+        field.name
+        for field in fields(Distribution)
+        if field.name not in dialect.parameters and getattr(sampling, field.name) != field.default
+    ]
+    if sampling.ignore_eos and not dialect.ignore_eos:
+        used.append("ignore_eos")
+    return tuple(used)

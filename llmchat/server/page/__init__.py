@@ -4,6 +4,7 @@ The page talks to the OpenAI-compatible API alone, loads nothing from elsewhere,
 """
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+
+from llmchat.server.api import Generation
+from llmchat.settings.sampling import DISTRIBUTION
 
 # Scripts may not turn text into markup (require-trusted-types-for), but for the sanitiser.
 CONTENT_SECURITY_POLICY = "; ".join((
@@ -44,6 +48,11 @@ _TYPES = {
 }
 
 
+# By how much an arrow key changes a number.
+_STEP = 0.01
+_STEPS = {"temperature": 0.05}
+
+
 class File(Struct, frozen=True):
     content: bytes
     type: str
@@ -53,15 +62,37 @@ class File(Struct, frozen=True):
 def files() -> dict[str, File]:
     """Every file of the page by its path in this folder."""
     folder = Path(__file__).parent
-    return {
-        path.relative_to(folder).as_posix(): File(
-            content := path.read_bytes(),
-            f"{_TYPES[path.suffix]}; charset=utf-8",
-            f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-        )
+    contents = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.suffix in _TYPES
     }
+    contents["sampling.js"] = _sampling_script().encode()
+    return {name: _file(name, content) for name, content in contents.items()}
+
+
+def _file(name: str, content: bytes) -> File:
+    kind = f"{_TYPES[Path(name).suffix]}; charset=utf-8"
+    return File(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+def _sampling_script() -> str:
+    """`sampling.js`: the sampling parameters, each with the range that the API accepts."""
+    properties = Generation.model_json_schema()["properties"]
+    ranges = []
+    for name in DISTRIBUTION:
+        number = properties[name]["anyOf"][0]
+        least = number.get("minimum", number.get("exclusiveMinimum", 0) + _STEP)
+        step = 1 if number["type"] == "integer" else _STEPS.get(name, _STEP)
+        ranges.append([name, _label(name), least, number["maximum"], step])
+    return (
+        f"// name, label, smallest, largest, step\nexport const SAMPLING = {json.dumps(ranges)};\n"
+    )
+
+
+def _label(name: str) -> str:
+    """`Repetition penalty`, but `Top-p`."""
+    return re.sub("_(.)$", r"-\1", name).replace("_", " ").capitalize()
 
 
 def mount(app: FastAPI) -> None:

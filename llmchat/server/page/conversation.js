@@ -5,12 +5,14 @@
 // pair: two answers of two models to one message have the same, to be shown side by side
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
+import { SAMPLING } from "./sampling.js";
+
 const FORMAT = 1;
 const TITLE_LENGTH = 60;
 // Servers keep no longer ones.
 const LONGEST_TITLE = 200;
 // What a request may say beside its messages.
-const PARAMETERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed", "stop", "truncation"];
+const PARAMETERS = [...SAMPLING.map(([name]) => name), "max_tokens", "seed", "stop", "truncation"];
 const STATES = ["complete", "writing", "stopped", "failed"];
 
 /** Random, also on pages over plain HTTP, where crypto.randomUUID is missing. */

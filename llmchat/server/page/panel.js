@@ -1,15 +1,12 @@
 // The settings of a conversation: system text and sampling.
 
 import { el, find } from "./dom.js";
+import { SAMPLING } from "./sampling.js";
 import { SystemTexts } from "./systemtexts.js";
 
 // name, label, smallest, largest, step
 const NUMBERS = [
-  ["temperature", "Temperature", 0, 2, 0.05],
-  ["top_p", "Top-p", 0, 1, 0.01],
-  ["top_k", "Top-k", 0, 100000, 1],
-  ["min_p", "Min-p", 0, 1, 0.01],
-  ["repetition_penalty", "Repetition penalty", 0.1, 10, 0.01],
+  ...SAMPLING,
   ["max_tokens", "Max tokens", 1, 1000000, 1],
   ["seed", "Seed", 0, 9007199254740991, 1],
   ["strength", "Adapter strength", 0, 4, 0.05],

@@ -5,14 +5,10 @@ from collections.abc import Iterable
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models.loading import pulled_presets
 from llmchat.presets import setting_kind, setting_names, settings_of
-from llmchat.settings.types import Policy, choices, in_words
+from llmchat.settings.types import Policy, choices, in_words, title
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.state import Talk, files_like
 
-_MEANINGS = {
-    "temperature": "randomness", "top_p": "nucleus", "top_k": "shortlist", "min_p": "floor", "repetition_penalty": "repetition",
-    "max_tokens": "length", "seed": "repeatable", "context": "window", "policy": "overflow", "turns": "kept turns", "low_water": "refill",
-}  # fmt: skip
 # `/set context` takes one of these as well as a size.
 _POLICIES = choices(Policy)
 
@@ -24,7 +20,7 @@ def _names(talk: Talk, line: str) -> Iterable[str | tuple[str, str]]:
             f"{name} {value}"
             for value in (*(_POLICIES if name in ("policy", "context") else ()), "default")
         ]
-    return [(name, f"{_MEANINGS[name]}: {_allowed(name)}") for name in setting_names()]
+    return [(name, f"{_meaning(name)}: {_allowed(name)}") for name in setting_names()]
 
 
 def _models(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
@@ -64,7 +60,7 @@ def set_value(talk: Talk, rest: str) -> Answer:
     for shown in [name] if name else values:
         mark = "*" if shown in talk.chat.settings else " "
         talk.say(
-            f"{mark} {shown:18}  {_written(values[shown]):11}  {_MEANINGS[shown]:10}  {_allowed(shown)}"
+            f"{mark} {shown:18}  {_written(values[shown]):11}  {_meaning(shown):10}  {_allowed(shown)}"
         )
     if not name and talk.chat.settings:
         talk.say("* changed in this chat; `/set NAME default` resets it")
@@ -149,6 +145,10 @@ def _change(talk: Talk, name: str, value: str) -> None:
         )
     talk.chat.set({name: value})
     return None
+
+
+def _meaning(name: str) -> str:
+    return title(setting_kind(name))
 
 
 def _allowed(name: str) -> str:

@@ -5,10 +5,15 @@
 #define REACH 9.0f /* what is less likely than the likeliest token by this power of e is looked at only where it must be */
 #define TOKENS 256 /* that are summed up at once */
 
+/* The fields of Distribution (settings/sampling.py) in their order, then `point` in [0, 1): the
+   place in the cumulated probabilities where the token is drawn. */
 typedef struct {
-    float temperature, top_p, min_p;
-    int64_t top_k; /* 0: as many as there are */
-    double point;  /* in [0, 1): which of the tokens that may come, by their chances one after the other */
+    float temperature;
+    float top_p;
+    int64_t top_k; /* 0: every token */
+    float min_p;
+    float repetition_penalty; /* applied before, in torch */
+    double point;
 } Choosing;
 
 typedef struct {

@@ -7,6 +7,7 @@ from llmchat.engines import Sampling
 from llmchat.engines.transformers.compiled.build import Kernels
 from llmchat.engines.transformers.compiled.structs import Choosing
 from llmchat.engines.transformers.pytorch.sampler import Sampler, chosen
+from llmchat.settings.sampling import DISTRIBUTION
 
 # Drawn at once: the same numbers as one by one.
 _POINTS = 64
@@ -21,9 +22,7 @@ class NativeSampler(Sampler):
         super().__init__(sampling, prompt_ids, device)
         self._kernels = kernels
         self._points: list[float] = []
-        self._how = Choosing(
-            sampling.temperature, sampling.top_p, sampling.min_p, max(0, sampling.top_k)
-        )
+        self._how = Choosing(*(getattr(sampling, name) for name in DISTRIBUTION))
 
     def choose(self, logits: Tensor) -> int:
         # Without a penalty nothing is left to torch, each of whose calls gives other threads (a server's) the interpreter and waits for it.

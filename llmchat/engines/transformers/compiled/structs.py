@@ -8,6 +8,8 @@ from torch import Tensor
 
 from llmchat.engines.transformers.pytorch.linear import finite
 from llmchat.errors import IntegrityError
+from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
+from llmchat.settings.types import base_type
 
 # Linears of a layer in the order of step.c.
 LINEARS = (
@@ -59,11 +61,13 @@ class Model(Structure):
 
 
 class Choosing(Structure):
+    """The fields of Distribution in their order, then the random number that picks the token."""
+
     _fields_ = [
-        ("temperature", c_float),
-        ("top_p", c_float),
-        ("min_p", c_float),
-        ("top_k", c_int64),
+        *(
+            (name, c_int64 if base_type(SAMPLING_SETTINGS[name]) is int else c_float)
+            for name in DISTRIBUTION
+        ),
         ("point", c_double),
     ]
 

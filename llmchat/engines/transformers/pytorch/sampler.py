@@ -95,6 +95,26 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tenso
     return ids, chances / chances.sum()
 
 
+def fixed_size_candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
+    """As `candidates`, with shapes that do not depend on the numbers, for a device that the host does not wait for.
+
+    Probabilities are not normalised; those of excluded tokens are 0. None for the ids: all tokens in their order.
+    """
+    logits = logits / sampling.temperature
+    ids: Tensor | None = None
+    if 0 < sampling.top_k < logits.numel():
+        logits, ids = logits.topk(sampling.top_k)
+    elif sampling.top_p < 1:
+        logits, ids = logits.sort(descending=True)
+    chances = logits.softmax(-1)
+    if sampling.top_p < 1:
+        before = chances.cumsum(-1) - chances
+        chances = torch.where(before < sampling.top_p, chances, 0.0)
+    if sampling.min_p > 0:
+        chances = torch.where(chances >= sampling.min_p * chances.max(), chances, 0.0)
+    return ids, chances
+
+
 def _nucleus(logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The likeliest tokens that make up `share` of the probability, the last one reaching over it, and their probabilities (not normalised)."""
     total = logits.logsumexp(-1)

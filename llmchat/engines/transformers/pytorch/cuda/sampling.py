@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.pytorch.sampler import Sampler
+from llmchat.engines.transformers.pytorch.sampler import Sampler, fixed_size_candidates
 
 
 class DeviceSampler(Sampler):
@@ -63,7 +63,7 @@ class DeviceSampler(Sampler):
         return token
 
     def _drawn(self, logits: Tensor) -> Tensor:
-        ids, chances = weights(logits, self._sampling)
+        ids, chances = fixed_size_candidates(logits, self._sampling)
         reached = chances.double().cumsum(-1)
         point = (
             torch.rand(1, generator=self._generator, dtype=torch.float64, device=chances.device)
@@ -72,23 +72,3 @@ class DeviceSampler(Sampler):
         # To the right of equal sums: a token without a chance is never met.
         place = torch.searchsorted(reached, point, right=True).clamp_(max=len(chances) - 1)
         return place if ids is None else ids[place]
-
-
-def weights(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
-    """Tokens and their probabilities after temperature, top-k, top-p and min-p, not normalised, 0 for those that are out.
-
-    None for the ids: all tokens in their order.
-    """
-    logits = logits / sampling.temperature
-    ids: Tensor | None = None
-    if 0 < sampling.top_k < logits.numel():
-        logits, ids = logits.topk(sampling.top_k)
-    elif sampling.top_p < 1:
-        logits, ids = logits.sort(descending=True)
-    chances = logits.softmax(-1)
-    if sampling.top_p < 1:
-        before = chances.cumsum(-1) - chances
-        chances = torch.where(before < sampling.top_p, chances, 0.0)
-    if sampling.min_p > 0:
-        chances = torch.where(chances >= sampling.min_p * chances.max(), chances, 0.0)
-    return ids, chances

@@ -1,0 +1,88 @@
+"""The sampling parameters, listed once: how an engine chooses the next token.
+
+Flags, LLMCHAT_* variables, config and preset keys, `/set`, the fields of the HTTP API and of the
+web page, and their documentation derive from these fields. docs/adding.md names what else a new
+parameter needs.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+from llmchat.settings.types import Count, Seed
+
+
+class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the model's probabilities for the next token are changed before one is drawn.
+
+    Meta.title is the word for it in `/set`, Meta.description the help text of its flag. The C
+    sampler holds the same fields in the same order (`Choosing` in compiled/choice.h).
+    """
+
+    temperature: Annotated[
+        float, Meta(ge=0, le=5, title="randomness", description="0 is greedy.")
+    ] = 0.7
+    top_p: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            title="nucleus",
+            description="Keep the most likely tokens up to this probability mass.",
+        ),
+    ] = 1.0
+    top_k: Annotated[
+        Count,
+        Meta(title="shortlist", description="Keep the K most likely tokens; 0 turns it off."),
+    ] = 0
+    min_p: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            title="floor",
+            description="Drop tokens below this fraction of the top token's probability.",
+        ),
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10,
+            title="repetition",
+            description="Values above 1 penalise repetition; 1 turns it off.",
+        ),
+    ] = 1.0
+
+
+class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How an answer is sampled and when it ends.
+
+    max_tokens 0: up to the end of the context window. seed None: each answer draws its own.
+    ignore_eos: no token ends the answer before max_tokens. Fields without a Meta.title are set by
+    the program or by an API request; they have no flag.
+    """
+
+    max_tokens: Annotated[
+        Count,
+        Meta(
+            title="length",
+            description="Most tokens of an answer; 0 for all the window leaves.",
+        ),
+    ] = 0
+    seed: (
+        Annotated[Seed, Meta(title="repeatable", description="Same seed, same answer.")] | None
+    ) = None
+    stops: tuple[str, ...] = ()
+    logprobs: Count = 0
+    ignore_eos: bool = False
+
+
+DISTRIBUTION = Distribution.__struct_fields__
+# What a user can set: name → type.
+SAMPLING_SETTINGS: dict[str, Any] = {
+    field.name: field.type
+    for field in fields(Sampling)
+    if field.name in (*DISTRIBUTION, "max_tokens", "seed")
+}
