@@ -211,9 +211,7 @@ def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, 
             (graphs.CudaForward, "int8", DEVICE),
         )
     )
-    for name, layer in (
-        (name, layer) for model in (exact, fast) for name, layer in linears(model)
-    ):
+    for name, layer in ((name, layer) for model in (exact, fast) for name, layer in linears(model)):
         source = dict(linears(plain))[name].inner
         if layer in [own for _, own in linears(fast)]:
             layer.inner = TritonInt8Linear(
