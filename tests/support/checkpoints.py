@@ -1,4 +1,4 @@
-"""Tiny checkpoints with random weights and a real tokenizer, built on the spot: whole models in a few hundred kilobytes."""
+"""Tiny checkpoints of a few hundred kilobytes: random weights with a real tokenizer."""
 
 import struct
 from pathlib import Path
@@ -16,13 +16,15 @@ from transformers import (
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 320 tokens, so that any text can be written; the special tokens are ids 0 to 4."""
+    """A byte-level BPE of 320 tokens that can spell any text; ids 0 to 4 are special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,7 +56,7 @@ def maker(config: Any) -> Any:
 def save_tiny(
     folder: Path, config: Any = None, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> Path:
-    """Save a random model of `config` (a small Llama by default) with the tiny tokenizer; returns the folder."""
+    """Save a random model and the tiny tokenizer; the default config is a small Llama."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     config = config or tiny_config()
@@ -63,16 +65,16 @@ def save_tiny(
         tokenizer.backend_tokenizer.post_processor = closing
     model = maker(config).from_config(config).to(dtype)
     if not getattr(config, "scale_decoder_outputs", True):
-        # T5 1.1: its head is a matrix of its own, whatever transformers makes of its config.
+        # T5 1.1 has an untied head, but transformers derives a tied one from its config.
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
         model.config.tie_word_embeddings = False
     with torch.no_grad():
-        # The usual initialisation is so small that a random model says the same token for ever.
+        # With the usual small initialisation a random model repeats one token for ever.
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("bias"):
                 parameter.normal_(std=0.3 / parameter.shape[-1] ** 0.25)
             elif config.tie_word_embeddings:
-                # Norms that turn the stream away from the token that was read, which a tied head would say again and again.
+                # A tied head would repeat the last token; random norms rotate away from it.
                 parameter.add_(torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -81,14 +83,15 @@ def save_tiny(
 
 def tiny_config(**changes: Any) -> LlamaConfig:
     settings = {
-        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
     }  # fmt: skip
     return LlamaConfig(**(settings | changes))
 
 
 def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, **lora: Any) -> Path:
-    """Save a random, non-zero LoRA for the model in `base`, written by peft itself; returns the folder."""
+    """Let peft save a random, non-zero LoRA for the model in `base`."""
     import peft
 
     model = maker(AutoConfig.from_pretrained(base)).from_pretrained(base, dtype=torch.float32)
@@ -110,7 +113,10 @@ def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, *
 def sentencepiece_file(
     pieces: list[tuple[str, float, int]], *, bpe: bool = True, single_spaces: bool = False
 ) -> bytes:
-    """A sentencepiece model, its protobuf written by hand. pieces: text, score, kind (1 normal, 2 unknown, 3 control, 4 user's, 6 byte)."""
+    """The bytes of a sentencepiece model.
+
+    pieces: text, score and kind (1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte).
+    """
     written = b"".join(
         _field(1, _field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind))
         for text, score, kind in pieces
@@ -124,7 +130,7 @@ def sentencepiece_file(
 
 
 def llama_pieces(*texts: str) -> list[tuple[str, float, int]]:
-    """The start of LLaMA's pieces, and then these, the ones to be merged first first."""
+    """The first pieces of LLaMA's vocabulary, then `texts` in their order of merging."""
     bytes_ = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
     return [
         ("<unk>", 0.0, 2),
