@@ -21,9 +21,9 @@ import torch
 
 from llmchat.engines.tokenizer import read_json
 from llmchat.engines.transformers.checkpoint_names import modern_config
-from llmchat.engines.transformers.compiled import NativeForward
-from llmchat.engines.transformers.compiled.build import Kernels, load
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.compiled import CompiledForward
+from llmchat.engines.transformers.compiled.build import Kernels, load_kernels
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.pytorch.linear import quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 
@@ -64,17 +64,18 @@ def product_speed(
 def steps(folder: Path, kernels: Kernels, runs: int) -> dict[str, float]:
     """Seconds of one step with so many texts of a token each, and of a prompt."""
     config = modern_config(read_json(folder / "config.json"))
-    model = NativeForward(config, open_tensors(folder, []), kernels)
+    model = CompiledForward(config, open_tensors(folder, []), kernels)
     ids = torch.randint(config["vocab_size"], (PROMPT,)).tolist()
     found = {}
     for texts in (1, 4, 8, 16):
         caches = [model.new_cache() for _ in range(texts)]
-        model.read([Part(cache, ids[:20]) for cache in caches])
+        model.run([SequenceInput(cache, ids[:20]) for cache in caches])
         found[f"{texts} texts, a token each"] = best(
-            4 * runs, lambda caches=caches: model.read([Part(cache, ids[:1]) for cache in caches])
+            4 * runs,
+            lambda caches=caches: model.run([SequenceInput(cache, ids[:1]) for cache in caches]),
         )
     found[f"a prompt of {PROMPT}"] = best(
-        max(3, runs // 2), lambda: model.read([Part(model.new_cache(), ids)])
+        max(3, runs // 2), lambda: model.run([SequenceInput(model.new_cache(), ids)])
     )
     return found
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as room, torch.inference_mode():
-        kernels = load(Path(room))
+        kernels = load_kernels(Path(room))
         speed = read_speed(kernels, 3 * arguments.runs)
         result: dict[str, Any] = {"memory_gb_s": round(speed / 1e9, 1), "products": [], "steps": {}}
         print(

@@ -320,8 +320,8 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
 
 def check(engine: Any, device: torch.device) -> dict[str, float]:
     """Whether the graph says what its kernels say one by one, and what the plain forward pass says. Raises AssertionError where not."""
-    from llmchat.engines.transformers.executor import Part
-    from llmchat.engines.transformers.pytorch.forward import LlamaForward
+    from llmchat.engines.transformers.executor import SequenceInput
+    from llmchat.engines.transformers.pytorch.forward import TorchForward
 
     forward = engine._forward
     _, replayed = answer(engine, 40, 24)
@@ -337,9 +337,9 @@ def check(engine: Any, device: torch.device) -> dict[str, float]:
     caches = [forward.new_cache() for _ in range(2)]
     with torch.inference_mode():
         for cache in caches:
-            forward.read([Part(cache, ids)])
-        step = forward.read([Part(caches[0], [77])])[0].double()
-        plain = LlamaForward._read(forward, [Part(caches[1], [77])])[0].double()
+            forward.run([SequenceInput(cache, ids)])
+        step = forward.run([SequenceInput(caches[0], [77])])[0].double()
+        plain = TorchForward._run_batch(forward, [SequenceInput(caches[1], [77])])[0].double()
     apart = float((step - plain).norm() / plain.norm())
     print(f"logits of a step against the plain forward pass: {apart:.4f} apart")
     assert apart < 0.1

@@ -252,7 +252,7 @@ def prepare(
         from llmchat.engines.transformers.prepared_checkpoint import Preparation
 
         # The step that will run it is compiled now as well, not at the first question.
-        compiled.library(_kernels(world))
+        compiled.find_kernels(_kernels(world))
         _note_rounding(parts, progress)
         return Preparation(
             base.path, [adapter.path for adapter in adapters], preset.adapter_scale, trust

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import SHARED_CHUNK, WAITING_BYTES, TransformersEngine
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.generation import RunningAnswer
 from llmchat.engines.transformers.prompt_lookup import Drafts
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
@@ -181,16 +181,16 @@ def drafting(base: Path, drafts: bool) -> TransformersEngine:
 
 
 def passes(engine: TransformersEngine, text: str, sampling: Sampling) -> tuple[str, Finish, int]:
-    count, read = 0, engine._forward.read
+    count, read = 0, engine._forward.run
 
     def counted(parts: Any) -> Any:
         nonlocal count
         count += 1
         return read(parts)
 
-    engine._forward.read = counted  # type: ignore[method-assign]
+    engine._forward.run = counted  # type: ignore[method-assign]
     result = alone(engine, text, sampling)
-    engine._forward.read = read  # type: ignore[method-assign]
+    engine._forward.run = read  # type: ignore[method-assign]
     return *result, count
 
 
@@ -384,7 +384,9 @@ def test_the_parts_of_a_pass_have_logits_of_their_own(base: Path) -> None:
     forward = open_engine(base)._forward
     one, two = forward.new_cache(), forward.new_cache()
     with torch.inference_mode():
-        few, many = forward.read([Part(one, [5, 6, 7]), Part(two, [8, 9], every=True)])
-        again = forward.read([Part(forward.new_cache(), [8, 9], every=True)])[0]
+        few, many = forward.run(
+            [SequenceInput(one, [5, 6, 7]), SequenceInput(two, [8, 9], all_logits=True)]
+        )
+        again = forward.run([SequenceInput(forward.new_cache(), [8, 9], all_logits=True)])[0]
     assert few.shape == (1, 320) and many.shape == (2, 320) and one.length == 3 and two.length == 2
     torch.testing.assert_close(many, again, rtol=1e-4, atol=1e-4)

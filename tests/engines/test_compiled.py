@@ -19,13 +19,13 @@ from support.compiled_models import linear_shapes, make_config, make_tensors
 from torch import Tensor
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.compiled import NativeForward, library, supports
-from llmchat.engines.transformers.compiled.build import Kernels, Unavailable, load
-from llmchat.engines.transformers.compiled.forward import NativeCache
-from llmchat.engines.transformers.compiled.sampler import NativeSampler
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.compiled import CompiledForward, find_kernels, supports
+from llmchat.engines.transformers.compiled.build import Kernels, Unavailable, load_kernels
+from llmchat.engines.transformers.compiled.forward import CompiledCache
+from llmchat.engines.transformers.compiled.sampler import CompiledSampler
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapter
-from llmchat.engines.transformers.pytorch.forward import LlamaForward
+from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.linear import quantise_rows
 from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
 from llmchat.engines.transformers.weights import MemoryTensors
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=PATHS)
 def compiled(request: pytest.FixtureRequest, folder: Path) -> Kernels:
-    return load(folder, PATHS[request.param])
+    return load_kernels(folder, PATHS[request.param])
 
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
@@ -182,7 +182,7 @@ def test_all_paths_give_nearly_the_same(folder: Path) -> None:
     """The same whole numbers; the sums over groups differ where one path rounds a product and another does not."""
     torch.manual_seed(0)
     pair, x = quantise_rows(torch.randn(100, 700)), torch.randn(9, 700)
-    results = [load(folder, flags).multiply([pair], x) for flags in PATHS.values()]
+    results = [load_kernels(folder, flags).multiply([pair], x) for flags in PATHS.values()]
     assert all(error(result, results[0]) < 1e-6 for result in results)
 
 
@@ -229,7 +229,9 @@ def tokens(config: dict[str, Any], count: int, seed: int = 0) -> list[int]:
 
 def read(model: Any, ids: list[int], **options: Any) -> Tensor:
     with torch.inference_mode():
-        logits: Tensor = model.read([Part(model.new_cache(), ids, every=True, **options)])[0]
+        logits: Tensor = model.run(
+            [SequenceInput(model.new_cache(), ids, all_logits=True, **options)]
+        )[0]
     return logits
 
 
@@ -242,8 +244,8 @@ def test_a_model_gives_what_torch_gives(kernels: Kernels, shape: str) -> None:
     ids = tokens(config, 40)
     assert (
         error(
-            read(NativeForward(config, tensors, kernels), ids),
-            read(LlamaForward(config, tensors, "fp32", CPU), ids),
+            read(CompiledForward(config, tensors, kernels), ids),
+            read(TorchForward(config, tensors, "fp32", CPU), ids),
         )
         < 0.015
     )
@@ -256,8 +258,8 @@ def test_long_texts_are_right_too(kernels: Kernels) -> None:
     ids = tokens(config, 1100)
     assert (
         error(
-            read(NativeForward(config, tensors, kernels), ids),
-            read(LlamaForward(config, tensors, "fp32", CPU), ids),
+            read(CompiledForward(config, tensors, kernels), ids),
+            read(TorchForward(config, tensors, "fp32", CPU), ids),
         )
         < 0.015
     )
@@ -265,7 +267,7 @@ def test_long_texts_are_right_too(kernels: Kernels) -> None:
 
 def test_what_is_cached_and_cut_is_as_if_read_at_once(kernels: Kernels) -> None:
     config = make_config()
-    model = NativeForward(config, make_tensors(config), kernels)
+    model = CompiledForward(config, make_tensors(config), kernels)
     ids, random = tokens(config, 700), torch.Generator().manual_seed(1)
     right, cache = read(model, ids), model.new_cache()
     for _ in range(12):
@@ -273,14 +275,14 @@ def test_what_is_cached_and_cut_is_as_if_read_at_once(kernels: Kernels) -> None:
         while cache.length < len(ids) and torch.rand((), generator=random) < 0.8:
             start = cache.length
             chunk = ids[start : start + int(torch.randint(1, 200, (), generator=random))]
-            got = model.read([Part(cache, chunk, every=True)])[0]
+            got = model.run([SequenceInput(cache, chunk, all_logits=True)])[0]
             assert torch.equal(got, right[start : start + len(chunk)])
-    assert torch.equal(model.read([Part(model.new_cache(), ids)])[0], right[-1:])
+    assert torch.equal(model.run([SequenceInput(model.new_cache(), ids)])[0], right[-1:])
 
 
 def test_a_text_among_others_is_as_if_alone(kernels: Kernels) -> None:
     config = make_config(**SHAPES["qwen2"])
-    model = NativeForward(config, make_tensors(config), kernels)
+    model = CompiledForward(config, make_tensors(config), kernels)
     adapters = [
         make_adapter(config, 5, 1),
         make_adapter(config, 3, 2, names=("q_proj", "down_proj")),
@@ -291,14 +293,16 @@ def test_a_text_among_others_is_as_if_alone(kernels: Kernels) -> None:
     caches = [model.new_cache() for _ in texts]
     for start, count in ((0, 1), (1, 17), (18, 1), (19, 3), (22, 8)):
         parts = [
-            Part(cache, ids[start : start + count], every=index % 2 == 0, adapters=own)
+            SequenceInput(
+                cache, ids[start : start + count], all_logits=index % 2 == 0, adapters=own
+            )
             for index, (cache, ids, own) in enumerate(zip(caches, texts, chosen, strict=True))
         ]
-        for part, logits, right in zip(parts, model.read(parts), alone, strict=True):
+        for part, logits, right in zip(parts, model.run(parts), alone, strict=True):
             assert torch.equal(
                 logits,
                 right[start : start + count]
-                if part.every
+                if part.all_logits
                 else right[start + count - 1 : start + count],
             )
 
@@ -316,8 +320,8 @@ def test_a_live_adapter_is_near_a_merged_one(kernels: Kernels, rank: int) -> Non
     merged = {name: tensors.get(name) for name in tensors.shapes}
     for name, (a, b, scale) in adapter.modules.items():
         merged[f"{name}.weight"] = merged[f"{name}.weight"] + 0.5 * scale * b.float() @ a.float()
-    right = read(LlamaForward(config, MemoryTensors(merged), "fp32", CPU), tokens(config, 40))
-    model = NativeForward(config, tensors, kernels)
+    right = read(TorchForward(config, MemoryTensors(merged), "fp32", CPU), tokens(config, 40))
+    model = CompiledForward(config, tensors, kernels)
     assert error(read(model, tokens(config, 40), adapters=((adapter, 0.5),)), right) < 0.02
     assert error(read(model, tokens(config, 40)), right) > 0.1
 
@@ -326,15 +330,17 @@ def test_a_cache_that_moved_is_found_again(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saved by one, copied and grown by another."""
-    monkeypatch.setattr(NativeCache, "FIRST", 256)
+    monkeypatch.setattr(CompiledCache, "FIRST", 256)
     config = make_config()
-    model = NativeForward(config, make_tensors(config), kernels)
+    model = CompiledForward(config, make_tensors(config), kernels)
     ids = tokens(config, 600)
     right = read(model, ids)
     first, second = model.new_cache(), model.new_cache()
-    model.read([Part(first, ids[:300])])
+    model.run([SequenceInput(first, ids[:300])])
     second.copy_from(first, 250)
-    assert torch.equal(model.read([Part(second, ids[250:], every=True)])[0], right[250:])
+    assert torch.equal(
+        model.run([SequenceInput(second, ids[250:], all_logits=True)])[0], right[250:]
+    )
 
 
 @pytest.mark.parametrize("count", [1, 31, 257, 300])
@@ -345,8 +351,8 @@ def test_a_cache_on_disk_is_the_same_to_every_forward_pass(
     config = make_config()
     tensors = make_tensors(config)
     model, plain = (
-        NativeForward(config, tensors, kernels),
-        LlamaForward(config, tensors, "fp32", CPU),
+        CompiledForward(config, tensors, kernels),
+        TorchForward(config, tensors, "fp32", CPU),
     )
     ids, ours, theirs, again = (
         tokens(config, count + 1),
@@ -354,8 +360,8 @@ def test_a_cache_on_disk_is_the_same_to_every_forward_pass(
         plain.new_cache(),
         model.new_cache(),
     )
-    model.read([Part(ours, ids[:-1])])
-    plain.read([Part(theirs, ids[:-1])])
+    model.run([SequenceInput(ours, ids[:-1])])
+    plain.run([SequenceInput(theirs, ids[:-1])])
     ours.save(tmp_path / "ours", ids[:-1], "key")
     theirs.save(tmp_path / "theirs", ids[:-1], "key")
     kept, wanted = load_file(tmp_path / "ours"), load_file(tmp_path / "theirs")
@@ -364,7 +370,8 @@ def test_a_cache_on_disk_is_the_same_to_every_forward_pass(
         assert kept[name].shape == wanted[name].shape and error(kept[name], wanted[name]) < 0.05
     assert again.load(tmp_path / "ours", "key") == ids[:-1]
     assert torch.equal(
-        model.read([Part(again, ids[-1:])])[0], model.read([Part(ours, ids[-1:])])[0]
+        model.run([SequenceInput(again, ids[-1:])])[0],
+        model.run([SequenceInput(ours, ids[-1:])])[0],
     )
     save_file(
         {name: part[:, :-1].contiguous() for name, part in kept.items()},
@@ -378,24 +385,27 @@ def test_a_cache_on_disk_is_the_same_to_every_forward_pass(
     other = model.new_cache()
     other.load(tmp_path / "theirs", "key")
     assert (
-        error(model.read([Part(other, ids[-1:])])[0], plain.read([Part(theirs, ids[-1:])])[0])
+        error(
+            model.run([SequenceInput(other, ids[-1:])])[0],
+            plain.run([SequenceInput(theirs, ids[-1:])])[0],
+        )
         < 0.05
     )
 
 
 def test_wrong_input_never_reaches_the_kernels(kernels: Kernels) -> None:
     config = make_config()
-    model = NativeForward(config, make_tensors(config), kernels)
+    model = CompiledForward(config, make_tensors(config), kernels)
     for ids in ([], [-1], [5, 320]):
         with pytest.raises(ValueError, match="vocabulary"):
-            model.read([Part(model.new_cache(), ids)])
+            model.run([SequenceInput(model.new_cache(), ids)])
     with pytest.raises(ValueError, match="cache"):
-        model.read([Part(NativeCache(2, 2, 32), [1])])
+        model.run([SequenceInput(CompiledCache(2, 2, 32), [1])])
     cache = model.new_cache()
     with pytest.raises(ValueError, match="twice"):
-        model.read([Part(cache, [1]), Part(cache, [2])])
+        model.run([SequenceInput(cache, [1]), SequenceInput(cache, [2])])
     with pytest.raises(IntegrityError, match="makes it 80 x 64"):
-        NativeForward(config | {"intermediate_size": 80}, make_tensors(config), kernels)
+        CompiledForward(config | {"intermediate_size": 80}, make_tensors(config), kernels)
     weight, scb = quantise_rows(torch.randn(16, 64))
     with pytest.raises(IntegrityError, match="needs 2x64"):
         kernels.multiply([(weight, scb)], torch.randn(2, 65))
@@ -422,7 +432,7 @@ def test_without_a_compiler_there_are_no_kernels(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     with caplog.at_level("INFO"):
-        assert library(tmp_path / "kernels") is None
+        assert find_kernels(tmp_path / "kernels") is None
     assert "no C compiler (cc, gcc, clang)" in caplog.text
 
 
@@ -432,18 +442,18 @@ def test_a_compiler_that_fails_is_a_reason(tmp_path: Path, monkeypatch: pytest.M
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     with pytest.raises(Unavailable, match="error: no such processor"):
-        load(tmp_path / "kernels")
+        load_kernels(tmp_path / "kernels")
     assert not list((tmp_path / "kernels").iterdir())
 
 
 def test_they_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMCHAT_NATIVE", "0")
     with pytest.raises(Unavailable, match="LLMCHAT_NATIVE=0"):
-        load(folder)
+        load_kernels(folder)
 
 
 def test_a_library_appears_when_it_is_whole_for_its_owner_alone(tmp_path: Path) -> None:
-    load(tmp_path)
+    load_kernels(tmp_path)
     (built,) = tmp_path.iterdir()
     assert built.name.startswith("step-") and built.stat().st_mode & 0o077 == 0
 
@@ -453,7 +463,7 @@ def test_a_library_that_is_not_right_is_built_again(
     content: str, folder: Path, tmp_path: Path
 ) -> None:
     """Damaged, or of another machine on a shared disk. Not the one that this process has mapped: the loader remembers paths."""
-    load(folder)
+    load_kernels(folder)
     for built in folder.glob("*.so"):
         (tmp_path / built.name).write_bytes(b"\x7fELF and nothing else")
         if content == "wrong":
@@ -473,7 +483,7 @@ def test_a_library_that_is_not_right_is_built_again(
             )
     weight, scb = quantise_rows(torch.ones(16, 64))
     assert torch.allclose(
-        load(tmp_path).multiply([(weight, scb)], torch.ones(2, 64)),
+        load_kernels(tmp_path).multiply([(weight, scb)], torch.ones(2, 64)),
         torch.full((1, 2, 16), 64.0),
         rtol=0.01,
     )
@@ -483,7 +493,7 @@ def test_a_library_that_is_not_right_is_built_again(
 def test_a_folder_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file"):
-        load(tmp_path / "file" / "kernels")
+        load_kernels(tmp_path / "file" / "kernels")
 
 
 # ---- the next token
@@ -519,7 +529,7 @@ def test_the_tokens_that_may_come_are_those_of_plain_torch(
     compiled: Kernels, sampling: Sampling
 ) -> None:
     for logits in rows_of_logits():
-        sampler = NativeSampler(sampling, [], CPU, compiled)
+        sampler = CompiledSampler(sampling, [], CPU, compiled)
         token = sampler.choose(logits)
         right = sampling.temperature and probabilities(logits, sampling)
         if sampling.temperature == 0:
@@ -540,7 +550,7 @@ def test_the_tokens_that_may_come_are_those_of_plain_torch(
 def test_a_seed_gives_the_tokens_of_plain_torch(compiled: Kernels, sampling: Sampling) -> None:
     """Where rounding does not decide: two chances that are equal may come in another order."""
     seeded = replace(sampling, seed=3, repetition_penalty=1.1)
-    plain, own = Sampler(seeded, [1, 5], CPU), NativeSampler(seeded, [1, 5], CPU, compiled)
+    plain, own = Sampler(seeded, [1, 5], CPU), CompiledSampler(seeded, [1, 5], CPU, compiled)
     logits = 4 * torch.randn(400, 700, generator=torch.Generator().manual_seed(1))
     assert sum(plain.choose(row) == own.choose(row) for row in logits) >= 396
 
@@ -557,7 +567,7 @@ def test_a_seed_gives_the_tokens_of_plain_torch(compiled: Kernels, sampling: Sam
 def test_tokens_follow_their_probabilities(compiled: Kernels, sampling: Sampling) -> None:
     """Chi-square of 4,000 draws; the limit is the 99.9 % quantile for 5 degrees of freedom, and the seed is fixed."""
     logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
-    sampler = NativeSampler(sampling, [], CPU, compiled)
+    sampler = CompiledSampler(sampling, [], CPU, compiled)
     draws = torch.bincount(torch.tensor([sampler.choose(logits) for _ in range(4000)]), minlength=6)
     expected = probabilities(logits, sampling) * 4000
     assert int(draws[expected == 0].sum()) == 0
@@ -569,6 +579,9 @@ def test_logits_without_a_likeliest_token_are_an_error(compiled: Kernels) -> Non
     """A token drawn from them would look like an answer."""
     for broken in (-torch.inf, torch.inf, torch.nan):
         for sampling in CHOICES:
-            for sampler in (NativeSampler(sampling, [], CPU, compiled), Sampler(sampling, [], CPU)):
+            for sampler in (
+                CompiledSampler(sampling, [], CPU, compiled),
+                Sampler(sampling, [], CPU),
+            ):
                 with pytest.raises(IntegrityError, match="NaN or infinity"):
                     sampler.choose(torch.full((20,), broken))

@@ -64,14 +64,14 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}]
 import torch
 from support.compiled_models import make_config, make_tensors
-from llmchat.engines.transformers.compiled import NativeForward
-from llmchat.engines.transformers.compiled.build import load
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.compiled import CompiledForward
+from llmchat.engines.transformers.compiled.build import load_kernels
+from llmchat.engines.transformers.executor import SequenceInput
 torch.set_num_threads(1)
 config = make_config()
-model = NativeForward(config, make_tensors(config), load(Path({folder!r})))
+model = CompiledForward(config, make_tensors(config), load_kernels(Path({folder!r})))
 {lie}
-model.read([Part(model.new_cache(), [1, 2, 3])])
+model.run([SequenceInput(model.new_cache(), [1, 2, 3])])
 """
 
 

@@ -15,7 +15,7 @@ import torch
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
-from llmchat.engines.transformers.pytorch.linear import Int8Linear, Scratch, make_linear
+from llmchat.engines.transformers.pytorch.linear import DequantBuffer, Int8Linear, make_linear
 from llmchat.engines.transformers.pytorch.sampler import (
     Sampler,
     fixed_size_candidates,
@@ -274,7 +274,7 @@ def test_int8_layers_that_are_spread_over_gpus_become_those_of_a_gpu(
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Sequential(
-            make_linear(torch.randn(48, 32), torch.randn(48), "int8", CPU, Scratch())
+            make_linear(torch.randn(48, 32), torch.randn(48), "int8", CPU, DequantBuffer())
         ),
         torch.nn.Linear(48, 2),
     )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from llmchat.engines.transformers.pytorch.linear import (
     BnbInt8Linear,
+    DequantBuffer,
     Int8Linear,
-    Scratch,
     make_linear,
     quantise_rows,
 )
@@ -38,7 +38,7 @@ def test_every_shape_is_near_float64(
     torch.manual_seed(rows)
     weight, bias = torch.randn(out_features, in_features) * 0.02, torch.randn(out_features)
     quantised, maxima = quantise_rows(weight)
-    layer = Int8Linear(quantised, maxima, bias, dtype, Scratch())
+    layer = Int8Linear(quantised, maxima, bias, dtype, DequantBuffer())
     assert error(layer, weight, torch.randn(rows, in_features).to(dtype), bias) < 0.02
 
 
@@ -48,7 +48,7 @@ def test_outlier_activations_do_not_matter(outliers: int) -> None:
     weight = torch.randn(256, 512) * 0.02
     x = torch.randn(32, 512)
     x[:, :outliers] *= 200
-    layer = make_linear(weight, None, "int8", CPU, Scratch())
+    layer = make_linear(weight, None, "int8", CPU, DequantBuffer())
     assert error(layer, weight, x.bfloat16()) < 0.015
 
 
@@ -56,7 +56,7 @@ def test_activations_at_an_odd_address_are_right() -> None:
     """The kernel crashes on them; the layer must notice."""
     torch.manual_seed(0)
     weight = torch.randn(64, 64) * 0.02
-    layer = make_linear(weight, None, "int8", CPU, Scratch())
+    layer = make_linear(weight, None, "int8", CPU, DequantBuffer())
     room = torch.randn(200).bfloat16()
     for offset in (1, 3, 8, 17):
         assert error(layer, weight, room[offset : offset + 64].view(1, 64)) < 0.02
@@ -66,7 +66,7 @@ def test_activations_at_an_odd_address_are_right() -> None:
 
 
 def test_one_scratch_serves_layers_of_different_sizes() -> None:
-    scratch = Scratch()
+    scratch = DequantBuffer()
     for shape in ((32, 64), (128, 96), (16, 16)):
         weight = torch.randn(*shape)
         assert (
@@ -124,14 +124,14 @@ def test_the_kernels_of_bitsandbytes_run_on_the_same_bytes() -> None:
 def test_nf4_keeps_its_bias() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
-    layer = make_linear(weight, bias, "int4", CPU, Scratch())
+    layer = make_linear(weight, bias, "int4", CPU, DequantBuffer())
     assert error(layer, weight, torch.randn(4, 128).bfloat16(), bias) < 0.1
 
 
 def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 96) * 0.02
-    layer = make_linear(weight, None, "int4", CPU, Scratch())
+    layer = make_linear(weight, None, "int4", CPU, DequantBuffer())
     assert (
         isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02
     )
@@ -148,5 +148,7 @@ def test_int8_weights_may_lie_at_any_address(offset: int, rows: int) -> None:
         .copy_(weight)
     )
     x = torch.randn(rows, 64).bfloat16()
-    layers = [Int8Linear(one, scb, None, torch.bfloat16, Scratch()) for one in (weight, moved)]
+    layers = [
+        Int8Linear(one, scb, None, torch.bfloat16, DequantBuffer()) for one in (weight, moved)
+    ]
     assert torch.equal(layers[0](x), layers[1](x))

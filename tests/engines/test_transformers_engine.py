@@ -71,23 +71,23 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 64,
 }
 ARCHITECTURES = {
-    "llama": (tiny_config(), forward.LlamaForward),
+    "llama": (tiny_config(), forward.TorchForward),
     "llama, tied, biased": (
         tiny_config(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
-        forward.LlamaForward,
+        forward.TorchForward,
     ),
-    "llama, rope llama3": (tiny_config(rope_parameters=LLAMA3_ROPE), forward.LlamaForward),
+    "llama, rope llama3": (tiny_config(rope_parameters=LLAMA3_ROPE), forward.TorchForward),
     "llama, rope linear": (
         tiny_config(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}),
-        forward.LlamaForward,
+        forward.TorchForward,
     ),
     "mistral": (
         MistralConfig(**FAMILY, num_key_value_heads=2, sliding_window=None),
-        forward.LlamaForward,
+        forward.TorchForward,
     ),
     "qwen2": (
         Qwen2Config(**FAMILY, num_key_value_heads=1, use_sliding_window=False),
-        forward.LlamaForward,
+        forward.TorchForward,
     ),
     "mistral, sliding window": (
         MistralConfig(**FAMILY, num_key_value_heads=2, sliding_window=16),
@@ -268,16 +268,16 @@ def test_an_early_2023_adapter_config_is_read(base: Path, tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("forward", ["llama", "general"])
+@pytest.mark.parametrize("executor", ["llama", "general"])
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_a_cache_cut_anywhere_gives_cold_logits(
-    forward: str, base: Path, data: st.DataObject
+    executor: str, base: Path, data: st.DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if forward == "general":
+        if executor == "general":
             patch.setattr(forward, "supports", lambda config: False)
         warm, cold = (TransformersEngine(base, weights="fp32", device="cpu") for _ in range(2))
     token = st.integers(5, 319)
@@ -314,11 +314,11 @@ def test_an_answer_that_is_closed_early_leaves_a_clean_engine(
     )
 
 
-@pytest.mark.parametrize("forward", ["llama", "general"])
+@pytest.mark.parametrize("executor", ["llama", "general"])
 def test_an_interrupt_inside_the_model_leaves_a_clean_engine(
-    forward: str, base: Path, monkeypatch: pytest.MonkeyPatch
+    executor: str, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if forward == "general":
+    if executor == "general":
         monkeypatch.setattr(forward, "supports", lambda config: False)
     engine = TransformersEngine(base, weights="fp32", device="cpu")
     expected = answer(engine, PROMPT)[0]

@@ -8,7 +8,7 @@ import transformers
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.prompt import Prompt
 from support.checkpoints import maker
 
@@ -166,7 +166,7 @@ def greedy(engine: TransformersEngine, ids: list[int], count: int = COUNT) -> li
     cache, reply, unread = engine._forward.new_cache(), [], ids
     while len(reply) < count and (not reply or reply[-1] != 2):
         with torch.inference_mode():
-            reply.append(int(engine._forward.read([Part(cache, unread)])[0].argmax()))
+            reply.append(int(engine._forward.run([SequenceInput(cache, unread)])[0].argmax()))
         unread = reply[-1:]
     return [token for token in reply if token != 2]
 

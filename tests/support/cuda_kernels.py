@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from llmchat.engines import Sampling, transformers
 from llmchat.engines.tokenizer import read_json
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
 from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache
 from llmchat.engines.transformers.pytorch.cuda import graphs, launch
 from llmchat.engines.transformers.pytorch.cuda.linear import TritonInt8Linear, fused
-from llmchat.engines.transformers.pytorch.linear import Scratch, quantise_rows
+from llmchat.engines.transformers.pytorch.linear import DequantBuffer, quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.prompt import Prompt
 from support.checkpoints import save_tiny, tiny_config
@@ -111,7 +111,7 @@ def test_what_is_fused_is_what_it_stands_for(rows: int, options: tuple[str, ...]
     bias = bf16(len(weight)) if "bias" in options else None
     out = launch.matvec(x, weight, step, bias, eps=EPS, gated=gated, **chosen)
     assert error(out, exact_product(x, weight, step, bias, gated=gated, **chosen)) < 0.01
-    layer = TritonInt8Linear(weight, step * 127, bias, Scratch())
+    layer = TritonInt8Linear(weight, step * 127, bias, DequantBuffer())
     apart = fused(_Hidden(layer), x, eps=EPS, gated=gated, **chosen)
     assert error(fused(layer, x, eps=EPS, gated=gated, **chosen), apart.double()) < 0.02
 
@@ -138,12 +138,12 @@ def test_a_layer_takes_any_number_of_rows_at_any_address() -> None:
     original = torch.randn(64, 96, device=DEVICE) * 0.02
     quantised, scb = quantise_rows(original)
     bias = bf16(64)
-    layer = TritonInt8Linear(quantised, scb, bias, Scratch())
+    layer = TritonInt8Linear(quantised, scb, bias, DequantBuffer())
     room = bf16(40 * 96 + 8)
     for rows, offset in ((1, 0), (1, 1), (3, 5), (8, 0), (9, 0), (40, 3)):
         x = room[offset : offset + rows * 96].view(rows, 96)
         assert error(layer(x), x.double() @ original.double().T + bias.double()) < 0.015
-    odd = TritonInt8Linear(*quantise_rows(original[:, :50]), None, Scratch())
+    odd = TritonInt8Linear(*quantise_rows(original[:, :50]), None, DequantBuffer())
     x = bf16(2, 50)
     assert error(odd(x), x.double() @ original[:, :50].double().T) < 0.015
     assert layer(bf16(2, 3, 96)).shape == (2, 3, 64)
@@ -200,14 +200,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"), tiny_config(**changes))
 
 
-def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, graphs.CudaForward]:
+def forwards(folder: Path) -> tuple[forward.TorchForward, forward.TorchForward, graphs.CudaForward]:
     """The same int8 weights in fp32, as on any device, and by the kernels."""
     config = read_json(folder / "config.json")
     exact, plain, fast = (
         kind(config, open_tensors(folder, ()), weights, torch.device(where))
         for kind, weights, where in (
-            (forward.LlamaForward, "fp32", DEVICE),
-            (forward.LlamaForward, "int8", "cpu"),
+            (forward.TorchForward, "fp32", DEVICE),
+            (forward.TorchForward, "int8", "cpu"),
             (graphs.CudaForward, "int8", DEVICE),
         )
     )
@@ -215,7 +215,7 @@ def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, 
         source = dict(linears(plain))[name].inner
         if layer in [own for _, own in linears(fast)]:
             layer.inner = TritonInt8Linear(
-                source.weight.to(DEVICE), source.SCB.to(DEVICE), source.bias, Scratch()
+                source.weight.to(DEVICE), source.SCB.to(DEVICE), source.bias, DequantBuffer()
             )
         else:
             layer.inner.weight = torch.nn.Parameter(
@@ -224,7 +224,7 @@ def forwards(folder: Path) -> tuple[forward.LlamaForward, forward.LlamaForward, 
     return exact, plain, fast
 
 
-def linears(model: forward.LlamaForward) -> list[tuple[str, AdaptedLinear]]:
+def linears(model: forward.TorchForward) -> list[tuple[str, AdaptedLinear]]:
     names = ("qkv", "output", "gate_up", "down")
     return [
         (f"{index}.{name}", getattr(layer, name))
@@ -242,7 +242,7 @@ def test_a_step_gives_the_logits_of_the_plain_forward_pass(folder: Path) -> None
     for size in (20, 1, 3, 1, 30, 8):
         ids = [choose.randrange(320) for _ in range(size)]
         true, near, ours = (
-            forward.read([Part(cache, ids, every=True)])[0].double().cpu()
+            forward.run([SequenceInput(cache, ids, all_logits=True)])[0].double().cpu()
             for forward, cache in zip((exact, plain, fast), caches, strict=True)
         )
         assert ours.shape == true.shape and error(ours, true) < max(0.02, 1.5 * error(near, true))
@@ -255,23 +255,27 @@ def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(fol
     _, _, fast = forwards(folder)
     caches = [fast.new_cache() for _ in range(4)]
     for cache, ids in zip(caches, ([5, 6, 7], [8], [5, 6, 7], [8]), strict=True):
-        fast.read([Part(cache, ids)])
-    together = fast.read([Part(caches[0], [9]), Part(caches[1], [10, 11], every=True)])
-    alone = fast.read([Part(caches[2], [9])])[0]
+        fast.run([SequenceInput(cache, ids)])
+    together = fast.run(
+        [SequenceInput(caches[0], [9]), SequenceInput(caches[1], [10, 11], all_logits=True)]
+    )
+    alone = fast.run([SequenceInput(caches[2], [9])])[0]
     assert error(together[0], alone.double()) < 0.02 and together[1].shape[0] == 2
 
-    last = fast.read([Part(caches[3], [10])])[0]
+    last = fast.run([SequenceInput(caches[3], [10])])[0]
     assert error(together[1][:1], last.double()) < 0.02
     fast.follow(torch.tensor([11], device=DEVICE))
     assert caches[3].length == 2, "nobody has asked for it yet"
     kept = fast._ahead
-    followed = fast.read([Part(caches[3], [11])])[0]
+    followed = fast.run([SequenceInput(caches[3], [11])])[0]
     assert kept is not None and followed is kept.logits and caches[3].length == 3
     caches[3].truncate(2)
-    assert torch.equal(fast.read([Part(caches[3], [11])])[0], followed), "read in the usual way"
+    assert torch.equal(fast.run([SequenceInput(caches[3], [11])])[0], followed), (
+        "read in the usual way"
+    )
     fast.follow(torch.tensor([12], device=DEVICE))
     caches[3].truncate(2)
-    assert torch.equal(fast.read([Part(caches[3], [11])])[0], followed), (
+    assert torch.equal(fast.run([SequenceInput(caches[3], [11])])[0], followed), (
         "another place: what was begun is dropped"
     )
 
@@ -281,12 +285,12 @@ def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(fol
 def test_other_weights_go_through_a_step_too(folder: Path, kind: str) -> None:
     config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
     plain, fast = (
-        made(config, tensors, kind, DEVICE) for made in (forward.LlamaForward, graphs.CudaForward)
+        made(config, tensors, kind, DEVICE) for made in (forward.TorchForward, graphs.CudaForward)
     )
     caches = plain.new_cache(), fast.new_cache()
     for ids in ([5], [6, 7]):
         usual, step = (
-            forward.read([Part(cache, ids)])[0]
+            forward.run([SequenceInput(cache, ids)])[0]
             for forward, cache in zip((plain, fast), caches, strict=True)
         )
         assert error(step, usual.double()) < 0.03
@@ -302,9 +306,11 @@ def test_live_adapters_are_in_force_in_a_step(folder: Path) -> None:
     )
     adapters = ((LiveAdapter("one", {"model.layers.0.self_attn.o_proj": matrices}), 1.0),)
     short, long = fast.new_cache(), fast.new_cache()
-    step = fast.read([Part(short, [5], adapters=adapters)])[0]
-    usual = fast.read([Part(long, [5, *range(6, 18)], every=True, adapters=adapters)])[0][:1]
-    bare = fast.read([Part(fast.new_cache(), [5])])[0]
+    step = fast.run([SequenceInput(short, [5], adapters=adapters)])[0]
+    usual = fast.run([SequenceInput(long, [5, *range(6, 18)], all_logits=True, adapters=adapters)])[
+        0
+    ][:1]
+    bare = fast.run([SequenceInput(fast.new_cache(), [5])])[0]
     assert error(step, usual.double()) < 0.03 < error(bare, usual.double())
 
 
@@ -348,7 +354,7 @@ def test_a_replayed_graph_gives_what_its_kernels_give_one_by_one(folder: Path) -
     for size in (30, 1, 1, 4, 1, 600, 1, 8, 1):
         ids = [choose.randrange(320) for _ in range(size)]
         replayed, launched = (
-            forward.read([Part(cache, ids)])[0]
+            forward.run([SequenceInput(cache, ids)])[0]
             for forward, cache in zip((fast, eager), caches, strict=True)
         )
         assert torch.equal(replayed, launched)

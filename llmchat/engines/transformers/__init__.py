@@ -17,7 +17,7 @@ from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token
 from llmchat.engines.tokenizer import Tokens, context_of, read_json
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
-from llmchat.engines.transformers.executor import Forward, Part
+from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families.llama import check_ids, vocabulary_of
 from llmchat.engines.transformers.generation import RunningAnswer
 from llmchat.engines.transformers.live_lora import (
@@ -189,7 +189,7 @@ class TransformersEngine:
         self._seat(answers)
         with memory_check.reported(), torch.inference_mode():
             parts = self._parts(answers)
-            logits = self._forward.read([part for part in parts if part is not None])
+            logits = self._forward.run([part for part in parts if part is not None])
         rows = iter(logits)
         return [
             [] if part is None else answer.take(part, next(rows))
@@ -234,9 +234,9 @@ class TransformersEngine:
             for start in range(slot.cache.length, len(ids), size):
                 chunk = ids[start : start + size]
                 with memory_check.reported(), torch.inference_mode():
-                    logits = self._forward.read([Part(slot.cache, chunk, adapters=slot.adapters)])[
-                        0
-                    ]
+                    logits = self._forward.run(
+                        [SequenceInput(slot.cache, chunk, adapters=slot.adapters)]
+                    )[0]
                 slot.ids += chunk
         finally:
             self._slots.give_back(slot)
@@ -260,9 +260,9 @@ class TransformersEngine:
                 torch.tensor(ids[start + 1 :][:size], device=self._device),
             )
             with memory_check.reported(), torch.inference_mode():
-                logits = self._forward.read([Part(cache, chunk, every=True, adapters=adapters)])[
-                    0
-                ].float()
+                logits = self._forward.run(
+                    [SequenceInput(cache, chunk, all_logits=True, adapters=adapters)]
+                )[0].float()
             scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
         return torch.cat(scores)
 
@@ -320,13 +320,13 @@ class TransformersEngine:
         """Forget what was read."""
         self._slots.clear()
 
-    def _parts(self, answers: Sequence[RunningAnswer]) -> list[Part | None]:
+    def _parts(self, answers: Sequence[RunningAnswer]) -> list[SequenceInput | None]:
         """What each answer reads in the next pass: the first prompts as much as there is room for, so that one is done before the next begins."""
         if self._reads_apart or self._whole:
             return [answer.part(self.context, len(answers)) for answer in answers]
         alone = all(answer.reading for answer in answers)
         room = self._chunk if alone else SHARED_CHUNK
-        parts: list[Part | None] = []
+        parts: list[SequenceInput | None] = []
         for answer in answers:
             part = (
                 answer.part(room if answer.reading else PREFILL_CHUNK, len(answers))
@@ -396,12 +396,12 @@ def _load(
         if forward.supports(config) and spread is None:
             on_cpu = weights == "int8" and device.type == "cpu"
             library = (
-                compiled.library(kernels)
+                compiled.find_kernels(kernels)
                 if kernels and on_cpu and compiled.supports(config)
                 else None
             )
             if library:
-                return compiled.NativeForward(config, tensors, library)
+                return compiled.CompiledForward(config, tensors, library)
             return _lean(weights, device)(config, tensors, weights, device)
         if config.get("is_encoder_decoder"):
             from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward
@@ -421,10 +421,10 @@ def _load(
             raise self_test.refusal(str(config.get("model_type")), error) from error
 
 
-def _lean(weights: Weights, device: torch.device) -> type[forward.LlamaForward]:
+def _lean(weights: Weights, device: torch.device) -> type[forward.TorchForward]:
     """The forward pass of the Llama family for a device."""
     if weights == "fp32" or not cuda.usable(device):
-        return forward.LlamaForward
+        return forward.TorchForward
     from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
 
     return CudaForward

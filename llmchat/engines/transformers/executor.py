@@ -24,12 +24,12 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """Tokens to be read behind those in a cache. every: logits are wanted after each of them. adapters: the ones in force for this text."""
+class SequenceInput:
+    """Tokens to be read behind those in a cache. all_logits: logits are wanted after each of them. adapters: the ones in force for this text."""
 
     cache: Any
     ids: list[int]
-    every: bool = False
+    all_logits: bool = False
     adapters: LiveAdapters = ()
 
 
@@ -43,6 +43,6 @@ class Forward(Protocol):
 
     def new_cache(self) -> Cache: ...
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
-        """Read the parts, each behind its cache. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `every`."""
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        """Read the parts, each behind its cache. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `all_logits`."""
         ...

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.engines.stream_filters import StopFilter
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.prompt_caches import Slot
 from llmchat.engines.transformers.prompt_lookup import Drafts
@@ -65,21 +65,21 @@ class RunningAnswer:
         self._cached = slot.cache.length
         del self.unread[: self._cached]
 
-    def part(self, room: int, together: int) -> Part:
+    def part(self, room: int, together: int) -> SequenceInput:
         """What to read next: at most `room` tokens of the prompt, or the last token and a draft of what may follow. together: answers in the pass."""
         assert self.slot is not None
         if self.reading:
-            return Part(self.slot.cache, self.unread[:room], adapters=self.adapters)
+            return SequenceInput(self.slot.cache, self.unread[:room], adapters=self.adapters)
         left = self._limit - self._produced - 1
         self._draft = self._drafts.propose(min(left, room - 1), together) if self._drafts else []
-        return Part(
+        return SequenceInput(
             self.slot.cache,
             self.unread + self._draft,
-            every=bool(self._draft),
+            all_logits=bool(self._draft),
             adapters=self.adapters,
         )
 
-    def take(self, part: Part, logits: Tensor) -> list[Chunk | Finish]:
+    def take(self, part: SequenceInput, logits: Tensor) -> list[Chunk | Finish]:
         """The pass is done. logits: of the last token of the part, [1, vocab], or of each of them, [T, vocab]."""
         assert self.slot is not None
         self.slot.ids += part.ids

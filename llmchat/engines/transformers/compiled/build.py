@@ -185,17 +185,17 @@ class Kernels:
 
 
 @cache
-def library(folder: Path) -> Kernels | None:
+def find_kernels(folder: Path) -> Kernels | None:
     """The kernels, built in `folder` if they are not there yet. None where that cannot be; the log says why."""
     try:
-        return load(folder)
+        return load_kernels(folder)
     except Unavailable as error:
         logging.getLogger(__name__).info("no compiled step: %s", error)
         return None
 
 
-def load(folder: Path, flags: Sequence[str] = ()) -> Kernels:
-    """As `library`, but raises Unavailable. flags: for the compiler, beside the usual ones."""
+def load_kernels(folder: Path, flags: Sequence[str] = ()) -> Kernels:
+    """As `find_kernels`, but raises Unavailable. flags: for the compiler, beside the usual ones."""
     if os.environ.get("LLMCHAT_NATIVE") == "0":
         raise Unavailable("LLMCHAT_NATIVE=0")
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):

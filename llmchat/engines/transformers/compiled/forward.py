@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.compiled.build import Kernels
-from llmchat.engines.transformers.compiled.sampler import NativeSampler
+from llmchat.engines.transformers.compiled.sampler import CompiledSampler
 from llmchat.engines.transformers.compiled.structs import (
     LANES,
     LINEARS,
@@ -28,7 +28,7 @@ from llmchat.engines.transformers.compiled.structs import (
     Text,
     addresses,
 )
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch import forward
@@ -53,7 +53,7 @@ def supports(config: dict[str, Any]) -> bool:
     return forward.supports(config) and fits
 
 
-class NativeCache(KVCache):
+class CompiledCache(KVCache):
     """Keys and values in the order in which step.c takes them (attention.h), with the addresses of their buffers, a layer each."""
 
     # Memory is taken when it is written to: room for a long text costs nothing, and to grow is to copy.
@@ -92,7 +92,7 @@ class NativeCache(KVCache):
         return part.unflatten(1, (blocks, SPAN)).flatten(2).unflatten(2, shape).permute(order)
 
 
-class NativeForward:
+class CompiledForward:
     """A loaded model: token ids in, float32 logits out."""
 
     batches = True
@@ -137,46 +137,55 @@ class NativeForward:
             WeakKeyDictionary()
         )
 
-    def new_cache(self) -> NativeCache:
-        return NativeCache(*self._shape)
+    def new_cache(self) -> CompiledCache:
+        return CompiledCache(*self._shape)
 
     def sampler(
         self, sampling: Sampling, prompt_ids: list[int], device: torch.device
-    ) -> NativeSampler:
+    ) -> CompiledSampler:
         """A sampler that chooses where the logits are."""
-        return NativeSampler(sampling, prompt_ids, device, self._kernels)
+        return CompiledSampler(sampling, prompt_ids, device, self._kernels)
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
-        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `all_logits`."""
         kept: list[Any] = []
-        if len({id(part.cache) for part in parts}) < len(parts):
+        if len({id(sequence.cache) for sequence in sequences}) < len(sequences):
             raise ValueError("a cache cannot be read into twice at once")
-        texts = (Text * len(parts))(*(self._text(part, kept) for part in parts))
-        counts = [len(part.ids) if part.every else 1 for part in parts]
+        texts = (Text * len(sequences))(*(self._text(sequence, kept) for sequence in sequences))
+        counts = [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
         logits = torch.empty(sum(counts), self._vocabulary)
         self._kernels.step(self._model, texts, logits)
-        for part in parts:
-            part.cache.advance(len(part.ids))
+        for sequence in sequences:
+            sequence.cache.advance(len(sequence.ids))
         return list(logits.split(counts))
 
-    def _text(self, part: Part, kept: list[Any]) -> Text:
+    def _text(self, sequence: SequenceInput, kept: list[Any]) -> Text:
         """kept: takes what must live until the step is done."""
-        cache, count = part.cache, len(part.ids)
-        if not count or not 0 <= min(part.ids) <= max(part.ids) < self._vocabulary:
+        cache, count = sequence.cache, len(sequence.ids)
+        if not count or not 0 <= min(sequence.ids) <= max(sequence.ids) < self._vocabulary:
             raise ValueError("no token, or one beyond the vocabulary")
-        if not isinstance(cache, NativeCache) or cache.shape != self._shape:
+        if not isinstance(cache, CompiledCache) or cache.shape != self._shape:
             raise ValueError("a cache of another model")
         cache.reserve(cache.length + count)
-        ids = (c_int32 * count)(*part.ids)
-        loras = (c_void_p * len(part.adapters))(
-            *(ctypes.addressof(self._lora(adapter)) for adapter, _ in part.adapters)
+        ids = (c_int32 * count)(*sequence.ids)
+        loras = (c_void_p * len(sequence.adapters))(
+            *(ctypes.addressof(self._lora(adapter)) for adapter, _ in sequence.adapters)
         )
-        strengths = (c_float * len(part.adapters))(*(strength for _, strength in part.adapters))
+        strengths = (c_float * len(sequence.adapters))(
+            *(strength for _, strength in sequence.adapters)
+        )
         kept += [ids, loras, strengths]
         pointers = [
             ctypes.addressof(array) for array in (ids, cache.keys, cache.values, loras, strengths)
         ]
-        return Text(*pointers, count, cache.length, cache.capacity, len(part.adapters), part.every)
+        return Text(
+            *pointers,
+            count,
+            cache.length,
+            cache.capacity,
+            len(sequence.adapters),
+            sequence.all_logits,
+        )
 
     def _lora(self, adapter: LiveAdapter) -> "ctypes.Array[Lora]":
         """An adapter's matrices for every linear, the head last, in the form that step.c takes; made once."""

@@ -13,7 +13,7 @@ from llmchat.settings.sampling import DISTRIBUTION
 _POINTS = 64
 
 
-class NativeSampler(Sampler):
+class CompiledSampler(Sampler):
     """The tokens of `Sampler`, up to rounding."""
 
     def __init__(

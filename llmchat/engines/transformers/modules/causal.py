@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import Switch, adaptable
 from llmchat.engines.transformers.modules.hf_modules import build
+from llmchat.engines.transformers.modules.rope_scaling import Turn, turn_of
 from llmchat.engines.transformers.modules.state_copies import Copies, can_be_cut, keeping_all
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
-from llmchat.engines.transformers.pytorch.rope import Turn, turn_of
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.settings.types import Weights
 
@@ -35,7 +35,7 @@ _CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
 class GeneralForward:
-    """A transformers model behind the same calls as LlamaForward. Texts are read one after the other.
+    """A transformers model behind the same calls as TorchForward. Texts are read one after the other.
 
     steps: what follows the first read is read token by token.
     """
@@ -79,12 +79,12 @@ class GeneralForward:
     def new_cache(self) -> "GeneralCache":
         return GeneralCache(self, self._model, self._device)
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
-        """Read more tokens of each text. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `every`."""
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        """Read more tokens of each text. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `all_logits`."""
         logits = []
-        for part in parts:
-            self._switch.active = part.adapters
-            logits.append(part.cache.read(part.ids, part.every))
+        for sequence in sequences:
+            self._switch.active = sequence.adapters
+            logits.append(sequence.cache.read(sequence.ids, sequence.all_logits))
         return logits
 
     def _spread(self, device_map: str) -> None:
@@ -125,7 +125,7 @@ class GeneralCache:
     def length(self) -> int:
         return len(self._ids)
 
-    def read(self, ids: list[int], every: bool) -> Tensor:
+    def read(self, ids: list[int], all_logits: bool) -> Tensor:
         begins, self._begins, wanted = self._begins, False, len(ids)
         if self._ids and (
             self._turn.between(len(self._ids), len(self._ids) + wanted, self._turned_at, begins)
@@ -135,8 +135,8 @@ class GeneralCache:
             self._forget()
         if not self._ids:
             self._turned_at = len(ids)
-        logits = [self._step(piece, every) for piece in self._pieces(ids, every)]
-        return torch.cat(logits)[-wanted:] if every else logits[-1]
+        logits = [self._step(piece, all_logits) for piece in self._pieces(ids, all_logits)]
+        return torch.cat(logits)[-wanted:] if all_logits else logits[-1]
 
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept: for models with a state, up to the last copy before."""
@@ -159,10 +159,10 @@ class GeneralCache:
     def _turn(self) -> Turn:
         return self._forward.turn
 
-    def _pieces(self, ids: list[int], every: bool) -> list[list[int]]:
+    def _pieces(self, ids: list[int], all_logits: bool) -> list[list[int]]:
         """What is read at once. A read of several tokens is a prompt's: it is cut where the state is worth a copy, before its last token and
         where the text before parted from it."""
-        if every or len(ids) == 1 or not self._forward.has_state:
+        if all_logits or len(ids) == 1 or not self._forward.has_state:
             return [ids]
         cuts = {len(ids) - 1, 0 if self._forward.steps else self._parting - len(self._ids)}
         borders = [0, *sorted(cut for cut in cuts if 0 < cut < len(ids)), len(ids)]
@@ -172,27 +172,27 @@ class GeneralCache:
         """Whether reading this token by token takes longer than all of the text at once."""
         return self._forward.steps and count > 32 + len(self._ids) // 8
 
-    def _step(self, ids: list[int], every: bool) -> Tensor:
+    def _step(self, ids: list[int], all_logits: bool) -> Tensor:
         if self._forward.steps and self._ids and len(ids) > 1:
-            return torch.cat([self._step([token], every) for token in ids])[
-                slice(None) if every else slice(-1, None)
+            return torch.cat([self._step([token], all_logits) for token in ids])[
+                slice(None) if all_logits else slice(-1, None)
             ]
-        if self._ids and len(ids) > 1 and not every:
+        if self._ids and len(ids) > 1 and not all_logits:
             self._keep_copy()
         try:
-            out = self._pass(ids, every)
+            out = self._pass(ids, all_logits)
         except BaseException:
             # Interrupted between two layers, the cache holds these tokens in some of them only.
             self._forget()
             raise
         self._cache = getattr(out, self._forward.names.cache, self._cache)
         self._ids += ids
-        if len(ids) > 1 and not every:
+        if len(ids) > 1 and not all_logits:
             self._keep_copy()
         logits: Tensor = out.logits[0]
-        return logits if every else logits[-1:]
+        return logits if all_logits else logits[-1:]
 
-    def _pass(self, ids: list[int], every: bool) -> Any:
+    def _pass(self, ids: list[int], all_logits: bool) -> Any:
         if self._cache is None:
             self._cache = _new_cache(self._model)
         self._turn.prepare(self._model)
@@ -206,7 +206,7 @@ class GeneralCache:
         return self._model(
             input_ids=torch.tensor([ids], device=self._device),
             use_cache=True,
-            logits_to_keep=0 if every else 1,  # 0: of every token
+            logits_to_keep=0 if all_logits else 1,  # 0: of every token
             **more,
         )
 

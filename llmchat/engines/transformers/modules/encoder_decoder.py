@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import Switch
 from llmchat.engines.transformers.modules.hf_modules import build
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
@@ -20,7 +20,7 @@ from llmchat.settings.types import Weights
 
 
 class EncoderDecoderForward:
-    """A transformers encoder-decoder behind the calls of LlamaForward: the first read of a text is the encoder's, the next ones the decoder's."""
+    """A transformers encoder-decoder behind the calls of TorchForward: the first read of a text is the encoder's, the next ones the decoder's."""
 
     batches = False
     exact = False
@@ -44,12 +44,12 @@ class EncoderDecoderForward:
     def new_cache(self) -> "EncodedCache":
         return EncodedCache(self._model, self._start, self._device)
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
-        """Read whole prompts, or, after them, more of the answers. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        """Read whole prompts, or, after them, more of the answers. Returns logits for each: [1, vocab], or [T, vocab] with `all_logits`."""
         logits = []
-        for part in parts:
-            self._switch.active = part.adapters
-            logits.append(part.cache.read(part.ids, part.every))
+        for sequence in sequences:
+            self._switch.active = sequence.adapters
+            logits.append(sequence.cache.read(sequence.ids, sequence.all_logits))
         return logits
 
 
@@ -65,7 +65,7 @@ class EncodedCache:
         self._encoded: Any = None
         self._cache: Any = None
 
-    def read(self, ids: list[int], every: bool) -> Tensor:
+    def read(self, ids: list[int], all_logits: bool) -> Tensor:
         from transformers import DynamicCache, EncoderDecoderCache
 
         try:
@@ -86,7 +86,7 @@ class EncodedCache:
             raise
         self.length += len(ids)
         logits: Tensor = out.logits[0]
-        return logits if every else logits[-1:]
+        return logits if all_logits else logits[-1:]
 
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept: all, or none. What was encoded waits for the same prompt."""

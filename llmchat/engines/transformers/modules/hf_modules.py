@@ -21,7 +21,7 @@ from llmchat.engines.transformers.modules.quantisable import (
     sixteen_bit,
 )
 from llmchat.engines.transformers.pytorch.linear import (
-    Scratch,
+    DequantBuffer,
     compute_dtype,
     int8_linear,
     make_linear,
@@ -271,7 +271,7 @@ def _fill_linears(
     """Put our layers in place of the linears; those that share a weight share the layer."""
     from transformers.pytorch_utils import Conv1D
 
-    scratch, made, tied = Scratch(), dict[str, AdaptedLinear](), shared_weights(model)
+    scratch, made, tied = DequantBuffer(), dict[str, AdaptedLinear](), shared_weights(model)
     for path, module in quantisable(model).items():
         source = (
             path
@@ -302,7 +302,7 @@ def _layer(
     tensors: Tensors,
     kind: Weights,
     device: torch.device,
-    scratch: Scratch,
+    scratch: DequantBuffer,
     switch: Switch,
 ) -> AdaptedLinear:
     """A linear layer of the checkpoint. turned: its weight is kept as [in, out]."""

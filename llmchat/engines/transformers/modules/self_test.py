@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.errors import LlmchatError, Mismatch
 
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody knows why it does so every day at five in the afternoon."
@@ -56,12 +56,14 @@ def refusal(name: str, error: Exception) -> Mismatch:
 def difference(forward: Any, ids: list[int]) -> float:
     """The largest of the typical errors of the three ways to read: several tokens behind others, one by one, and again after a cut."""
     with torch.inference_mode():
-        cold = forward.read([Part(forward.new_cache(), ids, every=True)])[0].float()
+        cold = forward.run([SequenceInput(forward.new_cache(), ids, all_logits=True)])[0].float()
         cache, other = forward.new_cache(), forward.new_cache()
         _last(forward, cache, ids[:_FIRST])
         # Another text in between must leave no trace.
         _last(forward, other, ids[::-1][:_FIRST])
-        behind = forward.read([Part(cache, ids[_FIRST:_SECOND], every=True)])[0].float()
+        behind = forward.run([SequenceInput(cache, ids[_FIRST:_SECOND], all_logits=True)])[
+            0
+        ].float()
         singles = []
         for index in range(_SECOND, len(ids)):
             singles.append(_last(forward, cache, ids[index : index + 1]))
@@ -86,7 +88,7 @@ def _typical(warm: Sequence[Tensor] | Tensor, cold: Tensor) -> float:
 
 def _last(forward: Any, cache: Any, ids: list[int]) -> Tensor:
     """Logits [vocab] after the last of these tokens."""
-    logits: Tensor = forward.read([Part(cache, ids)])[0][-1].float()
+    logits: Tensor = forward.run([SequenceInput(cache, ids)])[0][-1].float()
     return logits
 
 

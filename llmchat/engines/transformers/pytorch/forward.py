@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.bitsandbytes_format import is_int8
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch, add_live
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 from llmchat.engines.transformers.pytorch.linear import (
-    Scratch,
+    DequantBuffer,
     compute_dtype,
     int8_linear,
     make_linear,
@@ -50,7 +50,7 @@ def supports(config: dict[str, Any]) -> bool:
     )
 
 
-class LlamaForward:
+class TorchForward:
     """A loaded model: token ids in, logits out."""
 
     batches = True
@@ -79,27 +79,32 @@ class LlamaForward:
     def new_cache(self) -> KVCache:
         return KVCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device)
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
-        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `every`."""
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        """Read more tokens of several texts at once, each behind its cache. Returns logits for each: [1, vocab], or [T, vocab] with `all_logits`."""
         by_adapters = groupby(
-            sorted(range(len(parts)), key=lambda index: _identity(parts[index])),
-            key=lambda index: parts[index].adapters,
+            sorted(range(len(sequences)), key=lambda index: _identity(sequences[index])),
+            key=lambda index: sequences[index].adapters,
         )
-        logits: list[Tensor] = [None] * len(parts)  # type: ignore[list-item]
+        logits: list[Tensor] = [None] * len(sequences)  # type: ignore[list-item]
         for adapters, indices in ((adapters, list(indices)) for adapters, indices in by_adapters):
             self._switch.active = adapters
             for index, result in zip(
-                indices, self._read([parts[index] for index in indices]), strict=True
+                indices, self._run_batch([sequences[index] for index in indices]), strict=True
             ):
                 logits[index] = result
         return logits
 
-    def _read(self, parts: list[Part]) -> list[Tensor]:
-        rows = [_Rows(part.cache, part.cache.length, len(part.ids), self._device) for part in parts]
+    def _run_batch(self, sequences: list[SequenceInput]) -> list[Tensor]:
+        rows = [
+            _Rows(sequence.cache, sequence.cache.length, len(sequence.ids), self._device)
+            for sequence in sequences
+        ]
         for row in rows:
             row.cache.reserve(row.past + row.count)
         x = F.embedding(
-            torch.tensor([token for part in parts for token in part.ids], device=self._device),
+            torch.tensor(
+                [token for sequence in sequences for token in sequence.ids], device=self._device
+            ),
             self._embedding,
         )  # [T, hidden]
         cos, sin = self._rotations(rows)
@@ -116,14 +121,18 @@ class LlamaForward:
             row.cache.advance(row.count)
         wanted = torch.cat(
             [
-                states if part.every else states[-1:]
-                for part, states in zip(parts, x.split(counts), strict=True)
+                states if sequence.all_logits else states[-1:]
+                for sequence, states in zip(sequences, x.split(counts), strict=True)
             ]
         )
         wanted = self._normed(wanted, self._norm)
         logits = F.linear(wanted, self._head)
         add_live(logits, wanted, {"lm_head": len(self._head)}, self._switch)
-        return list(logits.split([len(part.ids) if part.every else 1 for part in parts]))
+        return list(
+            logits.split(
+                [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
+            )
+        )
 
     def _attend(self, index: int, rows: "_Rows", qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """qkv of one text: [T, (heads + 2 * kv_heads) * head_dim] → attention output [T, heads * head_dim]."""
@@ -201,7 +210,7 @@ class _Loader:
         self._kind = kind
         self._device = device
         self._switch = switch
-        self._scratch = Scratch()
+        self._scratch = DequantBuffer()
 
     def plain(self, name: str) -> Tensor:
         return self._tensors.get(name).to(self._device, compute_dtype(self._kind))
@@ -230,9 +239,9 @@ class _Loader:
         )
 
 
-def _identity(part: Part) -> tuple[tuple[int, float], ...]:
-    """What is the same for parts with the same adapters."""
-    return tuple((id(adapter), strength) for adapter, strength in part.adapters)
+def _identity(sequence: SequenceInput) -> tuple[tuple[int, float], ...]:
+    """What is the same for sequences with the same adapters."""
+    return tuple((id(adapter), strength) for adapter, strength in sequence.adapters)
 
 
 def _causal_mask(past: int, count: int, device: torch.device) -> Tensor | None:

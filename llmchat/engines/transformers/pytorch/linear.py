@@ -67,7 +67,7 @@ class Int8Linear(nn.Module):
         scb: Tensor,
         bias: Tensor | None,
         dtype: torch.dtype,
-        scratch: "Scratch",
+        scratch: "DequantBuffer",
     ):
         super().__init__()
         # Files of other programs put a matrix at any address; torch's kernel ends the process at one that is not aligned.
@@ -99,7 +99,7 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], self.out_features)
 
 
-class Scratch:
+class DequantBuffer:
     """Room for one dequantised matrix, shared by all layers of a model: fresh memory costs more than the conversion itself."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class BnbInt8Linear(nn.Module):
 
 
 def make_linear(
-    weight: Tensor, bias: Tensor | None, kind: Weights, device: torch.device, scratch: Scratch
+    weight: Tensor, bias: Tensor | None, kind: Weights, device: torch.device, scratch: DequantBuffer
 ) -> nn.Module:
     """A layer that computes x @ weight.T + bias, its weights kept as `kind` on `device`. weight: [out, in] in a floating type."""
     dtype = compute_dtype(kind)
@@ -157,7 +157,7 @@ def make_linear(
 
 
 def int8_linear(
-    weight: Tensor, scb: Tensor, bias: Tensor | None, device: torch.device, scratch: Scratch
+    weight: Tensor, scb: Tensor, bias: Tensor | None, device: torch.device, scratch: DequantBuffer
 ) -> nn.Module:
     """A layer of weights that are int8 already, [out, in] and [out]; on the CPU it keeps the very tensors, be they mapped or not."""
     dtype = compute_dtype("int8")

@@ -59,9 +59,9 @@ def take_over(model: torch.nn.Module) -> None:
     """Prepare a model that was built on the CPU for being spread over GPUs: its int8 layers become those of a GPU."""
     if not usable(torch.device("cuda", 0)):
         return
-    from llmchat.engines.transformers.pytorch.linear import Int8Linear, Scratch
+    from llmchat.engines.transformers.pytorch.linear import DequantBuffer, Int8Linear
 
-    scratch = Scratch()
+    scratch = DequantBuffer()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Int8Linear):

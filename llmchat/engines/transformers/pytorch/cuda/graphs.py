@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.executor import Part
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters, add_live
 from llmchat.engines.transformers.pytorch.cuda import launch
 from llmchat.engines.transformers.pytorch.cuda.linear import fused
 from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
-from llmchat.engines.transformers.pytorch.forward import LlamaForward
+from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 
 # Graphs that are kept: one for each number of rows, and more where live adapters change.
@@ -80,8 +80,8 @@ class _Ahead:
     logits: Tensor
 
 
-class CudaForward(LlamaForward):
-    """LlamaForward on one GPU, activations in bf16. Prompts are read as on any device."""
+class CudaForward(TorchForward):
+    """TorchForward on one GPU, activations in bf16. Prompts are read as on any device."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -93,7 +93,7 @@ class CudaForward(LlamaForward):
         self._ahead: _Ahead | None = None
         if self._captures:
             # Here, while the user types, and not before the first answer: compiling takes seconds, once on a machine.
-            self.read([Part(self.new_cache(), [0])])
+            self.run([SequenceInput(self.new_cache(), [0])])
 
     def new_cache(self) -> KVCache:
         return CudaCache(
@@ -106,19 +106,19 @@ class CudaForward(LlamaForward):
         """A sampler whose choices this pass follows at once."""
         return DeviceSampler(sampling, prompt_ids, device, self.follow)
 
-    def read(self, parts: Sequence[Part]) -> list[Tensor]:
+    def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         ahead, self._ahead, self._last = self._ahead, None, None
-        if len(parts) == 1:
-            part = parts[0]
-            if ahead is not None and _is_that(ahead, part):
-                part.cache.advance(1)
+        if len(sequences) == 1:
+            sequence = sequences[0]
+            if ahead is not None and _is_that(ahead, sequence):
+                sequence.cache.advance(1)
                 logits = [ahead.logits]
             else:
-                logits = super().read(parts)
-            if not part.every:
-                self._last = part.cache, part.adapters
+                logits = super().run(sequences)
+            if not sequence.all_logits:
+                self._last = sequence.cache, sequence.adapters
             return logits
-        return super().read(parts)
+        return super().run(sequences)
 
     def follow(self, token: Tensor) -> None:
         """Begin the step that reads `token`, int64 [1] on the device, behind what was read last; `read` gives its logits when it is asked for them.
@@ -135,27 +135,27 @@ class CudaForward(LlamaForward):
             step = self._step(1)
             step.fill([(0, cache.length, cache)])
             step.state[0, :1] = token
-            self._ahead = _Ahead(cache, cache.length, adapters, self._run(step).clone())
+            self._ahead = _Ahead(cache, cache.length, adapters, self._execute(step).clone())
 
-    def _read(self, parts: list[Part]) -> list[Tensor]:
-        if sum(len(part.ids) for part in parts) > launch.MOST_ROWS:
-            return super()._read(parts)
+    def _run_batch(self, sequences: list[SequenceInput]) -> list[Tensor]:
+        if sum(len(sequence.ids) for sequence in sequences) > launch.MOST_ROWS:
+            return super()._run_batch(sequences)
         rows = []
-        for part in parts:
-            part.cache.reserve(part.cache.length + len(part.ids))
+        for sequence in sequences:
+            sequence.cache.reserve(sequence.cache.length + len(sequence.ids))
             rows += [
-                (token, part.cache.length + index, part.cache)
-                for index, token in enumerate(part.ids)
+                (token, sequence.cache.length + index, sequence.cache)
+                for index, token in enumerate(sequence.ids)
             ]
         step = self._step(len(rows))
         step.fill(rows)
-        logits = self._run(step).split([len(part.ids) for part in parts])
-        for part in parts:
-            part.cache.advance(len(part.ids))
+        logits = self._execute(step).split([len(sequence.ids) for sequence in sequences])
+        for sequence in sequences:
+            sequence.cache.advance(len(sequence.ids))
         # The graph writes its next logits over these.
         return [
-            (own if part.every else own[-1:]).clone()
-            for part, own in zip(parts, logits, strict=True)
+            (own if sequence.all_logits else own[-1:]).clone()
+            for sequence, own in zip(sequences, logits, strict=True)
         ]
 
     def _step(self, rows: int) -> _Step:
@@ -166,7 +166,7 @@ class CudaForward(LlamaForward):
             self._steps[key] = _Step(rows, len(self._layers), self._device)
         return self._steps[key]
 
-    def _run(self, step: _Step) -> Tensor:
+    def _execute(self, step: _Step) -> Tensor:
         """Logits [rows, vocab] of a filled step, by its graph; the next call writes over them."""
         if not self._captures:
             return self._pass(step.state, step.buffers)
@@ -236,10 +236,10 @@ class CudaForward(LlamaForward):
         return fused(layer if self._switch.active else layer.inner, x, eps=self._eps, **options)
 
 
-def _is_that(ahead: _Ahead, part: Part) -> bool:
+def _is_that(ahead: _Ahead, sequence: SequenceInput) -> bool:
     return (
-        ahead.cache is part.cache
-        and ahead.position == part.cache.length
-        and len(part.ids) == 1
-        and ahead.adapters == part.adapters
+        ahead.cache is sequence.cache
+        and ahead.position == sequence.cache.length
+        and len(sequence.ids) == 1
+        and ahead.adapters == sequence.adapters
     )

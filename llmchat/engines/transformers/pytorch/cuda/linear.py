@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.pytorch.cuda import launch
-from llmchat.engines.transformers.pytorch.linear import Scratch
+from llmchat.engines.transformers.pytorch.linear import DequantBuffer
 
 
 class TritonInt8Linear(nn.Module):
     """bitsandbytes' bytes, `weight` int8 [out, in] and `SCB` float32 [out]. Few rows: one kernel; more: dequantise, and multiply in bf16."""
 
-    def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, scratch: Scratch):
+    def __init__(self, weight: Tensor, scb: Tensor, bias: Tensor | None, scratch: DequantBuffer):
         super().__init__()
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("SCB", scb)
