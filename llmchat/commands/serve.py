@@ -183,8 +183,8 @@ def serve(
         arguments = [argument for argument in sys.argv[1:] if argument != "--background"]
         return detached.start(world, [*arguments, *([] if idle else ["--idle", "30m"])])
     _need_libraries()
-    from llmchat.server.run import ServeOptions
     from llmchat.server.run import serve as run
+    from llmchat.server.serve_options import ServeOptions
 
     options = ServeOptions(
         models=tuple(models or ()),

@@ -1,1 +1,4 @@
-"""An OpenAI-compatible HTTP server over the same way that the terminal goes: continuous batching, models on demand, safe by default."""
+"""An OpenAI-compatible HTTP server: continuous batching, models on demand, safe defaults.
+
+Requests take the same path as chats in the terminal, so both get the same prompts and answers.
+"""

@@ -1,4 +1,7 @@
-"""The endpoints, and what becomes of errors. `create_app` is all that a server needs; run.py puts sockets under it."""
+"""The ASGI application: all endpoints, and the layers that every request passes through.
+
+Sockets and the life of the process are the concern of run.py.
+"""
 
 import re
 from collections.abc import Sequence
@@ -11,18 +14,28 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from llmchat import __version__
 from llmchat.errors import LlmchatError
 from llmchat.presets import Preset
-from llmchat.server import admin, conversation_search, conversations, model_facts, owner_api, page
+from llmchat.server import (
+    admin,
+    conversation_search,
+    conversations,
+    model_facts,
+    owner_api,
+    page,
+)
+from llmchat.server.access_control import AccessControl
+from llmchat.server.access_log import AccessLog
 from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
+from llmchat.server.body_reader import BodyReader
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
-from llmchat.server.errors import UnknownModel, body, describe_error
+from llmchat.server.errors import UnknownModel, error_body, error_response
 from llmchat.server.limits import RateLimit
-from llmchat.server.middleware import AccessControl, AccessLog, App, BodyReader
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.state import ServerState
@@ -38,12 +51,13 @@ def create_app(
     hosts: frozenset[str] | None = None,
     origins: Sequence[str] = (),
     keyless: bool = False,
-) -> App:
-    """rate: requests a minute for each client, 0 for no limit. hosts: the names this server answers to, None for all; origins: pages that may
-    use it from elsewhere; keyless: whether it answers without a key as long as there has been none."""
+) -> ASGIApp:
+    """rate: requests a minute for each client, 0 for no limit; hosts: the accepted host names,
+    None for all; origins: other web pages that may use the server; keyless: see AccessControl."""
     api = FastAPI(title="llmchat", version=__version__, docs_url=None, redoc_url=None)
     api.router.route_class = route_class(PromptWorkers(1))
-    _add_errors(api)
+    _add_error_handlers(api)
+    _add_server_info(api, state)
     _add_models(api, state)
     _add_generation(api, state)
     api.include_router(admin.router(state))
@@ -52,49 +66,47 @@ def create_app(
     api.include_router(conversations.router(state.conversations))
     api.include_router(conversation_search.router(state.conversations))
     page.mount(api)
-    inner: App = BodyReader(api, max_body, body_timeout_s)
+    app: ASGIApp = BodyReader(api, max_body, body_timeout_s)
     if origins:
-        inner = CORSMiddleware(
-            inner, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
-        )
-    inner = AccessControl(
-        inner, state.keys, RateLimit(rate), hosts, frozenset(origins), keyless=keyless
-    )
+        methods, allowed = ["GET", "POST"], list(origins)
+        app = CORSMiddleware(app, allowed, allow_methods=methods, allow_headers=["*"])
+    limit = RateLimit(rate)
+    app = AccessControl(app, state.keys, limit, hosts, frozenset(origins), keyless=keyless)
     return AccessLog(
-        inner, lambda path, status: state.metrics.requests.labels(path, str(status)).inc()
+        app, lambda path, status: state.metrics.requests.labels(path, str(status)).inc()
     )
 
 
-def _add_errors(api: FastAPI) -> None:
+def _add_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        # Of the ways in which a value may be written, the one that came furthest is the one that was meant.
+        # A value may have several allowed types, each with its own error: the deepest one belongs
+        # to the type that the client meant.
         nearest = max(error.errors(), key=lambda problem: len(problem["loc"]))
-        # The names of types that pydantic puts between are none of the request's.
-        parts = [
-            str(part)
-            for part in nearest["loc"][1:]
-            if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)
-        ]
-        where = ".".join(parts)
+        where = _field_path(nearest["loc"][1:])
         message = f"{where}: {nearest['msg']}" if where else nearest["msg"]
-        return JSONResponse(body(message, "invalid_request_error", where or None), 400)
+        return JSONResponse(error_body(message, "invalid_request_error", where or None), 400)
 
     @api.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
         kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
         code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
-        return JSONResponse(
-            body(str(error.detail), kind, None, code), error.status_code, error.headers
-        )
+        body = error_body(str(error.detail), kind, None, code)
+        return JSONResponse(body, error.status_code, error.headers)
 
     @api.exception_handler(LlmchatError)
     async def refused(request: Request, error: LlmchatError) -> Response:
-        status, headers, content = describe_error(error)
-        return JSONResponse(content, status, headers)
+        return error_response(error)
 
 
-def _add_models(api: FastAPI, state: ServerState) -> None:
+def _field_path(location: Sequence[int | str]) -> str:
+    """`messages.0.content`, without the names of types that pydantic inserts."""
+    return ".".join(
+        str(part) for part in location if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part)
+    )
+
+
+def _add_server_info(api: FastAPI, state: ServerState) -> None:
     @api.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "stopping" if state.stop.is_set() else "ok"}
@@ -103,6 +115,8 @@ def _add_models(api: FastAPI, state: ServerState) -> None:
     async def metrics() -> Response:
         return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+
+def _add_models(api: FastAPI, state: ServerState) -> None:
     @api.get("/v1/models")
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(name, state) for name in state.catalog.names()]}
@@ -115,7 +129,7 @@ def _add_models(api: FastAPI, state: ServerState) -> None:
 
 
 def _preset(preset: Preset) -> dict[str, Any]:
-    """Beyond OpenAI's API: what a request says by itself where it says nothing, and the system text that the model was made for."""
+    """Beyond OpenAI's API: the sampling defaults of a request, and the model's system prompt."""
     names = (*DISTRIBUTION, "max_tokens")
     return {
         "sampling": {name: getattr(preset.sampling, name) for name in names},
@@ -124,24 +138,25 @@ def _preset(preset: Preset) -> dict[str, Any]:
 
 
 def _model(name: str, state: ServerState) -> dict[str, Any]:
-    """max_model_len and context_length are vLLM's and others' names for the window, in tokens; None where only the loaded model tells."""
+    """max_model_len (vLLM) and context_length (others) are the context window in tokens, None if
+    unknown before the model is loaded."""
     try:
         window = state.pool.window(state.catalog.spec(name)) or None
     except LlmchatError:
         window = None
-    told = {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
-    return {**told, "max_model_len": window, "context_length": window}
+    model = {"id": name, "object": "model", "created": int(state.started), "owned_by": "llmchat"}
+    return {**model, "max_model_len": window, "context_length": window}
 
 
 def _add_generation(api: FastAPI, state: ServerState) -> None:
     @api.post("/v1/chat/completions")
-    async def chat_completions(request: Request, asked: ChatRequest) -> Response:
-        return chat(state, asked, request.state.client)
+    async def chat_completions(request: Request, body: ChatRequest) -> Response:
+        return chat(state, body, request.state.client)
 
     @api.post("/v1/completions")
-    async def completions(request: Request, asked: CompletionRequest) -> Response:
-        return complete(state, asked, request.state.client)
+    async def completions(request: Request, body: CompletionRequest) -> Response:
+        return complete(state, body, request.state.client)
 
     @api.post("/v1/embeddings")
-    async def embeddings(request: Request, asked: EmbeddingRequest) -> Response:
-        return await embed(state, asked, request.state.client)
+    async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
+        return await embed(state, body, request.state.client)

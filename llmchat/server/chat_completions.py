@@ -24,7 +24,7 @@ from llmchat.server.request_parsing import (
 )
 from llmchat.server.scheduler import Event, merged_events
 from llmchat.server.state import ServerState, new_id
-from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, event
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 from llmchat.server.tool_calls import ToolCallParser
 
 log = logging.getLogger("llmchat.server")
@@ -208,7 +208,7 @@ async def _streamed(state: ServerState, request: ChatRequest, client: str) -> As
         index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None
     ) -> bytes:
         logprobs = chat_logprobs(tokens) if request.logprobs and tokens else None
-        return event(
+        return sse_event(
             {
                 **frame,
                 "choices": [
@@ -229,7 +229,7 @@ async def _streamed(state: ServerState, request: ChatRequest, client: str) -> As
                 yield chunk(number, {}, reason=choices[number].reason)
     if counted:
         shown = _shown(choices[0].asked, request)
-        yield event(
+        yield sse_event(
             {
                 **frame,
                 "choices": [],

@@ -22,7 +22,7 @@ from llmchat.server.request_parsing import (
 )
 from llmchat.server.scheduler import Event, merged_events
 from llmchat.server.state import ServerState, new_id
-from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, event
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 
 log = logging.getLogger("llmchat.server")
 # OpenAI's own, for those who do not say how much they want.
@@ -163,12 +163,12 @@ async def _streamed(
                 else None
             )
             if text or tokens:
-                yield event({**frame, "choices": [_choice(number, text, logprobs, None)]})
+                yield sse_event({**frame, "choices": [_choice(number, text, logprobs, None)]})
             if choice.finish:
-                yield event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
+                yield sse_event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
     if counted:
         prompts = len(prompts_of(request))
-        yield event(
+        yield sse_event(
             {**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)}
         )
     yield b"data: [DONE]\n\n"

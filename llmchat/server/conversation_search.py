@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from msgspec import Struct
 from starlette.responses import Response
 
-from llmchat.server.conversations import ConversationNotFound, ConversationStore, User
+from llmchat.server.conversation_store import ConversationNotFound, ConversationStore
+from llmchat.server.conversations import User
 
 MOST = 100
 _BEFORE, _AFTER = 30, 90

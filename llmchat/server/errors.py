@@ -1,10 +1,13 @@
-"""Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}` with the status that its clients expect.
+"""Errors in OpenAI's form, `{"error": {"message", "type", "param", "code"}}`, and their statuses.
 
-https://platform.openai.com/docs/guides/error-codes. What is not known is a 500 that tells nothing of the inside.
+https://platform.openai.com/docs/guides/error-codes. An unexpected error becomes a 500 that reveals
+nothing about the server.
 """
 
 import math
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from llmchat.errors import (
     ContextOverflow,
@@ -20,7 +23,7 @@ from llmchat.errors import (
 
 
 class Refusal(LlmchatError):
-    """A request that is not served. kind, param and code are OpenAI's `type`, `param` and `code`."""
+    """A request that is refused. kind, param and code are OpenAI's `type`, `param` and `code`."""
 
     status = 400
     kind = "invalid_request_error"
@@ -43,6 +46,13 @@ class BadRequest(Refusal):
     pass
 
 
+class Unsupported(BadRequest):
+    """A field, or a value of it, that the server or the model does not support."""
+
+    def __init__(self, message: str, param: str):
+        super().__init__(message, param=param, code="unsupported_parameter")
+
+
 class Unauthorised(Refusal):
     status = 401
 
@@ -62,22 +72,26 @@ class UnknownModel(Refusal):
         super().__init__(message, param="model", code="model_not_found")
 
 
+class RequestTimeout(Refusal):
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__("the request body did not arrive in time")
+
+
 class TooLarge(Refusal):
     status = 413
 
 
 class Busy(Refusal):
-    """Too many at once. retry_after_s: when it is worth another try."""
+    """Too many requests at once. retry_after_s: when to try again."""
 
     status = 429
     kind = "rate_limit_error"
 
     def __init__(self, message: str, retry_after_s: float):
-        super().__init__(
-            message,
-            code="rate_limit_exceeded",
-            headers={"Retry-After": str(math.ceil(retry_after_s))},
-        )
+        headers = {"Retry-After": str(math.ceil(retry_after_s))}
+        super().__init__(message, code="rate_limit_exceeded", headers=headers)
 
 
 class Unavailable(Refusal):
@@ -87,9 +101,8 @@ class Unavailable(Refusal):
 
 class Stopping(Unavailable):
     def __init__(self) -> None:
-        super().__init__(
-            "the server is about to stop", code="stopping", headers={"Retry-After": "5"}
-        )
+        headers = {"Retry-After": "5"}
+        super().__init__("the server is shutting down", code="stopping", headers=headers)
 
 
 class DeadlineExceeded(Refusal):
@@ -100,47 +113,41 @@ class DeadlineExceeded(Refusal):
         super().__init__(f"the answer took longer than {timeout_s:g} seconds", code="timeout")
 
 
-# What a room of llmchat raises → status, type, code.
-_OF_ROOMS: tuple[tuple[type[LlmchatError], tuple[int, str, str | None]], ...] = (
-    (ContextOverflow, (400, "invalid_request_error", "context_length_exceeded")),
-    (ModelNotFound, (404, "invalid_request_error", "model_not_found")),
-    (OutOfResources, (503, "server_error", "insufficient_memory")),
-    (Mismatch, (400, "invalid_request_error", None)),
-    (UsageError, (400, "invalid_request_error", None)),
-    (NotAuthorised, (502, "server_error", "upstream_refused")),
-    (NetworkError, (502, "server_error", "upstream_failed")),
-    (IntegrityError, (500, "server_error", "damaged_files")),
-    (LlmchatError, (500, "server_error", None)),
+# Errors of other parts of llmchat, most specific first, with their status, type and code.
+_STATUSES: tuple[tuple[type[LlmchatError], int, str, str | None], ...] = (
+    (ContextOverflow, 400, "invalid_request_error", "context_length_exceeded"),
+    (ModelNotFound, 404, "invalid_request_error", "model_not_found"),
+    (OutOfResources, 503, "server_error", "insufficient_memory"),
+    (Mismatch, 400, "invalid_request_error", None),
+    (UsageError, 400, "invalid_request_error", None),
+    (NotAuthorised, 502, "server_error", "upstream_refused"),
+    (NetworkError, 502, "server_error", "upstream_failed"),
+    (IntegrityError, 500, "server_error", "damaged_files"),
+    (LlmchatError, 500, "server_error", None),
 )
 
 
 def describe_error(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Status, headers and body for an error."""
+    """The status, headers and body of the response for an error."""
     if isinstance(error, Refusal):
-        return error.status, error.headers, body(error.message, error.kind, error.param, error.code)
-    for kind, (status, name, code) in _OF_ROOMS:
-        if isinstance(error, kind):
+        body = error_body(error.message, error.kind, error.param, error.code)
+        return error.status, error.headers, body
+    for error_type, status, kind, code in _STATUSES:
+        if isinstance(error, error_type):
             headers = {"Retry-After": "5"} if status == 503 else {}
-            return (
-                status,
-                headers,
-                body(
-                    error.message,
-                    name,
-                    "messages" if code == "context_length_exceeded" else None,
-                    code,
-                ),
-            )
-    return (
-        500,
-        {},
-        body(
-            "the server made a mistake; its log says more", "server_error", None, "internal_error"
-        ),
-    )
+            param = "messages" if code == "context_length_exceeded" else None
+            return status, headers, error_body(error.message, kind, param, code)
+    message = "internal error; the server's log has the details"
+    return 500, {}, error_body(message, "server_error", None, "internal_error")
 
 
-def body(
+def error_body(
     message: str, kind: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: Exception, *, close: bool = False) -> JSONResponse:
+    """close: end the connection, because the rest of the request was not read."""
+    status, headers, body = describe_error(error)
+    return JSONResponse(body, status, headers | ({"Connection": "close"} if close else {}))

@@ -1,4 +1,4 @@
-"""The order of those who wait: round robin over clients, and first come, first served within one."""
+"""A queue that is fair to clients: round robin over clients, first in, first out for each."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -8,60 +8,63 @@ Item = TypeVar("Item")
 
 
 class QueueFull(Exception):
-    """The queue has no place for this client: nobody else holds more places than it would."""
+    """No other client has more items than this one would have, so none is displaced."""
 
 
 class FairQueue(Generic[Item]):
-    """A client that asks for a hundred things waits behind one that asks for a single one, however early the hundred came."""
+    """A client with a hundred items does not delay one with a single item."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Hashable, deque[Item]] = OrderedDict()
+        self._items: OrderedDict[Hashable, deque[Item]] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, self._items.values()))
 
     def __iter__(self) -> Iterator[Item]:
-        """All that wait, client by client."""
-        return (item for items in self._waiting.values() for item in items)
+        """All items, client by client."""
+        return (item for items in self._items.values() for item in items)
 
     def put(self, client: Hashable, item: Item) -> None:
-        self._waiting.setdefault(client, deque()).append(item)
+        self._items.setdefault(client, deque()).append(item)
 
-    def make_room(self, client: Hashable, count: int, places: int) -> list[Item]:
-        """Take out what has to go so that `count` more items of this client fit into `places`; returns it.
+    def make_room(self, client: Hashable, count: int, capacity: int) -> list[Item]:
+        """Remove and return items so that `count` more of this client fit into `capacity`.
 
-        The client with the most items gives up its latest ones, as long as it keeps more than the newcomer has.
-        Raises QueueFull, and takes nothing out, where that is not enough.
+        The client with the most items loses its latest ones, as long as it keeps more than this
+        client will have. Raises QueueFull, without removing anything, if that is not enough.
         """
-        over = len(self) + count - places
-        held = {other: len(items) for other, items in self._waiting.items() if other != client}
-        wanted = len(self._waiting.get(client, ())) + count
-        matches: list[Hashable] = []
-        for _ in range(over):
-            greediest = max(held, key=lambda other: held[other], default=None)
-            if greediest is None or held[greediest] <= wanted:
+        excess = len(self) + count - capacity
+        counts = {other: len(items) for other, items in self._items.items() if other != client}
+        own_count = len(self._items.get(client, ())) + count
+        losers: list[Hashable] = []
+        for _ in range(excess):
+            largest = max(counts, key=lambda other: counts[other], default=None)
+            if largest is None or counts[largest] <= own_count:
                 raise QueueFull
-            held[greediest] -= 1
-            matches.append(greediest)
-        return [self._waiting[other].pop() for other in matches]
+            counts[largest] -= 1
+            losers.append(largest)
+        return [self._items[other].pop() for other in losers]
 
     def take(self) -> Item:
-        """The next one; its client goes to the end of the round. Raises IndexError where nothing waits."""
-        if not self._waiting:
+        """Remove and return the next item; its client moves to the end of the round.
+
+        Raises IndexError if the queue is empty.
+        """
+        if not self._items:
             raise IndexError("the queue is empty")
-        client, items = self._waiting.popitem(last=False)
+        client, items = self._items.popitem(last=False)
         item = items.popleft()
         if items:
-            self._waiting[client] = items
+            self._items[client] = items
         return item
 
     def remove(self, matches: Callable[[Item], bool]) -> list[Item]:
-        """Take out all that are `matches`; returns them."""
-        taken = [item for item in self if matches(item)]
-        for client in list(self._waiting):
-            kept = deque(item for item in self._waiting[client] if item not in taken)
+        """Remove and return all items for which `matches` is true."""
+        removed = [item for item in self if matches(item)]
+        for client in list(self._items):
+            kept = deque(item for item in self._items[client] if item not in removed)
             if kept:
-                self._waiting[client] = kept
+                self._items[client] = kept
             else:
-                del self._waiting[client]
-        return taken
+                del self._items[client]
+        return removed

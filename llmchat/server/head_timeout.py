@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with two limits that uvicorn has not: for the time that a request's head may take (slow loris), and for what one
-address may hold where connections run out."""
+"""uvicorn's HTTP protocol with two limits that uvicorn lacks: a timeout for the head of a request
+(against slow-loris attacks), and fairness between addresses when connections run out."""
 
 import asyncio
 from collections import Counter
@@ -10,83 +10,84 @@ HEAD_TIMEOUT_S = 10.0
 
 
 class HeadTimeoutProtocol(H11Protocol):
-    """Closes a connection whose next request has not arrived, head and all, within HEAD_TIMEOUT_S of its first byte (or of the connection).
+    """Closes a connection if the next request's head is not complete within HEAD_TIMEOUT_S of its
+    first byte (or of the connection).
 
-    Where there are too many, a new one takes the place of one that has nothing to do, of the address with the most.
+    When connections run out, a new one displaces an inactive one of the address with the most.
     """
 
-    _since = 0.0
-    _deadline: asyncio.TimerHandle | None = None
+    _connected_at = 0.0
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self._connected_at = self.loop.time()
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            self._displace()
-        self._watch()
+            self._displace_another()
+        self._update_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._forget()
+        self._cancel_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._watch()
+        self._update_timer()
 
     @property
     def address(self) -> str:
-        """Where it comes from; "" over the Unix socket."""
+        """The client's IP address; "" over the Unix socket."""
         return self.client[0] if self.client else ""
 
     @property
-    def working(self) -> bool:
-        """Whether a whole request has arrived that is not answered yet."""
-        return (
-            self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
-        )
+    def answering(self) -> bool:
+        """Whether a complete request has arrived that is not fully answered."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
 
-    def _displace(self) -> None:
-        """Close a connection of the address with the most, the oldest of those that do least; of no address that has fewer than this one's."""
+    @property
+    def _receiving_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def _displace_another(self) -> None:
+        """Close one connection of the address with the most of them, unless it is answering: idle
+        ones first, then the oldest. An address never loses one to an address with as many."""
         others = [
             one
             for one in self.connections
             if isinstance(one, HeadTimeoutProtocol) and one is not self
         ]
-        held = Counter(one.address for one in others)
-        going = [
-            one
-            for one in others
-            if not one.working
-            and held[one.address] > held[self.address] - (one.address == self.address)
-        ]
-        if going:
-            chosen = min(
-                going,
-                key=lambda one: (
-                    -held[one.address],
-                    one.cycle is not None and one.cycle.more_body,
-                    one._since,
-                ),
-            )
+        counts = Counter(one.address for one in others)
+        own_count = counts[self.address]
+
+        def may_close(one: HeadTimeoutProtocol) -> bool:
+            least = own_count - (one.address == self.address)
+            return not one.answering and counts[one.address] > least
+
+        def priority(one: HeadTimeoutProtocol) -> tuple[int, bool, float]:
+            return -counts[one.address], one._receiving_body, one._connected_at
+
+        closable = [one for one in others if may_close(one)]
+        if closable:
+            chosen = min(closable, key=priority)
             self.connections.discard(chosen)
             chosen.transport.abort()
 
-    def _watch(self) -> None:
-        """Run the clock while a head is awaited, and only then."""
+    def _update_timer(self) -> None:
+        """Let the timer run while a head is expected, and only then."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self._forget()
-        elif (
-            self._deadline is None
-            and self.timeout_keep_alive_task is None
-            and not self.transport.is_closing()
-        ):
-            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+            self._cancel_timer()
+            return
+        # Between two requests, uvicorn's own keep-alive timer runs until the first byte.
+        keep_alive = self.timeout_keep_alive_task is not None
+        if self._timer is None and not keep_alive and not self.transport.is_closing():
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
 
-    def _forget(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

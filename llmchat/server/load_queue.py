@@ -1,4 +1,4 @@
-"""Requests that wait for a model to come into memory, in the order in which their models are loaded."""
+"""The requests that wait for a model to be loaded, in the order in which models are loaded."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ Granted = TypeVar("Granted")
 
 
 class Waiter(Generic[Granted]):
-    """A request that waits for the model with this key. `granted` is what it gets once the model is there."""
+    """A request that waits for the model with this key; `granted` resolves once it is loaded."""
 
     def __init__(self, key: str, client: str):
         self.key = key
@@ -20,55 +20,57 @@ class Waiter(Generic[Granted]):
 
 
 class LoadQueue(Generic[Granted]):
-    """At most `places` waiters. When it is full, the client with the most waiters gives way to one with fewer."""
+    """At most `capacity` waiters. When the queue is full, the client with the most waiters loses
+    one to a client with fewer."""
 
-    def __init__(self, places: int):
-        self._places = places
+    def __init__(self, capacity: int):
+        self._capacity = capacity
         self._queue: FairQueue[Waiter[Granted]] = FairQueue()
-        self._keys: dict[str, int] = {}
+        # The number of waiters for each model; the order of the keys is the order of loading.
+        self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def join(self, waiter: Waiter[Granted]) -> None:
-        """Raises Busy where no place is left."""
-        busy = Busy("too many requests are waiting for a model to be loaded", 5)
+    def put(self, waiter: Waiter[Granted]) -> None:
+        """Raises Busy if the queue is full."""
+        busy = Busy("too many requests are waiting for a model to load", 5)
         try:
-            displaced = self._queue.make_room(waiter.client, 1, self._places)
+            displaced = self._queue.make_room(waiter.client, 1, self._capacity)
         except QueueFull:
             raise busy from None
         for other in displaced:
-            self._forget(other)
+            self._uncount(other)
             if not other.granted.done():
                 other.granted.set_exception(busy)
         self._queue.put(waiter.client, waiter)
-        self._keys[waiter.key] = self._keys.get(waiter.key, 0) + 1
+        self._counts[waiter.key] = self._counts.get(waiter.key, 0) + 1
 
-    def leave(self, waiter: Waiter[Granted]) -> None:
+    def remove(self, waiter: Waiter[Granted]) -> None:
         if self._queue.remove(lambda other: other is waiter):
-            self._forget(waiter)
+            self._uncount(waiter)
 
-    def call(self, key: str) -> Iterator[Waiter[Granted]]:
-        """Take out those who wait for a model; the ones whose client has gone are passed over."""
+    def take_all(self, key: str) -> Iterator[Waiter[Granted]]:
+        """Remove the waiters for a model; yields those whose client has not disconnected."""
         for waiter in self._queue.remove(lambda other: other.key == key):
-            self._forget(waiter)
+            self._uncount(waiter)
             if not waiter.granted.done():
                 yield waiter
 
-    def first(self) -> str | None:
-        """The model that was waited for first."""
-        return next(iter(self._keys), None)
+    def next_key(self) -> str | None:
+        """The model to load next: the first that a request waits for."""
+        return next(iter(self._counts), None)
 
-    def wants(self, key: str) -> bool:
-        return key in self._keys
+    def has_waiters(self, key: str) -> bool:
+        return key in self._counts
 
     def fail(self, error: Exception, key: str | None = None) -> None:
-        """Refuse everybody, or those who wait for one model."""
-        for wanted in [key] if key else list(self._keys):
-            for waiter in self.call(wanted):
+        """Refuse all waiters, or those for one model."""
+        for failed in [key] if key else list(self._counts):
+            for waiter in self.take_all(failed):
                 waiter.granted.set_exception(error)
 
-    def _forget(self, waiter: Waiter[Granted]) -> None:
-        self._keys[waiter.key] -= 1
-        if not self._keys[waiter.key]:
-            del self._keys[waiter.key]
+    def _uncount(self, waiter: Waiter[Granted]) -> None:
+        self._counts[waiter.key] -= 1
+        if not self._counts[waiter.key]:
+            del self._counts[waiter.key]

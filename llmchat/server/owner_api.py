@@ -17,8 +17,8 @@ from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello
 from llmchat.chat import ask
 from llmchat.engines import Chunk
 from llmchat.models.warm import places
+from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
-from llmchat.server.middleware import OWNER
 from llmchat.server.openai_format import encode_json
 from llmchat.server.scheduler import merged_events
 from llmchat.server.state import ServerState

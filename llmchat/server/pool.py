@@ -67,7 +67,7 @@ class LoadedModel:
         self.adapters: set[str] = set()
         self.putting_on = asyncio.Lock()
 
-    def expires(self) -> float:
+    def expires_at(self) -> float:
         """When it may go, on the pool's clock; infinity for never, and while it is used."""
         return math.inf if self.leases else max(self.wishes.values(), default=self.used)
 
@@ -179,16 +179,16 @@ class Pool:
         """Requests that wait for a model to be in memory."""
         return len(self._waiting)
 
-    async def stop(self, key: str | None = None) -> list[str]:
+    async def unload_idle(self, key: str | None = None) -> list[str]:
         """Unload the models that are not in use, or the one with this key; returns the keys of those that went."""
         chosen = [loaded for loaded in self.loaded_models() if key in (None, loaded.key)]
         return [loaded.key for loaded in chosen if await self._unload(loaded)]
 
-    async def sweep(self) -> None:
+    async def unload_expired(self) -> None:
         """Unload those whose time is over."""
         now = self._clock()
         for loaded in self.loaded_models():
-            if loaded.expires() <= now:
+            if loaded.expires_at() <= now:
                 await self._unload(loaded)
 
     def drain(self) -> None:
@@ -199,10 +199,10 @@ class Pool:
         for loaded in self.loaded_models():
             loaded.scheduler.drain()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End what still runs; its readers are told that the server stops."""
         for loaded in self.loaded_models():
-            loaded.scheduler.cut()
+            loaded.scheduler.abort()
 
     def now(self) -> float:
         """The pool's clock, in seconds."""
@@ -229,7 +229,7 @@ class Pool:
             loaded.leases += 1
             return loaded
         waiter: Waiter[LoadedModel] = Waiter(spec.key, client)
-        self._waiting.join(waiter)
+        self._waiting.put(waiter)
         self._wanted[spec.key] = spec
         self._start_changing()
         try:
@@ -246,7 +246,7 @@ class Pool:
 
     def _abandon(self, waiter: Waiter[LoadedModel]) -> None:
         """Its client is gone, or its time is up; the lease may have been granted in the same moment."""
-        self._waiting.leave(waiter)
+        self._waiting.remove(waiter)
         if (
             waiter.granted.done()
             and not waiter.granted.cancelled()
@@ -269,7 +269,7 @@ class Pool:
     async def _change(self) -> None:
         """Bring one model after the other into memory, in the order they were asked for, until nobody waits."""
         try:
-            while (key := self._waiting.first()) is not None:
+            while (key := self._waiting.next_key()) is not None:
                 try:
                     await self._bring(self._wanted[key])
                 except Exception as error:
@@ -283,11 +283,11 @@ class Pool:
         if spec.key not in self._models:
             self._check_size(spec)
             swapped = await self._make_room(spec)
-            if not self._waiting.wants(spec.key):
+            if not self._waiting.has_waiters(spec.key):
                 return
             await self._load(spec, swapped)
         loaded = self._models[spec.key]
-        for waiter in self._waiting.call(spec.key):
+        for waiter in self._waiting.take_all(spec.key):
             loaded.leases += 1
             waiter.granted.set_result(loaded)
 
@@ -325,7 +325,7 @@ class Pool:
         """
         swapped = False
         try:
-            while self._waiting.wants(spec.key) and (going := self._in_the_way(spec)):
+            while self._waiting.has_waiters(spec.key) and (going := self._in_the_way(spec)):
                 now = self._clock()
                 for loaded in going:
                     loaded.yielding = loaded.turn_ends <= now

@@ -1,9 +1,10 @@
-"""Work on prompts (rendering and tokenising): a little at a time, in threads, clients by turns.
+"""Threads for work on prompts (parsing, rendering, tokenising): few at once, fair to clients.
 
-It takes the interpreter away from the thread that makes the answers, so that many large prompts at once would hold up every stream.
+This work holds the interpreter's lock, so too much of it at once would stall every stream.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,52 +12,58 @@ from typing import TypeVar
 from llmchat.server.errors import Busy, DeadlineExceeded
 from llmchat.server.fair_queue import FairQueue, QueueFull
 
-Made = TypeVar("Made")
-WIDTH, PLACES = 2, 256
+Result = TypeVar("Result")
+MAX_WORKERS, MAX_WAITING = 2, 256
 
 
 class PromptWorkers:
-    """At most `width` pieces of work at once; at most `places` wait, and of those the client with the most gives way."""
+    """At most `workers` calls at once, and `capacity` that wait; when the queue is full, the client
+    with the most waiting calls loses one."""
 
-    def __init__(self, width: int = WIDTH, places: int = PLACES):
-        self._width = self._free = width
-        self._places = places
+    def __init__(self, workers: int = MAX_WORKERS, capacity: int = MAX_WAITING):
+        self._workers = self._idle = workers
+        self._capacity = capacity
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @property
     def busy(self) -> bool:
-        return self._free < self._width or bool(len(self._waiting))
+        return self._idle < self._workers or bool(len(self._waiting))
 
-    async def run(self, client: str, deadline: float, work: Callable[[], Made]) -> Made:
-        """What `work` returns, made in a thread. deadline: on the clock of time.monotonic. Raises Busy, DeadlineExceeded, and what it raises."""
-        await self._enter(client, deadline)
+    async def run(self, client: str, deadline: float, work: Callable[[], Result]) -> Result:
+        """Call `work` in a thread. Raises Busy, DeadlineExceeded, and what `work` raises.
+
+        deadline: for the work to start, on the clock of time.monotonic
+        """
+        await self._acquire(client, deadline)
         task = asyncio.ensure_future(asyncio.to_thread(work))
-        # A client that goes away does not end the thread: its place is free when that has ended.
-        task.add_done_callback(self._leave)
+        # A thread cannot be cancelled: if the client disconnects, its worker stays busy until the
+        # thread ends.
+        task.add_done_callback(self._release)
         return await asyncio.shield(task)
 
-    async def _enter(self, client: str, deadline: float) -> None:
-        if self._free:
-            self._free -= 1
+    async def _acquire(self, client: str, deadline: float) -> None:
+        if self._idle:
+            self._idle -= 1
             return
-        turn = self._queued(client)
-        waited_s = max(0.0, deadline - time.monotonic())
+        turn = self._enqueue(client)
+        wait_s = max(0.0, deadline - time.monotonic())
         try:
-            async with asyncio.timeout(None if waited_s == float("inf") else waited_s):
+            async with asyncio.timeout(None if math.isinf(wait_s) else wait_s):
                 await turn
         except BaseException as error:
+            # The turn may have come in the same moment.
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._next()
+                self._start_next()
             self._waiting.remove(lambda other: other is turn)
             if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(waited_s) from None
+                raise DeadlineExceeded(wait_s) from None
             raise
 
-    def _queued(self, client: str) -> "asyncio.Future[None]":
-        busy = Busy("too many prompts are waiting to be read", 2)
+    def _enqueue(self, client: str) -> "asyncio.Future[None]":
+        busy = Busy("too many prompts are waiting to be processed", 2)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            displaced = self._waiting.make_room(client, 1, self._places)
+            displaced = self._waiting.make_room(client, 1, self._capacity)
         except QueueFull:
             raise busy from None
         for other in displaced:
@@ -65,16 +72,17 @@ class PromptWorkers:
         self._waiting.put(client, turn)
         return turn
 
-    def _leave(self, task: "asyncio.Future[Made]") -> None:
+    def _release(self, task: "asyncio.Future[Result]") -> None:
         if not task.cancelled():
+            # Marks the exception as retrieved, even if the client is gone.
             task.exception()
-        self._next()
+        self._start_next()
 
-    def _next(self) -> None:
-        """Let the next one in; a place that nobody waits for is free."""
+    def _start_next(self) -> None:
+        """Give the worker to the next call that still waits; without one, it is idle."""
         while len(self._waiting):
             turn = self._waiting.take()
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._free += 1
+        self._idle += 1

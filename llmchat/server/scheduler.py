@@ -122,7 +122,7 @@ class Scheduler:
         self._joining = 0
         self._closing = False
         self._refusing = False
-        self._cutting = False
+        self._aborting = False
         self._usual_s = 1.0
         self._thread = threading.Thread(target=self._run, name=f"scheduler {name}", daemon=True)
         self._thread.start()
@@ -198,10 +198,10 @@ class Scheduler:
             self._count(refused, "stopped")
             self._changed.notify()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End what still runs, and tell its readers that the server stops."""
         with self._changed:
-            self._cutting = True
+            self._aborting = True
             for job in self._running:
                 job.deadline = 0.0
             self._changed.notify()
@@ -213,7 +213,7 @@ class Scheduler:
         with self._changed:
             self._changed.wait_for(lambda: not self._running, max(0.0, end - time.monotonic()))
             self._closing = True
-        self.cut()
+        self.abort()
         self._thread.join()
 
     def _run(self) -> None:
@@ -242,8 +242,8 @@ class Scheduler:
                 self._joining = len(joining)
                 self._metrics.load(len(self._running) + len(joining), len(self._waiting))
             self._close(leaving)
-            late: Refusal = Stopping() if self._cutting else DeadlineExceeded(self._timeout_s)
-            reason: UnfinishedReason = "stopped" if self._cutting else "timeout"
+            late: Refusal = Stopping() if self._aborting else DeadlineExceeded(self._timeout_s)
+            reason: UnfinishedReason = "stopped" if self._aborting else "timeout"
             expired = [job for job in leaving if not job.gone]
             self._hand_out({job: [late] for job in expired})
             self._count(expired, reason)

@@ -1,4 +1,4 @@
-"""What all requests share."""
+"""What all requests of one server share."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
-from llmchat.server.conversations import ConversationStore
+from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
@@ -15,9 +15,12 @@ from llmchat.server.prompt_workers import PromptWorkers
 
 @dataclass
 class ServerState:
-    """trim: whether conversations that do not fit are cut, where the request does not say; log_prompts: whether the log shows what was said.
+    """trim: whether to drop the oldest messages of conversations that do not fit the context
+    window, if the request does not specify it. log_prompts: whether to log prompts.
 
-    conversations: of the web page, where the server keeps them; prompt_workers: where prompts are rendered and tokenised; stop: ends the server, gracefully.
+    conversations: the web page's conversations, if the server stores them; prompt_workers: where
+    prompts are rendered and tokenised; stop: set to shut down gracefully.
+    started: seconds since 1970; last_used: on the clock of time.monotonic.
     """
 
     catalog: Catalog
@@ -28,7 +31,7 @@ class ServerState:
     log_prompts: bool = False
     conversations: ConversationStore | None = None
     started: float = field(default_factory=time.time)
-    used: float = field(default_factory=time.monotonic)
+    last_used: float = field(default_factory=time.monotonic)
     prompt_workers: PromptWorkers = field(default_factory=PromptWorkers)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -1,4 +1,9 @@
-"""An answer that is made while its client listens: when the client goes, its work ends."""
+"""The response for a generated answer. When its client disconnects, generation stops.
+
+Starlette's StreamingResponse and FastAPI's EventSourceResponse send the status before the first
+piece exists, so an early error could not become an error response; and they wait without limit for
+a client that stops reading.
+"""
 
 import asyncio
 import contextlib
@@ -8,19 +13,22 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from llmchat.errors import LlmchatError
-from llmchat.server.errors import describe_error
-from llmchat.server.middleware import Receive, Scope, Send, respond
+from llmchat.server.errors import describe_error, error_response
 
 log = logging.getLogger("llmchat.server")
-# A client that takes no more of a stream for so long is gone.
+# A client that reads nothing for this long is treated as gone.
 WRITE_TIMEOUT_S = 60.0
 SSE, JSON = "text/event-stream", "application/json"
 
 
 class AnswerResponse(Response):
-    """Sends what `pieces` yields. An error before the first piece becomes a response of its own, later ones an event of the stream."""
+    """Sends the pieces of an answer as they arrive.
+
+    An error before the first piece becomes an error response, a later one an event of the stream.
+    """
 
     def __init__(self, pieces: AsyncGenerator[bytes], media_type: str):
         super().__init__(media_type=media_type, headers={"cache-control": "no-store"})
@@ -29,69 +37,72 @@ class AnswerResponse(Response):
         self._writing_since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = asyncio.ensure_future(self._send(send))
-        watch = asyncio.ensure_future(_gone(receive))
+        work = asyncio.ensure_future(self._send(scope, receive, send))
+        disconnect = asyncio.ensure_future(_disconnected(receive))
         try:
-            while not (
-                await asyncio.wait(
-                    (work, watch), timeout=WRITE_TIMEOUT_S / 4, return_when=asyncio.FIRST_COMPLETED
-                )
-            )[0]:
-                if self._writing_since and time.monotonic() - self._writing_since > WRITE_TIMEOUT_S:
-                    raise _Stalled("a client takes no more of its stream")
+            await self._first_of(work, disconnect)
         finally:
-            for task in (work, watch):
+            for task in (work, disconnect):
                 task.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
+            await asyncio.gather(work, disconnect, return_exceptions=True)
         if not work.cancelled():
             work.result()
 
-    async def _send(self, send: Send) -> None:
+    async def _first_of(self, *tasks: "asyncio.Task[None]") -> None:
+        """Wait until one of the tasks ends. Raises _Stalled when the client stops reading."""
+        done: set[asyncio.Task[None]] = set()
+        while not done:
+            done, _ = await asyncio.wait(
+                tasks, timeout=WRITE_TIMEOUT_S / 4, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._writing_since and time.monotonic() - self._writing_since > WRITE_TIMEOUT_S:
+                raise _Stalled("a client stopped reading its stream")
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with contextlib.aclosing(self._pieces) as pieces:
-            begun = False
+            started = False
             try:
                 async for piece in pieces:
-                    if not begun:
-                        await send(
-                            {
-                                "type": "http.response.start",
-                                "status": self.status_code,
-                                "headers": self.raw_headers,
-                            }
-                        )
-                        begun = True
+                    if not started:
+                        await self._start(send)
+                        started = True
                     await self._write(send, piece)
             except Exception as error:
-                told(error)
-                if not begun:
-                    return await respond(send, error)
+                log_unexpected(error)
+                if not started:
+                    return await error_response(error)(scope, receive, send)
                 if self.media_type != SSE:
                     raise
-                await self._write(send, event(describe_error(error)[2]))
+                await self._write(send, sse_event(describe_error(error)[2]))
         await send({"type": "http.response.body", "body": b""})
 
+    async def _start(self, send: Send) -> None:
+        head = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **head})
+
     async def _write(self, send: Send, piece: bytes) -> None:
-        """Watched from outside: a timer for each piece would cost more than to send it."""
+        """The timeout is checked by `_first_of`: a timer for each piece would cost more than
+        sending the piece."""
         self._writing_since = time.monotonic()
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         self._writing_since = 0.0
 
 
 class _Stalled(LlmchatError):
-    """The client takes nothing any more."""
+    """The client stopped reading."""
 
 
-def event(value: object) -> bytes:
+def sse_event(value: object) -> bytes:
     """A server-sent event."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def told(error: Exception) -> None:
-    """Keep the stack of an error that nobody foresaw; the client is not shown it."""
+def log_unexpected(error: Exception) -> None:
+    """Log the stack of an unexpected error; the client does not see it."""
     if not isinstance(error, LlmchatError):
         log.error("an answer failed", exc_info=error)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

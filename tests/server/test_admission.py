@@ -13,10 +13,11 @@ from support.worlds import make_world
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.server import local_peer
-from llmchat.server.conversations import ConversationStore
+from llmchat.server.access_control import OWNER
+from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.keys import Keys
-from llmchat.server.middleware import OWNER
-from llmchat.server.run import ServeOptions, serve
+from llmchat.server.run import serve
+from llmchat.server.serve_options import ServeOptions
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 ONE = f"/api/conversations/{'0' * 24}"
@@ -168,7 +169,7 @@ def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -
         database.execute("ALTER TABLE conversations DROP COLUMN pinned")
         database.execute("PRAGMA user_version = 1")
     database.close()
-    now = ConversationStore(file, before={"ann": "key:1", "127.0.0.1": OWNER})
+    now = ConversationStore(file, renamed_users={"ann": "key:1", "127.0.0.1": OWNER})
     assert [
         [head.title for head in now.list(user)] for user in ("key:1", OWNER, "gone", "ann")
     ] == [["ann"], ["127.0.0.1"], ["gone"], []]
@@ -220,7 +221,7 @@ def test_history_without_keys_is_refused_where_users_cannot_be_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_peer, "SUPPORTED", False)
-    with pytest.raises(UsageError, match="--history cannot tell"):
+    with pytest.raises(UsageError, match="--history requires an API key"):
         serve(make_world(tmp_path), {}, ServeOptions(history=True, port=0))
 
 

@@ -14,7 +14,9 @@ from support.worlds import make_world
 
 from llmchat.background import client
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.server import run as running
+from llmchat.server import graceful_server, sockets
+from llmchat.server.graceful_server import max_connections
+from llmchat.server.serve_options import ServeOptions
 from llmchat.settings import World
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
@@ -40,7 +42,7 @@ def status(run: Running, address: str) -> int:
 def test_idle_connections_of_one_address_do_not_lock_others_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         kept = stack.enter_context(connect(run, "127.0.0.3"))
         idle = [stack.enter_context(connect(run)) for _ in range(20)]
@@ -54,7 +56,7 @@ def test_idle_connections_of_one_address_do_not_lock_others_out(
 def test_bodies_that_do_not_arrive_give_way_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         for _ in range(12):
             stack.enter_context(connect(run)).sendall(POST + b"1000\r\n\r\n{")
@@ -62,7 +64,7 @@ def test_bodies_that_do_not_arrive_give_way_too(
 
 
 def test_streams_go_on_while_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "_CONNECTIONS", 8)
+    monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         stream = stack.enter_context(connect(run))
         stream.sendall(POST + str(len(ASK)).encode() + b"\r\nConnection: close\r\n\r\n" + ASK)
@@ -77,7 +79,7 @@ def test_streams_go_on_while_others_come(tmp_path: Path, monkeypatch: pytest.Mon
 def test_connections_leave_files_to_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 512), (256, 128)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
-        assert running._most_connections() == most
+        assert max_connections() == most
 
 
 def test_of_two_servers_that_start_at_once_one_has_the_socket(
@@ -92,12 +94,12 @@ def test_of_two_servers_that_start_at_once_one_has_the_socket(
             both.wait(0.5)
         return found
 
-    monkeypatch.setattr(running, "alive", alive)
+    monkeypatch.setattr(sockets, "alive", alive)
     done = threading.Barrier(2)
 
     def start(world: World) -> list[int]:
-        with running._listening(world, running.ServeOptions(port=0)) as sockets:
-            families = [int(one.family) for one in sockets]
+        with sockets.listening(world, ServeOptions(port=0)) as listeners:
+            families = [int(one.family) for one in listeners]
             done.wait(20)
         return families
 

@@ -104,4 +104,4 @@ def test_buckets_of_many_clients_are_forgotten_when_they_are_full() -> None:
     for number in range(5000):
         now += 0.01
         rate.spend(str(number))
-    assert len(rate._buckets) <= 4096
+    assert len(rate) <= 4096

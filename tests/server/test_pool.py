@@ -97,9 +97,9 @@ async def test_the_least_recently_used_makes_room() -> None:
 async def test_a_model_that_is_used_is_not_unloaded() -> None:
     models = Models()
     async with models.pool.lease("a60"):
-        assert await models.pool.stop() == []
+        assert await models.pool.unload_idle() == []
         models.time = 1e9
-        await models.pool.sweep()
+        await models.pool.unload_expired()
         assert models.in_memory == ["a60"]
     await models.use("b60")
     assert models.in_memory == ["b60"]
@@ -238,14 +238,14 @@ async def test_idle_models_go_after_their_time() -> None:
         pass
     async with models.pool.lease("c10", keep_s=0):
         pass
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == ["a10", "b10"]
     models.time += 301
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == ["b10"]
     await models.use("b10")
     models.time += 301
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == [], "the last request decides how long it stays"
 
 
@@ -255,11 +255,11 @@ async def test_no_client_shortens_the_time_that_another_wants() -> None:
     for client in ("bob", *(str(number) for number in range(1000))):
         async with models.pool.lease("a10", keep_s=0, client=client):
             pass
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == ["a10"]
     assert len(models.pool.loaded_models()[0].wishes) <= 256
     models.time += 301
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == []
 
 
@@ -269,16 +269,16 @@ async def test_no_client_ends_the_stay_of_a_model_that_was_named_at_the_start() 
     async with models.pool.lease("a10", keep_s=0, client="ann"):
         pass
     models.time += 1e9
-    await models.pool.sweep()
+    await models.pool.unload_expired()
     assert models.in_memory == ["a10"]
 
 
 async def test_stopping_one_or_all() -> None:
     models = Models()
     await models.use("a10", "b10", "c10")
-    assert await models.pool.stop("b10") == ["b10"] and models.in_memory == ["a10", "c10"]
-    assert await models.pool.stop("none") == []
-    assert sorted(await models.pool.stop()) == ["a10", "c10"] and models.in_memory == []
+    assert await models.pool.unload_idle("b10") == ["b10"] and models.in_memory == ["a10", "c10"]
+    assert await models.pool.unload_idle("none") == []
+    assert sorted(await models.pool.unload_idle()) == ["a10", "c10"] and models.in_memory == []
 
 
 async def test_a_load_that_fails_is_told_and_tried_again() -> None:

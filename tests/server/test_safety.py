@@ -13,7 +13,8 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.server import head_timeout, streaming_response
 from llmchat.server.keys import Keys
-from llmchat.server.run import ServeOptions, serve
+from llmchat.server.run import serve
+from llmchat.server.serve_options import ServeOptions
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 

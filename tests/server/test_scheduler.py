@@ -424,7 +424,7 @@ async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason()
     cut, never = ask(scheduler, "cut"), ask(scheduler, "never begun")
     await until(lambda: scheduler.running == 1)
     scheduler.drain()
-    scheduler.cut()
+    scheduler.abort()
     engine.may.release()
     for jobs in (cut, never):
         with pytest.raises(Stopping):

@@ -187,7 +187,7 @@ def test_an_address_of_others_needs_a_key(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 2 and done.stderr.startswith(
-        "error: 0.0.0.0 can be reached from other machines, and there is no API key"
+        "error: 0.0.0.0 is reachable from other machines, and there is no API key"
     )
 
 

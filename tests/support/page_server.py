@@ -16,13 +16,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from llmchat.errors import LlmchatError
 from llmchat.server import conversation_search, page
-from llmchat.server.conversations import ConversationStore, router
-from llmchat.server.errors import Busy, Unauthorised, describe_error
-from llmchat.server.errors import body as error_body
+from llmchat.server.conversation_store import ConversationStore
+from llmchat.server.conversations import router
+from llmchat.server.errors import Busy, Unauthorised, error_body, error_response
 
 PRESETS = {
     "small": {"sampling": {"temperature": 0.6}, "system": ""},
@@ -104,8 +104,7 @@ def create(script: Script, store: ConversationStore | None) -> FastAPI:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status, headers, content = describe_error(error)
-    return JSONResponse(content, status, headers)
+    return error_response(error)
 
 
 async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:

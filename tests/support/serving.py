@@ -15,12 +15,14 @@ from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.presets import Preset, find, get_format
-from llmchat.server.conversations import ConversationStore
+from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.errors import UnknownModel
+from llmchat.server.graceful_server import GracefulServer
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, ModelSpec, Pool
-from llmchat.server.run import GracefulServer, ServeOptions, app_of
+from llmchat.server.run import make_app
+from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
 
 CHATML = replace(
@@ -119,7 +121,7 @@ def serving(
             settings.log_prompts,
             kept,
         )
-        server = GracefulServer(app_of(state, settings), state, settings)
+        server = GracefulServer(make_app(state, settings), state, settings)
         port = listener.getsockname()[1]
         started.append(
             Running(f"http://127.0.0.1:{port}", port, state, server, asyncio.get_running_loop())

@@ -9,7 +9,7 @@ import pytest
 from support.page_browser import Site, User, expect
 
 from llmchat.server.conversation_search import excerpt, search
-from llmchat.server.conversations import ConversationStore
+from llmchat.server.conversation_store import ConversationStore
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,84 @@
+"""The options of `llmchat serve`, and what follows from them: the key file and the host names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmchat.errors import UsageError
+from llmchat.server import local_peer
+from llmchat.server.keys import Keys
+from llmchat.settings import World
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class ServeOptions(Struct, frozen=True):
+    """memory: bytes for all models together, 0 for a fraction of the free memory.
+
+    keep_alive_s: how long an idle model stays loaded, None for the default: forever for the models
+    in `models`, five minutes for others. idle_s: shut down after this long without a request, 0 for
+    never. grace_s: for running answers when the server shuts down. history: store the web page's
+    conversations on the server. names: more host names to accept.
+    """
+
+    models: tuple[str, ...] = ()
+    adapters: Mapping[str, Path] = {}
+    host: str = "127.0.0.1"
+    port: int = 8000
+    slots: int = 16
+    queue: int = 64
+    memory: int = 0
+    keep_alive_s: float | None = None
+    timeout_s: float = 600.0
+    grace_s: float = 30.0
+    idle_s: float = 0.0
+    rate: int = 0
+    max_body: int = 4_000_000
+    body_timeout_s: float = 60.0
+    key_file: Path | None = None
+    cors: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    trim: bool = False
+    log_prompts: bool = False
+    history: bool = False
+
+
+def key_file(world: World, options: ServeOptions) -> Path:
+    return options.key_file or world.config / "keys.json"
+
+
+def check_access(options: ServeOptions, keys: Keys) -> None:
+    """Raises UsageError if these options would let strangers in."""
+    if options.history and not local_peer.SUPPORTED and not keys.all():
+        raise UsageError(
+            "on this system, --history requires an API key to tell the users of this machine apart",
+            "`llmchat serve keys add NAME` creates a key; "
+            "without --history, conversations stay in the browser",
+        )
+    if options.host not in LOOPBACK and not keys.all():
+        raise UsageError(
+            f"{options.host} is reachable from other machines, and there is no API key",
+            "`llmchat serve keys add NAME` creates one; "
+            "without --host, only this machine can connect",
+        )
+
+
+def answers_without_key(options: ServeOptions, keys: Keys) -> bool:
+    """Whether the server starts without requiring a key: on loopback, if no key exists.
+
+    A key file that cannot be read counts as having keys.
+    """
+    try:
+        return options.host in LOOPBACK and not keys.all()
+    except UsageError:
+        return False
+
+
+def host_names(options: ServeOptions) -> frozenset[str] | None:
+    """The accepted host names; None for all, if other machines can connect: they need a key, and
+    the server may have any name in their network."""
+    if options.host not in LOOPBACK and not options.names:
+        return None
+    names = (name.lower() for name in options.names)
+    return frozenset({"localhost", "127.0.0.1", "[::1]", options.host, *names})
