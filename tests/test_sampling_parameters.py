@@ -1,0 +1,83 @@
+"""A sampling parameter is written down once; everything else derives from the struct."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import llmchat
+from llmchat.cli import app
+from llmchat.presets import setting_names
+from llmchat.server.api import ChatRequest, CompletionRequest
+from llmchat.server.page import files
+from llmchat.settings import Options
+from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
+from llmchat.settings.types import description, title
+
+PACKAGE = Path(llmchat.__file__).parent
+
+# What a new parameter touches: the struct, the two samplers, and its names in other programs.
+SOURCES = {
+    "settings/sampling.py",
+    "engines/transformers/compiled/choice.h",
+    "engines/transformers/pytorch/sampler.py",
+    "engines/parameter_names.py",
+}
+# Files with a reason of their own to name a parameter.
+OTHER_USES = {
+    # OpenAI's API has a range of its own for it, and 0 there means greedy.
+    "top_p": {"server/api.py", "server/request_parsing.py"},
+    # vLLM and SGLang turn it off with -1.
+    "top_k": {"engines/openai_api/dialects.py"},
+    "repetition_penalty": {
+        # A mask on the device holds the tokens that have appeared.
+        "engines/transformers/pytorch/cuda/sampling.py",
+        # The hint for OpenAI's two penalties.
+        "server/request_parsing.py",
+        # A summary has a sampling of its own.
+        "summary.py",
+    },
+}
+
+
+def sources_naming(name: str) -> set[str]:
+    word = re.compile(rf"\b{name}\b")
+    sources = (
+        path.relative_to(PACKAGE)
+        for path in PACKAGE.rglob("*")
+        if path.suffix in (".py", ".c", ".h", ".js") and "vendor" not in path.parts
+    )
+    return {
+        source.as_posix()
+        for source in sources
+        if word.search((PACKAGE / source).read_text("utf-8"))
+    }
+
+
+# Every program that asks for greedy answers names the temperature.
+@pytest.mark.parametrize("name", sorted({*DISTRIBUTION} - {"temperature"}))
+def test_a_parameter_is_named_in_four_source_files(name: str) -> None:
+    assert sources_naming(name) == SOURCES | OTHER_USES.get(name, set())
+
+
+@pytest.mark.parametrize("name", SAMPLING_SETTINGS)
+def test_a_parameter_is_everywhere_a_setting_can_be_given(name: str) -> None:
+    flags = {flag for option in get_command(app).commands["chat"].params for flag in option.opts}  # type: ignore[attr-defined]
+    assert f"--{name.replace('_', '-')}" in flags
+    assert name in Options.__struct_fields__, "the LLMCHAT_* variable and the config key"
+    assert name in setting_names(), "`/set`"
+    assert name in ChatRequest.model_fields and name in CompletionRequest.model_fields
+    assert title(SAMPLING_SETTINGS[name]) and description(SAMPLING_SETTINGS[name])
+
+
+def test_the_web_page_offers_every_parameter() -> None:
+    script = files()["sampling.js"].content.decode()
+    assert re.findall(r'\["(\w+)"', script) == list(DISTRIBUTION)
+
+
+def test_the_c_sampler_has_the_fields_of_the_struct_in_their_order() -> None:
+    source = (PACKAGE / "engines/transformers/compiled/choice.h").read_text("utf-8")
+    declared = re.search(r"typedef struct \{([^}]*)\} Choosing;", source)
+    assert declared
+    assert re.findall(r"(\w+);", declared[1]) == [*DISTRIBUTION, "point"]
