@@ -7,6 +7,7 @@ from support.worlds import make_world
 
 from llmchat.errors import UsageError
 from llmchat.settings import Options, World, resolve
+from llmchat.settings.sampling import SAMPLING_SETTINGS, Sampling
 
 
 def config(world: World, text: str) -> None:
@@ -37,7 +38,11 @@ def test_flag_before_variable_before_file_before_default(tmp_path: Path) -> None
 
 
 def test_every_option_has_a_variable(tmp_path: Path) -> None:
-    values = {"model": "a", "context": "1", "turns": "2", "temperature": "1", "top_p": "1", "top_k": "1", "min_p": "0", "repetition_penalty": "1", "max_tokens": "1", "seed": "1", "weights": "bf16", "engine": "gguf", "policy": "refuse", "offline": "1", "no_log": "1", "plain": "1", "vi": "1", "trust_remote_code": "1"}  # fmt: skip
+    numbers = {"context": "1", "turns": "2", "seed": "1"}
+    sampling = {name: str(getattr(Sampling(), name)) for name in SAMPLING_SETTINGS}
+    choices = {"weights": "bf16", "engine": "gguf", "policy": "refuse"}
+    switches = ("offline", "no_log", "plain", "vi", "trust_remote_code")
+    values = sampling | numbers | choices | dict.fromkeys(switches, "1")
     every = {name: values.get(name, "x") for name in Options.__struct_fields__}
     settings = resolve(
         make_world(tmp_path, **{f"LLMCHAT_{name.upper()}": value for name, value in every.items()}),
