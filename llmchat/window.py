@@ -18,6 +18,7 @@ from llmchat.engines.bounded_count import count_within, far_over, surely_over
 from llmchat.errors import ContextOverflow
 from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import Prompt, PromptFormat, plain_text
+from llmchat.settings.types import Policy
 
 # Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
 ANSWER_SHARE = 0.25
@@ -180,7 +181,7 @@ def _refuse(turns: Sequence[_Turn], room: int, policy: ContextPolicy) -> int:
     return 0
 
 
-_POLICIES: dict[str, _Policy] = {
+_POLICIES: dict[Policy, _Policy] = {
     "drop-oldest": _drop_oldest,
     "last-n": _last_n,
     "summary": _drop_oldest,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from llmchat.commands import options
+from llmchat.settings.types import Weights, in_words
 
 INTERRUPTED = 130
 MEASURED = "What is measured"
@@ -18,7 +19,7 @@ def bench(
         list[str] | None,
         typer.Option(
             "--weights",
-            help="int8, int4, bf16 or fp32; may be given again. All that fit, unless given.",
+            help=f"{in_words(Weights)}; may be given again. All that fit, unless given.",
             rich_help_panel=options.MODEL,
         ),
     ] = None,

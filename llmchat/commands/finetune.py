@@ -8,6 +8,7 @@ import typer
 from llmchat.commands import options
 from llmchat.errors import UsageError
 from llmchat.settings import World
+from llmchat.settings.types import Weights, in_words
 
 app = typer.Typer()
 
@@ -112,7 +113,7 @@ def finetune(
     base_weights: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=HOW, help="The frozen base as bf16, fp32, int8 or int4 (QLoRA)."
+            rich_help_panel=HOW, help=f"The frozen base as {in_words(Weights)}; int4 is QLoRA."
         ),
     ] = None,
     checkpointing: Annotated[

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from llmchat.errors import UsageError, did_you_mean
+from llmchat.settings.types import Weights
 
 FOLDER = Path(__file__).parent
 
@@ -47,7 +48,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     checkpointing: bool = False
     patience: Annotated[int, Meta(ge=0)] = 3
     evaluation: Annotated[float, Meta(ge=0)] = 0.05
-    base: Literal["bf16", "fp32", "int8", "int4"] = "bf16"
+    base: Weights = "bf16"
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
