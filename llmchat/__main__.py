@@ -1,11 +1,11 @@
-"""`python -m llmchat`, and the console script: the import of the program itself can be interrupted cleanly."""
+"""`python -m llmchat`, and the console script; Ctrl-C during the imports exits quietly."""
 
-import os
 import sys
 import threading
 
 
 def run() -> int:
+    """Run the command line of this process and return its exit code."""
     try:
         from llmchat.cli import main
 
@@ -13,10 +13,10 @@ def run() -> int:
     except KeyboardInterrupt:
         code = 130
     if any(thread.name == "load" for thread in threading.enumerate()):
-        # Left while a model was loading. Python would end under the feet of torch's threads, which abort the process then.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        # A model is still loading. Ending Python under torch's threads would abort the process.
+        from llmchat.process.startup import exit_at_once
+
+        exit_at_once(code)
     return code
 
 

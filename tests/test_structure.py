@@ -121,6 +121,53 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
     return found
 
 
+# Only the World reads the process's environment, streams and clock; these modules may, too.
+READS_THE_PROCESS = {
+    "settings.world": "makes the World",
+    "process.startup": "repairs the streams and configures libraries before there is a World",
+    "bench.peer_protocol": "runs in a process of its own, also in a Python without llmchat",
+    "engines.gguf": "passes LLMCHAT_TRACEBACK on to llama.cpp",
+    "engines.gguf.probe": "runs in a process of its own",
+    "engines.gguf.llama": "compares the age of files that other processes left with the clock",
+    "engines.openai_api.connection": "a Retry-After header may be a date",
+    "engines.transformers.compiled.build": "a compiler is called as a build tool would: CC, PATH",
+    "chat_template.values": "`strftime_now` of chat templates",
+}
+_OF_THE_PROCESS = {
+    ("os", "environ"), ("os", "environb"), ("os", "getenv"),
+    ("sys", "stdin"), ("sys", "stdout"), ("sys", "stderr"),
+    ("datetime", "now"), ("datetime", "utcnow"), ("date", "today"), ("datetime", "today"),
+    ("shutil", "get_terminal_size"), ("World", "real"),
+}  # fmt: skip
+
+
+def reads_of_the_process(path: Path) -> set[str]:
+    """What a file takes from the process itself: `os.environ`, `time.time()`, `World.real()`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("time"), attr="time")):
+                # `time.time` without a call is the default of an argument.
+                found.add("time.time()")
+            case ast.Attribute(value=ast.Name(module) | ast.Attribute(attr=module), attr=name):
+                if (module, name) in _OF_THE_PROCESS:
+                    found.add(f"{module}.{name}")
+            case ast.ImportFrom(module="os" | "sys" | "time" as module, names=names):
+                found |= {f"from {module} import {name.name}" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_world_reads_the_process(path: Path) -> None:
+    name = name_of(path).removeprefix("llmchat.")
+    allowed = {"World.real"} if name in ("cli", "bench.worker") else set()
+    read = reads_of_the_process(path) - allowed
+    if name in READS_THE_PROCESS:
+        assert read, f"{name} reads nothing of the process: take it off the list"
+    else:
+        assert not read, f"{name} reads {read}; take it from the World"
+
+
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub", "prompt_toolkit")
 
 

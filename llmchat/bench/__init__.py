@@ -110,7 +110,7 @@ def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Re
     report = Report(
         plan.model,
         plan.machine,
-        datetime.date.today().isoformat(),
+        datetime.date.fromtimestamp(world.now()).isoformat(),
         plan.versions,
         rounds,
         0,

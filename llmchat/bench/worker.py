@@ -1,13 +1,13 @@
 """What runs in the processes of a benchmark: one kind of weights of one model, or the memory of this machine. Asked as peers.py tells."""
 
 import json
-import os
 import sys
 import time
 from typing import Any
 
 from llmchat.bench.peer_protocol import DECODE, LONG, SHORT, WARM, Measured, Measures, serve
 from llmchat.engines import Engine, Finish, Sampling
+from llmchat.process import startup
 from llmchat.prompt import Prompt
 
 
@@ -59,6 +59,6 @@ def load_memory(flags: dict[str, Any]) -> Measures:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as cli.main does
+    startup.limit_spinning()
     kind, wanted = sys.argv[1], json.loads(sys.argv[2])
     serve(lambda: {"engine": load_engine, "memory": load_memory}[kind](wanted))

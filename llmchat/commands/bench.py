@@ -12,6 +12,7 @@ MEASURED = "What is measured"
 
 
 def bench(
+    ctx: typer.Context,
     model: options.Model = None,
     base: options.Base = None,
     adapter: options.Adapter = None,
@@ -60,22 +61,11 @@ def bench(
     from llmchat import bench as room
     from llmchat.bench import report as shown
     from llmchat.bench.peers import Rivals
-    from llmchat.settings import World
     from llmchat.ui import tables
 
-    names = (
-        "model",
-        "base",
-        "adapter",
-        "engine",
-        "device",
-        "revision",
-        "trust_remote_code",
-        "offline",
-    )
-    given = {name: value for name, value in locals().items() if name in names}
-    world = World.real()
-    world = world.cut_off() if offline else world
+    # Each kind of weights is a measurement of its own.
+    given = {name: value for name, value in options.given(ctx).items() if name != "weights"}
+    world = options.world_of(ctx)
     rivals = Rivals(world, peers_python) if compare or peers_python else None
     report = room.measure(
         room.plan(given, weights or (), world, rivals), rounds, world, quiet=quiet

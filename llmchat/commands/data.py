@@ -58,6 +58,7 @@ _JoinInput = Annotated[
 
 @app.command()
 def inspect(
+    ctx: typer.Context,
     sources: _Sources,
     format: _Format = "auto",
     examples: _Examples = 3,
@@ -74,7 +75,7 @@ def inspect(
     from llmchat.finetune.data import read
     from llmchat.finetune.data.cleaner import choose_drops
 
-    world = World.real()
+    world: World = ctx.obj
     records = read(sources, format, world, seed=seed, offline=bool(offline), strict=False)
     examiner = _examiner(
         world,
@@ -93,6 +94,7 @@ def inspect(
 
 @app.command()
 def clean(
+    ctx: typer.Context,
     sources: _Sources,
     output: _Output = "",
     removed: Annotated[
@@ -129,7 +131,7 @@ def clean(
     from llmchat.finetune.data.cleaner import clean as go
     from llmchat.finetune.data.sources import first_format, parse
 
-    world = World.real()
+    world: World = ctx.obj
     drops = choose_drops(_list(drop), _list(keep))
     if drops & {"near-duplicate"} and not near:
         raise UsageError("--no-near does not look for what --drop near-duplicate drops")
@@ -175,6 +177,7 @@ def clean(
 
 @app.command("convert")
 def convert_data(
+    ctx: typer.Context,
     sources: _Sources,
     to: Annotated[str, typer.Option("--to", help="alpaca, messages, sharegpt or text.")],
     output: _Output = "",
@@ -190,7 +193,7 @@ def convert_data(
     """Write any known format as another: to a file, or as JSON lines to stdout."""
     from llmchat.finetune.data import convert, read
 
-    world = World.real()
+    world: World = ctx.obj
     form = convert.form_named(to)
     records = read(sources, format, world, seed=seed, language=language, offline=bool(offline))
     path = convert.free(output, list(_names(sources, world, format)), force) if output else None

@@ -22,6 +22,7 @@ def deploy() -> None:
 
 @app.command()
 def vllm(
+    ctx: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(
@@ -123,7 +124,7 @@ def vllm(
 
     if dtype not in BYTES:
         raise UsageError(f"`{dtype}` is no dtype", f"there are {', '.join(BYTES)}")
-    world = World.real()
+    world: World = ctx.obj
     changes = {
         "adapter": adapter,
         "format": format,

@@ -51,6 +51,7 @@ Quiet = Annotated[
 
 @app.command()
 def evaluate(
+    ctx: typer.Context,
     models: Models,
     tasks: Annotated[
         list[str] | None,
@@ -136,10 +137,10 @@ def evaluate(
     from llmchat import evaluate as room
     from llmchat.evaluate.contenders import find_all
 
-    given = _given(locals())
+    given = _given(ctx)
     if bool(tasks) == bool(harness):
         raise UsageError("either --tasks FILE or --harness TASKS says what is asked")
-    world = _world(offline)
+    world = options.world_of(ctx)
     if harness:
         if output or resume:
             raise UsageError(
@@ -179,6 +180,7 @@ def evaluate(
 
 @app.command()
 def compare(
+    ctx: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -233,8 +235,8 @@ def compare(
     from llmchat.evaluate.contenders import find_all
     from llmchat.ui import tables
 
-    given = _given(locals())
-    world = _world(offline)
+    given = _given(ctx)
+    world = options.world_of(ctx)
     named, prompts = (models, words or []) if models else _parted(words or [], bool(file))
     asked = room.read_prompts(world, prompts, file or ())
     contenders = find_all(named, given, world)
@@ -262,27 +264,11 @@ def _parted(words: list[str], file: bool) -> tuple[list[str], list[str]]:
     return named, prompts
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _given(ctx: typer.Context) -> dict[str, Any]:
     """The options that are the same for every model; greedy unless a temperature was given."""
-    names = (
-        "format",
-        "weights",
-        "engine",
-        "url",
-        "device",
-        "trust_remote_code",
-        "offline",
-        "system",
-        "context",
-        "policy",
-        "max_tokens",
-    )
-    return {name: values[name] for name in names} | {"temperature": values["temperature"] or 0.0}
-
-
-def _world(offline: bool | None) -> World:
-    world = World.real()
-    return world.cut_off() if offline else world
+    # The seed is the run's: it is passed on with each question.
+    shared = {name: value for name, value in options.given(ctx).items() if name != "seed"}
+    return shared | {"temperature": shared["temperature"] or 0.0}
 
 
 def _place(file: str) -> Path:

@@ -17,6 +17,7 @@ HOW, DATA = "How it is trained", "Data"
 
 @app.command()
 def finetune(
+    ctx: typer.Context,
     base: Annotated[
         str,
         typer.Option(
@@ -154,7 +155,7 @@ def finetune(
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     wanted = (
         "all-linear" if targets == "all-linear" else tuple(targets.split(",")) if targets else None
     )
@@ -201,6 +202,7 @@ def finetune(
 
 @app.command()
 def merge(
+    ctx: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -219,7 +221,8 @@ def merge(
     from llmchat.models.merge import merge as run
     from llmchat.models.opener import preset_of
 
-    world, target = World.real(), Path(output).expanduser()
+    world: World = ctx.obj
+    target = Path(output).expanduser()
     if target.exists() and any(target.iterdir()) and not overwrite:
         raise UsageError(f"{target} is not empty", "--overwrite replaces what is there")
     size = run(preset_of(world, model=model, base=base, adapter=adapter), target, world)
@@ -228,6 +231,7 @@ def merge(
 
 @app.command()
 def push(
+    ctx: typer.Context,
     folder: Annotated[
         str,
         typer.Argument(metavar="DIR", help="A folder that `llmchat finetune` or `merge` wrote."),
@@ -245,6 +249,6 @@ def push(
     from llmchat.finetune.card import folder_to_push
     from llmchat.hub.upload import upload
 
-    world = World.real()
+    world: World = ctx.obj
     with folder_to_push(Path(folder).expanduser(), repo) as ready:
         print(upload(ready, repo, world, private=private, message=message), file=world.stdout)

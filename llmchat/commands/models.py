@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from llmchat.commands import options
+from llmchat.commands.confirm import confirmed
 from llmchat.errors import UsageError
 from llmchat.settings import Options, World, resolve
 from llmchat.terminal_text import fit_for
@@ -14,6 +15,7 @@ app = typer.Typer()
 
 @app.command()
 def pull(
+    ctx: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(
@@ -56,7 +58,7 @@ def pull(
         "base": base, "adapter": adapter, "revision": revision, "weights": weights, "context": context,
         "trust_remote_code": trust_remote_code, "offline": offline,
     }  # fmt: skip
-    world = World.real()
+    world: World = ctx.obj
     for name in models:
         _pull(
             world,
@@ -85,7 +87,7 @@ def _pull(
     from llmchat.presets import choose
     from llmchat.ui import tables
 
-    world = world.cut_off() if options.offline else world
+    world = world.in_offline_mode() if options.offline else world
     prepared = prepare(
         choose(options, world.own_presets),
         world,
@@ -133,13 +135,8 @@ def offer(world: World, options: Options) -> bool:
     archive = preset.base.archive
     known = [tables.size(archive.size)] if archive else []
     facts = ", ".join([*known, preset.licence])
-    print(
-        f"{preset.name} is not on this machine. Download it now ({facts})? [y/N] ",
-        end="",
-        file=world.stderr,
-        flush=True,
-    )
-    if world.stdin.readline().strip().lower() not in ("y", "yes"):
+    question = f"{preset.name} is not on this machine. Download it now ({facts})?"
+    if not confirmed(world, question, world.stderr):
         return False
     _pull(world, options, dry_run=False, force=False, ready=True, json=False, quiet=False)
     return True
@@ -147,6 +144,7 @@ def offer(world: World, options: Options) -> bool:
 
 @app.command("ls")
 def list_models(
+    ctx: typer.Context,
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
@@ -156,7 +154,7 @@ def list_models(
     from llmchat.presets import broken
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     rows = shelf(world)
     if not json:
         for row in rows:
@@ -175,6 +173,7 @@ def list_models(
 
 @app.command()
 def show(
+    ctx: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -189,12 +188,13 @@ def show(
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     tables.model_facts(world, facts(preset_of(world, model=model), world), json=json)
 
 
 @app.command("rm")
 def remove_model(
+    ctx: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(
@@ -213,7 +213,7 @@ def remove_model(
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     for name in models:
         preset = preset_of(world, model=name)
         if dry_run:
@@ -223,7 +223,7 @@ def remove_model(
             )
             continue
         if not yes and not (
-            world.interactive and typer.confirm(f"remove the files of {preset.name}?")
+            world.interactive and confirmed(world, f"remove the files of {preset.name}?")
         ):
             raise UsageError("nothing was removed", "-y removes without asking")
         print(f"{preset.name}: {tables.size(discard(preset, world))} freed", file=world.stderr)
@@ -231,6 +231,7 @@ def remove_model(
 
 @app.command()
 def verify(
+    ctx: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -244,5 +245,9 @@ def verify(
     from llmchat.models.library import verify as read_again
     from llmchat.models.opener import preset_of
 
-    world = World.real()
-    read_again(world, [preset_of(world, model=name) for name in models or ()], typer.echo)
+    world: World = ctx.obj
+    read_again(
+        world,
+        [preset_of(world, model=name) for name in models or ()],
+        lambda line: print(line, file=world.stdout),
+    )

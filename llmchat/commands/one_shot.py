@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
@@ -49,78 +50,82 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
     return Message("user", text, input, files=parts)
 
 
-def run(
-    chat: Chat,
-    world: World,
-    asked: Message,
-    *,
-    json: bool,
-    stream: bool,
-    plain: bool,
-    quiet: bool,
-    extract: bool = False,
-) -> int:
-    """Ask, print, and return the exit code. extract: print the first code block of the answer alone."""
-    stream = stream and not extract
+class Output(Struct, frozen=True):
+    """How the answer is printed. extract: its first code block alone."""
+
+    json: bool = False
+    stream: bool = True
+    plain: bool = False
+    quiet: bool = False
+    extract: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether text is printed as it arrives."""
+        return self.stream and not self.json and not self.extract
+
+
+def run(chat: Chat, world: World, question: Message, output: Output) -> int:
+    """Ask, print, and return the exit code."""
     try:
-        return _ask(
-            chat, world, asked, json=json, stream=stream, plain=plain, quiet=quiet, extract=extract
-        )
+        return _ask(chat, world, question, output)
     finally:
-        if (note := chat.note()) and not quiet:
+        if (note := chat.note()) and not output.quiet:
             print(f"note: {note}", file=world.stderr)
 
 
-def _ask(
-    chat: Chat,
-    world: World,
-    asked: Message,
-    *,
-    json: bool,
-    stream: bool,
-    plain: bool,
-    quiet: bool,
-    extract: bool,
-) -> int:
+def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
-        with closing(chat.send(asked.text, asked.input, asked.files)) as events:
-            waiting = ReadingLine(world.stderr, world, shown=not (quiet or json))
+        with closing(chat.send(question.text, question.input, question.files)) as events:
+            waiting = ReadingLine(world.stderr, world, shown=not (output.quiet or output.json))
             with told_of_interrupts(waiting.stopping):
-                text, thinking = _show(
-                    events, world, waiting, silent=json or not stream, plain=plain
-                )
-            code = first_code(text) if extract else None
-            if json:
-                known = report(chat, text, thinking) | ({"code": code} if extract else {})
-                print(
-                    json_for(world.stdout, msgspec.json.encode(known).decode()),
-                    file=world.stdout,
-                    flush=True,
-                )
-            elif extract and code is not None:
-                print(fit_for(world.stdout, code), file=world.stdout, flush=True)
-            elif not stream and not extract:
-                print(fit_for(world.stdout, text), file=world.stdout, flush=True)
+                text, thinking = _show(events, world, waiting, output)
+            code = first_code(text) if output.extract else None
+            _print_complete(chat, world, text, thinking, code, output)
     except KeyboardInterrupt:
         print(file=world.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the answer has left. Python must not complain when it flushes stdout at the end.
+        # The reader has left. Python must not complain when it flushes stdout at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), world.stdout.fileno())
         return BROKEN_PIPE
-    if chat.window and chat.window.dropped and not quiet and not json:
-        print(
-            f"note: {chat.window.dropped} of {counted(len(chat.window.ledger), 'message')} did not fit the window of "
-            f"{counted(chat.window.limit, 'token')} and {'was' if chat.window.dropped == 1 else 'were'} not sent",
-            file=world.stderr,
-        )
-    if not text and not quiet and not json:
-        print("note: the model gave an empty answer", file=world.stderr)
-    if extract and code is None:
+    if not output.quiet and not output.json:
+        _note(chat, text, world)
+    if output.extract and code is None:
         raise NoCode(
             "the answer has no code block", "without --extract the whole answer is printed"
         )
     return 0
+
+
+def _print_complete(
+    chat: Chat, world: World, text: str, thinking: str, code: str | None, output: Output
+) -> None:
+    """Print an answer that was not streamed: as JSON, its code, or its text."""
+    if output.json:
+        known = report(chat, text, thinking) | ({"code": code} if output.extract else {})
+        printed = json_for(world.stdout, msgspec.json.encode(known).decode())
+    elif output.extract and code is not None:
+        printed = fit_for(world.stdout, code)
+    elif not output.extract and not output.stream:
+        printed = fit_for(world.stdout, text)
+    else:
+        return
+    print(printed, file=world.stdout, flush=True)
+
+
+def _note(chat: Chat, text: str, world: World) -> None:
+    """Notes on stderr: messages that were left out, and an empty answer."""
+    window = chat.window
+    if window and window.dropped:
+        print(
+            f"note: {window.dropped} of {counted(len(window.ledger), 'message')} did not fit"
+            f" the window of {counted(window.limit, 'token')} and"
+            f" {'was' if window.dropped == 1 else 'were'} not sent",
+            file=world.stderr,
+        )
+    if not text:
+        print("note: the model gave an empty answer", file=world.stderr)
 
 
 def first_code(text: str) -> str | None:
@@ -164,12 +169,15 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
 
 
 def _show(
-    events: Generator[Event], world: World, waiting: ReadingLine, *, silent: bool, plain: bool
+    events: Generator[Event], world: World, waiting: ReadingLine, output: Output
 ) -> tuple[str, str]:
-    """Print the chunks as they come, rendered on a terminal; returns the whole text, and what was thought, which is not printed."""
+    """Print the chunks as they arrive, where they are to be streamed, rendered on a terminal.
+
+    Returns the whole text, and the model's thinking, which is not printed.
+    """
     from llmchat.ui.plain import choose_renderer
 
-    renderer = None if silent else choose_renderer(world, plain=plain)
+    renderer = choose_renderer(world, plain=output.plain) if output.streams else None
     text = thinking = ""
     try:
         for event in events:

@@ -6,18 +6,28 @@ from typing import Annotated, Any
 
 import typer
 
-from llmchat.settings import types
+from llmchat.settings import Options, World, types
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Names for the Tab key; no model is opened and no torch loaded for them."""
+def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Model names for the Tab key, found without opening a model."""
     from llmchat.models.library import known_names
-    from llmchat.settings import World
 
-    return known_names(incomplete, World.real())
+    return known_names(incomplete, ctx.obj)
+
+
+def world_of(ctx: typer.Context) -> World:
+    """The world of a command, in the Hub's offline mode where --offline was given."""
+    world: World = ctx.obj
+    return world.in_offline_mode() if ctx.params.get("offline") else world
+
+
+def given(ctx: typer.Context) -> dict[str, Any]:
+    """The flags of a command that are options of llmchat; None for one that was not given."""
+    return {name: value for name, value in ctx.params.items() if name in Options.__struct_fields__}
 
 
 def _checked(kind: Any, flag: str) -> dict[str, Any]:

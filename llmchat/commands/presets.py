@@ -1,4 +1,4 @@
-"""The commands that look at formats before a download: presets, presets check, doctor."""
+"""The commands that look at formats before a download: presets, presets check."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmchat.commands import options
-from llmchat.errors import Mismatch, ModelNotFound, UsageError
+from llmchat.errors import ModelNotFound, UsageError
 from llmchat.settings import World
 from llmchat.terminal_text import fit_for
 
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 @app.callback()
 def presets(
-    context: typer.Context,
+    ctx: typer.Context,
     word: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,9 +49,9 @@ def presets(
     from llmchat import presets as room
     from llmchat.ui import tables
 
-    if context.invoked_subcommand:
+    if ctx.invoked_subcommand:
         return
-    world = World.real()
+    world: World = ctx.obj
     if formats:
         rows: list[dict[str, Any]] = [
             {"name": name, "source": room.get_format(name).source} for name in room.formats()
@@ -92,6 +92,7 @@ def presets(
 
 @app.command()
 def check(
+    ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="A preset file of your own (TOML).")],
     json: options.Json = False,
 ) -> None:
@@ -99,7 +100,8 @@ def check(
     from llmchat import presets as room
     from llmchat.ui import tables
 
-    world, path = World.real(), Path(file).expanduser()
+    world: World = ctx.obj
+    path = Path(file).expanduser()
     if not path.is_file():
         raise ModelNotFound(f"there is no file {file}")
     mistakes = room.check(path, world.own_presets)
@@ -124,37 +126,3 @@ def check(
             else ""
         )
         print(f"{file} can be used as `{path.stem}`{place}", file=world.stderr)
-
-
-def doctor(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A preset, a Hub repo, a folder or a .gguf file.",
-            autocompletion=options.complete_model,
-        ),
-    ] = None,
-    base: options.Base = None,
-    adapter: options.Adapter = None,
-    format: options.Format = None,
-    json: options.Json = False,
-) -> None:
-    """What a model is really given: where its format comes from, whether its end tokens exist, and how a chat looks to it."""
-    from llmchat.models import doctor as room
-    from llmchat.models.opener import preset_of
-    from llmchat.ui import tables
-
-    world = World.real()
-    report = room.examine(
-        preset_of(world, model=model, base=base, adapter=adapter, format=format), world
-    )
-    if json:
-        tables.print_json(world, report)
-    else:
-        for line in room.lines(report):
-            print(fit_for(world.stdout, line), file=world.stdout)
-    if not report.healthy:
-        raise Mismatch(
-            f"{report.model} will not answer as it was trained to",
-            "the lines above say why; --format names another format",
-        )

@@ -1,100 +1,41 @@
-"""`llmchat prompt`: exactly what a model would be given for a list of messages, trimmed as in a chat."""
+"""`llmchat prompt`: exactly what a model would be given for a list of messages."""
 
-import msgspec
+from typing import Annotated
 
-from llmchat.conversation import Conversation, Message
-from llmchat.engines.tokenizer import Tokens, context_of
-from llmchat.errors import ModelNotFound, UsageError
-from llmchat.models.loading import locate, tokenizer
-from llmchat.parse_guard import reason
-from llmchat.presets import Preset
-from llmchat.prompt import Prompt
-from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless
-from llmchat.window import Window, fit
+import typer
+
+from llmchat.commands import options
+from llmchat.settings import World, resolve
 
 
-class _Wire(msgspec.Struct, forbid_unknown_fields=True):
-    """A message as OpenAI writes it, and the material that may come with it."""
+def prompt(
+    ctx: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE|-]",
+            help="A JSON list of messages: role, content, and input where there is material.",
+        ),
+    ] = "-",
+    model: options.Model = None,
+    base: options.Base = None,
+    adapter: options.Adapter = None,
+    format: options.Format = None,
+    revision: options.Revision = None,
+    system: options.System = None,
+    context: options.Context = None,
+    policy: options.Policy = None,
+    turns: options.Turns = None,
+    max_tokens: options.MaxTokens = None,
+    ids: Annotated[
+        bool,
+        typer.Option("--ids", help="Token ids instead of text.", rich_help_panel=options.OUTPUT),
+    ] = False,
+) -> None:
+    """Print exactly what a model would be given; what was dropped is said on stderr."""
+    from llmchat.commands.render_prompt import run
+    from llmchat.presets import choose
 
-    role: str
-    content: str
-    input: str = ""
-
-
-def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> None:
-    """Print the prompt. A written format needs no download, but then nothing can be trimmed, and stderr says so."""
-    conversation = read_messages(world, file)
-    if preset.system and not conversation.system:
-        conversation = Conversation((Message("system", preset.system), *conversation.messages))
-    try:
-        model = locate(preset, world)
-    except ModelNotFound:
-        if ids or trim or not preset.format.parts:
-            raise
-        print(
-            f"note: {preset.name} is not pulled, so tokens cannot be counted and nothing was trimmed",
-            file=world.stderr,
-        )
-        return _write(world, preset.format.render(_system_first(conversation)).text)
-    if model.base is None:
-        raise UsageError(f"the engine `{preset.engine}` has no tokenizer", "leave --engine out")
-    tokens = tokenizer(model)
-    window, prompt = fit(
-        conversation, model.preset, tokens, context_of(model.base.path), preset.sampling.max_tokens
-    )
-    _tell(world, window)
-    _write(world, _ids(tokens, prompt) if ids else prompt.text)
-
-
-def read_messages(world: World, file: str) -> Conversation:
-    """Messages from a JSON file or stdin: a list, or an object with the list under `messages`."""
-    text = world.read_text(file)
-    try:
-        value = msgspec.json.decode(text)
-        wire = msgspec.convert(
-            value["messages"] if isinstance(value, dict) and "messages" in value else value,
-            list[_Wire],
-        )
-        return Conversation(
-            tuple(
-                msgspec.convert(
-                    {"role": one.role, "text": one.content, "input": one.input}, Message
-                )
-                for one in wire
-            )
-        )
-    except (ValueError, RecursionError) as error:
-        name = "stdin" if file == "-" else file
-        raise UsageError(
-            f"{name} is not a JSON list of messages: {reason(error)}",
-            '[{"role": "user", "content": "…"}]',
-        ) from error
-
-
-def _system_first(conversation: Conversation) -> tuple[Message, ...]:
-    return (
-        *((Message("system", conversation.system),) if conversation.system else ()),
-        *conversation.spoken,
-    )
-
-
-def _tell(world: World, window: Window) -> None:
-    print(
-        f"{window.tokens:,} tokens of {window.limit:,}, {window.reserve:,} kept for the answer",
-        file=world.stderr,
-    )
-    for entry in window.ledger:
-        if entry.fate not in ("sent", "attached"):
-            line = f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}"
-            print(fit_for(world.stderr, line), file=world.stderr)
-
-
-def _ids(tokens: Tokens, prompt: Prompt) -> str:
-    return " ".join(map(str, tokens.encode(prompt)))
-
-
-def _write(world: World, text: str) -> None:
-    """The text and nothing else; on a terminal with a line end, so that the shell's prompt stands alone."""
-    world.stdout.write(f"{harmless(text)}\n" if world.stdout.isatty() else text)
-    world.stdout.flush()
+    world: World = ctx.obj
+    chosen = resolve(world, options.given(ctx)).options
+    run(world, choose(chosen, world.own_presets), file, ids=ids, trim=bool(chosen.context))

@@ -1,14 +1,16 @@
 """The commands of the server: serve and its keys, ps, stop."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmchat.commands import options
 from llmchat.errors import UsageError
 from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from llmchat.server.keys import Keys
 
 app = typer.Typer()
 serving = typer.Typer(
@@ -33,7 +35,7 @@ KeyFile = Annotated[
 
 @serving.callback()
 def serve(
-    context: typer.Context,
+    ctx: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Option(
@@ -172,15 +174,15 @@ def serve(
     quiet: options.Quiet = False,
 ) -> None:
     """Serve models to many users at once: an OpenAI-compatible API at /v1, and a web page at /."""
-    if context.invoked_subcommand:
+    if ctx.invoked_subcommand:
         return
     from llmchat.background import process as detached
 
-    world = World.real()
+    world: World = ctx.obj
     if stop:
         return detached.stop(world)
     if background:
-        arguments = [argument for argument in sys.argv[1:] if argument != "--background"]
+        arguments = [argument for argument in world.arguments if argument != "--background"]
         return detached.start(world, [*arguments, *([] if idle else ["--idle", "30m"])])
     _need_libraries()
     from llmchat.server.run import serve as run
@@ -202,14 +204,16 @@ def serve(
 
 @keys.command("add")
 def add_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")], key_file: KeyFile = None
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    key_file: KeyFile = None,
 ) -> None:
     """Make a key. It is shown once; only its hash is kept."""
-    print(_keys(key_file).add(name))  # noqa: T201
+    print(_keys(ctx.obj, key_file).add(name), file=ctx.obj.stdout)
 
 
 @keys.command("list")
-def list_keys(key_file: KeyFile = None, json: options.Json = False) -> None:
+def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json = False) -> None:
     """The keys there are, by their names and last characters."""
     import time
 
@@ -221,32 +225,34 @@ def list_keys(key_file: KeyFile = None, json: options.Json = False) -> None:
             "key": f"…{key.end}",
             "created": time.strftime("%Y-%m-%d", time.localtime(key.created)),
         }
-        for key in _keys(key_file).all()
+        for key in _keys(ctx.obj, key_file).all()
     ]
-    tables.rows(World.real(), rows, ("name", "key", "created"), json=json)
+    tables.rows(ctx.obj, rows, ("name", "key", "created"), json=json)
 
 
 @keys.command("remove")
 def remove_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")], key_file: KeyFile = None
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    key_file: KeyFile = None,
 ) -> None:
     """Take a key back; a running server refuses it from now on."""
-    known = _keys(key_file)
+    known = _keys(ctx.obj, key_file)
     known.remove(name)
     if not known.all():
         print(
             "note: no key is left; a running server refuses every request until there is one",
-            file=World.real().stderr,
+            file=ctx.obj.stderr,
         )
 
 
 @app.command()
-def ps(json: options.Json = False) -> None:
+def ps(ctx: typer.Context, json: options.Json = False) -> None:
     """The models that your server has in memory."""
     from llmchat.background.client import ask
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     rows = ask(world, "GET", "/api/ps")["models"]
     if not json:
         for row in rows:
@@ -264,6 +270,7 @@ def ps(json: options.Json = False) -> None:
 
 @app.command()
 def stop(
+    ctx: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(help="As `llmchat ps` shows it; without it, all that are not in use."),
@@ -272,7 +279,7 @@ def stop(
     """Unload a model from your server's memory. `llmchat serve --stop` ends the server itself."""
     from llmchat.background.client import ask
 
-    stopped = ask(World.real(), "POST", "/api/stop", {"model": model})["stopped"]
+    stopped = ask(ctx.obj, "POST", "/api/stop", {"model": model})["stopped"]
     if model and not stopped:
         raise UsageError(f"`{model}` is in use, or not in memory", "`llmchat ps` shows what is")
 
@@ -290,10 +297,10 @@ def _need_libraries() -> None:
         )
 
 
-def _keys(file: Path | None) -> Any:
+def _keys(world: World, file: Path | None) -> "Keys":
     from llmchat.server.keys import Keys
 
-    return Keys(file or World.real().config / "keys.json")
+    return Keys(file or world.config / "keys.json", world.now)
 
 
 def _adapter(text: str) -> tuple[str, Path]:

@@ -1,18 +1,18 @@
 """The commands for saved chats: list, search, show, rename, tag, delete, purge, backup, path, export, import, replay."""
 
 import re
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmchat.commands import options
+from llmchat.commands.confirm import confirmed
 from llmchat.errors import UsageError
 from llmchat.formatting import counted
 from llmchat.models import saved_kv
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless
+from llmchat.terminal_text import fit_for
 
 app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
@@ -26,6 +26,7 @@ _Limit = Annotated[int, typer.Option("-l", "--limit", help="How many.")]
 
 @app.command("list")
 def list_sessions(
+    ctx: typer.Context,
     limit: _Limit = 20,
     tag: Annotated[str, typer.Option("--tag", help="Only those with this tag.")] = "",
     json: options.Json = False,
@@ -37,7 +38,7 @@ def list_sessions(
     from llmchat.models.opener import saved_history
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     with saved_history(world) as history:
         rows = [msgspec.to_builtins(session) for session in history.sessions(limit, tag)]
     tables.rows(
@@ -51,6 +52,7 @@ def list_sessions(
 
 @app.command()
 def search(
+    ctx: typer.Context,
     text: Annotated[str, typer.Argument(help="Text to look for, whatever its case.")],
     limit: _Limit = 20,
     json: options.Json = False,
@@ -61,7 +63,7 @@ def search(
     from llmchat.models.opener import saved_history
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     with saved_history(world) as history:
         rows = [msgspec.to_builtins(hit) for hit in history.search(text, limit)]
     tables.rows(world, rows, ("session", "title", "role", "snippet"), json=json)
@@ -69,6 +71,7 @@ def search(
 
 @app.command("show")
 def show_session(
+    ctx: typer.Context,
     session: _Id,
     tree: Annotated[bool, typer.Option("--tree", help="Every branch, a line a message.")] = False,
     json: options.Json = False,
@@ -81,7 +84,7 @@ def show_session(
     from llmchat.ui import tables
     from llmchat.ui.branches import branches
 
-    world = World.real()
+    world: World = ctx.obj
     with saved_history(world) as history:
         found = history.find(session)
         records = history.messages(found.id)
@@ -99,18 +102,21 @@ def show_session(
 
 
 @app.command()
-def rename(session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
+def rename(
+    ctx: typer.Context, session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]
+) -> None:
     """Give a session another title."""
     from llmchat.models.opener import saved_history
 
     if not title.strip():
         raise UsageError("a title needs a letter at least")
-    with saved_history(World.real()) as history:
+    with saved_history(ctx.obj) as history:
         history.rename(history.find(session).id, title)
 
 
 @app.command()
 def tag(
+    ctx: typer.Context,
     session: _Id,
     tags: Annotated[
         list[str],
@@ -122,7 +128,7 @@ def tag(
     """Add tags to a session, or take them away: `tag SESSION work -- -draft`."""
     from llmchat.models.opener import saved_history
 
-    with saved_history(World.real()) as history:
+    with saved_history(ctx.obj) as history:
         found = history.find(session)
         away = {name[1:] for name in tags if name.startswith("-")}
         history.tag(
@@ -137,13 +143,14 @@ def tag(
 
 @app.command()
 def delete(
+    ctx: typer.Context,
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids or titles.")],
     yes: _Yes = False,
 ) -> None:
     """Remove sessions, and the messages that no other session shares."""
     from llmchat.models.opener import saved_history
 
-    world = World.real()
+    world: World = ctx.obj
     with saved_history(world) as history:
         found = [history.find(session) for session in sessions]
         _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
@@ -158,6 +165,7 @@ def delete(
 
 @app.command()
 def purge(
+    ctx: typer.Context,
     older_than: Annotated[
         str, typer.Option("--older-than", help="Age of the last use: 30d, 12h, 4w.")
     ],
@@ -166,12 +174,12 @@ def purge(
     """Remove every session that was not used for some time."""
     from llmchat.models.opener import saved_history
 
-    world = World.real()
+    world: World = ctx.obj
     match = re.fullmatch(r"(\d+)([hdw])", older_than)
     if not match:
         raise UsageError(f"invalid age `{older_than}`", "use a number and h, d or w: 30d")
     with saved_history(world) as history:
-        found = history.unused_since(time.time() - int(match[1]) * _UNITS[match[2]])
+        found = history.unused_since(world.now() - int(match[1]) * _UNITS[match[2]])
         if found:
             _confirm(world, yes, f"delete {counted(len(found), 'session')}?")
         count = history.delete(*(one.id for one in found))
@@ -186,13 +194,14 @@ def purge(
 
 @app.command()
 def backup(
+    ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="Where the copy goes.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """A copy of the whole history in one file, safe while chats go on."""
     from llmchat.models.opener import saved_history
 
-    world = World.real()
+    world: World = ctx.obj
     path = _free(file, force)
     path.unlink(missing_ok=True)
     with saved_history(world) as history:
@@ -201,13 +210,14 @@ def backup(
 
 
 @app.command("path")
-def history_path() -> None:
+def history_path(ctx: typer.Context) -> None:
     """The file of the history."""
-    print(World.real().history_file)  # noqa: T201
+    print(ctx.obj.history_file, file=ctx.obj.stdout)
 
 
 @app.command("export")
 def export_sessions(
+    ctx: typer.Context,
     sessions: Annotated[
         list[str] | None,
         typer.Argument(metavar="[SESSION]...", help="Ids or titles; none for all."),
@@ -223,7 +233,7 @@ def export_sessions(
     from llmchat.history.export import EXPORTS, together
     from llmchat.models.opener import saved_history
 
-    world = World.real()
+    world: World = ctx.obj
     if format not in EXPORTS:
         raise UsageError(
             f"there is no export `{format}`",
@@ -242,6 +252,7 @@ def export_sessions(
 
 @app.command("import")
 def import_sessions(
+    ctx: typer.Context,
     files: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="JSON or JSON lines; - for stdin.")
     ],
@@ -250,9 +261,9 @@ def import_sessions(
     from llmchat.history import History
     from llmchat.history.imports import read
 
-    world = World.real()
+    world: World = ctx.obj
     chats = [chat for name in files for chat in read(world.read_text(name), name)]
-    with History(world.history_file) as history:
+    with History(world.history_file, world.now) as history:
         taken = [session for chat in chats if (session := history.take(chat))]
     known = len(chats) - len(taken)
     already = f", {known:,} already here" if known else ""
@@ -260,7 +271,9 @@ def import_sessions(
 
 
 @app.command("replay")
-def replay_session(session: _Id, device: options.Device = None, json: options.Json = False) -> None:
+def replay_session(
+    ctx: typer.Context, session: _Id, device: options.Device = None, json: options.Json = False
+) -> None:
     """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
     import msgspec
 
@@ -269,7 +282,7 @@ def replay_session(session: _Id, device: options.Device = None, json: options.Js
     from llmchat.models.warm import opening_of_session
     from llmchat.ui import tables
 
-    world = World.real()
+    world: World = ctx.obj
     with saved_history(world) as history:
         found = history.find(session)
         records = history.messages(found.id)
@@ -313,7 +326,7 @@ def replay_session(session: _Id, device: options.Device = None, json: options.Js
 
 
 def _confirm(world: World, yes: bool, question: str) -> None:
-    if not yes and not (world.interactive and typer.confirm(harmless(question))):
+    if not yes and not (world.interactive and confirmed(world, question)):
         raise UsageError("nothing was deleted", "-y deletes without asking")
 
 

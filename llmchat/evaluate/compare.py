@@ -224,7 +224,7 @@ def asked(prompt: Conversation) -> str:
 
 def show(result: Comparison, world: World) -> None:
     """Side by side on a terminal that is wide enough, otherwise under each other."""
-    width = _width(world) if world.pretty else 0
+    width = world.columns if world.pretty else 0
     for number, (prompt, answers) in enumerate(zip(result.prompts, result.answers, strict=True), 1):
         if not answers:
             continue
@@ -264,13 +264,6 @@ def _side_by_side(
         highlight=False,
         force_terminal=True,
     ).print(grid)
-
-
-def _width(world: World) -> int:
-    import shutil
-
-    given = world.env.get("COLUMNS", "")
-    return int(given) if given.isdigit() and int(given) else shutil.get_terminal_size().columns
 
 
 def _shown(text: str) -> str:

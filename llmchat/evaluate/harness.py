@@ -6,7 +6,6 @@ An extra: without the package a line says how to install it.
 
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from llmchat.evaluate.measure import Result, Scorer, bare, score_text, scorer
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.run import Outcome
 from llmchat.models.warm import Opened
+from llmchat.process import startup
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 
@@ -172,10 +172,7 @@ def run_harness(
 
 def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
     """The harness's tasks with their data, before a model is loaded."""
-    os.environ.update(
-        {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-        | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if offline else {})
-    )
+    startup.configure_datasets(offline=offline)
     try:
         from lm_eval.tasks import TaskManager  # type: ignore
     except ImportError as error:

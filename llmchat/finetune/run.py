@@ -6,7 +6,6 @@ Everything is kept in one output folder: adapter/ (peft's form), preset.toml, re
 import hashlib
 import importlib.util
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,13 +107,13 @@ def finetune(task: Task, world: World) -> Outcome | None:
             f"none of the {len(taught)} records is shorter than {task.recipe.cutoff} tokens",
             "--cutoff allows longer ones",
         )
-    if not _leads():
-        _train(task, model, train, held_out)
+    if not _leads(world):
+        _train(task, model, train, held_out, world)
         return None
     _claim(task, model, train, held_out)
     asked = [record for record in kept if record.messages][: task.samples]
     before = _answers(model, asked, task, world, "before")
-    trained = _train(task, model, train, held_out)
+    trained = _train(task, model, train, held_out, world)
     _forget_answers(task, "after")
     after = _answers(_tuned(model, task), asked, task, world, "after")
     samples = tuple(
@@ -145,9 +144,9 @@ def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Rec
     return split(records, wanted if wanted < 1 else int(wanted), task.recipe.seed)
 
 
-def _leads() -> bool:
+def _leads(world: World) -> bool:
     """Whether this is the first of the processes that `accelerate launch` started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    return world.env.get("RANK", "0") == "0"
 
 
 def _check_hooks(names: Sequence[str]) -> None:
@@ -192,7 +191,9 @@ def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> Non
     path.write_text(mark.hexdigest())
 
 
-def _train(task: Task, model: Model, train: Examples, held_out: Examples) -> "Trained":
+def _train(
+    task: Task, model: Model, train: Examples, held_out: Examples, world: World
+) -> "Trained":
     # peft loads bitsandbytes, whose notes on kernels that it does not find concern nobody who trains.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from llmchat.finetune.training import Course, Meter
@@ -210,7 +211,7 @@ def _train(task: Task, model: Model, train: Examples, held_out: Examples) -> "Tr
         cpu=task.device == "cpu",
         report_to=task.report_to,
     )
-    return run(course, Meter(quiet=task.quiet))
+    return run(course, Meter(world.stderr, quiet=task.quiet))
 
 
 def _tuned(model: Model, task: Task) -> Model:

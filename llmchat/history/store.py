@@ -8,7 +8,7 @@ hold one session.
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -48,8 +48,9 @@ _ORPHANS = "SELECT id FROM messages WHERE session NOT IN (SELECT id FROM session
 class History:
     """The history at `path`; None keeps it in memory and leaves no trace."""
 
-    def __init__(self, path: Path | None):
+    def __init__(self, path: Path | None, now: Callable[[], float] = time.time):
         self.path = path
+        self._now = now
         self._database = Database(path)
 
     def __enter__(self) -> Self:
@@ -73,7 +74,7 @@ class History:
         settings: Mapping[str, Any] | None = None,
     ) -> str:
         """A new, empty session; returns its id. opens, settings: see Session."""
-        now, session = time.time(), self._new_id()
+        now, session = self._now(), self._new_id()
         with self.transaction():
             self._database.execute(
                 "INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)",
@@ -98,7 +99,7 @@ class History:
         started = (
             chat.created
             or next((said.created for said in chat.messages if said.created), 0.0)
-            or time.time()
+            or self._now()
         )
         with self.transaction():
             if self._database.rows(
@@ -160,7 +161,7 @@ class History:
         created: float | None = None,
     ) -> int:
         """Within a transaction: a message behind `parent`, where the session ends from then on; returns its id."""
-        created = time.time() if created is None else created
+        created = self._now() if created is None else created
         files = {"files": message.files} if message.files else {}
         known = msgspec.json.encode({**(details or {}), **files}).decode()
         values = (
@@ -212,7 +213,7 @@ class History:
     def branch(self, session: str, path: Sequence[int]) -> str:
         """Within a transaction: a new session with the title and tags of another, which ends where `path` ends; returns its id."""
         self._require(session, path[-1] if path else None)
-        now, new = time.time(), self._new_id()
+        now, new = self._now(), self._new_id()
         self._database.execute(
             """INSERT INTO sessions(id, model, title, created, updated, tags, tokens, opens, settings)
             SELECT ?, model, title, ?, ?, tags, tokens, opens, settings FROM sessions WHERE id = ?""",
@@ -227,7 +228,7 @@ class History:
         turns = sum(row["role"] == "user" for row in rows.line(self._database, tip))
         self._database.execute(
             "UPDATE sessions SET tip = ?, turns = ?, updated = ? WHERE id = ?",
-            (tip, turns, time.time(), session),
+            (tip, turns, self._now(), session),
         )
 
     def siblings(self, path: Sequence[int]) -> tuple[list[int], list[int], int]:

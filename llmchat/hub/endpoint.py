@@ -1,6 +1,5 @@
 """Where the Hub is, who asks, and what may be asked for: checked before the first byte is sent."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from llmchat.errors import NotAuthorised, UsageError
 from llmchat.hub.cache import hub_home
 from llmchat.hub.words import shown
 from llmchat.presets.types import Source
+from llmchat.process import startup
 from llmchat.settings import World
 
 # As huggingface_hub has it: ASCII, 96 characters at most, and neither `--` nor `..`.
@@ -110,7 +110,7 @@ def api(world: World) -> Any:
 
 def quiet() -> None:
     """No telemetry; and no notes of the library's, which would break into our progress line, on retries or in a server's words."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    startup.disable_telemetry()
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()

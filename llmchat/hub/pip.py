@@ -40,7 +40,7 @@ def download(
         "--no-cache-dir",
     ]
     command += ["--only-binary", ":all:", "--dest", str(room), wanted]
-    env = {**os.environ, **world.env, "TMPDIR": str(room)}
+    env = {**world.env, "TMPDIR": str(room)}
     with (room / "pip.log").open("w+b") as log:
         process = subprocess.Popen(
             command,

@@ -38,6 +38,15 @@ class Opener:
         self._opens = dict(opens or {})
         self._last: tuple[Model, Options] | None = None
 
+    @property
+    def continues(self) -> bool:
+        """Whether the model is that of an earlier session."""
+        return bool(self._opens)
+
+    def options(self) -> Options:
+        """The options of the model that is opened."""
+        return resolve(self.world, self._flags, self._opens).options
+
     def open(self, *, waiting: bool = False, **changes: Any) -> Opened:
         """The model of the command line with `changes` to its options, which hold from then on. waiting: say on stderr what takes the time."""
         model, options, flags, opens = self._locate(changes)
@@ -180,4 +189,4 @@ def saved_history(world: World) -> "History":
     """The history for commands that only look at it: where there is none yet, an empty one that leaves no file."""
     from llmchat.history import History
 
-    return History(world.history_file if world.history_file.exists() else None)
+    return History(world.history_file if world.history_file.exists() else None, world.now)

@@ -79,4 +79,4 @@ def not_here(session: "Session", instead: str) -> str:
 def open_history(world: World, settings: Settings) -> "History":
     from llmchat.history import History
 
-    return History(None if settings.options.no_log else world.history_file)
+    return History(None if settings.options.no_log else world.history_file, world.now)

@@ -1,30 +1,10 @@
-"""stdin, stdout and stderr as a shell hands them over: closed, or not in UTF-8."""
+"""Text from streams, files and arguments: checked to be UTF-8, and limited in size."""
 
 import os
-import sys
 from pathlib import Path
-from typing import BinaryIO, Literal, TextIO
+from typing import BinaryIO, TextIO
 
 from llmchat.errors import UsageError
-
-
-def open_closed() -> None:
-    """Replace stdin and stderr that the shell closed (`<&-`, `2>&-`). Raises UsageError for a closed stdout."""
-    if sys.stderr is None:
-        sys.stderr = _nowhere("w")
-    if sys.stdin is None:
-        sys.stdin = _nowhere("r")
-    if sys.stdout is None:
-        sys.stdout = _nowhere("w")
-        raise UsageError(
-            "stdout is closed, so nothing can be printed",
-            "leave out `>&-`; `>/dev/null` throws output away",
-        )
-
-
-def _nowhere(mode: Literal["r", "w"]) -> TextIO:
-    return open(os.devnull, mode, encoding="utf-8")
-
 
 # The most that is read of one text, in bytes: `yes |`, /dev/zero and a disk image must not fill the memory.
 MOST = 1_000_000_000

@@ -6,7 +6,6 @@ rest.
 
 import math
 import os
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -34,7 +33,7 @@ def router(state: ServerState) -> APIRouter:
         return {
             "models": loaded_rows(state),
             "pid": os.getpid(),
-            "up_s": round(time.time() - state.started, 1),
+            "up_s": round(state.now() - state.started, 1),
         }
 
     @routes.post("/api/stop")

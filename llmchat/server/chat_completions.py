@@ -1,7 +1,6 @@
 """POST /v1/chat/completions: the same way as in the terminal, for many at once."""
 
 import logging
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -166,7 +165,7 @@ async def _whole(state: ServerState, request: ChatRequest, client: str) -> Async
     yield encode_json({
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
-        "created": int(time.time()),
+        "created": int(state.now()),
         "model": request.model,
         "choices": [
             {
@@ -198,7 +197,7 @@ async def _streamed(state: ServerState, request: ChatRequest, client: str) -> As
     frame = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion.chunk",
-        "created": int(time.time()),
+        "created": int(state.now()),
         "model": request.model,
     }
     counted = bool(request.stream_options and request.stream_options.include_usage)

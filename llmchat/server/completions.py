@@ -1,7 +1,6 @@
 """POST /v1/completions: raw text, with no format around it."""
 
 import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -142,7 +141,7 @@ async def _whole(
     ]
     prompts = len(prompts_of(request))
     yield encode_json(
-        _frame(request)
+        _frame(state, request)
         | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)}
     )
 
@@ -150,7 +149,7 @@ async def _whole(
 async def _streamed(
     state: ServerState, request: CompletionRequest, client: str
 ) -> AsyncGenerator[bytes]:
-    frame = _frame(request)
+    frame = _frame(state, request)
     counted = bool(request.stream_options and request.stream_options.include_usage)
     frame |= {"usage": None} if counted else {}
     async with aclosing(_answers(state, request, client)) as answers:
@@ -174,11 +173,11 @@ async def _streamed(
     yield b"data: [DONE]\n\n"
 
 
-def _frame(request: CompletionRequest) -> dict[str, Any]:
+def _frame(state: ServerState, request: CompletionRequest) -> dict[str, Any]:
     return {
         "id": new_id("cmpl"),
         "object": "text_completion",
-        "created": int(time.time()),
+        "created": int(state.now()),
         "model": request.model,
     }
 

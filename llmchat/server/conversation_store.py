@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -81,10 +81,12 @@ class ConversationStore:
         max_conversations: int = MAX_CONVERSATIONS,
         max_bytes: int = MAX_BYTES,
         renamed_users: Mapping[str, str] = MappingProxyType({}),
+        now: Callable[[], float] = time.time,
     ):
         """renamed_users: new identifiers for the users of a file of schema version 1."""
         private_file(path)
         self._renamed_users = renamed_users
+        self._now = now
         self._max_conversations, self._max_bytes = max_conversations, max_bytes
         self._lock = threading.Lock()
         self._database = sqlite3.connect(
@@ -169,7 +171,7 @@ class ConversationStore:
                 raise VersionConflict
             self._check_limits(user, None if row is None else row[1], len(value))
             version, size = replaces + 1, len(value)
-            database.execute(insert, (user, id, title, time.time(), version, size, value, pinned))
+            database.execute(insert, (user, id, title, self._now(), version, size, value, pinned))
         return version
 
     def remove(self, user: str, id: str) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +43,9 @@ class Keys:
     The file is read again when it changes, so a removed key is refused immediately.
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, now: Callable[[], float] = time.time):
         self.file = file
+        self._now = now
         self._file_state: tuple[int, int] | None = None
         self._keys: tuple[Key, ...] = ()
 
@@ -75,7 +76,7 @@ class Keys:
             if any(key.name == name for key in self.all()):
                 hint = f"`llmchat serve keys remove {name}` removes it"
                 raise UsageError(f"a key named `{name}` already exists", hint)
-            self._write((*self.all(), Key(name, _hash(secret), int(time.time()), secret[-4:])))
+            self._write((*self.all(), Key(name, _hash(secret), int(self._now()), secret[-4:])))
         return secret
 
     def remove(self, name: str) -> None:

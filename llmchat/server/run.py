@@ -50,7 +50,7 @@ def serve(
         force=True,
     )
     log.setLevel(logging.WARNING if quiet else logging.INFO)
-    keys = Keys(key_file(world, options))
+    keys = Keys(key_file(world, options), world.now)
     check_access(options, keys)
     with listening(world, options) as sockets:
         asyncio.run(_serve(world, flags, options, keys, sockets))
@@ -100,6 +100,7 @@ def make_state(
         trim=options.trim,
         log_prompts=options.log_prompts,
         conversations=_conversation_store(world, keys) if options.history else None,
+        now=world.now,
     )
 
 
@@ -113,7 +114,7 @@ def _conversation_store(world: World, keys: Keys) -> ConversationStore:
     # The first version of the file identified users by the names of their keys, or by their
     # addresses.
     renamed = {"127.0.0.1": OWNER, "::1": OWNER} | {key.name: key.user for key in keys.all()}
-    return ConversationStore(world.data / "web.db", renamed_users=renamed)
+    return ConversationStore(world.data / "web.db", renamed_users=renamed, now=world.now)
 
 
 def make_app(state: ServerState, options: ServeOptions) -> ASGIApp:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
@@ -20,7 +21,7 @@ class ServerState:
 
     conversations: the web page's conversations, if the server stores them; prompt_workers: where
     prompts are rendered and tokenised; stop: set to shut down gracefully.
-    started: seconds since 1970; last_used: on the clock of time.monotonic.
+    now: the time of day; last_used: on the clock of time.monotonic.
     """
 
     catalog: Catalog
@@ -30,10 +31,13 @@ class ServerState:
     trim: bool = False
     log_prompts: bool = False
     conversations: ConversationStore | None = None
-    started: float = field(default_factory=time.time)
+    now: Callable[[], float] = time.time
     last_used: float = field(default_factory=time.monotonic)
     prompt_workers: PromptWorkers = field(default_factory=PromptWorkers)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.started = self.now()
 
 
 def new_id(kind: str) -> str:

@@ -1,104 +1,28 @@
 """The world a command runs in, as one value, and the options a user can set: flag > LLMCHAT_* > config.toml > default."""
 
-import os
-import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.parse_guard import read_toml
-from llmchat.process.streams import MOST, read_all, read_file
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import Count, EngineName, Policy, Turns, Weights, check, in_words
+from llmchat.settings.world import World, private_file, private_folder
 
-
-class World(Struct, frozen=True):
-    """Folders, environment and streams. Tests make their own; nothing else reads os.environ or sys.stdout."""
-
-    config: Path
-    data: Path
-    state: Path
-    cache: Path
-    env: Mapping[str, str]
-    stdin: TextIO
-    stdout: TextIO
-    stderr: TextIO
-
-    @classmethod
-    def real(cls) -> "World":
-        from platformdirs import PlatformDirs
-
-        places = PlatformDirs("llmchat", appauthor=False)
-        return cls(
-            config=places.user_config_path,
-            data=places.user_data_path,
-            state=places.user_state_path,
-            cache=places.user_cache_path,
-            env=os.environ,
-            stdin=sys.stdin,
-            stdout=sys.stdout,
-            stderr=sys.stderr,
-        )
-
-    def cut_off(self) -> "World":
-        """The same world in the Hub's offline mode."""
-        return msgspec.structs.replace(self, env={**self.env, "HF_HUB_OFFLINE": "1"})
-
-    def read_text(self, name: str, most: int = MOST) -> str:
-        """The text of a file, or of stdin for `-`. Raises UsageError where it cannot be read, or has more than `most` bytes."""
-        try:
-            return (
-                read_all(self.stdin, most)
-                if name == "-"
-                else read_file(Path(name).expanduser(), name, most)
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(f"{name} cannot be read: {reason}") from error
-
-    @property
-    def interactive(self) -> bool:
-        """A person sits there: both ends are a terminal."""
-        return self.stdin.isatty() and self.stdout.isatty()
-
-    @property
-    def pretty(self) -> bool:
-        """Whether stdout may carry colour and layout."""
-        if self.env.get("NO_COLOR") or self.env.get("TERM") == "dumb":
-            return False
-        return self.stdout.isatty() or bool(self.env.get("FORCE_COLOR"))
-
-    @property
-    def history_file(self) -> Path:
-        return self.data / "history.db"
-
-    @property
-    def own_presets(self) -> Path:
-        return self.config / "presets"
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter; one of ours that an earlier version made for all to read is closed."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _close(folder, 0o700)
-
-
-def private_file(path: Path) -> None:
-    """Make an empty file that only its owner may read, or close to others the one that is there."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    _close(path, 0o600)
-
-
-def _close(path: Path, mode: int) -> None:
-    facts = path.stat()
-    if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) & 0o077:
-        path.chmod(mode)
+__all__ = [
+    "OF_MODEL",
+    "Options",
+    "Settings",
+    "World",
+    "checked_option",
+    "private_file",
+    "private_folder",
+    "resolve",
+]
 
 
 class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -169,7 +93,7 @@ def resolve(
     given = {key: value for key, value in flags.items() if value is not None}
     layers: list[tuple[str, dict[str, Any]]] = [
         ("environment", _from_environment(world.env)),
-        (str(world.config / "config.toml"), _from_file(world.config / "config.toml")),
+        (str(world.config_file), _from_file(world.config_file)),
     ]
     if opens and not {"model", "url"} & set(given):
         general = [

@@ -36,7 +36,7 @@ def _read(world: World) -> Any:
     import tomlkit
     from tomlkit.exceptions import ParseError
 
-    path = world.config / "config.toml"
+    path = world.config_file
     try:
         return tomlkit.parse(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def _read(world: World) -> Any:
 
 def _write(world: World, text: str) -> None:
     """In one step, so that a full disk leaves the old file."""
-    path = world.config / "config.toml"
+    path = world.config_file
     path.parent.mkdir(parents=True, exist_ok=True)
     # Behind a symbolic link, as of dotfiles kept elsewhere, the file itself is replaced.
     target = path.resolve()

@@ -1,6 +1,5 @@
 """A saved chat on the screen again: the whole of it, or how it ended."""
 
-import time
 from collections.abc import Sequence
 
 from llmchat.conversation import Message
@@ -20,19 +19,19 @@ _UNITS = (
 _QUESTION_LINES = 6
 
 
-def age(moment: float, now: float | None = None) -> str:
+def age(moment: float, now: float) -> str:
     """How long ago a moment was: `3 hours ago`."""
-    seconds = (time.time() if now is None else now) - moment
+    seconds = now - moment
     for length, unit in _UNITS:
         if seconds >= length:
             return f"{counted(int(seconds // length), unit)} ago"
     return "just now"
 
 
-def about(session: Session) -> str:
+def about(session: Session, now: float) -> str:
     """What a session is, in a line: title, age and model."""
     return " · ".join(
-        filter(None, (session.title or "(no title)", age(session.updated), session.model))
+        filter(None, (session.title or "(no title)", age(session.updated, now), session.model))
     )
 
 
@@ -40,7 +39,12 @@ def last_exchange(talk: Talk) -> None:
     """Title, age and model of the chat that goes on, its last question and what was answered."""
     chat = talk.chat
     session = chat.history.find(chat.session or "")
-    talk.note(status.cut(f"continuing {session.id}: {about(session)}", max(talk.width() - 1, 20)))
+    talk.note(
+        status.cut(
+            f"continuing {session.id}: {about(session, talk.world.now())}",
+            max(talk.width() - 1, 20),
+        )
+    )
     index = chat.conversation.question
     if index >= 0:
         talk.say("")

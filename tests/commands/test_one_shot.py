@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from support.worlds import Stream, make_world
+from support.worlds import make_world
 
 from llmchat import cli
 from llmchat.chat import Chat
@@ -28,8 +28,7 @@ def answer(home: Path, reply: str, *, tty: bool = False, **how: Any) -> tuple[in
         ScriptedEngine([reply]),
         History(None),
     )
-    given = {"json": False, "stream": True, "plain": False, "quiet": False} | how
-    return one_shot.run(chat, world, Message("user", "q"), **given), world
+    return one_shot.run(chat, world, Message("user", "q"), one_shot.Output(**how)), world
 
 
 def test_extract_prints_the_first_code_block_alone(tmp_path: Path) -> None:
@@ -57,12 +56,10 @@ def test_what_was_read_is_kept_where_extract_finds_no_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[str | None] = []
-    monkeypatch.setattr("sys.stdin", Stream())
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(
         "llmchat.models.saved_kv.keep", lambda engine, session, *_: kept.append(session)
     )
-    assert cli.main(["chat", "--engine", "scripted", "-x", "Hello"]) == 1
+    assert cli.main(["chat", "--engine", "scripted", "-x", "Hello"], make_world(tmp_path)) == 1
     assert len(kept) == 1 and kept[0]
 
 

@@ -76,7 +76,7 @@ def test_our_python_imports_nothing_from_the_current_folder(trap: Path, tmp_path
 
 
 def test_every_module_starts_programs_this_way() -> None:
-    """`sys.executable` and `shutil.which` elsewhere would bring the current folder back. bench/rivals runs a file of ours by its path."""
+    """`sys.executable` and `shutil.which` elsewhere would bring the current folder back. bench/peers runs a file of ours by its path."""
     found = {
         (str(path.relative_to(PACKAGE)), node.attr)
         for path in PACKAGE.rglob("*.py")
@@ -86,9 +86,9 @@ def test_every_module_starts_programs_this_way() -> None:
         and isinstance(node.value, ast.Name)
     }
     assert found <= {
-        ("programs.py", "executable"),
-        ("programs.py", "which"),
-        ("bench/rivals.py", "executable"),
+        ("process/programs.py", "executable"),
+        ("process/programs.py", "which"),
+        ("bench/peers.py", "executable"),
     }
 
 

@@ -4,19 +4,17 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from support.repl import preset
 from support.worlds import Stream, make_world
 
-from llmchat import cli
 from llmchat.chat import Chat
-from llmchat.commands import one_shot, prompt, sessions
+from llmchat.cli import main
+from llmchat.commands import one_shot, render_prompt
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.errors import LlmchatError
 from llmchat.history import History, Line
 from llmchat.models.opener import Opener
 from llmchat.settings import World
@@ -26,6 +24,8 @@ from llmchat.ui.state import Talk
 
 EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
 WORDS = "evil"
+# Stands for the id of the session in the commands below.
+SESSION = "SESSION"
 
 
 # The looks of notes and errors, which are ours: dim, red, and back to normal.
@@ -56,14 +56,14 @@ def output(world: World) -> str:
     return world.stdout.getvalue() + world.stderr.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-COMMANDS: dict[str, Any] = {
-    "list": lambda session: sessions.list_sessions(),
-    "list json": lambda session: sessions.list_sessions(json=True),
-    "search": lambda session: sessions.search("evil"),
-    "show": sessions.show_session,
-    "show json": lambda session: sessions.show_session(session, json=True),
-    "tree": lambda session: sessions.show_session(session, tree=True),
-    **{f"export {form}": lambda session, form=form: sessions.export_sessions([session], form, output="") for form in ("md", "json", "html", "jsonl")},
+COMMANDS = {
+    "list": ["list"],
+    "list json": ["list", "--json"],
+    "search": ["search", "evil"],
+    "show": ["show", SESSION],
+    "show json": ["show", SESSION, "--json"],
+    "tree": ["show", SESSION, "--tree"],
+    **{f"export {form}": ["export", SESSION, "-f", form] for form in ("md", "json", "html", "jsonl")},
 }  # fmt: skip
 
 
@@ -72,13 +72,12 @@ COMMANDS: dict[str, Any] = {
 def test_a_stored_chat_does_not_drive_the_terminal(
     terminal: World,
     session: str,
-    monkeypatch: pytest.MonkeyPatch,
     command: str,
     env: dict[str, str],
 ) -> None:
     world = msgspec.structs.replace(terminal, env={**terminal.env, **env})
-    monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
-    COMMANDS[command](session)
+    arguments = [session if word == SESSION else word for word in COMMANDS[command]]
+    assert main(["sessions", *arguments], world) == 0
     shown = output(world)
     assert WORDS in shown
     # A table's own bold is all that may be left of escapes.
@@ -88,13 +87,12 @@ def test_a_stored_chat_does_not_drive_the_terminal(
 
 
 def test_a_pipe_and_a_file_get_the_exact_text(
-    terminal: World, session: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    terminal: World, session: str, tmp_path: Path
 ) -> None:
     world = msgspec.structs.replace(terminal, stdout=Stream(), stderr=Stream())
-    monkeypatch.setattr(World, "real", classmethod(lambda kind: world))
-    sessions.show_session(session)
+    assert main(["sessions", "show", session], world) == 0
     assert EVIL in world.stdout.getvalue()  # type: ignore[attr-defined]
-    sessions.export_sessions([session], "md", output=str(tmp_path / "out.md"))
+    assert main(["sessions", "export", session, "-o", str(tmp_path / "out.md")], world) == 0
     assert EVIL in (tmp_path / "out.md").read_text()
 
 
@@ -130,24 +128,17 @@ def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str,
 def test_a_one_shot_and_a_prompt_do_not_drive_the_terminal(terminal: World) -> None:
     for json_wanted, stream in ((True, True), (False, False), (False, True)):
         chat = Chat(preset(), ScriptedEngine([EVIL]), History(None))
-        one_shot.run(
-            chat,
-            terminal,
-            Message("user", "q"),
-            json=json_wanted,
-            stream=stream,
-            plain=True,
-            quiet=False,
-        )
-    prompt._write(terminal, EVIL)
+        output_as = one_shot.Output(json=json_wanted, stream=stream, plain=True)
+        one_shot.run(chat, terminal, Message("user", "q"), output_as)
+    render_prompt._write(terminal, EVIL)
     assert not harmful(output(terminal)) and output(terminal).count(WORDS) == 4
 
 
-def test_an_error_that_echoes_does_not_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_echoes_does_not_drive_the_terminal(terminal: World) -> None:
     for tty in (True, False):
         stream = Stream(tty=tty)
-        monkeypatch.setattr("sys.stderr", stream)
-        cli._report(LlmchatError(EVIL, EVIL))
+        world = msgspec.structs.replace(terminal, stderr=stream)
+        assert main(["sessions", "show", EVIL], world) == 2
         assert bool(harmful(stream.getvalue())) is not tty
 
 

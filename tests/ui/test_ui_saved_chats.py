@@ -174,8 +174,8 @@ def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
 def test_what_a_session_is_in_a_line() -> None:
     session = Session("id", "", "m", 0, 0, (), 0, 0)
     assert (
-        recap.about(session).startswith("(no title) · ")
-        and recap.about(replace(session, model="")).count("·") == 1
+        recap.about(session, session.updated + 1).startswith("(no title) · ")
+        and recap.about(replace(session, model=""), 1).count("·") == 1
     )
 
 

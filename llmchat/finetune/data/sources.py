@@ -1,7 +1,6 @@
 """Where records come from: a file, a folder, stdin, a data set of the Hub, our own sessions."""
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -15,6 +14,7 @@ from llmchat.finetune.data import formats
 from llmchat.finetune.data.extras import need
 from llmchat.finetune.data.rows import Row, documents, open_source, rows
 from llmchat.finetune.records import Record
+from llmchat.process import startup
 from llmchat.settings import World
 
 _JSON = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
@@ -80,7 +80,7 @@ def records(
     """The records of one source, one by one."""
     if source.name.startswith("hub:"):
         yield from formats.read_rows(
-            _hub_rows(source.name, world.cut_off() if offline else world), format, language
+            _hub_rows(source.name, world.in_offline_mode() if offline else world), format, language
         )
     elif source.name.startswith("sessions:"):
         yield from _sessions(source.name, world)
@@ -127,10 +127,10 @@ def _texts(stream: Any, place: str) -> Iterator[Record]:
 
 
 def _sessions(name: str, world: World) -> Iterator[Record]:
-    from llmchat.history import History
+    from llmchat.models.opener import saved_history
 
     wanted = name.removeprefix("sessions:")
-    with History(world.history_file if world.history_file.exists() else None) as history:
+    with saved_history(world) as history:
         for session in [history.find(wanted)] if wanted else history.sessions():
             yield from formats.spoken(
                 session, history.messages(session.id), f"sessions:{session.id}"
@@ -144,8 +144,7 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
     match = _HUB.fullmatch(name)
     assert match
     if offline(world):
-        # Both libraries read it once, when they are imported.
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        startup.configure_datasets(offline=True)
     if Path(match["repo"]).exists():
         raise UsageError(
             f"{name}: `datasets` would read the folder {match['repo']} that is here",

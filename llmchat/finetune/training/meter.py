@@ -1,6 +1,5 @@
 """How a run is going: a line that is redrawn on a terminal, one line for each tenth of the way elsewhere."""
 
-import sys
 import time
 from typing import Any, TextIO
 
@@ -10,8 +9,8 @@ from transformers import TrainerCallback
 class Meter(TrainerCallback):
     """Counts tokens and seconds of the training steps alone, and tells the loss, the speed and the time that is left."""
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
-        self._stream = stream or sys.stderr
+    def __init__(self, stream: TextIO, quiet: bool = False):
+        self._stream = stream
         self._quiet = quiet
         self._loss = self._eval_loss = float("nan")
         self._tenth = -1

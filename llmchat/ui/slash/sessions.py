@@ -12,7 +12,10 @@ from llmchat.ui.state import Talk, files_like
 
 
 def _ids(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
-    return [(session.id, recap.about(session)) for session in talk.chat.history.sessions(20)]
+    return [
+        (session.id, recap.about(session, talk.world.now()))
+        for session in talk.chat.history.sessions(20)
+    ]
 
 
 @command("sessions", "[text]", "List the last saved chats, or find those that contain a text.")
@@ -42,7 +45,10 @@ def _list(talk: Talk) -> None:
     for session in found:
         here = "*" if session.id == talk.chat.session else " "
         talk.say(
-            status.cut(f"{here} {session.id}  {recap.about(session)}", max(talk.width() - 1, 20))
+            status.cut(
+                f"{here} {session.id}  {recap.about(session, talk.world.now())}",
+                max(talk.width() - 1, 20),
+            )
         )
 
 

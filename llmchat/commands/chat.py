@@ -1,0 +1,269 @@
+"""`llmchat chat`: the model of the flags, or of an earlier session, answers once or in a REPL."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmchat.commands import models, options
+from llmchat.errors import ModelNotFound, NotPulled, UsageError
+from llmchat.process.signals import orderly_end
+from llmchat.settings import Settings, World, resolve
+
+if TYPE_CHECKING:
+    from llmchat.chat import Chat
+    from llmchat.commands.one_shot import Output
+    from llmchat.conversation import Message
+    from llmchat.history import History, Session
+    from llmchat.models.opener import Opener
+    from llmchat.models.warm import Opened
+
+_Prompt = Annotated[
+    str | None,
+    typer.Argument(help="A question to answer once; `-` or no PROMPT reads piped stdin."),
+]
+_File = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-f",
+        "--file",
+        help="Attach a text file to the question; may be repeated.",
+        rich_help_panel=options.CONTEXT,
+    ),
+]
+_Continue = Annotated[
+    bool,
+    typer.Option(
+        "-c", "--continue", help="Continue the last session.", rich_help_panel=options.CONTEXT
+    ),
+]
+_Session = Annotated[
+    str | None, typer.Option(help="Continue this session.", rich_help_panel=options.CONTEXT)
+]
+_NoLog = Annotated[
+    bool | None,
+    typer.Option(
+        "-n",
+        "--no-log",
+        help="Do not save this chat.",
+        show_default=False,
+        rich_help_panel=options.CONTEXT,
+    ),
+]
+_NoStream = Annotated[
+    bool,
+    typer.Option(
+        "--no-stream", help="Print the answer when it is complete.", rich_help_panel=options.OUTPUT
+    ),
+]
+_Plain = Annotated[
+    bool | None,
+    typer.Option(
+        "--plain",
+        help="No Markdown, no colour.",
+        show_default=False,
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+_Extract = Annotated[
+    bool,
+    typer.Option(
+        "-x",
+        "--extract",
+        help="Print the first code block of the answer alone.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+_Vi = Annotated[
+    bool | None,
+    typer.Option(
+        "--vi/--no-vi",
+        help="vi keys in the input line.",
+        show_default=False,
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+_NoServer = Annotated[
+    bool,
+    typer.Option(
+        "--no-server",
+        help="Load the model here even if `serve --background` has it loaded.",
+        rich_help_panel=options.MODEL,
+    ),
+]
+
+
+@options.with_sampling
+def chat(
+    ctx: typer.Context,
+    prompt: _Prompt = None,
+    model: options.Model = None,
+    base: options.Base = None,
+    adapter: options.Adapter = None,
+    format: options.Format = None,
+    weights: options.Weights = None,
+    engine: options.Engine = None,
+    url: options.Url = None,
+    device: options.Device = None,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+    system: options.System = None,
+    file: _File = None,
+    continue_: _Continue = False,
+    session: _Session = None,
+    no_log: _NoLog = None,
+    context: options.Context = None,
+    policy: options.Policy = None,
+    turns: options.Turns = None,
+    max_tokens: options.MaxTokens = None,
+    offline: options.Offline = None,
+    json: options.Json = False,
+    no_stream: _NoStream = False,
+    plain: _Plain = None,
+    extract: _Extract = False,
+    vi: _Vi = None,
+    no_server: _NoServer = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    **sampling: Any,
+) -> None:
+    """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
+    from llmchat.commands import one_shot
+    from llmchat.models.warm import open_history, open_warm
+
+    given = options.given(ctx)
+    settings = resolve(ctx.obj, given)
+    world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
+    question = one_shot.question(world, prompt, file or ())
+    if extract and not question:
+        raise UsageError(
+            "--extract takes a PROMPT or piped text",
+            "in a chat, /copy and /save code take a code block by its number",
+        )
+    with orderly_end(), open_history(world, settings) as history:
+        earlier = _earlier_session(history, session, last=continue_)
+        if earlier:
+            given |= _flags_of_session(earlier, settings, world, quiet=quiet)
+        opens = dict(earlier.opens) if earlier else {}
+        opened = open_warm(world, given, opens) if question and not no_server else None
+        if opened is None:
+            from llmchat.models.opener import Opener
+
+            opener = Opener(world, given, earlier.id if earlier else None, opens)
+            opened = _open(opener, later=question is None, waiting=not (quiet or json))
+        talk = _begin(opened, history, earlier, settings, given)
+        if question:
+            output = one_shot.Output(json, not no_stream, settings.options.plain, quiet, extract)
+            code = _answer(talk, world, question, output, verbose=verbose)
+        else:
+            from llmchat.ui.repl import run
+
+            code = run(talk, world, opener, plain=settings.options.plain, vi=settings.options.vi)
+            _keep(talk, world)
+        raise typer.Exit(code)
+
+
+def _earlier_session(history: "History", name: str | None, *, last: bool) -> "Session | None":
+    """The session that --session names, or the last one for --continue."""
+    if name:
+        return history.find(name)
+    if not last:
+        return None
+    if earlier := history.latest():
+        return earlier
+    raise UsageError("there is no session to continue")
+
+
+def _flags_of_session(
+    earlier: "Session", settings: Settings, world: World, *, quiet: bool
+) -> dict[str, Any]:
+    """The flags that open the model of a session which does not keep what it was opened with.
+
+    None where the user names a model, or where the session's model is unknown here: then a note
+    says which model continues it.
+    """
+    from llmchat.models.warm import not_here, opening_of_session
+
+    if earlier.opens or settings.origins["model"] != "default":
+        return {}
+    known = opening_of_session(earlier, world)
+    if known is None and not quiet:
+        print(f"note: {not_here(earlier, settings.options.model)}", file=world.stderr)
+    return known or {}
+
+
+def _open(opener: "Opener", *, later: bool, waiting: bool) -> "Opened":
+    """Open the model; where it is not pulled, offer to pull it first."""
+    while True:
+        try:
+            return opener.open_later() if later else opener.open_when_asked(waiting=waiting)
+        except NotPulled as error:
+            if not models.offer(opener.world, opener.options()):
+                raise _with_way_out(error, opener) from error
+        except ModelNotFound as error:
+            raise _with_way_out(error, opener) from error
+
+
+def _with_way_out(error: ModelNotFound, opener: "Opener") -> ModelNotFound:
+    """The error, with a hint for a session whose model is gone."""
+    if error.hint or not opener.continues:
+        return error
+    return type(error)(error.message, "`-m MODEL` continues the session with another model")
+
+
+def _begin(
+    opened: "Opened",
+    history: "History",
+    earlier: "Session | None",
+    settings: Settings,
+    given: Mapping[str, Any],
+) -> "Chat":
+    """The chat of a command line: new, or an earlier session with its settings.
+
+    A flag goes before a setting of the session; another model takes none of its settings.
+    """
+    from llmchat.chat import Chat
+
+    talk = Chat(
+        opened.preset,
+        opened.engine,
+        history,
+        session=earlier.id if earlier else None,
+        made_by=opened.made_by,
+        opens=opened.opens,
+    )
+    if earlier and (earlier.opens == talk.opens or not given.get("model")):
+        talk.take_settings(
+            {name: value for name, value in earlier.settings.items() if given.get(name) is None}
+        )
+    system = settings.options.system
+    if system and talk.conversation.system != system:
+        talk.instruct(system)
+    return talk
+
+
+def _answer(
+    talk: "Chat", world: World, question: "Message", output: "Output", *, verbose: bool
+) -> int:
+    """Answer one question; returns the exit code. What the model has read is kept either way."""
+    from llmchat.commands import one_shot
+
+    try:
+        code = one_shot.run(talk, world, question, output)
+    except one_shot.NoCode:
+        _keep(talk, world)
+        raise
+    _keep(talk, world)
+    if verbose:
+        from llmchat.ui.status import statistics
+
+        print("\n".join(statistics(talk)), file=world.stderr)
+    return code
+
+
+def _keep(talk: "Chat", world: World) -> None:
+    """Keep the KV cache for `--continue`, unless the chat is to leave no trace."""
+    if talk.history.path is not None and not hasattr(talk.engine, "served"):
+        from llmchat.models import saved_kv
+
+        saved_kv.keep(talk.engine, talk.session, talk.made_by, world)

@@ -1,0 +1,86 @@
+"""`llmchat config`: show the options and where their values come from, and change config.toml."""
+
+from typing import Annotated
+
+import typer
+
+from llmchat.commands import options
+from llmchat.settings import Options, World, resolve
+
+app = typer.Typer(help="Show and change settings.", no_args_is_help=True)
+
+
+def _complete_option(incomplete: str) -> list[str]:
+    return [name for name in Options.__struct_fields__ if name.startswith(incomplete)]
+
+
+_Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="An option, as `config show` lists them.",
+        autocompletion=_complete_option,
+    ),
+]
+
+
+@app.command("show")
+def show_config(
+    ctx: typer.Context,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Show where each value came from.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Every option and its value."""
+    from llmchat.ui import tables
+
+    world: World = ctx.obj
+    settings = resolve(world, {})
+    values = {name: getattr(settings.options, name) for name in Options.__struct_fields__}
+    if origin:
+        rows = [
+            {"name": name, "value": value, "origin": settings.origins[name]}
+            for name, value in values.items()
+        ]
+        return tables.rows(world, rows, ("name", "value", "origin"), json=json)
+    tables.facts(world, values, json=json)
+
+
+@app.command("set", context_settings={"ignore_unknown_options": True})
+def set_config(
+    ctx: typer.Context,
+    key: _Key,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Its value.")],
+) -> None:
+    """Set an option in config.toml; the rest of the file stays as it is."""
+    from llmchat.settings import config_file
+
+    world: World = ctx.obj
+    name, checked = config_file.set_key(world, key, value)
+    print(f"{name} = {checked} in {world.config_file}", file=world.stderr)
+
+
+@app.command("unset")
+def unset_config(ctx: typer.Context, key: _Key) -> None:
+    """Remove an option from config.toml."""
+    from llmchat.settings import config_file
+
+    world: World = ctx.obj
+    found = config_file.unset_key(world, key)
+    outcome = "removed from" if found else "is not set in"
+    print(f"{key} {outcome} {world.config_file}", file=world.stderr)
+
+
+@app.command("path")
+def config_path(ctx: typer.Context) -> None:
+    """Where settings, presets and history are kept."""
+    world: World = ctx.obj
+    paths = {
+        "config": world.config_file,
+        "presets": world.own_presets,
+        "history": world.history_file,
+        "cache": world.cache,
+    }
+    for name, path in paths.items():
+        print(f"{name:8} {path}", file=world.stdout)
