@@ -104,7 +104,7 @@ def speed(kind: str) -> dict[str, float]:
     greedy = Sampling(temperature=0, max_tokens=64)
 
     def finish(text: str) -> Finish:
-        engine.close()
+        engine.clear_cache()
         *_, last = engine.stream(Prompt(text, ()), greedy)
         return last
 

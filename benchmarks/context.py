@@ -81,7 +81,7 @@ class Recorded:
 
     def __init__(self, real: Any, answers: list[str]):
         self._real, self._answers = real, iter(answers)
-        self.context, self.load_s = real.context, 0.0
+        self.context, self.load_s, self.resumes = real.context, 0.0, True
         self.count, self.encode = real.count, real.encode
         self._cache: list[int] = []
         self.read: list[int] = []
@@ -110,7 +110,10 @@ class Recorded:
         yield Chunk(text)
         yield Finish("stop", len(ids), same, self.count(text))
 
-    def close(self) -> None:
+    def clear_cache(self) -> None:
+        self._cache = []
+
+    def unload(self) -> None:
         self._cache = []
 
 

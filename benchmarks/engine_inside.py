@@ -98,7 +98,7 @@ def adapter(opened: Opened) -> dict[str, float]:
     rates: dict[str, list[float]] = {"none": [], "live": []}
     for _ in range(3):
         for name, chosen in (("none", ()), ("live", (("random", 1.0),))):
-            engine.close()
+            engine.clear_cache()
             _, finish = answer(engine, Prompt(SHORT, ()), sampling, chosen)
             rates[name].append(finish.tokens_per_second)
     return {name: statistics.median(of) for name, of in rates.items()}
@@ -112,7 +112,7 @@ def drafts(opened: Opened, prompts: Sequence[Prompt]) -> dict[str, Any]:
     tokens = 0
     for prompt in prompts:
         for on in (True, False):
-            engine.close()
+            engine.clear_cache()
             engine.drafts = on
             text, finish = answer(engine, prompt, Sampling(temperature=0, max_tokens=160))
             seconds[on].append(finish.decode_s)
@@ -129,7 +129,7 @@ def drafts(opened: Opened, prompts: Sequence[Prompt]) -> dict[str, Any]:
 def turns(opened: Opened) -> dict[str, float]:
     """Seconds from sending a message to the first token of its answer, in turn 2 and in turn 20 of a chat with equal questions."""
     engine: Any = opened.engine
-    engine.close()
+    engine.clear_cache()
     engine.drafts = False
     chat = Chat(
         opened.preset,

@@ -158,7 +158,7 @@ def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:
     from llmchat.engines import Sampling
     from llmchat.prompt import Prompt
 
-    engine.close()
+    engine.clear_cache()
     text = " ".join(f"w{3 + index * 7 % 30000}" for index in range(prompt_tokens))
     *chunks, finish = engine.stream(
         Prompt(text, ()), Sampling(temperature=0, max_tokens=new_tokens, ignore_eos=True)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Counter, Engine, Finish, Prefill, Sampling
+from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.live_settings import Adjustable
 from llmchat.presets import Preset
@@ -66,9 +67,11 @@ def _asked_elsewhere(
     conversation: Conversation, engine: Engine, sampling: Sampling
 ) -> Asked | None:
     """The same from where the model is, in one step, when that is another process; None where it is here, or `ask` is to tell what is wrong."""
-    far = getattr(engine, "ask", None)
+    engine = unwrap(engine)
+    if not isinstance(engine, InBackground):
+        return None
     try:
-        return far(conversation, sampling, Asked) if far else None
+        return engine.ask(conversation, sampling, Asked)
     except LlmchatError:
         return None
 
@@ -143,7 +146,7 @@ class Chat(Adjustable):
     ) -> None:
         """Go on with another model: its settings hold from now on, the conversation stays."""
         if engine is not self.engine:
-            self.engine.close()
+            self.engine.unload()
         self.begin_with(preset, preset.sampling)
         self.engine, self.made_by, self.opens = engine, dict(made_by), dict(opens or {})
         self.window = self.finish = None
@@ -197,21 +200,13 @@ class Chat(Adjustable):
     def resumable(self) -> bool:
         """Whether `resume` would be taken: there is an answer, the window has room for more of it, and the engine can go on with it."""
         spoken = self.conversation.spoken
-        if (
-            not spoken
-            or spoken[-1].role != "assistant"
-            or not getattr(self._engine_itself(), "resumes", True)
-        ):
+        if not spoken or spoken[-1].role != "assistant" or not self.engine.resumes:
             return False
         try:
             ask(self.conversation, self.preset, self.engine, self.engine.context, self.sampling)
         except ContextOverflow:
             return False
         return True
-
-    def _engine_itself(self) -> Engine:
-        """The engine behind one that stands in for it while it loads."""
-        return getattr(self.engine, "loaded", None) or self.engine
 
     def undo(self, turns: int = 1) -> None:
         """Go back before the last questions. Nothing is lost: the history keeps the branch."""

@@ -25,7 +25,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "text": (
         "ordered",
         (
-            "chat_template", "prompt", "engines", "engines.stream_filters", "engines.bounded_count",
+            "chat_template", "prompt", "engines", "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
             "presets", "live_settings", "window", "summary", "reply_parser",
         ),
     ),

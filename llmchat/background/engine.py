@@ -13,7 +13,7 @@ from msgspec import Struct
 from llmchat import __version__
 from llmchat.background.client import UnixConnection, socket_file
 from llmchat.conversation import Conversation
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.errors import LlmchatError, NetworkError
 from llmchat.presets.types import Preset
 from llmchat.prompt import Prompt
@@ -76,15 +76,17 @@ class Line(Struct, frozen=True, omit_defaults=True):
     finish: Finish | None = None
 
 
-class RemoteEngine:
-    """A model that a server of this user has in memory, or loads."""
+class BackgroundEngine:
+    """A model that the background server of this user has in memory, or loads."""
 
     load_s = 0.0
-    served = True
+    # The server loads only models of the engines that run in its own process; these all resume.
+    resumes = True
 
     def __init__(self, world: World, preset: Preset, options: Options, places: tuple[str, ...]):
         """Raises OSError where no server listens, LlmchatError where it cannot stand in for this model."""
         self._counts: dict[str, int] = {}
+        self._unloaded = False
         self._connection = UnixConnection(socket_file(world), _CONNECT_S)
         self._connection.connect()
         self._connection.sock.settimeout(_ANSWER_S)
@@ -95,7 +97,7 @@ class RemoteEngine:
         return f"{self.facts.describe}, served"
 
     def count(self, text: str) -> int:
-        if text not in self._counts:
+        if self._unloaded or text not in self._counts:
             self._counts[text] = self._ask("count", Count(self.facts.key, (text,)), list[int])[0]
         return self._counts[text]
 
@@ -129,7 +131,12 @@ class RemoteEngine:
             if not ended:
                 self._connection.close()
 
-    def close(self) -> None:
+    def clear_cache(self) -> None:
+        """Does nothing: the cache is the server's."""
+
+    def unload(self) -> None:
+        """Close the connection; the server keeps its model as long as its own rules say."""
+        self._unloaded = True
         self._connection.close()
 
     def _ask(self, what: str, asked: Struct, kind: type[Value]) -> Value:
@@ -137,6 +144,8 @@ class RemoteEngine:
 
     def _post(self, what: str, asked: Struct) -> http.client.HTTPResponse:
         """Raises LlmchatError with the server's words where it refuses."""
+        if self._unloaded:
+            raise Unloaded(self.describe())
         try:
             self._connection.request(
                 "POST",

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmchat.bench.peer_protocol import DECODE, LONG, SHORT, WARM, Measured, Measures, serve
 from llmchat.engines import Engine, Finish, Sampling
+from llmchat.engines.capabilities import DraftsTokens, unwrap
 from llmchat.process import startup
 from llmchat.prompt import Prompt
 
@@ -17,8 +18,9 @@ def load_engine(flags: dict[str, Any]) -> Measures:
     from llmchat.settings import World
 
     engine = Opener(World.real(), flags).open().engine
-    if hasattr(engine, "drafts"):
-        engine.drafts = False
+    worker = unwrap(engine)
+    if isinstance(worker, DraftsTokens):
+        worker.drafts = False
     return measures_of(engine)
 
 
@@ -42,7 +44,7 @@ def measures_of(engine: Engine) -> Measures:
 
 def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
     """A greedy answer of `count` tokens to a bare text that the engine has to read from its start, and its seconds, reading included."""
-    engine.close()
+    engine.clear_cache()
     started = time.perf_counter()
     *_, finish = engine.stream(
         Prompt(text, ()), Sampling(temperature=0, max_tokens=count, ignore_eos=True)

@@ -263,7 +263,7 @@ def _answer(
 
 def _keep(talk: "Chat", world: World) -> None:
     """Keep the KV cache for `--continue`, unless the chat is to leave no trace."""
-    if talk.history.path is not None and not hasattr(talk.engine, "served"):
+    if talk.history.path is not None:
         from llmchat.models import saved_kv
 
         saved_kv.keep(talk.engine, talk.session, talk.made_by, world)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.engines import Chunk, Finish, Prefill
+from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.formatting import counted
 from llmchat.process.streams import MOST_ASKED
@@ -144,7 +145,7 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
         **({"thinking": thinking} if thinking else {}),
         "model": chat.preset.name,
         "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
-        **({"served": True} if getattr(chat.engine, "served", False) else {}),
+        **({"served": True} if isinstance(unwrap(chat.engine), InBackground) else {}),
         "finish_reason": finish.reason,
         "usage": {
             "prompt_tokens": finish.prompt_tokens,

@@ -1,21 +1,29 @@
-"""The seam behind which everything heavy hides. An engine turns a prompt into pieces of text; it knows nothing of presets, windows or
-history, and it renders no format. This module holds the values on both sides of the seam and imports no engine.
+"""The seam between the chat and the engines: the values on both sides of it, and the contract of
+an engine, which turns a prompt into chunks of text.
+
+An engine knows nothing of presets, windows or history, and renders no prompt format. What only some
+engines can do is declared in `engines.capabilities`. This module imports no engine.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.settings.sampling import Sampling as Sampling
 
-# Live adapters of an answer, by the names they were loaded under, each with its strength (1 is as trained).
+# Live adapters of an answer: the names they were loaded under, each with its strength (1: as trained).
 Adapters = tuple[tuple[str, float], ...]
 
 
 class Token(Struct, frozen=True):
-    """A token of an answer: its bytes (a part of a character, at times), its log-probability before temperature, and its likeliest rivals."""
+    """One token of an answer, with its log-probability before temperature is applied.
+
+    spelling: its bytes, which can be a part of a character. rivals: the most likely tokens at its
+    position, each with its log-probability.
+    """
 
     id: int
     spelling: bytes
@@ -24,22 +32,29 @@ class Token(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of the answer that is safe to show: whole characters, and no part of a stop string. tokens: those since the last chunk, where
-    Sampling.logprobs asks for them; then the last chunk of an answer may be without text."""
+    """A piece of the answer that is safe to show: whole characters, and no part of a stop string.
+
+    tokens: the tokens since the last chunk, if `Sampling.logprobs` asks for them; then the last
+    chunk of an answer can have tokens and no text.
+    """
 
     text: str
     tokens: tuple[Token, ...] = ()
 
 
 class Prefill(Struct, frozen=True):
-    """How far a prompt is read: `read` of `total` tokens, those from the KV cache counted in."""
+    """Progress of the prefill: `read` of `total` prompt tokens, cached ones included."""
 
     read: int
     total: int
 
 
 class Finish(Struct, frozen=True):
-    """The end of an answer. Times in seconds; cached_tokens of the prompt were still in the KV cache; seed is the one that was used."""
+    """The end of an answer.
+
+    cached_tokens: prompt tokens that were in the KV cache already. prefill_s: seconds to the first
+    token; decode_s: seconds from there to the end. seed: the seed that was used.
+    """
 
     reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int = 0
@@ -52,27 +67,36 @@ class Finish(Struct, frozen=True):
     @property
     def tokens_per_second(self) -> float:
         """Decode speed. The first token belongs to the prefill."""
-        return (
-            (self.reply_tokens - 1) / self.decode_s
-            if self.decode_s > 0 and self.reply_tokens > 1
-            else 0.0
-        )
+        if self.decode_s <= 0 or self.reply_tokens <= 1:
+            return 0.0
+        return (self.reply_tokens - 1) / self.decode_s
+
+
+class Unloaded(LlmchatError):
+    """An engine was used after `Engine.unload`."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name} was unloaded", "`/model` loads a model")
 
 
 class Counter(Protocol):
-    """What the window needs to know of a tokenizer."""
+    """A tokenizer as the context window needs it."""
 
     def count(self, text: str) -> int:
-        """Tokens of a bare text: no BOS, and special tokens written out count as text."""
+        """Tokens of a bare text: without BOS, and with special tokens read as plain text."""
         ...
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a whole prompt, with exactly one BOS where the model wants one."""
+        """Token ids of a whole prompt, with exactly one BOS if the model uses one."""
         ...
 
 
 class Engine(Counter, Protocol):
-    """A loaded model. `context` is the most tokens it can hold; `describe` names what is loaded, for the status line and `--json`."""
+    """A loaded model.
+
+    context: the most tokens it can hold. load_s: seconds it took to load. resumes: whether it can
+    continue an answer that a prompt ends with.
+    """
 
     @property
     def context(self) -> int: ...
@@ -80,49 +104,33 @@ class Engine(Counter, Protocol):
     @property
     def load_s(self) -> float: ...
 
-    def describe(self) -> str: ...
+    @property
+    def resumes(self) -> bool: ...
+
+    def describe(self) -> str:
+        """Name, weights and device of the loaded model, for the status line and `--json`."""
+        ...
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
-        """Chunks as they are safe to show, then exactly one Finish. Closing the iterator early cancels; the engine stays usable.
+        """Yield chunks as they become safe to show, then exactly one Finish.
 
-        Before the first chunk of a long prompt an engine may tell with Prefill how far it is.
+        Closing the iterator early cancels the answer; the engine stays usable. An engine may yield
+        Prefill events before the first chunk of a long prompt.
         """
         ...
 
-    def close(self) -> None: ...
+    def clear_cache(self) -> None:
+        """Forget every text that was read, so that the next prompt is prefilled from its start.
 
-
-class Answer(Protocol):
-    """An answer that is being made. It belongs to the engine that began it."""
-
-    @property
-    def done(self) -> bool:
-        """Its Finish has been given out."""
-        ...
-
-    @property
-    def prompt_tokens(self) -> int: ...
-
-    def close(self) -> None:
-        """Give its cache back, at the end or in the middle. May be called again."""
-        ...
-
-
-class BatchEngine(Engine, Protocol):
-    """An engine that makes several answers at once, at most `slots` of them."""
-
-    slots: int
-
-    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> Answer:
-        """An answer about to be made: its prompt is encoded, nothing is read yet. adapters: None for the engine's own choice.
-
-        Raises ContextOverflow.
+        The model stays loaded, and the call costs no time worth measuring. It has no effect on the
+        cache of a server, which other clients use too.
         """
         ...
 
-    def step(self, answers: Sequence[Answer]) -> list[list[Chunk | Finish]]:
-        """One pass through the model for all of these: each reads a piece of its prompt, or makes a token (several where a draft was right).
+    def unload(self) -> None:
+        """Free the weights, or close the connection to the server that holds them.
 
-        Returns the events of each, in order; exactly one Finish ends each answer.
+        Only while no answer is in progress. Afterwards `describe` still works; `count`, `encode`
+        and `stream` raise Unloaded, and nothing loads the model again. A second call does nothing.
         """
         ...

@@ -1,46 +1,52 @@
-"""An engine that is still being loaded: the user types while the weights are read. Whoever needs the model waits for it."""
+"""An engine whose model loads in a thread, so that the user can type meanwhile."""
 
 import threading
 from collections.abc import Callable, Generator
 
-from llmchat.engines import Chunk, Engine, Finish, Prefill, Sampling
+from llmchat.engines import Chunk, Engine, Finish, Prefill, Sampling, Unloaded
 from llmchat.prompt import Prompt
 
-_STEP_SECONDS = 0.05
+# Short, so that Ctrl-C reaches a program that waits for the model.
+_WAIT_STEP_S = 0.05
 
 
 class LoadingEngine:
-    """Stands in for the engine that `load` returns. The load begins with `start`, or with the first use, in a thread of its own; its error is
-    raised at each use. `doing` says in a word what it is at."""
+    """The engine that `load` returns, usable at once: what needs the model waits for it.
+
+    Loading begins with `start`, or with the first use. If it fails, each use raises its error.
+    `doing` names the step it is at, in a word. See `capabilities.unwrap` for what the model can do.
+    """
 
     def __init__(self, load: Callable[[], Engine], title: str):
         self._title = title
         self.doing = "loading"
         self._loaded: Engine | None = None
         self._error: Exception | None = None
-        self._tell: Callable[[], object] = lambda: None
+        self._unloaded = False
+        self._lock = threading.Lock()
+        self._notify: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, args=(load,), name="load", daemon=True)
 
     def start(self) -> None:
-        """Begin to load, unless that was done."""
-        if self._thread.ident is None:
+        """Begin to load, unless it has begun."""
+        if self._thread.ident is None and not self._unloaded:
             self._thread.start()
 
     @property
-    def loaded(self) -> Engine | None:
-        """The engine itself; None while it is not there."""
+    def wrapped(self) -> Engine | None:
+        """The loaded engine; None while there is none."""
         return self._loaded
 
     @property
     def ready(self) -> bool:
-        """Whether a use need not wait, be it for a model or for an error."""
+        """Whether a use returns or raises without waiting."""
         return self._loaded is not None or self._error is not None
 
-    def when_ready(self, tell: Callable[[], object]) -> None:
-        """Call `tell` when the load ends, from its thread, or now where it has ended."""
-        self._tell = tell
+    def when_ready(self, notify: Callable[[], object]) -> None:
+        """Call `notify` when loading ends, from its thread, or now if it has ended."""
+        self._notify = notify
         if self.ready:
-            tell()
+            notify()
 
     @property
     def context(self) -> int:
@@ -50,14 +56,17 @@ class LoadingEngine:
     def load_s(self) -> float:
         return self._engine().load_s
 
+    @property
+    def resumes(self) -> bool:
+        """True while loading: the answer is not known yet."""
+        return self._loaded is None or self._loaded.resumes
+
     def describe(self) -> str:
-        return (
-            self._loaded.describe()
-            if self._loaded
-            else f"{self._title} (not loaded)"
-            if self._error
-            else f"{self._title} ({self.doing} …)"
-        )
+        if self._loaded:
+            return self._loaded.describe()
+        if self._error or self._unloaded:
+            return f"{self._title} (not loaded)"
+        return f"{self._title} ({self.doing} …)"
 
     def count(self, text: str) -> int:
         return self._engine().count(text)
@@ -68,23 +77,39 @@ class LoadingEngine:
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
         return self._engine().stream(prompt, sampling)
 
-    def close(self) -> None:
+    def clear_cache(self) -> None:
+        """Does nothing while the model loads: it has read nothing."""
         if self._loaded:
-            self._loaded.close()
+            self._loaded.clear_cache()
+
+    def unload(self) -> None:
+        """Does not wait: a model that is still loading is freed as soon as it is loaded."""
+        with self._lock:
+            self._unloaded = True
+            if self._loaded:
+                self._loaded.unload()
 
     def _engine(self) -> Engine:
         self.start()
         while self._thread.is_alive():
-            # In steps, so that Ctrl-C is heard.
-            self._thread.join(_STEP_SECONDS)
+            self._thread.join(_WAIT_STEP_S)
         if self._error:
             raise self._error
-        assert self._loaded
+        if self._loaded is None:
+            raise Unloaded(self._title)
         return self._loaded
 
     def _run(self, load: Callable[[], Engine]) -> None:
         try:
-            self._loaded = load()
+            engine = load()
         except Exception as error:
             self._error = error
-        self._tell()
+        else:
+            self._keep(engine)
+        self._notify()
+
+    def _keep(self, engine: Engine) -> None:
+        with self._lock:
+            self._loaded = engine
+            if self._unloaded:
+                engine.unload()

@@ -68,7 +68,7 @@ def use(
     try:
         return work(opened)
     finally:
-        opened.engine.close()
+        opened.engine.unload()
         del opened
         _free()
 

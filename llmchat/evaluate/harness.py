@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
+from llmchat.engines.capabilities import ScoringEngine
 from llmchat.errors import NetworkError, UsageError, did_you_mean
 from llmchat.evaluate.contenders import Contender, use
-from llmchat.evaluate.measure import Result, Scorer, bare, score_text, scorer
+from llmchat.evaluate.measure import Result, bare, score_text, scorer
 from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.run import Outcome
 from llmchat.models.warm import Opened
@@ -131,13 +132,14 @@ class HarnessModel:
         return Prompt(text, ())
 
 
-def _is_greedy(engine: Scorer, ids: list[int], border: int, scores: list[float]) -> bool:
+def _is_greedy(engine: ScoringEngine, ids: list[int], border: int, scores: list[float]) -> bool:
     """Whether each token from `border` on is the likeliest. One that is likelier than one half is; the others are looked at, the least likely first."""
-    logits = engine.logits  # type: ignore[attr-defined]
     doubtful = sorted(
         (score, border + index) for index, score in enumerate(scores) if score <= math.log(0.5)
     )
-    return all(int(logits(ids[:position]).argmax()) == ids[position] for _, position in doubtful)
+    return all(
+        int(engine.logits(ids[:position]).argmax()) == ids[position] for _, position in doubtful
+    )
 
 
 def run_harness(

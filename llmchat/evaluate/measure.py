@@ -10,13 +10,13 @@ import math
 import time
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter, Engine
+from llmchat.engines.capabilities import Scores, ScoringEngine, unwrap
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.evaluate.contenders import answer, with_system
 from llmchat.evaluate.matching import Fold, matches
@@ -74,17 +74,6 @@ class Result(Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
-@runtime_checkable
-class Scorer(Protocol):
-    """An engine that knows how likely a text is: log-probabilities [T - 1] of each token of `ids` after the ones before it."""
-
-    context: int
-
-    def encode(self, prompt: Prompt) -> list[int]: ...
-
-    def score(self, ids: list[int]) -> Any: ...
-
-
 def ask(
     item: Item,
     opened: Opened,
@@ -109,8 +98,9 @@ def ask(
     return replace(result, seconds=round(time.perf_counter() - started, 4))
 
 
-def scorer(engine: Engine) -> Scorer:
-    if not isinstance(engine, Scorer):
+def scorer(engine: Engine) -> ScoringEngine:
+    engine = unwrap(engine)
+    if not isinstance(engine, Scores):
         raise UsageError(
             f"{engine.describe()} gives no likelihoods, which choice and perplexity need",
             "exact and contains can be asked of it",
@@ -157,7 +147,7 @@ def _choose(item: Item, opened: Opened, blank: Result) -> Result:
 
 
 def score_choices(
-    engine: Scorer, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]
+    engine: ScoringEngine, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]
 ) -> tuple[ChoiceScore, ...]:
     """How likely each choice is as the whole answer to `messages`.
 
@@ -221,7 +211,7 @@ def bare(engine: Counter, text: str, opening: Sequence[str]) -> list[int]:
     return engine.encode(Prompt(lead + text, (), quoted=((len(lead), len(lead) + len(text)),)))
 
 
-def score_text(engine: Scorer, ids: list[int], limit: int) -> list[float]:
+def score_text(engine: ScoringEngine, ids: list[int], limit: int) -> list[float]:
     """Log-probabilities of every token of `ids` but the first, in a model that holds `limit` tokens.
 
     A longer text is read in windows that overlap by half, so that every token has at least half a window before it, and counts once.

@@ -62,7 +62,7 @@ def _again(
     details = record.details
     sampling = replace(msgspec.convert(details["sampling"], Sampling), seed=details.get("seed"))
     asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
-    engine.close()
+    engine.clear_cache()
     before = before.hinted(str(details.get("hint", "")))
     now = "".join(
         event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk)

@@ -247,7 +247,7 @@ def _answers(
                 conversation, model.preset, engine, Sampling(temperature=0, max_tokens=128)
             )
             answers.append("".join(event.text for event in events if isinstance(event, Chunk)))
-        engine.close()
+        engine.unload()
     path.write_bytes(msgspec.json.encode(answers))
     return answers
 

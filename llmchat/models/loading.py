@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.engines import Engine
+from llmchat.engines.capabilities import TakesAdapters, unwrap
 from llmchat.engines.tokenizer import (
     Tokens,
     chat_template,
@@ -272,7 +273,7 @@ def prove(preset: Preset, parts: Sequence[Checkpoint], world: World, options: Op
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))
     if not forward.supports(config) and not config.get("is_encoder_decoder") and _fits(base):
-        _transformers(Model(preset, base, tuple(adapters), world=world), options, Silent()).close()
+        _transformers(Model(preset, base, tuple(adapters), world=world), options, Silent()).unload()
 
 
 def load(model: Model, options: Options, progress: Progress | None = None) -> Engine:
@@ -286,10 +287,10 @@ def adapt(
     engine: Engine, loaded: Model, options: Options, wanted: Model, wanted_options: Options
 ) -> bool:
     """Put the adapters of another preset on the engine that runs this one; False where it must be loaded anew."""
-    running: Any = getattr(engine, "loaded", engine)
+    running = unwrap(engine)
     same = loaded.base == wanted.base and options.device == wanted_options.device
     if (
-        not hasattr(running, "adapt")
+        not isinstance(running, TakesAdapters)
         or not same
         or any(getattr(loaded.preset, one) != getattr(wanted.preset, one) for one in _OF_ENGINE)
     ):

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmchat.engines.capabilities import SavesCache, unwrap
 from llmchat.settings import World, private_folder
 
 if TYPE_CHECKING:
@@ -22,14 +23,13 @@ LIMIT = 2_000_000_000
 
 def keep(engine: "Engine", session: str | None, made_by: dict[str, Any], world: World) -> None:
     """Keep what the engine has read for this session, where it can be kept. A full disk loses nothing but the time to read it again."""
-    loaded: Any = getattr(engine, "loaded", engine)
-    save = getattr(loaded, "save_cache", None)
-    if save is None or not session or loaded.held_tokens < SHORTEST:
+    engine = unwrap(engine)
+    if not session or not isinstance(engine, SavesCache) or engine.held_tokens < SHORTEST:
         return
     path = _path(session, world)
     try:
         private_folder(path.parent)
-        save(path, _key(made_by))
+        engine.save_cache(path, _key(made_by))
         _trim(path.parent)
     except OSError:
         path.unlink(missing_ok=True)
@@ -37,9 +37,10 @@ def keep(engine: "Engine", session: str | None, made_by: dict[str, Any], world: 
 
 def restore(engine: "Engine", session: str, made_by: dict[str, Any], world: World) -> int:
     """Let the engine go on from what was kept of a session; returns the tokens that it need not read again."""
-    load = getattr(engine, "load_cache", None)
-    path = _path(session, world)
-    return int(load(path, _key(made_by))) if load is not None and path.exists() else 0
+    engine, path = unwrap(engine), _path(session, world)
+    if not isinstance(engine, SavesCache) or not path.exists():
+        return 0
+    return engine.load_cache(path, _key(made_by))
 
 
 def forget(session: str, world: World) -> None:

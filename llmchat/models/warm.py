@@ -38,7 +38,7 @@ def open_warm(
     """
     if not socket_file(world).exists():
         return None
-    from llmchat.background.engine import RemoteEngine
+    from llmchat.background.engine import BackgroundEngine
 
     options = resolve(world, flags, opens).options
     preset = choose(options, world.own_presets)
@@ -48,7 +48,7 @@ def open_warm(
         adapter=options.adapter, device=options.device, trust_remote_code=options.trust_remote_code
     )
     try:
-        engine = RemoteEngine(world, preset, loading, places(world))
+        engine = BackgroundEngine(world, preset, loading, places(world))
     except (OSError, LlmchatError):
         return None
     return Opened(

@@ -7,6 +7,7 @@ from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token
 from llmchat.engines.bounded_count import count_within, surely_over
+from llmchat.engines.capabilities import TakesTokenIds, unwrap
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
 from llmchat.server.api import CompletionRequest
@@ -110,18 +111,17 @@ def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:
 
 
 def _prompt_of_ids(ids: list[int], lease: Lease) -> Prompt:
-    prompt_of = getattr(lease.engine, "prompt_of", None)
-    if prompt_of is None:
+    engine = unwrap(lease.engine)
+    if not isinstance(engine, TakesTokenIds):
         raise BadRequest(
             "the engine of this model takes text, not token ids",
             param="prompt",
             code="unsupported_parameter",
         )
     try:
-        prompt: Prompt = prompt_of(ids)
+        return engine.prompt_of(ids)
     except Mismatch as error:
         raise BadRequest(error.message, param="prompt") from error
-    return prompt
 
 
 async def _whole(

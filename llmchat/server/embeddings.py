@@ -3,10 +3,10 @@
 import base64
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from starlette.responses import Response
 
+from llmchat.engines.capabilities import Embeds, unwrap
 from llmchat.server.api import EmbeddingRequest
 from llmchat.server.errors import BadRequest
 from llmchat.server.openai_format import encode_json
@@ -20,8 +20,8 @@ async def embed(state: ServerState, request: EmbeddingRequest, client: str) -> R
     check_fields(request)
     texts = [request.input] if isinstance(request.input, str) else request.input
     async with state.pool.lease(request.model, client=client) as lease:
-        engine: Any = lease.engine
-        if not hasattr(engine, "embed"):
+        engine = unwrap(lease.engine)
+        if not isinstance(engine, Embeds):
             raise BadRequest(
                 f"`{request.model}` writes text and does not embed it",
                 param="model",

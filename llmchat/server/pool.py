@@ -17,14 +17,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.engines import Adapters, BatchEngine, Engine
+from llmchat.engines import Adapters, Engine
+from llmchat.engines.capabilities import BatchEngine, TakesAdapters, unwrap
 from llmchat.errors import OutOfResources
 from llmchat.presets import Preset
 from llmchat.server.errors import DeadlineExceeded, Stopping
 from llmchat.server.load_queue import LoadQueue, Waiter
 from llmchat.server.metrics import Metrics, ModelMetrics
 from llmchat.server.scheduler import Scheduler
-from llmchat.server.single_slot import as_batch_engine
+from llmchat.server.single_slot import as_batch_engine, no_live_adapters
 
 log = logging.getLogger("llmchat.server")
 FOREVER = -1.0
@@ -370,15 +371,20 @@ class Pool:
         self._metrics.models.set(len(self._models))
         log.info("unloading %s", loaded.key)
         await asyncio.to_thread(loaded.scheduler.close)
-        loaded.engine.close()
+        loaded.engine.unload()
         # Cycles keep tensors alive until the collector comes, which may be long.
         await asyncio.to_thread(gc.collect)
         return True
 
     async def _put_on(self, loaded: LoadedModel, spec: ModelSpec) -> None:
         """Load the adapters that the spec names and the engine has not seen."""
+        if not spec.folders:
+            return
+        engine = unwrap(loaded.engine)
+        if not isinstance(engine, TakesAdapters):
+            raise no_live_adapters()
         async with loaded.putting_on:
             for name, folder in spec.folders.items():
                 if name not in loaded.adapters:
-                    await asyncio.to_thread(loaded.engine.load_adapter, name, folder)  # type: ignore[attr-defined]
+                    await asyncio.to_thread(engine.load_adapter, name, folder)
                     loaded.adapters.add(name)

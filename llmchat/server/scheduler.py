@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
-from llmchat.engines import Adapters, Answer, BatchEngine, Chunk, Finish, Sampling
+from llmchat.engines import Adapters, Chunk, Finish, Sampling
+from llmchat.engines.capabilities import Answer, BatchEngine
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.server.errors import BadRequest, Busy, DeadlineExceeded, Refusal, Stopping

@@ -1,15 +1,15 @@
 """Engines that make one answer at a time, behind the interface of those that make several."""
 
 from collections.abc import Generator, Sequence
-from typing import Any
 
-from llmchat.engines import Adapters, BatchEngine, Chunk, Engine, Finish, Prefill, Sampling
+from llmchat.engines import Adapters, Chunk, Engine, Finish, Prefill, Sampling
+from llmchat.engines.capabilities import BatchEngine, Batches, unwrap
 from llmchat.errors import Mismatch
 from llmchat.prompt import Prompt
 
 
 class SingleAnswer:
-    """An answer that its engine makes as it is read."""
+    """An answer that its engine makes as its events are read."""
 
     def __init__(self, events: Generator[Chunk | Prefill | Finish], prompt_tokens: int):
         self.done = False
@@ -22,28 +22,51 @@ class SingleAnswer:
 
 
 class SingleSlot:
-    """`engine` as a BatchEngine of one slot."""
+    """`wrapped` as an engine that batches, with one slot. `capabilities.unwrap` finds the rest."""
 
-    slots = 1
+    def __init__(self, wrapped: Engine):
+        self.wrapped = wrapped
+        self.slots = 1
 
-    def __init__(self, engine: Engine):
-        self._engine = engine
+    @property
+    def context(self) -> int:
+        return self.wrapped.context
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+    @property
+    def load_s(self) -> float:
+        return self.wrapped.load_s
+
+    @property
+    def resumes(self) -> bool:
+        return self.wrapped.resumes
+
+    def describe(self) -> str:
+        return self.wrapped.describe()
+
+    def count(self, text: str) -> int:
+        return self.wrapped.count(text)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self.wrapped.encode(prompt)
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
+        return self.wrapped.stream(prompt, sampling)
+
+    def clear_cache(self) -> None:
+        self.wrapped.clear_cache()
+
+    def unload(self) -> None:
+        self.wrapped.unload()
 
     def begin(
         self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None
     ) -> SingleAnswer:
         if adapters:
-            raise Mismatch(
-                "this engine cannot put an adapter on a model that is loaded",
-                "name a preset that has it",
-            )
-        return SingleAnswer(self._engine.stream(prompt, sampling), 0)
+            raise no_live_adapters()
+        return SingleAnswer(self.wrapped.stream(prompt, sampling), 0)
 
     def step(self, answers: Sequence[SingleAnswer]) -> list[list[Chunk | Finish]]:
-        """The next event of the one answer there is."""
+        """The next event of the only answer."""
         answer = answers[0]
         event = next(answer.events)
         if isinstance(event, Finish):
@@ -51,10 +74,16 @@ class SingleSlot:
         return [[] if isinstance(event, Prefill) else [event]]
 
 
+def no_live_adapters() -> Mismatch:
+    return Mismatch(
+        "this engine cannot put an adapter on a model that is loaded", "name a preset that has it"
+    )
+
+
 def as_batch_engine(engine: Engine, slots: int) -> BatchEngine:
-    """The engine itself, with so many slots, where it makes several answers at once."""
-    if not hasattr(engine, "step"):
+    """The engine with so many slots if it batches, else behind a single slot."""
+    engine = unwrap(engine)
+    if not isinstance(engine, Batches):
         return SingleSlot(engine)  # type: ignore[return-value]
-    several: BatchEngine = engine  # type: ignore[assignment]
-    several.slots = slots
-    return several
+    engine.slots = slots
+    return engine

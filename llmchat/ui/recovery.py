@@ -65,7 +65,7 @@ def _smaller_window(talk: Talk) -> list[Offer]:
         talk.chat.preset = replace(
             talk.chat.preset, context=replace(talk.chat.preset.context, tokens=smaller)
         )
-        talk.chat.engine.close()
+        talk.chat.engine.clear_cache()
         talk.say(f"the window is {smaller:,} tokens now; /regen retries")
 
     return [Offer(f"a window of {smaller:,} tokens", take)]

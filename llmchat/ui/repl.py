@@ -253,7 +253,7 @@ class Repl:
     def _count(self, text: str) -> int | None:
         """Tokens of a text; None while the model is not there to count them."""
         engine = self.talk.chat.engine
-        if isinstance(engine, LoadingEngine) and engine.loaded is None:
+        if isinstance(engine, LoadingEngine) and engine.wrapped is None:
             return None
         return engine.count(text)
 

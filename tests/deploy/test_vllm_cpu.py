@@ -163,7 +163,7 @@ def test_it_gives_our_greedy_text(
         for part in engine.stream(prompt, Sampling(temperature=0, max_tokens=12))
         if isinstance(part, Chunk)
     )
-    engine.close()
+    engine.unload()
     name = preset.name if with_adapter else served.subjects[0].base.title
     answer = post(
         served,

@@ -375,7 +375,7 @@ def test_what_was_encoded_is_encoded_once(tmp_path: Path) -> None:
     assert answer(engine, PROMPT)[0] == first and len(calls) == 1
     answer(engine, Prompt("the lazy dog", ()))
     assert answer(engine, PROMPT)[0] == first and len(calls) == 3
-    engine.close()
+    engine.clear_cache()
     assert answer(engine, PROMPT)[0] == first and len(calls) == 4
 
 

@@ -1,62 +1,89 @@
-"""What every engine behind the seam must do, whatever runs behind it: see llmchat.engines.Engine."""
+"""What every engine must do, whatever runs behind it: see llmchat.engines.Engine."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 from support.checkpoints import save_tiny
 from support.engine_contract import GREEDY, STORY, answer, prompt
 from support.openai_server import engine_app, serving
+from support.worlds import make_world
 
-from llmchat.engines import Engine, Sampling
+from llmchat.background import process
+from llmchat.engines import Engine, Sampling, Unloaded
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.server_models import find_served
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import ContextOverflow
+from llmchat.models.warm import open_warm
+from llmchat.server.single_slot import SingleSlot
+from llmchat.settings import World
 
 
 class Case(Struct):
-    """An engine. draws: a seed changes what it says; quotes: it tells special tokens of the format from those in a message, and this is one."""
+    """An engine. draws: its answers depend on the seed. special: a special token of its format,
+    empty if it has none. own_cache: its cache is in this process, not in a server.
+    """
 
     engine: Engine
     draws: bool = True
     special: str = ""
+    own_cache: bool = True
+
+
+Build = Callable[[pytest.FixtureRequest], Iterator[Case]]
 
 
 def scripted(request: pytest.FixtureRequest) -> Iterator[Case]:
-    yield Case(
-        ScriptedEngine([f"{STORY} go on 🦊🦊 and on, 日本 and further than that"]), draws=False
-    )
+    yield Case(scripted_engine(), draws=False)
+
+
+def loading(request: pytest.FixtureRequest) -> Iterator[Case]:
+    yield Case(LoadingEngine(scripted_engine, "a model"), draws=False)
+
+
+def single_slot(request: pytest.FixtureRequest) -> Iterator[Case]:
+    yield Case(SingleSlot(scripted_engine()), draws=False)
+
+
+def scripted_engine() -> ScriptedEngine:
+    return ScriptedEngine([f"{STORY} go on 🦊🦊 and on, 日本 and further than that"])
 
 
 def transformers(request: pytest.FixtureRequest) -> Iterator[Case]:
+    yield Case(transformers_engine(request), special="<|im_end|>")
+
+
+def transformers_engine(request: pytest.FixtureRequest) -> Engine:
     from llmchat.engines.transformers import TransformersEngine
 
-    yield Case(
-        TransformersEngine(request.getfixturevalue("tiny"), weights="fp32", device="cpu"),
-        special="<|im_end|>",
-    )
+    return TransformersEngine(request.getfixturevalue("tiny"), weights="fp32", device="cpu")
 
 
 def gguf(request: pytest.FixtureRequest) -> Iterator[Case]:
-    engine: Engine = request.getfixturevalue("smol_engine")
-    yield Case(engine, special="<|im_end|>")
+    pytest.importorskip("xllamacpp")
+    from llmchat.engines.gguf import GgufEngine
+
+    files = request.getfixturevalue("smol_gguf"), request.getfixturevalue("smol_facts")
+    yield Case(GgufEngine(*files, context=1024, device="cpu"), special="<|im_end|>")
 
 
 def openai(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Text to /v1/completions of a server with a tiny model."""
-    from llmchat.engines.transformers import TransformersEngine
-
-    behind = TransformersEngine(request.getfixturevalue("tiny"), weights="fp32", device="cpu")
-    with serving(engine_app(behind)) as (url, _):
-        yield Case(connected(url, chat=False), special="<|im_end|>")
+    with serving(engine_app(transformers_engine(request))) as (url, _):
+        yield Case(connected(url, chat=False), special="<|im_end|>", own_cache=False)
 
 
 def openai_chat(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """Messages to /v1/chat/completions of a server that is not ours: llama.cpp's, with the real small model."""
-    yield Case(connected(request.getfixturevalue("llama_server"), chat=True), special="<|im_end|>")
+    """Messages to /v1/chat/completions of llama.cpp's own server with the real small model."""
+    url = request.getfixturevalue("llama_server")
+    yield Case(connected(url, chat=True), special="<|im_end|>", own_cache=False)
 
 
 def connected(url: str, *, chat: bool) -> OpenAIEngine:
@@ -64,12 +91,24 @@ def connected(url: str, *, chat: bool) -> OpenAIEngine:
     return OpenAIEngine(connection, find_served(connection, (), only=True), chat=chat)
 
 
-ENGINES: dict[str, Callable[[pytest.FixtureRequest], Iterator[Case]]] = {
+def background(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """A tiny model in the background server of the user."""
+    world = request.getfixturevalue("serving_world")
+    model = {"model": str(request.getfixturevalue("tiny")), "weights": "fp32", "device": "cpu"}
+    opened = open_warm(world, model)
+    assert opened, "the server can serve this model"
+    yield Case(opened.engine, special="<|im_end|>", own_cache=False)
+
+
+ENGINES: dict[str, Build] = {
     "scripted": scripted,
+    "loading": loading,
+    "single slot": single_slot,
     "transformers": transformers,
     "gguf": gguf,
     "openai, text": openai,
     "openai, chat": openai_chat,
+    "background": background,
 }
 
 
@@ -78,13 +117,38 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="module")
+def serving_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world whose background server runs."""
+    home = tmp_path_factory.mktemp("home")
+    folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("STATE", "CACHE")}
+    world = make_world(home, OMP_NUM_THREADS="1", **folders)
+    world = replace(world, state=home / "state" / "llmchat", cache=home / "cache" / "llmchat")
+    process.start(world, ["serve", "--port", "0"])
+    yield world
+    process.stop(world)
+
+
+@contextmanager
+def built(build: Build, request: pytest.FixtureRequest) -> Iterator[Case]:
+    cases = build(request)
+    case = next(cases)
+    yield case
+    case.engine.unload()
+    assert next(cases, None) is None
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    made = ENGINES[request.param](request)
-    case = next(made)
-    yield case
-    case.engine.close()
-    made.close()  # type: ignore[attr-defined]
+    with built(ENGINES[request.param], request) as case:
+        yield case
+
+
+@pytest.fixture(params=ENGINES)
+def case_to_unload(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """One that no other test uses."""
+    with built(ENGINES[request.param], request) as case:
+        yield case
 
 
 @pytest.fixture
@@ -92,11 +156,28 @@ def engine(case: Case) -> Engine:
     return case.engine
 
 
-def test_an_answer_ends_once_and_tells_of_itself(engine: Engine) -> None:
+def test_answer_ends_once_with_its_counts(engine: Engine) -> None:
     texts, finish = answer(engine, prompt())
     assert texts and finish.reason in ("stop", "length")
     assert 0 <= finish.cached_tokens < finish.prompt_tokens
-    assert 1 <= finish.reply_tokens <= 24 and finish.prefill_s >= 0 and finish.decode_s >= 0
+    assert 1 <= finish.reply_tokens <= 24
+
+
+def test_times_of_an_answer_add_up_to_no_more_than_it_took(engine: Engine) -> None:
+    started = time.perf_counter()
+    _, finish = answer(engine, prompt())
+    took = time.perf_counter() - started
+    assert finish.reply_tokens > 1
+    assert finish.prefill_s > 0 and finish.decode_s > 0
+    assert finish.prefill_s + finish.decode_s <= took
+
+
+def test_first_token_belongs_to_the_prefill_and_the_others_to_the_decoding() -> None:
+    delay = 0.02
+    _, finish = answer(ScriptedEngine(["one two three"], delay_s=delay), prompt("hello"))
+    assert delay <= finish.prefill_s < 2 * delay
+    assert 4 * delay <= finish.decode_s
+    assert finish.tokens_per_second == 4 / finish.decode_s
 
 
 def test_greedy_says_the_same_again(engine: Engine) -> None:
@@ -188,17 +269,42 @@ def test_a_special_token_in_a_message_is_text(case: Case) -> None:
     assert answer(engine, prompt(text))[1].prompt_tokens > alone + 1
 
 
-def test_it_has_a_name(engine: Engine) -> None:
-    assert (
-        engine.describe().strip()
-        and "\n" not in engine.describe()
-        and engine.context > 0
-        and engine.load_s >= 0
-    )
+def test_describes_itself_in_one_line(engine: Engine) -> None:
+    assert engine.describe().strip() and "\n" not in engine.describe()
+    assert engine.context > 0 and engine.load_s >= 0
+    assert engine.resumes in (True, False)
 
 
-def test_closed_twice_it_still_answers(engine: Engine) -> None:
-    expected = "".join(answer(engine, prompt())[0])
-    engine.close()
-    engine.close()
-    assert "".join(answer(engine, prompt())[0]) == expected
+def test_cleared_cache_is_read_again_from_the_start(case: Case) -> None:
+    expected, _ = answer(case.engine, prompt())
+    if case.own_cache:
+        assert answer(case.engine, prompt())[1].cached_tokens > 0
+    for _ in range(2):
+        case.engine.clear_cache()
+        case.engine.clear_cache()
+        again, finish = answer(case.engine, prompt())
+        assert "".join(again) == "".join(expected)
+        assert not case.own_cache or finish.cached_tokens == 0
+
+
+def test_what_is_read_after_the_cache_was_cleared_is_cached_again(case: Case) -> None:
+    if not case.own_cache:
+        pytest.skip("the server decides what it keeps")
+    case.engine.clear_cache()
+    answer(case.engine, prompt())
+    assert answer(case.engine, prompt())[1].cached_tokens > 0
+
+
+def test_unloaded_engine_has_a_name_and_answers_nothing(case_to_unload: Case) -> None:
+    engine = case_to_unload.engine
+    assert answer(engine, prompt())[1].reply_tokens > 0
+    for _ in range(2):
+        engine.unload()
+        assert engine.describe().strip()
+        with pytest.raises(Unloaded):
+            engine.count("fox")
+        with pytest.raises(Unloaded):
+            engine.encode(prompt())
+        with pytest.raises(Unloaded):
+            answer(engine, prompt())
+        engine.clear_cache()

@@ -225,7 +225,7 @@ def test_an_adapter_says_what_it_says_in_the_transformers_engine(
     assert max(apart) < 0.35, "what rounding in llama.cpp costs"
     assert likeliest(bare) != ours != likeliest(half) != likeliest(bare)
     for engine in (with_it, half, bare):
-        engine.close()
+        engine.unload()
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) 
     assert engine.encode(injected).count(2) == injected.text.count("<|im_end|>") - 1, (
         "an end that somebody wrote is text"
     )
-    engine.close()
+    engine.unload()
     assert tokenizer(model).encode(injected) == load(model, Options(device="cpu")).encode(injected)
 
 
@@ -391,7 +391,7 @@ def test_a_long_folder_for_temporary_files_does_no_harm(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
     assert engine.count("fox") == 1
-    engine.close()
+    engine.unload()
 
 
 def test_what_a_killed_program_left_is_swept_away(
@@ -408,7 +408,7 @@ def test_what_a_killed_program_left_is_swept_away(
         os.utime(folder / "llama.sock", (time.time() - age,) * 2)
     made["alive"].listen()
     engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
-    engine.close()
+    engine.unload()
     assert sorted(path.name for path in place.iterdir()) == [
         "llmchat-gguf-alive",
         "llmchat-gguf-young",
@@ -425,7 +425,7 @@ def test_closing_gives_the_memory_back(smol_gguf: Path, smol_facts: Path) -> Non
     before = threads()
     engine = GgufEngine(smol_gguf, smol_facts, context=256, device="cpu")
     during = threads()
-    engine.close()
+    engine.unload()
     deadline = time.monotonic() + 5
     while threads() >= during and time.monotonic() < deadline:
         threading.Event().wait(0.01)

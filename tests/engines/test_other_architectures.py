@@ -126,7 +126,7 @@ def test_greedy_tokens_are_those_of_transformers(engine: TransformersEngine, bas
 def test_regenerating_undoing_and_going_on_read_only_what_is_new(
     name: str, engine: TransformersEngine
 ) -> None:
-    engine.close()
+    engine.clear_cache()
     said, first = answer(engine, PROMPT)
     again, repeated = answer(engine, PROMPT)
     assert again == said and repeated.cached_tokens == first.prompt_tokens - 1
@@ -139,7 +139,7 @@ def test_regenerating_undoing_and_going_on_read_only_what_is_new(
         "what was said before the question that was taken back"
     )
     for prompt, warm in ((PROMPT, said), (second, replied), (undone, other)):
-        engine.close()
+        engine.clear_cache()
         assert answer(engine, prompt)[0] == warm
 
 

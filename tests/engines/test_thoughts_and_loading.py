@@ -102,7 +102,7 @@ def test_use_waits_for_the_load() -> None:
     assert "".join(
         chunk.text for chunk in chunks if isinstance(chunk, Chunk)
     ) == "hello" and isinstance(finish, Finish)
-    engine.close()
+    engine.unload()
 
 
 def test_a_load_that_fails_is_told_at_each_use() -> None:
@@ -114,4 +114,4 @@ def test_a_load_that_fails_is_told_at_each_use() -> None:
         with pytest.raises(OutOfResources, match="too large"):
             engine.context  # noqa: B018
     assert engine.describe() == "a model (not loaded)"
-    engine.close()
+    engine.unload()

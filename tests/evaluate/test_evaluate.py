@@ -21,12 +21,13 @@ from support.worlds import make_world
 from transformers import AutoModelForCausalLM, T5Config
 
 from llmchat.conversation import Message
+from llmchat.engines.capabilities import ScoringEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import OutOfResources, UsageError
 from llmchat.evaluate import Asking, Item, Output, read_tasks, report
 from llmchat.evaluate import run as run_items
 from llmchat.evaluate.contenders import find_all, split_word
-from llmchat.evaluate.measure import Result, Scorer, ask, bare, score_choices, score_text
+from llmchat.evaluate.measure import Result, ask, bare, score_choices, score_text, scorer
 from llmchat.evaluate.progress import Progress
 from llmchat.models.opener import Opened, Opener
 from llmchat.presets import find
@@ -255,9 +256,8 @@ def log_probabilities(folder: Path, ids: list[int]) -> torch.Tensor:
     return logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
-def scores_of(opened: Opened) -> Scorer:
-    assert isinstance(opened.engine, Scorer)
-    return opened.engine
+def scores_of(opened: Opened) -> ScoringEngine:
+    return scorer(opened.engine)
 
 
 def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: Opened) -> None:

@@ -59,5 +59,5 @@ def right(model: Model, rows: list[dict[str, str]]) -> float:
         )
         text = "".join(event.text for event in events if isinstance(event, Chunk))
         hits += text == item["answer"] and finish.reason == "stop"  # type: ignore[union-attr]
-    engine.close()
+    engine.unload()
     return hits / len(rows)

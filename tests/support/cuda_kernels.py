@@ -338,7 +338,7 @@ def test_an_answer_that_runs_ahead_is_the_answer_that_does_not(
     )
     ahead = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
     monkeypatch.setattr(graphs.CudaForward, "follow", lambda self, token: None)
-    engine.close()
+    engine.clear_cache()
     waiting = list(engine.stream(Prompt("the quick brown fox", ()), sampling))
     assert ahead[:-1] == waiting[:-1] and ahead[-1].reply_tokens == 4
 

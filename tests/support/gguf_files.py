@@ -62,7 +62,7 @@ def smol_engine(smol_gguf: Path, smol_facts: Path) -> Iterator[GgufEngine]:
     pytest.importorskip("xllamacpp")
     engine = GgufEngine(smol_gguf, smol_facts, context=1024, device="cpu", name="smol")
     yield engine
-    engine.close()
+    engine.unload()
 
 
 @pytest.fixture(scope="module")

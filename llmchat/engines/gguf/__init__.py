@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.engines import Chunk, Finish, Sampling, Token, Unloaded
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
@@ -34,6 +34,8 @@ class GgufEngine:
     """A `.gguf` file with LoRA adapters in GGUF, each with its strength. facts: the folder that `hub.gguf_facts` wrote of it; context: 0 for what
     the model was made for, at most DEFAULT_CONTEXT."""
 
+    resumes = True
+
     def __init__(
         self,
         model: Path,
@@ -51,15 +53,24 @@ class GgufEngine:
         )
         self._name = name or model.stem
         _check_room(read_json(facts / "config.json"), self._settings)
-        self._running: Llama | None = None
         probe.check(model, facts, adapters)
-        self.context = self._llama().context
-        self.tokens = Tokens(facts, LlamaVocabulary(self._llama, facts))
-        self.count, self.encode = self.tokens.count, self.tokens.encode
+        noisy = bool(os.environ.get("LLMCHAT_TRACEBACK"))
+        self._running: Llama | None = Llama(self._settings, noisy=noisy)
+        self._cleared = False
+        self.context = self._running.context
+        self.tokens = Tokens(facts, LlamaVocabulary(self._running, facts))
         self.load_s = time.perf_counter() - started
 
     def describe(self) -> str:
         return f"{self._name} gguf {self._settings.device}"
+
+    def count(self, text: str) -> int:
+        self._llama()
+        return self.tokens.count(text)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        self._llama()
+        return self.tokens.encode(prompt)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         started = time.perf_counter()
@@ -73,11 +84,16 @@ class GgufEngine:
         answer = _Answer(
             prompt, sampling, frozenset() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
         )
+        request = _request(ids, sampling, seed, limit) | {"cache_prompt": not self._cleared}
         with (
-            self._llama().complete(_request(ids, sampling, seed, limit)) as events,
+            self._llama().complete(request) as events,
             closing(answer.chunks(events)) as chunks,
         ):
-            yield from chunks
+            try:
+                yield from chunks
+            finally:
+                # The first event comes when llama.cpp has replaced what it had read before.
+                self._cleared = self._cleared and not answer.began
         ended = time.perf_counter()
         first = answer.first or ended
         yield Finish(
@@ -90,15 +106,18 @@ class GgufEngine:
             seed,
         )
 
-    def close(self) -> None:
-        """Give the memory back; the next use loads the model again."""
+    def clear_cache(self) -> None:
+        """The memory of the cache stays allocated: llama.cpp takes it once, when it loads."""
+        self._cleared = True
+
+    def unload(self) -> None:
         if self._running is not None:
             self._running.close()
             self._running = None
 
     def _llama(self) -> Llama:
         if self._running is None:
-            self._running = Llama(self._settings, noisy=bool(os.environ.get("LLMCHAT_TRACEBACK")))
+            raise Unloaded(self.describe())
         return self._running
 
 
@@ -123,10 +142,11 @@ class _Answer:
         self._tokens: list[Token] = []
         self.cached = self.produced = 0
         self.first = 0.0
-        self.limited = False
+        self.began = self.limited = False
 
     def chunks(self, events: Any) -> Generator[Chunk]:
         for event in events:
+            self.began = True
             if progress := event.get("prompt_progress"):
                 self.cached = progress["cache"]
                 continue
@@ -164,7 +184,6 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
         "samplers": LLAMA_CPP_SAMPLERS,
         "seed": seed,
         "ignore_eos": sampling.ignore_eos,
-        "cache_prompt": True,
         "return_tokens": True,
         "return_progress": True,
         **({"n_probs": max(1, sampling.logprobs - 1)} if sampling.logprobs else {}),

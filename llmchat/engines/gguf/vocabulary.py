@@ -12,7 +12,7 @@ from llmchat.engines.tokenizer import read_json
 class LlamaVocabulary:
     """See tokens.Vocabulary. folder: what `hub.gguf_facts` wrote of the file; llama: the loaded model."""
 
-    def __init__(self, llama: Callable[[], Llama], folder: Path):
+    def __init__(self, llama: Llama, folder: Path):
         self._llama = llama
         added = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
         self.specials = {
@@ -25,11 +25,11 @@ class LlamaVocabulary:
         )
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
-        return [token for token, _ in self._llama().tokenize(text, special=special)]
+        return [token for token, _ in self._llama.tokenize(text, special=special)]
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
         """A token that holds a part of a character stands for all of it, as in the tokenizers library."""
-        sizes = [len(piece) for _, piece in self._llama().tokenize(text, special=special)]
+        sizes = [len(piece) for _, piece in self._llama.tokenize(text, special=special)]
         # Byte offset at which each character starts. A space that the vocabulary puts before a text belongs to its first token.
         starts = [0, *accumulate(len(character.encode()) for character in text)]
         extra = sum(sizes) - starts[-1]
@@ -50,14 +50,14 @@ class LlamaVocabulary:
         return ids[0] if len(ids) == 1 else None
 
     def name_of(self, token: int) -> str | None:
-        return self._llama().text_of([token]) or None
+        return self._llama.text_of([token]) or None
 
     def spelling(self, token: int) -> bytes:
         """In UTF-8; a token that is a part of a character is spelt with U+FFFD here."""
-        return self._llama().text_of([token]).encode()
+        return self._llama.text_of([token]).encode()
 
     def around(self) -> list[int]:
-        return [token for token, _ in self._llama().tokenize("", special=False, around=True)]
+        return [token for token, _ in self._llama.tokenize("", special=False, around=True)]
 
     def decoder(self) -> Callable[[int], str]:
         ids: list[int] = []
@@ -66,7 +66,7 @@ class LlamaVocabulary:
         def step(token: int) -> str:
             nonlocal shown
             ids.append(token)
-            text = self._llama().text_of(ids)
+            text = self._llama.text_of(ids)
             if text.endswith("\ufffd"):
                 return ""
             new, shown = text[len(shown) :], text

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import Dialect, dropped, sampling_fields
 from llmchat.engines.openai_api.messages import messages_of, text_of
@@ -46,7 +46,7 @@ class OpenAIEngine:
         self._name = name or served.name
         self.context = served.context or context or served.assumed_context
         self._counter = counter(connection, served.dialect, served.name, chat, tokens)
-        self.count, self.encode = self._counter.count, self._counter.encode
+        self._unloaded = False
         self._dropped: tuple[str, ...] = ()
         self.load_s = time.perf_counter() - started
 
@@ -64,6 +64,14 @@ class OpenAIEngine:
         served = f" as {self._served.name}" if self._served.name != self._name else ""
         without = f", without {', '.join(self._dropped)}" if self._dropped else ""
         return f"{self._name} on {server}{served}{'' if self._counter.exact else ', tokens estimated'}{without}"
+
+    def count(self, text: str) -> int:
+        self._check_connected()
+        return self._counter.count(text)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        self._check_connected()
+        return self._counter.encode(prompt)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         started = time.perf_counter()
@@ -129,6 +137,14 @@ class OpenAIEngine:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return "chat/completions", {**body, "messages": messages_of(prompt)}
 
-    def close(self) -> None:
-        """Hang up; the next answer connects again."""
+    def clear_cache(self) -> None:
+        """Does nothing: the cache is the server's."""
+
+    def unload(self) -> None:
+        """Close the connection; the server keeps its model."""
+        self._unloaded = True
         self._connection.close()
+
+    def _check_connected(self) -> None:
+        if self._unloaded:
+            raise Unloaded(self.describe())

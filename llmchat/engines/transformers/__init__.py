@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token
+from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
 from llmchat.engines.tokenizer import Tokens, context_of, read_json
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
@@ -65,6 +65,8 @@ class TransformersEngine:
     test of selftest.py, which is made when it does; without one each load tests it. Raises Mismatch for a model that fails it.
     """
 
+    resumes = True
+
     def __init__(
         self,
         base: Path,
@@ -86,8 +88,7 @@ class TransformersEngine:
         self._weights = weights
         self._device = _device(device)
         with reading(f"the model in {base.name}"):
-            self._tokens = Tokens(base)
-            self.count, self.encode = self._tokens.count, self._tokens.encode
+            self._tokenizer: Tokens | None = Tokens(base)
             self._config = modern_config(read_json(base / "config.json"))
             self.context = context_of(base)
             self._reads_apart = bool(self._config.get("is_encoder_decoder"))
@@ -99,7 +100,7 @@ class TransformersEngine:
             self._config = with_ties(self._config, tensors.untied)
             self._shapes, self._vocabulary = tensors.shapes, vocabulary_of(tensors.shapes)
             memory_check.check(tensors.shapes, weights, self._device, mapped=prepared is not None)
-            self._forward = _load(
+            self._executor: Forward | None = _load(
                 base, tensors, self._config, weights, self._device, trust_remote_code, kernels
             )
         if isinstance(self._forward, GeneralForward):
@@ -115,7 +116,7 @@ class TransformersEngine:
             self._forward, "sampler", Sampler
         )
         self._slots = Slots(
-            self._forward, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1))
+            self._forward.new_cache, slots, WAITING_BYTES // max(1, kv_bytes(self._config, 1))
         )
         self.drafts = drafts
         self.adapters: dict[str, LiveAdapter] = {}
@@ -133,6 +134,12 @@ class TransformersEngine:
     @slots.setter
     def slots(self, count: int) -> None:
         self._slots.limit = count
+
+    def count(self, text: str) -> int:
+        return self._tokens.count(text)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        return self._tokens.encode(prompt)
 
     def describe(self) -> str:
         return f"{self._name} {self._weights} {self._device}"
@@ -164,7 +171,7 @@ class TransformersEngine:
     def begin(
         self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None
     ) -> RunningAnswer:
-        """An answer about to be made, see engines.BatchEngine."""
+        """An answer about to be made, see capabilities.Batches."""
         ids = self.encode(prompt)
         check_ids(ids, self._vocabulary)
         if len(ids) >= self.context:
@@ -185,7 +192,7 @@ class TransformersEngine:
         )
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
-        """One pass through the model for all of these, see engines.BatchEngine. At most `slots` of them may have been begun and not closed."""
+        """One pass through the model for all of these, see capabilities.Batches. At most `slots` of them may have been begun and not closed."""
         self._seat(answers)
         with memory_check.reported(), torch.inference_mode():
             parts = self._parts(answers)
@@ -316,9 +323,25 @@ class TransformersEngine:
         self.choose(tuple((str(folder), strength) for folder, strength in changes.items()))
         self._name = name
 
-    def close(self) -> None:
-        """Forget what was read."""
+    def clear_cache(self) -> None:
         self._slots.clear()
+
+    def unload(self) -> None:
+        self._slots.release()
+        self.adapters = {}
+        self._executor = self._tokenizer = None
+
+    @property
+    def _forward(self) -> Forward:
+        if self._executor is None:
+            raise Unloaded(self.describe())
+        return self._executor
+
+    @property
+    def _tokens(self) -> Tokens:
+        if self._tokenizer is None:
+            raise Unloaded(self.describe())
+        return self._tokenizer
 
     def _parts(self, answers: Sequence[RunningAnswer]) -> list[SequenceInput | None]:
         """What each answer reads in the next pass: the first prompts as much as there is room for, so that one is done before the next begins."""

@@ -1,8 +1,9 @@
 """The texts a model has read and still remembers: which cache a new prompt goes on with."""
 
+from collections.abc import Callable
 from itertools import count, takewhile
 
-from llmchat.engines.transformers.executor import Cache, Forward
+from llmchat.engines.transformers.executor import Cache
 from llmchat.engines.transformers.live_lora import LiveAdapters
 
 
@@ -38,10 +39,10 @@ class Slots:
     """At most `limit` texts at once. A text that waits keeps its cache until its place is needed, the longest unused first, or until all that
     wait hold more than `most` tokens."""
 
-    def __init__(self, forward: Forward, limit: int, most: int):
+    def __init__(self, new_cache: Callable[[], Cache], limit: int, most: int):
         self.limit = limit
         self._most = most
-        self._forward = forward
+        self._new_cache: Callable[[], Cache] | None = new_cache
         self._slots: list[Slot] = []
         self._clock = count(1)
 
@@ -89,6 +90,10 @@ class Slots:
         """Forget every text, and give their memory back."""
         self._slots = [slot for slot in self._slots if slot.busy]
 
+    def release(self) -> None:
+        """Forget every text and the model, which the caches belong to; no text can follow."""
+        self._slots, self._new_cache = [], None
+
     def latest(self) -> Slot | None:
         """The slot that was used last."""
         return max(self._slots, key=lambda slot: slot.used, default=None)
@@ -96,6 +101,7 @@ class Slots:
     def _empty(self, free: list[Slot]) -> Slot | None:
         """A new slot, or else the free one that waits longest."""
         if len(self._slots) < self.limit:
-            self._slots.append(Slot(self._forward.new_cache()))
+            assert self._new_cache is not None, "released"
+            self._slots.append(Slot(self._new_cache()))
             return self._slots[-1]
         return min(free, key=lambda slot: slot.used, default=None)

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel
 
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.engines.checkpoint_files import read_json, read_json_list
 from llmchat.engines.transformers import memory_check
 from llmchat.errors import ContextOverflow, Mismatch
@@ -24,7 +25,9 @@ _BATCH = 32
 
 
 class EmbeddingEngine:
-    """Turns texts into vectors; it answers nothing. Several threads may use it."""
+    """Turns texts into vectors, and answers no prompt. Several threads may use it."""
+
+    resumes = False
 
     def __init__(self, folder: Path, device: str = "auto", name: str = ""):
         started = time.perf_counter()
@@ -36,14 +39,13 @@ class EmbeddingEngine:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         with memory_check.reported():
-            self._model = (
-                AutoModel.from_pretrained(folder, dtype=torch.float32).eval().to(self._device)
-            )
-        own = int(self._model.config.max_position_embeddings)
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        self._model: Any = model.eval().to(self._device)
+        own = int(model.config.max_position_embeddings)
         self.context = min(
             own, int(read_json(folder / "sentence_bert_config.json").get("max_seq_length") or own)
         )
-        self.dimensions = int(self._model.config.hidden_size)
+        self.dimensions = int(model.config.hidden_size)
         self._one_at_a_time = threading.Lock()
         self.load_s = time.perf_counter() - started
 
@@ -76,25 +78,37 @@ class EmbeddingEngine:
             [[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._device
         )
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self._device)
-        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self._loaded()(input_ids=ids, attention_mask=mask).last_hidden_state
         vectors = _pooled(hidden, mask, self._pool)
         return torch.nn.functional.normalize(vectors, dim=-1) if self._normal else vectors
 
     def count(self, text: str) -> int:
+        self._loaded()
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode(self, prompt: Prompt) -> list[int]:
+        self._loaded()
         ids: list[int] = self._tokenizer.encode(prompt.text).ids
         return ids
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        self._loaded()
         raise Mismatch(f"{self._name} embeds text and writes none")
 
     def describe(self) -> str:
         return f"{self._name} fp32 {self._device}"
 
-    def close(self) -> None:
-        """Nothing is kept between texts."""
+    def clear_cache(self) -> None:
+        """Does nothing: no text is remembered."""
+
+    def unload(self) -> None:
+        with self._one_at_a_time:
+            self._model = None
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            raise Unloaded(self.describe())
+        return self._model
 
 
 def _pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:

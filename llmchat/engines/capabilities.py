@@ -1,0 +1,167 @@
+"""What only some engines can do: one protocol per capability.
+
+Callers ask `isinstance(unwrap(engine), SavesCache)`. `unwrap` matters: an engine that passes its work
+on to another one has no capabilities itself.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+from llmchat.conversation import Conversation
+from llmchat.engines import Adapters, Chunk, Engine, Finish, Sampling
+from llmchat.prompt import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """Passes its work on to another engine, `wrapped`; None while that one is still loading."""
+
+    @property
+    def wrapped(self) -> Engine | None: ...
+
+
+def unwrap(engine: Engine) -> Engine:
+    """The engine that does the work, whose capabilities count."""
+    while isinstance(engine, Wraps) and engine.wrapped is not None:
+        engine = engine.wrapped
+    return engine
+
+
+class Answer(Protocol):
+    """An answer in progress. It belongs to the engine that began it."""
+
+    @property
+    def done(self) -> bool:
+        """Whether its Finish was returned."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    def close(self) -> None:
+        """Give its cache back, at the end or earlier. A second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Makes several answers at once, at most `slots` of them."""
+
+    slots: int
+
+    def begin(self, prompt: Prompt, sampling: Sampling, adapters: Adapters | None = None) -> Answer:
+        """Encode a prompt; nothing is read yet. adapters: None for the engine's own choice.
+
+        Raises ContextOverflow.
+        """
+        ...
+
+    def step(self, answers: Sequence[Answer]) -> list[list[Chunk | Finish]]:
+        """Run the model once for all of these answers and return the events of each, in order.
+
+        Each answer reads a piece of its prompt or makes a token; with prompt-lookup decoding it can
+        make several. Exactly one Finish ends each answer.
+        """
+        ...
+
+
+class BatchEngine(Engine, Batches, Protocol):
+    """An engine that makes several answers at once."""
+
+
+@runtime_checkable
+class SavesCache(Protocol):
+    """Writes its KV cache to disk, and continues from it in another process."""
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens of the text that was read last."""
+        ...
+
+    def save_cache(self, path: Path, key: str) -> int:
+        """Save the text that was read last; returns its tokens, 0 if this cache cannot be saved."""
+        ...
+
+    def load_cache(self, path: Path, key: str) -> int:
+        """Load what was saved under the same key; returns its tokens, 0 if nothing fits."""
+        ...
+
+
+@runtime_checkable
+class TakesAdapters(Protocol):
+    """Applies LoRA adapters to loaded weights, without loading the model again."""
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter, to be chosen by its name. Raises Mismatch if it does not fit the base."""
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter, and every text that was read with it."""
+        ...
+
+    def choose(self, adapters: Adapters) -> None:
+        """Use these adapters for the next answers. Raises UsageError for one that is not loaded."""
+        ...
+
+    def adapt(self, wanted: Sequence[tuple[Path, float]], name: str) -> None:
+        """Answer as if loaded with these adapters and no others. Raises Mismatch."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Reports how likely a text is."""
+
+    def score(self, ids: list[int]) -> "Tensor":
+        """Log-probabilities [T - 1] of each token of `ids` after the ones before it."""
+        ...
+
+    def logits(self, ids: list[int]) -> "Tensor":
+        """Logits [vocab] of the token after `ids`."""
+        ...
+
+
+class ScoringEngine(Engine, Scores, Protocol):
+    """An engine that reports how likely a text is."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """Turns texts into vectors of `dimensions` numbers."""
+
+    dimensions: int
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """A vector for each text, and the number of tokens read. Raises ContextOverflow."""
+        ...
+
+
+@runtime_checkable
+class TakesTokenIds(Protocol):
+    """Answers a prompt that is given as token ids."""
+
+    def prompt_of(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of exactly these ids. Raises Mismatch for an id outside the vocabulary."""
+        ...
+
+
+@runtime_checkable
+class DraftsTokens(Protocol):
+    """Uses prompt-lookup decoding, which changes no token of an answer, while `drafts` is true."""
+
+    drafts: bool
+
+
+@runtime_checkable
+class InBackground(Protocol):
+    """Has its model in the background server of this user, which can also build the prompt."""
+
+    def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
+        """What `chat.ask` makes of a conversation, as `kind`, in one request."""
+        ...
