@@ -14,7 +14,7 @@ from llmchat import __version__
 from llmchat.background.client import UnixConnection, socket_file
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling, Unloaded
-from llmchat.errors import LlmchatError, NetworkError
+from llmchat.errors import ContextOverflow, LlmchatError, NetworkError
 from llmchat.presets.types import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -155,12 +155,16 @@ class BackgroundEngine:
             )
             response = self._connection.getresponse()
             if response.status != 200:
-                raise LlmchatError(
-                    str(_decoded(response.read(), dict[str, Any])["error"]["message"])
-                )
+                raise _refusal(_decoded(response.read(), dict[str, Any])["error"])
         except (OSError, http.client.HTTPException) as error:
             raise NetworkError(f"the server of yours does not answer: {error}") from error
         return response
+
+
+def _refusal(error: dict[str, Any]) -> LlmchatError:
+    """The error that the server reports, as the engine in this process would raise it."""
+    too_long = error.get("code") == "context_length_exceeded"
+    return (ContextOverflow if too_long else LlmchatError)(str(error["message"]))
 
 
 def _decoded(content: bytes, kind: type[Value]) -> Value:

@@ -101,14 +101,6 @@ class TakesAdapters(Protocol):
         """Load an adapter, to be chosen by its name. Raises Mismatch if it does not fit the base."""
         ...
 
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter, and every text that was read with it."""
-        ...
-
-    def choose(self, adapters: Adapters) -> None:
-        """Use these adapters for the next answers. Raises UsageError for one that is not loaded."""
-        ...
-
     def adapt(self, wanted: Sequence[tuple[Path, float]], name: str) -> None:
         """Answer as if loaded with these adapters and no others. Raises Mismatch."""
         ...

@@ -1,13 +1,16 @@
 """Answers asked again."""
 
+from collections.abc import Generator
+
 from msgspec.structs import replace
 
 from llmchat.chat import Chat
-from llmchat.engines import Chunk, Sampling
+from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.evaluate.replay import differences, replay
 from llmchat.history import History
 from llmchat.presets import find, get_format
+from llmchat.prompt import Prompt
 
 PRESET = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
 
@@ -51,6 +54,31 @@ def test_the_prompt_is_the_one_of_then() -> None:
     assert [prompt.text for prompt in engine.prompts] == [
         prompt.text for prompt in talk.engine.prompts
     ]  # type: ignore[attr-defined]
+
+
+class Watched(ScriptedEngine):
+    """Records how often it is unloaded, and the tokens of each prompt that it had read before."""
+
+    def __init__(self, replies: list[str]):
+        super().__init__(replies)
+        self.unloads = 0
+        self.cached_tokens: list[int] = []
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
+        for event in super().stream(prompt, sampling):
+            if isinstance(event, Finish):
+                self.cached_tokens.append(event.cached_tokens)
+            yield event
+
+    def unload(self) -> None:
+        self.unloads += 1
+        super().unload()
+
+
+def test_each_answer_is_read_from_the_start_by_a_model_that_stays_loaded() -> None:
+    talk, engine = recorded(), Watched(["one two", "three four", "five six"])
+    list(replay(talk.history.messages(talk.session or ""), PRESET, engine))
+    assert engine.unloads == 0 and engine.cached_tokens == [0, 0, 0]
 
 
 def test_what_made_an_answer_is_stored_with_it() -> None:

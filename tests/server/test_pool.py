@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -308,6 +308,9 @@ async def test_adapters_are_put_on_once_beside_each_other() -> None:
 
         def load_adapter(self, name: str, folder: Path) -> None:
             self.put_on.append(name)
+
+        def adapt(self, wanted: Sequence[tuple[Path, float]], name: str) -> None:
+            raise AssertionError("adapters of a request are chosen with it")
 
     engine = WithAdapters()
     models = Models()

@@ -157,12 +157,6 @@ class TransformersEngine:
         check_ids(ids, self._vocabulary)
         return Prompt(self._tokens.spelt(ids), (), bos=False, ids=tuple(ids))
 
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter, and what was read with it."""
-        del self.adapters[name]
-        self._chosen = tuple(choice for choice in self._chosen if choice[0] != name)
-        self._slots.clear()
-
     def choose(self, adapters: Adapters) -> None:
         """The live adapters of the answers to come, stacked; () for the weights alone. Raises UsageError for one that is not loaded."""
         self._live(adapters)
