@@ -7,8 +7,6 @@ import pytest
 from llmchat.bench import worker
 from llmchat.engines.gguf import GgufEngine, llama
 
-pytest_plugins = ["support.gguf_files"]
-
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[llama.Settings]:
