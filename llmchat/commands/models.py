@@ -7,6 +7,7 @@ import typer
 from llmchat.commands import options
 from llmchat.commands.confirm import confirmed
 from llmchat.errors import UsageError
+from llmchat.formatting import byte_count
 from llmchat.settings import Options, World, resolve
 from llmchat.terminal_text import fit_for
 
@@ -81,10 +82,11 @@ def _pull(
     json: bool,
     quiet: bool,
 ) -> None:
-    from llmchat.hub import Bar, Silent, report
+    from llmchat.hub import report
     from llmchat.models.library import chat_command, fetch, is_model, prepare
     from llmchat.models.library import ready as make_ready
     from llmchat.presets import choose
+    from llmchat.progress import ByteProgress, NoProgress
     from llmchat.ui import tables
 
     world = world.in_offline_mode() if options.offline else world
@@ -101,18 +103,20 @@ def _pull(
     elif dry_run:
         print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
     elif not quiet:
-        print("".join(f"{line}\n" for line in report.short(plan)), end="", file=world.stderr)
+        for line in report.short(plan):
+            print(fit_for(world.stderr, line), file=world.stderr)
     plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))
     if dry_run:
         return
-    progress = Silent() if quiet else Bar(world.stderr)
+    progress = NoProgress() if quiet else ByteProgress(world)
     parts = fetch(prepared, world, progress, force=force)
     lines = [
-        f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({tables.size(part.checkpoint.size)})"
+        f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({byte_count(part.checkpoint.size, decimals=0)})"
         for part in parts
     ]
     if not quiet:
-        print("".join(f"{line}\n" for line in lines), end="", file=world.stderr)
+        for line in lines:
+            print(fit_for(world.stderr, line), file=world.stderr)
     if ready and parts:
         checkpoints = [part.checkpoint for part in parts]
         for line in make_ready(
@@ -127,13 +131,12 @@ def _pull(
 def offer(world: World, options: Options) -> bool:
     """Ask the person at the terminal whether to pull a model that is not here; returns whether it was pulled."""
     from llmchat.presets import choose
-    from llmchat.ui import tables
 
     if not (world.stdin.isatty() and world.stderr.isatty()):
         return False
     preset = choose(options, world.own_presets)
     archive = preset.base.archive
-    known = [tables.size(archive.size)] if archive else []
+    known = [byte_count(archive.size, decimals=0)] if archive else []
     facts = ", ".join([*known, preset.licence])
     question = f"{preset.name} is not on this machine. Download it now ({facts})?"
     if not confirmed(world, question, world.stderr):
@@ -158,7 +161,7 @@ def list_models(
     rows = shelf(world)
     if not json:
         for row in rows:
-            row["prepared"] = tables.size(row["prepared"]) if row["prepared"] else ""
+            row["prepared"] = byte_count(row["prepared"], decimals=0) if row["prepared"] else ""
             row["used"] = when(row["used"]) if row["used"] else "never used"
     tables.rows(
         world,
@@ -211,14 +214,13 @@ def remove_model(
     """Remove downloaded models, and what interrupted downloads left, from this machine."""
     from llmchat.models.library import discard
     from llmchat.models.opener import preset_of
-    from llmchat.ui import tables
 
     world: World = ctx.obj
     for name in models:
         preset = preset_of(world, model=name)
         if dry_run:
             print(
-                f"{preset.name}: {tables.size(discard(preset, world, dry_run=True))} would be freed",
+                f"{preset.name}: {byte_count(discard(preset, world, dry_run=True), decimals=0)} would be freed",
                 file=world.stderr,
             )
             continue
@@ -226,7 +228,10 @@ def remove_model(
             world.interactive and confirmed(world, f"remove the files of {preset.name}?")
         ):
             raise UsageError("nothing was removed", "-y removes without asking")
-        print(f"{preset.name}: {tables.size(discard(preset, world))} freed", file=world.stderr)
+        print(
+            f"{preset.name}: {byte_count(discard(preset, world), decimals=0)} freed",
+            file=world.stderr,
+        )
 
 
 @app.command()

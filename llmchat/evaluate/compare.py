@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.contenders import Contender, answer, use
-from llmchat.evaluate.progress import Progress
+from llmchat.evaluate.early_end import keep_results
 from llmchat.models.warm import Opened
+from llmchat.progress import StepProgress
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 from llmchat.terminal_text import harmless
@@ -132,15 +133,15 @@ def compare(
 ) -> Comparison:
     """Every prompt asked of every model. Ctrl-C and errors end it and keep what was answered."""
     result = Comparison([one.label for one in contenders], list(prompts), [[] for _ in prompts])
-    progress = Progress(world, len(contenders) * len(prompts), quiet=quiet)
-    with progress.into(result):
+    progress = StepProgress(world, len(contenders) * len(prompts), quiet=quiet)
+    with keep_results(result, progress):
         for contender in contenders:
             progress.begin(contender.label, len(prompts))
             use(contender, world, _asking(contender, result, progress, seed), quiet=quiet)
     return result
 
 
-def _asking(contender: Contender, result: Comparison, progress: Progress, seed: int) -> Any:
+def _asking(contender: Contender, result: Comparison, progress: StepProgress, seed: int) -> Any:
     def work(opened: Opened) -> None:
         for number, prompt in enumerate(result.prompts):
             progress.started(f"prompt {number + 1}")

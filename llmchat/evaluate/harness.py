@@ -17,11 +17,12 @@ from llmchat.engines import Chunk, Engine, Sampling
 from llmchat.engines.capabilities import ScoringEngine
 from llmchat.errors import NetworkError, UsageError, did_you_mean
 from llmchat.evaluate.contenders import Contender, use
+from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Result, bare, score_text, scorer
-from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.run import Outcome
 from llmchat.models.warm import Opened
 from llmchat.process import startup
+from llmchat.progress import StepProgress
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 
@@ -37,7 +38,7 @@ class HarnessModel:
         engine: Engine,
         form: PromptFormat,
         opening: Sequence[str],
-        progress: Progress,
+        progress: StepProgress,
         *,
         label: str,
         chat: bool,
@@ -159,8 +160,8 @@ def run_harness(
     """
     tasks = _tasks(names, include, offline)
     outcome = Outcome([])
-    progress = Progress(world, 0, quiet=quiet)
-    with progress.into(outcome):
+    progress = StepProgress(world, 0, quiet=quiet)
+    with keep_results(outcome, progress):
         for contender in contenders:
 
             def work(opened: Opened, contender: Contender = contender) -> list[Result]:
@@ -210,7 +211,7 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
 
 
 def _evaluate(
-    opened: Opened, contender: Contender, tasks: Any, progress: Progress, limit: int, chat: bool
+    opened: Opened, contender: Contender, tasks: Any, progress: StepProgress, limit: int, chat: bool
 ) -> dict[str, Any]:
     # Not `simple_evaluate`: it seeds every random generator of the process and calls git.
     from lm_eval import evaluator  # type: ignore

@@ -9,10 +9,11 @@ from msgspec import Struct
 
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.evaluate.contenders import Contender, use
+from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Asking, Result, ask
-from llmchat.evaluate.progress import Progress
 from llmchat.evaluate.tasks import Item
 from llmchat.models.warm import Opened
+from llmchat.progress import StepProgress
 from llmchat.settings import World
 
 
@@ -77,8 +78,8 @@ def run(
 ) -> Outcome:
     """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
     outcome = Outcome([])
-    progress = Progress(world, len(contenders) * len(items), quiet=quiet)
-    with progress.into(outcome):
+    progress = StepProgress(world, len(contenders) * len(items), quiet=quiet)
+    with keep_results(outcome, progress):
         for contender in contenders:
             _run_one(contender, items, asking, world, output, progress, outcome, quiet)
     return outcome
@@ -90,7 +91,7 @@ def _run_one(
     asking: Asking,
     world: World,
     output: Output,
-    progress: Progress,
+    progress: StepProgress,
     outcome: Outcome,
     quiet: bool,
 ) -> None:

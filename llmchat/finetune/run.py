@@ -211,7 +211,11 @@ def _train(
         cpu=task.device == "cpu",
         report_to=task.report_to,
     )
-    return run(course, Meter(world.stderr, quiet=task.quiet))
+    meter = Meter(world, quiet=task.quiet)
+    try:
+        return run(course, meter)
+    finally:
+        meter.close()
 
 
 def _tuned(model: Model, task: Task) -> Model:

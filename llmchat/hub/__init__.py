@@ -29,16 +29,16 @@ from llmchat.hub.prepared import (
     size_of,
     useless_copies,
 )
-from llmchat.hub.progress import Bar, Silent
 from llmchat.hub.repo import pull_repo
 from llmchat.hub.response_guard import readable
-from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
+from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
 from llmchat.presets.types import Source
+from llmchat.progress import Progress
 from llmchat.settings import World
 
 __all__ = [
-    "Bar", "Checkpoint", "Copy", "Plan", "Progress", "Pulled", "Receipt", "Recipe", "Silent", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
+    "Checkpoint", "Copy", "Plan", "Pulled", "Receipt", "Recipe", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
     "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "readable", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
     "touch_used", "useless_copies", "verify",
 ]  # fmt: skip

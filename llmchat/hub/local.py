@@ -6,8 +6,9 @@ from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
 from llmchat.hub.gguf_header import write_facts
-from llmchat.hub.types import Checkpoint, Progress, Pulled, Receipt
+from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
+from llmchat.progress import Progress
 from llmchat.settings import World
 
 

@@ -12,9 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
+from llmchat.formatting import byte_count
 from llmchat.hub import locks
 from llmchat.hub.types import Checkpoint, Fact, Receipt
-from llmchat.hub.words import size
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
@@ -112,7 +112,7 @@ def need_room(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if count > free:
         raise OutOfResources(
-            f"{size(count)} are needed, {size(free)} are free in {folder}",
+            f"{byte_count(count)} are needed, {byte_count(free)} are free in {folder}",
             "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
         )
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmchat.errors import NetworkError
+from llmchat.formatting import byte_count
 from llmchat.hub.retry import Patience
-from llmchat.hub.words import size
 from llmchat.process.programs import python
 from llmchat.settings import World
 
@@ -80,7 +80,7 @@ def _growth(
         seen = max(seen, now)
         if expected and seen > 2 * expected + _SLACK:
             raise NetworkError(
-                f"the package index sends more than {size(expected)} for {wanted}",
+                f"the package index sends more than {byte_count(expected)} for {wanted}",
                 "pip's index settings may be wrong",
             )
         if time.monotonic() - since >= patience.window:

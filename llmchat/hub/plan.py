@@ -7,11 +7,11 @@ from msgspec.structs import replace
 
 from llmchat import memory_estimate
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
+from llmchat.formatting import byte_count
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
 from llmchat.hub.inspect import Survey
 from llmchat.hub.machine import Disk, Machine
-from llmchat.hub.words import size
 from llmchat.presets.types import Preset
 
 KINDS = ("int4", "int8", "bf16")
@@ -211,7 +211,7 @@ class _Room(Struct, frozen=True):
 
     @property
     def refusal(self) -> str:
-        return f"it needs {size(self.total(self.kind))} as {self.kind}; {size(self.free)} are free in {self.place}"
+        return f"it needs {byte_count(self.total(self.kind))} as {self.kind}; {byte_count(self.free)} are free in {self.place}"
 
     def alternatives(self, preset: Preset, others: Iterable[Preset]) -> list[str]:
         """What would fit: other weights, with a shorter context where it must be; the largest smaller preset of the family."""
@@ -225,7 +225,7 @@ class _Room(Struct, frozen=True):
                     else f" --context {max(short, memory_estimate.longest_context(self.config, self.free - self.total(kind, 0)))}"
                 )
                 found.append(
-                    f"--weights {kind}{shorter} ({size(self.total(kind, None if not shorter else short))})"
+                    f"--weights {kind}{shorter} ({byte_count(self.total(kind, None if not shorter else short))})"
                 )
         family = [
             other
@@ -238,7 +238,7 @@ class _Room(Struct, frozen=True):
                 + memory_estimate.OVERHEAD
             )
             if count <= self.free:
-                found.append(f"{other.name} ({size(count)})")
+                found.append(f"{other.name} ({byte_count(count)})")
                 break
         return found or ["no kind of weights makes it fit here; choose a smaller model"]
 
@@ -282,7 +282,7 @@ def _disk_problem(disk: Disk) -> Problem | None:
         return None
     return Problem(
         6,
-        f"{size(disk.needed)} of disk are needed, {size(disk.free)} are free in {disk.folder}",
+        f"{byte_count(disk.needed)} of disk are needed, {byte_count(disk.free)} are free in {disk.folder}",
         "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
         forceable=False,
     )

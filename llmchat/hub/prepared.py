@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from llmchat.errors import IntegrityError, LlmchatError
 from llmchat.hub import local_store, locks
 from llmchat.hub.local import find
-from llmchat.hub.types import Checkpoint, Fact, Progress
+from llmchat.hub.types import Checkpoint, Fact
 from llmchat.presets.types import Source
+from llmchat.progress import Progress
 from llmchat.settings import World
 
 # Of the format of the copies; one of another version is made again.

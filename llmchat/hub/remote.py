@@ -21,6 +21,7 @@ from llmchat.hub.retry import Patience, Watch
 from llmchat.hub.words import shown
 from llmchat.presets.types import Source
 from llmchat.settings import World
+from llmchat.terminal_text import fit_for
 
 __all__ = [
     "Listing",
@@ -89,15 +90,17 @@ def list_files(source: Source, world: World, *, once: bool = False) -> Listing:
         content = (
             ask()
             if once
-            else patiently(
-                ask, connected=False, tell=lambda line: print(line, file=world.stderr, flush=True)
-            )
+            else patiently(ask, connected=False, tell=lambda line: _print_note(world, line))
         )
         if len(content) > _LONGEST_LIST:
             raise IntegrityError(
                 f"the list of files of {source} is longer than {_LONGEST_LIST:,} bytes; nothing was downloaded"
             )
         return _listing(source, msgspec.json.decode(content, type=_Info))
+
+
+def _print_note(world: World, line: str) -> None:
+    print(fit_for(world.stderr, line), file=world.stderr, flush=True)
 
 
 def _listing(source: Source, info: _Info) -> Listing:

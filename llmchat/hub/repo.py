@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
+from llmchat.formatting import byte_count
 from llmchat.hub import cache, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
@@ -14,8 +15,9 @@ from llmchat.hub.download import fetch_all, free_room
 from llmchat.hub.endpoint import offline
 from llmchat.hub.integrity import again, unsound, worst
 from llmchat.hub.remote import Listing
-from llmchat.hub.types import Fact, Progress, Pulled, Receipt
+from llmchat.hub.types import Fact, Pulled, Receipt
 from llmchat.presets.types import Source
+from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BASE_FILES = (
@@ -158,7 +160,7 @@ def _download(
     for file in files:
         cache.link(repo, snapshot, file, alone=etags.count(file.etag) == 1)
     cache.write_ref(repo, source.revision or "main", commit)
-    notes = [f"{downloaded / 1e6:,.1f} MB downloaded"] if downloaded else ["all files were here"]
+    notes = [f"{byte_count(downloaded)} downloaded"] if downloaded else ["all files were here"]
     folder = snapshot
     adapter = _is_adapter(snapshot)
     if has_only_pickles(snapshot, adapter):

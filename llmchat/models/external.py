@@ -12,11 +12,12 @@ from llmchat.engines.openai_api.dialects import dropped
 from llmchat.engines.openai_api.server_models import Served, find_served
 from llmchat.engines.tokenizer import Tokens
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError
-from llmchat.hub import Checkpoint, Progress, find
+from llmchat.hub import Checkpoint, find
 from llmchat.hub.local import find_gguf
 from llmchat.models.gguf_lora import adapter_as_gguf
 from llmchat.presets import Preset, Source
 from llmchat.presets import find as find_preset
+from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from llmchat import hub, memory_estimate
 from llmchat.errors import IntegrityError, Mismatch
-from llmchat.hub import Checkpoint, Plan, Progress, Pulled, Receipt, Survey
+from llmchat.formatting import byte_count
+from llmchat.hub import Checkpoint, Plan, Pulled, Receipt, Survey
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
-from llmchat.hub.report import size
 from llmchat.models.loading import prepare as make_ready
 from llmchat.models.loading import prove, pulled_presets, recipe, sources
 from llmchat.presets import Preset, names
+from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 
@@ -53,7 +54,7 @@ def prepare(
             else 0
         )
     if not has_room(copy, plan.disks, world):
-        note = f"there is no room beside it for the int8 copy of {size(copy)} that lets a chat start at once; --no-prepare leaves it out"
+        note = f"there is no room beside it for the int8 copy of {byte_count(copy)} that lets a chat start at once; --no-prepare leaves it out"
         plan = replace(plan, notes=(*plan.notes, note))
     return Prepared(preset, plan, surveys)
 
@@ -106,7 +107,7 @@ def ready(
     finally:
         progress.close()
     prove(preset, parts, world, Options(trust_remote_code=code))
-    return [f"{preset.name}: prepared as int8 ({size(hub.size_of([copy]))})"]
+    return [f"{preset.name}: prepared as int8 ({byte_count(hub.size_of([copy]))})"]
 
 
 def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) -> Pulled:

@@ -31,9 +31,7 @@ from llmchat.errors import (
 )
 from llmchat.hub import (
     Checkpoint,
-    Progress,
     Recipe,
-    Silent,
     drop,
     find,
     find_copy,
@@ -50,6 +48,7 @@ from llmchat.memory_estimate import available_ram, needed, own_context, paramete
 from llmchat.models import external
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
+from llmchat.progress import NoProgress, Progress
 from llmchat.prompt import PromptFormat
 from llmchat.settings import Options, World
 
@@ -221,7 +220,7 @@ def tokenizer(model: Model) -> Tokens:
     if model.preset.engine == "gguf":
         from llmchat.engines.gguf import GgufEngine
 
-        engine = _gguf(model, Options(device="cpu"), Silent())
+        engine = _gguf(model, Options(device="cpu"), NoProgress())
         assert isinstance(engine, GgufEngine)
         return engine.tokens
     return Tokens(model.base.path)
@@ -273,12 +272,14 @@ def prove(preset: Preset, parts: Sequence[Checkpoint], world: World, options: Op
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))
     if not forward.supports(config) and not config.get("is_encoder_decoder") and _fits(base):
-        _transformers(Model(preset, base, tuple(adapters), world=world), options, Silent()).unload()
+        _transformers(
+            Model(preset, base, tuple(adapters), world=world), options, NoProgress()
+        ).unload()
 
 
 def load(model: Model, options: Options, progress: Progress | None = None) -> Engine:
     """The engine with the model in memory; when it was used is kept. progress: is told what the user should know of it."""
-    engine = _ENGINES[model.preset.engine](model, options, progress or Silent())
+    engine = _ENGINES[model.preset.engine](model, options, progress or NoProgress())
     model.used()
     return engine
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmchat.hub import Progress, Silent
 from llmchat.models import saved_kv
 from llmchat.models.loading import Model, adapt, load, locate, provenance, title
 from llmchat.models.warm import Opened
 from llmchat.presets import Preset, choose, opening_of, without_credentials
+from llmchat.progress import NoProgress, Progress
 from llmchat.settings import OF_MODEL, Options, World, resolve
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Opener:
         return model, options, flags, opens
 
 
-class _Waiting(Silent):
+class _Waiting(NoProgress):
     """What a person waits for, in a line on stderr that goes again. Where it is not to be shown, the notes alone."""
 
     def __init__(self, world: World, what: str, *, shown: bool):
@@ -168,7 +168,7 @@ class _Waiting(Silent):
             print(text, end="", file=self._stream, flush=True)
 
 
-class _Behind(Silent):
+class _Behind(NoProgress):
     """Tells the engine's stand-in what it is at, for the status line."""
 
     def __init__(self, engine: "LoadingEngine"):

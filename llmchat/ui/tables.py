@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from llmchat.formatting import byte_count
 from llmchat.history.export import when
 from llmchat.hub import report
 from llmchat.settings import World
@@ -58,14 +59,16 @@ def model_facts(world: World, known: Mapping[str, Any], *, json: bool = False) -
 def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
     copy, own = known["prepared"], known.get("trained_context")
     return dict(known) | {
-        "files": [f"{name} ({size(count)})" for name, count in known["files"].items()],
+        "files": [
+            f"{name} ({byte_count(count, decimals=0)})" for name, count in known["files"].items()
+        ],
         "parameters": report.count(known["parameters"]) if known["parameters"] else "",
         "context": {
             name: f"{value:,}" if name == "tokens" else value
             for name, value in known["context"].items()
         },
         "trained_context": f"{own:,} tokens" if own else "",
-        "prepared": f"{copy['folder']} ({size(copy['size'])})" if copy else "",
+        "prepared": f"{copy['folder']} ({byte_count(copy['size'], decimals=0)})" if copy else "",
         "pulled": "yes" if known["pulled"] else "no",
         "used": when(known["used"]) if known["used"] else "",
     }
@@ -85,22 +88,9 @@ def pretty_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def size(count: float) -> str:
-    """Bytes as people read them: 98 MB, 13.5 GB."""
-    if count < 1000:
-        return f"{count:.0f} byte{'s' if count != 1 else ''}"
-    return (
-        f"{count / 1e9:.1f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e6
-        else f"{count / 1e3:.0f} kB"
-    )
-
-
 def _shown(name: str, value: Any) -> str:
     return (
-        size(value)
+        byte_count(value, decimals=0)
         if name == "size"
         else when(value)
         if name == "updated"

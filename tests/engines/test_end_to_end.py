@@ -12,10 +12,10 @@ from support.worlds import make_world
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling
 from llmchat.history import History
-from llmchat.hub import Silent
 from llmchat.models.library import fetch, prepare
 from llmchat.models.loading import load, locate, provenance
 from llmchat.presets import choose, names
+from llmchat.progress import NoProgress
 from llmchat.settings import Options
 
 # One of each class that the presets name; the variants of a class are compared with transformers beside this file.
@@ -46,7 +46,7 @@ def test_pull_quantise_adapt_chat_stop_and_go_on(name: str, tmp_path: Path) -> N
         preset = choose(
             Options(model="org/base", adapter="org/adapter", weights="int8", device="cpu")
         )
-        fetch(prepare(preset, world), world, Silent())
+        fetch(prepare(preset, world), world, NoProgress())
     model = locate(preset, world)
     engine = load(model, Options(device="cpu"))
     assert "int8" in engine.describe() and provenance(model)["adapters"] == [

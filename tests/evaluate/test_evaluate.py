@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from msgspec.structs import replace
 from support.checkpoints import save_adapter, save_tiny, tiny_tokenizer
 from support.command_line import LLMCHAT, Run
 from support.scripted_models import LIVE, SCRIPTED, TWO
-from support.worlds import make_world
 from transformers import AutoModelForCausalLM, T5Config
 
 from llmchat.conversation import Message
@@ -28,7 +26,6 @@ from llmchat.evaluate import Asking, Item, Output, read_tasks, report
 from llmchat.evaluate import run as run_items
 from llmchat.evaluate.contenders import find_all, split_word
 from llmchat.evaluate.measure import Result, ask, bare, score_choices, score_text, scorer
-from llmchat.evaluate.progress import Progress
 from llmchat.models.opener import Opened, Opener
 from llmchat.presets import find
 from llmchat.prompt import Parts, Prompt, PromptFormat
@@ -185,24 +182,6 @@ def test_an_item_that_is_too_large_counts_as_wrong_and_is_told(
         and "not asked 1" in report.cells(row)["also"]
         and "window" in outcome.results[0].error
     )
-
-
-def test_progress_is_one_line_with_the_time_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter(range(0, 1000, 60))
-    monkeypatch.setattr(
-        "llmchat.evaluate.progress.time", SimpleNamespace(perf_counter=lambda: next(clock))
-    )
-    world = make_world(tmp_path, tty=True)
-    progress = Progress(world, 5)
-    progress.begin("a", 5, kept=2)
-    for task in ("t", "u"):
-        progress.started(task)
-        progress.done()
-    progress.clear()
-    lines = world.stderr.getvalue().split("\r\033[K")  # type: ignore[attr-defined]
-    assert lines == ["", "", "a  t  3 to go", "a  u  2 to go, about 2 min", ""]
 
 
 def test_words_for_models(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

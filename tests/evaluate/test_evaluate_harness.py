@@ -17,9 +17,9 @@ from llmchat.errors import UsageError
 from llmchat.evaluate import harness, report, run_harness
 from llmchat.evaluate.contenders import find_all
 from llmchat.evaluate.harness import HarnessModel, results_of
-from llmchat.evaluate.progress import Progress
 from llmchat.models.opener import Opener
 from llmchat.presets import get_format
+from llmchat.progress import StepProgress
 from llmchat.settings import World
 
 FLAGS = {"weights": "fp32", "device": "cpu"}
@@ -36,7 +36,7 @@ def adapter(tiny: Path, world: World, *, chat: bool = False) -> HarnessModel:
         opened.engine,
         opened.preset.format,
         ("<s>", "</s>"),
-        Progress(world, 0, quiet=True),
+        StepProgress(world, 0, quiet=True),
         label="tiny",
         chat=chat,
     )
@@ -117,7 +117,7 @@ def test_what_greedy_decoding_would_write_is_known(tiny: Path, world: World) -> 
 def test_an_answer_ends_before_a_stop_and_at_its_longest(world: World) -> None:
     engine = ScriptedEngine(["one two three"])
     model = HarnessModel(
-        engine, get_format("chatml"), (), Progress(world, 0, quiet=True), label="m", chat=False
+        engine, get_format("chatml"), (), StepProgress(world, 0, quiet=True), label="m", chat=False
     )
     assert model.generate_until(
         [*asked("a", {"until": " three"}), *asked("b", {"until": ["x"], "max_gen_toks": 3})]

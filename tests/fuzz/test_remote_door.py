@@ -15,9 +15,9 @@ from support.loopback_hub import Hub, Repo, etag_of, serving
 from support.worlds import make_world
 
 from llmchat.errors import LlmchatError
-from llmchat.hub import Silent
 from llmchat.models import library
 from llmchat.presets import Source, find
+from llmchat.progress import NoProgress
 
 _SECONDS = 5.0
 _VALUES: tuple[Any, ...] = (
@@ -164,5 +164,6 @@ def test_the_pull_as_it_is_succeeds(hub: Hub, tmp_path: Path) -> None:
     assert refused_or_done(tmp_path, hub) == ""
     world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
     assert (
-        library.fetch(library.prepare(find("org/base"), world), world, Silent())[0].downloaded > 0
+        library.fetch(library.prepare(find("org/base"), world), world, NoProgress())[0].downloaded
+        > 0
     )

@@ -10,9 +10,10 @@ from support.loopback_hub import Hub, Repo, serving
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, NetworkError, UsageError
-from llmchat.hub import Silent, pull
+from llmchat.hub import pull
 from llmchat.hub.retry import Patience
 from llmchat.presets import Source
+from llmchat.progress import NoProgress
 
 BASE = Source("hub", "org/base")
 
@@ -42,7 +43,7 @@ def port(url: str) -> int:
 
 def test_the_token_goes_to_the_hub_and_to_no_other_host(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].private = True
-    pull(BASE, at(HF_TOKEN=hub.token), Silent())
+    pull(BASE, at(HF_TOKEN=hub.token), NoProgress())
     tokens = {(request.port, request.token) for request in hub.requests}
     assert tokens == {(port(hub.url), hub.token), (port(hub.cdn_url), None)}
 
@@ -51,13 +52,13 @@ def test_a_token_is_not_given_back_after_a_detour(hub: Hub, at: MakeWorld) -> No
     """To the CDN, and from there to the Hub again: nobody but the Hub decides who hears the token."""
     back = f"{hub.url}/cdn/org/base/model.safetensors"
     hub.attacks["/cdn/"], hub.times["/cdn/"] = hub_attacks.redirect(back), 1
-    pull(BASE, at(HF_TOKEN=hub.token), Silent())
+    pull(BASE, at(HF_TOKEN=hub.token), NoProgress())
     assert {request.token for request in hub.requests if "/cdn/" in request.path} == {None}
 
 
 def test_an_expired_link_is_asked_for_anew_once(hub: Hub, at: MakeWorld) -> None:
     hub.fail_with["/cdn/"], hub.times["/cdn/"] = 403, 1
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     links = [request.path for request in hub.requests if "a/model.safetensors" in request.path]
     assert len(links) == 2, "the file, and its fresh link"
 
@@ -66,12 +67,12 @@ def test_a_server_without_ranges_that_is_cut_loses_nothing_and_ends(
     hub: Hub, at: MakeWorld
 ) -> None:
     hub.ignore_ranges, hub.cut_after = True, [50_000, 80_000, 20_000]
-    assert pull(BASE, at(), Silent()).downloaded > 0
+    assert pull(BASE, at(), NoProgress()).downloaded > 0
     hub.repos["org/base"].commit = "b" * 40
     hub.repos["org/base"].files["model.safetensors"] += b" " * 8
     hub.cut_after = [50_000] * 100
     with pytest.raises(NetworkError, match="cut again and again"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert len(hub.cut_after) > 90, "the same bytes again and again are no progress"
 
 
@@ -84,13 +85,13 @@ def test_a_page_in_the_middle_keeps_what_was_there(hub: Hub, at: MakeWorld, tmp_
         else handler.usual("/cdn/org/base/model.safetensors")
     )
     with pytest.raises(NetworkError, match="web page"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     (kept,) = (
         path for path in (tmp_path / "hf").rglob("*.llmchat.incomplete") if path.stat().st_size
     )
     assert kept.stat().st_size == 60_000
     hub.attacks.clear()
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     assert "bytes=60000-" in {request.range for request in hub.requests}
 
 
@@ -109,7 +110,7 @@ def test_a_page_in_the_middle_keeps_what_was_there(hub: Hub, at: MakeWorld, tmp_
 )
 def test_an_endpoint_that_is_none_is_refused_in_a_short_line(endpoint: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="HF_ENDPOINT is not the address of a Hub") as refused:
-        pull(BASE, make_world(tmp_path, HF_ENDPOINT=endpoint), Silent())
+        pull(BASE, make_world(tmp_path, HF_ENDPOINT=endpoint), NoProgress())
     assert len(refused.value.message) < 150
 
 
@@ -121,20 +122,20 @@ def test_a_name_that_no_hub_has_is_refused_before_a_request(
     repo: str, revision: str, hub: Hub, at: MakeWorld
 ) -> None:
     with pytest.raises(UsageError, match="cannot be"):
-        pull(Source("hub", repo, revision), at(), Silent())
+        pull(Source("hub", repo, revision), at(), NoProgress())
     assert not hub.requests
 
 
 def test_a_missing_branch_is_not_called_an_empty_revision(hub: Hub, at: MakeWorld) -> None:
     hub.attacks["/api/"] = lambda handler: handler.error(404, "RevisionNotFound", "Invalid rev id")
     with pytest.raises(Exception, match="org/base has no default branch"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
 
 
 def test_what_is_here_is_used_when_the_hub_talks_nonsense(hub: Hub, at: MakeWorld) -> None:
-    first = pull(BASE, at(), Silent())
+    first = pull(BASE, at(), NoProgress())
     hub.attacks["/api/"] = hub_attacks.says([])
-    again = pull(BASE, at(), Silent())
+    again = pull(BASE, at(), NoProgress())
     assert again.checkpoint == first.checkpoint and "not checked for news" in again.notes[0]
 
 
@@ -146,7 +147,7 @@ def test_errors_carry_nothing_that_steers_a_terminal(hub: Hub, at: MakeWorld) ->
         }
     )
     with pytest.raises(IntegrityError) as refused:
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert refused.value.message.isprintable() and len(refused.value.message) < 200
 
 

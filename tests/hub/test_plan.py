@@ -17,7 +17,7 @@ from support.loopback_hub import Hub, Repo
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
-from llmchat.hub import Silent, adapters, cache, headers, machine, make_plan, pull, report, survey
+from llmchat.hub import adapters, cache, headers, machine, make_plan, pull, report, survey
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
 from llmchat.hub.inspect import Survey
 from llmchat.hub.machine import Disk, Machine
@@ -25,6 +25,7 @@ from llmchat.hub.plan import Plan
 from llmchat.models import library
 from llmchat.presets import ContextPolicy, Preset, Source, names
 from llmchat.presets import find as find_preset
+from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 GB = 10**9
@@ -416,11 +417,11 @@ def test_what_is_here_is_not_counted_again(hub: Hub, at: MakeWorld) -> None:
     whole = survey(source, at()).missing
     hub.cut_after = [100_000, *[0] * 20]
     with pytest.raises(Exception, match="cut again and again"):
-        pull(source, at(), Silent())
+        pull(source, at(), NoProgress())
     half = survey(source, at())
     assert half.partial >= 100_000 and half.missing + half.partial <= whole
     hub.cut_after = []
-    pulled = pull(source, at(), Silent())
+    pulled = pull(source, at(), NoProgress())
     assert pulled.downloaded == half.missing
     again = survey(source, at())
     assert again.here and again.missing == again.partial == 0
@@ -447,14 +448,14 @@ def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(
     prepared = library.prepare(tuned, at())
     prepared.plan.enforce()
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        library.fetch(prepared, at(), Silent())
+        library.fetch(prepared, at(), NoProgress())
     weights = [
         request.path
         for request in hub.downloads()
         if "org/base" in request.path and not request.range
     ]
     assert weights == [], "nothing of the base but its header"
-    assert len(library.fetch(prepared, at(), Silent(), force=True)) == 2
+    assert len(library.fetch(prepared, at(), NoProgress(), force=True)) == 2
 
 
 def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
@@ -470,7 +471,7 @@ def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
         surveys=(replace(prepared.surveys[0], shapes={}, config={}), *prepared.surveys[1:]),
     )
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        library.fetch(unseen, at(), Silent())
+        library.fetch(unseen, at(), NoProgress())
 
 
 def test_an_empty_adapter_is_refused_before_anything_is_fetched(
@@ -615,16 +616,16 @@ def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> N
     prepared = library.prepare(preset, at(), code=True)
     said = f"code of org/base@{'a' * 40} will run when it is loaded: modeling.py"
     assert said in prepared.plan.notes
-    (pulled,) = library.fetch(prepared, at(), Silent())
+    (pulled,) = library.fetch(prepared, at(), NoProgress())
     assert (pulled.checkpoint.path / "modeling.py").exists()
 
 
 def test_code_is_fetched_later_when_it_was_not_at_first(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].files["modeling.py"] = b"x = 1"
     preset = find_preset("org/base")
-    (first,) = library.fetch(library.prepare(preset, at()), at(), Silent())
+    (first,) = library.fetch(library.prepare(preset, at()), at(), NoProgress())
     assert not (first.checkpoint.path / "modeling.py").exists()
-    (second,) = library.fetch(library.prepare(preset, at(), code=True), at(), Silent())
+    (second,) = library.fetch(library.prepare(preset, at(), code=True), at(), NoProgress())
     assert (
         second.checkpoint.path / "modeling.py"
     ).read_bytes() == b"x = 1" and second.downloaded == 5

@@ -14,8 +14,9 @@ from support.loopback_hub import Hub, Repo, serving
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import OutOfResources
-from llmchat.hub import Silent, find, locks, pull, verify
+from llmchat.hub import find, locks, pull, verify
 from llmchat.presets import Source
+from llmchat.progress import NoProgress
 
 BASE = Source("hub", "org/base")
 
@@ -57,19 +58,19 @@ def no_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_symbolic_links_a_pull_is_whole_and_is_not_repeated(
     hub: Hub, at: MakeWorld, files: dict[str, bytes]
 ) -> None:
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files and not any(
         path.is_symlink() for path in folder.iterdir()
     )
-    assert pull(BASE, at(), Silent()).downloaded == 0 and verify(BASE, at()) == find(BASE, at())
+    assert pull(BASE, at(), NoProgress()).downloaded == 0 and verify(BASE, at()) == find(BASE, at())
 
 
 @pytest.mark.usefixtures("no_links")
 def test_without_symbolic_links_a_new_commit_fetches_what_is_new(hub: Hub, at: MakeWorld) -> None:
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     hub.repos["org/base"].commit = "b" * 40
     hub.repos["org/base"].files["generation_config.json"] = b'{"eos_token_id": 9}'
-    assert pull(BASE, at(), Silent()).downloaded == len(b'{"eos_token_id": 9}')
+    assert pull(BASE, at(), NoProgress()).downloaded == len(b'{"eos_token_id": 9}')
 
 
 @pytest.mark.usefixtures("no_links")
@@ -81,7 +82,7 @@ def test_a_file_that_another_tool_wrote_in_place_stays(
     (snapshot / "model.safetensors").write_bytes(files["model.safetensors"])
     (snapshot / "other.txt").write_text("theirs")
     before = (snapshot / "model.safetensors").stat().st_ino
-    pull(BASE, at(), Silent())
+    pull(BASE, at(), NoProgress())
     assert (snapshot / "model.safetensors").stat().st_ino == before and (
         snapshot / "other.txt"
     ).read_text() == "theirs"
@@ -96,14 +97,14 @@ def test_a_pointer_is_replaced_at_once_or_not_at_all(
     hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that ends in the middle leaves the file that was there."""
-    folder = pull(BASE, at(), Silent()).checkpoint.path
+    folder = pull(BASE, at(), NoProgress()).checkpoint.path
     hub.repos["org/base"].files["config.json"] += b"\n"
     (folder / "config.json").unlink()
     (folder / "config.json").write_bytes(b"theirs")
     monkeypatch.setattr(os, "replace", refuse(errno.EIO))
     monkeypatch.setattr(Path, "replace", refuse(errno.EIO))
     with pytest.raises(OSError):
-        pull(BASE, at(), Silent())
+        pull(BASE, at(), NoProgress())
     assert (folder / "config.json").read_bytes() == b"theirs"
 
 
@@ -129,7 +130,7 @@ def test_without_locks_a_pull_goes_on_and_says_what_does_not_hold(
     assert notes == [
         f"{world.cache / 'locks'} is on a file system without locks; do not pull the same model from two machines at once"
     ]
-    assert pull(BASE, world, Silent()).downloaded > 0
+    assert pull(BASE, world, NoProgress()).downloaded > 0
 
 
 def test_a_cache_that_cannot_be_written_is_named(

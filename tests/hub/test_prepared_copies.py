@@ -22,10 +22,10 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
-from llmchat.hub import Silent
 from llmchat.models import loading
 from llmchat.models.opener import Opener
 from llmchat.presets import Source, choose
+from llmchat.progress import NoProgress
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
@@ -409,7 +409,7 @@ from llmchat.models import loading
 from llmchat.presets import choose
 from llmchat.settings import Options
 
-class Halting(hub.Silent):
+class Halting(NoProgress):
     def advance(self, count):
         print("writing", flush=True)
         sys.stdin.readline()
@@ -420,7 +420,7 @@ print(loading.prepare(preset, [hub.find(preset.base, world)], world, Halting()),
 """
 
 
-class Told(Silent):
+class Told(NoProgress):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -436,7 +436,7 @@ class Told(Silent):
         self.noted.set()
 
 
-def made(base: Path, world: World, progress: Silent) -> Path:
+def made(base: Path, world: World, progress: NoProgress) -> Path:
     preset = choose(Options(model=str(base), format="chatml"))
     return loading.prepare(preset, [hub.find(preset.base, world)], world, progress)
 

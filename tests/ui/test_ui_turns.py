@@ -10,7 +10,7 @@ from support.repl import preset, said, type_in
 from llmchat.chat import Chat
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
-from llmchat.ui import status, tables
+from llmchat.ui import status
 from llmchat.ui.repl import Repl
 
 
@@ -102,14 +102,6 @@ def test_a_full_window_offers_no_continue() -> None:
 def test_facts_are_written_for_people(repl: Repl) -> None:
     shown = type_in(repl, "/show info")
     assert "134 million" in shown and "tokens=8,192" in shown and "pulled             no" in shown
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(1, "1 byte"), (999, "999 bytes"), (1500, "2 kB"), (98e6, "98 MB"), (13.5e9, "13.5 GB")],
-)
-def test_sizes(count: float, text: str) -> None:
-    assert tables.size(count) == text
 
 
 def test_the_status_line_tells_of_the_chat_as_it_is(repl: Repl) -> None:

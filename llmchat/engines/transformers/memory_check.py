@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 
 from llmchat.errors import OutOfResources
+from llmchat.formatting import byte_count
 from llmchat.memory_estimate import OVERHEAD, Shapes, available_ram, needed
 from llmchat.settings.types import Weights
 
@@ -34,12 +35,12 @@ def check(shapes: Shapes, kind: Weights, device: torch.device, mapped: bool = Fa
         return
     fitting = [other for other in get_args(Weights) if needed(shapes, other) <= min(free, wanted)]
     hint = (
-        f"it would fit with --weights {fitting[0]} ({_gigabytes(needed(shapes, fitting[0]))})"
+        f"it would fit with --weights {fitting[0]} ({byte_count(needed(shapes, fitting[0]))})"
         if fitting
         else "no kind of weights makes it fit here; choose a smaller model"
     )
     raise OutOfResources(
-        f"the model needs {_gigabytes(wanted)} as {kind}; {_gigabytes(free)} of memory are free",
+        f"the model needs {byte_count(wanted)} as {kind}; {byte_count(free)} of memory are free",
         hint,
     )
 
@@ -61,7 +62,3 @@ def _exhausted() -> OutOfResources:
     return OutOfResources(
         "memory ran out", "a shorter --context, --weights int4 or a smaller model needs less"
     )
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -1,17 +1,23 @@
-"""How a run is going: a line that is redrawn on a terminal, one line for each tenth of the way elsewhere."""
+"""Measure and show how a training run is going, as a callback of transformers' Trainer.
+
+A terminal shows one line that is redrawn; elsewhere each tenth of the run prints a line.
+"""
 
 import time
-from typing import Any, TextIO
+from typing import Any
 
 from transformers import TrainerCallback
 
+from llmchat.formatting import duration
+from llmchat.progress import StatusLine
+from llmchat.settings import World
+
 
 class Meter(TrainerCallback):
-    """Counts tokens and seconds of the training steps alone, and tells the loss, the speed and the time that is left."""
+    """Counts the tokens and seconds of training steps alone; shows loss, speed and time left."""
 
-    def __init__(self, stream: TextIO, quiet: bool = False):
-        self._stream = stream
-        self._quiet = quiet
+    def __init__(self, world: World, *, quiet: bool = False):
+        self._status = StatusLine(world, quiet=quiet, keep=True)
         self._loss = self._eval_loss = float("nan")
         self._tenth = -1
         self._started = time.perf_counter()
@@ -20,6 +26,7 @@ class Meter(TrainerCallback):
         self.seconds = 0.0
 
     def worked(self, tokens: int, seconds: float) -> None:
+        """Count one training step."""
         self.tokens += tokens
         self.seconds += seconds
 
@@ -27,10 +34,14 @@ class Meter(TrainerCallback):
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    def close(self) -> None:
+        """Give the terminal back; called after the run and after a fault of it."""
+        self._status.close()
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self._started, self._first_step = time.perf_counter(), state.global_step
         if state.global_step and state.is_world_process_zero:
-            self._say(f"going on from step {state.global_step} of {state.max_steps}", lasting=True)
+            self._status.print(f"going on from step {state.global_step} of {state.max_steps}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **more: Any
@@ -42,42 +53,20 @@ class Meter(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         if not state.is_world_process_zero:
             return
+        line = self._line(state)
         tenth = 10 * state.global_step // max(1, state.max_steps)
-        self._say(self._line(state), lasting=tenth > self._tenth)
+        self._status.show(line, state.global_step, state.max_steps)
+        if tenth > self._tenth and not self._status.live:
+            self._status.print(line)
         self._tenth = tenth
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if state.is_world_process_zero and not self._quiet and self._stream.isatty():
-            print(file=self._stream)
-
     def _line(self, state: Any) -> str:
-        done = state.global_step - self._first_step
-        left = (
-            (time.perf_counter() - self._started)
-            / max(1, done)
-            * (state.max_steps - state.global_step)
-        )
-        evaluated = (
-            f"  eval loss {self._eval_loss:.3f}" if self._eval_loss == self._eval_loss else ""
-        )
-        speed = f"  {self.tokens_per_second:,.0f} tokens/s  {_minutes(left)} left"
-        loss = f"  loss {self._loss:.3f}" if self._loss == self._loss else ""
-        return f"step {state.global_step}/{state.max_steps}{loss}{evaluated}{speed}"
-
-    def _say(self, line: str, *, lasting: bool) -> None:
-        if self._quiet:
-            return
-        if self._stream.isatty():
-            print(f"\r\x1b[K{line}", end="", file=self._stream, flush=True)
-        elif lasting:
-            print(line, file=self._stream, flush=True)
-
-
-def _minutes(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 3600
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+        taken = max(1, state.global_step - self._first_step)
+        per_step = (time.perf_counter() - self._started) / taken
+        left = duration(per_step * (state.max_steps - state.global_step))
+        parts = [f"step {state.global_step}/{state.max_steps}"]
+        if self._loss == self._loss:
+            parts.append(f"loss {self._loss:.3f}")
+        if self._eval_loss == self._eval_loss:
+            parts.append(f"eval loss {self._eval_loss:.3f}")
+        return "  ".join([*parts, f"{self.tokens_per_second:,.0f} tokens/s", f"{left} left"])
