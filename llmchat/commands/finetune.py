@@ -150,8 +150,8 @@ def finetune(
 ) -> None:
     """Teach a model: train a LoRA adapter on instruction data, and leave a preset that chats with it. The same command goes on after a stop."""
     from llmchat.finetune.recipes import get_recipe
-    from llmchat.finetune.run import Task
     from llmchat.finetune.run import finetune as run
+    from llmchat.finetune.types import Task
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
 

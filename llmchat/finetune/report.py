@@ -3,12 +3,10 @@
 import base64
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
-if TYPE_CHECKING:
-    from llmchat.finetune.run import Outcome
+from llmchat.finetune.types import Outcome
 
 _STYLE = """
 :root { color-scheme: light dark; } body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -17,13 +15,13 @@ border-bottom: 1px solid #8884; } pre { white-space: pre-wrap; margin: 0; font: 
 """
 
 
-def write_report(outcome: "Outcome", folder: Path) -> None:
+def write_report(outcome: Outcome, folder: Path) -> None:
     """report.html, and loss.png where matplotlib is installed."""
     picture = _curves(outcome, folder / "loss.png")
     (folder / "report.html").write_text(_page(outcome, picture), "utf-8")
 
 
-def _curves(outcome: "Outcome", path: Path) -> Path | None:
+def _curves(outcome: Outcome, path: Path) -> Path | None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -51,7 +49,7 @@ def _curves(outcome: "Outcome", path: Path) -> Path | None:
     return path
 
 
-def _page(outcome: "Outcome", picture: Path | None) -> str:
+def _page(outcome: Outcome, picture: Path | None) -> str:
     trained, counts = outcome.trained, outcome.counts
     facts = {
         "base": f"{outcome.base}@{outcome.base_revision}".rstrip("@"),
@@ -88,7 +86,7 @@ def _page(outcome: "Outcome", picture: Path | None) -> str:
     )
 
 
-def _losses(outcome: "Outcome") -> str:
+def _losses(outcome: Outcome) -> str:
     losses = [loss for _, _, loss in outcome.trained.curve if loss is not None]
     return f"{losses[0]:.3f} at first, {min(losses):.3f} at best" if losses else "not measured"
 

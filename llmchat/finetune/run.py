@@ -9,10 +9,9 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat.conversation import Conversation
@@ -20,69 +19,14 @@ from llmchat.engines import Chunk, Sampling
 from llmchat.errors import Mismatch, UsageError, did_you_mean
 from llmchat.finetune.data import read, split
 from llmchat.finetune.examples import Examples, write_examples
-from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.records import Record
+from llmchat.finetune.types import Counts, Outcome, Sample, Task, Trained
 from llmchat.models.loading import Model, load, locate, tokenizer
 from llmchat.presets import Preset, Source
 from llmchat.settings import Options, World
 
-if TYPE_CHECKING:
-    from llmchat.finetune.training import Trained
-
-
 # The Trainer's own hooks, by the names of their libraries.
 HOOKS = ("tensorboard", "wandb")
-
-
-class Task(Struct, frozen=True):
-    """What is asked: a base, data (as `finetune.data.read` takes it), how, and where to. samples: held-out questions answered before and after."""
-
-    preset: Preset
-    data: tuple[str, ...]
-    data_format: str
-    recipe: Recipe
-    output: Path
-    device: str = "auto"
-    samples: int = 4
-    language: str = ""
-    report_to: tuple[str, ...] = ()
-    overwrite: bool = False
-    quiet: bool = False
-
-
-class Counts(Struct, frozen=True):
-    """What the data became."""
-
-    records: int
-    trained_on: int
-    held_out: int
-    skipped: int
-    cut: int
-    tokens: int
-
-
-class Sample(Struct, frozen=True):
-    """A held-out question, what the data answers, and what the model says before and after."""
-
-    question: str
-    wanted: str
-    before: str
-    after: str
-
-
-class Outcome(Struct, frozen=True):
-    """What a run left behind; run.json holds it as well."""
-
-    name: str
-    base: str
-    base_revision: str
-    format: str
-    recipe: Recipe
-    data: tuple[str, ...]
-    counts: Counts
-    trained: "Trained"
-    samples: tuple[Sample, ...]
-    preset_file: str
 
 
 def finetune(task: Task, world: World) -> Outcome | None:
@@ -191,9 +135,7 @@ def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> Non
     path.write_text(mark.hexdigest())
 
 
-def _train(
-    task: Task, model: Model, train: Examples, held_out: Examples, world: World
-) -> "Trained":
+def _train(task: Task, model: Model, train: Examples, held_out: Examples, world: World) -> Trained:
     # peft loads bitsandbytes, whose notes on kernels that it does not find concern nobody who trains.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from llmchat.finetune.training import Course, Meter
@@ -274,7 +216,7 @@ def _leave(
     task: Task,
     model: Model,
     counts: Counts,
-    trained: "Trained",
+    trained: Trained,
     samples: tuple[Sample, ...],
     world: World,
 ) -> Outcome:

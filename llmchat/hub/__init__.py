@@ -13,8 +13,8 @@ from llmchat.hub import cache, local_store
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
 from llmchat.hub.inspect import Survey, refuse_foreign_code, survey, survey_here
-from llmchat.hub.integrity import again, sound, unsound, worst
-from llmchat.hub.local import find, pull_path, receipt_here
+from llmchat.hub.integrity import again, unsound, worst
+from llmchat.hub.local import find, pull_path, receipt_here, sound
 from llmchat.hub.local_store import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.prepared import (

@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import local_store
-from llmchat.hub.local import find, receipt_here
-from llmchat.hub.types import Checkpoint, Fact, Receipt
+from llmchat.hub.types import Fact, Receipt
 from llmchat.presets.types import Source
 from llmchat.settings import World
 
@@ -40,15 +39,6 @@ def unsound(
         with suppress(OSError):  # a cache that cannot be written is read again the next time
             local_store.write_receipt(receipt.source or source, world, seen)
     return wrong
-
-
-def sound(source: Source, world: World) -> Checkpoint:
-    """The checkpoint of a source, for use. Raises ModelNotFound as `find` does, IntegrityError where a file is damaged."""
-    found = find(source, world)
-    receipt = receipt_here(source, world)
-    if receipt and (wrong := unsound(source, world, receipt)):
-        raise worst(wrong)
-    return found
 
 
 def worst(wrong: dict[str, IntegrityError]) -> IntegrityError:

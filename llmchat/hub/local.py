@@ -6,6 +6,7 @@ from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
 from llmchat.hub.gguf_header import write_facts
+from llmchat.hub.integrity import unsound, worst
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.progress import Progress
@@ -20,6 +21,18 @@ def find(source: Source, world: World) -> Checkpoint:
     if receipt is None:
         raise ModelNotFound(f"{source} is not on this machine")
     return local_store.to_checkpoint(source, receipt)
+
+
+def sound(source: Source, world: World) -> Checkpoint:
+    """The checkpoint of a source, for use.
+
+    Raises ModelNotFound as `find` does, IntegrityError where a file is damaged.
+    """
+    found = find(source, world)
+    receipt = receipt_here(source, world)
+    if receipt and (wrong := unsound(source, world, receipt)):
+        raise worst(wrong)
+    return found
 
 
 def find_path(source: Source, world: World) -> Checkpoint:
@@ -47,8 +60,6 @@ def receipt_here(source: Source, world: World) -> Receipt | None:
 
 
 def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
-    from llmchat.hub.integrity import unsound
-
     path = _existing(source)
     try:
         found, receipt = find_path(source, world), receipt_here(source, world)

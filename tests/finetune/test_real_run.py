@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling
 from llmchat.finetune.recipes import get_recipe
-from llmchat.finetune.run import Task, finetune
+from llmchat.finetune.run import finetune
+from llmchat.finetune.types import Task
 from llmchat.models.loading import Model, load, locate
 from llmchat.presets import choose, find
 from llmchat.settings import Options, World

@@ -6,7 +6,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from llmchat.finetune.recipes import Recipe, get_recipe
-from llmchat.finetune.run import Outcome, Task, finetune
+from llmchat.finetune.run import finetune
+from llmchat.finetune.types import Outcome, Task
 from llmchat.presets import choose
 from llmchat.settings import Options, World
 

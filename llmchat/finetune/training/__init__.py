@@ -26,6 +26,7 @@ from llmchat.finetune.examples import Example
 from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
 from llmchat.finetune.training.meter import Meter
+from llmchat.finetune.types import Trained
 
 __all__ = ["Course", "Meter", "Trained", "last_checkpoint", "train"]
 
@@ -34,20 +35,6 @@ _EVALUATIONS = 10
 # Up to this length attention written out is faster on a CPU than the fused kernel, whose backward is slow there (docs/log.md).
 _SHORT = 512
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-class Trained(Struct, frozen=True):
-    """A finished run. curve: (step, training loss, evaluation loss) where each was taken; tokens_per_second: without evaluation and saving."""
-
-    steps: int
-    curve: tuple[tuple[int, float | None, float | None], ...]
-    best_loss: float | None
-    seconds: float
-    tokens: int
-    tokens_per_second: float
-    micro_batch: int
-    parameters: int
-    stopped_early: bool
 
 
 class Course(Struct, frozen=True):
