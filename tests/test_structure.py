@@ -19,7 +19,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "ordered",
         (
             "errors", "parse_guard", "formatting", "process", "memory_estimate", "conversation",
-            "settings", "terminal_text", "progress",
+            "settings", "terminal_text", "progress", "html_page",
         ),
     ),
     "text": (

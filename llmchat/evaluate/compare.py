@@ -3,10 +3,10 @@
 The models are asked one after another, one in memory at a time, greedily unless told otherwise; each through its own prompt format.
 """
 
-import html
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,12 +17,14 @@ from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.contenders import Contender, answer, use
 from llmchat.evaluate.early_end import keep_results
+from llmchat.html_page import fill
 from llmchat.models.warm import Opened
 from llmchat.progress import StepProgress
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 from llmchat.terminal_text import harmless
 
+_PAGE = Path(__file__).with_name("comparison.html")
 # A column narrower than this is no reading: then the answers stand under each other.
 NARROWEST = 34
 # What a terminal would obey instead of showing.
@@ -272,43 +274,26 @@ def _shown(text: str) -> str:
 
 
 def as_html(result: Comparison) -> str:
-    """One file that needs nothing else: light and dark as the reader's system is, no script, nothing fetched, every word escaped."""
-    sections = "".join(
-        f"<section><h2>{number}</h2><div class=prompt>{html.escape(asked(prompt))}</div>"
-        f"<div class=row>{''.join(map(_card, answers))}</div></section>\n"
-        for number, (prompt, answers) in enumerate(
-            zip(result.prompts, result.answers, strict=True), 1
-        )
+    """A page that needs no other file: no script, nothing fetched, every text escaped."""
+    pairs = zip(result.prompts, result.answers, strict=True)
+    sections = [
+        {"number": number, "prompt": asked(prompt), "answers": list(map(_card, answers))}
+        for number, (prompt, answers) in enumerate(pairs, 1)
         if answers
-    )
-    title = html.escape(" · ".join(result.models))
-    stopped = (
-        "<p>Interrupted: not every prompt was answered.</p>"
-        if result.interrupted or result.error
-        else ""
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><h1>{title}</h1>{stopped}\n{sections}</body></html>\n"
+    ]
+    return fill(
+        _PAGE,
+        title=" · ".join(result.models),
+        interrupted=result.interrupted or result.error is not None,
+        sections=sections,
     )
 
 
-def _card(one: Answer) -> str:
-    thought = (
-        f"<details><summary>thoughts</summary><pre>{html.escape(one.thinking)}</pre></details>"
-        if one.thinking
-        else ""
-    )
-    kind = " class=same" if one.same_as else ""
-    return f"<article{kind}><h3>{html.escape(one.model)}</h3>{thought}<pre>{html.escape(one.text)}</pre><footer>{html.escape(note(one))}</footer></article>"
-
-
-_STYLE = (
-    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem}"
-    "h1{font-size:1.3rem}h2{font-size:1rem;margin:2rem 0 .3rem;opacity:.6}h3{font-size:.95rem;margin:0 0 .5rem}"
-    ".prompt{white-space:pre-wrap;font-weight:600;margin-bottom:.7rem}"
-    ".row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr))}"
-    "article{border:1px solid #8886;border-radius:.5rem;padding:.8rem}article.same{border-style:dashed}"
-    "pre{white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;margin:0}footer{margin-top:.7rem;font-size:.85rem;opacity:.65}"
-)
+def _card(one: Answer) -> dict[str, object]:
+    return {
+        "model": one.model,
+        "thinking": one.thinking,
+        "text": one.text,
+        "note": note(one),
+        "same": bool(one.same_as),
+    }

@@ -1,22 +1,16 @@
 """Sessions as files: Markdown and HTML for people, JSON and JSONL for programs and for training."""
 
-import html
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llmchat.history.types import Record, Session
+from llmchat.html_page import fill
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8886; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; }
-article { border-top: 1px solid var(--line); padding: .5rem 0; overflow-wrap: anywhere; }
-article.user { font-weight: 600; } header, h2, .input { color: #888; font-size: .85rem; font-weight: 400; margin: .25rem 0; }
-pre { overflow-x: auto; padding: .75rem; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: collapse; } td, th { border: 1px solid var(--line); padding: .2rem .5rem; }
-"""
+_PAGE = Path(__file__).with_name("session.html")
 
 
 def to_json(session: Session, records: Sequence[Record]) -> str:
@@ -65,30 +59,31 @@ def to_training(session: Session, records: Sequence[Record]) -> str:
 def to_markdown(session: Session, records: Sequence[Record]) -> str:
     head = f"# {session.title or session.id}\n\n{session.model} · {when(session.created)}\n"
     return head + "".join(
-        f"\n## {_who(record)}\n\n{_with_material(record)}\n" for record in records
+        f"\n## {_heading(record)}\n\n{_with_material(record)}\n" for record in records
     )
 
 
 def to_html(session: Session, records: Sequence[Record]) -> str:
-    """One page that needs nothing else. Markdown is rendered; HTML in a message is shown as text."""
+    """A page that needs no other file. Markdown is rendered; HTML in a message appears as text."""
     from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
-    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
-    title = html.escape(session.title or session.id)
-    articles = "".join(
-        f'<article class="{record.message.role}"><h2>{html.escape(_who(record))}</h2>'
-        + (
-            f'<pre class="input">{html.escape(record.message.input)}</pre>'
-            if record.message.input
-            else ""
-        )
-        + f"{render(record.message.text)}</article>\n"
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    messages = [
+        {
+            "role": record.message.role,
+            "heading": _heading(record),
+            "input": record.message.input,
+            "body": Markup(markdown.render(record.message.text)),
+        }
         for record in records
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style>\n<h1>{title}</h1>\n"
-        f"<header>{html.escape(session.model)} · {when(session.created)}</header>\n{articles}</html>\n"
+    ]
+    return fill(
+        _PAGE,
+        title=session.title or session.id,
+        model=session.model,
+        created=when(session.created),
+        messages=messages,
     )
 
 
@@ -142,7 +137,7 @@ def _wire(record: Record) -> dict[str, Any]:
     return value | {name: text for name, text in optional.items() if text}
 
 
-def _who(record: Record) -> str:
+def _heading(record: Record) -> str:
     return f"{record.message.role}{' (cancelled)' if record.state == 'cancelled' else ''}"
 
 

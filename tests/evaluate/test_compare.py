@@ -162,7 +162,7 @@ def test_the_page_needs_nothing_and_runs_nothing(world: World, scripted_models: 
     assert (
         "default-src 'none'" in as_html(result)
         and "url(" not in as_html(result)
-        and "color-scheme:light dark" in as_html(result)
+        and "color-scheme: light dark" in as_html(result)
     )
 
 

@@ -1,0 +1,58 @@
+"""The training report is one page that holds whatever data and answers contain, as text."""
+
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from llmchat.finetune import report
+from llmchat.finetune.recipes import get_recipe
+from llmchat.finetune.types import Counts, Outcome, Sample, Trained
+
+AWKWARD = "<script>alert(\"x\")</script> & 'quotes'\n\n  {{ 7 * 7 }}"
+
+
+def outcome(*samples: Sample) -> Outcome:
+    curve = ((1, 2.0, 2.5), (2, 1.0, 1.5))
+    trained = Trained(2, curve, 1.5, 60.0, 100, 123.4, 4, 1_000, False)
+    counts = Counts(1000, 900, 100, 3, 2, 12_345)
+    recipe = get_recipe("alpaca-lora", {"targets": ("q_proj", AWKWARD)})
+    return Outcome(
+        AWKWARD, AWKWARD, "abc", "alpaca", recipe, (AWKWARD,), counts, trained, samples, ""
+    )
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: set[str] = set()
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_everything_from_outside_is_text_on_the_page(tmp_path: Path) -> None:
+    report.write_report(outcome(Sample(*[AWKWARD] * 4)), tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert text.startswith("<!doctype html>\n") and "script" not in page.tags
+    # Four samples, the heading and the title hold it unchanged.
+    assert page.texts.count(AWKWARD) >= 4 + 2 and "1,000: 900 trained on" in text
+    assert 'src="data:image/png;base64,' in text and "http" not in text.partition("<h2>Recipe")[0]
+
+
+def test_a_report_without_matplotlib_says_why_it_has_no_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    report.write_report(outcome(), tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "No curves: matplotlib is not installed." in text and "Before and after" not in text
+    assert not (tmp_path / "loss.png").exists()
