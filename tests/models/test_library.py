@@ -113,7 +113,7 @@ def test_a_pull_says_what_it_means_and_what_it_did(run: Run) -> None:
     assert "model.safetensors (413.0 kB)" in steps
     downloaded, preparing = steps[6:]
     assert re.fullmatch(r"org/base: 423\.\d kB downloaded \(413 kB\)", downloaded)
-    assert re.fullmatch(r"preparing org/base \(18\d\.\d kB\)", preparing)
+    assert re.fullmatch(r"preparing org/base \(17\d\.\d kB\)", preparing)
     assert re.fullmatch(r"org/base: prepared as int8 \(18\d\.\d kB\)", last)
     assert ready == "ready: llmchat chat -m org/base"
     assert run("pull", "org/base") == (0, "", f"org/base: already here (413 kB)\n{ready}\n")
