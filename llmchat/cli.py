@@ -105,9 +105,9 @@ def _from_system(error: OSError) -> LlmchatError:
 
 
 def _report(world: World, error: LlmchatError, cause: Exception | None = None) -> int:
-    from llmchat.ui import notes
+    from llmchat.ui import printing
 
     if world.env.get("LLMCHAT_TRACEBACK"):
         traceback.print_exception(cause or error, file=world.stderr)
-    notes.tell(world, error, world.columns, world.stderr)
+    printing.print_error(world, error, world.columns, world.stderr)
     return error.exit_code

@@ -1,7 +1,7 @@
 """One question, one answer: for pipes, scripts and arguments. stdout carries the answer alone; everything else goes to stderr."""
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from msgspec import Struct
 
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
-from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.formatting import counted
 from llmchat.process.streams import MOST_ASKED
-from llmchat.reply_parser import Thought
 from llmchat.settings import World
 from llmchat.terminal_text import fit_for, json_for
-from llmchat.ui.prefill_progress import ReadingLine, told_of_interrupts
+from llmchat.ui.answer_display import AnswerDisplay
+from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
+from llmchat.ui.renderer import choose_renderer
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -78,9 +78,7 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
 def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
         with closing(chat.send(question.text, question.input, question.files)) as events:
-            waiting = ReadingLine(world.stderr, world, shown=not (output.quiet or output.json))
-            with told_of_interrupts(waiting.stopping):
-                text, thinking = _show(events, world, waiting, output)
+            text, thinking = _show(events, world, output)
             code = first_code(text) if output.extract else None
             _print_complete(chat, world, text, thinking, code, output)
     except KeyboardInterrupt:
@@ -169,31 +167,14 @@ def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
     }
 
 
-def _show(
-    events: Generator[Event], world: World, waiting: ReadingLine, output: Output
-) -> tuple[str, str]:
-    """Print the chunks as they arrive, where they are to be streamed, rendered on a terminal.
+def _show(events: Iterable[Event], world: World, output: Output) -> tuple[str, str]:
+    """Print an answer as it arrives, where it is to be streamed.
 
     Returns the whole text, and the model's thinking, which is not printed.
     """
-    from llmchat.ui.plain import choose_renderer
-
+    progress = PrefillProgress(world.stderr, world, shown=not (output.quiet or output.json))
     renderer = choose_renderer(world, plain=output.plain) if output.streams else None
-    text = thinking = ""
-    try:
-        for event in events:
-            if isinstance(event, Prefill):
-                waiting.feed(event)
-                continue
-            waiting.clear()
-            if isinstance(event, Chunk):
-                text += event.text
-                if renderer:
-                    renderer.feed(event.text)
-            elif isinstance(event, Thought):
-                thinking += event.text
-            elif isinstance(event, Finish) and renderer:
-                renderer.finish()
-    finally:
-        waiting.clear()
-    return text, thinking
+    display = AnswerDisplay(progress, renderer)
+    with on_interrupt(progress.stopping):
+        display.show(events)
+    return display.text, display.thinking

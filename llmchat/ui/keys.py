@@ -1,4 +1,4 @@
-"""Keys and completion of the input line."""
+"""Keys and completion of the prompt line."""
 
 import re
 import termios
@@ -10,7 +10,7 @@ from typing import TextIO
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, emacs_mode, is_searching
+from prompt_toolkit.filters import Condition, Filter, emacs_mode, is_searching
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
@@ -18,46 +18,56 @@ from llmchat.errors import LlmchatError
 from llmchat.ui import mentions
 from llmchat.ui.pastes import Pastes
 from llmchat.ui.slash import registry
-from llmchat.ui.state import Talk
+from llmchat.ui.state import ReplState
 
 BLOCK = '"""'
 
 
-class Chosen(Exception):
-    """An offer was taken with its number."""
+class QuickActionChosen(Exception):
+    """A number key took a quick action."""
 
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
 
 
-def _offer_open(number: int, offered: Callable[[], int]) -> bool:
-    """Whether a digit takes an offer: nothing is typed yet, and there are that many offers."""
-    return not get_app().current_buffer.text and number <= offered()
+def _no_actions() -> int:
+    return 0
 
 
-def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = None) -> KeyBindings:
-    """Enter sends, but not inside a block; Alt+Enter and Ctrl-J make a line; Ctrl-C clears; Ctrl-G and Ctrl-X Ctrl-E open the editor.
+def bindings(
+    open_actions: Callable[[], int] = _no_actions, pastes: Pastes | None = None
+) -> KeyBindings:
+    """The keys of a prompt line; while Ctrl-R searches, prompt_toolkit's own keys apply.
 
-    A paste is one event of its own and never sends itself; a long one is shown by its size. Ctrl-P on an empty line lists the
-    sessions. While Ctrl-R searches, the keys are the library's: Enter takes what was found, Ctrl-C and Ctrl-G leave the search.
-    offered: how many offers one key takes now, on an empty line; see Chosen.
+    open_actions: how many quick actions a number key can take on an empty line, by raising
+    QuickActionChosen.
     """
     keys = KeyBindings()
-    pasted = pastes or Pastes()
+    empty = Condition(_is_empty)
+    _bind_sending(keys)
+    _bind_editing(keys, pastes or Pastes())
+    _bind_navigation(keys, empty & ~is_searching)
+    for number in range(1, 10):
+        is_open = Condition(partial(_is_open, number, open_actions))
+        keys.add(str(number), filter=is_open)(_choose_action)
+    return keys
 
-    @Condition
-    def empty() -> bool:
-        return not get_app().current_buffer.text
 
-    @keys.add(Keys.BracketedPaste, filter=~is_searching)
-    def _paste(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text(pasted.shown(event.data))
+def _is_empty() -> bool:
+    return not get_app().current_buffer.text
 
-    @keys.add("c-p", filter=empty & ~is_searching)
-    def _sessions(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("/load ")
-        event.current_buffer.start_completion(select_first=False)
+
+def _is_open(number: int, open_actions: Callable[[], int]) -> bool:
+    return _is_empty() and number <= open_actions()
+
+
+def _choose_action(event: KeyPressEvent) -> None:
+    event.app.exit(exception=QuickActionChosen(int(event.data)))
+
+
+def _bind_sending(keys: KeyBindings) -> None:
+    """Enter sends, but not inside a block; Alt+Enter and Ctrl-J make a line; Ctrl-C clears."""
 
     @keys.add("enter", filter=~is_searching)
     def _send(event: KeyPressEvent) -> None:
@@ -81,35 +91,43 @@ def bindings(offered: Callable[[], int] = lambda: 0, pastes: Pastes | None = Non
         else:
             event.app.exit(exception=KeyboardInterrupt)
 
+
+def _bind_editing(keys: KeyBindings, pastes: Pastes) -> None:
+    """A paste never sends itself; Ctrl-G and Ctrl-X Ctrl-E open the editor."""
+
+    @keys.add(Keys.BracketedPaste, filter=~is_searching)
+    def _paste(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text(pastes.shorten(event.data))
+
     @keys.add("c-g", filter=~is_searching)
     @keys.add("c-x", "c-e", filter=~is_searching)
     def _edit(event: KeyPressEvent) -> None:
-        event.current_buffer.text = pasted.whole(event.current_buffer.text)
+        event.current_buffer.text = pastes.expand(event.current_buffer.text)
         event.current_buffer.open_in_editor(validate_and_handle=False)
 
-    @keys.add("left", filter=empty & ~is_searching)
-    def _earlier_answer(event: KeyPressEvent) -> None:
+
+def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
+    """On an empty line, Ctrl-P lists the saved chats, and ← and → show other answers."""
+
+    @keys.add("c-p", filter=empty)
+    def _sessions(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("/load ")
+        event.current_buffer.start_completion(select_first=False)
+
+    @keys.add("left", filter=empty)
+    def _previous_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt prev")
 
-    @keys.add("right", filter=empty & ~is_searching)
+    @keys.add("right", filter=empty)
     def _next_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt next")
 
-    for number in range(1, 10):
-        open_now = Condition(partial(_offer_open, number, offered))
-
-        @keys.add(str(number), filter=open_now)
-        def _take_offer(event: KeyPressEvent) -> None:
-            event.app.exit(exception=Chosen(int(event.data)))
-
-    return keys
-
 
 @contextmanager
-def kept_terminal(stdin: TextIO, off: int = 0) -> Iterator[None]:
-    """Put the terminal's modes back at the end, however it comes; until then the local modes `off` are switched off.
+def restored_terminal(stdin: TextIO, off: int = 0) -> Iterator[None]:
+    """Restore the terminal's modes at the end, whatever ends it; switch off local modes `off`.
 
-    A signal may end the program between two steps of the library that put them back otherwise.
+    prompt_toolkit restores them too, but a signal can end the program before it does.
     """
     try:
         terminal = stdin.fileno()
@@ -123,14 +141,14 @@ def kept_terminal(stdin: TextIO, off: int = 0) -> Iterator[None]:
     try:
         yield
     finally:
-        # A terminal that was hung up has no modes any more.
+        # A terminal that was closed has no modes any more.
         with suppress(termios.error):
             termios.tcsetattr(terminal, termios.TCSANOW, before)
 
 
 def without_echo(stdin: TextIO) -> AbstractContextManager[None]:
-    """Keep keys that are pressed meanwhile off the screen, where an answer is being drawn. They wait for the next input line."""
-    return kept_terminal(stdin, termios.ECHO)
+    """Hide the keys pressed while an answer is printed; the next prompt receives them."""
+    return restored_terminal(stdin, termios.ECHO)
 
 
 def open_block(text: str) -> bool:
@@ -138,22 +156,19 @@ def open_block(text: str) -> bool:
 
 
 def without_block(text: str) -> str:
-    """The text without the quotes of a block."""
+    """Remove the quotes around a block; return other texts unchanged."""
     stripped = text.strip()
-    return (
-        stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-        if stripped.startswith(BLOCK)
-        and stripped.endswith(BLOCK)
-        and len(stripped) >= 2 * len(BLOCK)
-        else text
-    )
+    quoted = stripped.startswith(BLOCK) and stripped.endswith(BLOCK)
+    if not quoted or len(stripped) < 2 * len(BLOCK):
+        return text
+    return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
 
 
 class CommandCompleter(Completer):
-    """Commands, then what the command at hand offers."""
+    """Completes slash commands, their arguments, and the files that a message mentions."""
 
-    def __init__(self, talk: Talk):
-        self._talk = talk
+    def __init__(self, state: ReplState):
+        self._state = state
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -163,25 +178,32 @@ class CommandCompleter(Completer):
         if not match:
             for path, replaced in mentions.completions(line):
                 yield Completion(path, -replaced)
+        elif match[2] is None:
+            yield from _commands(match[1])
+        else:
+            yield from self._arguments(match[1], match[2])
+
+    def _arguments(self, name: str, typed: str) -> Iterable[Completion]:
+        command = registry.get(name)
+        if command is None or command.complete is None:
             return
-        name, rest = match[1], match[2]
-        if rest is None:
-            for command in registry:
-                if command.name.startswith(name):
-                    yield Completion(
-                        command.name,
-                        -len(name),
-                        display=f"/{command.name}",
-                        display_meta=command.help,
-                    )
-            return
-        found = registry.get(name)
         try:
-            offered = list(found.complete(self._talk, rest)) if found and found.complete else []
+            candidates = list(command.complete(self._state, typed))
         except (LlmchatError, OSError):
-            # No offer is better than a torn input line.
+            # An error here would tear the prompt line; no completion is better.
             return
-        for offer in offered:
-            text, meaning = (offer, "") if isinstance(offer, str) else offer
-            if text.startswith(rest):
-                yield Completion(text, -len(rest), display_meta=meaning)
+        for candidate in candidates:
+            text, meaning = (candidate, "") if isinstance(candidate, str) else candidate
+            if text.startswith(typed):
+                yield Completion(text, -len(typed), display_meta=meaning)
+
+
+def _commands(typed: str) -> Iterable[Completion]:
+    for command in registry:
+        if command.name.startswith(typed):
+            yield Completion(
+                command.name,
+                -len(typed),
+                display=f"/{command.name}",
+                display_meta=command.help,
+            )

@@ -62,7 +62,7 @@ _BARE_CELL = re.compile(r"(?P<cell>(?:\\.|[^|\\])*)(?:\||$)")
 _CELL = re.compile(r"(?P<cell>(?:(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|\\.|[^|\\])*)(?:\||$)")
 
 
-class Look(NamedTuple):
+class MarkdownOptions(NamedTuple):
     """What the terminal can show: colours, OSC 8 links, 256 colours. `first` numbers the first code block; 0 numbers none."""
 
     colour: bool = True
@@ -71,12 +71,12 @@ class Look(NamedTuple):
     palette: bool = False
 
 
-PLAIN_LOOK = Look()
+DEFAULT_OPTIONS = MarkdownOptions()
 
 
-def rows_of(markdown: str, width: int, look: Look = PLAIN_LOOK) -> list[Text]:
+def rows_of(markdown: str, width: int, options: MarkdownOptions = DEFAULT_OPTIONS) -> list[Text]:
     """The rows that Markdown takes at a width, without blank rows at the ends."""
-    layout = _Layout(markdown.split("\n"), look)
+    layout = _Layout(markdown.split("\n"), options)
     return layout.blocks(SyntaxTreeNode(parser().parse(markdown)).children, max(width, 4))
 
 
@@ -101,10 +101,10 @@ def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -
 class _Layout:
     """Blocks to rows. Holds the source, for cells that the parser leaves out, and the number of the next code block."""
 
-    def __init__(self, lines: Sequence[str], look: Look):
+    def __init__(self, lines: Sequence[str], options: MarkdownOptions):
         self._lines = lines
-        self._look = look
-        self._number = look.first
+        self._options = options
+        self._number = options.first
 
     def blocks(self, nodes: Sequence[SyntaxTreeNode], width: int) -> list[Text]:
         rows: list[Text] = []
@@ -200,9 +200,9 @@ class _Layout:
                 return Text(node.content, style)
 
     def _link(self, nodes: Sequence[SyntaxTreeNode], url: str, style: Style) -> Text:
-        target = Style(underline=True, link=url if self._look.links else None)
+        target = Style(underline=True, link=url if self._options.links else None)
         label = self._spans(nodes, style + target)
-        if self._look.links or unquote(url).removeprefix("mailto:") == label.plain:
+        if self._options.links or unquote(url).removeprefix("mailto:") == label.plain:
             return label
         return label.append(f" ({url})" if label.plain else url, _DIM)
 

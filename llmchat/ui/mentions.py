@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmchat.ui.state import files_like
+from llmchat.ui.state import paths_starting_with
 
 # At the start of a word; quotes hold a path with spaces. An address such as me@example.org is no mention.
 _MENTION = re.compile(r"(?<!\S)@(?:\"([^\"\n]+)\"|(\S+))")
@@ -25,7 +25,7 @@ def mentioned(text: str) -> list[str]:
 def completions(line: str) -> Iterable[tuple[str, int]]:
     """Paths for a mention that is being typed at the end of `line`, each with the characters it replaces."""
     if begun := _BEGUN.search(line):
-        for path in files_like(begun[1]):
+        for path in paths_starting_with(begun[1]):
             yield path, len(begun[1])
 
 

@@ -1,4 +1,4 @@
-"""Long pastes: a short label in the input line, the whole text in the message."""
+"""Long pastes: a short label in the prompt line, the full text in the message."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,21 @@ from prompt_toolkit.history import History
 
 from llmchat.formatting import counted
 
-# A paste from this many lines or characters on is shown by its size.
+# A paste of this many lines or characters is shown by its size.
 _LINES, _CHARACTERS = 10, 2_000
-# Counting the tokens of more would hold up the line.
+# Counting the tokens of a longer paste would block the prompt line.
 _COUNTED = 500_000
 
 
 class Pastes:
-    """The pastes of the line at hand. count: tokens of a text, None while no model is loaded."""
+    """The pastes of the current line. count: tokens of a text, None while the model loads."""
 
     def __init__(self, count: Callable[[str], int | None] = lambda text: None):
         self._count = count
         self._texts: dict[str, str] = {}
 
-    def shown(self, text: str) -> str:
-        """What stands in the line for a paste: the text itself where it is short."""
+    def shorten(self, text: str) -> str:
+        """Return a short paste unchanged, and the label of a long one."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if text.count("\n") < _LINES and len(text) < _CHARACTERS:
             return text
@@ -28,8 +28,8 @@ class Pastes:
         self._texts[label] = text
         return label
 
-    def whole(self, line: str) -> str:
-        """The line with every label replaced by the text it stands for."""
+    def expand(self, line: str) -> str:
+        """Replace every label in a line by its text."""
         for label, text in self._texts.items():
             line = line.replace(label, text)
         return line
@@ -40,19 +40,16 @@ class Pastes:
     def _label(self, text: str) -> str:
         lines = len(text.rstrip("\n").split("\n"))
         tokens = self._count(text) if len(text) <= _COUNTED else None
-        parts = [counted(lines, "line")]
-        parts.append(
-            counted(len(text), "character") if tokens is None else counted(tokens, "token")
-        )
-        size = ", ".join(parts)
+        length = counted(len(text), "character") if tokens is None else counted(tokens, "token")
+        size = f"{counted(lines, 'line')}, {length}"
         label, number = f"[{size}]", 2
         while self._texts.get(label, text) != text:
             label, number = f"[{size} #{number}]", number + 1
         return label
 
 
-class WholeLines(History):
-    """A history that keeps lines with their pastes, so that one taken back later is whole."""
+class ExpandedHistory(History):
+    """A history of lines with their pastes expanded, so that a recalled line is complete."""
 
     def __init__(self, inner: History, pastes: Pastes):
         super().__init__()
@@ -66,4 +63,4 @@ class WholeLines(History):
         self._inner.store_string(string)
 
     def append_string(self, string: str) -> None:
-        super().append_string(self._pastes.whole(string))
+        super().append_string(self._pastes.expand(string))

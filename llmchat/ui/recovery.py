@@ -1,4 +1,4 @@
-"""What could be done about an error, each with one key."""
+"""Which quick actions may resolve an error."""
 
 from collections.abc import Callable
 
@@ -14,104 +14,105 @@ from llmchat.errors import (
     OutOfResources,
 )
 from llmchat.models.loading import pulled_presets
-from llmchat.ui.state import Offer, Talk
+from llmchat.ui.quick_actions import QuickAction
+from llmchat.ui.state import ReplState
 
 _SMALLEST_WINDOW = 256
+_LIGHTER_WEIGHTS = {"fp32": "bf16", "bf16": "int8", "int8": "int4"}
 
 
-def for_error(error: LlmchatError, talk: Talk, again: Callable[[], None]) -> list[Offer]:
-    """The ways out of an error that are open in this chat now; `again` does what has failed once more."""
-    if isinstance(error, OutOfResources) and "disk" in error.message:
-        return [Offer("continue without saving", lambda: _without_saving(talk))]
+def actions_for(
+    error: LlmchatError, state: ReplState, again: Callable[[], None]
+) -> list[QuickAction]:
+    """The actions that fit an error in this chat; `again` repeats what failed."""
     if isinstance(error, OutOfResources):
-        return [
-            *_smaller_window(talk),
-            *_lighter_weights(talk),
-            *_off_the_gpu(talk),
-            *_smaller_model(talk),
-        ]
-    if isinstance(error, ContextOverflow):
-        return (
-            [Offer("remove the last message", talk.chat.undo)]
-            if talk.chat.conversation.question >= 0
-            else []
-        )
-    if isinstance(error, Mismatch | IntegrityError) and talk.chat.preset.adapters:
-        return [Offer("continue without the adapter", lambda: _switch(talk, adapter="none"))]
+        return _out_of_disk(state) if "disk" in error.message else _out_of_memory(state)
+    if isinstance(error, ContextOverflow) and state.chat.conversation.question >= 0:
+        return [QuickAction("remove the last message", state.chat.undo)]
+    if isinstance(error, Mismatch | IntegrityError) and state.chat.preset.adapters:
+        return [QuickAction("continue without the adapter", lambda: _switch(state, adapter="none"))]
     if isinstance(error, NetworkError):
-        return [Offer("try again", again)]
-    if isinstance(error, ModelNotFound) and not _usable(talk):
-        return _smaller_model(talk)
+        return [QuickAction("try again", again)]
+    if isinstance(error, ModelNotFound) and not _is_usable(state):
+        return _smaller_model(state)
     return []
 
 
-def _usable(talk: Talk) -> bool:
-    """Whether the chat has a model: the first may have failed to load."""
+def _out_of_disk(state: ReplState) -> list[QuickAction]:
+    return [QuickAction("continue without saving", lambda: _stop_saving(state))]
+
+
+def _out_of_memory(state: ReplState) -> list[QuickAction]:
+    return [
+        *_smaller_window(state),
+        *_lighter_weights(state),
+        *_off_the_gpu(state),
+        *_smaller_model(state),
+    ]
+
+
+def _is_usable(state: ReplState) -> bool:
+    """Whether the chat has a model; its first one may have failed to load."""
     try:
-        return talk.chat.engine.context > 0
+        return state.chat.engine.context > 0
     except LlmchatError:
         return False
 
 
-def _smaller_window(talk: Talk) -> list[Offer]:
-    if not _usable(talk):
+def _smaller_window(state: ReplState) -> list[QuickAction]:
+    if not _is_usable(state):
         return []
-    held = talk.chat.engine.context
-    smaller = min(talk.chat.preset.context.tokens or held, held) // 2
-    if smaller < _SMALLEST_WINDOW:
+    context = state.chat.engine.context
+    tokens = min(state.chat.preset.context.tokens or context, context) // 2
+    if tokens < _SMALLEST_WINDOW:
         return []
-
-    def take() -> None:
-        talk.chat.preset = replace(
-            talk.chat.preset, context=replace(talk.chat.preset.context, tokens=smaller)
-        )
-        talk.chat.engine.clear_cache()
-        talk.say(f"the window is {smaller:,} tokens now; /regen retries")
-
-    return [Offer(f"a window of {smaller:,} tokens", take)]
+    return [QuickAction(f"a window of {tokens:,} tokens", lambda: _set_window(state, tokens))]
 
 
-def _lighter_weights(talk: Talk) -> list[Offer]:
-    lighter = {"fp32": "bf16", "bf16": "int8", "int8": "int4"}.get(talk.chat.preset.weights)
-    return [Offer(f"{lighter} weights", lambda: _switch(talk, weights=lighter))] if lighter else []
+def _set_window(state: ReplState, tokens: int) -> None:
+    preset = state.chat.preset
+    state.chat.preset = replace(preset, context=replace(preset.context, tokens=tokens))
+    state.chat.engine.clear_cache()
+    state.print(f"the window is now {tokens:,} tokens; /regen retries")
 
 
-def _off_the_gpu(talk: Talk) -> list[Offer]:
-    return (
-        [Offer("the same on the CPU", lambda: _switch(talk, device="cpu"))]
-        if "cuda" in talk.chat.engine.describe()
-        else []
-    )
+def _lighter_weights(state: ReplState) -> list[QuickAction]:
+    lighter = _LIGHTER_WEIGHTS.get(state.chat.preset.weights)
+    if lighter is None:
+        return []
+    return [QuickAction(f"{lighter} weights", lambda: _switch(state, weights=lighter))]
 
 
-def _smaller_model(talk: Talk) -> list[Offer]:
-    """The largest pulled model that is smaller than this one."""
-    size = talk.chat.preset.parameters or float("inf")
+def _off_the_gpu(state: ReplState) -> list[QuickAction]:
+    if "cuda" not in state.chat.engine.describe():
+        return []
+    return [QuickAction("the same on the CPU", lambda: _switch(state, device="cpu"))]
+
+
+def _smaller_model(state: ReplState) -> list[QuickAction]:
+    """Switch to the largest pulled model that is smaller than this one."""
+    current = state.chat.preset
     smaller = [
         preset
-        for preset, _ in pulled_presets(talk.world)
-        if 0 < preset.parameters < size and preset.name != talk.chat.preset.name
+        for preset, _ in pulled_presets(state.world)
+        if 0 < preset.parameters < (current.parameters or float("inf"))
+        and preset.name != current.name
     ]
     if not smaller:
         return []
     name = max(smaller, key=lambda preset: preset.parameters).name
-    return [Offer(f"{name} instead", lambda: _switch(talk, model=name))]
+    return [QuickAction(f"{name} instead", lambda: _switch(state, model=name))]
 
 
-def _switch(talk: Talk, **changes: object) -> None:
-    talk.switch(**changes)
-    talk.say(
-        f"{talk.chat.engine.describe()}; /regen retries"
-        if talk.chat.conversation.question >= 0
-        else talk.chat.engine.describe()
-    )
+def _switch(state: ReplState, **changes: object) -> None:
+    state.switch(**changes)
+    retry = "; /regen retries" if state.chat.conversation.question >= 0 else ""
+    state.print(state.chat.engine.describe() + retry)
 
 
-def _without_saving(talk: Talk) -> None:
-    """The chat so far, in memory from now on."""
-    chat = talk.chat
-    chat.stop_saving()
-    unanswered = chat.conversation.messages and chat.conversation.messages[-1].role == "user"
-    talk.say(
-        f"nothing is saved from here on; earlier messages stay saved{'; /regen retries' if unanswered else ''}"
-    )
+def _stop_saving(state: ReplState) -> None:
+    """Keep the chat in memory from now on."""
+    state.chat.stop_saving()
+    messages = state.chat.conversation.messages
+    retry = "; /regen retries" if messages and messages[-1].role == "user" else ""
+    state.print(f"this chat is no longer saved; earlier messages stay saved{retry}")

@@ -14,7 +14,7 @@ from llmchat.ui.table_layout import SAMPLE
 _OPEN = re.compile(r"`|\[[^\]]*$|[*~](?=\S)|(?<=\S)[*~]|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)")
 
 
-class Settled(NamedTuple):
+class StableOffsets(NamedTuple):
     """Offsets into a text: where its last two top-level blocks begin, and up to where whole lines are final."""
 
     before: int
@@ -22,19 +22,19 @@ class Settled(NamedTuple):
     end: int
 
 
-def settled(markdown: str) -> Settled:
+def stable_offsets(markdown: str) -> StableOffsets:
     """All blocks but the last are final; inside the last, finished code lines, list items and rows of a long table."""
     complete = markdown[: markdown.rfind("\n") + 1]
     offsets = [0, *itertools.accumulate(len(line) + 1 for line in complete.split("\n"))]
     blocks = [node for node in SyntaxTreeNode(parser().parse(complete)).children if node.map]
     if not blocks:
-        return Settled(0, 0, 0)
+        return StableOffsets(0, 0, 0)
     block = offsets[_lines(blocks[-1])[0]]
     before = offsets[_lines(blocks[-2])[0]] if len(blocks) > 1 else block
-    return Settled(before, block, max(block, offsets[_final_lines(blocks[-1])]))
+    return StableOffsets(before, block, max(block, offsets[_final_lines(blocks[-1])]))
 
 
-def settled_words(markdown: str) -> int:
+def stable_words_end(markdown: str) -> int:
     """Offset in the paragraph at the end of a text up to which its words are final; 0 where the text ends otherwise."""
     lines = markdown.split("\n")
     node = _last(SyntaxTreeNode(parser().parse(markdown)))

@@ -1,4 +1,4 @@
-"""What the REPL's commands see and change."""
+"""The state of a REPL, which the slash commands read and change."""
 
 import gc
 from collections.abc import Callable, Iterable
@@ -8,83 +8,88 @@ from pathlib import Path
 from llmchat.chat import Chat
 from llmchat.conversation import material
 from llmchat.engines.bounded_count import count_within
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import OutOfResources
 from llmchat.history import Session
 from llmchat.models.opener import Opener
 from llmchat.models.warm import Opened, not_here, opening_of_session
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.ui import notes
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A way out of an error, taken with one key."""
-
-    label: str
-    take: Callable[[], None]
+from llmchat.ui import printing
 
 
 @dataclass
-class Talk:
-    """A chat at a terminal. `attached` goes with the next message; `thoughts` says whether thinking is shown."""
+class ReplState:
+    """A chat on a terminal, and what belongs to it.
+
+    attached: texts by file name, sent with the next message; show_thinking: whether the
+    model's thinking is printed.
+    """
 
     chat: Chat
     world: World
     opener: Opener
     plain: bool = False
-    thoughts: bool = True
+    show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
-    # Put in by the REPL: the width of the terminal now, a line of text to edit, a text in the user's editor, an answer on the screen.
+    # The REPL replaces these: the terminal's width, edit a line in place (None: cancelled),
+    # edit a text in the user's editor, print an answer.
     width: Callable[[], int] = lambda: 80
     edit_line: Callable[[str, str], str | None] = lambda label, text: None
     edit_text: Callable[[str], str] = lambda text: text
-    show: Callable[[str], None] = lambda text: None
+    print_answer: Callable[[str], None] = lambda text: None
 
-    def say(self, line: str) -> None:
-        """A line that is not the model's."""
-        notes.say(self.world, line, self.width())
+    def print(self, line: str) -> None:
+        """Print a line of the program's own."""
+        printing.print_text(self.world, line, self.width())
 
-    def note(self, line: str) -> None:
-        """A line about what happens, less important than an answer."""
-        notes.note(self.world, line, self.width())
+    def print_note(self, line: str) -> None:
+        """Print a dimmed line about what happened."""
+        printing.print_note(self.world, line, self.width())
 
     def switch(self, **changes: object) -> None:
-        """Go on with another model, adapter or kind of weights; the conversation stays. On an error all stays as it was."""
-        live = (
-            self.opener.adapt(self.chat.engine, str(changes["adapter"]))
-            if set(changes) == {"adapter"}
-            else None
-        )
+        """Switch the model, adapter or weights and keep the conversation.
+
+        An error leaves everything as it was. Settings changed by hand are kept for the same
+        model, not for another one.
+        """
+        live = None
+        if set(changes) == {"adapter"}:
+            live = self.opener.adapt(self.chat.engine, str(changes["adapter"]))
         opened = live or self._open(lambda: self.opener.open(waiting=True, **changes))
-        # What the user has set by hand holds for the same model, not for another.
         settings, sampling = self.chat.settings, self.chat.sampling
-        self._go_on_with(opened)
+        self._hand_over(opened)
         if "model" not in changes:
             self.chat.sampling = sampling
             self.chat.set(settings)
 
     def load(self, session: Session) -> None:
-        """Go on with a saved chat, its model and its settings. Without its model, which an error tells, all stays as it was."""
-        same = (
-            session.opens == self.chat.opens
-            if session.opens
-            else session.model == self.chat.preset.name
-        )
+        """Continue a saved chat with its model and settings.
+
+        An error of its model is raised and leaves everything as it was.
+        """
         opens = opening_of_session(session, self.world)
         if opens is None:
-            self.say(f"note: {not_here(session, self.chat.preset.name)}")
-        elif not same:
+            self.print(f"note: {not_here(session, self.chat.preset.name)}")
+        elif not self._has_model_of(session):
             opened = self._open(lambda: self.opener.open_as(session.id, opens))
             self.chat.restart()
-            self._go_on_with(opened)
+            self._hand_over(opened)
         self.chat.open(session.id, session.settings)
 
-    def _go_on_with(self, opened: Opened) -> None:
+    def _has_model_of(self, session: Session) -> bool:
+        if session.opens:
+            return session.opens == self.chat.opens
+        return session.model == self.chat.preset.name
+
+    def _hand_over(self, opened: Opened) -> None:
         self.chat.hand_over(opened.preset, opened.engine, opened.made_by, opened.opens)
 
     def _open(self, open_other: Callable[[], Opened]) -> Opened:
-        """Another model beside this one, or, where two do not fit, in its place: then this one comes back if the other cannot be loaded."""
+        """Load another model, first while this one stays in memory, then in its place.
+
+        If it does not fit even alone, this model is loaded again when it is next used.
+        """
         try:
             return open_other()
         except OutOfResources:
@@ -92,35 +97,43 @@ class Talk:
             gc.collect()
             return open_other()
 
+    def count(self, text: str) -> int | None:
+        """Tokens of a text; None while the model is still loading."""
+        engine = self.chat.engine
+        if isinstance(engine, LoadingEngine) and engine.wrapped is None:
+            return None
+        return engine.count(text)
+
     def attach(self, name: str) -> int:
-        """Read a file for the next message; returns its tokens."""
+        """Attach a file to the next message; returns its tokens."""
         text = self.read(name)
         tokens = count_within(self.chat.engine, text, self.chat.engine.context)
         self.attached[name] = text
         return tokens
 
     def read(self, name: str) -> str:
-        """The text of a file. `-` is a file here: stdin is the keyboard."""
+        """Read a text file. `-` is a file name here, because stdin is the keyboard."""
         return self.world.read_text("./-" if name == "-" else name, MOST_ASKED).strip()
 
     def take_attached(self) -> tuple[str, tuple[tuple[str, int], ...]]:
-        """The attached texts as the material of one message, and its files; none are attached any more."""
+        """Return the attached files as one message's material, and detach them."""
         texts = [(Path(name).name, text) for name, text in self.attached.items()]
         self.attached.clear()
-        return material(
-            texts if len(texts) == 1 else [(name, f"{name}:\n{text}") for name, text in texts]
-        )
+        if len(texts) > 1:
+            texts = [(name, f"{name}:\n{text}") for name, text in texts]
+        return material(texts)
 
 
-def files_like(word: str) -> Iterable[str]:
-    """Paths that begin with a word, folders with a slash behind them."""
+def paths_starting_with(word: str) -> Iterable[str]:
+    """Complete a path: the files and folders that begin with `word`, folders with a `/`."""
     path = Path(word).expanduser()
     folder, start = (path, "") if word.endswith("/") or not word else (path.parent, path.name)
     try:
-        found = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir())
     except OSError:
         return
     lead = word[: len(word) - len(start)]
-    for one in found:
-        if one.name.startswith(start) and (start.startswith(".") or not one.name.startswith(".")):
-            yield f"{lead}{one.name}{'/' if one.is_dir() else ''}"
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not start.startswith(".")
+        if entry.name.startswith(start) and not hidden:
+            yield f"{lead}{entry.name}{'/' if entry.is_dir() else ''}"

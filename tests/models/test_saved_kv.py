@@ -14,7 +14,7 @@ from llmchat.history import History
 from llmchat.models import saved_kv
 from llmchat.models.opener import Opener
 from llmchat.settings import World
-from llmchat.ui.state import Talk
+from llmchat.ui.state import ReplState
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
 LONG = "the quick brown fox jumps over the lazy dog, and the answer is here. " * 8
@@ -40,8 +40,8 @@ def chat(base: Path, world: World, session: str | None = None, **flags: object) 
     )
 
 
-def say(talk: Chat, text: str) -> str:
-    return "".join(event.text for event in talk.send(text) if isinstance(event, Chunk))
+def say(state: Chat, text: str) -> str:
+    return "".join(event.text for event in state.send(text) if isinstance(event, Chunk))
 
 
 def kept(world: World) -> list[Path]:
@@ -90,13 +90,13 @@ def test_what_does_not_fit_is_read_again(
 
 
 def test_short_and_unsaved_chats_leave_nothing(base: Path, world: World) -> None:
-    talk = chat(base, world)
-    say(talk, "the fox")
-    saved_kv.keep(talk.engine, talk.session, talk.made_by, world)
-    say(talk, LONG)
-    saved_kv.keep(talk.engine, None, talk.made_by, world)
+    state = chat(base, world)
+    say(state, "the fox")
+    saved_kv.keep(state.engine, state.session, state.made_by, world)
+    say(state, LONG)
+    saved_kv.keep(state.engine, None, state.made_by, world)
     saved_kv.keep(
-        LoadingEngine(lambda: talk.engine, "not loaded"), talk.session, talk.made_by, world
+        LoadingEngine(lambda: state.engine, "not loaded"), state.session, state.made_by, world
     )
     assert kept(world) == []
 
@@ -104,13 +104,13 @@ def test_short_and_unsaved_chats_leave_nothing(base: Path, world: World) -> None
 def test_the_oldest_go_when_all_are_too_large(
     base: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk = chat(base, world)
-    say(talk, LONG)
-    saved_kv.keep(talk.engine, "first", talk.made_by, world)
+    state = chat(base, world)
+    say(state, LONG)
+    saved_kv.keep(state.engine, "first", state.made_by, world)
     size = kept(world)[0].stat().st_size
     os.utime(kept(world)[0], (1, 1))
     monkeypatch.setattr(saved_kv, "LIMIT", int(1.5 * size))
-    saved_kv.keep(talk.engine, "second", talk.made_by, world)
+    saved_kv.keep(state.engine, "second", state.made_by, world)
     assert [path.stem for path in kept(world)] == ["second"]
 
 
@@ -123,39 +123,41 @@ def test_an_adapter_is_switched_without_loading_the_weights(
     )
     opener = Opener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
     opened = opener.open_later()
-    talk = Talk(
+    state = ReplState(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
     )
-    plain = say(talk.chat, LONG)
-    engine = talk.chat.engine
+    plain = say(state.chat, LONG)
+    engine = state.chat.engine
 
     def switched(name: str) -> str:
-        talk.switch(adapter=name)
-        talk.chat.restart()
-        assert talk.chat.engine is engine, "nothing was loaded again"
-        return say(talk.chat, LONG)
+        state.switch(adapter=name)
+        state.chat.restart()
+        assert state.chat.engine is engine, "nothing was loaded again"
+        return say(state.chat, LONG)
 
     for name in (adapter, f"{other}:0.5", adapter):
         fresh = chat(base, world, adapter=name)
         assert switched(name) == say(fresh, LONG) != plain
-        assert talk.chat.made_by == fresh.made_by and Path(name).name in talk.chat.engine.describe()
-    assert switched("none") == plain and talk.chat.engine.describe().count("+") == 0
+        assert (
+            state.chat.made_by == fresh.made_by and Path(name).name in state.chat.engine.describe()
+        )
+    assert switched("none") == plain and state.chat.engine.describe().count("+") == 0
 
 
 def test_an_adapter_that_cannot_be_live_is_loaded(base: Path, world: World, tmp_path: Path) -> None:
     dora = str(save_adapter(tmp_path / "dora", base, use_dora=True))
     opener = Opener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
     opened = opener.open()
-    talk = Talk(
+    state = ReplState(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
     )
-    engine = talk.chat.engine
-    talk.switch(adapter=dora)
-    assert talk.chat.engine is not engine and say(talk.chat, LONG) == say(
+    engine = state.chat.engine
+    state.switch(adapter=dora)
+    assert state.chat.engine is not engine and say(state.chat, LONG) == say(
         chat(base, world, adapter=dora), LONG
     )
 
@@ -166,13 +168,13 @@ def test_a_merged_adapter_is_taken_out_live(base: Path, world: World, tmp_path: 
         world, {"model": str(base), "adapter": adapter, "weights": "fp32", "device": "cpu"}
     )
     opened = opener.open()
-    talk = Talk(
+    state = ReplState(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
     )
-    merged = say(talk.chat, LONG)
-    talk.switch(adapter="none")
-    talk.chat.restart()
-    assert talk.chat.engine is opened.engine
-    assert say(talk.chat, LONG) == say(chat(base, world), LONG) != merged
+    merged = say(state.chat, LONG)
+    state.switch(adapter="none")
+    state.chat.restart()
+    assert state.chat.engine is opened.engine
+    assert say(state.chat, LONG) == say(chat(base, world), LONG) != merged

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from llmchat.ui import render
+from llmchat.ui import markdown_renderer
 
 TMUX = ["tmux", "-S", os.environ["TMUX"].split(",")[0]]
 
@@ -22,9 +22,9 @@ def resize(columns: int, rows: int) -> None:
         time.sleep(0.005)
 
 
-render._REDRAW_SECONDS = 0.0
+markdown_renderer._REDRAW_SECONDS = 0.0
 for steps in json.loads(Path(sys.argv[1]).read_text("utf-8")):
-    renderer = render.MarkdownRenderer(sys.stdout, lambda: tuple(os.get_terminal_size()))
+    renderer = markdown_renderer.MarkdownRenderer(sys.stdout, lambda: tuple(os.get_terminal_size()))
     for step in steps:
         renderer.feed(step) if isinstance(step, str) else resize(*step)
     renderer.finish()

@@ -47,7 +47,7 @@ def make_repl(home: Path) -> Repl:
 
 def type_in(repl: Repl, *lines: str) -> str:
     """Take the lines and return what was shown since."""
-    stream = repl.talk.world.stdout
+    stream = repl.state.world.stdout
     before = len(stream.getvalue())  # type: ignore[attr-defined]
     for line in lines:
         repl.take(line)
@@ -55,4 +55,4 @@ def type_in(repl: Repl, *lines: str) -> str:
 
 
 def said(repl: Repl) -> list[str]:
-    return [message.text for message in repl.talk.chat.conversation.messages]
+    return [message.text for message in repl.state.chat.conversation.messages]

@@ -20,7 +20,7 @@ from llmchat.models.opener import Opener
 from llmchat.settings import World
 from llmchat.terminal_text import HARMFUL
 from llmchat.ui import tables
-from llmchat.ui.state import Talk
+from llmchat.ui.state import ReplState
 
 EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
 WORDS = "evil"
@@ -120,7 +120,7 @@ def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str,
     with History(terminal.history_file) as history:
         chat = Chat(preset(), ScriptedEngine(), history, session=session)
         repl = Repl(chat, terminal, Opener(terminal, {}))
-        repl.talk.say(EVIL)
+        repl.state.print(EVIL)
         repl.take(line)
     assert not harmful(output(terminal))
 
@@ -143,6 +143,8 @@ def test_an_error_that_echoes_does_not_drive_the_terminal(terminal: World) -> No
 
 
 def test_a_line_of_the_chat_itself_is_cleaned(terminal: World) -> None:
-    talk = Talk(Chat(preset(), ScriptedEngine(), History(None)), terminal, Opener(terminal, {}))
-    talk.say(EVIL)
+    state = ReplState(
+        Chat(preset(), ScriptedEngine(), History(None)), terminal, Opener(terminal, {})
+    )
+    state.print(EVIL)
     assert isinstance(terminal.stdout, io.StringIO) and not harmful(output(terminal))

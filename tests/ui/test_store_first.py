@@ -26,14 +26,14 @@ from llmchat.ui.repl import Repl
 class _App:
     """Stands for the running prompt: it looks into the history when the line is given back."""
 
-    def __init__(self, talk: Any):
-        self._talk = talk
+    def __init__(self, state: Any):
+        self._state = state
         self.seen: list[list[str]] = []
 
     def exit(self, result: str, style: str) -> None:
-        session = self._talk.chat.session
+        session = self._state.chat.session
         self.seen.append(
-            [record.message.text for record in self._talk.chat.history.messages(session)]
+            [record.message.text for record in self._state.chat.history.messages(session)]
             if session
             else []
         )
@@ -56,14 +56,14 @@ def test_enter_stores_a_message_before_the_line_is_given_back(
     typed: str,
     stored: list[str],
 ) -> None:
-    app = _App(repl.talk)
+    app = _App(repl.state)
     monkeypatch.setattr(sys.modules[PromptSession.__module__], "get_app", lambda: app)
-    enter = repl._session.default_buffer.accept_handler
+    enter = repl.prompt_line.buffer.accept_handler
     assert enter
     enter(Buffer(document=Document(typed)))
     assert app.seen == [stored]
     repl.take(typed)
-    said = [message.text for message in repl.talk.chat.conversation.messages]
+    said = [message.text for message in repl.state.chat.conversation.messages]
     assert said == (([*stored, "one"]) if stored else []), "it is stored once, and answered"
 
 

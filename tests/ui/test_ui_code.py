@@ -28,7 +28,7 @@ def repl(tmp_path: Path) -> Repl:
 
 
 def type_in(repl: Repl, *lines: str) -> str:
-    stream = repl.talk.world.stdout
+    stream = repl.state.world.stdout
     before = len(stream.getvalue())  # type: ignore[attr-defined]
     for line in lines:
         repl.take(line)
@@ -71,7 +71,7 @@ def test_copy_takes_the_answer_or_a_numbered_block_of_the_chat(repl: Repl) -> No
     assert "there is no answer yet" in type_in(repl, "/copy")
     type_in(repl, "x")
     assert "no access to a clipboard" in type_in(repl, "/copy")
-    repl.talk.world.stdout.tty = True  # type: ignore[attr-defined]
+    repl.state.world.stdout.tty = True  # type: ignore[attr-defined]
     for line, text in (
         ("/copy 1", "a = 1"),
         ("/copy code 2", "b"),
@@ -87,7 +87,7 @@ def test_copy_takes_the_answer_or_a_numbered_block_of_the_chat(repl: Repl) -> No
 
 
 def test_code_blocks_go_on_with_their_numbers_in_a_chat(repl: Repl) -> None:
-    repl.talk.world.stdout.tty = True  # type: ignore[attr-defined]
+    repl.state.world.stdout.tty = True  # type: ignore[attr-defined]
     shown = type_in(repl, "x", "y", "z")
     assert all(title in shown for title in ("── python [1]", "── code [2]", "── sh [3]"))
     assert "── python [3]" in type_in(repl, "/regen") and "── sh [3]" in type_in(repl, "/alt prev")

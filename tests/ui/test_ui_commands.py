@@ -26,7 +26,8 @@ from llmchat.history import History
 from llmchat.presets import ContextPolicy, Source
 from llmchat.ui import recovery, slash, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
-from llmchat.ui.repl import Repl, _Typed
+from llmchat.ui.prompt_line import LineHistory
+from llmchat.ui.repl import Repl
 
 
 def test_text_is_sent_and_answered(repl: Repl) -> None:
@@ -82,7 +83,7 @@ def test_regen_replaces_the_answer_and_keeps_the_old_one_in_the_history(repl: Re
         .startswith("temperature 0 gives the same answer")
     )
     assert said(repl) == ["hello", "three"]
-    assert {hit.snippet for hit in repl.talk.chat.history.search("one")} == {"[one]"}
+    assert {hit.snippet for hit in repl.state.chat.history.search("one")} == {"[one]"}
 
 
 def test_undo(repl: Repl) -> None:
@@ -100,7 +101,7 @@ def test_undo(repl: Repl) -> None:
 def test_system_is_shown_and_set(repl: Repl) -> None:
     assert "no system text" in type_in(repl, "/system")
     type_in(repl, "/system Be brief.", "hello")
-    assert repl.talk.chat.engine.prompts[-1].text.startswith(
+    assert repl.state.chat.engine.prompts[-1].text.startswith(
         "<|im_start|>system\nBe brief.<|im_end|>\n"
     )  # type: ignore[attr-defined]
 
@@ -130,7 +131,7 @@ def test_set_shows_changes_checks_and_resets(repl: Repl) -> None:
         type_in(repl, "/set tempratur 1")
         == "error: there is no setting `tempratur`\nhint: did you mean `temperature`?\n"
     )
-    assert repl.talk.chat.sampling.temperature == 0 and repl.talk.chat.sampling.top_k == 40
+    assert repl.state.chat.sampling.temperature == 0 and repl.state.chat.sampling.top_k == 40
 
 
 def test_set_changes_the_window(repl: Repl) -> None:
@@ -139,9 +140,9 @@ def test_set_changes_the_window(repl: Repl) -> None:
         "turns                1",
     ]
     type_in(repl, "first", "second")
-    assert repl.talk.chat.window and repl.talk.chat.window.dropped == 2
+    assert repl.state.chat.window and repl.state.chat.window.dropped == 2
     type_in(repl, "/set policy default")
-    assert repl.talk.chat.preset.context == ContextPolicy("drop-oldest", tokens=8192, turns=1)
+    assert repl.state.chat.preset.context == ContextPolicy("drop-oldest", tokens=8192, turns=1)
     assert "policy must be drop-oldest, last-n, summary or refuse, not `sometimes`" in type_in(
         repl, "/set policy sometimes"
     )
@@ -150,11 +151,11 @@ def test_set_changes_the_window(repl: Repl) -> None:
 def test_model_goes_on_with_the_conversation(repl: Repl) -> None:
     type_in(repl, "hello")
     assert type_in(repl, "/model nowhere").startswith("error: no model is called `nowhere`\n")
-    assert said(repl) == ["hello", "one"] and repl.talk.chat.preset.name == "smollm2"
+    assert said(repl) == ["hello", "one"] and repl.state.chat.preset.name == "smollm2"
     assert "> who are you" in type_in(repl, "/model other", "who are you")
     assert (
         said(repl)[:3] == ["hello", "one", "who are you"]
-        and repl.talk.chat.sampling.temperature == 0.25
+        and repl.state.chat.sampling.temperature == 0.25
     )
 
 
@@ -173,24 +174,24 @@ def test_stats_and_context(repl: Repl) -> None:
 
 
 def test_what_was_dropped_is_said_when_it_happens_and_not_again(repl: Repl) -> None:
-    repl.talk.chat.engine.context = 200
+    repl.state.chat.engine.context = 200
     dropped, notes = [0], []
     for _ in range(10):
         notes.append(
             "oldest messages were not sent (window 200 tokens); /context shows which"
             in type_in(repl, "a question of some length, to fill it")
         )
-        dropped.append(repl.talk.chat.window.dropped)  # type: ignore[union-attr]
+        dropped.append(repl.state.chat.window.dropped)  # type: ignore[union-attr]
     assert notes == [after > before for before, after in itertools.pairwise(dropped)]
     assert 1 <= sum(notes) < 6
     assert "dropped" in type_in(repl, "/context")
 
 
 def test_a_message_that_cannot_fit_is_told_and_the_chat_goes_on(repl: Repl) -> None:
-    repl.talk.chat.engine.context = 60
+    repl.state.chat.engine.context = 60
     assert type_in(repl, "word " * 100).startswith("error: the last message needs")
     assert type_in(repl, "short") == "one\n\n"
-    assert [entry.fate for entry in repl.talk.chat.window.ledger] == ["unanswered", "sent"]  # type: ignore[union-attr]
+    assert [entry.fate for entry in repl.state.chat.window.ledger] == ["unanswered", "sent"]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -210,17 +211,17 @@ def test_a_failing_engine_does_not_end_the_chat(
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(repl.talk.chat.engine, "stream", fail)
+        patch.setattr(repl.state.chat.engine, "stream", fail)
         assert line in type_in(repl, "hello")
     assert type_in(repl, "again") == "one\n\n"
 
 
 def test_new_begins_another_session(repl: Repl) -> None:
     type_in(repl, "/system kind", "hello")
-    first = repl.talk.chat.session
+    first = repl.state.chat.session
     type_in(repl, "/new", "again")
-    assert repl.talk.chat.session != first and said(repl) == ["kind", "again", "two"]
-    assert [session.title for session in repl.talk.chat.history.sessions()] == ["again", "hello"]
+    assert repl.state.chat.session != first and said(repl) == ["kind", "again", "two"]
+    assert [session.title for session in repl.state.chat.history.sessions()] == ["again", "hello"]
 
 
 def test_help_lists_every_command(repl: Repl) -> None:
@@ -239,16 +240,16 @@ def test_every_command_has_help_that_is_a_sentence() -> None:
 def test_exit_leaves() -> None:
     parsed = slash.parse("/quit")
     assert not isinstance(parsed, str)
-    with pytest.raises(slash.Leave):
+    with pytest.raises(slash.LeaveRepl):
         parsed[0].run(None, "")  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         slash.parse("/nosuch")
 
 
 def test_the_bottom_line_fits_any_width(repl: Repl) -> None:
-    repl.talk.chat.engine.context = 120
+    repl.state.chat.engine.context = 120
     type_in(repl, *["a question of some length"] * 6)
-    whole = status.bottom_line(repl.talk.chat, 200)
+    whole = status.bottom_line(repl.state.chat, 200)
     assert (
         whole.startswith(" scripted · ")
         and "/120 tokens" in whole
@@ -256,26 +257,26 @@ def test_the_bottom_line_fits_any_width(repl: Repl) -> None:
         and "tok/s" in whole
     )
     for width in range(1, 80):
-        assert cell_len(status.bottom_line(repl.talk.chat, width)) == width
+        assert cell_len(status.bottom_line(repl.state.chat, width)) == width
     long_name = "a-model-with-a-name-that-is-rather-long"
-    repl.talk.chat.engine.describe = lambda: long_name  # type: ignore[method-assign]
-    narrow = status.bottom_line(repl.talk.chat, len(whole.rstrip()) + 5)
+    repl.state.chat.engine.describe = lambda: long_name  # type: ignore[method-assign]
+    narrow = status.bottom_line(repl.state.chat, len(whole.rstrip()) + 5)
     assert narrow.startswith(" a-model-w") and "…" in narrow and "tok/s" in narrow
 
 
 def test_the_bottom_line_after_undo_tells_nothing_of_the_answer_that_is_gone(repl: Repl) -> None:
     type_in(repl, "one question")
-    before = status.bottom_line(repl.talk.chat, 100)
+    before = status.bottom_line(repl.state.chat, 100)
     type_in(repl, "another one", "/undo")
-    after = status.bottom_line(repl.talk.chat, 100)
+    after = status.bottom_line(repl.state.chat, 100)
     assert "tok/s" in before and "tok/s" not in after
     assert "tokens" in after and "tokens" not in (
-        type_in(repl, "/undo") and status.bottom_line(repl.talk.chat, 100)
+        type_in(repl, "/undo") and status.bottom_line(repl.state.chat, 100)
     )
 
 
 def test_an_empty_answer_shows_a_note(repl: Repl) -> None:
-    repl.talk.chat.engine._replies = ("",)  # type: ignore[attr-defined]
+    repl.state.chat.engine._replies = ("",)  # type: ignore[attr-defined]
     assert type_in(repl, "hello") == "[the model gave an empty answer; /regen asks again]\n\n"
 
 
@@ -304,10 +305,10 @@ def test_alternatives_are_shown_one_after_another(repl: Repl) -> None:
 
 def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
     type_in(repl, "/set max_tokens 1", "hello")
-    repl.talk.chat.conversation = repl.talk.chat.conversation.undo().say("hello").answer("It was")
+    repl.state.chat.conversation = repl.state.chat.conversation.undo().say("hello").answer("It was")
     assert type_in(repl, "/continue") == "two\n\n"
     assert said(repl)[-1] == "It wastwo" and len(said(repl)) == 2
-    assert repl.talk.chat.engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt was")  # type: ignore[attr-defined]
+    assert repl.state.chat.engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt was")  # type: ignore[attr-defined]
     assert "there is no answer to continue" in type_in(repl, "/new", "/continue")
 
 
@@ -316,7 +317,7 @@ def test_a_file_goes_with_the_next_message(repl: Repl, tmp_path: Path) -> None:
     assert type_in(repl, "/file") == "nothing is attached\n"
     assert "9 tokens of a window of 2,048" in type_in(repl, f"/file {tmp_path / 'a.txt'}")
     assert "with next" in type_in(repl, "/file", "hello", f"/file {tmp_path / 'a.txt'}", "/context")
-    assert repl.talk.chat.conversation.messages[0].input == "some words of a file"
+    assert repl.state.chat.conversation.messages[0].input == "some words of a file"
     assert "nothing is attached" in type_in(repl, "/file off") and "attached" in type_in(
         repl, "/context"
     )
@@ -333,9 +334,9 @@ def test_pin_drop_and_unpin(repl: Repl) -> None:
         "pinned",
     ]
     type_in(repl, "/drop 1", "c")
-    assert "\na\n" not in repl.talk.chat.engine.prompts[-1].text.replace("<|im_end|>", "\n")  # type: ignore[attr-defined]
+    assert "\na\n" not in repl.state.chat.engine.prompts[-1].text.replace("<|im_end|>", "\n")  # type: ignore[attr-defined]
     type_in(repl, "/unpin 1", "d")
-    assert "user\na<" in repl.talk.chat.engine.prompts[-1].text  # type: ignore[attr-defined]
+    assert "user\na<" in repl.state.chat.engine.prompts[-1].text  # type: ignore[attr-defined]
     assert "there is no message 99" in type_in(repl, "/pin 99") and "takes a number" in type_in(
         repl, "/drop x"
     )
@@ -356,14 +357,14 @@ def test_context_stays_in_the_window(repl: Repl, width: int) -> None:
         "a question of some length, to fill the line and more than that",
         "日本語の長い質問" * 5,
     )
-    repl.talk.width = lambda: width
+    repl.state.width = lambda: width
     assert all(cell_len(line) < width for line in type_in(repl, "/context").splitlines()[:-1])
 
 
 def test_compact(repl: Repl) -> None:
     shown = type_in(repl, "a", "/compact", "b")
     assert "[summary]\ntwo" in shown and "tokens replaced by a summary of 1" in shown
-    assert repl.talk.chat.window and repl.talk.chat.window.messages[0].text.endswith("two")
+    assert repl.state.chat.window and repl.state.chat.window.messages[0].text.endswith("two")
 
 
 def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> None:
@@ -371,9 +372,9 @@ def test_sessions_load_rename_fork_save_export(repl: Repl, tmp_path: Path) -> No
         repl, "/save"
     )
     type_in(repl, "first question")
-    first = repl.talk.chat.session or ""
+    first = repl.state.chat.session or ""
     type_in(repl, "/rename A new name")
-    assert "continuing in " in type_in(repl, "/fork") and repl.talk.chat.session != first
+    assert "continuing in " in type_in(repl, "/fork") and repl.state.chat.session != first
     type_in(repl, "second question")
     assert first in type_in(repl, "/sessions") and "[second]" in type_in(repl, "/sessions second")
     assert "A new name · just now · smollm2" in type_in(repl, f"/load {first[:6]}") and said(
@@ -409,7 +410,7 @@ def test_set_shows_ranges(repl: Repl) -> None:
 
 
 def test_think_folds_thoughts(repl: Repl) -> None:
-    repl.talk.chat.engine._replies = ("<think>hmm</think>yes",)  # type: ignore[attr-defined]
+    repl.state.chat.engine._replies = ("<think>hmm</think>yes",)  # type: ignore[attr-defined]
     assert type_in(repl, "a") == "[thinking]\nhmm\n\nyes\n\n"
     assert type_in(repl, "/think off", "b") == "thinking is hidden\n[thinking]\n\nyes\n\n"
     assert "takes on or off" in type_in(repl, "/think maybe")
@@ -417,11 +418,11 @@ def test_think_folds_thoughts(repl: Repl) -> None:
 
 def test_edit_asks_the_changed_question(repl: Repl) -> None:
     type_in(repl, "a", "b")
-    repl.talk.edit_text = lambda text: text.upper()
+    repl.state.edit_text = lambda text: text.upper()
     type_in(repl, "/edit")
     assert (
         said(repl)[:3] == ["a", "one", "B"]
-        and len(repl.talk.chat.history.tree(repl.talk.chat.session or "")) == 6
+        and len(repl.state.chat.history.tree(repl.state.chat.session or "")) == 6
     )
 
 
@@ -429,7 +430,7 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
     def offers(line: str) -> list[str]:
         return [
             one.text
-            for one in CommandCompleter(repl.talk).get_completions(Document(line), CompleteEvent())
+            for one in CommandCompleter(repl.state).get_completions(Document(line), CompleteEvent())
         ]
 
     (tmp_path / "notes.txt").write_text("x")
@@ -441,7 +442,7 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
     ) == [f"{tmp_path}/folder/"]
     assert offers("/model ") == ["other"], "only what is on this machine"
     type_in(repl, "hello")
-    assert offers("/load ") == [repl.talk.chat.session]
+    assert offers("/load ") == [repl.state.chat.session]
 
 
 @pytest.mark.parametrize(
@@ -459,25 +460,31 @@ def test_completion_offers_what_is_valid_now(repl: Repl, tmp_path: Path) -> None
 )
 def test_an_error_comes_with_ways_out(repl: Repl, error: LlmchatError, labels: list[str]) -> None:
     type_in(repl, "hello")
-    assert [offer.label for offer in recovery.for_error(error, repl.talk, lambda: None)] == labels
+    assert [
+        offer.label for offer in recovery.actions_for(error, repl.state, lambda: None)
+    ] == labels
 
 
 def test_the_ways_out_are_taken(repl: Repl) -> None:
     type_in(repl, "hello")
-    window, _, other = recovery.for_error(OutOfResources("memory ran out"), repl.talk, lambda: None)
-    window.take()
-    assert repl.talk.chat.look().limit == 1024
-    other.take()
-    assert repl.talk.chat.preset.name == "other" and said(repl) == ["hello", "one"]
-    recovery.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
+    window, _, other = recovery.actions_for(
+        OutOfResources("memory ran out"), repl.state, lambda: None
+    )
+    window.run()
+    assert repl.state.chat.look().limit == 1024
+    other.run()
+    assert repl.state.chat.preset.name == "other" and said(repl) == ["hello", "one"]
+    recovery.actions_for(OutOfResources("the disk is full"), repl.state, lambda: None)[0].run()
     assert "> more" in type_in(repl, "more") and said(repl)[:3] == ["hello", "one", "more"]
 
 
 def test_a_full_gpu_offers_the_cpu(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repl.talk.chat.engine, "describe", lambda: "smollm2 int8 cuda")
+    monkeypatch.setattr(repl.state.chat.engine, "describe", lambda: "smollm2 int8 cuda")
     labels = [
         offer.label
-        for offer in recovery.for_error(OutOfResources("the GPU is full"), repl.talk, lambda: None)
+        for offer in recovery.actions_for(
+            OutOfResources("the GPU is full"), repl.state, lambda: None
+        )
     ]
     assert "the same on the CPU" in labels
 
@@ -489,10 +496,10 @@ def test_trying_again_asks_the_question_again_without_doubling_it(
         raise NetworkError("the connection was lost")
         yield
 
-    stream = repl.talk.chat.engine.stream
-    monkeypatch.setattr(repl.talk.chat.engine, "stream", fail)
+    stream = repl.state.chat.engine.stream
+    monkeypatch.setattr(repl.state.chat.engine, "stream", fail)
     assert "[1] try again" in type_in(repl, "hello")
-    monkeypatch.setattr(repl.talk.chat.engine, "stream", stream)
+    monkeypatch.setattr(repl.state.chat.engine, "stream", stream)
     repl.choose(1)
     assert said(repl) == ["hello", "one"]
 
@@ -516,26 +523,26 @@ def test_two_models_that_do_not_fit_side_by_side(
     repl: Repl, fits_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old one makes room first; it comes back when the other does not fit even so."""
-    (repl.talk.world.own_presets / "mine.toml").write_text(OWN_PRESET.format(parameters=5))
+    (repl.state.world.own_presets / "mine.toml").write_text(OWN_PRESET.format(parameters=5))
     type_in(repl, "/model mine", "hello")
-    old = weakref.ref(repl.talk.chat.engine)
-    opening = repl.talk.opener.open
+    old = weakref.ref(repl.state.chat.engine)
+    opening = repl.state.opener.open
 
     def open_if_it_fits(**changes: object) -> object:
         if old() is not None or not fits_alone:
             raise OutOfResources("other needs more memory than there is")
         return opening(**changes)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(repl.talk.opener, "open", open_if_it_fits)
+    monkeypatch.setattr(repl.state.opener, "open", open_if_it_fits)
     shown = type_in(repl, "/model other")
     assert old() is None, "nothing holds the old one"
     assert ("error: other needs more memory" in shown) is not fits_alone
-    assert repl.talk.chat.preset.name == ("other" if fits_alone else "mine")
+    assert repl.state.chat.preset.name == ("other" if fits_alone else "mine")
     assert "> and now" in type_in(repl, "and now") and len(said(repl)) == 4
 
 
 def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path: Path) -> None:
-    chat = repl.talk.chat
+    chat = repl.state.chat
     chat.history = History(tmp_path / "full.db")
     type_in(repl, "saved")
     database = chat.history._database
@@ -544,14 +551,14 @@ def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path:
     assert "error: the disk is full" in type_in(
         repl, "word " * 5000
     ) and "[1] continue without saving" in type_in(repl, "/continue", "word " * 5000)
-    recovery.for_error(OutOfResources("the disk is full"), repl.talk, lambda: None)[0].take()
+    recovery.actions_for(OutOfResources("the disk is full"), repl.state, lambda: None)[0].run()
     assert "error" not in type_in(repl, "/new", "and now", "/undo") and chat.history.path is None
     with History(tmp_path / "full.db") as kept:
         assert kept.search("saved")
 
 
 def test_a_line_that_cannot_be_kept_does_not_end_the_chat() -> None:
-    _Typed("/dev/full").store_string("a line")
+    LineHistory("/dev/full").store_string("a line")
     with pytest.raises(OSError):
         FileHistory("/dev/full").store_string("a line")
 
@@ -560,8 +567,8 @@ def test_a_line_that_cannot_be_kept_does_not_end_the_chat() -> None:
     "error", [Mismatch("made for another base"), IntegrityError("it is damaged")]
 )
 def test_a_broken_adapter_can_be_left_out(repl: Repl, error: LlmchatError) -> None:
-    assert recovery.for_error(error, repl.talk, lambda: None) == []
-    repl.talk.chat.preset = replace(repl.talk.chat.preset, adapters=(Source("path", "/broken"),))
-    assert [offer.label for offer in recovery.for_error(error, repl.talk, lambda: None)] == [
+    assert recovery.actions_for(error, repl.state, lambda: None) == []
+    repl.state.chat.preset = replace(repl.state.chat.preset, adapters=(Source("path", "/broken"),))
+    assert [offer.label for offer in recovery.actions_for(error, repl.state, lambda: None)] == [
         "continue without the adapter"
     ]

@@ -16,36 +16,36 @@ from support.worlds import make_world
 from llmchat.settings import World
 from llmchat.ui import shell
 from llmchat.ui.mentions import completions, mentioned
-from llmchat.ui.pastes import Pastes, WholeLines
+from llmchat.ui.pastes import ExpandedHistory, Pastes
 
 LONG = "a line\n" * 200
 
 
 def test_a_long_paste_is_shown_by_its_size_and_sent_whole() -> None:
     pastes = Pastes(lambda text: 2613)
-    assert pastes.shown(LONG) == "[200 lines, 2,613 tokens]"
-    assert pastes.whole("Summarise [200 lines, 2,613 tokens] please") == f"Summarise {LONG} please"
-    assert pastes.shown(LONG.upper()) == "[200 lines, 2,613 tokens #2]"
-    assert pastes.whole("[200 lines, 2,613 tokens #2]") == LONG.upper()
+    assert pastes.shorten(LONG) == "[200 lines, 2,613 tokens]"
+    assert pastes.expand("Summarise [200 lines, 2,613 tokens] please") == f"Summarise {LONG} please"
+    assert pastes.shorten(LONG.upper()) == "[200 lines, 2,613 tokens #2]"
+    assert pastes.expand("[200 lines, 2,613 tokens #2]") == LONG.upper()
     pastes.forget()
-    assert pastes.whole("[200 lines, 2,613 tokens]") == "[200 lines, 2,613 tokens]"
+    assert pastes.expand("[200 lines, 2,613 tokens]") == "[200 lines, 2,613 tokens]"
 
 
 def test_before_the_model_is_there_a_paste_is_measured_in_characters() -> None:
-    assert Pastes().shown("x" * 5000) == "[1 line, 5,000 characters]"
+    assert Pastes().shorten("x" * 5000) == "[1 line, 5,000 characters]"
 
 
 @given(st.text(max_size=80))
 def test_a_short_paste_stays_as_it_is(text: str) -> None:
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     if plain.count("\n") < 10:
-        assert Pastes().shown(text) == plain
+        assert Pastes().shorten(text) == plain
 
 
 def test_what_was_typed_is_kept_with_its_pastes() -> None:
     pastes, kept = Pastes(), InMemoryHistory()
-    history = WholeLines(kept, pastes)
-    history.append_string(f"Read {pastes.shown(LONG)}")
+    history = ExpandedHistory(kept, pastes)
+    history.append_string(f"Read {pastes.shorten(LONG)}")
     assert list(kept.load_history_strings()) == [f"Read {LONG}"] == history.get_strings()
 
 

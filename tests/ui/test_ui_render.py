@@ -13,12 +13,13 @@ from rich.style import Style
 from rich.text import Text
 from support.worlds import Stream, make_world
 
-from llmchat.ui import render, tables
+from llmchat.ui import markdown_renderer, tables
+from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.hyperlinks import has_hyperlinks
-from llmchat.ui.markdown import _CODE, _THEME, Look, paint, rows_of
-from llmchat.ui.plain import PlainRenderer, choose_renderer
-from llmchat.ui.render import Aside, MarkdownRenderer
-from llmchat.ui.stable_prefix import settled
+from llmchat.ui.markdown import _CODE, _THEME, MarkdownOptions, paint, rows_of
+from llmchat.ui.markdown_renderer import MarkdownRenderer
+from llmchat.ui.renderer import PlainRenderer, choose_renderer
+from llmchat.ui.stable_prefix import stable_offsets
 
 _STYLES = {_CODE, *_THEME.style_map.values()}
 CORPUS = {
@@ -26,7 +27,7 @@ CORPUS = {
     "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\nMore\n\n### Small\n\n## Part two\nEnd",
     "lists": "Intro:\n\n- one\n- two\n  - deep\n  - deeper\n\n    a paragraph inside\n- three\n\n1. first\n2. second\n\nDone",
     "loose list": "- a\n\n- b\n\n- c\n\nafter",
-    "code": "Look:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
+    "code": "MarkdownOptions:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
     "half-open fence": "Start\n\n```\nno end\n\n# not a heading",
     "table": "| name | size |\n|---|---:|\n| a | 1 |\n| b | 22 |\n\nText after the table.",
     "quote": "> quoted\n> more\nlazy\n\n> new quote\n\nend",
@@ -95,7 +96,7 @@ def printed_once(text: str, width: int) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def redraw_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render, "_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(markdown_renderer, "_REDRAW_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -138,7 +139,7 @@ def test_any_blocks_in_any_pieces(parts: list[str], data: st.DataObject) -> None
         pieces.append(text[:cut])
         text = text[cut:]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "_REDRAW_SECONDS", 0.0)
+        patch.setattr(markdown_renderer, "_REDRAW_SECONDS", 0.0)
         assert screen_after(pieces, 40) == printed_once("\n".join(parts), 40)
 
 
@@ -183,7 +184,7 @@ words = st.lists(
 def test_words_in_any_pieces(parts: list[str], size: int) -> None:
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "_REDRAW_SECONDS", 0.0)
+        patch.setattr(markdown_renderer, "_REDRAW_SECONDS", 0.0)
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
         assert screen_after(pieces, 24) == printed_once(text, 24)
 
@@ -214,7 +215,7 @@ def test_line_ends_are_kept() -> None:
 
 
 def test_a_link_is_a_hyperlink_where_the_terminal_knows_them() -> None:
-    (row,) = paint(rows_of("[label](http://a.b/c)", 60, Look(links=True)))
+    (row,) = paint(rows_of("[label](http://a.b/c)", 60, MarkdownOptions(links=True)))
     assert row.startswith("\x1b]8;;http://a.b/c\x1b\\") and "(http" not in row
 
 
@@ -296,7 +297,10 @@ def test_a_terminal_with_256_colours_gets_them() -> None:
 
 def test_code_blocks_are_numbered() -> None:
     text = "```python\na\n```\n\n- x\n  ```\n  b\n  ```\n\n```sh\nc\n```\n"
-    for look, numbers in ((Look(first=3), [" [3]", " [4]", " [5]"]), (Look(), ["", "", ""])):
+    for look, numbers in (
+        (MarkdownOptions(first=3), [" [3]", " [4]", " [5]"]),
+        (MarkdownOptions(), ["", "", ""]),
+    ):
         rows = [row.plain for row in rows_of(text, 40, look)]
         assert [row for row in rows if "──" in row] == [
             f"── python{numbers[0]}", f"  ── code{numbers[1]}", f"── sh{numbers[2]}"
@@ -305,7 +309,7 @@ def test_code_blocks_are_numbered() -> None:
 
 def test_numbers_go_on_when_blocks_have_scrolled_away() -> None:
     stream = Stream(tty=True)
-    renderer = MarkdownRenderer(stream, lambda: (40, 10), Look(first=1))
+    renderer = MarkdownRenderer(stream, lambda: (40, 10), MarkdownOptions(first=1))
     for number in range(30):
         renderer.feed(f"text\n\n```\nblock {number}\n```\n\n")
     renderer.finish()
@@ -323,8 +327,8 @@ def test_nothing_clears_the_screen() -> None:
 
 def test_all_but_the_last_block_are_settled() -> None:
     text = "one\n\n- a\n- b\n\ntwo\nmore"
-    assert settled(text) == (text.index("- a"), text.index("two"), text.index("two"))
-    assert settled("no line end") == (0, 0, 0)
+    assert stable_offsets(text) == (text.index("- a"), text.index("two"), text.index("two"))
+    assert stable_offsets("no line end") == (0, 0, 0)
 
 
 def test_a_window_that_becomes_narrower_keeps_what_is_finished() -> None:
@@ -402,7 +406,7 @@ def test_a_table_shows_words_as_they_are(tmp_path) -> None:  # type: ignore[no-u
 
 def test_thoughts_are_dimmed_and_end_before_the_answer(tmp_path) -> None:  # type: ignore[no-untyped-def]
     world = make_world(tmp_path, tty=True)
-    aside = Aside(world)
+    aside = DimmedSection(world)
     for piece in ("so ", "it is"):
         aside.feed("thinking", piece)
     aside.finish()

@@ -12,7 +12,7 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.evaluate.replay import replay
 from llmchat.history import Session
 from llmchat.models.opener import Opener
-from llmchat.ui import recap, slash
+from llmchat.ui import slash, transcript
 from llmchat.ui.keys import CommandCompleter
 from llmchat.ui.repl import Repl
 
@@ -29,7 +29,7 @@ from llmchat.ui.repl import Repl
     ],
 )
 def test_ages(seconds: float, text: str) -> None:
-    assert recap.age(1e9 - seconds, 1e9) == text
+    assert transcript.age(1e9 - seconds, 1e9) == text
 
 
 def test_history_prints_the_chat(repl: Repl) -> None:
@@ -44,18 +44,18 @@ def test_history_prints_the_chat(repl: Repl) -> None:
 def test_load_without_a_session_lists_titles_ages_and_models(repl: Repl) -> None:
     assert "there are no saved chats" in type_in(repl, "/load")
     type_in(repl, "a question")
-    here = repl.talk.chat.session
+    here = repl.state.chat.session
     first, hint = type_in(repl, "/load").splitlines()
     assert first == f"* {here}  a question · just now · smollm2" and hint.startswith(
         "`/load ID` continues one"
     )
-    offered = CommandCompleter(repl.talk).get_completions(Document("/load "), CompleteEvent())
+    offered = CommandCompleter(repl.state).get_completions(Document("/load "), CompleteEvent())
     assert [one.display_meta_text for one in offered] == ["a question · just now · smollm2"]
 
 
 def test_loading_shows_title_and_last_exchange(repl: Repl) -> None:
     type_in(repl, "q1", "\n".join(f"line {n}" for n in range(9)))
-    session = repl.talk.chat.session
+    session = repl.state.chat.session
     shown = type_in(repl, "/new", f"/load {session}").partition("continuing")[2]
     assert shown.splitlines()[2:] == [
         "> line 0",
@@ -70,38 +70,38 @@ def test_continuing_shows_title_and_last_exchange(
     repl: Repl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(repl, "a question")
-    talk = repl.talk
+    state = repl.state
     again = Repl(
-        Chat(preset(), ScriptedEngine(["x"]), talk.chat.history, session=talk.chat.session),
-        talk.world,
-        talk.opener,
+        Chat(preset(), ScriptedEngine(["x"]), state.chat.history, session=state.chat.session),
+        state.world,
+        state.opener,
     )
 
     def leave(*arguments: object, **more: object) -> str:
         raise EOFError
 
-    monkeypatch.setattr(again._session, "prompt", leave)
+    monkeypatch.setattr(again.prompt_line, "read", leave)
     again.loop()
-    shown = talk.world.stdout.getvalue()  # type: ignore[attr-defined]
+    shown = state.world.stdout.getvalue()  # type: ignore[attr-defined]
     assert (
-        f"continuing {talk.chat.session}: a question · just now · smollm2\n\n> a question\none\n"
+        f"continuing {state.chat.session}: a question · just now · smollm2\n\n> a question\none\n"
         in shown
     )
 
 
 def test_load_opens_the_model_and_the_settings_of_the_session(repl: Repl) -> None:
     type_in(repl, "/model other", "/set top_k 7", "to other")
-    other = repl.talk.chat.session
+    other = repl.state.chat.session
     type_in(repl, "/new")
-    repl.talk.switch(model="smollm2", engine="scripted")
+    repl.state.switch(model="smollm2", engine="scripted")
     type_in(repl, "to smollm2", f"/load {other}")
-    assert repl.talk.chat.preset.name == "other" and repl.talk.chat.sampling.top_k == 7
+    assert repl.state.chat.preset.name == "other" and repl.state.chat.sampling.top_k == 7
     assert type_in(repl, "/set").count("*") == 2
 
 
 def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) -> None:
     type_in(repl, "a question")
-    chat = repl.talk.chat
+    chat = repl.state.chat
     chat.history.remember(chat.session or "", "gone", {"model": "/nowhere/gone"}, {"top_k": 7})
     lines = type_in(repl, "/new", f"/load {chat.history.sessions()[0].id}").splitlines()
     assert lines[1].startswith("note: its model, gone, cannot be opened: ")
@@ -112,7 +112,7 @@ def test_a_session_whose_model_is_gone_goes_on_with_the_present_one(repl: Repl) 
 
 def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:
     type_in(repl, "a question", "/regen shorter, please")
-    engine, chat = repl.talk.chat.engine, repl.talk.chat
+    engine, chat = repl.state.chat.engine, repl.state.chat
     assert "user\na question\n\nshorter, please<|im_end|>" in engine.prompts[-1].text  # type: ignore[attr-defined]
     assert said(repl) == ["a question", "two"] and chat.hint == "shorter, please"
     records = chat.history.messages(chat.session or "")
@@ -131,8 +131,8 @@ def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:
 
 
 def test_a_hint_goes_behind_the_last_question() -> None:
-    talk = Conversation().say("a").answer("b")
-    assert talk.hinted("briefly").messages[0].text == "a\n\nbriefly" and talk.hinted("") is talk
+    state = Conversation().say("a").answer("b")
+    assert state.hinted("briefly").messages[0].text == "a\n\nbriefly" and state.hinted("") is state
     assert Conversation().say("", "material").hinted("briefly").messages[0].text == "briefly"
     assert Conversation().hinted("x") == Conversation()
 
@@ -157,7 +157,7 @@ def test_edit_takes_the_new_text(repl: Repl) -> None:
 
 @pytest.mark.parametrize("width", [40, 59, 60, 80, 120])
 def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
-    repl.talk.width = lambda: width
+    repl.state.width = lambda: width
     shown = type_in(repl, "/help").splitlines()
     assert max(map(len, shown)) < width
     heads = [line for line in shown if line.endswith(":") and not line.startswith(" ")]
@@ -174,12 +174,12 @@ def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
 def test_what_a_session_is_in_a_line() -> None:
     session = Session("id", "", "m", 0, 0, (), 0, 0)
     assert (
-        recap.about(session, session.updated + 1).startswith("(no title) · ")
-        and recap.about(replace(session, model=""), 1).count("·") == 1
+        transcript.describe(session, session.updated + 1).startswith("(no title) · ")
+        and transcript.describe(replace(session, model=""), 1).count("·") == 1
     )
 
 
 def test_the_opener_of_a_loaded_session_adapts_its_own_model(repl: Repl) -> None:
-    opener = Opener(repl.talk.world, {"weights": "bf16", "temperature": 1.0})
+    opener = Opener(repl.state.world, {"weights": "bf16", "temperature": 1.0})
     opened = opener.open_as("s", {"model": "other"})
     assert opened.opens == {"model": "other"} and opened.preset.sampling.temperature == 1.0

@@ -15,7 +15,7 @@ from llmchat.ui.repl import Repl
 
 
 def fates(repl: Repl) -> list[str]:
-    return [entry.fate for entry in repl.talk.chat.look_ahead().ledger]
+    return [entry.fate for entry in repl.state.chat.look_ahead().ledger]
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def fates(repl: Repl) -> list[str]:
 def test_the_last_mark_of_a_turn_holds(repl: Repl, lines: tuple[str, ...], fate: str) -> None:
     type_in(repl, "a", "b", *lines)
     assert fates(repl) == [fate, fate, "sent", "sent"]
-    kept = repl.talk.chat.history.conversation(repl.talk.chat.session or "")
-    assert kept == repl.talk.chat.conversation
+    kept = repl.state.chat.history.conversation(repl.state.chat.session or "")
+    assert kept == repl.state.chat.conversation
 
 
 def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) -> None:
@@ -48,11 +48,11 @@ def test_each_attached_file_has_a_line_of_its_own(repl: Repl, tmp_path: Path) ->
         ("user", "hello", "sent"),
     ]
     assert [entry["tokens"] for entry in ledger[:2]] == [8, 11]
-    talk = repl.talk.chat
-    assert talk.history.conversation(talk.session or "") == talk.conversation, (
+    state = repl.state.chat
+    assert state.history.conversation(state.session or "") == state.conversation, (
         "stored and read again"
     )
-    assert talk.conversation.messages[0].input == "a.txt:\none two\n\nb.txt:\nthree\n\nfour five"
+    assert state.conversation.messages[0].input == "a.txt:\none two\n\nb.txt:\nthree\n\nfour five"
 
 
 def test_undo_takes_back_a_summary_before_the_turn_it_stands_for(repl: Repl) -> None:
@@ -73,30 +73,30 @@ def test_save_writes_the_file_it_is_given(repl: Repl, tmp_path: Path) -> None:
 def test_a_window_beyond_the_model_is_refused(repl: Repl) -> None:
     shown = type_in(repl, "/set context 999999")
     assert shown.startswith("error: a window of 999,999 tokens is more than the model's 2,048\n")
-    assert repl.talk.chat.preset.context.tokens == 8192
+    assert repl.state.chat.preset.context.tokens == 8192
     assert "error" not in type_in(repl, "/set context 2048")
 
 
 def test_continue_is_offered_only_where_it_is_taken(
     repl: Repl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repl.talk.chat.engine._replies = ("word " * 100,)  # type: ignore[attr-defined]
+    repl.state.chat.engine._replies = ("word " * 100,)  # type: ignore[attr-defined]
     assert "[cut off at max_tokens; /continue resumes it]" in type_in(
         repl, "/set max_tokens 3", "hello"
     )
     assert "error" not in type_in(repl, "/continue")
-    monkeypatch.setattr(type(repl.talk.chat.engine), "resumes", False, raising=False)
+    monkeypatch.setattr(type(repl.state.chat.engine), "resumes", False, raising=False)
     assert "[cut off at max_tokens]" in type_in(repl, "hello")
 
 
 def test_a_full_window_offers_no_continue() -> None:
-    talk = Chat(preset(), ScriptedEngine(["word " * 500], context=200), History(None))
-    list(talk.send("hello"))
-    assert talk.finish and talk.finish.reason == "length" and not talk.resumable
-    talk.sampling = replace(talk.sampling, max_tokens=5)
-    talk.undo()
-    list(talk.send("hello"))
-    assert talk.finish.reason == "length" and talk.resumable
+    state = Chat(preset(), ScriptedEngine(["word " * 500], context=200), History(None))
+    list(state.send("hello"))
+    assert state.finish and state.finish.reason == "length" and not state.resumable
+    state.sampling = replace(state.sampling, max_tokens=5)
+    state.undo()
+    list(state.send("hello"))
+    assert state.finish.reason == "length" and state.resumable
 
 
 def test_facts_are_written_for_people(repl: Repl) -> None:
@@ -106,13 +106,13 @@ def test_facts_are_written_for_people(repl: Repl) -> None:
 
 def test_the_status_line_tells_of_the_chat_as_it_is(repl: Repl) -> None:
     type_in(repl, "a", "b")
-    before = status.bottom_line(repl.talk.chat, 80)
+    before = status.bottom_line(repl.state.chat, 80)
     type_in(repl, "/drop 1")
-    dropped = repl.talk.chat.window
+    dropped = repl.state.chat.window
     assert (
         dropped
-        and dropped.tokens < repl.talk.chat.engine.context
-        and status.bottom_line(repl.talk.chat, 80) != before
+        and dropped.tokens < repl.state.chat.engine.context
+        and status.bottom_line(repl.state.chat, 80) != before
     )
     type_in(repl, "/undo 2")
-    assert status.bottom_line(repl.talk.chat, 80).strip() == "scripted"
+    assert status.bottom_line(repl.state.chat, 80).strip() == "scripted"

@@ -12,15 +12,15 @@ from llmchat.engines import Finish, Prefill, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.prefill import PREFILL_CHUNK, first_chunk, prefill_chunk
 from llmchat.prompt import Prompt
-from llmchat.ui.prefill_progress import ReadingLine
+from llmchat.ui.prefill_progress import PrefillProgress
 
 GREEDY = Sampling(temperature=0, max_tokens=4)
 INTERRUPTED = """
 import hashlib, os, signal, threading
-from llmchat.ui.prefill_progress import told_of_interrupts
+from llmchat.ui.prefill_progress import on_interrupt
 
 order = []
-with told_of_interrupts(lambda: order.append("told")):
+with on_interrupt(lambda: order.append("told")):
     threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
         # One long call into C, which a signal does not end.
@@ -35,7 +35,7 @@ print(*order)
 
 def test_the_line_is_written_over_itself_and_goes(tmp_path: Path) -> None:
     stream = Stream(tty=True)
-    line = ReadingLine(stream, make_world(tmp_path, TERM="xterm"))
+    line = PrefillProgress(stream, make_world(tmp_path, TERM="xterm"))
     line.feed(Prefill(0, 2369))
     line.feed(Prefill(1200, 2369))
     line.stopping()
@@ -59,7 +59,7 @@ def test_nothing_is_written_where_it_could_not_be_taken_back(
     tty: bool, term: str, shown: bool, tmp_path: Path
 ) -> None:
     stream = Stream(tty=tty)
-    line = ReadingLine(stream, make_world(tmp_path, TERM=term), shown=shown)
+    line = PrefillProgress(stream, make_world(tmp_path, TERM=term), shown=shown)
     line.feed(Prefill(1, 2))
     line.clear()
     assert stream.getvalue() == ""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from llmchat.chat import Event
 from llmchat.errors import UsageError, did_you_mean
-from llmchat.ui.state import Talk
+from llmchat.ui.state import ReplState
 
 Answer = Generator[Event] | None
-Run = Callable[[Talk, str], Answer]
+Run = Callable[[ReplState, str], Answer]
 # What may stand behind a command now, given what is typed of it: texts, or texts with what they mean.
-Complete = Callable[[Talk, str], Iterable[str | tuple[str, str]]]
+Complete = Callable[[ReplState, str], Iterable[str | tuple[str, str]]]
 
 
 _GROUPS = {
@@ -27,7 +27,7 @@ _GROUPS = {
 }
 
 
-class Leave(Exception):
+class LeaveRepl(Exception):
     """The user wants to go."""
 
 

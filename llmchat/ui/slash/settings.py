@@ -7,13 +7,13 @@ from llmchat.models.loading import pulled_presets
 from llmchat.presets import setting_kind, setting_names, settings_of
 from llmchat.settings.types import Policy, choices, in_words, title
 from llmchat.ui.slash.registry import Answer, command
-from llmchat.ui.state import Talk, files_like
+from llmchat.ui.state import ReplState, paths_starting_with
 
 # `/set context` takes one of these as well as a size.
 _POLICIES = choices(Policy)
 
 
-def _names(talk: Talk, line: str) -> Iterable[str | tuple[str, str]]:
+def _names(state: ReplState, line: str) -> Iterable[str | tuple[str, str]]:
     name, _, rest = line.partition(" ")
     if rest or line.endswith(" "):
         return [
@@ -23,15 +23,15 @@ def _names(talk: Talk, line: str) -> Iterable[str | tuple[str, str]]:
     return [(name, f"{_meaning(name)}: {_allowed(name)}") for name in setting_names()]
 
 
-def _models(talk: Talk, word: str) -> Iterable[tuple[str, str]]:
-    return [(preset.name, preset.title) for preset, _ in pulled_presets(talk.world)]
+def _models(state: ReplState, word: str) -> Iterable[tuple[str, str]]:
+    return [(preset.name, preset.title) for preset, _ in pulled_presets(state.world)]
 
 
-def _adapters(talk: Talk, word: str) -> Iterable[str]:
+def _adapters(state: ReplState, word: str) -> Iterable[str]:
     here = {
-        str(source.repo) for preset, _ in pulled_presets(talk.world) for source in preset.adapters
+        str(source.repo) for preset, _ in pulled_presets(state.world) for source in preset.adapters
     }
-    return ["off", *sorted(here), *files_like(word)]
+    return ["off", *sorted(here), *paths_starting_with(word)]
 
 
 @command(
@@ -40,30 +40,30 @@ def _adapters(talk: Talk, word: str) -> Iterable[str]:
     "Show the settings, or change one for this chat; `default` resets it.",
     complete=_names,
 )
-def set_value(talk: Talk, rest: str) -> Answer:
+def set_value(state: ReplState, rest: str) -> Answer:
     name, _, value = rest.replace("=", " ", 1).partition(" ")
     name, value = name.replace("-", "_"), value.strip()
     if name == "context" and value in _POLICIES:
         name = "policy"
-    values = settings_of(talk.chat.sampling, talk.chat.preset.context)
+    values = settings_of(state.chat.sampling, state.chat.preset.context)
     if name and name not in values:
         raise UsageError(
             f"there is no setting `{name}`",
             did_you_mean(name, list(values)) or f"use {any_of(values)}",
         )
     if value:
-        _change(talk, name, value)
-        values = settings_of(talk.chat.sampling, talk.chat.preset.context)
+        _change(state, name, value)
+        values = settings_of(state.chat.sampling, state.chat.preset.context)
     if value:
-        talk.say(f"{name:20} {_written(values[name])}")
+        state.print(f"{name:20} {_written(values[name])}")
         return None
     for shown in [name] if name else values:
-        mark = "*" if shown in talk.chat.settings else " "
-        talk.say(
+        mark = "*" if shown in state.chat.settings else " "
+        state.print(
             f"{mark} {shown:18}  {_written(values[shown]):11}  {_meaning(shown):10}  {_allowed(shown)}"
         )
-    if not name and talk.chat.settings:
-        talk.say("* changed in this chat; `/set NAME default` resets it")
+    if not name and state.chat.settings:
+        state.print("* changed in this chat; `/set NAME default` resets it")
     return None
 
 
@@ -78,11 +78,11 @@ def _written(value: object) -> str:
 
 
 @command("system", "[text]", "Show or set the system text.")
-def system(talk: Talk, rest: str) -> Answer:
+def system(state: ReplState, rest: str) -> Answer:
     if rest:
-        talk.chat.instruct(rest)
-    talk.say(
-        talk.chat.conversation.system
+        state.chat.instruct(rest)
+    state.print(
+        state.chat.conversation.system
         or "no system text; the model's default applies, if it has one"
     )
     return None
@@ -94,10 +94,10 @@ def system(talk: Talk, rest: str) -> Answer:
     "Show the model, or switch to another one.",
     complete=_models,
 )
-def model(talk: Talk, rest: str) -> Answer:
+def model(state: ReplState, rest: str) -> Answer:
     if rest:
-        talk.switch(model=rest)
-    talk.say(talk.chat.engine.describe())
+        state.switch(model=rest)
+    state.print(state.chat.engine.describe())
     return None
 
 
@@ -107,10 +107,10 @@ def model(talk: Talk, rest: str) -> Answer:
     "Apply another adapter (a folder or org/name), scale it, or remove it.",
     complete=_adapters,
 )
-def lora(talk: Talk, rest: str) -> Answer:
+def lora(state: ReplState, rest: str) -> Answer:
     if rest:
-        talk.switch(adapter="none" if rest == "off" else rest)
-    talk.say(talk.chat.engine.describe())
+        state.switch(adapter="none" if rest == "off" else rest)
+    state.print(state.chat.engine.describe())
     return None
 
 
@@ -120,30 +120,30 @@ def lora(talk: Talk, rest: str) -> Answer:
     "Show or hide the model's thinking; it is never sent back.",
     complete=lambda t, w: ["on", "off"],
 )
-def think(talk: Talk, rest: str) -> Answer:
+def think(state: ReplState, rest: str) -> Answer:
     if rest not in ("", "on", "off"):
         raise UsageError(f"/think takes on or off, not `{rest}`")
-    talk.thoughts = rest == "on" if rest else not talk.thoughts
-    talk.say("thinking is shown" if talk.thoughts else "thinking is hidden")
+    state.show_thinking = rest == "on" if rest else not state.show_thinking
+    state.print("thinking is shown" if state.show_thinking else "thinking is hidden")
     return None
 
 
 @command("plain", "", "Turn Markdown on or off.")
-def plain(talk: Talk, rest: str) -> Answer:
-    talk.plain = not talk.plain
-    talk.say("plain text" if talk.plain else "Markdown")
+def plain(state: ReplState, rest: str) -> Answer:
+    state.plain = not state.plain
+    state.print("plain text" if state.plain else "Markdown")
     return None
 
 
-def _change(talk: Talk, name: str, value: str) -> None:
+def _change(state: ReplState, name: str, value: str) -> None:
     if value == "default":
-        return talk.chat.unset(name)
-    if name == "context" and value.isdecimal() and int(value) > talk.chat.engine.context:
+        return state.chat.unset(name)
+    if name == "context" and value.isdecimal() and int(value) > state.chat.engine.context:
         raise UsageError(
-            f"a window of {int(value):,} tokens is more than the model's {talk.chat.engine.context:,}",
+            f"a window of {int(value):,} tokens is more than the model's {state.chat.engine.context:,}",
             "`/set context 0` uses all of it",
         )
-    talk.chat.set({name: value})
+    state.chat.set({name: value})
     return None
 
 

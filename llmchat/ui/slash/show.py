@@ -1,4 +1,4 @@
-"""Commands that only look: help, show, stats."""
+"""Commands that only options: help, show, stats."""
 
 import textwrap
 
@@ -7,7 +7,7 @@ from llmchat.models import doctor
 from llmchat.models.loading import facts
 from llmchat.ui import status, tables
 from llmchat.ui.slash.registry import Answer, Command, command, registry
-from llmchat.ui.state import Talk
+from llmchat.ui.state import ReplState
 
 _KEYS = (
     'Enter sends; Alt+Enter or Ctrl-J makes a new line; """ opens a block; Ctrl-G opens the editor.',
@@ -23,38 +23,38 @@ _PARTS = ("info", "license", "template", "prompt")
     "[command]",
     "List the commands, or explain one.",
     aliases=("?",),
-    complete=lambda talk, word: registry.names(),
+    complete=lambda state, word: registry.names(),
 )
-def show_help(talk: Talk, rest: str) -> Answer:
+def show_help(state: ReplState, rest: str) -> Answer:
     if rest:
         found = registry.get(rest.lstrip("/").lower())
         if found is None:
             raise UsageError(f"there is no command /{rest}", did_you_mean(rest, registry.names()))
-        _explain(talk, found)
+        _explain(state, found)
         return None
     for title, commands in registry.groups().items():
-        talk.say(f"{title}:")
+        state.print(f"{title}:")
         for one in commands:
-            _explain(talk, one, indent="  ")
-        talk.say("")
+            _explain(state, one, indent="  ")
+        state.print("")
     for line in _KEYS:
-        _wrapped(talk, line, "", "")
+        _wrapped(state, line, "", "")
     return None
 
 
-def _explain(talk: Talk, one: Command, indent: str = "") -> None:
+def _explain(state: ReplState, one: Command, indent: str = "") -> None:
     also = f" (also {', '.join('/' + alias for alias in one.aliases)})" if one.aliases else ""
     name = f"{indent}/{one.name} {one.arguments}".rstrip()
-    if talk.width() >= _WIDE and len(name) < _COLUMN:
-        return _wrapped(talk, one.help + also, f"{name:{_COLUMN}}", " " * _COLUMN)
-    talk.say(name)
-    return _wrapped(talk, one.help + also, f"{indent}  ", f"{indent}  ")
+    if state.width() >= _WIDE and len(name) < _COLUMN:
+        return _wrapped(state, one.help + also, f"{name:{_COLUMN}}", " " * _COLUMN)
+    state.print(name)
+    return _wrapped(state, one.help + also, f"{indent}  ", f"{indent}  ")
 
 
-def _wrapped(talk: Talk, text: str, first: str, rest: str) -> None:
+def _wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
     """Lines that break between words; a column stays one."""
-    width = max(talk.width() - 1, len(rest) + 20)
-    talk.say(
+    width = max(state.width() - 1, len(rest) + 20)
+    state.print(
         textwrap.fill(
             text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
         )
@@ -67,22 +67,22 @@ def _wrapped(talk: Talk, text: str, first: str, rest: str) -> None:
     "Show the model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
     complete=lambda t, w: _PARTS,
 )
-def show(talk: Talk, rest: str) -> Answer:
-    chat = talk.chat
+def show(state: ReplState, rest: str) -> Answer:
+    chat = state.chat
     if rest == "info":
         tables.model_facts(
-            talk.world, facts(chat.preset, talk.world) | {"session": chat.session or ""}
+            state.world, facts(chat.preset, state.world) | {"session": chat.session or ""}
         )
     elif rest in ("license", "licence"):
-        talk.say(chat.preset.licence)
+        state.print(chat.preset.licence)
     elif rest == "template":
         form = chat.preset.format
-        for line in doctor.lines(doctor.examine(chat.preset, talk.world)):
-            talk.say(line)
-        talk.say("\nThe format itself:\n")
-        talk.say(form.template if form.template is not None else tables.pretty_json(form.parts))
+        for line in doctor.lines(doctor.examine(chat.preset, state.world)):
+            state.print(line)
+        state.print("\nThe format itself:\n")
+        state.print(form.template if form.template is not None else tables.pretty_json(form.parts))
     elif rest == "prompt":
-        talk.say(chat.preset.format.render(chat.look().messages).text)
+        state.print(chat.preset.format.render(chat.look().messages).text)
     else:
         raise UsageError(
             f"/show takes {', '.join(_PARTS)}", did_you_mean(rest, _PARTS) if rest else ""
@@ -91,7 +91,7 @@ def show(talk: Talk, rest: str) -> Answer:
 
 
 @command("stats", "", "Show tokens and times of the last answer.")
-def stats(talk: Talk, rest: str) -> Answer:
-    for line in status.statistics(talk.chat):
-        talk.say(line)
+def stats(state: ReplState, rest: str) -> Answer:
+    for line in status.statistics(state.chat):
+        state.print(line)
     return None

@@ -1,6 +1,6 @@
-"""An answer as plain text, and the choice between that and Markdown.
+"""Renderers print an answer piece by piece: as plain text here, as Markdown in markdown_renderer.
 
-Loads no terminal library, because pipes must start at once.
+Loads no terminal library before a terminal needs one, because pipes must start at once.
 """
 
 from typing import Protocol, TextIO
@@ -10,7 +10,7 @@ from llmchat.terminal_text import fit_for, has_colours, has_palette, has_styles
 
 
 class Renderer(Protocol):
-    """Takes an answer piece by piece; `finish` leaves the cursor on a new line."""
+    """Prints the pieces of one answer; `finish` leaves the cursor on a new line."""
 
     def feed(self, text: str) -> None: ...
 
@@ -18,21 +18,24 @@ class Renderer(Protocol):
 
 
 def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Renderer:
-    """Markdown on a terminal that can show it, plain text everywhere else. `first` is the number of the first code block, or none."""
+    """Markdown on a terminal that can show it, plain text everywhere else.
+
+    first: the number of the answer's first code block; 0 numbers none.
+    """
     if plain or not has_styles(world):
         return PlainRenderer(world.stdout)
     from llmchat.ui.hyperlinks import has_hyperlinks
-    from llmchat.ui.markdown import Look
-    from llmchat.ui.render import MarkdownRenderer
+    from llmchat.ui.markdown import MarkdownOptions
+    from llmchat.ui.markdown_renderer import MarkdownRenderer
 
-    return MarkdownRenderer(
-        world.stdout,
-        look=Look(has_colours(world), has_hyperlinks(world.env), first, has_palette(world)),
+    options = MarkdownOptions(
+        has_colours(world), has_hyperlinks(world.env), first, has_palette(world)
     )
+    return MarkdownRenderer(world.stdout, options=options)
 
 
 class PlainRenderer:
-    """The text itself, flushed as it comes; not one control character is added."""
+    """Prints the text itself, flushed piece by piece; adds no control characters."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -14,47 +14,16 @@ from rich.cells import chop_cells
 from rich.console import Console
 from rich.text import Text
 
-from llmchat.settings import World
-from llmchat.terminal_text import harmless, has_styles
+from llmchat.terminal_text import harmless
 from llmchat.ui.code_blocks import code_blocks
-from llmchat.ui.markdown import PLAIN_LOOK, Look, paint, rows_of
-from llmchat.ui.stable_prefix import settled, settled_words
+from llmchat.ui.markdown import DEFAULT_OPTIONS, MarkdownOptions, paint, rows_of
+from llmchat.ui.stable_prefix import stable_offsets, stable_words_end
 
 _REDRAW_SECONDS = 0.05
 _CLEAR_ROW = "\x1b[K"
 _ONE_IN = 4  # the fraction of the time that drawing may take
 _FRAME = " ▌─"
 _Size = Callable[[], tuple[int, int]]
-
-
-class Aside:
-    """Text that is not part of the answer, dimmed under a label: thoughts, a summary."""
-
-    def __init__(self, world: World, *, plain: bool = False):
-        self._stream = world.stdout
-        self._on, self._off = ("", "") if plain or not has_styles(world) else ("\x1b[2m", "\x1b[0m")
-        self._label = ""
-        self._last = ""
-
-    def feed(self, label: str, text: str) -> None:
-        """Write under a label; an empty text shows the label alone."""
-        if label != self._label:
-            self.finish()
-            self._label, self._last = label, "\n"
-            self._write(f"[{label}]\n")
-        shown = harmless(text).lstrip("\n") if self._last == "\n" else harmless(text)
-        if shown:
-            self._last = shown[-1]
-            self._write(shown)
-
-    def finish(self) -> None:
-        if self._label:
-            self._write("\n" if self._last == "\n" else "\n\n")
-        self._label = ""
-
-    def _write(self, text: str) -> None:
-        self._stream.write(f"{self._on}{text}{self._off}")
-        self._stream.flush()
 
 
 class MarkdownRenderer:
@@ -64,10 +33,12 @@ class MarkdownRenderer:
     the visible characters at the start of the tail that are printed already: rows of a paragraph, at whatever width.
     """
 
-    def __init__(self, stream: TextIO, size: _Size | None = None, look: Look = PLAIN_LOOK):
-        self._screen = _LiveRows(stream, look)
+    def __init__(
+        self, stream: TextIO, size: _Size | None = None, options: MarkdownOptions = DEFAULT_OPTIONS
+    ):
+        self._screen = _LiveRows(stream, options)
         self._size = size or (lambda: _terminal_size(stream))
-        self._look = look
+        self._options = options
         self._text = ""
         self._context = 0  # offset of the tail
         self._ink = 0
@@ -94,7 +65,7 @@ class MarkdownRenderer:
 
     def _settle_lines(self, width: int) -> list[Text]:
         """Move the finished lines from the tail into the context; returns their rows."""
-        before, block, end = settled(self._text)
+        before, block, end = stable_offsets(self._text)
         if end <= self._context:
             return []
         rows = self._below_context(self._text[:end], width)
@@ -105,16 +76,16 @@ class MarkdownRenderer:
 
     def _drop(self, length: int) -> None:
         """Forget text that no longer matters for what follows."""
-        if self._look.first and length:
-            self._look = self._look._replace(
-                first=self._look.first + len(code_blocks(self._text[:length]))
+        if self._options.first and length:
+            self._options = self._options._replace(
+                first=self._options.first + len(code_blocks(self._text[:length]))
             )
         self._text = self._text[length:]
         self._context -= length
 
     def _settle_words(self, width: int) -> list[Text]:
         """The rows of the last paragraph that further words cannot change: all but the last."""
-        end = settled_words(self._text)
+        end = stable_words_end(self._text)
         if end <= self._context:
             return []
         rows = self._rest(self._text[:end], width)[:-1]
@@ -128,16 +99,16 @@ class MarkdownRenderer:
         return _without_ink(self._below_context(text, width), self._ink)
 
     def _below_context(self, text: str, width: int) -> list[Text]:
-        printed = _count_rows(self._text[: self._context], width, self._look)
-        return rows_of(text, width, self._look)[printed:]
+        printed = _count_rows(self._text[: self._context], width, self._options)
+        return rows_of(text, width, self._options)[printed:]
 
 
 class _LiveRows:
     """The last rows on the screen, which may still change. The cursor waits at the start of the row below them."""
 
-    def __init__(self, stream: TextIO, look: Look):
+    def __init__(self, stream: TextIO, options: MarkdownOptions):
         self._stream = stream
-        self._look = look
+        self._options = options
         self._rows: list[tuple[str, str]] = []  # as painted, and without colours
 
     def show(self, done: Sequence[Text], live: Sequence[Text], width: int, height: int) -> None:
@@ -147,7 +118,7 @@ class _LiveRows:
         texts = [*done, *shown]
         rows = list(
             zip(
-                paint(texts, colour=self._look.colour, palette=self._look.palette),
+                paint(texts, colour=self._options.colour, palette=self._options.palette),
                 (row.plain for row in texts),
                 strict=True,
             )
@@ -182,8 +153,8 @@ def _height(plain: str, width: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _count_rows(markdown: str, width: int, look: Look) -> int:
-    return len(rows_of(markdown, width, look)) if markdown else 0
+def _count_rows(markdown: str, width: int, options: MarkdownOptions) -> int:
+    return len(rows_of(markdown, width, options)) if markdown else 0
 
 
 def _ink(row: Text) -> int:

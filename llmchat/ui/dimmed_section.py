@@ -1,0 +1,37 @@
+"""Print text that is not part of the answer, dimmed under a label: thinking, a summary."""
+
+from llmchat.settings import World
+from llmchat.terminal_text import harmless, has_styles
+
+
+class DimmedSection:
+    """One section is open at a time; `finish` closes it with a blank line."""
+
+    def __init__(self, world: World, *, plain: bool = False):
+        styled = has_styles(world) and not plain
+        self._stream = world.stdout
+        self._on, self._off = ("\x1b[2m", "\x1b[0m") if styled else ("", "")
+        self._label = ""
+        self._last = ""
+
+    def feed(self, label: str, text: str) -> None:
+        """Print a piece under a label; an empty text prints the label alone."""
+        if label != self._label:
+            self.finish()
+            self._label, self._last = label, "\n"
+            self._write(f"[{label}]\n")
+        text = harmless(text)
+        if self._last == "\n":
+            text = text.lstrip("\n")
+        if text:
+            self._last = text[-1]
+            self._write(text)
+
+    def finish(self) -> None:
+        if self._label:
+            self._write("\n" if self._last == "\n" else "\n\n")
+        self._label = ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"{self._on}{text}{self._off}")
+        self._stream.flush()

@@ -1,0 +1,70 @@
+"""One turn of the REPL: print an answer while it arrives, then the notes about it."""
+
+from collections.abc import Generator
+from contextlib import closing
+
+from llmchat.chat import Event
+from llmchat.ui import status
+from llmchat.ui.answer_display import AnswerDisplay
+from llmchat.ui.code_blocks import answered_blocks
+from llmchat.ui.dimmed_section import DimmedSection
+from llmchat.ui.keys import without_echo
+from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
+from llmchat.ui.renderer import choose_renderer
+from llmchat.ui.state import ReplState
+
+
+def run_turn(state: ReplState, events: Generator[Event]) -> None:
+    """Print an answer and its notes. Ctrl-C stops the answer and keeps the text so far."""
+    world, chat = state.world, state.chat
+    dropped_before = chat.window.dropped if chat.window else 0
+    first_block = len(answered_blocks(chat.conversation.messages)) + 1
+    progress = PrefillProgress(world.stdout, world)
+    display = AnswerDisplay(
+        progress,
+        choose_renderer(world, plain=state.plain, first=first_block),
+        DimmedSection(world, plain=state.plain),
+        show_thinking=state.show_thinking,
+    )
+    stopped = False
+    with closing(events), without_echo(world.stdin), on_interrupt(progress.stopping):
+        try:
+            display.show(events)
+        except KeyboardInterrupt:
+            stopped = True
+        finally:
+            display.finish()
+    _print_notes(state, display, dropped_before, stopped=stopped)
+
+
+def _print_notes(
+    state: ReplState, display: AnswerDisplay, dropped_before: int, *, stopped: bool
+) -> None:
+    answered = bool(display.text)
+    if note := status.ending_note(state.chat, stopped=stopped, answered=answered):
+        state.print_note(note)
+    elif display.ended and not answered:
+        state.print_note("[the model gave an empty answer; /regen asks again]")
+    if note := status.dropped_note(state.chat, dropped_before):
+        state.print_note(note)
+    state.print("")
+
+
+def print_answer(state: ReplState, text: str) -> None:
+    """Print an answer that was given before, with the numbers its code blocks had."""
+    first_block = _first_block_of(state, text)
+    renderer = choose_renderer(state.world, plain=state.plain, first=first_block)
+    renderer.feed(text)
+    renderer.finish()
+    state.print("")
+
+
+def _first_block_of(state: ReplState, answer: str) -> int:
+    """The number of an answer's first code block; 0 for a text that is not an answer."""
+    messages = state.chat.conversation.messages
+    positions = [
+        index
+        for index, message in enumerate(messages)
+        if message.role == "assistant" and message.text == answer
+    ]
+    return len(answered_blocks(messages[: positions[-1]])) + 1 if positions else 0
