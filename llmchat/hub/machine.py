@@ -1,15 +1,14 @@
-"""What this machine has: memory of its GPUs and its own, room on the disks. Asked without torch."""
+"""Measure this machine without torch: free memory of RAM and GPUs, free space on disks."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from msgspec import Struct
 
 from llmchat.hub import cache, local_store
+from llmchat.hub.gpus import list_gpus
 from llmchat.hub.inspect import Survey
 from llmchat.memory_estimate import available_ram, installed_ram
-from llmchat.process.programs import which
 from llmchat.settings import World
 
 
@@ -29,12 +28,13 @@ class Machine(Struct, frozen=True):
 
 
 def this_machine(world: World) -> Machine:
-    return Machine(available_ram(), _gpus(world))
+    gpus = tuple((gpu.name, gpu.free) for gpu in list_gpus(world.env))
+    return Machine(available_ram(), gpus)
 
 
 def installed(world: World) -> tuple[int, ...]:
-    """Bytes of each memory that a model could live in, whatever else is in it at this moment: the RAM, the GPUs."""
-    return (installed_ram(), *(total for _, total in _gpus(world, "memory.total")))
+    """Bytes of each memory that a model could live in, used or not: the RAM, then the GPUs."""
+    return (installed_ram(), *(gpu.total for gpu in list_gpus(world.env)))
 
 
 def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
@@ -70,27 +70,3 @@ def has_room(count: int, taken: tuple[Disk, ...], world: World) -> bool:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _gpus(world: World, what: str = "memory.free") -> tuple[tuple[str, int], ...]:
-    """Name and free bytes, or what else of its memory is asked for, of each GPU that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; none where there is no such program."""
-    tool = which("nvidia-smi", world.env)
-    visible = world.env.get("CUDA_VISIBLE_DEVICES")
-    if tool is None or visible in ("", "-1"):
-        return ()
-    command = [tool, f"--query-gpu=index,name,{what}", "--format=csv,noheader,nounits"]
-    if visible:
-        command.insert(1, f"--id={visible}")
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            stdin=subprocess.DEVNULL,
-            env=dict(world.env),
-        )
-        rows = [line.split(", ") for line in done.stdout.splitlines() if not done.returncode]
-        return tuple((name, int(free) * 1024**2) for _, name, free in rows)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return ()

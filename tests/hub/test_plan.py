@@ -17,7 +17,7 @@ from support.loopback_hub import Hub, Repo
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
-from llmchat.hub import adapters, cache, headers, machine, make_plan, pull, report, survey
+from llmchat.hub import adapters, cache, headers, make_plan, pull, report, survey
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
 from llmchat.hub.inspect import Survey
 from llmchat.hub.machine import Disk, Machine
@@ -233,25 +233,6 @@ def test_a_full_disk_cannot_be_forced(llama: Preset) -> None:
     ) as refused:
         plan.enforce(force=True)
     assert "HF_HOME" in refused.value.hint and "--force" not in refused.value.hint
-
-
-def test_gpus_as_nvidia_smi_lists_them(tmp_path: Path) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho \"$@\" >&2\necho '0, NVIDIA H200, 143000'\n")
-    tool.chmod(0o755)
-    world = make_world(tmp_path)
-    assert machine.this_machine(replace(world, env={"PATH": str(tmp_path)})).gpus == (
-        ("NVIDIA H200", 143000 * 1024**2),
-    )
-    assert (
-        machine.this_machine(
-            replace(world, env={"PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""})
-        ).gpus
-        == ()
-    )
-    tool.write_text("#!/bin/sh\necho 'no devices were found'\nexit 9\n")
-    assert machine.this_machine(replace(world, env={"PATH": str(tmp_path)})).gpus == ()
-    assert machine.this_machine(replace(world, env={"PATH": "/nowhere"})).gpus == ()
 
 
 def test_the_names_that_adapters_give_their_bases() -> None:
