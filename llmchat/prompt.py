@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import chat_template
-from llmchat.chat_template.quoting import Placeholders, Range, mapped
+from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
 
@@ -273,7 +273,7 @@ def _write_template(
     if quoted is None:
         # The template changes what it is given, so that nobody can tell where a message ends: no mark in a message is left whole.
         marks = chat_template.labels(form.template or "")
-        records = [mapped(lambda text: disarm(text, marks), record) for record in records]
+        records = [map_texts(lambda text: disarm(text, marks), record) for record in records]
         form = _given(form, lambda text: disarm(text, marks))
         text, quoted = _run_template(form, records, wants_answer), []
     learn: list[Range] = []
@@ -289,14 +289,14 @@ def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
         "role": message.role,
         "content": disarm(plain_text(message), form.labels),
     }
-    calls = mapped(lambda text: disarm(text, form.labels), message.calls)
+    calls = map_texts(lambda text: disarm(text, form.labels), message.calls)
     return record | ({"tool_calls": calls} if calls else {})
 
 
 def _given(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
     """The format with every text changed that its template is given from outside: tools and such, not the checkpoint's own tokens."""
     tokens = {
-        name: value if name.endswith("_token") else mapped(change, value)
+        name: value if name.endswith("_token") else map_texts(change, value)
         for name, value in form.template_tokens.items()
     }
     return replace(form, template_tokens=tokens) if tokens != form.template_tokens else form
@@ -332,7 +332,7 @@ def _find_quoted(
     """Where messages, tools and arguments stand in the text; None where the template changes what it is given."""
     places = Placeholders([record["content"] for record in records])
     hidden = [
-        {**mapped(places.of_text, record), "content": places.of_message(index)}
+        {**map_texts(places.of_text, record), "content": places.of_message(index)}
         for index, record in enumerate(records)
     ]
     return places.find(_run_template(_given(form, places.of_text), hidden, wants_answer), text)

@@ -168,7 +168,9 @@ def test_only_the_world_reads_the_process(path: Path) -> None:
         assert not read, f"{name} reads {read}; take it from the World"
 
 
-HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "huggingface_hub", "prompt_toolkit")
+HEAVY = (
+    "torch", "transformers", "peft", "bitsandbytes", "huggingface_hub", "prompt_toolkit", "jinja2",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

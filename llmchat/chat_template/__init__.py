@@ -1,57 +1,64 @@
-"""Chat templates: Jinja programs that come with a checkpoint, so nothing they do is trusted.
+"""Render the chat template of a checkpoint: an untrusted Jinja program.
 
-They run in jinja2's sandbox, with the names that chat templates use and no others (template_sandbox), and within a budget of steps, memory and
-time that no operation can pass (template_budget).
+Templates run in jinja2's sandbox with a fixed list of names (`sandbox`) and within a budget of
+steps, memory and time (`budget`). jinja2 is imported when the first template is compiled.
 """
 
 import functools
 import re
 from collections.abc import Mapping
+from types import CodeType
 from typing import Any
 
-from llmchat.chat_template.budget import BeyondLimits, Budget, spending
+from llmchat.chat_template.budget import BeyondLimits, Budget
 from llmchat.errors import Mismatch
 
-# What templates use to tell speakers apart: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
+# What templates tell speakers apart by: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
 _LABEL = re.compile(r"<[|｜][\w ▁]+[|｜]>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
+_MAX_ERROR = 300
 
 
 def run(template: str, variables: Mapping[str, Any], name: str) -> str:
-    """The text a template makes of these variables. Raises Mismatch when it refuses them, is no template, or goes beyond its limits."""
+    """Render a template with these variables. name: of the model or format, for errors.
+
+    Raises Mismatch if the template rejects them, has a syntax error or exceeds its limits.
+    """
     try:
-        with spending(Budget(variables)) as budget:
-            return _written(_compile(template), variables, budget)
+        return _render(_compile(template), variables)
     except BeyondLimits as error:
-        raise Mismatch(
-            f"the chat template of `{name}` refuses this conversation: it {error}"
-        ) from error
+        raise _refusal(name, f"it {error}") from error
     except Exception as error:
-        # It is a stranger's program: whatever it raises is its own.
-        raise Mismatch(
-            f"the chat template of `{name}` refuses this conversation: {_one_line(error)}"
-        ) from error
+        # The program is a stranger's: it may raise anything.
+        raise _refusal(name, _one_line(error)) from error
 
 
 def labels(template: str) -> frozenset[str]:
-    """The marks in a template that could pose as its own, were they written into a message."""
+    """The marks in a template that a message could spell to pose as another speaker."""
     return frozenset(_LABEL.findall(template))
 
 
-def _written(program: Any, variables: Mapping[str, Any], budget: Budget) -> str:
+def _render(code: CodeType, variables: Mapping[str, Any]) -> str:
+    from llmchat.chat_template.sandbox import template_of
+
+    budget = Budget(variables)
     pieces = []
-    for piece in program.generate(**variables):
+    for piece in template_of(code, budget).generate(**variables):
         budget.spend(len(piece))
         pieces.append(piece)
     return "".join(pieces)
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(template: str) -> Any:
+def _compile(template: str) -> CodeType:
     from llmchat.chat_template.sandbox import compile_template
 
     return compile_template(template)
 
 
+def _refusal(name: str, reason: str) -> Mismatch:
+    return Mismatch(f"the chat template of `{name}` refuses this conversation: {reason}")
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}…"

@@ -1,143 +1,139 @@
-"""What one run of a chat template may spend: steps, memory and time. Every value is paid for before it is made.
+"""The steps, memory and time that one run of a chat template may take.
 
-Memory is counted in bytes that values take at most, not measured: the same template is stopped at the same place on every machine. Each
-thread has one run at a time; `spending` makes its budget the one that the operations of that thread pay from.
+An operation pays for each value before it makes it. Memory is computed as an upper bound, not
+measured, so the same template stops at the same place on every machine.
 """
 
-import contextlib
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Any
 
-# Parts of a template (names, constants, operators) that may be evaluated. The longest conversations of real templates need some hundred thousand.
+# Parts of a template (names, constants, operators) that may be evaluated. The longest
+# conversations of real templates need some hundred thousand.
 MAX_STEPS = 2_000_000
-# Seconds of the processor.
+# Seconds of CPU time.
 MAX_SECONDS = 5.0
-# Bytes of one value, and of all that are made: this, and so many times what the template was given.
-ONE, ONE_GIVEN = 2_000_000, 8
-ALL, ALL_GIVEN = 50_000_000, 64
+# Bytes of the largest value and of all values together. Each grows with the size of the
+# variables that the template is given.
+VALUE_BYTES, VALUE_BYTES_PER_GIVEN = 2_000_000, 8
+TOTAL_BYTES, TOTAL_BYTES_PER_GIVEN = 50_000_000, 64
 
-_LOOK_EVERY = 1_000
-_LARGE = 100_000
+_STEPS_BETWEEN_CLOCK_READS = 1_000
+# From here on the exact size of a text is computed.
+_LONG_TEXT = 100_000
+_CONTAINERS: tuple[type[Collection[Any]], ...] = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 
 
 class BeyondLimits(Exception):
-    """A template is stopped. The message goes on after `it`."""
+    """A template exceeded a limit. The message continues a sentence that starts with `it`."""
 
 
 class Budget:
-    """given: what the template is given. It is weighed only where what every template may spend is not enough."""
+    """What is left of the limits of one run. A run takes place in one thread.
 
-    __slots__ = ("_end", "_given", "_left", "_most", "_steps", "_until_look")
+    given: the variables of the template. Their size is computed when the basic allowance is spent.
+    """
+
+    __slots__ = (
+        "_allowed_value",
+        "_bytes_left",
+        "_deadline",
+        "_given",
+        "_steps_left",
+        "_until_clock_read",
+    )
 
     def __init__(self, given: Any = ()):
-        self._steps = MAX_STEPS
         self._given = given
-        self._most = ONE
-        self._left = ALL
-        self._until_look = _LOOK_EVERY
-        self._end = 0.0
-
-    def most(self) -> int:
-        """Bytes of the largest value that may be made."""
-        self._grant()
-        return self._most
-
-    def _grant(self) -> None:
-        if self._given is not None:
-            weight = weigh(self._given)
-            self._given = None
-            self._most += ONE_GIVEN * weight
-            self._left += ALL_GIVEN * weight
+        self._steps_left = MAX_STEPS
+        self._allowed_value = VALUE_BYTES
+        self._bytes_left = TOTAL_BYTES
+        self._until_clock_read = _STEPS_BETWEEN_CLOCK_READS
+        self._deadline = 0.0
 
     def step(self, count: int = 1) -> bool:
-        """True, so that it can be a part of a condition."""
-        self._steps -= count
-        if self._steps < 0:
+        """Pay for steps. Returns True, so that a call can be part of a condition."""
+        self._steps_left -= count
+        if self._steps_left < 0:
             raise BeyondLimits(f"takes more than {MAX_STEPS:,} steps")
-        self._until_look -= count
-        if self._until_look < 0:
-            self._look()
+        self._until_clock_read -= count
+        if self._until_clock_read < 0:
+            self._read_clock()
         return True
 
     def spend(self, size: int) -> None:
-        """Pay for a value of so many bytes before it is made."""
-        self._left -= size
-        if size > self._most or self._left < 0:
-            self._grant()
-            if size > self._most:
-                raise BeyondLimits(f"makes something larger than {self._most:,} bytes")
-            if self._left < 0:
+        """Pay for a value of `size` bytes before it is made."""
+        self._bytes_left -= size
+        if size > self._allowed_value or self._bytes_left < 0:
+            self._allow_for_given()
+            if size > self._allowed_value:
+                raise _too_large(self._allowed_value)
+            if self._bytes_left < 0:
                 raise BeyondLimits("takes too much memory")
-        self._until_look -= size >> 6
-        if self._until_look < 0:
-            self._look()
+        self._until_clock_read -= size >> 6
+        if self._until_clock_read < 0:
+            self._read_clock()
 
-    def _look(self) -> None:
+    def pay_for(self, value: Any, times: int = 1) -> Any:
+        """Pay `times` over for a value with everything it holds. Returns the value."""
+        self._allow_for_given()
+        size = deep_size(value, self._allowed_value)
+        self.step(size >> 5)
+        self.spend(size * times)
+        return value
+
+    def _allow_for_given(self) -> None:
+        if self._given is not None:
+            size = deep_size(self._given)
+            self._given = None
+            self._allowed_value += VALUE_BYTES_PER_GIVEN * size
+            self._bytes_left += TOTAL_BYTES_PER_GIVEN * size
+
+    def _read_clock(self) -> None:
         now = time.thread_time()
-        self._end = self._end or now + MAX_SECONDS
-        self._until_look = _LOOK_EVERY
-        if now > self._end:
+        self._deadline = self._deadline or now + MAX_SECONDS
+        self._until_clock_read = _STEPS_BETWEEN_CLOCK_READS
+        if now > self._deadline:
             raise BeyondLimits(f"takes more than {MAX_SECONDS:g} seconds")
 
 
-_here = threading.local()
+def text_size(text: str) -> int:
+    """Bytes of a text: an upper bound for ASCII, exact where the text is long."""
+    return len(text) if len(text) < _LONG_TEXT else sys.getsizeof(text)
 
 
-def budget() -> Budget:
-    """The budget of the run under way in this thread."""
-    here: Budget = _here.budget
-    return here
+def deep_size(value: Any, limit: int | None = None) -> int:
+    """Bytes of a value with everything it holds. What is held twice counts twice, as in its text.
 
-
-@contextlib.contextmanager
-def spending(budget: Budget) -> Iterator[Budget]:
-    before = getattr(_here, "budget", None)
-    _here.budget = budget
-    try:
-        yield budget
-    finally:
-        _here.budget = before
-
-
-def bytes_of(text: str) -> int:
-    """Of a text, at most; exactly where it is long."""
-    return len(text) if len(text) < _LARGE else sys.getsizeof(text)
-
-
-def weigh(value: Any, most: int | None = None) -> int:
-    """Bytes of a value with all that it holds, counted again wherever it is held again: its text is about as long.
-
-    Raises BeyondLimits above `most` bytes, before it walks on.
+    Raises BeyondLimits as soon as the sum exceeds `limit`.
     """
-    total, rest = 0, [value]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, str):
-            total += len(one) + 8
-        elif isinstance(one, dict):
-            total += 64 + 32 * len(one)
-            rest += one
-            rest += one.values()
-        elif isinstance(
-            one,
-            list | tuple | set | frozenset | type({}.keys()) | type({}.values()) | type({}.items()),
-        ):
-            total += 64 + 8 * len(one)
-            rest += one
+    total, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            total += len(item) + 8
+        elif isinstance(item, dict):
+            total += 64 + 32 * len(item)
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, _CONTAINERS):
+            total += 64 + 8 * len(item)
+            waiting += item
         else:
             total += 32
-        if most is not None and total > most:
-            raise BeyondLimits(f"makes something larger than {most:,} bytes")
+        if limit is not None and total > limit:
+            raise _too_large(limit)
     return total
 
 
-def pay_for(value: Any, times: int = 1) -> Any:
-    """Pay for `value` with all that it holds, `times` over; returns it."""
-    here = budget()
-    weight = weigh(value, here.most())
-    here.step(weight >> 5)
-    here.spend(weight * times)
-    return value
+def _too_large(limit: int) -> BeyondLimits:
+    return BeyondLimits(f"makes a value larger than {limit:,} bytes")

@@ -1,154 +1,187 @@
-"""The operations of chat templates on texts, lists and numbers, each within the budget of its run.
+"""The operations of chat templates on texts, lists and numbers, each within a budget.
 
-Only what is named here can be called: a method that pads, repeats or formats can make any size of text by one call.
+Only the methods listed here can be called: one call of a method that pads, repeats or formats can
+make a text of any size.
 """
 
 import datetime
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from string import Formatter
 from types import GeneratorType
 from typing import Any
 
-from llmchat.chat_template.budget import BeyondLimits, budget, bytes_of, pay_for
+from llmchat.chat_template.budget import BeyondLimits, Budget, text_size
 
 TEXT_METHODS = frozenset({
-    "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower",
-    "isnumeric", "isspace", "istitle", "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
-    "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
+    "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum",
+    "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle",
+    "isupper", "join", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
+    "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
+    "strip", "swapcase", "title", "upper",
 })  # fmt: skip
 DICT_METHODS = frozenset({"get", "items", "keys", "values"})
 LIST_METHODS = frozenset({"count", "index"})
 
 MAX_RANGE = 100_000
-# Numbers of more bits are no numbers of a chat template, and their products take as long as their bits.
+# No chat template needs numbers of more bits, and their products take as long as their bits.
 _MAX_BITS = 64
-# Longest text that strip() may look for the characters of, and the product of lengths that a search from the right may take.
-_MAX_STRIPPED, _MAX_SEARCH = 1_000, 100_000_000
+# The most characters that strip() may remove any of.
+_MAX_STRIPPED = 1_000
+# The largest product of the lengths of a text and of what is searched in it from the right.
+_MAX_SEARCH = 100_000_000
 _FROM_THE_RIGHT = frozenset({"rfind", "rindex", "rpartition", "rsplit"})
 # A width in a directive (%1000d) pads.
 _STRFTIME = re.compile(r"(?:[^%]|%[-_^#]?[A-Za-z%])*", re.DOTALL)
 _MAX_STRFTIME = 200
-# The longest text of one character of JSON, \ud83d\ude00, and the space and signs around a value.
+# The longest spelling of one character in JSON (\ud83d\ude00); the space and signs around a value.
 _JSON_CHARACTER, _JSON_VALUE, _MAX_INDENT = 12, 8, 16
-_TEXTS, _LARGE = {str}, 100_000
-# Smaller texts are paid for by the steps that make them.
-_SMALL = 64
+_MAX_DIGITS = 1_000
+_ONLY_STR, _LONG = {str}, 100_000
+# The steps that make a text up to this length pay for it.
+_SHORT = 64
 _PLAIN = (int, float, bool, type(None))
+# Characters of a text that is marked as safe can grow by this factor: it escapes what it takes.
+_ESCAPE_GROWTH = 6
+_VIEWS: tuple[type[Collection[Any]], ...] = (type({}.values()), type({}.items()))
+_SEQUENCES: tuple[type[Collection[Any]], ...] = (list, tuple, set, frozenset, *_VIEWS)
+_SIZED: Any = (Sequence, dict, type({}.keys()), *_VIEWS)
+_LIST_ITEM, _TEXT_ITEM = 8, 60
 
 
-def text_of(value: Any) -> str:
-    """As str() writes it. A namespace holds what was put into it later, so that nobody knows how long it is: it has no text."""
+def text_of(budget: Budget, value: Any) -> str:
+    """The text of a value as str() writes it.
+
+    A namespace has none: it may receive other values later, so its length is unknown.
+    """
     if type(value) is str or isinstance(value, str):
         return value
     if type(value) in _PLAIN:
         return str(value)
-    if type(value).__name__ == "Namespace":
+    if _is_namespace(value):
         raise BeyondLimits("writes a namespace")
-    pay_for(value, 10)
+    budget.pay_for(value, 10)
     if _holds_namespace(value):
         raise BeyondLimits("writes a namespace")
     return str(value)
 
 
+def _is_namespace(value: Any) -> bool:
+    return type(value).__name__ == "Namespace"
+
+
 def _holds_namespace(value: Any) -> bool:
-    rest = [value]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, dict):
-            rest += one.values()
-        elif isinstance(one, list | tuple | set | frozenset | type({}.values()) | type({}.items())):
-            rest += one
-        elif type(one).__name__ == "Namespace":
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, _SEQUENCES):
+            waiting += item
+        elif _is_namespace(item):
             return True
     return False
 
 
-def concat(pieces: Iterable[str]) -> str:
-    """What a macro, a call block or a set block wrote."""
+def concat(budget: Budget, pieces: Iterable[str]) -> str:
+    """The pieces as one text."""
     held = list(pieces)
-    budget().spend(_bytes_of_all(held))
+    budget.spend(_total_size(held))
     return "".join(held)
 
 
-def _bytes_of_all(pieces: Sequence[str]) -> int:
+def _total_size(pieces: Sequence[str]) -> int:
     size = sum(map(len, pieces))
-    return size if size < _LARGE else sum(map(bytes_of, pieces))
+    return size if size < _LONG else sum(map(text_size, pieces))
 
 
-def add_all(parts: Sequence[Any], one: Callable[[str, Any, Any], Any]) -> Any:
-    """The sum of `parts`, texts at once. one: adds two of another kind."""
-    if set(map(type, parts)) == _TEXTS:
-        size = sum(map(len, parts))
-        if size > _SMALL:
-            budget().spend(_bytes_of_all(parts))
+def add_all(budget: Budget, parts: Sequence[Any], add: Callable[[Any, Any], Any]) -> Any:
+    """The sum of the parts; texts are joined in one step. add: adds two values of other types."""
+    if set(map(type, parts)) == _ONLY_STR:
+        if sum(map(len, parts)) > _SHORT:
+            budget.spend(_total_size(parts))
         return "".join(parts)
     total = parts[0]
     for part in parts[1:]:
-        total = one("+", total, part)
+        total = add(total, part)
     return total
 
 
-def check_operands(operator: str, left: Any, right: Any) -> None:
-    """Pay for the result of an operator. Raises BeyondLimits."""
+def pay_for_operator(budget: Budget, operator: str, left: Any, right: Any) -> None:
+    """Pay for the result of an operator. Raises BeyondLimits for one that no template needs."""
     if isinstance(left, int | float) and isinstance(right, int | float):
         return _check_numbers(operator, left, right)
     if operator in ("%", "**"):
         raise BeyondLimits(f"uses {operator} in a way that no chat template needs")
     for value, other in ((left, right), (right, left)):
-        if not isinstance(value, str | list | tuple):
-            continue
         times = max(0, other) if operator == "*" and isinstance(other, int) else 1
         if isinstance(value, str):
-            # Text that is marked as safe escapes what is added to it.
-            marked = any(isinstance(one, str) and type(one) is not str for one in (left, right))
-            wide = 24 if marked else 1 if value.isascii() else 4
-            budget().spend(wide * len(value) * times)
-        else:
-            pay_for(value, times)
+            budget.spend(_bytes_per_character(value, other) * len(value) * times)
+        elif isinstance(value, list | tuple):
+            budget.pay_for(value, times)
+
+
+def _bytes_per_character(text: str, other: Any) -> int:
+    """Of a text that is combined with `other`. A text marked as safe escapes the other one."""
+    marked = any(isinstance(one, str) and type(one) is not str for one in (text, other))
+    if marked:
+        return 4 * _ESCAPE_GROWTH
+    return 1 if text.isascii() else 4
 
 
 def _check_numbers(operator: str, left: float, right: float) -> None:
     for value in (left, right):
         if isinstance(value, int) and value.bit_length() > _MAX_BITS:
-            raise BeyondLimits(f"reckons with numbers of more than {_MAX_BITS} bits")
+            raise BeyondLimits(f"calculates with numbers of more than {_MAX_BITS} bits")
     if operator == "**" and abs(right) > _MAX_BITS:
         raise BeyondLimits("raises a number to a power that no chat template needs")
 
 
-def call_text_method(method: Any, arguments: Sequence[Any], named: dict[str, Any]) -> Any:
-    """method: a bound method of a text, whose name is in TEXT_METHODS."""
-    text, name, here = method.__self__, method.__name__, budget()
+def call_text_method(
+    budget: Budget, method: Any, arguments: Sequence[Any], named: dict[str, Any]
+) -> Any:
+    """Call a bound method of a text. Its name is in TEXT_METHODS."""
+    text, name = method.__self__, method.__name__
     first = arguments[0] if arguments else None
-    factor = 1 if type(text) is str else 6
+    growth = 1 if type(text) is str else _ESCAPE_GROWTH
     if name == "format":
-        return formatted(text, arguments, named)
+        return _format(budget, text, arguments, named)
     if name == "join":
-        pieces = listed(first)
-        here.spend(factor * (sum(map(len, pieces)) + bytes_of(text) * len(pieces)))
+        pieces = to_list(budget, first)
+        budget.spend(growth * (sum(map(len, pieces)) + text_size(text) * len(pieces)))
         return method(pieces)
     if name == "replace":
-        here.spend(factor * _replaced(text, *map(str, arguments[:2])))
-    elif name in ("strip", "lstrip", "rstrip"):
-        _check_stripped(first)
-    elif (
-        name in _FROM_THE_RIGHT and isinstance(first, str) and len(text) * len(first) > _MAX_SEARCH
-    ):
-        raise BeyondLimits(f"searches for {len(first):,} characters from the right")
-    if name in ("split", "rsplit", "splitlines"):
-        here.spend(
-            bytes_of(text)
-            + 64
-            * (text.count(first) + 1 if isinstance(first, str) and first else len(text) // 8 + 1)
-        )
-    elif name != "replace":
-        here.spend(bytes_of(text) >> 2)
+        budget.spend(growth * _size_after_replacing(text, *map(str, arguments[:2])))
+    elif name in ("split", "rsplit", "splitlines"):
+        _check_search(text, name, first)
+        budget.spend(text_size(text) + 64 * _most_parts(text, first))
+    else:
+        _check_search(text, name, first)
+        budget.spend(text_size(text) >> 2)
     return method(*arguments, **named)
 
 
-def formatted(text: str, arguments: Sequence[Any], named: dict[str, Any]) -> str:
-    """str.format() with plain fields: {}, {0} and {name}. A width pads, and an attribute leads out of the sandbox."""
+def _check_search(text: str, name: str, wanted: Any) -> None:
+    if name in ("strip", "lstrip", "rstrip"):
+        return _check_stripped(wanted)
+    backwards = name in _FROM_THE_RIGHT and isinstance(wanted, str)
+    if backwards and len(text) * len(wanted) > _MAX_SEARCH:
+        raise BeyondLimits(f"searches for {len(wanted):,} characters from the right")
+
+
+def _most_parts(text: str, separator: Any) -> int:
+    """How many parts split() makes of a text, estimated where it splits at white space."""
+    if isinstance(separator, str) and separator:
+        return text.count(separator) + 1
+    return len(text) // 8 + 1
+
+
+def _format(budget: Budget, text: str, arguments: Sequence[Any], named: dict[str, Any]) -> str:
+    """str.format() with plain fields: {}, {0} and {name}.
+
+    A width pads, and an attribute leads out of the sandbox.
+    """
     pieces, number = [], 0
     for literal, field, spec, conversion in Formatter().parse(text):
         pieces.append(literal)
@@ -158,64 +191,70 @@ def formatted(text: str, arguments: Sequence[Any], named: dict[str, Any]) -> str
             raise BeyondLimits("formats in a way that no chat template needs")
         key = field or str(number)
         number += not field
-        pieces.append(text_of(arguments[int(key)] if key.isdecimal() else named[key]))
-    return concat(pieces)
+        value = arguments[int(key)] if key.isdecimal() else named[key]
+        pieces.append(text_of(budget, value))
+    return concat(budget, pieces)
 
 
-def listed(value: Any) -> list[Any]:
+def to_list(budget: Budget, value: Any) -> list[Any]:
     """list(), paid for as it grows."""
-    here = budget()
-    if isinstance(value, Sequence | dict | type({}.items()) | type({}.keys()) | type({}.values())):
-        here.spend(64 + 8 * len(value) + (60 * len(value) if isinstance(value, str) else 0))
+    if isinstance(value, _SIZED):
+        item = _LIST_ITEM + (_TEXT_ITEM if isinstance(value, str) else 0)
+        budget.spend(64 + item * len(value))
         return list(value)
     if not isinstance(value, GeneratorType):
         return list(value)
     found = []
     for item in value:
-        here.step()
-        here.spend(64)
+        budget.step()
+        budget.spend(64)
         found.append(item)
     return found
 
 
-def checked_range(*arguments: int) -> range:
+def short_range(*arguments: int) -> range:
+    """range() of at most MAX_RANGE numbers."""
     found = range(*arguments)
     if len(found) > MAX_RANGE:
         raise BeyondLimits(f"counts further than {MAX_RANGE:,}")
     return found
 
 
-def checked_dict(*arguments: Any, **named: Any) -> dict[Any, Any]:
-    found: dict[Any, Any] = dict(
-        *[one if isinstance(one, dict) else listed(one) for one in arguments], **named
-    )
-    pay_for(found)
+def to_dict(budget: Budget, *arguments: Any, **named: Any) -> dict[Any, Any]:
+    """dict()"""
+    given = [one if isinstance(one, dict) else to_list(budget, one) for one in arguments]
+    found: dict[Any, Any] = dict(*given, **named)
+    budget.pay_for(found)
     return found
 
 
-def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    text, old, new = text_of(value), text_of(old), text_of(new)
-    budget().spend(_replaced(text, old, new))
+def replace(budget: Budget, value: Any, old: Any, new: Any, count: int | None = None) -> str:
+    """str.replace()"""
+    text, old, new = (text_of(budget, one) for one in (value, old, new))
+    budget.spend(_size_after_replacing(text, old, new))
     return str(text).replace(old, new, -1 if count is None else count)
 
 
-def _replaced(text: str, old: str = "", new: str = "") -> int:
+def _size_after_replacing(text: str, old: str = "", new: str = "") -> int:
     """Bytes of the result, at most."""
     places = text.count(old)
-    wide = 4 if len(new) * places > 100_000 else 1
-    return bytes_of(text) + wide * places * len(new)
+    wide = 4 if len(new) * places > _LONG else 1
+    return text_size(text) + wide * places * len(new)
 
 
-def join(values: Iterable[Any], between: Any) -> str:
-    pieces, between = [text_of(value) for value in listed(values)], text_of(between)
-    budget().spend(sum(map(bytes_of, pieces)) + bytes_of(between) * len(pieces))
+def join(budget: Budget, items: Iterable[Any], separator: Any) -> str:
+    """str.join() of the texts of the items."""
+    pieces = [text_of(budget, item) for item in to_list(budget, items)]
+    between = text_of(budget, separator)
+    budget.spend(sum(map(text_size, pieces)) + text_size(between) * len(pieces))
     return str(between).join(pieces)
 
 
-def strip(value: Any, chars: str | None = None) -> str:
+def strip(budget: Budget, value: Any, chars: str | None = None) -> str:
+    """str.strip()"""
     _check_stripped(chars)
-    text = text_of(value)
-    budget().spend(bytes_of(text) >> 2)
+    text = text_of(budget, value)
+    budget.spend(text_size(text) >> 2)
     return text.strip(chars)
 
 
@@ -225,58 +264,63 @@ def _check_stripped(chars: Any) -> None:
 
 
 def to_json(
+    budget: Budget,
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """Without HTML's escapes, unlike jinja2's own; the arguments are those that transformers gives it."""
+    """JSON without the HTML escapes of jinja2's own filter. The arguments are transformers'."""
     if isinstance(indent, str) or (indent is not None and indent > _MAX_INDENT):
         raise BeyondLimits(f"indents JSON by more than {_MAX_INDENT}")
     if separators is not None and sum(map(len, separators)) > 2 * _JSON_VALUE:
         raise BeyondLimits("separates JSON by long texts")
-    pay_for(value)
-    budget().spend(_json_size(value, indent or 0))
+    budget.pay_for(value)
+    budget.spend(_json_size(value, indent or 0))
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 def _json_size(value: Any, indent: int) -> int:
-    size, rest = 0, [(value, 1)]
-    while rest:
-        one, depth = rest.pop()
-        size += _JSON_VALUE + (indent * depth if indent else 0)
-        if isinstance(one, str):
-            size += len(one) if one.isascii() and one.isprintable() else _JSON_CHARACTER * len(one)
-        elif isinstance(one, dict):
-            rest += [(item, depth + 1) for pair in one.items() for item in pair]
-        elif isinstance(one, list | tuple):
-            rest += [(item, depth + 1) for item in one]
-        elif isinstance(one, int | float):
+    """Bytes of the JSON of a value, at most."""
+    size, waiting = 0, [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        size += _JSON_VALUE + indent * depth
+        if isinstance(item, str):
+            plain = item.isascii() and item.isprintable()
+            size += len(item) if plain else _JSON_CHARACTER * len(item)
+        elif isinstance(item, dict):
+            waiting += [(inner, depth + 1) for pair in item.items() for inner in pair]
+        elif isinstance(item, list | tuple):
+            waiting += [(inner, depth + 1) for inner in item]
+        elif isinstance(item, int | float):
             size += 24
     return size
 
 
-def total(values: Iterable[Any], start: Any = 0) -> Any:
-    """sum(), of numbers alone: a sum of lists or texts grows with the square of their number."""
-    for value in (held := [start, *listed(values)]):
+def total(budget: Budget, items: Iterable[Any], start: Any = 0) -> Any:
+    """sum(), of numbers only: a sum of lists or texts takes time quadratic in their number."""
+    numbers = [start, *to_list(budget, items)]
+    for value in numbers:
         if not isinstance(value, int | float):
-            raise BeyondLimits("sums up what is not a number")
+            raise BeyondLimits("sums up values that are not numbers")
         _check_numbers("+", value, 0)
-    return sum(held)
+    return sum(numbers)
 
 
 def rounded(value: float, precision: int = 0, method: str = "common") -> float:
+    """round(), to at most 15 digits."""
     if abs(precision) > 15 or method != "common":
         raise BeyondLimits("rounds in a way that no chat template needs")
     return round(value, precision)
 
 
 def to_int(value: Any, default: int = 0, base: int = 10) -> int:
-    """As jinja2's own, of numbers that a person could have written."""
-    if isinstance(value, str) and len(value) > 1_000:
+    """jinja2's `int` for texts of a limited length; `default` for what is not a number."""
+    if isinstance(value, str) and len(value) > _MAX_DIGITS:
         return default
     try:
         return int(value, base) if isinstance(value, str) else int(value)
@@ -287,12 +331,15 @@ def to_int(value: Any, default: int = 0, base: int = 10) -> int:
             return default
 
 
-def check_indented(text: str, width: Any) -> None:
-    wide = len(width) if isinstance(width, str) else int(width)
-    budget().spend(bytes_of(text) + (len(text.splitlines()) + 1) * max(0, wide))
+def pay_for_indent(budget: Budget, text: str, width: Any) -> None:
+    """Pay for a text whose lines are indented by `width`, a number or a text."""
+    columns = len(width) if isinstance(width, str) else int(width)
+    lines = len(text.splitlines()) + 1
+    budget.spend(text_size(text) + lines * max(0, columns))
 
 
 def strftime_now(pattern: str) -> str:
+    """The current time, in a pattern without widths."""
     if len(pattern) > _MAX_STRFTIME or not _STRFTIME.fullmatch(pattern):
         raise BeyondLimits("writes the time in a way that no chat template needs")
     return datetime.datetime.now().strftime(pattern)

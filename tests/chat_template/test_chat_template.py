@@ -1,7 +1,7 @@
-"""Chat templates are strangers' programs: what they may do, and what stops them."""
+"""Chat templates are untrusted programs: what they may do, and what stops them."""
 
-import contextlib
-import threading
+import datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -37,17 +37,28 @@ BOMBS = {
     "endless output": ("{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' * 200 }}{% endfor %}", "too much memory"),
     "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
 }  # fmt: skip
-ESCAPES = {
-    "the classes of everything": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+# Template → the reason why it is refused.
+REFUSED = {
+    "the classes of everything": ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "access to attribute '__class__' of 'list' object is unsafe"),
+    "changing the conversation": ("{{ messages.append('x') }}", "access to attribute 'append' of 'list' object is unsafe"),
+    "changing a message": ("{{ messages[0].update({'role': 'system'}) }}", "access to attribute 'update' of 'dict' object is unsafe"),
+    "the template itself": ("{{ self.__init__.__globals__ }}", "access to attribute '__init__' of 'TemplateReference' object is unsafe"),
+    "a global of jinja2": ("{{ cycler('a') }}", "'cycler' is undefined"),
+    "calling what it was given": ("{{ messages[0].call() }}", "is not safely callable"),
+    "another template": ("{% include '/etc/passwd' %}", "no loader for this environment"),
+    "a syntax error": ("{% for message in messages %", "unexpected 'end of template'"),
+}  # fmt: skip
+# Attributes that a template cannot see: it writes nothing, as for any undefined value.
+HIDDEN = {
     "globals of a function": "{{ raise_exception.__globals__ }}",
-    "changing the conversation": "{{ messages.append('x') }}",
-    "the loader": "{{ self.__init__.__globals__ }}{{ cycler.__init__.__globals__.os }}",
-    "no template": "{% for message in messages %",
+    "the class of a namespace": "{{ namespace().__class__ }}",
+    "the owner of a method": "{{ ''.upper.__self__ }}",
+    "the environment": "{{ context }}{{ environment }}",
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_template_that_would_never_end_or_fill_the_memory_is_stopped(name: str) -> None:
+def test_a_template_that_takes_too_long_or_too_much_memory_is_stopped(name: str) -> None:
     template, reason = BOMBS[name]
     with pytest.raises(
         Mismatch, match=f"the chat template of `x` refuses this conversation: .*{reason}"
@@ -55,92 +66,79 @@ def test_a_template_that_would_never_end_or_fill_the_memory_is_stopped(name: str
         chat_template.run(template, {"messages": []}, "x")
 
 
-@pytest.mark.parametrize("name", ESCAPES)
-def test_a_template_cannot_leave_its_sandbox(name: str) -> None:
-    messages = [{"role": "user", "content": "x"}]
-    with contextlib.suppress(Mismatch):
-        assert "os" not in chat_template.run(ESCAPES[name], {"messages": messages}, "x")
-    assert messages == [{"role": "user", "content": "x"}]
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_template_that_reaches_out_of_the_sandbox_is_refused(name: str) -> None:
+    template, reason = REFUSED[name]
+    messages = [{"role": "user", "content": "x", "call": print}]
+    with pytest.raises(Mismatch) as caught:
+        chat_template.run(template, {"messages": messages}, "x")
+    assert reason in caught.value.message
+    assert messages == [{"role": "user", "content": "x", "call": print}]
 
 
-def test_what_real_templates_use_works() -> None:
-    def run(template: str) -> str:
-        return chat_template.run(
-            template, {"messages": [{"role": "user", "content": " a</think>b "}]}, "x"
-        )
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_lies_outside_of_the_sandbox_is_undefined(name: str) -> None:
+    assert chat_template.run(HIDDEN[name], {"messages": []}, "x") == ""
 
-    assert run("{% generation %}hi{% endgeneration %}") == "hi"
-    assert run("{{ messages[0].content.split('</think>')[-1].strip() }}") == "b"
-    assert run("{{ messages | tojson(indent=2) }}").startswith("[\n  {\n")
-    assert (
-        run("{{ {'b': 1, 'a': 'é'} | tojson(separators=(',', ':'), sort_keys=true) }}")
-        == '{"a":"é","b":1}'
-    )
-    assert (
-        run(
-            "{%- for m in messages -%}{%- if loop.first -%}{% continue %}{%- endif -%}{%- endfor -%}x"
-        )
-        == "x"
-    )
-    assert len(run("{{ strftime_now('%d %b %Y') }}")) == 11
-    assert (
-        run(
-            "{% for i in range(6) if i % 2 %}{{ loop.index }}{{ i }}{{ ' ' if not loop.last }}{% endfor %}"
-        )
-        == "11 23 35"
-    )
-    assert (
-        run(
-            "{% for m in messages %}{{ loop.index0 }}{{ loop.length }}{{ m.role }}{{ m.missing is defined }}{% endfor %}"
-        )
-        == "01userFalse"
-    )
-    assert (
-        run(
-            "{{ 'a' + messages[0].role + 'b' + ('c' + 'd') + '' }}{{ 1 + 2 + 3.5 }}{{ ([1] + [2] + [3]) | length }}"
-        )
-        == "auserbcd6.53"
-    )
-    assert (
-        run(
-            "{% set n = namespace(a=false) %}{% set n.a = true %}{{ n.a }}{{ 7 % 2 }}{{ 'a' + 'b' }}{{ 'a' ~ 1 }}"
-        )
-        == "True1aba1"
-    )
+
+# Template → its text, for one message from `user` with the content " a</think>b ".
+RENDERED = {
+    "{% generation %}hi{% endgeneration %}": "hi",
+    "{{ messages[0].content.split('</think>')[-1].strip() }}": "b",
+    "{{ {'b': 1, 'a': 'é'} | tojson(separators=(',', ':'), sort_keys=true) }}": '{"a":"é","b":1}',
+    "{{ [1] | tojson(indent=2) }}": "[\n  1\n]",
+    "{%- for m in messages -%}{% continue %}{%- endfor -%}x": "x",
+    "{% for i in range(6) if i % 2 %}{{ loop.index }}{{ i }} {% endfor %}": "11 23 35 ",
+    "{% for m in messages %}{{ loop.index0 }}{{ loop.length }}{{ m.role }}{% endfor %}": "01user",
+    "{{ messages[0].missing is defined }}": "False",
+    "{{ 'a' + messages[0].role + 'b' + ('c' + 'd') + '' }}": "auserbcd",
+    "{{ 1 + 2 + 3.5 }}{{ ([1] + [2] + [3]) | length }}{{ 7 % 2 }}{{ 'a' ~ 1 }}": "6.531a1",
+    "{% set n = namespace(a=false) %}{% set n.a = true %}{{ n.a }}": "True",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", RENDERED)
+def test_what_real_templates_use_is_rendered(template: str) -> None:
+    messages = [{"role": "user", "content": " a</think>b "}]
+    assert chat_template.run(template, {"messages": messages}, "x") == RENDERED[template]
+
+
+def test_the_time_is_written_in_the_form_of_the_template() -> None:
+    text = chat_template.run("{{ strftime_now('%d %b %Y') }}", {}, "x")
+    assert datetime.datetime.strptime(text, "%d %b %Y")
 
 
 def test_the_limits_hold_in_other_threads() -> None:
-    caught: list[Exception] = []
-
-    def work() -> None:
-        try:
-            chat_template.run(BOMBS["a loop in a loop"][0], {"messages": []}, "x")
-        except Mismatch as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(60)
-    assert caught
+    template, reason = BOMBS["a loop in a loop"]
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(chat_template.run, template, {"messages": []}, "x") for _ in "ab"]
+        for one in running:
+            with pytest.raises(Mismatch, match=reason):
+                one.result()
 
 
-def test_the_marks_of_a_template() -> None:
-    text = "<|im_start|> <start_of_turn> </s> [INST] [/INST] <<SYS>> <</SYS>> <｜x｜> a < b {{ x[0] }} [SYSTEM_PROMPT] <br>"
-    assert chat_template.labels(text) == {
-        "<|im_start|>",
-        "<start_of_turn>",
-        "</s>",
-        "[INST]",
-        "[/INST]",
-        "<<SYS>>",
-        "<</SYS>>",
-        "<｜x｜>",
-        "[SYSTEM_PROMPT]",
-        "<br>",
-    }
+def test_a_run_inside_another_run_spends_a_budget_of_its_own() -> None:
+    inner: list[str] = []
+
+    class Message:
+        def __str__(self) -> str:
+            inner.append(chat_template.run("{{ 'b' * 1900000 }}", {}, "inner"))
+            return "a"
+
+    template = "{% for i in range(40) %}{{ message }}{{ 'c' * 100000 }}{% endfor %}"
+    text = chat_template.run(template, {"message": Message()}, "outer")
+    assert text.count("a") == len(inner) == 40
 
 
-# One of each thing that templates of today's models do, in our own words.
+def test_labels_are_the_marks_that_could_pose_as_a_speaker() -> None:
+    marks = {
+        "<|im_start|>", "<start_of_turn>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>",
+        "<｜x｜>", "[SYSTEM_PROMPT]", "<br>",
+    }  # fmt: skip
+    assert chat_template.labels(" ".join([*marks, "a < b {{ x[0] }}"])) == marks
+
+
+# Everything that the templates of today's models do, in our own words.
 CONSTRUCTS = {
     "methods in a loop": "{% for m in messages %}{% set c = m.content.strip().split(' ')[-1].lstrip('a').rstrip('\\n') %}{{ c.upper() }}{{ m.get('x', 'y') }}{% endfor %}",
     "items in a loop": "{% for t in tools %}{% for k, v in t.function.parameters.properties.items() %}{{ k }}={{ v.type if v.type is string else v.type | join('|') }};{% endfor %}{% endfor %}",
@@ -164,22 +162,14 @@ TOOL = {
 
 
 @pytest.mark.parametrize("name", CONSTRUCTS)
-def test_what_templates_of_today_do_is_rendered_as_transformers_renders_it(name: str) -> None:
+def test_todays_constructs_are_rendered_as_transformers_renders_them(name: str) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    messages = [
-        {"role": role, "content": f" {role} says a日本 "}
-        for role in ("system", "user", "assistant", "user")
-    ]
-    wanted = render_jinja_template(
+    roles = ("system", "user", "assistant", "user")
+    messages = [{"role": role, "content": f" {role} says a日本 "} for role in roles]
+    given = {"messages": messages, "tools": [TOOL], "add_generation_prompt": True}
+    expected = render_jinja_template(
         [messages], tools=[TOOL], chat_template=CONSTRUCTS[name], add_generation_prompt=True
     )[0][0]
-    assert (
-        chat_template.run(
-            CONSTRUCTS[name],
-            {"messages": messages, "tools": [TOOL], "add_generation_prompt": True},
-            "x",
-        )
-        == wanted
-        != ""
-    )
+    assert expected
+    assert chat_template.run(CONSTRUCTS[name], given, "x") == expected
