@@ -133,7 +133,7 @@ def open_engine(config: dict[str, Any], device: torch.device, weights: str = "in
     """The engine that users have, over random weights and a vocabulary of numbered words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from llmchat.engines import transformers
+    from llmchat.engines.transformers import TransformersEngine, loading
 
     folder = Path(tempfile.mkdtemp(prefix="llmchat-gpu-"))
     tokenizer = Tokenizer(
@@ -147,10 +147,8 @@ def open_engine(config: dict[str, Any], device: torch.device, weights: str = "in
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"})
     )
     (folder / "config.json").write_text(json.dumps(config))
-    transformers.open_tensors = lambda *_: RandomTensors(config, device)  # type: ignore[assignment]
-    return transformers.TransformersEngine(
-        folder, weights=weights, device=device.type, name="7B-shaped"
-    )  # type: ignore[arg-type]
+    loading.open_tensors = lambda *_: RandomTensors(config, device)  # type: ignore[assignment]
+    return TransformersEngine(folder, weights=weights, device=device.type, name="7B-shaped")  # type: ignore[arg-type]
 
 
 def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:

@@ -12,10 +12,12 @@ from support.checkpoints import save_adapter, save_tiny, tiny_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.transformers import SHARED_CHUNK, WAITING_BYTES, TransformersEngine
+from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.engine import IDLE_CACHE_BYTES
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.generation import RunningAnswer
-from llmchat.engines.transformers.prompt_lookup import Drafts
+from llmchat.engines.transformers.prefill import SHARED_CHUNK
+from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.prompt import Prompt
 
@@ -112,7 +114,7 @@ def test_answers_join_and_leave_between_passes(base: Path) -> None:
 def test_a_long_prompt_does_not_hold_up_the_others(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchat.engines.transformers.SHARED_CHUNK", 16)
+    monkeypatch.setattr("llmchat.engines.transformers.prefill.SHARED_CHUNK", 16)
     assert SHARED_CHUNK > 16
     engine = open_engine(base, slots=3)
     running = engine.begin(Prompt(TEXTS[0], ()), GREEDY)
@@ -154,7 +156,7 @@ def test_each_conversation_keeps_its_cache_and_shares_its_beginning(base: Path) 
 def test_texts_that_wait_are_forgotten_when_they_grow_too_large(base: Path) -> None:
     engine = open_engine(base, slots=4)
     per_token = 2 * 2 * 2 * 16 * 2  # K and V, layers, heads, head_dim, bytes
-    assert engine._slots._most == WAITING_BYTES // per_token
+    assert engine._slots._most == IDLE_CACHE_BYTES // per_token
     engine._slots._most = 60
     for text in ("the quick brown fox", "jumps over the lazy dog", "question and answer"):
         alone(engine, text)
@@ -243,7 +245,7 @@ def test_drafts_do_not_change_the_distribution(base: Path) -> None:
 
 
 def test_a_draft_is_as_long_as_it_is_worth() -> None:
-    drafts = Drafts([1, 2, 3, 4, 5, 6, 1, 2, 3, 4])
+    drafts = PromptLookup([1, 2, 3, 4, 5, 6, 1, 2, 3, 4])
     assert (
         drafts.propose(10) == [5, 6, 1] and drafts.propose(2) == [5, 6] and drafts.propose(0) == []
     )
@@ -256,7 +258,7 @@ def test_a_draft_is_as_long_as_it_is_worth() -> None:
 
 def test_no_draft_while_it_would_be_wrong() -> None:
     """The same four tokens are followed by something new each time."""
-    drafts, row = Drafts([1, 2, 3, 4, 5, 1, 2, 3, 4]), 0
+    drafts, row = PromptLookup([1, 2, 3, 4, 5, 1, 2, 3, 4]), 0
     assert drafts.propose(10) and not drafts.propose(10, together=16)
     for row in range(100, 130):
         for token in (row, 1, 2, 3, 4):
@@ -271,7 +273,7 @@ def test_no_draft_while_it_would_be_wrong() -> None:
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 8))
 def test_a_draft_is_what_followed_the_same_tokens_before(ids: list[int], room: int) -> None:
-    proposal = Drafts(ids).propose(room)
+    proposal = PromptLookup(ids).propose(room)
     assert len(proposal) <= room
     if proposal:
         size = 4 if any(ids[start : start + 4] == ids[-4:] for start in range(len(ids) - 4)) else 3
@@ -347,9 +349,6 @@ def test_answers_with_different_adapters_go_together(base: Path, tmp_path: Path)
         engine, [engine.begin(Prompt(TEXTS[0], ()), GREEDY, adapters) for adapters in choices]
     )
     assert [text for text, _ in got] == [wanted[0], wanted[1], wanted[0]]
-    engine.unload_adapter("school")
-    with pytest.raises(UsageError):
-        engine.begin(Prompt(TEXTS[0], ()), GREEDY, (("school", 1.0),))
 
 
 def test_an_adapter_that_cannot_be_live_says_so(base: Path, tmp_path: Path) -> None:

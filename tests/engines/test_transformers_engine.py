@@ -91,9 +91,9 @@ ARCHITECTURES = {
     ),
     "mistral, sliding window": (
         MistralConfig(**FAMILY, num_key_value_heads=2, sliding_window=16),
-        causal.GeneralForward,
+        causal.ModulesForward,
     ),
-    "gpt-neox": (GPTNeoXConfig(**FAMILY), causal.GeneralForward),
+    "gpt-neox": (GPTNeoXConfig(**FAMILY), causal.ModulesForward),
 }
 
 
@@ -115,7 +115,7 @@ def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> N
 def test_scores_are_the_log_probabilities_of_transformers(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchat.engines.transformers.SCORE_CHUNK", 4)
+    monkeypatch.setattr("llmchat.engines.transformers.scoring.SCORE_CHUNK", 4)
     folder = save_tiny(tmp_path, ARCHITECTURES[name][0], seed=3)
     engine = TransformersEngine(folder, weights="fp32", device="cpu")
     ids = engine.encode(

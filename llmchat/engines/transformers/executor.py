@@ -1,17 +1,19 @@
-"""What the forward passes have in common: llama.py, general.py, encoder_decoder.py and native/."""
+"""What runs a loaded model: the contract of the compiled, the PyTorch and the module executors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from llmchat.engines import Sampling
 from llmchat.engines.transformers.live_lora import LiveAdapters
+from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 
 class Cache(Protocol):
-    """What a model keeps of one text: keys and values, or a state."""
+    """What a model keeps of one text: keys and values, or a recurrent state."""
 
     @property
     def length(self) -> int:
@@ -19,13 +21,26 @@ class Cache(Protocol):
         ...
 
     def truncate(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept, which may be fewer."""
+        """Forget all but the first `length` tokens; returns how many are kept, possibly fewer."""
+        ...
+
+
+@runtime_checkable
+class CopiesPrefix(Protocol):
+    """A cache that can take over the beginning of another one."""
+
+    def copy_from(self, other: Any, length: int) -> None:
+        """Hold the first `length` tokens of `other`, and nothing else."""
         ...
 
 
 @dataclass(frozen=True)
 class SequenceInput:
-    """Tokens to be read behind those in a cache. all_logits: logits are wanted after each of them. adapters: the ones in force for this text."""
+    """Tokens of one text to read, after those in its cache.
+
+    all_logits: whether to return the logits after each token, instead of the last one only.
+    adapters: the live adapters that apply to this text.
+    """
 
     cache: Any
     ids: list[int]
@@ -34,15 +49,35 @@ class SequenceInput:
 
 
 class Forward(Protocol):
-    """A loaded model. `batches`: reading parts together is faster than one after the other. `exact`: the numbers of a token are the same to the
-    bit whatever is read with it, so that drafts change nothing."""
+    """A loaded model: token ids in, logits out. An executor derives from it for the defaults.
 
-    batches: bool
-    exact: bool
-    dtype: torch.dtype  # of activations
+    batches: reading several texts together is faster than one after the other. exact: the logits of
+    a token are the same to the bit whatever is read with it, as prompt-lookup decoding requires.
+    separate_encoder: a prompt is read by an encoder, and the answer does not continue it.
+    adaptable: names of the linears that live adapters can change; None for all.
+    """
+
+    batches: bool = False
+    exact: bool = False
+    separate_encoder: bool = False
+    adaptable: frozenset[str] | None = None
+    # The type of activations.
+    dtype: torch.dtype
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a prompt must be read in one call: read in two, its logits would differ."""
+        return self.separate_encoder
 
     def new_cache(self) -> Cache: ...
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
-        """Read the parts, each behind its cache. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `all_logits`."""
+        """Read the tokens of each text after those in its cache.
+
+        Returns the logits of each: [1, vocab] after its last token, or [T, vocab] with all_logits.
+        """
         ...
+
+    def sampler(self, sampling: Sampling, prompt_ids: list[int], device: torch.device) -> Sampler:
+        """A sampler for one answer. An executor that can run ahead brings its own."""
+        return Sampler(sampling, prompt_ids, device)

@@ -10,7 +10,7 @@ from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.prompt_caches import Slot
-from llmchat.engines.transformers.prompt_lookup import Drafts
+from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 
@@ -25,7 +25,7 @@ class RunningAnswer:
         stops: tuple[str, ...],
         decode: Callable[[int], str],
         sampler: Sampler,
-        drafts: Drafts | None,
+        drafts: PromptLookup | None,
         adapters: LiveAdapters,
         look: Callable[[int, Tensor], Token] | None,
     ):
@@ -65,7 +65,7 @@ class RunningAnswer:
         self._cached = slot.cache.length
         del self.unread[: self._cached]
 
-    def part(self, room: int, together: int) -> SequenceInput:
+    def next_input(self, room: int, together: int) -> SequenceInput:
         """What to read next: at most `room` tokens of the prompt, or the last token and a draft of what may follow. together: answers in the pass."""
         assert self.slot is not None
         if self.reading:

@@ -1,28 +1,69 @@
-"""How many tokens of a prompt are read in one pass."""
+"""How many tokens of a prompt are read in one call of the model, alone and with other answers."""
 
-# Enough for full matrix speed and for one dequantising of most prompts, few enough that the
-# activations stay small. An encoder reads its prompt whole.
+from collections.abc import Sequence
+
+from llmchat.engines.transformers.executor import Forward, SequenceInput
+from llmchat.engines.transformers.generation import RunningAnswer
+
+# Enough for full matrix speed and for dequantising the weights once for most prompts, and few
+# enough for the activations to stay small.
 PREFILL_CHUNK = 1024
-# Where other answers wait for their next token meanwhile.
+# While other answers wait for their next token.
 SHARED_CHUNK = 256
-# A prompt with so many tokens to read tells how far it is.
-TOLD_FROM = 256
-# Nothing interrupts a pass, so one that takes longer than this delays Ctrl-C and the progress shown.
-_PASS_SECONDS = 1.5
+# A prompt with more unread tokens reports its progress.
+REPORTED_FROM = 256
+# Nothing interrupts a call, so a longer one delays Ctrl-C and the progress shown.
+_CALL_SECONDS = 1.5
 _STEP = 64
-# Of two cores of a server CPU in int8, until the first pass has been measured.
+# Of two cores of a server CPU in int8, until the first call has been measured.
 _TYPICAL_FLOPS = 9e11
 
 
+class Chunks:
+    """Divides prompts into chunks. parameters: of the model, to guess its speed before a call."""
+
+    def __init__(self, forward: Forward, parameters: float, context: int):
+        self._at_once = forward.reads_at_once
+        self._adapts = forward.exact
+        self._context = context
+        self._alone = first_chunk(parameters) if forward.exact else PREFILL_CHUNK
+
+    def plan(self, answers: Sequence[RunningAnswer]) -> list[SequenceInput | None]:
+        """What each answer reads in the next call; None for a prompt that has to wait.
+
+        The first prompts take all the room there is, so that one is done before the next begins.
+        """
+        if self._at_once:
+            return [answer.next_input(self._context, len(answers)) for answer in answers]
+        alone = all(answer.reading for answer in answers)
+        room = self._alone if alone else SHARED_CHUNK
+        inputs: list[SequenceInput | None] = []
+        for answer in answers:
+            if not answer.reading:
+                inputs.append(answer.next_input(PREFILL_CHUNK, len(answers)))
+            elif room:
+                chunk = answer.next_input(room, len(answers))
+                inputs.append(chunk)
+                room -= len(chunk.ids)
+            else:
+                inputs.append(None)
+        return inputs
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """Adapt the size of a chunk to the speed of the last one, where that changes no logits."""
+        if self._adapts:
+            self._alone = prefill_chunk(tokens / seconds)
+
+
 def first_chunk(parameters: float) -> int:
-    """The tokens of the first pass of a model with so many parameters: two operations each a token."""
+    """The tokens of the first call of a model with so many parameters: 2 operations a token each."""
     return prefill_chunk(_TYPICAL_FLOPS / (2 * max(parameters, 1.0)))
 
 
 def prefill_chunk(speed: float) -> int:
-    """The tokens of a pass that takes some 1.5 seconds at `speed` tokens a second, in steps of 64.
+    """The tokens of a call of about 1.5 seconds at `speed` tokens a second, in steps of 64.
 
-    Only where the numbers of a token do not depend on what is read with it: elsewhere the same
-    prompt would give other numbers on a slower machine.
+    Only for an executor whose logits do not depend on what is read together: with another one the
+    same prompt would get other logits on a slower machine.
     """
-    return max(_STEP, min(PREFILL_CHUNK, int(speed * _PASS_SECONDS) // _STEP * _STEP))
+    return max(_STEP, min(PREFILL_CHUNK, int(speed * _CALL_SECONDS) // _STEP * _STEP))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import count, takewhile
 
-from llmchat.engines.transformers.executor import Cache
+from llmchat.engines.transformers.executor import Cache, CopiesPrefix
 from llmchat.engines.transformers.live_lora import LiveAdapters
 
 
@@ -64,7 +64,7 @@ class Slots:
                 best is not None
                 and mine is not best
                 and known[best]
-                and hasattr(mine.cache, "copy_from")
+                and isinstance(mine.cache, CopiesPrefix)
             ):
                 mine.cache.copy_from(best.cache, known[best])
                 mine.ids = best.ids[: known[best]]

@@ -18,7 +18,7 @@ PASS_ROWS = 12
 STEP, FIRST_CHANCE = 1 / 8, 0.5
 
 
-class Drafts:
+class PromptLookup:
     """Proposals for one answer, from its prompt and from itself. A look-up takes constant time, and so does each token."""
 
     def __init__(self, prompt_ids: list[int]):

@@ -16,6 +16,7 @@ from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors, is_int
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
+from llmchat.engines.transformers.modules.auto_classes import load_whole
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 
@@ -176,8 +177,6 @@ def merged_by_peft(
 
     Raises Mismatch where peft cannot merge one of them.
     """
-    from llmchat.engines.transformers.modules.hf_modules import load_whole
-
     model = load_whole(base, config, torch.float32)
     together = any(read_adapter_config(folder).get("ensure_weight_tying") for folder, _ in adapters)
     untied = not together and _untie(model)

@@ -28,7 +28,7 @@ from llmchat.engines.transformers.compiled.structs import (
     Text,
     addresses,
 )
-from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch import forward
@@ -92,7 +92,7 @@ class CompiledCache(KVCache):
         return part.unflatten(1, (blocks, SPAN)).flatten(2).unflatten(2, shape).permute(order)
 
 
-class CompiledForward:
+class CompiledForward(Forward):
     """A loaded model: token ids in, float32 logits out."""
 
     batches = True

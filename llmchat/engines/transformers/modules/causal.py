@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.live_lora import Switch, adaptable
 from llmchat.engines.transformers.modules.hf_modules import build
 from llmchat.engines.transformers.modules.rope_scaling import Turn, turn_of
@@ -34,14 +34,11 @@ _CONTINUING = frozenset({
 _CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
-class GeneralForward:
+class ModulesForward(Forward):
     """A transformers model behind the same calls as TorchForward. Texts are read one after the other.
 
     steps: what follows the first read is read token by token.
     """
-
-    batches = False
-    exact = False
 
     def __init__(
         self,
@@ -72,12 +69,11 @@ class GeneralForward:
         self.turn = turn_of(config)
 
     @property
-    def whole(self) -> bool:
-        """A prompt is read in one piece: its numbers would be others in two."""
+    def reads_at_once(self) -> bool:
         return self.steps or self.turn.dynamic
 
-    def new_cache(self) -> "GeneralCache":
-        return GeneralCache(self, self._model, self._device)
+    def new_cache(self) -> "ModulesCache":
+        return ModulesCache(self, self._model, self._device)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         """Read more tokens of each text. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `all_logits`."""
@@ -105,10 +101,10 @@ class GeneralForward:
         self._device = next(self._model.parameters()).device
 
 
-class GeneralCache:
+class ModulesCache:
     """One of transformers' caches, the tokens in it, and for models with a state copies of earlier ones."""
 
-    def __init__(self, forward: GeneralForward, model: Any, device: torch.device):
+    def __init__(self, forward: ModulesForward, model: Any, device: torch.device):
         self._forward = forward
         self._model = model
         self._device = device

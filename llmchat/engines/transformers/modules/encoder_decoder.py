@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.live_lora import Switch
 from llmchat.engines.transformers.modules.hf_modules import build
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
@@ -19,11 +19,10 @@ from llmchat.engines.transformers.weights import Tensors
 from llmchat.settings.types import Weights
 
 
-class EncoderDecoderForward:
+class EncoderDecoderForward(Forward):
     """A transformers encoder-decoder behind the calls of TorchForward: the first read of a text is the encoder's, the next ones the decoder's."""
 
-    batches = False
-    exact = False
+    separate_encoder = True
 
     def __init__(
         self,

@@ -4,8 +4,6 @@ Memory stays low where the checkpoint's tensor names are those of the module tre
 tensor. Where they are not (fused experts), transformers loads the whole model first.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmchat.engines.transformers.checkpoint_names import is_renamed
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch
+from llmchat.engines.transformers.modules.auto_classes import (
+    auto_class,
+    language_part,
+    load_whole,
+    quiet,
+    settings_of,
+)
 from llmchat.engines.transformers.modules.quantisable import (
     quantisable,
     shared_weights,
@@ -54,7 +58,7 @@ def build(
 
     trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
     """
-    with _quiet():
+    with quiet():
         model = _skeleton(folder, config, kind, trust, tensors)
         if not _names_agree(model, tensors):
             tensors = _loaded_whole(folder, config, tensors, kind, trust)
@@ -86,9 +90,9 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
     """The outline of the model that transformers makes of `folder`. Raises Mismatch where its files do not hold the tensors of the module tree."""
     from transformers.pytorch_utils import Conv1D
 
-    with _quiet():
+    with quiet():
         model = _skeleton(folder, config, "int8", trust, tensors)
-        settings = _settings(folder, config, trust)
+        settings = settings_of(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(
             f"the tensors of {type(model).__name__} are put together when they are loaded"
@@ -112,7 +116,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
         type(modules[name]) in (nn.Linear, Conv1D) and not any(part in name for part in exact)
         for name in linears
     )
-    inner = _language_part(settings)
+    inner = language_part(settings)
     return Outline(
         [[name] for name in linears],
         {
@@ -127,20 +131,6 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
     )
 
 
-def load_whole(
-    folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False
-) -> Any:
-    """The model as transformers itself loads it, all in memory."""
-    with _quiet():
-        settings = _settings(folder, config, trust)
-        model, found = _maker(config).from_pretrained(
-            folder, config=settings, dtype=dtype, trust_remote_code=trust, output_loading_info=True
-        )
-    if missing := sorted(found["missing_keys"]):
-        raise Mismatch(f"{folder.name} is not whole: `{missing[0]}` is in none of its files")
-    return model
-
-
 def _skeleton(
     folder: Path, config: dict[str, Any], kind: Weights, trust: bool, tensors: Tensors
 ) -> Any:
@@ -148,7 +138,7 @@ def _skeleton(
     from accelerate import init_empty_weights
 
     try:
-        settings = _language_part(_settings(folder, config, trust))
+        settings = language_part(settings_of(folder, config, trust))
         if tensors.untied:
             settings.tie_word_embeddings = False
         elif (
@@ -157,7 +147,7 @@ def _skeleton(
             # Two parts of a multimodal config may disagree.
             settings.tie_word_embeddings = True
         with init_empty_weights(include_buffers=False):
-            model = _maker(config).from_config(
+            model = auto_class(config).from_config(
                 settings, dtype=compute_dtype(kind), trust_remote_code=trust
             )
     except (ValueError, KeyError, ImportError) as error:
@@ -165,47 +155,6 @@ def _skeleton(
             f"transformers cannot build the model in {folder.name}: {str(error).splitlines()[0]}"
         ) from error
     return model.eval()
-
-
-def _settings(folder: Path, config: dict[str, Any], trust: bool) -> Any:
-    from transformers import AutoConfig
-
-    if is_renamed(config):
-        # The first files of Falcon name a class that transformers does not have.
-        return AutoConfig.for_model(**config)
-    return AutoConfig.from_pretrained(folder, trust_remote_code=trust)
-
-
-def _language_part(settings: Any) -> Any:
-    """The settings of the language model inside a multimodal one, where it can be had alone."""
-    from transformers import AutoModelForCausalLM
-
-    text = getattr(settings, "text_config", None)
-    return (
-        text if text is not None and type(text) in AutoModelForCausalLM._model_mapping else settings
-    )
-
-
-def _maker(config: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    return AutoModelForSeq2SeqLM if config.get("is_encoder_decoder") else AutoModelForCausalLM
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and notes: what a user must know is told in our own words."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _names_agree(model: nn.Module, tensors: Tensors) -> bool:

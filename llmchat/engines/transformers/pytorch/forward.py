@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.bitsandbytes_format import is_int8
-from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families.llama import check_tensors
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch, add_live
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
@@ -50,7 +50,7 @@ def supports(config: dict[str, Any]) -> bool:
     )
 
 
-class TorchForward:
+class TorchForward(Forward):
     """A loaded model: token ids in, logits out."""
 
     batches = True

@@ -1,0 +1,145 @@
+"""Loads a checkpoint: checks that it fits, opens its tensors and chooses the executor for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmchat.engines.tokenizer import Tokens, context_of, read_json
+from llmchat.engines.transformers import compiled, memory_check
+from llmchat.engines.transformers.checkpoint_names import modern_config
+from llmchat.engines.transformers.executor import Forward
+from llmchat.engines.transformers.modules import self_test
+from llmchat.engines.transformers.modules.causal import ModulesForward
+from llmchat.engines.transformers.prepared_checkpoint import open_prepared
+from llmchat.engines.transformers.pytorch import cuda, forward
+from llmchat.engines.transformers.tied_heads import with_ties
+from llmchat.engines.transformers.weights import Tensors, open_tensors
+from llmchat.errors import UsageError
+from llmchat.parse_guard import reading
+from llmchat.prompt import Prompt
+from llmchat.settings.types import Weights
+
+# What transformers raises for a model that it cannot build or fill.
+_BUILD_ERRORS = (
+    KeyError, IndexError, TypeError, AttributeError, AssertionError, NotImplementedError, ValueError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to load. base: a checkpoint's folder; adapters: merged into it, the last one with
+    `adapter_scale`. See TransformersEngine for `prepared`, `kernels` and `proven`.
+    """
+
+    base: Path
+    adapters: Sequence[Path]
+    weights: Weights
+    device: torch.device
+    adapter_scale: float = 1.0
+    trust_remote_code: bool = False
+    prepared: Path | None = None
+    kernels: Path | None = None
+    proven: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory. config: its config.json in today's words; shapes: of its tensors."""
+
+    tokens: Tokens
+    forward: Forward
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    context: int
+
+
+def load(source: Source) -> LoadedModel:
+    """Raises OutOfResources for a model that cannot fit, and Mismatch for one that cannot run."""
+    base = source.base
+    with reading(f"the model in {base.name}"):
+        tokens = Tokens(base)
+        config, context = modern_config(read_json(base / "config.json")), context_of(base)
+        tensors = _open(source, config)
+        config = with_ties(config, tensors.untied)
+        mapped = source.prepared is not None
+        memory_check.check(tensors.shapes, source.weights, source.device, mapped=mapped)
+        with memory_check.reported(), torch.inference_mode():
+            executor = _executor(source, config, tensors)
+    if isinstance(executor, ModulesForward):
+        ids = tokens.encode(Prompt(self_test.TEXT, ()))
+        self_test.check(executor, ids, str(config.get("model_type")), source.proven)
+    return LoadedModel(tokens, executor, config, tensors.shapes, context)
+
+
+def device_named(name: str) -> torch.device:
+    """The device `name`; "auto" is the GPU if there is one. Raises UsageError for a missing one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"there is no device `{name}`", "cpu, cuda, cuda:1 and mps are devices"
+        ) from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type):
+        raise UsageError(
+            f"the device `{name}` is not available: torch does not see it",
+            "--device cpu runs without one",
+        )
+    return device
+
+
+def _open(source: Source, config: dict[str, Any]) -> Tensors:
+    if source.prepared:
+        return open_prepared(source.prepared, config)
+    return open_tensors(source.base, source.adapters, source.adapter_scale)
+
+
+def _executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
+    """The fastest executor that runs this architecture on this device."""
+    spread = _spread_over_gpus(tensors.shapes, source.weights, source.device)
+    if forward.supports(config) and spread is None:
+        return _llama_executor(source, config, tensors)
+    if config.get("is_encoder_decoder"):
+        from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward
+
+        return EncoderDecoderForward(source.base, config, tensors, source.weights, source.device)
+    try:
+        return ModulesForward(
+            source.base, config, tensors, source.weights, source.device, spread,
+            source.trust_remote_code,
+        )  # fmt: skip
+    except _BUILD_ERRORS as error:
+        raise self_test.refusal(str(config.get("model_type")), error) from error
+
+
+def _llama_executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
+    on_cpu = source.weights == "int8" and source.device.type == "cpu"
+    if source.kernels and on_cpu and compiled.supports(config):
+        kernels = compiled.find_kernels(source.kernels)
+        if kernels:
+            return compiled.CompiledForward(config, tensors, kernels)
+    executor: type[forward.TorchForward] = forward.TorchForward
+    if source.weights != "fp32" and cuda.usable(source.device):
+        from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
+
+        executor = CudaForward
+    return executor(config, tensors, source.weights, source.device)
+
+
+def _spread_over_gpus(
+    shapes: dict[str, tuple[int, ...]], weights: Weights, device: torch.device
+) -> str | None:
+    """ "balanced" if the model is too large for one of several GPUs and none was named."""
+    if device.type != "cuda" or device.index is not None or torch.cuda.device_count() < 2:
+        return None
+    too_large = memory_check.needed(shapes, weights) > torch.cuda.mem_get_info(0)[0]
+    return "balanced" if too_large else None
