@@ -57,15 +57,31 @@ class Report(Struct):
     interrupted: bool = False
 
 
-def as_plain(report: Report) -> dict[str, Any]:
-    """For `--json`: all of it, and on top the speeds of the model as a chat uses it."""
+class BenchJson(Struct):
+    """What `llmchat bench --json` prints: the report, and the speeds of the model in a chat."""
+
+    model: str
+    decode_tps: float | None
+    prefill_tps: float | None
+    machine: dict[str, Any]
+    date: str
+    versions: dict[str, str]
+    rounds: int
+    prompt_tokens: int
+    decode_tokens: int
+    rows: list[Row]
+    skipped: list[str]
+    interrupted: bool
+
+
+def for_json(report: Report) -> BenchJson:
+    """The report for `--json`; its first row of our own is how a chat runs the model."""
     own = next((row for row in report.rows if row.ours), None)
-    plain: dict[str, Any] = msgspec.to_builtins(report)
-    return {
-        "model": plain.pop("model"),
-        "decode_tps": own and own.decode_tps,
-        "prefill_tps": own and own.prefill_tps,
-    } | plain
+    return BenchJson(
+        decode_tps=own.decode_tps if own else None,
+        prefill_tps=own.prefill_tps if own else None,
+        **msgspec.structs.asdict(report),
+    )
 
 
 def show(report: Report, world: World) -> None:

@@ -61,7 +61,7 @@ def bench(
     from llmchat import bench as room
     from llmchat.bench import report as shown
     from llmchat.bench.peers import Rivals
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     # Each kind of weights is a measurement of its own.
     given = {name: value for name, value in options.given(ctx).items() if name != "weights"}
@@ -71,7 +71,7 @@ def bench(
         room.plan(given, weights or (), world, rivals), rounds, world, quiet=quiet
     )
     if json:
-        tables.print_json(world, shown.as_plain(report))
+        print_json(world, shown.for_json(report))
     else:
         shown.show(report, world)
     if report.interrupted:

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from llmchat.commands import options
@@ -33,16 +34,15 @@ def show_config(
     json: options.Json = False,
 ) -> None:
     """Every option and its value."""
+    from llmchat.commands.outputs import OptionOrigin
     from llmchat.ui import tables
 
     world: World = ctx.obj
     settings = resolve(world, {})
-    values = {name: getattr(settings.options, name) for name in Options.__struct_fields__}
+    # All of them: the struct itself leaves out those that have their default.
+    values = msgspec.structs.asdict(settings.options)
     if origin:
-        rows = [
-            {"name": name, "value": value, "origin": settings.origins[name]}
-            for name, value in values.items()
-        ]
+        rows = [OptionOrigin(name, values[name], settings.origins[name]) for name in values]
         return tables.rows(world, rows, ("name", "value", "origin"), json=json)
     tables.facts(world, values, json=json)
 

@@ -253,12 +253,11 @@ def _examiner(
 
 
 def _show(world: World, report: "Report", *, json: bool, cleaned: bool) -> None:
-    import msgspec
-
     from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     if json:
-        return tables.print_json(world, msgspec.to_builtins(report))
+        return print_json(world, report)
     lengths = {name: getattr(report, name) for name in ("question", "answer", "tokens")}
     tables.facts(
         world,

@@ -27,14 +27,14 @@ def doctor(
     """What a model is really given: where its format comes from, whether its end tokens exist, and how a chat looks to it."""
     from llmchat.models import doctor as room
     from llmchat.models.opener import preset_of
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
     report = room.examine(
         preset_of(world, model=model, base=base, adapter=adapter, format=format), world
     )
     if json:
-        tables.print_json(world, report)
+        print_json(world, report)
     else:
         for line in room.lines(report):
             print(fit_for(world.stdout, line), file=world.stdout)

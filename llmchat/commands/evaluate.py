@@ -1,13 +1,16 @@
 """The commands that put models beside each other: evaluate, compare."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmchat.commands import options
 from llmchat.errors import LlmchatError, UsageError, did_you_mean
 from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from llmchat.evaluate.run import Outcome
 
 app = typer.Typer()
 
@@ -136,6 +139,8 @@ def evaluate(
     """Did it help? Scores of models on the same tasks, with 95 % intervals, and whether one is really better than another."""
     from llmchat import evaluate as room
     from llmchat.evaluate.contenders import find_all
+    from llmchat.evaluate.report import for_json
+    from llmchat.ui.json_output import print_json
 
     given = _given(ctx)
     if bool(tasks) == bool(harness):
@@ -168,13 +173,12 @@ def evaluate(
         contenders = find_all(models, given, world)
         kept = room.Output(_place(output) if output else None, resume=resume)
         outcome = room.run(contenders, items, asking, world, kept, quiet=quiet)
-    made_by = [{"label": one.label, **one.made_by} for one in contenders]
-    head = {
-        "models": made_by,
-        "interrupted": outcome.interrupted,
-        "error": outcome.error.message if outcome.error else None,
-    }
-    _print_table(world, outcome, contenders[0].label, head if json else None)
+    if json:
+        made_by = [{"label": one.label, **one.made_by} for one in contenders]
+        error = outcome.error.message if outcome.error else None
+        print_json(world, for_json(made_by, outcome.results, outcome.interrupted, error))
+    else:
+        _print_table(world, outcome, contenders[0].label)
     _end(outcome.interrupted, outcome.error)
 
 
@@ -233,7 +237,7 @@ def compare(
     """The same prompts to several models or adapters, side by side."""
     from llmchat.evaluate import compare as room
     from llmchat.evaluate.contenders import find_all
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     given = _given(ctx)
     world = options.world_of(ctx)
@@ -247,7 +251,7 @@ def compare(
         if not quiet:
             print(f"written to {html}", file=world.stderr)
     if json:
-        tables.print_json(world, room.as_plain(result))
+        print_json(world, room.for_json(result))
     elif not page:
         room.show(result, world)
     _end(result.interrupted, result.error)
@@ -293,12 +297,11 @@ def _folds(words: str | None) -> tuple[Any, ...]:
     return FOLDS if "all" in named else tuple(fold for fold in FOLDS if fold in named)
 
 
-def _print_table(world: World, outcome: Any, first: str, json: dict[str, Any] | None) -> None:
+def _print_table(world: World, outcome: "Outcome", first: str) -> None:
+    """A row for each task and model, then how the others do against the first model."""
     from llmchat.evaluate import report
     from llmchat.ui import tables
 
-    if json is not None:
-        return tables.print_json(world, json | report.as_plain(outcome.results, first))
     tables.rows(world, [report.cells(row) for row in report.rows(outcome.results)], report.COLUMNS)
     told = report.differences(outcome.results, first)
     if told:

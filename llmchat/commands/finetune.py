@@ -153,7 +153,7 @@ def finetune(
     from llmchat.finetune.run import finetune as run
     from llmchat.finetune.types import Task
     from llmchat.models.opener import preset_of
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
     wanted = (
@@ -185,7 +185,7 @@ def finetune(
     if outcome is None:
         return
     if json:
-        return tables.print_json(world, outcome)
+        return print_json(world, outcome)
     name = outcome.name
     if not outcome.preset_file:
         print(

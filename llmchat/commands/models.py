@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from llmchat.commands import options
@@ -87,7 +88,7 @@ def _pull(
     from llmchat.models.library import ready as make_ready
     from llmchat.presets import choose
     from llmchat.progress import ByteProgress, NoProgress
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world = world.in_offline_mode() if options.offline else world
     prepared = prepare(
@@ -99,7 +100,7 @@ def _pull(
     )
     plan = prepared.plan
     if json:
-        tables.print_json(world, plan)
+        print_json(world, plan)
     elif dry_run:
         print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
     elif not quiet:
@@ -153,23 +154,26 @@ def list_models(
 ) -> None:
     """The models that are on this machine: presets, what was pulled by its Hub id, and what the cache holds of your own files."""
     from llmchat.history.export import when
-    from llmchat.models.library import shelf
+    from llmchat.models import library
     from llmchat.presets import broken
     from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
-    rows = shelf(world)
-    if not json:
-        for row in rows:
-            row["prepared"] = byte_count(row["prepared"], decimals=0) if row["prepared"] else ""
-            row["used"] = when(row["used"]) if row["used"] else "never used"
-    tables.rows(
-        world,
-        rows,
-        ("name", "size", "prepared", "weights", "used", "licence"),
-        json=json,
-        quiet=quiet,
-    )
+    models = library.list_models(world)
+    if json:
+        print_json(world, models)
+    else:
+        columns = ("name", "size", "prepared", "weights", "used", "licence")
+        rows = [
+            msgspec.structs.asdict(model)
+            | {
+                "prepared": byte_count(model.prepared, decimals=0) if model.prepared else "",
+                "used": when(model.used) if model.used else "never used",
+            }
+            for model in models
+        ]
+        tables.rows(world, rows, columns, quiet=quiet)
     if not quiet:
         tables.notes(world, broken(world.own_presets))
 
@@ -187,12 +191,16 @@ def show(
     json: options.Json = False,
 ) -> None:
     """What is known of a model: files, format, context, licence, notes."""
-    from llmchat.models.loading import facts
+    from llmchat.models.facts import model_facts
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
-    tables.model_facts(world, facts(preset_of(world, model=model), world), json=json)
+    known = model_facts(preset_of(world, model=model), world)
+    if json:
+        return print_json(world, known)
+    tables.model_facts(world, known)
 
 
 @app.command("rm")

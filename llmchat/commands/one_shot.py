@@ -5,18 +5,19 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from llmchat.chat import Chat, Event
+from llmchat.commands.outputs import Answer, SentWindow, Timings, Usage
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.formatting import counted
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, json_for
+from llmchat.terminal_text import fit_for
 from llmchat.ui.answer_display import AnswerDisplay
+from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
 
@@ -102,9 +103,10 @@ def _print_complete(
 ) -> None:
     """Print an answer that was not streamed: as JSON, its code, or its text."""
     if output.json:
-        known = report(chat, text, thinking) | ({"code": code} if output.extract else {})
-        printed = json_for(world.stdout, msgspec.json.encode(known).decode())
-    elif output.extract and code is not None:
+        answer = report(chat, text, thinking)
+        answer.code = code if output.extract else UNSET
+        return print_json(world, answer, compact=True)
+    if output.extract and code is not None:
         printed = fit_for(world.stdout, code)
     elif not output.extract and not output.stream:
         printed = fit_for(world.stdout, text)
@@ -134,37 +136,25 @@ def first_code(text: str) -> str | None:
     return next((block.text for block in code_blocks(text)), None)
 
 
-def report(chat: Chat, text: str, thinking: str = "") -> dict[str, object]:
-    """What `--json` prints: the answer and all that is known of how it came about. Times in seconds."""
+def report(chat: Chat, text: str, thinking: str = "") -> Answer:
+    """The answer for `--json`, with all that is known of how it came about."""
     finish, window = chat.finish, chat.window
     assert finish is not None and window is not None
-    return {
-        "text": text,
-        **({"thinking": thinking} if thinking else {}),
-        "model": chat.preset.name,
-        "adapter": ", ".join(map(str, chat.preset.adapters)) or None,
-        **({"served": True} if isinstance(unwrap(chat.engine), InBackground) else {}),
-        "finish_reason": finish.reason,
-        "usage": {
-            "prompt_tokens": finish.prompt_tokens,
-            "cached_tokens": finish.cached_tokens,
-            "completion_tokens": finish.reply_tokens,
-        },
-        "timings": {
-            "load_s": round(chat.engine.load_s, 4),
-            "prefill_s": round(finish.prefill_s, 4),
-            "decode_s": round(finish.decode_s, 4),
-        },
-        "window": {
-            "limit": window.limit,
-            "tokens": window.tokens,
-            "sent": window.sent,
-            "dropped": window.dropped,
-            "ledger": window.ledger,
-        },
-        "seed": finish.seed,
-        "session": chat.session if chat.history.path else None,
-    }
+    return Answer(
+        text=text,
+        thinking=thinking or UNSET,
+        model=chat.preset.name,
+        adapter=", ".join(map(str, chat.preset.adapters)) or None,
+        served=isinstance(unwrap(chat.engine), InBackground) or UNSET,
+        finish_reason=finish.reason,
+        usage=Usage(finish.prompt_tokens, finish.cached_tokens, finish.reply_tokens),
+        timings=Timings(
+            round(chat.engine.load_s, 4), round(finish.prefill_s, 4), round(finish.decode_s, 4)
+        ),
+        window=SentWindow(window.limit, window.tokens, window.sent, window.dropped, window.ledger),
+        seed=finish.seed,
+        session=chat.session if chat.history.path else None,
+    )
 
 
 def _show(events: Iterable[Event], world: World, output: Output) -> tuple[str, str]:

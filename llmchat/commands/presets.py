@@ -47,16 +47,15 @@ def presets(
 ) -> None:
     """The models and prompt formats llmchat knows by name: size, licence, and whether they fit this machine."""
     from llmchat import presets as room
+    from llmchat.commands.outputs import ListedFormat, ListedPreset
     from llmchat.ui import tables
 
     if ctx.invoked_subcommand:
         return
     world: World = ctx.obj
     if formats:
-        rows: list[dict[str, Any]] = [
-            {"name": name, "source": room.get_format(name).source} for name in room.formats()
-        ]
-        return tables.rows(world, rows, ("name", "source"), json=json, quiet=quiet)
+        listed = [ListedFormat(name, room.get_format(name).source) for name in room.formats()]
+        return tables.rows(world, listed, ("name", "source"), json=json, quiet=quiet)
     from llmchat.hub.machine import installed
 
     rooms = installed(world)
@@ -71,19 +70,19 @@ def presets(
             "words are looked for in names, titles, aliases, formats and licences",
         )
     rows = [
-        {
-            "name": preset.name,
-            "title": preset.title,
-            "size": ahead.download,
-            "fits": ahead.fits,
-            "format": preset.format.name,
-            "licence": preset.licence,
-            "parameters": preset.parameters,
-            "architecture": preset.architecture,
-            "aliases": preset.aliases,
-            "unsupported": preset.unsupported,
-        }
-        for preset, ahead in found
+        ListedPreset(
+            name=preset.name,
+            title=preset.title,
+            size=estimate.download,
+            fits=estimate.fits,
+            format=preset.format.name,
+            licence=preset.licence,
+            parameters=preset.parameters,
+            architecture=preset.architecture,
+            aliases=preset.aliases,
+            unsupported=preset.unsupported,
+        )
+        for preset, estimate in found
     ]
     tables.rows(world, rows, ("name", "size", "fits", "format", "licence"), json=json, quiet=quiet)
     if not quiet:
@@ -98,7 +97,7 @@ def check(
 ) -> None:
     """Explain every mistake of a preset file, with its line."""
     from llmchat import presets as room
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
     path = Path(file).expanduser()
@@ -106,9 +105,7 @@ def check(
         raise ModelNotFound(f"there is no file {file}")
     mistakes = room.check(path, world.own_presets)
     if json:
-        tables.print_json(
-            world, [{"line": one.line, "text": one.text, "fatal": one.fatal} for one in mistakes]
-        )
+        print_json(world, mistakes)
     else:
         for one in mistakes:
             line = f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}"

@@ -1,8 +1,9 @@
 """The commands of the server: serve and its keys, ps, stop."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from llmchat.commands import options
@@ -215,16 +216,13 @@ def add_key(
 @keys.command("list")
 def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json = False) -> None:
     """The keys there are, by their names and last characters."""
-    import time
+    from datetime import date
 
+    from llmchat.commands.outputs import ListedKey
     from llmchat.ui import tables
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": key.name,
-            "key": f"…{key.end}",
-            "created": time.strftime("%Y-%m-%d", time.localtime(key.created)),
-        }
+    rows = [
+        ListedKey(key.name, f"…{key.end}", date.fromtimestamp(key.created).isoformat())
         for key in _keys(ctx.obj, key_file).all()
     ]
     tables.rows(ctx.obj, rows, ("name", "key", "created"), json=json)
@@ -250,22 +248,13 @@ def remove_key(
 def ps(ctx: typer.Context, json: options.Json = False) -> None:
     """The models that your server has in memory."""
     from llmchat.background.client import ask
+    from llmchat.commands.outputs import LoadedModel
     from llmchat.ui import tables
 
     world: World = ctx.obj
-    rows = ask(world, "GET", "/api/ps")["models"]
-    if not json:
-        for row in rows:
-            left = row.pop("expires_s")
-            row["until"] = (
-                "for ever" if left is None else f"{left // 60} min" if left >= 60 else f"{left} s"
-            )
-    tables.rows(
-        world,
-        rows,
-        ("name", "size", "adapters", "running", "waiting", "expires_s" if json else "until"),
-        json=json,
-    )
+    loaded = msgspec.convert(ask(world, "GET", "/api/ps")["models"], list[LoadedModel])
+    columns = ("name", "size", "adapters", "running", "waiting", "until")
+    tables.rows(world, loaded, columns, json=json)
 
 
 @app.command()

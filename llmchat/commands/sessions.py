@@ -33,14 +33,12 @@ def list_sessions(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
 ) -> None:
     """The sessions, the latest used first."""
-    import msgspec
-
     from llmchat.models.opener import saved_history
     from llmchat.ui import tables
 
     world: World = ctx.obj
     with saved_history(world) as history:
-        rows = [msgspec.to_builtins(session) for session in history.sessions(limit, tag)]
+        rows = history.sessions(limit, tag)
     tables.rows(
         world,
         rows,
@@ -58,14 +56,12 @@ def search(
     json: options.Json = False,
 ) -> None:
     """Messages that contain a text, in every branch, the newest first."""
-    import msgspec
-
     from llmchat.models.opener import saved_history
     from llmchat.ui import tables
 
     world: World = ctx.obj
     with saved_history(world) as history:
-        rows = [msgspec.to_builtins(hit) for hit in history.search(text, limit)]
+        rows = history.search(text, limit)
     tables.rows(world, rows, ("session", "title", "role", "snippet"), json=json)
 
 
@@ -77,12 +73,11 @@ def show_session(
     json: options.Json = False,
 ) -> None:
     """A whole session."""
-    import msgspec
-
+    from llmchat.history import SessionMessages
     from llmchat.history.export import to_markdown
     from llmchat.models.opener import saved_history
-    from llmchat.ui import tables
     from llmchat.ui.branches import branches
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
     with saved_history(world) as history:
@@ -90,10 +85,7 @@ def show_session(
         records = history.messages(found.id)
         everything = history.tree(found.id) if tree else records
     if json:
-        tables.print_json(
-            world,
-            {"session": msgspec.to_builtins(found), "messages": msgspec.to_builtins(everything)},
-        )
+        print_json(world, SessionMessages(found, everything))
     elif tree:
         lines = "\n".join(branches(everything, records[-1].id if records else None))
         print(fit_for(world.stdout, lines), file=world.stdout)
@@ -275,12 +267,10 @@ def replay_session(
     ctx: typer.Context, session: _Id, device: options.Device = None, json: options.Json = False
 ) -> None:
     """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
-    import msgspec
-
-    from llmchat.evaluate.replay import differences, replay
+    from llmchat.evaluate.replay import Outcome, Replay, differences, replay
     from llmchat.models.opener import Opener, saved_history
     from llmchat.models.warm import opening_of_session
-    from llmchat.ui import tables
+    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
     with saved_history(world) as history:
@@ -303,7 +293,7 @@ def replay_session(
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
     opened = Opener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
-    outcomes = []
+    outcomes: list[Outcome] = []
     for outcome in replay(records, opened.preset, opened.engine):
         outcomes.append(outcome)
         if not json:
@@ -319,7 +309,7 @@ def replay_session(
                 flush=True,
             )
     if json:
-        tables.print_json(world, {"changed": changed, "answers": msgspec.to_builtins(outcomes)})
+        print_json(world, Replay(changed, outcomes))
     for change in changed:
         print(fit_for(world.stderr, f"note: {change}"), file=world.stderr)
     raise typer.Exit(0 if all(outcome.same is not False for outcome in outcomes) else 1)

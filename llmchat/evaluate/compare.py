@@ -184,17 +184,33 @@ def _ask(prompt: Conversation, opened: Opened, label: str, seed: int) -> Answer:
     )
 
 
-def as_plain(result: Comparison) -> dict[str, Any]:
-    """All of it for `--json`."""
-    return {
-        "models": result.models,
-        "interrupted": result.interrupted,
-        "error": result.error.message if result.error else None,
-        "prompts": [
-            {"messages": prompt.messages, "answers": answers}
+class ComparedPrompt(Struct, frozen=True):
+    """A prompt with the answers of the models."""
+
+    messages: tuple[Message, ...]
+    answers: list[Answer]
+
+
+class ComparisonJson(Struct, frozen=True):
+    """What `llmchat compare --json` prints."""
+
+    models: list[str]
+    interrupted: bool
+    error: str | None
+    prompts: list[ComparedPrompt]
+
+
+def for_json(result: Comparison) -> ComparisonJson:
+    """The comparison for `--json`."""
+    return ComparisonJson(
+        result.models,
+        result.interrupted,
+        result.error.message if result.error else None,
+        [
+            ComparedPrompt(prompt.messages, answers)
             for prompt, answers in zip(result.prompts, result.answers, strict=True)
         ],
-    }
+    )
 
 
 def note(one: Answer) -> str:

@@ -29,6 +29,13 @@ class Outcome(Struct, frozen=True):
     why: str = ""
 
 
+class Replay(Struct, frozen=True):
+    """What `llmchat sessions replay --json` prints."""
+
+    changed: list[str]
+    answers: list[Outcome]
+
+
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In which points the model of an answer is not the one that is loaded."""
     return [

@@ -217,24 +217,55 @@ def _exp(value: float) -> float:
     return math.exp(min(value, 700.0))
 
 
-def as_plain(results: Sequence[Result], first: str) -> dict[str, Any]:
-    """All of it for `--json`."""
-    return {
-        "rows": rows(results),
-        "differences": [
-            {
-                "task": one.task,
-                "kind": one.kind,
-                "model": one.model,
-                "against": one.against,
-                "unit": one.unit or one.kind,
-                **{
-                    name: getattr(one.paired, name)
-                    for name in ("n", "difference", "interval", "p", "gained", "lost")
-                },
-                "verdict": one.verdict,
-            }
-            for one in differences(results, first)
-        ],
-        "items": results,
-    }
+class ReportedDifference(Struct, frozen=True):
+    """A Difference as `--json` prints it."""
+
+    task: str
+    kind: str
+    model: str
+    against: str
+    unit: str
+    n: int
+    difference: float
+    interval: Interval | None
+    p: float | None
+    gained: int
+    lost: int
+    verdict: str
+
+
+class Evaluation(Struct, frozen=True):
+    """What `llmchat evaluate --json` prints."""
+
+    models: list[dict[str, Any]]
+    interrupted: bool
+    error: str | None
+    rows: list[Row]
+    differences: list[ReportedDifference]
+    items: list[Result]
+
+
+def for_json(
+    models: list[dict[str, Any]], results: list[Result], interrupted: bool, error: str | None
+) -> Evaluation:
+    """models: each one's label and what its answers are made of; the first is compared with."""
+    reported = [_reported(one) for one in differences(results, models[0]["label"])]
+    return Evaluation(models, interrupted, error, rows(results), reported, results)
+
+
+def _reported(one: Difference) -> ReportedDifference:
+    paired = one.paired
+    return ReportedDifference(
+        task=one.task,
+        kind=one.kind,
+        model=one.model,
+        against=one.against,
+        unit=one.unit or one.kind,
+        n=paired.n,
+        difference=paired.difference,
+        interval=paired.interval,
+        p=paired.p,
+        gained=paired.gained,
+        lost=paired.lost,
+        verdict=one.verdict,
+    )

@@ -2,6 +2,6 @@
 
 from llmchat.history.branch import Line
 from llmchat.history.store import History
-from llmchat.history.types import Hit, Record, Session
+from llmchat.history.types import Hit, Record, Session, SessionMessages
 
-__all__ = ["History", "Hit", "Line", "Record", "Session"]
+__all__ = ["History", "Hit", "Line", "Record", "Session", "SessionMessages"]

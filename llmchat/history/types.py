@@ -37,6 +37,13 @@ class Record(Struct, frozen=True):
     details: dict[str, Any]
 
 
+class SessionMessages(Struct, frozen=True):
+    """A session with its messages, as `llmchat sessions show --json` prints it."""
+
+    session: Session
+    messages: list[Record]
+
+
 class Hit(Struct, frozen=True):
     """A message that was found; `snippet` has the match between [ and ]."""
 

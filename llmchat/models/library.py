@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -152,36 +152,58 @@ def pulled_repos(world: World) -> list[Receipt]:
     ]
 
 
-def shelf(world: World) -> list[dict[str, Any]]:
-    """A row a model: name, kind (preset, repo, adapter, file, folder), bytes, bytes of its prepared copies, weights, when it was last used (seconds since
-    1970, or None), licence."""
+class ListedModel(Struct, frozen=True):
+    """A model of `llmchat ls --json`."""
+
+    name: str
+    kind: Literal["preset", "repo", "adapter", "file", "folder"]
+    size: int
+    prepared: int
+    weights: str
+    licence: str
+    used: float | None = None
+
+
+def list_models(world: World) -> list[ListedModel]:
+    """Everything that is on this machine: presets, repos pulled by their ids, and own files."""
     copies = hub.copies(world)
-    rows = [
-        {
-            "name": preset.name,
-            "kind": "preset",
-            "size": sum(part.size for part in parts),
-            "prepared": sum(
-                copy.size for copy in copies if parts and copy.recipe == recipe(preset, parts)
-            ),
-            "weights": preset.weights,
-            "licence": preset.licence,
-        }
-        for preset, parts in pulled_presets(world)
+    found = [
+        *(_of_preset(preset, parts, copies) for preset, parts in pulled_presets(world)),
+        *(_of_receipt(receipt, copies) for receipt in pulled_repos(world)),
+        *_own_files(copies, world),
     ]
-    for receipt in pulled_repos(world):
-        adapter = (Path(receipt.path) / "adapter_config.json").exists()
-        rows.append({
-            "name": str(receipt.source), "kind": "adapter" if adapter else "repo", "size": receipt.size,
-            "prepared": sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source), "weights": "" if adapter else "int8", "licence": receipt.licence or "unknown",
-        })  # fmt: skip
-    rows += _own_files(copies, world)
-    return [row | {"used": hub.last_used(str(row["name"]), world)} for row in rows]
+    return [replace(model, used=hub.last_used(model.name, world)) for model in found]
 
 
-def _own_files(copies: list[hub.Copy], world: World) -> list[dict[str, Any]]:
-    """A row for each `.gguf` file or folder of the user's own of which the cache holds a converted or prepared form, also where the file itself
-    is gone. Its size is that of the converted form; the file is the user's."""
+def _of_preset(preset: Preset, parts: list[Checkpoint], copies: list[hub.Copy]) -> ListedModel:
+    own = recipe(preset, parts) if parts else None
+    return ListedModel(
+        preset.name,
+        "preset",
+        sum(part.size for part in parts),
+        sum(copy.size for copy in copies if own and copy.recipe == own),
+        preset.weights,
+        preset.licence,
+    )
+
+
+def _of_receipt(receipt: Receipt, copies: list[hub.Copy]) -> ListedModel:
+    adapter = (Path(receipt.path) / "adapter_config.json").exists()
+    return ListedModel(
+        str(receipt.source),
+        "adapter" if adapter else "repo",
+        receipt.size,
+        sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source),
+        "" if adapter else "int8",
+        receipt.licence or "unknown",
+    )
+
+
+def _own_files(copies: list[hub.Copy], world: World) -> list[ListedModel]:
+    """The user's own `.gguf` files and folders of which the cache holds a converted or prepared form.
+
+    A file that is gone is listed as well. The size is that of the converted form.
+    """
     converted: dict[str, int] = {}
     for receipt in hub.receipts(world):
         if receipt.source and receipt.source.kind == "path":
@@ -192,12 +214,16 @@ def _own_files(copies: list[hub.Copy], world: World) -> list[dict[str, Any]]:
         if base.kind == "path":
             prepared[base.repo] = prepared.get(base.repo, 0) + copy.size
     return [
-        {
-            "name": path, "kind": "file" if path.endswith(".gguf") else "folder", "size": converted.get(path, 0),
-            "prepared": prepared.get(path, 0), "weights": "int8", "licence": "unknown",
-        }
+        ListedModel(
+            path,
+            "file" if path.endswith(".gguf") else "folder",
+            converted.get(path, 0),
+            prepared.get(path, 0),
+            "int8",
+            "unknown",
+        )
         for path in sorted(converted.keys() | prepared.keys())
-    ]  # fmt: skip
+    ]
 
 
 def discard(preset: Preset, world: World, *, dry_run: bool = False) -> int:

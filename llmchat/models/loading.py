@@ -35,8 +35,6 @@ from llmchat.hub import (
     drop,
     find,
     find_copy,
-    last_used,
-    licence_of,
     make_copy,
     size_of,
     sound,
@@ -44,7 +42,7 @@ from llmchat.hub import (
     touch_used,
 )
 from llmchat.hub.machine import this_machine
-from llmchat.memory_estimate import available_ram, needed, own_context, parameters
+from llmchat.memory_estimate import available_ram, needed
 from llmchat.models import external
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
@@ -162,55 +160,6 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
         except ModelNotFound:
             continue
     return here
-
-
-def facts(preset: Preset, world: World) -> dict[str, Any]:
-    """What is known of a model, as plain values, and its files when they are here; what no preset says is read from them."""
-    try:
-        parts = [find(source, world) for source in sources(preset)]
-    except ModelNotFound:
-        parts = []
-    known = {
-        name: msgspec.to_builtins(getattr(preset, name))
-        for name in (
-            "name",
-            "title",
-            "parameters",
-            "weights",
-            "context",
-            "sampling",
-            "licence",
-            "notes",
-            "tested",
-        )
-    }
-    files = {
-        f"{part.source}/{path.name}": path.stat().st_size
-        for part in parts
-        for path in sorted(part.path.iterdir())
-        if path.is_file()
-    }
-    if parts:
-        base = survey_here(parts[0])
-        known["parameters"] = known["parameters"] or parameters(base.shapes)
-        known["trained_context"] = own_context(base.config)
-        known["licence"] = (
-            licence_of(parts[0], world) or "unknown"
-            if preset.licence == "unknown"
-            else preset.licence
-        )
-    copy = find_copy(recipe(preset, parts), world) if parts else None
-    return known | {
-        "prepared": {"folder": str(copy), "size": size_of([copy])} if copy else {},
-        "base": str(preset.base),
-        "adapters": list(map(str, preset.adapters)),
-        "format": preset.format.name,
-        "template": "of the preset" if preset.format.parts else "of the checkpoint",
-        "pulled": bool(parts),
-        "used": last_used(preset.name, world),
-        "folders": [str(part.path) for part in parts],
-        "files": files,
-    }
 
 
 def tokenizer(model: Model) -> Tokens:

@@ -1,22 +1,25 @@
-"""Lists and facts for people, and the same as JSON for programs."""
+"""Lists and facts for people, and lists as JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
 from llmchat.formatting import byte_count
 from llmchat.history.export import when
 from llmchat.hub import report
+from llmchat.models.facts import ModelFacts
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless, json_for
+from llmchat.terminal_text import fit_for, harmless
+from llmchat.ui.json_output import print_json
 
 
 def rows(
     world: World,
-    table: Sequence[Mapping[str, Any]],
+    table: Sequence[Mapping[str, Any] | Struct],
     columns: Sequence[str],
     *,
     json: bool = False,
@@ -27,17 +30,19 @@ def rows(
         print_json(world, table)
     elif quiet:
         for row in table:
-            print(fit_for(world.stdout, str(row[columns[0]])), file=world.stdout)
+            print(fit_for(world.stdout, str(_field(row, columns[0]))), file=world.stdout)
     elif world.pretty:
         grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
         for row in table:
-            grid.add_row(*(harmless(_shown(name, row[name])) for name in columns))
+            grid.add_row(*(harmless(_shown(name, _field(row, name))) for name in columns))
         # Titles and snippets are people's words: no [markup], no :emoji:, no colours of numbers.
         Console(file=world.stdout, markup=False, emoji=False, highlight=False).print(grid)
     else:
         for row in table:
             print(
-                fit_for(world.stdout, "\t".join(_shown(name, row[name]) for name in columns)),
+                fit_for(
+                    world.stdout, "\t".join(_shown(name, _field(row, name)) for name in columns)
+                ),
                 file=world.stdout,
             )
 
@@ -51,9 +56,13 @@ def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> Non
             print(fit_for(world.stdout, f"{name:18} {_flat(value)}"), file=world.stdout)
 
 
-def model_facts(world: World, known: Mapping[str, Any], *, json: bool = False) -> None:
-    """What models.facts knows, with sizes, dates and counts as people read them."""
-    return facts(world, known if json else _readable(known), json=json)
+def _field(row: Mapping[str, Any] | Struct, name: str) -> Any:
+    return row[name] if isinstance(row, Mapping) else getattr(row, name)
+
+
+def model_facts(world: World, known: ModelFacts, session: str = "") -> None:
+    """The facts of a model, with sizes, dates and counts as people read them."""
+    facts(world, _readable(msgspec.to_builtins(known)) | {"session": session})
 
 
 def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,14 +87,6 @@ def notes(world: World, lines: Sequence[str]) -> None:
     """What a person should know beside a list, on stderr."""
     for line in lines:
         print(f"note: {line}", file=world.stderr)
-
-
-def print_json(world: World, value: Any) -> None:
-    print(json_for(world.stdout, pretty_json(value)), file=world.stdout)
-
-
-def pretty_json(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def _shown(name: str, value: Any) -> str:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -398,7 +399,7 @@ def test_the_table_outside_a_terminal(tmp_path: Path) -> None:
 
 
 def test_json_has_the_speeds_of_the_model_on_top() -> None:
-    plain = report.as_plain(REPORT)
+    plain = msgspec.to_builtins(report.for_json(REPORT))
     assert {name: plain[name] for name in ("model", "decode_tps", "prefill_tps", "prompt_tokens", "decode_tokens")} == {
         "model": "tiny", "decode_tps": 90.04, "prefill_tps": 1700.4, "prompt_tokens": 541, "decode_tokens": 64,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from support.worlds import make_world
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
-from llmchat.evaluate.compare import as_html, as_plain, compare, read_prompts, show
+from llmchat.evaluate.compare import as_html, compare, for_json, read_prompts, show
 from llmchat.evaluate.contenders import find_all
 from llmchat.settings import World
 
@@ -106,7 +106,7 @@ def test_what_was_answered_before_ctrl_c_is_kept(world: World, scripted_models: 
     )
     result = made(world, "a", "b")
     assert result.interrupted and [len(one) for one in result.answers] == [2, 1]
-    assert as_plain(result)["interrupted"] and "Interrupted" in as_html(result)
+    assert for_json(result).interrupted and "Interrupted" in as_html(result)
 
 
 def test_a_prompt_that_is_too_large_is_told_beside_the_others(

@@ -4,8 +4,9 @@ import textwrap
 
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.models import doctor
-from llmchat.models.loading import facts
+from llmchat.models.facts import model_facts
 from llmchat.ui import status, tables
+from llmchat.ui.json_output import pretty_json
 from llmchat.ui.slash.registry import Answer, Command, command, registry
 from llmchat.ui.state import ReplState
 
@@ -70,9 +71,7 @@ def _wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
 def show(state: ReplState, rest: str) -> Answer:
     chat = state.chat
     if rest == "info":
-        tables.model_facts(
-            state.world, facts(chat.preset, state.world) | {"session": chat.session or ""}
-        )
+        tables.model_facts(state.world, model_facts(chat.preset, state.world), chat.session or "")
     elif rest in ("license", "licence"):
         state.print(chat.preset.licence)
     elif rest == "template":
@@ -80,7 +79,7 @@ def show(state: ReplState, rest: str) -> Answer:
         for line in doctor.lines(doctor.examine(chat.preset, state.world)):
             state.print(line)
         state.print("\nThe format itself:\n")
-        state.print(form.template if form.template is not None else tables.pretty_json(form.parts))
+        state.print(form.template if form.template is not None else pretty_json(form.parts))
     elif rest == "prompt":
         state.print(chat.preset.format.render(chat.look().messages).text)
     else:
