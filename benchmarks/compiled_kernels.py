@@ -22,7 +22,8 @@ import torch
 from llmchat.engines.tokenizer import read_json
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled import CompiledForward
-from llmchat.engines.transformers.compiled.build import Kernels, load_kernels
+from llmchat.engines.transformers.compiled.build import load_kernels
+from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.pytorch.linear import quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
@@ -45,7 +46,7 @@ def best(runs: int, call: Callable[[], object]) -> float:
 def read_speed(kernels: Kernels, runs: int) -> float:
     """Bytes a second that all threads read from memory."""
     room = torch.ones(COLD_BYTES // 2**20 * 2**18, dtype=torch.int32)
-    return 4 * room.numel() / best(runs, lambda: kernels.read(room))
+    return 4 * room.numel() / best(runs, lambda: kernels.read_memory(room))
 
 
 def product_speed(

@@ -17,7 +17,7 @@ class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """How the model's probabilities for the next token are changed before one is drawn.
 
     Meta.title is the word for it in `/set`, Meta.description the help text of its flag. The C
-    sampler holds the same fields in the same order (`Choosing` in compiled/choice.h).
+    sampler holds the same fields in the same order (`SamplingParams` in compiled/csrc/sampling.h).
     """
 
     temperature: Annotated[

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.compiled.structs import Kept
+from llmchat.engines.transformers.compiled.structs import TensorRefs
 from llmchat.engines.transformers.families.llama import Dimensions, check_ids
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import IntegrityError, LlmchatError, Mismatch
@@ -186,14 +186,14 @@ def test_a_prepared_copy_that_was_changed_on_disk_is_refused(
 
 def test_the_compiled_step_takes_no_adapter_of_other_shapes() -> None:
     good = torch.zeros(4, 64), torch.zeros(96, 4)
-    Kept().lora(*good, 1.0, (96, 64))
+    TensorRefs().lora(*good, 1.0, (96, 64))
     for a, b in [
         (torch.zeros(4, 60), good[1]),
         (torch.zeros(6, 64), good[1]),
         (good[0], torch.zeros(90, 4)),
     ]:
         with pytest.raises(IntegrityError, match="of an adapter is"):
-            Kept().lora(a, b, 1.0, (96, 64))
+            TensorRefs().lora(a, b, 1.0, (96, 64))
 
 
 def test_a_token_beyond_the_embedding_is_named(tmp_path: Path, kernels: Path) -> None:

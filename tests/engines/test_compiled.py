@@ -20,8 +20,9 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.compiled import CompiledForward, find_kernels, supports
-from llmchat.engines.transformers.compiled.build import Kernels, Unavailable, load_kernels
+from llmchat.engines.transformers.compiled.build import load_kernels
 from llmchat.engines.transformers.compiled.forward import CompiledCache
+from llmchat.engines.transformers.compiled.kernels import Kernels, Unavailable
 from llmchat.engines.transformers.compiled.sampler import CompiledSampler
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapter
@@ -175,7 +176,7 @@ def test_long_rows_are_the_same_alone(kernels: Kernels, in_: int) -> None:
 
 def test_reading_reads_everything_once(kernels: Kernels) -> None:
     room = torch.arange(5 * 2**18 + 7, dtype=torch.int32) % 91
-    assert kernels.read(room) == int(room[: 5 * 2**18].sum())
+    assert kernels.read_memory(room) == int(room[: 5 * 2**18].sum())
 
 
 def test_all_paths_give_nearly_the_same(folder: Path) -> None:
@@ -468,7 +469,7 @@ def test_a_library_that_is_not_right_is_built_again(
         (tmp_path / built.name).write_bytes(b"\x7fELF and nothing else")
         if content == "wrong":
             (tmp_path / "wrong.c").write_text(
-                "long llmchat_room() { return 0; } void llmchat_step() {} int llmchat_multiply() { return 0; }"
+                "long llmchat_workspace_bytes() { return 0; } void llmchat_step() {} int llmchat_multiply() { return 0; }"
             )
             subprocess.run(
                 [

@@ -1,4 +1,7 @@
-"""A compiled forward pass for the Llama family on the CPU, for int8 weights: one call into C a step."""
+"""The forward pass of the Llama family in C, for int8 weights on a CPU: one call a pass.
+
+Importing it compiles nothing; `find_kernels` builds the library when it is first needed.
+"""
 
 from llmchat.engines.transformers.compiled.build import find_kernels
 from llmchat.engines.transformers.compiled.forward import CompiledForward, supports

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.compiled.build import Kernels
+from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.sampler import CompiledSampler
 from llmchat.engines.transformers.compiled.structs import (
     LANES,
     LINEARS,
     SPAN,
-    Kept,
     Layer,
     Lora,
     Matrix,
     Model,
-    Text,
+    SequenceRows,
+    TensorRefs,
     addresses,
 )
 from llmchat.engines.transformers.executor import Forward, SequenceInput
@@ -102,11 +102,11 @@ class CompiledForward(Forward):
     def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
         self.config = config
         self._kernels = kernels
-        # The C code believes these numbers: all that it is handed has shapes made from them, see Kept.
+        # The C code believes these numbers: all that it is handed has shapes made from them, see TensorRefs.
         self._dimensions = size = check_tensors(config, tensors.shapes)
         self._shape = (size.layers, size.kv_heads, size.head_dim)
         self._vocabulary = size.vocabulary
-        self._kept = Kept()
+        self._refs = TensorRefs()
         self._layers = (Layer * size.layers)(
             *(self._layer(tensors, index) for index in range(size.layers))
         )
@@ -123,7 +123,7 @@ class CompiledForward(Forward):
             self._plain(
                 tensors, "model.embed_tokens.weight", torch.bfloat16, (size.vocabulary, size.hidden)
             ),
-            self._kept.pointer(
+            self._refs.pointer(
                 forward.inverse_frequencies(config, size.head_dim),
                 torch.float32,
                 (size.head_dim // 2,),
@@ -133,7 +133,7 @@ class CompiledForward(Forward):
             self._head(tensors),
             config.get("rms_norm_eps", 1e-6),
         )
-        self._loras: WeakKeyDictionary[LiveAdapter, tuple[Kept, ctypes.Array[Lora]]] = (
+        self._loras: WeakKeyDictionary[LiveAdapter, tuple[TensorRefs, ctypes.Array[Lora]]] = (
             WeakKeyDictionary()
         )
 
@@ -151,7 +151,9 @@ class CompiledForward(Forward):
         kept: list[Any] = []
         if len({id(sequence.cache) for sequence in sequences}) < len(sequences):
             raise ValueError("a cache cannot be read into twice at once")
-        texts = (Text * len(sequences))(*(self._text(sequence, kept) for sequence in sequences))
+        texts = (SequenceRows * len(sequences))(
+            *(self._text(sequence, kept) for sequence in sequences)
+        )
         counts = [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
         logits = torch.empty(sum(counts), self._vocabulary)
         self._kernels.step(self._model, texts, logits)
@@ -159,7 +161,7 @@ class CompiledForward(Forward):
             sequence.cache.advance(len(sequence.ids))
         return list(logits.split(counts))
 
-    def _text(self, sequence: SequenceInput, kept: list[Any]) -> Text:
+    def _text(self, sequence: SequenceInput, kept: list[Any]) -> SequenceRows:
         """kept: takes what must live until the step is done."""
         cache, count = sequence.cache, len(sequence.ids)
         if not count or not 0 <= min(sequence.ids) <= max(sequence.ids) < self._vocabulary:
@@ -178,7 +180,7 @@ class CompiledForward(Forward):
         pointers = [
             ctypes.addressof(array) for array in (ids, cache.keys, cache.values, loras, strengths)
         ]
-        return Text(
+        return SequenceRows(
             *pointers,
             count,
             cache.length,
@@ -190,7 +192,7 @@ class CompiledForward(Forward):
     def _lora(self, adapter: LiveAdapter) -> "ctypes.Array[Lora]":
         """An adapter's matrices for every linear, the head last, in the form that step.c takes; made once."""
         if adapter not in self._loras:
-            kept = Kept()
+            kept = TensorRefs()
             linears = self._dimensions.linears()
             names = {
                 f"model.layers.{layer}.{name}": linears[name]
@@ -220,7 +222,7 @@ class CompiledForward(Forward):
             tensors.get(f"{name}.weight"), f"{name}.weight"
         )
         bias = tensors.get(f"{name}.bias") if f"{name}.bias" in tensors.shapes else None
-        return self._kept.matrix(weight, scb, bias, shape=shape, name=name)
+        return self._refs.matrix(weight, scb, bias, shape=shape, name=name)
 
     def _head(self, tensors: Tensors) -> Matrix:
         """The output head in 8 bits, which halves the largest matrix of a small model."""
@@ -229,7 +231,7 @@ class CompiledForward(Forward):
             tied = is_tied(self.config, tensors.shapes)
             name = "model.embed_tokens.weight" if tied else "lm_head.weight"
             prepared = quantise_rows(tensors.get(name), name)
-        return self._kept.matrix(
+        return self._refs.matrix(
             *prepared, shape=(self._vocabulary, self._dimensions.hidden), name="lm_head"
         )
 
@@ -240,7 +242,7 @@ class CompiledForward(Forward):
         if dtype == torch.float32 or tensor.dtype != dtype:
             # What is mapped as it lies is not read for this: an embedding may be gigabytes, and a bad row shows in the logits.
             tensor = finite(tensor.to(dtype), name)
-        return self._kept.pointer(tensor.contiguous(), dtype, shape, name)
+        return self._refs.pointer(tensor.contiguous(), dtype, shape, name)
 
 
 def _heads(config: dict[str, Any]) -> tuple[int, int]:

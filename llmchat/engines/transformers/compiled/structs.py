@@ -1,17 +1,21 @@
-"""The structures that step.c takes, field by field, and how tensors become their pointers."""
+"""The structures that step.c takes, and the tensors behind their pointers.
+
+The C code trusts every shape. Whatever is handed to it goes through TensorRefs, which checks it.
+"""
 
 import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from llmchat.engines.transformers.pytorch.linear import finite
 from llmchat.errors import IntegrityError
 from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
 from llmchat.settings.types import base_type
 
-# Linears of a layer in the order of step.c.
+# The linears of a layer, in the order of model.h.
 LINEARS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -21,10 +25,12 @@ LINEARS = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
-# Numbers that are taken at once, and positions of keys and values that lie together (vectors.h, attention.h).
+# Numbers in a vector (vectors.h), and positions of a span of keys and values (kv_layout.h).
 LANES, SPAN = 16, 256
-# Outputs are made in blocks of so many: what is read for all of a block is padded to it.
-BLOCK = 32
+# Outputs of a panel (products.h): scales, biases and adapters are padded to it.
+PANEL_COLUMNS = 32
+# The most query heads that may share keys (attention_kernel.h: QUERY_TILE), and the largest head.
+MAX_SHARED_HEADS, MAX_HEAD_DIM = 48, 256
 
 
 class Matrix(Structure):
@@ -60,7 +66,7 @@ class Model(Structure):
     ]
 
 
-class Choosing(Structure):
+class SamplingParams(Structure):
     """The fields of Distribution in their order, then the random number that picks the token."""
 
     _fields_ = [
@@ -73,30 +79,30 @@ class Choosing(Structure):
 
 
 class Candidate(Structure):
-    _fields_ = [("chance", c_float), ("id", c_int32)]
+    _fields_ = [("weight", c_float), ("id", c_int32)]
 
 
 class Lora(Structure):
     _fields_ = [("a", c_void_p), ("b", c_void_p), ("rank", c_int64), ("scale", c_float)]
 
 
-class Text(Structure):
+class SequenceRows(Structure):
     _fields_ = [
         ("ids", c_void_p),
         ("keys", c_void_p),
         ("values", c_void_p),
         ("adapters", c_void_p),
         ("strengths", c_void_p),
-        *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "every")),
+        *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "all_logits")),
     ]
 
 
 class OpenMP(Structure):
-    _fields_ = [("parallel", c_void_p), ("threads_here", c_void_p)]
+    _fields_ = [("parallel", c_void_p), ("team_size", c_void_p)]
 
 
-class Kept:
-    """Structures with pointers into tensors, and the tensors, which must live as long."""
+class TensorRefs:
+    """Makes pointers and structures of tensors, and keeps the tensors alive as long as itself."""
 
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
@@ -104,18 +110,14 @@ class Kept:
     def pointer(
         self, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], name: str = "a tensor"
     ) -> int:
-        """The address of a tensor's numbers. Raises IntegrityError for one that is not what step.c takes it for."""
-        if (
-            tensor.dtype != dtype
-            or tuple(tensor.shape) != shape
-            or not tensor.is_contiguous()
-            or tensor.device.type != "cpu"
-        ):
-            is_, wanted = (
-                f"{'x'.join(map(str, one))} {kind}"
-                for one, kind in ((tensor.shape, tensor.dtype), (shape, dtype))
-            )
-            raise IntegrityError(f"{name} is {is_}; the compiled step needs {wanted}")
+        """The address of a tensor's numbers.
+
+        Raises IntegrityError unless it is a contiguous CPU tensor of this type and shape.
+        """
+        contiguous = tensor.is_contiguous() and tensor.device.type == "cpu"
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or not contiguous:
+            found, needed = f"{_times(tensor.shape)} {tensor.dtype}", f"{_times(shape)} {dtype}"
+            raise IntegrityError(f"{name} is {found}; the compiled step needs {needed}")
         self._tensors.append(tensor)
         return int(tensor.data_ptr())
 
@@ -128,53 +130,44 @@ class Kept:
         shape: tuple[int, int],
         name: str = "a matrix",
     ) -> Matrix:
-        """weight: int8 [out, in], where it lies; scb: fp32 [out]; shape: what [out, in] must be."""
+        """A Matrix that uses `weight` in place, int8 [out, in], and copies scb and bias, [out].
+
+        shape: what [out, in] must be.
+        """
         out, in_ = shape
-        _check(f"the scale of {name}", scb, (out,))
-        scale = self.pointer(
-            padded(finite(scb.float(), f"the scale of {name}") / 127), torch.float32, (_up(out),)
-        )
-        shift = None
-        if bias is not None:
-            _check(f"the bias of {name}", bias, (out,))
-            shift = self.pointer(
-                padded(finite(bias.float(), f"the bias of {name}")), torch.float32, (_up(out),)
-            )
+        scale = self._per_output(scb, out, f"the scale of {name}", divisor=127)
+        shift = None if bias is None else self._per_output(bias, out, f"the bias of {name}")
         return Matrix(self.pointer(weight, torch.int8, shape, name), scale, shift, out, in_)
 
+    def _per_output(self, values: Tensor, out: int, name: str, divisor: int = 1) -> int:
+        _check_shape(name, values, (out,))
+        padded = pad(finite(values.float(), name) / divisor, (0, -out % PANEL_COLUMNS))
+        return self.pointer(padded, torch.float32, (out + -out % PANEL_COLUMNS,))
+
     def lora(self, a: Tensor, b: Tensor, scale: float, shape: tuple[int, int]) -> Lora:
-        """a: [rank, in]; b: [out, rank]; shape: what [out, in] must be."""
+        """A Lora of copies of a, [rank, in], and b, [out, rank]; shape: what [out, in] must be."""
+        out, in_ = shape
         rank = a.shape[0]
-        _check("A of an adapter", a, (rank, shape[1]))
-        _check("B of an adapter", b, (shape[0], rank))
-        odd = rank % 2
-        a = torch.nn.functional.pad(a.to(torch.bfloat16), (0, 0, 0, odd)).contiguous()
-        b = torch.nn.functional.pad(b.to(torch.bfloat16), (0, odd, 0, -b.shape[0] % BLOCK))
-        pairs = b.view(-1, LANES, a.shape[0] // 2, 2).transpose(1, 2).contiguous()
-        down, up = (
-            self.pointer(a, torch.bfloat16, tuple(a.shape)),
-            self.pointer(pairs, torch.bfloat16, tuple(pairs.shape)),
-        )
-        return Lora(down, up, a.shape[0], scale)
-
-
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise IntegrityError(
-            f"{name} is {'x'.join(map(str, tensor.shape))}; the model needs {'x'.join(map(str, shape))}"
-        )
-
-
-def padded(x: Tensor) -> Tensor:
-    """A copy, the last dimension filled with zeros to a multiple of BLOCK."""
-    wide = torch.zeros(*x.shape[:-1], _up(x.shape[-1]), dtype=x.dtype)
-    wide[..., : x.shape[-1]] = x
-    return wide
+        _check_shape("A of an adapter", a, (rank, in_))
+        _check_shape("B of an adapter", b, (out, rank))
+        even = rank + rank % 2
+        a = pad(a.to(torch.bfloat16), (0, 0, 0, rank % 2)).contiguous()
+        b = pad(b.to(torch.bfloat16), (0, rank % 2, 0, -out % PANEL_COLUMNS))
+        pairs = b.view(-1, LANES, even // 2, 2).transpose(1, 2).contiguous()
+        down = self.pointer(a, torch.bfloat16, (even, in_))
+        up = self.pointer(pairs, torch.bfloat16, tuple(pairs.shape))
+        return Lora(down, up, even, scale)
 
 
 def addresses(tensors: list[Tensor]) -> "ctypes.Array[c_void_p]":
+    """The addresses of tensors as a C array, which does not keep them alive."""
     return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _up(count: int) -> int:
-    return -(-count // BLOCK) * BLOCK
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise IntegrityError(f"{name} is {_times(tensor.shape)}; the model needs {_times(shape)}")
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

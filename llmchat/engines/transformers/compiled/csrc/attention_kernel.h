@@ -1,0 +1,173 @@
+/* Causal attention of a few queries over a span of keys and values of one head, with an online
+ * softmax (after Dao et al. 2022, "FlashAttention").
+ *
+ * Spans are counted from the first position and merged in order. A query sees the same spans
+ * whatever else is in the pass, so its numbers are the same. */
+#pragma once
+#include "kv_layout.h"
+
+#define QUERY_TILE 48   /* queries (rows x heads that share keys) that take a span together */
+#define QUERY_BLOCK 384 /* queries for which a thread reads the keys once */
+
+/* Scratch memory of one thread. keys, values: a span in fp32, where half_t is float. */
+typedef struct {
+    half_t *keys, *values, *queries, *probabilities;
+    float *scores, *sums;
+} AttentionScratch;
+
+/* out[rows][blocks of 16] = a[rows][depth] times `blocks` panels, `panel_stride` apart. */
+INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const int blocks,
+                      int64_t depth, const half_t *panel, int64_t panel_stride, float *out,
+                      int64_t out_stride) {
+    f32x16 total[6][4] = {};
+    for (int64_t k = 0; k < depth; k += PAIR)
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++) {
+                const half_t *w = panel + b * panel_stride + k * LANES;
+#ifdef USE_BF16
+                int32_t pair;
+                memcpy(&pair, a + r * a_stride + k, 4);
+                __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+                total[r][b] = (f32x16)_mm512_dpbf16_ps((__m512)total[r][b], x,
+                                                       (__m512bh)_mm512_loadu_si512(w));
+#else
+                total[r][b] = fused_madd(splat(a[r * a_stride + k]), load(w), total[r][b]);
+#endif
+            }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) store(out + r * out_stride + b * LANES, total[r][b]);
+}
+
+/* Rows and blocks must be constants for the accumulators to stay in registers. */
+#define HALF_TILE(ROWS, BLOCKS)                                                                    \
+    static void half_tile_##ROWS##_##BLOCKS(const half_t *a, int64_t a_stride, int64_t depth,      \
+                                            const half_t *panel, int64_t panel_stride, float *out, \
+                                            int64_t out_stride) {                                  \
+        half_tile(a, a_stride, ROWS, BLOCKS, depth, panel, panel_stride, out, out_stride);         \
+    }
+/* clang-format off */
+HALF_TILE(1, 1) HALF_TILE(2, 1) HALF_TILE(3, 1) HALF_TILE(6, 1)
+HALF_TILE(1, 2) HALF_TILE(2, 2) HALF_TILE(3, 2) HALF_TILE(6, 2)
+HALF_TILE(1, 4) HALF_TILE(2, 4) HALF_TILE(3, 4)
+/* clang-format on */
+#undef HALF_TILE
+
+    /* What is read next, to be prefetched meanwhile. */
+    typedef struct {
+    const half_t *start;
+    int64_t count;
+} HalfPrefetch;
+
+/* out[rows][width] = a[rows][depth] times panels of 16 columns, `panel_stride` apart. Few rows take
+ * four panels at once: additions to one sum depend on each other, those to several overlap. */
+static void half_product(const half_t *a, int64_t a_stride, int64_t rows, int64_t depth,
+                         const half_t *panels, int64_t panel_stride, int64_t width, float *out,
+                         int64_t out_stride, HalfPrefetch next) {
+    int64_t line = 64 / sizeof(half_t);
+    int64_t tiles = ROUND_UP(width, 2 * LANES) / (2 * LANES) * ((rows + 5) / 6);
+    int64_t per_tile = ROUND_UP((next.count + tiles - 1) / tiles, line);
+    const half_t *ahead = next.start, *end = ahead + next.count;
+    for (int64_t column = 0, blocks; column < width; column += blocks * LANES) {
+        const half_t *panel = panels + column / LANES * panel_stride;
+        blocks = rows <= 3 && width - column > 3 * LANES ? 4 : width - column > LANES ? 2 : 1;
+        for (int64_t row = 0, left; (left = rows - row) > 0;) {
+            const half_t *x = a + row * a_stride;
+            float *target = out + row * out_stride + column;
+            for (const half_t *until = MIN(ahead + per_tile, end); ahead < until; ahead += line)
+                __builtin_prefetch(ahead, 0, 2);
+#define RUN(ROWS, BLOCKS)                                                                          \
+    half_tile_##ROWS##_##BLOCKS(x, a_stride, depth, panel, panel_stride, target, out_stride)
+#define RUN_FEW(ROWS)                                                                              \
+    (blocks == 4 ? RUN(ROWS, 4) : blocks == 2 ? RUN(ROWS, 2) : RUN(ROWS, 1), row += ROWS)
+            if (left >= 6)
+                blocks == 2 ? RUN(6, 2) : RUN(6, 1), row += 6;
+            else if (left >= 3)
+                RUN_FEW(3);
+            else if (left >= 2)
+                RUN_FEW(2);
+            else
+                RUN_FEW(1);
+#undef RUN_FEW
+#undef RUN
+        }
+    }
+}
+
+/* Softmax numerators of the first `seen` scores, zero from there to `width`. Returns their sum;
+ * *peak receives the scaled score whose numerator is 1. */
+static __attribute__((noinline)) float exponentiate(const float *scores, int64_t seen,
+                                                    int64_t width, float scale, half_t *out,
+                                                    float *peak) {
+    const i32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const f32x16 minus_infinity = splat(-__builtin_inff());
+    int64_t full = seen / LANES * LANES, i;
+    i32x16 in_tail = lanes < (int32_t)(seen - full);
+    f32x16 peaks = minus_infinity, sums = {}, tail = minus_infinity;
+    if (full < seen) tail = blend(in_tail, load(scores + full), minus_infinity);
+    for (i = 0; i < full; i += LANES) peaks = vector_max(load(scores + i), peaks);
+    float top = reduce_max(vector_max(tail, peaks)), slope = scale * 1.44269504f;
+    *peak = top * scale;
+    f32x16 slopes = splat(slope), shift = splat(-top * slope);
+    for (i = 0; i < full; i += LANES) {
+        f32x16 p = vector_exp2(fused_madd(load(scores + i), slopes, shift));
+        sums += p;
+        store_half(out + i, p);
+    }
+    if (full < seen) {
+        f32x16 p = blend(in_tail, vector_exp2(fused_madd(tail, slopes, shift)), (f32x16){});
+        sums += p;
+        store_half(out + i, p);
+        i += LANES;
+    }
+    for (; i < width; i += LANES) store_half(out + i, (f32x16){});
+    return reduce_add(sums);
+}
+
+/* The state of a query over the spans so far is [2 + dim]: the peak score, the sum of the softmax
+ * numerators, and the sum of the values weighted with them. Add one span, or begin with it. */
+static __attribute__((noinline)) void merge_span(float *state, float peak, float weight,
+                                                 const float *values, int64_t dim, int first) {
+    if (first) {
+        state[0] = peak, state[1] = weight;
+        for (int64_t d = 0; d < dim; d += LANES) store(state + 2 + d, load(values + d));
+        return;
+    }
+    float top = MAX(state[0], peak);
+    f32x16 factors = vector_exp((f32x16){state[0] - top, peak - top});
+    state[0] = top;
+    state[1] = state[1] * factors[0] + weight * factors[1];
+    for (int64_t d = 0; d < dim; d += LANES)
+        store(state + 2 + d, load(state + 2 + d) * factors[0] + load(values + d) * factors[1]);
+}
+
+/* Add span number `span` to the states of at most QUERY_TILE queries. keys, values: the span, in
+ * the order of kv_layout.h, as half_t. x: [queries, dim]. seen: the positions that each query may
+ * see. in_order: each state continues over the spans before; otherwise each span has states of its
+ * own. */
+static void attend_span(const AttentionScratch *scratch, const half_t *keys, const half_t *values,
+                        const half_t *x, int64_t queries, const int64_t *seen, int64_t dim,
+                        float scale, int64_t span, float *const *states, int in_order) {
+    int64_t last = 0;
+    for (int64_t q = 0; q < queries; q++) last = MAX(last, seen[q] - span * SPAN);
+    if (last <= 0) return;
+    int64_t count = MIN(SPAN, last), next = MIN(SPAN, last - count);
+    int64_t width = ROUND_UP(count, LANES);
+    half_product(x, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN,
+                 (HalfPrefetch){values, count * dim});
+    float peaks[QUERY_TILE], weights[QUERY_TILE];
+    for (int64_t q = 0; q < queries; q++) {
+        int64_t visible = MAX(0, MIN(SPAN, seen[q] - span * SPAN));
+        weights[q] = exponentiate(scratch->scores + q * SPAN, visible, width, scale,
+                                  scratch->probabilities + q * SPAN, &peaks[q]);
+    }
+    half_product(scratch->probabilities, SPAN, queries, ROUND_UP(count, PAIR), values, SPAN * LANES,
+                 dim, scratch->sums, dim, (HalfPrefetch){keys + SPAN * dim, next * dim});
+    for (int64_t q = 0; q < queries; q++)
+        if (seen[q] > span * SPAN)
+            merge_span(states[q], peaks[q], weights[q], scratch->sums + q * dim, dim,
+                       !in_order || span == 0);
+}

@@ -1,0 +1,80 @@
+/* The product kernels in 16-bit integers, for AVX2 and for processors known only to the compiler.
+ *
+ * dot_avx2.h and dot_portable.h give the same integer sums of a group. */
+#pragma once
+
+typedef int16_t packed_t;
+#define PACKED_SIZE (CACHE_LINE * LANES) /* [CACHE_LINE / 2][16][2] */
+#define GEMV_MAX_ROWS 3
+#define TILE_ROWS 4
+
+/* Sums of one group for 16 columns. */
+typedef union {
+    int32_t lane[LANES];
+    i32x16 all;
+} GroupSums;
+
+#ifdef USE_AVX2
+#include "dot_avx2.h"
+#else
+#include "dot_portable.h"
+#endif
+
+/* 16 outputs for one row of activations, directly from the weights. */
+static void gemv_block(const Activations *acts, int64_t row, const RowBlock *block, float *out) {
+    const act_t *q = acts->q + row * acts->width;
+    f32x16 total = {};
+    for (int64_t group = 0; group < acts->groups; group++) {
+        int64_t column = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - column));
+        i32x16 sums;
+        for (int i = 0; i < LANES; i++) {
+            const int8_t *w = block->rows[i] + column;
+            int32_t s = 0;
+            if (column % CACHE_LINE == 0) __builtin_prefetch(block->next + i * acts->in + column);
+            if (count == GROUP)
+                s = dot_group(w, q + column);
+            else
+                for (int k = 0; k < count; k++) s += (int16_t)w[k] * q[column + k];
+            sums[i] = s;
+        }
+        total = fused_madd(__builtin_convertvector(sums, f32x16),
+                           splat(acts->scale[row * acts->groups + group]), total);
+    }
+    store(out, total);
+}
+
+/* Pack one cache line of columns of 16 rows from `column` on, of which `left` exist: two neighbours
+ * of a row next to those of the next row. The panels of two blocks alternate. */
+INLINE void pack_panel(const RowBlock *block, int64_t column, int64_t left, packed_t *out) {
+    for (int i = 0; i < LANES; i++) {
+        int8_t line[CACHE_LINE] = {0};
+        memcpy(line, block->rows[i] + column, MIN(left, CACHE_LINE));
+        for (int k = 0; k < CACHE_LINE / 2; k++) {
+            out[k * 64 + 2 * i] = line[2 * k];
+            out[k * 64 + 2 * i + 1] = line[2 * k + 1];
+        }
+    }
+}
+
+/* out[rows][32] (+)= tile `index` of the activations times a packed panel of `lines` cache lines
+ * from column `first` on. */
+INLINE void gemm_tile(const Activations *acts, int64_t index, const int rows, int64_t first,
+                      int64_t lines, const packed_t *panel, const Prefetch *next, float *out) {
+    const int64_t groups_per_line = CACHE_LINE / GROUP;
+    const act_t *q = acts->q + (index * acts->width + first) * TILE_ROWS;
+    const float *scale = acts->scale + (index * acts->groups + first / GROUP) * TILE_ROWS;
+    if (!first) memset(out, 0, rows * 32 * sizeof *out);
+    for (int64_t group = 0; group < lines * groups_per_line; group++) {
+        if (group % groups_per_line == 0) prefetch_rows(next, index, group / groups_per_line);
+        for (int half = 0; half < 2; half++) {
+            GroupSums sums[TILE_ROWS] = {0};
+            sum_group(q, panel + half * 32, rows, sums);
+            for (int r = 0; r < rows; r++) {
+                float *target = out + r * 32 + half * 16;
+                store(target, fused_madd(__builtin_convertvector(sums[r].all, f32x16),
+                                         splat(scale[r]), load(target)));
+            }
+        }
+        panel += GROUP * 32, q += GROUP * TILE_ROWS, scale += TILE_ROWS;
+    }
+}

@@ -1,0 +1,128 @@
+/* One forward pass of a Llama-family model over the new tokens of any number of sequences, on the
+ * CPU, with row-wise int8 weights. The whole library is this one translation unit.
+ *
+ * Row invariance: the numbers of a token do not depend, to the bit, on what else is in the pass.
+ * Every sum is taken in an order that follows from the token's own position. So a cached prefix
+ * equals a fresh prefill, prompt-lookup decoding equals plain decoding, and a sequence in a batch
+ * equals the sequence alone.
+ *
+ * Not here: loading, quantisation of weights, tokens, the growth of caches (Python does these). */
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "assertions.h"
+#include "thread_team.h"
+#include "openmp.h"
+#include "model.h"
+#include "layout.h"
+#include "prepare.h"
+#include "linear.h"
+#include "attention.h"
+#include "sampling.h"
+#include "probes.h"
+
+static void run_layer(Worker *worker, int64_t index) {
+    const Pass *pass = worker->pass;
+    const Model *m = pass->model;
+    const Layer *layer = m->layer + index;
+    const Matrix *linear = layer->linear;
+    int64_t first = index * LINEARS;
+    prepare_input(worker, FROM_NORM, layer->attention_norm);
+    run_linears(worker,
+                &(Linears){linear + Q_PROJ, first + Q_PROJ, 3, STORE, pass->qkv, qkv_width(m)});
+    run_attention(worker, index);
+    prepare_input(worker, FROM_ATTENTION, NULL);
+    run_linears(worker, &(Linears){linear + O_PROJ, first + O_PROJ, 1, ADD, pass->x, m->hidden});
+    prepare_input(worker, FROM_NORM, layer->mlp_norm);
+    run_linears(worker,
+                &(Linears){linear + GATE_PROJ, first + GATE_PROJ, 2, GATED, pass->inner, m->inner});
+    prepare_input(worker, FROM_MLP, NULL);
+    run_linears(worker,
+                &(Linears){linear + DOWN_PROJ, first + DOWN_PROJ, 1, ADD, pass->x, m->hidden});
+}
+
+#define MAX_LOOPS(layers) ((layers) * 14 + 8) /* no pass has more parallel loops */
+
+static void run_pass(Worker *worker) {
+    const Pass *pass = worker->pass;
+    const Model *m = pass->model;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) embed_row(pass, row);
+    barrier(&worker->cursor);
+    for (int64_t index = 0; index < m->layers; index++) run_layer(worker, index);
+    prepare_input(worker, FROM_FINAL_NORM, m->norm);
+    run_linears(worker, &(Linears){&m->head, m->layers * LINEARS, 1, STORE, pass->logits,
+                                   m->vocabulary, .final = 1});
+}
+
+typedef struct {
+    const Pass *pass;
+    const OpenMP *openmp;
+    Loop *loops;
+    atomic_int arrived;
+    char *memory; /* of the threads, `bytes_each` */
+    int64_t bytes_each;
+} Team;
+
+static void run_member(void *data) {
+    Team *team = data;
+    int index = atomic_fetch_add(&team->arrived, 1);
+    Worker worker = {.pass = team->pass};
+    worker.cursor =
+        (LoopCursor){.loop = team->loops, .threads = team_size(team->openmp), .index = index};
+    Arena arena = {team->memory + index * team->bytes_each, 0};
+    lay_out_worker(&worker, &arena);
+    run_pass(&worker);
+}
+
+static int64_t loop_bytes(const Model *model, int threads) {
+    return MAX_LOOPS(model->layers) * LOOP_SIZE(threads);
+}
+
+/* Bytes of workspace: counters of loops and memory that is shared, then that of each thread. */
+static int64_t measure(Pass *pass, int threads, int64_t *shared, int64_t *each) {
+    Arena arena = {NULL, 0}, own = {NULL, 0};
+    lay_out_shared(pass, &arena);
+    Worker worker = {.pass = pass};
+    lay_out_worker(&worker, &own);
+    *shared = loop_bytes(pass->model, threads) + arena.used, *each = own.used;
+    return *shared + *each * threads;
+}
+
+/* Bytes of workspace that llmchat_step needs for these sequences. */
+int64_t llmchat_workspace_bytes(const Model *model, const SequenceRows *sequences, int64_t count,
+                                int threads) {
+    int64_t shared, each;
+    Pass pass = {.model = model, .sequences = sequences, .sequence_count = count};
+    return measure(&pass, threads, &shared, &each);
+}
+
+/* Run the new tokens of the sequences and append their keys and values to the caches.
+ * logits: [rows that want them, vocabulary]. workspace: llmchat_workspace_bytes bytes at a multiple
+ * of 64. */
+void llmchat_step(const Model *model, const SequenceRows *sequences, int64_t count, int threads,
+                  float *logits, char *workspace, const OpenMP *openmp) {
+    int64_t shared, each, loops = loop_bytes(model, threads);
+    Pass pass = {.model = model, .sequences = sequences, .sequence_count = count, .logits = logits};
+#ifdef LLMCHAT_CHECKED
+    check_model(model);
+    for (int64_t i = 0; i < count; i++) check_sequence(model, sequences + i);
+#endif
+    int64_t bytes = measure(&pass, threads, &shared, &each);
+    POISON(workspace + loops, bytes - loops);
+    memset(workspace, 0, loops);
+    Arena arena = {workspace + loops, 0};
+    lay_out_shared(&pass, &arena);
+    number_rows(&pass, threads);
+    Team team = {.pass = &pass, .openmp = threads > 1 ? openmp : NULL, .loops = (Loop *)workspace};
+    team.memory = workspace + shared, team.bytes_each = each;
+    run_parallel(team.openmp, run_member, &team, threads);
+    UNPOISON(workspace, bytes);
+}
+
+/* Choose a token from a row of logits, see choose_token. */
+int64_t llmchat_sample(const float *logits, int64_t count, const SamplingParams *params,
+                       Candidate *found, int64_t *from, int64_t *to) {
+    return choose_token(logits, count, params, found, from, to);
+}

@@ -1,0 +1,194 @@
+/* Arithmetic on vectors of 16 numbers, in the vector extensions of gcc and clang, so that the same
+ * source serves every processor. Integer and bfloat16 dot products, for which these have no
+ * operation, are elsewhere (products_*.h, attention_products.h).
+ *
+ * The file must be compiled with -ffp-contract=off: a multiplication and an addition must round in
+ * the same way wherever a function is inlined, because row invariance (step.c) depends on it. */
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+/* The instruction set: what -march=native offers, or nothing but C with -DLLMCHAT_PLAIN. */
+#ifndef LLMCHAT_PLAIN
+#if defined(__AVX512F__)
+#define USE_AVX512 1
+#endif
+#if defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#define USE_VNNI 1 /* integer dot products of 512 bits */
+#elif defined(__AVX2__)
+#define USE_AVX2 1
+#endif
+#if defined(USE_VNNI) && defined(__AVX512BF16__)
+#define USE_BF16 1 /* bfloat16 dot products of 512 bits */
+#endif
+#if defined(__FMA__)
+#define USE_FMA 1
+#endif
+#endif
+
+#if defined(USE_AVX512) || defined(USE_AVX2)
+#include <immintrin.h>
+#endif
+
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+#define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef uint16_t bf16;
+
+INLINE f32x16 load(const float *p) {
+    f32x16 v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void store(float *p, f32x16 v) { memcpy(p, &v, sizeof v); }
+INLINE f32x16 splat(float x) { return x - (f32x16){}; }
+INLINE f32x16 blend(i32x16 mask, f32x16 yes, f32x16 no) {
+    return (f32x16)((mask & (i32x16)yes) | (~mask & (i32x16)no));
+}
+INLINE f32x16 vector_max(f32x16 a, f32x16 b) {
+#ifdef USE_AVX512
+    return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return blend(a > b, a, b);
+#endif
+}
+INLINE f32x16 vector_abs(f32x16 a) { return (f32x16)((i32x16)a & 0x7fffffff); }
+
+/* a * b + c, rounded once where the processor has a fused operation. */
+INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
+#ifdef USE_AVX512
+    return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(USE_FMA)
+    union {
+        f32x16 all;
+        __m256 half[2];
+    } x = {a}, y = {b}, z = {c};
+    z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
+    z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
+    return z.all;
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE float bf16_to_float(bf16 half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+INLINE f32x16 load_bf16(const bf16 *p) {
+#ifdef USE_AVX512
+    /* gcc 12 splits the portable conversion into two halves and joins them again. */
+    return (f32x16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)),
+                                     16);
+#endif
+    u16x16 v;
+    memcpy(&v, p, sizeof v);
+    return (f32x16)(__builtin_convertvector(v, i32x16) << 16);
+}
+
+/* Round to the nearest bfloat16, ties to even; finite numbers only. */
+INLINE void store_bf16(bf16 *p, f32x16 v) {
+#ifdef USE_BF16
+    __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &half, sizeof half);
+#else
+    i32x16 bits = (i32x16)v;
+    bits += 0x7fff + ((bits >> 16) & 1);
+    u16x16 half = __builtin_convertvector((bits >> 16) & 0xffff, u16x16);
+    memcpy(p, &half, sizeof half);
+#endif
+}
+
+INLINE bf16 float_to_bf16(float x) {
+    bf16 halves[LANES];
+    store_bf16(halves, splat(x));
+    return halves[0];
+}
+
+INLINE float reduce_add(f32x16 v) {
+#ifdef USE_AVX512
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float s[LANES];
+    store(s, v);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) s[i] += s[i + width];
+    return s[0];
+#endif
+}
+
+INLINE float reduce_max(f32x16 v) {
+#ifdef USE_AVX512
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float s[LANES];
+    store(s, v);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) s[i] = MAX(s[i], s[i + width]);
+    return s[0];
+#endif
+}
+
+/* Wraps around on overflow: NaN activations quantise to arbitrary integers, whose products are set
+ * to NaN later. */
+INLINE int32_t reduce_add_i32(i32x16 v) {
+#if defined(USE_AVX512) && !defined(LLMCHAT_CHECKED)
+    return _mm512_reduce_add_epi32((__m512i)v);
+#else
+    uint32_t total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += (uint32_t)v[lane];
+    return (int32_t)total;
+#endif
+}
+
+/* Round to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 shifts the fraction
+ * out of the mantissa. */
+INLINE i32x16 round_to_i32(f32x16 v) { return (i32x16)(v + 12582912.0f) - 0x4b400000; }
+
+/* e^v within 2 units in the last place (the polynomial of Cephes); 0 below -87. */
+INLINE f32x16 vector_exp(f32x16 v) {
+    i32x16 underflows = v < -87.0f;
+    f32x16 x = blend(underflows, splat(-87.0f), v);
+    x = blend(x > 88.0f, splat(88.0f), x);
+    i32x16 power = round_to_i32(x * 1.44269504f);
+    f32x16 n = __builtin_convertvector(power, f32x16);
+    f32x16 r = fused_madd(n, splat(2.12194440e-4f), fused_madd(n, splat(-0.693359375f), x));
+    f32x16 p = splat(1.9875691500e-4f);
+    p = fused_madd(p, r, splat(1.3981999507e-3f));
+    p = fused_madd(p, r, splat(8.3334519073e-3f));
+    p = fused_madd(p, r, splat(4.1665795894e-2f));
+    p = fused_madd(p, r, splat(1.6666665459e-1f));
+    p = fused_madd(p, r, splat(5.0000001201e-1f));
+    p = fused_madd(p, r * r, r + 1.0f);
+    p *= (f32x16)((power + 127) << 23);
+    return blend(underflows, (f32x16){}, p);
+}
+
+/* 2^v for v <= 0, with a relative error of one in a million. AVX-512 scales by a power of two in
+ * one instruction, which halves the number of operations. */
+INLINE f32x16 vector_exp2(f32x16 v) {
+#ifdef USE_AVX512
+    f32x16 n = (f32x16)_mm512_roundscale_ps((__m512)v,
+                                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+           r = v - n;
+    /* The minimax polynomial of the relative error for |r| <= 1/2. */
+    f32x16 p = splat(1.327647069e-3f);
+    p = fused_madd(p, r, splat(9.675541324e-3f));
+    p = fused_madd(p, r, splat(5.550713278e-2f));
+    p = fused_madd(p, r, splat(2.402211972e-1f));
+    p = fused_madd(p, r, splat(6.931469671e-1f));
+    p = fused_madd(p, r, splat(1.0f));
+    return (f32x16)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return vector_exp(v * 0.693147181f);
+#endif
+}
