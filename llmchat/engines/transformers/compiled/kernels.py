@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +139,7 @@ class Kernels:
         return min(torch.get_num_threads(), _MAX_THREADS) if self._openmp.parallel else 1
 
 
-def _function(library: ctypes.CDLL, name: str) -> "ctypes._NamedFuncPointer":
+def _function(library: ctypes.CDLL, name: str) -> Any:
     function = getattr(library, name)
     function.restype, function.argtypes = _SIGNATURES[name]
     return function
