@@ -1,4 +1,7 @@
-"""Write docs/commands.md from the program's own help, and docs/models.md from the presets. `--check` fails when one is not up to date."""
+"""Write docs/commands.md from the program's help, and docs/models.md from the presets.
+
+`--check` writes nothing and fails if a page is out of date.
+"""
 
 import os
 import subprocess
@@ -8,17 +11,36 @@ from typing import Any
 
 from llmchat.presets import Preset
 
+COMMANDS_HEAD = """\
+# Commands
+
+Generated from `--help` by `make docs`; do not edit.
+
+"""
+MODELS_HEAD = """\
+# Models and prompt formats
+
+Generated from the files in `llmchat/presets` by `make docs`; do not edit.
+
+Licences are quoted from the model cards; this is not legal advice. The additional stop ids end an
+answer as well as the checkpoint's own.
+"""
+NOTES_HEAD = """
+## Notes on each model
+
+A model without a `Tested` note has not run here with its published weights. Its facts come from the
+named sources, and its architecture is tested with small checkpoints.
+"""
+
 
 def names_of(command: Any, path: str = "") -> list[str]:
-    """A command and those below it, as they are typed; hidden ones are left out."""
-    below = getattr(command, "commands", {})
-    inner = [
-        name
-        for key, one in below.items()
-        if not one.hidden
-        for name in names_of(one, f"{path} {key}".strip())
-    ]
-    return [path, *inner]
+    """A command and its subcommands as the user types them, without hidden ones."""
+    subcommands = getattr(command, "commands", {})
+    names = [path]
+    for name, subcommand in subcommands.items():
+        if not subcommand.hidden:
+            names += names_of(subcommand, f"{path} {name}".strip())
+    return names
 
 
 def help_of(command: str) -> str:
@@ -39,72 +61,68 @@ def help_of(command: str) -> str:
 
 
 def commands() -> str:
+    """The help of every command."""
     from typer.main import get_command
 
     from llmchat.cli import app
 
-    names = names_of(get_command(app))
     sections = [
         f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n"
-        for command in names
+        for command in names_of(get_command(app))
     ]
-    return "# Commands\n\nWritten by `make docs` from `--help`; do not edit.\n\n" + "\n".join(
-        sections
-    )
+    return COMMANDS_HEAD + "\n".join(sections)
 
 
 def models() -> str:
-    """Every preset and every prompt format, with where it comes from and what is not verified."""
+    """Every preset and every prompt format, with its sources and what is not verified."""
     from llmchat.presets import formats, get_format, names
 
-    presets = names().values()
-    rows = [
-        f"| `{one.name}` | {' + '.join(f'`{source.repo}`' for source in (one.base, *one.adapters))} | {one.format.name} "
-        f"| {_count(one.parameters)} | {one.context.tokens:,} | {', '.join(map(str, one.stop_ids))} | {_cell(one.licence)} |"
-        for one in presets
+    presets = list(names().values())
+    written = [(name, form) for name in formats() if (form := get_format(name))]
+    lines = [
+        MODELS_HEAD,
+        f"## {len(presets)} models\n",
+        "| name | base + adapters | format | parameters | window | additional stop ids | licence |",
+        "|---|---|---|---|---|---|---|",
+        *map(_model_row, presets),
+        f"\n## {len(written)} formats\n",
+        "`tests/golden` contains a chat in each format, exactly as the model is given it.\n",
+        "| format | source | decision, if sources disagree | notes |",
+        "|---|---|---|---|",
+        *(_format_row(name, form) for name, form in written),
+        NOTES_HEAD,
+        *map(_notes, presets),
     ]
-    notes = [_notes(one) for one in presets]
-    shown = [
-        f"| `{name}` | {_cell(form.source)} | {_cell(form.decision)} | {_cell(form.notes)} |"
-        for name in formats()
-        if (form := get_format(name))
-    ]
-    return "\n".join(
-        [
-            "# Models and prompt formats",
-            "",
-            "Written by `make docs` from the files in `llmchat/presets`; do not edit. Licences are those of the model cards; no legal reading.",
-            "",
-            f"## {len(rows)} models",
-            "",
-            "| name | base + adapters | format | parameters | window | ends, beside the config's | licence |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"## {len(shown)} formats",
-            "",
-            "How each writes a chat, text for text, stands in `tests/golden`.",
-            "",
-            "| format | source | decided, where sources disagree | notes |",
-            "|---|---|---|---|",
-            *shown,
-            "",
-            "## Notes on each model",
-            "",
-            "A model without a `Tested` note was never run here with its published weights: its facts come from the named sources,",
-            "and its architecture is tested with small checkpoints.",
-            "",
-            *notes,
-            "",
-        ]
+    return "\n".join(lines) + "\n"
+
+
+def _model_row(preset: Preset) -> str:
+    repos = " + ".join(f"`{source.repo}`" for source in (preset.base, *preset.adapters))
+    stop_ids = ", ".join(map(str, preset.stop_ids))
+    cells = (
+        f"`{preset.name}`",
+        repos,
+        preset.format.name,
+        _count(preset.parameters),
+        f"{preset.context.tokens:,}",
+        stop_ids,
+        _cell(preset.licence),
     )
+    return f"| {' | '.join(cells)} |"
+
+
+def _format_row(name: str, form: Any) -> str:
+    cells = (f"`{name}`", _cell(form.source), _cell(form.decision), _cell(form.notes))
+    return f"| {' | '.join(cells)} |"
 
 
 def _notes(preset: Preset) -> str:
+    """What a reader should know before using a model, as one list item."""
     sentences = [preset.notes, f"Sampling: {preset.sampling_source}."]
     if preset.unsupported:
         sentences.append(f"Cannot run: {preset.unsupported}.")
-    sentences.append(f"Tested: {preset.tested}" if preset.tested else "")
+    if preset.tested:
+        sentences.append(f"Tested: {preset.tested}")
     return f"- `{preset.name}`: " + " ".join(filter(None, sentences))
 
 
