@@ -95,7 +95,7 @@ class User:
 
     def choose(self, title: str, entry: str) -> None:
         """What the menu of a conversation offers."""
-        self.button(f"More about {title}").click()
+        self.button(f"Options for {title}").click()
         self.page.get_by_role("menuitem", name=entry, exact=True).click()
 
     def settings(self) -> None:

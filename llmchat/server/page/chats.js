@@ -1,16 +1,19 @@
-// The conversations of this page: which one is open, which answers are under way, and what becomes of each.
+// The conversations of this page: the open one, the unfinished answers, and all changes to them.
 
 import * as tree from "./conversation.js";
 import { Run } from "./run.js";
 
 export class Chats {
-  /** ongrow(message), onchange() and onanswer(run) tell the screen what to draw. settings(): {model, adapter, ...} for new conversations;
-   *  ownSystem(conversation): the system text that its model brings, for conversations without one. */
+  /**
+   * ongrow(message), onchange() and onanswer(run) are called when something must be redrawn;
+   * settings(): {model, adapter, …} for new conversations; ownSystem(conversation): the system
+   * prompt of its model, for conversations without one.
+   */
   constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer }) {
     Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer });
-    /** By the id of the answer. */
+    /** The unfinished answers, by the id of their message. */
     this.runs = new Map();
-    /** The texts that models were given, by the id of the answer. They are long, and kept only as long as the page. */
+    /** The rendered prompts, by the id of the answer. They are long, and not stored. */
     this.prompts = new Map();
     this.heads = [];
     this.open = this.fresh();
@@ -24,7 +27,7 @@ export class Chats {
     return !Object.keys(this.open.messages).length;
   }
 
-  /** The answer that is being written in the open conversation. */
+  /** The unfinished answer of the open conversation. */
   get run() {
     return this.#running(this.open.id)[0];
   }
@@ -33,12 +36,12 @@ export class Chats {
     return this.runs.get(message.id);
   }
 
-  /** The ids of conversations with an answer under way. */
+  /** The ids of conversations with an unfinished answer. */
   get busy() {
     return new Set([...this.runs.values()].map(({ conversation }) => conversation.id));
   }
 
-  /** End the answers that are being written in a conversation. */
+  /** Stop the unfinished answers of a conversation. */
   stop(id = this.open.id) {
     for (const run of this.#running(id)) run.stop();
   }
@@ -47,9 +50,10 @@ export class Chats {
     return [...this.runs.values()].filter(({ conversation }) => conversation.id === id);
   }
 
-  /** Open a stored conversation, or a new one where there is none with this id. */
+  /** Open a stored conversation, or a new one if there is none with this id. */
   async show(id) {
-    const found = this.#running(id)[0]?.conversation ?? (tree.isId(id) ? await this.keeper.load(id) : null);
+    const found =
+      this.#running(id)[0]?.conversation ?? (tree.isId(id) ? await this.keeper.load(id) : null);
     this.open = found ?? this.fresh();
     this.onchange();
     return Boolean(found) || !id;
@@ -60,10 +64,16 @@ export class Chats {
     this.onchange();
   }
 
-  /** The store has this now, or for null has it no longer. */
+  /** The store has written this conversation, or removed it (null). */
   noted(id, conversation) {
     this.heads = this.heads.filter((head) => head.id !== id);
-    if (conversation) this.heads.push({ id, title: conversation.title, updated: conversation.changed, pinned: conversation.pinned });
+    if (conversation)
+      this.heads.push({
+        id,
+        title: conversation.title,
+        updated: conversation.changed,
+        pinned: conversation.pinned,
+      });
     this.onchange();
   }
 
@@ -72,20 +82,25 @@ export class Chats {
     this.#ask(tree.add(this.open, last?.id ?? "", "user", { text }));
   }
 
-  /** Another version of a message, with an answer of its own. */
+  /** Add an edited version of a message, with its own answer. */
   edited(message, text) {
     if (text === message.text) this.#ask(message);
     else this.#ask(tree.add(this.open, message.parent, "user", { text }));
   }
 
-  /** An answer as the user would have it; the old one stays beside it. */
+  /** Add the user's version of an answer; the original stays as another version. */
   rewrite(answer, text) {
     if (text === answer.text) return;
-    tree.add(this.open, answer.parent, "assistant", { text, model: answer.model, request: answer.request, edited: true });
+    tree.add(this.open, answer.parent, "assistant", {
+      text,
+      model: answer.model,
+      request: answer.request,
+      edited: true,
+    });
     this.#changed();
   }
 
-  /** Delete a message and what follows from it. Returns {count, undo()}. */
+  /** Delete a message and its replies. Returns {count, undo()}. */
   removeMessage(message) {
     const conversation = this.open;
     const { count, undo } = tree.removeMessage(conversation, message);
@@ -101,18 +116,18 @@ export class Chats {
     };
   }
 
-  /** Another answer to the same message; the old one stays beside it. */
+  /** Ask for another answer to the same message; the old one stays as another version. */
   regenerate(answer) {
     this.#ask(this.open.messages[answer.parent]);
   }
 
-  /** Go on where the answer ended. */
+  /** Continue an answer where it ended. */
   resume(answer) {
     answer.request = this.#request(answer.pair ? answer.request.model : undefined);
     this.#start(answer);
   }
 
-  /** Ask again in the place of an answer that failed before it began. */
+  /** Retry a failed answer: in its place if it has no text. */
   again(answer) {
     if (answer.text) this.regenerate(answer);
     else this.resume(answer);
@@ -123,7 +138,7 @@ export class Chats {
     this.#changed();
   }
 
-  /** New settings for the open conversation. */
+  /** Change settings of the open conversation. */
   set(settings) {
     Object.assign(this.open, settings, { changed: this.isNew ? this.open.changed : Date.now() });
     if (!this.isNew) this.keeper.save(this.open);
@@ -140,19 +155,19 @@ export class Chats {
   async pin(id, pinned) {
     const conversation = await this.#any(id);
     if (!conversation) return;
-    // Not a change of what was said: the place among the dates stays.
+    // This is not a change of its content: the date of the last change stays.
     conversation.pinned = pinned;
     this.keeper.save(conversation, { now: true });
     this.onchange();
   }
 
-  /** What is shown of a conversation, and its title. */
+  /** The shown branch of a conversation as Markdown, and its title. */
   async asMarkdown(id) {
     const conversation = await this.#any(id);
     return { title: conversation.title, text: tree.markdownOf(conversation) };
   }
 
-  /** Returns the conversation that was removed, null where another window was faster. */
+  /** Returns the removed conversation, or null if another window was faster. */
   async remove(id) {
     const conversation = await this.#any(id);
     this.stop(id);
@@ -168,7 +183,7 @@ export class Chats {
     this.keeper.restore(conversation);
   }
 
-  /** For a file: all conversations, or one. */
+  /** The content of an export file: all conversations, or one. */
   async exported(id = null) {
     const ids = id ? [id] : (await this.keeper.list()).map((head) => head.id);
     const conversations = [];
@@ -176,25 +191,26 @@ export class Chats {
     return { llmchat: "conversations", conversations: conversations.filter(Boolean) };
   }
 
-  /** Keep what a file holds; returns how many conversations. Raises an Error that says what is wrong with the file. */
+  /** Store the conversations of an export file; returns their number. Throws an Error. */
   async import(text) {
     let value;
     try {
       value = JSON.parse(text);
     } catch {
-      throw new Error("it is not JSON");
+      throw new Error("the file is not JSON");
     }
-    if (value?.llmchat !== "conversations" || !Array.isArray(value.conversations)) throw new Error("it was not exported from this page");
+    if (value?.llmchat !== "conversations" || !Array.isArray(value.conversations))
+      throw new Error("the file is not an export of this page");
     const all = value.conversations.map((one) => tree.checked(one));
     for (const conversation of all) {
-      const there = await this.#any(conversation.id);
-      if (there) tree.merge(there, conversation);
-      this.keeper.restore(there ?? conversation);
+      const stored = await this.#any(conversation.id);
+      if (stored) tree.merge(stored, conversation);
+      this.keeper.restore(stored ?? conversation);
     }
     return all.length;
   }
 
-  /** Another window may have written: look. */
+  /** Load changes by other windows. */
   async refresh() {
     this.heads = await this.keeper.list();
     const head = this.heads.find(({ id }) => id === this.open.id);
@@ -209,20 +225,36 @@ export class Chats {
   }
 
   async #any(id) {
-    return this.open.id === id ? this.open : (this.#running(id)[0]?.conversation ?? this.keeper.load(id));
+    return this.open.id === id
+      ? this.open
+      : (this.#running(id)[0]?.conversation ?? this.keeper.load(id));
   }
 
-  /** model: as a request names it; the conversation's own by default. */
+  /** model: the name for the request; by default the conversation's model. */
   #request(model = tree.modelName(this.open)) {
     const { system, parameters } = this.open;
-    return { model, system: system || this.ownSystem({ model: model.split("+")[0] }), parameters: structuredClone(parameters) };
+    return {
+      model,
+      system: system || this.ownSystem({ model: model.split("+")[0] }),
+      parameters: structuredClone(parameters),
+    };
   }
 
   #ask(question) {
     const { compare, model } = this.open;
-    const requests = [this.#request(), ...(compare && compare !== model ? [this.#request(compare)] : [])];
+    const requests = [
+      this.#request(),
+      ...(compare && compare !== model ? [this.#request(compare)] : []),
+    ];
     const pair = requests.length > 1 ? tree.newId() : undefined;
-    const answers = requests.map((request) => tree.add(this.open, question.id, "assistant", { model: request.model, request, state: "writing", pair }));
+    const answers = requests.map((request) =>
+      tree.add(this.open, question.id, "assistant", {
+        model: request.model,
+        request,
+        state: "writing",
+        pair,
+      }),
+    );
     tree.choose(this.open, answers[0]);
     for (const answer of answers) this.#start(answer);
   }

@@ -1,23 +1,27 @@
-// A conversation as a value: a tree of messages, and which branch is shown. An edit and a new answer are siblings; of a deleted message an empty place
-// stays, so that another window does not bring it back.
+// A conversation as a value: a tree of messages, and the branch that is shown. Edited messages and
+// regenerated answers are siblings. A deleted message leaves an empty entry, so that a merge with
+// another window does not restore it.
 //
-// message: {id, parent, role, text, thinking, created, revision, state, error, model, request, usage, timing, window, reason, edited, deleted, pair}
-// pair: two answers of two models to one message have the same, to be shown side by side
+// message: {id, parent, role, text, thinking, created, revision, state, error, model, request,
+//           usage, timing, window, reason, edited, deleted, pair}
+// pair: the same for two answers that are compared, from two models to one message
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
 import { SAMPLING } from "./sampling.js";
 
 const FORMAT = 1;
 const TITLE_LENGTH = 60;
-// Servers keep no longer ones.
-const LONGEST_TITLE = 200;
-// What a request may say beside its messages.
+// The server's limit.
+const MAX_TITLE_LENGTH = 200;
+// The fields of a request apart from its messages.
 const PARAMETERS = [...SAMPLING.map(([name]) => name), "max_tokens", "seed", "stop", "truncation"];
 const STATES = ["complete", "writing", "stopped", "failed"];
 
-/** Random, also on pages over plain HTTP, where crypto.randomUUID is missing. */
+/** A random id. Pages over plain HTTP do not have crypto.randomUUID. */
 export function newId() {
-  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [...crypto.getRandomValues(new Uint8Array(12))]
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
 }
 
 export const isId = (text) => /^[0-9a-f]{24}$/.test(text);
@@ -26,28 +30,45 @@ export function create(settings = {}) {
   const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
   const now = Date.now();
   return {
-    format: FORMAT, id: newId(), title: "", named: false, pinned: false, created: now, changed: now,
-    model, adapter, strength, parameters: structuredClone(parameters), system: "", compare: "", messages: {}, chosen: {},
+    format: FORMAT,
+    id: newId(),
+    title: "",
+    named: false,
+    pinned: false,
+    created: now,
+    changed: now,
+    model,
+    adapter,
+    strength,
+    parameters: structuredClone(parameters),
+    system: "",
+    compare: "",
+    messages: {},
+    chosen: {},
   };
 }
 
-/** The answers that stand side by side with this one, itself among them, oldest first. */
+/** The answers that this one is compared with, including itself, oldest first. */
 export function pairOf(conversation, message) {
-  return message.pair ? children(conversation, message.parent).filter(({ pair }) => pair === message.pair) : [message];
+  return message.pair
+    ? children(conversation, message.parent).filter(({ pair }) => pair === message.pair)
+    : [message];
 }
 
-/** The answers to a message, or the first messages for the parent "". Oldest first. */
+/** The replies to a message, or the first messages for the parent ""; oldest first. */
 export function children(conversation, parent) {
   return Object.values(conversation.messages)
     .filter((message) => message.parent === parent && !message.deleted)
     .sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1));
 }
 
-/** The messages that are shown, first to last. */
+/** The messages of the shown branch, first to last. */
 export function path(conversation) {
   const shown = [];
   const byParent = Map.groupBy(
-    Object.values(conversation.messages).filter(({ deleted }) => !deleted).sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1)),
+    Object.values(conversation.messages)
+      .filter(({ deleted }) => !deleted)
+      .sort((one, other) => one.created - other.created || (one.id < other.id ? -1 : 1)),
     (message) => message.parent,
   );
   for (let next, parent = ""; (next = byParent.get(parent)); parent = shown.at(-1).id) {
@@ -56,21 +77,31 @@ export function path(conversation) {
   return shown;
 }
 
-/** From the first message to this one. */
+/** The messages from the first one to this one. */
 export function pathTo(conversation, message) {
-  const way = [];
-  for (let at = message; at; at = conversation.messages[at.parent]) way.unshift(at);
-  return way;
+  const messages = [];
+  for (let at = message; at; at = conversation.messages[at.parent]) messages.unshift(at);
+  return messages;
 }
 
-/** Add a message under `parent` ("" for the first) and show it. */
+/** Add a message as a reply to `parent` ("" for none) and show it. */
 export function add(conversation, parent, role, fields = {}) {
   const siblings = children(conversation, parent);
   const created = Math.max(Date.now(), (siblings.at(-1)?.created ?? 0) + 1);
-  const message = { id: newId(), parent, role, text: "", created, revision: 1, state: "complete", ...fields };
+  const message = {
+    id: newId(),
+    parent,
+    role,
+    text: "",
+    created,
+    revision: 1,
+    state: "complete",
+    ...fields,
+  };
   conversation.messages[message.id] = message;
   choose(conversation, message);
-  if (!conversation.named && !conversation.title && role === "user") conversation.title = titleOf(message.text);
+  if (!conversation.named && !conversation.title && role === "user")
+    conversation.title = titleOf(message.text);
   return message;
 }
 
@@ -84,12 +115,12 @@ export function titleOf(text) {
   return line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1).trimEnd()}…` : line;
 }
 
-/** The model as a request names it. */
+/** The name of the model in requests. */
 export function modelName({ model, adapter, strength }) {
   return adapter ? `${model}+${adapter}${strength === 1 ? "" : `:${strength}`}` : model;
 }
 
-/** The body of the request that asks for `answer`. Where the answer has text already, the model goes on with it. */
+/** The body of the request for `answer`. If the answer already has text, the model continues it. */
 export function requestFor(conversation, answer) {
   const { model, system, parameters } = answer.request;
   const before = pathTo(conversation, answer).filter((message) => message.text);
@@ -97,14 +128,19 @@ export function requestFor(conversation, answer) {
   return {
     model,
     messages: system ? [{ role: "system", content: system }, ...messages] : messages,
-    ...Object.fromEntries(PARAMETERS.filter((name) => parameters[name] !== undefined).map((name) => [name, parameters[name]])),
+    ...Object.fromEntries(
+      PARAMETERS.filter((name) => parameters[name] !== undefined).map((name) => [
+        name,
+        parameters[name],
+      ]),
+    ),
     show_prompt: true,
     stream: true,
     stream_options: { include_usage: true },
   };
 }
 
-/** Take over what another window made of the same conversation. Of a message that both have, the later state counts. */
+/** Merge another window's version of the same conversation. Of each message the later one wins. */
 export function merge(mine, other) {
   const later = other.changed > mine.changed;
   for (const [id, message] of Object.entries(other.messages)) {
@@ -117,7 +153,19 @@ export function merge(mine, other) {
   }
   mine.chosen = later ? { ...mine.chosen, ...other.chosen } : { ...other.chosen, ...mine.chosen };
   if (later) {
-    for (const name of ["title", "named", "pinned", "compare", "model", "adapter", "strength", "parameters", "system", "changed"]) mine[name] = other[name];
+    for (const name of [
+      "title",
+      "named",
+      "pinned",
+      "compare",
+      "model",
+      "adapter",
+      "strength",
+      "parameters",
+      "system",
+      "changed",
+    ])
+      mine[name] = other[name];
   }
 }
 
@@ -126,71 +174,130 @@ function isLater(one, other) {
   return !other.deleted && (Boolean(one.deleted) || one.text.length > other.text.length);
 }
 
-/** Delete a message and what follows from it. Returns {count, undo()}. */
+/** Delete a message and its replies. Returns {count, undo()}. */
 export function removeMessage(conversation, message) {
-  const gone = Object.values(conversation.messages).filter((one) => !one.deleted && pathTo(conversation, one).includes(message));
-  const before = gone.map((one) => ({ ...one }));
-  for (const one of gone) {
+  const removed = Object.values(conversation.messages).filter(
+    (one) => !one.deleted && pathTo(conversation, one).includes(message),
+  );
+  const before = removed.map((one) => ({ ...one }));
+  for (const one of removed) {
     const { id, parent, role, created, revision } = one;
     for (const name of Object.keys(one)) delete one[name];
-    Object.assign(one, { id, parent, role, created, revision: revision + 1, text: "", state: "complete", deleted: true });
+    Object.assign(one, {
+      id,
+      parent,
+      role,
+      created,
+      revision: revision + 1,
+      text: "",
+      state: "complete",
+      deleted: true,
+    });
   }
-  const undo = () => gone.forEach((one, index) => {
-    delete one.deleted;
-    Object.assign(one, before[index], { revision: one.revision + 1 });
-  });
-  return { count: gone.length, undo };
+  const undo = () =>
+    removed.forEach((one, index) => {
+      delete one.deleted;
+      Object.assign(one, before[index], { revision: one.revision + 1 });
+    });
+  return { count: removed.length, undo };
 }
 
-/** What is shown of a conversation, as Markdown. */
+/** The shown branch of a conversation as Markdown. */
 export function markdownOf(conversation) {
   const parts = [`# ${conversation.title || "Untitled"}`];
   if (conversation.system) parts.push("## System", conversation.system);
-  for (const { role, text, model } of path(conversation)) parts.push(role === "user" ? "## You" : `## ${model || "Answer"}`, text);
+  for (const { role, text, model } of path(conversation))
+    parts.push(role === "user" ? "## You" : `## ${model || "Answer"}`, text);
   return `${parts.map((part) => part.trim()).join("\n\n")}\n`;
 }
 
-// How much is shown around what was searched for, in characters.
+// The characters before and after a match in an excerpt.
 const BEFORE = 30;
 const AFTER = 90;
 
-/** The surroundings of the first place where `wanted` (in lower case) is in a message; null where it is nowhere. */
+/** An excerpt around the first match of `wanted` (in lower case); null if there is none. */
 export function excerptOf({ messages }, wanted) {
   for (const { text } of Object.values(messages)) {
     const at = text.toLowerCase().indexOf(wanted);
     if (at < 0) continue;
-    const piece = text.slice(Math.max(0, at - BEFORE), at + AFTER).replace(/\s+/g, " ").trim();
+    const piece = text
+      .slice(Math.max(0, at - BEFORE), at + AFTER)
+      .replace(/\s+/g, " ")
+      .trim();
     return `${at > BEFORE ? "…" : ""}${piece}${at + AFTER < text.length ? "…" : ""}`;
   }
   return null;
 }
 
-/** A conversation from outside (a file, an older page), or an Error that says what is wrong with it. */
+/** Validate a conversation from a file or an older page. Throws an Error with the reason. */
 export function checked(value) {
-  if (value?.format !== FORMAT || typeof value.messages !== "object" || !value.messages) throw new Error("this is no conversation of this page");
-  const fresh = { ...create(value), ...copied(value, { id: "string", title: "string", named: "boolean", pinned: "boolean", created: "number", changed: "number", system: "string", compare: "string" }) };
-  for (const [name, type] of Object.entries({ model: "string", adapter: "string", strength: "number", parameters: "object" })) {
-    if (typeof fresh[name] !== type || fresh[name] === null) throw new Error(`"${name}" is not valid`);
+  if (value?.format !== FORMAT || typeof value.messages !== "object" || !value.messages)
+    throw new Error("it contains an invalid conversation");
+  const fresh = {
+    ...create(value),
+    ...copied(value, {
+      id: "string",
+      title: "string",
+      named: "boolean",
+      pinned: "boolean",
+      created: "number",
+      changed: "number",
+      system: "string",
+      compare: "string",
+    }),
+  };
+  for (const [name, type] of Object.entries({
+    model: "string",
+    adapter: "string",
+    strength: "number",
+    parameters: "object",
+  })) {
+    if (typeof fresh[name] !== type || fresh[name] === null)
+      throw new Error(`a conversation has an invalid "${name}"`);
   }
   if (!isId(fresh.id)) fresh.id = newId();
-  fresh.title = fresh.title.slice(0, LONGEST_TITLE);
-  for (const [id, message] of Object.entries(value.messages)) fresh.messages[id] = checkedMessage(id, message, value.messages);
+  fresh.title = fresh.title.slice(0, MAX_TITLE_LENGTH);
+  for (const [id, message] of Object.entries(value.messages))
+    fresh.messages[id] = checkedMessage(id, message, value.messages);
   for (const message of Object.values(fresh.messages)) {
-    if (pathLength(fresh, message) > Object.keys(fresh.messages).length) throw new Error("its messages go round in a circle");
+    if (pathLength(fresh, message) > Object.keys(fresh.messages).length)
+      throw new Error("a conversation's messages form a cycle");
   }
-  for (const [parent, id] of Object.entries(value.chosen ?? {})) if (fresh.messages[id]?.parent === parent) fresh.chosen[parent] = id;
+  for (const [parent, id] of Object.entries(value.chosen ?? {}))
+    if (fresh.messages[id]?.parent === parent) fresh.chosen[parent] = id;
   return fresh;
 }
 
 function checkedMessage(id, message, all) {
-  if (!isId(id) || message?.id !== id || !["user", "assistant"].includes(message.role) || typeof message.text !== "string") {
-    throw new Error("one of its messages is not valid");
+  if (
+    !isId(id) ||
+    message?.id !== id ||
+    !["user", "assistant"].includes(message.role) ||
+    typeof message.text !== "string"
+  ) {
+    throw new Error("a conversation contains an invalid message");
   }
-  if (message.parent !== "" && !Object.hasOwn(all, message.parent)) throw new Error("one of its messages hangs in the air");
-  const plain = copied(message, { thinking: "string", error: "string", model: "string", reason: "string", request: "object", usage: "object", timing: "object", window: "object", edited: "boolean", deleted: "boolean", pair: "string" });
+  if (message.parent !== "" && !Object.hasOwn(all, message.parent))
+    throw new Error("a message has no parent");
+  const plain = copied(message, {
+    thinking: "string",
+    error: "string",
+    model: "string",
+    reason: "string",
+    request: "object",
+    usage: "object",
+    timing: "object",
+    window: "object",
+    edited: "boolean",
+    deleted: "boolean",
+    pair: "string",
+  });
   return {
     ...plain,
-    id, parent: message.parent, role: message.role, text: message.text,
+    id,
+    parent: message.parent,
+    role: message.role,
+    text: message.text,
     created: Number(message.created) || 0,
     revision: Number(message.revision) || 1,
     state: STATES.includes(message.state) ? message.state : "complete",
@@ -205,5 +312,9 @@ function pathLength(conversation, message) {
 }
 
 function copied(value, types) {
-  return Object.fromEntries(Object.entries(types).filter(([name, type]) => typeof value[name] === type && value[name] !== null).map(([name]) => [name, value[name]]));
+  return Object.fromEntries(
+    Object.entries(types)
+      .filter(([name, type]) => typeof value[name] === type && value[name] !== null)
+      .map(([name]) => [name, value[name]]),
+  );
 }

@@ -1,8 +1,8 @@
-// Small helpers for the document. Text goes in as text; nothing here takes HTML.
+// Helpers for building the document. They insert text as text, and never parse HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. Attributes that begin with `on` are listeners; false and null ones are left out. */
+/** An element. Attributes named `on…` become listeners; false and null ones are omitted. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -25,14 +25,21 @@ export function icon(name) {
   return svg;
 }
 
-/** A button that shows an icon and is called `label`. */
+/** A button with an icon, and `label` as its tooltip and accessible name. */
 export function iconButton(name, label, onclick, attributes = {}) {
-  return el("button", { type: "button", class: "quiet", "aria-label": label, title: label, onclick, ...attributes }, icon(name));
+  return el(
+    "button",
+    { type: "button", class: "quiet", "aria-label": label, title: label, onclick, ...attributes },
+    icon(name),
+  );
 }
 
 export const find = (selector, root = document) => root.querySelector(selector);
 
-/** Put text on the clipboard; false where the browser does not let us. Pages over plain HTTP have no clipboard API. */
+/**
+ * Copy text to the clipboard; returns false if the browser blocks it.
+ * Pages over plain HTTP have no clipboard API, so there is a fallback.
+ */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -50,18 +57,20 @@ export async function copy(text) {
   }
 }
 
-/** Offer a text to the user as a file. */
+/** Let the user save a text as a file. */
 export function download(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** A file that the user picks, as text; null when none is picked. */
+/** The text of a file that the user picks; null if none is picked. */
 export function pick(accept) {
   return new Promise((resolve) => {
     const input = el("input", { type: "file", accept });
-    input.addEventListener("change", async () => resolve(input.files.length ? await input.files[0].text() : null));
+    input.addEventListener("change", async () =>
+      resolve(input.files.length ? await input.files[0].text() : null),
+    );
     input.addEventListener("cancel", () => resolve(null));
     input.click();
   });

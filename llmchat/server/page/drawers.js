@@ -1,4 +1,4 @@
-// The list of conversations on the left and the settings on the right. On a wide screen they stand beside the messages, on a narrow one above them.
+// The sidebar and the settings: columns on wide screens, drawers over the messages on narrow ones.
 
 import { find } from "./dom.js";
 
@@ -6,7 +6,11 @@ const NARROW = matchMedia("(max-width: 52rem)");
 
 export class Drawers {
   constructor() {
-    this.all = ["sidebar", "panel"].map((name) => ({ name, aside: find(`#${name}`), toggle: find(`#${name}-toggle`) }));
+    this.all = ["sidebar", "panel"].map((name) => ({
+      name,
+      aside: find(`#${name}`),
+      toggle: find(`#${name}-toggle`),
+    }));
     for (const drawer of this.all) {
       drawer.toggle.addEventListener("click", () => this.set(drawer, drawer.aside.hidden));
       find(`#${drawer.name}-close`).addEventListener("click", () => this.set(drawer, false));
@@ -16,7 +20,7 @@ export class Drawers {
     this.#fit();
   }
 
-  /** Close what lies over the messages; false where nothing does. */
+  /** Close the drawer that covers the messages; returns false if there is none. */
   close() {
     const open = NARROW.matches && this.all.find(({ aside }) => !aside.hidden);
     if (open) this.set(open, false);
@@ -24,7 +28,10 @@ export class Drawers {
   }
 
   open(name) {
-    this.set(this.all.find((drawer) => drawer.name === name), true);
+    this.set(
+      this.all.find((drawer) => drawer.name === name),
+      true,
+    );
   }
 
   set(drawer, open) {

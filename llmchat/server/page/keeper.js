@@ -1,4 +1,4 @@
-// Keeps conversations while they change: often enough that nothing is lost, seldom enough that storing does not disturb, and never over another window's words.
+// Stores conversations while they change: at intervals, and merged with changes by other windows.
 
 import { checked, merge } from "./conversation.js";
 import { Conflict, storageProblem } from "./stores.js";
@@ -7,8 +7,10 @@ const RESCUE = "llmchat.rescue.";
 const TRIES = 5;
 
 export class Keeper {
-  /** delay: milliseconds between two writes of a conversation that grows. onmerged(conversation), onwritten(conversation), onremoved(id)
-   *  and onproblem(text) tell what happened. */
+  /**
+   * delay: milliseconds between two writes of a growing conversation.
+   * Callbacks: onmerged(conversation), onwritten(conversation), onremoved(id), onproblem(text).
+   */
   constructor(store, { delay, onmerged, onwritten, onremoved, onproblem }) {
     Object.assign(this, { store, delay, onmerged, onwritten, onremoved, onproblem });
     this.versions = new Map();
@@ -16,7 +18,7 @@ export class Keeper {
     this.timers = new Map();
     this.writing = new Map();
     this.removed = new Set();
-    // What the store is being given at this moment.
+    // Conversations whose write is in progress.
     this.underWay = new Map();
   }
 
@@ -36,19 +38,23 @@ export class Keeper {
     return checked(found.conversation);
   }
 
-  /** It has changed: store it within `delay`, or now. */
+  /** Store a changed conversation within `delay`, or now. */
   save(conversation, { now = false } = {}) {
     const { id } = conversation;
     if (this.removed.has(id)) return;
     this.dirty.set(id, conversation);
     if (now) this.flush(id);
-    else if (!this.timers.has(id)) this.timers.set(id, setTimeout(() => this.flush(id), this.delay));
+    else if (!this.timers.has(id))
+      this.timers.set(
+        id,
+        setTimeout(() => this.flush(id), this.delay),
+      );
   }
 
   async flush(id) {
     clearTimeout(this.timers.get(id));
     this.timers.delete(id);
-    // One write at a time; what changes meanwhile is written after it.
+    // One write at a time; later changes are written afterwards.
     if (this.writing.has(id)) return this.writing.get(id);
     const work = this.#drain(id).finally(() => this.writing.delete(id));
     this.writing.set(id, work);
@@ -65,7 +71,10 @@ export class Keeper {
         if (!this.removed.has(id)) this.onwritten(conversation);
       } catch (error) {
         if (!this.dirty.has(id)) this.dirty.set(id, conversation);
-        this.timers.set(id, setTimeout(() => this.flush(id), 10 * this.delay));
+        this.timers.set(
+          id,
+          setTimeout(() => this.flush(id), 10 * this.delay),
+        );
         this.onproblem(storageProblem(error));
       } finally {
         this.underWay.delete(id);
@@ -76,7 +85,10 @@ export class Keeper {
   async #write(conversation) {
     for (let tries = 0; !this.removed.has(conversation.id); tries++) {
       try {
-        this.versions.set(conversation.id, await this.store.put(conversation, this.versions.get(conversation.id) ?? 0));
+        this.versions.set(
+          conversation.id,
+          await this.store.put(conversation, this.versions.get(conversation.id) ?? 0),
+        );
         return;
       } catch (error) {
         if (!(error instanceof Conflict) || tries >= TRIES) throw error;
@@ -90,9 +102,14 @@ export class Keeper {
     }
   }
 
-  /** Whether the store holds a version that this window has not seen. */
+  /** Whether the store has a version that this window has not loaded. */
   isStale({ id, version }) {
-    return this.versions.has(id) && this.versions.get(id) !== version && !this.writing.has(id) && !this.dirty.has(id);
+    return (
+      this.versions.has(id) &&
+      this.versions.get(id) !== version &&
+      !this.writing.has(id) &&
+      !this.dirty.has(id)
+    );
   }
 
   async remove(id) {
@@ -106,25 +123,28 @@ export class Keeper {
     this.onremoved(id);
   }
 
-  /** Bring a removed conversation back. */
+  /** Store a removed conversation again. */
   restore(conversation) {
     this.removed.delete(conversation.id);
     this.versions.delete(conversation.id);
     this.save(conversation, { now: true });
   }
 
-  /** The page goes away: there is no time to wait for a database, so what is not stored yet goes where writing is immediate. */
+  /**
+   * The page is closing, and there is no time to wait for a database: put unsaved conversations
+   * into localStorage, which is synchronous.
+   */
   leave() {
     for (const [id, conversation] of [...this.underWay, ...this.dirty]) {
       try {
         localStorage.setItem(RESCUE + id, JSON.stringify(conversation));
       } catch {
-        // Full or forbidden: the last timed write has to do.
+        // Storage is full or blocked: only the last regular write remains.
       }
     }
   }
 
-  /** What the page before this one left behind goes into the store. */
+  /** Store the conversations that a closing page left in localStorage. */
   async rescue() {
     let names = [];
     try {

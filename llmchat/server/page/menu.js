@@ -1,13 +1,18 @@
-// A menu that a button opens: for the mouse, the keyboard and fingers.
+// A pop-up menu for mouse, keyboard and touch.
 
 import { el } from "./dom.js";
 
 let open = null;
 
-/** Show `entries` ([{label, icon, run}]) beside the button that was pressed. It closes by itself when something else is pressed. */
+/** Show `entries` ([{label, run}]) next to `button`. A click elsewhere closes the menu. */
 export function showMenu(button, entries) {
   open?.remove();
-  const menu = el("div", { class: "menu", role: "menu", popover: "auto", "aria-label": button.getAttribute("aria-label") });
+  const menu = el("div", {
+    class: "menu",
+    role: "menu",
+    popover: "auto",
+    "aria-label": button.getAttribute("aria-label"),
+  });
   for (const { label, run } of entries) {
     const choose = () => {
       menu.hidePopover();
@@ -22,7 +27,7 @@ export function showMenu(button, entries) {
     if (menu.contains(document.activeElement)) button.focus();
     menu.remove();
   });
-  // Beside its button in the document, so that what is inert about it is inert about the menu.
+  // Next to its button in the document, so that the menu is inert when the button is.
   button.after(menu);
   button.setAttribute("aria-expanded", "true");
   menu.showPopover();
@@ -35,7 +40,8 @@ function place(menu, button) {
   const from = button.getBoundingClientRect();
   const { width, height } = menu.getBoundingClientRect();
   menu.style.left = `${Math.max(8, Math.min(from.right - width, innerWidth - width - 8))}px`;
-  menu.style.top = `${from.bottom + height + 12 < innerHeight ? from.bottom + 4 : Math.max(8, from.top - height - 4)}px`;
+  const fitsBelow = from.bottom + height + 12 < innerHeight;
+  menu.style.top = `${fitsBelow ? from.bottom + 4 : Math.max(8, from.top - height - 4)}px`;
 }
 
 function onKey(event, menu) {

@@ -1,4 +1,5 @@
-// What this browser remembers beside the conversations: the last model and settings, and the colours. Without storage, nothing.
+// What this browser remembers apart from conversations: the last model and settings, unsent drafts
+// and the theme. Without storage, nothing is remembered.
 
 const NAME = "llmchat.preferences";
 
@@ -14,15 +15,25 @@ export function save(preferences) {
   try {
     localStorage.setItem(NAME, JSON.stringify(preferences));
   } catch {
-    // Full or forbidden: the next page starts with the defaults.
+    // Storage is full or blocked: the next page starts with the defaults.
   }
 }
 
-/** A text that is not sent yet, of one tab. */
+/** The unsent text of each conversation, in this tab. */
 export const draft = {
   get: (id) => tried(() => sessionStorage.getItem(`llmchat.draft.${id}`)) ?? "",
-  set: (id, text) => tried(() => (text ? sessionStorage.setItem(`llmchat.draft.${id}`, text) : sessionStorage.removeItem(`llmchat.draft.${id}`))),
-  clear: () => tried(() => Object.keys(sessionStorage).filter((name) => name.startsWith("llmchat.draft.")).forEach((name) => sessionStorage.removeItem(name))),
+  set: (id, text) =>
+    tried(() =>
+      text
+        ? sessionStorage.setItem(`llmchat.draft.${id}`, text)
+        : sessionStorage.removeItem(`llmchat.draft.${id}`),
+    ),
+  clear: () =>
+    tried(() =>
+      Object.keys(sessionStorage)
+        .filter((name) => name.startsWith("llmchat.draft."))
+        .forEach((name) => sessionStorage.removeItem(name)),
+    ),
 };
 
 /** "auto" follows the system. */

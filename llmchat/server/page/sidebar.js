@@ -1,15 +1,15 @@
-// The list of conversations: in groups by date, with what was searched for.
+// The list of conversations, grouped by date, with a search.
 
 import { el, find, iconButton } from "./dom.js";
 import { showMenu } from "./menu.js";
 
-// With fewer than this there is nothing to look for.
-const SEARCHED = 2;
-// A search begins when nothing was typed for so long, in milliseconds.
+// With fewer conversations there is nothing to search.
+const MIN_SEARCHABLE = 2;
+// A search starts this long after the last key, in milliseconds.
 const PAUSE_MS = 200;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-/** The heading a conversation stands under: by its last change, as days of the user's calendar. */
+/** The heading of a conversation's group: by its last change, in the user's time zone. */
 export function groupOf({ pinned, updated }, now = new Date()) {
   if (pinned) return "Pinned";
   const today = new Date(now.getFullYear(), now.getMonth(), now.getDate()).getTime();
@@ -21,22 +21,38 @@ export function groupOf({ pinned, updated }, now = new Date()) {
 }
 
 export class Sidebar {
-  /** act: {open(id), rename(id, title), pin(id, pinned), save(id), saveText(id), remove(id), search(text) → Map of excerpts by id} */
+  /**
+   * act: {open(id), rename(id, title), pin(id, pinned), save(id), saveText(id), remove(id),
+   * search(text) → Map of excerpts by id}
+   */
   constructor(act) {
-    Object.assign(this, { act, list: find("#conversations"), filter: find("#filter"), heads: [], current: "", running: new Set(), found: new Map() });
+    Object.assign(this, {
+      act,
+      list: find("#conversations"),
+      filter: find("#filter"),
+      heads: [],
+      current: "",
+      running: new Set(),
+      found: new Map(),
+    });
     this.filter.addEventListener("input", () => this.#search());
   }
 
-  /** heads: [{id, title, updated, pinned}]; current: the id that is open; running: ids with an answer under way. */
+  /**
+   * heads: [{id, title, updated, pinned}]; current: the id that is open;
+   * running: ids with an unfinished answer.
+   */
   show(heads, current, running) {
-    this.heads = [...heads].sort((one, other) => Boolean(other.pinned) - Boolean(one.pinned) || other.updated - one.updated);
+    this.heads = [...heads].sort(
+      (one, other) => Boolean(other.pinned) - Boolean(one.pinned) || other.updated - one.updated,
+    );
     this.current = current;
     this.running = running;
-    // A name that is being typed, or a menu that is open, is not drawn over.
+    // Do not redraw over a title that is being typed, or over an open menu.
     if (!this.list.querySelector("input, :popover-open")) this.#draw();
   }
 
-  /** Titles at once, the texts of all messages a moment later. */
+  /** Filter titles immediately, and the texts of messages a moment later. */
   #search() {
     const wanted = this.#wanted;
     this.found = new Map();
@@ -57,16 +73,31 @@ export class Sidebar {
   }
 
   #draw() {
-    this.filter.hidden = this.heads.length < SEARCHED && !this.filter.value;
+    this.filter.hidden = this.heads.length < MIN_SEARCHABLE && !this.filter.value;
     const focused = document.activeElement?.closest?.("#conversations li")?.dataset.id;
     const label = document.activeElement?.getAttribute("aria-label");
-    const shown = this.heads.filter(({ id, title }) => title.toLowerCase().includes(this.#wanted) || this.found.has(id));
+    const shown = this.heads.filter(
+      ({ id, title }) => title.toLowerCase().includes(this.#wanted) || this.found.has(id),
+    );
     const groups = Map.groupBy(shown, (head) => groupOf(head));
-    this.list.replaceChildren(...[...groups].map(([name, heads]) => el("section", {}, el("h2", {}, name), el("ul", { "aria-label": name }, ...heads.map((head) => this.#item(head))))));
-    if (!shown.length && this.#wanted) this.list.append(el("p", { class: "hint" }, "Nothing found."));
+    this.list.replaceChildren(
+      ...[...groups].map(([name, heads]) =>
+        el(
+          "section",
+          {},
+          el("h2", {}, name),
+          el("ul", { "aria-label": name }, ...heads.map((head) => this.#item(head))),
+        ),
+      ),
+    );
+    if (!shown.length && this.#wanted)
+      this.list.append(el("p", { class: "hint" }, "No results."));
     if (focused) {
       const item = this.list.querySelector(`li[data-id="${CSS.escape(focused)}"]`);
-      (item?.querySelector(label ? `[aria-label="${CSS.escape(label)}"]` : ".open") ?? item?.querySelector(".open"))?.focus();
+      (
+        item?.querySelector(label ? `[aria-label="${CSS.escape(label)}"]` : ".open") ??
+        item?.querySelector(".open")
+      )?.focus();
     }
   }
 
@@ -78,11 +109,27 @@ export class Sidebar {
     item.append(
       el(
         "button",
-        { type: "button", class: "open", "aria-current": id === this.current ? "true" : null, title, onclick: () => this.act.open(id) },
-        el("span", { class: "names" }, el("span", { class: "name" }, title), excerpt && el("span", { class: "excerpt" }, excerpt)),
-        this.running.has(id) && el("span", { class: "dot", title: "An answer is being written" }),
+        {
+          type: "button",
+          class: "open",
+          "aria-current": id === this.current ? "true" : null,
+          title,
+          onclick: () => this.act.open(id),
+        },
+        el(
+          "span",
+          { class: "names" },
+          el("span", { class: "name" }, title),
+          excerpt && el("span", { class: "excerpt" }, excerpt),
+        ),
+        this.running.has(id) && el("span", { class: "dot", title: "An answer is being generated" }),
       ),
-      iconButton("more", `More about ${title}`, ({ currentTarget }) => showMenu(currentTarget, this.#entries(item, head)), { class: "quiet more", "aria-haspopup": "menu", "aria-expanded": "false" }),
+      iconButton(
+        "more",
+        `Options for ${title}`,
+        ({ currentTarget }) => showMenu(currentTarget, this.#entries(item, head)),
+        { class: "quiet more", "aria-haspopup": "menu", "aria-expanded": "false" },
+      ),
     );
     return item;
   }

@@ -1,4 +1,4 @@
-// The card that asks for an API key, on servers that require one.
+// The sign-in dialog, for servers that require an API key.
 
 import * as api from "./api.js";
 import { find } from "./dom.js";
@@ -6,13 +6,13 @@ import { draft } from "./preferences.js";
 
 let asking = null;
 
-/** Ask for a key until the server accepts one. Resolves when this browser keeps it. */
+/** Ask for a key until the server accepts one. Resolves when it is stored in this browser. */
 export function signIn() {
   asking ??= new Promise(ask).finally(() => (asking = null));
   return asking;
 }
 
-/** Forget the key, and what was typed and not sent. */
+/** Remove the key and the unsent drafts. */
 export function signOut() {
   api.setKey("");
   draft.clear();
@@ -25,30 +25,36 @@ function ask(resolve) {
   const problem = find("#key-problem");
   const controller = new AbortController();
   const { signal } = controller;
-  problem.textContent = api.key() ? "The server no longer accepts the key that this browser kept." : "";
-  // Without a key there is nothing behind the card.
+  problem.textContent = api.key()
+    ? "The server no longer accepts the stored key."
+    : "";
+  // Without a key, the page behind the dialog is empty: the dialog cannot be closed.
   dialog.addEventListener("cancel", (event) => event.preventDefault(), { signal });
   dialog.addEventListener("close", () => dialog.showModal(), { signal });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    form.inert = true;
-    const told = await tried(find("#key").value.trim());
-    form.inert = false;
-    problem.textContent = told;
-    if (told) return find("#key").select();
-    controller.abort();
-    find("#key").value = "";
-    dialog.close();
-    resolve();
-  }, { signal });
+  form.addEventListener(
+    "submit",
+    async (event) => {
+      event.preventDefault();
+      form.inert = true;
+      const problemText = await tryKey(find("#key").value.trim());
+      form.inert = false;
+      problem.textContent = problemText;
+      if (problemText) return find("#key").select();
+      controller.abort();
+      find("#key").value = "";
+      dialog.close();
+      resolve();
+    },
+    { signal },
+  );
   if (!dialog.open) dialog.showModal();
   find("#key").focus();
 }
 
-/** Keep the key if it works; returns what is wrong with it, or "". */
-async function tried(key) {
+/** Store the key if it is valid; returns the problem, or "". */
+async function tryKey(key) {
   if (!key) return "Enter a key.";
-  // Nothing else can be sent as a header.
+  // Other characters cannot be sent in a header.
   if (/[^\x21-\x7e]/.test(key)) return "A key consists of letters, digits, `-` and `_`.";
   api.setKey(key);
   try {
@@ -56,6 +62,6 @@ async function tried(key) {
     return "";
   } catch (error) {
     api.setKey("");
-    return error.status === 401 ? "The server does not know this key." : error.message;
+    return error.status === 401 ? "Invalid API key." : error.message;
   }
 }

@@ -1,6 +1,9 @@
-// Server-sent events from a response body. EventSource itself can only GET.
+// Parses server-sent events from a response body; EventSource only supports GET.
 
-/** The data of each event. https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation */
+/**
+ * The data of each event.
+ * https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+ */
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -21,7 +24,7 @@ export async function* events(body) {
       }
     }
   } finally {
-    // Whoever stops listening also ends the connection.
+    // A consumer that stops early also closes the connection.
     await reader.cancel().catch(() => {});
   }
 }

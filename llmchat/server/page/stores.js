@@ -1,18 +1,26 @@
-// Where conversations are kept: in this browser (IndexedDB), on the server, or, where neither can be, in this page alone.
+// Where conversations are stored: in this browser (IndexedDB), on the server, or, if neither is
+// possible, in this page.
 //
-// A store has list() → [{id, title, updated, pinned, version}], search(text) → excerpts by id, get(id) → {version, conversation} or null, put(conversation, version) → the new version, and
-// remove(id). put raises Conflict when the stored version is another one (0: not there), so that no window overwrites what another has written.
+// A store has list() → [{id, title, updated, pinned, version}], search(text) → excerpts by id,
+// get(id) → {version, conversation} or null, put(conversation, version) → the new version, and
+// remove(id). put throws Conflict if the stored version differs (0: not stored), so that no window
+// overwrites the changes of another.
 
 import { ApiError, call } from "./api.js";
 import { excerptOf } from "./conversation.js";
 
 export class Conflict extends Error {}
 
-/** What went wrong with keeping, in words for the user. */
+/** A message for the user about an error while storing. */
 export function storageProblem(error) {
-  if (error?.name === "QuotaExceededError") return "The browser's storage is full. Export or delete some conversations; this one is kept only until the page closes.";
-  if (error instanceof ApiError) return `Not kept on the server: ${error.message}`;
-  return `This browser does not keep the conversation: ${error?.message ?? error}`;
+  if (error?.name === "QuotaExceededError")
+    return (
+      "The browser's storage is full. Export or delete some conversations; " +
+      "this one is lost when you close the page."
+    );
+  if (error instanceof ApiError)
+    return `The server did not store the conversation: ${error.message}`;
+  return `This browser cannot store the conversation: ${error?.message ?? error}`;
 }
 
 const settled = (request) =>
@@ -30,7 +38,7 @@ export class BrowserStore {
     };
     const store = new BrowserStore();
     store.database = await settled(request);
-    // A newer page may change the shape of the database: it must not wait for this one.
+    // A newer version of the page may upgrade the database: it must not wait for this one.
     store.database.onversionchange = () => store.database.close();
     return store;
   }
@@ -42,7 +50,10 @@ export class BrowserStore {
   async get(id) {
     const { database } = this;
     const transaction = database.transaction(["heads", "bodies"]);
-    const [head, body] = await Promise.all([settled(transaction.objectStore("heads").get(id)), settled(transaction.objectStore("bodies").get(id))]);
+    const [head, body] = await Promise.all([
+      settled(transaction.objectStore("heads").get(id)),
+      settled(transaction.objectStore("bodies").get(id)),
+    ]);
     return head && body ? { version: head.version, conversation: body.conversation } : null;
   }
 
@@ -57,7 +68,13 @@ export class BrowserStore {
       seen.onsuccess = () => {
         try {
           if ((seen.result?.version ?? 0) !== version) throw new Conflict();
-          heads.put({ id: conversation.id, title: conversation.title, updated: conversation.changed, pinned: Boolean(conversation.pinned), version: version + 1 });
+          heads.put({
+            id: conversation.id,
+            title: conversation.title,
+            updated: conversation.changed,
+            pinned: Boolean(conversation.pinned),
+            version: version + 1,
+          });
           transaction.objectStore("bodies").put({ id: conversation.id, conversation });
         } catch (error) {
           problem = error;
@@ -67,7 +84,7 @@ export class BrowserStore {
     });
   }
 
-  /** One conversation after the other, so that they are not all in memory at once. */
+  /** Reads one conversation at a time, so that memory does not hold all of them. */
   search(text) {
     return new Promise((resolve, reject) => {
       const found = new Map();
@@ -96,7 +113,9 @@ export class ServerStore {
   }
 
   async search(text) {
-    const { data } = await (await call(`api/search?text=${encodeURIComponent(text.slice(0, 200))}`)).json();
+    const { data } = await (
+      await call(`api/search?text=${encodeURIComponent(text.slice(0, 200))}`)
+    ).json();
     return new Map(data.map(({ id, excerpt }) => [id, excerpt]));
   }
 
@@ -113,8 +132,16 @@ export class ServerStore {
   async put(conversation, version) {
     const headers = version ? { "If-Match": `"${version}"` } : { "If-None-Match": "*" };
     try {
-      const body = { title: conversation.title, pinned: Boolean(conversation.pinned), conversation };
-      return (await (await call(`api/conversations/${conversation.id}`, { method: "PUT", body, headers })).json()).version;
+      const body = {
+        title: conversation.title,
+        pinned: Boolean(conversation.pinned),
+        conversation,
+      };
+      return (
+        await (
+          await call(`api/conversations/${conversation.id}`, { method: "PUT", body, headers })
+        ).json()
+      ).version;
     } catch (error) {
       if (error.status === 412) throw new Conflict();
       throw error;
@@ -134,11 +161,20 @@ export class PageStore {
   kept = new Map();
 
   async list() {
-    return [...this.kept].map(([id, { version, conversation }]) => ({ id, title: conversation.title, updated: conversation.changed, pinned: conversation.pinned, version }));
+    return [...this.kept].map(([id, { version, conversation }]) => ({
+      id,
+      title: conversation.title,
+      updated: conversation.changed,
+      pinned: conversation.pinned,
+      version,
+    }));
   }
 
   async search(text) {
-    const found = [...this.kept].map(([id, { conversation }]) => [id, excerptOf(conversation, text)]);
+    const found = [...this.kept].map(([id, { conversation }]) => [
+      id,
+      excerptOf(conversation, text),
+    ]);
     return new Map(found.filter(([, excerpt]) => excerpt !== null));
   }
 
@@ -147,7 +183,10 @@ export class PageStore {
   }
 
   async put(conversation, version) {
-    this.kept.set(conversation.id, { version: version + 1, conversation: structuredClone(conversation) });
+    this.kept.set(conversation.id, {
+      version: version + 1,
+      conversation: structuredClone(conversation),
+    });
     return version + 1;
   }
 

@@ -1,16 +1,24 @@
-// System texts to choose from: a few that come with the page, and those that the user keeps in this browser.
+// System prompts to choose from: the page's presets, and those that the user saved in this browser.
 
 import { titleOf } from "./conversation.js";
 import { el, find } from "./dom.js";
 
 const NAME = "llmchat.system-texts";
-const MOST = 50;
+const MAX_SAVED = 50;
 const COMMON = {
   Concise: "Answer in as few words as the question allows. No preamble, no summary.",
-  Teacher: "Explain step by step, from what a beginner knows. Give one example for each idea, and end with a question that checks whether it was understood.",
-  "Code reviewer": "Review the code that you are given. Name bugs first, then unclear names and missing tests. Quote the line that each remark is about.",
-  Translator: "Translate each message into English. Keep tone and formatting, and answer with the translation alone.",
-  Editor: "Correct spelling, grammar and style of each message without changing what it says. Answer with the corrected text alone.",
+  Teacher:
+    "Explain step by step, for a beginner. Give one example for each idea, and end with a " +
+    "question that checks understanding.",
+  "Code reviewer":
+    "Review the code. List bugs first, then unclear names and missing tests. Quote the line that " +
+    "each remark is about.",
+  Translator:
+    "Translate each message into English. Keep its tone and formatting. Answer with the " +
+    "translation only.",
+  Editor:
+    "Correct the spelling, grammar and style of each message without changing its meaning. " +
+    "Answer with the corrected text only.",
 };
 
 function own() {
@@ -24,25 +32,33 @@ function own() {
 
 function keep(texts) {
   try {
-    localStorage.setItem(NAME, JSON.stringify(texts.slice(0, MOST)));
+    localStorage.setItem(NAME, JSON.stringify(texts.slice(0, MAX_SAVED)));
   } catch {
-    // Full or forbidden: it is not kept.
+    // Storage is full or blocked: the prompt is not saved.
   }
 }
 
-/** Connects the choice above the field with the system text. */
+/** Connects the menu above the field with the system prompt. */
 export class SystemTexts {
   constructor(field) {
-    Object.assign(this, { field, select: find("#system-choice"), save: find("#system-save"), remove: find("#system-remove") });
+    Object.assign(this, {
+      field,
+      select: find("#system-choice"),
+      save: find("#system-save"),
+      remove: find("#system-remove"),
+    });
     this.select.addEventListener("change", () => {
       field.value = this.select.value;
       field.dispatchEvent(new Event("input", { bubbles: true }));
     });
-    // The choice is no setting of its own.
+    // Choosing from the menu is not a change of settings in itself.
     this.select.addEventListener("input", (event) => event.stopPropagation());
     field.addEventListener("input", () => this.draw());
     this.save.addEventListener("click", () => (keep([field.value, ...own()]), this.draw()));
-    this.remove.addEventListener("click", () => (keep(own().filter((text) => text !== field.value)), this.draw()));
+    this.remove.addEventListener(
+      "click",
+      () => (keep(own().filter((text) => text !== field.value)), this.draw()),
+    );
     this.draw();
   }
 

@@ -68,13 +68,13 @@ def test_the_end_is_followed_until_the_user_scrolls_up(site: Site) -> None:
     place = "document.querySelector('#scroller').scrollTop"
     user.page.wait_for_function(f"{end} > 500 && Math.abs({place} - ({end})) < 2")
     user.page.evaluate("document.querySelector('#scroller').scrollTo(0, 100)")
-    expect(user.button("To the latest message")).to_be_visible()
+    expect(user.button("Jump to the latest message")).to_be_visible()
     gate.set()
     user.settled()
     assert user.page.evaluate(place) == 100
-    user.button("To the latest message").click()
+    user.button("Jump to the latest message").click()
     user.page.wait_for_function(f"Math.abs({place} - ({end})) < 2")
-    expect(user.button("To the latest message")).to_be_hidden()
+    expect(user.button("Jump to the latest message")).to_be_hidden()
 
 
 def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
@@ -87,7 +87,7 @@ def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
     expect(user.note).to_contain_text("Stopped.")
     user.reload()
     user.sees("Hello", "A part of the")
-    user.button("Go on with this answer").click()
+    user.button("Continue this answer").click()
     expect(user.answer).to_have_text("A part of the whole.")
     assert site.request["messages"][-1] == {"role": "assistant", "content": "A part of the"}
 
@@ -96,7 +96,7 @@ def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
     site.script.answers += [["Blue."], ["Red."], ["Because."]]
     user = site.visit()
     user.ask("A colour?")
-    user.button("Answer again").click()
+    user.button("Regenerate").click()
     expect(user.answer).to_have_text("Red.")
     assert site.request["messages"] == [{"role": "user", "content": "A colour?"}]
     expect(user.find(".switch")).to_contain_text("2 / 2")
@@ -161,13 +161,13 @@ def test_settings_reach_the_request(site: Site) -> None:
     user = site.visit()
     user.settings()
     expect(user.page.get_by_label("Temperature")).to_have_attribute("placeholder", "0.6")
-    user.page.get_by_label("System text").fill("Answer in rhyme.")
+    user.page.get_by_label("System prompt").fill("Answer in rhyme.")
     user.page.get_by_label("Temperature").fill("0.25")
     user.page.get_by_label("Top-k").fill("40")
     user.page.get_by_label("Max tokens").fill("128")
     user.page.get_by_label("Seed").fill("7")
     user.page.get_by_label("Top-p").fill("3")
-    user.page.get_by_label("Stop at").fill("###\n\\nUser:")
+    user.page.get_by_label("Stop strings").fill("###\n\\nUser:")
     expect(user.page.get_by_label("Top-p")).to_have_attribute("aria-invalid", "true")
     user.ask("Hello")
     request = site.request
@@ -186,10 +186,10 @@ def test_settings_reach_the_request(site: Site) -> None:
     }
     user.reload()
     user.settings()
-    assert user.page.get_by_label("System text").input_value() == "Answer in rhyme."
-    assert user.page.get_by_label("Stop at").input_value() == "###\n\\nUser:"
+    assert user.page.get_by_label("System prompt").input_value() == "Answer in rhyme."
+    assert user.page.get_by_label("Stop strings").input_value() == "###\n\\nUser:"
     user.button("Reset").click()
-    user.button("Answer again").click()
+    user.button("Regenerate").click()
     user.settled()
     assert "temperature" not in site.request and "stop" not in site.request
 
@@ -311,12 +311,12 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, width: int, height: int
     sideways = "[...document.querySelectorAll('html, body, #main, #scroller, #composer, aside')].filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.id)"
     assert user.page.evaluate(sideways) == []
     expect(user.find("#sidebar")).to_be_hidden()
-    user.button("ConversationStore").click()
-    expect(user.button("Close the list")).to_be_focused()
+    user.button("Conversations").click()
+    expect(user.button("Close the sidebar")).to_be_focused()
     assert user.page.evaluate(sideways) == []
     user.page.keyboard.press("Escape")
     expect(user.find("#sidebar")).to_be_hidden()
-    expect(user.button("ConversationStore")).to_be_focused()
+    expect(user.button("Conversations")).to_be_focused()
     user.settings()
     assert user.page.evaluate(sideways) == []
     user.find("#backdrop").click(position={"x": 5, "y": 5})
@@ -337,7 +337,7 @@ def test_by_keyboard_alone(site: Site) -> None:
     user.settled()
     assert site.request["messages"][0]["content"] == "First line\nsecond line"
     for _ in range(30):
-        if user.page.evaluate("document.activeElement.ariaLabel") == "Answer again":
+        if user.page.evaluate("document.activeElement.ariaLabel") == "Regenerate":
             break
         keys.press("Shift+Tab")
     keys.press("Enter")
@@ -389,7 +389,7 @@ def test_a_full_window_is_the_users_choice(site: Site) -> None:
     user.ask("Hello")
     expect(user.note).to_contain_text("too long")
     assert "truncation" not in site.request
-    user.button("Leave the oldest messages out").click()
+    user.button("Drop the oldest messages").click()
     expect(user.answer).to_have_text("Short.")
     assert site.request["truncation"] == "auto" and user.find(".switch").count() == 0
 
@@ -409,11 +409,11 @@ def test_what_was_sent_can_be_seen(site: Site) -> None:
     user.ask("Is it?")
     user.find("summary").click()
     expect(user.find(".thought")).to_have_text("Let me see.")
-    user.button("What was sent").click()
+    user.button("Show request").click()
     shown = json.loads(user.find("#sent pre").first.inner_text())
     assert shown == site.request
     expect(user.find("#sent pre").nth(1)).to_have_text("<s>All of it")
-    expect(user.find("#sent")).to_contain_text("Messages sent: 3, left out: 2.")
-    expect(user.find(".meta")).to_contain_text("2 of 5 messages left out")
+    expect(user.find("#sent")).to_contain_text("Messages sent: 3, dropped: 2.")
+    expect(user.find(".meta")).to_contain_text("2 of 5 messages dropped")
     user.page.keyboard.press("Escape")
     expect(user.find("#sent")).to_be_hidden()

@@ -82,7 +82,7 @@ def test_stop_ends_both_and_asking_again_makes_another_pair(site: Site) -> None:
     user.find("#input").press("Escape")
     user.settled()
     expect(user.find(".pair .note")).to_contain_text(["Stopped.", "Stopped."])
-    user.button("Answer again").first.click()
+    user.button("Regenerate").first.click()
     user.settled()
     assert sorted(user.find(".pair .body").all_inner_texts()) == ["Fourth.", "Third."]
     expect(user.find(".switch")).to_have_count(1)

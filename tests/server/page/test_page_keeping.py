@@ -73,7 +73,7 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
             "buffer": b'{"llmchat": "conversations", "conversations": [{}]}',
         }
     )
-    expect(other.find(".notice.problem")).to_contain_text("The file was not read")
+    expect(other.find(".notice.problem")).to_contain_text("Import failed")
     assert other.titles == ["Greetings"]
 
 
@@ -89,28 +89,28 @@ def message(which: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "problem"),
     [
         (GOOD, ""),
         ({**GOOD, "id": "../../x", "chosen": {A: "nowhere"}, "unknown": 1}, ""),
-        ({**GOOD, "format": 2}, "no conversation"),
-        ({**GOOD, "messages": None}, "no conversation"),
-        ({**GOOD, "strength": "1"}, '"strength" is not valid'),
-        (message(A, parent=B), "circle"),
-        (message(A, parent="c" * 24), "in the air"),
-        (message(A, parent="__proto__"), "in the air"),
-        (message(B, role="system"), "not valid"),
-        (message(B, text=["y"]), "not valid"),
-        (message(B, id=A), "not valid"),
+        ({**GOOD, "format": 2}, "invalid conversation"),
+        ({**GOOD, "messages": None}, "invalid conversation"),
+        ({**GOOD, "strength": "1"}, 'invalid "strength"'),
+        (message(A, parent=B), "cycle"),
+        (message(A, parent="c" * 24), "no parent"),
+        (message(A, parent="__proto__"), "no parent"),
+        (message(B, role="system"), "invalid message"),
+        (message(B, text=["y"]), "invalid message"),
+        (message(B, id=A), "invalid message"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_is_checked_before_it_is_kept(site: Site, value: dict[str, Any], told: str) -> None:
+def test_an_imported_file_is_validated(site: Site, value: dict[str, Any], problem: str) -> None:
     user = site.visit()
     checked = "(value) => import('./page/conversation.js').then(({checked}) => checked(value)).then((good) => [good], (error) => error.message)"
     answer = user.page.evaluate(checked, value)
-    if told:
-        assert told in answer
+    if problem:
+        assert problem in answer
     else:
         assert (
             len(answer[0]["id"]) == 24 and answer[0]["chosen"] == {} and "unknown" not in answer[0]

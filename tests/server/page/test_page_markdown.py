@@ -224,6 +224,6 @@ def test_titles_and_file_names_of_ill_will_are_inert(site: Site) -> None:
     chooser.value.set_files(
         {"name": f"{HACK}.json", "mimeType": "text/html", "buffer": json.dumps(bad).encode()}
     )
-    expect(user.find(".notice.problem")).to_contain_text("The file was not read")
+    expect(user.find(".notice.problem")).to_contain_text("Import failed")
     assert user.find("img, main svg[onload]").count() == 0
     assert user.page.evaluate("window.hacked") is None

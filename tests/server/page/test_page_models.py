@@ -62,13 +62,19 @@ def test_a_model_that_is_being_loaded_is_shown(site: Site) -> None:
 def test_the_ring_shows_the_window_that_is_used(site: Site) -> None:
     user = site.visit()
     ring = user.find("#context")
-    expect(ring).to_have_attribute("aria-label", "0 of 2,048 tokens of the window used (0 %)")
+    expect(ring).to_have_attribute(
+        "aria-label", "0 of 2,048 tokens of the context window used (0%)"
+    )
     user.ask("Hello")
-    expect(ring).to_have_attribute("aria-label", "12 of 2,048 tokens of the window used (1 %)")
+    expect(ring).to_have_attribute(
+        "aria-label", "12 of 2,048 tokens of the context window used (1%)"
+    )
     ring.click()
     expect(user.find(".notice")).to_contain_text("12 of 2,048 tokens")
     user.page.keyboard.press("Control+k")
-    expect(ring).to_have_attribute("aria-label", "0 of 2,048 tokens of the window used (0 %)")
+    expect(ring).to_have_attribute(
+        "aria-label", "0 of 2,048 tokens of the context window used (0%)"
+    )
 
 
 def test_the_speed_is_shown_while_the_answer_is_written(site: Site) -> None:

@@ -66,7 +66,7 @@ def test_search_finds_what_was_said(place: str, request: pytest.FixtureRequest) 
     user.find("#filter").fill("BUY")
     expect(user.find("#conversations .name")).to_have_text(["What to buy?"])
     user.find("#filter").fill("nowhere")
-    expect(user.find("#conversations")).to_have_text("Nothing found.")
+    expect(user.find("#conversations")).to_have_text("No results.")
     user.find("#filter").fill("")
     expect(user.find("#conversations .name")).to_have_count(2)
 
@@ -75,8 +75,8 @@ def test_the_menu_of_a_row_works_with_fingers(site: Site) -> None:
     user = site.visit(has_touch=True, is_mobile=True)
     user.page.set_viewport_size({"width": 390, "height": 844})
     user.ask("Hello")
-    user.button("ConversationStore").tap()
-    more = user.button("More about Hello")
+    user.button("Conversations").tap()
+    more = user.button("Options for Hello")
     assert min(more.bounding_box()["width"], more.bounding_box()["height"]) >= 44
     more.tap()
     items = user.page.get_by_role("menuitem")
@@ -92,14 +92,14 @@ def test_the_menu_of_a_row_works_with_fingers(site: Site) -> None:
 def test_the_menu_of_a_row_works_with_the_keyboard(site: Site) -> None:
     user = site.visit()
     user.ask("Hello")
-    user.button("More about Hello").focus()
+    user.button("Options for Hello").focus()
     keys = user.page.keyboard
     keys.press("Enter")
     expect(user.page.get_by_role("menuitem", name="Pin")).to_be_focused()
     keys.press("ArrowUp")
     expect(user.page.get_by_role("menuitem", name="Delete")).to_be_focused()
     keys.press("Escape")
-    expect(user.button("More about Hello")).to_be_focused()
+    expect(user.button("Options for Hello")).to_be_focused()
     expect(user.find("#conversations li")).to_have_count(1)
 
 
@@ -138,7 +138,7 @@ def test_a_message_is_deleted_with_what_follows(place: str, request: pytest.Fixt
     user.button("Undo").click()
     user.sees("First", "One.", "Second secret", "Two.")
     user.button("Delete message").last.click()
-    expect(user.find(".notice")).to_contain_text("2 messages are deleted.")
+    expect(user.find(".notice")).to_contain_text("2 messages deleted.")
     user.reload()
     user.sees("First", "One.")
     user.ask("Third")
@@ -172,7 +172,7 @@ def test_a_chat_is_exported_as_markdown(site: Site) -> None:
     site.script.answers.append(["# Yes\n\n```\ncode\n```"])
     user = site.visit()
     user.settings()
-    user.page.get_by_label("System text", exact=True).fill("Be kind.")
+    user.page.get_by_label("System prompt", exact=True).fill("Be kind.")
     user.ask("Is it/was it?")
     with user.page.expect_download() as download:
         user.choose("Is it/was it?", "Export as Markdown")
@@ -189,21 +189,21 @@ def test_system_texts_are_chosen_and_kept(site: Site) -> None:
     user.settings()
     choice, field = (
         user.page.get_by_label("Choose a preset"),
-        user.page.get_by_label("System text", exact=True),
+        user.page.get_by_label("System prompt", exact=True),
     )
     choice.select_option(label="Concise")
     user.ask("Hello")
     assert site.request["messages"][0]["content"].startswith("Answer in as few words")
     field.fill("Answer in rhyme.")
-    user.button("Keep this text").click()
+    user.button("Save this prompt").click()
     user.reload()
     user.page.keyboard.press("Control+k")
     user.settings()
     choice.select_option(label="Answer in rhyme.")
     user.ask("Hello")
     assert site.request["messages"][0] == {"role": "system", "content": "Answer in rhyme."}
-    user.button("Forget this text").click()
-    expect(user.button("Keep this text")).to_be_visible()
+    user.button("Delete this prompt").click()
+    expect(user.button("Save this prompt")).to_be_visible()
     choice.select_option(label="None")
     assert field.input_value() == ""
 

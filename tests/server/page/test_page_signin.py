@@ -37,7 +37,7 @@ def test_a_key_is_asked_for_and_kept_until_one_signs_out(site: Site) -> None:
     sign_in(user, "schlüssel")
     expect(user.find("#key-problem")).to_contain_text("A key consists of letters")
     sign_in(user, "wrong")
-    expect(user.find("#key-problem")).to_have_text("The server does not know this key.")
+    expect(user.find("#key-problem")).to_have_text("Invalid API key.")
     user.page.keyboard.press("Escape")
     user.page.keyboard.press("Escape")
     expect(user.find("#signin")).to_be_visible()
@@ -65,9 +65,7 @@ def test_a_key_that_is_taken_back_is_asked_for_again(site: Site) -> None:
     user.ready()
     site.script.key = "second"
     user.send("Hello")
-    expect(user.find("#key-problem")).to_have_text(
-        "The server no longer accepts the key that this browser kept."
-    )
+    expect(user.find("#key-problem")).to_have_text("The server no longer accepts the stored key.")
     sign_in(user, "second")
     user.page.wait_for_load_state()
     user.ready()
@@ -89,7 +87,7 @@ def test_the_real_server_lets_a_key_in(chromium: Any, tmp_path: Path) -> None:
         site = Site(chromium, run.url, Script())
         user = stranger(site)
         sign_in(user, "llmchat-wrong")
-        expect(user.find("#key-problem")).to_have_text("The server does not know this key.")
+        expect(user.find("#key-problem")).to_have_text("Invalid API key.")
         sign_in(user, key)
         user.ready()
         user.ask("Is it?")

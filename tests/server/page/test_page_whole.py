@@ -33,7 +33,7 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
         user.sees("Is it?", "Well, yes.\nand no")
         expect(user.find(".markdown strong")).to_have_text("yes")
         expect(user.find(".meta")).to_contain_text("told · ")
-        user.button("What was sent").click()
+        user.button("Show request").click()
         assert (
             "Is it?" in (prompt := user.find("#sent pre").nth(1).inner_text())
             and "<|im_start|>assistant" in prompt
