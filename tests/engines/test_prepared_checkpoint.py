@@ -376,7 +376,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import torch
-from llmchat.engines.transformers.prepared import Preparation
+from llmchat.engines.transformers.prepared_checkpoint import Preparation
 
 torch.set_num_threads(1)
 base, small, out = map(Path, sys.argv[1:])

@@ -410,5 +410,5 @@ def test_a_model_that_cannot_fit_is_refused_before_it_is_loaded(
 def test_an_unknown_device_is_one_clear_line(base: Path) -> None:
     with pytest.raises(UsageError, match="there is no device `toaster`"):
         TransformersEngine(base, device="toaster")
-    with pytest.raises(UsageError, match="the device `meta` is not there"):
+    with pytest.raises(UsageError, match="the device `meta` is not available"):
         TransformersEngine(base, device="meta")

@@ -91,8 +91,8 @@ def test_a_long_prompt_tells_how_far_it_is_and_a_short_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = save_tiny(tmp_path, tiny_config(max_position_embeddings=1024))
+    monkeypatch.setattr("llmchat.engines.transformers.prefill.PREFILL_CHUNK", 100)
     engine = TransformersEngine(base, weights="fp32", device="cpu")
-    monkeypatch.setattr(engine, "_chunk", 100)
     text = "fox " * 300
     total = len(engine.encode(Prompt(text, ())))
     *events, finish = engine.stream(Prompt(text, ()), GREEDY)
