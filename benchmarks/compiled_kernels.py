@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled import CompiledForward
 from llmchat.engines.transformers.compiled.build import load_kernels

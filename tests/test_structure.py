@@ -32,9 +32,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "parts of engines": (
         "ordered",
         (
-            "engines.parameter_names", "engines.sse", "engines.bounded_cache", "engines.byte_level",
-            "engines.checkpoint_files", "engines.incremental_decoder",
-            "engines.incremental_tokenizer", "engines.rwkv_world", "engines.sentencepiece",
+            "engines.parameter_names", "engines.sse", "engines.bounded_cache",
+            "engines.checkpoint_files",
             "engines.tokenizer",
         ),
     ),

@@ -11,7 +11,8 @@ from llmchat.bench import peer_protocol, q8_0
 from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import Entry, python_file
 from llmchat.bench.report import Row
-from llmchat.engines.tokenizer import Tokens, read_json
+from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import survey_here
 from llmchat.memory_estimate import OVERHEAD, parameters
@@ -45,7 +46,7 @@ class Rivals:
         self._installed = {name: _installed(name, world) for name in self._pythons}
 
     def entries(
-        self, model: Model, device: str, room: int, tokens: Tokens
+        self, model: Model, device: str, room: int, tokens: Tokenizer
     ) -> tuple[list[tuple[Entry, Row]], list[str], dict[str, str]]:
         """Those that can be measured with their empty rows, the others in a line each, and the versions of their packages."""
         assert model.base is not None

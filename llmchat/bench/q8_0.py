@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 
 _TENSORS = {
     "self_attn.q_proj": "attn_q",
@@ -94,9 +94,9 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _name_tokens(writer: Any, folder: Path, count: int) -> None:
-    from llmchat.engines.tokenizer import Tokens
+    from llmchat.engines.tokenizer import Tokenizer
 
-    tokens = Tokens(folder)
+    tokens = Tokenizer(folder)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(

@@ -3,7 +3,8 @@
 import msgspec
 
 from llmchat.conversation import Conversation, Message
-from llmchat.engines.tokenizer import Tokens, context_of
+from llmchat.engines.checkpoint_files import context_of
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ModelNotFound, UsageError
 from llmchat.models.loading import locate, tokenizer
 from llmchat.parse_guard import reason
@@ -90,7 +91,7 @@ def _tell(world: World, window: Window) -> None:
             print(fit_for(world.stderr, line), file=world.stderr)
 
 
-def _ids(tokens: Tokens, prompt: Prompt) -> str:
+def _ids(tokens: Tokenizer, prompt: Prompt) -> str:
     return " ".join(map(str, tokens.encode(prompt)))
 
 

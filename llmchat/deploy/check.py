@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llmchat.conversation import Message
 from llmchat.deploy.facts import Subject
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 
 _TALK = (
     Message("user", "What is the capital of France?"),
@@ -24,7 +24,7 @@ def differing(subject: Subject, folder: Path) -> list[str]:
 
     theirs, ours = (
         AutoTokenizer.from_pretrained(str(folder / "tokenizer")),
-        Tokens(subject.base.folder),
+        Tokenizer(subject.base.folder),
     )
     template, default, found = (
         (folder / "chat_template.jinja").read_text("utf-8"),

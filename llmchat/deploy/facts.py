@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat import hub
-from llmchat.engines.tokenizer import Tokens, chat_template, special_names, special_tokens
+from llmchat.engines.checkpoint_files import chat_template, special_names, special_tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.hub.remote import read_small
 from llmchat.hub.repo import list_repo
@@ -75,7 +76,7 @@ def read_subject(preset: Preset, world: World, scratch: Path, code: bool = False
         _part(source, world, scratch / str(index)) for index, source in enumerate(sources(preset))
     )
     form = _complete(preset, base.folder)
-    tokens = Tokens(base.folder)
+    tokens = Tokenizer(base.folder)
     named = {
         number
         for stop in form.stops

@@ -12,7 +12,7 @@ from llmchat.deploy.facts import Subject
 from llmchat.deploy.jinja import jinja_template
 from llmchat.deploy.sizing import Layout
 from llmchat.deploy.vllm import VERSION, Request, command, engine_arguments
-from llmchat.engines.tokenizer import save_tokenizer
+from llmchat.engines.tokenizer.save import save_tokenizer
 from llmchat.errors import Mismatch
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

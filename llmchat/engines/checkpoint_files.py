@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError
+from llmchat.memory_estimate import own_context
 from llmchat.parse_guard import reading, reason
+
+# Context of a checkpoint whose config.json names none.
+_CONTEXT = 2048
+# Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in config.json
+# limits nothing: T5 files have 512 however they were trained, and every converted RWKV file has 1024.
+_AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -98,3 +105,15 @@ def chat_template(folder: Path) -> str | None:
         if isinstance(template, str):
             return template
     return None
+
+
+def context_of(folder: Path) -> int:
+    """The most tokens a model takes: its config's number; more where that number bounds nothing; 2048 where it does not say.
+
+    For an encoder-decoder it bounds what the encoder reads, and the answer on its own.
+    """
+    config = read_json(folder / "config.json")
+    with reading(folder / "config.json"):
+        if own_context(config) < 0:
+            raise ValueError("it has a negative number of positions")
+    return max(own_context(config) or _CONTEXT, _AT_LEAST.get(str(config.get("model_type")), 0))

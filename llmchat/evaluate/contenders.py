@@ -15,7 +15,7 @@ from msgspec import Struct
 from llmchat.chat import reply
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
-from llmchat.engines.tokenizer import special_names
+from llmchat.engines.checkpoint_files import special_names
 from llmchat.errors import UsageError
 from llmchat.models.loading import locate, provenance
 from llmchat.models.opener import Opener, preset_of

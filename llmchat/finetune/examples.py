@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.records import Record
@@ -37,7 +37,7 @@ class Examples(Struct, frozen=True):
 
 
 def write_examples(
-    records: Iterable[Record], form: PromptFormat, tokens: Tokens, recipe: Recipe
+    records: Iterable[Record], form: PromptFormat, tokens: Tokenizer, recipe: Recipe
 ) -> Examples:
     """Every record as an example. Raises UsageError naming the record that the format cannot write."""
     examples, skipped, cut = [], 0, 0
@@ -56,7 +56,7 @@ def write_examples(
     return Examples(examples, skipped, cut)
 
 
-def write_example(record: Record, form: PromptFormat, tokens: Tokens, recipe: Recipe) -> Example:
+def write_example(record: Record, form: PromptFormat, tokens: Tokenizer, recipe: Recipe) -> Example:
     """One record. Where the format writes no end mark, the model's end token is put behind the last answer, and learnt."""
     try:
         prompt = form.render(record.messages) if record.messages else _plain(record.text)
@@ -81,7 +81,7 @@ def _plain(text: str) -> Prompt:
     return Prompt(text, (), learn=((0, len(text)),), quoted=((0, len(text)),))
 
 
-def _end(tokens: Tokens) -> int:
+def _end(tokens: Tokenizer) -> int:
     """The token that ends an answer: the tokenizer's own, else the least of those that the config names."""
     named = tokens.id_of(tokens.names.get("eos_token", ""))
     if named is not None:

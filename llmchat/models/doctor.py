@@ -10,14 +10,14 @@ from typing import Literal
 from msgspec import Struct
 
 from llmchat.conversation import Message
-from llmchat.engines.tokenizer import (
-    Tokens,
+from llmchat.engines.checkpoint_files import (
     chat_template,
     context_of,
     read_json,
     special_names,
     special_tokens,
 )
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound
 from llmchat.models.loading import Model, locate, tokenizer
 from llmchat.presets import Preset, get_format
@@ -115,7 +115,7 @@ def _of_checkpoint(model: Model) -> Iterator[Finding]:
     yield from _sizes(model.preset, tokens, folder)
 
 
-def _template(form: PromptFormat, tokens: Tokens, folder: Path) -> Iterator[Finding]:
+def _template(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
     """Where the text comes from, and whether the checkpoint's own template would write it otherwise."""
     own = chat_template(folder)
     strange = [
@@ -163,7 +163,7 @@ def _template(form: PromptFormat, tokens: Tokens, folder: Path) -> Iterator[Find
     )
 
 
-def _ends(form: PromptFormat, tokens: Tokens, folder: Path) -> Iterator[Finding]:
+def _ends(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
     """Which tokens end an answer, and whether what the format writes behind an answer is one of them."""
     known = {number: tokens.name_of(number) for number in sorted({*tokens.end_ids, *form.stop_ids})}
     missing = [str(number) for number, name in known.items() if name is None]
@@ -210,7 +210,7 @@ def _ends(form: PromptFormat, tokens: Tokens, folder: Path) -> Iterator[Finding]
         )
 
 
-def _borders(form: PromptFormat, tokens: Tokens) -> Iterator[Finding]:
+def _borders(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
     """The token ids of a prompt must be the start of those of the finished record; else the model sees what training never showed it."""
     try:
         prompt, record = form.render((QUESTION,)), form.render((QUESTION, ANSWER))
@@ -232,7 +232,7 @@ def _borders(form: PromptFormat, tokens: Tokens) -> Iterator[Finding]:
         )
 
 
-def _opening(form: PromptFormat, tokens: Tokens) -> Iterator[Finding]:
+def _opening(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
     ids = tokens.encode(form.render((QUESTION,)))
     bos = tokens.id_of(tokens.names.get("bos_token", ""))
     if bos is None or bos != ids[0]:
@@ -243,7 +243,7 @@ def _opening(form: PromptFormat, tokens: Tokens) -> Iterator[Finding]:
         yield Finding("ok", "opening token", f"{tokens.name_of(bos)}, once")
 
 
-def _sizes(preset: Preset, tokens: Tokens, folder: Path) -> Iterator[Finding]:
+def _sizes(preset: Preset, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
     made_for, window = context_of(folder), preset.context.tokens
     if window > made_for:
         yield Finding(

@@ -10,7 +10,7 @@ from llmchat.engines import Engine
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import dropped
 from llmchat.engines.openai_api.server_models import Served, find_served
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError
 from llmchat.hub import Checkpoint, find
 from llmchat.hub.local import find_gguf
@@ -109,7 +109,7 @@ def open_served(
         served,
         chat=elsewhere.chat,
         name=preset.name,
-        tokens=Tokens(elsewhere.files) if elsewhere.files else None,
+        tokens=Tokenizer(elsewhere.files) if elsewhere.files else None,
         context=preset.context.tokens,
     )
 

@@ -6,7 +6,7 @@ The file's form is that of llama.cpp's convert_lora_to_gguf.py; the names of ten
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.hub import Checkpoint, local_store
 from llmchat.presets import Source

@@ -12,13 +12,8 @@ from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.engines.capabilities import TakesAdapters, unwrap
-from llmchat.engines.tokenizer import (
-    Tokens,
-    chat_template,
-    read_json,
-    special_names,
-    special_tokens,
-)
+from llmchat.engines.checkpoint_files import chat_template, read_json, special_names, special_tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import (
     IntegrityError,
     LlmchatError,
@@ -162,7 +157,7 @@ def pulled_presets(world: World) -> list[tuple[Preset, list[Checkpoint]]]:
     return here
 
 
-def tokenizer(model: Model) -> Tokens:
+def tokenizer(model: Model) -> Tokenizer:
     """The model's tokenizer alone: no weights are read."""
     if model.base is None:
         raise UsageError(f"the engine `{model.preset.engine}` has no tokenizer")
@@ -172,7 +167,7 @@ def tokenizer(model: Model) -> Tokens:
         engine = _gguf(model, Options(device="cpu"), NoProgress())
         assert isinstance(engine, GgufEngine)
         return engine.tokens
-    return Tokens(model.base.path)
+    return Tokenizer(model.base.path)
 
 
 def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> Recipe:

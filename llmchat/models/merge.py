@@ -24,7 +24,7 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
     model = locate(preset, world)
     if model.base is None or not model.adapters:
         raise Mismatch(f"{preset.name} has no adapter to merge", "--adapter names one")
-    from llmchat.engines.tokenizer import read_json
+    from llmchat.engines.checkpoint_files import read_json
     from llmchat.engines.transformers.bitsandbytes_format import is_int8
     from llmchat.engines.transformers.weights import FileTensors, open_tensors
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from llmchat import memory_estimate
 from llmchat.engines import Engine
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import find, survey_here
 from llmchat.models.library import pulled_repos

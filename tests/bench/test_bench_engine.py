@@ -5,7 +5,7 @@ import pytest
 from engine import Findings, verdict
 from engine_inside import EDITED, words
 
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.hub import find
 from llmchat.presets import find as find_preset
 from llmchat.prompt import Prompt
@@ -102,7 +102,7 @@ def test_a_broken_measurement_is_told_in_one_line() -> None:
 def test_the_repeated_text_is_read_back_as_it_was_said(smol_world: World) -> None:
     folder = find(find_preset("smollm2").base, smol_world).path
     text, follow = words(folder)
-    ids = Tokens(folder).encode(Prompt(text, ()))
+    ids = Tokenizer(folder).encode(Prompt(text, ()))
     following = dict(follow)
     assert len(following) == len(follow), "one token follows each"
     said, token = [], ids[-1]

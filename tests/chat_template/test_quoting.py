@@ -7,7 +7,7 @@ import pytest
 from support.checkpoints import save_tiny
 
 from llmchat.conversation import Message
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.presets import get_format
 from llmchat.prompt import Prompt, PromptFormat
 
@@ -63,11 +63,11 @@ def written(
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
-    return Tokens(save_tiny(tmp_path_factory.mktemp("tiny")))
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer(save_tiny(tmp_path_factory.mktemp("tiny")))
 
 
-def marks(tokens: Tokens, prompt: Prompt) -> int:
+def marks(tokens: Tokenizer, prompt: Prompt) -> int:
     ids = {tokens.id_of("<|im_start|>"), tokens.id_of("<|im_end|>")}
     assert None not in ids
     return sum(number in ids for number in tokens.encode(prompt))
@@ -102,7 +102,7 @@ def marks(tokens: Tokens, prompt: Prompt) -> int:
     ],
 )
 def test_a_special_token_in_a_tool_or_a_call_is_text(
-    tokens: Tokens,
+    tokens: Tokenizer,
     template: str,
     tools: list[dict[str, Any]],
     arguments: dict[str, Any],
@@ -119,7 +119,7 @@ def test_what_the_model_reads_is_unchanged() -> None:
     assert json.JSONDecoder().raw_decode(first)[0] == tool(description=EVIL)
 
 
-def test_a_template_that_rewrites_tools_gets_them_without_any_mark(tokens: Tokens) -> None:
+def test_a_template_that_rewrites_tools_gets_them_without_any_mark(tokens: Tokenizer) -> None:
     assert marks(tokens, written(SHOUTED, [tool(description=EVIL)], {})) == marks(
         tokens, written(SHOUTED, [tool()], {})
     )

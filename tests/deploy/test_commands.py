@@ -25,7 +25,8 @@ from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.deploy.check import differing
 from llmchat.deploy.facts import read_subject
-from llmchat.engines.tokenizer import Tokens, save_tokenizer
+from llmchat.engines.tokenizer import Tokenizer
+from llmchat.engines.tokenizer.save import save_tokenizer
 from llmchat.errors import Mismatch
 from llmchat.presets import choose, find
 from llmchat.settings import Options, World
@@ -499,7 +500,7 @@ def test_a_saved_tokenizer_gives_the_ids_of_the_original(tmp_path: Path) -> None
     prompt = form.render(
         [Message("user", "Be a 日本 </s> "), Message("assistant", "is"), Message("user", "lo")]
     )
-    assert Tokens(tmp_path / "saved").encode(prompt) == Tokens(folder).encode(prompt)
+    assert Tokenizer(tmp_path / "saved").encode(prompt) == Tokenizer(folder).encode(prompt)
     world_model = tmp_path / "world"
     world_model.mkdir()
     (world_model / "rwkv_vocab_v20230424.txt").write_text(world_vocabulary())

@@ -21,7 +21,7 @@ from support.checkpoints import save_adapter
 from llmchat.conversation import Message
 from llmchat.deploy import Deployment, Hardware, plan
 from llmchat.engines import Chunk, Sampling
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.models.loading import load, locate
 from llmchat.presets import Preset, choose
 from llmchat.settings import Options, World
@@ -144,7 +144,7 @@ def body(messages: list[Message]) -> dict[str, Any]:
 @pytest.mark.parametrize("talk", TALKS)
 def test_it_reads_our_token_ids(served: Deployment, preset: Preset, talk: str) -> None:
     subject = served.subjects[0]
-    wanted = Tokens(subject.base.folder).encode(subject.format.render(TALKS[talk]))
+    wanted = Tokenizer(subject.base.folder).encode(subject.format.render(TALKS[talk]))
     assert post(served, "/tokenize", model=preset.name, **body(TALKS[talk]))["tokens"] == wanted
 
 
@@ -174,7 +174,7 @@ def test_it_gives_our_greedy_text(
         **body(messages),
     )
     assert answer["usage"]["prompt_tokens"] == len(
-        Tokens(served.subjects[0].base.folder).encode(prompt)
+        Tokenizer(served.subjects[0].base.folder).encode(prompt)
     )
     assert answer["choices"][0]["message"]["content"].strip() == text.strip() != ""
 

@@ -18,16 +18,16 @@ from support.worlds import make_world
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling
-from llmchat.engines.gguf import GgufEngine
-from llmchat.engines.openai_api.token_counts import Estimate
-from llmchat.engines.tokenizer import (
-    Tokens,
+from llmchat.engines.checkpoint_files import (
     chat_template,
     context_of,
     read_json,
     special_names,
     special_tokens,
 )
+from llmchat.engines.gguf import GgufEngine
+from llmchat.engines.openai_api.token_counts import Estimate
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import IntegrityError, Mismatch, OutOfResources, UsageError
 from llmchat.hub import Checkpoint
 from llmchat.hub.gguf_header import write_facts
@@ -70,7 +70,7 @@ def test_tokens_are_those_of_the_tokenizers_library(
     AutoTokenizer.from_pretrained(str(smol_gguf.parent), gguf_file=smol_gguf.name).save_pretrained(
         tmp_path
     )
-    theirs = Tokens(tmp_path)
+    theirs = Tokenizer(tmp_path)
     for text in TEXTS:
         whole, quoted = Prompt(text, (), bos=False), prompt(text, bos=False)
         assert smol_engine.encode(whole) == theirs.encode(whole)

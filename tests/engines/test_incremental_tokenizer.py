@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat.engines.incremental_tokenizer import GrowingTexts
-from llmchat.engines.tokenizer import FastVocabulary
+from llmchat.engines.tokenizer.fast import FastVocabulary
+from llmchat.engines.tokenizer.incremental_tokenizer import IncrementalTokenizer
 
 PIECES = [
     "<s>",
@@ -116,7 +116,7 @@ def test_only_the_end_of_a_conversation_is_read() -> None:
         read.append(text)
         return [1 if piece == "<s>" else 2 for piece in re.findall("<s>|.", text)]
 
-    growing = GrowingTexts(encode, {"<s>": 1}, re.compile("<s>"), 3)
+    growing = IncrementalTokenizer(encode, {"<s>": 1}, re.compile("<s>"), 3)
     talks = [f"<s>{name}" for name in "abc"]
     for turn in range(5):
         for index in range(len(talks)):

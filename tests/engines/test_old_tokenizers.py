@@ -11,9 +11,9 @@ from support.checkpoints import llama_pieces, save_tiny, sentencepiece_file, wor
 from transformers import RwkvConfig
 
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.rwkv_world import WorldVocabulary
-from llmchat.engines.sentencepiece import merges, read_model
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
+from llmchat.engines.tokenizer.rwkv_world import WorldVocabulary
+from llmchat.engines.tokenizer.sentencepiece import merges, read_model
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import IntegrityError
 from llmchat.prompt import Prompt
@@ -32,19 +32,19 @@ DECAPODA: dict[str, dict[str, Any]] = {
 
 def write(
     folder: Path, files: dict[str, dict[str, Any]], pieces: bytes, name: str = "tokenizer.model"
-) -> Tokens:
+) -> Tokenizer:
     for file, table in files.items():
         (folder / file).write_text(json.dumps(table))
     (folder / name).write_bytes(pieces)
-    return Tokens(folder)
+    return Tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return write(tmp_path_factory.mktemp("decapoda"), DECAPODA, sentencepiece_file(PIECES))
 
 
-def test_the_first_llama_files_with_their_wrong_ids(llama: Tokens) -> None:
+def test_the_first_llama_files_with_their_wrong_ids(llama: Tokenizer) -> None:
     assert llama.encode(Prompt("the fox.", ())) == [1, IDS["▁the"], IDS["▁fox"], IDS["."]]
     assert llama.end_ids == {2}, "not 1, which config.json says and which opens a text"
     assert llama.stop_ids(Prompt("", (), stop_ids=(0,))) == {0, 2}, (
@@ -53,7 +53,7 @@ def test_the_first_llama_files_with_their_wrong_ids(llama: Tokens) -> None:
     assert llama.names == {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
-def test_never_two_opening_tokens(llama: Tokens) -> None:
+def test_never_two_opening_tokens(llama: Tokenizer) -> None:
     assert llama.encode(Prompt("<s>the fox", ())).count(1) == 1
     assert llama.encode(Prompt("<s>the fox", (), bos=False)).count(1) == 1
     assert llama.encode(Prompt("the fox", (), bos=False)) == [IDS["▁the"], IDS["▁fox"]]
@@ -73,14 +73,14 @@ def test_a_tokenizer_that_asks_for_no_opening_token_gets_none(tmp_path: Path) ->
     ]
 
 
-def test_what_has_no_piece_is_written_in_bytes(llama: Tokens) -> None:
+def test_what_has_no_piece_is_written_in_bytes(llama: Tokenizer) -> None:
     ids = llama.encode(Prompt("the 🗼", (), bos=False))
     assert ids == [IDS["▁the"], IDS["▁"], *(3 + byte for byte in "🗼".encode())]
     decode = llama.decoder()
     assert [decode(number) for number in ids] == ["the", " ", "", "", "", "🗼"]
 
 
-def test_a_special_token_in_a_message_is_text(llama: Tokens) -> None:
+def test_a_special_token_in_a_message_is_text(llama: Tokenizer) -> None:
     ids = llama.encode(Prompt("the</s>fox", (), quoted=((0, 10),)))
     assert 2 not in ids and ids[:2] == [1, IDS["▁the"]]
     assert llama.count("</s>") > 1
@@ -98,7 +98,7 @@ def test_llama_pieces_are_whole_characters_and_make_the_text(text: str) -> None:
     assert shown == text.replace("▁", " ") or "\ufffd" in text
 
 
-def _shared_llama(cache: list[Tokens] = []) -> Tokens:  # noqa: B006 (one tokenizer for all examples of a property)
+def _shared_llama(cache: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006 (one tokenizer for all examples of a property)
     import tempfile
 
     if not cache:
@@ -116,7 +116,7 @@ def test_merges_are_those_of_the_best_pieces_first() -> None:
 
 
 def read_pieces(*texts: str) -> tuple[Any, ...]:
-    from llmchat.engines.sentencepiece import Piece
+    from llmchat.engines.tokenizer.sentencepiece import Piece
 
     return tuple(Piece(text, -float(rank), 1) for rank, text in enumerate(texts))
 
@@ -248,7 +248,7 @@ def test_an_rwkv_world_checkpoint_talks(tmp_path: Path) -> None:
     assert engine.encode(Prompt("User: the fox\n\n", ())) == [264, 258, 261, 257], (
         "no token opens a text"
     )
-    assert 0 in engine._tokens.end_ids and engine.count("the fox") == 2
+    assert 0 in Tokenizer(base).end_ids and engine.count("the fox") == 2
     *chunks, finish = engine.stream(
         Prompt("User: the fox\n\n", ()), Sampling(temperature=0, max_tokens=20)
     )

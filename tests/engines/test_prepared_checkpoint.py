@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 from support.architectures import ARCHITECTURES, QKV, READS_ANEW, SEEDS, config_of
 from support.checkpoints import maker, save_adapter, save_tiny, tiny_config
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.lora import Adapter

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from support.checkpoints import tiny_tokenizer
 
 from llmchat.conversation import Message
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import UsageError
 from llmchat.finetune.examples import IGNORED, Example, write_example, write_examples
 from llmchat.finetune.recipes import get_recipe, recipes
@@ -24,11 +24,11 @@ ALPACA = get_format("alpaca")
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     tiny_tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text('{"eos_token_id": 2}')
-    return Tokens(folder)
+    return Tokenizer(folder)
 
 
 def learnt(example: Example) -> list[int]:
@@ -36,7 +36,7 @@ def learnt(example: Example) -> list[int]:
 
 
 @pytest.mark.parametrize("name", [name for name in formats() if name != "template"])
-def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokens) -> None:
+def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokenizer) -> None:
     """The one renderer: what training sees in front of an answer is, id for id, what a chat sends."""
     form = get_format(name)
     example = write_example(Record((QUESTION, ANSWER), "x:1"), form, tokens, RECIPE)
@@ -50,14 +50,14 @@ def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokens) -
     ), "an end is always learnt"
 
 
-def test_the_answer_and_its_end_are_learnt_and_nothing_else(tokens: Tokens) -> None:
+def test_the_answer_and_its_end_are_learnt_and_nothing_else(tokens: Tokenizer) -> None:
     example = write_example(Record((QUESTION, ANSWER), "x:1"), ALPACA, tokens, RECIPE)
     assert learnt(example)[-1] == EOS and tokens.decoder and example.learnt == len(learnt(example))
     read = tokens.decoder()
     assert "".join(read(token) for token in learnt(example)[:-1]) == "the lazy dog"
 
 
-def test_every_answer_of_a_chat_is_learnt(tokens: Tokens) -> None:
+def test_every_answer_of_a_chat_is_learnt(tokens: Tokenizer) -> None:
     record = Record((Message("system", "Be brief."), QUESTION, ANSWER, QUESTION, ANSWER), "x:1")
     one, two = (
         write_example(replace(record, messages=messages), get_format("chatml"), tokens, RECIPE)
@@ -66,19 +66,19 @@ def test_every_answer_of_a_chat_is_learnt(tokens: Tokens) -> None:
     assert two.learnt == 2 * one.learnt and two.ids[: len(one.ids)] == one.ids
 
 
-def test_a_text_without_speakers_is_learnt_whole(tokens: Tokens) -> None:
+def test_a_text_without_speakers_is_learnt_whole(tokens: Tokenizer) -> None:
     example = write_example(Record((), "x:1", "the quick brown fox"), ALPACA, tokens, RECIPE)
     assert example.ids == example.labels and example.ids[-1] == EOS
 
 
-def test_the_published_recipe_counts_the_prompt_too(tokens: Tokens) -> None:
+def test_the_published_recipe_counts_the_prompt_too(tokens: Tokenizer) -> None:
     example = write_example(
         Record((QUESTION, ANSWER), "x:1"), ALPACA, tokens, get_recipe("alpaca-lora")
     )
     assert example.labels == example.ids
 
 
-def test_long_records_are_skipped_or_cut_and_counted(tokens: Tokens) -> None:
+def test_long_records_are_skipped_or_cut_and_counted(tokens: Tokenizer) -> None:
     records = [
         Record((QUESTION, ANSWER), "x:1"),
         Record((QUESTION, Message("assistant", "the lazy dog " * 500)), "x:2"),
@@ -92,7 +92,7 @@ def test_long_records_are_skipped_or_cut_and_counted(tokens: Tokens) -> None:
     )
 
 
-def test_a_record_that_the_format_cannot_write_is_named(tokens: Tokens) -> None:
+def test_a_record_that_the_format_cannot_write_is_named(tokens: Tokenizer) -> None:
     with pytest.raises(UsageError, match=r"data\.json:7: "):
         write_example(Record((ANSWER, QUESTION, ANSWER), "data.json:7"), ALPACA, tokens, RECIPE)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from llmchat.engines import Sampling, transformers
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
 from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token, Unloaded
+from llmchat.engines.checkpoint_files import context_of, read_json
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
 from llmchat.engines.parameter_names import LLAMA_CPP_SAMPLERS, PARAMETER_NAMES
 from llmchat.engines.stream_filters import StopFilter
-from llmchat.engines.tokenizer import Tokens, context_of, read_json
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, OutOfResources
 from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt
@@ -58,7 +59,7 @@ class GgufEngine:
         self._running: Llama | None = Llama(self._settings, noisy=noisy)
         self._cleared = False
         self.context = self._running.context
-        self.tokens = Tokens(facts, LlamaVocabulary(self._running, facts))
+        self.tokens = Tokenizer(facts, LlamaVocabulary(self._running, facts))
         self.load_s = time.perf_counter() - started
 
     def describe(self) -> str:

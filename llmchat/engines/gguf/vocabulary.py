@@ -5,8 +5,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.gguf.llama import Llama
-from llmchat.engines.tokenizer import read_json
 
 
 class LlamaVocabulary:

@@ -18,7 +18,7 @@ from llmchat.engines.openai_api.server_models import Served
 from llmchat.engines.openai_api.stream_parser import Reading
 from llmchat.engines.openai_api.token_counts import counter
 from llmchat.engines.stream_filters import StopFilter
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
 
@@ -35,7 +35,7 @@ class OpenAIEngine:
         *,
         chat: bool,
         name: str = "",
-        tokens: Tokens | None = None,
+        tokens: Tokenizer | None = None,
         context: int = 0,
     ):
         started = time.perf_counter()

@@ -10,7 +10,7 @@ from llmchat.engines.bounded_cache import SizedCache, remembered_count
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import Dialect
 from llmchat.engines.openai_api.messages import disarmed, messages_of, text_of
-from llmchat.engines.tokenizer import Tokens
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 
@@ -45,7 +45,7 @@ class Local:
 
     exact = True
 
-    def __init__(self, tokens: Tokens):
+    def __init__(self, tokens: Tokenizer):
         self._tokens = tokens
         self.count = tokens.count
 
@@ -103,7 +103,7 @@ class Remote:
 
 
 def counter(
-    connection: Connection, dialect: Dialect, model: str, chat: bool, tokens: Tokens | None
+    connection: Connection, dialect: Dialect, model: str, chat: bool, tokens: Tokenizer | None
 ) -> "Local | Remote | Estimate":
     """The best counter there is."""
     if tokens is not None:

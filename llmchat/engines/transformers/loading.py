@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from llmchat.engines.tokenizer import Tokens, context_of, read_json
+from llmchat.engines.checkpoint_files import context_of, read_json
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.executor import Forward
@@ -49,7 +50,7 @@ class Source:
 class LoadedModel:
     """A checkpoint in memory. config: its config.json in today's words; shapes: of its tensors."""
 
-    tokens: Tokens
+    tokens: Tokenizer
     forward: Forward
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -60,7 +61,7 @@ def load(source: Source) -> LoadedModel:
     """Raises OutOfResources for a model that cannot fit, and Mismatch for one that cannot run."""
     base = source.base
     with reading(f"the model in {base.name}"):
-        tokens = Tokens(base)
+        tokens = Tokenizer(base)
         config, context = modern_config(read_json(base / "config.json")), context_of(base)
         tensors = _open(source, config)
         config = with_ties(config, tensors.untied)

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_name
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.parse_guard import reading, shown

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_config
 from llmchat.engines.transformers.families.llama import check_tensors

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from llmchat.engines.tokenizer import read_json
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.finetune.examples import Example

@@ -23,7 +23,7 @@ class _Known:
 _NOTHING = _Known("", [], [])
 
 
-class GrowingTexts:
+class IncrementalTokenizer:
     """A tokenizer that goes on where it left off.
 
     It looks for special tokens before it does anything else, and tokenises what stands between them apart. So the ids of a text up to a

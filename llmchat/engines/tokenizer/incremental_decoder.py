@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Callable
 
 
-class Decoding:
+class IncrementalDecoder:
     """Takes the ids of an answer one by one and returns the text that has become whole with each.
 
     A tokenizer's decoder looks at neighbours (spaces between words, bytes of a character), so the last tokens are decoded together, with and without

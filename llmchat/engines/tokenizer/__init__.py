@@ -1,0 +1,184 @@
+"""The tokenizer of a checkpoint: prompts to token ids, and token ids to text.
+
+It needs the tokenizer's files only, no weights and no torch.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from llmchat.engines.bounded_cache import remembered_count
+from llmchat.engines.checkpoint_files import read_json, special_names
+from llmchat.engines.tokenizer.files import open_vocabulary
+from llmchat.engines.tokenizer.rwkv_world import END, WorldVocabulary
+from llmchat.engines.tokenizer.vocabulary import Vocabulary, any_of
+from llmchat.errors import IntegrityError
+from llmchat.parse_guard import reading
+from llmchat.prompt import Prompt
+
+# The names that LLaMA's tokenizer gives its tokens, for files that leave them empty.
+LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint folder. `end_ids` are the token ids after which the model has nothing more to say.
+
+    vocabulary: one that the folder does not hold.
+    """
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary | None = None):
+        with reading(f"the tokenizer in {folder.name}"):
+            self._open(folder, vocabulary)
+
+    def _open(self, folder: Path, vocabulary: Vocabulary | None) -> None:
+        self._folder = folder
+        self._vocabulary = vocabulary or open_vocabulary(folder)
+        self._specials = self._vocabulary.specials
+        self._special_pattern, self._mark_pattern = (
+            any_of(self._specials),
+            any_of(self._vocabulary.marks),
+        )
+        self.id_of, self.name_of, self.spelling = (
+            self._vocabulary.id_of,
+            self._vocabulary.name_of,
+            self._vocabulary.spelling,
+        )
+        named = {key: value for key, value in special_names(folder).items() if value}
+        self.names = {
+            key: value for key, value in LLAMA_NAMES.items() if value in self._specials
+        } | named
+        self.end_ids = self._read_end_ids()
+        self._opening, self._closing = self._read_surroundings()
+        self.count = remembered_count(self._count)
+        self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
+
+    @property
+    def special(self) -> frozenset[str]:
+        """The special tokens that a text can spell."""
+        return frozenset(self._specials)
+
+    def encode(self, prompt: Prompt, *, apart: bool = False) -> list[int]:
+        """The whole text in one piece, with exactly one BOS where the model wants one, and the end mark that an encoder wants.
+
+        A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
+        one by one, with special tokens off. apart: no token reaches over the start of an answer, as none does when a chat goes on with it.
+        """
+        if prompt.ids:
+            return list(prompt.ids)
+        latest, among, ids = self._latest
+        if latest is not prompt or among != apart:
+            # A window is counted before the same prompt is read.
+            ids = self._encode(prompt, apart)
+            self._latest = (prompt, apart, ids)
+        return ids.copy()
+
+    def _encode(self, prompt: Prompt, apart: bool) -> list[int]:
+        ids: list[int] = []
+        for start, end, special in self._pieces(prompt, apart):
+            ids += self._vocabulary.ids(prompt.text[start:end], special=special)
+        opening = self._opening if prompt.bos else []
+        ids = ids if ids[: len(opening)] == opening else opening + ids
+        return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
+
+    def learnt(self, prompt: Prompt, *, apart: bool = False) -> list[bool]:
+        """For each id of `encode(prompt)` whether the model wrote it. A token that begins before the answer is not the model's."""
+        spans = self._spans(prompt, apart)
+        marks = [any(first <= start < last for first, last in prompt.learn) for start, _ in spans]
+        before = len(self.encode(prompt, apart=apart)) - len(self._closing) - len(marks)
+        return [False] * max(0, before) + marks + [False] * len(self._closing)
+
+    def melts(self, prompt: Prompt) -> bool:
+        """Whether a token reaches over the start of an answer, so that a chat could not go on with it: `Answer: ` and `Paris`."""
+        starts = {start for start, _ in prompt.learn}
+        return any(
+            start < border < end for start, end in self._spans(prompt, False) for border in starts
+        )
+
+    def stop_ids(self, prompt: Prompt) -> frozenset[int]:
+        """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
+        named = {self._specials[stop] for stop in prompt.stops if stop in self._specials}
+        return frozenset({*self.end_ids, *prompt.stop_ids, *named})
+
+    def spelt(self, ids: Sequence[int]) -> str:
+        """What tokens spell, special ones by their names; bytes that are no text as U+FFFD."""
+        return b"".join(map(self._vocabulary.spelling, ids)).decode("utf-8", "replace")
+
+    def decoder(self) -> Callable[[int], str]:
+        """A function that takes the ids of an answer one by one and returns the text that has become whole with each."""
+        return self._vocabulary.decoder()
+
+    def _count(self, text: str) -> int:
+        return len(self._vocabulary.ids(text, special=False))
+
+    def _spans(self, prompt: Prompt, apart: bool) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for start, end, special in self._pieces(prompt, apart):
+            spans += [
+                (start + a, start + b)
+                for a, b in self._vocabulary.spans(prompt.text[start:end], special=special)
+            ]
+        return spans
+
+    def _pieces(self, prompt: Prompt, apart: bool = False) -> list[tuple[int, int, bool]]:
+        """(start, end, whether special tokens count) of what is encoded at once: all of the text, where no message spells a token.
+
+        Otherwise each special token of the format itself is a piece, what stands between is text, and no token reaches over the cut that is
+        made inside a mark.
+        """
+        text, quoted = (
+            prompt.text,
+            {match.start() for match in _within(self._special_pattern, prompt)},
+        )
+        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)] + [
+            start for start, _ in prompt.learn if apart and start
+        ]
+        if not quoted and not cuts:
+            return [(0, len(text), True)]
+        own = [
+            (match.start(), match.end())
+            for match in self._special_pattern.finditer(text)
+            if match.start() not in quoted
+        ]
+        pieces, position = [], 0
+        for start, end in sorted([*own, *((cut, cut) for cut in cuts), (len(text), len(text))]):
+            pieces += [(position, start, False), (start, end, True)]
+            position = end
+        return [piece for piece in pieces if piece[0] < piece[1]]
+
+    def _read_surroundings(self) -> tuple[list[int], list[int]]:
+        """What belongs before and after a prompt. An end mark belongs to what an encoder reads, and to no prompt that is to be continued."""
+        bos, eos = (
+            self._specials.get(self.names.get(name, "")) for name in ("bos_token", "eos_token")
+        )
+        around = self._vocabulary.around()
+        opening = [bos] if bos is not None and bos in around else []
+        closes = (
+            read_json(self._folder / "config.json").get("is_encoder_decoder")
+            and eos is not None
+            and around[-1:] == [eos]
+        )
+        return opening, [eos] if closes and eos is not None else []
+
+    def _read_end_ids(self) -> frozenset[int]:
+        numbers: set[int] = {END} if isinstance(self._vocabulary, WorldVocabulary) else set()
+        for name in ("generation_config.json", "config.json"):
+            value = read_json(self._folder / name).get("eos_token_id")
+            found = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(type(number) is int and number >= 0 for number in found):
+                raise IntegrityError(f"{name} has an eos_token_id that is no token id")
+            numbers.update(found)
+        eos = self._specials.get(self.names.get("eos_token", ""))
+        # The first LLaMA files had `eos_token_id` 1, which is the token that opens a text and ends none.
+        wrong = (
+            {self._specials["<s>"]}
+            if eos is not None and self._specials.get("<s>", eos) != eos
+            else set()
+        )
+        return frozenset((numbers if eos is None else numbers | {eos}) - wrong)
+
+
+def _within(pattern: re.Pattern[str], prompt: Prompt) -> list[re.Match[str]]:
+    """Where a pattern stands in what people wrote."""
+    return [
+        match for start, end in prompt.quoted for match in pattern.finditer(prompt.text, start, end)
+    ]
