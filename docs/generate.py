@@ -1,4 +1,4 @@
-"""Write docs/commands.md from the program's help, and docs/models.md from the presets.
+"""Write the generated pages: commands, models, JSON output and environment variables.
 
 `--check` writes nothing and fails if a page is out of date.
 """
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from reference import environment_page, json_page
 
 from llmchat.presets import Preset
 
@@ -134,7 +136,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-PAGES = {"commands.md": commands, "models.md": models}
+PAGES = {
+    "commands.md": commands,
+    "models.md": models,
+    "json.md": json_page,
+    "environment.md": environment_page,
+}
 
 if __name__ == "__main__":
     for name, write in PAGES.items():

@@ -28,12 +28,19 @@ class Message(Struct, frozen=True, omit_defaults=True):
     """
 
     role: Role
+    """Who wrote it."""
     text: str
+    """The text."""
     input: str = ""
+    """Material that came with it, such as a file."""
     mark: Mark = ""
+    """`pinned`: always sent; `excluded`: never sent."""
     covers: int = 0
+    """Messages that a summary replaces, from the first on."""
     calls: tuple[dict[str, Any], ...] = ()
+    """Tool calls of an answer."""
     files: tuple[tuple[str, int], ...] = ()
+    """Name and length in characters of each part of `input`."""
 
     @property
     def materials(self) -> list[tuple[str, str]]:

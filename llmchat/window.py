@@ -39,10 +39,17 @@ class Entry(Struct, frozen=True):
     """
 
     role: str
+    """`system`, `user`, `assistant`, `tool` or `summary`."""
     tokens: int
+    """Tokens that the message takes."""
     fate: Fate
+    """What became of it: `sent`, `pinned` (always sent), `attached` (material that came with a
+    message), `dropped`, `summarised`, `excluded`, `unanswered` or `unasked`.
+    """
     start: str
+    """Its first characters."""
     number: int = 0
+    """Its number among the messages, from 1; 0 for system text and summary."""
 
 
 class Window(Struct, frozen=True):

@@ -28,18 +28,31 @@ class Row(Struct, omit_defaults=True):
     """
 
     engine: str
+    """Name of the engine."""
     weights: str
+    """Kind of weights."""
     ours: bool = False
+    """Whether it is llmchat, as a chat uses it."""
     decode_tps: float | None = None
+    """Decode, tokens per second (median of the runs); null if not measured."""
     prefill_tps: float | None = None
+    """Prefill, tokens per second."""
     bandwidth_share: float | None = None
+    """Bytes that decoding must read, as a fraction of what memory can deliver in that time."""
     load_s: float | None = None
+    """Seconds from process start to a loaded model."""
     first_token_s: float | None = None
+    """Seconds from process start to the first token."""
     peak_bytes: int | None = None
+    """Peak memory of the process."""
     weight_bytes: int | None = None
+    """Bytes of the weights."""
     bytes_per_token: int | None = None
+    """Bytes read for one token."""
     runs: dict[str, list[float]] = {}
+    """Every run of each measurement."""
     error: str = ""
+    """Why it was not measured."""
 
 
 class Report(Struct):
@@ -61,17 +74,29 @@ class BenchJson(Struct):
     """What `llmchat bench --json` prints: the report, and the speeds of the model in a chat."""
 
     model: str
+    """Name of the model."""
     decode_tps: float | None
+    """Decode speed of a chat, tokens per second."""
     prefill_tps: float | None
+    """Prefill speed of a chat, tokens per second."""
     machine: dict[str, Any]
+    """Processor, cores, device and memory speed."""
     date: str
+    """Day of the run, YYYY-MM-DD."""
     versions: dict[str, str]
+    """Library → version."""
     rounds: int
+    """Number of measurements."""
     prompt_tokens: int
+    """Tokens that a prefill reads."""
     decode_tokens: int
+    """Tokens that a decode writes."""
     rows: list[Row]
+    """One row for each engine and kind of weights."""
     skipped: list[str]
+    """What was not measured, and why."""
     interrupted: bool
+    """Whether Ctrl-C ended the run."""
 
 
 def for_json(report: Report) -> BenchJson:

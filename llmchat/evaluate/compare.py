@@ -35,15 +35,25 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     """What one model said to one prompt. same_as: the first model that said exactly the same; error: why it could not be asked."""
 
     model: str
+    """Label of the model."""
     text: str = ""
+    """The answer."""
     thinking: str = ""
+    """What the model thought before."""
     finish_reason: str = ""
+    """Why the answer ended."""
     prompt_tokens: int = 0
+    """Tokens of the prompt."""
     reply_tokens: int = 0
+    """Tokens of the answer."""
     tokens_per_second: float = 0.0
+    """Decode speed."""
     seconds: float = 0.0
+    """Time it took."""
     same_as: str = ""
+    """First model with the same answer."""
     error: str = ""
+    """Why it could not be asked."""
 
 
 class Comparison(Struct):
@@ -188,16 +198,22 @@ class ComparedPrompt(Struct, frozen=True):
     """A prompt with the answers of the models."""
 
     messages: tuple[Message, ...]
+    """The prompt."""
     answers: list[Answer]
+    """One answer for each model, in their order."""
 
 
 class ComparisonJson(Struct, frozen=True):
     """What `llmchat compare --json` prints."""
 
     models: list[str]
+    """Labels of the models."""
     interrupted: bool
+    """Whether Ctrl-C ended the run."""
     error: str | None
+    """What ended the run early."""
     prompts: list[ComparedPrompt]
+    """One entry for each prompt."""
 
 
 def for_json(result: Comparison) -> ComparisonJson:

@@ -37,9 +37,13 @@ class ChoiceScore(Struct, frozen=True):
     """One choice: its log-likelihood in nats, over so many tokens; bytes of its text."""
 
     choice: str
+    """The text of the choice."""
     sum: float
+    """Its log probability."""
     tokens: int
+    """Its tokens."""
     bytes: int
+    """Its bytes."""
 
     @property
     def per_byte(self) -> float:
@@ -54,24 +58,43 @@ class Result(Struct, frozen=True, omit_defaults=True):
     """
 
     key: str
+    """Short name of all that decides the result."""
     model: str
+    """Label of the model."""
     task: str
+    """Name of the task."""
     kind: str
+    """Kind of the task."""
     item: int
+    """Number of the item, from 1."""
     score: float
+    """1 or 0; perplexity: negative log-likelihood in nats."""
     seconds: float = 0.0
+    """Time it took."""
     answer: str = ""
+    """The answer."""
     expected: tuple[str, ...] = ()
+    """Right answers."""
     thinking: str = ""
+    """What the model thought before."""
     finish_reason: str = ""
+    """Why the answer ended."""
     prompt_tokens: int = 0
+    """Tokens of the prompt."""
     reply_tokens: int = 0
+    """Tokens of the answer."""
     dropped: int = 0
+    """Messages that did not fit the window."""
     normalised: float | None = None
+    """Choice: 1 or 0 when choices are compared per byte."""
     choices: tuple[ChoiceScore, ...] = ()
+    """Log probability of each choice."""
     tokens: int = 0
+    """Perplexity: tokens of the text."""
     bytes: int = 0
+    """Perplexity: bytes of the text."""
     error: str = ""
+    """Why it could not be asked; it counts as wrong."""
 
 
 def ask(

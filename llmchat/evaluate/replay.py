@@ -22,18 +22,26 @@ class Outcome(Struct, frozen=True):
     """One answer again. same is None where it could not be asked: `why` says so. Where it differs, `at` is the first different character."""
 
     number: int
+    """Number of the answer, from 1."""
     same: bool | None
+    """Whether it is the same; null if it could not be asked."""
     at: int = 0
+    """Index of the first different character."""
     then: str = ""
+    """The stored answer."""
     now: str = ""
+    """The new answer."""
     why: str = ""
+    """Why it could not be asked."""
 
 
 class Replay(Struct, frozen=True):
     """What `llmchat sessions replay --json` prints."""
 
     changed: list[str]
+    """How the loaded model differs from that of the session."""
     answers: list[Outcome]
+    """One entry for each answer."""
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

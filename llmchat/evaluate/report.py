@@ -17,19 +17,33 @@ class Row(Struct, frozen=True, omit_defaults=True):
     """
 
     task: str
+    """Name of the task."""
     kind: str
+    """`exact`, `contains`, `choice` or `perplexity`; for the harness its metric."""
     model: str
+    """Label of the model."""
     n: int
+    """Number of items."""
     score: float
+    """Fraction of right answers, perplexity, or mean of the metric."""
     interval: Interval | None
+    """95 % interval of the score."""
     seconds: float
+    """Time for all items."""
     share: bool = True
+    """Whether the score is a fraction."""
     normalised: float | None = None
+    """Choice: score when choices are compared per byte."""
     normalised_interval: Interval | None = None
+    """Its 95 % interval."""
     bits_per_byte: float | None = None
+    """Perplexity: bits per byte."""
     bits_per_byte_interval: Interval | None = None
+    """Its 95 % interval."""
     errors: int = 0
+    """Items that could not be asked; they count as wrong."""
     dropped: int = 0
+    """Items whose messages did not fit the window."""
 
 
 class Difference(Struct, frozen=True):
@@ -221,28 +235,48 @@ class ReportedDifference(Struct, frozen=True):
     """A Difference as `--json` prints it."""
 
     task: str
+    """Name of the task."""
     kind: str
+    """Kind of the task."""
     model: str
+    """Label of the model."""
     against: str
+    """Label of the first model."""
     unit: str
+    """`points` (of 100), `bits per byte`, or the metric."""
     n: int
+    """Items that both models have."""
     difference: float
+    """This model minus the first."""
     interval: Interval | None
+    """95 % interval of the difference."""
     p: float | None
+    """P value, where one is computed."""
     gained: int
+    """Items that only this model has right."""
     lost: int
+    """Items that only the first has right."""
     verdict: str
+    """`better`, `worse`, `higher`, `lower` or `no clear difference`."""
 
 
 class Evaluation(Struct, frozen=True):
     """What `llmchat evaluate --json` prints."""
 
     models: list[dict[str, Any]]
+    """Each model: its label, and what its answers are made of (model, base, adapters,
+    adapter_scale, weights, engine, format).
+    """
     interrupted: bool
+    """Whether Ctrl-C ended the run."""
     error: str | None
+    """What ended the run early."""
     rows: list[Row]
+    """One row for each task and model."""
     differences: list[ReportedDifference]
+    """Every other model against the first."""
     items: list[Result]
+    """Every result."""
 
 
 def for_json(

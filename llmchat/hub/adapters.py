@@ -49,12 +49,19 @@ class AdapterFacts(Struct, frozen=True):
     """What an adapter is, and how it relates to its base. tensors: 0 where they have not been seen yet."""
 
     name: str
+    """The adapter's source."""
     trained_on: str
+    """The base it names."""
     match: str
+    """How it matches the base."""
     rank: int = 0
+    """LoRA rank."""
     alpha: float = 0
+    """LoRA alpha."""
     targets: tuple[str, ...] = ()
+    """Linear layers that it changes."""
     tensors: int = 0
+    """Number of tensors; 0 if not seen yet."""
 
 
 def check(

@@ -16,8 +16,11 @@ class Disk(Struct, frozen=True):
     """Bytes that a pull takes on a disk, and that are free there."""
 
     folder: str
+    """A folder on the disk."""
     needed: int
+    """Bytes that the pull writes there."""
     free: int
+    """Free bytes."""
 
 
 class Machine(Struct, frozen=True):

@@ -26,55 +26,90 @@ class Part(Struct, frozen=True):
     """A base or an adapter. Sizes in bytes; missing: what is fetched, partial: what an earlier try left."""
 
     role: str
+    """`base` or `adapter`."""
     source: str
+    """Repo, file or folder."""
     revision: str
+    """Commit or version; empty for a path."""
     form: str
+    """Format of the files, such as `safetensors`."""
     size: int
+    """Bytes of all its files."""
     missing: int
+    """Bytes that a pull would fetch."""
     partial: int
+    """Bytes that an interrupted pull left."""
     files: int
+    """Number of files to fetch."""
     here: bool
+    """Whether all of it is on this machine."""
     licence: str = ""
+    """Licence that its card names."""
     gated: str = ""
+    """How access is granted, for a gated repo."""
     code: tuple[str, ...] = ()
+    """Its Python files."""
 
 
 class Problem(Struct, frozen=True):
     """A reason against the pull. exit_code: what it ends with; forceable: whether --force passes over it."""
 
     exit_code: int
+    """Exit code of a pull that ends with it."""
     line: str
+    """The problem, in one line."""
     hint: str = ""
+    """The way out."""
     forceable: bool = True
+    """Whether --force ignores it."""
 
 
 class Memory(Struct, frozen=True):
     """Bytes of the loaded model, by kind of weights, with the KV cache of `context` tokens; {} where nobody knows."""
 
     context: int
+    """Tokens of context that are counted."""
     kv: int
+    """Bytes of the KV cache."""
     total: dict[str, int]
+    """Kind of weights → bytes of the loaded model with its KV cache."""
 
 
 class Plan(Struct, frozen=True):
     """All of it, as `pull --dry-run --json` prints it. place: where it would run, with `free` bytes there."""
 
     model: str
+    """Name of the model."""
     parts: tuple[Part, ...]
+    """The base, then the adapters."""
     download: int
+    """Bytes to fetch."""
     partial: int
+    """Bytes of them that are already here."""
     disks: tuple[Disk, ...]
+    """Disks that the pull writes to."""
     parameters: float
+    """Number of parameters; 0 if unknown."""
     weights: str
+    """Kind of weights that would be used."""
     memory: Memory
+    """Memory that the model takes."""
     place: str
+    """Where it would run: the machine's memory or a GPU."""
     free: int
+    """Free bytes there."""
     verdict: str
+    """Whether it fits this machine: `yes`, `no` or `unknown`."""
     adapters: tuple[AdapterFacts, ...]
+    """How each adapter matches the base."""
     licence: str
+    """Licence of the model."""
     problems: tuple[Problem, ...]
+    """Reasons not to pull it."""
     notes: tuple[str, ...]
+    """What else to know."""
     instead: tuple[str, ...]
+    """Models or options that would fit."""
 
     def enforce(self, *, force: bool = False, memory: bool = True) -> None:
         """Raise the first problem; with force, the first that cannot be passed over; without memory, none that is about room."""

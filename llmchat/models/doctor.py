@@ -32,16 +32,22 @@ class Finding(Struct, frozen=True):
     """ok: as it must be; note: worth knowing; problem: answers will be wrong."""
 
     level: Literal["ok", "note", "problem"]
+    """`ok`; `note`: worth knowing; `problem`: answers will be wrong."""
     subject: str
+    """What was checked."""
     text: str
+    """What was found."""
 
 
 class Report(Struct, frozen=True):
     """What was found, and the sample conversation as the model is given it."""
 
     model: str
+    """Name of the model."""
     findings: tuple[Finding, ...]
+    """What was found."""
     preview: str
+    """A short chat as the model is given it; empty if unknown."""
 
     @property
     def healthy(self) -> bool:

@@ -15,31 +15,52 @@ class PreparedCopy(Struct, frozen=True, omit_defaults=True):
     """The int8 copy of a model; without fields where there is none."""
 
     folder: str = ""
+    """Where it is."""
     size: int = 0
+    """Its bytes."""
 
 
-class ModelFacts(Struct, frozen=True):
+class ModelFacts(Struct, frozen=True, kw_only=True):
     """What `llmchat show MODEL --json` prints."""
 
     name: str
+    """Name of the preset."""
     title: str
+    """Name of the model, for people."""
     parameters: float
+    """Number of parameters; 0 if unknown."""
     weights: str
+    """Kind of weights it is used with."""
     context: ContextPolicy
+    """How conversations are fitted into its window."""
     sampling: Sampling
+    """Its sampling defaults."""
     licence: str
+    """Its licence."""
     notes: str
+    """What to know about it."""
     tested: str
-    trained_context: int | UnsetType
+    """What was run with its published weights, and when."""
+    trained_context: int | UnsetType = UNSET
+    """Tokens it was trained for; absent if not pulled."""
     prepared: PreparedCopy
+    """Its int8 copy; `{}` if there is none."""
     base: str
+    """Source of the base."""
     adapters: tuple[str, ...]
+    """Sources of the adapters."""
     format: str
+    """Name of the prompt format."""
     template: str
+    """Whose template it uses: `of the preset` or `of the checkpoint`."""
     pulled: bool
+    """Whether its files are on this machine."""
     used: float | None
+    """When it was last used, seconds since 1970."""
     folders: tuple[str, ...]
+    """Folders of base and adapters."""
     files: dict[str, int]
+    """Source and name → bytes of each file."""
 
 
 def model_facts(preset: Preset, world: World) -> ModelFacts:

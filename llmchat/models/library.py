@@ -156,12 +156,19 @@ class ListedModel(Struct, frozen=True):
     """A model of `llmchat ls --json`."""
 
     name: str
+    """Preset, repo, or path of your own file."""
     kind: Literal["preset", "repo", "adapter", "file", "folder"]
+    """What it is."""
     size: int
+    """Bytes of its files."""
     prepared: int
+    """Bytes of its prepared int8 copies."""
     weights: str
+    """Kind of weights it is used with; empty for an adapter."""
     licence: str
+    """Its licence."""
     used: float | None = None
+    """When it was last used, seconds since 1970."""
 
 
 def list_models(world: World) -> list[ListedModel]:

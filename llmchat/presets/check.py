@@ -25,8 +25,11 @@ class Mistake(Struct, frozen=True):
     """line: from 1, 0 where the mistake is in no line (a key that is missing); fatal: the preset cannot be used."""
 
     line: int
+    """Line in the file, from 1; 0 for something missing."""
     text: str
+    """What is wrong."""
     fatal: bool = True
+    """Whether the preset cannot be used."""
 
 
 def check(file: Path, own: Path | None = None) -> list[Mistake]:

@@ -44,9 +44,13 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """
 
     policy: Annotated[Policy, Meta(title="overflow")] = "drop-oldest"
+    """What happens when a conversation does not fit."""
     tokens: Annotated[Count, Meta(title="window")] = 0
+    """Size of the window; 0 for the model's own."""
     turns: Annotated[Turns, Meta(title="kept turns")] = 3
+    """Turns that `last-n` keeps."""
     low_water: Annotated[LowWater, Meta(title="refill")] = 0.6
+    """Fraction of the window that stays filled after dropping."""
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):

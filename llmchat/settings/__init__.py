@@ -32,18 +32,31 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """
 
     model: str = "smollm2"
+    """Preset, Hub repo, folder or .gguf file."""
     base: str | None = None
+    """Another base for the preset."""
     adapter: str | None = None
+    """A LoRA adapter, or `none`."""
     format: str | None = None
+    """Prompt format."""
     weights: Weights | None = None
+    """Kind of weights."""
     engine: EngineName | None = None
+    """What runs the model."""
     url: str | None = None
+    """Server that runs the model."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1` or `mps`."""
     revision: str | None = None
+    """Branch, tag or commit of the base."""
     context: Count | None = None
+    """Context window in tokens; 0 for the model's own."""
     policy: Policy | None = None
+    """What happens when a conversation does not fit."""
     turns: Turns | None = None
+    """Turns that `last-n` keeps."""
     system: str | None = None
+    """System text."""
 
 
 if TYPE_CHECKING:
@@ -65,10 +78,15 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Every option that has a flag, an LLMCHAT_* variable and a config key of the same name."""
 
     offline: bool = False
+    """Never use the network."""
     no_log: bool = False
+    """Do not save chats."""
     plain: bool = False
+    """No Markdown, no colour."""
     vi: bool = False
+    """Vi keys in the input line."""
     trust_remote_code: bool = False
+    """Allow a checkpoint to run its own Python code."""
 
 
 class Settings(Struct, frozen=True):

@@ -75,8 +75,11 @@ class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defau
         Annotated[Seed, Meta(title="repeatable", description="Same seed, same answer.")] | None
     ) = None
     stops: tuple[str, ...] = ()
+    """Stop strings."""
     logprobs: Count = 0
+    """Number of alternatives with their log probabilities."""
     ignore_eos: bool = False
+    """Whether stop tokens are ignored."""
 
 
 DISTRIBUTION = Distribution.__struct_fields__

@@ -1,14 +1,20 @@
 """What every command prints with --json, byte for byte. `pytest --golden` writes the files anew."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from msgspec import structs
 from msgspec.structs import replace
 from support.worlds import make_world
+from typer.main import get_command
 
-from llmchat.cli import main
-from llmchat.settings import World
+from llmchat.cli import app, main
+from llmchat.commands.json_reference import OUTPUTS, fields_of
+from llmchat.settings import Options, World
 
 GOLDEN = Path(__file__).with_name("json")
 MESSAGES = '[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]'
@@ -105,3 +111,35 @@ def test_json_of_a_command(
         file.parent.mkdir(exist_ok=True)
         file.write_text(found, "utf-8")
     assert found == file.read_text("utf-8")
+
+
+def commands_with_json(command: Any, path: str = "") -> set[str]:
+    """Every command that has a --json flag, as it is typed."""
+    own = {path} if any("--json" in one.opts for one in command.params) else set()
+    below = getattr(command, "commands", {})
+    return own.union(
+        *(commands_with_json(one, f"{path} {name}".strip()) for name, one in below.items())
+    )
+
+
+def test_every_json_output_is_documented() -> None:
+    documented = {re.sub(r" --\w+", "", command) for command in OUTPUTS}
+    assert documented == commands_with_json(get_command(app))
+    bare = [
+        f"{command}: {field.path}"
+        for command, kind in OUTPUTS.items()
+        for field in fields_of(kind)
+        if not field.about
+    ]
+    assert not bare, "no text below these fields"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_documented_type_has_every_field_that_is_printed(name: str) -> None:
+    words = [word for word in COMMANDS[name] if re.fullmatch(r"[a-z]+|--origin", word)]
+    typed = (" ".join(words[:count]) for count in (3, 2, 1))
+    kind = OUTPUTS[next(command for command in typed if command in OUTPUTS)]
+    printed = json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
+    value = msgspec.convert(printed, kind)
+    again = structs.asdict(value) if kind is Options else value
+    assert json.loads(msgspec.json.encode(again)) == printed

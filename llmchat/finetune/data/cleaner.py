@@ -24,27 +24,44 @@ class Finding(Struct):
     """A flaw: records that have it, those left out for it (each for the first of its reasons), those mended; examples by place."""
 
     flaw: str
+    """Name of the flaw."""
     about: str
+    """What it is."""
     count: int = 0
+    """Records that have it."""
     dropped: int = 0
+    """Records that were dropped for it."""
     fixed: int = 0
+    """Records that were mended."""
     examples: list[tuple[str, str]] = field(default_factory=list)
+    """Place and text of some of them."""
 
 
 class Report(Struct):
     """What a data set holds. Lengths are in characters, those of whole records in tokens; languages: records by code, "" for unclear ones."""
 
     records: int
+    """Records that were read."""
     kept: int
+    """Records without a reason to drop them."""
     texts: int
+    """Records that are plain text."""
     turns: int
+    """Questions in all."""
     with_input: int
+    """Records with an input."""
     with_system: int
+    """Records with a system text."""
     question: Lengths
+    """Characters of the questions."""
     answer: Lengths
+    """Characters of the answers."""
     tokens: Lengths
+    """Tokens of whole records."""
     languages: dict[str, int]
+    """Language → records; empty code for unclear ones."""
     flaws: list[Finding]
+    """One entry for each flaw."""
 
 
 def choose_drops(drop: Iterable[str] = (), keep: Iterable[str] = ()) -> frozenset[str]:

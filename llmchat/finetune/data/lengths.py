@@ -18,8 +18,11 @@ _BYTES_PER_TOKEN = 4
 
 class Lengths(Struct, frozen=True):
     median: int
+    """Median."""
     p95: int
+    """95th percentile."""
     longest: int
+    """Maximum."""
 
 
 def summary(values: "array[int]") -> Lengths:

@@ -25,31 +25,57 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
+    """Name of the recipe."""
     source: str = ""
+    """Where it was published."""
     notes: str = ""
+    """What to know about it."""
     rank: Annotated[int, Meta(ge=1, le=1024)] = 16
+    """LoRA rank."""
     alpha: Annotated[float, Meta(gt=0)] = 32
+    """LoRA alpha; alpha / rank scales the change."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input."""
     targets: str | tuple[str, ...] = "all-linear"
+    """Linear layers with an adapter, or `all-linear`."""
     rslora: bool = False
+    """Whether alpha / sqrt(rank) scales the change."""
     dora: bool = False
+    """Whether magnitudes are trained apart (DoRA)."""
     learning_rate: Annotated[float, Meta(gt=0, lt=1)] = 3e-4
+    """Peak of the learning rate."""
     batch: Annotated[int, Meta(ge=1)] = 16
+    """Records a step."""
     micro_batch: Annotated[int, Meta(ge=1)] = 8
+    """Records in memory at once."""
     epochs: Annotated[float, Meta(gt=0)] = 3
+    """Passes over the data."""
     max_steps: Annotated[int, Meta(ge=0)] = 0
+    """Steps in all; 0 for epochs."""
     cutoff: Annotated[int, Meta(ge=8)] = 1024
+    """Tokens of the longest record."""
     long: Literal["skip", "cut"] = "skip"
+    """What happens to longer records."""
     warmup_steps: Annotated[int, Meta(ge=0)] = 10
+    """Steps in which the learning rate rises."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the learning rate falls."""
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    """Weight decay."""
     loss_on: Literal["answers", "everything"] = "answers"
+    """Tokens that count: the answers with their stop tokens, or everything."""
     group_by_length: bool = True
+    """Whether a batch has records of similar length."""
     checkpointing: bool = False
+    """Whether activations are computed twice to save memory."""
     patience: Annotated[int, Meta(ge=0)] = 3
+    """Evaluations without progress before it stops; 0 for never."""
     evaluation: Annotated[float, Meta(ge=0)] = 0.05
+    """Records held out: a fraction below 1, or a number."""
     base: Weights = "bf16"
+    """Kind of weights of the frozen base."""
     seed: Annotated[int, Meta(ge=0)] = 0
+    """Seed of the run."""
 
 
 def recipes() -> tuple[str, ...]:

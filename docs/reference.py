@@ -1,0 +1,84 @@
+"""The pages docs/json.md and docs/environment.md, from the structs of commands and options."""
+
+import msgspec
+
+from llmchat.commands.json_reference import OUTPUTS, fields_of
+from llmchat.settings import Options
+from llmchat.settings.types import in_words
+from llmchat.settings.variables import OWN, STANDARD
+
+_HEAD = "Generated from the source by `make docs`; do not edit."
+
+
+def json_page() -> str:
+    """Every command with --json, and every field that it prints."""
+    sections = [_section(command, kind) for command, kind in OUTPUTS.items()]
+    lines = [
+        "# JSON output",
+        "",
+        _HEAD,
+        "",
+        "With `--json` a command prints one JSON value on stdout and nothing else there. Fields may be added",
+        "in later versions; those below keep their names and types. `a.b` is field `b` of the object in `a`,",
+        "and `a[].b` is field `b` of each object in the list `a`. An *optional* field is absent where it has",
+        "nothing to say.",
+        "",
+        *sections,
+    ]
+    return "\n".join(lines)
+
+
+def _section(command: str, kind: object) -> str:
+    lists = str(kind).startswith("list[")
+    lines = [
+        f"## llmchat {command} --json",
+        "",
+        "A list of objects:" if lists else "An object:",
+        "",
+        "| field | type | meaning |",
+        "|---|---|---|",
+    ]
+    for field in fields_of(kind):
+        optional = ", optional" if field.optional else ""
+        lines.append(f"| `{field.path}` | {field.kind}{optional} | {field.about} |")
+    return "\n".join([*lines, ""])
+
+
+def environment_page() -> str:
+    """Every environment variable that llmchat reads."""
+    options = [
+        f"| `LLMCHAT_{field.path.upper()}` | {in_words(_TYPES[field.path])} | {field.about} |"
+        for field in fields_of(Options)
+    ]
+    return "\n".join([
+        "# Environment variables",
+        "",
+        _HEAD,
+        "",
+        "## Options",
+        "",
+        "Each option has a flag, a variable and a key in config.toml of the same name. A flag goes before",
+        "its variable, and a variable before the config file; `llmchat config show --origin` shows which",
+        "one decided.",
+        "",
+        "| variable | value | meaning |",
+        "|---|---|---|",
+        *options,
+        "",
+        "## Other variables of llmchat",
+        "",
+        *_table(OWN),
+        "",
+        "## Variables of other programs",
+        "",
+        *_table(STANDARD),
+        "",
+    ])  # fmt: skip
+
+
+def _table(variables: dict[str, str]) -> list[str]:
+    rows = [f"| `{name}` | {about} |" for name, about in variables.items()]
+    return ["| variable | meaning |", "|---|---|", *rows]
+
+
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
