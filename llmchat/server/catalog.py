@@ -24,7 +24,7 @@ from llmchat.models.loading import Model, load, locate, provenance, pulled_prese
 from llmchat.presets import Preset, Source, choose
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
-from llmchat.server.pool import ModelSpec
+from llmchat.server.loaded_model import ModelSpec
 from llmchat.settings import Options, World, resolve
 
 # Tokens that are reckoned with for each answer beside the first, which may fill its window.

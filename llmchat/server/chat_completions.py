@@ -10,8 +10,9 @@ from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
 from llmchat.reply_parser import Asked, Reading, Thought
 from llmchat.server.api import ChatRequest
+from llmchat.server.jobs import Event, merged_events
+from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import chat_logprobs, encode_json, usage
-from llmchat.server.pool import Lease
 from llmchat.server.request_parsing import (
     check_chat,
     sampling_of,
@@ -21,7 +22,6 @@ from llmchat.server.request_parsing import (
     with_template_values,
     with_tools,
 )
-from llmchat.server.scheduler import Event, merged_events
 from llmchat.server.state import ServerState, new_id
 from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 from llmchat.server.tool_calls import ToolCallParser

@@ -12,15 +12,15 @@ from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
 from llmchat.server.api import CompletionRequest
 from llmchat.server.errors import BadRequest
+from llmchat.server.jobs import Event, merged_events
+from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import completion_logprobs, encode_json, usage
-from llmchat.server.pool import Lease
 from llmchat.server.request_parsing import (
     check_completion,
     prompts_of,
     sampling_of,
     sampling_of_choice,
 )
-from llmchat.server.scheduler import Event, merged_events
 from llmchat.server.state import ServerState, new_id
 from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 

@@ -1,4 +1,4 @@
-"""GET /api/models: what the web page shows of each model before it is asked: its size, and whether it is in memory or being loaded."""
+"""GET /api/models: for the web page's menu, each model's size and whether it is loaded."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from llmchat.server.state import ServerState
 
 
 class ModelFacts(Struct, frozen=True):
-    """size: estimated bytes in memory, 0 where it is not known; state: "loaded", "loading" or "idle".
+    """size: estimated bytes in memory, 0 if unknown; state: "loaded", "loading" or "idle".
 
-    loading_s: seconds since loading began; expected_s: seconds that loading took the last time. Both are None where they do not apply.
+    loading_s: seconds since loading started; expected_s: seconds that loading took last time. Both
+    are None unless they apply.
     """
 
     id: str
@@ -25,7 +26,7 @@ class ModelFacts(Struct, frozen=True):
 def router(state: ServerState) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
-    # Not async: FastAPI runs it in a thread, since the files of a model may have to be read.
+    # Not async, so that FastAPI calls it in a thread: it may read the files of models.
     @routes.get("/models")
     def models() -> dict[str, Any]:
         names = [name for name in state.catalog.names() if "+" not in name]
@@ -35,12 +36,12 @@ def router(state: ServerState) -> APIRouter:
 
 
 def model_facts(state: ServerState, name: str) -> ModelFacts:
-    """Of one model that the catalog names. A model whose files cannot be read has none."""
+    """name: from the catalog. A model whose files cannot be read has size 0."""
     try:
         spec = state.catalog.spec(name)
     except LlmchatError:
         return ModelFacts(name, 0, "idle")
-    if (loading := state.pool.loading(spec.key)) is not None:
-        return ModelFacts(name, spec.size, "loading", *loading)
-    loaded = any(loaded.key == spec.key for loaded in state.pool.loaded_models())
-    return ModelFacts(name, spec.size, "loaded" if loaded else "idle")
+    if (progress := state.pool.load_progress(spec.key)) is not None:
+        return ModelFacts(name, spec.size, "loading", *progress)
+    is_loaded = any(model.key == spec.key for model in state.pool.loaded_models())
+    return ModelFacts(name, spec.size, "loaded" if is_loaded else "idle")

@@ -19,8 +19,8 @@ from llmchat.engines import Chunk
 from llmchat.models.warm import places
 from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
+from llmchat.server.jobs import merged_events
 from llmchat.server.openai_format import encode_json
-from llmchat.server.scheduler import merged_events
 from llmchat.server.state import ServerState
 from llmchat.server.streaming_response import JSON, AnswerResponse
 

@@ -1,4 +1,4 @@
-"""Engines that make one answer at a time, behind the interface of those that make several."""
+"""Adapts engines that generate one answer at a time to the interface of batching engines."""
 
 from collections.abc import Generator, Sequence
 
@@ -9,7 +9,7 @@ from llmchat.prompt import Prompt
 
 
 class SingleAnswer:
-    """An answer that its engine makes as its events are read."""
+    """An answer that its engine generates while its events are read."""
 
     def __init__(self, events: Generator[Chunk | Prefill | Finish], prompt_tokens: int):
         self.done = False
@@ -76,12 +76,12 @@ class SingleSlot:
 
 def no_live_adapters() -> Mismatch:
     return Mismatch(
-        "this engine cannot put an adapter on a model that is loaded", "name a preset that has it"
+        "this engine cannot apply an adapter to a loaded model", "use a preset with the adapter"
     )
 
 
 def as_batch_engine(engine: Engine, slots: int) -> BatchEngine:
-    """The engine with so many slots if it batches, else behind a single slot."""
+    """The engine with this number of slots if it batches, otherwise behind a single slot."""
     engine = unwrap(engine)
     if not isinstance(engine, Batches):
         return SingleSlot(engine)  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """What a name means: presets and folders that are here, live adapters, and nothing that was not meant to be served."""
 
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +10,12 @@ import pytest
 from msgspec.structs import replace as with_
 from support.checkpoints import save_adapter, save_tiny
 
+from llmchat.models.loading import Model, locate
 from llmchat.presets import choose, find
+from llmchat.server import catalog as catalog_module
 from llmchat.server.catalog import Catalog
 from llmchat.server.errors import UnknownModel
+from llmchat.server.loaded_model import ModelSpec
 from llmchat.settings import Options, World
 
 Make = Callable[..., Catalog]
@@ -139,18 +142,20 @@ def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
     assert 500_000_000 < catalog.spec("smollm2").size < 1_500_000_000
 
 
-def test_many_requests_at_once_read_the_files_once(
+def test_concurrent_requests_read_the_files_once(
     catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served, read = catalog(str(tiny)), []
-    one = served._spec
+    served, located, asked = catalog(str(tiny)), [], threading.Barrier(8)
 
-    def slow(name: str) -> Any:
-        read.append(name)
-        time.sleep(0.05)
-        return one(name)
+    def counted(*arguments: Any) -> Model:
+        located.append(arguments)
+        return locate(*arguments)
 
-    monkeypatch.setattr(served, "_spec", slow)
+    def spec(_: int) -> ModelSpec:
+        asked.wait(10)
+        return served.spec(str(tiny))
+
+    monkeypatch.setattr(catalog_module, "locate", counted)
     with ThreadPoolExecutor(8) as threads:
-        specs = list(threads.map(served.spec, [str(tiny)] * 8))
-    assert read == [str(tiny)] and len({spec.key for spec in specs}) == 1
+        specs = list(threads.map(spec, range(8)))
+    assert len(located) == 1 and all(one is specs[0] for one in specs)

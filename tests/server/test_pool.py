@@ -16,9 +16,10 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.prompt import Prompt
 from llmchat.server.errors import Busy, DeadlineExceeded, Stopping
+from llmchat.server.jobs import merged_events
+from llmchat.server.loaded_model import ModelSpec
 from llmchat.server.metrics import Metrics
-from llmchat.server.pool import FOREVER, ModelSpec, Pool
-from llmchat.server.scheduler import merged_events
+from llmchat.server.pool import FOREVER, Pool
 
 
 class Models:
@@ -110,7 +111,7 @@ async def test_a_model_without_room_waits_until_the_others_are_idle() -> None:
     models = Models()
     async with models.pool.lease("a60"):
         waiting = asyncio.create_task(models.use("b60"))
-        await until(lambda: models.pool.loaded_models()[0].yielding)
+        await until(lambda: models.pool.loaded_models()[0].draining)
         late = asyncio.create_task(models.use("a60"))
         await asyncio.sleep(0)
         assert models.in_memory == ["a60"] and not waiting.done()
@@ -226,7 +227,7 @@ async def test_a_stop_refuses_those_who_wait_for_a_model() -> None:
 
 async def test_a_model_beyond_the_budget_is_refused_with_both_numbers() -> None:
     models = Models(budget=2_000_000_000)
-    with pytest.raises(OutOfResources, match=r"needs 3\.0 GB; models may take 2\.0 GB"):
+    with pytest.raises(OutOfResources, match=r"needs 3\.0 GB; the limit is 2\.0 GB"):
         await models.use("a3000000000")
     assert models.in_memory == []
 
@@ -257,7 +258,7 @@ async def test_no_client_shortens_the_time_that_another_wants() -> None:
             pass
     await models.pool.unload_expired()
     assert models.in_memory == ["a10"]
-    assert len(models.pool.loaded_models()[0].wishes) <= 256
+    assert len(models.pool.loaded_models()[0].keep_until) <= 256
     models.time += 301
     await models.pool.unload_expired()
     assert models.in_memory == []

@@ -1,4 +1,4 @@
-"""Joining, leaving, order, limits and ends of answers, over engines that say what they are told to and can be held up."""
+"""The scheduler: joining, leaving, order, limits and ends of answers, with scripted engines."""
 
 import asyncio
 import threading
@@ -13,21 +13,22 @@ from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedAnswer, ScriptedEngine
 from llmchat.errors import ContextOverflow, LlmchatError
 from llmchat.prompt import Prompt
-from llmchat.server import scheduler as scheduling
 from llmchat.server.errors import BadRequest, Busy, DeadlineExceeded, Stopping
 from llmchat.server.fair_queue import FairQueue, QueueFull
+from llmchat.server.jobs import Job, merged_events
 from llmchat.server.metrics import Metrics, ModelMetrics
-from llmchat.server.scheduler import Job, Scheduler, merged_events
+from llmchat.server.scheduler import MAX_UNPACED, Scheduler
 from llmchat.server.single_slot import SingleSlot, as_batch_engine
 
 
 class Held(ScriptedEngine):
-    """Takes a step only when it may; keeps who was in each pass."""
+    """Runs a step only when `may` is released; records the prompts in each step."""
 
     def __init__(self, *replies: str, **more: Any):
         super().__init__(replies, **more)
         self.may = threading.Semaphore(0)
-        self.passes: list[list[str]] = []
+        self.steps: list[list[str]] = []
+        self.waiting = False
         self.open: list[ScriptedAnswer] = []
 
     def begin(self, prompt: Prompt, sampling: Sampling, adapters: Any = None) -> ScriptedAnswer:
@@ -37,9 +38,48 @@ class Held(ScriptedEngine):
         return answer
 
     def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+        self.waiting = True
         self.may.acquire()
-        self.passes.append([answer.name for answer in answers])  # type: ignore[attr-defined]
+        self.waiting = False
+        self.steps.append([answer.name for answer in answers])  # type: ignore[attr-defined]
         return super().step(answers)
+
+
+class FailingAtFourthStep(Held):
+    def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+        if len(self.steps) == 3:
+            raise RuntimeError("broken")
+        return super().step(answers)
+
+
+class FailingFor(Held):
+    """Fails in each step with a prompt of this text."""
+
+    def __init__(self, name: str, *replies: str):
+        super().__init__(*replies)
+        self.name = name
+
+    def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
+        if any(answer.name == self.name for answer in answers):  # type: ignore[attr-defined]
+            raise LlmchatError("out of luck")
+        return super().step(answers)
+
+
+class Single:
+    """An engine without `begin` and `step`."""
+
+    def __init__(self) -> None:
+        self.inner = ScriptedEngine(["one two"])
+        self.stream, self.encode, self.context = self.inner.stream, self.inner.encode, 100
+
+
+class BrokenMetrics(ModelMetrics):
+    def first_text(self, seconds: float) -> None:
+        raise ZeroDivisionError
+
+
+def text_in(events: Sequence[Chunk | Finish]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Chunk))
 
 
 def model_metrics() -> ModelMetrics:
@@ -49,7 +89,7 @@ def model_metrics() -> ModelMetrics:
 async def text_of(jobs: list[Job]) -> list[str]:
     texts = [""] * len(jobs)
     async for number, events in merged_events(jobs):
-        texts[number] += "".join(event.text for event in events if isinstance(event, Chunk))
+        texts[number] += text_in(events)
     return texts
 
 
@@ -66,7 +106,7 @@ async def until(condition: Any) -> None:
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
-def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None:
+def test_clients_take_turns_and_keep_their_own_order(clients: list[int]) -> None:
     queue: FairQueue[tuple[int, int]] = FairQueue()
     for number, client in enumerate(clients):
         queue.put(client, (client, number))
@@ -81,7 +121,7 @@ def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None
         sum(1 for who, _ in taken[: index + 1] if who == client)
         for index, (client, _) in enumerate(taken)
     ]
-    assert rounds == sorted(rounds), "nobody comes a second time before all have come once"
+    assert rounds == sorted(rounds), "no client is served twice before all others are served once"
 
 
 @given(
@@ -90,7 +130,7 @@ def test_every_client_has_its_turn_and_its_own_order(clients: list[int]) -> None
     st.integers(1, 3),
     st.integers(1, 12),
 )
-def test_room_is_made_by_those_who_hold_most(
+def test_the_client_with_the_most_items_makes_room(
     clients: list[int], newcomer: int, count: int, places: int
 ) -> None:
     queue: FairQueue[tuple[int, int]] = FairQueue()
@@ -110,7 +150,7 @@ def test_room_is_made_by_those_who_hold_most(
         assert after[client] >= before[newcomer] + count and client != newcomer
 
 
-def test_what_is_removed_leaves_the_queue() -> None:
+def test_removed_items_leave_the_queue() -> None:
     queue: FairQueue[int] = FairQueue()
     for number in range(6):
         queue.put(number % 2, number)
@@ -120,82 +160,76 @@ def test_what_is_removed_leaves_the_queue() -> None:
         queue.take()
 
 
-async def test_answers_join_and_leave_between_two_passes() -> None:
+async def test_answers_join_and_leave_between_two_steps() -> None:
     engine = Held("one two three")
     scheduler = Scheduler(engine, model_metrics(), slots=4)
     first = ask(scheduler, "a")
     engine.may.release()
-    await until(lambda: len(engine.passes) == 1)
+    await until(lambda: len(engine.steps) == 1)
     second = ask(scheduler, "b")
     engine.may.release(50)
     assert await text_of(first) == await text_of(second) == ["one two three"]
-    assert engine.passes[0] == ["a"] and ["a", "b"] in engine.passes and engine.passes[-1] == ["b"]
+    assert engine.steps[0] == ["a"] and ["a", "b"] in engine.steps and engine.steps[-1] == ["b"]
     scheduler.close()
 
 
-async def test_choices_of_one_request_come_together() -> None:
+async def test_all_choices_of_a_request_are_answered() -> None:
     scheduler = Scheduler(ScriptedEngine(["x y", "z"]), model_metrics(), slots=2)
     assert sorted(await text_of(ask(scheduler, "a", "b", "c"))) == ["x y", "x y", "z"]
     scheduler.close()
 
 
-async def test_among_many_answers_each_is_told_its_first_token_at_once_and_the_rest_in_pieces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reply = "one two three four five six"
+async def pieces_of_answers(count: int, reply: str) -> list[list[str]]:
+    """The pieces in which each of `count` answers arrives, if each step waits for its readers."""
+    engine = Held(reply)
+    scheduler = Scheduler(engine, model_metrics(), slots=count, send_interval_s=60)
+    jobs = [ask(scheduler, f"{number}") for number in range(count)]
+    received: list[list[str]] = [[] for _ in jobs]
 
-    async def pieces(count: int) -> list[list[str]]:
-        engine = Held(reply)
-        scheduler = Scheduler(engine, model_metrics(), slots=count)
-        jobs = [ask(scheduler, f"{number}") for number in range(count)]
-        heard: list[list[str]] = [[] for _ in jobs]
+    async def read(number: int) -> None:
+        async for _, events in merged_events(jobs[number]):
+            received[number].append(text_in(events))
 
-        async def listen(number: int) -> None:
-            async for _, events in merged_events(jobs[number]):
-                heard[number].append(
-                    "".join(event.text for event in events if isinstance(event, Chunk))
-                )
-
-        listeners = [asyncio.create_task(listen(number)) for number in range(count)]
-        await until(lambda: scheduler.waiting == 0)
-        for passed in range(1, 20):
-            engine.may.release()
-            await until(lambda passed=passed: len(engine.passes) == passed or not scheduler.running)
-            await asyncio.sleep(0.005)
-        await asyncio.gather(*listeners)
-        scheduler.close()
-        assert all("".join(parts) == reply for parts in heard)
-        return heard
-
-    monkeypatch.setattr(scheduling, "PACE_S", 60)
-    assert all(parts[0] == "one" and len(parts) == 2 for parts in await pieces(scheduling.FEW + 1))
-    assert all(len(parts) >= 6 for parts in await pieces(scheduling.FEW)), (
-        "a few are told every token"
-    )
+    readers = [asyncio.create_task(read(number)) for number in range(count)]
+    await until(lambda: scheduler.waiting == 0)
+    while not all(reader.done() for reader in readers):
+        steps = len(engine.steps)
+        engine.may.release()
+        await until(lambda steps=steps: len(engine.steps) > steps or not scheduler.running)
+        # When the next step waits, the events of this one have been sent to the event loop.
+        await until(lambda: engine.waiting or not scheduler.running)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await asyncio.gather(*readers)
+    scheduler.close()
+    assert all("".join(pieces) == reply for pieces in received)
+    return received
 
 
-async def test_what_was_held_back_comes_before_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(Held):
-        def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
-            if len(self.passes) == 3:
-                raise RuntimeError("broken")
-            return super().step(answers)
+async def test_many_answers_get_their_first_token_at_once_and_the_rest_at_intervals() -> None:
+    received = await pieces_of_answers(MAX_UNPACED + 1, "one two three four five six")
+    assert all(pieces[0] == "one" and len(pieces) == 2 for pieces in received)
 
-    monkeypatch.setattr(scheduling, "PACE_S", 60)
-    engine = Failing("one two three four")
-    scheduler = Scheduler(engine, model_metrics(), slots=8)
+
+async def test_few_answers_get_every_token_at_once() -> None:
+    received = await pieces_of_answers(MAX_UNPACED, "one two three four five six")
+    assert all(len(pieces) >= 6 for pieces in received)
+
+
+async def test_text_before_an_error_arrives_before_the_error() -> None:
+    engine = FailingAtFourthStep("one two three four")
+    scheduler = Scheduler(engine, model_metrics(), slots=8, send_interval_s=60)
     jobs = ask(scheduler, *"abcdef")
+    received = [""] * len(jobs)
     engine.may.release(10)
-    await until(lambda: not scheduler.running and len(engine.passes) == 3)
-    await asyncio.sleep(0.05)
-    assert {
-        "".join(event.text for event in job._inbox if isinstance(event, Chunk)) for job in jobs
-    } == {"one two"}
-    assert all(isinstance(job._inbox[-1], RuntimeError) for job in jobs)
+    with pytest.raises(RuntimeError, match="broken"):
+        async for number, events in merged_events(jobs):
+            received[number] += text_in(events)
+    assert received[0] == "one two"
     scheduler.close()
 
 
-async def test_slots_go_round_the_clients() -> None:
+async def test_clients_take_turns_for_slots() -> None:
     engine = Held("word")
     scheduler = Scheduler(engine, model_metrics(), slots=1)
     many = [ask(scheduler, f"greedy {number}", client="greedy") for number in range(3)]
@@ -204,28 +238,28 @@ async def test_slots_go_round_the_clients() -> None:
     engine.may.release(50)
     for jobs in (*many, modest):
         await text_of(jobs)
-    order = list(dict.fromkeys(name for names in engine.passes for name in names))
+    order = list(dict.fromkeys(name for names in engine.steps for name in names))
     assert order.index("modest") <= 2 and order[-1] == "greedy 2"
     scheduler.close()
 
 
-async def test_who_is_gone_gets_not_one_pass_more() -> None:
+async def test_cancelled_request_gets_no_further_step() -> None:
     engine = Held("one two three four five")
     scheduler = Scheduler(engine, model_metrics(), slots=2)
     leaving, staying = ask(scheduler, "leaving"), ask(scheduler, "staying")
     await until(lambda: scheduler.running == 2)
     engine.may.release(2)
-    await until(lambda: len(engine.passes) == 2)
+    await until(lambda: len(engine.steps) == 2)
     scheduler.cancel(leaving)
     engine.may.release(50)
     assert await text_of(staying) == ["one two three four five"]
-    # The pass that waited for the engine when it was cancelled is the last one.
-    assert sum("leaving" in names for names in engine.passes) <= 3
+    # The step that was waiting when the job was cancelled is the last one.
+    assert sum("leaving" in names for names in engine.steps) <= 3
     assert engine.open[0].done and scheduler.running == 0
     scheduler.close()
 
 
-async def test_who_is_gone_while_waiting_is_never_begun() -> None:
+async def test_request_cancelled_while_waiting_is_never_started() -> None:
     engine = Held("one two")
     scheduler = Scheduler(engine, model_metrics(), slots=1)
     first, second = ask(scheduler, "first"), ask(scheduler, "second")
@@ -238,7 +272,7 @@ async def test_who_is_gone_while_waiting_is_never_begun() -> None:
     scheduler.close()
 
 
-async def test_a_full_queue_says_when_to_come_again() -> None:
+async def test_a_full_queue_reports_when_to_retry() -> None:
     engine = Held("word")
     scheduler = Scheduler(engine, model_metrics(), slots=1, queue=2)
     jobs = [ask(scheduler, str(number)) for number in range(3)]
@@ -253,7 +287,7 @@ async def test_a_full_queue_says_when_to_come_again() -> None:
     scheduler.close()
 
 
-async def test_who_fills_the_queue_gives_way_to_who_does_not() -> None:
+async def test_the_client_that_fills_the_queue_loses_a_place_to_another() -> None:
     engine = Held("word")
     scheduler = Scheduler(engine, model_metrics(), slots=1, queue=3)
     greedy = [ask(scheduler, str(number), client="greedy") for number in range(4)]
@@ -271,7 +305,7 @@ async def test_who_fills_the_queue_gives_way_to_who_does_not() -> None:
     scheduler.close()
 
 
-async def test_an_answer_that_takes_too_long_is_cut_off() -> None:
+async def test_an_answer_past_its_deadline_ends_with_an_error() -> None:
     engine = Held("one two")
     scheduler = Scheduler(engine, model_metrics(), slots=1)
     jobs, waiting = ask(scheduler, "a"), ask(scheduler, "b")
@@ -286,7 +320,7 @@ async def test_an_answer_that_takes_too_long_is_cut_off() -> None:
     scheduler.close()
 
 
-async def test_a_stop_finishes_what_runs_and_sends_the_others_away() -> None:
+async def test_closing_finishes_running_answers_and_rejects_waiting_ones() -> None:
     engine = Held("one two")
     scheduler = Scheduler(engine, model_metrics(), slots=1)
     running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
@@ -301,7 +335,7 @@ async def test_a_stop_finishes_what_runs_and_sends_the_others_away() -> None:
     await closing
 
 
-async def test_a_stop_without_grace_ends_what_runs() -> None:
+async def test_closing_without_grace_aborts_running_answers() -> None:
     engine = Held("one two three")
     scheduler = Scheduler(engine, model_metrics())
     jobs = ask(scheduler, "a")
@@ -314,7 +348,7 @@ async def test_a_stop_without_grace_ends_what_runs() -> None:
     await closing
 
 
-async def test_one_bad_prompt_ends_only_its_own_answer() -> None:
+async def test_an_invalid_prompt_ends_only_its_own_answer() -> None:
     scheduler = Scheduler(ScriptedEngine(["fine"], context=20), model_metrics(), slots=4)
     bad, good = ask(scheduler, "word " * 30), ask(scheduler, "hi")
     with pytest.raises(ContextOverflow):
@@ -323,14 +357,8 @@ async def test_one_bad_prompt_ends_only_its_own_answer() -> None:
     scheduler.close()
 
 
-async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
-    class Failing(Held):
-        def step(self, answers: Sequence[ScriptedAnswer]) -> list[list[Chunk | Finish]]:
-            if any(answer.name == "bad" for answer in answers):  # type: ignore[attr-defined]
-                raise LlmchatError("out of luck")
-            return super().step(answers)
-
-    engine = Failing("fine")
+async def test_a_failed_step_ends_only_its_own_answers() -> None:
+    engine = FailingFor("bad", "fine")
     scheduler = Scheduler(engine, model_metrics())
     bad = ask(scheduler, "bad")
     with pytest.raises(LlmchatError, match="out of luck"):
@@ -341,12 +369,8 @@ async def test_a_pass_that_fails_ends_its_answers_and_nothing_else() -> None:
     scheduler.close()
 
 
-async def test_nobody_waits_for_a_thread_that_is_no_more() -> None:
-    class Broken(ModelMetrics):
-        def first(self, seconds: float) -> None:
-            raise ZeroDivisionError
-
-    scheduler = Scheduler(ScriptedEngine(["word " * 9]), Broken(Metrics(), "test"), slots=1)
+async def test_a_dead_scheduler_thread_fails_all_jobs() -> None:
+    scheduler = Scheduler(ScriptedEngine(["word " * 9]), BrokenMetrics(Metrics(), "test"), slots=1)
     running, waiting = ask(scheduler, "running"), ask(scheduler, "waiting")
     for jobs in (running, waiting):
         with pytest.raises(ZeroDivisionError):
@@ -356,14 +380,7 @@ async def test_nobody_waits_for_a_thread_that_is_no_more() -> None:
     scheduler.close()
 
 
-async def test_engines_of_one_answer_serve_one_after_the_other() -> None:
-    class Single:
-        """Without begin and step."""
-
-        def __init__(self) -> None:
-            self.inner = ScriptedEngine(["one two"])
-            self.stream, self.encode, self.context = self.inner.stream, self.inner.encode, 100
-
+async def test_an_engine_without_batching_answers_one_request_at_a_time() -> None:
     engine = as_batch_engine(Single(), 8)  # type: ignore[arg-type]
     assert isinstance(engine, SingleSlot) and engine.slots == 1 and engine.context == 100
     scheduler = Scheduler(engine, model_metrics(), slots=8)
@@ -375,16 +392,16 @@ async def test_engines_of_one_answer_serve_one_after_the_other() -> None:
     scheduler.close()
 
 
-async def test_a_reader_that_is_slow_holds_nobody_up() -> None:
+async def test_a_slow_reader_does_not_delay_others() -> None:
     scheduler = Scheduler(ScriptedEngine(["word " * 200]), model_metrics(), slots=2)
     slow, fast = ask(scheduler, "slow"), ask(scheduler, "fast")
     assert await text_of(fast) == ["word " * 200]
-    # Nothing of it was read meanwhile; all of it is there.
+    # None of it was read meanwhile; all of it is still there.
     assert await text_of(slow) == ["word " * 200]
     scheduler.close()
 
 
-async def test_what_happens_is_measured() -> None:
+async def test_finished_answers_are_measured() -> None:
     metrics = Metrics()
     scheduler = Scheduler(ScriptedEngine(["one two"]), ModelMetrics(metrics, "m"))
     await text_of(ask(scheduler, "a", "b"))
@@ -399,7 +416,7 @@ async def test_what_happens_is_measured() -> None:
     )
 
 
-async def test_answers_that_do_not_come_to_their_end_are_counted_by_the_reason() -> None:
+async def test_unfinished_answers_are_counted_by_reason() -> None:
     metrics = Metrics()
     engine = Held("one two three", context=50)
     scheduler = Scheduler(engine, ModelMetrics(metrics, "m"), slots=1, queue=3)

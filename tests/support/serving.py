@@ -19,8 +19,9 @@ from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.errors import UnknownModel
 from llmchat.server.graceful_server import GracefulServer
 from llmchat.server.keys import Keys
+from llmchat.server.loaded_model import ModelSpec
 from llmchat.server.metrics import Metrics
-from llmchat.server.pool import FOREVER, ModelSpec, Pool
+from llmchat.server.pool import FOREVER, Pool
 from llmchat.server.run import make_app
 from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
