@@ -1,4 +1,4 @@
-"""The bottom line and the short notes after an answer."""
+"""The bottom line of the REPL, and the notes after an answer."""
 
 from contextlib import suppress
 
@@ -13,26 +13,39 @@ _SHORTEST_NAME = 10
 
 
 def bottom_line(chat: Chat, width: int) -> str:
-    """Model, window, what was dropped, speed of the last answer, as wide as the window.
+    """Model, window, dropped messages and speed of the last answer, `width` cells wide.
 
-    Where it is narrow the model's name is shortened first; then the last parts go.
+    A narrow line shortens the model's name first, then leaves out the last parts.
     """
-    parts = [chat.engine.describe()]
-    if chat.window and (not isinstance(chat.engine, LoadingEngine) or chat.engine.ready):
-        parts.append(
-            f"{chat.window.tokens + (chat.finish.reply_tokens if chat.finish else 0):,}/{chat.window.limit:,} tokens"
-        )
-        if chat.window.dropped:
-            parts.append(f"{chat.window.dropped} dropped")
-        if summarised := sum(entry.fate == "summarised" for entry in chat.window.ledger):
-            parts.append(f"{summarised} summarised")
-    if chat.finish and chat.finish.reply_tokens:
-        parts.append(f"{chat.finish.tokens_per_second:.1f} tok/s")
-        parts.append(f"first {chat.finish.prefill_s:.2f} s")
+    parts = [chat.engine.describe(), *_window_parts(chat), *_speed_parts(chat)]
     while len(parts) > 1 and _room_for_name(parts, width) < min(_SHORTEST_NAME, cell_len(parts[0])):
         parts.pop()
     parts[0] = cut(parts[0], max(_room_for_name(parts, width), 0))
     return set_cell_size(" " + " · ".join(parts), width)
+
+
+def _window_parts(chat: Chat) -> list[str]:
+    window = chat.window
+    if not window or not _is_loaded(chat):
+        return []
+    used = window.tokens + (chat.finish.reply_tokens if chat.finish else 0)
+    parts = [f"{used:,}/{window.limit:,} tokens"]
+    if window.dropped:
+        parts.append(f"{window.dropped} dropped")
+    if summarised := sum(entry.fate == "summarised" for entry in window.ledger):
+        parts.append(f"{summarised} summarised")
+    return parts
+
+
+def _speed_parts(chat: Chat) -> list[str]:
+    finish = chat.finish
+    if not finish or not finish.reply_tokens:
+        return []
+    return [f"{finish.tokens_per_second:.1f} tok/s", f"first {finish.prefill_s:.2f} s"]
+
+
+def _is_loaded(chat: Chat) -> bool:
+    return not isinstance(chat.engine, LoadingEngine) or chat.engine.ready
 
 
 def _room_for_name(parts: list[str], width: int) -> int:
@@ -40,53 +53,51 @@ def _room_for_name(parts: list[str], width: int) -> int:
 
 
 def recount(chat: Chat) -> None:
-    """Let the bottom line tell of the conversation as it is now, after it was changed without an answer."""
+    """Count the window again, after the conversation was changed without an answer."""
     chat.window = chat.finish = None
-    if chat.conversation.spoken and (
-        not isinstance(chat.engine, LoadingEngine) or chat.engine.ready
-    ):
+    if chat.conversation.spoken and _is_loaded(chat):
         with suppress(LlmchatError):
             chat.window = chat.look_ahead()
 
 
 def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:
-    """Why an answer ended before its own end, and how to go on where that is possible; else nothing."""
-    cut_off = answered and bool(chat.finish and chat.finish.reason == "length")
+    """Why an answer is incomplete, and whether it can be continued; empty if it is complete."""
+    finish = chat.finish
+    cut_off = answered and bool(finish and finish.reason == "length")
     if not stopped and not cut_off:
         return ""
     limit = chat.sampling.max_tokens
-    reached = bool(limit and chat.finish and chat.finish.reply_tokens >= limit)
-    why = (
-        "stopped"
-        if stopped
-        else "cut off at max_tokens"
-        if reached
-        else "cut off: the context window is full"
-    )
-    return f"[{why}; /continue resumes it]" if answered and chat.resumable else f"[{why}]"
+    if stopped:
+        reason = "stopped"
+    elif limit and finish and finish.reply_tokens >= limit:
+        reason = "cut off at max_tokens"
+    else:
+        reason = "cut off: the context window is full"
+    return f"[{reason}; /continue resumes it]" if answered and chat.resumable else f"[{reason}]"
 
 
 def dropped_note(chat: Chat, before: int) -> str:
-    """A line when more messages than before were left out, else nothing."""
+    """A note if more messages than before were left out of the window, else empty."""
     window = chat.window
     if window is None or window.dropped <= before:
         return ""
-    which = (
-        "the oldest message was"
-        if window.dropped == 1
-        else f"the {window.dropped:,} oldest messages were"
-    )
-    return f"{which} not sent (window {window.limit:,} tokens); /context shows which"
+    if window.dropped == 1:
+        messages = "the oldest message was"
+    else:
+        messages = f"the {window.dropped:,} oldest messages were"
+    return f"{messages} not sent (window {window.limit:,} tokens); /context shows which"
 
 
 def statistics(chat: Chat) -> list[str]:
-    """Tokens and times of the last answer, in lines; /stats shows the same."""
+    """Tokens and times of the last answer, as /stats prints them."""
     finish = chat.finish
     if finish is None:
         raise UsageError("there is no answer yet")
+    prompt = counted(finish.prompt_tokens, "token")
+    answer = counted(finish.reply_tokens, "token")
     return [
-        f"prompt               {counted(finish.prompt_tokens, 'token')}, {finish.cached_tokens:,} of them cached",
-        f"answer               {counted(finish.reply_tokens, 'token')}, ended by {finish.reason}",
+        f"prompt               {prompt}, {finish.cached_tokens:,} of them cached",
+        f"answer               {answer}, finish reason {finish.reason}",
         f"first token          {finish.prefill_s:.2f} s",
         f"speed                {finish.tokens_per_second:.1f} tokens/s",
         f"seed                 {finish.seed}",
@@ -94,7 +105,7 @@ def statistics(chat: Chat) -> list[str]:
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most `width` cells, an ellipsis where something is missing."""
-    return (
-        text if cell_len(text) <= width else set_cell_size(text, max(width - 1, 0)).rstrip() + "…"
-    )
+    """Shorten a text to `width` cells, with an ellipsis if something is cut off."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(width - 1, 0)).rstrip() + "…"

@@ -155,7 +155,7 @@ def test_a_dumb_terminal_gets_no_control_characters(tmp_path: Path) -> None:
     for line, answer in (
         ("", "/help for commands"),
         ("hello\r", "first answer"),
-        ("/context\r", "kept for the answer"),
+        ("/context\r", "reserved for the answer"),
         (CTRL_D, "LEFT WITH 0"),
     ):
         child.send(line)

@@ -1,4 +1,4 @@
-"""Commands for the last answer and the numbered code blocks of a chat: copy, and the part of save that writes a block."""
+"""Commands for the last answer and the numbered code blocks: /copy, and `/save code`."""
 
 from pathlib import Path
 
@@ -13,11 +13,8 @@ from llmchat.ui.state import ReplState
 @command(
     "copy",
     "[n|code]",
-    "Copy the last answer, code block n, or the last code block, to the clipboard.",
-    complete=lambda state, word: [
-        "code",
-        *(str(number) for number in range(1, len(_blocks(state)) + 1)),
-    ],
+    "Copy the last answer, code block n or the last code block to the clipboard.",
+    complete=lambda state, word: ["code", *_block_numbers(state)],
 )
 def copy(state: ReplState, rest: str) -> Answer:
     words = rest.removeprefix("code").split()
@@ -31,10 +28,9 @@ def copy(state: ReplState, rest: str) -> Answer:
 
 def save_code(state: ReplState, rest: str) -> None:
     """`/save code [N] FILE`: write code block N, or the last one, to a new file."""
-    words = rest.split(maxsplit=1)
-    number, name = (
-        ([words[0]], words[1]) if len(words) == 2 and words[0].isdecimal() else ([], rest)
-    )
+    first, _, remainder = rest.partition(" ")
+    has_number = first.isdecimal() and bool(remainder.strip())
+    number, name = ([first], remainder.strip()) if has_number else ([], rest)
     if not name:
         raise UsageError("/save code takes a file", "`/save code 2 FILE` writes code block 2")
     found = block(state, number, "/save code")
@@ -59,15 +55,16 @@ def block(state: ReplState, words: list[str], name: str) -> CodeBlock:
     return blocks[number - 1]
 
 
+def _block_numbers(state: ReplState) -> list[str]:
+    return [str(number) for number in range(1, len(_blocks(state)) + 1)]
+
+
 def _blocks(state: ReplState) -> list[CodeBlock]:
     return answered_blocks(state.chat.conversation.messages)
 
 
 def _last_answer(state: ReplState) -> str:
-    answer = next(
-        (one.text for one in reversed(state.chat.conversation.messages) if one.role == "assistant"),
-        None,
-    )
-    if answer is None:
-        raise UsageError("there is no answer yet")
-    return answer
+    for message in reversed(state.chat.conversation.messages):
+        if message.role == "assistant":
+            return message.text
+    raise UsageError("there is no answer yet")

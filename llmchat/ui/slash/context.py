@@ -1,4 +1,4 @@
-"""Commands for what the model is given: context, pin, unpin, drop, compact."""
+"""Commands for what is sent to the model: context, pin, unpin, drop, compact."""
 
 from collections.abc import Generator
 
@@ -15,31 +15,25 @@ from llmchat.ui.state import ReplState
 @command(
     "context",
     "[--json]",
-    "Show each message with its tokens, and whether it is sent to the model.",
+    "List the messages with their tokens, and whether they are sent to the model.",
     aliases=("tokens",),
 )
 def context(state: ReplState, rest: str) -> Answer:
     window = state.chat.look_ahead()
     if rest in ("--json", "json"):
-        state.print(
-            msgspec.json.encode(
-                {name: getattr(window, name) for name in ("ledger", "tokens", "limit", "reserve")}
-            ).decode()
-        )
+        fields = ("ledger", "tokens", "limit", "reserve")
+        state.print(msgspec.json.encode({name: getattr(window, name) for name in fields}).decode())
         return None
-    width = state.width()
+    width = max(state.width() - 1, 20)
     for entry in window.ledger:
         line = f"{entry.number or '':>3} {entry.role:9} {entry.tokens:>6,} {entry.fate:10} "
-        state.print(status.cut(line + entry.start, max(width - 1, 20)))
+        state.print(status.cut(line + entry.start, width))
     for name, text in state.attached.items():
-        state.print(
-            status.cut(
-                f"    file      {state.chat.engine.count(text):>6,} with next  {name}",
-                max(width - 1, 20),
-            )
-        )
+        line = f"    file      {state.chat.engine.count(text):>6,} with next  {name}"
+        state.print(status.cut(line, width))
     state.print(
-        f"{window.tokens:,} of {window.limit:,} tokens used, {window.reserve:,} kept for the answer; policy {state.chat.preset.context.policy}"
+        f"{window.tokens:,} of {window.limit:,} tokens used, {window.reserve:,} reserved for the"
+        f" answer; policy {state.chat.preset.context.policy}"
     )
     return None
 
@@ -49,12 +43,12 @@ def pin(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/pin", "pinned", "are always sent")
 
 
-@command("unpin", "n", "Undo a /pin or a /drop of message n.")
+@command("unpin", "n", "Undo /pin or /drop for message n.")
 def unpin(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/unpin", "", "are sent while there is room")
 
 
-@command("drop", "n", "Stop sending message n and its turn; they stay in the history.")
+@command("drop", "n", "Stop sending message n and its turn; they stay in the saved chat.")
 def drop(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/drop", "excluded", "are no longer sent")
 
@@ -63,21 +57,17 @@ def _mark(state: ReplState, rest: str, name: str, mark: Mark, effect: str) -> An
     number = number_of(rest, name)
     message = state.chat.mark(number, mark)
     status.recount(state.chat)
-    state.print(
-        status.cut(
-            f"message {number} and its turn {effect}: {' '.join(message.text.split())}",
-            state.width() - 1,
-        )
-    )
+    line = f"message {number} and its turn {effect}: {' '.join(message.text.split())}"
+    state.print(status.cut(line, state.width() - 1))
     return None
 
 
-@command("compact", "", "Replace the conversation so far with a summary, which you can edit.")
+@command("compact", "", "Replace the conversation so far by a summary, which you can edit.")
 def compact(state: ReplState, rest: str) -> Answer:
-    return _compacted(state)
+    return _compact(state)
 
 
-def _compacted(state: ReplState) -> Generator[Event]:
+def _compact(state: ReplState) -> Generator[Event]:
     before = state.chat.look().tokens
     yield from state.chat.compact()
     yield state.chat.look_ahead()

@@ -1,4 +1,4 @@
-"""Commands that move the conversation: new, regen, undo, edit, continue, alt, file, exit."""
+"""Commands for the conversation: new, regen, continue, alt, undo, edit, file, exit."""
 
 from llmchat.errors import UsageError
 from llmchat.formatting import counted
@@ -7,13 +7,13 @@ from llmchat.ui.slash.registry import Answer, LeaveRepl, command, number_of
 from llmchat.ui.state import ReplState, paths_starting_with
 
 
-@command("exit", "", "Leave; the chat is saved.", aliases=("quit", "bye"))
-def leave(state: ReplState, rest: str) -> Answer:
+@command("exit", "", "Leave the chat; it is saved.", aliases=("quit", "bye"))
+def leave_repl(state: ReplState, rest: str) -> Answer:
     raise LeaveRepl
 
 
 @command(
-    "new", "", "Begin a new chat with the same model and system text.", aliases=("clear", "reset")
+    "new", "", "Start a new chat with the same model and system text.", aliases=("clear", "reset")
 )
 def new(state: ReplState, rest: str) -> Answer:
     state.chat.restart()
@@ -24,17 +24,15 @@ def new(state: ReplState, rest: str) -> Answer:
 @command(
     "regen",
     "[hint]",
-    "Answer the last question again, with a hint such as `shorter`; the old answer is kept.",
+    "Answer the last question again, with a hint if you like; the old answer is kept.",
     aliases=("retry", "regenerate"),
 )
 def regenerate(state: ReplState, rest: str) -> Answer:
-    if (
-        not rest
-        and state.chat.sampling.temperature == 0
-        and state.chat.answered_by == state.chat.made_by
-    ):
+    chat = state.chat
+    same_model = chat.answered_by == chat.made_by
+    if not rest and chat.sampling.temperature == 0 and same_model:
         state.print("temperature 0 gives the same answer again; try /set temperature 0.7")
-    return state.chat.regenerate(rest)
+    return chat.regenerate(rest)
 
 
 @command("continue", "", "Continue the last answer where it stopped.", aliases=("more",))
@@ -45,8 +43,8 @@ def resume(state: ReplState, rest: str) -> Answer:
 @command(
     "alt",
     "[n|next|prev]",
-    "Show another answer to the last question, by its number; ← and → on an empty line step through them.",
-    complete=lambda t, w: ["next", "prev"],
+    "Show another answer to the last question; ← and → on an empty line do the same.",
+    complete=lambda state, word: ["next", "prev"],
 )
 def alternative(state: ReplState, rest: str) -> Answer:
     number, count = state.chat.alternative(_step(state, rest))
@@ -58,7 +56,7 @@ def alternative(state: ReplState, rest: str) -> Answer:
 
 
 def _step(state: ReplState, rest: str) -> int:
-    """How many answers further on the wanted one is."""
+    """Steps from the current answer to the one that is asked for."""
     if rest in ("", "next", "prev"):
         return -1 if rest == "prev" else 1
     if not rest.isdecimal():
@@ -80,17 +78,14 @@ def undo(state: ReplState, rest: str) -> Answer:
     if index == before:
         state.print("the summary was removed")
         return None
-    state.print(
-        f"back to: {state.chat.conversation.messages[index].text}"
-        if index >= 0
-        else "back to the beginning"
-    )
+    if index < 0:
+        state.print("back to the beginning")
+    else:
+        state.print(f"back to: {state.chat.conversation.messages[index].text}")
     return None
 
 
-@command(
-    "edit", "[text]", "Ask the last question again with another text, or change it in your editor."
-)
+@command("edit", "[text]", "Change the last question, here or in your editor, and ask it again.")
 def edit(state: ReplState, rest: str) -> Answer:
     index = state.chat.conversation.question
     if index < 0:
@@ -108,26 +103,27 @@ def edit(state: ReplState, rest: str) -> Answer:
 @command(
     "file",
     "[path|off]",
-    "Attach a text file to the next message, and print its tokens.",
+    "Attach a text file to the next message; `off` removes what is attached.",
     complete=lambda state, word: paths_starting_with(word),
 )
 def file(state: ReplState, rest: str) -> Answer:
     if rest == "off":
         state.attached.clear()
-        state.print("nothing is attached")
     elif rest:
-        tokens = state.attach(rest)
-        limit = min(
-            state.chat.preset.context.tokens or state.chat.engine.context, state.chat.engine.context
-        )
-        state.print(
-            f"{rest}: {counted(tokens, 'token')} of a window of {limit:,}; attached to your next message"
-        )
-        if tokens >= limit:
-            state.print("note: the file is larger than the window; /file off removes it")
-    else:
-        for name, text in state.attached.items():
-            state.print(f"{name}: {counted(state.chat.engine.count(text), 'token')}")
-        if not state.attached:
-            state.print("nothing is attached")
+        _attach(state, rest)
+        return None
+    for name, text in state.attached.items():
+        state.print(f"{name}: {counted(state.chat.engine.count(text), 'token')}")
+    if not state.attached:
+        state.print("nothing is attached")
     return None
+
+
+def _attach(state: ReplState, name: str) -> None:
+    tokens = state.attach(name)
+    context = state.chat.engine.context
+    limit = min(state.chat.preset.context.tokens or context, context)
+    size = f"{counted(tokens, 'token')} of a window of {limit:,}"
+    state.print(f"{name}: {size}; attached to your next message")
+    if tokens >= limit:
+        state.print("note: the file is larger than the window; /file off removes it")

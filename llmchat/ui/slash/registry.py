@@ -1,6 +1,7 @@
-"""The table of slash commands: one decorated function each. /help and completion are made from it.
+"""The table of slash commands: one decorated function each; /help and completion use it.
 
-A command is given the REPL's state and the rest of its line; it prints, changes the chat, or returns an answer to be streamed.
+A command receives the REPL's state and the rest of its line. It prints, changes the chat, or
+returns an answer to be streamed.
 """
 
 import re
@@ -13,10 +14,10 @@ from llmchat.ui.state import ReplState
 
 Answer = Generator[Event] | None
 Run = Callable[[ReplState, str], Answer]
-# What may stand behind a command now, given what is typed of it: texts, or texts with what they mean.
+# Completions for what is typed after a command: texts, or texts with their meanings.
 Complete = Callable[[ReplState, str], Iterable[str | tuple[str, str]]]
 
-
+# The headings of /help, by the module of a command.
 _GROUPS = {
     "conversation": "Conversation",
     "code": "Conversation",
@@ -28,7 +29,7 @@ _GROUPS = {
 
 
 class LeaveRepl(Exception):
-    """The user wants to go."""
+    """The user wants to leave."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Command:
 
     @property
     def group(self) -> str:
-        """The heading under which /help lists it: that of its module."""
+        """The heading of /help that lists the command."""
         return _GROUPS.get(self.run.__module__.rpartition(".")[2], "More")
 
 
@@ -61,7 +62,7 @@ class Registry:
         aliases: tuple[str, ...] = (),
         complete: Complete | None = None,
     ) -> Callable[[Run], Run]:
-        """Register the function below as a command."""
+        """Register the decorated function as a command."""
 
         def register(run: Run) -> Run:
             self._commands[name] = Command(name, arguments, help, run, aliases, complete)
@@ -73,24 +74,22 @@ class Registry:
         return iter(self._commands.values())
 
     def groups(self) -> dict[str, list[Command]]:
-        """The commands under the headings of /help, in its order."""
-        headings = dict.fromkeys([*_GROUPS.values(), *(one.group for one in self)])
-        return {title: [one for one in self if one.group == title] for title in headings}
+        """The commands under the headings of /help, in order."""
+        headings = dict.fromkeys([*_GROUPS.values(), *(command.group for command in self)])
+        return {
+            heading: [command for command in self if command.group == heading]
+            for heading in headings
+        }
 
     def names(self) -> list[str]:
-        return [
-            name for command in self._commands.values() for name in (command.name, *command.aliases)
-        ]
+        return [name for command in self for name in (command.name, *command.aliases)]
 
     def get(self, name: str) -> Command | None:
-        return next(
-            (
-                command
-                for command in self._commands.values()
-                if name == command.name or name in command.aliases
-            ),
-            None,
-        )
+        """The command with this name or alias."""
+        for command in self:
+            if name == command.name or name in command.aliases:
+                return command
+        return None
 
 
 registry = Registry()
@@ -98,15 +97,16 @@ command = registry.command
 
 
 def parse(line: str) -> tuple[Command, str] | str:
-    """A command with its arguments, or the text to send. Raises UsageError for what looks like a command and is none.
+    """A command with its arguments, or the text to send.
 
-    `//x` sends /x, and a path such as /etc/hosts is text.
+    `//x` sends `/x`, and a path such as /etc/hosts is text. Raises UsageError for an unknown
+    command and for one with a wrong mark, such as `!help`.
     """
     if line.startswith("//"):
         return line[1:]
-    foreign = re.match(r"(?:!!?|\.)(\w+)\b", line)
-    if foreign and registry.get(foreign[1]) and len(line.split()) <= 2:
-        raise UsageError(f"commands begin with a slash: did you mean /{foreign[1]}?")
+    wrong_mark = re.match(r"(?:!!?|\.)(\w+)\b", line)
+    if wrong_mark and registry.get(wrong_mark[1]) and len(line.split()) <= 2:
+        raise UsageError(f"commands begin with a slash: did you mean /{wrong_mark[1]}?")
     match = re.match(r"/([\w?]+)(?:\s+(.*))?$", line, re.S)
     if not match:
         return line
@@ -121,7 +121,7 @@ def parse(line: str) -> tuple[Command, str] | str:
 
 
 def number_of(word: str, what: str) -> int:
-    """A positive number, for commands that take one."""
+    """Parse a positive number, an argument of the command `what`."""
     if not word.isdecimal() or int(word) < 1:
         raise UsageError(f"{what} takes a number of 1 or more, not `{word}`")
     return int(word)

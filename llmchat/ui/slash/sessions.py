@@ -17,7 +17,7 @@ def _ids(state: ReplState, word: str) -> Iterable[tuple[str, str]]:
     return [(session.id, transcript.describe(session, now)) for session in recent]
 
 
-@command("sessions", "[text]", "List the last saved chats, or find those that contain a text.")
+@command("sessions", "[text]", "List the latest saved chats, or find those that contain a text.")
 def sessions(state: ReplState, rest: str) -> Answer:
     if rest:
         for hit in state.chat.history.search(rest, 10):
@@ -29,7 +29,7 @@ def sessions(state: ReplState, rest: str) -> Answer:
     return None
 
 
-@command("history", "", "Print this chat from its beginning.")
+@command("history", "", "Print this chat from the beginning.")
 def history(state: ReplState, rest: str) -> Answer:
     if not state.chat.conversation.spoken:
         raise UsageError("the chat is empty")
@@ -50,7 +50,7 @@ def _list(state: ReplState) -> None:
 @command(
     "load",
     "[session]",
-    "Continue a saved chat with its model and settings; without a name, list the last chats.",
+    "Continue a saved chat with its model and settings; alone, list the latest ones.",
     aliases=("open",),
     complete=_ids,
 )
@@ -78,7 +78,7 @@ def load(state: ReplState, rest: str) -> Answer:
 @command(
     "save",
     "[[code [n]] file]",
-    "Write this chat, as /export does, or code block n, or the last one, to a file; alone, show where chats are saved.",
+    "Save this chat or a code block to a file; alone, show where chats are stored.",
     complete=lambda state, word: paths_starting_with(word),
 )
 def save(state: ReplState, rest: str) -> Answer:
@@ -95,7 +95,7 @@ def save(state: ReplState, rest: str) -> Answer:
     return None
 
 
-@command("rename", "title", "Give this chat another title.")
+@command("rename", "title", "Change the title of this chat.")
 def rename(state: ReplState, rest: str) -> Answer:
     if not rest or state.chat.session is None:
         raise UsageError(
@@ -107,11 +107,11 @@ def rename(state: ReplState, rest: str) -> Answer:
 
 
 @command(
-    "fork", "", "Continue in a copy of this chat; the original stays as it is.", aliases=("branch",)
+    "fork", "", "Continue in a copy of this chat; the original is unchanged.", aliases=("branch",)
 )
 def fork(state: ReplState, rest: str) -> Answer:
     before = state.chat.session
-    state.print(f"continuing in {state.chat.fork()}; {before} stays as it is")
+    state.print(f"continuing in {state.chat.fork()}; {before} is unchanged")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Commands that change how the next answers are made: set, system, model, lora, think, plain."""
+"""Commands for how answers are made and shown: set, system, model, lora, think, plain."""
 
 from collections.abc import Iterable
 
@@ -16,10 +16,8 @@ _POLICIES = choices(Policy)
 def _names(state: ReplState, line: str) -> Iterable[str | tuple[str, str]]:
     name, _, rest = line.partition(" ")
     if rest or line.endswith(" "):
-        return [
-            f"{name} {value}"
-            for value in (*(_POLICIES if name in ("policy", "context") else ()), "default")
-        ]
+        values = [*_POLICIES, "default"] if name in ("policy", "context") else ["default"]
+        return [f"{name} {value}" for value in values]
     return [(name, f"{_meaning(name)}: {_allowed(name)}") for name in setting_names()]
 
 
@@ -28,10 +26,9 @@ def _models(state: ReplState, word: str) -> Iterable[tuple[str, str]]:
 
 
 def _adapters(state: ReplState, word: str) -> Iterable[str]:
-    here = {
-        str(source.repo) for preset, _ in pulled_presets(state.world) for source in preset.adapters
-    }
-    return ["off", *sorted(here), *paths_starting_with(word)]
+    pulled = (preset for preset, _ in pulled_presets(state.world))
+    adapters = {str(source.repo) for preset in pulled for source in preset.adapters}
+    return ["off", *sorted(adapters), *paths_starting_with(word)]
 
 
 @command(
@@ -45,7 +42,7 @@ def set_value(state: ReplState, rest: str) -> Answer:
     name, value = name.replace("-", "_"), value.strip()
     if name == "context" and value in _POLICIES:
         name = "policy"
-    values = settings_of(state.chat.sampling, state.chat.preset.context)
+    values = _values(state)
     if name and name not in values:
         raise UsageError(
             f"there is no setting `{name}`",
@@ -53,28 +50,30 @@ def set_value(state: ReplState, rest: str) -> Answer:
         )
     if value:
         _change(state, name, value)
-        values = settings_of(state.chat.sampling, state.chat.preset.context)
-    if value:
-        state.print(f"{name:20} {_written(values[name])}")
+        state.print(f"{name:20} {_value_text(_values(state)[name])}")
         return None
-    for shown in [name] if name else values:
-        mark = "*" if shown in state.chat.settings else " "
-        state.print(
-            f"{mark} {shown:18}  {_written(values[shown]):11}  {_meaning(shown):10}  {_allowed(shown)}"
-        )
+    for each in [name] if name else values:
+        _print_setting(state, each, values[each])
     if not name and state.chat.settings:
         state.print("* changed in this chat; `/set NAME default` resets it")
     return None
 
 
-def _written(value: object) -> str:
-    return (
-        "none"
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int) and value < 10**9
-        else str(value)
-    )
+def _values(state: ReplState) -> dict[str, object]:
+    return settings_of(state.chat.sampling, state.chat.preset.context)
+
+
+def _print_setting(state: ReplState, name: str, value: object) -> None:
+    mark = "*" if name in state.chat.settings else " "
+    cells = f"{name:18}  {_value_text(value):11}  {_meaning(name):10}  {_allowed(name)}"
+    state.print(f"{mark} {cells}")
+
+
+def _value_text(value: object) -> str:
+    if value is None:
+        return "none"
+    # Seeds are shown as they are typed.
+    return f"{value:,}" if isinstance(value, int) and value < 10**9 else str(value)
 
 
 @command("system", "[text]", "Show or set the system text.")
@@ -104,7 +103,7 @@ def model(state: ReplState, rest: str) -> Answer:
 @command(
     "lora",
     "[name[:scale]|off]",
-    "Apply another adapter (a folder or org/name), scale it, or remove it.",
+    "Apply an adapter (a folder or org/name), change its scale, or remove it.",
     complete=_adapters,
 )
 def lora(state: ReplState, rest: str) -> Answer:
@@ -117,8 +116,8 @@ def lora(state: ReplState, rest: str) -> Answer:
 @command(
     "think",
     "[on|off]",
-    "Show or hide the model's thinking; it is never sent back.",
-    complete=lambda t, w: ["on", "off"],
+    "Show or hide the model's thinking, which is never sent back to it.",
+    complete=lambda state, word: ["on", "off"],
 )
 def think(state: ReplState, rest: str) -> Answer:
     if rest not in ("", "on", "off"):
@@ -138,9 +137,10 @@ def plain(state: ReplState, rest: str) -> Answer:
 def _change(state: ReplState, name: str, value: str) -> None:
     if value == "default":
         return state.chat.unset(name)
-    if name == "context" and value.isdecimal() and int(value) > state.chat.engine.context:
+    limit = state.chat.engine.context
+    if name == "context" and value.isdecimal() and int(value) > limit:
         raise UsageError(
-            f"a window of {int(value):,} tokens is more than the model's {state.chat.engine.context:,}",
+            f"a window of {int(value):,} tokens is more than the model's {limit:,}",
             "`/set context 0` uses all of it",
         )
     state.chat.set({name: value})

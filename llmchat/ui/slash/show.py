@@ -1,4 +1,4 @@
-"""Commands that only options: help, show, stats."""
+"""Commands that only print: help, show, stats."""
 
 import textwrap
 
@@ -11,10 +11,11 @@ from llmchat.ui.slash.registry import Answer, Command, command, registry
 from llmchat.ui.state import ReplState
 
 _KEYS = (
-    'Enter sends; Alt+Enter or Ctrl-J makes a new line; """ opens a block; Ctrl-G opens the editor.',
+    'Enter sends; Alt+Enter or Ctrl-J starts a new line; """ opens a block;'
+    " Ctrl-G opens the editor.",
     "Ctrl-C stops an answer, Ctrl-D leaves; ← and → on an empty line show other answers.",
 )
-# From this width on names and meanings stand in two columns.
+# From this width on, /help has two columns.
 _WIDE, _COLUMN = 60, 24
 _PARTS = ("info", "license", "template", "prompt")
 
@@ -28,32 +29,38 @@ _PARTS = ("info", "license", "template", "prompt")
 )
 def show_help(state: ReplState, rest: str) -> Answer:
     if rest:
-        found = registry.get(rest.lstrip("/").lower())
-        if found is None:
-            raise UsageError(f"there is no command /{rest}", did_you_mean(rest, registry.names()))
-        _explain(state, found)
+        _explain_command(state, rest)
         return None
-    for title, commands in registry.groups().items():
-        state.print(f"{title}:")
-        for one in commands:
-            _explain(state, one, indent="  ")
+    for heading, commands in registry.groups().items():
+        state.print(f"{heading}:")
+        for each in commands:
+            _explain(state, each, indent="  ")
         state.print("")
     for line in _KEYS:
-        _wrapped(state, line, "", "")
+        _print_wrapped(state, line, "", "")
     return None
 
 
+def _explain_command(state: ReplState, name: str) -> None:
+    found = registry.get(name.lstrip("/").lower())
+    if found is None:
+        raise UsageError(f"there is no command /{name}", did_you_mean(name, registry.names()))
+    _explain(state, found)
+
+
 def _explain(state: ReplState, one: Command, indent: str = "") -> None:
-    also = f" (also {', '.join('/' + alias for alias in one.aliases)})" if one.aliases else ""
+    aliases = ", ".join(f"/{alias}" for alias in one.aliases)
+    text = one.help + (f" (also {aliases})" if aliases else "")
     name = f"{indent}/{one.name} {one.arguments}".rstrip()
     if state.width() >= _WIDE and len(name) < _COLUMN:
-        return _wrapped(state, one.help + also, f"{name:{_COLUMN}}", " " * _COLUMN)
-    state.print(name)
-    return _wrapped(state, one.help + also, f"{indent}  ", f"{indent}  ")
+        _print_wrapped(state, text, f"{name:{_COLUMN}}", " " * _COLUMN)
+    else:
+        state.print(name)
+        _print_wrapped(state, text, f"{indent}  ", f"{indent}  ")
 
 
-def _wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
-    """Lines that break between words; a column stays one."""
+def _print_wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
+    """Wrap a text at words, behind `first` on its first line and `rest` on the others."""
     width = max(state.width() - 1, len(rest) + 20)
     state.print(
         textwrap.fill(
@@ -65,31 +72,37 @@ def _wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
 @command(
     "show",
     "{info|license|template|prompt}",
-    "Show the model's facts, its licence, its prompt format as `llmchat doctor` checks it, or the exact prompt.",
-    complete=lambda t, w: _PARTS,
+    "Show facts about the model, its licence, its prompt format, or the exact prompt.",
+    complete=lambda state, word: _PARTS,
 )
 def show(state: ReplState, rest: str) -> Answer:
-    chat = state.chat
+    preset = state.chat.preset
     if rest == "info":
-        tables.model_facts(state.world, model_facts(chat.preset, state.world), chat.session or "")
+        known = model_facts(preset, state.world)
+        tables.model_facts(state.world, known, state.chat.session or "")
     elif rest in ("license", "licence"):
-        state.print(chat.preset.licence)
+        state.print(preset.licence)
     elif rest == "template":
-        form = chat.preset.format
-        for line in doctor.lines(doctor.examine(chat.preset, state.world)):
-            state.print(line)
-        state.print("\nThe format itself:\n")
-        state.print(form.template if form.template is not None else pretty_json(form.parts))
+        _show_template(state)
     elif rest == "prompt":
-        state.print(chat.preset.format.render(chat.look().messages).text)
+        state.print(preset.format.render(state.chat.look().messages).text)
     else:
-        raise UsageError(
-            f"/show takes {', '.join(_PARTS)}", did_you_mean(rest, _PARTS) if rest else ""
-        )
+        hint = did_you_mean(rest, _PARTS) if rest else ""
+        raise UsageError(f"/show takes {', '.join(_PARTS)}", hint)
     return None
 
 
-@command("stats", "", "Show tokens and times of the last answer.")
+def _show_template(state: ReplState) -> None:
+    """The checks of `llmchat doctor`, then the format itself."""
+    preset = state.chat.preset
+    for line in doctor.lines(doctor.examine(preset, state.world)):
+        state.print(line)
+    state.print("\nThe format itself:\n")
+    template = preset.format.template
+    state.print(pretty_json(preset.format.parts) if template is None else template)
+
+
+@command("stats", "", "Show the tokens and times of the last answer.")
 def stats(state: ReplState, rest: str) -> Answer:
     for line in status.statistics(state.chat):
         state.print(line)
