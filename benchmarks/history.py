@@ -17,7 +17,7 @@ from basics import processor
 
 from llmchat.conversation import Message
 from llmchat.history import History
-from llmchat.history.imports import Imported, Said
+from llmchat.history.imports import ImportedChat, ImportedMessage
 
 SESSIONS, TURNS, WORDS = (
     500,
@@ -48,22 +48,24 @@ def fill(path: Path) -> list[str]:
     """500 sessions of 200 messages, and one more that holds 2,000."""
     with History(path) as history:
         return [
-            history.take(chat(number, 1000 if number == SESSIONS else TURNS)) or ""
+            history.import_chat(chat(number, 1000 if number == SESSIONS else TURNS)) or ""
             for number in range(SESSIONS + 1)
         ]
 
 
-def chat(number: int, turns: int) -> Imported:
+def chat(number: int, turns: int) -> ImportedChat:
     said = []
     for turn in range(turns):
         words = [WORDS[(turn * 7 + number * 3 + step) % len(WORDS)] for step in range(40)]
-        said.append(Said(Message("user", f"question {turn} of {number}: {' '.join(words)}")))
         said.append(
-            Said(
+            ImportedMessage(Message("user", f"question {turn} of {number}: {' '.join(words)}"))
+        )
+        said.append(
+            ImportedMessage(
                 Message("assistant", f"answer {turn * number % 9973}: {' '.join(reversed(words))}")
             )
         )
-    return Imported(tuple(said), f"chat {number}")
+    return ImportedChat(tuple(said), f"chat {number}")
 
 
 def seconds(path: Path, act: Callable[[History], object]) -> float:

@@ -22,7 +22,7 @@ from llmchat.summary import summarise
 from llmchat.window import Window, fit
 
 if TYPE_CHECKING:
-    from llmchat.history import History, Line
+    from llmchat.history import BranchWriter, History
 
 
 class Summary(Struct, frozen=True):
@@ -113,7 +113,7 @@ class Chat(Adjustable):
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
         self._remembered: tuple[Any, ...] = ()
-        self._line: Line | None = None
+        self._line: BranchWriter | None = None
         self.conversation = Conversation()
         if session:
             self._take_up(session)
@@ -130,7 +130,7 @@ class Chat(Adjustable):
 
     def note(self) -> str:
         """What the person must be told of the last steps, once: that this chat had to go on in a session of its own. Empty: nothing."""
-        left = self._line.take_left() if self._line else None
+        left = self._line.take_left_session() if self._line else None
         return (
             f"another llmchat went on with session {left}; this chat continues as session {self.session}"
             if left
@@ -400,9 +400,9 @@ class Chat(Adjustable):
         kept = self.conversation.messages[:length]
         self.conversation = Conversation((*kept, message))
         if self._line is None:
-            from llmchat.history import Line
+            from llmchat.history import BranchWriter
 
-            self._line = Line(
+            self._line = BranchWriter(
                 self.history, self.history.begin(self.preset.name, self.opens, self.settings)
             )
         # What was said before the session began, or could not be stored on a full disk.
@@ -419,12 +419,12 @@ class Chat(Adjustable):
             self._line.rewind(length, question)
 
     def _take_up(self, session: str) -> None:
-        from llmchat.history import Line
+        from llmchat.history import BranchWriter
 
-        self._line = Line(self.history, session)
+        self._line = BranchWriter(self.history, session)
         self.conversation = self._line.conversation
 
-    def _saved(self) -> "Line":
+    def _saved(self) -> "BranchWriter":
         if self._line is None:
             raise UsageError("the chat is empty")
         return self._line

@@ -222,7 +222,7 @@ def export_sessions(
 ) -> None:
     """Sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
     from llmchat.errors import did_you_mean
-    from llmchat.history.export import EXPORTS, together
+    from llmchat.history.export import EXPORTS, join_exports
     from llmchat.models.opener import saved_history
 
     world: World = ctx.obj
@@ -234,7 +234,9 @@ def export_sessions(
     path = _free(output, force) if output else None
     with saved_history(world) as history:
         found = [history.find(session) for session in sessions] if sessions else history.sessions()
-        text = together(format, [EXPORTS[format](one, history.messages(one.id)) for one in found])
+        text = join_exports(
+            format, [EXPORTS[format](one, history.messages(one.id)) for one in found]
+        )
     if path:
         path.write_text(text, "utf-8")
         print(f"{counted(len(found), 'session')} saved to {path}", file=world.stderr)
@@ -256,7 +258,7 @@ def import_sessions(
     world: World = ctx.obj
     chats = [chat for name in files for chat in read(world.read_text(name), name)]
     with History(world.history_file, world.now) as history:
-        taken = [session for chat in chats if (session := history.take(chat))]
+        taken = [session for chat in chats if (session := history.import_chat(chat))]
     known = len(chats) - len(taken)
     already = f", {known:,} already here" if known else ""
     print(f"{counted(len(taken), 'chat')} imported{already}", file=world.stderr)

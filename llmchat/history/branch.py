@@ -1,10 +1,13 @@
-"""A writer's own line in the tree of a session: what it writes stands behind what it has seen, never behind what another process wrote since.
+"""Write one branch of a session's tree: each message follows what this writer has seen, never what
+another process wrote since.
 
-Each step checks, in its transaction, that the session still ends where this line ends. Where another process has moved it on, the line goes
-on in a session of its own: a fork at the last message that both share.
+Each step checks, in its transaction, that the session still ends where this branch ends. Where
+another process has moved the session on, the branch continues in a fork: a new session that shares
+all messages up to there.
 """
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,33 +16,30 @@ from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Finish
 from llmchat.errors import UsageError
 from llmchat.history import rows
-from llmchat.history.in_progress import Answering, is_answered_now
+from llmchat.history.in_progress import AnswerLock, is_answered_now
 from llmchat.history.store import History
 
 
-class Line:
-    """A session as one writer sees it. `ids` are its messages, first to last; `left` is the session it had to leave, until `take_left`."""
+class BranchWriter:
+    """A session as one writer sees it.
+
+    ids: its messages, first to last; left_session: the session it had to leave for a fork, until
+    `take_left_session`.
+    """
 
     def __init__(self, history: History, session: str):
         self._history = history
         self.session = session
-        self.left: str | None = None
-        self._answering: Answering | None = None
+        self.left_session: str | None = None
+        self._answer_lock: AnswerLock | None = None
         path = history.path_of(session)
-        asked = next(
-            (
-                index
-                for index in range(len(path) - 1, -1, -1)
-                if path[index]["role"] in ("user", "assistant")
-            ),
-            None,
-        )
+        asked = _last_spoken(path)
         if (
             asked is not None
             and path[asked]["role"] == "user"
             and is_answered_now(history.path, path[asked]["id"])
         ):
-            # Another process owns this question. What is said here is said beside it, not behind it.
+            # Another process answers this question; this writer branches off before it.
             path = path[:asked]
         self.ids = [int(row["id"]) for row in path]
 
@@ -49,8 +49,8 @@ class Line:
 
     @property
     def conversation(self) -> Conversation:
-        """What was said on this line."""
-        return Conversation(tuple(rows.message(row) for row in self._history.line(self.tip)))
+        """The messages of this branch."""
+        return Conversation(tuple(rows.message(row) for row in self._history.path_to(self.tip)))
 
     def append(
         self,
@@ -60,88 +60,101 @@ class Line:
         *,
         length: int | None = None,
     ) -> int:
-        """Store a message behind the last one of this line, or behind its first `length`; returns its id. A question is locked until
-        `release`."""
+        """Store a message after the last one, or after the first `length`; returns its id.
+
+        A question is locked until `release`.
+        """
         state = "cancelled" if finish and finish.reason == "cancelled" else "complete"
         known = (msgspec.to_builtins(finish) if finish else {}) | dict(details or {})
         tokens = finish.prompt_tokens + finish.reply_tokens if finish else 0
         kept = self.ids[:length]
         with self._history.transaction():
-            session = self._own()
+            session = self._writable_session()
             parent = kept[-1] if kept else None
             new = self._history.insert(
                 session, parent, message, state=state, details=known, tokens=tokens
             )
             if message.role == "user":
-                # Before the transaction ends: whoever sees the question sees that it is being answered.
-                self._answer(new)
-        self._go_on(session)
+                # Before the transaction ends: whoever sees the question must see its lock.
+                self._lock_question(new)
+        self._continue_in(session)
         self.ids = [*kept, new]
         return new
 
     def rewind(self, length: int, question: int | None = None) -> None:
-        """Go back to the first `length` messages; what stood behind them stays as a branch. question: the index of one that is to be
-        answered again, locked until `release`."""
+        """Go back to the first `length` messages; the later ones stay in the tree.
+
+        question: the index of a message that will be answered again, locked until `release`.
+        """
         with self._history.transaction():
-            session = self._own()
-            self._history.point(session, self.ids[:length])
+            session = self._writable_session()
+            self._history.move_tip(session, self.ids[:length])
             if question is not None and question < min(length, len(self.ids)):
-                self._answer(self.ids[question])
-        self._go_on(session)
+                self._lock_question(self.ids[question])
+        self._continue_in(session)
         del self.ids[length:]
 
     def alternative(self, step: int) -> tuple[int, int]:
-        """Go from the last answer to the next (1) or the earlier (-1) one to the same question; returns its number and how many there are."""
+        """Replace the last answer by the next (1) or previous (-1) one to the same question.
+
+        Returns its number, counted from 1, and how many answers there are.
+        """
         with self._history.transaction():
-            session = self._own()
+            session = self._writable_session()
             kept, siblings, number = self._history.siblings(self.ids)
             chosen = _chosen(number + step, siblings, step)
-            self._history.point(session, [*kept, chosen])
-        self._go_on(session)
+            self._history.move_tip(session, [*kept, chosen])
+        self._continue_in(session)
         self.ids = [*kept, chosen]
         return number + step + 1, len(siblings)
 
     def mark(self, index: int, mark: Mark) -> None:
-        """Mark the message at `index`; forks share it."""
+        """Mark the message at `index`, in every fork that shares it."""
         with self._history.transaction():
             self._history.mark(self.ids[index], mark)
 
     def fork(self) -> str:
-        """Go on in a new session that shares everything of this line; returns its id."""
+        """Continue in a new session that shares every message of this branch; returns its id."""
         with self._history.transaction():
-            session = self._history.branch(self.session, self.ids)
+            session = self._history.fork(self.session, self.ids)
         self.session = session
         return session
 
     def release(self) -> None:
-        """No answer is being written any more."""
-        if self._answering:
-            self._answering.release()
-            self._answering = None
+        """Unlock the question: no answer to it is being written any more."""
+        if self._answer_lock:
+            self._answer_lock.release()
+            self._answer_lock = None
 
-    def take_left(self) -> str | None:
-        """The session that was left since the last call because another process had gone on with it."""
-        left, self.left = self.left, None
+    def take_left_session(self) -> str | None:
+        """The session left since the last call because another process had written to it."""
+        left, self.left_session = self.left_session, None
         return left
 
     def is_current(self) -> bool:
-        """Whether the session still ends where this line ends."""
+        """Whether the session still ends where this branch ends."""
         return self._history.tip(self.session) == self.tip
 
-    def _own(self) -> str:
-        """The session to write to, within a transaction: this one, or a fork of it where it no longer ends where this line does."""
+    def _writable_session(self) -> str:
+        """Within a transaction: this session, or a fork where the session has moved on."""
         if self.is_current():
             return self.session
-        return self._history.branch(self.session, self.ids)
+        return self._history.fork(self.session, self.ids)
 
-    def _go_on(self, session: str) -> None:
-        """Only once the transaction has ended: what is rolled back must leave the line as it was."""
+    def _continue_in(self, session: str) -> None:
+        """Called after the transaction: one that is rolled back must not change this writer."""
         if session != self.session:
-            self.left, self.session = self.session, session
+            self.left_session, self.session = self.session, session
 
-    def _answer(self, question: int) -> None:
+    def _lock_question(self, question: int) -> None:
         self.release()
-        self._answering = Answering(self._history.path, question)
+        self._answer_lock = AnswerLock(self._history.path, question)
+
+
+def _last_spoken(path: Sequence[sqlite3.Row]) -> int | None:
+    """The index of the last question or answer."""
+    spoken = (i for i, row in enumerate(path) if row["role"] in ("user", "assistant"))
+    return max(spoken, default=None)
 
 
 def _chosen(number: int, siblings: list[int], step: int) -> int:

@@ -1,4 +1,4 @@
-"""The SQLite file of the history: how it is opened, its transactions, and its errors as lines that say what to do."""
+"""Open the SQLite file of the history, run transactions, and turn SQLite errors into ours."""
 
 import sqlite3
 import time
@@ -15,7 +15,7 @@ _BUSY_SECONDS = 10.0
 
 
 class Database:
-    """The database at `path`, brought to today's shape; None keeps it in memory."""
+    """The database at `path`, migrated to the current schema; None keeps it in memory."""
 
     def __init__(self, path: Path | None):
         self.path = path
@@ -28,7 +28,8 @@ class Database:
         try:
             with explained(path):
                 _write_ahead(self.connection)
-                # In WAL mode NORMAL survives the death of the process at any moment; only a power cut may lose the last commits.
+                # In WAL mode, NORMAL survives the death of the process at any moment; only a power
+                # failure may lose the last commits.
                 self.connection.execute("PRAGMA synchronous = NORMAL")
                 self.connection.execute("PRAGMA foreign_keys = ON")
                 migrate(self.connection)
@@ -40,7 +41,7 @@ class Database:
         self.connection.close()
 
     def execute(self, query: str, values: Any = ()) -> sqlite3.Cursor:
-        """A statement within a transaction."""
+        """Run a statement within a transaction."""
         return self.connection.execute(query, values)
 
     def executemany(self, query: str, values: Any) -> None:
@@ -52,7 +53,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what happens within; on disk at its end."""
+        """Apply everything that happens within, or nothing; it is on disk at the end."""
         with explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -66,7 +67,10 @@ class Database:
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
-    """Switch to WAL mode. SQLite does not wait when another process does the same to a new file, so this does."""
+    """Switch to WAL mode.
+
+    SQLite does not wait when another process does the same to a new file, so this function does.
+    """
     until = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -80,7 +84,7 @@ def _write_ahead(database: sqlite3.Connection) -> None:
 
 @contextmanager
 def explained(path: Path | None) -> Iterator[None]:
-    """Turn SQLite's errors into lines that say what to do."""
+    """Turn SQLite errors into LlmchatErrors whose hints say what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -91,31 +95,31 @@ def explained(path: Path | None) -> Iterator[None]:
             ) from error
         if "locked" in str(error):
             raise LlmchatError(
-                f"another program holds {path}", "close it, or chat with --no-log"
+                f"another program has locked {path}", "close it, or chat with --no-log"
             ) from error
         if "readonly" in str(error):
             raise LlmchatError(
-                f"{path} may not be written", "its permissions say so; --no-log chats without it"
+                f"{path} is read-only", "change its permissions; --no-log chats without a history"
             ) from error
         raise LlmchatError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        # The low byte of an extended code is its kind; errors of Python's own layer have none.
+        # The low byte of an extended code is its class; errors of Python's own layer have none.
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
             sqlite3.SQLITE_NOTADB,
             sqlite3.SQLITE_CORRUPT,
         ):
             raise IntegrityError(
                 f"{path} is not a readable history: {error}",
-                "move it away to start a new one; --no-log chats without it",
+                "move the file away to start a new one; --no-log chats without a history",
             ) from error
-        # The file is sound; what was to be written is not.
+        # The file is intact; the value to be written is not.
         raise LlmchatError(
             f"the history refused a value: {error}", "nothing was changed; this is a bug in llmchat"
         ) from error
 
 
 def make_private(path: Path) -> None:
-    """Chats are nobody else's business."""
+    """Create the file, readable by its owner alone."""
     try:
         private_file(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sessions as files: Markdown and HTML for people, JSON and JSONL for programs and for training."""
+"""Export sessions: Markdown and HTML for people, JSON for programs, JSONL for training."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,25 +14,24 @@ _PAGE = Path(__file__).with_name("session.html")
 
 
 def to_json(session: Session, records: Sequence[Record]) -> str:
-    """OpenAI's messages, with what llmchat knows beyond them; read back by `import` without loss of text, marks or times."""
+    """OpenAI's messages, with fields of llmchat's own; `import` restores texts, marks and times."""
     value = {
         "id": session.id,
         "title": session.title,
         "model": session.model,
         "created": session.created,
         "tags": list(session.tags),
+        "messages": [_openai_message(record) for record in records],
     }
-    return (
-        msgspec.json.format(
-            msgspec.json.encode(value | {"messages": [_wire(record) for record in records]}),
-            indent=2,
-        ).decode()
-        + "\n"
-    )
+    return _indented(msgspec.json.encode(value))
+
+
+def _indented(encoded: bytes) -> str:
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"
 
 
 def to_training(session: Session, records: Sequence[Record]) -> str:
-    """One line of JSON with the messages that were said: complete turns alone, without summaries, cancelled and excluded ones."""
+    """One line of JSON with the complete turns: no summaries, cancelled or excluded answers."""
     kept: list[dict[str, str]] = []
     for record in records:
         message = record.message
@@ -42,10 +41,8 @@ def to_training(session: Session, records: Sequence[Record]) -> str:
         elif message.role == "user":
             if kept and kept[-1]["role"] == "user":
                 kept.pop()
-            kept.append(
-                {"role": "user", "content": message.text}
-                | ({"input": message.input} if message.input else {})
-            )
+            material = {"input": message.input} if message.input else {}
+            kept.append({"role": "user", "content": message.text} | material)
         elif message.role == "assistant" and kept and kept[-1]["role"] == "user":
             if record.state == "complete" and message.mark != "excluded":
                 kept.append({"role": "assistant", "content": message.text})
@@ -95,30 +92,23 @@ EXPORTS: dict[str, Callable[[Session, Sequence[Record]], str]] = {
 }
 
 
-def together(form: str, exports: Sequence[str]) -> str:
-    """Several exports as one text: JSON becomes a list, HTML pages follow each other in one."""
+def join_exports(form: str, exports: Sequence[str]) -> str:
+    """Join several exports into one text: JSON becomes a list, HTML pages follow each other."""
     if len(exports) == 1 or form in ("jsonl", "md"):
         return ("\n" if form == "md" else "").join(exports)
     if form == "json":
-        return (
-            msgspec.json.format(
-                b"[" + b",".join(one.encode() for one in exports) + b"]", indent=2
-            ).decode()
-            + "\n"
-        )
-    return (
-        "<!doctype html>\n"
-        + "".join(one.removeprefix("<!doctype html>\n").replace("</html>\n", "") for one in exports)
-        + "</html>\n"
-    )
+        return _indented(b"[" + b",".join(one.encode() for one in exports) + b"]")
+    start, end = "<!doctype html>\n", "</html>\n"
+    pages = (one.removeprefix(start).replace(end, "") for one in exports)
+    return "".join((start, *pages, end))
 
 
 def when(seconds: float) -> str:
-    """A moment as people of this machine's time zone read it."""
+    """A moment in this machine's time zone."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _wire(record: Record) -> dict[str, Any]:
+def _openai_message(record: Record) -> dict[str, Any]:
     message = record.message
     value: dict[str, Any] = {
         "role": message.role,
@@ -126,7 +116,7 @@ def _wire(record: Record) -> dict[str, Any]:
         "created": record.created,
     }
     if message.role == "summary":
-        # The field has no such role; a system message with this name is what others can read.
+        # OpenAI has no such role; other programs read a system message with this name.
         value |= {"role": "system", "name": "summary", "covers": message.covers}
     optional: dict[str, Any] = {
         "input": message.input,

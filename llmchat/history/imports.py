@@ -1,7 +1,8 @@
-"""Chats of other programs as messages: ChatGPT's export, OpenAI's messages, ShareGPT, Alpaca; as JSON or a line each.
+"""Read chats of other programs: ChatGPT exports, OpenAI messages, ShareGPT, Alpaca; JSON or JSONL.
 
-Each record is known by its fields, never by the file's name. What is imported is named by a hash of its content, so that the same
-chat is not taken twice. Every field is checked: a file with one that cannot be right is refused as a whole, with the record's number.
+The fields of a record decide its format, never the name of its file. A hash of the content
+identifies a chat, so that it is not imported twice. Every field is checked: one invalid value
+refuses the whole file, with the number of the record.
 """
 
 import hashlib
@@ -15,29 +16,27 @@ from llmchat.conversation import Message
 from llmchat.errors import UsageError
 from llmchat.history import import_fields
 
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "bot": "assistant",
-}
-_KNOWN = "it takes ChatGPT's conversations.json, OpenAI messages, ShareGPT and Alpaca records, as JSON or JSON lines"
+_ROLES = {"human": "user", "user": "user"} | dict.fromkeys(
+    ("gpt", "chatgpt", "assistant", "bot"), "assistant"
+)
+_FORMATS = (
+    "supported are ChatGPT's conversations.json, OpenAI messages, ShareGPT and Alpaca records, as"
+    " JSON or JSON lines"
+)
 
 
-class Said(Struct, frozen=True):
-    """A message with the moment it was said (0: not known) and whether it was cut short."""
+class ImportedMessage(Struct, frozen=True):
+    """A message with the time it was written (0: unknown). state: `complete` or `cancelled`."""
 
     message: Message
     created: float = 0.0
     state: str = "complete"
 
 
-class Imported(Struct, frozen=True):
-    """A chat from elsewhere. id: of the session that llmchat itself exported; empty for other programs' chats."""
+class ImportedChat(Struct, frozen=True):
+    """A chat from a file. id: of the session llmchat exported; empty for other programs' chats."""
 
-    messages: tuple[Said, ...]
+    messages: tuple[ImportedMessage, ...]
     title: str = ""
     model: str = "imported"
     created: float = 0.0
@@ -46,13 +45,13 @@ class Imported(Struct, frozen=True):
 
     @property
     def source(self) -> str:
-        """The same for the same content."""
+        """A name for the content: the same for the same messages."""
         said = [(one.message, one.state) for one in self.messages]
         return "import:" + hashlib.sha256(msgspec.json.encode([self.title, said])).hexdigest()
 
 
-def read(text: str, name: str) -> list[Imported]:
-    """Every chat in a file's text. Raises UsageError with the record that cannot be read; nothing is imported then."""
+def read(text: str, name: str) -> list[ImportedChat]:
+    """Every chat in the text of a file. Raises UsageError naming the record that is invalid."""
     records = list(_records(text, name))
     chats = []
     for number, record in records:
@@ -60,38 +59,40 @@ def read(text: str, name: str) -> list[Imported]:
             chat = _chat(record)
         except KeyError as error:
             raise UsageError(
-                f"{name}: record {number} has no field {import_fields.shown(error.args[0])}", _KNOWN
+                f"{name}: record {number} has no field {import_fields.quoted(error.args[0])}",
+                _FORMATS,
             ) from error
         except (import_fields.Unusable, msgspec.ValidationError) as error:
             raise UsageError(
-                f"{name}: record {number} cannot be read: {import_fields.cut(str(error))}", _KNOWN
+                f"{name}: record {number} cannot be read: {import_fields.one_line(str(error))}",
+                _FORMATS,
             ) from error
         except (TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
-            raise UsageError(
-                f"{name}: record {number} is not in the form it seems to be in", _KNOWN
-            ) from error
+            raise UsageError(f"{name}: record {number} is malformed", _FORMATS) from error
         if chat is None:
-            raise UsageError(f"{name}: record {number} is not a chat in a known form", _KNOWN)
+            raise UsageError(
+                f"{name}: record {number} is not a chat in a supported format", _FORMATS
+            )
         if chat.messages:
             chats.append(chat)
     if not chats:
-        raise UsageError(f"{name} holds no chat", _KNOWN)
+        raise UsageError(f"{name} contains no chat", _FORMATS)
     return chats
 
 
 def _records(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    """Records with their numbers: of a JSON list, one JSON value, or JSON lines (then the number is the line's)."""
+    """Numbered records of a JSON list, one JSON value, or JSON lines (numbered by line)."""
     try:
         value = _decode(text)
     except ValueError as whole:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2:
-            raise UsageError(f"{name} is not JSON: {whole}", _KNOWN) from whole
+            raise UsageError(f"{name} is not JSON: {whole}", _FORMATS) from whole
         for number, line in lines:
             try:
                 yield number, _decode(line)
             except ValueError as error:
-                raise UsageError(f"{name}: line {number} is not JSON: {error}", _KNOWN) from error
+                raise UsageError(f"{name}: line {number} is not JSON: {error}", _FORMATS) from error
         return
     if isinstance(value, list) and not _is_messages(value):
         yield from enumerate(value, 1)
@@ -100,7 +101,7 @@ def _records(text: str, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _decode(text: str) -> Any:
-    """Raises ValueError with what is wrong."""
+    """A JSON value. Raises ValueError with the reason."""
     try:
         return msgspec.json.decode(text)
     except RecursionError as error:
@@ -115,7 +116,7 @@ def _is_messages(value: list[Any]) -> bool:
     )
 
 
-def _chat(record: Any) -> Imported | None:
+def _chat(record: Any) -> ImportedChat | None:
     if isinstance(record, list):
         return _from_messages({"messages": record}) if _is_messages(record) else None
     if not isinstance(record, dict):
@@ -131,37 +132,33 @@ def _chat(record: Any) -> Imported | None:
     return None
 
 
-def _from_messages(record: dict[str, Any]) -> Imported:
-    said = []
-    for one in record["messages"]:
-        role = "summary" if one.get("name") == "summary" else one["role"]
-        if role == "developer":
-            role = "system"
-        text = _text(one.get("content"))
-        message = _message(
-            role,
-            text,
-            one.get("input") or "",
-            mark=one.get("mark") or "",
-            covers=import_fields.count(one, "covers"),
-            files=one.get("files") or (),
-        )
-        state = import_fields.choice(one, "state", ("complete", "cancelled"))
-        if message.role != "tool" and (message.text or message.input):
-            said.append(Said(message, import_fields.moment(one, "created"), state))
-    title, model = (
-        import_fields.text(record, "title"),
-        import_fields.text(record, "model") or "imported",
+def _from_messages(record: dict[str, Any]) -> ImportedChat:
+    messages = map(_openai_message, record["messages"])
+    return ImportedChat(
+        tuple(one for one in messages if one is not None),
+        title=import_fields.text(record, "title"),
+        model=import_fields.text(record, "model") or "imported",
+        created=import_fields.moment(record, "created"),
+        tags=import_fields.texts(record, "tags"),
+        id=import_fields.text(record, "id"),
     )
-    tags = import_fields.texts(record, "tags")
-    return Imported(
-        tuple(said),
-        title,
-        model,
-        import_fields.moment(record, "created"),
-        tags,
-        import_fields.text(record, "id"),
+
+
+def _openai_message(one: dict[str, Any]) -> ImportedMessage | None:
+    """None for a message of a tool, and for one without text."""
+    role = "summary" if one.get("name") == "summary" else one["role"]
+    message = _message(
+        "system" if role == "developer" else role,
+        _text(one.get("content")),
+        one.get("input") or "",
+        mark=one.get("mark") or "",
+        covers=import_fields.count(one, "covers"),
+        files=one.get("files") or (),
     )
+    state = import_fields.choice(one, "state", ("complete", "cancelled"))
+    if message.role == "tool" or not (message.text or message.input):
+        return None
+    return ImportedMessage(message, import_fields.moment(one, "created"), state)
 
 
 def _message(role: Any, text: Any, input: Any = "", **more: Any) -> Message:
@@ -169,12 +166,12 @@ def _message(role: Any, text: Any, input: Any = "", **more: Any) -> Message:
 
 
 def _text(content: Any) -> str:
-    """OpenAI's content: a text, or parts of which some are text."""
+    """OpenAI's `content`: a text, or a list of parts of which some are text."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
         raise import_fields.Unusable(
-            f"`content` is neither a text nor a list of parts: {import_fields.shown(content)}"
+            f"`content` is neither a text nor a list of parts: {import_fields.quoted(content)}"
         )
     texts = (
         part if isinstance(part, str) else part.get("text")
@@ -184,24 +181,24 @@ def _text(content: Any) -> str:
     return "\n".join(text if isinstance(text, str) else "" for text in texts)
 
 
-def _from_chatgpt(record: dict[str, Any]) -> Imported:
-    """The branch that was open last, from the root to `current_node`."""
-    said: list[Said] = []
+def _from_chatgpt(record: dict[str, Any]) -> ImportedChat:
+    """The branch that was open last: from the root to `current_node`."""
+    messages: list[ImportedMessage] = []
     for message in _branch(record["mapping"], record.get("current_node")):
         role = (message.get("author") or {}).get("role")
         text = _text((message.get("content") or {}).get("parts") or [])
         if role in ("user", "assistant", "system") and text.strip():
-            said.append(Said(Message(role, text), import_fields.moment(message, "create_time")))
-    return Imported(
-        tuple(said),
+            created = import_fields.moment(message, "create_time")
+            messages.append(ImportedMessage(Message(role, text), created))
+    title, created = (
         import_fields.text(record, "title"),
-        "chatgpt",
         import_fields.moment(record, "create_time"),
     )
+    return ImportedChat(tuple(messages), title, "chatgpt", created)
 
 
 def _branch(nodes: dict[str, Any], name: Any) -> list[dict[str, Any]]:
-    """The messages of a branch of ChatGPT's tree, from its first one to the node `name`, or to a leaf where none is named."""
+    """The messages of a branch of ChatGPT's tree, to the node `name` or, without one, to a leaf."""
     if name is None:
         name = next(
             (key for key, node in reversed(nodes.items()) if not node.get("children")), None
@@ -210,22 +207,24 @@ def _branch(nodes: dict[str, Any], name: Any) -> list[dict[str, Any]]:
     while name is not None and name in nodes:
         if name in seen:
             raise import_fields.Unusable(
-                f"the parents of node {import_fields.shown(name)} form a loop"
+                f"the parents of node {import_fields.quoted(name)} form a loop"
             )
         seen[name] = nodes[name].get("message") or {}
         name = nodes[name].get("parent")
     return list(seen.values())[::-1]
 
 
-def _from_sharegpt(record: dict[str, Any]) -> Imported:
-    said = []
+def _from_sharegpt(record: dict[str, Any]) -> ImportedChat:
+    messages = []
     for one in record["conversations"]:
         speaker = import_fields.text(one, "from").lower()
         if one["value"]:
-            said.append(Said(_message(_ROLES.get(speaker, speaker), one["value"])))
-    return Imported(tuple(said), import_fields.text(record, "title"))
+            message = _message(_ROLES.get(speaker, speaker), one["value"])
+            messages.append(ImportedMessage(message))
+    return ImportedChat(tuple(messages), import_fields.text(record, "title"))
 
 
-def _from_alpaca(record: dict[str, Any]) -> Imported:
+def _from_alpaca(record: dict[str, Any]) -> ImportedChat:
     question = _message("user", record["instruction"], record.get("input") or "")
-    return Imported((Said(question), Said(_message("assistant", record["output"]))))
+    answer = _message("assistant", record["output"])
+    return ImportedChat((ImportedMessage(question), ImportedMessage(answer)))

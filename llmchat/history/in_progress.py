@@ -1,6 +1,7 @@
-"""Which questions are being answered right now, for other processes to see: a locked file for each, beside the history.
+"""Show other processes which questions are being answered now: one locked file a question.
 
-The system releases a lock when its process ends, however it ends, so a question is never taken for answered by a process that died.
+The system releases a lock when its process ends, however it ends, so a question never counts as
+being answered by a process that died.
 """
 
 import contextlib
@@ -11,8 +12,11 @@ from pathlib import Path
 _FOLDER = "answering"
 
 
-class Answering:
-    """The lock of one question of the history at `path`, held until `release`. Without a path, or locks, it does nothing."""
+class AnswerLock:
+    """The lock of one question of the history at `path`, held until `release`.
+
+    Does nothing without a path or on a file system without locks.
+    """
 
     def __init__(self, path: Path | None, question: int):
         self._file: Path | None = None
@@ -21,10 +25,11 @@ class Answering:
         try:
             folder = path.parent / _FOLDER
             folder.mkdir(mode=0o700, exist_ok=True)
-            self._held = open(folder / str(question), "wb")  # noqa: SIM115 (open for as long as the lock is held)
+            # The file stays open for as long as the lock is held.
+            self._held = open(folder / str(question), "wb")  # noqa: SIM115
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            # A file system without locks: others cannot see it, and each answer still finds its question.
+            # Without the lock other processes may branch after the question instead of before.
             return
         self._file = folder / str(question)
 
@@ -36,7 +41,7 @@ class Answering:
 
 
 def is_answered_now(path: Path | None, question: int) -> bool:
-    """Whether a process, this one among them, is answering a question."""
+    """Whether a process is answering a question; this process counts as well."""
     if path is None:
         return False
     file = path.parent / _FOLDER / str(question)
@@ -51,7 +56,7 @@ def is_answered_now(path: Path | None, question: int) -> bool:
     except OSError:
         return False
     else:
-        # Left by a process that was killed.
+        # The process that made the file was killed.
         with contextlib.suppress(OSError):
             file.unlink()
         return False

@@ -1,4 +1,7 @@
-"""The shape of the database, as numbered steps. A step that was released is never changed; a new column is a new step."""
+"""The schema of the history, as numbered steps.
+
+A released step never changes; a new column is a new step.
+"""
 
 import sqlite3
 from collections.abc import Callable
@@ -41,8 +44,10 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_updated ON sessions(updated);
 CREATE INDEX sessions_tip ON sessions(tip);
 
--- Trigrams find parts of words and need no spaces between them, so Chinese and Japanese are found as well.
-CREATE VIRTUAL TABLE search USING fts5(text, input, content='messages', content_rowid='id', tokenize='trigram');
+-- Trigrams find parts of words and need no spaces, so Chinese and Japanese are found as well.
+CREATE VIRTUAL TABLE search USING fts5(
+    text, input, content='messages', content_rowid='id', tokenize='trigram'
+);
 CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN
     INSERT INTO search(rowid, text, input) VALUES (new.id, new.text, new.input);
 END;
@@ -55,13 +60,13 @@ CREATE TRIGGER messages_changed AFTER UPDATE OF text, input ON messages BEGIN
 END;
 """
 
-# What opens the session's model again, and what was set by hand in it: JSON objects.
+# The options that open the session's model again, and the settings made in it: JSON objects.
 _OPENS_AND_SETTINGS = """
 ALTER TABLE sessions ADD COLUMN opens TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 """
 
-# A script, or a function that is given the database within the step's transaction.
+# A script, or a function that gets the database within the step's transaction.
 STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     _FIRST,
     _OPENS_AND_SETTINGS,
@@ -70,11 +75,15 @@ STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
 
 
 def migrate(database: sqlite3.Connection) -> None:
-    """Bring a database to today's shape, each step in one transaction; one that is newer than the program is refused untouched."""
+    """Migrate a database to the current schema, each step in one transaction.
+
+    Raises LlmchatError for a database of a newer program, which stays as it is.
+    """
     version = _version(database)
     if version > len(STEPS):
         raise LlmchatError(
-            f"the history was written by a newer llmchat (version {version} of its shape, this program knows {len(STEPS)})",
+            f"the history was written by a newer llmchat (schema {version}; this program supports"
+            f" up to {len(STEPS)})",
             "update llmchat; nothing was changed",
         )
     while version < len(STEPS):
@@ -83,7 +92,7 @@ def migrate(database: sqlite3.Connection) -> None:
         try:
             version = _version(database)
             if version < len(STEPS):
-                _take(STEPS[version], database)
+                _apply(STEPS[version], database)
                 version += 1
                 database.execute(f"PRAGMA user_version = {version}")
             database.execute("COMMIT")
@@ -92,7 +101,7 @@ def migrate(database: sqlite3.Connection) -> None:
             raise
 
 
-def _take(step: str | Callable[[sqlite3.Connection], None], database: sqlite3.Connection) -> None:
+def _apply(step: str | Callable[[sqlite3.Connection], None], database: sqlite3.Connection) -> None:
     if callable(step):
         step(database)
         return

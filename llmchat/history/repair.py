@@ -1,8 +1,10 @@
-"""Put right what two processes in one session did to a history before each wrote on a line of its own: answers behind the wrong question.
+"""Repair histories in which two processes wrote to one session: answers after the wrong question.
 
-An answer knows when its generation began: when it was stored, less the time it took. It belongs to the question, among those without an
-answer, that was asked last before that moment. The questions keep their order, and each answer moves behind its own. An answer too many
-becomes an alternative of the question before it. No message is removed, and a history that is in order is not touched.
+Releases before forks existed could do that. The moment at which an answer was begun is known: when
+it was stored, less the time it took. The answer belongs to the last question asked before that
+moment which has none. Questions keep their order, and each answer moves after its own. A surplus
+answer becomes an alternative of the question before it. No message is removed, and a history in
+order stays as it is.
 """
 
 import sqlite3
@@ -13,14 +15,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-# Clocks are read at slightly different moments; what is earlier by less than this proves nothing.
-_DOUBT_S = 0.5
-# So many questions may have been open at once.
-_NEAR = 64
+# Clocks are read at slightly different moments: a smaller difference proves nothing.
+_TOLERANCE_S = 0.5
+# How many questions may have been unanswered at once.
+_MAX_OPEN = 64
 
 
 class Node(Struct, frozen=True):
-    """A message. began: when the model began it, in seconds since 1970; None for what no model of ours wrote."""
+    """A message. began: when the model began it, in seconds since 1970; None for other messages."""
 
     id: int
     parent: int | None
@@ -30,7 +32,7 @@ class Node(Struct, frozen=True):
 
 
 def untangle(database: sqlite3.Connection) -> None:
-    """Repair every session, within the transaction that is open."""
+    """Repair every session, within the open transaction."""
     query = "SELECT id, parent, role, created, details FROM messages"
     nodes = {
         row[0]: Node(row[0], row[1], row[2], _number(row[3]), _began(*row[2:]))
@@ -51,7 +53,7 @@ def untangle(database: sqlite3.Connection) -> None:
 
 
 def straighten(path: Sequence[Node]) -> tuple[list[int], dict[int, int]]:
-    """The ids of a path in which each answer stands behind its question, and the answers too many, with the question of each."""
+    """The ids of the path with each answer after its question, and surplus answer → question."""
     answers = _matched(path)
     placed = set(answers.values())
     chain: list[int] = []
@@ -72,13 +74,13 @@ def straighten(path: Sequence[Node]) -> tuple[list[int], dict[int, int]]:
 
 
 def _pending(question: Node | None, answers: dict[int, int], chain: Sequence[int]) -> list[int]:
-    """The answer of a question, unless it stands in the chain already."""
+    """The answer of a question, unless the chain holds it already."""
     answer = answers.get(question.id) if question else None
     return [] if answer is None or answer in chain else [answer]
 
 
 def _matched(path: Sequence[Node]) -> dict[int, int]:
-    """Which answer belongs to which question: those that are nearest in time first, and each once."""
+    """Question → answer: pairs nearest in time first, each message once."""
     answers: dict[int, int] = {}
     asked: list[Node] = []
     pairs: list[tuple[float, int, int]] = []
@@ -86,14 +88,14 @@ def _matched(path: Sequence[Node]) -> dict[int, int]:
         if node.role == "user":
             asked.append(node)
         elif node.role == "assistant" and asked and node.began is None:
-            # An imported answer; it stands where its own program put it.
+            # An imported answer stays where its own program put it.
             answers.setdefault(asked[-1].id, node.id)
         elif node.role == "assistant":
-            near = asked[-_NEAR:]
+            near = asked[-_MAX_OPEN:]
             pairs += [
                 (_distance(one, node), one.id, node.id)
                 for one in near
-                if one.created <= (node.began or 0.0) + _DOUBT_S
+                if one.created <= (node.began or 0.0) + _TOLERANCE_S
             ]
     taken = set(answers.values())
     for _, question, answer in sorted(pairs):
@@ -108,14 +110,17 @@ def _distance(question: Node, answer: Node) -> float:
 
 
 def _tangled(path: Sequence[Node]) -> bool:
-    """Whether one writer alone cannot have written a path: two answers in a row, or one that was begun before its question was asked."""
+    """Whether one writer cannot have written a path.
+
+    Signs are two answers in a row, and an answer begun before its question was asked.
+    """
     spoken = [node for node in path if node.role in ("user", "assistant")]
     for last, node in pairwise(spoken):
         if node.role == "assistant" and node.began is not None:
             twice = last.role == "assistant" and last.began is not None
             if twice or (
                 last.role == "user"
-                and node.began < last.created - _DOUBT_S
+                and node.began < last.created - _TOLERANCE_S
                 and _open_before(spoken, last)
             ):
                 return True
@@ -123,7 +128,7 @@ def _tangled(path: Sequence[Node]) -> bool:
 
 
 def _open_before(spoken: Sequence[Node], question: Node) -> bool:
-    """Whether an earlier question has no answer behind it."""
+    """Whether an earlier question has no answer."""
     return any(
         one.role == next_one.role == "user" and next_one.created <= question.created
         for one, next_one in pairwise(spoken)
@@ -131,14 +136,14 @@ def _open_before(spoken: Sequence[Node], question: Node) -> bool:
 
 
 def _path(nodes: dict[int, Node], tip: int) -> list[Node]:
-    """Where parents form a loop, each message once."""
+    """The messages from the first to `tip`; where parents form a loop, each message once."""
     backwards: list[Node] = []
     seen: set[int] = set()
-    at: int | None = tip
-    while at is not None and at in nodes and at not in seen:
-        seen.add(at)
-        backwards.append(nodes[at])
-        at = nodes[at].parent
+    current: int | None = tip
+    while current is not None and current in nodes and current not in seen:
+        seen.add(current)
+        backwards.append(nodes[current])
+        current = nodes[current].parent
     return backwards[::-1]
 
 

@@ -1,4 +1,4 @@
-"""Rows of the database as values, and how the tree of messages is walked."""
+"""Turn database rows into values, and walk the tree of messages."""
 
 import sqlite3
 from typing import Any
@@ -13,15 +13,16 @@ from llmchat.history.types import Record, Session
 _TITLE_LENGTH = 60
 
 # UNION keeps each id once, so that a loop of parents in a damaged file ends.
-_LINE = """
-WITH RECURSIVE line(id) AS (
+_PATH = """
+WITH RECURSIVE path(id) AS (
     SELECT ?
     UNION
-    SELECT messages.parent FROM messages JOIN line ON messages.id = line.id WHERE messages.parent IS NOT NULL
+    SELECT messages.parent FROM messages JOIN path ON messages.id = path.id
+    WHERE messages.parent IS NOT NULL
 )
-SELECT messages.* FROM line JOIN messages ON messages.id = line.id
+SELECT messages.* FROM path JOIN messages ON messages.id = path.id
 """
-# Every message that shares the session's first message: its branches, and those of its forks.
+# Every descendant of the session's first message: its branches, and those of its forks.
 _TREE = """
 WITH RECURSIVE tree(id) AS (
     SELECT ?
@@ -32,9 +33,9 @@ SELECT messages.* FROM tree JOIN messages ON messages.id = tree.id ORDER BY mess
 """
 
 
-def line(database: Database, tip: int | None) -> list[sqlite3.Row]:
+def path_to(database: Database, tip: int | None) -> list[sqlite3.Row]:
     """The messages from the first one to `tip`. Where parents form a loop, each message once."""
-    known = {row["id"]: row for row in database.rows(_LINE, (tip,))}
+    known = {row["id"]: row for row in database.rows(_PATH, (tip,))}
     backwards: list[sqlite3.Row] = []
     while tip in known:
         backwards.append(known.pop(tip))
@@ -43,12 +44,12 @@ def line(database: Database, tip: int | None) -> list[sqlite3.Row]:
 
 
 def tree(database: Database, first: int) -> list[sqlite3.Row]:
-    """The message `first` and all that grew from it, in the order of their ids."""
+    """The message `first` and all of its descendants, in the order of their ids."""
     return database.rows(_TREE, (first,))
 
 
 def title(message: Message) -> str:
-    """The first words of a question, cut between words."""
+    """The first words of a question, as the title of its session."""
     words = " ".join((message.text or message.input).split())
     if len(words) <= _TITLE_LENGTH:
         return words
@@ -63,36 +64,31 @@ def message(row: sqlite3.Row) -> Message:
 
 
 def record(row: sqlite3.Row) -> Record:
-    return Record(
-        row["id"],
-        row["parent"],
-        message(row),
-        row["state"],
-        moment(row["created"]),
-        msgspec.json.decode(row["details"]),
-    )
+    details = msgspec.json.decode(row["details"])
+    created = moment(row["created"])
+    return Record(row["id"], row["parent"], message(row), row["state"], created, details)
 
 
 def session(row: sqlite3.Row) -> Session:
     tags, opens, settings = (
         msgspec.json.decode(row[name]) for name in ("tags", "opens", "settings")
     )
-    times = moment(row["created"]), moment(row["updated"])
     return Session(
-        row["id"],
-        row["title"],
-        row["model"],
-        row["turns"],
-        row["tokens"],
-        tuple(tags),
-        *times,
-        opens,
-        settings,
-        row["source"] is not None,
+        id=row["id"],
+        title=row["title"],
+        model=row["model"],
+        turns=row["turns"],
+        tokens=row["tokens"],
+        tags=tuple(tags),
+        created=moment(row["created"]),
+        updated=moment(row["updated"]),
+        opens=opens,
+        settings=settings,
+        imported=row["source"] is not None,
     )
 
 
 def moment(value: Any) -> float:
-    """Seconds since 1970, as a date can show them; 0, which means unknown, for anything else."""
+    """Seconds since 1970 within the range of dates; 0 (unknown) for anything else."""
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
     return number if 0 < number <= LATEST else 0.0

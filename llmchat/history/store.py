@@ -1,8 +1,10 @@
-"""Every chat, kept in one SQLite file: parent-linked messages, and sessions that point at their last one.
+"""Every chat, kept in one SQLite file: messages linked to their parents, and sessions that point
+at their last message.
 
-A chat never changes a text and never removes a message: undo moves the session's tip back, a new answer becomes a sibling of the old one, a
-fork is a second pointer. What a method has written is on disk when it returns. Writers go through a Line (see there): several processes may
-hold one session.
+A chat never changes a text and never removes a message: undo moves the session's tip back, a new
+answer becomes a sibling of the old one, a fork is a second pointer. What a method has written is
+on disk when it returns. Chats write through a BranchWriter, because several processes may have
+one session open.
 """
 
 import secrets
@@ -20,29 +22,41 @@ from llmchat.conversation import Conversation, Mark, Message
 from llmchat.errors import UsageError
 from llmchat.history import rows
 from llmchat.history.database import Database, explained, make_private
-from llmchat.history.imports import Imported
+from llmchat.history.deletion import delete_sessions
+from llmchat.history.imports import ImportedChat
+from llmchat.history.search import find_messages
 from llmchat.history.types import Hit, Record, Session
 
-# Letters that cannot be taken for one another when an id is read aloud or typed.
+# No letter can be mistaken for another when an id is read aloud or typed.
 _ID_LETTERS, _ID_LENGTH = "0123456789abcdefghjkmnpqrstvwxyz", 8
 
-# Messages whose session is gone, but for the ancestors of what living sessions hold.
-_UNNEEDED = """
-WITH RECURSIVE needed(id) AS (
-    SELECT tip FROM sessions WHERE tip IS NOT NULL
-    UNION
-    SELECT parent FROM messages WHERE parent IS NOT NULL AND session IN (SELECT id FROM sessions)
-    UNION
-    SELECT messages.parent FROM messages JOIN needed ON messages.id = needed.id WHERE messages.parent IS NOT NULL
-)
-DELETE FROM messages WHERE session NOT IN (SELECT id FROM sessions) AND id NOT IN needed
+_INSERT_SESSION = """
+INSERT INTO sessions(id, model, title, created, updated, source, tags)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-# A living session that stands on a message, or on one of its children.
-_HEIR = """
-SELECT id FROM sessions WHERE tip = :message
-UNION ALL SELECT session FROM messages WHERE parent = :message AND session IN (SELECT id FROM sessions) LIMIT 1
+_INSERT_FORK = """
+INSERT INTO sessions(id, model, title, created, updated, tags, tokens, opens, settings)
+SELECT ?, model, title, ?, ?, tags, tokens, opens, settings FROM sessions WHERE id = ?
 """
-_ORPHANS = "SELECT id FROM messages WHERE session NOT IN (SELECT id FROM sessions) ORDER BY id DESC"
+_INSERT_MESSAGE = """
+INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_EXTEND_SESSION = """
+UPDATE sessions SET tip = ?, title = coalesce(nullif(title, ''), ?), updated = ?,
+    turns = turns + ?, tokens = coalesce(nullif(?, 0), tokens)
+WHERE id = ?
+"""
+_LIST_SESSIONS = """
+SELECT * FROM sessions
+WHERE tip IS NOT NULL
+    AND (?1 = '' OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?1))
+ORDER BY updated DESC, rowid DESC LIMIT ?2
+"""
+_FIND_SESSION = """
+SELECT * FROM sessions WHERE substr(id, 1, length(?1)) = lower(?1) OR title = ?1
+ORDER BY updated DESC
+"""
 
 
 class History:
@@ -67,86 +81,120 @@ class History:
     def close(self) -> None:
         self._database.close()
 
+    # Sessions
+
     def begin(
         self,
         model: str,
         opens: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> str:
-        """A new, empty session; returns its id. opens, settings: see Session."""
+        """Create an empty session; returns its id. opens, settings: see Session."""
         now, session = self._now(), self._new_id()
         with self.transaction():
-            self._database.execute(
-                "INSERT INTO sessions(id, model, created, updated) VALUES (?, ?, ?, ?)",
-                (session, model, now, now),
-            )
+            self._database.execute(_INSERT_SESSION, (session, model, "", now, now, None, "[]"))
         self.remember(session, model, opens or {}, settings or {})
         return session
 
     def remember(
         self, session: str, model: str, opens: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> None:
-        """Keep another model, and other settings, with a session."""
-        known = (msgspec.json.encode(values).decode() for values in (opens, settings))
+        """Replace the model and the settings of a session."""
+        encoded = (msgspec.json.encode(values).decode() for values in (opens, settings))
         with self.transaction():
             self._database.execute(
                 "UPDATE sessions SET model = ?, opens = ?, settings = ? WHERE id = ?",
-                (model, *known, session),
+                (model, *encoded, session),
             )
 
-    def take(self, chat: Imported) -> str | None:
-        """Store a chat from elsewhere as a session; returns its id, or None where the same chat, or the session it was exported from, is here."""
-        started = (
-            chat.created
-            or next((said.created for said in chat.messages if said.created), 0.0)
-            or self._now()
-        )
+    def rename(self, session: str, title: str) -> None:
         with self.transaction():
-            if self._database.rows(
-                "SELECT 1 FROM sessions WHERE source = ?", (chat.source,)
-            ) or self._exported(chat):
-                return None
-            session = chat.id if self._may_be(chat.id) else self._new_id()
             self._database.execute(
-                "INSERT INTO sessions(id, model, title, created, updated, source, tags) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session,
-                    chat.model,
-                    chat.title,
-                    started,
-                    started,
-                    chat.source,
-                    msgspec.json.encode(chat.tags).decode(),
-                ),
+                "UPDATE sessions SET title = ? WHERE id = ?", (title.strip(), session)
             )
-            tip = None
-            for said in chat.messages:
-                tip = self.insert(
-                    session, tip, said.message, state=said.state, created=said.created or started
-                )
-        return session
 
-    def _exported(self, chat: Imported) -> bool:
-        """Whether a session here holds every message of a chat, and is the one it was exported from: by its id or, in exports without one,
-        by the moment at which it began."""
-        query = "SELECT id FROM sessions WHERE id = ? OR (created = ? AND ? <> 0)"
-        said = {(one.message.role, one.message.text, one.message.input) for one in chat.messages}
-        for row in self._database.rows(query, (chat.id, chat.created, chat.created)):
-            here = {
-                (one.message.role, one.message.text, one.message.input)
-                for one in self.tree(row["id"])
-            }
-            if said <= here:
-                return True
-        return False
+    def tag(self, session: str, tags: Sequence[str]) -> None:
+        """Replace the tags of a session."""
+        names = msgspec.json.encode(sorted(set(tags))).decode()
+        with self.transaction():
+            self._database.execute("UPDATE sessions SET tags = ? WHERE id = ?", (names, session))
 
-    def _may_be(self, session: str) -> bool:
-        """Whether a text can be the id of a new session."""
-        sound = len(session) == _ID_LENGTH and set(session) <= set(_ID_LETTERS)
-        return sound and not self._database.rows("SELECT 1 FROM sessions WHERE id = ?", (session,))
+    def delete(self, *sessions: str) -> int:
+        """Remove sessions and the messages that no other session shares; returns their number."""
+        with self.transaction():
+            return delete_sessions(self._database, sessions)
+
+    def unused_since(self, moment: float) -> list[Session]:
+        """Sessions last used before a moment, including empty ones."""
+        query = "SELECT * FROM sessions WHERE updated < ? ORDER BY updated"
+        return [rows.session(row) for row in self._database.rows(query, (moment,))]
+
+    def sessions(self, limit: int | None = None, tag: str = "") -> list[Session]:
+        """The sessions that have a message, most recently used first."""
+        found = self._database.rows(_LIST_SESSIONS, (tag, -1 if limit is None else limit))
+        return [rows.session(row) for row in found]
+
+    def latest(self) -> Session | None:
+        """The session used last."""
+        return next(iter(self.sessions(1)), None)
+
+    def find(self, prefix: str) -> Session:
+        """The session whose id begins with `prefix`, or whose title equals it.
+
+        Raises UsageError when there is none or more than one.
+        """
+        found = self._database.rows(_FIND_SESSION, (prefix,)) if prefix else []
+        if not found:
+            raise UsageError(
+                f"no session begins with `{prefix}`", "`llmchat sessions list` shows them"
+            )
+        if len(found) > 1:
+            raise UsageError(
+                f"{len(found)} sessions begin with `{prefix}`",
+                f"one of {', '.join(row['id'] for row in found[:5])}",
+            )
+        return rows.session(found[0])
+
+    # Messages
+
+    def conversation(self, session: str) -> Conversation:
+        """The messages of the session's current branch, first to last."""
+        return Conversation(tuple(rows.message(row) for row in self.path_of(session)))
+
+    def messages(self, session: str) -> list[Record]:
+        """The current branch, with everything known about each message."""
+        return [rows.record(row) for row in self.path_of(session)]
+
+    def tree(self, session: str) -> list[Record]:
+        """Every message of the session's tree, oldest first, including those of other branches
+        and of forks."""
+        path = self.path_of(session)
+        if not path:
+            return []
+        first = path[0]["id"]
+        records = [rows.record(row) for row in rows.tree(self._database, first)]
+        # In a damaged file the first message may have a parent: a missing one, or a later one.
+        return [
+            msgspec.structs.replace(one, parent=None) if one.id == first else one for one in records
+        ]
+
+    def search(self, text: str, limit: int = 20) -> list[Hit]:
+        """Messages that contain `text` in any case, newest first."""
+        return find_messages(self._database, text, limit)
+
+    def path_of(self, session: str) -> list[sqlite3.Row]:
+        """The rows of the session's current branch, first to last."""
+        found = self._database.rows("SELECT tip FROM sessions WHERE id = ?", (session,))
+        return rows.path_to(self._database, found[0]["tip"]) if found else []
+
+    def path_to(self, tip: int | None) -> list[sqlite3.Row]:
+        """The rows from the first message to `tip`."""
+        return rows.path_to(self._database, tip)
+
+    # What a BranchWriter does within its transactions
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing of the calls within it. What `Line` does in one step is one transaction."""
+        """Apply every call made within it, or none."""
         return self._database.transaction()
 
     def insert(
@@ -160,37 +208,68 @@ class History:
         tokens: int = 0,
         created: float | None = None,
     ) -> int:
-        """Within a transaction: a message behind `parent`, where the session ends from then on; returns its id."""
+        """Within a transaction: store a message after `parent`, as the end of the session.
+
+        Returns the id of the message.
+        """
         created = self._now() if created is None else created
         files = {"files": message.files} if message.files else {}
-        known = msgspec.json.encode({**(details or {}), **files}).decode()
-        values = (
-            parent,
-            message.role,
-            message.text,
-            message.input,
-            state,
-            created,
-            known,
-            message.mark,
-            message.covers,
-            session,
-        )
+        encoded = msgspec.json.encode({**(details or {}), **files}).decode()
+        content = (parent, message.role, message.text, message.input, state, created, encoded)
         cursor = self._database.execute(
-            """INSERT INTO messages(parent, role, text, input, state, created, details, mark, covers, session)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            values,
+            _INSERT_MESSAGE, (*content, message.mark, message.covers, session)
         )
-        title = rows.title(message) if message.role == "user" else ""
+        is_question = message.role == "user"
+        title = rows.title(message) if is_question else ""
         self._database.execute(
-            """UPDATE sessions SET tip = ?, title = coalesce(nullif(title, ''), ?), updated = ?, turns = turns + ?,
-            tokens = coalesce(nullif(?, 0), tokens) WHERE id = ?""",
-            (cursor.lastrowid, title, created, message.role == "user", tokens, session),
+            _EXTEND_SESSION, (cursor.lastrowid, title, created, is_question, tokens, session)
         )
         return int(cursor.lastrowid or 0)
 
+    def tip(self, session: str) -> int | None:
+        """The id of the session's last message. Raises UsageError where the session is gone."""
+        self._require(session, None)
+        (row,) = self._database.rows("SELECT tip FROM sessions WHERE id = ?", (session,))
+        return None if row["tip"] is None else int(row["tip"])
+
+    def fork(self, session: str, path: Sequence[int]) -> str:
+        """Within a transaction: create a session with the title and tags of another, which ends
+        where `path` ends; returns its id."""
+        self._require(session, path[-1] if path else None)
+        now, new = self._now(), self._new_id()
+        self._database.execute(_INSERT_FORK, (new, now, now, session))
+        self.move_tip(new, path)
+        return new
+
+    def move_tip(self, session: str, path: Sequence[int]) -> None:
+        """Within a transaction: make a session end where `path` ends."""
+        tip = path[-1] if path else None
+        turns = sum(row["role"] == "user" for row in rows.path_to(self._database, tip))
+        self._database.execute(
+            "UPDATE sessions SET tip = ?, turns = ?, updated = ? WHERE id = ?",
+            (tip, turns, self._now(), session),
+        )
+
+    def siblings(self, path: Sequence[int]) -> tuple[list[int], list[int], int]:
+        """The path before its last answer, every answer to the same question, and the index of
+        the answer on the path. Raises UsageError where the path has no answer."""
+        kept = set(path)
+        stored = rows.path_to(self._database, path[-1] if path else None)
+        messages = [row for row in stored if row["id"] in kept]
+        answered = [i for i, row in enumerate(messages) if row["role"] == "assistant"]
+        if not answered:
+            raise UsageError("there is no answer yet")
+        last = messages[answered[-1]]
+        query = "SELECT id FROM messages WHERE parent IS ? AND role = 'assistant' ORDER BY id"
+        answers = [int(row["id"]) for row in self._database.rows(query, (last["parent"],))]
+        return list(path[: answered[-1]]), answers, answers.index(last["id"])
+
+    def mark(self, message: int, mark: Mark) -> None:
+        """Within a transaction: pin or exclude a message, or remove its mark."""
+        self._database.execute("UPDATE messages SET mark = ? WHERE id = ?", (mark, message))
+
     def _require(self, session: str, message: int | None) -> None:
-        """Another process may have deleted what a writer stands on."""
+        """Raise UsageError where another process deleted the session or the message."""
         if not self._database.rows("SELECT 1 FROM sessions WHERE id = ?", (session,)):
             raise UsageError(
                 f"the session {session} is gone",
@@ -204,120 +283,63 @@ class History:
                 "another llmchat deleted them; `/new` begins another",
             )
 
-    def tip(self, session: str) -> int | None:
-        """The id of the message where a session ends now. Raises UsageError where the session is gone."""
-        self._require(session, None)
-        (row,) = self._database.rows("SELECT tip FROM sessions WHERE id = ?", (session,))
-        return None if row["tip"] is None else int(row["tip"])
+    # Import, backup
 
-    def branch(self, session: str, path: Sequence[int]) -> str:
-        """Within a transaction: a new session with the title and tags of another, which ends where `path` ends; returns its id."""
-        self._require(session, path[-1] if path else None)
-        now, new = self._now(), self._new_id()
-        self._database.execute(
-            """INSERT INTO sessions(id, model, title, created, updated, tags, tokens, opens, settings)
-            SELECT ?, model, title, ?, ?, tags, tokens, opens, settings FROM sessions WHERE id = ?""",
-            (new, now, now, session),
-        )
-        self.point(new, path)
-        return new
+    def import_chat(self, chat: ImportedChat) -> str | None:
+        """Store a chat from elsewhere as a session; returns its id.
 
-    def point(self, session: str, path: Sequence[int]) -> None:
-        """Within a transaction: let a session end where `path` ends."""
-        tip = path[-1] if path else None
-        turns = sum(row["role"] == "user" for row in rows.line(self._database, tip))
-        self._database.execute(
-            "UPDATE sessions SET tip = ?, turns = ?, updated = ? WHERE id = ?",
-            (tip, turns, self._now(), session),
-        )
-
-    def siblings(self, path: Sequence[int]) -> tuple[list[int], list[int], int]:
-        """The path before its last answer, every answer to the same question, and which of them is the one on the path."""
-        kept = set(path)
-        line = [
-            row
-            for row in rows.line(self._database, path[-1] if path else None)
-            if row["id"] in kept
-        ]
-        last = next(
-            (index for index in range(len(line) - 1, -1, -1) if line[index]["role"] == "assistant"),
-            None,
-        )
-        if last is None:
-            raise UsageError("there is no answer yet")
-        query = "SELECT id FROM messages WHERE parent IS ? AND role = 'assistant' ORDER BY id"
-        answers = [int(row["id"]) for row in self._database.rows(query, (line[last]["parent"],))]
-        return list(path[:last]), answers, answers.index(line[last]["id"])
-
-    def mark(self, message: int, mark: Mark) -> None:
-        """Within a transaction."""
-        self._database.execute("UPDATE messages SET mark = ? WHERE id = ?", (mark, message))
-
-    def line(self, tip: int | None) -> list[sqlite3.Row]:
-        """The rows from a first message to `tip`."""
-        return rows.line(self._database, tip)
-
-    def path_of(self, session: str) -> list[sqlite3.Row]:
-        """The rows of a session's present branch, first to last."""
-        found = self._database.rows("SELECT tip FROM sessions WHERE id = ?", (session,))
-        return rows.line(self._database, found[0]["tip"]) if found else []
-
-    def rename(self, session: str, title: str) -> None:
+        Returns None where the same chat, or the session it was exported from, is stored already.
+        """
+        first_known = next((one.created for one in chat.messages if one.created), 0.0)
+        started = chat.created or first_known or self._now()
+        tags = msgspec.json.encode(chat.tags).decode()
         with self.transaction():
+            if self._has_source(chat) or self._has_original(chat):
+                return None
+            session = chat.id if self._can_be_new(chat.id) else self._new_id()
             self._database.execute(
-                "UPDATE sessions SET title = ? WHERE id = ?", (title.strip(), session)
+                _INSERT_SESSION,
+                (session, chat.model, chat.title, started, started, chat.source, tags),
             )
+            tip = None
+            for one in chat.messages:
+                created = one.created or started
+                tip = self.insert(session, tip, one.message, state=one.state, created=created)
+        return session
 
-    def tag(self, session: str, tags: Sequence[str]) -> None:
-        with self.transaction():
-            names = msgspec.json.encode(sorted(set(tags))).decode()
-            self._database.execute("UPDATE sessions SET tags = ? WHERE id = ?", (names, session))
+    def _has_source(self, chat: ImportedChat) -> bool:
+        query = "SELECT 1 FROM sessions WHERE source = ?"
+        return bool(self._database.rows(query, (chat.source,)))
 
-    def delete(self, *sessions: str) -> int:
-        """Remove sessions and the messages that no other one shares; returns how many those were. Shared ones pass to who shares them."""
-        with self.transaction():
-            # Children point at parents; they are checked when the transaction ends.
-            self._database.execute("PRAGMA defer_foreign_keys = ON")
-            self._database.executemany(
-                "DELETE FROM sessions WHERE id = ?", [(session,) for session in sessions]
-            )
-            self._database.execute(_UNNEEDED)
-            removed = int(self._database.execute("SELECT changes()").fetchone()[0])
-            self._inherit()
-        return removed
+    def _has_original(self, chat: ImportedChat) -> bool:
+        """Whether the session that the chat was exported from holds all of its messages.
 
-    def _inherit(self) -> None:
-        """Give messages that outlive their session to one that shares them."""
-        orphans = self._database.rows(_ORPHANS)
-        # Children mostly come before parents in this order, so that each finds an heir below it. Where they do not, another pass does.
-        while orphans:
-            for row in orphans:
-                for heir in self._database.rows(_HEIR, {"message": row["id"]}):
-                    self._database.execute(
-                        "UPDATE messages SET session = ? WHERE id = ?", (heir["id"], row["id"])
-                    )
-            before, orphans = orphans, self._database.rows(_ORPHANS)
-            if len(before) == len(orphans):
-                return
+        It is found by its id or, for exports without one, by the moment at which it began.
+        """
+        query = "SELECT id FROM sessions WHERE id = ? OR (created = ? AND ? <> 0)"
+        imported = {_content(one.message) for one in chat.messages}
+        return any(
+            imported <= {_content(one.message) for one in self.tree(row["id"])}
+            for row in self._database.rows(query, (chat.id, chat.created, chat.created))
+        )
 
-    def unused_since(self, moment: float) -> list[Session]:
-        """Sessions last used before a moment, the empty ones among them."""
-        return [
-            rows.session(row)
-            for row in self._database.rows(
-                "SELECT * FROM sessions WHERE updated < ? ORDER BY updated", (moment,)
-            )
-        ]
+    def _can_be_new(self, session: str) -> bool:
+        """Whether a text is a valid session id that no session has yet."""
+        valid = len(session) == _ID_LENGTH and set(session) <= set(_ID_LETTERS)
+        return valid and not self._database.rows("SELECT 1 FROM sessions WHERE id = ?", (session,))
+
+    def _new_id(self) -> str:
+        return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
 
     def shrink(self) -> None:
-        """Give the space of removed messages back to the disk, and what they said with it."""
+        """Give the space of removed messages back to the disk and overwrite their text."""
         with explained(self.path):
             self._database.execute("INSERT INTO search(search) VALUES ('optimize')")
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def backup(self, path: Path) -> None:
-        """A copy of the whole history, whole even while others write."""
+        """Copy the whole history, consistently even while other processes write."""
         make_private(path)
         with explained(path):
             target = sqlite3.connect(path)
@@ -326,83 +348,6 @@ class History:
             finally:
                 target.close()
 
-    def conversation(self, session: str) -> Conversation:
-        """The messages of the session's present branch, first to last."""
-        return Conversation(tuple(rows.message(row) for row in self.path_of(session)))
 
-    def messages(self, session: str) -> list[Record]:
-        """The present branch with all that is known of each message."""
-        return [rows.record(row) for row in self.path_of(session)]
-
-    def tree(self, session: str) -> list[Record]:
-        """Every message of the session's tree, those of left branches and of forks too, in the order in which they were written."""
-        path = self.path_of(session)
-        if not path:
-            return []
-        first = path[0]["id"]
-        records = [rows.record(row) for row in rows.tree(self._database, first)]
-        # In a damaged file the first message may have a parent, which is missing or comes after it.
-        return [
-            msgspec.structs.replace(one, parent=None) if one.id == first else one for one in records
-        ]
-
-    def sessions(self, limit: int | None = None, tag: str = "") -> list[Session]:
-        """The sessions that have a message, the latest used first."""
-        found = self._database.rows(
-            """SELECT * FROM sessions WHERE tip IS NOT NULL AND (?1 = '' OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?1))
-            ORDER BY updated DESC, rowid DESC LIMIT ?2""",
-            (tag, -1 if limit is None else limit),
-        )
-        return [rows.session(row) for row in found]
-
-    def latest(self) -> Session | None:
-        return next(iter(self.sessions(1)), None)
-
-    def find(self, prefix: str) -> Session:
-        """The session whose id begins with `prefix`, or whose title it is; UsageError when there is none or more than one."""
-        found = (
-            self._database.rows(
-                "SELECT * FROM sessions WHERE substr(id, 1, length(?1)) = lower(?1) OR title = ?1 ORDER BY updated DESC",
-                (prefix,),
-            )
-            if prefix
-            else []
-        )
-        if len(found) == 1:
-            return rows.session(found[0])
-        if found:
-            raise UsageError(
-                f"{len(found)} sessions begin with `{prefix}`",
-                f"one of {', '.join(row['id'] for row in found[:5])}",
-            )
-        raise UsageError(f"no session begins with `{prefix}`", "`llmchat sessions list` shows them")
-
-    def search(self, text: str, limit: int = 20) -> list[Hit]:
-        """Messages that contain `text`, whatever its case, the newest first. The index is of trigrams; shorter texts are looked for one by one."""
-        if len(text) < 3:
-            found = self._database.rows(
-                """SELECT messages.*, title, replace(substr(text, max(1, instr(lower(text), lower(?1)) - 30), 80), char(10), ' ') AS snippet
-                FROM messages JOIN sessions ON sessions.id = session WHERE instr(lower(text), lower(?1)) > 0 ORDER BY messages.id DESC LIMIT ?2""",
-                (text, limit),
-            )
-        else:
-            found = self._database.rows(
-                """SELECT messages.*, title, snippet(search, -1, '[', ']', '…', 40) AS snippet
-                FROM search JOIN messages ON messages.id = search.rowid JOIN sessions ON sessions.id = messages.session
-                WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT ?""",
-                ('"' + text.replace('"', '""') + '"', limit),
-            )
-        return [
-            Hit(
-                row["session"],
-                row["title"],
-                row["id"],
-                row["role"],
-                rows.moment(row["created"]),
-                row["snippet"],
-            )
-            for row in found
-        ]
-
-    def _new_id(self) -> str:
-        return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+def _content(message: Message) -> tuple[str, str, str]:
+    return message.role, message.text, message.input

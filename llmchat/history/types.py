@@ -1,4 +1,4 @@
-"""What the history gives."""
+"""The values that the history returns."""
 
 from typing import Any, Literal
 

@@ -77,8 +77,8 @@ def test_the_tree_of_a_session(smol: Run, home: Path) -> None:
     )
     assert done.returncode == 0
     code = (
-        "from llmchat.history import History, Line; from llmchat.settings import World; from llmchat.conversation import Message\n"
-        "h = History(World.real().history_file); l = Line(h, h.latest().id); l.rewind(1); l.append(Message('assistant', 'two'))"
+        "from llmchat.history import History, BranchWriter; from llmchat.settings import World; from llmchat.conversation import Message\n"
+        "h = History(World.real().history_file); l = BranchWriter(h, h.latest().id); l.rewind(1); l.append(Message('assistant', 'two'))"
     )
     subprocess.run([sys.executable, "-c", code], env={"HOME": str(home), "PATH": ""}, check=True)
     (name,) = smol("sessions", "list", "-q").stdout.split()

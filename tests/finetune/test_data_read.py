@@ -189,13 +189,19 @@ def test_stdin_gzip_byte_order_mark_and_folder(tmp_path: Path) -> None:
 
 def test_saved_chats_are_a_source(world: World) -> None:
     from llmchat.history import History
-    from llmchat.history.imports import Imported, Said
+    from llmchat.history.imports import ImportedChat, ImportedMessage
 
     with History(world.history_file) as history:
-        chat = history.take(
-            Imported((Said(Message("user", "q", "i")), Said(Message("assistant", "a"))), "One")
+        chat = history.import_chat(
+            ImportedChat(
+                (
+                    ImportedMessage(Message("user", "q", "i")),
+                    ImportedMessage(Message("assistant", "a")),
+                ),
+                "One",
+            )
         )
-        history.take(Imported((Said(Message("user", "unanswered")),), "Two"))
+        history.import_chat(ImportedChat((ImportedMessage(Message("user", "unanswered")),), "Two"))
     expected = [("user", "q", "i"), ("assistant", "a", "")]
     assert [(said(record), record.place) for record in read(["sessions:"], "auto", world)] == [
         (expected, f"sessions:{chat}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmchat.errors import UsageError
-from llmchat.history import History, Line
+from llmchat.history import BranchWriter, History
 from llmchat.history.export import EXPORTS
 from llmchat.history.imports import read
 
@@ -76,7 +76,7 @@ def take(text: str) -> None:
     with History(None) as history:
         try:
             sessions = [
-                session for chat in read(text, "odd.json") if (session := history.take(chat))
+                session for chat in read(text, "odd.json") if (session := history.import_chat(chat))
             ]
         except UsageError as refused:
             assert (
@@ -89,8 +89,8 @@ def take(text: str) -> None:
             found, records = history.find(session), history.messages(session)
             assert all(export(found, records) is not None for export in EXPORTS.values())
             assert history.sessions() and history.tree(session)
-            Line(history, session).mark(0, "pinned")
-        assert [history.take(chat) for chat in read(text, "odd.json")] == [None] * len(
+            BranchWriter(history, session).mark(0, "pinned")
+        assert [history.import_chat(chat) for chat in read(text, "odd.json")] == [None] * len(
             read(text, "odd.json")
         )
 

@@ -19,7 +19,7 @@ from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
-from llmchat.history import History, Line, migrations
+from llmchat.history import BranchWriter, History, migrations
 from llmchat.history.repair import untangle
 from llmchat.presets import Preset, find, get_format
 from llmchat.ui.branches import branches
@@ -154,11 +154,13 @@ def test_a_session_that_was_deleted_meanwhile_is_told(history: History, session:
 
 
 def test_a_step_that_fails_leaves_the_line_as_it_was(history: History, session: str) -> None:
-    line = Line(history, session)
+    line = BranchWriter(history, session)
     with pytest.raises(UsageError, match="only one answer"):
         line.alternative(1)
     assert (
-        line.session == session and line.left is None and spoken(history, session) == ["q0", "a0"]
+        line.session == session
+        and line.left_session is None
+        and spoken(history, session) == ["q0", "a0"]
     )
 
 
@@ -255,10 +257,10 @@ def test_killed_during_an_answer_the_session_is_free_again(history: History, ses
     asker.stdin.write("go\n")
     asker.stdin.flush()
     assert asker.stdout.readline() == "asked\n"
-    assert len(Line(history, session).ids) == 2, "another process is answering"
+    assert len(BranchWriter(history, session).ids) == 2, "another process is answering"
     os.kill(asker.pid, signal.SIGKILL)
     asker.communicate()
-    assert len(Line(history, session).ids) == 3, "nobody is answering any more"
+    assert len(BranchWriter(history, session).ids) == 3, "nobody is answering any more"
     talk = chat(history, session, "a1")
     list(talk.regenerate())
     assert talk.session == session and spoken(history, session) == [
@@ -327,7 +329,9 @@ def test_an_answer_too_many_becomes_an_alternative(history: History) -> None:
     )
     with reopen(history) as repaired:
         assert spoken(repaired, session) == ["q", "one"]
-        assert Line(repaired, session).alternative(1) == (2, 2) and spoken(repaired, session) == [
+        assert BranchWriter(repaired, session).alternative(1) == (2, 2) and spoken(
+            repaired, session
+        ) == [
             "q",
             "two",
         ]
@@ -341,9 +345,9 @@ def test_sessions_that_share_tangled_messages_lose_none(history: History) -> Non
         ("assistant", "a1", 9, 8),
         ("assistant", "a2", 9.5, 7),
     )
-    line = Line(history, session)
+    line = BranchWriter(history, session)
     with history.transaction():
-        fork = history.branch(session, line.ids[:3])
+        fork = history.fork(session, line.ids[:3])
     with reopen(history) as repaired:
         assert spoken(repaired, fork) == ["q1", "a1"] and len(repaired.tree(fork)) == 4
         assert repaired.delete(session) == 2 and spoken(repaired, fork) == ["q1", "a1"]

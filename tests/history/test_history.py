@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Finish
 from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
-from llmchat.history import History, Line, migrations
+from llmchat.history import BranchWriter, History, migrations
 
 WRITER = Path(__file__).parents[1] / "support" / "write_messages.py"
 
@@ -38,7 +38,7 @@ def test_what_was_written_is_there_for_the_next_process(path: Path) -> None:
     with History(path) as history:
         session = history.begin("smollm2")
         for message in talk.messages:
-            Line(history, session).append(message)
+            BranchWriter(history, session).append(message)
     with History(path) as history:
         assert history.conversation(session) == talk
         found = history.latest()
@@ -53,8 +53,8 @@ def test_what_was_written_is_there_for_the_next_process(path: Path) -> None:
 def test_an_answer_keeps_how_it_came_about(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        Line(history, session).append(user("q"))
-        Line(history, session).append(
+        BranchWriter(history, session).append(user("q"))
+        BranchWriter(history, session).append(
             assistant("half an"), Finish("cancelled", 10, 5, 3, 0.5, 0.25, 7)
         )
         record = history.messages(session)[-1]
@@ -68,10 +68,10 @@ def test_an_answer_keeps_how_it_came_about(path: Path) -> None:
 def test_a_new_answer_is_a_sibling_of_the_old_one(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        Line(history, session).append(user("q"))
-        old = Line(history, session).append(assistant("old"))
-        Line(history, session).rewind(1)
-        new = Line(history, session).append(assistant("new"))
+        BranchWriter(history, session).append(user("q"))
+        old = BranchWriter(history, session).append(assistant("old"))
+        BranchWriter(history, session).rewind(1)
+        new = BranchWriter(history, session).append(assistant("new"))
         assert history.conversation(session) == Conversation().say("q").answer("new")
     rows = dict(sqlite3.connect(path).execute("SELECT id, parent FROM messages").fetchall())
     assert rows[old] == rows[new] and len(rows) == 3
@@ -81,10 +81,10 @@ def test_undo_to_the_beginning_and_a_new_branch(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
         for message in (user("a"), assistant("b"), user("c")):
-            Line(history, session).append(message)
-        Line(history, session).rewind(0)
+            BranchWriter(history, session).append(message)
+        BranchWriter(history, session).rewind(0)
         assert history.conversation(session) == Conversation()
-        Line(history, session).append(user("another start"))
+        BranchWriter(history, session).append(user("another start"))
         assert history.conversation(session) == Conversation().say("another start")
     assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (4,)
 
@@ -107,11 +107,11 @@ def test_any_steps_give_what_a_list_would(actions: list[tuple[str, object]]) -> 
         for kind, value in actions:
             if kind == "say":
                 model.append(user(str(value)))
-                Line(history, session).append(model[-1])
+                BranchWriter(history, session).append(model[-1])
             else:
                 depth = min(int(value), len(model))  # type: ignore[call-overload]
                 model = model[:depth]
-                Line(history, session).rewind(depth)
+                BranchWriter(history, session).rewind(depth)
         assert history.conversation(session).messages == tuple(model)
 
 
@@ -120,7 +120,7 @@ def test_sessions_are_listed_by_last_use_and_only_when_they_hold_something(path:
         first, second = history.begin("m"), history.begin("m")
         history.begin("never used")
         for session in (first, second, first):
-            Line(history, session).append(user(f"in {session}"))
+            BranchWriter(history, session).append(user(f"in {session}"))
         assert [session.id for session in history.sessions()] == [first, second]
         assert [session.id for session in history.sessions(1)] == [first]
 
@@ -129,7 +129,7 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
     with History(path) as history:
         sessions = [history.begin("m") for _ in range(40)]
         for number, session in enumerate(sessions):
-            Line(history, session).append(user(f"question {number}"))
+            BranchWriter(history, session).append(user(f"question {number}"))
         assert history.find(sessions[0]).id == history.find(sessions[0].upper()).id == sessions[0]
         assert history.find("question 7").id == sessions[7]
         shared = next(
@@ -157,9 +157,9 @@ def test_find_takes_a_unique_beginning_or_the_title(path: Path) -> None:
 def test_titles_are_the_first_words(text: str, title: str) -> None:
     with History(None) as history:
         session = history.begin("m")
-        Line(history, session).append(Message("system", "not this"))
-        Line(history, session).append(user(text))
-        Line(history, session).append(user("nor this"))
+        BranchWriter(history, session).append(Message("system", "not this"))
+        BranchWriter(history, session).append(user(text))
+        BranchWriter(history, session).append(user("nor this"))
         assert history.find(session).title == title
 
 
@@ -176,7 +176,7 @@ def test_search(text: str, snippet: str) -> None:
     with History(None) as history:
         session = history.begin("m")
         for said in ("the capital of France", "日本の首都は", 'say "quoted" text'):
-            Line(history, session).append(user(said))
+            BranchWriter(history, session).append(user(said))
         hits = history.search(text)
         assert [(hit.session, hit.snippet) for hit in hits] == [(session, snippet)]
         assert history.search("nothing like it") == []
@@ -185,17 +185,17 @@ def test_search(text: str, snippet: str) -> None:
 def test_search_finds_what_was_undone(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        Line(history, session).append(user("question"))
-        Line(history, session).append(assistant("the forgotten answer"))
-        Line(history, session).rewind(1)
-        Line(history, session).append(assistant("another"))
+        BranchWriter(history, session).append(user("question"))
+        BranchWriter(history, session).append(assistant("the forgotten answer"))
+        BranchWriter(history, session).rewind(1)
+        BranchWriter(history, session).append(assistant("another"))
         assert [hit.session for hit in history.search("forgotten")] == [session]
 
 
 def test_without_a_path_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with History(None) as history:
-        Line(history, history.begin("m")).append(user("secret"))
+        BranchWriter(history, history.begin("m")).append(user("secret"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,7 +219,7 @@ def test_a_step_that_fails_leaves_the_old_shape(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with History(path) as history:
-        Line(history, history.begin("m")).append(user("kept"))
+        BranchWriter(history, history.begin("m")).append(user("kept"))
     good = migrations.STEPS
     monkeypatch.setattr(
         migrations, "STEPS", (*good, "CREATE TABLE extra(a);\nINSERT INTO nowhere VALUES (1);\n")
@@ -247,15 +247,15 @@ def test_a_file_that_is_no_history_is_one_clear_line(path: Path) -> None:
 def test_a_full_disk_keeps_what_was_saved(path: Path) -> None:
     with History(path) as history:
         session = history.begin("m")
-        Line(history, session).append(user("saved"))
+        BranchWriter(history, session).append(user("saved"))
         pages = history._database.execute("PRAGMA page_count").fetchone()[0]
         history._database.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(OutOfResources, match="the disk is full"):
             for _ in range(100):
-                Line(history, session).append(assistant("long " * 2000))
+                BranchWriter(history, session).append(assistant("long " * 2000))
         history._database.execute("PRAGMA max_page_count = 1000000")
         assert history.conversation(session).messages[0] == user("saved")
-        Line(history, session).append(assistant("after"))
+        BranchWriter(history, session).append(assistant("after"))
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

@@ -13,7 +13,7 @@ from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.engines import Finish
 from llmchat.errors import ModelNotFound, UsageError
-from llmchat.history import History, Line
+from llmchat.history import BranchWriter, History
 from llmchat.history.export import to_json, to_markdown
 from llmchat.history.imports import read
 from llmchat.models.warm import opening_of_session
@@ -40,7 +40,7 @@ def chatgpt(parents: dict[str, str | None]) -> str:
         (chatgpt({"1": "2", "2": "3", "3": "1"}), "form a loop"),
         (messages(created=1e18), "`created` is not a time between 1970 and 9999, in seconds since 1970: `1e+18`"),
         (messages(created=-5), "`created` is not a time between 1970 and 9999"),
-        (messages(created="yesterday"), "`created` is not a time in seconds since 1970: `'yesterday'`"),
+        (messages(created="yesterday"), "`created` is not a time between 1970 and 9999, in seconds since 1970: `'yesterday'`"),
         (messages(created=2**70), "`created` is not a time between"),
         (messages(created=math.nan), "is not JSON"),
         (messages(state=["a"]), "record 1 cannot be read: `state` must be complete or cancelled, not `['a']`"),
@@ -73,7 +73,7 @@ def history() -> History:
 
 @pytest.fixture
 def session(history: History) -> str:
-    line = Line(history, history.begin("smollm2"))
+    line = BranchWriter(history, history.begin("smollm2"))
     for message in (
         Message("system", "be kind"),
         Message("user", "q", "material", "pinned"),
@@ -93,30 +93,30 @@ def test_a_session_of_this_history_is_recognised_in_its_export(
     history: History, session: str
 ) -> None:
     first = exported(history, session)
-    assert history.take(read(first, "x")[0]) is None
-    Line(history, session).append(Message("user", "later"))
+    assert history.import_chat(read(first, "x")[0]) is None
+    BranchWriter(history, session).append(Message("user", "later"))
     history.rename(session, "another title")
-    assert history.take(read(first, "x")[0]) is None, "an older export brings nothing new"
+    assert history.import_chat(read(first, "x")[0]) is None, "an older export brings nothing new"
     without_id = json.loads(first)
     del without_id["id"]
-    assert history.take(read(json.dumps(without_id), "x")[0]) is None, (
+    assert history.import_chat(read(json.dumps(without_id), "x")[0]) is None, (
         "exports of earlier versions have no id"
     )
 
 
 def test_an_export_imports_whole_elsewhere_under_its_own_id(history: History, session: str) -> None:
     first, other = exported(history, session), History(None)
-    assert other.take(read(first, "x")[0]) == session and exported(other, session) == first
-    assert other.take(read(first, "x")[0]) is None
+    assert other.import_chat(read(first, "x")[0]) == session and exported(other, session) == first
+    assert other.import_chat(read(first, "x")[0]) is None
 
 
 def test_an_export_with_something_new_becomes_a_session_of_its_own(
     history: History, session: str
 ) -> None:
     first, other = exported(history, session), History(None)
-    other.take(read(first, "x")[0])
-    Line(other, session).append(Message("user", "said elsewhere"))
-    taken = history.take(read(exported(other, session), "x")[0])
+    other.import_chat(read(first, "x")[0])
+    BranchWriter(other, session).append(Message("user", "said elsewhere"))
+    taken = history.import_chat(read(exported(other, session), "x")[0])
     assert (
         taken
         and taken != session
@@ -127,7 +127,7 @@ def test_an_export_with_something_new_becomes_a_session_of_its_own(
 @pytest.mark.parametrize("name", ["../../x", "x" * 9, "K3F9abcd", "a b c d!"])
 def test_an_id_that_no_session_can_have_is_not_taken_over(history: History, name: str) -> None:
     (chat,) = read(messages(), "x")
-    taken = history.take(replace(chat, id=name))
+    taken = history.import_chat(replace(chat, id=name))
     assert taken and taken != name and len(taken) == 8
 
 
@@ -152,7 +152,7 @@ def test_a_value_that_sqlite_refuses_is_not_taken_for_a_damaged_file(
     from llmchat.errors import IntegrityError, LlmchatError
 
     with pytest.raises(LlmchatError) as refused:
-        Line(history, session).append(Message("user", ["a"]))  # type: ignore[arg-type]
+        BranchWriter(history, session).append(Message("user", ["a"]))  # type: ignore[arg-type]
     assert (
         not isinstance(refused.value, IntegrityError) and "move it away" not in refused.value.hint
     )
@@ -171,14 +171,14 @@ def test_an_imported_chat_opens_with_a_preset_it_names_and_with_no_other_model(
             (chat,) = read(
                 json.dumps({"model": model, "messages": [{"role": "user", "content": model}]}), "x"
             )
-            found = history.find(history.take(chat) or "")
+            found = history.find(history.import_chat(chat) or "")
             assert found.imported and opening_of_session(found, world) == opens
         own = history.find(history.begin("org/name"))
         assert not own.imported and opening_of_session(own, world) == {"model": "org/name"}
 
 
 def test_a_branch_is_exported_with_what_was_stopped(history: History) -> None:
-    line = Line(history, history.begin("m"))
+    line = BranchWriter(history, history.begin("m"))
     line.append(Message("user", "q"))
     line.append(Message("assistant", "half"), Finish("cancelled"))
     (chat,) = read(exported(history, line.session), "x")
@@ -194,7 +194,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with History(tmp_path / "data" / "llmchat" / "history.db") as history:
-        return history.take(read(chatgpt({"1": None}), "x")[0]) or ""
+        return history.import_chat(read(chatgpt({"1": None}), "x")[0]) or ""
 
 
 def test_continuing_an_imported_chat_takes_the_default_model_and_says_so(

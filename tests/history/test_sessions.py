@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Finish
 from llmchat.errors import UsageError
-from llmchat.history import History, Line
-from llmchat.history.export import EXPORTS, to_html, to_json, to_markdown, to_training, together
-from llmchat.history.imports import Imported, Said, read
+from llmchat.history import BranchWriter, History
+from llmchat.history.export import EXPORTS, join_exports, to_html, to_json, to_markdown, to_training
+from llmchat.history.imports import ImportedChat, ImportedMessage, read
 from llmchat.ui.branches import branches
 
 
@@ -27,7 +27,7 @@ def tell(history: History, *texts: str) -> str:
     """A session with questions and answers by turns."""
     session = history.begin("m")
     for index, text in enumerate(texts):
-        Line(history, session).append(Message("assistant" if index % 2 else "user", text))
+        BranchWriter(history, session).append(Message("assistant" if index % 2 else "user", text))
     return session
 
 
@@ -37,9 +37,9 @@ def count(history: History) -> int:
 
 def test_a_fork_shares_what_was_said_and_goes_its_own_way(history: History) -> None:
     first = tell(history, "a", "b")
-    second = Line(history, first).fork()
-    Line(history, first).append(Message("user", "left"))
-    Line(history, second).append(Message("user", "right"))
+    second = BranchWriter(history, first).fork()
+    BranchWriter(history, first).append(Message("user", "left"))
+    BranchWriter(history, second).append(Message("user", "right"))
     assert [m.text for m in history.conversation(first).messages] == ["a", "b", "left"]
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert count(history) == 4 and {one.turns for one in history.sessions()} == {2}
@@ -47,9 +47,9 @@ def test_a_fork_shares_what_was_said_and_goes_its_own_way(history: History) -> N
 
 def test_deleting_keeps_what_others_share(history: History) -> None:
     first = tell(history, "a", "b")
-    second = Line(history, first).fork()
-    Line(history, first).append(Message("user", "left"))
-    Line(history, second).append(Message("user", "right"))
+    second = BranchWriter(history, first).fork()
+    BranchWriter(history, first).append(Message("user", "left"))
+    BranchWriter(history, second).append(Message("user", "right"))
     assert history.delete(first) == 1
     assert [m.text for m in history.conversation(second).messages] == ["a", "b", "right"]
     assert history.search("left") == [] and history.search("right")
@@ -61,16 +61,16 @@ def test_deleting_keeps_what_others_share(history: History) -> None:
 
 def test_deleting_takes_left_branches_along(history: History) -> None:
     session = tell(history, "a", "b")
-    Line(history, session).rewind(1)
-    Line(history, session).append(Message("assistant", "c"))
+    BranchWriter(history, session).rewind(1)
+    BranchWriter(history, session).append(Message("assistant", "c"))
     assert history.delete(session) == 3 and count(history) == 0 and history.sessions() == []
 
 
 def test_deleting_an_origin_and_a_fork_of_a_fork_together(history: History) -> None:
     first = tell(history, "a", "b")
-    second = Line(history, first).fork()
-    Line(history, second).append(Message("user", "c"))
-    third = Line(history, second).fork()
+    second = BranchWriter(history, first).fork()
+    BranchWriter(history, second).append(Message("user", "c"))
+    third = BranchWriter(history, second).fork()
     other = tell(history, "other")
     assert history.delete(first, second) == 0
     assert [m.text for m in history.conversation(third).messages] == ["a", "b", "c"]
@@ -81,23 +81,23 @@ def test_deleting_an_origin_and_a_fork_of_a_fork_together(history: History) -> N
 def test_alternatives_of_the_last_answer(history: History) -> None:
     session = tell(history, "q", "one")
     for text in ("two", "three"):
-        Line(history, session).rewind(1)
-        Line(history, session).append(Message("assistant", text))
-    assert Line(history, session).alternative(-1) == (2, 3)
+        BranchWriter(history, session).rewind(1)
+        BranchWriter(history, session).append(Message("assistant", text))
+    assert BranchWriter(history, session).alternative(-1) == (2, 3)
     assert history.conversation(session).messages[-1].text == "two"
-    assert Line(history, session).alternative(-1) == (1, 3)
+    assert BranchWriter(history, session).alternative(-1) == (1, 3)
     with pytest.raises(UsageError, match="the first of 3 answers"):
-        Line(history, session).alternative(-1)
+        BranchWriter(history, session).alternative(-1)
     assert history.conversation(session).messages[-1].text == "one"
     with pytest.raises(UsageError, match="only one answer"):
-        Line(history, tell(history, "q", "a")).alternative(1)
+        BranchWriter(history, tell(history, "q", "a")).alternative(1)
 
 
 def test_a_tree_is_drawn_with_its_present_branch(history: History) -> None:
     session = tell(history, "q", "one")
-    Line(history, session).rewind(1)
-    Line(history, session).append(Message("assistant", "two"))
-    Line(history, session).append(Message("user", "more"))
+    BranchWriter(history, session).rewind(1)
+    BranchWriter(history, session).append(Message("assistant", "two"))
+    BranchWriter(history, session).append(Message("user", "more"))
     records = history.messages(session)
     assert branches(history.tree(session), records[-1].id) == [
         "* user: q",
@@ -109,8 +109,8 @@ def test_a_tree_is_drawn_with_its_present_branch(history: History) -> None:
 
 def test_marks_and_summaries_are_kept(history: History) -> None:
     session = tell(history, "a", "b")
-    Line(history, session).append(Message("summary", "so far", covers=2))
-    Line(history, session).mark(0, "pinned")
+    BranchWriter(history, session).append(Message("summary", "so far", covers=2))
+    BranchWriter(history, session).mark(0, "pinned")
     assert history.conversation(session) == Conversation(
         (
             Message("user", "a", mark="pinned"),
@@ -131,13 +131,13 @@ def test_rename_tag_and_list_by_tag(history: History) -> None:
 
 def test_tokens_and_turns_stand_in_the_list(history: History) -> None:
     session = history.begin("m")
-    Line(history, session).append(Message("user", "q"))
-    Line(history, session).append(
+    BranchWriter(history, session).append(Message("user", "q"))
+    BranchWriter(history, session).append(
         Message("assistant", "a"), Finish("stop", prompt_tokens=10, reply_tokens=5)
     )
     (found,) = history.sessions()
     assert (found.turns, found.tokens) == (1, 15)
-    Line(history, session).rewind(0)
+    BranchWriter(history, session).rewind(0)
     assert history.find(session).turns == 0
 
 
@@ -173,23 +173,23 @@ texts = st.text(
 def test_json_out_in_and_out_is_the_same(turns: list[tuple[str, str, str]], summary: bool) -> None:
     history = History(None)
     session = history.begin("some model")
-    Line(history, session).append(Message("system", "be kind"))
+    BranchWriter(history, session).append(Message("system", "be kind"))
     for question, answer, material in turns:
-        Line(history, session).append(Message("user", question, material, mark="pinned"))
-        Line(history, session).append(Message("assistant", answer), Finish("cancelled"))
+        BranchWriter(history, session).append(Message("user", question, material, mark="pinned"))
+        BranchWriter(history, session).append(Message("assistant", answer), Finish("cancelled"))
     if summary:
-        Line(history, session).append(Message("summary", "so far", covers=2))
+        BranchWriter(history, session).append(Message("summary", "so far", covers=2))
     first = to_json(history.find(session), history.messages(session))
     (chat,) = read(first, "x.json")
     other = History(None)
-    taken = other.take(chat)
+    taken = other.import_chat(chat)
     assert taken and to_json(other.find(taken), other.messages(taken)) == first
-    assert other.take(chat) is None, "twice is once"
+    assert other.import_chat(chat) is None, "twice is once"
 
 
 def test_many_as_one_list_and_back(history: History) -> None:
     found = [history.find(tell(history, f"q{number}", "a")) for number in range(3)]
-    text = together("json", [to_json(one, history.messages(one.id)) for one in found])
+    text = join_exports("json", [to_json(one, history.messages(one.id)) for one in found])
     assert len(json.loads(text)) == 3 and len(read(text, "x")) == 3
 
 
@@ -204,7 +204,7 @@ def test_markdown_html_and_training(history: History) -> None:
         (Message("user", "stopped"), None),
         (Message("assistant", "half"), Finish("cancelled")),
     ):
-        Line(history, session).append(message, finish)
+        BranchWriter(history, session).append(message, finish)
     found, records = history.find(session), history.messages(session)
     page = to_html(found, records)
     assert (
@@ -223,7 +223,7 @@ def test_markdown_html_and_training(history: History) -> None:
     }
     assert set(EXPORTS) == {"md", "json", "html", "jsonl"}
     other = History(None)
-    taken = other.take(read(to_training(found, records), "x.jsonl")[0]) or ""
+    taken = other.import_chat(read(to_training(found, records), "x.jsonl")[0]) or ""
     assert to_training(other.find(taken), other.messages(taken)) == to_training(found, records)
 
 
@@ -271,13 +271,13 @@ def test_the_material_of_alpaca_is_kept() -> None:
     [
         ("not json", "x is not JSON"),
         ('{"a": 1}\nnot json', "line 2 is not JSON"),
-        ('[{"what": 1}]', "record 1 is not a chat in a known form"),
+        ('[{"what": 1}]', "record 1 is not a chat in a supported format"),
         (
             '[{"instruction": "a", "output": "b"}, {"instruction": "a"}]',
             "record 2 has no field `'output'`",
         ),
         ('{"messages": [{"role": "nobody", "content": "a"}]}', "record 1 cannot be read"),
-        ("[]", "holds no chat"),
+        ("[]", "contains no chat"),
         ('{"conversations": [{"from": "human", "value": 3}]}', "record 1 cannot be read"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_hundred_thousand_messages_stay_quick(tmp_path: Path) -> None:
         sessions = []
         for number in range(500):
             turns = [
-                Said(
+                ImportedMessage(
                     Message(
                         "assistant" if i % 2 else "user",
                         f"message {i} of chat {number} about topic{i * number % 977}",
@@ -302,7 +302,7 @@ def test_a_hundred_thousand_messages_stay_quick(tmp_path: Path) -> None:
                 )
                 for i in range(200)
             ]
-            sessions.append(history.take(Imported(tuple(turns), f"chat {number}")))
+            sessions.append(history.import_chat(ImportedChat(tuple(turns), f"chat {number}")))
         assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (
             100_000,
         )

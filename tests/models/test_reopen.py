@@ -16,7 +16,7 @@ from llmchat.chat import Chat
 from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.history import History, Line, Session, migrations
+from llmchat.history import BranchWriter, History, Session, migrations
 from llmchat.models.opener import Opener
 from llmchat.presets import find, get_format, opening_of, without_credentials
 from llmchat.settings import Options, resolve
@@ -224,7 +224,7 @@ def test_a_history_from_before_opens_as_it_was(
     database.commit()
     database.close()
     with History(path) as history:
-        Line(history, "old").append(Message("user", "hello"))
+        BranchWriter(history, "old").append(Message("user", "hello"))
         session = history.find("old")
     assert (session.model, session.opens, session.settings) == ("smollm2", {}, {})
 

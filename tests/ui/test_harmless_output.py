@@ -15,7 +15,7 @@ from llmchat.cli import main
 from llmchat.commands import one_shot, render_prompt
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.history import History, Line
+from llmchat.history import BranchWriter, History
 from llmchat.models.opener import Opener
 from llmchat.settings import World
 from llmchat.terminal_text import HARMFUL
@@ -44,7 +44,7 @@ def terminal(tmp_path: Path) -> World:
 @pytest.fixture
 def session(terminal: World) -> str:
     with History(terminal.history_file) as history:
-        line = Line(history, history.begin(EVIL))
+        line = BranchWriter(history, history.begin(EVIL))
         line.append(Message("user", EVIL, EVIL))
         line.append(Message("assistant", EVIL))
         history.rename(line.session, EVIL)
