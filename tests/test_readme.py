@@ -1,4 +1,4 @@
-"""What the pages tell a user to type works: commands parse, options exist, the first one runs."""
+"""The pages keep their word: commands run or parse, options exist, and links lead somewhere."""
 
 import os
 import re
@@ -75,6 +75,23 @@ def test_every_option_mentioned_exists(page: Path) -> None:
     reference = (ROOT / "docs/commands.md").read_text("utf-8")
     assert options
     assert {option for option in options if option not in reference} == set()
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {"-".join(text.split()) for text in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)", text)
+    for target, anchor in links:
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{target} does not exist"
+        assert not anchor or anchor in anchors_of(file), f"{target} has no heading #{anchor}"
 
 
 @pytest.mark.slow
