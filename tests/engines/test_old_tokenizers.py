@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.checkpoints import llama_pieces, save_tiny, sentencepiece_file, world_vocabulary
 from transformers import RwkvConfig
@@ -88,22 +88,13 @@ def test_a_special_token_in_a_message_is_text(llama: Tokenizer) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=30))
-def test_llama_pieces_are_whole_characters_and_make_the_text(text: str) -> None:
-    tokens = _shared_llama()
-    decode = tokens.decoder()
-    shown = "".join(
-        decode(number)
-        for number in tokens.encode(Prompt(text, (), quoted=((0, len(text)),), bos=False))
-    )
-    assert shown == text.replace("▁", " ") or "\ufffd" in text
-
-
-def _shared_llama(cache: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006 (one tokenizer for all examples of a property)
-    import tempfile
-
-    if not cache:
-        cache.append(write(Path(tempfile.mkdtemp()), DECAPODA, sentencepiece_file(PIECES)))
-    return cache[0]
+@example("\ufffd")
+@example("the\ufffd\ufffd fox \ufffd日")
+def test_llama_pieces_are_whole_characters_and_make_the_text(llama: Tokenizer, text: str) -> None:
+    decode = llama.decoder()
+    ids = llama.encode(Prompt(text, (), quoted=((0, len(text)),), bos=False))
+    shown = "".join(map(decode, ids))
+    assert shown == text.replace("▁", " ")
 
 
 def test_merges_are_those_of_the_best_pieces_first() -> None:

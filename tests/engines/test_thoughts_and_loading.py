@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from llmchat.chat import Chat, reply
 from llmchat.conversation import Conversation
-from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.stream_filters import ThoughtFilter
@@ -115,3 +115,36 @@ def test_a_load_that_fails_is_told_at_each_use() -> None:
             engine.context  # noqa: B018
     assert engine.describe() == "a model (not loaded)"
     engine.unload()
+
+
+def test_model_that_is_unloaded_while_it_loads_is_freed_when_it_is_there() -> None:
+    gate, freed = threading.Event(), threading.Event()
+
+    class Freed(ScriptedEngine):
+        def unload(self) -> None:
+            super().unload()
+            freed.set()
+
+    def load() -> ScriptedEngine:
+        assert gate.wait(10)
+        return Freed()
+
+    engine = LoadingEngine(load, "a model")
+    engine.start()
+    engine.unload()
+    assert not freed.is_set()
+    gate.set()
+    assert freed.wait(10)
+    with pytest.raises(Unloaded):
+        engine.count("a")
+
+
+def test_model_that_is_unloaded_before_its_first_use_is_never_loaded() -> None:
+    def load() -> ScriptedEngine:
+        raise AssertionError("loaded")
+
+    engine = LoadingEngine(load, "a model")
+    engine.unload()
+    with pytest.raises(Unloaded, match="a model was unloaded"):
+        engine.count("a")
+    assert engine.describe() == "a model (not loaded)"
