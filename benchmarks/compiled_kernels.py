@@ -25,7 +25,7 @@ from llmchat.engines.transformers.compiled import CompiledForward
 from llmchat.engines.transformers.compiled.build import load_kernels
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.executor import SequenceInput
-from llmchat.engines.transformers.pytorch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 
 HERE = Path(__file__).parent

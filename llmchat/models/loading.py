@@ -211,11 +211,11 @@ def prove(preset: Preset, parts: Sequence[Checkpoint], world: World, options: Op
     Nothing is done for the architectures of the compiled step, and where memory is short: then its first load tests it. Raises Mismatch.
     """
     from llmchat.engines.transformers.checkpoint_names import modern_config
-    from llmchat.engines.transformers.pytorch import forward
+    from llmchat.engines.transformers.families import llama
 
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))
-    if not forward.supports(config) and not config.get("is_encoder_decoder") and _fits(base):
+    if not llama.supports(config) and not config.get("is_encoder_decoder") and _fits(base):
         _transformers(
             Model(preset, base, tuple(adapters), world=world), options, NoProgress()
         ).unload()

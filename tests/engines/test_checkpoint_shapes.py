@@ -15,8 +15,9 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.compiled.structs import TensorRefs
-from llmchat.engines.transformers.families.llama import Dimensions, check_ids
+from llmchat.engines.transformers.families.llama import Dimensions
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
+from llmchat.engines.transformers.vocabulary import check_ids
 from llmchat.errors import IntegrityError, LlmchatError, Mismatch
 from llmchat.prompt import Prompt
 
@@ -202,7 +203,7 @@ def test_a_token_beyond_the_embedding_is_named(tmp_path: Path, kernels: Path) ->
     for step in (kernels, None):
         engine = TransformersEngine(folder, kernels=step)
         with pytest.raises(
-            Mismatch, match=r"the tokenizer gives token \d{3}; the model knows 200 tokens"
+            Mismatch, match=r"the tokenizer produced token \d{3}; the model has 200 tokens"
         ):
             next(engine.stream(Prompt("the quick brown fox", ()), Sampling(max_tokens=1)))
     for token in (-1, 320):

@@ -27,7 +27,7 @@ from llmchat.engines.transformers.compiled.sampler import CompiledSampler
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch.forward import TorchForward
-from llmchat.engines.transformers.pytorch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
 from llmchat.engines.transformers.weights import MemoryTensors
 from llmchat.errors import IntegrityError
@@ -403,9 +403,9 @@ def test_wrong_input_never_reaches_the_kernels(kernels: Kernels) -> None:
     with pytest.raises(ValueError, match="cache"):
         model.run([SequenceInput(CompiledCache(2, 2, 32), [1])])
     cache = model.new_cache()
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="one cache in two"):
         model.run([SequenceInput(cache, [1]), SequenceInput(cache, [2])])
-    with pytest.raises(IntegrityError, match="makes it 80 x 64"):
+    with pytest.raises(IntegrityError, match="requires 80 x 64"):
         CompiledForward(config | {"intermediate_size": 80}, make_tensors(config), kernels)
     weight, scb = quantise_rows(torch.randn(16, 64))
     with pytest.raises(IntegrityError, match="needs 2x64"):

@@ -15,7 +15,8 @@ import torch
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
-from llmchat.engines.transformers.pytorch.linear import DequantBuffer, Int8Linear, make_linear
+from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear
+from llmchat.engines.transformers.pytorch.linear import make_linear
 from llmchat.engines.transformers.pytorch.sampler import (
     Sampler,
     fixed_size_candidates,

@@ -5,13 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmchat.engines.transformers.pytorch.linear import (
-    BnbInt8Linear,
-    DequantBuffer,
-    Int8Linear,
-    make_linear,
-    quantise_rows,
-)
+from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear, quantise_rows
+from llmchat.engines.transformers.pytorch.linear import BnbInt8Linear, make_linear
 
 CPU = torch.device("cpu")
 

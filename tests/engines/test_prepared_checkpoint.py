@@ -20,7 +20,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.lora import Adapter
 from llmchat.engines.transformers.mapped_safetensors import Entry, MappedFile, Writer, header
 from llmchat.engines.transformers.prepared_checkpoint import HEAD_FILE, Preparation, open_prepared
-from llmchat.engines.transformers.pytorch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import FileTensors, open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 

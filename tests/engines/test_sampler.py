@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
+from llmchat.engines.transformers.pytorch.sampler import Sampler, penalise, probabilities
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
@@ -61,6 +61,4 @@ def test_greedy_takes_the_likeliest_and_a_penalty_moves_it() -> None:
 def test_the_penalty_is_that_of_transformers() -> None:
     seen = torch.tensor([[1, 4, 4]])
     expected = RepetitionPenaltyLogitsProcessor(1.2)(seen, LOGITS[None].clone())[0]
-    from llmchat.engines.transformers.pytorch.sampler import _penalise
-
-    torch.testing.assert_close(_penalise(LOGITS, torch.tensor([1, 4]), 1.2), expected)
+    torch.testing.assert_close(penalise(LOGITS, torch.tensor([1, 4]), 1.2), expected)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwe
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.families import llama
 from llmchat.engines.transformers.modules import causal
 from llmchat.engines.transformers.pytorch import forward
 from llmchat.errors import ContextOverflow, Mismatch, OutOfResources, UsageError
@@ -278,7 +279,7 @@ def test_a_cache_cut_anywhere_gives_cold_logits(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if executor == "general":
-            patch.setattr(forward, "supports", lambda config: False)
+            patch.setattr(llama, "supports", lambda config: False)
         warm, cold = (TransformersEngine(base, weights="fp32", device="cpu") for _ in range(2))
     token = st.integers(5, 319)
     ids = data.draw(st.lists(token, min_size=1, max_size=40))
@@ -319,7 +320,7 @@ def test_an_interrupt_inside_the_model_leaves_a_clean_engine(
     executor: str, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if executor == "general":
-        monkeypatch.setattr(forward, "supports", lambda config: False)
+        monkeypatch.setattr(llama, "supports", lambda config: False)
     engine = TransformersEngine(base, weights="fp32", device="cpu")
     expected = answer(engine, PROMPT)[0]
     calls = 0

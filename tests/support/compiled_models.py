@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.pytorch.linear import quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import MemoryTensors
 
 

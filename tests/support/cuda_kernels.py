@@ -14,7 +14,7 @@ from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
 from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache
 from llmchat.engines.transformers.pytorch.cuda import graphs, launch
 from llmchat.engines.transformers.pytorch.cuda.linear import TritonInt8Linear, fused
-from llmchat.engines.transformers.pytorch.linear import DequantBuffer, quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, quantise_rows
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.prompt import Prompt
 from support.checkpoints import save_tiny, tiny_config

@@ -16,7 +16,6 @@ from torch import Tensor
 from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
 from llmchat.engines.transformers import memory_check, scoring
 from llmchat.engines.transformers.executor import Forward
-from llmchat.engines.transformers.families.llama import check_ids, vocabulary_of
 from llmchat.engines.transformers.generation import RunningAnswer
 from llmchat.engines.transformers.live_lora import (
     LiveAdapter,
@@ -29,6 +28,7 @@ from llmchat.engines.transformers.prefill import REPORTED_FROM, Chunks
 from llmchat.engines.transformers.prompt_caches import Slots
 from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.vocabulary import check_ids, vocabulary_of
 from llmchat.engines.transformers.weights import with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.memory_estimate import kv_bytes, parameters

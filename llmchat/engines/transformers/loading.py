@@ -12,6 +12,7 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.executor import Forward
+from llmchat.engines.transformers.families import llama
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
@@ -107,7 +108,7 @@ def _open(source: Source, config: dict[str, Any]) -> Tensors:
 def _executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
     """The fastest executor that runs this architecture on this device."""
     spread = _spread_over_gpus(tensors.shapes, source.weights, source.device)
-    if forward.supports(config) and spread is None:
+    if llama.supports(config) and spread is None:
         return _llama_executor(source, config, tensors)
     if config.get("is_encoder_decoder"):
         from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward

@@ -18,11 +18,10 @@ import torch
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_config
-from llmchat.engines.transformers.families.llama import check_tensors
+from llmchat.engines.transformers.families import llama
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
-from llmchat.engines.transformers.pytorch import forward
-from llmchat.engines.transformers.pytorch.linear import finite, quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.tied_heads import is_tied, with_ties
 from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
 from llmchat.errors import Mismatch
@@ -57,8 +56,8 @@ class Preparation:
         self._tensors = open_tensors(base, adapters, scale)
         config = with_ties(config, self._tensors.untied)
         self._base_config = config
-        if forward.supports(config):
-            check_tensors(config, self._tensors.shapes)
+        if llama.supports(config):
+            llama.check_tensors(config, self._tensors.shapes)
             self._outline = _of_llama(config, self._tensors)
             self._head = (
                 "lm_head.weight"

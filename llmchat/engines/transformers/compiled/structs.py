@@ -10,21 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from llmchat.engines.transformers.pytorch.linear import finite
+from llmchat.engines.transformers.families.llama import LINEARS
+from llmchat.engines.transformers.pytorch.int8 import finite
 from llmchat.errors import IntegrityError
 from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
 from llmchat.settings.types import base_type
 
-# The linears of a layer, in the order of model.h.
-LINEARS = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
 # Numbers in a vector (vectors.h), and positions of a span of keys and values (kv_layout.h).
 LANES, SPAN = 16, 256
 # Outputs of a panel (products.h): scales, biases and adapters are padded to it.

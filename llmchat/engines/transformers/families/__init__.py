@@ -1,1 +1,1 @@
-"""One module per family of architectures: from a config and tensor names to what the executors run."""
+"""One module per family of architectures: what its config.json and its tensors mean."""

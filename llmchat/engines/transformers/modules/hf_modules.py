@@ -24,12 +24,8 @@ from llmchat.engines.transformers.modules.quantisable import (
     shared_weights,
     sixteen_bit,
 )
-from llmchat.engines.transformers.pytorch.linear import (
-    DequantBuffer,
-    compute_dtype,
-    int8_linear,
-    make_linear,
-)
+from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
+from llmchat.engines.transformers.pytorch.linear import compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, with_ties
 from llmchat.engines.transformers.weights import (
     MemoryTensors,

@@ -1,7 +1,11 @@
-"""Keys and values of what the model has read, one growing buffer a layer, so that a chat prefills only what is new."""
+"""The KV cache of one text, so that a chat prefills only what is new.
+
+Which tokens it holds, and whether they fit a prompt, is the caller's business (prompt_caches.py).
+"""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,9 +15,12 @@ from torch import Tensor
 
 
 class KVCache:
-    """Buffers [heads, capacity, head_dim] for keys and values of each layer; `length` positions are in use."""
+    """Growing buffers [heads, capacity, head_dim] for the keys and the values of each layer.
 
-    # Positions that there is room for at first, and those that lie together in memory, whatever their order is there.
+    `length` of the `capacity` positions are in use.
+    """
+
+    # The first capacity, and the positions that a layout keeps together: capacity is a multiple.
     FIRST = 512
     BLOCK = 1
 
@@ -21,24 +28,24 @@ class KVCache:
         self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ):
         self.length = 0
+        self.capacity = 0
         self._shape = (layers, heads, head_dim)
-        self._options = {"dtype": dtype, "device": device}
-        self._capacity = 0
+        self._dtype, self._device = dtype, device
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions, at least doubling, so that growing costs little in all."""
-        if length <= self._capacity:
+        """Make room for `length` positions. Buffers at least double: appending costs O(1) on average."""
+        if length <= self.capacity:
             return
-        self._capacity = self.BLOCK * self._blocks(max(length, 2 * self._capacity, self.FIRST))
+        self.capacity = self._whole_blocks(max(length, 2 * self.capacity, self.FIRST))
         self._keys = self._grown(self._keys)
         self._values = self._grown(self._values)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write [heads, new, head_dim] behind what is there; returns all of the layer, [heads, length + new, head_dim].
+        """Write [heads, new, head_dim] after the `length` positions in use.
 
-        `length` moves when the last layer has been written, see `advance`.
+        Returns all of the layer, [heads, length + new, head_dim]. Call `advance` after the last layer.
         """
         end = self.length + keys.shape[1]
         self._keys[layer][:, self.length : end] = keys
@@ -46,27 +53,31 @@ class KVCache:
         return self._keys[layer][:, :end], self._values[layer][:, :end]
 
     def advance(self, count: int) -> None:
+        """Count what was appended to every layer."""
         self.length += count
 
     def truncate(self, length: int) -> int:
+        """Forget all but the first `length` positions; returns how many are left."""
         self.length = min(self.length, length)
         return self.length
 
     def copy_from(self, other: "KVCache", length: int) -> None:
-        """Take over the first `length` positions of another text that begins in the same way."""
+        """Hold the first `length` positions of another cache, and nothing else."""
         self.truncate(0)
         self.reserve(length)
-        for (_, mine), (_, theirs) in zip(self._sides(), other._sides(), strict=True):
-            self._copy(theirs, mine, length)
+        for (_, target), (_, source) in zip(self._sides(), other._sides(), strict=True):
+            self._copy(source, target, length)
         self.length = length
 
     def save(self, path: Path, ids: list[int], key: str) -> None:
-        """Write keys and values of `ids`, which are in the cache, and what they belong to. The file appears when it is whole; only its owner reads it."""
-        count = len(ids)
+        """Write the keys and values of `ids`, which the cache holds, to a file that only its owner reads.
+
+        The file appears when it is complete. key: of the model and adapters they belong to.
+        """
         tensors = {
-            f"{side}.{layer}": self._read(side, part, count).contiguous()
-            for side, parts in self._sides()
-            for layer, part in enumerate(parts)
+            f"{side}.{layer}": self._load_positions(side, buffer, len(ids)).contiguous()
+            for side, buffers in self._sides()
+            for layer, buffer in enumerate(buffers)
         }
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         try:
@@ -78,49 +89,55 @@ class KVCache:
             partial.unlink(missing_ok=True)
 
     def load(self, path: Path, key: str) -> list[int]:
-        """Take over what `save` wrote; returns the token ids. [] where there is no such file, or it is of another model or damaged."""
+        """Hold what `save` wrote; returns the token ids.
+
+        [] if there is no such file, or if it is damaged or of another model.
+        """
         try:
             with safe_open(path, "pt") as file:
-                facts = file.metadata() or {}
-                ids: list[int] = json.loads(facts.get("ids", "[]"))
-                if facts.get("key") != key or not ids:
+                metadata = file.metadata() or {}
+                ids: list[int] = json.loads(metadata.get("ids", "[]"))
+                if metadata.get("key") != key or not ids:
                     return []
-                self.truncate(0)
-                self.reserve(len(ids))
-                for side, parts in self._sides():
-                    for layer, part in enumerate(parts):
-                        plain = file.get_tensor(f"{side}.{layer}")
-                        if plain.shape != (part.shape[0], len(ids), part.shape[2]):
-                            raise ValueError(f"{side} of {tuple(plain.shape)}")
-                        self._write(side, part, plain)
+                self._load_tensors(file.get_tensor, len(ids))
         except (OSError, SafetensorError, ValueError, RuntimeError):
             return []
         self.length = len(ids)
         return ids
 
+    def _load_tensors(self, get: Callable[[str], Tensor], count: int) -> None:
+        self.truncate(0)
+        self.reserve(count)
+        for side, buffers in self._sides():
+            for layer, buffer in enumerate(buffers):
+                positions = get(f"{side}.{layer}")
+                if positions.shape != (buffer.shape[0], count, buffer.shape[2]):
+                    raise ValueError(f"{side} of {tuple(positions.shape)}")
+                self._store_positions(side, buffer, positions)
+
     def _sides(self) -> tuple[tuple[str, list[Tensor]], tuple[str, list[Tensor]]]:
         return ("keys", self._keys), ("values", self._values)
 
-    def _read(self, side: str, part: Tensor, count: int) -> Tensor:
+    def _load_positions(self, side: str, buffer: Tensor, count: int) -> Tensor:
         """The first positions of a buffer: [heads, count, head_dim]."""
-        return part[:, :count]
+        return buffer[:, :count]
 
-    def _write(self, side: str, part: Tensor, plain: Tensor) -> None:
-        """The first positions of a buffer anew. plain: [heads, count, head_dim]"""
-        part[:, : plain.shape[1]] = plain
+    def _store_positions(self, side: str, buffer: Tensor, positions: Tensor) -> None:
+        """Overwrite the first positions of a buffer with [heads, count, head_dim]."""
+        buffer[:, : positions.shape[1]] = positions
 
     def _grown(self, old: list[Tensor]) -> list[Tensor]:
         layers, heads, head_dim = self._shape
-        grown = [
-            torch.empty(heads, self._capacity, head_dim, **self._options) for _ in range(layers)
-        ]  # type: ignore[call-overload]
+        shape = heads, self.capacity, head_dim
+        grown = [torch.empty(shape, dtype=self._dtype, device=self._device) for _ in range(layers)]
         self._copy(old, grown, self.length)
         return grown
 
-    def _copy(self, old: list[Tensor], new: list[Tensor], length: int) -> None:
-        whole = self.BLOCK * self._blocks(length)
-        for source, target in zip(old, new, strict=False):
-            target[:, :whole] = source[:, :whole]
+    def _copy(self, sources: list[Tensor], targets: list[Tensor], length: int) -> None:
+        end = self._whole_blocks(length)
+        for source, target in zip(sources, targets, strict=False):
+            target[:, :end] = source[:, :end]
 
-    def _blocks(self, length: int) -> int:
-        return -(-length // self.BLOCK)
+    def _whole_blocks(self, length: int) -> int:
+        """length, rounded up to whole blocks."""
+        return -(-length // self.BLOCK) * self.BLOCK

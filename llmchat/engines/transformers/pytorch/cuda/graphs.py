@@ -1,7 +1,8 @@
-"""The Llama family on a GPU: a pass of few rows is one captured graph, replayed; what waits for the device is one token behind it.
+"""The Llama family on one GPU: a pass of few rows is one captured CUDA graph, replayed.
 
-A graph has fixed addresses. So tokens, positions and the addresses of the caches lie in tensors of its own, which are filled before each
-replay: one graph serves every text and every length, and a cache may grow.
+A graph has fixed addresses. So tokens, positions and the addresses of the caches are in tensors that
+belong to the graph and are filled before each replay: one graph serves every text and every length,
+and a cache may grow.
 """
 
 import logging
@@ -22,66 +23,77 @@ from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 
-# Graphs that are kept: one for each number of rows, and more where live adapters change.
+# One graph for each number of rows, and for each combination of live adapters.
 _MOST_GRAPHS = 32
 
 
 class CudaCache(KVCache):
-    """A KVCache that knows where it is: `places`, int64 [layers, 2], the addresses of keys and values of each layer."""
+    """addresses: int64 [layers, 2] on the device, of the keys and values of each layer."""
 
-    places: Tensor
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
+    addresses: Tensor
 
     def reserve(self, length: int) -> None:
-        before = self._capacity
+        before = self.capacity
         super().reserve(length)
-        if self._capacity != before:
+        if self.capacity != before:
             pairs = [
                 (keys.data_ptr(), values.data_ptr())
                 for keys, values in zip(self._keys, self._values, strict=True)
             ]
-            self.places = torch.tensor(pairs, device=self._options["device"])
+            self.addresses = torch.tensor(pairs, device=self._device)
 
 
 class _Step:
-    """The tensors of a pass of `rows` rows, and its graph once it is captured."""
+    """The inputs of a pass of `rows` rows, and its graph once it is captured.
+
+    state: token, position and capacity of the cache of each row; buffers: addresses of the caches.
+    """
 
     def __init__(self, rows: int, layers: int, device: torch.device):
-        self.state = torch.zeros(
-            rows, 3, dtype=torch.long, device=device
-        )  # token, position, capacity
+        self.state = torch.zeros(rows, 3, dtype=torch.long, device=device)
         self.buffers = torch.zeros(rows, layers, 2, dtype=torch.long, device=device)
         self.logits: Tensor | None = None
         self.graph: Any = None
-        self._held: list[Tensor] = []
+        self._filled: list[Tensor] = []
 
     def fill(self, rows: Sequence[tuple[int, int, CudaCache]]) -> None:
-        """rows: token, position and cache of each. Not waited for: small copies from the host are taken over at once."""
+        """rows: token, position and cache of each.
+
+        The host does not wait: small copies from it are taken over at once.
+        """
         state = torch.tensor([(token, position, cache.capacity) for token, position, cache in rows])
         self.state.copy_(state, non_blocking=True)
-        places = [cache.places for _, _, cache in rows]
-        if len(places) != len(self._held) or any(
-            new is not old for new, old in zip(places, self._held, strict=True)
-        ):
-            torch.stack(places, out=self.buffers)
-            self._held = places
+        addresses = [cache.addresses for _, _, cache in rows]
+        # By identity: comparing their numbers would wait for the device.
+        if list(map(id, addresses)) != list(map(id, self._filled)):
+            torch.stack(addresses, out=self.buffers)
+            self._filled = addresses
 
 
 @dataclass(frozen=True)
 class _Ahead:
-    """A step that was begun before anyone asked: the token at `position` of a cache, where the host will find out which, and its logits."""
+    """The logits of a step that was launched before it was requested.
+
+    It reads the token at `position` of a cache, which the host does not know yet.
+    """
 
     cache: KVCache
     position: int
     adapters: LiveAdapters
     logits: Tensor
 
+    def is_for(self, sequence: SequenceInput) -> bool:
+        """Whether these are the logits that running `sequence` would give."""
+        return (
+            self.cache is sequence.cache
+            and self.position == sequence.cache.length
+            and len(sequence.ids) == 1
+            and self.adapters == sequence.adapters
+        )
+
 
 class CudaForward(TorchForward):
-    """TorchForward on one GPU, activations in bf16. Prompts are read as on any device."""
+    """TorchForward on one GPU, activations in bf16. Long inputs take the usual path."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -92,7 +104,7 @@ class CudaForward(TorchForward):
         self._last: tuple[KVCache, LiveAdapters] | None = None
         self._ahead: _Ahead | None = None
         if self._captures:
-            # Here, while the user types, and not before the first answer: compiling takes seconds, once on a machine.
+            # Compiling the kernels takes seconds, once on a machine: now, while the user types.
             self.run([SequenceInput(self.new_cache(), [0])])
 
     def new_cache(self) -> KVCache:
@@ -103,27 +115,28 @@ class CudaForward(TorchForward):
     def sampler(
         self, sampling: Sampling, prompt_ids: list[int], device: torch.device
     ) -> DeviceSampler:
-        """A sampler whose choices this pass follows at once."""
+        """A sampler whose tokens this executor runs at once."""
         return DeviceSampler(sampling, prompt_ids, device, self.follow)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         ahead, self._ahead, self._last = self._ahead, None, None
-        if len(sequences) == 1:
-            sequence = sequences[0]
-            if ahead is not None and _is_that(ahead, sequence):
-                sequence.cache.advance(1)
-                logits = [ahead.logits]
-            else:
-                logits = super().run(sequences)
-            if not sequence.all_logits:
-                self._last = sequence.cache, sequence.adapters
-            return logits
-        return super().run(sequences)
+        if len(sequences) != 1:
+            return super().run(sequences)
+        sequence = sequences[0]
+        if ahead is not None and ahead.is_for(sequence):
+            sequence.cache.advance(1)
+            logits = [ahead.logits]
+        else:
+            logits = super().run(sequences)
+        if not sequence.all_logits:
+            self._last = sequence.cache, sequence.adapters
+        return logits
 
     def follow(self, token: Tensor) -> None:
-        """Begin the step that reads `token`, int64 [1] on the device, behind what was read last; `read` gives its logits when it is asked for them.
+        """Launch the step that reads `token`, int64 [1] on the device, after the last text run.
 
-        The caller reads this very token next behind that text, or does not go on with it.
+        `run` returns its logits when they are requested. The caller runs this token next for that
+        text, or abandons the text.
         """
         if self._last is None:
             return
@@ -135,24 +148,23 @@ class CudaForward(TorchForward):
             step = self._step(1)
             step.fill([(0, cache.length, cache)])
             step.state[0, :1] = token
-            self._ahead = _Ahead(cache, cache.length, adapters, self._execute(step).clone())
+            logits = self._execute(step).clone()
+            self._ahead = _Ahead(cache, cache.length, adapters, logits)
 
     def _run_batch(self, sequences: list[SequenceInput]) -> list[Tensor]:
-        if sum(len(sequence.ids) for sequence in sequences) > launch.MOST_ROWS:
+        counts = [len(sequence.ids) for sequence in sequences]
+        if sum(counts) > launch.MOST_ROWS:
             return super()._run_batch(sequences)
         rows = []
-        for sequence in sequences:
-            sequence.cache.reserve(sequence.cache.length + len(sequence.ids))
-            rows += [
-                (token, sequence.cache.length + index, sequence.cache)
-                for index, token in enumerate(sequence.ids)
-            ]
+        for cache, ids in ((sequence.cache, sequence.ids) for sequence in sequences):
+            cache.reserve(cache.length + len(ids))
+            rows += [(token, cache.length + index, cache) for index, token in enumerate(ids)]
         step = self._step(len(rows))
         step.fill(rows)
-        logits = self._execute(step).split([len(sequence.ids) for sequence in sequences])
-        for sequence in sequences:
-            sequence.cache.advance(len(sequence.ids))
-        # The graph writes its next logits over these.
+        logits = self._execute(step).split(counts)
+        for sequence, count in zip(sequences, counts, strict=True):
+            sequence.cache.advance(count)
+        # Cloned, because the next replay overwrites the graph's logits.
         return [
             (own if sequence.all_logits else own[-1:]).clone()
             for sequence, own in zip(sequences, logits, strict=True)
@@ -167,19 +179,16 @@ class CudaForward(TorchForward):
         return self._steps[key]
 
     def _execute(self, step: _Step) -> Tensor:
-        """Logits [rows, vocab] of a filled step, by its graph; the next call writes over them."""
-        if not self._captures:
-            return self._pass(step.state, step.buffers)
-        if step.graph is None:
+        """Logits [rows, vocab] of a filled step; the next call overwrites them."""
+        if self._captures and step.graph is None:
             self._capture(step)
-        if step.graph is None:
+        if step.graph is None or step.logits is None or not self._captures:
             return self._pass(step.state, step.buffers)
         step.graph.replay()
-        assert step.logits is not None
         return step.logits
 
     def _capture(self, step: _Step) -> None:
-        """Compile what the step needs, which cannot be done within a capture, and capture it."""
+        """Capture the step; a first pass compiles its kernels, which a capture cannot do."""
         device = torch.cuda.device(self._device)
         try:
             with device:
@@ -204,26 +213,18 @@ class CudaForward(TorchForward):
             self._captures = False
 
     def _pass(self, state: Tensor, buffers: Tensor) -> Tensor:
-        """One token a row, each behind its own text → logits [rows, vocab]. Reads its inputs from tensors alone, and waits for nothing."""
+        """One token a row, each after its own text → logits [rows, vocab].
+
+        Its only inputs are tensors, and it waits for nothing.
+        """
         x = F.embedding(state[:, 0], self._embedding)  # [rows, hidden]
+        heads = self._heads, self._kv_heads, self._head_dim
         for index, layer in enumerate(self._layers):
             qkv = self._fused(layer.qkv, x, norm=layer.attention_norm)
-            attended = launch.attention(
-                qkv,
-                state,
-                buffers,
-                self._frequencies,
-                index,
-                self._heads,
-                self._kv_heads,
-                self._head_dim,
-            )
-            x = self._fused(layer.output, attended, residual=x)
-            x = self._fused(
-                layer.down,
-                self._fused(layer.gate_up, x, norm=layer.mlp_norm, gated=True),
-                residual=x,
-            )
+            out = launch.attention(qkv, state, buffers, self._frequencies, index, *heads)
+            x = self._fused(layer.output, out, residual=x)
+            inner = self._fused(layer.gate_up, x, norm=layer.mlp_norm, gated=True)
+            x = self._fused(layer.down, inner, residual=x)
         if launch.fits(x, self._head) and not self._switch.active:
             return launch.matvec(x, self._head, None, norm=self._norm, eps=self._eps)
         x = self._normed(x, self._norm)
@@ -232,14 +233,5 @@ class CudaForward(TorchForward):
         return logits
 
     def _fused(self, layer: Any, x: Tensor, **options: Any) -> Tensor:
-        """A layer without its live adapters where none is in force."""
+        """A layer, without the detour over live adapters if none is active."""
         return fused(layer if self._switch.active else layer.inner, x, eps=self._eps, **options)
-
-
-def _is_that(ahead: _Ahead, sequence: SequenceInput) -> bool:
-    return (
-        ahead.cache is sequence.cache
-        and ahead.position == sequence.cache.length
-        and len(sequence.ids) == 1
-        and ahead.adapters == sequence.adapters
-    )
