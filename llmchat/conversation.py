@@ -68,7 +68,7 @@ class Conversation(Struct, frozen=True):
     def answer(self, text: str) -> "Conversation":
         return self._with(Message("assistant", text))
 
-    def hinted(self, hint: str) -> "Conversation":
+    def with_hint(self, hint: str) -> "Conversation":
         """With a hint behind the last question, on how to answer it this time."""
         if not hint or self.question < 0:
             return self

@@ -1,4 +1,4 @@
-"""What an engine is asked, and what it says read as thoughts and an answer."""
+"""Parse the events of an engine into thinking and answer text."""
 
 from msgspec import Struct
 
@@ -9,14 +9,14 @@ from llmchat.prompt import Prompt
 from llmchat.window import Window
 
 
-class Thought(Struct, frozen=True):
-    """A piece of what a model thinks aloud before it answers. It is shown, and never sent again."""
+class Thinking(Struct, frozen=True):
+    """A piece of a model's reasoning before its answer. It is shown and never sent back."""
 
     text: str
 
 
-class Asked(Struct, frozen=True):
-    """What an engine is to be asked. resumed: it goes on with an answer that is begun already."""
+class GenerationRequest(Struct, frozen=True):
+    """What an engine is given for one answer. resumed: the prompt ends with the answer's start."""
 
     window: Window
     prompt: Prompt
@@ -24,35 +24,40 @@ class Asked(Struct, frozen=True):
     resumed: bool
 
 
-class Reading:
-    """The second half of the way: what an engine says, as thoughts and an answer without white space at its ends.
+class ReplyParser:
+    """Turns the engine's events into thinking and an answer without white space at its ends.
 
-    Feed it the engine's events as they come. A cue such as `ASSISTANT:` makes models begin with a space; some templates open the thinking
-    themselves, at the end of the prompt.
+    White space at the start comes from cues such as `ASSISTANT:`, after which models begin with a
+    space. Some templates open the thinking themselves, at the end of the prompt.
     """
 
-    def __init__(self, preset: Preset, asked: Asked):
+    def __init__(self, preset: Preset, request: GenerationRequest):
         marks = preset.format.thinking
-        self._parts = ThoughtFilter(marks, inside=asked.prompt.text.rstrip().endswith(marks[0]))
-        self._plain = Unescape(asked.prompt.unescapes)
-        self._begun = asked.resumed
-        self._held = ""
+        thinking = request.prompt.text.rstrip().endswith(marks[0])
+        self._thoughts = ThoughtFilter(marks, inside=thinking)
+        self._unescape = Unescape(request.prompt.unescapes)
+        self._started = request.resumed
+        self._held_back = ""
 
-    def feed(self, event: Chunk | Prefill | Finish) -> "list[Thought | Chunk | Prefill | Finish]":
+    def feed(self, event: Chunk | Prefill | Finish) -> "list[Thinking | Chunk | Prefill | Finish]":
+        """The events to show for an event of the engine, in order."""
         if isinstance(event, Prefill):
             return [event]
         if isinstance(event, Chunk):
-            return [*self._shown(self._parts.feed(self._plain.feed(event.text)))]
-        return [*self._shown([*self._parts.feed(self._plain.flush()), *self._parts.flush()]), event]
+            return [*self._parse(self._thoughts.feed(self._unescape.feed(event.text)))]
+        rest = self._thoughts.feed(self._unescape.flush())
+        return [*self._parse([*rest, *self._thoughts.flush()]), event]
 
-    def _shown(self, pieces: list[tuple[bool, str]]) -> list[Thought | Chunk]:
-        shown = (Thought(text) if thought else self._trimmed(text) for thought, text in pieces)
-        return [event for event in shown if event.text]
+    def _parse(self, pieces: list[tuple[bool, str]]) -> list[Thinking | Chunk]:
+        events = [
+            Thinking(text) if thinking else Chunk(self._trim(text)) for thinking, text in pieces
+        ]
+        return [event for event in events if event.text]
 
-    def _trimmed(self, text: str) -> Chunk:
-        """White space is held back until a word follows it; before the first word it is dropped."""
-        text = self._held + text if self._begun else text.lstrip()
-        shown = text.rstrip()
-        self._held = text[len(shown) :]
-        self._begun = self._begun or bool(shown)
-        return Chunk(shown)
+    def _trim(self, text: str) -> str:
+        """Hold white space back until a word follows it; drop it before the first word."""
+        text = self._held_back + text if self._started else text.lstrip()
+        trimmed = text.rstrip()
+        self._held_back = text[len(trimmed) :]
+        self._started = self._started or bool(trimmed)
+        return trimmed

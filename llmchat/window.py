@@ -1,8 +1,10 @@
-"""Which part of a conversation the model is given. Nothing is dropped without a line in the ledger.
+"""Choose the part of a conversation that the model is given.
 
-Trimming works on whole turns (a user message and its answer) and by tokens. A window that overflows is emptied down to a low-water mark,
-not by just enough: the start then stays the same for many turns, and with it the KV cache of everything that follows. The function is
-pure: it replays the conversation turn by turn, so the same conversation always gives the same window.
+Trimming works on whole turns (a user message and its answer) and by tokens. A window that
+overflows is emptied down to a low-water mark rather than by just enough: its start then stays the
+same for many turns, and so does the KV cache of everything that follows. `fit` is pure: it replays
+the conversation turn by turn, so the same conversation always gives the same window. Every message
+has an entry in the ledger; none is dropped silently.
 """
 
 import functools
@@ -20,11 +22,11 @@ from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import Prompt, PromptFormat, plain_text
 from llmchat.settings.types import Policy
 
-# Without a longest answer, this share of the window is kept free for one, but no more than so many tokens.
-ANSWER_SHARE = 0.25
+# Without max_tokens, this fraction of the window is reserved for the answer, up to ANSWER_TOKENS.
+ANSWER_FRACTION = 0.25
 ANSWER_TOKENS = 1024
-# However long an answer may be, this share of the window stays for the conversation.
-PROMPT_SHARE = 0.25
+# Whatever max_tokens is, this fraction of the window remains for the conversation.
+PROMPT_FRACTION = 0.25
 
 Fate = Literal[
     "sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"
@@ -32,11 +34,8 @@ Fate = Literal[
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
-class Entry(Struct, frozen=True):
-    """One line of the ledger: a message, what it costs, and what happened to it.
-
-    number: of the message among the spoken ones, from 1; 0 for system text and summary. Material that came with a message has its own line.
-    """
+class LedgerEntry(Struct, frozen=True):
+    """A message, its tokens, and whether it is sent. Attached files have entries of their own."""
 
     role: str
     """`system`, `user`, `assistant`, `tool` or `summary`."""
@@ -53,31 +52,37 @@ class Entry(Struct, frozen=True):
 
 
 class Window(Struct, frozen=True):
-    """What is sent: the messages, `tokens` of the rendered prompt, out of `limit`, of which `reserve` are kept for the answer.
+    """The messages that are sent.
 
-    left: messages that the policy has no room for; a summary that replaced them would stand for the first `covers` spoken messages.
+    tokens: of the rendered prompt, out of `limit`, of which `reserve` are kept for the answer.
+    left_out: messages for which the policy has no room. A summary that replaces them covers the
+    first `covers` spoken messages.
     """
 
     messages: tuple[Message, ...]
-    ledger: tuple[Entry, ...]
+    ledger: tuple[LedgerEntry, ...]
     tokens: int
     limit: int
     reserve: int
-    left: tuple[Message, ...] = ()
+    left_out: tuple[Message, ...] = ()
     covers: int = 0
 
     @property
     def dropped(self) -> int:
+        """The number of messages that were dropped."""
         return sum(entry.fate == "dropped" for entry in self.ledger)
 
     @property
     def sent(self) -> int:
-        """Messages that are sent, the system text and a summary among them."""
+        """The number of messages that are sent, including the system text and a summary."""
         return sum(entry.fate in ("sent", "pinned") for entry in self.ledger)
 
 
 class _Turn(Struct, frozen=True):
-    """A question and its answer. first: index of its first message among the spoken ones; fate: before anything is trimmed."""
+    """A question and its answer.
+
+    first: index of its first message among the spoken ones. fate: before anything is trimmed.
+    """
 
     messages: tuple[Message, ...]
     tokens: int
@@ -89,38 +94,33 @@ class _Turn(Struct, frozen=True):
         return self.first + len(self.messages)
 
 
-# A policy answers which turn is the first to be sent, given every turn, the room for turns in tokens, and its settings.
+# A policy returns the index of the first turn to send, given the turns, the tokens of room for
+# them, and its settings.
 _Policy = Callable[[Sequence[_Turn], int, ContextPolicy], int]
 
 
 def fit(
     conversation: Conversation, preset: Preset, engine: Counter, context: int, max_tokens: int
 ) -> tuple[Window, Prompt]:
-    """The window for the next answer, in a model that holds `context` tokens, and the prompt that was counted.
+    """The window for the next answer, in a model that holds `context` tokens, and its prompt.
 
-    Raises ContextOverflow when the policy refuses to drop, and when what must be sent does not fit.
+    Raises ContextOverflow if the policy refuses to drop, or if what must be sent does not fit.
     """
     policy, form = preset.context, preset.format
     limit = min(policy.tokens, context) if policy.tokens else context
-    reserve = (
-        min(max_tokens, int(limit * (1 - PROMPT_SHARE)))
-        if max_tokens
-        else min(ANSWER_TOKENS, int(limit * ANSWER_SHARE))
-    )
-    system = _system(conversation)
+    reserve = _reserve(limit, max_tokens)
     count = functools.partial(count_within, engine, limit=limit)
-    fixed = _fixed(form, engine, system, limit)
-    asked = _turns(
-        conversation, lambda message: count(plain_text(message)), _overhead(form, engine)
-    )
-    pinned = [turn for turn in asked if turn.fate == "pinned"]
-    turns = [turn for turn in asked if turn.fate == "sent"]
+    system = _system(conversation)
+    fixed = _fixed_tokens(form, engine, system, limit)
+    all_turns = _turns(conversation, count, _overhead(form, engine))
+    pinned = [turn for turn in all_turns if turn.fate == "pinned"]
+    turns = [turn for turn in all_turns if turn.fate == "sent"]
     room = limit - reserve - fixed - sum(turn.tokens for turn in pinned)
     start = _POLICIES[policy.policy](turns, room, policy)
 
     while True:
         sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
-        messages = (*system, *(message for turn in sent for message in _joined(turn.messages)))
+        messages = (*system, *(message for turn in sent for message in _merged(turn.messages)))
         tokens = fixed + sum(turn.tokens for turn in sent)
         if not far_over(tokens, limit):
             prompt = form.render(messages)
@@ -128,27 +128,48 @@ def fit(
             if tokens + reserve <= limit:
                 break
         if policy.policy == "refuse":
-            raise ContextOverflow(
-                f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,} beside the answer",
-                "`/new` starts afresh; --context or another policy makes room",
-            )
+            raise _refusal(tokens, limit, reserve)
         if start == len(turns) - 1:
-            raise ContextOverflow(
-                f"the last message{' and what is pinned need' if pinned else ' needs'} {tokens:,} tokens; "
-                f"a window of {limit:,} holds {limit - reserve:,} beside the answer",
-                f"shorten it, widen the window with --context, or ask for less with --max-tokens{'; /unpin frees room' if pinned else ''}",
-            )
-        # The sum of the turns was an estimate, for pieces joined can be more tokens than apart; the count of the whole decides.
+            raise _last_message_too_long(tokens, limit, reserve, pinned=bool(pinned))
+        # The tokens of the turns were an estimate: joined pieces can have more tokens than apart.
         start += 1
-    left = tuple(message for turn in turns[:start] for message in turn.messages)
+    ledger = _ledger(conversation, all_turns, sent, count)
+    left_out = tuple(message for turn in turns[:start] for message in turn.messages)
     covers = turns[start - 1].end if start else 0
-    return Window(
-        messages, _ledger(conversation, asked, sent, count), tokens, limit, reserve, left, covers
-    ), prompt
+    return Window(messages, ledger, tokens, limit, reserve, left_out, covers), prompt
 
 
-def _fixed(form: PromptFormat, engine: Counter, system: tuple[Message, ...], limit: int) -> int:
-    """Tokens that are sent whatever is left out: the system text, tools and what the format itself writes."""
+def _reserve(limit: int, max_tokens: int) -> int:
+    """Tokens of the window that are kept for the answer."""
+    if max_tokens:
+        return min(max_tokens, int(limit * (1 - PROMPT_FRACTION)))
+    return min(ANSWER_TOKENS, int(limit * ANSWER_FRACTION))
+
+
+def _refusal(tokens: int, limit: int, reserve: int) -> ContextOverflow:
+    return ContextOverflow(
+        f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,}"
+        " beside the answer",
+        "`/new` starts afresh; --context or another policy makes room",
+    )
+
+
+def _last_message_too_long(
+    tokens: int, limit: int, reserve: int, *, pinned: bool
+) -> ContextOverflow:
+    subject = "the last message and what is pinned need" if pinned else "the last message needs"
+    unpin = "; /unpin frees room" if pinned else ""
+    return ContextOverflow(
+        f"{subject} {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,}"
+        " beside the answer",
+        "shorten it, widen the window with --context, or ask for less with --max-tokens" + unpin,
+    )
+
+
+def _fixed_tokens(
+    form: PromptFormat, engine: Counter, system: tuple[Message, ...], limit: int
+) -> int:
+    """Tokens that are always sent: the system text, tools and what the format itself writes."""
     tokens = sum(count_within(engine, message.text, limit) for message in system)
     if not surely_over(tokens, limit):
         prompt = form.render((*system, Message("user", "")))
@@ -162,14 +183,14 @@ def _fixed(form: PromptFormat, engine: Counter, system: tuple[Message, ...], lim
 
 
 def _system(conversation: Conversation) -> tuple[Message, ...]:
-    """One system message: the system text, and the summary that stands for what is no longer sent."""
+    """One system message: the system text and the summary of what is no longer sent."""
     summary = f"{SUMMARY_HEADING}\n{conversation.summary.text}" if conversation.summary else ""
     text = "\n\n".join(filter(None, (conversation.system, summary)))
     return (Message("system", text),) if text else ()
 
 
 def _drop_oldest(turns: Sequence[_Turn], room: int, policy: ContextPolicy) -> int:
-    """Replay the chat: whenever a new turn overflows the room, drop whole turns until the rest is at the low-water mark."""
+    """Replay the chat: when a turn overflows the room, drop turns down to the low-water mark."""
     start, used = 0, 0
     for index, turn in enumerate(turns):
         used += turn.tokens
@@ -196,117 +217,100 @@ _POLICIES: dict[Policy, _Policy] = {
 }
 
 
-def _turns(
-    conversation: Conversation, cost: Callable[[Message], int], overhead: int
-) -> list[_Turn]:
+def _turns(conversation: Conversation, count: Callable[[str], int], overhead: int) -> list[_Turn]:
+    """overhead: tokens that the format adds to a message."""
     turns: list[_Turn] = []
     for index, message in enumerate(conversation.spoken):
-        tokens = cost(message) + overhead
+        tokens = count(plain_text(message)) + overhead
         if message.role == "user" or not turns:
             turns.append(_Turn((message,), tokens, index))
         else:
-            turns[-1] = replace(
-                turns[-1], messages=(*turns[-1].messages, message), tokens=turns[-1].tokens + tokens
-            )
+            last = turns[-1]
+            messages = (*last.messages, message)
+            turns[-1] = replace(last, messages=messages, tokens=last.tokens + tokens)
     covered = conversation.summary.covers if conversation.summary else 0
-    # The last question is always sent, whatever is marked.
+    # The last question is always sent, whatever its mark.
     return [replace(turn, fate=_fate(turn, covered)) for turn in turns[:-1]] + turns[-1:]
 
 
-def _joined(messages: tuple[Message, ...]) -> list[Message]:
-    """A turn with answers that follow each other directly as one: imported chats have them, and no format has a place for two."""
-    joined: list[Message] = []
+def _merged(messages: tuple[Message, ...]) -> list[Message]:
+    """A turn with consecutive answers merged into one.
+
+    Imported chats have such answers, and no prompt format has a place for two.
+    """
+    merged: list[Message] = []
     for message in messages:
-        last = joined[-1] if joined else message
-        if (
-            joined
-            and last.role == message.role == "assistant"
-            and not (last.calls or message.calls)
-        ):
-            joined[-1] = replace(last, text="\n\n".join(filter(None, (last.text, message.text))))
+        last = merged[-1] if merged else None
+        if last and last.role == message.role == "assistant" and not (last.calls or message.calls):
+            text = "\n\n".join(filter(None, (last.text, message.text)))
+            merged[-1] = replace(last, text=text)
         else:
-            joined.append(message)
-    return joined
+            merged.append(message)
+    return merged
 
 
 def _fate(turn: _Turn, covered: int) -> Fate:
     marks = {message.mark for message in turn.messages}
     if turn.messages[-1].role != "assistant":
-        # A question whose answer never came (an error, a cancel before the first word) would break the order of speakers.
+        # The answer is missing (an error, or a cancel before the first word): sending the question
+        # would break the alternation of speakers.
         return "unanswered"
     if turn.messages[0].role != "user":
-        # An answer before the first question, such as the greeting of an imported chat, would break it too.
+        # An answer before the first question, such as the greeting of an imported chat: the same.
         return "unasked"
-    return (
-        "excluded"
-        if "excluded" in marks
-        else "pinned"
-        if "pinned" in marks
-        else "summarised"
-        if turn.end <= covered
-        else "sent"
-    )
+    if "excluded" in marks:
+        return "excluded"
+    if "pinned" in marks:
+        return "pinned"
+    return "summarised" if turn.end <= covered else "sent"
 
 
 def _overhead(form: PromptFormat, engine: Counter) -> int:
-    """Tokens the format itself adds to a message, rounded up."""
+    """Tokens that the format adds to a message, rounded up."""
     question, answer = Message("user", "a"), Message("assistant", "a")
-    more = _size(form, engine, (question, answer, question)) - _size(form, engine, (question,))
-    return max(0, -(-(more - 2 * engine.count("a")) // 2))
-
-
-def _size(form: PromptFormat, engine: Counter, messages: tuple[Message, ...]) -> int:
-    return len(engine.encode(form.render(messages)))
+    one = len(engine.encode(form.render((question,))))
+    three = len(engine.encode(form.render((question, answer, question))))
+    added = three - one - 2 * engine.count("a")
+    return max(0, -(-added // 2))
 
 
 def _ledger(
     conversation: Conversation,
-    asked: Sequence[_Turn],
+    turns: Sequence[_Turn],
     sent: Sequence[_Turn],
     count: Callable[[str], int],
-) -> tuple[Entry, ...]:
-    lines = (
-        [Entry("system", count(conversation.system), "sent", _first_words(conversation.system))]
-        if conversation.system
-        else []
-    )
+) -> tuple[LedgerEntry, ...]:
+    entries = []
+    if conversation.system:
+        entries.append(_entry("system", conversation.system, "sent", 0, count))
     if conversation.summary:
-        lines.append(
-            Entry(
-                "summary",
-                count(conversation.summary.text),
-                "sent",
-                _first_words(conversation.summary.text),
-            )
-        )
-    going = {turn.first for turn in sent}
-    for turn in asked:
-        fate: Fate = turn.fate if turn.fate != "sent" or turn.first in going else "dropped"
+        entries.append(_entry("summary", conversation.summary.text, "sent", 0, count))
+    sent_turns = {turn.first for turn in sent}
+    for turn in turns:
+        is_sent = turn.first in sent_turns
+        fate: Fate = "dropped" if turn.fate == "sent" and not is_sent else turn.fate
         for number, message in enumerate(turn.messages, turn.first + 1):
-            if message.input and (message.text or message.files):
-                known = "attached" if turn.first in going else fate
-                lines += [
-                    Entry("file", count(text), known, name or _first_words(text), number)
-                    for name, text in message.materials
-                ]
-            if message.input and message.text:
-                lines.append(
-                    Entry(
-                        message.role, count(message.text), fate, _first_words(message.text), number
-                    )
-                )
-            elif not message.files:
-                lines.append(
-                    Entry(
-                        message.role,
-                        count(plain_text(message)),
-                        fate,
-                        _first_words(plain_text(message)),
-                        number,
-                    )
-                )
-    return tuple(lines)
+            entries += _entries(message, number, fate, "attached" if is_sent else fate, count)
+    return tuple(entries)
 
 
-def _first_words(text: str) -> str:
-    return " ".join(text[:200].split())[:60]
+def _entries(
+    message: Message, number: int, fate: Fate, file_fate: Fate, count: Callable[[str], int]
+) -> list[LedgerEntry]:
+    """The entries of one message: its files, and its text."""
+    entries = []
+    if message.input and (message.text or message.files):
+        entries += [
+            _entry("file", text, file_fate, number, count, name) for name, text in message.materials
+        ]
+    if message.text or not message.files:
+        text = message.text if message.input and message.text else plain_text(message)
+        entries.append(_entry(message.role, text, fate, number, count))
+    return entries
+
+
+def _entry(
+    role: str, text: str, fate: Fate, number: int, count: Callable[[str], int], title: str = ""
+) -> LedgerEntry:
+    first_words = " ".join(text[:200].split())[:60]
+    return LedgerEntry(role, count(text), fate, title or first_words, number)

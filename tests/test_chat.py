@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmchat.chat import Chat, ask, reply
+from llmchat.chat import Chat, build_request, reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
@@ -13,7 +13,7 @@ from llmchat.engines.stream_filters import Unescape
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
-from llmchat.reply_parser import Reading
+from llmchat.reply_parser import ReplyParser
 from llmchat.window import Window
 
 PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
@@ -51,8 +51,8 @@ def test_an_answer_is_bounded_by_the_window() -> None:
 @given(st.lists(st.text(alphabet=" \nab", max_size=4), max_size=8))
 def test_an_answer_is_stripped_piece_by_piece(pieces: list[str]) -> None:
     engine = ScriptedEngine()
-    reading = Reading(
-        PRESET, ask(Conversation().say("hi"), PRESET, engine, engine.context, Sampling())
+    reading = ReplyParser(
+        PRESET, build_request(Conversation().say("hi"), PRESET, engine, engine.context, Sampling())
     )
     *chunks, finish = [
         event for piece in (*map(Chunk, pieces), Finish("stop")) for event in reading.feed(piece)

@@ -44,7 +44,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "engines.loading_engine", "background", "hub", "history",
         ),
     ),
-    "models": ("ordered", ("models", "chat")),
+    "models": ("ordered", ("models", "stored_conversation", "chat")),
     "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),

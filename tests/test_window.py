@@ -250,8 +250,8 @@ def test_a_summary_takes_the_place_of_what_it_covers() -> None:
 def test_what_a_summary_would_have_to_cover() -> None:
     conversation = talk(30, 30, 30, 30)
     window = fit(conversation, preset("summary", tokens=200), WORDS, 10_000, 20)
-    assert window.left == conversation.spoken[: window.covers] and window.covers >= 2
-    assert fit(conversation, preset("summary"), WORDS, 10_000, 20).left == ()
+    assert window.left_out == conversation.spoken[: window.covers] and window.covers >= 2
+    assert fit(conversation, preset("summary"), WORDS, 10_000, 20).left_out == ()
 
 
 def test_material_has_its_own_line() -> None:

@@ -105,7 +105,7 @@ class BackgroundEngine:
         return self._ask("encode", Encode(self.facts.key, (prompt,)), list[list[int]])[0]
 
     def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
-        """What chat.ask makes of a conversation, as `kind`: window and prompt in one step, where the tokenizer and the template are."""
+        """What chat.build_request makes of a conversation, as `kind`: window and prompt in one step, where the tokenizer and the template are."""
         return self._ask("ask", Ask(self.facts.key, conversation, sampling), kind)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:

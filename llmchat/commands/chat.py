@@ -233,7 +233,7 @@ def _begin(
         opens=opened.opens,
     )
     if earlier and (earlier.opens == talk.opens or not given.get("model")):
-        talk.take_settings(
+        talk.restore_settings(
             {name: value for name, value in earlier.settings.items() if given.get(name) is None}
         )
     system = settings.options.system

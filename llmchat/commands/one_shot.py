@@ -72,7 +72,7 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
         return _ask(chat, world, question, output)
     finally:
-        if (note := chat.note()) and not output.quiet:
+        if (note := chat.take_notice()) and not output.quiet:
             print(f"note: {note}", file=world.stderr)
 
 

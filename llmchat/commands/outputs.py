@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from llmchat.window import Entry
+from llmchat.window import LedgerEntry
 
 
 class Usage(Struct):
@@ -43,7 +43,7 @@ class SentWindow(Struct):
     """Messages that were sent."""
     dropped: int
     """Messages that did not fit."""
-    ledger: tuple[Entry, ...]
+    ledger: tuple[LedgerEntry, ...]
     """One entry for each message."""
 
 

@@ -155,5 +155,5 @@ class InBackground(Protocol):
     """Has its model in the background server of this user, which can also build the prompt."""
 
     def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
-        """What `chat.ask` makes of a conversation, as `kind`, in one request."""
+        """What `chat.build_request` makes of a conversation, as `kind`, in one request."""
         ...

@@ -21,7 +21,7 @@ from llmchat.models.loading import locate, provenance
 from llmchat.models.opener import Opener, preset_of
 from llmchat.models.warm import Opened
 from llmchat.presets import Preset
-from llmchat.reply_parser import Thought
+from llmchat.reply_parser import Thinking
 from llmchat.settings import World
 from llmchat.window import Window
 
@@ -88,7 +88,7 @@ def answer(conversation: Conversation, preset: Preset, engine: Engine, sampling:
     for event in reply(with_system(conversation, preset), preset, engine, sampling):
         if isinstance(event, Chunk):
             text += event.text
-        elif isinstance(event, Thought):
+        elif isinstance(event, Thinking):
             thinking += event.text
         elif isinstance(event, Finish):
             finish = event

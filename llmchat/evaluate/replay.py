@@ -78,7 +78,7 @@ def _again(
     sampling = replace(msgspec.convert(details["sampling"], Sampling), seed=details.get("seed"))
     asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
     engine.clear_cache()
-    before = before.hinted(str(details.get("hint", "")))
+    before = before.with_hint(str(details.get("hint", "")))
     now = "".join(
         event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk)
     )

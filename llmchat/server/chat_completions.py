@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from llmchat.chat import ask
+from llmchat.chat import build_request
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
-from llmchat.reply_parser import Asked, Reading, Thought
+from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking
 from llmchat.server.api import ChatRequest
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
@@ -32,14 +32,20 @@ log = logging.getLogger("llmchat.server")
 class Choice:
     """One answer of a request as it grows. `feed` returns the delta of what came, or nothing."""
 
-    def __init__(self, index: int, asked: Asked, reading: Reading, tools: ToolCallParser | None):
+    def __init__(
+        self,
+        index: int,
+        generation: GenerationRequest,
+        parser: ReplyParser,
+        tools: ToolCallParser | None,
+    ):
         self.index = index
-        self.asked = asked
+        self.generation = generation
         self.text = self.thinking = ""
         self.calls: list[dict[str, Any]] = []
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self._reading = reading
+        self._parser = parser
         self._tools = tools
 
     def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
@@ -48,8 +54,8 @@ class Choice:
         calls: list[dict[str, Any]] = []
         for said in events:
             tokens += said.tokens if isinstance(said, Chunk) else ()
-            for read in self._reading.feed(said):
-                if isinstance(read, Thought):
+            for read in self._parser.feed(said):
+                if isinstance(read, Thinking):
                     thinking += read.text
                 elif isinstance(read, Chunk):
                     shown, called = self._tools.feed(read.text) if self._tools else (read.text, [])
@@ -95,20 +101,27 @@ async def _answers(
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
     async with state.pool.lease(request.model, request.keep_alive, client) as lease:
-        asked = await state.prompt_workers.run(
-            client, lease.deadline, lambda: _ask(state, request, lease)
+        generation = await state.prompt_workers.run(
+            client, lease.deadline, lambda: _build_request(state, request, lease)
         )
         if state.log_prompts:
-            log.info("prompt of %s: %r", client, asked.prompt.text)
-        samplings = [sampling_of_choice(asked.sampling, index) for index in range(request.n or 1)]
+            log.info("prompt of %s: %r", client, generation.prompt.text)
+        samplings = [
+            sampling_of_choice(generation.sampling, index) for index in range(request.n or 1)
+        ]
         jobs = lease.scheduler.submit(
-            [(asked.prompt, sampling) for sampling in samplings],
+            [(generation.prompt, sampling) for sampling in samplings],
             lease.adapters,
             client,
             lease.deadline,
         )
         choices = [
-            Choice(index, asked, Reading(lease.preset, asked), _tool_call_parser(request, lease))
+            Choice(
+                index,
+                generation,
+                ReplyParser(lease.preset, generation),
+                _tool_call_parser(request, lease),
+            )
             for index in range(len(jobs))
         ]
         try:
@@ -119,7 +132,7 @@ async def _answers(
             lease.scheduler.cancel(jobs)
 
 
-def _ask(state: ServerState, request: ChatRequest, lease: Lease) -> Asked:
+def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> GenerationRequest:
     """Window and prompt; in a thread of its own, since it counts tokens."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
     preset = with_template_values(
@@ -135,7 +148,7 @@ def _ask(state: ServerState, request: ChatRequest, lease: Lease) -> Asked:
         request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0
     )
     conversation = to_conversation(request.messages)
-    asked = ask(
+    generation = build_request(
         conversation,
         preset,
         lease.engine,
@@ -143,11 +156,11 @@ def _ask(state: ServerState, request: ChatRequest, lease: Lease) -> Asked:
         sampling,
         reserve=trim or wanted is not None,
     )
-    if wanted and not trim and asked.window.tokens + wanted > asked.window.limit:
+    if wanted and not trim and generation.window.tokens + wanted > generation.window.limit:
         raise ContextOverflow(
-            f"the messages are {asked.window.tokens:,} tokens and the answer may be {wanted:,}; the model holds {asked.window.limit:,}"
+            f"the messages are {generation.window.tokens:,} tokens and the answer may be {wanted:,}; the model holds {generation.window.limit:,}"
         )
-    return asked
+    return generation
 
 
 def _tool_call_parser(request: ChatRequest, lease: Lease) -> ToolCallParser | None:
@@ -177,20 +190,20 @@ async def _whole(state: ServerState, request: ChatRequest, client: str) -> Async
             for choice in choices
         ],
         "usage": usage([choice.finish for choice in choices]),
-        "llmchat": _shown(choices[0].asked, request),
+        "llmchat": _shown(choices[0].generation, request),
     })  # fmt: skip
 
 
-def _shown(asked: Asked, request: ChatRequest) -> dict[str, Any]:
+def _shown(generation: GenerationRequest, request: ChatRequest) -> dict[str, Any]:
     """Beyond OpenAI's API: what was left out, so that nothing is cut silently, and for `show_prompt` the text the model was given."""
-    window = asked.window
+    window = generation.window
     fate = {
         "limit": window.limit,
         "tokens": window.tokens,
         "sent": window.sent,
         "dropped": window.dropped,
     }
-    return {"window": fate, **({"prompt": asked.prompt.text} if request.show_prompt else {})}
+    return {"window": fate, **({"prompt": generation.prompt.text} if request.show_prompt else {})}
 
 
 async def _streamed(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
@@ -227,7 +240,7 @@ async def _streamed(state: ServerState, request: ChatRequest, client: str) -> As
             if choices[number].finish:
                 yield chunk(number, {}, reason=choices[number].reason)
     if counted:
-        shown = _shown(choices[0].asked, request)
+        shown = _shown(choices[0].generation, request)
         yield sse_event(
             {
                 **frame,

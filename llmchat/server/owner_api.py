@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
-from llmchat.chat import ask
+from llmchat.chat import build_request
 from llmchat.engines import Chunk
 from llmchat.models.warm import places
 from llmchat.server.access_control import OWNER
@@ -84,7 +84,12 @@ def router(state: ServerState) -> APIRouter:
         async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
             engine = lease.engine
             work = functools.partial(
-                ask, asked.conversation, lease.preset, engine, engine.context, asked.sampling
+                build_request,
+                asked.conversation,
+                lease.preset,
+                engine,
+                engine.context,
+                asked.sampling,
             )
             return _json(await state.prompt_workers.run(OWNER, lease.deadline, work))
 

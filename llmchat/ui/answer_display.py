@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from llmchat.chat import Event, Summary
 from llmchat.engines import Chunk, Finish, Prefill
-from llmchat.reply_parser import Thought
+from llmchat.reply_parser import Thinking
 from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.prefill_progress import PrefillProgress
 from llmchat.ui.renderer import Renderer
@@ -52,7 +52,7 @@ class AnswerDisplay:
             self._progress.feed(event)
             return
         self._progress.clear()
-        if isinstance(event, Thought):
+        if isinstance(event, Thinking):
             self.thinking += event.text
             self._print_aside("thinking", event.text if self._show_thinking else "")
         elif isinstance(event, Summary):

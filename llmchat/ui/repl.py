@@ -83,7 +83,7 @@ class Repl:
         self.actions.withdraw()
         self._sender.forget_unsent()
         error = self._run(line)
-        if note := self.state.chat.note():
+        if note := self.state.chat.take_notice():
             self.state.print_note(f"note: {note}")
         if error is None:
             return

@@ -83,7 +83,7 @@ class ReplState:
         return session.model == self.chat.preset.name
 
     def _hand_over(self, opened: Opened) -> None:
-        self.chat.hand_over(opened.preset, opened.engine, opened.made_by, opened.opens)
+        self.chat.switch_model(opened.preset, opened.engine, opened.made_by, opened.opens)
 
     def _open(self, open_other: Callable[[], Opened]) -> Opened:
         """Load another model, first while this one stays in memory, then in its place.

@@ -57,7 +57,7 @@ def recount(chat: Chat) -> None:
     chat.window = chat.finish = None
     if chat.conversation.spoken and _is_loaded(chat):
         with suppress(LlmchatError):
-            chat.window = chat.look_ahead()
+            chat.window = chat.next_window()
 
 
 def ending_note(chat: Chat, *, stopped: bool, answered: bool) -> str:

@@ -17,7 +17,7 @@ from llmchat.errors import OutOfResources
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt
-from llmchat.reply_parser import Thought
+from llmchat.reply_parser import Thinking
 
 MARKS = ("<think>", "</think>")
 PRESET = replace(find("smollm2"), format=get_format("chatml"))
@@ -53,7 +53,7 @@ def test_thoughts_are_events_and_never_enter_the_conversation() -> None:
     )
     events = list(talk.send("hi"))
     assert (
-        "".join(event.text for event in events if isinstance(event, Thought))
+        "".join(event.text for event in events if isinstance(event, Thinking))
         == "The user greets me."
     )
     assert "".join(event.text for event in events if isinstance(event, Chunk)) == "Hello!"

@@ -60,13 +60,13 @@ def test_the_second_writer_goes_on_in_a_session_of_its_own_and_is_told(
     first, second = one.send("q1"), two.send("q2")
     list(second)
     list(first)
-    assert one.session == session and one.note() == ""
+    assert one.session == session and one.take_notice() == ""
     assert two.session != session
     assert (
-        two.note()
-        == f"another llmchat went on with session {session}; this chat continues as session {two.session}"
+        two.take_notice()
+        == f"another llmchat continued session {session}; this chat continues as session {two.session}"
     )
-    assert two.note() == "", "it is said once"
+    assert two.take_notice() == "", "it is said once"
     assert spoken(history, session) == ["q0", "a0", "q1", "a1"]
     assert spoken(history, two.session or "") == ["q0", "a0", "q2", "a2"]
     ask(one, "q3")
@@ -109,7 +109,7 @@ def test_a_question_whose_process_died_is_kept_and_gone_on_from(
         (lambda talk: talk.instruct("be kind"), ["q0", "a0", "be kind"]),
         (lambda talk: list(talk.regenerate()), ["q0", "mine"]),
         (lambda talk: list(talk.resume()), ["q0", "a0mine"]),
-        (lambda talk: talk.alternative(-1), ["q0", "old"]),
+        (lambda talk: talk.show_alternative(-1), ["q0", "old"]),
         (lambda talk: list(talk.compact()), ["q0", "a0", "mine"]),
     ],
     ids=["undo", "system", "regen", "continue", "alt", "compact"],
@@ -207,7 +207,8 @@ def test_any_interleaving_keeps_each_answer_behind_its_question(
         for session in history.sessions():
             check(history.messages(session.id), stopped)
         for talk in chats:
-            assert talk._line is None or talk.conversation == talk._line.conversation
+            line = talk._stored._writer
+            assert line is None or talk.conversation == line.conversation
 
 
 def check(records: list, stopped: set[str]) -> None:  # type: ignore[type-arg]

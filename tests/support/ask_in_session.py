@@ -43,7 +43,7 @@ with History(path) as history:
     for number in range(count):
         for _ in chat.send(f"question {name} {number}"):
             pass
-        notes.append(chat.note())
+        notes.append(chat.take_notice())
     print(
         json.dumps(
             {"name": name, "session": chat.session, "notes": [note for note in notes if note]}

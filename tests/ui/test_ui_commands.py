@@ -13,6 +13,7 @@ from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
 from support.repl import OWN_PRESET, said, type_in
 
+from llmchat.chat import Chat
 from llmchat.errors import (
     IntegrityError,
     LlmchatError,
@@ -305,7 +306,8 @@ def test_alternatives_are_shown_one_after_another(repl: Repl) -> None:
 
 def test_continue_goes_on_inside_the_answer(repl: Repl) -> None:
     type_in(repl, "/set max_tokens 1", "hello")
-    repl.state.chat.conversation = repl.state.chat.conversation.undo().say("hello").answer("It was")
+    stored = repl.state.chat._stored
+    stored.conversation = stored.conversation.undo().say("hello").answer("It was")
     assert type_in(repl, "/continue") == "two\n\n"
     assert said(repl)[-1] == "It wastwo" and len(said(repl)) == 2
     assert repl.state.chat.engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt was")  # type: ignore[attr-defined]
@@ -471,7 +473,7 @@ def test_the_ways_out_are_taken(repl: Repl) -> None:
         OutOfResources("memory ran out"), repl.state, lambda: None
     )
     window.run()
-    assert repl.state.chat.look().limit == 1024
+    assert repl.state.chat.current_window().limit == 1024
     other.run()
     assert repl.state.chat.preset.name == "other" and said(repl) == ["hello", "one"]
     recovery.actions_for(OutOfResources("the disk is full"), repl.state, lambda: None)[0].run()
@@ -542,8 +544,9 @@ def test_two_models_that_do_not_fit_side_by_side(
 
 
 def test_a_full_disk_becomes_an_offer_and_the_chat_goes_on(repl: Repl, tmp_path: Path) -> None:
-    chat = repl.state.chat
-    chat.history = History(tmp_path / "full.db")
+    before = repl.state.chat
+    chat = Chat(before.preset, before.engine, History(tmp_path / "full.db"))
+    repl.state.chat = chat
     type_in(repl, "saved")
     database = chat.history._database
     pages = database.execute("PRAGMA page_count").fetchone()[0]

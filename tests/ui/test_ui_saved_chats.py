@@ -114,7 +114,7 @@ def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:
     type_in(repl, "a question", "/regen shorter, please")
     engine, chat = repl.state.chat.engine, repl.state.chat
     assert "user\na question\n\nshorter, please<|im_end|>" in engine.prompts[-1].text  # type: ignore[attr-defined]
-    assert said(repl) == ["a question", "two"] and chat.hint == "shorter, please"
+    assert said(repl) == ["a question", "two"] and chat.last_hint == "shorter, please"
     records = chat.history.messages(chat.session or "")
     assert records[1].details["hint"] == "shorter, please"
     assert "answer 1 of 2:" in type_in(
@@ -132,9 +132,12 @@ def test_a_hint_is_given_for_one_answer_and_recorded(repl: Repl) -> None:
 
 def test_a_hint_goes_behind_the_last_question() -> None:
     state = Conversation().say("a").answer("b")
-    assert state.hinted("briefly").messages[0].text == "a\n\nbriefly" and state.hinted("") is state
-    assert Conversation().say("", "material").hinted("briefly").messages[0].text == "briefly"
-    assert Conversation().hinted("x") == Conversation()
+    assert (
+        state.with_hint("briefly").messages[0].text == "a\n\nbriefly"
+        and state.with_hint("") is state
+    )
+    assert Conversation().say("", "material").with_hint("briefly").messages[0].text == "briefly"
+    assert Conversation().with_hint("x") == Conversation()
 
 
 def test_an_answer_is_chosen_by_its_number(repl: Repl) -> None:

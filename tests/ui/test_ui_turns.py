@@ -15,7 +15,7 @@ from llmchat.ui.repl import Repl
 
 
 def fates(repl: Repl) -> list[str]:
-    return [entry.fate for entry in repl.state.chat.look_ahead().ledger]
+    return [entry.fate for entry in repl.state.chat.next_window().ledger]
 
 
 @pytest.mark.parametrize(

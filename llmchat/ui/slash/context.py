@@ -19,7 +19,7 @@ from llmchat.ui.state import ReplState
     aliases=("tokens",),
 )
 def context(state: ReplState, rest: str) -> Answer:
-    window = state.chat.look_ahead()
+    window = state.chat.next_window()
     if rest in ("--json", "json"):
         fields = ("ledger", "tokens", "limit", "reserve")
         state.print(msgspec.json.encode({name: getattr(window, name) for name in fields}).decode())
@@ -68,9 +68,9 @@ def compact(state: ReplState, rest: str) -> Answer:
 
 
 def _compact(state: ReplState) -> Generator[Event]:
-    before = state.chat.look().tokens
+    before = state.chat.current_window().tokens
     yield from state.chat.compact()
-    yield state.chat.look_ahead()
+    yield state.chat.next_window()
     summary = state.chat.conversation.summary
     if summary is None:
         raise UsageError("no summary was made")

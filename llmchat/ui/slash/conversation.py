@@ -47,9 +47,9 @@ def resume(state: ReplState, rest: str) -> Answer:
     complete=lambda state, word: ["next", "prev"],
 )
 def alternative(state: ReplState, rest: str) -> Answer:
-    number, count = state.chat.alternative(_step(state, rest))
+    number, count = state.chat.show_alternative(_step(state, rest))
     status.recount(state.chat)
-    hint = f" (hint: {state.chat.hint})" if state.chat.hint else ""
+    hint = f" (hint: {state.chat.last_hint})" if state.chat.last_hint else ""
     state.print(f"answer {number} of {count}{hint}:")
     state.print_answer(state.chat.conversation.messages[-1].text)
     return None
@@ -61,7 +61,7 @@ def _step(state: ReplState, rest: str) -> int:
         return -1 if rest == "prev" else 1
     if not rest.isdecimal():
         raise UsageError(f"/alt takes a number, next or prev, not `{rest}`")
-    number, count = state.chat.alternative(0)
+    number, count = state.chat.show_alternative(0)
     if not 1 <= int(rest) <= count:
         raise UsageError(
             f"there is no answer {rest}", f"the last question has {count}; /regen makes another"

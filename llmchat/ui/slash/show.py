@@ -85,7 +85,7 @@ def show(state: ReplState, rest: str) -> Answer:
     elif rest == "template":
         _show_template(state)
     elif rest == "prompt":
-        state.print(preset.format.render(state.chat.look().messages).text)
+        state.print(preset.format.render(state.chat.current_window().messages).text)
     else:
         hint = did_you_mean(rest, _PARTS) if rest else ""
         raise UsageError(f"/show takes {', '.join(_PARTS)}", hint)
