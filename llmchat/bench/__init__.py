@@ -27,7 +27,7 @@ from llmchat.bench.peer_protocol import DECODE
 from llmchat.bench.peers import Rivals
 from llmchat.bench.report import Report, Row
 from llmchat.errors import UsageError
-from llmchat.hub import survey_here
+from llmchat.hub import inspect_folder
 from llmchat.hub.machine import this_machine
 from llmchat.memory_estimate import BYTES, needed, weights
 from llmchat.models.loading import Model, locate, title, tokenizer
@@ -158,7 +158,7 @@ def _ours(
     if model.preset.engine != "transformers" or model.base is None:
         row = Row(f"llmchat {model.preset.engine}", model.preset.engine, ours=True)
         return [(_entry(row, flags, 0), row)], []
-    here = survey_here(model.base)
+    here = inspect_folder(model.base)
     own = model.preset.weights
     fitting = [
         kind

@@ -14,7 +14,7 @@ from llmchat.bench.report import Row
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.hub import survey_here
+from llmchat.hub import inspect_folder
 from llmchat.memory_estimate import OVERHEAD, parameters
 from llmchat.models.loading import Model
 from llmchat.process.programs import python
@@ -50,7 +50,7 @@ class Rivals:
     ) -> tuple[list[tuple[Entry, Row]], list[str], dict[str, str]]:
         """Those that can be measured with their empty rows, the others in a line each, and the versions of their packages."""
         assert model.base is not None
-        here, folder = survey_here(model.base), model.base.path
+        here, folder = inspect_folder(model.base), model.base.path
         short, long = (
             tokens.encode(Prompt(text, ())) for text in (peer_protocol.SHORT, peer_protocol.LONG)
         )

@@ -43,7 +43,7 @@ def pull(
             help="Pull what does not fit the memory, or does not match; read every file that is here again.",
         ),
     ] = False,
-    prepare: Annotated[
+    plan_pull: Annotated[
         bool,
         typer.Option(
             "--prepare/--no-prepare",
@@ -67,7 +67,7 @@ def pull(
             resolve(world, given | {"model": name}).options,
             dry_run=dry_run,
             force=force,
-            ready=prepare,
+            ready=plan_pull,
             json=json,
             quiet=quiet,
         )
@@ -84,21 +84,21 @@ def _pull(
     quiet: bool,
 ) -> None:
     from llmchat.hub import report
-    from llmchat.models.library import chat_command, fetch, is_model, prepare
-    from llmchat.models.library import ready as make_ready
+    from llmchat.models.library import chat_command, fetch, is_model, plan_pull
+    from llmchat.models.library import prepare_copy as make_ready
     from llmchat.presets import choose
     from llmchat.progress import ByteProgress, NoProgress
     from llmchat.ui.json_output import print_json
 
     world = world.in_offline_mode() if options.offline else world
-    prepared = prepare(
+    planned = plan_pull(
         choose(options, world.own_presets),
         world,
         device=options.device,
         code=options.trust_remote_code,
         thorough=force,
     )
-    plan = prepared.plan
+    plan = planned.plan
     if json:
         print_json(world, plan)
     elif dry_run:
@@ -110,7 +110,7 @@ def _pull(
     if dry_run:
         return
     progress = NoProgress() if quiet else ByteProgress(world)
-    parts = fetch(prepared, world, progress, force=force)
+    parts = fetch(planned, world, progress, force=force)
     lines = [
         f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({byte_count(part.checkpoint.size, decimals=0)})"
         for part in parts
@@ -121,7 +121,7 @@ def _pull(
     if ready and parts:
         checkpoints = [part.checkpoint for part in parts]
         for line in make_ready(
-            prepared.preset, checkpoints, world, progress, code=options.trust_remote_code
+            planned.preset, checkpoints, world, progress, code=options.trust_remote_code
         ):
             if not quiet:
                 print(line, file=world.stderr)

@@ -119,10 +119,16 @@ def _part(source: Source, world: World, scratch: Path) -> Part:
         if local:
             raise
         folder, revision, here = scratch, _fetch_small(source, world, scratch), False
-    survey = hub.survey_here(hub.Checkpoint(folder, source, revision, 0))
+    inspection = hub.inspect_folder(hub.Checkpoint(folder, source, revision, 0))
     place = str(folder) if local else source.repo
     return Part(
-        name, place, "" if local else revision, local, here, folder, survey.config or survey.adapter
+        name,
+        place,
+        "" if local else revision,
+        local,
+        here,
+        folder,
+        inspection.config or inspection.adapter,
     )
 
 
@@ -141,6 +147,6 @@ def _fetch_small(source: Source, world: World, folder: Path) -> str:
 def _count(source: Source, world: World, code: bool) -> float:
     """Parameters by the headers of the weights; 0 where only a download would tell."""
     try:
-        return parameters(hub.survey_here(hub.find(source, world)).shapes)
+        return parameters(hub.inspect_folder(hub.find(source, world)).shapes)
     except ModelNotFound:
-        return parameters(hub.survey(source, world, code).shapes)
+        return parameters(hub.inspect(source, world, code).shapes)

@@ -12,14 +12,14 @@ from llmchat.errors import IntegrityError
 from llmchat.hub import cache, local_store
 from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
-from llmchat.hub.inspect import Survey, refuse_foreign_code, survey, survey_here
-from llmchat.hub.integrity import again, unsound, worst
-from llmchat.hub.local import find, pull_path, receipt_here, sound
+from llmchat.hub.inspect import Inspection, inspect, inspect_folder, refuse_foreign_code
+from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
+from llmchat.hub.local import find, find_intact, pull_path, receipt_here
 from llmchat.hub.local_store import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.prepared import (
-    Copy,
-    Recipe,
+    CopyRecipe,
+    PreparedCopy,
     check_copy,
     copies,
     drop,
@@ -38,9 +38,39 @@ from llmchat.progress import Progress
 from llmchat.settings import World
 
 __all__ = [
-    "Checkpoint", "Copy", "Plan", "Pulled", "Receipt", "Recipe", "Survey", "check_adapter", "check_copy", "copies", "drop", "find", "find_copy",
-    "forget_used", "hub_cache", "last_used", "licence_of", "make_copy", "make_plan", "pull", "readable", "receipt_here", "receipts", "refuse_foreign_code", "removable", "remove", "size_of", "sound", "survey", "survey_here",
-    "touch_used", "useless_copies", "verify",
+    "Checkpoint",
+    "CopyRecipe",
+    "Inspection",
+    "Plan",
+    "PreparedCopy",
+    "Pulled",
+    "Receipt",
+    "check_adapter",
+    "check_copy",
+    "copies",
+    "drop",
+    "find",
+    "find_copy",
+    "find_intact",
+    "forget_used",
+    "hub_cache",
+    "inspect",
+    "inspect_folder",
+    "last_used",
+    "licence_of",
+    "make_copy",
+    "make_plan",
+    "pull",
+    "readable",
+    "receipt_here",
+    "receipts",
+    "refuse_foreign_code",
+    "removable",
+    "remove",
+    "size_of",
+    "touch_used",
+    "useless_copies",
+    "verify",
 ]  # fmt: skip
 
 
@@ -48,7 +78,7 @@ def pull(
     source: Source,
     world: World,
     progress: Progress,
-    found: Survey | None = None,
+    found: Inspection | None = None,
     *,
     code: bool = False,
 ) -> Pulled:
@@ -71,10 +101,10 @@ def verify(source: Source, world: World) -> Checkpoint:
     if receipt is None:
         return find(source, world)
     if not receipt.files:
-        raise IntegrityError(f"{source} has no files", again(source))
-    if wrong := unsound(source, world, receipt, thorough=True):
+        raise IntegrityError(f"{source} has no files", repair_hint(source))
+    if wrong := damaged_files(source, world, receipt, thorough=True):
         drop_made_of(source, world)
-        raise worst(wrong)
+        raise combined_error(wrong)
     return local_store.to_checkpoint(source, receipt)
 
 

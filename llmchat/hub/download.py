@@ -15,7 +15,7 @@ from llmchat.errors import IntegrityError, OutOfResources
 from llmchat.hub import cache, http, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.response_guard import AGAIN, explained
-from llmchat.hub.retry import Patience, Watch
+from llmchat.hub.retry import TransferLimits, Watchdog
 from llmchat.presets.types import Source
 from llmchat.progress import Progress
 from llmchat.settings import World
@@ -72,8 +72,8 @@ class _Download:
         self._progress, self._stop = progress, stop
         self._repo = cache.repo_folder(world, source.repo)
         self._partial = cache.partial(self._repo, file)
-        self._patience = Patience.of(world)
-        self._watch: Watch | None = None
+        self._limits = TransferLimits.of(world)
+        self._watch: Watchdog | None = None
         self._furthest = (
             0  # bytes of the file that were there at once: what a server sends anew is no progress
         )
@@ -121,7 +121,7 @@ class _Download:
             remote.patiently(
                 lambda: self._continue(target),
                 moved=lambda: self._furthest,
-                step=self._patience.step,
+                step=self._limits.step,
                 stop=self._stop,
                 tell=self._progress.note,
             )
@@ -132,7 +132,7 @@ class _Download:
         if here == file.size:
             return
         headers = {"Range": f"bytes={here}-"} if here else {}
-        self._watch = Watch(self._patience)
+        self._watch = Watchdog(self._limits)
         if self._stop.is_set():
             raise Stopped  # hang_up may have come before there was anything to end
         with remote.stream(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from llmchat.hub.retry import Patience, Watch
+from llmchat.hub.retry import TransferLimits, Watchdog
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HOPS = 8
@@ -54,7 +54,7 @@ class Elsewhere(Fault):
 class Answer:
     """The head of an answer, and its body in pieces. `linked`: what the Hub said of the file on the way here."""
 
-    def __init__(self, response: Any, watch: Watch, linked: dict[str, str]):
+    def __init__(self, response: Any, watch: Watchdog, linked: dict[str, str]):
         self._response, self._watch, self.linked = response, watch, linked
         self.status = int(response.status_code)
         self.headers = response.headers
@@ -84,23 +84,23 @@ class Answer:
 
 @contextmanager
 def get(
-    url: str, headers: dict[str, str], patience: Patience, *, watch: Watch | None = None
+    url: str, headers: dict[str, str], limits: TransferLimits, *, watch: Watchdog | None = None
 ) -> Iterator[Answer]:
     """The answer to a GET; what is not a success is raised, as the library's errors where the Hub itself says so.
 
     watch: one that somebody else can hang up; else one for an answer that must be short.
     """
-    with watch or Watch(patience, longest=10) as watching:
+    with watch or Watchdog(limits, longest=10) as watching:
         response: Any = None
         try:
-            response, linked = _follow(url, headers, patience, watching)
+            response, linked = _follow(url, headers, limits, watching)
             answer = Answer(response, watching, linked)
             _refuse_failure(answer, response, _origin(url))
             yield answer
         except Exception as error:
             if watching.slow and not isinstance(error, Fault):
                 raise TooSlow(
-                    f"less than {patience.rate:,.0f} bytes a second for {patience.window:g} seconds"
+                    f"less than {limits.rate:,.0f} bytes a second for {limits.window:g} seconds"
                 ) from error
             raise
         finally:
@@ -109,7 +109,7 @@ def get(
 
 
 def _follow(
-    url: str, headers: dict[str, str], patience: Patience, watch: Watch
+    url: str, headers: dict[str, str], limits: TransferLimits, watch: Watchdog
 ) -> tuple[Any, dict[str, str]]:
     """The first answer that is not a redirect. What a redirect carries beside its target is not read."""
     from huggingface_hub.utils import get_session
@@ -121,7 +121,7 @@ def _follow(
             "GET",
             url,
             headers={**headers, "Connection": "close"},
-            timeout=patience.silence,
+            timeout=limits.silence,
             extensions={"trace": watch.trace},
         )
         response = client.send(request, stream=True, follow_redirects=False)

@@ -16,12 +16,12 @@ from llmchat.hub.endpoint import offline
 from llmchat.hub.gguf_header import read_gguf
 from llmchat.hub.headers import Shapes
 from llmchat.hub.http import get
-from llmchat.hub.integrity import unsound
+from llmchat.hub.integrity import damaged_files
 from llmchat.hub.local import find_path, receipt_here
 from llmchat.hub.remote import Listing
-from llmchat.hub.repo import choose, is_weights, list_repo, read_object, sound_receipt
+from llmchat.hub.repo import choose, intact_receipt, is_weights, list_repo, read_object
 from llmchat.hub.response_guard import explained, readable
-from llmchat.hub.retry import Patience
+from llmchat.hub.retry import TransferLimits
 from llmchat.hub.types import Checkpoint
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
@@ -43,7 +43,7 @@ class _Index(Struct):
     urls: list[_IndexFile]
 
 
-class Survey(Struct, frozen=True):
+class Inspection(Struct, frozen=True):
     """A source as it is now. Sizes in bytes.
 
     size: of all its files; missing: what a pull fetches; partial: what an earlier try left of that; disk: what it takes while it is
@@ -70,7 +70,7 @@ class Survey(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def survey(source: Source, world: World, code: bool = False, thorough: bool = False) -> Survey:
+def inspect(source: Source, world: World, code: bool = False, thorough: bool = False) -> Inspection:
     """Ask where the source is. Raises what a pull would raise: a repo that is gated, missing, or no checkpoint.
 
     code: the checkpoint may bring Python of its own; thorough: what is here is read again, see `soundness`.
@@ -81,7 +81,7 @@ def survey(source: Source, world: World, code: bool = False, thorough: bool = Fa
         )
 
 
-def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
+def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
     """The same of a folder on this machine."""
     folder = checkpoint.path
     small = {
@@ -89,7 +89,7 @@ def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
         for name in _SMALL
         if (folder / name).is_file()
     }
-    return Survey(
+    return Inspection(
         checkpoint.source,
         checkpoint.revision,
         here=True,
@@ -102,16 +102,16 @@ def survey_here(checkpoint: Checkpoint, **more: Any) -> Survey:
     )
 
 
-def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Survey:
-    receipt = sound_receipt(source, world, thorough=thorough)
+def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspection:
+    receipt = intact_receipt(source, world, thorough=thorough)
     if receipt and (offline(world) or (cache.COMMIT.fullmatch(source.revision) and not code)):
-        return survey_here(local_store.to_checkpoint(source, receipt))
+        return inspect_folder(local_store.to_checkpoint(source, receipt))
     try:
         listing = list_repo(source, world, once=receipt is not None)
     except (NetworkError, IntegrityError) as error:
         if receipt:
             # The list is not asked for again: what is here is what there is.
-            return survey_here(
+            return inspect_folder(
                 local_store.to_checkpoint(source, receipt),
                 notes=(f"not checked for news: {error.message}",),
             )
@@ -125,13 +125,13 @@ def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Survey
         "listing": listing,
     }
     if receipt and receipt.revision == listing.commit and set(scripts) <= set(receipt.files):
-        return survey_here(local_store.to_checkpoint(source, receipt), **known)
+        return inspect_folder(local_store.to_checkpoint(source, receipt), **known)
     return _of_files(source, world, files, known)
 
 
 def _of_files(
     source: Source, world: World, files: list[RemoteFile], known: dict[str, Any]
-) -> Survey:
+) -> Inspection:
     commit, repo = known["listing"].commit, cache.repo_folder(world, source.repo)
     receipt = local_store.raw_receipt(source, world)
     damaged = receipt.damaged if receipt else ()
@@ -147,7 +147,7 @@ def _of_files(
     }
     weights = [file for file in files if is_weights(file)]
     refuse_foreign_code(source, commit, small.get("config.json", {}), trusted=bool(known["code"]))
-    return Survey(
+    return Inspection(
         source,
         commit,
         size=sum(file.size for file in files),
@@ -221,10 +221,10 @@ def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], tru
         )
 
 
-def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Survey:
-    receipt = sound_receipt(source, world, thorough=thorough)
+def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Inspection:
+    receipt = intact_receipt(source, world, thorough=thorough)
     if receipt:
-        return survey_here(local_store.to_checkpoint(source, receipt))
+        return inspect_folder(local_store.to_checkpoint(source, receipt))
     if offline(world):
         raise NetworkError(
             f"offline mode is on, and {source} is not on this machine",
@@ -234,7 +234,7 @@ def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Surve
     unpacked = sum(fact.size for fact in source.files.values())
     notes = () if size else ("the package index does not say how large it is",)
     # A quantised GGUF of n bytes becomes at most four times as large in bf16.
-    return Survey(
+    return Inspection(
         source,
         source.revision,
         size=size,
@@ -254,11 +254,11 @@ def _size_in_index(source: Source, world: World) -> int:
         .rstrip("/")
         .removesuffix("/simple")
     )
-    patience = replace(Patience.of(world), silence=5)
+    limits = replace(TransferLimits.of(world), silence=5)
     try:
         with (
             explained(source, world),
-            get(f"{index}/pypi/{source.repo}/{source.revision}/json", {}, patience) as answer,
+            get(f"{index}/pypi/{source.repo}/{source.revision}/json", {}, limits) as answer,
         ):
             found = msgspec.json.decode(answer.body(_LONGEST_INDEX), type=_Index)
     except (LlmchatError, OSError):
@@ -266,11 +266,11 @@ def _size_in_index(source: Source, world: World) -> int:
     return max((file.size for file in found.urls if file.packagetype == "bdist_wheel"), default=0)
 
 
-def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Survey:
+def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Inspection:
     try:
         found, receipt = find_path(source, world), receipt_here(source, world)
-        if receipt is None or not unsound(source, world, receipt, thorough=thorough):
-            return survey_here(found)
+        if receipt is None or not damaged_files(source, world, receipt, thorough=thorough):
+            return inspect_folder(found)
     except ModelNotFound:
         path = Path(source.repo)
         if not path.exists():
@@ -291,7 +291,7 @@ def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Survey
         if kind == "gguf" and path.suffix == ".gguf"
         else ({}, small.get("config.json", {}))
     )
-    return Survey(
+    return Inspection(
         source,
         size=size,
         disk=(4 if kind == "gguf" else 1) * size,

@@ -18,7 +18,7 @@ from llmchat.presets.types import Source
 from llmchat.settings import World
 
 
-def unsound(
+def damaged_files(
     source: Source, world: World, receipt: Receipt, *, thorough: bool = False
 ) -> dict[str, IntegrityError]:
     """Name → what is wrong with it. thorough: all files are read, not only those that have changed since they were last read."""
@@ -30,7 +30,7 @@ def unsound(
             continue
         fact = _published(path, known)
         try:
-            local_store.check_file(path, fact, name, again(source))
+            local_store.check_file(path, fact, name, repair_hint(source))
             facts[name] = replace(fact, time=time)
         except IntegrityError as error:
             wrong[name] = error
@@ -41,7 +41,7 @@ def unsound(
     return wrong
 
 
-def worst(wrong: dict[str, IntegrityError]) -> IntegrityError:
+def combined_error(wrong: dict[str, IntegrityError]) -> IntegrityError:
     """One error for all of them: the first, and how many more there are."""
     first, *others = wrong.values()
     more = (
@@ -52,7 +52,7 @@ def worst(wrong: dict[str, IntegrityError]) -> IntegrityError:
     return IntegrityError(first.message + more, first.hint)
 
 
-def again(source: Source) -> str:
+def repair_hint(source: Source) -> str:
     """What makes a damaged file of a source whole."""
     if source.kind == "pypi":
         return "`llmchat pull` with the model's name fetches it again"

@@ -6,7 +6,7 @@ from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
 from llmchat.hub.gguf_header import write_facts
-from llmchat.hub.integrity import unsound, worst
+from llmchat.hub.integrity import combined_error, damaged_files
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.progress import Progress
@@ -23,15 +23,15 @@ def find(source: Source, world: World) -> Checkpoint:
     return local_store.to_checkpoint(source, receipt)
 
 
-def sound(source: Source, world: World) -> Checkpoint:
+def find_intact(source: Source, world: World) -> Checkpoint:
     """The checkpoint of a source, for use.
 
     Raises ModelNotFound as `find` does, IntegrityError where a file is damaged.
     """
     found = find(source, world)
     receipt = receipt_here(source, world)
-    if receipt and (wrong := unsound(source, world, receipt)):
-        raise worst(wrong)
+    if receipt and (wrong := damaged_files(source, world, receipt)):
+        raise combined_error(wrong)
     return found
 
 
@@ -63,7 +63,7 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
     path = _existing(source)
     try:
         found, receipt = find_path(source, world), receipt_here(source, world)
-        if receipt is None or not unsound(source, world, receipt):
+        if receipt is None or not damaged_files(source, world, receipt):
             return Pulled(found, 0, ())
     except ModelNotFound:
         pass

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from llmchat.hub import cache, local_store
 from llmchat.hub.gpus import list_gpus
-from llmchat.hub.inspect import Survey
+from llmchat.hub.inspect import Inspection
 from llmchat.memory_estimate import available_ram, installed_ram
 from llmchat.settings import World
 
@@ -40,7 +40,7 @@ def installed(world: World) -> tuple[int, ...]:
     return (installed_ram(), *(gpu.total for gpu in list_gpus(world.env)))
 
 
-def disks(parts: list[Survey], world: World) -> tuple[Disk, ...]:
+def disks(parts: list[Inspection], world: World) -> tuple[Disk, ...]:
     """What the parts take, by disk: the shared Hub cache and our own may lie on two."""
     needs = {cache.hub_cache(world): 0, local_store.models(world): 0}
     for part in parts:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmchat.errors import NetworkError
 from llmchat.formatting import byte_count
-from llmchat.hub.retry import Patience
+from llmchat.hub.retry import TransferLimits
 from llmchat.process.programs import python
 from llmchat.settings import World
 
@@ -52,7 +52,7 @@ def download(
             start_new_session=True,
         )
         try:
-            for arrived in _growth(process, wanted, room, expected, Patience.of(world)):
+            for arrived in _growth(process, wanted, room, expected, TransferLimits.of(world)):
                 advance(arrived)
         finally:
             process.kill()
@@ -66,7 +66,11 @@ def download(
 
 
 def _growth(
-    process: "subprocess.Popen[bytes]", wanted: str, room: Path, expected: int, patience: Patience
+    process: "subprocess.Popen[bytes]",
+    wanted: str,
+    room: Path,
+    expected: int,
+    limits: TransferLimits,
 ) -> Iterator[int]:
     """Bytes that arrived since the last look, until pip ends."""
     seen = marked = 0
@@ -83,11 +87,11 @@ def _growth(
                 f"the package index sends more than {byte_count(expected)} for {wanted}",
                 "pip's index settings may be wrong",
             )
-        if time.monotonic() - since >= patience.window:
+        if time.monotonic() - since >= limits.window:
             # The last step, checking and moving the file, brings no bytes.
-            if seen - marked < patience.step and seen < expected * 0.99 + 1:
+            if seen - marked < limits.step and seen < expected * 0.99 + 1:
                 raise NetworkError(
-                    f"the package index is too slow for {wanted}: less than {patience.rate:,.0f} bytes a second for {patience.window:g} seconds",
+                    f"the package index is too slow for {wanted}: less than {limits.rate:,.0f} bytes a second for {limits.window:g} seconds",
                     "`pip config list` shows where pip asks; LLMCHAT_PULL_RATE sets the limit",
                 )
             marked, since = seen, time.monotonic()

@@ -10,7 +10,7 @@ from llmchat.errors import LlmchatError, Mismatch, OutOfResources
 from llmchat.formatting import byte_count
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
-from llmchat.hub.inspect import Survey
+from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.presets.types import Preset
 
@@ -22,7 +22,7 @@ _UNKNOWN_CONTEXT = 2048
 _ERRORS: dict[int, type[LlmchatError]] = {6: OutOfResources, 8: Mismatch}
 
 
-class Part(Struct, frozen=True):
+class PlannedPart(Struct, frozen=True):
     """A base or an adapter. Sizes in bytes; missing: what is fetched, partial: what an earlier try left."""
 
     role: str
@@ -80,7 +80,7 @@ class Plan(Struct, frozen=True):
 
     model: str
     """Name of the model."""
-    parts: tuple[Part, ...]
+    parts: tuple[PlannedPart, ...]
     """The base, then the adapters."""
     download: int
     """Bytes to fetch."""
@@ -125,23 +125,23 @@ class Plan(Struct, frozen=True):
 
 def make_plan(
     preset: Preset,
-    surveys: Sequence[Survey],
+    inspections: Sequence[Inspection],
     disks: tuple[Disk, ...],
     machine: Machine,
     device: str,
     others: Iterable[Preset],
 ) -> Plan:
     """surveys: of the base, then of each adapter; none for an engine without files. others: presets that may be proposed in its place."""
-    base, *adapters = surveys or [Survey(preset.base, here=True)]
+    base, *adapters = inspections or [Inspection(preset.base, here=True)]
     shapes = base.shapes or shapes_of_config(base.config)
     problems = [Problem(8, preset.unsupported)] if preset.unsupported else []
     facts, mismatches = _adapters(base, adapters, shapes)
     problems += mismatches + [problem for disk in disks if (problem := _disk_problem(disk))]
     room = _Room.of(preset, base, shapes, machine, device)
     notes = (
-        [note for survey in surveys for note in survey.notes]
+        [note for inspection in inspections for note in inspection.notes]
         + _licence_notes(preset, base)
-        + _code_notes(surveys)
+        + _code_notes(inspections)
     )
     if room.refused:
         problems.append(Problem(6, room.refusal))
@@ -154,10 +154,11 @@ def make_plan(
     return Plan(
         model=preset.name,
         parts=tuple(
-            _part("adapter" if index else "base", survey) for index, survey in enumerate(surveys)
+            _part("adapter" if index else "base", inspection)
+            for index, inspection in enumerate(inspections)
         ),
-        download=sum(survey.missing for survey in surveys),
-        partial=sum(survey.partial for survey in surveys),
+        download=sum(inspection.missing for inspection in inspections),
+        partial=sum(inspection.partial for inspection in inspections),
         disks=disks,
         parameters=room.parameters,
         weights=preset.weights,
@@ -192,7 +193,7 @@ class _Room(Struct, frozen=True):
 
     @classmethod
     def of(
-        cls, preset: Preset, base: Survey, shapes: Shapes, machine: Machine, device: str
+        cls, preset: Preset, base: Inspection, shapes: Shapes, machine: Machine, device: str
     ) -> "_Room":
         count = (
             memory_estimate.parameters(shapes) or preset.parameters or _parameters_of_files(base)
@@ -279,28 +280,28 @@ class _Room(Struct, frozen=True):
 
 
 def _adapters(
-    base: Survey, adapters: Sequence[Survey], shapes: Shapes
+    base: Inspection, adapters: Sequence[Inspection], shapes: Shapes
 ) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
     if (
         base.adapter and not base.config
     ):  # an adapter that is pulled by itself: its base is not known here
         base, adapters, shapes = (
-            Survey(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))),
+            Inspection(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))),
             [base],
             {},
         )
     facts: list[AdapterFacts] = []
     problems: list[Problem] = []
     before: list[str] = []
-    for survey in adapters:
-        name = survey.source.repo
+    for inspection in adapters:
+        name = inspection.source.repo
         try:
             facts.append(
                 check(
                     name,
-                    survey.adapter,
-                    survey.shapes,
-                    survey.weights,
+                    inspection.adapter,
+                    inspection.shapes,
+                    inspection.weights,
                     base.source.repo,
                     before,
                     shapes,
@@ -323,7 +324,7 @@ def _disk_problem(disk: Disk) -> Problem | None:
     )
 
 
-def _licence_notes(preset: Preset, base: Survey) -> list[str]:
+def _licence_notes(preset: Preset, base: Inspection) -> list[str]:
     """What the preset and the repo say about the licence, where it is not the same."""
     ours, theirs = (name.casefold().replace("-", " ") for name in (preset.licence, base.licence))
     if not theirs or ours == "unknown" or theirs in ours:
@@ -333,32 +334,32 @@ def _licence_notes(preset: Preset, base: Survey) -> list[str]:
     ]
 
 
-def _code_notes(surveys: Sequence[Survey]) -> list[str]:
+def _code_notes(inspections: Sequence[Inspection]) -> list[str]:
     return [
-        f"code of {survey.source.repo}@{survey.commit} will run when it is loaded: {', '.join(survey.code)}"
-        for survey in surveys
-        if survey.code
+        f"code of {inspection.source.repo}@{inspection.commit} will run when it is loaded: {', '.join(inspection.code)}"
+        for inspection in inspections
+        if inspection.code
     ]
 
 
-def _part(role: str, survey: Survey) -> Part:
-    return Part(
+def _part(role: str, inspection: Inspection) -> PlannedPart:
+    return PlannedPart(
         role,
-        str(survey.source),
-        survey.commit,
-        survey.form,
-        survey.size,
-        survey.missing,
-        survey.partial,
-        survey.files,
-        survey.here,
-        survey.licence,
-        survey.gated,
-        survey.code,
+        str(inspection.source),
+        inspection.commit,
+        inspection.form,
+        inspection.size,
+        inspection.missing,
+        inspection.partial,
+        inspection.files,
+        inspection.here,
+        inspection.licence,
+        inspection.gated,
+        inspection.code,
     )
 
 
-def _parameters_of_files(base: Survey) -> float:
+def _parameters_of_files(base: Inspection) -> float:
     """From the bytes of the weights and the type the config names, where nothing better is known."""
     if base.form not in ("pickle", "safetensors"):
         return 0

@@ -33,7 +33,7 @@ _LEFT = ("config.json", "adapter_config.json", "*.index.json", _RECORD)
 _STAMPED = ("*.safetensors", "config.json", "adapter_config.json")
 
 
-class Part(Struct, frozen=True):
+class CopySource(Struct, frozen=True):
     """A base or an adapter as it was. stamp: of files that have no revision, their sizes and times."""
 
     source: Source
@@ -41,7 +41,7 @@ class Part(Struct, frozen=True):
     stamp: str = ""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Part":
+    def of(cls, checkpoint: Checkpoint) -> "CopySource":
         files = sorted({path for pattern in _STAMPED for path in checkpoint.path.glob(pattern)})
         facts = ",".join(
             f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files
@@ -49,33 +49,35 @@ class Part(Struct, frozen=True):
         return cls(checkpoint.source, checkpoint.revision, "" if checkpoint.revision else facts)
 
 
-class Recipe(Struct, frozen=True):
+class CopyRecipe(Struct, frozen=True):
     """All that decides what a copy holds: the base, the adapters in order, the strength of the last one."""
 
-    base: Part
-    adapters: tuple[Part, ...] = ()
+    base: CopySource
+    adapters: tuple[CopySource, ...] = ()
     scale: float = 1.0
     version: int = VERSION
 
     @classmethod
     def of(
         cls, base: Checkpoint, adapters: Sequence[Checkpoint] = (), scale: float = 1.0
-    ) -> "Recipe":
-        return cls(Part.of(base), tuple(map(Part.of, adapters)), scale if adapters else 1.0)
+    ) -> "CopyRecipe":
+        return cls(
+            CopySource.of(base), tuple(map(CopySource.of, adapters)), scale if adapters else 1.0
+        )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[CopySource, ...]:
         return (self.base, *self.adapters)
 
     def __str__(self) -> str:
         return " + ".join(str(part.source) for part in self.parts)
 
 
-class Copy(Struct, frozen=True):
+class PreparedCopy(Struct, frozen=True):
     """A copy on this machine and every file of it."""
 
     folder: Path
-    recipe: Recipe
+    recipe: CopyRecipe
     files: dict[str, Fact]
 
     @property
@@ -84,7 +86,7 @@ class Copy(Struct, frozen=True):
 
 
 class _Record(Struct, frozen=True):
-    recipe: Recipe
+    recipe: CopyRecipe
     files: dict[str, Fact]
 
 
@@ -96,14 +98,18 @@ class Writing(Protocol):
     def write(self, folder: Path, advance: Callable[[int], None]) -> None: ...
 
 
-def find_copy(recipe: Recipe, world: World) -> Path | None:
+def find_copy(recipe: CopyRecipe, world: World) -> Path | None:
     """The folder of a copy, when all its files are there as they were written; one whose time has changed is read again once."""
     copy = _read(_place(recipe, world))
     return copy.folder if copy and copy.recipe == recipe and _as_written(copy) else None
 
 
 def make_copy(
-    recipe: Recipe, base: Checkpoint, start: Callable[[], Writing], world: World, progress: Progress
+    recipe: CopyRecipe,
+    base: Checkpoint,
+    start: Callable[[], Writing],
+    world: World,
+    progress: Progress,
 ) -> Path:
     """The copy, written now unless it is there; another process that makes the same one is waited for.
 
@@ -135,12 +141,12 @@ def make_copy(
     return folder
 
 
-def copies(world: World) -> list[Copy]:
+def copies(world: World) -> list[PreparedCopy]:
     """Every copy that is whole."""
     return [copy for folder in _folders(world, "[!.]*") if (copy := _read(folder))]
 
 
-def check_copy(copy: Copy) -> None:
+def check_copy(copy: PreparedCopy) -> None:
     """Read all of a copy again. One that is damaged is removed: it costs less to make than to explain."""
     try:
         for name, fact in copy.files.items():
@@ -154,7 +160,7 @@ def check_copy(copy: Copy) -> None:
 
 
 def useless_copies(
-    world: World, gone: Collection[Source] = (), unwanted: Collection[Recipe] = ()
+    world: World, gone: Collection[Source] = (), unwanted: Collection[CopyRecipe] = ()
 ) -> list[Path]:
     """Folders that nothing can use any more when the sources `gone` are: copies of them, of files that have changed since, of the recipes
     `unwanted`, damaged ones, and what interrupted tries have left."""
@@ -186,7 +192,7 @@ def size_of(folders: Iterable[Path]) -> int:
     )
 
 
-def _read(folder: Path) -> Copy | None:
+def _read(folder: Path) -> PreparedCopy | None:
     try:
         record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=_Record)
         whole = all(
@@ -194,10 +200,10 @@ def _read(folder: Path) -> Copy | None:
         )
     except (OSError, msgspec.DecodeError):
         return None
-    return Copy(folder, record.recipe, record.files) if whole else None
+    return PreparedCopy(folder, record.recipe, record.files) if whole else None
 
 
-def _as_written(copy: Copy) -> bool:
+def _as_written(copy: PreparedCopy) -> bool:
     times = {name: local_store.time_of(copy.folder / name) for name in copy.files}
     changed = [name for name, fact in copy.files.items() if fact.time != times[name]]
     try:
@@ -220,7 +226,7 @@ def _folders(world: World, pattern: str) -> list[Path]:
     return sorted(path for path in _folder(world).glob(pattern) if path.is_dir())
 
 
-def _place(recipe: Recipe, world: World) -> Path:
+def _place(recipe: CopyRecipe, world: World) -> Path:
     digest = hashlib.sha256(msgspec.json.encode(recipe)).hexdigest()[:12]
     return (
         _folder(world) / f"{recipe.base.source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
@@ -233,14 +239,14 @@ def _beside(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(path.match(pattern) for pattern in _LEFT))
 
 
-def _is_as_it_was(part: Part, gone: Collection[Source], world: World) -> bool:
+def _is_as_it_was(part: CopySource, gone: Collection[Source], world: World) -> bool:
     try:
-        return part.source not in gone and Part.of(find(part.source, world)) == part
+        return part.source not in gone and CopySource.of(find(part.source, world)) == part
     except LlmchatError:
         return False
 
 
-def _sweep(recipe: Recipe, world: World) -> None:
+def _sweep(recipe: CopyRecipe, world: World) -> None:
     """Before another copy is written: remove what interrupted tries have left, and copies of what this base was before."""
     old = [
         copy for copy in copies(world) if copy.recipe.base.source.repo == recipe.base.source.repo

@@ -17,7 +17,7 @@ from llmchat.hub.cache import RemoteFile, checked_name, git_id, hub_cache
 from llmchat.hub.endpoint import checked, endpoint, offline, quiet, token
 from llmchat.hub.http import Answer, Cut, Elsewhere, WrongPart, get
 from llmchat.hub.response_guard import AGAIN, explained, status_of, wait_after
-from llmchat.hub.retry import Patience, Watch
+from llmchat.hub.retry import TransferLimits, Watchdog
 from llmchat.hub.words import shown
 from llmchat.presets.types import Source
 from llmchat.settings import World
@@ -80,7 +80,7 @@ def list_files(source: Source, world: World, *, once: bool = False) -> Listing:
     url = f"{endpoint(world)}/api/models/{source.repo}{at}?blobs=true"
 
     def ask() -> bytes:
-        with get(url, _headers(world), Patience.of(world)) as answer:
+        with get(url, _headers(world), TransferLimits.of(world)) as answer:
             answer.refuse_page("")
             content = answer.body(_LONGEST_LIST)
             answer.refuse_page("", content[:200])
@@ -199,13 +199,13 @@ def stream(
     commit: str,
     name: str,
     headers: dict[str, str],
-    watch: Watch | None = None,
+    watch: Watchdog | None = None,
 ) -> Iterator[Answer]:
     """The answer to a GET of one file; refusals are raised as the library's errors."""
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(source.repo, name, revision=commit, endpoint=endpoint(world))
-    with get(url, _headers(world) | headers, Patience.of(world), watch=watch) as answer:
+    with get(url, _headers(world) | headers, TransferLimits.of(world), watch=watch) as answer:
         yield answer
 
 
@@ -226,7 +226,7 @@ def patiently(
     stop: threading.Event | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> _Value:
-    """Do `act` again after faults that pass, see `patience.patiently`. connected: whether a refused connection passes, too.
+    """Do `act` again after faults that pass, see `retry.patiently`. connected: whether a refused connection passes, too.
 
     tell: hears of a wait that is long enough to look like an end.
     """

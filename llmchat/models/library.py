@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from llmchat import hub, memory_estimate
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.formatting import byte_count
-from llmchat.hub import Checkpoint, Plan, Pulled, Receipt, Survey
+from llmchat.hub import Checkpoint, Inspection, Plan, Pulled, Receipt
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
 from llmchat.models.loading import prepare as make_ready
@@ -21,72 +21,81 @@ from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 
-class Prepared(Struct, frozen=True):
+class PlannedPull(Struct, frozen=True):
     """A plan, and what was asked to make it: of the base, then of each adapter."""
 
     preset: Preset
     plan: Plan
-    surveys: tuple[Survey, ...]
+    inspections: tuple[Inspection, ...]
 
 
-def prepare(
+def plan_pull(
     preset: Preset,
     world: World,
     *,
     device: str = "auto",
     code: bool = False,
     thorough: bool = False,
-) -> Prepared:
+) -> PlannedPull:
     """Ask for everything a pull of the preset would mean; nothing is fetched. code: Python files of the base as well; thorough: every file
     that is here is read again."""
-    surveys = tuple(
-        hub.survey(source, world, code and not index, thorough)
+    inspections = tuple(
+        hub.inspect(source, world, code and not index, thorough)
         for index, source in enumerate(sources(preset))
     )
     others = names(world.own_presets).values()
     with hub.readable("config.json or a header", preset.base):
         plan = hub.make_plan(
-            preset, surveys, disks(list(surveys), world), this_machine(world), device, others
+            preset,
+            inspections,
+            disks(list(inspections), world),
+            this_machine(world),
+            device,
+            others,
         )
         copy = (
-            memory_estimate.weights(surveys[0].shapes, "int8")
-            if surveys and preset.weights == "int8"
+            memory_estimate.weights(inspections[0].shapes, "int8")
+            if inspections and preset.weights == "int8"
             else 0
         )
     if not has_room(copy, plan.disks, world):
         note = f"there is no room beside it for the int8 copy of {byte_count(copy)} that lets a chat start at once; --no-prepare leaves it out"
         plan = replace(plan, notes=(*plan.notes, note))
-    return Prepared(preset, plan, surveys)
+    return PlannedPull(preset, plan, inspections)
 
 
 def fetch(
-    prepared: Prepared, world: World, progress: Progress, *, force: bool = False
+    planned: PlannedPull, world: World, progress: Progress, *, force: bool = False
 ) -> list[Pulled]:
     """Download what is missing, adapters first: a wrong one shows before the base's gigabytes. Returns base, then adapters."""
-    if not prepared.surveys:
+    if not planned.inspections:
         return []
-    base, *adapters = prepared.surveys
+    base, *adapters = planned.inspections
     code = bool(base.code)
     progress.expect(
-        prepared.preset.name,
-        sum(survey.missing for survey in prepared.surveys if survey.source.kind == "hub"),
+        planned.preset.name,
+        sum(
+            inspection.missing
+            for inspection in planned.inspections
+            if inspection.source.kind == "hub"
+        ),
     )
     try:
-        pulled = [_pull(survey, world, progress) for survey in adapters]
+        pulled = [_pull(inspection, world, progress) for inspection in adapters]
         if not force:
             _check_seen(base, adapters, [part.checkpoint for part in pulled])
         first = _pull(base, world, progress, code)
         if not force and adapters and not base.shapes:
             # Of a wheel or a GGUF file the tensors show only now.
             _check_seen(
-                hub.survey_here(first.checkpoint), adapters, [part.checkpoint for part in pulled]
+                hub.inspect_folder(first.checkpoint), adapters, [part.checkpoint for part in pulled]
             )
         return [first, *pulled]
     finally:
         progress.close()
 
 
-def ready(
+def prepare_copy(
     preset: Preset, parts: list[Checkpoint], world: World, progress: Progress, *, code: bool = False
 ) -> list[str]:
     """Make the int8 copy that a chat opens, of a pulled model that has one. Returns what there is to know of it, in lines.
@@ -110,10 +119,10 @@ def ready(
     return [f"{preset.name}: prepared as int8 ({byte_count(hub.size_of([copy]))})"]
 
 
-def _pull(survey: Survey, world: World, progress: Progress, code: bool = False) -> Pulled:
-    if survey.here:
-        return Pulled(hub.find(survey.source, world), 0, survey.notes)
-    return hub.pull(survey.source, world, progress, survey, code=code)
+def _pull(inspection: Inspection, world: World, progress: Progress, code: bool = False) -> Pulled:
+    if inspection.here:
+        return Pulled(hub.find(inspection.source, world), 0, inspection.notes)
+    return hub.pull(inspection.source, world, progress, inspection, code=code)
 
 
 def is_model(checkpoint: Checkpoint) -> bool:
@@ -128,14 +137,16 @@ def chat_command(options: Options) -> str:
     return " ".join((f"llmchat chat -m {shlex.quote(options.model)}", *more))
 
 
-def _check_seen(base: Survey, adapters: list[Survey], checkpoints: list[Checkpoint]) -> None:
+def _check_seen(
+    base: Inspection, adapters: list[Inspection], checkpoints: list[Checkpoint]
+) -> None:
     """What could not be seen from outside a pickle: its tensors against the base's."""
     shapes = base.shapes or shapes_of_config(base.config)
     before: list[str] = []
-    for survey, checkpoint in zip(adapters, checkpoints, strict=True):
-        name = survey.source.repo
-        with hub.readable("adapter_config.json or a header", survey.source):
-            seen = hub.survey_here(checkpoint)
+    for inspection, checkpoint in zip(adapters, checkpoints, strict=True):
+        name = inspection.source.repo
+        with hub.readable("adapter_config.json or a header", inspection.source):
+            seen = hub.inspect_folder(checkpoint)
             hub.check_adapter(
                 name, seen.adapter, seen.shapes, seen.weights, base.source.repo, before, shapes
             )
@@ -182,7 +193,9 @@ def list_models(world: World) -> list[ListedModel]:
     return [replace(model, used=hub.last_used(model.name, world)) for model in found]
 
 
-def _of_preset(preset: Preset, parts: list[Checkpoint], copies: list[hub.Copy]) -> ListedModel:
+def _of_preset(
+    preset: Preset, parts: list[Checkpoint], copies: list[hub.PreparedCopy]
+) -> ListedModel:
     own = recipe(preset, parts) if parts else None
     return ListedModel(
         preset.name,
@@ -194,7 +207,7 @@ def _of_preset(preset: Preset, parts: list[Checkpoint], copies: list[hub.Copy]) 
     )
 
 
-def _of_receipt(receipt: Receipt, copies: list[hub.Copy]) -> ListedModel:
+def _of_receipt(receipt: Receipt, copies: list[hub.PreparedCopy]) -> ListedModel:
     adapter = (Path(receipt.path) / "adapter_config.json").exists()
     return ListedModel(
         str(receipt.source),
@@ -206,7 +219,7 @@ def _of_receipt(receipt: Receipt, copies: list[hub.Copy]) -> ListedModel:
     )
 
 
-def _own_files(copies: list[hub.Copy], world: World) -> list[ListedModel]:
+def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel]:
     """The user's own `.gguf` files and folders of which the cache holds a converted or prepared form.
 
     A file that is gone is listed as well. The size is that of the converted form.

@@ -26,14 +26,14 @@ from llmchat.errors import (
 )
 from llmchat.hub import (
     Checkpoint,
-    Recipe,
+    CopyRecipe,
     drop,
     find,
     find_copy,
+    find_intact,
+    inspect_folder,
     make_copy,
     size_of,
-    sound,
-    survey_here,
     touch_used,
 )
 from llmchat.hub.machine import this_machine
@@ -120,7 +120,7 @@ def _found(source: Source, preset: Preset, world: World) -> Checkpoint:
     )
     command = f"`llmchat pull {preset.name}{revision}{adapter}`"
     try:
-        return sound(source, world)
+        return find_intact(source, world)
     except IntegrityError as error:
         if source.kind == "path":
             raise
@@ -170,9 +170,9 @@ def tokenizer(model: Model) -> Tokenizer:
     return Tokenizer(model.base.path)
 
 
-def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> Recipe:
+def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> CopyRecipe:
     """What a prepared copy of the preset is made of. parts: base, then adapters."""
-    return Recipe.of(parts[0], parts[1:], preset.adapter_scale)
+    return CopyRecipe.of(parts[0], parts[1:], preset.adapter_scale)
 
 
 def prepare(
@@ -390,7 +390,7 @@ def _note_rounding(parts: Sequence[Checkpoint], progress: Progress) -> None:
 def _fits(base: Checkpoint) -> bool:
     """Whether the model would fit the memory. One that does not is not prepared unasked: its copy would be read from the disk for every token."""
     try:
-        return needed(survey_here(base).shapes, "int8") <= available_ram()
+        return needed(inspect_folder(base).shapes, "int8") <= available_ram()
     except IntegrityError:
         return True  # opening it says what is wrong
 

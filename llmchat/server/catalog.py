@@ -18,7 +18,7 @@ from llmchat import memory_estimate
 from llmchat.engines import Engine
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
-from llmchat.hub import find, survey_here
+from llmchat.hub import find, inspect_folder
 from llmchat.models.library import pulled_repos
 from llmchat.models.loading import Model, load, locate, provenance, pulled_presets, sources, title
 from llmchat.presets import Preset, Source, choose
@@ -219,16 +219,18 @@ class Catalog:
         """Bytes: weights, and keys and values of a whole window and of a share for each other slot."""
         if model.base is None:
             return 0
-        survey = survey_here(model.base)
-        window = model.preset.context.tokens or memory_estimate.own_context(survey.config) or 2048
+        inspection = inspect_folder(model.base)
+        window = (
+            model.preset.context.tokens or memory_estimate.own_context(inspection.config) or 2048
+        )
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
         return memory_estimate.weights(
-            survey.shapes, model.preset.weights
-        ) + memory_estimate.kv_bytes(survey.config, tokens)
+            inspection.shapes, model.preset.weights
+        ) + memory_estimate.kv_bytes(inspection.config, tokens)
 
     def _context(self, model: Model) -> int:
         return (
-            (memory_estimate.own_context(survey_here(model.base).config) or 2048)
+            (memory_estimate.own_context(inspect_folder(model.base).config) or 2048)
             if model.base
             else 0
         )

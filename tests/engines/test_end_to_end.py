@@ -12,7 +12,7 @@ from support.worlds import make_world
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling
 from llmchat.history import History
-from llmchat.models.library import fetch, prepare
+from llmchat.models.library import fetch, plan_pull
 from llmchat.models.loading import load, locate, provenance
 from llmchat.presets import choose, names
 from llmchat.progress import NoProgress
@@ -46,7 +46,7 @@ def test_pull_quantise_adapt_chat_stop_and_go_on(name: str, tmp_path: Path) -> N
         preset = choose(
             Options(model="org/base", adapter="org/adapter", weights="int8", device="cpu")
         )
-        fetch(prepare(preset, world), world, NoProgress())
+        fetch(plan_pull(preset, world), world, NoProgress())
     model = locate(preset, world)
     engine = load(model, Options(device="cpu"))
     assert "int8" in engine.describe() and provenance(model)["adapters"] == [

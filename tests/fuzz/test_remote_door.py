@@ -86,7 +86,7 @@ def refused_or_done(tmp_path: Path, hub: Hub) -> str:
     preset = replace(find("org/base"), adapters=(Source("hub", "org/adapter"),))
     begun = time.monotonic()
     try:
-        library.prepare(preset, world)
+        library.plan_pull(preset, world)
         line = ""
     except LlmchatError as error:
         line = f"{error.message} | {error.hint}"
@@ -164,6 +164,6 @@ def test_the_pull_as_it_is_succeeds(hub: Hub, tmp_path: Path) -> None:
     assert refused_or_done(tmp_path, hub) == ""
     world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
     assert (
-        library.fetch(library.prepare(find("org/base"), world), world, NoProgress())[0].downloaded
+        library.fetch(library.plan_pull(find("org/base"), world), world, NoProgress())[0].downloaded
         > 0
     )

@@ -11,7 +11,7 @@ from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, NetworkError, UsageError
 from llmchat.hub import pull
-from llmchat.hub.retry import Patience
+from llmchat.hub.retry import TransferLimits
 from llmchat.presets import Source
 from llmchat.progress import NoProgress
 
@@ -152,10 +152,10 @@ def test_errors_carry_nothing_that_steers_a_terminal(hub: Hub, at: MakeWorld) ->
 
 
 def test_patience_is_read_from_the_environment(tmp_path: Path) -> None:
-    assert Patience.of(make_world(tmp_path)) == Patience(30, 1000, 10)
-    assert Patience.of(
+    assert TransferLimits.of(make_world(tmp_path)) == TransferLimits(30, 1000, 10)
+    assert TransferLimits.of(
         make_world(tmp_path, LLMCHAT_PULL_WINDOW="6", LLMCHAT_PULL_RATE="50")
-    ) == Patience(6, 50, 2)
+    ) == TransferLimits(6, 50, 2)
     for wrong in ("x", "-1", "nan", "inf"):
         with pytest.raises(UsageError, match="LLMCHAT_PULL_WINDOW must be a number above 0"):
-            Patience.of(make_world(tmp_path, LLMCHAT_PULL_WINDOW=wrong))
+            TransferLimits.of(make_world(tmp_path, LLMCHAT_PULL_WINDOW=wrong))

@@ -11,7 +11,7 @@ from support.loopback_hub import Hub, Repo, etag_of, serving
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError
-from llmchat.hub import Checkpoint, Recipe, find_copy, make_copy, pull, sound, verify
+from llmchat.hub import Checkpoint, CopyRecipe, find_copy, find_intact, make_copy, pull, verify
 from llmchat.models import library
 from llmchat.models.loading import locate
 from llmchat.presets import Source, find
@@ -56,7 +56,7 @@ def test_a_changed_file_is_read_again_before_use_and_refused(
     name: str, hub: Hub, at: MakeWorld
 ) -> None:
     folder = pull(BASE, at(), NoProgress()).checkpoint.path
-    assert sound(BASE, at()).path == folder
+    assert find_intact(BASE, at()).path == folder
     rot(folder / name)
     with pytest.raises(IntegrityError, match=f"{name} is damaged") as refused:
         locate(find("org/base"), at())
@@ -79,14 +79,14 @@ def test_pull_fetches_what_verify_found_and_nothing_else(
     rot(folder / "model.safetensors", unseen=unseen)
     with pytest.raises(IntegrityError):
         verify(BASE, at())
-    prepared = library.prepare(find("org/base"), at())
-    assert prepared.plan.download == len(files["model.safetensors"])
+    planned = library.plan_pull(find("org/base"), at())
+    assert planned.plan.download == len(files["model.safetensors"])
     hub.requests.clear()
-    library.fetch(prepared, at(), NoProgress())
+    library.fetch(planned, at(), NoProgress())
     assert [request.path.rpartition("/")[2] for request in hub.downloads()] == ["model.safetensors"]
     verify(BASE, at())
     assert (
-        library.fetch(library.prepare(find("org/base"), at()), at(), NoProgress())[0].downloaded
+        library.fetch(library.plan_pull(find("org/base"), at()), at(), NoProgress())[0].downloaded
         == 0
     )
 
@@ -94,10 +94,10 @@ def test_pull_fetches_what_verify_found_and_nothing_else(
 def test_rot_without_a_trace_is_found_by_force(hub: Hub, at: MakeWorld) -> None:
     folder = pull(BASE, at(), NoProgress()).checkpoint.path
     rot(folder / "model.safetensors", unseen=True)
-    assert library.prepare(find("org/base"), at()).plan.download == 0
-    prepared = library.prepare(find("org/base"), at(), thorough=True)
-    assert prepared.plan.download > 0
-    library.fetch(prepared, at(), NoProgress())
+    assert library.plan_pull(find("org/base"), at()).plan.download == 0
+    planned = library.plan_pull(find("org/base"), at(), thorough=True)
+    assert planned.plan.download > 0
+    library.fetch(planned, at(), NoProgress())
     verify(BASE, at())
 
 
@@ -112,7 +112,7 @@ def test_a_touched_file_is_read_once(
     real = local_store.sha256
     monkeypatch.setattr(local_store, "sha256", lambda path: (read.append(path), real(path))[1])
     for _ in range(3):
-        sound(BASE, at())
+        find_intact(BASE, at())
     assert len(read) == 1
 
 
@@ -142,7 +142,7 @@ def test_a_receipt_of_an_earlier_release_that_hashed_the_rot_is_not_believed(
         table["files"][name] = {"size": fact["size"], "sha256": hashlib.sha256(content).hexdigest()}
     receipt.write_text(json.dumps(table))
     with pytest.raises(IntegrityError, match=r"config\.json is damaged"):
-        sound(BASE, at())
+        find_intact(BASE, at())
 
 
 def test_offline_a_damaged_model_is_refused(hub: Hub, at: MakeWorld) -> None:
@@ -159,7 +159,7 @@ class Written:
 
 
 def copy_of(checkpoint: Checkpoint, world: World) -> Path:
-    return make_copy(Recipe.of(checkpoint), checkpoint, Written, world, NoProgress())
+    return make_copy(CopyRecipe.of(checkpoint), checkpoint, Written, world, NoProgress())
 
 
 def test_copies_that_may_be_made_of_rot_go_when_it_is_found(hub: Hub, at: MakeWorld) -> None:
@@ -177,7 +177,7 @@ def test_copies_that_may_be_made_of_rot_go_when_it_is_found(hub: Hub, at: MakeWo
 def test_a_copy_that_has_rotted_is_not_opened(hub: Hub, at: MakeWorld) -> None:
     base = pull(BASE, at(), NoProgress()).checkpoint
     copy = copy_of(base, at())
-    recipe = Recipe.of(base)
+    recipe = CopyRecipe.of(base)
     os.utime(copy / "model.safetensors")
     assert find_copy(recipe, at()) == copy == find_copy(recipe, at())
     rot(copy / "model.safetensors")

@@ -17,9 +17,9 @@ from support.loopback_hub import Hub, Repo
 from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
-from llmchat.hub import adapters, cache, headers, make_plan, pull, report, survey
+from llmchat.hub import adapters, cache, headers, inspect, make_plan, pull, report
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
-from llmchat.hub.inspect import Survey
+from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
 from llmchat.models import library
@@ -53,7 +53,7 @@ def lora(config: dict[str, Any], base: headers.Shapes, rank: int = 16) -> header
     return shapes
 
 
-def of_7b(**changes: Any) -> Survey:
+def of_7b(**changes: Any) -> Inspection:
     source = Source("hub", "huggyllama/llama-7b")
     values = {
         "size": 13_477 * 10**6,
@@ -62,12 +62,12 @@ def of_7b(**changes: Any) -> Survey:
         "weights": 13_477 * 10**6,
         "files": 8,
     }
-    return Survey(
+    return Inspection(
         source, "4" * 40, **(values | {"config": LLAMA_7B, "shapes": SHAPES_7B} | changes)
     )
 
 
-def of_alpaca(**changes: Any) -> Survey:
+def of_alpaca(**changes: Any) -> Inspection:
     values = {
         "size": 67_201_357,
         "missing": 67_201_357,
@@ -76,20 +76,20 @@ def of_alpaca(**changes: Any) -> Survey:
         "form": "pickle",
         "adapter": ALPACA,
     }
-    return Survey(Source("hub", "tloen/alpaca-lora-7b"), "a" * 40, **(values | changes))
+    return Inspection(Source("hub", "tloen/alpaca-lora-7b"), "a" * 40, **(values | changes))
 
 
 def plan_of(
     preset: Preset,
-    *surveys: Survey,
+    *inspections: Inspection,
     ram: int = 16 * GB,
     gpus: Any = (),
     disk: int = 100 * GB,
     device: str = "auto",
     others: Any = (),
 ) -> Plan:
-    disks = (Disk("/cache", sum(part.disk for part in surveys), disk),)
-    return make_plan(preset, surveys, disks, Machine(ram, gpus), device, others)
+    disks = (Disk("/cache", sum(part.disk for part in inspections), disk),)
+    return make_plan(preset, inspections, disks, Machine(ram, gpus), device, others)
 
 
 @pytest.fixture
@@ -191,9 +191,9 @@ def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Prese
     assert unseen.verdict == "no" and unseen.memory.total["int8"] > 27 * GB
 
 
-def replace_shapes(survey: Survey) -> Survey:
+def replace_shapes(inspection: Inspection) -> Inspection:
     """The same, of a checkpoint that does not show its tensors."""
-    return replace(survey, shapes={}, form="pickle")
+    return replace(inspection, shapes={}, form="pickle")
 
 
 def test_a_smaller_model_of_the_family_is_proposed(llama: Preset) -> None:
@@ -384,7 +384,7 @@ def pickle_it(hub: Hub, repo: str, stem: str, folder: Path, tmp_path: Path) -> N
 def test_a_survey_fetches_headers_and_small_files_alone(
     hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    found = survey(Source("hub", "org/base"), at())
+    found = inspect(Source("hub", "org/base"), at())
     assert found.shapes == headers.shapes_of_folder(folders[0]) and found.licence == "apache-2.0"
     assert found.config["hidden_size"] == 64 and not found.here and found.missing == found.size
     assert all(request.range for request in hub.downloads()) and hub.sent < 10_000
@@ -395,16 +395,16 @@ def test_a_survey_fetches_headers_and_small_files_alone(
 
 def test_what_is_here_is_not_counted_again(hub: Hub, at: MakeWorld) -> None:
     source = Source("hub", "org/base")
-    whole = survey(source, at()).missing
+    whole = inspect(source, at()).missing
     hub.cut_after = [100_000, *[0] * 20]
     with pytest.raises(Exception, match="cut again and again"):
         pull(source, at(), NoProgress())
-    half = survey(source, at())
+    half = inspect(source, at())
     assert half.partial >= 100_000 and half.missing + half.partial <= whole
     hub.cut_after = []
     pulled = pull(source, at(), NoProgress())
     assert pulled.downloaded == half.missing
-    again = survey(source, at())
+    again = inspect(source, at())
     assert again.here and again.missing == again.partial == 0
 
 
@@ -413,9 +413,9 @@ def test_a_wrong_adapter_is_refused_before_the_base_is_fetched(
 ) -> None:
     other = save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     hub.repos["org/adapter"] = Repo.of_folder(save_adapter(tmp_path / "adapter", other))
-    prepared = library.prepare(tuned, at())
+    planned = library.plan_pull(tuned, at())
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        prepared.plan.enforce()
+        planned.plan.enforce()
     assert hub.sent < 20_000
 
 
@@ -426,17 +426,17 @@ def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(
     folder = save_adapter(tmp_path / "adapter", other)
     hub.repos["org/adapter"] = Repo.of_folder(folder)
     pickle_it(hub, "org/adapter", "adapter_model", folder, tmp_path)
-    prepared = library.prepare(tuned, at())
-    prepared.plan.enforce()
+    planned = library.plan_pull(tuned, at())
+    planned.plan.enforce()
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        library.fetch(prepared, at(), NoProgress())
+        library.fetch(planned, at(), NoProgress())
     weights = [
         request.path
         for request in hub.downloads()
         if "org/base" in request.path and not request.range
     ]
     assert weights == [], "nothing of the base but its header"
-    assert len(library.fetch(prepared, at(), NoProgress(), force=True)) == 2
+    assert len(library.fetch(planned, at(), NoProgress(), force=True)) == 2
 
 
 def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
@@ -446,10 +446,13 @@ def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
         tmp_path / "adapter", save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     )
     hub.repos["org/adapter"] = Repo.of_folder(folder)
-    prepared = library.prepare(tuned, at())
+    planned = library.plan_pull(tuned, at())
     unseen = replace(
-        prepared,
-        surveys=(replace(prepared.surveys[0], shapes={}, config={}), *prepared.surveys[1:]),
+        planned,
+        inspections=(
+            replace(planned.inspections[0], shapes={}, config={}),
+            *planned.inspections[1:],
+        ),
     )
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
         library.fetch(unseen, at(), NoProgress())
@@ -462,18 +465,18 @@ def test_an_empty_adapter_is_refused_before_anything_is_fetched(
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = b"\x80" * 443
     with pytest.raises(Mismatch, match=r"the adapter org/adapter \(443 bytes\) is empty"):
-        library.prepare(tuned, at()).plan.enforce()
+        library.plan_pull(tuned, at()).plan.enforce()
     assert hub.sent < 10_000
 
 
 def test_an_empty_adapter_that_is_pulled_by_itself(hub: Hub, at: MakeWorld) -> None:
-    prepared = library.prepare(find_preset("org/adapter"), at())
-    assert prepared.plan.verdict == "yes" and prepared.plan.adapters[0].tensors == 8
+    planned = library.plan_pull(find_preset("org/adapter"), at())
+    assert planned.plan.verdict == "yes" and planned.plan.adapters[0].tensors == 8
     files = hub.repos["org/adapter"].files
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = bytes(443)
     with pytest.raises(Mismatch, match="is empty"):
-        library.prepare(find_preset("org/adapter"), at()).plan.enforce()
+        library.plan_pull(find_preset("org/adapter"), at()).plan.enforce()
 
 
 def test_a_model_that_cannot_run_here_is_not_pulled(llama: Preset) -> None:
@@ -502,20 +505,20 @@ def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, world: World) ->
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    found = survey(Source("path", str(tmp_path / "tiny.gguf")), world)
+    found = inspect(Source("path", str(tmp_path / "tiny.gguf")), world)
     assert found.shapes == {
         "embed_tokens.weight": (320, 64),
         "blk.0.attn_k.weight": (32, 64),
         "lm_head.weight": (320, 64),
     }
-    plan = library.prepare(find_preset(str(tmp_path / "tiny.gguf")), world).plan
+    plan = library.plan_pull(find_preset(str(tmp_path / "tiny.gguf")), world).plan
     assert (plan.memory.context, plan.memory.kv, plan.parameters) == (
         256,
         2 * 2 * 2 * 16 * 2 * 256,
         2 * 320 * 64 + 32 * 64,
     )
     (tmp_path / "broken.gguf").write_bytes(b"no such thing")
-    assert survey(Source("path", str(tmp_path / "broken.gguf")), world).shapes == {}
+    assert inspect(Source("path", str(tmp_path / "broken.gguf")), world).shapes == {}
 
 
 @given(
@@ -552,27 +555,27 @@ def test_each_adapter_of_a_chain_is_checked(
     with pytest.raises(
         Mismatch, match="the adapter org/half is not whole: 4 tensors, where its config names 8"
     ):
-        library.prepare(chain, at()).plan.enforce()
+        library.plan_pull(chain, at()).plan.enforce()
 
 
 def test_a_pickled_base_is_planned_from_its_config(
     hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     pickle_it(hub, "org/base", "pytorch_model", folders[0], tmp_path)
-    prepared = library.prepare(find_preset("org/base"), at())
-    assert prepared.plan.parameters == sum(
+    planned = library.plan_pull(find_preset("org/base"), at())
+    assert planned.plan.parameters == sum(
         tensor.numel() for tensor in load_file(folders[0] / "model.safetensors").values()
     )
-    (disk,) = prepared.plan.disks
-    assert disk.needed > prepared.plan.download, "the converted copy takes room, too"
+    (disk,) = planned.plan.disks
+    assert disk.needed > planned.plan.download, "the converted copy takes room, too"
 
 
 def test_a_gated_repo_is_told_before_its_weights(hub: Hub, at: MakeWorld) -> None:
     repo = hub.repos["org/base"]
     repo.gated = repo.listed = True
     with pytest.raises(NotAuthorised, match="org/base is gated"):
-        survey(Source("hub", "org/base"), at())
-    found = survey(Source("hub", "org/base"), at(HF_TOKEN=hub.token))
+        inspect(Source("hub", "org/base"), at())
+    found = inspect(Source("hub", "org/base"), at(HF_TOKEN=hub.token))
     assert found.gated == "auto"
 
 
@@ -589,24 +592,24 @@ def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> N
     code_of(hub)
     preset = find_preset("org/base")
     with pytest.raises(Mismatch, match="transformers does not know `marvel`") as refused:
-        library.prepare(preset, at())
+        library.plan_pull(preset, at())
     assert (
         refused.value.hint
         == f"--trust-remote-code lets the code of org/base@{'a' * 40} run here; read it first"
     )
-    prepared = library.prepare(preset, at(), code=True)
+    planned = library.plan_pull(preset, at(), code=True)
     said = f"code of org/base@{'a' * 40} will run when it is loaded: modeling.py"
-    assert said in prepared.plan.notes
-    (pulled,) = library.fetch(prepared, at(), NoProgress())
+    assert said in planned.plan.notes
+    (pulled,) = library.fetch(planned, at(), NoProgress())
     assert (pulled.checkpoint.path / "modeling.py").exists()
 
 
 def test_code_is_fetched_later_when_it_was_not_at_first(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].files["modeling.py"] = b"x = 1"
     preset = find_preset("org/base")
-    (first,) = library.fetch(library.prepare(preset, at()), at(), NoProgress())
+    (first,) = library.fetch(library.plan_pull(preset, at()), at(), NoProgress())
     assert not (first.checkpoint.path / "modeling.py").exists()
-    (second,) = library.fetch(library.prepare(preset, at(), code=True), at(), NoProgress())
+    (second,) = library.fetch(library.plan_pull(preset, at(), code=True), at(), NoProgress())
     assert (
         second.checkpoint.path / "modeling.py"
     ).read_bytes() == b"x = 1" and second.downloaded == 5
@@ -617,7 +620,7 @@ def test_code_of_another_repo_is_refused(hub: Hub, at: MakeWorld) -> None:
     with pytest.raises(
         Mismatch, match="would run code of another repo, evil/code, at no fixed commit"
     ):
-        library.prepare(find_preset("org/base"), at(), code=True)
+        library.plan_pull(find_preset("org/base"), at(), code=True)
 
 
 def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
@@ -627,33 +630,34 @@ def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
     ):
         hub.repos["org/base"].files["config.json"] = content
         with pytest.raises(IntegrityError, match=line):
-            library.prepare(find_preset("org/base"), at())
+            library.plan_pull(find_preset("org/base"), at())
 
 
 def test_a_server_that_ignores_ranges_is_read_as_well(
     hub: Hub, at: MakeWorld, folders: tuple[Path, Path]
 ) -> None:
     hub.ignore_ranges = True
-    assert survey(Source("hub", "org/base"), at()).shapes == headers.shapes_of_folder(folders[0])
+    assert inspect(Source("hub", "org/base"), at()).shapes == headers.shapes_of_folder(folders[0])
 
 
 def test_every_shipped_preset_has_a_plan_without_files(world: World) -> None:
     for preset in names().values():
-        surveys = [
-            Survey(source, size=10**9, missing=10**9) for source in (preset.base, *preset.adapters)
+        inspections = [
+            Inspection(source, size=10**9, missing=10**9)
+            for source in (preset.base, *preset.adapters)
         ]
         plan = make_plan(
             preset,
             [
                 replace(part, adapter=ALPACA, weights=10**9) if index else part
-                for index, part in enumerate(surveys)
+                for index, part in enumerate(inspections)
             ],
             (),
             Machine(10**15),
             "auto",
             (),
         )
-        assert plan.download == 10**9 * len(surveys) and report.lines(plan)
+        assert plan.download == 10**9 * len(inspections) and report.lines(plan)
 
 
 def test_an_adapter_on_embedding_and_tied_head_is_known_to_fit_before_it_is_fetched() -> None:

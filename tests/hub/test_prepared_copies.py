@@ -539,7 +539,7 @@ def test_an_adapter_of_a_preset_is_prepared_with_it(base: Path, tmp_path: Path) 
     model = loading.locate(choose(options, world.own_presets), world)
     engine = loading.load(model, options)
     (copy,) = hub.copies(world)
-    assert copy.recipe == hub.Recipe.of(model.base, model.adapters)  # type: ignore[arg-type]
+    assert copy.recipe == hub.CopyRecipe.of(model.base, model.adapters)  # type: ignore[arg-type]
     sampling = Sampling(temperature=0, max_tokens=8)
     answer = [
         event
