@@ -1,4 +1,7 @@
-"""The clipboard: tmux's own way inside tmux, else OSC 52, which works over ssh too, else a local clipboard program."""
+"""Copy to the clipboard: through tmux inside tmux, by OSC 52 on a terminal, else by a program.
+
+OSC 52 also works over ssh. Never reads the clipboard.
+"""
 
 import base64
 import subprocess
@@ -7,7 +10,7 @@ from llmchat.errors import LlmchatError, UsageError
 from llmchat.process.programs import which
 from llmchat.settings import World
 
-# Each reads stdin. The variable says that it can work here.
+# Programs that read stdin, each with the variable that is set where it can work.
 _PROGRAMS = (
     ("WAYLAND_DISPLAY", ["wl-copy"]),
     ("DISPLAY", ["xclip", "-selection", "clipboard"]),
@@ -18,7 +21,7 @@ _TIMEOUT_S = 5
 
 
 def copy(text: str, world: World) -> str:
-    """Put a text on the clipboard; returns by which way."""
+    """Copy a text; returns where it went, for a message."""
     if world.env.get("TMUX") and which("tmux", world.env):
         # tmux drops OSC 52 of programs unless set-clipboard is on; -w passes it on to the terminal.
         _run(["tmux", "load-buffer", "-w", "-"], text, world)
@@ -37,25 +40,17 @@ def copy(text: str, world: World) -> str:
 
 
 def _local_program(world: World) -> list[str] | None:
-    return next(
-        (
-            command
-            for variable, command in _PROGRAMS
-            if world.env.get(variable) and which(command[0], world.env)
-        ),
-        None,
-    )
+    for variable, command in _PROGRAMS:
+        if world.env.get(variable) and which(command[0], world.env):
+            return command
+    return None
 
 
 def _run(command: list[str], text: str, world: World) -> None:
     try:
         subprocess.run(
-            command,
-            input=text.encode(),
-            env=dict(world.env),
-            check=True,
-            capture_output=True,
+            command, input=text.encode(), env=dict(world.env), check=True, capture_output=True,
             timeout=_TIMEOUT_S,
-        )
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise LlmchatError(f"{' '.join(command)} failed: {error}") from error

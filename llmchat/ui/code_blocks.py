@@ -1,4 +1,7 @@
-"""The fenced code blocks of answers, and the Markdown parser that also draws them, so that both count alike."""
+"""The fenced code blocks of answers.
+
+The Markdown renderer uses the same parser, so that both number the blocks alike.
+"""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CodeBlock(NamedTuple):
-    """One fenced block: its info string's first word, and the code without the last line end."""
+    """A fenced block: the first word of its info string, its code without the last newline."""
 
     language: str
     text: str
@@ -19,8 +22,11 @@ class CodeBlock(NamedTuple):
 
 @cache
 def parser() -> "MarkdownIt":
-    """CommonMark with tables and ~~strikethrough~~, but HTML is text, every line end is kept, and nothing read later changes
-    what was read before: no Setext headings and no reference links."""
+    """CommonMark with tables and strikethrough, and with HTML as text and line ends kept.
+
+    Later text must never change how earlier text is drawn, so there are no Setext headings and
+    no reference links.
+    """
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(
@@ -30,7 +36,7 @@ def parser() -> "MarkdownIt":
 
 
 def code_blocks(text: str) -> list[CodeBlock]:
-    """The fenced blocks of one text, in order; a fence that is still open counts."""
+    """The fenced blocks of a text, in order; a fence that is still open counts."""
     if "```" not in text and "~~~" not in text:
         return []
     fences = [token for token in parser().parse(text) if token.type == "fence"]
@@ -38,8 +44,9 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 
 def answered_blocks(messages: Iterable[Message]) -> list[CodeBlock]:
-    """The code blocks of all answers of a conversation; block N of the screen is item N - 1."""
-    return [block for one in messages if one.role == "assistant" for block in code_blocks(one.text)]
+    """The code blocks of all answers of a conversation; the screen numbers them from 1."""
+    answers = (message for message in messages if message.role == "assistant")
+    return [block for answer in answers for block in code_blocks(answer.text)]
 
 
 def language(info: str) -> str:

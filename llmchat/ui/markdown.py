@@ -1,4 +1,7 @@
-"""Markdown as rows of styled text at a width. Each row that a finished line made stays the same whatever is read after it."""
+"""Lay out Markdown as rows of styled text at a width.
+
+The rows of a finished line never change, whatever text follows.
+"""
 
 import re
 from collections.abc import Sequence
@@ -27,14 +30,9 @@ from llmchat.ui import table_layout
 from llmchat.ui.code_blocks import language, parser
 from llmchat.ui.wrapping import fitted, wrapped
 
-# Only colours that can be read on light and on dark backgrounds, at least 3:1 on white and on #1e1e1e, and no background. They are
-# of the 256, which themes leave alone; where there are but 8, the nearest is taken.
-_TEAL, _GREEN, _MAGENTA, _RED = (
-    Color.from_ansi(30),
-    Color.from_ansi(28),
-    Color.from_ansi(163),
-    Color.from_ansi(160),
-)
+# Colours with a contrast of at least 3:1 on white and on #1e1e1e, and no backgrounds. They are from
+# the 256-colour palette, which themes do not change; terminals with 8 colours show the nearest.
+_TEAL, _GREEN, _MAGENTA, _RED = (Color.from_ansi(code) for code in (30, 28, 163, 160))
 _CODE, _DIM, _BOLD = Style(color=_TEAL), Style(dim=True), Style(bold=True)
 _MARKS = {"strong": _BOLD, "em": Style(italic=True), "s": Style(strike=True)}
 _THEME = ANSISyntaxTheme(
@@ -63,7 +61,10 @@ _CELL = re.compile(r"(?P<cell>(?:(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|\\.|
 
 
 class MarkdownOptions(NamedTuple):
-    """What the terminal can show: colours, OSC 8 links, 256 colours. `first` numbers the first code block; 0 numbers none."""
+    """What the terminal supports, and the number of the first code block (0: no numbers).
+
+    colour: any colours; links: OSC 8 hyperlinks; palette: 256 colours.
+    """
 
     colour: bool = True
     links: bool = False
@@ -75,13 +76,13 @@ DEFAULT_OPTIONS = MarkdownOptions()
 
 
 def rows_of(markdown: str, width: int, options: MarkdownOptions = DEFAULT_OPTIONS) -> list[Text]:
-    """The rows that Markdown takes at a width, without blank rows at the ends."""
+    """Lay out a text at a width, without blank rows at its start and end."""
     layout = _Layout(markdown.split("\n"), options)
     return layout.blocks(SyntaxTreeNode(parser().parse(markdown)).children, max(width, 4))
 
 
 def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -> list[str]:
-    """Rows as strings with their control sequences."""
+    """Render rows as strings with control sequences."""
     system: Literal["256", "standard"] = "256" if palette else "standard"
     console = Console(
         width=10_000,
@@ -94,12 +95,15 @@ def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -
     with console.capture() as captured:
         for row in rows:
             console.print(row, soft_wrap=True, markup=False, emoji=False, highlight=False)
-    # rich numbers links at random; the same row should be the same string.
+    # rich gives links random ids; equal rows must be equal strings.
     return _LINK_ID.sub("\x1b]8;;", captured.get()).split("\n")[:-1]
 
 
 class _Layout:
-    """Blocks to rows. Holds the source, for cells that the parser leaves out, and the number of the next code block."""
+    """Turns blocks into rows.
+
+    Keeps the source lines, for table cells that the parser drops, and the next block's number.
+    """
 
     def __init__(self, lines: Sequence[str], options: MarkdownOptions):
         self._lines = lines
@@ -160,20 +164,19 @@ class _Layout:
         return table_layout.rows(titles, [self._cells(row) for row in rest], aligned, width)
 
     def _cells(self, row: SyntaxTreeNode) -> list[Text]:
-        """The cells of a row. The parser takes a `|` inside code for a border, and drops cells that the head has no column for."""
-        written = _split(self._lines[row.map[0]] if row.map else "")
+        """The cells of a table row.
+
+        The parser takes a `|` inside code for a border, and then drops the surplus cells.
+        """
+        source = self._lines[row.map[0]] if row.map else ""
         count = len(row.children)
-        if len(_split(self._lines[row.map[0]], code=False) if row.map else ()) <= count:
+        if len(_split(source, code=False)) <= count:
             return [self._inline(cell, Style()) for cell in row.children]
-        cells = [
-            *written[: count - 1],
-            " | ".join(written[count - 1 :]),
-            *[""] * (count - len(written)),
-        ]
-        return [
-            self._spans(SyntaxTreeNode(parser().parseInline(cell)).children[0].children, Style())
-            for cell in cells
-        ]
+        cells = _split(source)
+        padding = [""] * (count - len(cells))
+        cells = [*cells[: count - 1], " | ".join(cells[count - 1 :]), *padding]
+        inlines = [SyntaxTreeNode(parser().parseInline(cell)).children[0] for cell in cells]
+        return [self._spans(inline.children, Style()) for inline in inlines]
 
     def _inline(self, node: SyntaxTreeNode, style: Style) -> Text:
         return Text().join(self._spans(child.children, style) for child in node.children)
@@ -207,34 +210,30 @@ class _Layout:
         return label.append(f" ({url})" if label.plain else url, _DIM)
 
     def _image(self, node: SyntaxTreeNode, style: Style) -> Text:
-        return Text("image: ", _DIM) + self._link(
-            node.children or [], str(node.attrs.get("src", "")), style
-        )
+        link = self._link(node.children or [], str(node.attrs.get("src", "")), style)
+        return Text("image: ", _DIM) + link
 
 
 def _code(content: str, lexer: str, width: int) -> list[Text]:
-    """Code line by line, without a frame: it is copied from the screen as it was written."""
+    """Code line by line, without a frame, so that it can be copied from the screen."""
     content = content.rstrip().expandtabs(4)
     if not content:
         return []
-    shown = Syntax("", lexer, theme=_THEME).highlight(content)
-    return [
-        piece
-        for line in list(shown.split("\n"))[: content.count("\n") + 1]
-        for piece in fitted(line, width)
-    ]
+    highlighted = Syntax("", lexer, theme=_THEME).highlight(content).split("\n")
+    lines = list(highlighted)[: content.count("\n") + 1]
+    return [piece for line in lines for piece in fitted(line, width)]
 
 
 def _follows_closely(node: SyntaxTreeNode) -> bool:
-    """Whether no blank row goes before a block: a list inside a list item."""
+    """Whether a block follows without a blank row, as a list inside a list item does."""
     return bool(node.parent and node.parent.type == "list_item" and node.type.endswith("_list"))
 
 
 def _split(line: str, *, code: bool = True) -> list[str]:
-    """The cells of a table's line as they were written. code: a `|` inside a code span is no border."""
-    cells = [
-        match["cell"].strip()
-        for match in (_CELL if code else _BARE_CELL).finditer(line.strip().lstrip("> "))
-    ]
-    cells = cells[1:] if line.strip().lstrip("> ").startswith("|") else cells
+    """The cells of a table's line. code: treat a `|` inside a code span as text."""
+    line = line.strip()
+    body = line.lstrip("> ")
+    cells = [match["cell"].strip() for match in (_CELL if code else _BARE_CELL).finditer(body)]
+    if body.startswith("|"):
+        cells = cells[1:]
     return cells[:-1] if cells and not cells[-1] else cells

@@ -1,8 +1,8 @@
-"""An answer on the screen while it comes. Plain text as it is, or Markdown that is redrawn without flicker.
+"""Stream Markdown to a terminal without flicker.
 
-What can no longer change is printed once and scrolls away: finished blocks, and in the last one finished code lines, list items, table
-rows and rows of words. Only the end is drawn again: from the first row that changed, each row written over the old one. Nothing
-clears the screen, for tmux keeps a copy of a screen that is cleared from its first cell on.
+What can no longer change is printed once and scrolls away: finished blocks, and the stable lines
+and words of the last block. Only the end is drawn again, from the first row that changed, each row
+over the old one. The screen is never cleared, because tmux then copies it into the scrollback.
 """
 
 import time
@@ -21,16 +21,18 @@ from llmchat.ui.stable_prefix import stable_offsets, stable_words_end
 
 _REDRAW_SECONDS = 0.05
 _CLEAR_ROW = "\x1b[K"
-_ONE_IN = 4  # the fraction of the time that drawing may take
+# Drawing may take one part in so many of the time.
+_ONE_IN = 4
 _FRAME = " ▌─"
 _Size = Callable[[], tuple[int, int]]
 
 
 class MarkdownRenderer:
-    """Streams Markdown to a terminal. `size` gives (columns, rows) at each redraw, so that a resize is seen.
+    """Renders one answer. `size` returns (columns, rows), and is called for each redraw.
 
-    The text falls into what is dropped, the context (printed, and needed to draw what follows it), and the tail. `_ink` counts
-    the visible characters at the start of the tail that are printed already: rows of a paragraph, at whatever width.
+    The text consists of what was dropped, the context (printed already, but needed to draw what
+    follows) and the tail. `_ink` counts the visible characters at the start of the tail that are
+    printed already, as rows of a paragraph at any width.
     """
 
     def __init__(
@@ -40,7 +42,8 @@ class MarkdownRenderer:
         self._size = size or (lambda: _terminal_size(stream))
         self._options = options
         self._text = ""
-        self._context = 0  # offset of the tail
+        # The offset of the tail.
+        self._context = 0
         self._ink = 0
         self._next_draw = 0.0
 
@@ -59,12 +62,11 @@ class MarkdownRenderer:
         done = [*self._settle_lines(width), *self._settle_words(width)]
         self._screen.show(done, self._rest(self._text, width), width, height)
         drawn = time.monotonic()
-        self._next_draw = drawn + max(_REDRAW_SECONDS, (drawn - begun) * _ONE_IN) * bool(
-            _REDRAW_SECONDS
-        )
+        pause = max(_REDRAW_SECONDS, (drawn - begun) * _ONE_IN) if _REDRAW_SECONDS else 0.0
+        self._next_draw = drawn + pause
 
     def _settle_lines(self, width: int) -> list[Text]:
-        """Move the finished lines from the tail into the context; returns their rows."""
+        """Move the stable lines from the tail into the context; returns their rows."""
         before, block, end = stable_offsets(self._text)
         if end <= self._context:
             return []
@@ -75,27 +77,27 @@ class MarkdownRenderer:
         return undone
 
     def _drop(self, length: int) -> None:
-        """Forget text that no longer matters for what follows."""
+        """Drop text that is not needed to draw what follows."""
         if self._options.first and length:
-            self._options = self._options._replace(
-                first=self._options.first + len(code_blocks(self._text[:length]))
-            )
+            first = self._options.first + len(code_blocks(self._text[:length]))
+            self._options = self._options._replace(first=first)
         self._text = self._text[length:]
         self._context -= length
 
     def _settle_words(self, width: int) -> list[Text]:
-        """The rows of the last paragraph that further words cannot change: all but the last."""
+        """The rows of the last paragraph that later words cannot change: all but the last."""
         end = stable_words_end(self._text)
         if end <= self._context:
             return []
         rows = self._rest(self._text[:end], width)[:-1]
-        while rows and not _ink(rows[-1]):  # it would be printed again: only ink is counted
+        # A row without ink would be printed again, because only ink is counted.
+        while rows and not _ink(rows[-1]):
             rows.pop()
         self._ink += sum(map(_ink, rows))
         return rows
 
     def _rest(self, text: str, width: int) -> list[Text]:
-        """The rows of a text without what is printed already."""
+        """The rows of a text that are not printed yet."""
         return _without_ink(self._below_context(text, width), self._ink)
 
     def _below_context(self, text: str, width: int) -> list[Text]:
@@ -104,25 +106,25 @@ class MarkdownRenderer:
 
 
 class _LiveRows:
-    """The last rows on the screen, which may still change. The cursor waits at the start of the row below them."""
+    """The last rows on the screen, which may still change.
+
+    The cursor stays at the start of the row below them.
+    """
 
     def __init__(self, stream: TextIO, options: MarkdownOptions):
         self._stream = stream
         self._options = options
-        self._rows: list[tuple[str, str]] = []  # as painted, and without colours
+        # Each row as painted, and without colours.
+        self._rows: list[tuple[str, str]] = []
 
     def show(self, done: Sequence[Text], live: Sequence[Text], width: int, height: int) -> None:
-        """Print `done` for good in place of the live rows, and the new live rows below it."""
-        # Rows that have scrolled away cannot be written again: half a screen stays in reach when a window becomes smaller.
-        shown = live[max(0, len(live) - max(1, height // 2)) :]
-        texts = [*done, *shown]
-        rows = list(
-            zip(
-                paint(texts, colour=self._options.colour, palette=self._options.palette),
-                (row.plain for row in texts),
-                strict=True,
-            )
-        )
+        """Replace the live rows by `done`, which is final, and the new live rows below it."""
+        # Rows that have scrolled away cannot be written again. With half a screen of live rows,
+        # they stay in reach when the window becomes smaller.
+        visible = live[max(0, len(live) - max(1, height // 2)) :]
+        texts = [*done, *visible]
+        painted = paint(texts, colour=self._options.colour, palette=self._options.palette)
+        rows = list(zip(painted, (row.plain for row in texts), strict=True))
         same = _common(self._rows, rows)
         self._stream.write(self._over(rows[same:], self._rows[same:], width, height))
         self._stream.flush()
@@ -131,9 +133,9 @@ class _LiveRows:
     def _over(
         self, rows: list[tuple[str, str]], old: list[tuple[str, str]], width: int, height: int
     ) -> str:
-        """Write rows over the old ones, which a window that became narrower has folded."""
+        """Write rows over the old ones, which a narrower window may have wrapped."""
         up = min(sum(_height(plain, width) for _, plain in old), max(1, height - 1))
-        # In the last column the cursor waits on the character itself, which must not be cleared.
+        # Clear before writing: after a full row the cursor is still on its last character.
         written = "".join(_CLEAR_ROW + painted + "\n" for painted, plain in rows)
         left = up - len(rows)
         below = f"{_CLEAR_ROW}\n" * left + f"\x1b[{left}A" if left > 0 else ""
@@ -141,11 +143,11 @@ class _LiveRows:
 
 
 def _common(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> int:
-    """How many rows at the start are the same."""
-    pairs = zip(old, new, strict=False)
-    return next(
-        (index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new))
-    )
+    """How many rows at the start are equal."""
+    for index, (one, other) in enumerate(zip(old, new, strict=False)):
+        if one != other:
+            return index
+    return min(len(old), len(new))
 
 
 def _height(plain: str, width: int) -> int:
@@ -162,20 +164,23 @@ def _ink(row: Text) -> int:
 
 
 def _without_ink(rows: list[Text], ink: int) -> list[Text]:
-    """The rows behind the first `ink` visible characters. A row in which they end keeps its indentation."""
+    """The rows after the first `ink` visible characters.
+
+    A row that they end in keeps its indentation.
+    """
     if not ink:
         return rows
     for index, row in enumerate(rows):
         held = _ink(row)
         if held > ink:
-            return [*([_behind(row, ink)] if ink else [row]), *rows[index + 1 :]]
+            return [*([_after(row, ink)] if ink else [row]), *rows[index + 1 :]]
         ink -= held
         if not ink:
             return rows[index + 1 :]
     return []
 
 
-def _behind(row: Text, ink: int) -> Text:
+def _after(row: Text, ink: int) -> Text:
     indent = len(row.plain) - len(row.plain.lstrip(_FRAME))
     end = indent
     while ink or row.plain[end] in _FRAME:

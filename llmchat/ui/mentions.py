@@ -1,4 +1,4 @@
-"""Files named inside a message, `@notes.txt`: they go with it as material."""
+"""Files that a message mentions as `@notes.txt`; they are attached to it."""
 
 import re
 from collections.abc import Iterable
@@ -6,14 +6,17 @@ from pathlib import Path
 
 from llmchat.ui.state import paths_starting_with
 
-# At the start of a word; quotes hold a path with spaces. An address such as me@example.org is no mention.
+# At the start of a word, so that me@example.org is text; quotes allow a path with spaces.
 _MENTION = re.compile(r"(?<!\S)@(?:\"([^\"\n]+)\"|(\S+))")
 _BEGUN = re.compile(r"(?<!\S)@\"?([^\"\s]*)$")
 _AFTER = ".,;:!?)]}'"
 
 
 def mentioned(text: str) -> list[str]:
-    """The paths of files that are mentioned, in order, each once. A word that names no file is text."""
+    """The paths of the files mentioned in a text, in order, each once.
+
+    A word that is not the name of a file is text.
+    """
     found: dict[str, None] = {}
     for quoted, word in _MENTION.findall(text):
         name = next((one for one in _spellings(quoted, word) if _is_file(one)), None)
@@ -23,14 +26,14 @@ def mentioned(text: str) -> list[str]:
 
 
 def completions(line: str) -> Iterable[tuple[str, int]]:
-    """Paths for a mention that is being typed at the end of `line`, each with the characters it replaces."""
+    """Complete a mention at the end of `line`: paths, each with the characters it replaces."""
     if begun := _BEGUN.search(line):
         for path in paths_starting_with(begun[1]):
             yield path, len(begun[1])
 
 
 def _spellings(quoted: str, word: str) -> list[str]:
-    """A word may be followed by the punctuation of its sentence."""
+    """The possible paths of a mention: a sentence's punctuation may follow it."""
     return [quoted] if quoted else [word, word.rstrip(_AFTER)]
 
 

@@ -1,6 +1,6 @@
-"""Bracketed pastes of any size in linear time, and whole: no end mark inside the pasted text ends them.
+"""Parse bracketed pastes of any size in linear time; an end mark inside a paste does not end it.
 
-prompt_toolkit searches all that has come each time a kilobyte comes: 15 seconds for 5 MB.
+prompt_toolkit searches the whole paste again for each kilobyte, which takes 15 s for 5 MB.
 """
 
 from prompt_toolkit.input import Input
@@ -12,7 +12,7 @@ _BEGIN, _END = "\x1b[200~", "\x1b[201~"
 
 
 class PasteParser(Vt100Parser):
-    """The library's parser with another way to collect a paste."""
+    """prompt_toolkit's parser with a paste collected in pieces."""
 
     _pieces: list[str]
     _last: str
@@ -29,21 +29,23 @@ class PasteParser(Vt100Parser):
         return self._end() if _END in self._last else None
 
     def _end(self) -> None:
-        """Give on the paste. Where a terminal passes on an end mark that was pasted, the last one in reach counts."""
-        text, _, behind = "".join(self._pieces).rpartition(_END)
+        """Emit the paste as one key.
+
+        Some terminals pass on end marks that were pasted; the last one received ends the paste.
+        """
+        text, _, after = "".join(self._pieces).rpartition(_END)
         self._in_bracketed_paste = False
         self._forget()
-        self.feed_key_callback(
-            KeyPress(Keys.BracketedPaste, text.replace(_END, "").replace(_BEGIN, ""))
-        )
-        self.feed(behind)
+        pasted = text.replace(_END, "").replace(_BEGIN, "")
+        self.feed_key_callback(KeyPress(Keys.BracketedPaste, pasted))
+        self.feed(after)
 
     def _forget(self) -> None:
         self._pieces, self._last = [], ""
 
 
 def use(source: Input) -> None:
-    """Let an input read its pastes so, where it parses keys at all."""
+    """Install the parser in an input that parses keys."""
     parser = getattr(source, "vt100_parser", None)
     if isinstance(parser, Vt100Parser):
         source.vt100_parser = PasteParser(parser.feed_key_callback)  # type: ignore[attr-defined]

@@ -1,4 +1,7 @@
-"""`!command` in the chat: run by the person's own shell, shown as it comes, and kept to be given to the model."""
+"""Run a command in the user's shell, stream its output, and return the text.
+
+Ctrl-C ends the command and everything it started.
+"""
 
 import codecs
 import os
@@ -13,18 +16,22 @@ from msgspec import Struct
 from llmchat.errors import LlmchatError
 from llmchat.settings import World
 
-# What is kept of the output, in bytes; all of it is shown.
+# Bytes of output that are returned; all of it is shown.
 KEPT = 1_000_000
 _CHUNK = 65_536
-# Colours, titles and links that a program writes for a terminal are neither text for the chat nor for a model.
+# Control sequences (colours, titles, links) are neither for the chat nor for the model.
 _SEQUENCE = re.compile(
-    r"\x1b+(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHMNOZ])"
+    r"\x1b+(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)"
+    r"|[()][0-9A-Za-z]|[=>78cDEHMNOZ])"
 )
-_BEGUN = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,2000}\x1b?|[()])?\Z")
+_INCOMPLETE = re.compile(r"\x1b+(?:\[[0-?]*[ -/]*|\][^\x07\x1b]{0,2000}\x1b?|[()])?\Z")
 
 
 class Output(Struct, frozen=True):
-    """What a command printed, stdout and stderr together; cut: it printed more than was kept."""
+    """The output of a command, stdout and stderr together.
+
+    code: its exit code; cut: whether it printed more than `KEPT` bytes.
+    """
 
     text: str
     code: int
@@ -32,13 +39,17 @@ class Output(Struct, frozen=True):
 
 
 def run(command: str, world: World, show: Callable[[str], None]) -> Output:
-    """Run a command line to its end; Ctrl-C ends it, and all that it started. show: told the output as it comes."""
+    """Run a command line to its end. show: called with each piece of output."""
     shell = world.env.get("SHELL") or "/bin/sh"
     try:
         process = subprocess.Popen(
-            [shell, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(world.env), start_new_session=True,
-        )  # fmt: skip
+            [shell, "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(world.env),
+            start_new_session=True,
+        )
     except OSError as error:
         raise LlmchatError(
             f"{shell} cannot be started: {error.strerror}", "SHELL names the shell to use"
@@ -52,12 +63,12 @@ def run(command: str, world: World, show: Callable[[str], None]) -> Output:
 
 
 def _read(process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> tuple[str, int]:
-    """The kept text of the output, and its size in bytes."""
+    """The first `KEPT` bytes of the output as text, and the size of all of it in bytes."""
     assert process.stdout
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    kept, size, begun = [], 0, ""
+    kept, size, incomplete = [], 0, ""
     while data := os.read(process.stdout.fileno(), _CHUNK):
-        text, begun = _without_sequences(begun + decode(data))
+        text, incomplete = _without_sequences(incomplete + decode(data))
         show(text)
         if size < KEPT:
             kept.append(text)
@@ -66,14 +77,14 @@ def _read(process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> tu
 
 
 def _without_sequences(text: str) -> tuple[str, str]:
-    """The text without control sequences, and one that has only begun at its end."""
-    begun = _BEGUN.search(text)
-    end = begun.start() if begun else len(text)
+    """A text without control sequences, and an incomplete sequence at its end."""
+    incomplete = _INCOMPLETE.search(text)
+    end = incomplete.start() if incomplete else len(text)
     return _SEQUENCE.sub("", text[:end]), text[end:]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Nothing that the command started is left behind, be it interrupted or done."""
+    """End everything that the command started and that still runs."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     if process.stdout:

@@ -1,4 +1,4 @@
-"""How much of an unfinished Markdown text is final: what follows can no longer change how it is drawn."""
+"""Find how much of an unfinished Markdown text is stable: no later text changes how it is drawn."""
 
 import itertools
 import re
@@ -10,12 +10,15 @@ from markdown_it.tree import SyntaxTreeNode
 from llmchat.ui.code_blocks import parser
 from llmchat.ui.table_layout import SAMPLE
 
-# A mark with white space on both sides pairs with nothing, nor does one inside a snake_case word.
+# Marks that later text could pair with: not between blanks, and not inside a snake_case word.
 _OPEN = re.compile(r"`|\[[^\]]*$|[*~](?=\S)|(?<=\S)[*~]|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)")
 
 
 class StableOffsets(NamedTuple):
-    """Offsets into a text: where its last two top-level blocks begin, and up to where whole lines are final."""
+    """Offsets into a text.
+
+    before, block: the starts of its last two top-level blocks; end: where its stable lines end.
+    """
 
     before: int
     block: int
@@ -23,7 +26,10 @@ class StableOffsets(NamedTuple):
 
 
 def stable_offsets(markdown: str) -> StableOffsets:
-    """All blocks but the last are final; inside the last, finished code lines, list items and rows of a long table."""
+    """Find the stable lines: all blocks but the last, and finished parts of the last one.
+
+    Those are code lines, list items and rows of a long table.
+    """
     complete = markdown[: markdown.rfind("\n") + 1]
     offsets = [0, *itertools.accumulate(len(line) + 1 for line in complete.split("\n"))]
     blocks = [node for node in SyntaxTreeNode(parser().parse(complete)).children if node.map]
@@ -31,14 +37,14 @@ def stable_offsets(markdown: str) -> StableOffsets:
         return StableOffsets(0, 0, 0)
     block = offsets[_lines(blocks[-1])[0]]
     before = offsets[_lines(blocks[-2])[0]] if len(blocks) > 1 else block
-    return StableOffsets(before, block, max(block, offsets[_final_lines(blocks[-1])]))
+    return StableOffsets(before, block, max(block, offsets[_stable_lines(blocks[-1])]))
 
 
 def stable_words_end(markdown: str) -> int:
-    """Offset in the paragraph at the end of a text up to which its words are final; 0 where the text ends otherwise."""
+    """Offset of the end of the stable words, if the text ends in a paragraph; else 0."""
     lines = markdown.split("\n")
     node = _last(SyntaxTreeNode(parser().parse(markdown)))
-    # A table's head is a paragraph until the line below it has come.
+    # A table's head is a paragraph until the line below it has arrived.
     if node.type != "paragraph" or _lines(node)[1] < len(lines) or "|" in lines[-1]:
         return 0
     start = sum(len(line) + 1 for line in lines[: _lines(node)[0]])
@@ -47,7 +53,7 @@ def stable_words_end(markdown: str) -> int:
 
 
 def last_break(source: str) -> int:
-    """Length of a paragraph up to the last place where a row may end that is inside no emphasis, code or link, finished or not."""
+    """Offset of the last place where a row may end, outside emphasis, code and links."""
     index = safe = 0
     open_marks: list[str] = []
     while index < len(source):
@@ -67,7 +73,7 @@ def last_break(source: str) -> int:
 
 
 def _match(open_marks: list[str], source: str, index: int, run: int) -> None:
-    """Close the last mark of this kind, or open one."""
+    """Close the last open mark of this kind, or open one."""
     before, after = source[index - 1 : index], source[index + run : index + run + 1]
     mark = source[index : index + run]
     if mark in open_marks and not before.isspace():
@@ -77,19 +83,19 @@ def _match(open_marks: list[str], source: str, index: int, run: int) -> None:
 
 
 def _code_end(source: str, index: int, run: int) -> int:
-    """Behind a code span, or the end of the text where it is still open."""
+    """Offset after a code span; the end of the text if the span is still open."""
     match = re.compile(rf"(?<!`)`{{{run}}}(?!`)").search(source, index + run)
     return match.end() if match and match.end() < len(source) else len(source)
 
 
 def _link_end(source: str, index: int) -> int:
-    """Behind `[label](target)`, or behind a `]` that no target follows; the end of the text where that is still to come."""
+    """Offset after a link or a label without a target; the end of the text if unfinished."""
     match = re.compile(r"\[[^\[\]]*\](\([^()\n]*\)|(?=[^(]))").match(source, index)
     return match.end() if match else len(source)
 
 
 def _open_marks(markdown: str) -> bool:
-    """Whether the last paragraph of a text shows a mark that later text could still pair with."""
+    """Whether the last paragraph of a text has a mark that later text could pair with."""
     node = _last(SyntaxTreeNode(parser().parse(markdown)))
     return any(
         _OPEN.search(token.content)
@@ -100,14 +106,15 @@ def _open_marks(markdown: str) -> bool:
 
 
 def _breakable(char: str) -> bool:
-    """Whether a row may end behind a character: white space or an ideograph."""
-    return char.isspace() or (
+    """Whether a row may end after a character: white space or an ideograph."""
+    is_wide_letter = (
         unicodedata.category(char) == "Lo" and unicodedata.east_asian_width(char) == "W"
     )
+    return char.isspace() or is_wide_letter
 
 
-def _final_lines(node: SyntaxTreeNode) -> int:
-    """The line up to which an open block is final."""
+def _stable_lines(node: SyntaxTreeNode) -> int:
+    """The line up to which an open block is stable."""
     start, end = _lines(node)
     if node.type in ("fence", "code_block"):
         return end
@@ -115,7 +122,7 @@ def _final_lines(node: SyntaxTreeNode) -> int:
         body = [row for part in node.children if part.type == "tbody" for row in part.children]
         return end if len(body) >= SAMPLE else start
     inner = [child for child in node.children if child.map and child.type != "inline"]
-    return max(start, _final_lines(inner[-1])) if inner else start
+    return max(start, _stable_lines(inner[-1])) if inner else start
 
 
 def _last(node: SyntaxTreeNode) -> SyntaxTreeNode:

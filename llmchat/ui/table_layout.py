@@ -1,6 +1,7 @@
-"""A table's cells as rows: columns where they fit, else a record of `title: value` lines for each row.
+"""Lay out a table: in columns if they fit, else as `title: value` lines for each row.
 
-The head and the first rows decide, so that a long table can be printed while it grows. No cell is cut.
+The head and the first rows decide, so that a long table can be printed while it arrives. No cell
+is cut.
 """
 
 from collections.abc import Sequence
@@ -12,17 +13,18 @@ from rich.text import Text
 
 from llmchat.ui.wrapping import wrapped
 
-# Rows that decide the widths of the columns.
+# Rows that determine the widths of the columns.
 SAMPLE = 8
 _GAP = "  "
-_READABLE = 14  # cells that a column needs at least where it has more to show
+# The least width of a column that has more to show.
+_READABLE = 14
 _DIM = Style(dim=True)
 
 
 def rows(
     titles: Sequence[Text], body: Sequence[Sequence[Text]], right: Sequence[bool], width: int
 ) -> list[Text]:
-    """The rows of a table in a window of `width` cells; `right` marks the columns that are aligned there."""
+    """The rows of a table in `width` cells. right: which columns are aligned to the right."""
     widths = _widths([titles, *body[:SAMPLE]], width)
     if widths is None:
         return _records(titles, body, width)
@@ -32,23 +34,23 @@ def rows(
 
 
 def _widths(sample: Sequence[Sequence[Text]], width: int) -> list[int] | None:
-    """Cells for each column, or None where columns would be too narrow to be read."""
+    """The width of each column, or None if columns would be too narrow to read."""
     columns = list(zip(*sample, strict=False))
     wanted = [max(1, *(_longest(cell.plain.split("\n")) for cell in column)) for column in columns]
-    least = [
-        max(min(want, _READABLE), *(_longest(cell.plain.split()) for cell in column))
-        for want, column in zip(wanted, columns, strict=True)
-    ]
+    least = []
+    for want, column in zip(wanted, columns, strict=True):
+        longest_word = max(_longest(cell.plain.split()) for cell in column)
+        least.append(max(min(want, _READABLE), longest_word))
     room = width - len(_GAP) * (len(columns) - 1)
     if sum(wanted) <= room:
         return wanted
     if sum(least) > room:
         return None
-    return _shared(least, wanted, room)
+    return _distribute(least, wanted, room)
 
 
-def _shared(least: list[int], wanted: list[int], room: int) -> list[int]:
-    """Each column's least, and what is left in proportion to what more it wants."""
+def _distribute(least: list[int], wanted: list[int], room: int) -> list[int]:
+    """Each column's least width, and a part of the rest in proportion to what it lacks."""
     spare, missing = room - sum(least), sum(wanted) - sum(least)
     return [low + (want - low) * spare // missing for low, want in zip(least, wanted, strict=True)]
 
@@ -61,13 +63,13 @@ def _line(cells: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -
     columns = [wrapped(cell, width) for cell, width in zip(cells, widths, strict=False)]
     lines = []
     for pieces in zip_longest(*columns, fillvalue=Text()):
-        placed = [_placed(*one) for one in zip(pieces, widths, right, strict=False)]
+        placed = [_align(*one) for one in zip(pieces, widths, right, strict=False)]
         lines.append(Text(_GAP).join(placed))
         lines[-1].rstrip()
     return lines
 
 
-def _placed(piece: Text, width: int, right: bool) -> Text:
+def _align(piece: Text, width: int, right: bool) -> Text:
     blanks = " " * (width - cell_len(piece.plain))
     return Text(blanks) + piece if right else piece + blanks
 

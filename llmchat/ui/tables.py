@@ -1,6 +1,6 @@
-"""Lists and facts for people, and lists as JSON for programs."""
+"""Print lists and facts as tables for people, or as JSON for programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,30 +25,36 @@ def rows(
     json: bool = False,
     quiet: bool = False,
 ) -> None:
-    """A table with these columns. json: all of every row, as one list; quiet: the first column alone, a value a line."""
+    """Print a table with these columns.
+
+    json: print all fields of every row, as one list; quiet: print the first column only, one
+    value a line.
+    """
     if json:
         print_json(world, table)
     elif quiet:
-        for row in table:
-            print(fit_for(world.stdout, str(_field(row, columns[0]))), file=world.stdout)
+        _print_lines(world, (str(_field(row, columns[0])) for row in table))
     elif world.pretty:
         grid = Table(*columns, box=None, header_style="bold", pad_edge=False)
         for row in table:
-            grid.add_row(*(harmless(_shown(name, _field(row, name))) for name in columns))
-        # Titles and snippets are people's words: no [markup], no :emoji:, no colours of numbers.
+            grid.add_row(*(harmless(cell) for cell in _cells(row, columns)))
+        # Users write titles and snippets: they may contain [markup], :emoji: or numbers.
         Console(file=world.stdout, markup=False, emoji=False, highlight=False).print(grid)
     else:
-        for row in table:
-            print(
-                fit_for(
-                    world.stdout, "\t".join(_shown(name, _field(row, name)) for name in columns)
-                ),
-                file=world.stdout,
-            )
+        _print_lines(world, ("\t".join(_cells(row, columns)) for row in table))
+
+
+def _print_lines(world: World, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(fit_for(world.stdout, line), file=world.stdout)
+
+
+def _cells(row: Mapping[str, Any] | Struct, columns: Sequence[str]) -> list[str]:
+    return [_cell(name, _field(row, name)) for name in columns]
 
 
 def facts(world: World, values: Mapping[str, Any], *, json: bool = False) -> None:
-    """One name and value a line; empty values are left out."""
+    """Print one name and value a line, without empty values."""
     if json:
         return print_json(world, values)
     for name, value in values.items():
@@ -61,12 +67,12 @@ def _field(row: Mapping[str, Any] | Struct, name: str) -> Any:
 
 
 def model_facts(world: World, known: ModelFacts, session: str = "") -> None:
-    """The facts of a model, with sizes, dates and counts as people read them."""
+    """Print the facts of a model, with readable sizes, dates and counts."""
     facts(world, _readable(msgspec.to_builtins(known)) | {"session": session})
 
 
 def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
-    copy, own = known["prepared"], known.get("trained_context")
+    copy, trained = known["prepared"], known.get("trained_context")
     return dict(known) | {
         "files": [
             f"{name} ({byte_count(count, decimals=0)})" for name, count in known["files"].items()
@@ -76,7 +82,7 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
             name: f"{value:,}" if name == "tokens" else value
             for name, value in known["context"].items()
         },
-        "trained_context": f"{own:,} tokens" if own else "",
+        "trained_context": f"{trained:,} tokens" if trained else "",
         "prepared": f"{copy['folder']} ({byte_count(copy['size'], decimals=0)})" if copy else "",
         "pulled": "yes" if known["pulled"] else "no",
         "used": when(known["used"]) if known["used"] else "",
@@ -84,19 +90,17 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notes(world: World, lines: Sequence[str]) -> None:
-    """What a person should know beside a list, on stderr."""
+    """Print notes about a list on stderr."""
     for line in lines:
         print(f"note: {line}", file=world.stderr)
 
 
-def _shown(name: str, value: Any) -> str:
-    return (
-        byte_count(value, decimals=0)
-        if name == "size"
-        else when(value)
-        if name == "updated"
-        else " ".join(_flat(value).split())
-    )
+def _cell(name: str, value: Any) -> str:
+    if name == "size":
+        return byte_count(value, decimals=0)
+    if name == "updated":
+        return when(value)
+    return " ".join(_flat(value).split())
 
 
 def _flat(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Styled text folded into rows of a width in terminal cells."""
+"""Wrap styled text into rows of a width in terminal cells."""
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
@@ -6,7 +6,7 @@ from rich.text import Text
 
 
 def wrapped(text: Text, width: int) -> list[Text]:
-    """Folded at words; a word that is longer than a row is folded inside."""
+    """Wrap at words; a word that is longer than a row is broken."""
     lines = list(text.wrap(Console(width=80, _environ={}), width, tab_size=4))
     for line in lines:
         line.rstrip()
@@ -14,7 +14,7 @@ def wrapped(text: Text, width: int) -> list[Text]:
 
 
 def fitted(row: Text, width: int) -> list[Text]:
-    """A row as rows that are no wider than `width`, folded at any character."""
+    """Break a row that is too wide, at any character."""
     if cell_len(row.plain) <= width:
         return [row]
     ends: list[int] = []
