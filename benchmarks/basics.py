@@ -87,11 +87,11 @@ def inside(kind: str, what: str) -> None:
 
 def open_engine(kind: str) -> Any:
     from llmchat.models.loading import load, locate
-    from llmchat.presets import choose
+    from llmchat.presets import preset_for
     from llmchat.settings import Options, World
 
     options = Options(model="smollm2", weights=kind, device="cpu")  # type: ignore[arg-type]
-    model = locate(choose(options), World.real())
+    model = locate(preset_for(options), World.real())
     return model.preset, load(model, options)
 
 

@@ -179,11 +179,11 @@ def defaults(file: Path) -> None:
     from llmchat.finetune.recipes import get_recipe
     from llmchat.finetune.training.batches import rows_of
     from llmchat.models.loading import locate, tokenizer
-    from llmchat.presets import choose
+    from llmchat.presets import preset_for
     from llmchat.settings import Options, World
 
     world = World.real()
-    model = locate(choose(Options(model="smollm2", format="alpaca")), world)
+    model = locate(preset_for(Options(model="smollm2", format="alpaca")), world)
     assert model.base
     examples = write_examples(
         read([str(file)], "auto", world),

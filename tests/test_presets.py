@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import ModelNotFound, UsageError
 from llmchat.presets import check as check_preset
-from llmchat.presets import choose, find, formats, get_format, names, outlook
+from llmchat.presets import estimate_fit, find, formats, get_format, names, preset_for
 from llmchat.settings import Options
 
 # The names of LLM-As-Chatbot's list (its last version, November 2023).
@@ -116,18 +116,21 @@ def test_token_ids_belong_to_presets_never_to_formats() -> None:
 def test_the_outlook_is_an_estimate_from_the_parameters() -> None:
     llama = find("llama-7b")
     assert (
-        outlook(llama, [24 << 30]).fits == "int8"
-        and round(outlook(llama, [24 << 30]).download / 1e9, 1) == 13.5
+        estimate_fit(llama, [24 << 30]).fits == "int8"
+        and round(estimate_fit(llama, [24 << 30]).download / 1e9, 1) == 13.5
     )
-    assert outlook(llama, [5 << 30]).fits == "int4" and outlook(llama, [2 << 30]).fits == "no"
-    assert outlook(llama, [2 << 30, 9 << 30]).fits == "int8", (
+    assert (
+        estimate_fit(llama, [5 << 30]).fits == "int4"
+        and estimate_fit(llama, [2 << 30]).fits == "no"
+    )
+    assert estimate_fit(llama, [2 << 30, 9 << 30]).fits == "int8", (
         "the largest memory counts: a GPU's or the machine's"
     )
     assert (
-        outlook(find("xgen-7b"), [1 << 40]).fits == "unsupported"
-        and outlook(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
+        estimate_fit(find("xgen-7b"), [1 << 40]).fits == "unsupported"
+        and estimate_fit(find("smollm2"), [4 << 30]).download == find("smollm2").base.archive.size
     )
-    assert outlook(replace(llama, parameters=0), [1 << 40]).fits == "unknown"
+    assert estimate_fit(replace(llama, parameters=0), [1 << 40]).fits == "unknown"
 
 
 def test_models_are_named_by_preset_repo_folder_or_file(
@@ -208,7 +211,7 @@ def test_options_take_the_place_of_a_presets_values() -> None:
         system="Hi",
         revision="v1",
     )
-    preset = choose(options)
+    preset = preset_for(options)
     assert (
         preset.base.repo,
         preset.base.revision,
@@ -229,7 +232,7 @@ def test_options_take_the_place_of_a_presets_values() -> None:
         5,
         find("alpaca-13b").sampling.top_p,
     )
-    assert choose(Options(model="alpaca-13b", adapter="none")).adapters == ()
+    assert preset_for(Options(model="alpaca-13b", adapter="none")).adapters == ()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_options_take_the_place_of_a_presets_values() -> None:
 )
 def test_impossible_options_are_refused(options: Options, line: str) -> None:
     with pytest.raises(UsageError, match=line):
-        choose(options)
+        preset_for(options)
 
 
 @pytest.mark.parametrize(
@@ -261,8 +264,8 @@ def test_an_adapter_may_carry_a_scale(text: str, parts: tuple[str, float]) -> No
 
     assert split_scale(text) == parts
     assert (
-        choose(Options(adapter="org/name:0.25")).adapter_scale == 0.25
-        and choose(Options(adapter="off")).adapters == ()
+        preset_for(Options(adapter="org/name:0.25")).adapter_scale == 0.25
+        and preset_for(Options(adapter="off")).adapters == ()
     )
     with pytest.raises(UsageError, match="a scale of 50 is too much"):
         split_scale("x:50")

@@ -13,7 +13,7 @@ from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.models.loading import Model, load, locate
-from llmchat.presets import choose
+from llmchat.presets import preset_for
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 from llmchat.settings.types import Weights
@@ -21,7 +21,7 @@ from llmchat.settings.types import Weights
 
 @pytest.fixture
 def model(smol_world: World) -> Model:
-    return locate(choose(Options()), smol_world)
+    return locate(preset_for(Options()), smol_world)
 
 
 def engine(model: Model, weights: Weights, *adapters: Path) -> TransformersEngine:

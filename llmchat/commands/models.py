@@ -86,13 +86,13 @@ def _pull(
     from llmchat.hub import report
     from llmchat.models.library import chat_command, fetch, is_model, plan_pull
     from llmchat.models.library import prepare_copy as make_ready
-    from llmchat.presets import choose
+    from llmchat.presets import preset_for
     from llmchat.progress import ByteProgress, NoProgress
     from llmchat.ui.json_output import print_json
 
     world = world.in_offline_mode() if options.offline else world
     planned = plan_pull(
-        choose(options, world.own_presets),
+        preset_for(options, world.own_presets),
         world,
         device=options.device,
         code=options.trust_remote_code,
@@ -131,11 +131,11 @@ def _pull(
 
 def offer(world: World, options: Options) -> bool:
     """Ask the person at the terminal whether to pull a model that is not here; returns whether it was pulled."""
-    from llmchat.presets import choose
+    from llmchat.presets import preset_for
 
     if not (world.stdin.isatty() and world.stderr.isatty()):
         return False
-    preset = choose(options, world.own_presets)
+    preset = preset_for(options, world.own_presets)
     archive = preset.base.archive
     known = [byte_count(archive.size, decimals=0)] if archive else []
     facts = ", ".join([*known, preset.licence])

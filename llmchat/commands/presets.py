@@ -60,7 +60,7 @@ def presets(
 
     rooms = installed(world)
     found = [
-        (preset, room.outlook(preset, rooms))
+        (preset, room.estimate_fit(preset, rooms))
         for preset in room.names(world.own_presets).values()
         if room.matches(preset, word or ())
     ]

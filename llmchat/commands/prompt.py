@@ -34,8 +34,8 @@ def prompt(
 ) -> None:
     """Print exactly what a model would be given; what was dropped is said on stderr."""
     from llmchat.commands.render_prompt import run
-    from llmchat.presets import choose
+    from llmchat.presets import preset_for
 
     world: World = ctx.obj
     chosen = resolve(world, options.given(ctx)).options
-    run(world, choose(chosen, world.own_presets), file, ids=ids, trim=bool(chosen.context))
+    run(world, preset_for(chosen, world.own_presets), file, ids=ids, trim=bool(chosen.context))

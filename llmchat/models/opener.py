@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from llmchat.models import saved_kv
 from llmchat.models.loading import Model, adapt, load, locate, provenance, title
 from llmchat.models.warm import Opened
-from llmchat.presets import Preset, choose, opening_of, without_credentials
+from llmchat.presets import Preset, opening_of, preset_for, without_credentials
 from llmchat.progress import NoProgress, Progress
 from llmchat.settings import OF_MODEL, Options, World, resolve
 
@@ -129,7 +129,7 @@ class Opener:
             server = {"url": opens["url"]} if "url" in opens else {}
             flags, opens = server | kept | dict(changes), {}
         options = resolve(self.world, flags, opens).options
-        model = locate(choose(options, self.world.own_presets), self.world)
+        model = locate(preset_for(options, self.world.own_presets), self.world)
         return model, options, flags, opens
 
 
@@ -182,7 +182,7 @@ class _Behind(NoProgress):
 
 
 def preset_of(world: World, **flags: Any) -> Preset:
-    return choose(resolve(world, flags).options, world.own_presets)
+    return preset_for(resolve(world, flags).options, world.own_presets)
 
 
 def saved_history(world: World) -> "History":

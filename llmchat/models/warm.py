@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from llmchat.background.client import socket_file
 from llmchat.errors import LlmchatError
-from llmchat.presets import Preset, choose, is_preset, opening_of
+from llmchat.presets import Preset, is_preset, opening_of, preset_for
 from llmchat.settings import Options, Settings, World, resolve
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_warm(
     from llmchat.background.engine import BackgroundEngine
 
     options = resolve(world, flags, opens).options
-    preset = choose(options, world.own_presets)
+    preset = preset_for(options, world.own_presets)
     if preset.engine not in _LOADED:
         return None
     loading = Options(

@@ -4,9 +4,16 @@
 """
 
 from llmchat.presets.check import Mistake, check
-from llmchat.presets.estimate import matches, outlook
+from llmchat.presets.estimate import estimate_fit, matches
 from llmchat.presets.load import broken, find, formats, get_format, is_preset, names
-from llmchat.presets.override import adjust, amend, choose, setting_kind, setting_names, settings_of
+from llmchat.presets.override import (
+    adjust,
+    amend,
+    preset_for,
+    setting_kind,
+    setting_names,
+    settings_of,
+)
 from llmchat.presets.reopen import opening_of, without_credentials
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
@@ -20,7 +27,7 @@ __all__ = [
     "amend",
     "broken",
     "check",
-    "choose",
+    "estimate_fit",
     "find",
     "formats",
     "get_format",
@@ -28,7 +35,7 @@ __all__ = [
     "matches",
     "names",
     "opening_of",
-    "outlook",
+    "preset_for",
     "setting_kind",
     "setting_names",
     "settings_of",

@@ -16,7 +16,7 @@ from llmchat.settings.types import Weights
 _PUBLISHED_BYTES = 2
 
 
-class Outlook(Struct, frozen=True):
+class Estimate(Struct, frozen=True):
     """download: bytes, about; fits: the kind of weights that fits into the room there is, the preset's own where it does; "no" where none does, "unknown"
     where the preset does not say how large it is, "unsupported" where llmchat cannot run the model at all."""
 
@@ -24,7 +24,7 @@ class Outlook(Struct, frozen=True):
     fits: str
 
 
-def outlook(preset: Preset, rooms: Sequence[int]) -> Outlook:
+def estimate_fit(preset: Preset, rooms: Sequence[int]) -> Estimate:
     """rooms: bytes of each memory a model could live in: the RAM, a GPU."""
     kinds = (
         preset.weights,
@@ -49,7 +49,7 @@ def outlook(preset: Preset, rooms: Sequence[int]) -> Outlook:
         if fitting
         else "no"
     )
-    return Outlook(archive or int(preset.parameters * _PUBLISHED_BYTES), fits)
+    return Estimate(archive or int(preset.parameters * _PUBLISHED_BYTES), fits)
 
 
 def matches(preset: Preset, words: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ _SETTINGS = {**_CONTEXT, "low_water": "low_water"}
 _Value = TypeVar("_Value", Sampling, ContextPolicy)
 
 
-def choose(options: Options, own: Path | None = None) -> Preset:
+def preset_for(options: Options, own: Path | None = None) -> Preset:
     """The preset that `options` name, with everything else in them applied."""
     engine = options.engine or ("openai" if options.url else None)
     preset = served(options.model, own) if engine == "openai" else find(options.model, own)

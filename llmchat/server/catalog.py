@@ -21,7 +21,7 @@ from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import find, inspect_folder
 from llmchat.models.library import pulled_repos
 from llmchat.models.loading import Model, load, locate, provenance, pulled_presets, sources, title
-from llmchat.presets import Preset, Source, choose
+from llmchat.presets import Preset, Source, preset_for
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
 from llmchat.server.loaded_model import ModelSpec
@@ -104,7 +104,7 @@ class Catalog:
     def _spec(self, name: str) -> ModelSpec:
         base, _, adapter = name.partition("+")
         options = self._options(base)
-        spec = self._spec_of_preset(choose(options, self.world.own_presets), options)
+        spec = self._spec_of_preset(preset_for(options, self.world.own_presets), options)
         if not adapter:
             return spec
         known = self._all_adapters()
@@ -201,7 +201,7 @@ class Catalog:
             raise unknown
         try:
             options = resolve(self.world, {**self._flags, "model": name}).options
-            preset = choose(options, self.world.own_presets)
+            preset = preset_for(options, self.world.own_presets)
         except LlmchatError as error:
             raise unknown from error
         if not self.models and preset.base == Source("path", str(Path(name).resolve())):
@@ -256,7 +256,7 @@ class Catalog:
                 (given for given, published in self.models.items() if base == published), base
             )
             return (
-                choose(
+                preset_for(
                     resolve(self.world, {**self._flags, "model": given}).options,
                     self.world.own_presets,
                 ).base.repo

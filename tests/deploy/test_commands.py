@@ -28,7 +28,7 @@ from llmchat.deploy.facts import read_subject
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.tokenizer.save import save_tokenizer
 from llmchat.errors import Mismatch
-from llmchat.presets import choose, find
+from llmchat.presets import find, preset_for
 from llmchat.settings import Options, World
 
 
@@ -480,7 +480,7 @@ def test_a_server_reads_the_ids_that_llmchat_reads(
     _, err = ask(capsys, folder, "-t", "vicuna", "-o", "out")
     assert "read otherwise" not in err
     subject = read_subject(
-        choose(Options(model=str(folder), format="vicuna")), world, tmp_path / "scratch"
+        preset_for(Options(model=str(folder), format="vicuna")), world, tmp_path / "scratch"
     )
     assert subject.bos == "<s>" and subject.special >= {"<s>", "</s>"}
     assert differing(subject, tmp_path / "out") == []

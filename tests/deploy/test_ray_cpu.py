@@ -21,7 +21,7 @@ from llmchat.conversation import Message
 from llmchat.deploy import Hardware, plan
 from llmchat.engines import Chunk, Sampling
 from llmchat.models.loading import load, locate
-from llmchat.presets import Preset, choose
+from llmchat.presets import Preset, preset_for
 from llmchat.settings import Options, World
 
 PROGRAMS = os.environ.get("LLMCHAT_RAY", "")
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def preset() -> Preset:
-    return choose(Options(context=512, weights="fp32", temperature=0))
+    return preset_for(Options(context=512, weights="fp32", temperature=0))
 
 
 @pytest.fixture(scope="module")

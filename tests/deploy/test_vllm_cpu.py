@@ -23,7 +23,7 @@ from llmchat.deploy import Deployment, Hardware, plan
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.models.loading import load, locate
-from llmchat.presets import Preset, choose
+from llmchat.presets import Preset, preset_for
 from llmchat.settings import Options, World
 
 PROGRAM = os.environ.get("LLMCHAT_VLLM", "")
@@ -61,7 +61,7 @@ def smol(smol_home: Path, place: Path) -> World:
 
 @pytest.fixture(scope="module")
 def preset(smol: World, place: Path) -> Preset:
-    base = locate(choose(Options()), smol).base
+    base = locate(preset_for(Options()), smol).base
     assert base
     adapter = save_adapter(
         place / "adapter",
@@ -71,7 +71,7 @@ def preset(smol: World, place: Path) -> Preset:
         lora_alpha=24,
         target_modules=["q_proj", "v_proj", "down_proj"],
     )
-    return choose(
+    return preset_for(
         Options(format="vicuna", adapter=str(adapter), context=512, weights="fp32", temperature=0)
     )
 

@@ -14,7 +14,7 @@ from llmchat.engines import Chunk, Sampling
 from llmchat.history import History
 from llmchat.models.library import fetch, plan_pull
 from llmchat.models.loading import load, locate, provenance
-from llmchat.presets import choose, names
+from llmchat.presets import names, preset_for
 from llmchat.progress import NoProgress
 from llmchat.settings import Options
 
@@ -43,7 +43,7 @@ def test_pull_quantise_adapt_chat_stop_and_go_on(name: str, tmp_path: Path) -> N
         Hub({"org/base": Repo.of_folder(base), "org/adapter": Repo.of_folder(adapter)})
     ) as hub:
         world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
-        preset = choose(
+        preset = preset_for(
             Options(model="org/base", adapter="org/adapter", weights="int8", device="cpu")
         )
         fetch(plan_pull(preset, world), world, NoProgress())

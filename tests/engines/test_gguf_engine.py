@@ -33,7 +33,7 @@ from llmchat.hub import Checkpoint
 from llmchat.hub.gguf_header import write_facts
 from llmchat.models.gguf_lora import adapter_as_gguf
 from llmchat.models.loading import load, locate, provenance, tokenizer
-from llmchat.presets import Source, choose
+from llmchat.presets import Source, preset_for
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
@@ -187,7 +187,7 @@ def test_an_adapter_says_what_it_says_in_the_transformers_engine(
     from llmchat.engines.transformers import TransformersEngine
     from llmchat.hub import find
 
-    base = find(choose(Options()).base, make_world(smol_home)).path
+    base = find(preset_for(Options()).base, make_world(smol_home)).path
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapter = save_adapter(
         tmp_path / "lora",
@@ -258,7 +258,9 @@ def test_an_adapter_that_llama_cannot_put_on_is_refused(
 def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) -> None:
     from llmchat.chat import reply
 
-    model = locate(choose(Options(model=str(smol_gguf), engine="gguf", context=512)), gguf_world)
+    model = locate(
+        preset_for(Options(model=str(smol_gguf), engine="gguf", context=512)), gguf_world
+    )
     assert model.preset.format.template and provenance(model)["engine"] == "gguf"
     engine = load(model, Options(device="cpu"))
     *_, finish = reply(
@@ -315,7 +317,7 @@ def test_what_cannot_be_run_is_one_line(
         engine="gguf", **options | {"model": str(files.get(options["model"], options["model"]))}
     )
     with pytest.raises(kind, match=words) as raised:
-        load(locate(choose(chosen), gguf_world), chosen)
+        load(locate(preset_for(chosen), gguf_world), chosen)
     assert "\n" not in str(raised.value)
 
 

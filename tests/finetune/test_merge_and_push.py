@@ -16,7 +16,7 @@ from llmchat.errors import Mismatch, NotAuthorised, UsageError
 from llmchat.finetune.card import folder_to_push
 from llmchat.hub.upload import upload
 from llmchat.models.merge import merge
-from llmchat.presets import choose
+from llmchat.presets import preset_for
 from llmchat.settings import Options, World
 
 IDS = [1, 17, 99, 42, 250]
@@ -36,7 +36,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_merged_checkpoint_is_base_and_adapter(
     base: Path, adapter: Path, world: World, tmp_path: Path, shard_bytes: int
 ) -> None:
-    preset = choose(Options(model=str(base), adapter=f"{adapter}:0.5"))
+    preset = preset_for(Options(model=str(base), adapter=f"{adapter}:0.5"))
     size = merge(preset, tmp_path / "merged", world, shard_bytes)
     shards = sorted((tmp_path / "merged").glob("model*.safetensors"))
     assert size > 0 and (len(shards) > 1) == (shard_bytes == 30_000)
@@ -59,7 +59,7 @@ def test_a_merged_checkpoint_is_base_and_adapter(
 
 def test_nothing_to_merge(base: Path, world: World, tmp_path: Path) -> None:
     with pytest.raises(Mismatch, match="has no adapter to merge"):
-        merge(choose(Options(model=str(base))), tmp_path / "merged", world)
+        merge(preset_for(Options(model=str(base))), tmp_path / "merged", world)
     assert not (tmp_path / "merged").exists()
 
 

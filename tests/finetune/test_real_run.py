@@ -12,7 +12,7 @@ from llmchat.finetune.recipes import get_recipe
 from llmchat.finetune.run import finetune
 from llmchat.finetune.types import Task
 from llmchat.models.loading import Model, load, locate
-from llmchat.presets import choose, find
+from llmchat.presets import find, preset_for
 from llmchat.settings import Options, World
 
 EASY = {family.__name__ for family in FAMILIES} - {"date", "record", "backwards"}
@@ -27,7 +27,7 @@ def test_the_default_model_learns_answers_and_stops(smol_world: World, tmp_path:
         [{key: row[key] for key in ("instruction", "input", "output")} for row in taught],
     )
     recipe = replace(get_recipe("default"), batch=8, epochs=1.5, warmup_steps=4, evaluation=0)
-    base = choose(Options(model="smollm2", format="alpaca"))
+    base = preset_for(Options(model="smollm2", format="alpaca"))
     outcome = finetune(
         Task(
             base,

@@ -24,7 +24,7 @@ from llmchat.errors import Mismatch, OutOfResources, UsageError
 from llmchat.finetune.examples import IGNORED, Example
 from llmchat.finetune.run import finetune
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
-from llmchat.presets import choose, find
+from llmchat.presets import find, preset_for
 from llmchat.settings import Options, World
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,7 +135,8 @@ def test_what_a_run_leaves_behind(world: World, base: Path, data: Path, tmp_path
         "the preset's adapter changes what is said"
     )
     assert said(preset, world) == said(
-        choose(Options(model=str(base), adapter=str(output / "adapter"), format="alpaca")), world
+        preset_for(Options(model=str(base), adapter=str(output / "adapter"), format="alpaca")),
+        world,
     )
 
 
@@ -254,7 +255,7 @@ def test_an_adapter_on_an_adapter(world: World, base: Path, data: Path, tmp_path
     job = task(base, data, tmp_path / "out", replace(QUICK, max_steps=2))
     job = replace(
         job,
-        preset=choose(
+        preset=preset_for(
             Options(model=str(base), adapter=str(first), format="alpaca", weights="fp32")
         ),
     )

@@ -24,7 +24,7 @@ from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
 from llmchat.models import loading
 from llmchat.models.opener import Opener
-from llmchat.presets import Source, choose
+from llmchat.presets import Source, preset_for
 from llmchat.progress import NoProgress
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -382,7 +382,7 @@ def test_an_architecture_is_tested_once_and_not_in_every_process(
 def test_fp32_of_a_dequantised_gguf_is_told_apart(
     repo: str, weights: str, noted: bool, base: Path
 ) -> None:
-    preset = choose(Options(model=str(base), format="chatml", weights=weights))  # type: ignore[arg-type]
+    preset = preset_for(Options(model=str(base), format="chatml", weights=weights))  # type: ignore[arg-type]
     told = Told()
     loading.load(
         loading.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)),
@@ -406,7 +406,7 @@ from pathlib import Path
 from support.worlds import make_world
 from llmchat import hub
 from llmchat.models import loading
-from llmchat.presets import choose
+from llmchat.presets import preset_for
 from llmchat.settings import Options
 
 class Halting(NoProgress):
@@ -415,7 +415,7 @@ class Halting(NoProgress):
         sys.stdin.readline()
 
 world = make_world(Path(sys.argv[1]))
-preset = choose(Options(model=sys.argv[2], format="chatml"))
+preset = preset_for(Options(model=sys.argv[2], format="chatml"))
 print(loading.prepare(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
 """
 
@@ -437,7 +437,7 @@ class Told(NoProgress):
 
 
 def made(base: Path, world: World, progress: NoProgress) -> Path:
-    preset = choose(Options(model=str(base), format="chatml"))
+    preset = preset_for(Options(model=str(base), format="chatml"))
     return loading.prepare(preset, [hub.find(preset.base, world)], world, progress)
 
 
@@ -536,7 +536,7 @@ def test_an_adapter_of_a_preset_is_prepared_with_it(base: Path, tmp_path: Path) 
         f'format = "chatml"\n[base]\nkind = "path"\nrepo = "{base}"\n[[adapters]]\nkind = "path"\nrepo = "{adapter}"\n'
     )
     options = Options(model="tuned", device="cpu")
-    model = loading.locate(choose(options, world.own_presets), world)
+    model = loading.locate(preset_for(options, world.own_presets), world)
     engine = loading.load(model, options)
     (copy,) = hub.copies(world)
     assert copy.recipe == hub.CopyRecipe.of(model.base, model.adapters)  # type: ignore[arg-type]

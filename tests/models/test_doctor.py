@@ -6,7 +6,7 @@ from pathlib import Path
 from support.checkpoints import CHATML, tiny_tokenizer
 
 from llmchat.models.doctor import Report, examine, lines
-from llmchat.presets import choose, find
+from llmchat.presets import find, preset_for
 from llmchat.settings import Options, World
 
 
@@ -27,7 +27,7 @@ def checkpoint(folder: Path, template: str | None = CHATML, **config: object) ->
 
 
 def report(world: World, model: str, **options: object) -> Report:
-    return examine(choose(Options(model=model, **options)), world)  # type: ignore[arg-type]
+    return examine(preset_for(Options(model=model, **options)), world)  # type: ignore[arg-type]
 
 
 def told(found: Report, level: str) -> str:

@@ -15,7 +15,7 @@ from llmchat.cli import main
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError
 from llmchat.models.loading import load, locate, provenance
 from llmchat.models.opener import Opener, preset_of
-from llmchat.presets import choose
+from llmchat.presets import preset_for
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World, resolve
 
@@ -223,7 +223,7 @@ def test_a_tokenizer_that_is_here_counts(tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "tiny")
     with serving(server(str(base), owner="")) as (url, _):
         world = make_world(tmp_path)
-        model = locate(choose(Options(model=str(base), engine="openai", url=url)), world)
+        model = locate(preset_for(Options(model=str(base), engine="openai", url=url)), world)
         engine = load(model, Options())
         assert "estimated" not in engine.describe() and model.preset.format.template is not None
         assert engine.count("the fox") == len(engine.encode(Prompt("the fox", (), bos=False)))
@@ -281,4 +281,4 @@ def test_engines_that_cannot_be_used_say_why(
     options: dict[str, Any], kind: type[LlmchatError], world: World
 ) -> None:
     with pytest.raises(kind):
-        locate(choose(Options(**options)), world)
+        locate(preset_for(Options(**options)), world)

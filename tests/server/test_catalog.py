@@ -11,7 +11,7 @@ from msgspec.structs import replace as with_
 from support.checkpoints import save_adapter, save_tiny
 
 from llmchat.models.loading import Model, locate
-from llmchat.presets import choose, find
+from llmchat.presets import find, preset_for
 from llmchat.server import catalog as catalog_module
 from llmchat.server.catalog import Catalog
 from llmchat.server.errors import UnknownModel
@@ -98,7 +98,7 @@ def test_whatever_is_loaded_differently_has_a_key_of_its_own(
 
     def key(**options: Any) -> str:
         chosen = Options(**{"model": str(tiny), **options})
-        return served.spec_of_preset(choose(chosen, world.own_presets), chosen)[1].key
+        return served.spec_of_preset(preset_for(chosen, world.own_presets), chosen)[1].key
 
     assert key() == key(temperature=0.5) == key(format="chatml") == served.spec(str(tiny)).key
     different = [

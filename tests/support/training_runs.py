@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from llmchat.finetune.recipes import Recipe, get_recipe
 from llmchat.finetune.run import finetune
 from llmchat.finetune.types import Outcome, Task
-from llmchat.presets import choose
+from llmchat.presets import preset_for
 from llmchat.settings import Options, World
 
 QUICK = replace(
@@ -25,7 +25,7 @@ QUICK = replace(
 
 
 def task(base: Path, data: Path, output: Path, recipe: Recipe = QUICK, **more: Any) -> Task:
-    preset = choose(Options(model=str(base), format="alpaca", weights="fp32"))
+    preset = preset_for(Options(model=str(base), format="alpaca", weights="fp32"))
     return Task(
         preset,
         (str(data),),
