@@ -1,4 +1,4 @@
-"""What was said: pure values. Identity, time and storage belong to history."""
+"""Messages and conversations as pure values. Identity, time and storage belong to `history`."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,23 +8,23 @@ from msgspec.structs import replace
 
 Role = Literal["system", "user", "assistant", "tool", "summary"]
 Mark = Literal["", "pinned", "excluded"]
-_BETWEEN = "\n\n"
+# Roles that set the context instead of taking part in the conversation.
+_UNSPOKEN = ("system", "summary")
+_SEPARATOR = "\n\n"
 
 
 def material(pieces: Sequence[tuple[str, str]]) -> tuple[str, tuple[tuple[str, int], ...]]:
     """Named texts as the `input` and the `files` of a message."""
-    return _BETWEEN.join(text for _, text in pieces), tuple(
-        (name, len(text)) for name, text in pieces
-    )
+    text = _SEPARATOR.join(text for _, text in pieces)
+    return text, tuple((name, len(text)) for name, text in pieces)
 
 
 class Message(Struct, frozen=True, omit_defaults=True):
-    """One message. `input` is the material a user message is about (a file, piped text): formats that were trained with a slot
-    for it put it there, all others put it before the text.
+    """One message of a conversation.
 
-    files: the name and the number of characters of each part of `input`, where files were attached; blank lines part them.
-    mark: pinned messages are always sent, excluded ones never. covers: a summary stands for so many spoken messages, from the first on.
-    calls: the functions that an answer calls, as chat templates know them ({"type", "id", "function": {"name", "arguments"}}).
+    Formats that were trained with a slot for `input` put it there, all others before the text. The
+    parts of `input` are separated by blank lines. calls: as chat templates expect them,
+    {"type", "id", "function": {"name", "arguments"}}.
     """
 
     role: Role
@@ -44,13 +44,13 @@ class Message(Struct, frozen=True, omit_defaults=True):
 
     @property
     def materials(self) -> list[tuple[str, str]]:
-        """Each part of `input` with its name; one without a name where nothing is known of parts."""
+        """Name and text of each part of `input`; one nameless part if the parts are unknown."""
         pieces, start = [], 0
         for name, length in self.files:
             pieces.append((name, self.input[start : start + length]))
-            start += length + len(_BETWEEN)
-        whole = _BETWEEN.join(text for _, text in pieces) == self.input
-        return pieces if whole else [("", self.input)]
+            start += length + len(_SEPARATOR)
+        complete = _SEPARATOR.join(text for _, text in pieces) == self.input
+        return pieces if complete else [("", self.input)]
 
 
 class Conversation(Struct, frozen=True):
@@ -58,87 +58,86 @@ class Conversation(Struct, frozen=True):
 
     messages: tuple[Message, ...] = ()
 
+    @property
+    def system(self) -> str:
+        """The current system text: the last one that was set."""
+        message = self._last("system")
+        return message.text if message else ""
+
+    @property
+    def summary(self) -> Message | None:
+        """The current summary: the last one that was made."""
+        return self._last("summary")
+
+    @property
+    def spoken(self) -> tuple[Message, ...]:
+        """All messages except system texts and summaries."""
+        return tuple(message for message in self.messages if message.role not in _UNSPOKEN)
+
+    @property
+    def question(self) -> int:
+        """Index of the last user message; -1 if there is none."""
+        users = (i for i in range(len(self.messages) - 1, -1, -1) if self._is_user(i))
+        return next(users, -1)
+
     def instruct(self, text: str) -> "Conversation":
-        """Set the system text from here on; the last one given holds."""
+        """Set the system text for the following answers."""
         return self._with(Message("system", text))
 
     def say(self, text: str, input: str = "") -> "Conversation":
+        """Add a user message."""
         return self._with(Message("user", text, input))
 
     def answer(self, text: str) -> "Conversation":
+        """Add an answer."""
         return self._with(Message("assistant", text))
 
+    def summarise(self, text: str, covers: int) -> "Conversation":
+        """Add a summary that replaces the first `covers` spoken messages."""
+        return self._with(Message("summary", text, covers=covers))
+
     def with_hint(self, hint: str) -> "Conversation":
-        """With a hint behind the last question, on how to answer it this time."""
+        """Add a hint to the last question, on how to answer it this time."""
         if not hint or self.question < 0:
             return self
         messages = list(self.messages)
-        asked = messages[self.question]
-        messages[self.question] = replace(asked, text="\n\n".join(filter(None, (asked.text, hint))))
+        question = messages[self.question]
+        text = _SEPARATOR.join(filter(None, (question.text, hint)))
+        messages[self.question] = replace(question, text=text)
         return replace(self, messages=tuple(messages))
 
     def undo(self, turns: int = 1) -> "Conversation":
-        """Without the last `turns` user messages and all that followed them; without any where there are not so many.
+        """Remove the last `turns` user messages, or all, and everything that followed them.
 
-        A summary that was asked for after an answer is a step of its own.
+        A summary that was requested after an answer counts as a step of its own.
         """
         kept = self
         for _ in range(turns):
             kept = kept._step_back()
         return kept
 
+    def turn(self, index: int) -> list[int]:
+        """The indexes of a message's turn: its question and everything up to the next question."""
+        users = [i for i in range(len(self.messages)) if self._is_user(i)]
+        start = max((i for i in users if i <= index), default=0)
+        end = min((i for i in users if i > index), default=len(self.messages))
+        return [i for i in range(start, end) if self.messages[i].role not in _UNSPOKEN]
+
     def _step_back(self) -> "Conversation":
         length = len(self.messages)
         while length and self.messages[length - 1].role == "summary":
             length -= 1
-        made_alone = length < len(self.messages) and self.messages[length - 1].role == "assistant"
-        if not made_alone and self.question >= 0:
+        requested = length < len(self.messages) and self.messages[length - 1].role == "assistant"
+        if not requested and self.question >= 0:
             length = self.question
         return replace(self, messages=self.messages[:length])
 
-    def turn(self, index: int) -> list[int]:
-        """The indexes of what belongs together with a message: its question, and all that was said until the next."""
-        users = [i for i, message in enumerate(self.messages) if message.role == "user"]
-        start = max((i for i in users if i <= index), default=0)
-        end = min((i for i in users if i > index), default=len(self.messages))
-        return [i for i in range(start, end) if self.messages[i].role not in ("system", "summary")]
+    def _last(self, role: Role) -> Message | None:
+        found = (message for message in reversed(self.messages) if message.role == role)
+        return next(found, None)
 
-    @property
-    def system(self) -> str:
-        """The system text that holds now."""
-        return next(
-            (message.text for message in reversed(self.messages) if message.role == "system"), ""
-        )
-
-    def summarise(self, text: str, covers: int) -> "Conversation":
-        """Let a summary stand for the first `covers` spoken messages."""
-        return self._with(Message("summary", text, covers=covers))
-
-    @property
-    def summary(self) -> Message | None:
-        """The summary that holds now."""
-        return next(
-            (message for message in reversed(self.messages) if message.role == "summary"), None
-        )
-
-    @property
-    def spoken(self) -> tuple[Message, ...]:
-        """What people and the model said: all messages but system texts and summaries."""
-        return tuple(
-            message for message in self.messages if message.role not in ("system", "summary")
-        )
-
-    @property
-    def question(self) -> int:
-        """Index of the last user message; -1 where there is none."""
-        return next(
-            (
-                index
-                for index in range(len(self.messages) - 1, -1, -1)
-                if self.messages[index].role == "user"
-            ),
-            -1,
-        )
+    def _is_user(self, index: int) -> bool:
+        return self.messages[index].role == "user"
 
     def _with(self, message: Message) -> "Conversation":
         return replace(self, messages=(*self.messages, message))

@@ -1,7 +1,8 @@
-"""From messages to the exact text a model is given. A format is data: written parts (our TOML files) or a chat template (the checkpoint's).
+"""Render messages to the exact text that a model is given.
 
-The same function renders for chat and for training: `Prompt.learn` marks what the model itself writes. Nothing here knows token ids;
-a prompt says in words what the tokenizer must do (`bos`, `quoted`).
+A format is data: written parts (our TOML files) or a chat template (the checkpoint's). Chat and
+training use the same function: `Prompt.learn` marks what the model writes. This module knows no
+token ids; a prompt tells the tokenizer what to do (`bos`, `quoted`).
 """
 
 import hashlib
@@ -17,8 +18,11 @@ from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
 
-# Put after the first character of a label that a message contains: a reader sees no difference, the model sees no label.
+# Inserted after the first character of a label inside a message: a reader sees no difference, and
+# the model sees no label.
 WORD_JOINER = "\u2060"
+
+_SLOT = re.compile(r"(\{text\}|\{input\}|\{system\})")
 
 Replacements = tuple[tuple[str, str], ...]
 
@@ -26,12 +30,13 @@ Replacements = tuple[tuple[str, str], ...]
 class Prompt(Struct, frozen=True):
     """Rendered messages. Ranges are character offsets into `text`.
 
-    stops: strings that end the answer, beside the checkpoint's own end tokens; stop_ids: token ids that do
-    learn: what the model writes (its answers and their end marks), the part that counts in training
-    quoted: what people wrote; a special token spelt out in there is text, not a token
-    bos: the tokenizer puts its opening token before the text (a template writes its own)
-    unescapes: how to read what the model writes, see PromptFormat
-    ids: the token ids themselves, from those who bring their own; then `text` only shows them
+    stops: strings that end the answer, in addition to the checkpoint's end tokens. stop_ids: token
+    ids that do.
+    learn: what the model writes (its answers and their end marks), the part that training counts.
+    quoted: what people wrote; a special token spelt in there is text, not a token.
+    bos: the tokenizer puts its BOS token before the text (a template writes its own).
+    unescapes: replacements in what the model writes, see PromptFormat.
+    ids: token ids, if the caller provides them; then `text` only shows them.
     """
 
     text: str
@@ -46,13 +51,17 @@ class Prompt(Struct, frozen=True):
 
 
 class Parts(Struct, frozen=True, forbid_unknown_fields=True):
-    """A written format. `{text}` stands for a message, `{input}` for the material that came with it, `{system}` for the system text.
+    """A written format.
 
-    The prompt is: opening (or `system`, when there is a system text), examples, then for each turn user + cue + assistant + end +
-    separator; it ends after the cue of the answer that is wanted. Where the system text belongs inside the first question,
-    `user_with_system` writes both; where a format has no place for one, it goes before the first question.
+    `{text}` is replaced by a message, `{input}` by the material that came with it, `{system}` by
+    the system text. A prompt is the opening (or `system`, if there is a system text), the examples,
+    then for each turn user + cue + assistant + end + separator. It ends after the cue of the
+    requested answer.
 
-    labels: what must not stand in a message as it is; tidy: replacements in messages, made again until nothing changes
+    user_with_system: a first question that includes the system text. A format with neither this
+    nor `system` puts the system text before the first question.
+    labels: strings that a message must not contain. tidy: replacements in messages, repeated until
+    nothing changes.
     """
 
     user: str
@@ -71,13 +80,16 @@ class Parts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way to write a conversation down. Exactly one of `parts` and `template` is set once the checkpoint is known.
+    """One way to write a conversation as a prompt.
 
-    decision: what was decided where the sources of the format disagree
-    labels: marks of a template that the tokenizer reads as plain text, so that they must not stand in a message as they are
-    escapes: replacements in all of the prompt, for models that were trained without line ends; unescapes: those in the answer
-    stop_ids: token ids belong to one vocabulary, so they come from the preset, when its checkpoint is known
-    thinking: the marks between which a model thinks aloud; what stands there is shown, and never sent again
+    When the checkpoint is known, exactly one of `parts` and `template` is set.
+    decision: what was decided where the sources of the format disagree.
+    labels: marks of a template that the tokenizer reads as plain text, so that a message must not
+    contain them.
+    escapes: replacements in the whole prompt, for models that were trained without line ends;
+    unescapes: those in the answer.
+    stop_ids: from the preset, because token ids belong to one vocabulary.
+    thinking: the marks around a model's thinking, which is shown and never sent back.
     """
 
     name: str
@@ -97,15 +109,19 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     def with_template(
         self, template: str, tokens: dict[str, str], special: Collection[str] = ()
     ) -> "PromptFormat":
-        """This format with the checkpoint's chat template; `tokens` are the names a template may use, such as bos_token.
+        """This format with the checkpoint's chat template.
 
-        special: the tokenizer's special tokens; every other mark of the template is plain text to it, and becomes a label.
+        tokens: variables of the template such as bos_token. special: the tokenizer's special
+        tokens; every other mark of the template is plain text to it and becomes a label.
         """
         labels = tuple(sorted(chat_template.labels(template) - set(special)))
         return replace(self, template=template, template_tokens=tokens, labels=labels)
 
     def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt for these messages: open for an answer after a user message, a finished record after an answer."""
+        """The prompt for these messages.
+
+        After a user message it is open for an answer; after an answer it is a complete record.
+        """
         messages = tuple(messages)
         if not messages or messages[-1].role == "system":
             raise UsageError("a prompt needs a user message")
@@ -122,40 +138,33 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         return Prompt(
             text,
             messages,
-            self.stops,
-            self.stop_ids,
-            learn,
-            quoted,
-            self.parts is not None,
-            self.unescapes,
+            stops=self.stops,
+            stop_ids=self.stop_ids,
+            learn=learn,
+            quoted=quoted,
+            bos=self.parts is not None,
+            unescapes=self.unescapes,
         )
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt that lets the model go on with its own last, unfinished answer."""
+        """The prompt that lets the model continue its own last, unfinished answer."""
         *before, answer = messages
         prompt = self.render(before)
         lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
+        labels = self.parts.labels if self.parts else self.labels
         start = len(prompt.text) + len(lead)
-        text = (
-            prompt.text
-            + lead
-            + _substitute(
-                disarm(answer.text, self.parts.labels if self.parts else self.labels), self.escapes
-            )
-        )
-        return replace(
-            prompt, text=text, messages=tuple(messages), quoted=(*prompt.quoted, (start, len(text)))
-        )
+        text = prompt.text + lead + _substitute(disarm(answer.text, labels), self.escapes)
+        quoted = (*prompt.quoted, (start, len(text)))
+        return replace(prompt, text=text, messages=tuple(messages), quoted=quoted)
 
     def fingerprint(self) -> str:
-        """A short name of all that decides how a conversation is written."""
-        return hashlib.sha256(
-            repr((self.parts, self.template, self.stops, self.stop_ids, self.escapes)).encode()
-        ).hexdigest()[:16]
+        """A short hash of everything that decides how a conversation is written."""
+        facts = (self.parts, self.template, self.stops, self.stop_ids, self.escapes)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 class _Page:
-    """Text under way, with the ranges that were marked."""
+    """A prompt being written, with its ranges."""
 
     def __init__(self, parts: Parts, escapes: Replacements) -> None:
         self.text = ""
@@ -165,18 +174,18 @@ class _Page:
         self._escapes = escapes
 
     def write(self, part: str, **slots: str) -> None:
-        for piece in re.split(r"(\{text\}|\{input\}|\{system\})", part):
-            if piece in ("{text}", "{input}", "{system}"):
+        """Write a part of the format. slots: what replaces `{text}` and the others."""
+        for piece in _SLOT.split(part):
+            if _SLOT.fullmatch(piece):
                 start = len(self.text)
-                self.text += _substitute(
-                    disarm(
-                        _tidied(slots[piece[1:-1]].strip(), self._parts.tidy), self._parts.labels
-                    ),
-                    self._escapes,
-                )
+                self.text += self._message_text(slots[piece[1:-1]])
                 self.quoted.append((start, len(self.text)))
             else:
                 self.text += _substitute(piece, self._escapes)
+
+    def _message_text(self, text: str) -> str:
+        tidy = _tidy(text.strip(), self._parts.tidy)
+        return _substitute(disarm(tidy, self._parts.labels), self._escapes)
 
 
 def _substitute(text: str, replacements: Replacements) -> str:
@@ -185,14 +194,14 @@ def _substitute(text: str, replacements: Replacements) -> str:
     return text
 
 
-def _tidied(text: str, replacements: Replacements) -> str:
+def _tidy(text: str, replacements: Replacements) -> str:
     while (changed := _substitute(text, replacements)) != text:
         text = changed
     return text
 
 
 def disarm(text: str, labels: Collection[str]) -> str:
-    """Make every speaker label inside a message harmless, so that no message can pose as another speaker."""
+    """Break every speaker label in a message, so that it cannot pose as another speaker."""
     for label in labels:
         text = text.replace(label, label[0] + WORD_JOINER + label[1:])
     return text
@@ -206,12 +215,7 @@ def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replaceme
     first = spoken[0]
     if system and not parts.system and not parts.user_with_system:
         spoken = (replace(first, text=f"{system}\n\n{first.text}"), *spoken[1:])
-    if system and parts.system:
-        page.write(parts.system, text=system)
-    else:
-        page.write(
-            parts.opening_with_input if first.input and parts.opening_with_input else parts.opening
-        )
+    _write_opening(page, parts, system, first)
     page.write(parts.examples)
     for index, message in enumerate(spoken):
         if message.role == "assistant":
@@ -220,50 +224,62 @@ def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replaceme
             page.write(parts.end)
             page.learn.append((start, len(page.text)))
             page.write(parts.separator)
-        elif index == 0 and system and parts.user_with_system:
-            page.write(parts.user_with_system + parts.cue, text=plain_text(message), system=system)
-        elif message.input and parts.user_with_input:
-            page.write(parts.user_with_input + parts.cue, text=message.text, input=message.input)
         else:
-            page.write(parts.user + parts.cue, text=plain_text(message))
+            _write_question(page, parts, message, system if index == 0 else "")
     return page
 
 
-def _split_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
-    """The system text, and the turns: user and assistant by turns, starting with the user.
+def _write_opening(page: _Page, parts: Parts, system: str, first: Message) -> None:
+    if system and parts.system:
+        page.write(parts.system, text=system)
+    elif first.input and parts.opening_with_input:
+        page.write(parts.opening_with_input)
+    else:
+        page.write(parts.opening)
 
-    Between an answer that calls functions and the next answer stand their results; only templates have a place for them.
+
+def _write_question(page: _Page, parts: Parts, message: Message, system: str) -> None:
+    if system and parts.user_with_system:
+        page.write(parts.user_with_system + parts.cue, text=plain_text(message), system=system)
+    elif message.input and parts.user_with_input:
+        page.write(parts.user_with_input + parts.cue, text=message.text, input=message.input)
+    else:
+        page.write(parts.user + parts.cue, text=plain_text(message))
+
+
+def _split_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
+    """The system text, and the turns: user and assistant in alternation, starting with the user.
+
+    Results of tools come between an answer that calls them and the next answer; only templates have
+    a place for them.
     """
     system = messages[0].text if messages[0].role == "system" else ""
     spoken = messages[1:] if messages[0].role == "system" else messages
-    expected = ("user", "assistant")
     turns = [
         message
         for index, message in enumerate(spoken)
         if message.role != "tool" and not (index and spoken[index - 1].role == "tool")
     ]
     for index, message in enumerate(turns):
-        if message.role != expected[index % 2]:
+        if message.role != ("user", "assistant")[index % 2]:
             raise UsageError(
-                f"message {index + 1} is from `{message.role}`; user and assistant must take turns, starting with the user"
+                f"message {index + 1} is from `{message.role}`; user and assistant must take turns,"
+                " starting with the user"
             )
     return system, spoken
 
 
 def plain_text(message: Message) -> str:
-    """A message in one piece, the material before the request."""
-    return (
-        f"{message.input}\n\n{message.text}"
-        if message.input and message.text
-        else message.input or message.text
-    )
+    """A message as one text, the material before the request."""
+    return "\n\n".join(filter(None, (message.input, message.text)))
 
 
 def _write_template(
     form: PromptFormat, messages: tuple[Message, ...]
 ) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
+    """The text, what the model writes in it, and what people wrote."""
     system, spoken = _split_system(messages)
-    form = _given(form, lambda text: disarm(text, form.labels))
+    form = _map_variables(form, lambda text: disarm(text, form.labels))
     records = [_record(message, form) for message in spoken]
     if system:
         records = _with_system(form, disarm(system, form.labels), records)
@@ -271,20 +287,18 @@ def _write_template(
     text = _run_template(form, records, wants_answer)
     quoted = _find_quoted(form, text, records, wants_answer)
     if quoted is None:
-        # The template changes what it is given, so that nobody can tell where a message ends: no mark in a message is left whole.
+        # The template rewrites what it is given, so the end of a message cannot be located: every
+        # mark in a message is broken.
         marks = chat_template.labels(form.template or "")
         records = [map_texts(lambda text: disarm(text, marks), record) for record in records]
-        form = _given(form, lambda text: disarm(text, marks))
+        form = _map_variables(form, lambda text: disarm(text, marks))
         text, quoted = _run_template(form, records, wants_answer), []
-    learn: list[Range] = []
-    if not wants_answer:
-        for index, record in enumerate(records):
-            if record["role"] == "assistant":
-                learn.append(_written_by_model(form, records, index))
-    return text, tuple(learn), tuple(quoted)
+    learn = () if wants_answer else _answers(form, records)
+    return text, learn, tuple(quoted)
 
 
 def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
+    """A message as chat templates expect it."""
     record: dict[str, Any] = {
         "role": message.role,
         "content": disarm(plain_text(message), form.labels),
@@ -293,8 +307,8 @@ def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
     return record | ({"tool_calls": calls} if calls else {})
 
 
-def _given(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
-    """The format with every text changed that its template is given from outside: tools and such, not the checkpoint's own tokens."""
+def _map_variables(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
+    """Change every text in the template's variables, except the checkpoint's own tokens."""
     tokens = {
         name: value if name.endswith("_token") else map_texts(change, value)
         for name, value in form.template_tokens.items()
@@ -305,37 +319,53 @@ def _given(form: PromptFormat, change: Callable[[str], str]) -> PromptFormat:
 def _with_system(
     form: PromptFormat, system: str, records: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Records with the system text as its own message, or, where the template refuses that role (Gemma 2), before the first request."""
-    own = [{"role": "system", "content": system}, *records]
+    """Add the system text as a message of its own.
+
+    If the template refuses that role (Gemma 2), the text goes before the first request.
+    """
+    separate = [{"role": "system", "content": system}, *records]
     try:
-        _run_template(form, own, True)
-        return own
+        _run_template(form, separate, True)
+        return separate
     except Mismatch:
-        return [{"role": "user", "content": f"{system}\n\n{records[0]['content']}"}, *records[1:]]
+        first = {"role": "user", "content": f"{system}\n\n{records[0]['content']}"}
+        return [first, *records[1:]]
 
 
-def _written_by_model(form: PromptFormat, records: list[dict[str, Any]], index: int) -> Range:
-    """What the answer at `index` adds to the prompt that asked for it, without the white space a template puts after the end mark."""
+def _answers(form: PromptFormat, records: list[dict[str, Any]]) -> tuple[Range, ...]:
+    """The range of each answer with its end mark."""
+    return tuple(
+        _range_of_answer(form, records, index)
+        for index, record in enumerate(records)
+        if record["role"] == "assistant"
+    )
+
+
+def _range_of_answer(form: PromptFormat, records: list[dict[str, Any]], index: int) -> Range:
+    """What the answer at `index` adds to its prompt, without white space after the end mark."""
     before = _run_template(form, records[:index], True)
     after = _run_template(form, records[: index + 1], False)
     if not after.startswith(before):
         raise Mismatch(
-            f"the chat template of `{form.name}` writes an answer differently from the prompt that asks for it",
+            f"the chat template of `{form.name}` writes an answer differently from the prompt that"
+            " asks for it",
             "it cannot be used for training",
         )
-    return len(before), len(after.rstrip()) if after[len(before) :].strip() else len(after)
+    answer = after[len(before) :]
+    return len(before), len(after.rstrip()) if answer.strip() else len(after)
 
 
 def _find_quoted(
     form: PromptFormat, text: str, records: list[dict[str, Any]], wants_answer: bool
 ) -> list[Range] | None:
-    """Where messages, tools and arguments stand in the text; None where the template changes what it is given."""
+    """The ranges of messages, tools and arguments; None if the template rewrites them."""
     places = Placeholders([record["content"] for record in records])
     hidden = [
         {**map_texts(places.of_text, record), "content": places.of_message(index)}
         for index, record in enumerate(records)
     ]
-    return places.find(_run_template(_given(form, places.of_text), hidden, wants_answer), text)
+    shown = _run_template(_map_variables(form, places.of_text), hidden, wants_answer)
+    return places.find(shown, text)
 
 
 def _run_template(form: PromptFormat, records: list[dict[str, Any]], wants_answer: bool) -> str:

@@ -1,4 +1,4 @@
-"""Running summaries: what a full window can no longer hold, told again in few words by the same model."""
+"""Running summaries: the same model summarises the messages that no longer fit into its window."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -6,55 +6,68 @@ from contextlib import closing
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
 from llmchat.presets import Preset
-from llmchat.prompt import plain_text
+from llmchat.prompt import Prompt, plain_text
 
-# Greedy: a summary is no place for ideas. Long enough for a dozen facts, short enough to leave the window to the conversation.
+# Greedy, because a summary must not invent anything. Long enough for a dozen facts, short enough to
+# leave the window to the conversation.
 SAMPLING = Sampling(temperature=0, repetition_penalty=1.1, max_tokens=200)
 _TASK = (
-    "Summarise the conversation below in a few short sentences, so that it can be continued. Keep names, numbers, decisions, what the user "
-    "wants and what is still open. Write only the summary."
+    "Summarise the conversation below in a few short sentences, so that it can be continued. "
+    "Keep names, numbers, decisions, what the user wants and what is still open. "
+    "Write only the summary."
 )
 _KNOWN = "What was known before it (keep these facts):"
+_SHORTEST_LINE = 100
 
 
 def summarise(
     messages: Sequence[Message], known: str, preset: Preset, engine: Engine, limit: int
 ) -> Generator[str, None, str]:
-    """Yields the summary piece by piece and returns it whole: of `messages`, carrying on the facts of `known`.
+    """Yield a summary of `messages` piece by piece, and return all of it.
 
-    More messages than a window of `limit` tokens holds are taken part by part, each part with the summary of those before it.
+    known: an earlier summary whose facts are kept. limit: tokens of the window; messages that do
+    not fit into it together are summarised in several steps, each with the summary so far.
     """
     rest = [_line(message) for message in messages]
     while rest:
-        prompt, taken = _largest_part(rest, known, preset, engine, limit)
+        task, count = _largest_task(rest, known, preset, engine, limit)
         text = ""
-        with closing(
-            engine.stream(preset.format.render((Message("user", prompt),)), SAMPLING)
-        ) as events:
+        with closing(engine.stream(_prompt(preset, task), SAMPLING)) as events:
             for event in events:
                 if isinstance(event, Chunk):
                     text += event.text
                     yield event.text
-        known, rest = text.strip() or known, rest[taken:]
+        known, rest = text.strip() or known, rest[count:]
     return known
 
 
-def _largest_part(
+def _largest_task(
     lines: list[str], known: str, preset: Preset, engine: Engine, limit: int
 ) -> tuple[str, int]:
-    """The task with as many lines as fit beside the answer, and how many those are. A single line that is too long is cut."""
+    """The task with as many lines as fit beside the answer, and their number.
+
+    A single line that is too long is cut.
+    """
     room = limit - SAMPLING.max_tokens
+
+    def fits(task: str) -> bool:
+        return len(engine.encode(_prompt(preset, task))) <= room
+
     for count in range(len(lines), 0, -1):
-        prompt = _task(lines[:count], known)
-        if len(engine.encode(preset.format.render((Message("user", prompt),)))) <= room:
-            return prompt, count
+        task = _task(lines[:count], known)
+        if fits(task):
+            return task, count
     line = lines[0]
-    while len(line) > 100:
+    while len(line) > _SHORTEST_LINE:
         line = line[: len(line) * 3 // 4]
-        prompt = _task([line], known)
-        if len(engine.encode(preset.format.render((Message("user", prompt),)))) <= room:
+        task = _task([line], known)
+        if fits(task):
             break
-    return prompt, 1
+    return task, 1
+
+
+def _prompt(preset: Preset, task: str) -> Prompt:
+    return preset.format.render((Message("user", task),))
 
 
 def _task(lines: list[str], known: str) -> str:
