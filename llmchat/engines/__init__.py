@@ -14,7 +14,8 @@ from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.settings.sampling import Sampling as Sampling
 
-# Live adapters of an answer: the names they were loaded under, each with its strength (1: as trained).
+# Live adapters of an answer: the names they were loaded under, each with its strength
+# (1 is as trained).
 Adapters = tuple[tuple[str, float], ...]
 
 

@@ -1,4 +1,4 @@
-"""A cache of what was computed from texts, bounded by the size of what it holds rather than by the number of entries."""
+"""A cache of results computed from texts, limited by total size instead of number of entries."""
 
 import threading
 from collections import OrderedDict
@@ -7,12 +7,15 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-# Characters of the texts whose counts are remembered; each entry takes some beside its text.
+# The most characters of remembered texts; the overhead of an entry counts as some of them.
 _CHARACTERS, _ENTRY = 4_000_000, 200
 
 
 class SizedCache(Generic[Key, Value]):
-    """`compute` with a memory: the entries used last, of at most `limit` together by `size`. May be called from any thread."""
+    """`compute` with a cache of the results used last, together at most `limit` by `size`.
+
+    Safe to call from any thread.
+    """
 
     def __init__(
         self, compute: Callable[[Key], Value], size: Callable[[Key, Value], int], limit: int
@@ -45,5 +48,5 @@ class SizedCache(Generic[Key, Value]):
 
 
 def remembered_count(count: Callable[[str], int]) -> SizedCache[str, int]:
-    """A function that counts the tokens of a text, with a memory of the texts it counted last."""
+    """`count`, which counts the tokens of a text, with a cache of the texts it counted last."""
     return SizedCache(count, lambda text, tokens: len(text) + _ENTRY, _CHARACTERS)

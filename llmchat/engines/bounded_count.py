@@ -1,30 +1,30 @@
-"""How many tokens a text has, without counting all of one that is certainly too long.
+"""Counts the tokens of a text, but stops early for one that is certainly too long.
 
-Counting costs time and memory in proportion to the text. A text for which a part is already more than fits need not be counted to its end.
+Counting takes time and memory in proportion to the text, and a part that does not fit is enough.
 """
 
 from llmchat.engines import Counter
 
-# Characters a token has at most in ordinary text: the part that is counted first has so many for each token that fits.
+# The most characters per token in ordinary text: the part counted first has this many per token.
 _CHARACTERS = 8
-# The first tokens of a text may be a few more than the same characters give inside the whole.
+# A part of a text may have a few more tokens than the same characters have within the text.
 _MARGIN, _FEW = 1.1, 64
-# Up to so many times what fits, counting exactly costs little and gives an exact message.
+# Up to this many times the limit, an exact count costs little and makes the message exact.
 _FAR = 4
 
 
 def surely_over(tokens: int, limit: int) -> bool:
-    """Whether so many tokens, counted in parts, are more than `limit` also when they are counted together."""
+    """Whether a text with this many tokens, counted in parts, has more than `limit` as a whole."""
     return tokens > limit * _MARGIN + _FEW
 
 
 def far_over(tokens: int, limit: int) -> bool:
-    """Whether a text of about so many tokens is not worth an exact count."""
+    """Whether a text of about this many tokens is not worth an exact count."""
     return tokens > _FAR * limit + 1024
 
 
 def count_within(engine: Counter, text: str, limit: int) -> int:
-    """The tokens of a text; where they are certainly more than `limit`, an estimate of them from its beginning."""
+    """The tokens of a text: exact, or estimated from its beginning if certainly above `limit`."""
     length = max(4096, _CHARACTERS * limit)
     while length < len(text):
         tokens = engine.count(text[:length])

@@ -1,7 +1,7 @@
 """What only some engines can do: one protocol per capability.
 
-Callers ask `isinstance(unwrap(engine), SavesCache)`. `unwrap` matters: an engine that passes its work
-on to another one has no capabilities itself.
+Callers ask `isinstance(unwrap(engine), SavesCache)`, since an engine that passes its work on to
+another one has no capabilities itself.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""The small files of a checkpoint: JSON objects, names of special tokens, the chat template. Whatever is in them, an error names the file."""
+"""Reads the small files of a checkpoint: configs, names of special tokens, the chat template.
+
+Whatever the files hold, an error names the file.
+"""
 
 import contextlib
 import json
@@ -17,7 +20,7 @@ _AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a checkpoint folder; {} when the file is not there."""
+    """A JSON object from a checkpoint folder; {} if there is no such file."""
     table = _json(path, {})
     if not isinstance(table, dict):
         raise IntegrityError(f"{path} is not a JSON object")
@@ -25,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_list(path: Path) -> list[dict[str, Any]]:
-    """A JSON list of objects from a checkpoint folder; [] when the file is not there."""
+    """A JSON list of objects from a checkpoint folder; [] if there is no such file."""
     rows = _json(path, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise IntegrityError(f"{path} is not a JSON list of objects")
@@ -46,7 +49,7 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 
 def special_names(folder: Path) -> dict[str, str]:
-    """bos_token, eos_token … → how the tokenizer writes it: the names that chat templates use."""
+    """The special tokens by the names that chat templates use: bos_token, eos_token and others."""
     config = read_json(folder / "special_tokens_map.json") | read_json(
         folder / "tokenizer_config.json"
     )
@@ -64,18 +67,20 @@ def _names(config: dict[str, Any]) -> dict[str, str]:
 
 
 def special_tokens(folder: Path) -> frozenset[str]:
-    """What the tokenizer reads as special tokens, without opening it: its list of them stands near the start of its file."""
+    """The texts that the tokenizer reads as special tokens.
+
+    The tokenizer is not opened: the list is near the start of its file.
+    """
     with reading(f"the tokenizer in {folder.name}"):
         added = _added_tokens(folder / "tokenizer.json")
         if added is None:
-            added = (
-                read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
-            )
+            config = read_json(folder / "tokenizer_config.json")
+            added = config.get("added_tokens_decoder", {}).values()
         return frozenset(str(token["content"]) for token in added if token.get("special"))
 
 
 def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
-    """The list of a tokenizer's file, of which no more is read than it takes; None where there is none."""
+    """`added_tokens` of a tokenizer.json, of which only the start is read; None if it has none."""
     text = ""
     with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8") as opened:
         while part := opened.read(1 << 16):
@@ -89,7 +94,7 @@ def _added_tokens(file: Path) -> list[dict[str, Any]] | None:
 
 
 def chat_template(folder: Path) -> str | None:
-    """The chat template a checkpoint brings, from any of the places where it may stand."""
+    """The chat template of a checkpoint, from any of the files that can hold it."""
     own = folder / "chat_template.jinja"
     if own.exists():
         with reading(own):
@@ -98,19 +103,17 @@ def chat_template(folder: Path) -> str | None:
         template = read_json(folder / name).get("chat_template")
         if isinstance(template, list):
             with reading(folder / name):
-                template = next(
-                    (entry["template"] for entry in template if entry.get("name") == "default"),
-                    None,
-                )
+                named = {entry.get("name"): entry["template"] for entry in template}
+                template = named.get("default")
         if isinstance(template, str):
             return template
     return None
 
 
 def context_of(folder: Path) -> int:
-    """The most tokens a model takes: its config's number; more where that number bounds nothing; 2048 where it does not say.
+    """The context window of a model in tokens, from its config.json.
 
-    For an encoder-decoder it bounds what the encoder reads, and the answer on its own.
+    For an encoder-decoder it limits the prompt and the answer separately.
     """
     config = read_json(folder / "config.json")
     with reading(folder / "config.json"):

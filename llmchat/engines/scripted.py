@@ -1,5 +1,7 @@
-"""An engine without a model, for tests and demos: it keeps the whole contract of `Engine` and answers
-with texts that it was given."""
+"""An engine without a model, for tests and demos.
+
+It keeps the whole contract of `Engine` and answers with texts that it was given.
+"""
 
 import re
 import time

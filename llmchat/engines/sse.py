@@ -1,4 +1,4 @@
-"""Server-sent events as they come over the wire (WHATWG HTML, section 9.2.6)."""
+"""Parses server-sent events from a stream of bytes (WHATWG HTML, section 9.2.6)."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,14 +6,17 @@ from msgspec import Struct
 
 
 class Event(Struct, frozen=True):
-    """An event. name: "message" where the server gives none; data: its lines, joined."""
+    """An event. name: "message" if the server gives none; data: its lines, joined."""
 
     name: str
     data: str
 
 
 def events(pieces: Iterable[bytes]) -> Iterator[Event]:
-    """The events of a stream, wherever it was cut. Comments and keep-alives are left out; an event that the end cuts off counts."""
+    """The events of a stream, wherever it was cut. Comments and keep-alives are left out.
+
+    An event that the end of the stream cuts off counts as complete.
+    """
     name, data = "", list[str]()
     for line in _lines(pieces):
         if not line:
@@ -28,12 +31,15 @@ def events(pieces: Iterable[bytes]) -> Iterator[Event]:
         elif field == "event":
             name = value
     if data:
-        # The standard drops it; servers that close at once after their last line exist.
+        # The standard drops it, but some servers close right after their last line.
         yield Event(name or "message", "\n".join(data))
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Lines that end with LF, CR or CRLF. `str.splitlines` would also cut at characters that JSON writes as they are, such as U+2028."""
+    """Lines that end with LF, CR or CRLF.
+
+    `str.splitlines` would also cut at characters that JSON leaves as they are, such as U+2028.
+    """
     held = b""
     for piece in pieces:
         held += piece

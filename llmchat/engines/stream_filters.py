@@ -1,10 +1,15 @@
-"""Marks in a stream of text (stop strings, thoughts, escapes): what might be the start of one is held back until it is known."""
+"""Filters for text that arrives in pieces: stop strings, thinking marks, escapes.
+
+Text that could be the start of a mark is held back until the next piece decides.
+"""
 
 from collections.abc import Sequence
 
 
 class StopFilter:
-    """Feed it text as it comes; it returns what is safe to show. After a stop string `stopped` is true and nothing more comes."""
+    """Returns the text that is safe to show. After a stop string `stopped` is true, and no more
+    text follows.
+    """
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stop for stop in stops if stop)
@@ -15,25 +20,26 @@ class StopFilter:
         if self.stopped:
             return ""
         text = self._held + text
-        # The one that is whole first ends the answer, so that the result does not depend on how the text was cut into pieces.
-        found = [
-            (start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0
-        ]
-        if found:
+        # The stop string that is complete first ends the answer, however the text was cut.
+        starts = {stop: text.find(stop) for stop in self._stops if stop in text}
+        if starts:
             self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        safe = len(text) - _begun(text, self._stops)
+            first = min(starts, key=lambda stop: (starts[stop] + len(stop), starts[stop]))
+            return text[: starts[first]]
+        safe = len(text) - _started(text, self._stops)
         self._held = text[safe:]
         return text[:safe]
 
     def flush(self) -> str:
-        """What was held back and has turned out to be no stop string, because the text is at its end."""
+        """The text that was held back, at the end of the answer."""
         text, self._held = self._held, ""
         return text
 
 
 class Unescape:
-    """Replacements in a stream of text, whole wherever the pieces were cut: for models that write a line end as the two characters \\n."""
+    """Replaces marks in a stream of text, wherever the pieces were cut: for models that write a
+    line end as the two characters \\n.
+    """
 
     def __init__(self, replacements: Sequence[tuple[str, str]]):
         self._replacements = replacements
@@ -44,18 +50,21 @@ class Unescape:
         text = self._held + text
         for old, new in self._replacements:
             text = text.replace(old, new)
-        safe = len(text) - _begun(text, self._marks)
+        safe = len(text) - _started(text, self._marks)
         self._held = text[safe:]
         return text[:safe]
 
     def flush(self) -> str:
-        """What was held back because it could have been the start of a mark, and was none."""
+        """The text that was held back, at the end of the answer."""
         text, self._held = self._held, ""
         return text
 
 
 class ThoughtFilter:
-    """Parts a stream into what a model thinks, between two marks, and what it says. Marks may be cut anywhere; they are not shown."""
+    """Separates the thoughts of a model, between two marks, from its answer. The marks are removed.
+
+    inside: the stream begins within a thought.
+    """
 
     def __init__(self, marks: tuple[str, str], *, inside: bool = False):
         self._marks = marks
@@ -63,19 +72,19 @@ class ThoughtFilter:
         self._held = ""
 
     def feed(self, text: str) -> list[tuple[bool, str]]:
-        """(whether it is thought, text) pairs, in order, none of them empty."""
+        """Pairs (whether it is a thought, text), in order, none of them empty."""
         parts, text = [], self._held + text
         while (start := text.find(self._mark)) >= 0:
             parts.append((self._inside, text[:start]))
             text = text[start + len(self._mark) :]
             self._inside = not self._inside
-        keep = _begun(text, (self._mark,))
+        keep = _started(text, (self._mark,))
         self._held = text[len(text) - keep :]
         parts.append((self._inside, text[: len(text) - keep]))
         return [part for part in parts if part[1]]
 
     def flush(self) -> list[tuple[bool, str]]:
-        """What was held back because it could have been a mark, and was none."""
+        """The text that was held back, at the end of the answer."""
         text, self._held = self._held, ""
         return [(self._inside, text)] if text else []
 
@@ -84,14 +93,10 @@ class ThoughtFilter:
         return self._marks[self._inside]
 
 
-def _begun(text: str, marks: Sequence[str]) -> int:
-    """Length of the longest end of `text` that begins one of the marks."""
+def _started(text: str, marks: Sequence[str]) -> int:
+    """The length of the longest end of `text` that one of the marks starts with."""
     longest = min(len(text), max(map(len, marks), default=1) - 1)
-    return next(
-        (
-            size
-            for size in range(longest, 0, -1)
-            if any(mark.startswith(text[-size:]) for mark in marks)
-        ),
-        0,
-    )
+    for size in range(longest, 0, -1):
+        if any(mark.startswith(text[-size:]) for mark in marks):
+            return size
+    return 0

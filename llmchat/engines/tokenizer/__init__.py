@@ -21,9 +21,9 @@ LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 class Tokenizer:
-    """The tokenizer of a checkpoint folder. `end_ids` are the token ids after which the model has nothing more to say.
+    """The tokenizer of a checkpoint folder. `end_ids` are the stop tokens of the checkpoint.
 
-    vocabulary: one that the folder does not hold.
+    vocabulary: replaces the one of the folder.
     """
 
     def __init__(self, folder: Path, vocabulary: Vocabulary | None = None):
@@ -34,19 +34,14 @@ class Tokenizer:
         self._folder = folder
         self._vocabulary = vocabulary or open_vocabulary(folder)
         self._specials = self._vocabulary.specials
-        self._special_pattern, self._mark_pattern = (
-            any_of(self._specials),
-            any_of(self._vocabulary.marks),
-        )
-        self.id_of, self.name_of, self.spelling = (
-            self._vocabulary.id_of,
-            self._vocabulary.name_of,
-            self._vocabulary.spelling,
-        )
-        named = {key: value for key, value in special_names(folder).items() if value}
-        self.names = {
-            key: value for key, value in LLAMA_NAMES.items() if value in self._specials
-        } | named
+        self._special_pattern = any_of(self._specials)
+        self._mark_pattern = any_of(self._vocabulary.marks)
+        self.id_of = self._vocabulary.id_of
+        self.name_of = self._vocabulary.name_of
+        self.spelling = self._vocabulary.spelling
+        own = {key: name for key, name in special_names(folder).items() if name}
+        assumed = {key: name for key, name in LLAMA_NAMES.items() if name in self._specials}
+        self.names = assumed | own
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
         self.count = remembered_count(self._count)
@@ -58,16 +53,18 @@ class Tokenizer:
         return frozenset(self._specials)
 
     def encode(self, prompt: Prompt, *, apart: bool = False) -> list[int]:
-        """The whole text in one piece, with exactly one BOS where the model wants one, and the end mark that an encoder wants.
+        """Ids of the whole prompt, with exactly one BOS if the model uses one, and with the end mark
+        that an encoder expects.
 
-        A special token that somebody wrote into a message is text: then the pieces between the format's own special tokens are encoded
-        one by one, with special tokens off. apart: no token reaches over the start of an answer, as none does when a chat goes on with it.
+        A special token that somebody wrote into a message is text: then the pieces between the
+        format's own special tokens are encoded separately, with special tokens off. apart: no token
+        spans the start of an answer, as none does when a chat continues after the prompt.
         """
         if prompt.ids:
             return list(prompt.ids)
         latest, among, ids = self._latest
         if latest is not prompt or among != apart:
-            # A window is counted before the same prompt is read.
+            # The window counts a prompt before the engine reads the same one.
             ids = self._encode(prompt, apart)
             self._latest = (prompt, apart, ids)
         return ids.copy()
@@ -81,30 +78,36 @@ class Tokenizer:
         return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
 
     def learnt(self, prompt: Prompt, *, apart: bool = False) -> list[bool]:
-        """For each id of `encode(prompt)` whether the model wrote it. A token that begins before the answer is not the model's."""
+        """For each id of `encode(prompt)`, whether the model wrote it. A token that begins before the
+        answer does not count.
+        """
         spans = self._spans(prompt, apart)
         marks = [any(first <= start < last for first, last in prompt.learn) for start, _ in spans]
         before = len(self.encode(prompt, apart=apart)) - len(self._closing) - len(marks)
         return [False] * max(0, before) + marks + [False] * len(self._closing)
 
     def melts(self, prompt: Prompt) -> bool:
-        """Whether a token reaches over the start of an answer, so that a chat could not go on with it: `Answer: ` and `Paris`."""
+        """Whether a token spans the start of an answer, as one of `Answer: ` + `Paris` can: training
+        would then see other tokens than a chat.
+        """
         starts = {start for start, _ in prompt.learn}
         return any(
             start < border < end for start, end in self._spans(prompt, False) for border in starts
         )
 
     def stop_ids(self, prompt: Prompt) -> frozenset[int]:
-        """Every token that ends an answer to this prompt: the checkpoint's, the format's, and stop strings that are one special token."""
+        """The tokens that end an answer to this prompt: those of the checkpoint and of the format,
+        and stop strings that are a special token.
+        """
         named = {self._specials[stop] for stop in prompt.stops if stop in self._specials}
         return frozenset({*self.end_ids, *prompt.stop_ids, *named})
 
     def spelt(self, ids: Sequence[int]) -> str:
-        """What tokens spell, special ones by their names; bytes that are no text as U+FFFD."""
+        """The text of tokens, special ones by their names; invalid UTF-8 as U+FFFD."""
         return b"".join(map(self._vocabulary.spelling, ids)).decode("utf-8", "replace")
 
     def decoder(self) -> Callable[[int], str]:
-        """A function that takes the ids of an answer one by one and returns the text that has become whole with each."""
+        """A function that takes ids of an answer one by one and returns the text each completes."""
         return self._vocabulary.decoder()
 
     def _count(self, text: str) -> int:
@@ -120,18 +123,16 @@ class Tokenizer:
         return spans
 
     def _pieces(self, prompt: Prompt, apart: bool = False) -> list[tuple[int, int, bool]]:
-        """(start, end, whether special tokens count) of what is encoded at once: all of the text, where no message spells a token.
+        """The pieces that are encoded separately: (start, end, whether special tokens count).
 
-        Otherwise each special token of the format itself is a piece, what stands between is text, and no token reaches over the cut that is
-        made inside a mark.
+        The whole text is one piece if no message spells a token. Otherwise each special token of the
+        format is a piece, the text between two is another, and a mark in a message is cut in two.
         """
-        text, quoted = (
-            prompt.text,
-            {match.start() for match in _within(self._special_pattern, prompt)},
-        )
-        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)] + [
-            start for start, _ in prompt.learn if apart and start
-        ]
+        text = prompt.text
+        quoted = {match.start() for match in _within(self._special_pattern, prompt)}
+        cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
+        if apart:
+            cuts += [start for start, _ in prompt.learn if start]
         if not quoted and not cuts:
             return [(0, len(text), True)]
         own = [
@@ -146,7 +147,9 @@ class Tokenizer:
         return [piece for piece in pieces if piece[0] < piece[1]]
 
     def _read_surroundings(self) -> tuple[list[int], list[int]]:
-        """What belongs before and after a prompt. An end mark belongs to what an encoder reads, and to no prompt that is to be continued."""
+        """The ids before and after a prompt. Only an encoder gets an end mark: any other prompt is
+        continued.
+        """
         bos, eos = (
             self._specials.get(self.names.get(name, "")) for name in ("bos_token", "eos_token")
         )
@@ -165,20 +168,18 @@ class Tokenizer:
             value = read_json(self._folder / name).get("eos_token_id")
             found = value if isinstance(value, list) else [] if value is None else [value]
             if not all(type(number) is int and number >= 0 for number in found):
-                raise IntegrityError(f"{name} has an eos_token_id that is no token id")
+                raise IntegrityError(f"{name} has an invalid eos_token_id")
             numbers.update(found)
         eos = self._specials.get(self.names.get("eos_token", ""))
-        # The first LLaMA files had `eos_token_id` 1, which is the token that opens a text and ends none.
-        wrong = (
-            {self._specials["<s>"]}
-            if eos is not None and self._specials.get("<s>", eos) != eos
-            else set()
-        )
-        return frozenset((numbers if eos is None else numbers | {eos}) - wrong)
+        if eos is None:
+            return frozenset(numbers)
+        # The first LLaMA files had `eos_token_id` 1, which is <s> and opens a text.
+        opening = self._specials.get("<s>", eos)
+        return frozenset((numbers | {eos}) - ({opening} if opening != eos else set()))
 
 
 def _within(pattern: re.Pattern[str], prompt: Prompt) -> list[re.Match[str]]:
-    """Where a pattern stands in what people wrote."""
+    """The matches of a pattern in the parts that people wrote."""
     return [
         match for start, end in prompt.quoted for match in pattern.finditer(prompt.text, start, end)
     ]

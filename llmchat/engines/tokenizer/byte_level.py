@@ -1,11 +1,14 @@
-"""How byte-level vocabularies spell bytes that cannot be printed."""
+"""The alphabet of byte-level vocabularies, in which every byte is a printable character."""
 
 import functools
 
 
 @functools.cache
 def byte_of() -> dict[str, int]:
-    """How byte-level vocabularies write a byte (Radford et al. 2019, GPT-2): as itself where it can be printed, else from U+0100 on."""
+    """The byte that each character stands for (Radford et al. 2019, GPT-2).
+
+    Printable bytes stand for themselves; the others are written from U+0100 on.
+    """
     printed = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

@@ -19,7 +19,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>$")
 
 
 class FastVocabulary:
-    """A tokenizer of the tokenizers library."""
+    """See vocabulary.Vocabulary."""
 
     def __init__(self, tokenizer: "Tokenizer"):
         self._tokenizer = tokenizer
@@ -34,7 +34,7 @@ class FastVocabulary:
         self.id_of, self.name_of = tokenizer.token_to_id, tokenizer.id_to_token
 
         self._byte_level = "ByteLevel" in repr(tokenizer.decoder)
-        # Tokens that take white space with them, or are looked for after other changes, do not part a text by themselves.
+        # Tokens that absorb white space, or are matched after normalisation, do not split a text.
         parting = {
             token.content: number
             for number, token in added.items()
@@ -86,7 +86,7 @@ class FastVocabulary:
         return text
 
     def _encoding(self, text: str, special: bool) -> Any:
-        # The switch belongs to the tokenizer, not to the call: another thread must not find it turned.
+        # The setting belongs to the tokenizer, not to the call: no other thread may see it on.
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
             try:

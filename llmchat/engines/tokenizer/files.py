@@ -1,5 +1,7 @@
-"""Which vocabulary the files of a checkpoint hold. A new kind of tokenizer is one module and one
-line in `open_vocabulary`."""
+"""Finds and opens the vocabulary in a checkpoint's files.
+
+A new kind of tokenizer is one module and one line in `open_vocabulary`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ def open_vocabulary(folder: Path) -> Vocabulary:
     if path.exists():
         with reading(path), silenced():
             tokenizer = Tokenizer.from_file(str(path))
-            # Some faults show only when it is used.
+            # Some faults show only in use.
             tokenizer.encode("a b", add_special_tokens=True)
             return FastVocabulary(tokenizer)
     world = sorted(folder.glob("rwkv_vocab_*.txt"))
@@ -34,7 +36,9 @@ def open_vocabulary(folder: Path) -> Vocabulary:
 
 
 def _from_pieces(path: Path) -> "Tokenizer":
-    """The tokenizer of a sentencepiece file, with what the files beside it add: more tokens, and what goes around a text."""
+    """The tokenizer of a sentencepiece file, completed from the files in its folder: added tokens,
+    and the tokens that it puts around a text.
+    """
     from tokenizers import processors
 
     settings, config = (
@@ -69,7 +73,7 @@ def _from_pieces(path: Path) -> "Tokenizer":
 
 
 def _listed_specials(folder: Path) -> frozenset[str]:
-    """Special tokens that have no name of their own."""
+    """Special tokens that no `…_token` entry names."""
     settings = read_json(folder / "special_tokens_map.json") | read_json(
         folder / "tokenizer_config.json"
     )
@@ -83,7 +87,7 @@ def _listed_specials(folder: Path) -> frozenset[str]:
 
 
 def _convert_tokenizer(folder: Path) -> "Tokenizer":
-    """Older checkpoints bring vocab.json and merges.txt; transformers knows how to turn them into a fast tokenizer."""
+    """The tokenizer of an older checkpoint (vocab.json, merges.txt), converted by transformers."""
     from transformers import AutoTokenizer
 
     try:

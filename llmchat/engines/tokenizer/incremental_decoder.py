@@ -1,14 +1,15 @@
-"""Text of an answer, token by token: a character is given out when its last byte is there."""
+"""Decodes an answer token by token; a character is returned when its last byte is there."""
 
 import codecs
 from collections.abc import Callable
 
 
 class IncrementalDecoder:
-    """Takes the ids of an answer one by one and returns the text that has become whole with each.
+    """Takes the ids of an answer one by one and returns the text that each completes.
 
-    A tokenizer's decoder looks at neighbours (spaces between words, bytes of a character), so the last tokens are decoded together, with and without
-    the new one. Whether a character is still open is told by the bytes of the tokens: U+FFFD in a text may be one that the model wrote.
+    A tokenizer's decoder looks at neighbours (spaces between words, bytes of a character), so the
+    last tokens are decoded together, with and without the new one. The bytes of the tokens decide
+    whether a character is incomplete, since a U+FFFD in a text can be one that the model wrote.
     """
 
     def __init__(
@@ -18,30 +19,33 @@ class IncrementalDecoder:
         skipped: frozenset[int],
         is_byte: Callable[[int], bool],
     ):
-        """skipped: special tokens, which are no text. is_byte: whether a token is a single byte, which vocabularies write as `<0x0A>`."""
+        """skipped: special tokens, which are not shown. is_byte: whether a token is a single byte,
+        written as `<0x0A>`.
+        """
         self._decode = decode
         self._spelling = spelling
         self._skipped = skipped
         self._is_byte = is_byte
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
-        # Tokens that were given out and give the next ones their context, those that were not yet, and what their bytes say.
+        # Tokens already returned, which are the context of the next ones.
         self._before: list[int] = []
-        self._open: list[int] = []
-        self._said = ""
+        # Tokens not returned yet, and the text of their bytes.
+        self._pending: list[int] = []
+        self._text = ""
 
     def __call__(self, token: int) -> str:
         if token in self._skipped:
             return ""
-        self._said += self._bytes.decode(self._spelling(token))
-        self._open.append(token)
+        self._text += self._bytes.decode(self._spelling(token))
+        self._pending.append(token)
         if self._bytes.getstate()[0]:
             return ""
-        opened, said, self._open, self._said = self._open, self._said, [], ""
-        if all(map(self._is_byte, opened)):
-            # Together with earlier bytes a wrong one would make all of them wrong.
-            self._before = self._before or opened
-            return said
+        ids, text, self._pending, self._text = self._pending, self._text, [], ""
+        if all(map(self._is_byte, ids)):
+            # Decoded together with earlier bytes, an invalid one would spoil all of them.
+            self._before = self._before or ids
+            return text
         shown = self._decode(self._before) if self._before else ""
-        text = self._decode(self._before + opened)
-        self._before = opened
+        text = self._decode(self._before + ids)
+        self._before = ids
         return text[len(shown) :]

@@ -1,4 +1,7 @@
-"""Tokenising texts that begin as earlier ones did: a conversation comes again with each turn, and only its end is new."""
+"""Tokenises a text that begins like an earlier one from where the two part.
+
+A conversation is tokenised again with each turn, and only its end is new.
+"""
 
 from bisect import bisect
 from collections.abc import Callable, Mapping
@@ -6,14 +9,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from re import Pattern
 
-# Texts that are remembered, the latest first, and the characters they have together.
+# The most texts that are remembered, and the most characters they have together.
 _REMEMBERED = 16
 _REMEMBERED_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A text and its ids. marks: where its special tokens begin, in the text and among the ids."""
+    """A text and its ids. marks: the positions of its special tokens in the text and in the ids."""
 
     text: str
     ids: list[int]
@@ -24,10 +27,10 @@ _NOTHING = _Known("", [], [])
 
 
 class IncrementalTokenizer:
-    """A tokenizer that goes on where it left off.
+    """`encode` with a memory of the texts it encoded last.
 
-    It looks for special tokens before it does anything else, and tokenises what stands between them apart. So the ids of a text up to a
-    special token do not depend on what follows that token.
+    A tokenizer splits a text at its special tokens first and encodes the parts separately. So the
+    ids up to a special token do not depend on the text after it.
     """
 
     def __init__(
@@ -37,9 +40,8 @@ class IncrementalTokenizer:
         pattern: Pattern[str],
         longest: int,
     ):
-        """special: the tokens that are found in any text, wherever they stand, and take nothing of what stands beside them; pattern matches each.
-
-        longest: characters of the longest token that is looked for before the others.
+        """special: the tokens that split any text and absorb no neighbouring characters; pattern
+        matches each of them. longest: characters of the longest token that splits a text.
         """
         self._encode = encode
         self._numbers = frozenset(special.values())
@@ -70,7 +72,10 @@ class IncrementalTokenizer:
         return ids
 
     def _shared(self, known: _Known, text: str) -> int:
-        """How many special tokens both texts begin with, with enough after each that it cannot be another token in one of them."""
+        """The number of special tokens that both texts begin with.
+
+        Enough text follows each that it cannot be the start of a longer token in one of them.
+        """
 
         def differs(mark: tuple[int, int]) -> bool:
             end = mark[0] + self._longest
@@ -80,7 +85,7 @@ class IncrementalTokenizer:
 
 
 def _bounded(known: tuple[_Known, ...]) -> tuple[_Known, ...]:
-    """The first of these, as many as may be remembered."""
+    """The first of these texts, as many as can be remembered."""
     sizes = accumulate(len(one.text) for one in known[:_REMEMBERED])
     return tuple(
         one for one, size in zip(known, sizes, strict=False) if size <= _REMEMBERED_CHARACTERS

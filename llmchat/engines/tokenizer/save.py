@@ -10,13 +10,14 @@ from llmchat.errors import Mismatch
 
 
 def save_tokenizer(folder: Path, target: Path) -> None:
-    """Write a checkpoint's tokenizer as we read it into `target`, for programs that would make another one of the same files.
+    """Write a checkpoint's tokenizer to `target`, for programs that would read its own files
+    differently: a tokenizer.json, and the class that takes it unchanged.
 
-    tokenizer.json, with a class that takes it as it is. Raises Mismatch for a vocabulary that tokenizer.json cannot hold.
+    Raises Mismatch for a vocabulary that tokenizer.json cannot hold.
     """
     vocabulary = open_vocabulary(folder)
     if not isinstance(vocabulary, FastVocabulary):
-        raise Mismatch(f"the tokenizer of {folder} is none of the tokenizers library")
+        raise Mismatch(f"the tokenizer of {folder} cannot be written as a tokenizer.json")
     target.mkdir(parents=True, exist_ok=True)
     vocabulary.save(target / "tokenizer.json")
     names = {

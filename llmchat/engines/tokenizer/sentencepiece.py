@@ -1,7 +1,9 @@
-"""A sentencepiece model (`tokenizer.model`, `spiece.model`) as a fast tokenizer: for checkpoints from before tokenizer.json.
+"""Reads a sentencepiece model (`tokenizer.model`, `spiece.model`) into the tokenizers library.
 
-The file is a protobuf message of a handful of fields, read here by hand, so that neither sentencepiece nor protobuf is needed. Field numbers
-are those of google/sentencepiece `sentencepiece_model.proto`; merges and normalisation follow transformers' `convert_slow_tokenizer.py`.
+Checkpoints from before tokenizer.json have only this file. It is a protobuf message of a few fields,
+parsed here so that neither sentencepiece nor protobuf is required. Field numbers are those of
+google/sentencepiece `sentencepiece_model.proto`; merges and normalisation follow transformers'
+`convert_slow_tokenizer.py`.
 """
 
 import struct
@@ -21,7 +23,7 @@ _BPE = 2
 
 
 class Piece(NamedTuple):
-    """One token. kind: 1 normal, 2 unknown, 3 control, 4 defined by the user, 5 unused, 6 byte."""
+    """One token. kind: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte."""
 
     text: str
     score: float
@@ -29,7 +31,7 @@ class Piece(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What a sentencepiece file says. charsmap: its compiled normalisation, as the tokenizers library takes it; b"" for none."""
+    """The contents of a sentencepiece file. charsmap: its compiled normalisation; b"" for none."""
 
     pieces: tuple[Piece, ...]
     is_bpe: bool
@@ -40,7 +42,7 @@ class Model(NamedTuple):
 
 
 def read_model(path: Path) -> Model:
-    """Read a sentencepiece file; raises IntegrityError when it is none."""
+    """Read a sentencepiece file. Raises IntegrityError for anything else."""
     try:
         parts: dict[int, list[Any]] = {1: [], 2: [b""], 3: [b""]}
         for number, value in _fields(path.read_bytes()):
@@ -48,9 +50,9 @@ def read_model(path: Path) -> Model:
         pieces = tuple(_piece(dict(_fields(data))) for data in parts[1])
         trainer, normaliser = (dict(_fields(parts[number][-1])) for number in (2, 3))
     except (ValueError, IndexError, struct.error, TypeError) as error:
-        raise IntegrityError(f"{path} is no sentencepiece model: {error}") from error
+        raise IntegrityError(f"{path} is not a sentencepiece model: {error}") from error
     if not pieces:
-        raise IntegrityError(f"{path} is no sentencepiece model: it holds no pieces")
+        raise IntegrityError(f"{path} is not a sentencepiece model: it has no pieces")
     return Model(
         pieces,
         is_bpe=trainer.get(3, 1) == _BPE,
@@ -62,47 +64,41 @@ def read_model(path: Path) -> Model:
 
 
 def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str]) -> "Tokenizer":
-    """The tokenizer of a sentencepiece model. added: tokens put behind its own, with their ids; special: which of them are special."""
+    """The tokenizer of a sentencepiece model.
+
+    added: tokens after its own ones, with their ids; special: which of them are special.
+    """
     from tokenizers import AddedToken
 
     tokenizer = _bpe(model) if model.is_bpe else _unigram(model)
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(piece.text, normalized=False)
-            for piece in model.pieces
-            if piece.kind in (_UNKNOWN, _CONTROL)
-        ]
-    )
-    tokenizer.add_tokens(
-        [
-            AddedToken(piece.text, normalized=False)
-            for piece in model.pieces
-            if piece.kind == _WRITTEN
-        ]
-    )
+
+    def pieces_of(*kinds: int) -> list[AddedToken]:
+        return [AddedToken(one.text, normalized=False) for one in model.pieces if one.kind in kinds]
+
+    tokenizer.add_special_tokens(pieces_of(_UNKNOWN, _CONTROL))
+    tokenizer.add_tokens(pieces_of(_WRITTEN))
     for text, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in special)])
         if tokenizer.token_to_id(text) != number:
             raise IntegrityError(
-                f"the added token `{text}` has the id {number}; {len(model.pieces)} pieces and the ones before leave another"
+                f"the added token `{text}` has the id {number}, which does not follow the"
+                f" {len(model.pieces)} pieces and the added tokens before it"
             )
     return tokenizer
 
 
 def merges(pieces: tuple[Piece, ...]) -> list[tuple[str, str]]:
-    """The merges of a BPE model, which its file tells by scores alone: every way to part a piece in two, best pieces first."""
+    """The merges of a BPE model: every way to split a piece in two, best pieces first.
+
+    The file has no merges, only a score for each piece.
+    """
     numbers = {piece.text: number for number, piece in enumerate(pieces)}
     found = []
     for text, score, _ in pieces:
-        parts = [
-            (text[:cut], text[cut:])
-            for cut in range(1, len(text))
-            if text[:cut] in numbers and text[cut:] in numbers
-        ]
-        found += [
-            (score, *pair)
-            for pair in sorted(parts, key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
-        ]
+        splits = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
+        known = [pair for pair in splits if pair[0] in numbers and pair[1] in numbers]
+        known.sort(key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
+        found += [(score, *pair) for pair in known]
     found.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
     return [(left, right) for _, left, right in found]
 
@@ -161,7 +157,7 @@ def _piece(fields: dict[int, Any]) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field of a protobuf message: an int for a varint, bytes for anything else."""
+    """(number, value) of each field of a protobuf message: an int for a varint, else bytes."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
@@ -183,7 +179,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """(value, position behind it) of a number written in groups of 7 bits, lowest first."""
+    """(value, position after it) of a number written in groups of 7 bits, lowest first."""
     value = shift = 0
     while True:
         byte = data[position]

@@ -6,20 +6,21 @@ from typing import Protocol
 
 
 class Vocabulary(Protocol):
-    """What turns text into ids.
+    """A vocabulary.
 
-    specials: the special tokens that a text can spell, and their ids; marks: tokens found in any text though they are not special (<think>)
+    specials: the special tokens that a text can spell, and their ids. marks: tokens that are not
+    special but recognised anywhere in a text (<think>).
     """
 
     specials: dict[str, int]
     marks: tuple[str, ...]
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
-        """Ids of a bare text; without `special` a special token that is spelt out is text."""
+        """Ids of a bare text. special: whether a special token in it counts as one."""
         ...
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
-        """Where each of the ids of a text stands in it, in characters."""
+        """The characters of the text that each of its ids covers, as (start, end)."""
         ...
 
     def id_of(self, token: str) -> int | None:
@@ -27,20 +28,22 @@ class Vocabulary(Protocol):
         ...
 
     def name_of(self, token: int) -> str | None:
-        """How the vocabulary writes a token; None where it has no such id."""
+        """The name of a token; None if there is no such id."""
         ...
 
     def spelling(self, token: int) -> bytes:
-        """The bytes of a text that a token stands for; special tokens are spelt as they are named."""
+        """The bytes that a token stands for; a special token is spelt like its name."""
         ...
 
     def around(self) -> list[int]:
-        """What the tokenizer itself puts around a text."""
+        """The ids that the tokenizer itself puts around a text."""
         ...
 
-    def decoder(self) -> Callable[[int], str]: ...
+    def decoder(self) -> Callable[[int], str]:
+        """A function that takes ids one by one and returns the text that each completes."""
+        ...
 
 
 def any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """A pattern for the longest of these words; for nothing where there are none."""
+    """A pattern that matches the longest of these words, or nothing if there are none."""
     return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)")
