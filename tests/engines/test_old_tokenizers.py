@@ -159,7 +159,7 @@ def test_an_added_token_that_has_another_place_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"\x0a\xff", b"{}", b"\x0b"])
 def test_a_file_that_is_no_sentencepiece_model(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(IntegrityError, match="is no sentencepiece model"):
+    with pytest.raises(IntegrityError, match="is not a sentencepiece model"):
         read_model(tmp_path / "tokenizer.model")
 
 
@@ -208,10 +208,10 @@ def _shared_world(cache: list[WorldVocabulary] = []) -> WorldVocabulary:  # noqa
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("267 'abc' 4", "the token is 3 bytes long, the line says 4"),
+        ("267 'abc' 4", "the token has 3 bytes instead of 4"),
         ("267 __import__('os').getcwd() 3", "is not `number literal length`"),
         ("abc", "is not `number literal length`"),
-        ("267 '' 0", "0 bytes long"),
+        ("267 '' 0", "0 bytes instead of 0"),
     ],
 )
 def test_a_damaged_vocabulary_is_one_clear_line_and_runs_nothing(

@@ -16,7 +16,7 @@ from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import dialect_of, dropped, sampling_fields
-from llmchat.engines.openai_api.messages import disarmed, text_of
+from llmchat.engines.openai_api.messages import defused, text_of
 from llmchat.engines.openai_api.server_models import ASSUMED_CONTEXT, Served, find_served
 from llmchat.engines.openai_api.token_counts import Estimate
 from llmchat.errors import ContextOverflow, LlmchatError, ModelNotFound, NetworkError, UsageError
@@ -120,7 +120,7 @@ def test_streams_of_all_kinds_are_read(pieces: list[Any], expected: str) -> None
 @given(st.text(st.characters(exclude_categories=[]), max_size=12), st.data())
 def test_halves_of_characters_never_come_out(text: str, data: st.DataObject) -> None:
     """A text as UTF-16 has it, cut anywhere between its units."""
-    from llmchat.engines.openai_api.stream_parser import Reading
+    from llmchat.engines.openai_api.stream_parser import StreamParser
 
     units = text.encode("utf-16-le", "surrogatepass")
     cuts = sorted(
@@ -129,7 +129,7 @@ def test_halves_of_characters_never_come_out(text: str, data: st.DataObject) -> 
     pieces = [
         units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(cuts)
     ]
-    reading = Reading(Connection("http://localhost"))
+    reading = StreamParser(Connection("http://localhost"))
     shown = "".join(reading.text("text/event-stream", iter(sse(*map(said, pieces)))))
     assert shown == units.decode("utf-16-le", "replace")
 
@@ -161,9 +161,9 @@ def test_what_a_server_calls_reasoning_comes_between_the_marks_of_thought(field:
     [
         (sse(said("He"), done=False), False, "ended the answer in the middle"),
         (sse(said("He"), done=False), True, "broke in the middle of the answer"),
-        (sse(said("He"), {"error": {"message": "out of memory", "code": 500}}, done=False), False, "says: out of memory"),
-        ([*sse(said("He"), done=False), b"event: error\ndata: {\"message\": \"boom\"}\n\n"], False, "says: boom"),
-        ([*sse(said("He"), done=False), b"data: {oops\n\n"], False, "something that is no answer"),
+        (sse(said("He"), {"error": {"message": "out of memory", "code": 500}}, done=False), False, "reports: out of memory"),
+        ([*sse(said("He"), done=False), b"event: error\ndata: {\"message\": \"boom\"}\n\n"], False, "reports: boom"),
+        ([*sse(said("He"), done=False), b"data: {oops\n\n"], False, "sent something else than an answer"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_after_the_first_word_is_told_and_not_tried_again(
@@ -313,7 +313,7 @@ def test_going_on_with_an_answer() -> None:
     begun = Prompt("x", (Message("user", "hi"), Message("assistant", "Hel")))
     body = body_for("vllm", GREEDY, begun, chat=True)
     assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
-    with pytest.raises(UsageError, match="cannot go on with an answer"):
+    with pytest.raises(UsageError, match="cannot continue an answer"):
         body_for("", GREEDY, begun, chat=True)
     assert "continue_final_message" not in body_for("", GREEDY, begun, chat=False)
 
@@ -341,8 +341,8 @@ def test_no_log_probabilities_are_invented() -> None:
 )
 def test_no_message_can_pose_as_a_special_token(token: str) -> None:
     assert (
-        token not in disarmed(f"say {token} now")
-        and disarmed(f"say {token} now").replace("\u2060", "") == f"say {token} now"
+        token not in defused(f"say {token} now")
+        and defused(f"say {token} now").replace("\u2060", "") == f"say {token} now"
     )
     prompt = Prompt(
         f"{token}say {token}{token}",
@@ -359,7 +359,7 @@ def test_no_message_can_pose_as_a_special_token(token: str) -> None:
 
 @given(st.text("ab <>|/s", max_size=20))
 def test_what_is_harmless_is_not_changed(text: str) -> None:
-    assert "\u2060" not in disarmed(text) or any(mark in text for mark in ("<s>", "</s>", "<|"))
+    assert "\u2060" not in defused(text) or any(mark in text for mark in ("<s>", "</s>", "<|"))
 
 
 LIST = [

@@ -124,7 +124,7 @@ def test_a_model_of_the_server_is_named_as_it_calls_it(run: Run) -> None:
         code, _, err = run("chat", "--url", url, "-m", "org/nothing", "hi")
         assert code == 3 and "has no model `org/nothing`" in err
         code, _, err = run("chat", "--url", url, "hi")
-        assert code == 2 and "hint: --model says which one is meant" in err
+        assert code == 2 and "hint: --model names one of them" in err
 
 
 def test_a_preset_is_sent_in_its_own_words(run: Run) -> None:

@@ -1,7 +1,8 @@
-"""The engine of another machine: any server that speaks OpenAI's API (vLLM, llama-server, SGLang, Ollama, `llmchat serve`, OpenAI).
+"""The engine for a model on a server with OpenAI's API: vLLM, llama-server, SGLang, Ollama, `llmchat
+serve`, OpenAI. It imports no torch.
 
-Two ways to ask. Chat: the messages go to /v1/chat/completions, and the server writes them as its own template says. Text: our own rendering
-goes to /v1/completions as it stands, with our stop strings. No torch here.
+Chat sends the messages to /v1/chat/completions, and the server renders them with its own template.
+Text sends our rendering to /v1/completions unchanged, with our stop strings.
 """
 
 import secrets
@@ -15,7 +16,7 @@ from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import Dialect, dropped, sampling_fields
 from llmchat.engines.openai_api.messages import messages_of, text_of
 from llmchat.engines.openai_api.server_models import Served
-from llmchat.engines.openai_api.stream_parser import Reading
+from llmchat.engines.openai_api.stream_parser import StreamParser
 from llmchat.engines.openai_api.token_counts import counter
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokenizer
@@ -24,8 +25,10 @@ from llmchat.prompt import Prompt
 
 
 class OpenAIEngine:
-    """A model of a server. chat: which of the two ways; tokens: its tokenizer, where its files are here; context: what the user says it holds,
-    which a server that says so itself overrules.
+    """A model of a server.
+
+    chat: send messages instead of text. tokens: its tokenizer, if its files are on this machine.
+    context: the window that the user names; one that the server reports takes precedence.
     """
 
     def __init__(
@@ -52,18 +55,19 @@ class OpenAIEngine:
 
     @property
     def resumes(self) -> bool:
-        """Whether the server goes on with an answer that is begun."""
+        """Whether the server continues an answer that a prompt ends with."""
         return not self._chat or self._dialect.resumes
 
     def describe(self) -> str:
-        server = (
-            f"{self._dialect.title} at {self._connection.host}"
-            if self._dialect.title
-            else self._connection.host
-        )
-        served = f" as {self._served.name}" if self._served.name != self._name else ""
-        without = f", without {', '.join(self._dropped)}" if self._dropped else ""
-        return f"{self._name} on {server}{served}{'' if self._counter.exact else ', tokens estimated'}{without}"
+        title, host = self._dialect.title, self._connection.host
+        parts = [f"{self._name} on {f'{title} at {host}' if title else host}"]
+        if self._served.name != self._name:
+            parts.append(f" as {self._served.name}")
+        if not self._counter.exact:
+            parts.append(", tokens estimated")
+        if self._dropped:
+            parts.append(f", without {', '.join(self._dropped)}")
+        return "".join(parts)
 
     def count(self, text: str) -> int:
         self._check_connected()
@@ -83,10 +87,10 @@ class OpenAIEngine:
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         stops = StopFilter((*prompt.stops, *sampling.stops))
         path, body = self.request(prompt, sampling, seed)
-        reading, pieces, first = Reading(self._connection), 0, 0.0
+        parser, pieces, first = StreamParser(self._connection), 0, 0.0
         with (
             self._connection.stream(path, body) as (kind, data),
-            closing(reading.text(kind, data)) as texts,
+            closing(parser.text(kind, data)) as texts,
         ):
             for text in texts:
                 first = first or time.perf_counter()
@@ -100,10 +104,10 @@ class OpenAIEngine:
         ended = time.perf_counter()
         first = first or ended
         yield Finish(
-            "stop" if stops.stopped or reading.reason != "length" else "length",
-            reading.prompt_tokens if reading.prompt_tokens is not None else size,
-            reading.cached_tokens,
-            reading.reply_tokens if reading.reply_tokens is not None else pieces,
+            "stop" if stops.stopped or parser.reason != "length" else "length",
+            parser.prompt_tokens if parser.prompt_tokens is not None else size,
+            parser.cached_tokens,
+            parser.reply_tokens if parser.reply_tokens is not None else pieces,
             first - started,
             ended - first,
             seed,
@@ -112,7 +116,7 @@ class OpenAIEngine:
     def request(self, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[str, dict[str, Any]]:
         """Path and body of a request: exactly what is sent."""
         if sampling.logprobs:
-            raise UsageError("the engine `openai` passes on no log-probabilities")
+            raise UsageError("the engine `openai` does not support log-probabilities")
         dialect = self._dialect
         self._dropped = dropped(sampling, dialect)
         stops = [*dict.fromkeys((*prompt.stops, *sampling.stops))][: dialect.stops]
@@ -126,12 +130,12 @@ class OpenAIEngine:
         if prompt.stop_ids and dialect.stop_ids and not self._chat:
             body[dialect.stop_ids] = list(prompt.stop_ids)
         if not self._chat:
-            # A written format leaves the opening token to the tokenizer, which both vLLM and llama.cpp let do it.
+            # The format leaves BOS to the tokenizer; vLLM and llama.cpp both add it.
             return "completions", {**body, "prompt": text_of(prompt)}
         if prompt.messages and prompt.messages[-1].role == "assistant":
             if not self.resumes:
                 raise UsageError(
-                    f"{self._connection.host} cannot go on with an answer",
+                    f"{self._connection.host} cannot continue an answer",
                     "`/regen` asks for another one",
                 )
             body |= {"continue_final_message": True, "add_generation_prompt": False}

@@ -1,6 +1,7 @@
-"""HTTP to a server that speaks OpenAI's API: its address, the key, tries again before the first byte, errors in one line.
+"""HTTP to a server with OpenAI's API: address, key, retries before the first byte, one-line errors.
 
-Nothing here knows prompts. The key is sent to the server and shown to nobody, not even where the server quotes it.
+It knows nothing of prompts. The key is sent to the server and never shown, even if the server
+quotes it.
 """
 
 import json
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 TRIES = 4
 FIRST_WAIT_S = 0.5
-# A server that asks for more patience than this is told to the user instead.
+# A server that asks for a longer pause is reported to the user instead.
 LONGEST_WAIT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
-# A long prompt on a slow machine is read in silence.
+# A server sends nothing while it reads a long prompt.
 READ_TIMEOUT_S = 600.0
 _LATER = (429, 502, 503, 504)
 _TOO_LONG = (
@@ -55,17 +56,17 @@ class Connection:
             parsed = httpx2.URL(address)
         except httpx2.InvalidURL as error:
             raise UsageError(
-                f"`{url}` is no address: {error}", "--url http://localhost:8000/v1"
+                f"invalid address `{url}`: {error}", "--url http://localhost:8000/v1"
             ) from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise UsageError(f"`{url}` is no address of a server", "--url http://localhost:8000/v1")
-        # vLLM, llama-server and Ollama keep OpenAI's paths under /v1, and others of their own beside it.
+            raise UsageError(f"invalid server address `{url}`", "--url http://localhost:8000/v1")
+        # vLLM, llama-server and Ollama have OpenAI's paths under /v1 and their own ones outside it.
         self.base = address if parsed.path.strip("/") else f"{address.rstrip('/')}/v1"
         self.root = self.base.removesuffix("/v1")
         self.host = f"{parsed.host}:{parsed.port}" if parsed.port else parsed.host
         self._key = key.strip()
         if not self._key.isascii() or not self._key.isprintable():
-            raise NotAuthorised("OPENAI_API_KEY holds characters that no key has", "copy it again")
+            raise NotAuthorised("OPENAI_API_KEY holds invalid characters", "copy it again")
         self._wait = wait
         self._client: httpx2.Client | None = None
 
@@ -73,7 +74,7 @@ class Connection:
         return f"Connection({self.host})"
 
     def get(self, address: str, tries: int = TRIES) -> Any:
-        """JSON from a path under /v1, or from a whole address."""
+        """JSON from a path under /v1, or from a complete address."""
         with self._open("GET", address, None, tries) as response:
             return self._json(response)
 
@@ -83,36 +84,38 @@ class Connection:
 
     @contextmanager
     def stream(self, address: str, body: dict[str, Any]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Content type and bytes of an answer as they come. Leaving the block hangs up, which stops the server's work."""
+        """Content type and bytes of an answer as they arrive.
+
+        Leaving the block closes the connection, which stops the server's work.
+        """
         with self._open("POST", address, body, TRIES) as response:
             yield response.headers.get("content-type", ""), self._bytes(response)
 
     def error_of(self, status: int, body: Any) -> LlmchatError:
-        """What an error of the server means to the user."""
-        told = body.get("error", body) if isinstance(body, dict) else body
-        message = told.get("message") or told.get("detail") if isinstance(told, dict) else told
-        kind = f"{told.get('code', '')} {told.get('type', '')}" if isinstance(told, dict) else ""
-        said = self._cleaned(str(message or "")) or f"HTTP status {status}"
-        if any(mark in f"{kind} {said}".lower() for mark in _TOO_LONG):
+        """The error that a server's response stands for."""
+        kind, message = _kind_and_message(body)
+        text = self._cleaned(message) or f"HTTP status {status}"
+        if any(mark in f"{kind} {text}".lower() for mark in _TOO_LONG):
             return ContextOverflow(
-                f"{self.host} says: {said}",
+                f"{self.host} reports: {text}",
                 "a smaller window with --context, or `/new`, makes it fit",
             )
         if status in (401, 403):
-            hint = "is it the right key?" if self._key else "OPENAI_API_KEY holds the key"
+            if self._key:
+                return NotAuthorised(f"{self.host} rejects the key: {text}", "is it the right key?")
             return NotAuthorised(
-                f"{self.host} refuses {'the key' if self._key else 'who has no key'}: {said}", hint
+                f"{self.host} requires a key: {text}", "put the key into OPENAI_API_KEY"
             )
         if status == 404:
             return ModelNotFound(
-                f"{self.host} says: {said}", "--url names the server, --model one of its models"
+                f"{self.host} reports: {text}", "--url names the server, --model one of its models"
             )
         if 300 <= status < 500 and status != 429:
-            return UsageError(f"{self.host} refuses this: {said}")
-        return NetworkError(f"{self.host} says: {said}")
+            return UsageError(f"{self.host} rejects the request: {text}")
+        return NetworkError(f"{self.host} reports: {text}")
 
     def close(self) -> None:
-        """Hang up. The next request opens a new connection."""
+        """Close the connection. The next request opens a new one."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -132,7 +135,10 @@ class Connection:
     def _ask(
         self, method: str, address: str, body: dict[str, Any] | None, tries: int
     ) -> "httpx2.Response":
-        """The response to a request, its body still to be read. Tried again while nothing of it has come."""
+        """The response to a request, whose body is still to be read.
+
+        A request is repeated only while nothing of its response has arrived.
+        """
         import httpx2
 
         pause = FIRST_WAIT_S
@@ -157,23 +163,22 @@ class Connection:
             else:
                 if response.is_success:
                     return response
-                told, later = (
-                    self._read_error(response),
-                    _retry_after(response.headers.get("retry-after", "")),
-                )
-                if (
-                    not left
-                    or response.status_code not in _LATER
-                    or later > LONGEST_WAIT_S
-                    or "insufficient_quota" in str(told)
-                ):
-                    error_ = self.error_of(response.status_code, told)
-                    if later > LONGEST_WAIT_S:
-                        error_.hint = f"it says to come back in {later:,.0f} s"
-                    raise error_
+                later = _retry_after(response.headers.get("retry-after", ""))
+                self._raise_unless_temporary(response, later, left)
             self._wait(later or pause * random.uniform(0.8, 1.2))
             pause *= 2
         raise AssertionError("the last try returns or raises")
+
+    def _raise_unless_temporary(self, response: "httpx2.Response", later: float, left: int) -> None:
+        """later: seconds that the server asks to wait; left: the number of tries that remain."""
+        body = self._read_error(response)
+        temporary = response.status_code in _LATER and "insufficient_quota" not in str(body)
+        if left and temporary and later <= LONGEST_WAIT_S:
+            return
+        error = self.error_of(response.status_code, body)
+        if later > LONGEST_WAIT_S:
+            error.hint = f"the server asks to wait {later:,.0f} s"
+        raise error
 
     def _connected(self) -> "httpx2.Client":
         import httpx2
@@ -183,11 +188,8 @@ class Connection:
             timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
             try:
                 self._client = httpx2.Client(headers=headers, timeout=timeout)
-            except (
-                OSError,
-                ValueError,
-                ImportError,
-            ) as error:  # a certificate file or a proxy in the environment that cannot be used
+            except (OSError, ValueError, ImportError) as error:
+                # A certificate file or a proxy in the environment that cannot be used.
                 raise NetworkError(
                     f"the connection to {self.host} cannot be set up: {error}"
                 ) from error
@@ -200,7 +202,7 @@ class Connection:
             yield from response.iter_bytes()
         except httpx2.ReadTimeout as error:
             raise NetworkError(
-                f"{self.host} has said nothing for {READ_TIMEOUT_S:.0f} s"
+                f"{self.host} has sent nothing for {READ_TIMEOUT_S:.0f} s"
             ) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise NetworkError(
@@ -213,8 +215,8 @@ class Connection:
             return json.loads(text)
         except ValueError as error:
             raise NetworkError(
-                f"{self.host} answers something that is not JSON",
-                "is the address that of an OpenAI-compatible API?",
+                f"{self.host} answered with something other than JSON",
+                "check that the address is that of an OpenAI-compatible API",
             ) from error
 
     def _read_error(self, response: "httpx2.Response") -> Any:
@@ -226,7 +228,7 @@ class Connection:
         try:
             return json.loads(text)
         except ValueError:
-            # A page of a proxy, most often: its first line in a short form.
+            # Usually the page of a proxy.
             plain = text.decode("utf-8", "replace").strip()
             return "" if plain.startswith("<") else plain[:200]
 
@@ -237,23 +239,33 @@ class Connection:
         if _about_tls(error):
             return NetworkError(
                 f"the TLS connection to {self.host} cannot be trusted: {reason}",
-                "SSL_CERT_FILE names the certificate of an own authority; http:// in the address if the server speaks no TLS",
+                "SSL_CERT_FILE names the certificate of a private authority; use http:// for a"
+                " server without TLS",
             )
         if isinstance(error, httpx2.ReadTimeout):
-            return NetworkError(f"{self.host} has said nothing for {READ_TIMEOUT_S:.0f} s")
+            return NetworkError(f"{self.host} has sent nothing for {READ_TIMEOUT_S:.0f} s")
         if isinstance(error, httpx2.ProxyError):
             return NetworkError(
-                f"the proxy on the way to {self.host} fails: {reason}",
+                f"the proxy to {self.host} fails: {reason}",
                 "NO_PROXY names hosts that need none",
             )
         return NetworkError(
             f"{self.host} cannot be reached: {reason or type(error).__name__}",
-            "is the server running, and --url right?",
+            "check that the server runs, and the address in --url",
         )
 
     def _cleaned(self, text: str) -> str:
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:400]
+
+
+def _kind_and_message(body: Any) -> tuple[str, str]:
+    """Code and type, and the message, of the body of an error response."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return "", str(error or "")
+    kind = f"{error.get('code', '')} {error.get('type', '')}"
+    return kind, str(error.get("message") or error.get("detail") or "")
 
 
 def _about_tls(error: BaseException | None) -> bool:
@@ -265,7 +277,10 @@ def _about_tls(error: BaseException | None) -> bool:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds of a Retry-After header: a number, or a date (RFC 9110, 10.2.3). 0 where there is none that can be read."""
+    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3).
+
+    0 if it is missing or invalid.
+    """
     try:
         return max(0.0, float(value))
     except ValueError:

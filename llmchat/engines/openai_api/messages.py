@@ -1,4 +1,7 @@
-"""What is said to a server: messages as OpenAI writes them, or the text of a prompt, with nothing in them that could pose as a special token."""
+"""Writes prompts for a server: messages in OpenAI's format, or the text of a prompt.
+
+Nothing that people wrote can pass for a special token.
+"""
 
 import re
 from typing import Any
@@ -6,23 +9,29 @@ from typing import Any
 from llmchat.conversation import Message
 from llmchat.prompt import WORD_JOINER, Prompt, plain_text
 
-# What tokenizers read as special tokens. The server's vocabulary is not known here, so each of them is made harmless in what people wrote:
-# <s> </s> <unk>, <|im_end|>, <start_of_turn>, <｜User｜>, [INST].
+# Texts that tokenizers read as special tokens: <|im_end|>, <s> </s> <unk>, <start_of_turn>, <｜User｜>,
+# [INST]. The server's vocabulary is unknown, so all of them are defused in messages.
 _SPECIAL = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:unk|pad|bos|eos|mask)>|</?(?:start|end)_of_\w{1,20}>|<｜[^｜<>]{1,40}｜>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
+    r"<\|[^|<>\s]{1,40}\|>"
+    r"|</?s>|<(?:unk|pad|bos|eos|mask)>"
+    r"|</?(?:start|end)_of_\w{1,20}>"
+    r"|<｜[^｜<>]{1,40}｜>"
+    r"|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>"
 )
 
 
-def disarmed(text: str) -> str:
-    """The text with a word joiner in each spelt-out special token: a reader sees no difference, a tokenizer sees no token."""
+def defused(text: str) -> str:
+    """The text with an invisible word joiner in each special token that it spells, which keeps a
+    tokenizer from recognising it.
+    """
     return _SPECIAL.sub(lambda match: match[0][0] + WORD_JOINER + match[0][1:], text)
 
 
 def text_of(prompt: Prompt) -> str:
-    """The prompt's text, what people wrote in it disarmed."""
+    """The text of a prompt, with special tokens defused in what people wrote."""
     text, position = "", 0
     for start, end in sorted(prompt.quoted):
-        text += prompt.text[position:start] + disarmed(prompt.text[start:end])
+        text += prompt.text[position:start] + defused(prompt.text[start:end])
         position = end
     return text + prompt.text[position:]
 
@@ -32,5 +41,5 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    sent: dict[str, Any] = {"role": message.role, "content": disarmed(plain_text(message))}
+    sent: dict[str, Any] = {"role": message.role, "content": defused(plain_text(message))}
     return sent | ({"tool_calls": list(message.calls)} if message.calls else {})

@@ -1,4 +1,4 @@
-"""The stream of an answer, as OpenAI's API writes it, turned into text."""
+"""Parses the stream of an answer in OpenAI's format into pieces of text."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -11,10 +11,11 @@ from llmchat.errors import NetworkError
 _REASONS = {"length": "length", "max_tokens": "length"}
 
 
-class Reading:
-    """Feed it a response; afterwards `reason` is how the answer ended, and the numbers are the server's, or None where it gives none.
+class StreamParser:
+    """Parses one response. Afterwards `reason` is how the answer ended, and the token counts are the
+    server's, or None if it gives none.
 
-    What the server calls reasoning comes between <think> marks, as models write it that are not taken apart.
+    Reasoning that the server reports separately is put between <think> marks, as models write it.
     """
 
     def __init__(self, connection: Connection):
@@ -28,12 +29,14 @@ class Reading:
         self.reply_tokens: int | None = None
 
     def text(self, kind: str, pieces: Iterator[bytes]) -> Generator[str]:
-        """The pieces of text, none of them empty. Raises what an error event says, and NetworkError where the end is missing."""
+        """The pieces of text, none of them empty.
+
+        Raises the error of an error event, and NetworkError for an answer without an end.
+        """
         if kind.startswith("application/json"):
             # A server that does not stream.
-            yield from self._read(
-                _parsed(b"".join(pieces).decode("utf-8", "replace"), self._connection)
-            )
+            body = b"".join(pieces).decode("utf-8", "replace")
+            yield from self._read(_parsed(body, self._connection))
         else:
             for event in events(pieces):
                 if event.data.strip() == "[DONE]":
@@ -58,11 +61,11 @@ class Reading:
             raise self._connection.error_of(code if isinstance(code, int) else 500, table)
         self._count(table.get("usage") or {})
         for choice in (table.get("choices") or [])[:1]:
-            said = choice.get("delta") or choice.get("message") or {}
-            thought = said.get("reasoning_content") or said.get("reasoning") or ""
+            message = choice.get("delta") or choice.get("message") or {}
+            thought = message.get("reasoning_content") or message.get("reasoning") or ""
             if thought and not self._thinking:
                 self._thinking, thought = True, f"<think>{thought}"
-            text = said.get("content") or choice.get("text") or ""
+            text = message.get("content") or choice.get("text") or ""
             if text and self._thinking:
                 self._thinking, text = False, f"</think>{text}"
             if whole := self._whole(thought + text):
@@ -73,14 +76,17 @@ class Reading:
     def _count(self, usage: dict[str, Any]) -> None:
         if isinstance(usage.get("prompt_tokens"), int):
             self.prompt_tokens = usage["prompt_tokens"]
-            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get(
-                "cached_tokens"
-            ) or 0
+            details = usage.get("prompt_tokens_details") or {}
+            self.cached_tokens = details.get("cached_tokens") or 0
         if isinstance(usage.get("completion_tokens"), int):
             self.reply_tokens = usage["completion_tokens"]
 
     def _whole(self, text: str) -> str:
-        """Some servers cut a character between the two halves that JSON writes it with; halves that never meet become U+FFFD."""
+        """The text without a surrogate whose other half is still to come.
+
+        Some servers split a character between the two surrogates that JSON writes it with; one that
+        stays alone becomes U+FFFD.
+        """
         text, self._held = self._held + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._held = text[:-1], text[-1]
@@ -98,6 +104,6 @@ def _parsed(text: str, connection: Connection) -> dict[str, Any]:
         table = None
     if not isinstance(table, dict):
         raise NetworkError(
-            f"{connection.host} sends something that is no answer: {' '.join(text.split())[:80]!r}"
+            f"{connection.host} sent something else than an answer: {' '.join(text.split())[:80]!r}"
         )
     return table

@@ -1,4 +1,4 @@
-"""How many tokens a text is to a model that runs elsewhere: the server's own count where it gives one, else an estimate."""
+"""Counts tokens for a model on a server: by its tokenizer's files, by the server, or estimated."""
 
 import functools
 import re
@@ -9,15 +9,15 @@ from msgspec.structs import replace
 from llmchat.engines.bounded_cache import SizedCache, remembered_count
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.dialects import Dialect
-from llmchat.engines.openai_api.messages import disarmed, messages_of, text_of
+from llmchat.engines.openai_api.messages import defused, messages_of, text_of
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 
-# A word takes a token for every five letters begun; a digit, a sign, a line end, a character beyond ASCII and a run of spaces one each, an
-# emoji two. That is meant to be a little too much rather than too little.
+# The estimate: a token per five letters of a word; one for a digit, a punctuation mark, a line end, a
+# character beyond ASCII and a run of spaces; two for an emoji. It errs on the high side.
 _WORD = 5
-# Characters of the texts whose ids are remembered; each entry takes some beside its text.
+# The most characters of remembered texts; the overhead of an entry counts as some of them.
 _REMEMBERED, _ENTRY = 4_000_000, 200
 _PIECE = re.compile(r"[A-Za-z]+|[^A-Za-z\s]|\n|[^\S\n]{2,}")
 
@@ -29,7 +29,7 @@ def _tokens_of(piece: str) -> int:
 
 
 class Estimate:
-    """Without a tokenizer. Where ids are asked for, it gives as many times -1 as there may be tokens."""
+    """Estimates, without a tokenizer. `encode` returns -1 for each estimated token."""
 
     exact = False
 
@@ -41,7 +41,7 @@ class Estimate:
 
 
 class Local:
-    """With the tokenizer's files on this machine."""
+    """Counts with the tokenizer's files on this machine."""
 
     exact = True
 
@@ -54,7 +54,7 @@ class Local:
 
 
 class Remote:
-    """With the server's help. What was counted is remembered; where the server fails in the middle, it is estimated."""
+    """Counts with requests to the server, and remembers the results."""
 
     exact = True
 
@@ -73,7 +73,7 @@ class Remote:
         return list(self._ids(prompt))
 
     def _count(self, text: str) -> int:
-        return len(self._tokens(disarmed(text), around=False))
+        return len(self._tokens(defused(text), around=False))
 
     def _encode(self, prompt: Prompt) -> tuple[int, ...]:
         if not self._chat:
@@ -105,7 +105,7 @@ class Remote:
 def counter(
     connection: Connection, dialect: Dialect, model: str, chat: bool, tokens: Tokenizer | None
 ) -> "Local | Remote | Estimate":
-    """The best counter there is."""
+    """The most exact counter available: files, else the server if it answers, else an estimate."""
     if tokens is not None:
         return Local(tokens)
     if dialect.counts:
