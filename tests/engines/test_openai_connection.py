@@ -94,7 +94,7 @@ def test_an_address_is_read_as_it_is_meant(url: str, base: str, root: str, host:
 
 @pytest.mark.parametrize("url", ["ftp://host/v1", "http://", "http://[::1", ""])
 def test_what_is_no_address_is_said_so(url: str) -> None:
-    with pytest.raises(UsageError, match="invalid (server )?address"):
+    with pytest.raises(UsageError, match=r"invalid (server )?address"):
         Connection(url)
 
 
