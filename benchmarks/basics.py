@@ -86,7 +86,8 @@ def inside(kind: str, what: str) -> None:
 
 
 def open_engine(kind: str) -> Any:
-    from llmchat.models.loading import load, locate
+    from llmchat.models.loading import load
+    from llmchat.models.locate import locate
     from llmchat.presets import preset_for
     from llmchat.settings import Options, World
 

@@ -115,7 +115,8 @@ def contenders(
     from llmchat.bench import machine
     from llmchat.bench.interleave import Entry, python_file, python_module
     from llmchat.bench.peers import Rivals
-    from llmchat.models.loading import locate, tokenizer
+    from llmchat.models.loading import tokenizer
+    from llmchat.models.locate import locate
     from llmchat.models.opener import preset_of
     from llmchat.settings import World
 
@@ -344,9 +345,9 @@ def checkpoint(
     from basics import command
 
     from llmchat.bench.cost import read_per_token
-    from llmchat.hub import survey_here
+    from llmchat.hub import inspect_folder
     from llmchat.memory_estimate import parameters
-    from llmchat.models.loading import locate
+    from llmchat.models.locate import locate
     from llmchat.models.opener import preset_of
     from llmchat.settings import World
 
@@ -354,7 +355,7 @@ def checkpoint(
     world = World.real()
     base = locate(preset_of(world, model=str(folder), weights="int8"), world).base
     assert base
-    here = survey_here(base)
+    here = inspect_folder(base)
     note(f"{name}: preparing")
     # The first chat with a model makes what later ones open.
     command(

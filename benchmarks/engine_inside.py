@@ -22,7 +22,8 @@ from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.history import History
-from llmchat.models.opener import Opened, Opener
+from llmchat.models.open_model import OpenModel
+from llmchat.models.opener import ModelOpener
 from llmchat.prompt import Prompt
 from llmchat.settings import World
 
@@ -43,11 +44,13 @@ def load(folder: Path, kind: str) -> Measures:
 
     if kind.startswith("perplexity"):
         engine = (
-            Opener(World.real(), {"model": str(folder), "weights": kind.split()[1]}).open().engine
+            ModelOpener(World.real(), {"model": str(folder), "weights": kind.split()[1]})
+            .open()
+            .engine
         )
         return {"perplexity": lambda: perplexity_of(engine)}
     torch.manual_seed(0)
-    opened = Opener(World.real(), {"model": str(folder), "weights": "int8"}).open()
+    opened = ModelOpener(World.real(), {"model": str(folder), "weights": "int8"}).open()
     engine = opened.engine
     prompts = (
         [Prompt(words(folder)[0], ())]
@@ -90,7 +93,7 @@ def answer(
     return text, finish
 
 
-def adapter(opened: Opened) -> dict[str, float]:
+def adapter(opened: OpenModel) -> dict[str, float]:
     """Tokens a second with a live adapter on all linears, and with none, in turns."""
     engine: Any = opened.engine
     engine.drafts = False
@@ -104,7 +107,7 @@ def adapter(opened: Opened) -> dict[str, float]:
     return {name: statistics.median(of) for name, of in rates.items()}
 
 
-def drafts(opened: Opened, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def drafts(opened: OpenModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Tokens a second of answers that repeat their prompts, drafts on and off, in turns, and whether the text is the same."""
     engine: Any = opened.engine
     seconds: dict[bool, list[float]] = {True: [], False: []}
@@ -126,7 +129,7 @@ def drafts(opened: Opened, prompts: Sequence[Prompt]) -> dict[str, Any]:
     }
 
 
-def turns(opened: Opened) -> dict[str, float]:
+def turns(opened: OpenModel) -> dict[str, float]:
     """Seconds from sending a message to the first token of its answer, in turn 2 and in turn 20 of a chat with equal questions."""
     engine: Any = opened.engine
     engine.clear_cache()
@@ -146,7 +149,7 @@ def turns(opened: Opened) -> dict[str, float]:
     return {"turn 2": waited[1], "turn 20": waited[-1]}
 
 
-def asked(opened: Opened, text: str) -> Prompt:
+def asked(opened: OpenModel, text: str) -> Prompt:
     return opened.preset.format.render((Message("user", text),))
 
 

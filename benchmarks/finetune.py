@@ -178,7 +178,8 @@ def defaults(file: Path) -> None:
     from llmchat.finetune.examples import write_examples
     from llmchat.finetune.recipes import get_recipe
     from llmchat.finetune.training.batches import rows_of
-    from llmchat.models.loading import locate, tokenizer
+    from llmchat.models.loading import tokenizer
+    from llmchat.models.locate import locate
     from llmchat.presets import preset_for
     from llmchat.settings import Options, World
 

@@ -12,7 +12,8 @@ from llmchat.chat import reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.models.loading import Model, load, locate
+from llmchat.models.loading import load
+from llmchat.models.locate import Model, locate
 from llmchat.presets import preset_for
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World

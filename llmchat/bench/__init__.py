@@ -30,7 +30,8 @@ from llmchat.errors import UsageError
 from llmchat.hub import inspect_folder
 from llmchat.hub.machine import this_machine
 from llmchat.memory_estimate import BYTES, needed, weights
-from llmchat.models.loading import Model, locate, title, tokenizer
+from llmchat.models.loading import tokenizer
+from llmchat.models.locate import Model, locate, title
 from llmchat.models.opener import preset_of
 from llmchat.progress import StepProgress
 from llmchat.settings import World

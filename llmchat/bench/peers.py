@@ -16,7 +16,7 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import inspect_folder
 from llmchat.memory_estimate import OVERHEAD, parameters
-from llmchat.models.loading import Model
+from llmchat.models.locate import Model
 from llmchat.process.programs import python
 from llmchat.prompt import Prompt
 from llmchat.settings import World

@@ -14,10 +14,10 @@ from llmchat.prompt import Prompt
 
 def load_engine(flags: dict[str, Any]) -> Measures:
     """The model as `llmchat chat` with these flags loads it, without drafts: the speed of one pass a token."""
-    from llmchat.models.opener import Opener
+    from llmchat.models.opener import ModelOpener
     from llmchat.settings import World
 
-    engine = Opener(World.real(), flags).open().engine
+    engine = ModelOpener(World.real(), flags).open().engine
     worker = unwrap(engine)
     if isinstance(worker, DraftsTokens):
         worker.drafts = False

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from llmchat.commands.one_shot import Output
     from llmchat.conversation import Message
     from llmchat.history import History, Session
-    from llmchat.models.opener import Opener
-    from llmchat.models.warm import Opened
+    from llmchat.models.open_model import OpenModel
+    from llmchat.models.opener import ModelOpener
 
 _Prompt = Annotated[
     str | None,
@@ -129,7 +129,8 @@ def chat(
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     from llmchat.commands import one_shot
-    from llmchat.models.warm import open_history, open_warm
+    from llmchat.models.open_model import open_in_background
+    from llmchat.models.sessions import open_history
 
     given = options.given(ctx)
     settings = resolve(ctx.obj, given)
@@ -145,11 +146,11 @@ def chat(
         if earlier:
             given |= _flags_of_session(earlier, settings, world, quiet=quiet)
         opens = dict(earlier.opens) if earlier else {}
-        opened = open_warm(world, given, opens) if question and not no_server else None
+        opened = open_in_background(world, given, opens) if question and not no_server else None
         if opened is None:
-            from llmchat.models.opener import Opener
+            from llmchat.models.opener import ModelOpener
 
-            opener = Opener(world, given, earlier.id if earlier else None, opens)
+            opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
         talk = _begin(opened, history, earlier, settings, given)
         if question:
@@ -182,17 +183,17 @@ def _flags_of_session(
     None where the user names a model, or where the session's model is unknown here: then a note
     says which model continues it.
     """
-    from llmchat.models.warm import not_here, opening_of_session
+    from llmchat.models.sessions import options_of_session, unknown_model_note
 
     if earlier.opens or settings.origins["model"] != "default":
         return {}
-    known = opening_of_session(earlier, world)
+    known = options_of_session(earlier, world)
     if known is None and not quiet:
-        print(f"note: {not_here(earlier, settings.options.model)}", file=world.stderr)
+        print(f"note: {unknown_model_note(settings.options.model)}", file=world.stderr)
     return known or {}
 
 
-def _open(opener: "Opener", *, later: bool, waiting: bool) -> "Opened":
+def _open(opener: "ModelOpener", *, later: bool, waiting: bool) -> "OpenModel":
     """Open the model; where it is not pulled, offer to pull it first."""
     while True:
         try:
@@ -204,7 +205,7 @@ def _open(opener: "Opener", *, later: bool, waiting: bool) -> "Opened":
             raise _with_way_out(error, opener) from error
 
 
-def _with_way_out(error: ModelNotFound, opener: "Opener") -> ModelNotFound:
+def _with_way_out(error: ModelNotFound, opener: "ModelOpener") -> ModelNotFound:
     """The error, with a hint for a session whose model is gone."""
     if error.hint or not opener.continues:
         return error
@@ -212,7 +213,7 @@ def _with_way_out(error: ModelNotFound, opener: "Opener") -> ModelNotFound:
 
 
 def _begin(
-    opened: "Opened",
+    opened: "OpenModel",
     history: "History",
     earlier: "Session | None",
     settings: Settings,

@@ -1,6 +1,7 @@
 """The commands that keep models: pull, ls, show, rm, verify."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -11,6 +12,9 @@ from llmchat.errors import UsageError
 from llmchat.formatting import byte_count
 from llmchat.settings import Options, World, resolve
 from llmchat.terminal_text import fit_for
+
+if TYPE_CHECKING:
+    from llmchat.hub import Plan
 
 app = typer.Typer()
 
@@ -43,7 +47,7 @@ def pull(
             help="Pull what does not fit the memory, or does not match; read every file that is here again.",
         ),
     ] = False,
-    plan_pull: Annotated[
+    prepare: Annotated[
         bool,
         typer.Option(
             "--prepare/--no-prepare",
@@ -60,73 +64,78 @@ def pull(
         "base": base, "adapter": adapter, "revision": revision, "weights": weights, "context": context,
         "trust_remote_code": trust_remote_code, "offline": offline,
     }  # fmt: skip
-    world: World = ctx.obj
+    how = _Pull(dry_run=dry_run, force=force, prepare=prepare, json=json, quiet=quiet)
     for name in models:
-        _pull(
-            world,
-            resolve(world, given | {"model": name}).options,
-            dry_run=dry_run,
-            force=force,
-            ready=plan_pull,
-            json=json,
-            quiet=quiet,
-        )
+        _pull(ctx.obj, resolve(ctx.obj, given | {"model": name}).options, how)
 
 
-def _pull(
-    world: World,
-    options: Options,
-    *,
-    dry_run: bool,
-    force: bool,
-    ready: bool,
-    json: bool,
-    quiet: bool,
-) -> None:
-    from llmchat.hub import report
-    from llmchat.models.library import chat_command, fetch, is_model, plan_pull
-    from llmchat.models.library import prepare_copy as make_ready
+class _Pull(msgspec.Struct, frozen=True):
+    """How a pull is done, as the flags of `llmchat pull` say."""
+
+    dry_run: bool = False
+    force: bool = False
+    prepare: bool = True
+    json: bool = False
+    quiet: bool = False
+
+
+def _pull(world: World, options: Options, how: _Pull) -> None:
+    """Plan the pull of one model, print the plan, and do it unless it is a dry run."""
+    from llmchat.models import pulling
     from llmchat.presets import preset_for
     from llmchat.progress import ByteProgress, NoProgress
-    from llmchat.ui.json_output import print_json
 
     world = world.in_offline_mode() if options.offline else world
-    planned = plan_pull(
+    planned = pulling.plan_pull(
         preset_for(options, world.own_presets),
         world,
         device=options.device,
         code=options.trust_remote_code,
-        thorough=force,
+        thorough=how.force,
     )
     plan = planned.plan
-    if json:
-        print_json(world, plan)
-    elif dry_run:
-        print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
-    elif not quiet:
-        for line in report.short(plan):
-            print(fit_for(world.stderr, line), file=world.stderr)
-    plan.enforce(force=force, memory=dry_run or not all(part.here for part in plan.parts))
-    if dry_run:
+    _print_plan(plan, world, how)
+    downloads = not all(part.here for part in plan.parts)
+    plan.enforce(force=how.force, memory=how.dry_run or downloads)
+    if how.dry_run:
         return
-    progress = NoProgress() if quiet else ByteProgress(world)
-    parts = fetch(planned, world, progress, force=force)
+    progress = NoProgress() if how.quiet else ByteProgress(world)
+    parts = pulling.pull(planned, world, progress, force=how.force)
     lines = [
-        f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'} ({byte_count(part.checkpoint.size, decimals=0)})"
+        f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'}"
+        f" ({byte_count(part.checkpoint.size, decimals=0)})"
         for part in parts
     ]
-    if not quiet:
+    _note(lines, world, how)
+    if how.prepare and parts:
+        checkpoints = [part.checkpoint for part in parts]
+        code = options.trust_remote_code
+        _note(
+            pulling.prepare_copy(planned.preset, checkpoints, world, progress, code=code),
+            world,
+            how,
+        )
+    if parts and pulling.is_model(parts[0].checkpoint):
+        _note([f"ready: {pulling.chat_command(options)}"], world, how)
+
+
+def _print_plan(plan: "Plan", world: World, how: _Pull) -> None:
+    from llmchat.hub import report
+    from llmchat.ui.json_output import print_json
+
+    if how.json:
+        print_json(world, plan)
+    elif how.dry_run:
+        print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
+    else:
+        _note(report.short(plan), world, how)
+
+
+def _note(lines: Iterable[str], world: World, how: _Pull) -> None:
+    """Print lines on stderr, unless --quiet was given."""
+    if not how.quiet:
         for line in lines:
             print(fit_for(world.stderr, line), file=world.stderr)
-    if ready and parts:
-        checkpoints = [part.checkpoint for part in parts]
-        for line in make_ready(
-            planned.preset, checkpoints, world, progress, code=options.trust_remote_code
-        ):
-            if not quiet:
-                print(line, file=world.stderr)
-    if not quiet and parts and is_model(parts[0].checkpoint):
-        print(f"ready: {chat_command(options)}", file=world.stderr)
 
 
 def offer(world: World, options: Options) -> bool:
@@ -142,7 +151,7 @@ def offer(world: World, options: Options) -> bool:
     question = f"{preset.name} is not on this machine. Download it now ({facts})?"
     if not confirmed(world, question, world.stderr):
         return False
-    _pull(world, options, dry_run=False, force=False, ready=True, json=False, quiet=False)
+    _pull(world, options, _Pull())
     return True
 
 
@@ -220,7 +229,7 @@ def remove_model(
     ] = False,
 ) -> None:
     """Remove downloaded models, and what interrupted downloads left, from this machine."""
-    from llmchat.models.library import discard
+    from llmchat.models.library import remove
     from llmchat.models.opener import preset_of
 
     world: World = ctx.obj
@@ -228,7 +237,7 @@ def remove_model(
         preset = preset_of(world, model=name)
         if dry_run:
             print(
-                f"{preset.name}: {byte_count(discard(preset, world, dry_run=True), decimals=0)} would be freed",
+                f"{preset.name}: {byte_count(remove(preset, world, dry_run=True), decimals=0)} would be freed",
                 file=world.stderr,
             )
             continue
@@ -237,7 +246,7 @@ def remove_model(
         ):
             raise UsageError("nothing was removed", "-y removes without asking")
         print(
-            f"{preset.name}: {byte_count(discard(preset, world), decimals=0)} freed",
+            f"{preset.name}: {byte_count(remove(preset, world), decimals=0)} freed",
             file=world.stderr,
         )
 

@@ -6,7 +6,8 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines.checkpoint_files import context_of
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ModelNotFound, UsageError
-from llmchat.models.loading import locate, tokenizer
+from llmchat.models.loading import tokenizer
+from llmchat.models.locate import locate
 from llmchat.parse_guard import reason
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt

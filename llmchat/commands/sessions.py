@@ -33,7 +33,7 @@ def list_sessions(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
 ) -> None:
     """The sessions, the latest used first."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
     from llmchat.ui import tables
 
     world: World = ctx.obj
@@ -56,7 +56,7 @@ def search(
     json: options.Json = False,
 ) -> None:
     """Messages that contain a text, in every branch, the newest first."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
     from llmchat.ui import tables
 
     world: World = ctx.obj
@@ -75,7 +75,7 @@ def show_session(
     """A whole session."""
     from llmchat.history import SessionMessages
     from llmchat.history.export import to_markdown
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
     from llmchat.ui.branches import branches
     from llmchat.ui.json_output import print_json
 
@@ -98,7 +98,7 @@ def rename(
     ctx: typer.Context, session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]
 ) -> None:
     """Give a session another title."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     if not title.strip():
         raise UsageError("a title needs a letter at least")
@@ -118,7 +118,7 @@ def tag(
     ],
 ) -> None:
     """Add tags to a session, or take them away: `tag SESSION work -- -draft`."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     with saved_history(ctx.obj) as history:
         found = history.find(session)
@@ -140,7 +140,7 @@ def delete(
     yes: _Yes = False,
 ) -> None:
     """Remove sessions, and the messages that no other session shares."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
     with saved_history(world) as history:
@@ -164,7 +164,7 @@ def purge(
     yes: _Yes = False,
 ) -> None:
     """Remove every session that was not used for some time."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
     match = re.fullmatch(r"(\d+)([hdw])", older_than)
@@ -191,7 +191,7 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """A copy of the whole history in one file, safe while chats go on."""
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
     path = _free(file, force)
@@ -223,7 +223,7 @@ def export_sessions(
     """Sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
     from llmchat.errors import did_you_mean
     from llmchat.history.export import EXPORTS, join_exports
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
     if format not in EXPORTS:
@@ -270,8 +270,8 @@ def replay_session(
 ) -> None:
     """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
     from llmchat.evaluate.replay import Outcome, Replay, differences, replay
-    from llmchat.models.opener import Opener, saved_history
-    from llmchat.models.warm import opening_of_session
+    from llmchat.models.opener import ModelOpener
+    from llmchat.models.sessions import options_of_session, saved_history
     from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
@@ -286,14 +286,14 @@ def replay_session(
         ),
         {},
     )
-    opens = opening_of_session(found, world)
+    opens = options_of_session(found, world)
     if opens is None:
         raise UsageError(
             f"session {found.id} was imported; nothing is known of how its answers were made",
             "replay is for chats of llmchat",
         )
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
-    opened = Opener(world, {"device": device} | choices, opens=opens).open(waiting=True)
+    opened = ModelOpener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
     outcomes: list[Outcome] = []
     for outcome in replay(records, opened.preset, opened.engine):

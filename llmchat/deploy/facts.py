@@ -13,7 +13,7 @@ from llmchat.errors import Mismatch, ModelNotFound, UsageError
 from llmchat.hub.remote import read_small
 from llmchat.hub.repo import list_repo
 from llmchat.memory_estimate import own_context, parameters
-from llmchat.models.loading import sources
+from llmchat.models.locate import sources
 from llmchat.presets import Preset, Source
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World

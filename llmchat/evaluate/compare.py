@@ -18,7 +18,7 @@ from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.contenders import Contender, answer, use
 from llmchat.evaluate.early_end import keep_results
 from llmchat.html_page import fill
-from llmchat.models.warm import Opened
+from llmchat.models.open_model import OpenModel
 from llmchat.progress import StepProgress
 from llmchat.prompt import plain_text
 from llmchat.settings import World
@@ -154,7 +154,7 @@ def compare(
 
 
 def _asking(contender: Contender, result: Comparison, progress: StepProgress, seed: int) -> Any:
-    def work(opened: Opened) -> None:
+    def work(opened: OpenModel) -> None:
         for number, prompt in enumerate(result.prompts):
             progress.started(f"prompt {number + 1}")
             said = _ask(prompt, opened, contender.label, seed + number)
@@ -172,7 +172,7 @@ def _asking(contender: Contender, result: Comparison, progress: StepProgress, se
     return work
 
 
-def _ask(prompt: Conversation, opened: Opened, label: str, seed: int) -> Answer:
+def _ask(prompt: Conversation, opened: OpenModel, label: str, seed: int) -> Answer:
     started = time.perf_counter()
     try:
         said = answer(

@@ -17,9 +17,9 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
 from llmchat.engines.checkpoint_files import special_names
 from llmchat.errors import UsageError
-from llmchat.models.loading import locate, provenance
-from llmchat.models.opener import Opener, preset_of
-from llmchat.models.warm import Opened
+from llmchat.models.locate import locate, provenance
+from llmchat.models.open_model import OpenModel
+from llmchat.models.opener import ModelOpener, preset_of
 from llmchat.presets import Preset
 from llmchat.reply_parser import Thinking
 from llmchat.settings import World
@@ -61,10 +61,10 @@ def split_word(word: str) -> tuple[str, str | None]:
 
 
 def use(
-    contender: Contender, world: World, work: Callable[[Opened], _Answer], *, quiet: bool = False
+    contender: Contender, world: World, work: Callable[[OpenModel], _Answer], *, quiet: bool = False
 ) -> _Answer:
     """Load the model, give it to `work`, and take it out of memory before this returns. `work` must keep nothing of it."""
-    opened = Opener(world, contender.flags).open(waiting=not quiet)
+    opened = ModelOpener(world, contender.flags).open(waiting=not quiet)
     try:
         return work(opened)
     finally:

@@ -20,7 +20,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Result, bare, score_text, scorer
 from llmchat.evaluate.run import Outcome
-from llmchat.models.warm import Opened
+from llmchat.models.open_model import OpenModel
 from llmchat.process import startup
 from llmchat.progress import StepProgress
 from llmchat.prompt import Prompt, PromptFormat
@@ -164,7 +164,7 @@ def run_harness(
     with keep_results(outcome, progress):
         for contender in contenders:
 
-            def work(opened: Opened, contender: Contender = contender) -> list[Result]:
+            def work(opened: OpenModel, contender: Contender = contender) -> list[Result]:
                 started = time.perf_counter()
                 found = _evaluate(opened, contender, tasks, progress, limit, chat)
                 return results_of(found, contender.label, time.perf_counter() - started)
@@ -211,7 +211,12 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
 
 
 def _evaluate(
-    opened: Opened, contender: Contender, tasks: Any, progress: StepProgress, limit: int, chat: bool
+    opened: OpenModel,
+    contender: Contender,
+    tasks: Any,
+    progress: StepProgress,
+    limit: int,
+    chat: bool,
 ) -> dict[str, Any]:
     # Not `simple_evaluate`: it seeds every random generator of the process and calls git.
     from lm_eval import evaluator  # type: ignore

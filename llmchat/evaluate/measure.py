@@ -21,7 +21,7 @@ from llmchat.errors import ContextOverflow, Mismatch, UsageError
 from llmchat.evaluate.contenders import answer, with_system
 from llmchat.evaluate.matching import Fold, matches
 from llmchat.evaluate.tasks import Item
-from llmchat.models.warm import Opened
+from llmchat.models.open_model import OpenModel
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.window import fit
 
@@ -99,7 +99,7 @@ class Result(Struct, frozen=True, omit_defaults=True):
 
 def ask(
     item: Item,
-    opened: Opened,
+    opened: OpenModel,
     asking: Asking,
     *,
     key: str = "",
@@ -131,7 +131,7 @@ def scorer(engine: Engine) -> ScoringEngine:
     return engine
 
 
-def _answer(item: Item, opened: Opened, blank: Result, asking: Asking) -> Result:
+def _answer(item: Item, opened: OpenModel, blank: Result, asking: Asking) -> Result:
     # A seed of its own for each item: the answers are the same whichever of them were kept from an earlier run.
     sampling = replace(opened.preset.sampling, seed=asking.seed + item.number)
     said = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
@@ -149,7 +149,7 @@ def _answer(item: Item, opened: Opened, blank: Result, asking: Asking) -> Result
     )
 
 
-def _choose(item: Item, opened: Opened, blank: Result) -> Result:
+def _choose(item: Item, opened: OpenModel, blank: Result) -> Result:
     engine, preset = scorer(opened.engine), opened.preset
     conversation = with_system(Conversation(item.messages), preset)
     room = max(opened.engine.count(choice) for choice in item.choices) + 8
@@ -214,7 +214,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _read(item: Item, opened: Opened, blank: Result, opening: Sequence[str]) -> Result:
+def _read(item: Item, opened: OpenModel, blank: Result, opening: Sequence[str]) -> Result:
     engine = scorer(opened.engine)
     limit = min(opened.preset.context.tokens or engine.context, engine.context)
     scores = score_text(engine, bare(opened.engine, item.text, opening), limit)

@@ -12,7 +12,7 @@ from llmchat.evaluate.contenders import Contender, use
 from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Asking, Result, ask
 from llmchat.evaluate.tasks import Item
-from llmchat.models.warm import Opened
+from llmchat.models.open_model import OpenModel
 from llmchat.progress import StepProgress
 from llmchat.settings import World
 
@@ -101,7 +101,7 @@ def _run_one(
     todo = [(one, item) for one, item in zip(keys, items, strict=True) if one not in output.kept]
     progress.begin(contender.label, len(items), len(kept))
 
-    def work(opened: Opened) -> None:
+    def work(opened: OpenModel) -> None:
         for one, item in todo:
             progress.started(item.task)
             result = ask(

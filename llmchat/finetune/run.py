@@ -21,7 +21,8 @@ from llmchat.finetune.data import read, split
 from llmchat.finetune.examples import Examples, write_examples
 from llmchat.finetune.records import Record
 from llmchat.finetune.types import Counts, Outcome, Sample, Task, Trained
-from llmchat.models.loading import Model, load, locate, tokenizer
+from llmchat.models.loading import load, tokenizer
+from llmchat.models.locate import Model, locate
 from llmchat.presets import Preset, Source
 from llmchat.settings import Options, World
 

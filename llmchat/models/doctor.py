@@ -19,7 +19,8 @@ from llmchat.engines.checkpoint_files import (
 )
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound
-from llmchat.models.loading import Model, locate, tokenizer
+from llmchat.models.loading import tokenizer
+from llmchat.models.locate import Model, locate
 from llmchat.presets import Preset, get_format
 from llmchat.prompt import PromptFormat
 from llmchat.settings import World

@@ -1,4 +1,4 @@
-"""Models that another program runs: those of a server that speaks OpenAI's API, and `.gguf` files in llama.cpp. Found here, and opened."""
+"""Models that another program runs: on a server with OpenAI's API, or `.gguf` files in llama.cpp."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +20,15 @@ from llmchat.presets import find as find_preset
 from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
-_HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 class Elsewhere(Struct, frozen=True):
-    """A model of a server. files: the model's tokenizer, where it was pulled to this machine too; chat: the server's own template is used."""
+    """A model of a server.
+
+    files: the model's tokenizer, if it was pulled to this machine as well. chat: the server's own
+    template is used.
+    """
 
     connection: Connection
     served: Served
@@ -36,10 +40,10 @@ class Elsewhere(Struct, frozen=True):
 
 
 def locate_served(preset: Preset, world: World) -> Elsewhere:
-    """Ask the server for the model of a preset: see `_names_there`; the only one where the preset has no name.
+    """Find the model of a preset on its server; a preset without a name means the only model.
 
-    Raises UsageError without an address, ModelNotFound where the server has no such model, Mismatch where it cannot be sent the preset's format,
-    or would have to put an adapter on more or less strongly.
+    Raises UsageError without an address, ModelNotFound if the server does not have the model,
+    Mismatch if the server cannot take the preset's prompt format or its adapter scale.
     """
     url = preset.url or world.env.get("OPENAI_BASE_URL", "")
     if not url:
@@ -53,15 +57,15 @@ def locate_served(preset: Preset, world: World) -> Elsewhere:
         "ON",
         "YES",
         "TRUE",
-    ) and not connection.host.startswith(_HERE):
+    ) and not connection.host.startswith(_LOCAL_HOSTS):
         raise NetworkError(
             f"offline mode is on, and {connection.host} is another machine",
             "leave --offline and HF_HUB_OFFLINE out",
         )
     if preset.adapters and preset.adapter_scale != 1:
-        raise Mismatch("a server puts an adapter on as it was trained", "leave the scale out")
-    wanted = _names_there(preset, world)
-    # A preset can be what a server calls by a name of its own; a name that is no preset's can only be the server's.
+        raise Mismatch("a server applies an adapter at full strength", "leave the scale out")
+    wanted = _names_on_server(preset, world)
+    # A server may know a preset by another name; a name without a preset must be the server's own.
     bare = preset.base.kind == "served" or preset.name in (
         preset.base.repo,
         Path(preset.base.repo).name,
@@ -71,15 +75,19 @@ def locate_served(preset: Preset, world: World) -> Elsewhere:
     )
     if preset.format.parts and not served.dialect.texts:
         raise Mismatch(
-            f"{served.dialect.title} writes its own template around every text, so the format `{preset.format.name}` cannot be sent to it",
-            f"--model {served.name} without --format uses the template of the server",
+            f"{served.dialect.title} applies its own template to every text, so it cannot use the"
+            f" format `{preset.format.name}`",
+            f"--model {served.name} without --format uses the server's template",
         )
     return Elsewhere(connection, served, _tokenizer_here(preset, world))
 
 
-def _names_there(preset: Preset, world: World) -> tuple[str, ...]:
-    """What a server may call the model, the first one that it has counts. The preset's own name stands for it with its own adapters alone; with
-    another adapter it is the adapter's (`--lora-modules` of vLLM, `base+adapter` of `llmchat serve`), without it the base's."""
+def _names_on_server(preset: Preset, world: World) -> tuple[str, ...]:
+    """Names under which a server may have the model; the first one that it knows is used.
+
+    The preset's name means the preset with its own adapters. With another adapter the model is
+    named after it (`--lora-modules` of vLLM, `base+adapter` of `llmchat serve`).
+    """
     try:
         own = find_preset(preset.name, world.own_presets).adapters
     except ModelNotFound:
@@ -94,15 +102,17 @@ def _names_there(preset: Preset, world: World) -> tuple[str, ...]:
 def open_served(
     preset: Preset, elsewhere: Elsewhere, options: Options, progress: Progress
 ) -> Engine:
+    """An engine that asks the server; notes what the server does not support."""
     from llmchat.engines.openai_api import OpenAIEngine
 
     served, host = elsewhere.served, elsewhere.connection.host
-    _tell_of_nothing(preset, options, ("weights", "device", "revision"), progress)
+    _note_ignored(preset, options, ("weights", "device", "revision"), progress)
     if not served.certain:
-        progress.note(f"note: {host} does not say that {served.name} is {preset.name}")
+        progress.note(f"note: {host} does not confirm that {served.name} is {preset.name}")
     if unknown := dropped(preset.sampling, served.dialect):
         progress.note(
-            f"note: {served.dialect.title or host} has no {' and no '.join(unknown)}; they are not sent"
+            f"note: {served.dialect.title or host} does not support {' or '.join(unknown)};"
+            " not sent"
         )
     return OpenAIEngine(
         elsewhere.connection,
@@ -115,18 +125,19 @@ def open_served(
 
 
 def locate_gguf(preset: Preset, world: World) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
-    """A `.gguf` file and its adapters."""
+    """The `.gguf` file of a preset, and its adapters as `.gguf` files."""
     if not _is_gguf(preset.base):
         raise Mismatch(
-            f"the engine `gguf` runs .gguf files, and {preset.name} is none",
-            f"--model ./file.gguf, or --model {preset.name} --base ./file.gguf for the preset's format",
+            f"the engine `gguf` runs .gguf files only, and {preset.name} is not one",
+            f"--model ./file.gguf, or --model {preset.name} --base ./file.gguf for the preset's"
+            " prompt format",
         )
     base = find_gguf(preset.base, world)
     return base, tuple(_adapter(source, base, preset, world) for source in preset.adapters)
 
 
 def _adapter(source: Source, base: Checkpoint, preset: Preset, world: World) -> Checkpoint:
-    """An adapter as a `.gguf` file, its path in place of a folder's: as it is, or written from safetensors."""
+    """An adapter as a `.gguf` file: its own, or one converted from safetensors."""
     if _is_gguf(source):
         path = Path(source.repo)
         if not path.is_file():
@@ -152,28 +163,33 @@ def open_gguf(
     name: str,
     progress: Progress,
 ) -> Engine:
+    """llmchat's engine for llama.cpp; notes the options that it does not support."""
     from llmchat.engines.gguf import GgufEngine
 
-    _tell_of_nothing(preset, options, ("weights", "revision"), progress)
-    strengths = [1.0] * len(adapters)
-    strengths[-1:] = [preset.adapter_scale] * len(strengths[-1:])
+    _note_ignored(preset, options, ("weights", "revision"), progress)
+    paths = [adapter.path for adapter in adapters]
     return GgufEngine(
         Path(base.source.repo),
         base.path,
-        list(zip((adapter.path for adapter in adapters), strengths, strict=True)),
+        list(zip(paths, adapter_scales(preset, len(paths)), strict=True)),
         context=preset.context.tokens,
         device=options.device,
         name=name,
     )
 
 
-def _tell_of_nothing(
+def adapter_scales(preset: Preset, count: int) -> list[float]:
+    """The scale of each adapter: the preset's for the last one, 1 for those before it."""
+    return [*([1.0] * (count - 1)), preset.adapter_scale] if count else []
+
+
+def _note_ignored(
     preset: Preset, options: Options, names: Sequence[str], progress: Progress
 ) -> None:
-    """A note about what was asked for and decides nothing here."""
+    """Note the options that were given and have no effect on this engine."""
     given = [name for name in names if getattr(options, name) not in (None, "auto")]
     if given:
-        progress.note(f"note: the engine `{preset.engine}` takes {' and '.join(given)} as they are")
+        progress.note(f"note: the engine `{preset.engine}` ignores --{' and --'.join(given)}")
 
 
 def _is_gguf(source: Source) -> bool:
@@ -181,7 +197,7 @@ def _is_gguf(source: Source) -> bool:
 
 
 def _tokenizer_here(preset: Preset, world: World) -> Path | None:
-    """Of a preset that was pulled as well."""
+    """The folder of the model's tokenizer, if the preset was pulled as well."""
     if preset.base.kind == "served":
         return None
     try:

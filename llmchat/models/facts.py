@@ -5,7 +5,8 @@ from msgspec import UNSET, Struct, UnsetType
 from llmchat.errors import ModelNotFound
 from llmchat.hub import Checkpoint, find, find_copy, inspect_folder, last_used, licence_of, size_of
 from llmchat.memory_estimate import own_context, parameters
-from llmchat.models.loading import recipe, sources
+from llmchat.models.locate import sources
+from llmchat.models.prepared_copy import recipe
 from llmchat.presets import ContextPolicy, Preset
 from llmchat.settings import World
 from llmchat.settings.sampling import Sampling

@@ -6,7 +6,7 @@ from pathlib import Path
 from llmchat.errors import Mismatch
 from llmchat.hub.local_store import fresh_folder
 from llmchat.hub.safe_copy import copy_beside
-from llmchat.models.loading import locate
+from llmchat.models.locate import locate
 from llmchat.presets import Preset
 from llmchat.settings import World
 

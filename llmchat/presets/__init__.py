@@ -14,7 +14,7 @@ from llmchat.presets.override import (
     setting_names,
     settings_of,
 )
-from llmchat.presets.reopen import opening_of, without_credentials
+from llmchat.presets.reopen import reopen_options, without_credentials
 from llmchat.presets.types import ContextPolicy, FileFact, Preset, Source
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "is_preset",
     "matches",
     "names",
-    "opening_of",
     "preset_for",
+    "reopen_options",
     "setting_kind",
     "setting_names",
     "settings_of",

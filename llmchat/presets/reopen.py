@@ -12,7 +12,7 @@ from llmchat.settings import OF_MODEL, Options
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|[?#].*$")
 
 
-def opening_of(options: Options, own: Path | None = None) -> dict[str, Any]:
+def reopen_options(options: Options, own: Path | None = None) -> dict[str, Any]:
     """The options that name the model: presets by name, paths absolute, a server without credentials."""
     given: dict[str, Any] = {name: getattr(options, name) for name in OF_MODEL}
     places: Mapping[str, Any] = {

@@ -20,7 +20,8 @@ from llmchat.engines.checkpoint_files import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import find, inspect_folder
 from llmchat.models.library import pulled_repos
-from llmchat.models.loading import Model, load, locate, provenance, pulled_presets, sources, title
+from llmchat.models.loading import load
+from llmchat.models.locate import Model, locate, provenance, pulled_presets, sources, title
 from llmchat.presets import Preset, Source, preset_for
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
 from llmchat.chat import build_request
 from llmchat.engines import Chunk
-from llmchat.models.warm import places
+from llmchat.models.open_model import model_folders
 from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
 from llmchat.server.jobs import merged_events
@@ -38,7 +38,7 @@ def router(state: ServerState) -> APIRouter:
     @routes.post("/private/open")
     async def open_(request: Request) -> Response:
         asked = await _decoded(request, Hello)
-        if asked.protocol != PROTOCOL or asked.places != places(state.catalog.world):
+        if asked.protocol != PROTOCOL or asked.places != model_folders(state.catalog.world):
             raise Conflict("the terminal is of another version, or keeps its models elsewhere")
         key, spec = await asyncio.to_thread(
             state.catalog.spec_of_preset, asked.preset, asked.options

@@ -13,7 +13,7 @@ from llmchat.errors import (
     NetworkError,
     OutOfResources,
 )
-from llmchat.models.loading import pulled_presets
+from llmchat.models.locate import pulled_presets
 from llmchat.ui.quick_actions import QuickAction
 from llmchat.ui.state import ReplState
 

@@ -10,7 +10,7 @@ from functools import partial
 from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
 from llmchat.ui.input_parser import ShellCommand, parse_input
@@ -24,7 +24,9 @@ from llmchat.ui.state import ReplState
 from llmchat.ui.turn import print_answer, run_turn
 
 
-def run(chat: Chat, world: World, opener: Opener, *, plain: bool = False, vi: bool = False) -> int:
+def run(
+    chat: Chat, world: World, opener: ModelOpener, *, plain: bool = False, vi: bool = False
+) -> int:
     """Chat until the user leaves; returns the exit code."""
     with restored_terminal(world.stdin):
         return Repl(chat, world, opener, plain, vi).loop()
@@ -34,7 +36,7 @@ class Repl:
     """Joins the state of a chat, the prompt line and the quick actions."""
 
     def __init__(
-        self, chat: Chat, world: World, opener: Opener, plain: bool = False, vi: bool = False
+        self, chat: Chat, world: World, opener: ModelOpener, plain: bool = False, vi: bool = False
     ):
         self.state = ReplState(chat, world, opener, plain)
         self.actions = QuickActions(self.state.print)

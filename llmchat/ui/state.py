@@ -11,8 +11,9 @@ from llmchat.engines.bounded_count import count_within
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import OutOfResources
 from llmchat.history import Session
-from llmchat.models.opener import Opener
-from llmchat.models.warm import Opened, not_here, opening_of_session
+from llmchat.models.open_model import OpenModel
+from llmchat.models.opener import ModelOpener
+from llmchat.models.sessions import options_of_session, unknown_model_note
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
 from llmchat.ui import printing
@@ -28,7 +29,7 @@ class ReplState:
 
     chat: Chat
     world: World
-    opener: Opener
+    opener: ModelOpener
     plain: bool = False
     show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
@@ -68,9 +69,9 @@ class ReplState:
 
         An error of its model is raised and leaves everything as it was.
         """
-        opens = opening_of_session(session, self.world)
+        opens = options_of_session(session, self.world)
         if opens is None:
-            self.print(f"note: {not_here(session, self.chat.preset.name)}")
+            self.print(f"note: {unknown_model_note(self.chat.preset.name)}")
         elif not self._has_model_of(session):
             opened = self._open(lambda: self.opener.open_as(session.id, opens))
             self.chat.restart()
@@ -82,10 +83,10 @@ class ReplState:
             return session.opens == self.chat.opens
         return session.model == self.chat.preset.name
 
-    def _hand_over(self, opened: Opened) -> None:
+    def _hand_over(self, opened: OpenModel) -> None:
         self.chat.switch_model(opened.preset, opened.engine, opened.made_by, opened.opens)
 
-    def _open(self, open_other: Callable[[], Opened]) -> Opened:
+    def _open(self, open_other: Callable[[], OpenModel]) -> OpenModel:
         """Load another model, first while this one stays in memory, then in its place.
 
         If it does not fit even alone, this model is loaded again when it is next used.

@@ -20,7 +20,8 @@ import pytest
 from llmchat.conversation import Message
 from llmchat.deploy import Hardware, plan
 from llmchat.engines import Chunk, Sampling
-from llmchat.models.loading import load, locate
+from llmchat.models.loading import load
+from llmchat.models.locate import locate
 from llmchat.presets import Preset, preset_for
 from llmchat.settings import Options, World
 

@@ -22,7 +22,8 @@ from llmchat.conversation import Message
 from llmchat.deploy import Deployment, Hardware, plan
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.tokenizer import Tokenizer
-from llmchat.models.loading import load, locate
+from llmchat.models.loading import load
+from llmchat.models.locate import locate
 from llmchat.presets import Preset, preset_for
 from llmchat.settings import Options, World
 

@@ -21,7 +21,7 @@ from llmchat.engines.openai_api.connection import Connection
 from llmchat.engines.openai_api.server_models import find_served
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import ContextOverflow
-from llmchat.models.warm import open_warm
+from llmchat.models.open_model import open_in_background
 from llmchat.server.single_slot import SingleSlot
 from llmchat.settings import World
 
@@ -95,7 +95,7 @@ def background(request: pytest.FixtureRequest) -> Iterator[Case]:
     """A tiny model in the background server of the user."""
     world = request.getfixturevalue("serving_world")
     model = {"model": str(request.getfixturevalue("tiny")), "weights": "fp32", "device": "cpu"}
-    opened = open_warm(world, model)
+    opened = open_in_background(world, model)
     assert opened, "the server can serve this model"
     yield Case(opened.engine, special="<|im_end|>", own_cache=False)
 

@@ -12,8 +12,9 @@ from support.worlds import make_world
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling
 from llmchat.history import History
-from llmchat.models.library import fetch, plan_pull
-from llmchat.models.loading import load, locate, provenance
+from llmchat.models.loading import load
+from llmchat.models.locate import locate, provenance
+from llmchat.models.pulling import plan_pull, pull
 from llmchat.presets import names, preset_for
 from llmchat.progress import NoProgress
 from llmchat.settings import Options
@@ -46,7 +47,7 @@ def test_pull_quantise_adapt_chat_stop_and_go_on(name: str, tmp_path: Path) -> N
         preset = preset_for(
             Options(model="org/base", adapter="org/adapter", weights="int8", device="cpu")
         )
-        fetch(plan_pull(preset, world), world, NoProgress())
+        pull(plan_pull(preset, world), world, NoProgress())
     model = locate(preset, world)
     engine = load(model, Options(device="cpu"))
     assert "int8" in engine.describe() and provenance(model)["adapters"] == [

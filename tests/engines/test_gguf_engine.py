@@ -32,7 +32,8 @@ from llmchat.errors import IntegrityError, Mismatch, OutOfResources, UsageError
 from llmchat.hub import Checkpoint
 from llmchat.hub.gguf_header import write_facts
 from llmchat.models.gguf_lora import adapter_as_gguf
-from llmchat.models.loading import load, locate, provenance, tokenizer
+from llmchat.models.loading import load, tokenizer
+from llmchat.models.locate import locate, provenance
 from llmchat.presets import Source, preset_for
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
@@ -281,7 +282,7 @@ def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) 
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"model": "smollm2"}, Mismatch, "runs .gguf files, and smollm2 is none"),
+        ({"model": "smollm2"}, Mismatch, "runs .gguf files only, and smollm2 is not one"),
         ({"model": "FILE", "device": "cuda"}, UsageError, "it sees no GPU"),
         ({"model": "FILE", "device": "cuda:x"}, UsageError, "there is no device"),
         ({"model": "FILE", "adapter": "./nothing.gguf"}, Exception, "there is no file"),

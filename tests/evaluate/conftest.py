@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.scripted_models import LIVE, FunctionModel
 
-from llmchat.models import loading
+from llmchat.models import loading, locate
 
 Answers = Callable[[str, str], Any]
 
@@ -22,7 +22,7 @@ def scripted_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answe
     def use(answers: Answers) -> list[str]:
         loaded: list[str] = []
 
-        def make(model: loading.Model, options: Any, progress: Any) -> FunctionModel:
+        def make(model: locate.Model, options: Any, progress: Any) -> FunctionModel:
             gc.disable()
             loaded.append(model.preset.name)
             return FunctionModel(model.preset.name, answers)

@@ -26,7 +26,8 @@ from llmchat.evaluate import Asking, Item, Output, read_tasks, report
 from llmchat.evaluate import run as run_items
 from llmchat.evaluate.contenders import find_all, split_word
 from llmchat.evaluate.measure import Result, ask, bare, score_choices, score_text, scorer
-from llmchat.models.opener import Opened, Opener
+from llmchat.models.open_model import OpenModel
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import find
 from llmchat.prompt import Parts, Prompt, PromptFormat
 from llmchat.settings import World
@@ -210,7 +211,7 @@ def test_answers_that_are_drawn_have_a_seed_of_their_own_each(tmp_path: Path, wo
     )[1]  # type: ignore[method-assign]
     (contender,) = find_all(["smollm2"], SCRIPTED | {"temperature": 1.0}, world)
     for item in quiz(tmp_path, world, 2):
-        ask(item, Opened(contender.preset, engine, {}), Asking(seed=40))
+        ask(item, OpenModel(contender.preset, engine, {}), Asking(seed=40))
     assert seeds == [41, 42]
 
 
@@ -223,8 +224,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(tiny: Path, world: World) -> Opened:
-    return Opener(world, {"model": str(tiny), "weights": "fp32", "device": "cpu"}).open()
+def opened(tiny: Path, world: World) -> OpenModel:
+    return ModelOpener(world, {"model": str(tiny), "weights": "fp32", "device": "cpu"}).open()
 
 
 def log_probabilities(folder: Path, ids: list[int]) -> torch.Tensor:
@@ -235,11 +236,11 @@ def log_probabilities(folder: Path, ids: list[int]) -> torch.Tensor:
     return logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
-def scores_of(opened: Opened) -> ScoringEngine:
+def scores_of(opened: OpenModel) -> ScoringEngine:
     return scorer(opened.engine)
 
 
-def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: Opened) -> None:
+def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: OpenModel) -> None:
     question, choices = "question and answer, which?", ["the fox", "the lazy dog jumps"]
     tokenizer = tiny_tokenizer()
     expected = []
@@ -266,7 +267,7 @@ def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: Opened) 
 
 
 def test_a_token_over_the_border_belongs_to_the_answer_for_every_choice(
-    tiny: Path, opened: Opened
+    tiny: Path, opened: OpenModel
 ) -> None:
     """The prompt ends in a space, which is one token with ` the` and stands alone before `!`: both are scored from the space on."""
     form = PromptFormat("border", parts=Parts(user="{text}", cue=" ", end="</s>"))
@@ -283,7 +284,7 @@ def test_a_token_over_the_border_belongs_to_the_answer_for_every_choice(
 
 
 def test_a_text_is_read_behind_its_opening_token_and_counted_in_bytes(
-    tiny: Path, opened: Opened, world: World
+    tiny: Path, opened: OpenModel, world: World
 ) -> None:
     text = "The quick brown fox, a naïve <|im_end|> one."
     tokens = tiny_tokenizer().backend_tokenizer
@@ -306,7 +307,7 @@ def test_a_text_is_read_behind_its_opening_token_and_counted_in_bytes(
 
 
 def test_a_long_text_is_read_in_windows_and_every_token_counts_once(
-    tiny: Path, opened: Opened
+    tiny: Path, opened: OpenModel
 ) -> None:
     ids = [1, *(index % 300 + 10 for index in range(99))]
     scores = score_text(scores_of(opened), ids, 32)
@@ -347,7 +348,7 @@ def test_an_encoder_decoder_answers_and_has_no_likelihoods(tmp_path: Path, world
 def test_an_engine_without_likelihoods_says_so() -> None:
     item = Item("t", "perplexity", 1, "", text="a")
     with pytest.raises(UsageError, match="scripted gives no likelihoods"):
-        ask(item, Opened(find("smollm2"), ScriptedEngine(), {}), Asking())
+        ask(item, OpenModel(find("smollm2"), ScriptedEngine(), {}), Asking())
 
 
 def test_perplexities_are_compared_by_bits_of_the_same_bytes() -> None:

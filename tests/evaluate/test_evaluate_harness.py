@@ -17,7 +17,7 @@ from llmchat.errors import UsageError
 from llmchat.evaluate import harness, report, run_harness
 from llmchat.evaluate.contenders import find_all
 from llmchat.evaluate.harness import HarnessModel, results_of
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import get_format
 from llmchat.progress import StepProgress
 from llmchat.settings import World
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def adapter(tiny: Path, world: World, *, chat: bool = False) -> HarnessModel:
-    opened = Opener(world, {**FLAGS, "model": str(tiny)}).open()
+    opened = ModelOpener(world, {**FLAGS, "model": str(tiny)}).open()
     return HarnessModel(
         opened.engine,
         opened.preset.format,

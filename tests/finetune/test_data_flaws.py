@@ -378,7 +378,8 @@ def test_lengths(world: World, smol_world: World) -> None:
         and why.endswith("tokens are estimated as bytes / 4")
     )
     count, why = counter(find("smollm2"), smol_world)
-    from llmchat.models.loading import locate, tokenizer
+    from llmchat.models.loading import tokenizer
+    from llmchat.models.locate import locate
 
     model = locate(find("smollm2"), smol_world)
     prompt = model.preset.format.render(PLAIN.messages)

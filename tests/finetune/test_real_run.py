@@ -11,7 +11,8 @@ from llmchat.engines import Chunk, Sampling
 from llmchat.finetune.recipes import get_recipe
 from llmchat.finetune.run import finetune
 from llmchat.finetune.types import Task
-from llmchat.models.loading import Model, load, locate
+from llmchat.models.loading import load
+from llmchat.models.locate import Model, locate
 from llmchat.presets import find, preset_for
 from llmchat.settings import Options, World
 

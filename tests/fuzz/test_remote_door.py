@@ -15,7 +15,7 @@ from support.loopback_hub import Hub, Repo, etag_of, serving
 from support.worlds import make_world
 
 from llmchat.errors import LlmchatError
-from llmchat.models import library
+from llmchat.models import pulling
 from llmchat.presets import Source, find
 from llmchat.progress import NoProgress
 
@@ -86,7 +86,7 @@ def refused_or_done(tmp_path: Path, hub: Hub) -> str:
     preset = replace(find("org/base"), adapters=(Source("hub", "org/adapter"),))
     begun = time.monotonic()
     try:
-        library.plan_pull(preset, world)
+        pulling.plan_pull(preset, world)
         line = ""
     except LlmchatError as error:
         line = f"{error.message} | {error.hint}"
@@ -164,6 +164,6 @@ def test_the_pull_as_it_is_succeeds(hub: Hub, tmp_path: Path) -> None:
     assert refused_or_done(tmp_path, hub) == ""
     world = make_world(tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
     assert (
-        library.fetch(library.plan_pull(find("org/base"), world), world, NoProgress())[0].downloaded
+        pulling.pull(pulling.plan_pull(find("org/base"), world), world, NoProgress())[0].downloaded
         > 0
     )

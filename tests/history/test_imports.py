@@ -16,7 +16,7 @@ from llmchat.errors import ModelNotFound, UsageError
 from llmchat.history import BranchWriter, History
 from llmchat.history.export import to_json, to_markdown
 from llmchat.history.imports import read
-from llmchat.models.warm import opening_of_session
+from llmchat.models.sessions import options_of_session
 from llmchat.settings import World
 
 
@@ -172,9 +172,9 @@ def test_an_imported_chat_opens_with_a_preset_it_names_and_with_no_other_model(
                 json.dumps({"model": model, "messages": [{"role": "user", "content": model}]}), "x"
             )
             found = history.find(history.import_chat(chat) or "")
-            assert found.imported and opening_of_session(found, world) == opens
+            assert found.imported and options_of_session(found, world) == opens
         own = history.find(history.begin("org/name"))
-        assert not own.imported and opening_of_session(own, world) == {"model": "org/name"}
+        assert not own.imported and options_of_session(own, world) == {"model": "org/name"}
 
 
 def test_a_branch_is_exported_with_what_was_stopped(history: History) -> None:

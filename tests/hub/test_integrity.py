@@ -12,8 +12,8 @@ from support.worlds import MakeWorld, make_world
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import Checkpoint, CopyRecipe, find_copy, find_intact, make_copy, pull, verify
-from llmchat.models import library
-from llmchat.models.loading import locate
+from llmchat.models import pulling
+from llmchat.models.locate import locate
 from llmchat.presets import Source, find
 from llmchat.progress import NoProgress
 from llmchat.settings import World
@@ -79,14 +79,14 @@ def test_pull_fetches_what_verify_found_and_nothing_else(
     rot(folder / "model.safetensors", unseen=unseen)
     with pytest.raises(IntegrityError):
         verify(BASE, at())
-    planned = library.plan_pull(find("org/base"), at())
+    planned = pulling.plan_pull(find("org/base"), at())
     assert planned.plan.download == len(files["model.safetensors"])
     hub.requests.clear()
-    library.fetch(planned, at(), NoProgress())
+    pulling.pull(planned, at(), NoProgress())
     assert [request.path.rpartition("/")[2] for request in hub.downloads()] == ["model.safetensors"]
     verify(BASE, at())
     assert (
-        library.fetch(library.plan_pull(find("org/base"), at()), at(), NoProgress())[0].downloaded
+        pulling.pull(pulling.plan_pull(find("org/base"), at()), at(), NoProgress())[0].downloaded
         == 0
     )
 
@@ -94,10 +94,10 @@ def test_pull_fetches_what_verify_found_and_nothing_else(
 def test_rot_without_a_trace_is_found_by_force(hub: Hub, at: MakeWorld) -> None:
     folder = pull(BASE, at(), NoProgress()).checkpoint.path
     rot(folder / "model.safetensors", unseen=True)
-    assert library.plan_pull(find("org/base"), at()).plan.download == 0
-    planned = library.plan_pull(find("org/base"), at(), thorough=True)
+    assert pulling.plan_pull(find("org/base"), at()).plan.download == 0
+    planned = pulling.plan_pull(find("org/base"), at(), thorough=True)
     assert planned.plan.download > 0
-    library.fetch(planned, at(), NoProgress())
+    pulling.pull(planned, at(), NoProgress())
     verify(BASE, at())
 
 

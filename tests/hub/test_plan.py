@@ -22,7 +22,7 @@ from llmchat.hub.adapters import check, match_of_name, shapes_of_config
 from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
-from llmchat.models import library
+from llmchat.models import pulling
 from llmchat.presets import ContextPolicy, Preset, Source, names
 from llmchat.presets import find as find_preset
 from llmchat.progress import NoProgress
@@ -413,7 +413,7 @@ def test_a_wrong_adapter_is_refused_before_the_base_is_fetched(
 ) -> None:
     other = save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     hub.repos["org/adapter"] = Repo.of_folder(save_adapter(tmp_path / "adapter", other))
-    planned = library.plan_pull(tuned, at())
+    planned = pulling.plan_pull(tuned, at())
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
         planned.plan.enforce()
     assert hub.sent < 20_000
@@ -426,17 +426,17 @@ def test_a_wrong_adapter_in_a_pickle_is_refused_before_the_base_is_fetched(
     folder = save_adapter(tmp_path / "adapter", other)
     hub.repos["org/adapter"] = Repo.of_folder(folder)
     pickle_it(hub, "org/adapter", "adapter_model", folder, tmp_path)
-    planned = library.plan_pull(tuned, at())
+    planned = pulling.plan_pull(tuned, at())
     planned.plan.enforce()
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        library.fetch(planned, at(), NoProgress())
+        pulling.pull(planned, at(), NoProgress())
     weights = [
         request.path
         for request in hub.downloads()
         if "org/base" in request.path and not request.range
     ]
     assert weights == [], "nothing of the base but its header"
-    assert len(library.fetch(planned, at(), NoProgress(), force=True)) == 2
+    assert len(pulling.pull(planned, at(), NoProgress(), force=True)) == 2
 
 
 def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
@@ -446,7 +446,7 @@ def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
         tmp_path / "adapter", save_tiny(tmp_path / "other", tiny_config(hidden_size=128))
     )
     hub.repos["org/adapter"] = Repo.of_folder(folder)
-    planned = library.plan_pull(tuned, at())
+    planned = pulling.plan_pull(tuned, at())
     unseen = replace(
         planned,
         inspections=(
@@ -455,7 +455,7 @@ def test_a_base_that_shows_its_tensors_only_when_it_is_here_is_checked_then(
         ),
     )
     with pytest.raises(Mismatch, match="is 128 x 128; here it is 64 x 64"):
-        library.fetch(unseen, at(), NoProgress())
+        pulling.pull(unseen, at(), NoProgress())
 
 
 def test_an_empty_adapter_is_refused_before_anything_is_fetched(
@@ -465,18 +465,18 @@ def test_an_empty_adapter_is_refused_before_anything_is_fetched(
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = b"\x80" * 443
     with pytest.raises(Mismatch, match=r"the adapter org/adapter \(443 bytes\) is empty"):
-        library.plan_pull(tuned, at()).plan.enforce()
+        pulling.plan_pull(tuned, at()).plan.enforce()
     assert hub.sent < 10_000
 
 
 def test_an_empty_adapter_that_is_pulled_by_itself(hub: Hub, at: MakeWorld) -> None:
-    planned = library.plan_pull(find_preset("org/adapter"), at())
+    planned = pulling.plan_pull(find_preset("org/adapter"), at())
     assert planned.plan.verdict == "yes" and planned.plan.adapters[0].tensors == 8
     files = hub.repos["org/adapter"].files
     del files["adapter_model.safetensors"]
     files["adapter_model.bin"] = bytes(443)
     with pytest.raises(Mismatch, match="is empty"):
-        library.plan_pull(find_preset("org/adapter"), at()).plan.enforce()
+        pulling.plan_pull(find_preset("org/adapter"), at()).plan.enforce()
 
 
 def test_a_model_that_cannot_run_here_is_not_pulled(llama: Preset) -> None:
@@ -511,7 +511,7 @@ def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, world: World) ->
         "blk.0.attn_k.weight": (32, 64),
         "lm_head.weight": (320, 64),
     }
-    plan = library.plan_pull(find_preset(str(tmp_path / "tiny.gguf")), world).plan
+    plan = pulling.plan_pull(find_preset(str(tmp_path / "tiny.gguf")), world).plan
     assert (plan.memory.context, plan.memory.kv, plan.parameters) == (
         256,
         2 * 2 * 2 * 16 * 2 * 256,
@@ -555,14 +555,14 @@ def test_each_adapter_of_a_chain_is_checked(
     with pytest.raises(
         Mismatch, match="the adapter org/half is not whole: 4 tensors, where its config names 8"
     ):
-        library.plan_pull(chain, at()).plan.enforce()
+        pulling.plan_pull(chain, at()).plan.enforce()
 
 
 def test_a_pickled_base_is_planned_from_its_config(
     hub: Hub, at: MakeWorld, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     pickle_it(hub, "org/base", "pytorch_model", folders[0], tmp_path)
-    planned = library.plan_pull(find_preset("org/base"), at())
+    planned = pulling.plan_pull(find_preset("org/base"), at())
     assert planned.plan.parameters == sum(
         tensor.numel() for tensor in load_file(folders[0] / "model.safetensors").values()
     )
@@ -592,24 +592,24 @@ def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> N
     code_of(hub)
     preset = find_preset("org/base")
     with pytest.raises(Mismatch, match="transformers does not know `marvel`") as refused:
-        library.plan_pull(preset, at())
+        pulling.plan_pull(preset, at())
     assert (
         refused.value.hint
         == f"--trust-remote-code lets the code of org/base@{'a' * 40} run here; read it first"
     )
-    planned = library.plan_pull(preset, at(), code=True)
+    planned = pulling.plan_pull(preset, at(), code=True)
     said = f"code of org/base@{'a' * 40} will run when it is loaded: modeling.py"
     assert said in planned.plan.notes
-    (pulled,) = library.fetch(planned, at(), NoProgress())
+    (pulled,) = pulling.pull(planned, at(), NoProgress())
     assert (pulled.checkpoint.path / "modeling.py").exists()
 
 
 def test_code_is_fetched_later_when_it_was_not_at_first(hub: Hub, at: MakeWorld) -> None:
     hub.repos["org/base"].files["modeling.py"] = b"x = 1"
     preset = find_preset("org/base")
-    (first,) = library.fetch(library.plan_pull(preset, at()), at(), NoProgress())
+    (first,) = pulling.pull(pulling.plan_pull(preset, at()), at(), NoProgress())
     assert not (first.checkpoint.path / "modeling.py").exists()
-    (second,) = library.fetch(library.plan_pull(preset, at(), code=True), at(), NoProgress())
+    (second,) = pulling.pull(pulling.plan_pull(preset, at(), code=True), at(), NoProgress())
     assert (
         second.checkpoint.path / "modeling.py"
     ).read_bytes() == b"x = 1" and second.downloaded == 5
@@ -620,7 +620,7 @@ def test_code_of_another_repo_is_refused(hub: Hub, at: MakeWorld) -> None:
     with pytest.raises(
         Mismatch, match="would run code of another repo, evil/code, at no fixed commit"
     ):
-        library.plan_pull(find_preset("org/base"), at(), code=True)
+        pulling.plan_pull(find_preset("org/base"), at(), code=True)
 
 
 def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
@@ -630,7 +630,7 @@ def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
     ):
         hub.repos["org/base"].files["config.json"] = content
         with pytest.raises(IntegrityError, match=line):
-            library.plan_pull(find_preset("org/base"), at())
+            pulling.plan_pull(find_preset("org/base"), at())
 
 
 def test_a_server_that_ignores_ranges_is_read_as_well(

@@ -22,8 +22,8 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
-from llmchat.models import loading
-from llmchat.models.opener import Opener
+from llmchat.models import loading, locate
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import Source, preset_for
 from llmchat.progress import NoProgress
 from llmchat.prompt import Prompt
@@ -218,15 +218,13 @@ def test_the_plan_says_where_the_copy_has_no_room(
         lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 1000),
     )  # type: ignore[attr-defined]
     code, out, _ = run("pull", str(base), "--dry-run")
-    assert (
-        code == 0 and "note       there is no room beside it for the int8 copy of 144.0 kB" in out
-    )
+    assert code == 0 and "note       the disk has no room for the int8 copy of 144.0 kB" in out
 
 
 def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
     run: Run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmchat.models.loading.available_ram", lambda: 100_000)
+    monkeypatch.setattr("llmchat.models.prepared_copy.available_ram", lambda: 100_000)
     assert ask(run, "-m", str(base))[0] == 0 and copies(tmp_path) == []
     run("pull", str(base), "--force")
     code, _, err = ask(run, "-m", str(base))
@@ -288,11 +286,11 @@ def test_show_tells_of_the_copy(run: Run, base: Path, tmp_path: Path) -> None:
 def test_a_person_who_waits_is_told_once(base: Path, tmp_path: Path) -> None:
     world = make_world(tmp_path, tty=True)
     flags = {"model": str(base), "format": "chatml", "device": "cpu"}
-    Opener(world, flags).open(waiting=True)
+    ModelOpener(world, flags).open(waiting=True)
     said = world.stderr.getvalue()  # type: ignore[attr-defined]
     assert f"preparing {base} once … 9" in said and said.endswith("\r\x1b[K")
     again = make_world(tmp_path, tty=True)
-    Opener(again, flags).open(waiting=True)
+    ModelOpener(again, flags).open(waiting=True)
     assert again.stderr.getvalue() == "loading base …\r\x1b[K"  # type: ignore[attr-defined]
 
 
@@ -301,7 +299,7 @@ def test_the_status_line_says_what_goes_on_behind_the_typing(
 ) -> None:
     said = []
 
-    def load(model: loading.Model, options: Options, progress: hub.Progress) -> ScriptedEngine:
+    def load(model: locate.Model, options: Options, progress: hub.Progress) -> ScriptedEngine:
         said.append(opened.engine.describe())
         progress.start("preparing", 10)
         said.append(opened.engine.describe())
@@ -310,7 +308,9 @@ def test_the_status_line_says_what_goes_on_behind_the_typing(
         return ScriptedEngine()
 
     monkeypatch.setattr("llmchat.models.opener.load", load)
-    opened = Opener(make_world(tmp_path), {"model": str(base), "format": "chatml"}).open_later()
+    opened = ModelOpener(
+        make_world(tmp_path), {"model": str(base), "format": "chatml"}
+    ).open_later()
     assert opened.engine.load_s >= 0
     assert said == ["base (loading …)", "base (preparing, once …)", "base (loading …)"]
 
@@ -385,13 +385,13 @@ def test_fp32_of_a_dequantised_gguf_is_told_apart(
     preset = preset_for(Options(model=str(base), format="chatml", weights=weights))  # type: ignore[arg-type]
     told = Told()
     loading.load(
-        loading.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)),
+        locate.Model(preset, hub.Checkpoint(base, Source("path", repo), "", 0)),
         Options(device="cpu"),
         told,
     )
     assert [line for line in told.notes if "GGUF" in line] == (
         [
-            "note: this model was dequantised from a GGUF to bf16; fp32 computes in more digits, from weights that have those of bf16"
+            "note: this model was dequantised from a GGUF file to bf16; fp32 computes with more digits, but its weights have those of bf16"
         ]
         * noted
     )
@@ -536,7 +536,7 @@ def test_an_adapter_of_a_preset_is_prepared_with_it(base: Path, tmp_path: Path) 
         f'format = "chatml"\n[base]\nkind = "path"\nrepo = "{base}"\n[[adapters]]\nkind = "path"\nrepo = "{adapter}"\n'
     )
     options = Options(model="tuned", device="cpu")
-    model = loading.locate(preset_for(options, world.own_presets), world)
+    model = locate.locate(preset_for(options, world.own_presets), world)
     engine = loading.load(model, options)
     (copy,) = hub.copies(world)
     assert copy.recipe == hub.CopyRecipe.of(model.base, model.adapters)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_no_template_and_no_format(world: World, tmp_path: Path) -> None:
     found = report(world, checkpoint(tmp_path / "model", template=None))
     assert (
         not found.healthy
-        and "brings no chat template" in told(found, "problem")
+        and "has no chat template" in told(found, "problem")
         and "--format" in told(found, "problem")
     )
 

@@ -17,8 +17,8 @@ from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import BranchWriter, History, Session, migrations
-from llmchat.models.opener import Opener
-from llmchat.presets import find, get_format, opening_of, without_credentials
+from llmchat.models.opener import ModelOpener
+from llmchat.presets import find, get_format, reopen_options, without_credentials
 from llmchat.settings import Options, resolve
 
 Run = Callable[..., tuple[int, str, str]]
@@ -74,7 +74,7 @@ def test_paths_become_absolute_and_names_stay(
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     expected = {name: value.format(here=tmp_path) for name, value in kept.items()}
-    assert opening_of(Options(**given)) == expected
+    assert reopen_options(Options(**given)) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,15 @@ def test_a_model_given_by_path_opens_from_another_folder(
     save_adapter(tmp_path / "here/adapter", base)
     world = make_world(tmp_path)
     monkeypatch.chdir(tmp_path / "here")
-    first = Opener(world, {"model": "base", "adapter": "adapter", "weights": "fp32"}).open_later()
+    first = ModelOpener(
+        world, {"model": "base", "adapter": "adapter", "weights": "fp32"}
+    ).open_later()
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
-    again = Opener(world, {}, opens=first.opens).open_later()
+    again = ModelOpener(world, {}, opens=first.opens).open_later()
     assert again.made_by == first.made_by and again.opens == first.opens
     assert again.preset.base.repo == str(base) and again.preset.weights == "fp32"
-    bare = Opener(world, {}, opens=first.opens).open(adapter="none", device="cpu")
+    bare = ModelOpener(world, {}, opens=first.opens).open(adapter="none", device="cpu")
     assert bare.opens["adapter"] == "none" and not bare.preset.adapters
 
 

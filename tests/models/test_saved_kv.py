@@ -12,7 +12,7 @@ from llmchat.engines import Chunk, Sampling
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.history import History
 from llmchat.models import saved_kv
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.ui.state import ReplState
 
@@ -31,7 +31,7 @@ def world(tmp_path: Path) -> World:
 
 
 def chat(base: Path, world: World, session: str | None = None, **flags: object) -> Chat:
-    opener = Opener(
+    opener = ModelOpener(
         world, {"model": str(base), "weights": "fp32", "device": "cpu", **flags}, session
     )
     opened = opener.open()
@@ -121,7 +121,7 @@ def test_an_adapter_is_switched_without_loading_the_weights(
         str(save_adapter(tmp_path / name, base, seed=seed))
         for seed, name in enumerate(("first", "second"), 1)
     )
-    opener = Opener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
+    opener = ModelOpener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
     opened = opener.open_later()
     state = ReplState(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
@@ -148,7 +148,7 @@ def test_an_adapter_is_switched_without_loading_the_weights(
 
 def test_an_adapter_that_cannot_be_live_is_loaded(base: Path, world: World, tmp_path: Path) -> None:
     dora = str(save_adapter(tmp_path / "dora", base, use_dora=True))
-    opener = Opener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
+    opener = ModelOpener(world, {"model": str(base), "weights": "fp32", "device": "cpu"})
     opened = opener.open()
     state = ReplState(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
@@ -164,7 +164,7 @@ def test_an_adapter_that_cannot_be_live_is_loaded(base: Path, world: World, tmp_
 
 def test_a_merged_adapter_is_taken_out_live(base: Path, world: World, tmp_path: Path) -> None:
     adapter = str(save_adapter(tmp_path / "lora", base))
-    opener = Opener(
+    opener = ModelOpener(
         world, {"model": str(base), "adapter": adapter, "weights": "fp32", "device": "cpu"}
     )
     opened = opener.open()

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace as with_
 from support.checkpoints import save_adapter, save_tiny
 
-from llmchat.models.loading import Model, locate
+from llmchat.models.locate import Model, locate
 from llmchat.presets import find, preset_for
 from llmchat.server import catalog as catalog_module
 from llmchat.server.catalog import Catalog

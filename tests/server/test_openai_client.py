@@ -447,7 +447,8 @@ def test_health_and_metrics(run: Running) -> None:
 
 @pytest.mark.slow
 def test_the_default_model_answers(smol_world: object, tmp_path: Path) -> None:
-    from llmchat.models.loading import load, locate
+    from llmchat.models.loading import load
+    from llmchat.models.locate import locate
     from llmchat.presets import find
     from llmchat.settings import Options, World
 

@@ -10,7 +10,7 @@ from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import find, get_format
 from llmchat.process.signals import orderly_end
 from llmchat.settings import World
@@ -32,6 +32,8 @@ with orderly_end(), History(world.history_file) as history:
     loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
     preset = replace(find("smollm2"), format=get_format("chatml"))
     chat = Chat(preset, loading if "--loading" in sys.argv else engine, history)
-    code = run(chat, world, Opener(world, {}), plain="--plain" in sys.argv, vi="--vi" in sys.argv)
+    code = run(
+        chat, world, ModelOpener(world, {}), plain="--plain" in sys.argv, vi="--vi" in sys.argv
+    )
     print("LEFT WITH", code, [(m.role, len(m.text)) for m in chat.conversation.messages])
 sys.exit(code)

@@ -8,7 +8,7 @@ from llmchat.chat import Chat
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import Preset, find, get_format
 from llmchat.ui.repl import Repl
 from support.worlds import make_world
@@ -42,7 +42,7 @@ def make_repl(home: Path) -> Repl:
     world.own_presets.mkdir(parents=True)
     (world.own_presets / "other.toml").write_text(OWN_PRESET.format(parameters=1000))
     chat = Chat(preset(), ScriptedEngine(["one", "two", "three"]), History(None))
-    return Repl(chat, world, Opener(world, {"weights": "bf16"}))
+    return Repl(chat, world, ModelOpener(world, {"weights": "bf16"}))
 
 
 def type_in(repl: Repl, *lines: str) -> str:

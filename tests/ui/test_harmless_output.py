@@ -16,7 +16,7 @@ from llmchat.commands import one_shot, render_prompt
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import BranchWriter, History
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.terminal_text import HARMFUL
 from llmchat.ui import tables
@@ -119,7 +119,7 @@ def test_slash_commands_do_not_drive_the_terminal(terminal: World, session: str,
 
     with History(terminal.history_file) as history:
         chat = Chat(preset(), ScriptedEngine(), history, session=session)
-        repl = Repl(chat, terminal, Opener(terminal, {}))
+        repl = Repl(chat, terminal, ModelOpener(terminal, {}))
         repl.state.print(EVIL)
         repl.take(line)
     assert not harmful(output(terminal))
@@ -144,7 +144,7 @@ def test_an_error_that_echoes_does_not_drive_the_terminal(terminal: World) -> No
 
 def test_a_line_of_the_chat_itself_is_cleaned(terminal: World) -> None:
     state = ReplState(
-        Chat(preset(), ScriptedEngine(), History(None)), terminal, Opener(terminal, {})
+        Chat(preset(), ScriptedEngine(), History(None)), terminal, ModelOpener(terminal, {})
     )
     state.print(EVIL)
     assert isinstance(terminal.stdout, io.StringIO) and not harmful(output(terminal))

@@ -11,7 +11,7 @@ from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.presets import find, get_format
 from llmchat.ui import clipboard
 from llmchat.ui.code_blocks import CodeBlock, answered_blocks, code_blocks
@@ -24,7 +24,7 @@ ANSWERS = ["```python\na = 1\n```\n\n~~~\nb\n~~~", "none here", "1. so\n   ```sh
 def repl(tmp_path: Path) -> Repl:
     world = make_world(tmp_path)
     preset = replace(find("smollm2"), format=get_format("chatml"), engine="scripted")
-    return Repl(Chat(preset, ScriptedEngine(ANSWERS), History(None)), world, Opener(world, {}))
+    return Repl(Chat(preset, ScriptedEngine(ANSWERS), History(None)), world, ModelOpener(world, {}))
 
 
 def type_in(repl: Repl, *lines: str) -> str:

@@ -11,7 +11,7 @@ from llmchat.conversation import Conversation
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.evaluate.replay import replay
 from llmchat.history import Session
-from llmchat.models.opener import Opener
+from llmchat.models.opener import ModelOpener
 from llmchat.ui import slash, transcript
 from llmchat.ui.keys import CommandCompleter
 from llmchat.ui.repl import Repl
@@ -183,6 +183,6 @@ def test_what_a_session_is_in_a_line() -> None:
 
 
 def test_the_opener_of_a_loaded_session_adapts_its_own_model(repl: Repl) -> None:
-    opener = Opener(repl.state.world, {"weights": "bf16", "temperature": 1.0})
+    opener = ModelOpener(repl.state.world, {"weights": "bf16", "temperature": 1.0})
     opened = opener.open_as("s", {"model": "other"})
     assert opened.opens == {"model": "other"} and opened.preset.sampling.temperature == 1.0

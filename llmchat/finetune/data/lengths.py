@@ -44,7 +44,8 @@ def counter(preset: Preset | None, world: World) -> tuple[Count, str]:
     """A function that counts a record's tokens as training would write it, and "" or why it only estimates them."""
     if preset is None:
         return estimate, "tokens are estimated as bytes / 4; --model counts them"
-    from llmchat.models.loading import locate, tokenizer
+    from llmchat.models.loading import tokenizer
+    from llmchat.models.locate import locate
 
     try:
         model = locate(preset, world)

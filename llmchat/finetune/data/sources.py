@@ -127,7 +127,7 @@ def _texts(stream: Any, place: str) -> Iterator[Record]:
 
 
 def _sessions(name: str, world: World) -> Iterator[Record]:
-    from llmchat.models.opener import saved_history
+    from llmchat.models.sessions import saved_history
 
     wanted = name.removeprefix("sessions:")
     with saved_history(world) as history:

