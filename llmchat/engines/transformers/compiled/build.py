@@ -45,7 +45,10 @@ _COMPILE_S = 120
 
 @cache
 def find_kernels(folder: Path) -> Kernels | None:
-    """The kernels, built in `folder` if they are not there yet; None, with a log line, if that fails."""
+    """The kernels, built in `folder` if they are not there yet.
+
+    None if they cannot be built; the log has the reason.
+    """
     try:
         return load_kernels(folder)
     except Unavailable as error:

@@ -57,7 +57,7 @@ class Kernels:
     def __init__(self, path: Path):
         try:
             library = ctypes.CDLL(str(path))
-            # Keeps the interpreter's lock: it is faster than another thread could take the lock over.
+            # Keeps the interpreter's lock: sampling ends before another thread could take it over.
             holding_lock = ctypes.PyDLL(str(path))
             self._workspace_bytes = _function(library, "llmchat_workspace_bytes")
             self._step = _function(library, "llmchat_step")

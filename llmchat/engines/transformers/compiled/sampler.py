@@ -28,8 +28,8 @@ class CompiledSampler(Sampler):
         self._params = SamplingParams(*(getattr(sampling, name) for name in DISTRIBUTION))
 
     def choose(self, logits: Tensor) -> int:
-        # Each call into torch releases the interpreter's lock to other threads (a server's) and waits
-        # for it again. Without a repetition penalty there is none.
+        # Each call into torch hands the interpreter's lock to other threads (a server's) and waits
+        # for it again. Without a repetition penalty no call is needed.
         return self._pick(logits) if self._seen is None else super().choose(logits)
 
     def _pick(self, logits: Tensor) -> int:

@@ -177,7 +177,7 @@ def inverse_frequencies(config: Config, head_dim: int) -> Tensor:
 
 
 def _rope(config: Config) -> tuple[float, dict[str, Any]]:
-    """(theta, scaling) from old configs (rope_theta, rope_scaling) and new ones (rope_parameters)."""
+    """(theta, scaling), from old configs (rope_theta, rope_scaling) or new (rope_parameters)."""
     scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     if "type" in scaling:
         scaling.setdefault("rope_type", scaling["type"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.live_lora import Switch, adaptable
 from llmchat.engines.transformers.modules.hf_modules import build
-from llmchat.engines.transformers.modules.rope_scaling import Turn, turn_of
+from llmchat.engines.transformers.modules.rope_scaling import RopeScaling, rope_scaling_of
 from llmchat.engines.transformers.modules.state_copies import Copies, can_be_cut, keeping_all
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
@@ -66,11 +66,11 @@ class ModulesForward(Forward):
         self.steps = self.has_state and self._model.config.model_type not in _CONTINUING
         if device_map is not None:
             self._spread(device_map)
-        self.turn = turn_of(config)
+        self.rope_scaling = rope_scaling_of(config)
 
     @property
     def reads_at_once(self) -> bool:
-        return self.steps or self.turn.dynamic
+        return self.steps or self.rope_scaling.dynamic
 
     def new_cache(self) -> "ModulesCache":
         return ModulesCache(self, self._model, self._device)
@@ -114,7 +114,7 @@ class ModulesCache:
         # Where the text before parted from the one to come: others will part there as well.
         self._parting = 0
         # Tokens of the text when all of its keys were turned; see rope.py.
-        self._turned_at = 0
+        self._rotated_at = 0
         self._begins = True
 
     @property
@@ -124,13 +124,15 @@ class ModulesCache:
     def read(self, ids: list[int], all_logits: bool) -> Tensor:
         begins, self._begins, wanted = self._begins, False, len(ids)
         if self._ids and (
-            self._turn.between(len(self._ids), len(self._ids) + wanted, self._turned_at, begins)
+            self._rope_scaling.must_reread(
+                len(self._ids), len(self._ids) + wanted, self._rotated_at, begins
+            )
             or self._is_slower(wanted)
         ):
             ids = self._ids + ids
             self._forget()
         if not self._ids:
-            self._turned_at = len(ids)
+            self._rotated_at = len(ids)
         logits = [self._step(piece, all_logits) for piece in self._pieces(ids, all_logits)]
         return torch.cat(logits)[-wanted:] if all_logits else logits[-1]
 
@@ -140,7 +142,7 @@ class ModulesCache:
         held = len(self._ids)
         if held <= length:
             return held
-        if self._cache is None or self._turn.is_crossed(length, held):
+        if self._cache is None or self._rope_scaling.is_crossed(length, held):
             self._forget()
         elif can_be_cut(self._cache):
             self._cache.crop(length - held)
@@ -152,8 +154,8 @@ class ModulesCache:
         return len(self._ids)
 
     @property
-    def _turn(self) -> Turn:
-        return self._forward.turn
+    def _rope_scaling(self) -> RopeScaling:
+        return self._forward.rope_scaling
 
     def _pieces(self, ids: list[int], all_logits: bool) -> list[list[int]]:
         """What is read at once. A read of several tokens is a prompt's: it is cut where the state is worth a copy, before its last token and
@@ -191,7 +193,7 @@ class ModulesCache:
     def _pass(self, ids: list[int], all_logits: bool) -> Any:
         if self._cache is None:
             self._cache = _new_cache(self._model)
-        self._turn.prepare(self._model)
+        self._rope_scaling.prepare(self._model)
         more: dict[str, Any] = (
             {} if self._cache is None else {self._forward.names.cache: self._cache}
         )

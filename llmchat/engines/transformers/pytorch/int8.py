@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llmchat.errors import IntegrityError
 
-# Rows up to which the matrix-vector kernel beats dequantise-and-multiply (measured, see docs/log.md).
+# Rows up to which the matrix-vector kernel beats dequantise-and-multiply (docs/log.md).
 GEMV_ROWS = 8
 _ROWS_AT_ONCE = 256
 _ALIGNMENT = 64
@@ -86,8 +86,8 @@ class Int8Linear(nn.Module):
         buffer: DequantBuffer,
     ):
         super().__init__()
-        # Other programs write matrices at any offset of a file; torch's kernel crashes the process on
-        # an address that is not aligned.
+        # Other programs write matrices at any offset of a file; torch's kernel crashes the process
+        # on an address that is not aligned.
         weight = weight.contiguous()
         self.register_buffer("weight", weight.clone() if weight.data_ptr() % _ALIGNMENT else weight)
         self.register_buffer("SCB", scb)
@@ -95,8 +95,8 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.out_features, self.in_features = weight.shape
         self._buffer = buffer
-        # The kernel reads 16 weights at a time without a check: other widths give wrong numbers or a
-        # crash. It is vectorised for bf16 only.
+        # The kernel reads 16 weights at a time without a check: other widths give wrong numbers or
+        # a crash. It is vectorised for bf16 only.
         is_vectorised = weight.device.type == "cpu" and dtype == torch.bfloat16
         self._has_gemv = is_vectorised and self.in_features % 16 == 0
 

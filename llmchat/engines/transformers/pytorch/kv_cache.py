@@ -35,7 +35,7 @@ class KVCache:
         self._values: list[Tensor] = []
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions. Buffers at least double: appending costs O(1) on average."""
+        """Make room for `length` positions; at least doubles the buffers that are too small."""
         if length <= self.capacity:
             return
         self.capacity = self._whole_blocks(max(length, 2 * self.capacity, self.FIRST))
@@ -45,7 +45,7 @@ class KVCache:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write [heads, new, head_dim] after the `length` positions in use.
 
-        Returns all of the layer, [heads, length + new, head_dim]. Call `advance` after the last layer.
+        Returns all of the layer, [heads, length + new, head_dim]; `advance` follows the last layer.
         """
         end = self.length + keys.shape[1]
         self._keys[layer][:, self.length : end] = keys
@@ -70,9 +70,10 @@ class KVCache:
         self.length = length
 
     def save(self, path: Path, ids: list[int], key: str) -> None:
-        """Write the keys and values of `ids`, which the cache holds, to a file that only its owner reads.
+        """Write the keys and values of `ids`, which the cache holds, to a file.
 
-        The file appears when it is complete. key: of the model and adapters they belong to.
+        It appears when it is complete, and only its owner can read it. key: identifies the model
+        and adapters that they belong to.
         """
         tensors = {
             f"{side}.{layer}": self._load_positions(side, buffer, len(ids)).contiguous()

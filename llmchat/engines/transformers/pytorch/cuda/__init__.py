@@ -18,9 +18,9 @@ _CAPABILITY = (8, 0)
 
 @cache
 def usable(device: torch.device) -> bool:
-    """Whether the kernels run on this device and give correct results; tested once, by running them.
+    """Whether the kernels run on this device and give correct results.
 
-    If they do not, the log has the reason.
+    Tested once, by running them; if they do not, the log has the reason.
     """
     if device.type != "cuda" or not torch.cuda.is_available():
         return False

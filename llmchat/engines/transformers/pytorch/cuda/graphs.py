@@ -1,8 +1,8 @@
 """The Llama family on one GPU: a pass of few rows is one captured CUDA graph, replayed.
 
-A graph has fixed addresses. So tokens, positions and the addresses of the caches are in tensors that
-belong to the graph and are filled before each replay: one graph serves every text and every length,
-and a cache may grow.
+A graph has fixed addresses. So tokens, positions and the addresses of the caches are in tensors
+that belong to the graph and are filled before each replay: one graph serves every text and every
+length, and a cache may grow.
 """
 
 import logging

@@ -1,7 +1,8 @@
-"""Triton kernels of one decode step: matrix-vector products on bitsandbytes' int8 bytes, rotary embedding into the cache, attention.
+"""Triton kernels of one decode step: int8 matrix-vector products, rotary embedding, attention.
 
-A step reads every weight once and is as fast as memory is. So each kernel keeps many 16-byte loads in flight, and what comes before and
-after a product (norm, bias, activation, residual) is done inside it: a kernel more costs about as much time as 8 MB of weights do.
+A step reads every weight once, so memory bounds its speed. Each kernel keeps many 16-byte loads in
+flight, and does what comes before and after its product (norm, bias, activation, residual) itself:
+another kernel would cost as much time as 8 MB of weights.
 
 TRITON_INTERPRET=1, set before this module is imported, runs the same kernels on CPU tensors.
 """
@@ -9,20 +10,20 @@ TRITON_INTERPRET=1, set before this module is imported, runs the same kernels on
 import triton
 import triton.language as tl
 
-# A signed byte b, its top bit turned over, put into the mantissa of this number gives 2^23 + 128 + b: two operations on the integer pipe and one
-# addition, where the conversion instruction runs at a fraction of the speed that memory delivers bytes at.
+# A signed byte b with its top bit flipped, in the mantissa of this number, gives 2^23 + 128 + b: two
+# integer operations and one addition. The conversion instruction is slower than memory.
 _BIASED = tl.constexpr(0x4B000000)
 _BIAS = tl.constexpr(8388736.0)
 _TOP_BITS = tl.constexpr(-2139062144)  # 0x80808080
 _HIGH_HALF = tl.constexpr(0xFFFF0000)
 _LOG2_E = tl.constexpr(1.4426950408889634)
-# The interpreter has numpy's types and no bf16 among them: there the operands of a product are widened after they were rounded.
+# The interpreter has numpy's types, without bf16: there operands are widened after rounding.
 _OPERAND = tl.constexpr(tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16)
 
 
 @triton.jit
 def _byte(word, index: tl.constexpr):
-    """Byte `index` of words of four int8 whose top bits were turned over → fp32."""
+    """Byte `index` of words of four int8 with flipped top bits → fp32."""
     return (((word >> (8 * index)) & 0xFF) | _BIASED).to(tl.float32, bitcast=True) - _BIAS
 
 
@@ -40,7 +41,7 @@ def _unpacked(quad):
 
 @triton.jit
 def _added(total, words, x0, x1, x2, x3, INT8: tl.constexpr):
-    """total + the products of a tile of weights, [rows, quads], with four values of x for each quad."""
+    """total + a tile of weights, [rows, quads], times four values of x for each quad."""
     if INT8:
         words = words ^ _TOP_BITS
         total += _byte(words, 0) * x0[None, :]
@@ -58,15 +59,26 @@ def _added(total, words, x0, x1, x2, x3, INT8: tl.constexpr):
 
 @triton.jit
 def _operand(x):
-    """x rounded to bf16, as the tensor cores take it."""
+    """x rounded to bf16, as tensor cores take it."""
     return x.to(tl.float32).to(tl.bfloat16).to(_OPERAND)
+
+
+@triton.jit
+def _row_output(total, factor, step, bias, rows, kept):
+    """Outputs of `rows`, [rows, quads] summed, with the steps of int8 weights and the bias."""
+    y = tl.sum(total, 1) * factor
+    if step is not None:
+        y *= tl.load(step + rows, kept, other=0.0)
+    if bias is not None:
+        y += tl.load(bias + rows, kept, other=0.0).to(tl.float32)
+    return y
 
 
 @triton.jit
 def one_row(
     x,  # int64 [quads]: four bf16 each
-    weight,  # int32 [n, quads] of four int8, or int64 of four bf16; gated: [2 n, quads], the gates first
-    step,  # fp32 [n], what an int8 of that row is worth; None for bf16
+    weight,  # int32 [n, quads] of four int8, or int64 of four bf16; gated: [2 n, quads]
+    step,  # fp32 [n], what 1 is worth in that row; None for bf16
     bias,  # bf16 [n] or None
     norm,  # int64 [quads], the weight of an RMS norm of x, or None
     residual,  # bf16 [n], added at the end, or None
@@ -110,17 +122,9 @@ def one_row(
     factor = 1.0
     if norm is not None:
         factor = tl.rsqrt(tl.sum(squares, 0) / (4 * quads) + eps)
-    y = tl.sum(total, 1) * factor
-    if INT8:
-        y *= tl.load(step + rows, kept, other=0.0)
-    if bias is not None:
-        y += tl.load(bias + rows, kept, other=0.0).to(tl.float32)
+    y = _row_output(total, factor, step, bias, rows, kept)
     if GATED:
-        z = tl.sum(other, 1) * factor
-        if INT8:
-            z *= tl.load(step + n + rows, kept, other=0.0)
-        if bias is not None:
-            z += tl.load(bias + n + rows, kept, other=0.0).to(tl.float32)
+        z = _row_output(other, factor, step, bias, n + rows, kept)
         y = y * tl.sigmoid(y) * z
     if residual is not None:
         y += tl.load(residual + rows, kept, other=0.0).to(tl.float32)
@@ -128,9 +132,20 @@ def one_row(
 
 
 @triton.jit
+def _rows_output(total, factor, step, bias, norm, rows, kept):
+    """Outputs [rows, texts], with the steps of int8 weights, the norm's factor and the bias."""
+    y = total * tl.load(step + rows, kept, other=0.0)[:, None]
+    if norm is not None:
+        y *= factor[None, :]
+    if bias is not None:
+        y += tl.load(bias + rows, kept, other=0.0).to(tl.float32)[:, None]
+    return y
+
+
+@triton.jit
 def few_rows(
     x,  # bf16 [m, k]
-    weight,  # int8 [n, k]; gated: [2 n, k], the gates first
+    weight,  # int8 [n, k]; gated: [2 n, k], gates first
     step,
     bias,
     norm,  # bf16 [k] or None
@@ -159,34 +174,28 @@ def few_rows(
         inside = columns < k
         tile = kept[:, None] & inside[None, :]
         words = tl.load(first + columns[None, :], tile, other=0, eviction_policy="evict_first")
-        turned = tl.load(
+        columns_of_x = tl.load(
             x + texts[None, :] * k + columns[:, None],
             used[None, :] & inside[:, None],
             other=0.0,
             eviction_policy="evict_last",
         )
         if norm is not None:
-            wide = turned.to(tl.float32)
+            wide = columns_of_x.to(tl.float32)
             squares += tl.sum(wide * wide, 0)
             weights = tl.load(norm + columns, inside, other=0.0, eviction_policy="evict_last")
-            turned = wide * weights.to(tl.float32)[:, None]
-        operand = _operand(turned)
+            columns_of_x = wide * weights.to(tl.float32)[:, None]
+        operand = _operand(columns_of_x)
         total = tl.dot(_operand(words), operand, total)
         if GATED:
             more = tl.load(second + columns[None, :], tile, other=0, eviction_policy="evict_first")
             other = tl.dot(_operand(more), operand, other)
-    y = total * tl.load(step + rows, kept, other=0.0)[:, None]
+    factor = squares
     if norm is not None:
         factor = tl.rsqrt(squares / k + eps)
-        y *= factor[None, :]
-    if bias is not None:
-        y += tl.load(bias + rows, kept, other=0.0).to(tl.float32)[:, None]
+    y = _rows_output(total, factor, step, bias, norm, rows, kept)
     if GATED:
-        z = other * tl.load(step + n + rows, kept, other=0.0)[:, None]
-        if norm is not None:
-            z *= factor[None, :]
-        if bias is not None:
-            z += tl.load(bias + n + rows, kept, other=0.0).to(tl.float32)[:, None]
+        z = _rows_output(other, factor, step, bias, norm, n + rows, kept)
         y = y * tl.sigmoid(y) * z
     places = texts[None, :] * n + rows[:, None]
     mask = used[None, :] & kept[:, None]
@@ -200,7 +209,7 @@ def rotate(
     qkv,  # bf16 [m, heads + 2 * kv_heads, dim]
     queries,  # bf16 [m, heads, dim]
     state,  # int64 [m, 3]: token, position, capacity of the cache
-    buffers,  # int64 [m, layers, 2]: where the keys and values of a text are, bf16 [kv_heads, capacity, dim] each
+    buffers,  # int64 [m, layers, 2]: addresses of keys and values, bf16 [kv_heads, capacity, dim]
     frequencies,  # fp32 [dim / 2]
     layer,
     layers,
@@ -209,7 +218,7 @@ def rotate(
     DIM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Rotary embedding of queries and keys, and keys and values into the cache. One program a row and head."""
+    """Rotate queries and keys; write keys and values into the cache. A program a row and head."""
     row, head = tl.program_id(0), tl.program_id(1)
     position = tl.load(state + row * 3 + 1)
     capacity = tl.load(state + row * 3 + 2)
@@ -220,11 +229,9 @@ def rotate(
     second = tl.load(source + DIM // 2 + half, kept, other=0.0).to(tl.float32)
     if head < HEADS + KV_HEADS:
         angle = position.to(tl.float32) * tl.load(frequencies + half, kept, other=0.0)
-        # Rounded as in the forward pass that reads prompts.
-        cos, sin = (
-            tl.cos(angle).to(tl.bfloat16).to(tl.float32),
-            tl.sin(angle).to(tl.bfloat16).to(tl.float32),
-        )
+        # Rounded as in the forward pass in plain torch.
+        cos = tl.cos(angle).to(tl.bfloat16).to(tl.float32)
+        sin = tl.sin(angle).to(tl.bfloat16).to(tl.float32)
         first, second = first * cos - second * sin, second * cos + first * sin
     if head < HEADS:
         target = queries + (row.to(tl.int64) * HEADS + head) * DIM
@@ -232,12 +239,24 @@ def rotate(
         # Heads of keys come before heads of values in both lists.
         cached = head - HEADS
         value = cached // KV_HEADS
-        base = tl.load(buffers + (row * layers + layer) * 2 + value).to(
-            tl.pointer_type(tl.bfloat16)
-        )
+        address = tl.load(buffers + (row * layers + layer) * 2 + value)
+        base = address.to(tl.pointer_type(tl.bfloat16))
         target = base + ((cached % KV_HEADS) * capacity + position) * DIM
     tl.store(target + half, first.to(tl.bfloat16), kept)
     tl.store(target + DIM // 2 + half, second.to(tl.bfloat16), kept)
+
+
+@triton.jit
+def _attend_block(query, key, value, visible, largest, total, result, scale):
+    """Add a block of positions to an online softmax: its maximum, sum, and sum of values."""
+    scores = tl.dot(query, tl.trans(_operand(key))) * (scale * _LOG2_E)
+    scores = tl.where(visible[None, :], scores, float("-inf"))
+    higher = tl.maximum(largest, tl.max(scores, 1))
+    weights = tl.exp2(scores - higher[:, None])
+    shrink = tl.exp2(largest - higher)
+    total = total * shrink + tl.sum(weights, 1)
+    result = tl.dot(_operand(weights), _operand(value), result * shrink[:, None])
+    return higher, total, result
 
 
 @triton.jit(do_not_specialize=["layer", "layers"])
@@ -259,66 +278,52 @@ def attend(
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """Attention of one query to positions 0 … its own, split over programs along the cache (flash-decoding, Dao et al. 2023)."""
-    row, kv_head, split = (
-        tl.program_id(0) // KV_HEADS,
-        tl.program_id(0) % KV_HEADS,
-        tl.program_id(1),
-    )
+    """Attention of one query to the positions up to its own, split over programs along the cache.
+
+    This is flash-decoding (Dao et al. 2023).
+    """
+    row, kv_head = tl.program_id(0) // KV_HEADS, tl.program_id(0) % KV_HEADS
+    split = tl.program_id(1)
     length = tl.load(state + row * 3 + 1).to(tl.int32) + 1
     capacity = tl.load(state + row * 3 + 2)
-    share = tl.cdiv(tl.cdiv(length, BLOCK_T), SPLITS) * BLOCK_T
-    begin = split * share
-    end = tl.minimum(begin + share, length)
-    place = buffers + (row * layers + layer) * 2
-    keys = tl.load(place).to(tl.pointer_type(tl.bfloat16))
-    values = tl.load(place + 1).to(tl.pointer_type(tl.bfloat16))
+    per_split = tl.cdiv(tl.cdiv(length, BLOCK_T), SPLITS) * BLOCK_T
+    begin = split * per_split
+    end = tl.minimum(begin + per_split, length)
+    addresses = buffers + (row * layers + layer) * 2
+    keys = tl.load(addresses).to(tl.pointer_type(tl.bfloat16))
+    values = tl.load(addresses + 1).to(tl.pointer_type(tl.bfloat16))
     keys = tl.multiple_of(keys, 16) + kv_head * capacity * DIM
     values = tl.multiple_of(values, 16) + kv_head * capacity * DIM
     group, dims = tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D)
     heads = kv_head * GROUP + group
-    asked = (group < GROUP)[:, None] & (dims < DIM)[None, :]
-    query = _operand(
-        tl.load(
-            queries + (row * KV_HEADS * GROUP + heads)[:, None] * DIM + dims[None, :],
-            asked,
-            other=0.0,
-        )
-    )
+    wanted = (group < GROUP)[:, None] & (dims < DIM)[None, :]
+    places = (row * KV_HEADS * GROUP + heads)[:, None] * DIM + dims[None, :]
+    query = _operand(tl.load(queries + places, wanted, other=0.0))
     largest = tl.full((BLOCK_G,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_G,), tl.float32)
     result = tl.zeros((BLOCK_G, BLOCK_D), tl.float32)
     for start in range(begin, end, BLOCK_T):
-        times = start + tl.arange(0, BLOCK_T)
-        read = (times < end)[:, None] & (dims < DIM)[None, :]
-        offsets = times[:, None] * DIM + dims[None, :]
-        key = tl.load(keys + offsets, read, other=0.0)
-        value = tl.load(values + offsets, read, other=0.0)
-        scores = tl.dot(query, tl.trans(_operand(key))) * (scale * _LOG2_E)
-        scores = tl.where((times < end)[None, :], scores, float("-inf"))
-        higher = tl.maximum(largest, tl.max(scores, 1))
-        weights = tl.exp2(scores - higher[:, None])
-        shrink = tl.exp2(largest - higher)
-        total = total * shrink + tl.sum(weights, 1)
-        result = tl.dot(_operand(weights), _operand(value), result * shrink[:, None])
-        largest = higher
-    line = row * KV_HEADS * GROUP + heads
-    if SPLITS == 1:
-        tl.store(
-            out + line[:, None] * DIM + dims[None, :],
-            (result / total[:, None]).to(tl.bfloat16),
-            asked,
+        positions = start + tl.arange(0, BLOCK_T)
+        visible = positions < end
+        mask = visible[:, None] & (dims < DIM)[None, :]
+        offsets = positions[:, None] * DIM + dims[None, :]
+        key = tl.load(keys + offsets, mask, other=0.0)
+        value = tl.load(values + offsets, mask, other=0.0)
+        largest, total, result = _attend_block(
+            query, key, value, visible, largest, total, result, scale
         )
+    if SPLITS == 1:
+        tl.store(out + places, (result / total[:, None]).to(tl.bfloat16), wanted)
     else:
-        line = line * SPLITS + split
-        tl.store(out + line[:, None] * DIM + dims[None, :], result, asked)
+        line = (row * KV_HEADS * GROUP + heads) * SPLITS + split
+        tl.store(out + line[:, None] * DIM + dims[None, :], result, wanted)
         tl.store(maxima + line, largest, group < GROUP)
         tl.store(sums + line, total, group < GROUP)
 
 
 @triton.jit
 def merge(parts, maxima, sums, out, DIM: tl.constexpr, SPLITS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """The splits of `attend` in one: out bf16 [m * heads, dim]. One program a row and head."""
+    """Merge the splits of `attend`: out bf16 [m * heads, dim]. One program a row and head."""
     line = tl.program_id(0)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, BLOCK_D)
     largest = tl.load(maxima + line * SPLITS + splits)

@@ -1,4 +1,7 @@
-"""Tensors in, tensors out: the kernels with their tiles, on the device of their tensors."""
+"""The Triton kernels on tensors: grids, tiles and shapes.
+
+What is multiplied by what, and when, is graphs.py's business.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,17 +12,18 @@ from torch import Tensor
 
 from llmchat.engines.transformers.pytorch.cuda import kernels
 
-# Rows of activations that a matrix-vector product takes: above, dequantising once and cuBLAS is faster.
+# Rows of activations up to which a product is faster than dequantising once for cuBLAS.
 MOST_ROWS = 8
 # Programs that keep a large GPU busy with attention, over all heads and splits.
 _ATTENTION_PROGRAMS = 256
 _MOST_SPLITS = 32
-_TIMES = 64
+# Positions of a cache that a program takes at a time.
+_POSITIONS = 64
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What one program of `one_row` works on at a time: rows of the matrix, columns in bytes, warps."""
+    """What one program of `one_row` handles at a time; columns in bytes."""
 
     rows: int
     columns: int
@@ -27,26 +31,25 @@ class Tile:
 
 
 def tile_for(columns: int, gated: bool) -> Tile:
-    """columns: bytes of a row. 64 bytes a thread, in four loads of 16: at 64 registers that is eight programs a multiprocessor."""
+    """A tile for rows of so many bytes.
+
+    64 bytes a thread, in four loads of 16: with 64 registers, eight programs fit a multiprocessor.
+    """
     width = min(2048, triton.next_power_of_2(columns))
     return Tile(2 if gated else 4, width, max(1, min(4, width // 512)))
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels take these: whole, aligned vectors of bf16 and of int8 or bf16."""
-    straight = (
-        x.is_contiguous()
-        and weight.is_contiguous()
-        and weight.data_ptr() % 16 == 0
-        and x.data_ptr() % 16 == 0
-    )
-    kinds = x.dtype == torch.bfloat16 and weight.dtype in (torch.int8, torch.bfloat16)
-    return (
-        straight
-        and kinds
-        and x.shape[-1] % 16 == 0
-        and x.shape[0] <= (MOST_ROWS if weight.dtype == torch.int8 else 1)
-    )
+    """Whether `matvec` supports these: aligned vectors, bf16 with int8 or bf16, few rows."""
+    if x.dtype != torch.bfloat16 or weight.dtype not in (torch.int8, torch.bfloat16):
+        return False
+    most_rows = MOST_ROWS if weight.dtype == torch.int8 else 1
+    is_small = x.shape[-1] % 16 == 0 and x.shape[0] <= most_rows
+    return is_small and _is_vectorisable(x) and _is_vectorisable(weight)
+
+
+def _is_vectorisable(x: Tensor) -> bool:
+    return bool(x.is_contiguous() and x.data_ptr() % 16 == 0)
 
 
 def matvec(
@@ -61,9 +64,10 @@ def matvec(
     gated: bool = False,
     tile: Tile | None = None,
 ) -> Tensor:
-    """rms_norm(x, norm) @ (weight * step).T + bias + residual for up to eight rows: [m, k] bf16 → [m, n] bf16; see `fits`.
+    """rms_norm(x, norm) @ (weight * step).T + bias + residual, for what `fits`.
 
-    weight: int8 [n, k] with its step, fp32 [n]; or bf16 without. gated: weight is [2 n, k], and silu(first half) * second half comes out.
+    [m, k] bf16 → [m, n] bf16. weight: int8 [n, k] with its step, fp32 [n], or bf16 without one.
+    gated: weight is [2 n, k], and the result is silu(first half) * second half.
     """
     count, k = x.shape
     n = weight.shape[0] // 2 if gated else weight.shape[0]
@@ -72,11 +76,13 @@ def matvec(
         if count == 1:
             size = weight.element_size()
             tile = tile or tile_for(k * size, gated)
-            four = torch.int32 if size == 1 else torch.int64
-            whole = None if norm is None else norm.view(torch.int64)
+            # Four numbers in one: a thread loads 16 bytes at a time.
+            quads = weight.view(torch.int32 if size == 1 else torch.int64)
+            norm_quads = None if norm is None else norm.view(torch.int64)
             kernels.one_row[(triton.cdiv(n, tile.rows),)](
-                x.view(torch.int64), weight.view(four), step, bias, whole, residual, out, n, k // 4, eps,
-                GATED=gated, BLOCK_N=tile.rows, BLOCK_K=max(1, tile.columns // (4 * size)), num_warps=tile.warps,
+                x.view(torch.int64), quads, step, bias, norm_quads, residual, out, n, k // 4, eps,
+                GATED=gated, BLOCK_N=tile.rows, BLOCK_K=max(1, tile.columns // (4 * size)),
+                num_warps=tile.warps,
             )  # fmt: skip
         else:
             columns = min(256, triton.next_power_of_2(k))
@@ -97,33 +103,33 @@ def attention(
     kv_heads: int,
     head_dim: int,
 ) -> Tensor:
-    """[m, (heads + 2 * kv_heads) * head_dim] → [m, heads * head_dim]: rotates, writes keys and values into the caches, and attends to them.
+    """Rotary embedding, keys and values into the caches, and attention to them.
 
-    state: int64 [m, 3], the token, its position and the capacity of its cache; buffers: int64 [m, layers, 2], the addresses of the caches.
+    [m, (heads + 2 * kv_heads) * head_dim] → [m, heads * head_dim]. state: int64 [m, 3], token,
+    position and capacity of the cache; buffers: int64 [m, layers, 2], the addresses of the caches.
     Rows of the same text see those before them.
     """
     count, layers = qkv.shape[0], buffers.shape[1]
+    group = heads // kv_heads
     queries = torch.empty(count, heads * head_dim, dtype=torch.bfloat16, device=qkv.device)
     out = torch.empty_like(queries)
-    splits = min(
-        _MOST_SPLITS, triton.next_power_of_2(max(1, _ATTENTION_PROGRAMS // (count * kv_heads)))
-    )
+    wanted = max(1, _ATTENTION_PROGRAMS // (count * kv_heads))
+    splits = min(_MOST_SPLITS, triton.next_power_of_2(wanted))
     wide = max(16, triton.next_power_of_2(head_dim))
     with _on(qkv):
         kernels.rotate[(count, heads + 2 * kv_heads)](
             qkv, queries, state, buffers, frequencies, layer, layers,
-            HEADS=heads, KV_HEADS=kv_heads, DIM=head_dim, BLOCK=triton.next_power_of_2(head_dim // 2), num_warps=1,
+            HEADS=heads, KV_HEADS=kv_heads, DIM=head_dim,
+            BLOCK=triton.next_power_of_2(head_dim // 2), num_warps=1,
         )  # fmt: skip
-        parts = (
-            out
-            if splits == 1
-            else torch.empty(count, heads, splits, head_dim, dtype=torch.float32, device=qkv.device)
-        )
-        maxima, sums = torch.empty(2, count, heads, splits, dtype=torch.float32, device=qkv.device)
+        fp32 = {"dtype": torch.float32, "device": qkv.device}
+        parts = out if splits == 1 else torch.empty(count, heads, splits, head_dim, **fp32)
+        maxima, sums = torch.empty(2, count, heads, splits, **fp32)
         kernels.attend[(count * kv_heads, splits)](
             queries, state, buffers, parts, maxima, sums, layer, layers, head_dim**-0.5,
-            GROUP=heads // kv_heads, KV_HEADS=kv_heads, DIM=head_dim, SPLITS=splits,
-            BLOCK_G=max(16, triton.next_power_of_2(heads // kv_heads)), BLOCK_D=wide, BLOCK_T=_TIMES, num_warps=4, num_stages=2,
+            GROUP=group, KV_HEADS=kv_heads, DIM=head_dim, SPLITS=splits,
+            BLOCK_G=max(16, triton.next_power_of_2(group)), BLOCK_D=wide, BLOCK_T=_POSITIONS,
+            num_warps=4, num_stages=2,
         )  # fmt: skip
         if splits > 1:
             kernels.merge[(count * heads,)](
@@ -133,5 +139,5 @@ def attention(
 
 
 def _on(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, whatever the tensors are on."""
+    """Make the device of the tensors current: Triton launches on the current one."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -1,4 +1,4 @@
-"""Row-wise int8 on a GPU through the Triton kernels: weights stay int8, activations bf16, sums fp32."""
+"""Row-wise int8 linears in Triton: weights stay int8, activations bf16, sums fp32."""
 
 import torch
 import torch.nn.functional as F
