@@ -1,4 +1,7 @@
-"""Checkpoints of the Llama family whose tensors are not those of their config: refused in one line, whichever forward pass would run them."""
+"""Checkpoints of the Llama family whose tensors do not fit their config.
+
+Every executor refuses them with an error of one line.
+"""
 
 import json
 import shutil
@@ -105,7 +108,7 @@ def refuse(folder: Path, kernels: Path | None) -> LlmchatError:
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_wrong_tensor_is_refused_before_the_compiled_step_sees_it(
+def test_compiled_executor_and_preparation_refuse_a_wrong_tensor(
     base: Path, tmp_path: Path, kernels: Path, fault: str
 ) -> None:
     folder = changed(base, tmp_path / "wrong", WRONG[fault])
@@ -117,27 +120,41 @@ def test_a_wrong_tensor_is_refused_before_the_compiled_step_sees_it(
 @pytest.mark.parametrize(
     "fault", [fault for fault in WRONG if "NaN" not in fault and "infinity" not in fault]
 )
-def test_the_plain_step_refuses_the_same_shapes(base: Path, tmp_path: Path, fault: str) -> None:
+def test_torch_executor_refuses_the_same_shapes(base: Path, tmp_path: Path, fault: str) -> None:
     refuse(changed(base, tmp_path / "wrong", WRONG[fault]), None)
 
 
 @pytest.mark.parametrize(
     "config",
-    [{"num_attention_heads": 0}, {"num_attention_heads": 3, "num_key_value_heads": 2}, {"num_key_value_heads": -2}, {"hidden_size": 2**63},
-     {"num_hidden_layers": 2**63}, {"num_hidden_layers": 10**9}, {"num_hidden_layers": 3}, {"vocab_size": 999}, {"vocab_size": True},
-     {"intermediate_size": "96"}, {"head_dim": 7}, {"rms_norm_eps": float("nan")}, {"rms_norm_eps": "small"},
-     {"rope_parameters": {"rope_type": "linear", "factor": 0.0}}, {"rope_parameters": {"rope_type": "llama3"}}, {"rope_parameters": 5}],
+    [
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 3, "num_key_value_heads": 2},
+        {"num_key_value_heads": -2},
+        {"hidden_size": 2**63},
+        {"num_hidden_layers": 2**63},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 3},
+        {"vocab_size": 999},
+        {"vocab_size": True},
+        {"intermediate_size": "96"},
+        {"head_dim": 7},
+        {"rms_norm_eps": float("nan")},
+        {"rms_norm_eps": "small"},
+        {"rope_parameters": {"rope_type": "linear", "factor": 0.0}},
+        {"rope_parameters": {"rope_type": "llama3"}},
+        {"rope_parameters": 5},
+    ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("compiled", [True, False])
-def test_numbers_that_no_model_can_have_are_refused(
+def test_invalid_config_is_refused(
     base: Path, tmp_path: Path, kernels: Path, config: dict[str, Any], compiled: bool
 ) -> None:
     refuse(changed(base, tmp_path / "wrong", **config), kernels if compiled else None)
 
 
-def test_an_absurd_number_of_layers_takes_no_memory(base: Path, tmp_path: Path) -> None:
-    """2^30 names of layers would be a hundred gigabytes."""
+def test_absurd_number_of_layers_takes_no_memory(base: Path, tmp_path: Path) -> None:
+    """The names of 2^30 layers would take a hundred gigabytes."""
     folder = changed(base, tmp_path / "wrong", num_hidden_layers=2**30)
     with pytest.raises(Mismatch, match=r"1,073,741,824 layers; the weights are 29 tensors"):
         Preparation(folder)
@@ -174,7 +191,7 @@ PREPARED: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("fault", PREPARED)
-def test_a_prepared_copy_that_was_changed_on_disk_is_refused(
+def test_prepared_copy_that_was_changed_on_disk_is_refused(
     base: Path, tmp_path: Path, kernels: Path, fault: str
 ) -> None:
     (tmp_path / "copy").mkdir()
@@ -185,7 +202,7 @@ def test_a_prepared_copy_that_was_changed_on_disk_is_refused(
         TransformersEngine(base, prepared=tmp_path / "copy", kernels=kernels)
 
 
-def test_the_compiled_step_takes_no_adapter_of_other_shapes() -> None:
+def test_adapter_of_other_shapes_is_refused() -> None:
     good = torch.zeros(4, 64), torch.zeros(96, 4)
     TensorRefs().lora(*good, 1.0, (96, 64))
     for a, b in [
@@ -197,8 +214,8 @@ def test_the_compiled_step_takes_no_adapter_of_other_shapes() -> None:
             TensorRefs().lora(a, b, 1.0, (96, 64))
 
 
-def test_a_token_beyond_the_embedding_is_named(tmp_path: Path, kernels: Path) -> None:
-    """Tokens that were added to a tokenizer whose model was not resized, or a tokenizer of another model."""
+def test_token_beyond_the_embedding_is_reported(tmp_path: Path, kernels: Path) -> None:
+    """The tokenizer has tokens that the weights were not resized for, or is another model's."""
     folder = save_tiny(tmp_path / "small", tiny_config(vocab_size=200))
     for step in (kernels, None):
         engine = TransformersEngine(folder, kernels=step)
@@ -213,10 +230,10 @@ def test_a_token_beyond_the_embedding_is_named(tmp_path: Path, kernels: Path) ->
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_an_answer_that_is_no_number_is_an_error(
+def test_logits_that_are_not_finite_are_an_error(
     base: Path, tmp_path: Path, kernels: Path, temperature: float, penalty: float
 ) -> None:
-    """What only shows when it is read: a row of a mapped embedding."""
+    """The rows of a mapped embedding are not checked when it is opened."""
     (tmp_path / "copy").mkdir()
     Preparation(base).write(tmp_path / "copy")
     edit(
@@ -230,7 +247,7 @@ def test_an_answer_that_is_no_number_is_an_error(
             list(engine.stream(Prompt("hello", ()), sampling))
 
 
-def test_the_dimensions_are_those_of_the_config() -> None:
+def test_dimensions_are_read_from_the_config() -> None:
     config = tiny_config().to_dict()
     assert Dimensions.of(config) == (2, 64, 4, 2, 16, 96, 320)
     assert Dimensions.of(config | {"num_key_value_heads": None, "head_dim": None}).kv_heads == 4

@@ -1,4 +1,7 @@
-"""The compiled step with assertions, under AddressSanitizer and UBSan: it reads and writes nothing that is not its own, whatever a checkpoint holds."""
+"""The compiled step with assertions, under AddressSanitizer and UBSan.
+
+It reads and writes only its own memory, whatever a checkpoint holds.
+"""
 
 import os
 import shutil
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 GCC = shutil.which("gcc")
 pytestmark = [
     pytest.mark.slow,
@@ -16,7 +19,7 @@ pytestmark = [
 ]
 
 
-def sanitized(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def run_checked(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run Python with the checked build of the step."""
     assert GCC
     library = subprocess.run(
@@ -25,40 +28,33 @@ def sanitized(*arguments: str) -> "subprocess.CompletedProcess[str]":
     if not Path(library).is_absolute():
         pytest.skip("gcc has no AddressSanitizer here")
     env = os.environ | {
-        "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1", "LLMCHAT_NATIVE": "checked", "CC": GCC,
-    }  # fmt: skip
+        "LD_PRELOAD": library,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "LLMCHAT_NATIVE": "checked",
+        "CC": GCC,
+    }
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=900,
         env=env,
-        cwd=HERE.parent.parent,
+        cwd=TESTS.parent,
     )
 
 
 @pytest.mark.parametrize(
-    "tests", [("engines/test_checkpoint_shapes.py",), ("engines/test_compiled.py", "-k", "compiled and not products")], ids=" ".join
-)  # fmt: skip
-def test_the_sanitizers_have_nothing_to_say(tests: tuple[str, ...]) -> None:
-    # Without capturing: a sanitizer ends the process, and what pytest holds back would be lost.
-    done = sanitized(
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-s",
-        "-p",
-        "no:cacheprovider",
-        str(HERE.parent / tests[0]),
-        *tests[1:],
-        "-m",
-        "not slow",
-    )
+    "name", ["test_checkpoint_shapes.py", "test_compiled.py", "test_compiled_sampling.py"]
+)
+def test_sanitizers_report_nothing(name: str) -> None:
+    # Output is not captured: a sanitizer ends the process, and what pytest holds back is lost.
+    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-m", "not slow"]
+    done = run_checked("-m", "pytest", *options, str(TESTS / "engines" / name))
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
-LIE = """
+SCRIPT = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
@@ -70,18 +66,26 @@ from llmchat.engines.transformers.executor import SequenceInput
 torch.set_num_threads(1)
 config = make_config()
 model = CompiledForward(config, make_tensors(config), load_kernels(Path({folder!r})))
-{lie}
+{fault}
 model.run([SequenceInput(model.new_cache(), [1, 2, 3])])
 """
 
 
 @pytest.mark.parametrize(
-    ("lie", "told"),
-    [("pass", ""), ("model._model.head.out = 5000", "assertion failed"), ("model._model.head_dim = 24", "assertion failed"),
-     ("model._model.norm = torch.ones(8).data_ptr()", "heap-buffer-overflow|heap-use-after-free")],
-)  # fmt: skip
-def test_the_checked_build_sees_what_python_did_not(lie: str, told: str, tmp_path: Path) -> None:
-    script = LIE.format(tests=str(HERE.parent), folder=str(tmp_path), lie=lie)
-    done = sanitized("-c", script)
-    assert (done.returncode == 0) == (not told), done.stderr[-2000:]
-    assert not told or any(word in done.stderr for word in told.split("|")), done.stderr[-2000:]
+    ("fault", "reported"),
+    [
+        ("pass", ()),
+        ("model._model.head.out = 5000", ("assertion failed",)),
+        ("model._model.head_dim = 24", ("assertion failed",)),
+        (
+            "model._model.norm = torch.ones(8).data_ptr()",
+            ("heap-buffer-overflow", "heap-use-after-free"),
+        ),
+    ],
+)
+def test_checked_build_notices_wrong_structures(
+    fault: str, reported: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = run_checked("-c", SCRIPT.format(tests=str(TESTS), folder=str(tmp_path), fault=fault))
+    assert (done.returncode == 0) == (not reported), done.stderr[-2000:]
+    assert not reported or any(word in done.stderr for word in reported), done.stderr[-2000:]

@@ -1,4 +1,7 @@
-"""What the GPU runs, as far as it can be checked on the machine at hand: its kernels by Triton's interpreter where there is no GPU."""
+"""The GPU code, as far as this machine can run it.
+
+Without a GPU its kernels run in Triton's interpreter, and compile for GPUs that are not here.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -61,8 +64,8 @@ interpreted = pytest.param(
         ),
     ],
 )
-def test_kernels(device: str) -> None:
-    """A process of its own: whether kernels are interpreted is settled when Triton is imported, and others import it too."""
+def test_kernels_pass_their_tests(device: str) -> None:
+    """In a process of its own: Triton decides about its interpreter when it is first imported."""
     here = (
         {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         if device == "cpu"
@@ -87,117 +90,90 @@ def test_kernels(device: str) -> None:
 
 
 POINTERS = {
-    "one_row": {"x": "*i64", "weight": "*i32", "step": "*fp32", "bias": "*bf16", "norm": "*i64", "residual": "*bf16", "out": "*bf16", "eps": "fp32"},
-    "few_rows": {"x": "*bf16", "weight": "*i8", "step": "*fp32", "bias": "*bf16", "norm": "*bf16", "residual": "*bf16", "out": "*bf16", "eps": "fp32"},
-    "rotate": {"qkv": "*bf16", "queries": "*bf16", "state": "*i64", "buffers": "*i64", "frequencies": "*fp32"},
+    "one_row": {
+        "x": "*i64", "weight": "*i32", "step": "*fp32", "bias": "*bf16", "norm": "*i64",
+        "residual": "*bf16", "out": "*bf16", "eps": "fp32",
+    },
+    "few_rows": {
+        "x": "*bf16", "weight": "*i8", "step": "*fp32", "bias": "*bf16", "norm": "*bf16",
+        "residual": "*bf16", "out": "*bf16", "eps": "fp32",
+    },
+    "rotate": {
+        "qkv": "*bf16", "queries": "*bf16", "state": "*i64", "buffers": "*i64",
+        "frequencies": "*fp32",
+    },
     "attend": {
-        "queries": "*bf16", "state": "*i64", "buffers": "*i64", "out": "*fp32", "maxima": "*fp32", "sums": "*fp32", "scale": "fp32",
+        "queries": "*bf16", "state": "*i64", "buffers": "*i64", "out": "*fp32", "maxima": "*fp32",
+        "sums": "*fp32", "scale": "fp32",
     },
     "merge": {"parts": "*fp32", "maxima": "*fp32", "sums": "*fp32", "out": "*bf16"},
 }  # fmt: skip
 # What launch.py passes for a model of 7B, and for one with shared keys.
-TILE = {"BLOCK_N": 4, "BLOCK_K": 512, "num_warps": 4}
-LAUNCHES = [
-    ("one_row", {"GATED": False, "bias": None, "residual": None} | TILE),
-    ("one_row", {"GATED": False, "norm": None} | TILE),
-    ("one_row", {"GATED": True, "bias": None, "residual": None} | TILE | {"BLOCK_N": 2}),
-    (
-        "few_rows",
-        {
-            "GATED": False,
-            "BLOCK_M": 16,
-            "BLOCK_N": 32,
-            "BLOCK_K": 256,
-            "num_warps": 4,
-            "num_stages": 3,
-        },
-    ),
-    (
-        "few_rows",
-        {
-            "GATED": True,
-            "bias": None,
-            "BLOCK_M": 16,
-            "BLOCK_N": 32,
-            "BLOCK_K": 256,
-            "num_warps": 4,
-            "num_stages": 3,
-        },
-    ),
+ONE_ROW = {"BLOCK_N": 4, "BLOCK_K": 512, "num_warps": 4}
+FEW_ROWS = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 256, "num_warps": 4, "num_stages": 3}
+ATTEND = {"DIM": 128, "BLOCK_G": 16, "BLOCK_D": 128, "BLOCK_T": 64, "num_stages": 2}
+LAUNCHES: list[tuple[str, dict[str, Any]]] = [
+    ("one_row", {"GATED": False, "bias": None, "residual": None} | ONE_ROW),
+    ("one_row", {"GATED": False, "norm": None} | ONE_ROW),
+    ("one_row", {"GATED": True, "bias": None, "residual": None} | ONE_ROW | {"BLOCK_N": 2}),
+    ("few_rows", {"GATED": False} | FEW_ROWS),
+    ("few_rows", {"GATED": True, "bias": None} | FEW_ROWS),
     ("rotate", {"HEADS": 32, "KV_HEADS": 8, "DIM": 128, "BLOCK": 64, "num_warps": 1}),
-    (
-        "attend",
-        {
-            "GROUP": 1,
-            "KV_HEADS": 32,
-            "DIM": 128,
-            "SPLITS": 8,
-            "BLOCK_G": 16,
-            "BLOCK_D": 128,
-            "BLOCK_T": 64,
-            "num_stages": 2,
-        },
-    ),
-    (
-        "attend",
-        {
-            "GROUP": 7,
-            "KV_HEADS": 4,
-            "DIM": 128,
-            "SPLITS": 32,
-            "BLOCK_G": 16,
-            "BLOCK_D": 128,
-            "BLOCK_T": 64,
-            "num_stages": 2,
-        },
-    ),
+    ("attend", {"GROUP": 1, "KV_HEADS": 32, "SPLITS": 8} | ATTEND),
+    ("attend", {"GROUP": 7, "KV_HEADS": 4, "SPLITS": 32} | ATTEND),
     ("merge", {"DIM": 128, "SPLITS": 8, "BLOCK_D": 128, "num_warps": 2}),
 ]
+
+
+# Loads of 16 bytes, as PTX.
+COPY_16_BYTES = r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10"
+LOADS = {
+    "one_row": r"ld\.global\.L1::evict_first\S*\.v4\.b32",
+    "few_rows": COPY_16_BYTES,
+    "attend": COPY_16_BYTES,
+}
+
+
+def compiled(kernel: Any, pointers: dict[str, str], given: dict[str, Any], capability: int) -> Any:
+    """A kernel compiled as `launch` would, for aligned tensors and sizes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    options = {option: given[option] for option in ("num_warps", "num_stages") if option in given}
+    constants = {argument: value for argument, value in given.items() if argument not in options}
+    types = {
+        argument: "constexpr" if argument in constants else pointers.get(argument, "i32")
+        for argument in kernel.arg_names
+    }
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, (argument, kind) in enumerate(types.items())
+        if kind.startswith("*") or argument in ("n", "k", "quads")
+    }
+    by_index = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = triton.compiler.ASTSource(kernel, types, by_index, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 @needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(("name", "given"), LAUNCHES)
-def test_kernels_are_built_for_gpus_that_are_not_here(
+def test_kernels_compile_for_gpus_without_spills(
     name: str,
     given: dict[str, Any],
     capability: int,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The compilers need no GPU. Nothing spills; weights and caches come in loads of 16 bytes."""
+    """The compilers need no GPU. Weights and caches are loaded 16 bytes at a time."""
     import triton
-    from triton.backends.compiler import GPUTarget
 
     from llmchat.engines.transformers.pytorch.cuda import kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(kernels, name)
-    options = {option: given[option] for option in ("num_warps", "num_stages") if option in given}
-    fixed = {argument: value for argument, value in given.items() if argument not in options}
-    kinds = {
-        argument: "constexpr" if argument in fixed else POINTERS[name].get(argument, "i32")
-        for argument in kernel.arg_names
-    }
-    wide = {
-        (index,): [["tt.divisibility", 16]]
-        for index, (argument, kind) in enumerate(kinds.items())
-        if kind.startswith("*") or argument in ("n", "k", "quads")
-    }
-    source = triton.compiler.ASTSource(
-        kernel,
-        kinds,
-        {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()},
-        wide,
-    )
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    loads = {
-        "one_row": r"ld\.global\.L1::evict_first\S*\.v4\.b32",
-        "few_rows": r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10",
-        "attend": r"cp\.async\.cg\.shared\.global \[[^]]+\], \[[^]]+\], 0x10",
-    }
-    if name in loads:
-        assert len(re.findall(loads[name], built.asm["ptx"])) >= 4
+    built = compiled(getattr(kernels, name), POINTERS[name], given, capability)
+    if name in LOADS:
+        assert len(re.findall(LOADS[name], built.asm["ptx"])) >= 4
     (tmp_path / "cubin").write_bytes(built.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     usage = subprocess.run(
@@ -208,7 +184,7 @@ def test_kernels_are_built_for_gpus_that_are_not_here(
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS[2:], ids=str)
-def test_probabilities_without_a_host_are_those_with_one(sampling: Sampling) -> None:
+def test_fixed_size_candidates_have_the_same_probabilities(sampling: Sampling) -> None:
     torch.manual_seed(0)
     for logits in (torch.randn(50) * 3, torch.randn(2000) * 2, torch.zeros(8)):
         ids, chances = fixed_size_candidates(logits, sampling)
@@ -217,24 +193,26 @@ def test_probabilities_without_a_host_are_those_with_one(sampling: Sampling) -> 
         if logits.any():
             torch.testing.assert_close(whole / whole.sum(), expected)
         else:
-            assert int((whole > 0).sum()) == int((expected > 0).sum()), "among equals any may stay"
+            assert int((whole > 0).sum()) == int((expected > 0).sum()), (
+                "which of several equal tokens stay is arbitrary"
+            )
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-def test_tokens_chosen_without_a_host_are_those_chosen_with_one(sampling: Sampling) -> None:
+def test_device_sampler_chooses_the_same_tokens(sampling: Sampling) -> None:
     torch.manual_seed(1)
-    told: list[int] = []
+    followed: list[int] = []
     prompt = [3, 5, 5, 9]
     ours, theirs = (
-        DeviceSampler(sampling, prompt, CPU, lambda token: told.append(int(token))),
+        DeviceSampler(sampling, prompt, CPU, lambda token: followed.append(int(token))),
         Sampler(sampling, prompt, CPU),
     )
     logits = [torch.randn(400) * 2 for _ in range(60)]
     chosen = [ours.choose(row) for row in logits]
-    assert chosen == [theirs.choose(row) for row in logits] == told and ours.seed == theirs.seed
+    assert chosen == [theirs.choose(row) for row in logits] == followed and ours.seed == theirs.seed
 
 
-def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_triton_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("launch", "kernels"):
         monkeypatch.delitem(sys.modules, f"{cuda.__name__}.{name}", raising=False)
         monkeypatch.delattr(cuda, name, raising=False)
@@ -243,12 +221,12 @@ def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_triton
-def test_where_kernels_cannot_be_built_the_reason_is_told() -> None:
-    """Not interpreted, and on CPU tensors: Triton has nothing to build them for."""
+def test_kernels_that_cannot_be_built_are_reported() -> None:
+    """On CPU tensors and without its interpreter, Triton has no target."""
     assert "Triton cannot build its kernels (" in cuda.fault(CPU)
 
 
-def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(
+def test_kernels_are_usable_only_if_they_pass_their_check(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -269,7 +247,7 @@ def test_a_gpu_whose_kernels_fail_takes_those_of_bitsandbytes(
 
 
 @needs_triton
-def test_int8_layers_that_are_spread_over_gpus_become_those_of_a_gpu(
+def test_take_over_replaces_int8_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)

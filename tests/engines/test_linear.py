@@ -1,4 +1,4 @@
-"""Int8 layers against float64, with the activations that break careless kernels."""
+"""Linear layers against float64, with the activations that break careless kernels."""
 
 import pytest
 import torch
@@ -26,10 +26,10 @@ def error(
     ("out_features", "in_features"), [(64, 64), (33, 128), (576, 1536), (50, 40), (7, 17), (1, 16)]
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_every_shape_is_near_float64(
+def test_int8_layer_is_close_to_float64(
     rows: int, out_features: int, in_features: int, dtype: torch.dtype
 ) -> None:
-    """Widths that are no multiple of 16 and rows above the kernel's limit take the other way, and must be as right."""
+    """With torch's kernel, and without it: widths that 16 does not divide, and many rows."""
     torch.manual_seed(rows)
     weight, bias = torch.randn(out_features, in_features) * 0.02, torch.randn(out_features)
     quantised, maxima = quantise_rows(weight)
@@ -38,7 +38,7 @@ def test_every_shape_is_near_float64(
 
 
 @pytest.mark.parametrize("outliers", [0, 2, 6])
-def test_outlier_activations_do_not_matter(outliers: int) -> None:
+def test_outlier_activations_do_not_cost_precision(outliers: int) -> None:
     torch.manual_seed(0)
     weight = torch.randn(256, 512) * 0.02
     x = torch.randn(32, 512)
@@ -47,8 +47,8 @@ def test_outlier_activations_do_not_matter(outliers: int) -> None:
     assert error(layer, weight, x.bfloat16()) < 0.015
 
 
-def test_activations_at_an_odd_address_are_right() -> None:
-    """The kernel crashes on them; the layer must notice."""
+def test_unaligned_activations_give_correct_results() -> None:
+    """torch's kernel would crash on them."""
     torch.manual_seed(0)
     weight = torch.randn(64, 64) * 0.02
     layer = make_linear(weight, None, "int8", CPU, DequantBuffer())
@@ -60,13 +60,13 @@ def test_activations_at_an_odd_address_are_right() -> None:
     assert layer(torch.randn(2, 3, 64).bfloat16()).shape == (2, 3, 64)
 
 
-def test_one_scratch_serves_layers_of_different_sizes() -> None:
-    scratch = DequantBuffer()
+def test_layers_of_different_sizes_share_a_buffer() -> None:
+    buffer = DequantBuffer()
     for shape in ((32, 64), (128, 96), (16, 16)):
         weight = torch.randn(*shape)
         assert (
             error(
-                make_linear(weight, None, "int8", CPU, scratch),
+                make_linear(weight, None, "int8", CPU, buffer),
                 weight,
                 torch.randn(20, shape[1]).bfloat16(),
             )
@@ -76,7 +76,7 @@ def test_one_scratch_serves_layers_of_different_sizes() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 40), st.floats(1e-6, 1e4))
-def test_rounding_is_at_most_half_a_step(rows: int, columns: int, size: float) -> None:
+def test_quantisation_error_is_at_most_half_a_step(rows: int, columns: int, size: float) -> None:
     weight = torch.randn(rows, columns) * size
     quantised, maxima = quantise_rows(weight)
     step = maxima[:, None] / 127
@@ -85,12 +85,12 @@ def test_rounding_is_at_most_half_a_step(rows: int, columns: int, size: float) -
     ).all() and quantised.abs().max() <= 127
 
 
-def test_a_row_of_zeros_stays_zero() -> None:
+def test_row_of_zeros_stays_zero() -> None:
     quantised, maxima = quantise_rows(torch.zeros(2, 4))
     assert not quantised.any() and not maxima.any()
 
 
-def test_the_bytes_are_those_of_bitsandbytes() -> None:
+def test_quantised_bytes_are_close_to_those_of_bitsandbytes() -> None:
     import bitsandbytes.functional as bnb
 
     torch.manual_seed(0)
@@ -107,8 +107,8 @@ def test_the_bytes_are_those_of_bitsandbytes() -> None:
     ).norm()
 
 
-def test_the_kernels_of_bitsandbytes_run_on_the_same_bytes() -> None:
-    """The path that is taken on CUDA; bitsandbytes has it on the CPU as well."""
+def test_bitsandbytes_kernels_run_on_the_same_bytes() -> None:
+    """GPUs without Triton take this path; bitsandbytes has it on the CPU too."""
     torch.manual_seed(0)
     weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
     layer = BnbInt8Linear(*quantise_rows(weight), bias, torch.bfloat16)
@@ -123,7 +123,7 @@ def test_nf4_keeps_its_bias() -> None:
     assert error(layer, weight, torch.randn(4, 128).bfloat16(), bias) < 0.1
 
 
-def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
+def test_widths_without_whole_nf4_blocks_use_8_bit() -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 96) * 0.02
     layer = make_linear(weight, None, "int4", CPU, DequantBuffer())
@@ -134,8 +134,8 @@ def test_a_width_that_is_no_whole_block_of_nf4_is_kept_in_8_bit() -> None:
 
 @pytest.mark.parametrize("offset", [1, 8, 16])
 @pytest.mark.parametrize("rows", [1, 4, 8])
-def test_int8_weights_may_lie_at_any_address(offset: int, rows: int) -> None:
-    """As in a file that another program wrote; torch's kernel for a few rows reads whole vectors at aligned addresses."""
+def test_int8_weights_may_be_at_any_address(offset: int, rows: int) -> None:
+    """As in files of other programs; torch's kernel for a few rows reads aligned vectors."""
     weight, scb = quantise_rows(torch.randn(64, 64))
     moved = (
         torch.empty(64 * 64 + 64, dtype=torch.int8)[offset : offset + 64 * 64]

@@ -1,4 +1,4 @@
-"""Sampling against its definitions."""
+"""Sampling in torch against transformers, and against the probabilities it must have."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
         Sampling(temperature=1, top_k=1),
     ],
 )
-def test_probabilities_are_those_of_transformers(sampling: Sampling) -> None:
+def test_probabilities_equal_those_of_transformers(sampling: Sampling) -> None:
     torch.manual_seed(0)
     for logits in (LOGITS, torch.randn(200) * 3):
         scores = TemperatureLogitsWarper(float(sampling.temperature))(None, logits[None])
@@ -44,7 +44,7 @@ def test_probabilities_are_those_of_transformers(sampling: Sampling) -> None:
 
 
 def test_tokens_follow_their_probabilities() -> None:
-    """Chi-square of 4,000 draws; the limit is the 99.9 % quantile for 5 degrees of freedom, and the seed is fixed."""
+    """Chi-square of 4,000 draws of a fixed seed, 5 degrees of freedom, 99.9 % quantile."""
     sampling = Sampling(temperature=1, seed=1)
     sampler = Sampler(sampling, [], CPU)
     draws = torch.bincount(torch.tensor([sampler.choose(LOGITS) for _ in range(4000)]), minlength=6)
@@ -52,13 +52,13 @@ def test_tokens_follow_their_probabilities() -> None:
     assert float(((draws - expected) ** 2 / expected).sum()) < 20.5
 
 
-def test_greedy_takes_the_likeliest_and_a_penalty_moves_it() -> None:
+def test_greedy_takes_the_most_likely_token_unless_it_is_penalised() -> None:
     assert Sampler(Sampling(temperature=0), [], CPU).choose(LOGITS) == 0
     penalised = Sampler(Sampling(temperature=0, repetition_penalty=3.0), [0], CPU)
     assert [penalised.choose(LOGITS) for _ in range(2)] == [1, 0]
 
 
-def test_the_penalty_is_that_of_transformers() -> None:
+def test_repetition_penalty_equals_that_of_transformers() -> None:
     seen = torch.tensor([[1, 4, 4]])
     expected = RepetitionPenaltyLogitsProcessor(1.2)(seen, LOGITS[None].clone())[0]
     torch.testing.assert_close(penalise(LOGITS, torch.tensor([1, 4]), 1.2), expected)

@@ -1,4 +1,7 @@
-"""Checks of the GPU's kernels that test_cuda_kernels.py runs in a process of its own: on the GPU, or by Triton's interpreter on the CPU."""
+"""Tests of the Triton kernels, run by test_cuda_kernels.py in a separate process.
+
+They run on a GPU, or in Triton's interpreter on the CPU.
+"""
 
 import random
 from pathlib import Path
@@ -7,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llmchat.engines import Sampling, transformers
+from llmchat.engines import Sampling
 from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.transformers import TransformersEngine, loading
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
 from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache
@@ -21,13 +25,16 @@ from support.checkpoints import save_tiny, tiny_config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EPS = 0.1
-# One rounding to bf16: the GPU rounds to the nearest, the interpreter cuts off.
+# One rounding to bf16: the GPU rounds to the nearest, the interpreter truncates.
 ROUNDED = 0.004 if DEVICE.type == "cuda" else 0.008
 
 
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter takes milliseconds for each program; the GPU takes the tiles it always takes. Caches are small and have to grow."""
+    """Few, large tiles: the interpreter takes milliseconds for each program. The GPU keeps its own.
+
+    Caches start small, so that they grow.
+    """
     torch.manual_seed(0)
     monkeypatch.setattr(kv_cache.KVCache, "FIRST", 16)
     if DEVICE.type == "cpu":
@@ -40,7 +47,7 @@ def error(out: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def exact_product(x, weight, step, bias=None, norm=None, residual=None, gated=False):  # type: ignore[no-untyped-def]
-    """What `matvec` computes, in float64."""
+    """The result of `matvec` in float64."""
     x, weight = x.double(), weight.double() * (1.0 if step is None else step.double()[:, None])
     if norm is not None:
         x = x * (x.pow(2).mean(-1, keepdim=True) + EPS).rsqrt() * norm.double()
@@ -56,19 +63,19 @@ def bf16(*shape: int) -> torch.Tensor:
 
 
 def int8(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight with all values an int8 may have, -128 too, and the worth of a step in each row."""
+    """A weight with every int8 value, including -128, and the step of each row."""
     return torch.randint(-128, 128, (n, k), dtype=torch.int8, device=DEVICE), torch.rand(
         n, device=DEVICE
     ) * 0.01
 
 
-# Rows and columns that fill no tile, and those that fill several.
+# Rows and columns that fill no tile, and some that fill several.
 SHAPES = [(1, 16), (5, 48), (16, 128), (33, 400), (40, 1040)]
 
 
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
-def test_int8_products_are_near_float64(rows: int, n: int, k: int) -> None:
+def test_int8_products_are_close_to_float64(rows: int, n: int, k: int) -> None:
     weight, step = int8(n, k)
     x, bias = bf16(rows, k), bf16(n)
     assert launch.fits(x, weight)
@@ -83,7 +90,7 @@ def test_int8_products_are_near_float64(rows: int, n: int, k: int) -> None:
 
 @pytest.mark.parametrize("outliers", [1, 6])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_outliers_are_summed_as_exactly(rows: int, outliers: int) -> None:
+def test_outliers_do_not_cost_precision(rows: int, outliers: int) -> None:
     weight, step = int8(32, 512)
     x = bf16(rows, 512)
     x[:, ::100][:, :outliers] *= 300
@@ -102,7 +109,7 @@ def test_outliers_are_summed_as_exactly(rows: int, outliers: int) -> None:
     ],
     ids="+".join,
 )
-def test_what_is_fused_is_what_it_stands_for(rows: int, options: tuple[str, ...]) -> None:
+def test_fused_operations_equal_separate_ones(rows: int, options: tuple[str, ...]) -> None:
     n, k, gated = 24, 208, "gated" in options
     weight, step = int8(2 * n if gated else n, k)
     x = bf16(rows, k)
@@ -117,7 +124,7 @@ def test_what_is_fused_is_what_it_stands_for(rows: int, options: tuple[str, ...]
 
 
 class _Hidden(torch.nn.Module):
-    """A layer of which `fused` does not know what is in it."""
+    """Hides a layer, so that `fused` computes each operation by itself."""
 
     def __init__(self, layer: torch.nn.Module):
         super().__init__()
@@ -127,14 +134,14 @@ class _Hidden(torch.nn.Module):
         return self.layer(x)
 
 
-def test_bf16_weights_take_one_row() -> None:
+def test_bf16_weights_support_one_row() -> None:
     weight, x, norm = bf16(37, 144), bf16(1, 144), bf16(144)
     out = launch.matvec(x, weight, None, norm=norm, eps=EPS)
     assert error(out, exact_product(x, weight, None, norm=norm)) < ROUNDED
     assert not launch.fits(bf16(2, 144), weight)
 
 
-def test_a_layer_takes_any_number_of_rows_at_any_address() -> None:
+def test_layer_accepts_any_number_of_rows_at_any_address() -> None:
     original = torch.randn(64, 96, device=DEVICE) * 0.02
     quantised, scb = quantise_rows(original)
     bias = bf16(64)
@@ -151,10 +158,10 @@ def test_a_layer_takes_any_number_of_rows_at_any_address() -> None:
 
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(4, 4, 64), (8, 2, 32), (6, 1, 80)])
 @pytest.mark.parametrize("programs", [1, 8])
-def test_attention_sees_its_own_text_up_to_its_own_place(
+def test_attention_sees_its_own_text_up_to_its_own_position(
     heads: int, kv_heads: int, dim: int, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three rows of two texts: two that follow each other in one, and the first of another; keys beyond them are poisoned."""
+    """Two consecutive rows of one text and the first row of another; keys beyond are poisoned."""
     monkeypatch.setattr(launch, "_ATTENTION_PROGRAMS", programs * 3 * kv_heads)
     frequencies = 1.0 / 10000 ** (torch.arange(0, dim, 2, device=DEVICE) / dim)
     caches = [
@@ -201,7 +208,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def forwards(folder: Path) -> tuple[forward.TorchForward, forward.TorchForward, graphs.CudaForward]:
-    """The same int8 weights in fp32, as on any device, and by the kernels."""
+    """The same int8 weights in fp32, in plain torch, and in the kernels."""
     config = read_json(folder / "config.json")
     exact, plain, fast = (
         kind(config, open_tensors(folder, ()), weights, torch.device(where))
@@ -234,8 +241,8 @@ def linears(model: forward.TorchForward) -> list[tuple[str, AdaptedLinear]]:
 
 
 @torch.inference_mode()
-def test_a_step_gives_the_logits_of_the_plain_forward_pass(folder: Path) -> None:
-    """Long and short parts by turns, cut in between: as near to fp32 as the pass that every device has."""
+def test_step_gives_the_logits_of_the_torch_forward_pass(folder: Path) -> None:
+    """Long and short inputs with truncations: as close to fp32 as the torch forward pass."""
     exact, plain, fast = forwards(folder)
     caches = [forward.new_cache() for forward in (exact, plain, fast)]
     choose = random.Random(0)
@@ -251,7 +258,7 @@ def test_a_step_gives_the_logits_of_the_plain_forward_pass(folder: Path) -> None
 
 
 @torch.inference_mode()
-def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(folder: Path) -> None:
+def test_batched_texts_and_followed_tokens_give_the_same_logits(folder: Path) -> None:
     _, _, fast = forwards(folder)
     caches = [fast.new_cache() for _ in range(4)]
     for cache, ids in zip(caches, ([5, 6, 7], [8], [5, 6, 7], [8]), strict=True):
@@ -265,24 +272,24 @@ def test_texts_are_read_together_as_apart_and_a_followed_token_as_a_read_one(fol
     last = fast.run([SequenceInput(caches[3], [10])])[0]
     assert error(together[1][:1], last.double()) < 0.02
     fast.follow(torch.tensor([11], device=DEVICE))
-    assert caches[3].length == 2, "nobody has asked for it yet"
+    assert caches[3].length == 2, "it was not requested yet"
     kept = fast._ahead
     followed = fast.run([SequenceInput(caches[3], [11])])[0]
     assert kept is not None and followed is kept.logits and caches[3].length == 3
     caches[3].truncate(2)
     assert torch.equal(fast.run([SequenceInput(caches[3], [11])])[0], followed), (
-        "read in the usual way"
+        "run without a step ahead"
     )
     fast.follow(torch.tensor([12], device=DEVICE))
     caches[3].truncate(2)
     assert torch.equal(fast.run([SequenceInput(caches[3], [11])])[0], followed), (
-        "another place: what was begun is dropped"
+        "another position: the step ahead is dropped"
     )
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int4"])
 @torch.inference_mode()
-def test_other_weights_go_through_a_step_too(folder: Path, kind: str) -> None:
+def test_step_supports_other_weights(folder: Path, kind: str) -> None:
     config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
     plain, fast = (
         made(config, tensors, kind, DEVICE) for made in (forward.TorchForward, graphs.CudaForward)
@@ -297,7 +304,7 @@ def test_other_weights_go_through_a_step_too(folder: Path, kind: str) -> None:
 
 
 @torch.inference_mode()
-def test_live_adapters_are_in_force_in_a_step(folder: Path) -> None:
+def test_step_applies_live_adapters(folder: Path) -> None:
     _, _, fast = forwards(folder)
     matrices = (
         torch.randn(4, 64, device=DEVICE).bfloat16(),
@@ -314,20 +321,18 @@ def test_live_adapters_are_in_force_in_a_step(folder: Path) -> None:
     assert error(step, usual.double()) < 0.03 < error(bare, usual.double())
 
 
-def test_the_kernels_are_found_to_run() -> None:
+def test_kernels_pass_their_own_check() -> None:
     assert cuda.fault(DEVICE) == ""
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_an_answer_that_runs_ahead_is_the_answer_that_does_not(
+def test_running_ahead_does_not_change_an_answer(
     folder: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformers, "_load", lambda *_: forwards(folder)[2])
-    engine = transformers.TransformersEngine(folder, weights="int8", device=DEVICE.type)
+    monkeypatch.setattr(loading, "_executor", lambda *_: forwards(folder)[2])
+    engine = TransformersEngine(folder, weights="int8", device=DEVICE.type)
     *_, first = engine.stream(Prompt("t", ()), Sampling(max_tokens=2, ignore_eos=True))
-    assert first.prompt_tokens == 1 and first.reply_tokens == 2, (
-        "a prompt of one token is a step itself"
-    )
+    assert first.prompt_tokens == 1 and first.reply_tokens == 2, "a prompt of one token is one step"
     sampling = Sampling(
         temperature=temperature,
         top_p=0.95,
@@ -343,9 +348,9 @@ def test_an_answer_that_runs_ahead_is_the_answer_that_does_not(
     assert ahead[:-1] == waiting[:-1] and ahead[-1].reply_tokens == 4
 
 
-@pytest.mark.skipif(DEVICE.type == "cpu", reason="graphs are captured on a GPU alone")
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="graphs are captured only on a GPU")
 @torch.inference_mode()
-def test_a_replayed_graph_gives_what_its_kernels_give_one_by_one(folder: Path) -> None:
+def test_replayed_graph_equals_single_launches(folder: Path) -> None:
     _, _, fast = forwards(folder)
     _, _, eager = forwards(folder)
     eager._captures = False

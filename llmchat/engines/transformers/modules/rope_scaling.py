@@ -1,8 +1,8 @@
 """Rotary frequencies that depend on the length of a text: longrope (Phi-3) and dynamic NTK.
 
-Longrope has other frequencies beyond the trained length; dynamic NTK has other ones for every length
-beyond it. Keys that were rotated by other frequencies than a cold run would use cannot be reused:
-the text is read again.
+Longrope has other frequencies beyond the trained length, dynamic NTK for every length beyond it.
+Keys that were rotated by other frequencies than a cold run would use cannot be reused: the text is
+read again.
 """
 
 from dataclasses import dataclass

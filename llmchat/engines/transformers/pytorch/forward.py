@@ -44,7 +44,7 @@ class TorchForward(Forward):
         self._embedding = load.plain(llama.EMBEDDING)
         self._layers = [_Layer(load, llama.layer_prefix(index)) for index in range(size.layers)]
         self._norm = load.plain(llama.NORM)
-        # A tied head keeps the embedding's type: an 8-bit copy would cost more memory than it saves.
+        # A tied head keeps the embedding's type: an 8-bit copy would take memory, and save none.
         self._head = self._embedding if plan.has_tied_head else load.plain(HEAD)
         self._frequencies = plan.frequencies.to(device)
 

@@ -10,8 +10,8 @@ TRITON_INTERPRET=1, set before this module is imported, runs the same kernels on
 import triton
 import triton.language as tl
 
-# A signed byte b with its top bit flipped, in the mantissa of this number, gives 2^23 + 128 + b: two
-# integer operations and one addition. The conversion instruction is slower than memory.
+# A signed byte b with its top bit flipped, in the mantissa of this number, gives 2^23 + 128 + b:
+# two integer operations and one addition. The conversion instruction is slower than memory.
 _BIASED = tl.constexpr(0x4B000000)
 _BIAS = tl.constexpr(8388736.0)
 _TOP_BITS = tl.constexpr(-2139062144)  # 0x80808080
