@@ -6,7 +6,7 @@ usage: python benchmarks/engine.py MODELS [--peers-python PYTHON] [--only smol|1
 MODELS is a folder with two benchmark checkpoints, smol/ (SmolLM2-135M-Instruct) and 1b/ (a Llama of 1.1 billion random weights; its speed is that of
 any model of its size), each with config.json, model.safetensors and the tokenizer; a *Q8_0.gguf beside them is used, otherwise one is written.
 What is made of them, and our own prepared copies, is kept in MODELS. --peers-python names a Python with xllamacpp and ctranslate2.
-Every contender has a process of its own; they are measured in turn, one at a time, and medians count. --save writes
+Every process has a process of its own; they are measured in turn, one at a time, and medians count. --save writes
 benchmarks/results/engine.json.
 """
 
@@ -76,7 +76,9 @@ class Findings:
             "value": value,
         }
         row["verdict"] = f"not measured: {why}" if value is None else verdict(sense, target, value)
-        self.rows.append({key: entry for key, entry in row.items() if entry is not None} | more)
+        self.rows.append(
+            {key: competitor for key, competitor in row.items() if competitor is not None} | more
+        )
         print(line(self.rows[-1]), flush=True)
 
 
@@ -108,13 +110,13 @@ def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:
         return None, f"{type(error).__name__}: {error}"
 
 
-def contenders(
+def processes(
     folder: Path, python: str | None, everyone: bool
 ) -> tuple[list[Any], dict[str, str], dict[str, str]]:
     """Who is measured, who is not and why, and the versions of their packages."""
     from llmchat.bench import machine
-    from llmchat.bench.interleave import Entry, python_file, python_module
-    from llmchat.bench.peers import Rivals
+    from llmchat.bench.interleave import Competitor, python_file, python_module
+    from llmchat.bench.peers import Peers
     from llmchat.models.loading import tokenizer
     from llmchat.models.locate import locate
     from llmchat.models.opener import preset_of
@@ -122,33 +124,37 @@ def contenders(
 
     world = World.real()
     model = locate(preset_of(world, model=str(folder), weights="int8"), world)
-    found, absent, versions = Rivals(world, python).entries(
+    found, absent, versions = Peers(world, python).competitors(
         model, "cpu", machine.room("cpu", machine.Machine(0)), tokenizer(model)
     )
     named = ("llama.cpp", "CTranslate2", *(("transformers",) if everyone else ()))
-    rivals = [entry for entry, _ in found if entry.label.startswith(named)]
-    entries = [
-        Entry(MEMORY, python_module("llmchat.bench.worker", MEMORY, "{}"), asked=("bandwidth",)),
-        Entry(OURS, python_file(sys.executable, HERE / "engine_inside.py", str(folder), "chat")),
-        *rivals,
+    peers = [competitor for competitor, _ in found if competitor.label.startswith(named)]
+    competitors = [
+        Competitor(
+            MEMORY, python_module("llmchat.bench.worker", MEMORY, "{}"), asked=("bandwidth",)
+        ),
+        Competitor(
+            OURS, python_file(sys.executable, HERE / "engine_inside.py", str(folder), "chat")
+        ),
+        *peers,
     ]
-    return entries, dict(line.split(": ", 1) for line in absent), versions
+    return competitors, dict(line.split(": ", 1) for line in absent), versions
 
 
 def speeds(
-    entries: list[Any],
+    competitors: list[Any],
     rounds: int,
     findings: Findings,
     absent: dict[str, str],
     bytes_per_token: float,
 ) -> dict[str, Any]:
     """The rows that need everyone side by side, and those that our engine's process measures by itself."""
-    from llmchat.bench.interleave import Scores, compete, ready
+    from llmchat.bench.interleave import Measurements, measure_in_turn, started
 
-    scores = Scores()
-    with ready(entries, os.environ, scores.fail, note) as loaded:
-        compete(loaded, rounds, scores, note, WARM_S)
-        ours = next((one for one in loaded if one.entry.label == OURS), None)
+    measurements = Measurements()
+    with started(competitors, os.environ, measurements.fail, note) as loaded:
+        measure_in_turn(loaded, rounds, measurements, note, WARM_S)
+        ours = next((one for one in loaded if one.competitor.label == OURS), None)
         apart: dict[str, list[tuple[Any, str]]] = {}
         for what, times in TIMES.items():
             if what == "drafts" and findings.checkpoint != "smol":
@@ -156,25 +162,25 @@ def speeds(
             note(f"{OURS}: {what}")
             apart[what] = (
                 [attempt(lambda what=what: ours.ask(what)) for _ in range(times)]
-                if ours and OURS not in scores.failures
+                if ours and OURS not in measurements.failures
                 else []
             )
-    absent |= {label: failure.message for label, failure in scores.failures.items()}
+    absent |= {label: failure.message for label, failure in measurements.failures.items()}
 
     def against(name: str, what: str, peer: str) -> None:
-        own, other = scores.rate(OURS, what), scores.rate(peer, what)
+        own, other = measurements.rate(OURS, what), measurements.rate(peer, what)
         why = absent.get(OURS) or absent.get(peer) or "it was not asked"
         findings.add(
             name,
             own,
             other,
             why=why,
-            runs={"ours": scores.rates(OURS, what), "peer": scores.rates(peer, what)},
+            runs={"ours": measurements.rates(OURS, what), "peer": measurements.rates(peer, what)},
         )
 
     against("decode / llama.cpp Q8_0", "decode", "llama.cpp Q8_0")
     against("decode / CTranslate2 int8", "decode", "CTranslate2 int8")
-    decode, limit = scores.rate(OURS, "decode"), scores.rate(MEMORY, "bandwidth")
+    decode, limit = measurements.rate(OURS, "decode"), measurements.rate(MEMORY, "bandwidth")
     share = 100 * decode * bytes_per_token / limit if decode and limit else None
     findings.add(
         "decode, share of the memory's speed",
@@ -194,8 +200,8 @@ def speeds(
     return {
         "read_bytes_per_second": limit,
         "rates": {
-            label: {what: scores.rate(label, what) for what in of}
-            for label, of in scores.runs.items()
+            label: {what: measurements.rate(label, what) for what in of}
+            for label, of in measurements.runs.items()
         },
     }
 
@@ -229,21 +235,21 @@ def repeats(folder: Path, findings: Findings) -> None:
     """Drafts where the model has no words of its own: a copy of the checkpoint that repeats its prompt with changes."""
     from engine_inside import save_repeating
 
-    from llmchat.bench.interleave import Contender, Entry, python_file
+    from llmchat.bench.interleave import Competitor, CompetitorProcess, python_file
 
     def run() -> list[Any]:
         copy = save_repeating(folder)
-        contender = Contender(
-            Entry(
+        process = CompetitorProcess(
+            Competitor(
                 REPEATS,
                 python_file(sys.executable, HERE / "engine_inside.py", str(copy), "repeats"),
             ),
             os.environ,
         )
         try:
-            return [contender.ask("drafts") for _ in range(2)]
+            return [process.ask("drafts") for _ in range(2)]
         finally:
-            contender.close()
+            process.close()
 
     found, why = attempt(run)
     pair(
@@ -260,7 +266,7 @@ def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
     """One-shots of the real command, and the memory of a fresh process after 541 tokens read and 64 made."""
     from basics import command
 
-    from llmchat.bench.interleave import Contender, Entry, python_module
+    from llmchat.bench.interleave import Competitor, CompetitorProcess, python_module
 
     asking = (
         "chat",
@@ -288,14 +294,14 @@ def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
 
     def peak() -> Any:
         flags = json.dumps({"model": str(folder), "weights": "int8"})
-        contender = Contender(
-            Entry("fresh", python_module("llmchat.bench.worker", "engine", flags)), os.environ
+        process = CompetitorProcess(
+            Competitor("fresh", python_module("llmchat.bench.worker", "engine", flags)), os.environ
         )
         try:
-            contender.ask("prefill"), contender.ask("decode")
-            return contender.ask("peak")
+            process.ask("prefill"), process.ask("decode")
+            return process.ask("peak")
         finally:
-            contender.close()
+            process.close()
 
     held, why = attempt(peak)
     over = (held - int8_bytes) / 1e9 if held else None
@@ -311,11 +317,11 @@ def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
 
 def perplexities(folder: Path, findings: Findings) -> None:
     """int8 against bf16 on the first chapters of Moby-Dick."""
-    from llmchat.bench.interleave import Contender, Entry, python_file
+    from llmchat.bench.interleave import Competitor, CompetitorProcess, python_file
 
     def of(weights: str) -> float:
-        contender = Contender(
-            Entry(
+        process = CompetitorProcess(
+            Competitor(
                 weights,
                 python_file(
                     sys.executable, HERE / "engine_inside.py", str(folder), f"perplexity {weights}"
@@ -324,9 +330,9 @@ def perplexities(folder: Path, findings: Findings) -> None:
             os.environ,
         )
         try:
-            return float(contender.ask("perplexity"))
+            return float(process.ask("perplexity"))
         finally:
-            contender.close()
+            process.close()
 
     found, why = attempt(lambda: [of("int8"), of("bf16")])
     int8, bf16 = found or (None, None)
@@ -370,9 +376,9 @@ def checkpoint(
         str(folder),
         stdin="Hello",
     )
-    entries, absent, versions = contenders(folder, arguments.peers_python, arguments.all_peers)
+    competitors, absent, versions = processes(folder, arguments.peers_python, arguments.all_peers)
     rates = speeds(
-        entries,
+        competitors,
         arguments.rounds,
         findings,
         absent,

@@ -14,18 +14,18 @@ from msgspec import Struct
 from llmchat.bench import machine as facts
 from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import (
-    Contender,
-    Entry,
-    Failed,
-    Scores,
+    Competitor,
+    CompetitorProcess,
+    MeasurementFailed,
+    Measurements,
     batches,
-    compete,
+    measure_in_turn,
     python_module,
-    ready,
+    started,
 )
 from llmchat.bench.peer_protocol import DECODE
-from llmchat.bench.peers import Rivals
-from llmchat.bench.report import Report, Row
+from llmchat.bench.peers import Peers
+from llmchat.bench.report import Benchmark, Row
 from llmchat.errors import UsageError
 from llmchat.hub import inspect_folder
 from llmchat.hub.machine import this_machine
@@ -36,7 +36,7 @@ from llmchat.models.opener import preset_of
 from llmchat.progress import StepProgress
 from llmchat.settings import World
 
-__all__ = ["Plan", "Report", "Row", "measure", "plan"]
+__all__ = ["Benchmark", "Plan", "Row", "measure", "plan"]
 
 MEMORY = "memory"
 # The model's tokens that are held on average while DECODE are made.
@@ -44,19 +44,19 @@ _CONTEXT = 4 + DECODE // 2
 
 
 class Plan(Struct, frozen=True):
-    """Who is measured. contenders: with their rows, still empty; skipped: who is not, and why."""
+    """Who is measured. processes: with their rows, still empty; skipped: who is not, and why."""
 
     model: str
     device: str
     room: int
-    contenders: tuple[tuple[Entry, Row], ...]
+    competitors: tuple[tuple[Competitor, Row], ...]
     skipped: tuple[str, ...]
     machine: dict[str, Any]
     versions: dict[str, str]
 
 
 def plan(
-    given: Mapping[str, Any], kinds: Sequence[str], world: World, rivals: Rivals | None = None
+    given: Mapping[str, Any], kinds: Sequence[str], world: World, peers: Peers | None = None
 ) -> Plan:
     """Without `kinds`: every kind of weights that fits, the model's own first. Raises what opening the model would raise; loads nothing."""
     # Bare texts are measured: a model that has no prompt format can be as well.
@@ -72,12 +72,12 @@ def plan(
     room = facts.room(device, here)
     ours, skipped = _ours(model, flags, kinds, room)
     found = facts.versions()
-    if rivals:
+    if peers:
         if model.preset.engine != "transformers":
             raise UsageError(
                 f"--compare is for checkpoints that llmchat runs itself, not for the engine `{model.preset.engine}`"
             )
-        theirs, absent, more = rivals.entries(model, device, room, tokenizer(model))
+        theirs, absent, more = peers.competitors(model, device, room, tokenizer(model))
         ours, skipped, found = [*ours, *theirs], [*skipped, *absent], found | more
     return Plan(
         title(model.preset),
@@ -90,25 +90,25 @@ def plan(
     )
 
 
-def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Report:
+def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Benchmark:
     """Everyone in turn, `rounds` times, then once more from a fresh start. Ctrl-C ends it and keeps what was measured.
 
     Raises the error of the model's first row where none of its rows could be measured.
     """
-    scores, entries = Scores(), [entry for entry, _ in plan.contenders]
-    limit = Entry(
+    measurements, competitors = Measurements(), [competitor for competitor, _ in plan.competitors]
+    limit = Competitor(
         MEMORY,
         python_module("llmchat.bench.worker", MEMORY, json.dumps({"device": plan.device})),
         0,
         ("bandwidth",),
     )
-    grouped = batches(entries, plan.room)
-    about = _Steps(
+    grouped = batches(competitors, plan.room)
+    on_step = _Steps(
         world,
         quiet,
-        sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(entries),
+        sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(competitors),
     )
-    report = Report(
+    report = Benchmark(
         plan.model,
         plan.machine,
         datetime.date.fromtimestamp(world.now()).isoformat(),
@@ -116,22 +116,22 @@ def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Re
         rounds,
         0,
         DECODE,
-        [row for _, row in plan.contenders],
+        [row for _, row in plan.competitors],
         [*plan.skipped],
     )
     try:
         for batch in grouped:
-            with ready([limit, *batch], world.env, scores.fail, about) as contenders:
-                compete(contenders, rounds, scores, about)
-        for entry in entries:
-            if entry.label not in scores.failures:
-                about(f"{entry.label}: start")
-                _start_again(entry, world.env, scores)
+            with started([limit, *batch], world.env, measurements.fail, on_step) as processes:
+                measure_in_turn(processes, rounds, measurements, on_step)
+        for competitor in competitors:
+            if competitor.label not in measurements.failures:
+                on_step(f"{competitor.label}: start")
+                _start_again(competitor, world.env, measurements)
     except KeyboardInterrupt:
         report.interrupted = True
     finally:
-        about.clear()
-    _fill(report, plan, scores)
+        on_step.clear()
+    _fill(report, plan, measurements)
     return report
 
 
@@ -155,10 +155,10 @@ class _Steps:
 
 def _ours(
     model: Model, flags: dict[str, Any], kinds: Sequence[str], room: int
-) -> tuple[list[tuple[Entry, Row]], list[str]]:
+) -> tuple[list[tuple[Competitor, Row]], list[str]]:
     if model.preset.engine != "transformers" or model.base is None:
         row = Row(f"llmchat {model.preset.engine}", model.preset.engine, ours=True)
-        return [(_entry(row, flags, 0), row)], []
+        return [(_competitor(row, flags, 0), row)], []
     here = inspect_folder(model.base)
     own = model.preset.weights
     fitting = [
@@ -176,7 +176,7 @@ def _ours(
             weight_bytes=weights(here.shapes, kind),
             bytes_per_token=read or None,
         )
-        found.append((_entry(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
+        found.append((_competitor(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
     absent = [
         f"llmchat {kind}: it needs {needed(here.shapes, kind) / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
         for kind in BYTES
@@ -185,8 +185,8 @@ def _ours(
     return found, [] if kinds else absent
 
 
-def _entry(row: Row, flags: dict[str, Any], memory: int) -> Entry:
-    return Entry(
+def _competitor(row: Row, flags: dict[str, Any], memory: int) -> Competitor:
+    return Competitor(
         row.engine,
         python_module("llmchat.bench.worker", "engine", json.dumps(flags)),
         memory,
@@ -194,52 +194,60 @@ def _entry(row: Row, flags: dict[str, Any], memory: int) -> Entry:
     )
 
 
-def _start_again(entry: Entry, env: Mapping[str, str], scores: Scores) -> None:
+def _start_again(
+    competitor: Competitor, env: Mapping[str, str], measurements: Measurements
+) -> None:
     """From a fresh process: what its files cost to open shows, and what it holds at most."""
-    contender = None
+    process = None
     try:
-        contender = Contender(entry, env)
-        scores.add(entry.label, "load", contender.load_s)
-        if entry.first:
-            contender.ask("first")
-            scores.add(entry.label, "first", contender.age)
-        for what in entry.asked:
-            contender.ask(what)
-        scores.add(entry.label, "peak", contender.ask("peak"))
-    except Failed as error:
-        scores.fail(entry.label, error)
+        process = CompetitorProcess(competitor, env)
+        measurements.add(competitor.label, "load", process.load_s)
+        if competitor.first:
+            process.ask("first")
+            measurements.add(competitor.label, "first", process.age)
+        for what in competitor.asked:
+            process.ask(what)
+        measurements.add(competitor.label, "peak", process.ask("peak"))
+    except MeasurementFailed as error:
+        measurements.fail(competitor.label, error)
     finally:
-        if contender:
-            contender.close()
+        if process:
+            process.close()
 
 
-def _fill(report: Report, plan: Plan, scores: Scores) -> None:
-    rate = scores.rate(MEMORY, "bandwidth")
+def _fill(report: Benchmark, plan: Plan, measurements: Measurements) -> None:
+    rate = measurements.rate(MEMORY, "bandwidth")
     report.machine = plan.machine | {"read_bytes_per_second": rate}
-    if MEMORY in scores.failures:
-        report.skipped.append(f"the memory's speed: {scores.failures[MEMORY].message}")
-    for entry, row in plan.contenders:
+    if MEMORY in measurements.failures:
+        report.skipped.append(f"the memory's speed: {measurements.failures[MEMORY].message}")
+    for competitor, row in plan.competitors:
         row.decode_tps, row.prefill_tps = (
-            scores.rate(entry.label, "decode"),
-            scores.rate(entry.label, "prefill"),
+            measurements.rate(competitor.label, "decode"),
+            measurements.rate(competitor.label, "prefill"),
         )
         row.load_s, row.first_token_s, row.peak_bytes = (
-            scores.last(entry.label, what) for what in ("load", "first", "peak")
+            measurements.last(competitor.label, what) for what in ("load", "first", "peak")
         )
-        row.runs = {f"{what}_tps": scores.rates(entry.label, what) for what in entry.asked}
+        row.runs = {
+            f"{what}_tps": measurements.rates(competitor.label, what) for what in competitor.asked
+        }
         if rate and row.decode_tps and row.bytes_per_token:
             row.bandwidth_share = row.decode_tps * row.bytes_per_token / rate
-        if entry.label in scores.failures:
-            row.error = scores.failures[entry.label].message
-            report.skipped.append(f"{entry.label}: {row.error}")
+        if competitor.label in measurements.failures:
+            row.error = measurements.failures[competitor.label].message
+            report.skipped.append(f"{competitor.label}: {row.error}")
     report.prompt_tokens = next(
         (
             int(found["tokens"])
-            for entry, _ in plan.contenders
-            if (found := scores.last(entry.label, "prefill"))
+            for competitor, _ in plan.competitors
+            if (found := measurements.last(competitor.label, "prefill"))
         ),
         0,
     )
-    own = [(scores.failures.get(entry.label), row) for entry, row in plan.contenders if row.ours]
+    own = [
+        (measurements.failures.get(competitor.label), row)
+        for competitor, row in plan.competitors
+        if row.ours
+    ]
     if all(failure and row.decode_tps is None for failure, row in own) and own[0][0]:
         raise own[0][0]

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmchat.memory_estimate import BYTES, Shapes, kv_bytes
 
-# Bytes of a weight by what a contender keeps it as; Q8_0 has a 16-bit scale for 32 weights.
+# Bytes of a weight by what a process keeps it as; Q8_0 has a 16-bit scale for 32 weights.
 KINDS = BYTES | {"Q8_0": 34 / 32}
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 

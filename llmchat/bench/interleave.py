@@ -17,7 +17,7 @@ from llmchat.errors import LlmchatError
 from llmchat.process.programs import python
 
 
-class Entry(Struct, frozen=True):
+class Competitor(Struct, frozen=True):
     """Who takes part. label: how it is told from the others; memory: bytes it will need; asked: what is measured in each round; first: it can
     tell when its first token is there; task: told it on the first line of its stdin."""
 
@@ -29,24 +29,24 @@ class Entry(Struct, frozen=True):
     task: str = ""
 
 
-class Failed(LlmchatError):
-    """A contender that could not be measured."""
+class MeasurementFailed(LlmchatError):
+    """A process that could not be measured."""
 
     def __init__(self, message: str, hint: str = "", exit_code: int = 1):
         super().__init__(message, hint)
         self.exit_code = exit_code
 
 
-class Contender:
+class CompetitorProcess:
     """A process that has loaded what it measures. load_s: from its start until it was ready."""
 
-    def __init__(self, entry: Entry, env: Mapping[str, str]):
-        self.entry = entry
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the contender)
+    def __init__(self, competitor: Competitor, env: Mapping[str, str]):
+        self.competitor = competitor
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._started = time.perf_counter()
         # In a session of its own: Ctrl-C is for the program that asks, which then ends this one.
         self._process = subprocess.Popen(
-            entry.command,
+            competitor.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -55,8 +55,8 @@ class Contender:
             start_new_session=True,
         )
         try:
-            if entry.task:
-                self._send(entry.task)
+            if competitor.task:
+                self._send(competitor.task)
             self._receive()
         except BaseException:
             self.close()
@@ -69,7 +69,7 @@ class Contender:
         return time.perf_counter() - self._started
 
     def ask(self, what: str) -> Any:
-        """Raises Failed where it cannot be measured, or the process is gone."""
+        """Raises MeasurementFailed where it cannot be measured, or the process is gone."""
         self._send(what)
         return self._receive()["result"]
 
@@ -93,49 +93,51 @@ class Contender:
             raise self._gone()
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            raise Failed(said["error"], said["hint"], said["exit_code"])
+            raise MeasurementFailed(said["error"], said["hint"], said["exit_code"])
         return said
 
-    def _gone(self) -> Failed:
+    def _gone(self) -> MeasurementFailed:
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return Failed(f"its process ended with code {code}{f': {lines[-1]}' if lines else ''}")
+        return MeasurementFailed(
+            f"its process ended with code {code}{f': {lines[-1]}' if lines else ''}"
+        )
 
 
 @contextmanager
-def ready(
-    entries: Sequence[Entry],
+def started(
+    competitors: Sequence[Competitor],
     env: Mapping[str, str],
-    failed: Callable[[str, Failed], None],
-    about: Callable[[str], None],
-) -> Iterator[list[Contender]]:
-    """These contenders, loaded one after another, until the block ends; `failed` hears of those that could not be, `about` who is loaded."""
-    contenders: list[Contender] = []
+    failed: Callable[[str, MeasurementFailed], None],
+    on_step: Callable[[str], None],
+) -> Iterator[list[CompetitorProcess]]:
+    """These processes, loaded one after another, until the block ends; `failed` hears of those that could not be, `about` who is loaded."""
+    processes: list[CompetitorProcess] = []
     try:
-        for entry in entries:
-            about(f"{entry.label}: load")
+        for competitor in competitors:
+            on_step(f"{competitor.label}: load")
             try:
-                contenders.append(Contender(entry, env))
-            except Failed as error:
-                failed(entry.label, error)
-        yield contenders
+                processes.append(CompetitorProcess(competitor, env))
+            except MeasurementFailed as error:
+                failed(competitor.label, error)
+        yield processes
     finally:
-        for contender in contenders:
-            contender.close()
+        for process in processes:
+            process.close()
 
 
-class Scores:
+class Measurements:
     """What was measured so far: label → measure → its runs."""
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, list[Any]]] = {}
-        self.failures: dict[str, Failed] = {}
+        self.failures: dict[str, MeasurementFailed] = {}
 
     def add(self, label: str, what: str, result: Any) -> None:
         self.runs.setdefault(label, {}).setdefault(what, []).append(result)
 
-    def fail(self, label: str, error: Failed) -> None:
+    def fail(self, label: str, error: MeasurementFailed) -> None:
         self.failures[label] = error
 
     def rates(self, label: str, what: str) -> list[float]:
@@ -154,39 +156,39 @@ class Scores:
         return self.runs.get(label, {}).get(what, [None])[-1]
 
 
-def compete(
-    contenders: Sequence[Contender],
+def measure_in_turn(
+    processes: Sequence[CompetitorProcess],
     rounds: int,
-    scores: Scores,
-    about: Callable[[str], None],
+    measurements: Measurements,
+    on_step: Callable[[str], None],
     warm_s: float = 0.0,
 ) -> None:
     """Everyone measured once a round. `about` hears what is measured next. warm_s: work for so long before, where the machine takes its time to wake
     (a virtual one, whose memory was put away)."""
-    left = list(contenders)
+    left = list(processes)
     for number in range(rounds):
-        for contender in list(left):
-            label = contender.entry.label
+        for process in list(left):
+            label = process.competitor.label
             try:
                 awake = time.perf_counter() + warm_s
-                while "decode" in contender.entry.asked and time.perf_counter() < awake:
-                    contender.ask("warm")
-                for what in contender.entry.asked:
-                    about(f"{label}: {what}, round {number + 1} of {rounds}")
-                    scores.add(label, what, contender.ask(what))
-            except Failed as error:
-                scores.fail(label, error)
-                left.remove(contender)
+                while "decode" in process.competitor.asked and time.perf_counter() < awake:
+                    process.ask("warm")
+                for what in process.competitor.asked:
+                    on_step(f"{label}: {what}, round {number + 1} of {rounds}")
+                    measurements.add(label, what, process.ask(what))
+            except MeasurementFailed as error:
+                measurements.fail(label, error)
+                left.remove(process)
 
 
-def batches(entries: Sequence[Entry], room: int) -> list[list[Entry]]:
+def batches(competitors: Sequence[Competitor], room: int) -> list[list[Competitor]]:
     """Entries that are in memory together, in order: as many as fit into `room` bytes, and at least one."""
-    found: list[list[Entry]] = []
-    for entry in entries:
-        if found and sum(one.memory for one in found[-1]) + entry.memory <= room:
-            found[-1].append(entry)
+    found: list[list[Competitor]] = []
+    for competitor in competitors:
+        if found and sum(one.memory for one in found[-1]) + competitor.memory <= room:
+            found[-1].append(competitor)
         else:
-            found.append([entry])
+            found.append([competitor])
     return found
 
 

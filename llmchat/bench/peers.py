@@ -9,7 +9,7 @@ from typing import Any
 
 from llmchat.bench import peer_protocol, q8_0
 from llmchat.bench.cost import read_per_token
-from llmchat.bench.interleave import Entry, python_file
+from llmchat.bench.interleave import Competitor, python_file
 from llmchat.bench.report import Row
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ _MEMORY = {
 }
 
 
-class Rivals:
+class Peers:
     """The peers of `python`, or of the Python that runs this; `python` goes first. note: hears what takes its time."""
 
     def __init__(self, world: World, python: str | None = None):
@@ -45,9 +45,9 @@ class Rivals:
         self._pythons = [*([python] if python else []), sys.executable]
         self._installed = {name: _installed(name, world) for name in self._pythons}
 
-    def entries(
+    def competitors(
         self, model: Model, device: str, room: int, tokens: Tokenizer
-    ) -> tuple[list[tuple[Entry, Row]], list[str], dict[str, str]]:
+    ) -> tuple[list[tuple[Competitor, Row]], list[str], dict[str, str]]:
         """Those that can be measured with their empty rows, the others in a line each, and the versions of their packages."""
         assert model.base is not None
         here, folder = inspect_folder(model.base), model.base.path
@@ -89,7 +89,7 @@ class Rivals:
             row = Row(peer, _KINDS[peer], bytes_per_token=read or None)
             found.append(
                 (
-                    Entry(
+                    Competitor(
                         peer,
                         python_file(python, Path(peer_protocol.__file__), "serve"),
                         memory,

@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 class Row(Struct, omit_defaults=True):
-    """One contender. Rates are medians of `runs`, in tokens a second; None: not measured, and `error` or an interruption says why.
+    """One process. Rates are medians of `runs`, in tokens a second; None: not measured, and `error` or an interruption says why.
 
     weights: the kind; load_s: from the start of a process to a loaded model, first_token_s: to the first token of an answer (files in the
     kernel's cache); bandwidth_share: bytes that decoding must read by the bytes the memory can give in that time; peak_bytes: the most the
@@ -55,7 +55,7 @@ class Row(Struct, omit_defaults=True):
     """Why it was not measured."""
 
 
-class Report(Struct):
+class Benchmark(Struct):
     """prompt_tokens and decode_tokens: what one measurement was of; skipped: who was not measured, and why, a line each."""
 
     model: str
@@ -99,7 +99,7 @@ class BenchJson(Struct):
     """Whether Ctrl-C ended the run."""
 
 
-def for_json(report: Report) -> BenchJson:
+def for_json(report: Benchmark) -> BenchJson:
     """The report for `--json`; its first row of our own is how a chat runs the model."""
     own = next((row for row in report.rows if row.ours), None)
     return BenchJson(
@@ -109,7 +109,7 @@ def for_json(report: Report) -> BenchJson:
     )
 
 
-def show(report: Report, world: World) -> None:
+def show(report: Benchmark, world: World) -> None:
     from llmchat.ui import tables
 
     machine = report.machine

@@ -60,16 +60,14 @@ def bench(
     """Tokens per second, the share of this machine's memory speed, start and memory, for each kind of weights."""
     from llmchat import bench as room
     from llmchat.bench import report as shown
-    from llmchat.bench.peers import Rivals
+    from llmchat.bench.peers import Peers
     from llmchat.ui.json_output import print_json
 
     # Each kind of weights is a measurement of its own.
     given = {name: value for name, value in options.given(ctx).items() if name != "weights"}
     world = options.world_of(ctx)
-    rivals = Rivals(world, peers_python) if compare or peers_python else None
-    report = room.measure(
-        room.plan(given, weights or (), world, rivals), rounds, world, quiet=quiet
-    )
+    peers = Peers(world, peers_python) if compare or peers_python else None
+    report = room.measure(room.plan(given, weights or (), world, peers), rounds, world, quiet=quiet)
     if json:
         print_json(world, shown.for_json(report))
     else:

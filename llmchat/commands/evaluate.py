@@ -138,7 +138,7 @@ def evaluate(
 ) -> None:
     """Did it help? Scores of models on the same tasks, with 95 % intervals, and whether one is really better than another."""
     from llmchat import evaluate as room
-    from llmchat.evaluate.contenders import find_all
+    from llmchat.evaluate.candidates import find_candidates
     from llmchat.evaluate.report import for_json
     from llmchat.ui.json_output import print_json
 
@@ -152,9 +152,9 @@ def evaluate(
                 "--output and --resume are for --tasks", "--json prints all results of the harness"
             )
         names = [name.strip() for name in harness.split(",") if name.strip()]
-        contenders = find_all(models, given, world)
+        candidates = find_candidates(models, given, world)
         outcome = room.run_harness(
-            contenders,
+            candidates,
             names,
             world,
             limit=limit,
@@ -164,21 +164,21 @@ def evaluate(
             quiet=quiet,
         )
     else:
-        asking = room.Asking(_folds(fold), seed)
+        ask_options = room.AskOptions(_folds(fold), seed)
         items: list[Any] = []
         for file in tasks or ():
             items += room.read_tasks(
-                world, file, kind=kind, fold=asking.fold, limit=limit, before=len(items)
+                world, file, kind=kind, fold=ask_options.fold, limit=limit, before=len(items)
             )
-        contenders = find_all(models, given, world)
-        kept = room.Output(_place(output) if output else None, resume=resume)
-        outcome = room.run(contenders, items, asking, world, kept, quiet=quiet)
+        candidates = find_candidates(models, given, world)
+        kept = room.ResultFile(_place(output) if output else None, resume=resume)
+        outcome = room.run(candidates, items, ask_options, world, kept, quiet=quiet)
     if json:
-        made_by = [{"label": one.label, **one.made_by} for one in contenders]
+        made_by = [{"label": one.label, **one.made_by} for one in candidates]
         error = outcome.error.message if outcome.error else None
         print_json(world, for_json(made_by, outcome.results, outcome.interrupted, error))
     else:
-        _print_table(world, outcome, contenders[0].label)
+        _print_table(world, outcome, candidates[0].label)
     _end(outcome.interrupted, outcome.error)
 
 
@@ -236,16 +236,16 @@ def compare(
 ) -> None:
     """The same prompts to several models or adapters, side by side."""
     from llmchat.evaluate import compare as room
-    from llmchat.evaluate.contenders import find_all
+    from llmchat.evaluate.candidates import find_candidates
     from llmchat.ui.json_output import print_json
 
     given = _given(ctx)
     world = options.world_of(ctx)
     named, prompts = (models, words or []) if models else _parted(words or [], bool(file))
     asked = room.read_prompts(world, prompts, file or ())
-    contenders = find_all(named, given, world)
+    candidates = find_candidates(named, given, world)
     page = _place(html) if html else None
-    result = room.compare(contenders, asked, world, seed=seed, quiet=quiet)
+    result = room.compare(candidates, asked, world, seed=seed, quiet=quiet)
     if page:
         page.write_text(room.as_html(result), "utf-8")
         if not quiet:

@@ -269,7 +269,7 @@ def replay_session(
     ctx: typer.Context, session: _Id, device: options.Device = None, json: options.Json = False
 ) -> None:
     """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
-    from llmchat.evaluate.replay import Outcome, Replay, differences, replay
+    from llmchat.evaluate.replay import Replay, ReplayedAnswer, differences, replay
     from llmchat.models.opener import ModelOpener
     from llmchat.models.sessions import options_of_session, saved_history
     from llmchat.ui.json_output import print_json
@@ -295,7 +295,7 @@ def replay_session(
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
     opened = ModelOpener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
-    outcomes: list[Outcome] = []
+    outcomes: list[ReplayedAnswer] = []
     for outcome in replay(records, opened.preset, opened.engine):
         outcomes.append(outcome)
         if not json:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from llmchat import hub
 from llmchat.deploy import vllm
 from llmchat.deploy.check import differing
-from llmchat.deploy.facts import Subject, read_subject
+from llmchat.deploy.facts import ServedModel, read_served_model
 from llmchat.deploy.files import compose, ray_serve, write_folder
 from llmchat.deploy.sizing import Hardware, Layout, arrange
 from llmchat.deploy.vllm import Request
@@ -34,7 +34,7 @@ __all__ = ["Deployment", "Hardware", "Request", "plan"]
 class Deployment(Struct, frozen=True):
     """What will be served, and how. asked: MODEL and flags as the user gave them; merges: adapters go into `request.model` first."""
 
-    subjects: tuple[Subject, ...]
+    models: tuple[ServedModel, ...]
     request: Request
     layout: Layout
     hardware: Hardware
@@ -44,7 +44,7 @@ class Deployment(Struct, frozen=True):
     merges: bool = False
 
     def command(self, program: str = "vllm") -> list[str]:
-        return vllm.command(self.subjects, self.request, self.layout, self.folder, program)
+        return vllm.command(self.models, self.request, self.layout, self.folder, program)
 
     def script(self) -> str:
         """All commands in their order, as a shell reads them."""
@@ -75,11 +75,11 @@ class Deployment(Struct, frozen=True):
                 "the Docker Compose file is for GPUs",
                 "without one: the printed command, or --ray FILE",
             )
-        return compose(self.subjects, self.request, self.layout, self.folder)
+        return compose(self.models, self.request, self.layout, self.folder)
 
     def ray(self, copies: int, streams: int, store: str) -> str:
         return ray_serve(
-            self.subjects,
+            self.models,
             self.request,
             self.layout,
             self.folder,
@@ -101,7 +101,7 @@ class Deployment(Struct, frozen=True):
             from llmchat.models.merge import merge
 
             print(f"merging into {self.request.model} …", file=world.stderr, flush=True)
-            merge(self.subjects[0].preset, Path(self.request.model), world)
+            merge(self.models[0].preset, Path(self.request.model), world)
         world.stdout.flush()
         os.execve(found, self.command(found), {**world.env, **SAFE_PATH})
 
@@ -129,18 +129,18 @@ def plan(
         vllm.check_served(preset.name, preset.architecture, {})
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        subjects = tuple(
-            read_subject(preset, world, scratch / str(index), code)
+        models = tuple(
+            read_served_model(preset, world, scratch / str(index), code)
             for index, preset in enumerate(presets)
         )
-        for subject in subjects:
-            vllm.check_served(subject.preset.name, subject.architecture, subject.base.config)
+        for served in models:
+            vllm.check_served(served.preset.name, served.architecture, served.base.config)
             hub.refuse_foreign_code(
-                subject.preset.base, subject.base.revision, subject.base.config, trusted=code
+                served.preset.base, served.base.revision, served.base.config, trusted=code
             )
-        vllm.check_together(subjects)
-        lora, notes = _live(subjects, merged)
-        first = subjects[0]
+        vllm.check_together(models)
+        lora, notes = _live(models, merged)
+        first = models[0]
         merges = bool(first.adapters) and not lora
         model = str(folder / "model") if merges else ""
         layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
@@ -153,11 +153,11 @@ def plan(
             tuple(flags),
             code and "--trust-remote-code" not in flags,
         )
-        write_folder(subjects, request, folder)
+        write_folder(models, request, folder)
         notes += _size_notes(hardware, layout, first, dtype)
-        notes += _notes(subjects, world, host, folder)
+        notes += _notes(models, world, host, folder)
         return Deployment(
-            subjects,
+            models,
             request,
             layout,
             hardware,
@@ -168,19 +168,19 @@ def plan(
         )
 
 
-def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[str]]:
+def _live(models: Sequence[ServedModel], merged: bool | None) -> tuple[bool, list[str]]:
     """Whether the adapters stay live, and why not."""
-    if not any(subject.adapters for subject in subjects):
+    if not any(served.adapters for served in models):
         return False, []
     problem = next(
         (
-            f"{subject.preset.name}: {line}"
-            for subject in subjects
-            if (line := vllm.lora_problem(subject))
+            f"{served.preset.name}: {line}"
+            for served in models
+            if (line := vllm.lora_problem(served))
         ),
         "",
     )
-    if len(subjects) > 1 and (merged or problem):
+    if len(models) > 1 and (merged or problem):
         raise Mismatch(
             problem or "merged checkpoints need a server each",
             "serve them one by one, with --merged",
@@ -192,7 +192,7 @@ def _live(subjects: Sequence[Subject], merged: bool | None) -> tuple[bool, list[
     ] if problem and merged is None else []
 
 
-def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str) -> list[str]:
+def _size_notes(hardware: Hardware, layout: Layout, served: ServedModel, dtype: str) -> list[str]:
     notes = []
     if hardware.memory and not layout.weights:
         notes.append(
@@ -200,14 +200,14 @@ def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str
         )
     if layout.cache:
         chats = (
-            f", {layout.cache // subject.context:,} chats of {subject.context:,} tokens at once"
-            if subject.context
+            f", {layout.cache // served.context:,} chats of {served.context:,} tokens at once"
+            if served.context
             else ""
         )
         notes.append(
             f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}"
         )
-    if layout.pipeline > 1 and layout.cache and _fits_one(hardware, subject, dtype):
+    if layout.pipeline > 1 and layout.cache and _fits_one(hardware, served, dtype):
         notes.append(
             "it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)"
         )
@@ -217,13 +217,13 @@ def _size_notes(hardware: Hardware, layout: Layout, subject: Subject, dtype: str
     return notes
 
 
-def _fits_one(hardware: Hardware, subject: Subject, dtype: str) -> bool:
+def _fits_one(hardware: Hardware, served: ServedModel, dtype: str) -> bool:
     try:
         arrange(
             Hardware(1, hardware.gpus, hardware.memory),
-            subject.base.config,
-            subject.parameters,
-            subject.context,
+            served.base.config,
+            served.parameters,
+            served.context,
             dtype,
         )
         return True
@@ -231,8 +231,8 @@ def _fits_one(hardware: Hardware, subject: Subject, dtype: str) -> bool:
         return False
 
 
-def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -> list[str]:
-    first = subjects[0]
+def _notes(models: Sequence[ServedModel], world: World, host: str, folder: Path) -> list[str]:
+    first = models[0]
     notes = []
     if first.preset.format.stops:
         notes.append(
@@ -240,7 +240,7 @@ def _notes(subjects: Sequence[Subject], world: World, host: str, folder: Path) -
         )
     if first.preset.format.unescapes:
         notes.append("the model writes line ends in marks of its own; clients must turn them back")
-    if any(subject.preset.sampling != first.preset.sampling for subject in subjects[1:]):
+    if any(served.preset.sampling != first.preset.sampling for served in models[1:]):
         notes.append(
             f"sampling defaults are those of {first.preset.name}; requests may bring others"
         )

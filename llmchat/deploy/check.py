@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llmchat.conversation import Message
-from llmchat.deploy.facts import Subject
+from llmchat.deploy.facts import ServedModel
 from llmchat.engines.tokenizer import Tokenizer
 
 _TALK = (
@@ -14,7 +14,7 @@ _TALK = (
 _SAMPLES = (_TALK[:1], (Message("system", "Answer in one word."), *_TALK[:1]), _TALK)
 
 
-def differing(subject: Subject, folder: Path) -> list[str]:
+def differing(served: ServedModel, folder: Path) -> list[str]:
     """Sample conversations that would be read otherwise, each with the first place where the ids part; [] when all are the same.
 
     folder: what `write_folder` wrote. As vLLM does it: the rendered text, encoded by transformers' tokenizer with nothing added.
@@ -24,18 +24,18 @@ def differing(subject: Subject, folder: Path) -> list[str]:
 
     theirs, ours = (
         AutoTokenizer.from_pretrained(str(folder / "tokenizer")),
-        Tokenizer(subject.base.folder),
+        Tokenizer(served.base.folder),
     )
     template, default, found = (
         (folder / "chat_template.jinja").read_text("utf-8"),
-        subject.preset.system,
+        served.preset.system,
         [],
     )
     for messages in _SAMPLES:
         # A template of the checkpoint knows nothing of the preset's system text: whoever asks sends it.
         own = [Message("system", default)] if default and messages[0].role != "system" else []
-        sent = [*own, *messages] if subject.format.template is not None else messages
-        wanted = ours.encode(subject.format.render([*own, *messages]))
+        sent = [*own, *messages] if served.format.template is not None else messages
+        wanted = ours.encode(served.format.render([*own, *messages]))
         records = [{"role": message.role, "content": message.text} for message in sent]
         names = {
             key: theirs.special_tokens_map[key]

@@ -21,7 +21,7 @@ from llmchat.settings import World
 _SMALL = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
 
 
-class Part(Struct, frozen=True):
+class DeployedCheckpoint(Struct, frozen=True):
     """A base or an adapter. place: a Hub repo, or a folder of this machine; here: `folder` holds all of it, and else its small files alone."""
 
     name: str
@@ -38,7 +38,7 @@ class Part(Struct, frozen=True):
         return self.name if self.local else self.place
 
 
-class Subject(Struct, frozen=True):
+class ServedModel(Struct, frozen=True):
     """A model as a server is told about it.
 
     format: complete, with the checkpoint's chat template where that is the format
@@ -46,8 +46,8 @@ class Subject(Struct, frozen=True):
     """
 
     preset: Preset
-    base: Part
-    adapters: tuple[Part, ...]
+    base: DeployedCheckpoint
+    adapters: tuple[DeployedCheckpoint, ...]
     format: PromptFormat
     end_ids: tuple[int, ...]
     bos: str
@@ -61,7 +61,9 @@ class Subject(Struct, frozen=True):
         return str(named[0]) if isinstance(named, list) and named else self.preset.architecture
 
 
-def read_subject(preset: Preset, world: World, scratch: Path, code: bool = False) -> Subject:
+def read_served_model(
+    preset: Preset, world: World, scratch: Path, code: bool = False
+) -> ServedModel:
     """All facts of a preset. What is not pulled is asked of the Hub: its small files go to `scratch`. code: the user lets it run code of its own.
 
     Raises what a pull would raise, and Mismatch where the model has no prompt format.
@@ -83,7 +85,7 @@ def read_subject(preset: Preset, world: World, scratch: Path, code: bool = False
         if stop in tokens.special and (number := tokens.id_of(stop)) is not None
     }
     own = own_context(base.config)
-    return Subject(
+    return ServedModel(
         preset=preset,
         base=base,
         adapters=tuple(adapters),
@@ -109,7 +111,7 @@ def _complete(preset: Preset, folder: Path) -> PromptFormat:
     return form.with_template(template, special_names(folder), special_tokens(folder))
 
 
-def _part(source: Source, world: World, scratch: Path) -> Part:
+def _part(source: Source, world: World, scratch: Path) -> DeployedCheckpoint:
     name = Path(source.repo).name
     local = source.kind != "hub"
     try:
@@ -121,7 +123,7 @@ def _part(source: Source, world: World, scratch: Path) -> Part:
         folder, revision, here = scratch, _fetch_small(source, world, scratch), False
     inspection = hub.inspect_folder(hub.Checkpoint(folder, source, revision, 0))
     place = str(folder) if local else source.repo
-    return Part(
+    return DeployedCheckpoint(
         name,
         place,
         "" if local else revision,

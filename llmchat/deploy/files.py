@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from llmchat.deploy.facts import Subject
-from llmchat.deploy.jinja import jinja_template
+from llmchat.deploy.facts import ServedModel
 from llmchat.deploy.sizing import Layout
+from llmchat.deploy.template_writer import jinja_template
 from llmchat.deploy.vllm import VERSION, Request, command, engine_arguments
 from llmchat.engines.tokenizer.save import save_tokenizer
 from llmchat.errors import Mismatch
@@ -20,39 +20,39 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _MOUNT, _MODEL = "/llmchat", "/model"
 
 
-def write_folder(subjects: Sequence[Subject], request: Request, folder: Path) -> None:
+def write_folder(models: Sequence[ServedModel], request: Request, folder: Path) -> None:
     """What every way of serving needs: template, tokenizer, generation config, an example request, the adapters that are on this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    first = subjects[0]
+    first = models[0]
     (folder / "chat_template.jinja").write_text(template(first), "utf-8")
     # transformers 5 builds its own LLaMA tokenizer from the checkpoint's files, one that writes no space before the first word after <s>.
     save_tokenizer(first.base.folder, folder / "tokenizer")
     # Token ids alone: vLLM drops a value that is transformers' default when it reads this file, so that sampling goes by a flag.
     _write_json(folder / "generation_config.json", {"eos_token_id": list(first.end_ids)})
     _write_json(folder / "request.json", example_request(first))
-    for subject in subjects if request.lora else ():
-        part = subject.adapters[0]
+    for served in models if request.lora else ():
+        part = served.adapters[0]
         if part.here:
-            target = folder / "adapters" / subject.preset.name
+            target = folder / "adapters" / served.preset.name
             target.mkdir(parents=True, exist_ok=True)
             for name in ADAPTER_FILES:
                 shutil.copyfile(part.folder / name, target / name)
 
 
-def template(subject: Subject) -> str:
+def template(served: ServedModel) -> str:
     """The chat template of a preset: the checkpoint's own, or its written format with its system text and its tokenizer's opening token."""
-    if subject.format.template is not None:
-        return subject.format.template
+    if served.format.template is not None:
+        return served.format.template
     return jinja_template(
-        subject.format, bos=subject.bos, system=subject.preset.system, special=subject.special
+        served.format, bos=served.bos, system=served.preset.system, special=served.special
     )
 
 
-def example_request(subject: Subject) -> dict[str, Any]:
+def example_request(served: ServedModel) -> dict[str, Any]:
     """A body for /v1/chat/completions. Stop strings have no place among a server's defaults, so that each request brings them."""
-    preset = subject.preset
+    preset = served.preset
     stops = [*dict.fromkeys((*preset.format.stops, *preset.sampling.stops))]
-    stops = [stop for stop in stops if stop not in subject.special]
+    stops = [stop for stop in stops if stop not in served.special]
     body: dict[str, Any] = {
         "model": preset.name,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -64,9 +64,9 @@ def example_request(subject: Subject) -> dict[str, Any]:
     )
 
 
-def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path) -> str:
+def compose(models: Sequence[ServedModel], request: Request, layout: Layout, folder: Path) -> str:
     """A Docker Compose file: vLLM's image, its GPUs, the Hub's cache, our folder read-only, the key from the environment."""
-    first = subjects[0]
+    first = models[0]
     model = request.model or (first.base.place if first.base.local else "")
     inside = replace(request, host="0.0.0.0", port=8000, model=_MODEL if model else "")
     volumes = [
@@ -82,7 +82,7 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
         "entrypoint": ["vllm"],
         # Compose reads $ in a value as the name of a variable; $$ is the sign itself.
         "command": [
-            word.replace("$", "$$") for word in command(subjects, inside, layout, Path(_MOUNT))[1:]
+            word.replace("$", "$$") for word in command(models, inside, layout, Path(_MOUNT))[1:]
         ],
         "ports": [f"{request.host}:{request.port}:8000"],
         "volumes": volumes,
@@ -114,7 +114,7 @@ def compose(subjects: Sequence[Subject], request: Request, layout: Layout, folde
 
 
 def ray_serve(
-    subjects: Sequence[Subject],
+    models: Sequence[ServedModel],
     request: Request,
     layout: Layout,
     folder: Path,
@@ -133,10 +133,10 @@ def ray_serve(
             "--vllm-flags are for the `vllm` command, and a Ray Serve config has none",
             "edit engine_kwargs in the written file",
         )
-    first = subjects[0]
+    first = models[0]
     values = {
         name.replace("-", "_"): value
-        for name, value in engine_arguments(subjects, request, layout, folder).items()
+        for name, value in engine_arguments(models, request, layout, folder).items()
     }
     # Ray runs the copies itself, and its executor is always Ray's.
     for name in ("data_parallel_size", "distributed_executor_backend"):
@@ -167,7 +167,7 @@ def ray_serve(
             )
         config["lora_config"] = {
             "dynamic_lora_loading_path": store,
-            "max_num_adapters_per_replica": max(4, len(subjects)),
+            "max_num_adapters_per_replica": max(4, len(models)),
         }
         config["model_loading_config"]["model_id"] = first.base.name
     application = {
@@ -179,8 +179,8 @@ def ray_serve(
     note = f"serve run FILE, on a Ray cluster; {folder} must be there on every host."
     if request.lora:
         names = " and ".join(
-            f"{first.base.name}:{subject.preset.name} (from {store}/{subject.preset.name})"
-            for subject in subjects
+            f"{first.base.name}:{served.preset.name} (from {store}/{served.preset.name})"
+            for served in models
         )
         note += f" Ask for {names}."
     # Ray itself listens on every address, and asks for no key.

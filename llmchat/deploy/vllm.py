@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.deploy.facts import Subject
+from llmchat.deploy.facts import ServedModel
 from llmchat.deploy.sizing import Layout
 from llmchat.engines import Sampling
 from llmchat.engines.parameter_names import PARAMETER_NAMES
@@ -59,14 +59,14 @@ def check_served(name: str, architecture: str, config: Mapping[str, Any]) -> Non
         )
 
 
-def lora_problem(subject: Subject) -> str:
+def lora_problem(served: ServedModel) -> str:
     """Why the adapters cannot stay live in vLLM, in words; "" when they can."""
-    if len(subject.adapters) > 1:
+    if len(served.adapters) > 1:
         return "vLLM puts one adapter on a request, and this preset stacks several"
-    if subject.preset.adapter_scale != 1:
+    if served.preset.adapter_scale != 1:
         return "vLLM cannot scale an adapter"
     return next(
-        (problem for part in subject.adapters if (problem := _config_problem(part.config))), ""
+        (problem for part in served.adapters if (problem := _config_problem(part.config))), ""
     )
 
 
@@ -88,9 +88,9 @@ def rank_of(config: Mapping[str, Any]) -> int:
     return max(int(config.get("r") or 0), *map(int, (config.get("rank_pattern") or {}).values()), 0)
 
 
-def largest_rank(subjects: Sequence[Subject]) -> int:
+def largest_rank(models: Sequence[ServedModel]) -> int:
     """--max-lora-rank for these adapters: the largest rank, rounded up to one that vLLM knows."""
-    rank = max(rank_of(part.config) for subject in subjects for part in subject.adapters)
+    rank = max(rank_of(part.config) for served in models for part in served.adapters)
     return next(size for size in RANKS if size >= rank)
 
 
@@ -102,10 +102,10 @@ def sampling_defaults(sampling: Sampling) -> dict[str, float]:
 
 
 def engine_arguments(
-    subjects: Sequence[Subject], request: Request, layout: Layout, folder: Path
+    models: Sequence[ServedModel], request: Request, layout: Layout, folder: Path
 ) -> dict[str, Any]:
     """Flag → value of the engine, by vLLM's names; the order is that of the printed command. True: a flag without a value."""
-    first = subjects[0]
+    first = models[0]
     values: dict[str, Any] = {}
     if not request.model and first.base.revision:
         values["revision"] = first.base.revision
@@ -127,8 +127,8 @@ def engine_arguments(
     if request.lora:
         values |= {
             "enable-lora": True,
-            "max-lora-rank": largest_rank(subjects),
-            "max-loras": len(subjects),
+            "max-lora-rank": largest_rank(models),
+            "max-loras": len(models),
         }
     if layout.tensor > 1:
         values["tensor-parallel-size"] = layout.tensor
@@ -140,14 +140,14 @@ def engine_arguments(
 
 
 def command(
-    subjects: Sequence[Subject],
+    models: Sequence[ServedModel],
     request: Request,
     layout: Layout,
     folder: Path,
     program: str = "vllm",
 ) -> list[str]:
     """The whole command, one argument an entry."""
-    first = subjects[0]
+    first = models[0]
     words = [
         program,
         "serve",
@@ -158,7 +158,7 @@ def command(
         str(request.port),
     ]
     words += ["--served-model-name", first.base.title if request.lora else first.preset.name]
-    for name, value in engine_arguments(subjects, request, layout, folder).items():
+    for name, value in engine_arguments(models, request, layout, folder).items():
         words += (
             [f"--{name}"]
             if value is True
@@ -167,26 +167,26 @@ def command(
     if request.lora:
         words += [
             "--lora-modules",
-            *(json.dumps(module) for module in lora_modules(subjects, folder)),
+            *(json.dumps(module) for module in lora_modules(models, folder)),
         ]
     return [*words, *request.flags]
 
 
-def lora_modules(subjects: Sequence[Subject], folder: Path) -> list[dict[str, str]]:
+def lora_modules(models: Sequence[ServedModel], folder: Path) -> list[dict[str, str]]:
     """Each preset's adapter under the preset's name: from `folder`, where it was copied, or by its repo."""
     modules = []
-    for subject in subjects:
-        part = subject.adapters[0]
-        path = str(folder / "adapters" / subject.preset.name) if part.here else part.place
+    for served in models:
+        part = served.adapters[0]
+        path = str(folder / "adapters" / served.preset.name) if part.here else part.place
         modules.append(
-            {"name": subject.preset.name, "path": path, "base_model_name": subject.base.title}
+            {"name": served.preset.name, "path": path, "base_model_name": served.base.title}
         )
     return modules
 
 
-def check_together(subjects: Sequence[Subject]) -> None:
+def check_together(models: Sequence[ServedModel]) -> None:
     """Several presets of one server: the same base and the same format, an adapter each. Raises Mismatch."""
-    first, *others = subjects
+    first, *others = models
     for other in others:
         if (other.base.place, other.base.revision) != (first.base.place, first.base.revision):
             raise Mismatch(
@@ -198,9 +198,9 @@ def check_together(subjects: Sequence[Subject]) -> None:
                 f"{first.preset.name} and {other.preset.name} have different prompt formats; a server has one chat template",
                 "one server each",
             )
-    for subject in subjects if others else ():
-        if not subject.adapters:
+    for served in models if others else ():
+        if not served.adapters:
             raise Mismatch(
-                f"{subject.preset.name} has no adapter: it is served beside the others as {subject.base.title}",
+                f"{served.preset.name} has no adapter: it is served beside the others as {served.base.title}",
                 "leave it out",
             )

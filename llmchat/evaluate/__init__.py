@@ -5,8 +5,17 @@ asks through `chat.reply` and knows no prompt format; harness lets lm-evaluation
 """
 
 from llmchat.evaluate.harness import run_harness
-from llmchat.evaluate.measure import Asking, Result
-from llmchat.evaluate.run import Outcome, Output, run
+from llmchat.evaluate.measure import AskOptions, Result
+from llmchat.evaluate.run import Outcome, ResultFile, run
 from llmchat.evaluate.tasks import Item, read_tasks
 
-__all__ = ["Asking", "Item", "Outcome", "Output", "Result", "read_tasks", "run", "run_harness"]
+__all__ = [
+    "AskOptions",
+    "Item",
+    "Outcome",
+    "Result",
+    "ResultFile",
+    "read_tasks",
+    "run",
+    "run_harness",
+]

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
-from llmchat.evaluate.contenders import Contender, answer, use
+from llmchat.evaluate.candidates import Candidate, answer, with_model
 from llmchat.evaluate.early_end import keep_results
 from llmchat.html_page import fill
 from llmchat.models.open_model import OpenModel
@@ -136,7 +136,7 @@ def _conversation(wire: _Wire) -> Conversation:
 
 
 def compare(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     prompts: Sequence[Conversation],
     world: World,
     *,
@@ -144,20 +144,22 @@ def compare(
     quiet: bool = False,
 ) -> Comparison:
     """Every prompt asked of every model. Ctrl-C and errors end it and keep what was answered."""
-    result = Comparison([one.label for one in contenders], list(prompts), [[] for _ in prompts])
-    progress = StepProgress(world, len(contenders) * len(prompts), quiet=quiet)
+    result = Comparison([one.label for one in candidates], list(prompts), [[] for _ in prompts])
+    progress = StepProgress(world, len(candidates) * len(prompts), quiet=quiet)
     with keep_results(result, progress):
-        for contender in contenders:
-            progress.begin(contender.label, len(prompts))
-            use(contender, world, _asking(contender, result, progress, seed), quiet=quiet)
+        for candidate in candidates:
+            progress.begin(candidate.label, len(prompts))
+            with_model(
+                candidate, world, _answer_all(candidate, result, progress, seed), quiet=quiet
+            )
     return result
 
 
-def _asking(contender: Contender, result: Comparison, progress: StepProgress, seed: int) -> Any:
+def _answer_all(candidate: Candidate, result: Comparison, progress: StepProgress, seed: int) -> Any:
     def work(opened: OpenModel) -> None:
         for number, prompt in enumerate(result.prompts):
             progress.started(f"prompt {number + 1}")
-            said = _ask(prompt, opened, contender.label, seed + number)
+            said = _ask(prompt, opened, candidate.label, seed + number)
             same = next(
                 (
                     one.model

@@ -16,7 +16,7 @@ from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
 from llmchat.engines.capabilities import ScoringEngine
 from llmchat.errors import NetworkError, UsageError, did_you_mean
-from llmchat.evaluate.contenders import Contender, use
+from llmchat.evaluate.candidates import Candidate, with_model
 from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Result, bare, score_text, scorer
 from llmchat.evaluate.run import Outcome
@@ -144,7 +144,7 @@ def _is_greedy(engine: ScoringEngine, ids: list[int], border: int, scores: list[
 
 
 def run_harness(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     names: Sequence[str],
     world: World,
     *,
@@ -162,14 +162,14 @@ def run_harness(
     outcome = Outcome([])
     progress = StepProgress(world, 0, quiet=quiet)
     with keep_results(outcome, progress):
-        for contender in contenders:
+        for candidate in candidates:
 
-            def work(opened: OpenModel, contender: Contender = contender) -> list[Result]:
+            def work(opened: OpenModel, candidate: Candidate = candidate) -> list[Result]:
                 started = time.perf_counter()
-                found = _evaluate(opened, contender, tasks, progress, limit, chat)
-                return results_of(found, contender.label, time.perf_counter() - started)
+                found = _evaluate(opened, candidate, tasks, progress, limit, chat)
+                return results_of(found, candidate.label, time.perf_counter() - started)
 
-            outcome.results += use(contender, world, work, quiet=quiet)
+            outcome.results += with_model(candidate, world, work, quiet=quiet)
     return outcome
 
 
@@ -212,7 +212,7 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
 
 def _evaluate(
     opened: OpenModel,
-    contender: Contender,
+    candidate: Candidate,
     tasks: Any,
     progress: StepProgress,
     limit: int,
@@ -229,9 +229,9 @@ def _evaluate(
                 self,
                 opened.engine,
                 opened.preset.format,
-                contender.opening,
+                candidate.opening,
                 progress,
-                label=contender.label,
+                label=candidate.label,
                 chat=chat,
             )
 

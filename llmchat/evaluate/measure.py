@@ -18,7 +18,7 @@ from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter, Engine
 from llmchat.engines.capabilities import Scores, ScoringEngine, unwrap
 from llmchat.errors import ContextOverflow, Mismatch, UsageError
-from llmchat.evaluate.contenders import answer, with_system
+from llmchat.evaluate.candidates import answer, with_system
 from llmchat.evaluate.matching import Fold, matches
 from llmchat.evaluate.tasks import Item
 from llmchat.models.open_model import OpenModel
@@ -26,7 +26,7 @@ from llmchat.prompt import Prompt, PromptFormat
 from llmchat.window import fit
 
 
-class Asking(Struct, frozen=True):
+class AskOptions(Struct, frozen=True):
     """What holds for all items: which differences between answers do not count, and where the seeds begin for answers that are drawn."""
 
     fold: tuple[Fold, ...] = ()
@@ -100,7 +100,7 @@ class Result(Struct, frozen=True, omit_defaults=True):
 def ask(
     item: Item,
     opened: OpenModel,
-    asking: Asking,
+    options: AskOptions,
     *,
     key: str = "",
     model: str = "",
@@ -115,7 +115,7 @@ def ask(
         elif item.kind == "perplexity":
             result = _read(item, opened, blank, opening)
         else:
-            result = _answer(item, opened, blank, asking)
+            result = _answer(item, opened, blank, options)
     except ContextOverflow as error:
         result = replace(blank, error=error.message)
     return replace(result, seconds=round(time.perf_counter() - started, 4))
@@ -131,11 +131,11 @@ def scorer(engine: Engine) -> ScoringEngine:
     return engine
 
 
-def _answer(item: Item, opened: OpenModel, blank: Result, asking: Asking) -> Result:
+def _answer(item: Item, opened: OpenModel, blank: Result, options: AskOptions) -> Result:
     # A seed of its own for each item: the answers are the same whichever of them were kept from an earlier run.
-    sampling = replace(opened.preset.sampling, seed=asking.seed + item.number)
+    sampling = replace(opened.preset.sampling, seed=options.seed + item.number)
     said = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
-    right = matches(item.kind, said.text, item.answers, asking.fold)
+    right = matches(item.kind, said.text, item.answers, options.fold)
     return replace(
         blank,
         score=float(right),

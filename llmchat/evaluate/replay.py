@@ -18,7 +18,7 @@ from llmchat.history import Record
 from llmchat.presets import ContextPolicy, Preset
 
 
-class Outcome(Struct, frozen=True):
+class ReplayedAnswer(Struct, frozen=True):
     """One answer again. same is None where it could not be asked: `why` says so. Where it differs, `at` is the first different character."""
 
     number: int
@@ -40,7 +40,7 @@ class Replay(Struct, frozen=True):
 
     changed: list[str]
     """How the loaded model differs from that of the session."""
-    answers: list[Outcome]
+    answers: list[ReplayedAnswer]
     """One entry for each answer."""
 
 
@@ -53,7 +53,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterator[Outcome]:
+def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterator[ReplayedAnswer]:
     """Every answer of a branch, one after another."""
     for index, record in enumerate(records):
         if record.message.role != "assistant":
@@ -61,11 +61,13 @@ def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterato
         number = sum(one.message.role == "assistant" for one in records[: index + 1])
         details = record.details
         if "sampling" not in details:
-            yield Outcome(
+            yield ReplayedAnswer(
                 number, None, why="it was imported, or written before such things were kept"
             )
         elif details.get("resumed"):
-            yield Outcome(number, None, why="it was written in more than one piece (/continue)")
+            yield ReplayedAnswer(
+                number, None, why="it was written in more than one piece (/continue)"
+            )
         else:
             before = Conversation(tuple(one.message for one in records[:index]))
             yield _again(number, record, before, preset, engine)
@@ -73,7 +75,7 @@ def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterato
 
 def _again(
     number: int, record: Record, before: Conversation, preset: Preset, engine: Engine
-) -> Outcome:
+) -> ReplayedAnswer:
     details = record.details
     sampling = replace(msgspec.convert(details["sampling"], Sampling), seed=details.get("seed"))
     asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
@@ -89,4 +91,4 @@ def _again(
         (i for i, (a, b) in enumerate(zip(then, shown, strict=False)) if a != b),
         min(len(then), len(shown)),
     )
-    return Outcome(number, then == shown, at, then, now)
+    return ReplayedAnswer(number, then == shown, at, then, now)

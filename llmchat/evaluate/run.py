@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.evaluate.contenders import Contender, use
+from llmchat.evaluate.candidates import Candidate, with_model
 from llmchat.evaluate.early_end import keep_results
-from llmchat.evaluate.measure import Asking, Result, ask
+from llmchat.evaluate.measure import AskOptions, Result, ask
 from llmchat.evaluate.tasks import Item
 from llmchat.models.open_model import OpenModel
 from llmchat.progress import StepProgress
@@ -25,7 +25,7 @@ class Outcome(Struct):
     error: LlmchatError | None = None
 
 
-class Output:
+class ResultFile:
     """A file of results, one JSON object a line, each written when it is known. Without a path nothing is kept.
 
     resume: results that stand there already are `kept`, by their keys; a last line that was cut off is removed. Raises UsageError for a file
@@ -68,62 +68,62 @@ class Output:
 
 
 def run(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     items: Sequence[Item],
-    asking: Asking,
+    options: AskOptions,
     world: World,
-    output: Output,
+    output: ResultFile,
     *,
     quiet: bool = False,
 ) -> Outcome:
     """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
     outcome = Outcome([])
-    progress = StepProgress(world, len(contenders) * len(items), quiet=quiet)
+    progress = StepProgress(world, len(candidates) * len(items), quiet=quiet)
     with keep_results(outcome, progress):
-        for contender in contenders:
-            _run_one(contender, items, asking, world, output, progress, outcome, quiet)
+        for candidate in candidates:
+            _run_one(candidate, items, options, world, output, progress, outcome, quiet)
     return outcome
 
 
 def _run_one(
-    contender: Contender,
+    candidate: Candidate,
     items: Sequence[Item],
-    asking: Asking,
+    options: AskOptions,
     world: World,
-    output: Output,
+    output: ResultFile,
     progress: StepProgress,
     outcome: Outcome,
     quiet: bool,
 ) -> None:
-    keys = [key(contender, item, asking) for item in items]
+    keys = [key(candidate, item, options) for item in items]
     kept = [output.kept[one] for one in keys if one in output.kept]
-    outcome.results += [msgspec.structs.replace(result, model=contender.label) for result in kept]
+    outcome.results += [msgspec.structs.replace(result, model=candidate.label) for result in kept]
     todo = [(one, item) for one, item in zip(keys, items, strict=True) if one not in output.kept]
-    progress.begin(contender.label, len(items), len(kept))
+    progress.begin(candidate.label, len(items), len(kept))
 
     def work(opened: OpenModel) -> None:
         for one, item in todo:
             progress.started(item.task)
             result = ask(
-                item, opened, asking, key=one, model=contender.label, opening=contender.opening
+                item, opened, options, key=one, model=candidate.label, opening=candidate.opening
             )
             output.write(result)
             outcome.results.append(result)
             progress.done()
 
     if todo:
-        use(contender, world, work, quiet=quiet)
+        with_model(candidate, world, work, quiet=quiet)
 
 
-def key(contender: Contender, item: Item, asking: Asking) -> str:
+def key(candidate: Candidate, item: Item, options: AskOptions) -> str:
     """A short name of all that decides a result: files, weights and format of the model, sampling, context, the item and its number."""
-    preset = contender.preset
+    preset = candidate.preset
     decides = (
-        contender.made_by,
+        candidate.made_by,
         preset.sampling,
         preset.context,
         preset.system,
-        asking,
+        options,
         msgspec.structs.replace(item, where=""),
     )
     return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:16]

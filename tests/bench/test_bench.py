@@ -21,8 +21,16 @@ from llmchat import bench
 from llmchat.bench import peer_protocol, report
 from llmchat.bench.bandwidth import Memory
 from llmchat.bench.cost import read_per_token
-from llmchat.bench.interleave import Contender, Entry, Failed, Scores, batches, compete, ready
-from llmchat.bench.report import Report, Row
+from llmchat.bench.interleave import (
+    Competitor,
+    CompetitorProcess,
+    MeasurementFailed,
+    Measurements,
+    batches,
+    measure_in_turn,
+    started,
+)
+from llmchat.bench.report import Benchmark, Row
 from llmchat.cli import main
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
@@ -102,13 +110,13 @@ def test_an_encoder_and_a_decoder_share_the_work_nobody_knows_how() -> None:
 # Contenders
 
 
-def script(tmp_path: Path, body: str, label: str = "one", memory: int = 0) -> Entry:
-    """A contender that is a few lines of Python: `load` in them returns its measures."""
+def script(tmp_path: Path, body: str, label: str = "one", memory: int = 0) -> Competitor:
+    """A process that is a few lines of Python: `load` in them returns its measures."""
     file = tmp_path / f"{label}.py"
     file.write_text(
         f"import os, sys, time\nfrom llmchat.bench.peer_protocol import serve, timed\n{body}\nserve(load)\n"
     )
-    return Entry(label, (sys.executable, str(file)), memory)
+    return Competitor(label, (sys.executable, str(file)), memory)
 
 
 def steady(tps: float) -> str:
@@ -119,32 +127,32 @@ def test_a_contender_measures_what_it_is_asked_however_much_its_libraries_print(
     tmp_path: Path,
 ) -> None:
     noisy = "def load():\n    os.system('echo from C')\n    print('loaded')\n    return {'decode': lambda: print('x') or 7}"
-    contender = Contender(script(tmp_path, noisy), os.environ)
+    process = CompetitorProcess(script(tmp_path, noisy), os.environ)
     try:
-        assert (contender.ask("decode"), contender.ask("decode")) == (7, 7)
-        assert 1e6 < contender.ask("peak") < 1e9
-        assert 0 < contender.load_s < contender.age
+        assert (process.ask("decode"), process.ask("decode")) == (7, 7)
+        assert 1e6 < process.ask("peak") < 1e9
+        assert 0 < process.load_s < process.age
     finally:
-        contender.close()
+        process.close()
 
 
 def test_contenders_may_work_before_they_are_measured(tmp_path: Path) -> None:
     counting = "said = []\ndef load():\n    return {'warm': lambda: said.append(time.sleep(0.01)), 'decode': lambda: len(said), 'prefill': lambda: 1}"
-    scores = Scores()
-    with ready(
-        [script(tmp_path, counting)], os.environ, scores.fail, lambda what: None
-    ) as contenders:
-        compete(contenders, 1, scores, lambda what: None, warm_s=0.3)
-    assert 5 < scores.last("one", "decode") < 35 and not scores.failures
+    measurements = Measurements()
+    with started(
+        [script(tmp_path, counting)], os.environ, measurements.fail, lambda what: None
+    ) as processes:
+        measure_in_turn(processes, 1, measurements, lambda what: None, warm_s=0.3)
+    assert 5 < measurements.last("one", "decode") < 35 and not measurements.failures
 
 
 def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
     counting = "said = []\ndef load():\n    return {'warm': lambda: said.append(1), 'decode': lambda: len(said), 'first': lambda: len(said)}"
-    contender = Contender(script(tmp_path, counting), os.environ)
+    process = CompetitorProcess(script(tmp_path, counting), os.environ)
     try:
-        assert [contender.ask(what) for what in ("decode", "first", "decode")] == [1, 1, 2]
+        assert [process.ask(what) for what in ("decode", "first", "decode")] == [1, 1, 2]
     finally:
-        contender.close()
+        process.close()
 
 
 @pytest.mark.parametrize(
@@ -158,8 +166,8 @@ def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
     ids=["raises", "raises nothing to read", "dies", "raises an error of ours"],
 )  # fmt: skip
 def test_a_contender_that_cannot_load_says_why(body: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(Failed) as failure:
-        Contender(script(tmp_path, body), os.environ)
+    with pytest.raises(MeasurementFailed) as failure:
+        CompetitorProcess(script(tmp_path, body), os.environ)
     assert failure.value.message == told
     if "too large" in told:
         assert (failure.value.exit_code, failure.value.hint) == (6, "take a smaller one")
@@ -174,46 +182,48 @@ def test_everyone_is_asked_in_turn_and_who_fails_is_left_out(tmp_path: Path) -> 
         + ").read()) < 60)}"
     )
     lasts = "def load():\n    return {'decode': lambda: told('a.decode'), 'prefill': lambda: told('a.prefill')}"
-    scores, about = Scores(), list[str]()
-    entries = [script(tmp_path, told + lasts, "a"), script(tmp_path, told + fails, "b")]
-    with ready(entries, os.environ, scores.fail, about.append) as contenders:
-        compete(contenders, 3, scores, about.append)
+    measurements, on_step = Measurements(), list[str]()
+    competitors = [script(tmp_path, told + lasts, "a"), script(tmp_path, told + fails, "b")]
+    with started(competitors, os.environ, measurements.fail, on_step.append) as processes:
+        measure_in_turn(processes, 3, measurements, on_step.append)
     assert log.read_text().split() == ["a.decode", "a.prefill", "b.decode", "b.prefill"] * 2 + [
         "a.decode",
         "a.prefill",
     ]
-    assert scores.failures["b"].message == "float division by zero"
-    assert scores.runs == {
+    assert measurements.failures["b"].message == "float division by zero"
+    assert measurements.runs == {
         "a": {"decode": [2.0] * 3, "prefill": [2.0] * 3},
         "b": {"decode": [2.0] * 2, "prefill": [2.0]},
     }
-    assert about[:3] == ["a: load", "b: load", "a: decode, round 1 of 3"]
+    assert on_step[:3] == ["a: load", "b: load", "a: decode, round 1 of 3"]
 
 
 def test_one_that_cannot_load_leaves_the_others(tmp_path: Path) -> None:
-    scores = Scores()
-    entries = [
+    measurements = Measurements()
+    competitors = [
         script(tmp_path, "def load():\n    raise OSError('gone')", "a"),
         script(tmp_path, steady(5), "b"),
     ]
-    with ready(entries, os.environ, scores.fail, lambda what: None) as contenders:
-        compete(contenders, 1, scores, lambda what: None)
+    with started(competitors, os.environ, measurements.fail, lambda what: None) as processes:
+        measure_in_turn(processes, 1, measurements, lambda what: None)
     assert (
-        scores.failures["a"].message == "gone"
-        and scores.rate("b", "decode") == 5
-        and scores.rate("a", "decode") is None
+        measurements.failures["a"].message == "gone"
+        and measurements.rate("b", "decode") == 5
+        and measurements.rate("a", "decode") is None
     )
 
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 60))
 def test_what_is_in_memory_together_fits(sizes: list[int], room: int) -> None:
-    entries = [Entry(str(index), (), size) for index, size in enumerate(sizes)]
-    found = batches(entries, room)
-    assert [entry for batch in found for entry in batch] == entries
-    assert all(len(batch) == 1 or sum(entry.memory for entry in batch) <= room for batch in found)
+    competitors = [Competitor(str(index), (), size) for index, size in enumerate(sizes)]
+    found = batches(competitors, room)
+    assert [competitor for batch in found for competitor in batch] == competitors
+    assert all(
+        len(batch) == 1 or sum(competitor.memory for competitor in batch) <= room for batch in found
+    )
     # Nobody is left alone who would have fitted beside the ones before.
     assert all(
-        sum(entry.memory for entry in batch) + after[0].memory > room
+        sum(competitor.memory for competitor in batch) + after[0].memory > room
         for batch, after in pairwise(found)
     )
 
@@ -247,14 +257,16 @@ def test_transformers_as_a_peer_measures_the_same_tokens(tiny: Path) -> None:
         "short": [5, 6, 7],
         "long": [5] * 100,
     }
-    contender = Contender(
-        Entry("peer", (sys.executable, peer_protocol.__file__, "serve"), task=json.dumps(task)),
+    process = CompetitorProcess(
+        Competitor(
+            "peer", (sys.executable, peer_protocol.__file__, "serve"), task=json.dumps(task)
+        ),
         os.environ,
     )
     try:
-        assert contender.ask("decode")["tokens"] == 64 and contender.ask("prefill")["tokens"] == 100
+        assert process.ask("decode")["tokens"] == 64 and process.ask("prefill")["tokens"] == 100
     finally:
-        contender.close()
+        process.close()
 
 
 def test_a_q8_0_file_holds_the_same_weights(tiny: Path, tmp_path: Path) -> None:
@@ -292,16 +304,16 @@ def test_memory_is_read_at_a_rate_that_can_be() -> None:
     assert 1e8 < Memory("cpu", size=2**25).read_rate() < 1e13
 
 
-def plan_of(*entries: Entry) -> bench.Plan:
+def plan_of(*competitors: Competitor) -> bench.Plan:
     rows = [
-        Row(entry.label, "int8", ours=index == 0, bytes_per_token=1_000_000)
-        for index, entry in enumerate(entries)
+        Row(competitor.label, "int8", ours=index == 0, bytes_per_token=1_000_000)
+        for index, competitor in enumerate(competitors)
     ]
     return bench.Plan(
         "tiny",
         "cpu",
         10**9,
-        tuple(zip(entries, rows, strict=True)),
+        tuple(zip(competitors, rows, strict=True)),
         ("fp32: too large",),
         {"processor": "a CPU", "cores": 2, "device": "cpu"},
         {},
@@ -365,7 +377,7 @@ def test_where_nothing_of_ours_can_be_measured_the_cause_is_the_error(
 ) -> None:
     quick("def load():\n    return {'bandwidth': lambda: 2e9}")
     body = "def load():\n    from llmchat.errors import OutOfResources\n    raise OutOfResources('it is too large', 'a smaller one')"
-    with pytest.raises(Failed, match="it is too large") as failure:
+    with pytest.raises(MeasurementFailed, match="it is too large") as failure:
         bench.measure(
             plan_of(script(tmp_path, body, "mine"), script(tmp_path, steady(3), "other")),
             1,
@@ -375,7 +387,7 @@ def test_where_nothing_of_ours_can_be_measured_the_cause_is_the_error(
     assert (failure.value.exit_code, failure.value.hint) == (6, "a smaller one")
 
 
-REPORT = Report(
+REPORT = Benchmark(
     "tiny", {"device": "cpu", "processor": "a CPU", "cores": 2, "read_bytes_per_second": 47e9}, "2026-11-21", {"python": "3.11"}, 3, 541, 64,
     [
         Row("llmchat int8", "int8", True, 90.04, 1700.4, 0.817, 1.234, 1.5, 480_000_000, 300_000_000, 140_000_000),

@@ -24,7 +24,7 @@ from transformers import MptConfig, T5Config
 from llmchat.cli import main
 from llmchat.conversation import Message
 from llmchat.deploy.check import differing
-from llmchat.deploy.facts import read_subject
+from llmchat.deploy.facts import read_served_model
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.tokenizer.save import save_tokenizer
 from llmchat.errors import Mismatch
@@ -479,18 +479,18 @@ def test_a_server_reads_the_ids_that_llmchat_reads(
     folder = llama_folder(tmp_path / "llama")
     _, err = ask(capsys, folder, "-t", "vicuna", "-o", "out")
     assert "read otherwise" not in err
-    subject = read_subject(
+    served = read_served_model(
         preset_for(Options(model=str(folder), format="vicuna")), world, tmp_path / "scratch"
     )
-    assert subject.bos == "<s>" and subject.special >= {"<s>", "</s>"}
-    assert differing(subject, tmp_path / "out") == []
+    assert served.bos == "<s>" and served.special >= {"<s>", "</s>"}
+    assert differing(served, tmp_path / "out") == []
     # The same template without its opening token is found out at once.
     (tmp_path / "out/chat_template.jinja").write_text(
         (tmp_path / "out/chat_template.jinja").read_text().replace('{{- "<s>" -}}', "")
     )
     assert (
-        len(differing(subject, tmp_path / "out")) == 3
-        and "token 0 is <s> for llmchat" in differing(subject, tmp_path / "out")[0]
+        len(differing(served, tmp_path / "out")) == 3
+        and "token 0 is <s> for llmchat" in differing(served, tmp_path / "out")[0]
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from llmchat.deploy import vllm
-from llmchat.deploy.facts import Part, Subject
+from llmchat.deploy.facts import DeployedCheckpoint, ServedModel
 from llmchat.deploy.sizing import Layout
 from llmchat.deploy.vllm import Request
 from llmchat.errors import Mismatch
@@ -25,16 +25,17 @@ PLAIN = {
 FOLDER = Path("/served")
 
 
-def subject(name: str, *adapters: dict[str, Any], **config: Any) -> Subject:
+def served(name: str, *adapters: dict[str, Any], **config: Any) -> ServedModel:
     """A preset as it is known before a byte of it is here."""
     preset = find(name)
-    base = Part(
+    base = DeployedCheckpoint(
         Path(preset.base.repo).name, preset.base.repo, "", False, False, Path("/none"), config
     )
     parts = tuple(
-        Part("adapter", "org/adapter", "", False, False, Path("/none"), one) for one in adapters
+        DeployedCheckpoint("adapter", "org/adapter", "", False, False, Path("/none"), one)
+        for one in adapters
     )
-    return Subject(
+    return ServedModel(
         preset,
         base,
         parts,
@@ -49,7 +50,7 @@ def subject(name: str, *adapters: dict[str, Any], **config: Any) -> Subject:
 
 @pytest.mark.parametrize("name", sorted(names()))
 def test_every_preset_has_a_command_or_a_reason(name: str) -> None:
-    one = subject(name)
+    one = served(name)
     family = one.preset.architecture.lower()
     try:
         vllm.check_served(name, one.architecture, {})
@@ -86,12 +87,12 @@ def test_an_encoder_decoder_is_told_by_its_config_too() -> None:
     ],
 )
 def test_adapters_that_vllm_cannot_keep_live(change: dict[str, Any], problem: str) -> None:
-    assert vllm.lora_problem(subject("alpaca-lora-7b", PLAIN | change)) == problem
+    assert vllm.lora_problem(served("alpaca-lora-7b", PLAIN | change)) == problem
 
 
 def test_stacked_and_scaled_adapters_must_be_merged() -> None:
-    assert "stacks several" in vllm.lora_problem(subject("stackllama-7b", PLAIN, PLAIN))
-    one = subject("alpaca-lora-7b", PLAIN)
+    assert "stacks several" in vllm.lora_problem(served("stackllama-7b", PLAIN, PLAIN))
+    one = served("alpaca-lora-7b", PLAIN)
     assert "scale" in vllm.lora_problem(replace(one, preset=replace(one.preset, adapter_scale=0.5)))
 
 
@@ -102,14 +103,14 @@ def test_stacked_and_scaled_adapters_must_be_merged() -> None:
 def test_the_rank_is_rounded_up_to_one_that_vllm_knows(rank: int, allowed: int) -> None:
     assert (
         vllm.largest_rank(
-            [subject("alpaca-lora-7b", PLAIN | {"r": 1, "rank_pattern": {"q_proj": rank}})]
+            [served("alpaca-lora-7b", PLAIN | {"r": 1, "rank_pattern": {"q_proj": rank}})]
         )
         == allowed
     )
 
 
 def test_the_command_of_an_adapter_on_several_gpus_and_hosts() -> None:
-    one = subject("alpaca-lora-13b", PLAIN, architectures=["LlamaForCausalLM"])
+    one = served("alpaca-lora-13b", PLAIN, architectures=["LlamaForCausalLM"])
     one = replace(one, base=replace(one.base, revision="abc"))
     request = Request(True, dtype="float16", flags=("--enforce-eager",))
     assert vllm.command([one], request, Layout(4, 2), FOLDER, "/opt/vllm") == [
@@ -124,7 +125,7 @@ def test_the_command_of_an_adapter_on_several_gpus_and_hosts() -> None:
 
 
 def test_a_merged_model_is_served_from_its_folder_under_the_presets_name() -> None:
-    one = subject("alpaca-lora-13b", PLAIN)
+    one = served("alpaca-lora-13b", PLAIN)
     words = vllm.command(
         [replace(one, base=replace(one.base, revision="abc"))],
         Request(False, model="/merged"),
@@ -142,12 +143,12 @@ def test_a_merged_model_is_served_from_its_folder_under_the_presets_name() -> No
 
 
 def test_presets_of_one_server_share_base_and_format() -> None:
-    one, other = subject("alpaca-lora-7b", PLAIN), subject("gpt4-alpaca-7b", PLAIN)
+    one, other = served("alpaca-lora-7b", PLAIN), served("gpt4-alpaca-7b", PLAIN)
     vllm.check_together(
         [one, replace(other, base=one.base, preset=replace(other.preset, format=one.preset.format))]
     )
     with pytest.raises(Mismatch, match="different bases"):
-        vllm.check_together([one, subject("alpaca-lora-13b", PLAIN)])
+        vllm.check_together([one, served("alpaca-lora-13b", PLAIN)])
     with pytest.raises(Mismatch, match="different prompt formats"):
         vllm.check_together(
             [
@@ -164,7 +165,7 @@ def test_presets_of_one_server_share_base_and_format() -> None:
 
 
 def test_code_of_a_checkpoint_is_asked_for_by_name() -> None:
-    one = subject("falcon-7b", auto_map={"AutoModel": "m.M"})
+    one = served("falcon-7b", auto_map={"AutoModel": "m.M"})
     pinned = replace(one, base=replace(one.base, revision="c0ffee"))
     assert "--trust-remote-code" not in vllm.command([one], Request(False), Layout(), FOLDER)
     assert "--trust-remote-code" in vllm.command([one], Request(False, code=True), Layout(), FOLDER)

@@ -144,8 +144,8 @@ def body(messages: list[Message]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("talk", TALKS)
 def test_it_reads_our_token_ids(served: Deployment, preset: Preset, talk: str) -> None:
-    subject = served.subjects[0]
-    wanted = Tokenizer(subject.base.folder).encode(subject.format.render(TALKS[talk]))
+    served = served.subjects[0]
+    wanted = Tokenizer(served.base.folder).encode(served.format.render(TALKS[talk]))
     assert post(served, "/tokenize", model=preset.name, **body(TALKS[talk]))["tokens"] == wanted
 
 

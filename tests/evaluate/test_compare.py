@@ -14,8 +14,8 @@ from support.worlds import make_world
 
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
+from llmchat.evaluate.candidates import find_candidates
 from llmchat.evaluate.compare import as_html, compare, for_json, read_prompts, show
-from llmchat.evaluate.contenders import find_all
 from llmchat.settings import World
 
 
@@ -68,7 +68,7 @@ def answers(model: str, question: str) -> str:
 
 def made(world: World, *prompts: str) -> Any:
     return compare(
-        find_all(TWO, SCRIPTED, world), read_prompts(world, prompts, []), world, quiet=True
+        find_candidates(TWO, SCRIPTED, world), read_prompts(world, prompts, []), world, quiet=True
     )
 
 

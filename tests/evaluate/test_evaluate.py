@@ -22,9 +22,9 @@ from llmchat.conversation import Message
 from llmchat.engines.capabilities import ScoringEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import OutOfResources, UsageError
-from llmchat.evaluate import Asking, Item, Output, read_tasks, report
+from llmchat.evaluate import AskOptions, Item, ResultFile, read_tasks, report
 from llmchat.evaluate import run as run_items
-from llmchat.evaluate.contenders import find_all, split_word
+from llmchat.evaluate.candidates import find_candidates, split_word
 from llmchat.evaluate.measure import Result, ask, bare, score_choices, score_text, scorer
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener
@@ -55,8 +55,8 @@ def test_one_model_is_in_memory_at_a_time_and_the_table_says_who_is_better(
     loaded = scripted_models(
         right_but(("smollm2", "q1"), ("smollm2", "q2"), ("alpaca-lora-7b", "q3"))
     )
-    contenders = find_all([*TWO, "alpaca-lora-7b:off"], SCRIPTED, world)
-    outcome = run_items(contenders, quiz(tmp_path, world), Asking(), world, Output(None))
+    candidates = find_candidates([*TWO, "alpaca-lora-7b:off"], SCRIPTED, world)
+    outcome = run_items(candidates, quiz(tmp_path, world), AskOptions(), world, ResultFile(None))
     assert loaded == ["smollm2", "alpaca-lora-7b", "alpaca-lora-7b"] and not LIVE, (
         "the last one is gone too"
     )
@@ -81,11 +81,11 @@ def test_a_clear_difference_is_called_one(
         lambda model, question: "wrong" if model == "smollm2" else question.replace("q", "a")
     )
     outcome = run_items(
-        find_all(TWO, SCRIPTED, world),
+        find_candidates(TWO, SCRIPTED, world),
         quiz(tmp_path, world, 12),
-        Asking(),
+        AskOptions(),
         world,
-        Output(None),
+        ResultFile(None),
         quiet=True,
     )
     (one,) = report.differences(outcome.results, "smollm2")
@@ -99,10 +99,10 @@ def test_a_clear_difference_is_called_one(
 def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
     tmp_path: Path, world: World, scripted_models: Any
 ) -> None:
-    file, items, contenders = (
+    file, items, candidates = (
         tmp_path / "out.jsonl",
         quiz(tmp_path, world),
-        find_all(TWO, SCRIPTED, world),
+        find_candidates(TWO, SCRIPTED, world),
     )
     loaded = scripted_models(
         lambda model, question: (
@@ -111,17 +111,17 @@ def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
             else question.replace("q", "a")
         )
     )
-    first = run_items(contenders, items, Asking(), world, Output(file), quiet=True)
+    first = run_items(candidates, items, AskOptions(), world, ResultFile(file), quiet=True)
     assert first.interrupted and len(first.results) == 5 and len(file.read_text().splitlines()) == 5
     file.write_text(file.read_text() + '{"key": "half a li')
     with pytest.raises(UsageError, match="is there already"):
-        Output(file)
+        ResultFile(file)
     del first
     gc.collect()
     loaded.clear()
     asked: list[str] = []
     scripted_models(lambda model, question: asked.append(f"{model} {question}") or "late")
-    second = run_items(contenders, items, Asking(), world, Output(file, resume=True))
+    second = run_items(candidates, items, AskOptions(), world, ResultFile(file, resume=True))
     assert asked == ["alpaca-lora-7b q1", "alpaca-lora-7b q2", "alpaca-lora-7b q3"] and loaded == []
     assert world.stderr.getvalue().splitlines() == [
         "smollm2: 0 items, 4 kept from before",
@@ -132,11 +132,11 @@ def test_an_interrupted_run_keeps_what_was_done_and_goes_on(
     ) == 8
     asked.clear()
     run_items(
-        find_all(TWO, SCRIPTED | {"max_tokens": 9}, world),
+        find_candidates(TWO, SCRIPTED | {"max_tokens": 9}, world),
         items,
-        Asking(),
+        AskOptions(),
         world,
-        Output(file, resume=True),
+        ResultFile(file, resume=True),
         quiet=True,
     )
     assert len(asked) == 8, "with another sampling these are other results"
@@ -149,11 +149,11 @@ def test_an_error_ends_the_run_and_loses_nothing(
         lambda model, question: OutOfResources("too large") if model == "alpaca-lora-7b" else "a0"
     )
     outcome = run_items(
-        find_all(TWO, SCRIPTED, world),
+        find_candidates(TWO, SCRIPTED, world),
         quiz(tmp_path, world),
-        Asking(),
+        AskOptions(),
         world,
-        Output(None),
+        ResultFile(None),
         quiet=True,
     )
     assert (
@@ -162,10 +162,10 @@ def test_an_error_ends_the_run_and_loses_nothing(
         and not outcome.interrupted
     )
     with pytest.raises(UsageError, match="--resume goes on with a file"):
-        Output(None, resume=True)
+        ResultFile(None, resume=True)
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UsageError, match=r"other.jsonl, line 1 is no result"):
-        Output(tmp_path / "other.jsonl", resume=True)
+        ResultFile(tmp_path / "other.jsonl", resume=True)
 
 
 def test_an_item_that_is_too_large_counts_as_wrong_and_is_told(
@@ -175,7 +175,12 @@ def test_an_item_that_is_too_large_counts_as_wrong_and_is_told(
     items = quiz(tmp_path, world)
     items[0] = replace(items[0], messages=(Message("user", "word " * 3000),))
     outcome = run_items(
-        find_all(["smollm2"], SCRIPTED, world), items, Asking(), world, Output(None), quiet=True
+        find_candidates(["smollm2"], SCRIPTED, world),
+        items,
+        AskOptions(),
+        world,
+        ResultFile(None),
+        quiet=True,
     )
     (row,) = report.rows(outcome.results)
     assert (
@@ -198,7 +203,7 @@ def test_words_for_models(tmp_path: Path, world: World, monkeypatch: pytest.Monk
         with pytest.raises(UsageError, match="is no model"):
             split_word(wrong)
     with pytest.raises(UsageError, match="a is named twice"):
-        find_all(["a", "b", "a"], {}, world)
+        find_candidates(["a", "b", "a"], {}, world)
 
 
 def test_answers_that_are_drawn_have_a_seed_of_their_own_each(tmp_path: Path, world: World) -> None:
@@ -209,9 +214,9 @@ def test_answers_that_are_drawn_have_a_seed_of_their_own_each(tmp_path: Path, wo
         seeds.append(sampling.seed),
         stream(prompt, sampling),
     )[1]  # type: ignore[method-assign]
-    (contender,) = find_all(["smollm2"], SCRIPTED | {"temperature": 1.0}, world)
+    (candidate,) = find_candidates(["smollm2"], SCRIPTED | {"temperature": 1.0}, world)
     for item in quiz(tmp_path, world, 2):
-        ask(item, OpenModel(contender.preset, engine, {}), Asking(seed=40))
+        ask(item, OpenModel(candidate.preset, engine, {}), AskOptions(seed=40))
     assert seeds == [41, 42]
 
 
@@ -256,7 +261,7 @@ def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: OpenMode
     assert [score.sum for score in scores] == pytest.approx(expected, abs=2e-3)
     assert [score.bytes for score in scores] == [7, 18] and scores[0].per_byte == scores[0].sum / 7
     item = Item("t", "choice", 1, "", (Message("user", question),), choices=tuple(choices), right=1)
-    result = ask(item, opened, Asking())
+    result = ask(item, opened, AskOptions())
     likeliest = max(range(2), key=lambda index: expected[index])
     by_byte = max(range(2), key=lambda index: expected[index] / len(choices[index]))
     assert (result.score, result.normalised, result.answer) == (
@@ -290,12 +295,12 @@ def test_a_text_is_read_behind_its_opening_token_and_counted_in_bytes(
     tokens = tiny_tokenizer().backend_tokenizer
     tokens.encode_special_tokens = True
     ids = [1, *tokens.encode(text, add_special_tokens=False).ids]
-    (contender,) = find_all([str(tiny)], {"weights": "fp32"}, world)
+    (candidate,) = find_candidates([str(tiny)], {"weights": "fp32"}, world)
     assert (
-        contender.opening == ("<s>", "</s>") and bare(opened.engine, text, contender.opening) == ids
+        candidate.opening == ("<s>", "</s>") and bare(opened.engine, text, candidate.opening) == ids
     )
     result = ask(
-        Item("t", "perplexity", 1, "", text=text), opened, Asking(), opening=contender.opening
+        Item("t", "perplexity", 1, "", text=text), opened, AskOptions(), opening=candidate.opening
     )
     assert result.score == pytest.approx(-log_probabilities(tiny, ids).sum().item(), abs=2e-3)
     assert (result.tokens, result.bytes) == (len(ids) - 1, len(text.encode()))
@@ -333,11 +338,11 @@ def test_an_encoder_decoder_answers_and_has_no_likelihoods(tmp_path: Path, world
     )
     tasks = tmp_path / "t.jsonl"
     tasks.write_text('{"prompt": "q", "answer": "a"}\n{"text": "some words"}\n')
-    contenders = find_all(
+    candidates = find_candidates(
         [str(folder)], {"weights": "fp32", "device": "cpu", "max_tokens": 4}, world
     )
     outcome = run_items(
-        contenders, read_tasks(world, str(tasks)), Asking(), world, Output(None), quiet=True
+        candidates, read_tasks(world, str(tasks)), AskOptions(), world, ResultFile(None), quiet=True
     )
     assert [(result.kind, result.reply_tokens > 0) for result in outcome.results] == [
         ("exact", True)
@@ -348,7 +353,7 @@ def test_an_encoder_decoder_answers_and_has_no_likelihoods(tmp_path: Path, world
 def test_an_engine_without_likelihoods_says_so() -> None:
     item = Item("t", "perplexity", 1, "", text="a")
     with pytest.raises(UsageError, match="scripted gives no likelihoods"):
-        ask(item, OpenModel(find("smollm2"), ScriptedEngine(), {}), Asking())
+        ask(item, OpenModel(find("smollm2"), ScriptedEngine(), {}), AskOptions())
 
 
 def test_perplexities_are_compared_by_bits_of_the_same_bytes() -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.evaluate import harness, report, run_harness
-from llmchat.evaluate.contenders import find_all
+from llmchat.evaluate.candidates import find_candidates
 from llmchat.evaluate.harness import HarnessModel, results_of
 from llmchat.models.opener import ModelOpener
 from llmchat.presets import get_format
@@ -196,8 +196,8 @@ def test_measures_become_results() -> None:
 def test_a_model_that_was_interrupted_leaves_the_results_of_the_one_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evaluate(opened: Any, contender: Any, *rest: Any) -> dict[str, Any]:
-        if contender.label == "alpaca-lora-7b":
+    def evaluate(opened: Any, candidate: Any, *rest: Any) -> dict[str, Any]:
+        if candidate.label == "alpaca-lora-7b":
             raise KeyboardInterrupt
         return {
             "samples": {
@@ -217,7 +217,7 @@ def test_a_model_that_was_interrupted_leaves_the_results_of_the_one_before(
     monkeypatch.setattr(harness, "_tasks", lambda names, include, offline: {})
     monkeypatch.setattr(harness, "_evaluate", evaluate)
     outcome = run_harness(
-        find_all(["smollm2", "alpaca-lora-7b"], {"engine": "scripted"}, world), ["t"], world
+        find_candidates(["smollm2", "alpaca-lora-7b"], {"engine": "scripted"}, world), ["t"], world
     )
     assert outcome.interrupted and [
         (result.model, result.kind, result.score) for result in outcome.results
@@ -284,8 +284,8 @@ def test_the_harness_itself_gets_the_scores_it_gets_from_transformers(
     from lm_eval.tasks import TaskManager
 
     names = ["own_choice", "own_words", "own_text"]
-    contenders = find_all([str(tiny)], FLAGS, world)
-    outcome = run_harness(contenders, names, world, include=str(tasks), limit=3, quiet=True)
+    candidates = find_candidates([str(tiny)], FLAGS, world)
+    outcome = run_harness(candidates, names, world, include=str(tasks), limit=3, quiet=True)
     ours = {row.task: row for row in report.rows(outcome.results)}
     assert {name: row.n for name, row in ours.items()} == dict.fromkeys(
         names, 3
@@ -312,4 +312,4 @@ def test_the_harness_itself_gets_the_scores_it_gets_from_transformers(
         sample["filtered_resps"][0].rstrip("\ufffd") for sample in theirs["samples"]["own_words"]
     ]
     with pytest.raises(UsageError, match="no task `own_choise`"):
-        run_harness(contenders, ["own_choise"], world, include=str(tasks))
+        run_harness(candidates, ["own_choise"], world, include=str(tasks))

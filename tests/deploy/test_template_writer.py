@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from llmchat import chat_template
 from llmchat.conversation import Message
-from llmchat.deploy.jinja import jinja_template
+from llmchat.deploy.template_writer import jinja_template
 from llmchat.errors import Mismatch
 from llmchat.presets import formats, get_format
 from llmchat.prompt import WORD_JOINER, Parts, PromptFormat

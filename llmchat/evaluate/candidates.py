@@ -28,7 +28,7 @@ from llmchat.window import Window
 _Answer = TypeVar("_Answer")
 
 
-class Contender(Struct, frozen=True):
+class Candidate(Struct, frozen=True):
     """A model whose files are here. label: the word it was named with; opening: the special tokens that may stand before a bare text."""
 
     label: str
@@ -38,7 +38,9 @@ class Contender(Struct, frozen=True):
     opening: tuple[str, ...] = ()
 
 
-def find_all(words: Sequence[str], flags: Mapping[str, Any], world: World) -> list[Contender]:
+def find_candidates(
+    words: Sequence[str], flags: Mapping[str, Any], world: World
+) -> list[Candidate]:
     """Every model of the command line, with the same `flags` for all. Nothing is loaded, so that a mistake is told at once."""
     twice = next((word for word in words if words.count(word) > 1), None)
     if twice:
@@ -60,11 +62,11 @@ def split_word(word: str) -> tuple[str, str | None]:
     return name, adapter or None
 
 
-def use(
-    contender: Contender, world: World, work: Callable[[OpenModel], _Answer], *, quiet: bool = False
+def with_model(
+    candidate: Candidate, world: World, work: Callable[[OpenModel], _Answer], *, quiet: bool = False
 ) -> _Answer:
     """Load the model, give it to `work`, and take it out of memory before this returns. `work` must keep nothing of it."""
-    opened = ModelOpener(world, contender.flags).open(waiting=not quiet)
+    opened = ModelOpener(world, candidate.flags).open(waiting=not quiet)
     try:
         return work(opened)
     finally:
@@ -73,7 +75,7 @@ def use(
         _free()
 
 
-class Said(Struct, frozen=True):
+class FullAnswer(Struct, frozen=True):
     """A whole answer."""
 
     text: str
@@ -82,7 +84,9 @@ class Said(Struct, frozen=True):
     window: Window
 
 
-def answer(conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling) -> Said:
+def answer(
+    conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
+) -> FullAnswer:
     """The whole answer of `chat.reply`, with the preset's system text where the conversation has none."""
     text = thinking = ""
     for event in reply(with_system(conversation, preset), preset, engine, sampling):
@@ -94,7 +98,7 @@ def answer(conversation: Conversation, preset: Preset, engine: Engine, sampling:
             finish = event
         elif isinstance(event, Window):
             window = event
-    return Said(text, thinking, finish, window)
+    return FullAnswer(text, thinking, finish, window)
 
 
 def with_system(conversation: Conversation, preset: Preset) -> Conversation:
@@ -104,13 +108,13 @@ def with_system(conversation: Conversation, preset: Preset) -> Conversation:
     return Conversation((Message("system", preset.system), *conversation.messages))
 
 
-def _find(word: str, flags: Mapping[str, Any], world: World) -> Contender:
+def _find(word: str, flags: Mapping[str, Any], world: World) -> Candidate:
     name, adapter = split_word(word)
     own = {**flags, "model": name, **({"adapter": adapter} if adapter else {})}
     model = locate(preset_of(world, **own), world)
     names = special_names(model.base.path) if model.base else {}
     opening = tuple(names[mark] for mark in ("bos_token", "eos_token") if names.get(mark))
-    return Contender(word, own, model.preset, provenance(model), opening)
+    return Candidate(word, own, model.preset, provenance(model), opening)
 
 
 def _free() -> None:
