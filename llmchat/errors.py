@@ -1,14 +1,16 @@
-"""The errors a user can meet. Rooms raise them where the cause is known; `cli.main` alone turns one into a line and an exit code.
+"""The errors that a user can see, with their exit codes.
+
+They are raised where the cause is known; `cli.main` alone turns one into a line and an exit code.
 
 LlmchatError 1
-├── UsageError 2            a flag, a file or a value that cannot be right
+├── UsageError 2            an invalid flag, file or value
 ├── ModelNotFound 3         an unknown name, or a model that is not pulled
 ├── NotAuthorised 4         gated, or the token is missing or wrong
 ├── NetworkError 5          no network, a failing server, or offline mode
 ├── OutOfResources 6        memory or disk
-├── ContextOverflow 7       a conversation that may not or cannot be trimmed to the window
-├── Mismatch 8              adapter, base or format do not belong together
-└── IntegrityError 9        bytes that are not what they should be
+├── ContextOverflow 7       a conversation that does not fit the window
+├── Mismatch 8              adapter, base and format do not match
+└── IntegrityError 9        a damaged file
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LlmchatError(Exception):
-    """One sentence for the user, and, where there is one, what to do about it."""
+    """What happened, in one sentence, and a hint what to do about it."""
 
     exit_code = 1
 
@@ -37,7 +39,7 @@ class ModelNotFound(LlmchatError):
 
 
 class NotPulled(ModelNotFound):
-    """A model that llmchat knows and that `pull` would bring here."""
+    """A model that `llmchat pull` would download."""
 
 
 class NotAuthorised(LlmchatError):
@@ -65,13 +67,13 @@ class IntegrityError(LlmchatError):
 
 
 def any_of(names: "Iterable[str]") -> str:
-    """What is allowed, as a phrase: `a, b or c`."""
+    """Allowed values as a phrase: `a, b or c`."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
 
 
 def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
-    """A hint that names the closest known names, or nothing when none is close."""
+    """A hint with the closest known names; empty if none is close."""
     import difflib
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -79,7 +81,7 @@ def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message; the exception's name where it has none."""
+    """The first line of an exception's message, or its type's name without one."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -87,7 +89,7 @@ _LONGEST = 400
 
 
 def shortened(line: str) -> str:
-    """A message that fits on a screen: the middle of a long value that it quotes is left out."""
+    """A message that fits on a screen, without the middle of a long value."""
     if len(line) <= _LONGEST:
         return line
     half = _LONGEST // 2

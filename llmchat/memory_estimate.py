@@ -1,6 +1,6 @@
-"""How much memory a model takes, from the shapes of its tensors and its config.json alone, and how much this machine has.
+"""The memory that a model needs, from tensor shapes and config.json, and the memory that is free.
 
-Arithmetic and /proc: no torch, so that a download can be judged before a byte of it is fetched.
+Arithmetic and /proc, without torch, so that a download can be judged before it starts.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Bytes a weight takes in a linear layer; NF4 keeps one 32-bit scale for 64 weights beside the 4 bits.
+# Bytes a weight in a linear layer; NF4 has 4 bits, and one 32-bit scale for 64 weights.
 BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
-# Work space beside the weights: the interpreter, torch itself, one dequantised layer, the KV cache of a short chat.
+# Work space: Python, torch, one dequantised layer, the KV cache of a short chat.
 OVERHEAD = 600_000_000
 _KV_BYTES = 2
-# What a config calls the same number, most usual name first.
+# Names of the same number in configs, the most common one first.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -29,23 +29,24 @@ _CONTEXT = (
     "context_length",
 )
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config")
-# What stands in the name of an expert's tensor; of a shared expert, which is an ordinary layer, it does not.
+# Part of the names of expert tensors, but not of shared experts, which are ordinary layers.
 _EXPERT = ".experts."
 _SHORTEST_TRAINED = 2048
-# Recurrent families keep a state of fixed size: floats a layer, in widths of the model.
+# Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
 
 
 def needed(shapes: Shapes, kind: str) -> int:
-    """Bytes of the loaded model, with its work space."""
+    """Bytes of the loaded model, including work space."""
     return weights(shapes, kind) + OVERHEAD
 
 
 def weights(shapes: Shapes, kind: str) -> int:
-    """Bytes of the weights. Embeddings, norms, experts and the output head stay 16 bit in the quantised kinds.
+    """Bytes of the weights.
 
-    Experts that are stored one by one are put together by transformers, which loads the whole model first: its 16-bit tensors are in memory
-    beside the quantised ones.
+    Embeddings, norms, experts and the output head stay 16 bit in the quantised kinds. For experts
+    that are stored one by one, transformers loads the whole model before it quantises: its 16-bit
+    tensors are in memory together with the quantised ones.
     """
     full = 4.0 if kind == "fp32" else 2.0
     apart = any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
@@ -63,7 +64,10 @@ def weights(shapes: Shapes, kind: str) -> int:
 
 
 def weights_of_count(parameters: float, kind: str, config: Mapping[str, Any] | None = None) -> int:
-    """The same where only the number of parameters is known: a little too much, since it is taken as linear layers alone, or as experts."""
+    """The same from the number of parameters alone: a slight overestimate.
+
+    It counts all of them as weights of linear layers, or of experts.
+    """
     experts = any(_text_part(config or {}).get(name) for name in _EXPERTS)
     return int(parameters * (max(BYTES[kind], 2.0) if experts else BYTES[kind]))
 
@@ -73,10 +77,12 @@ def parameters(shapes: Shapes) -> int:
 
 
 def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
-    """Bytes of 16-bit keys and values for `tokens` positions; of the state alone for recurrent models; 0 where the config does not say.
+    """Bytes of a 16-bit KV cache for `tokens` positions; 0 if the config does not say.
 
-    2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys (GQA, MQA) are counted once; a decoder that
-    also looks at an encoder (T5) keeps keys and values of both; layers with a sliding window keep all of theirs, so that a chat can be cut.
+    2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys
+    (GQA, MQA) count once. A decoder that attends to an encoder (T5) has keys and values of both.
+    Layers with a sliding window keep all of theirs, so that a chat can be cut. Recurrent models
+    have a state of fixed size instead.
     """
     config = _text_part(config)
     layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
@@ -92,23 +98,24 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
 
 
 def longest_context(config: Mapping[str, Any], room: int) -> int:
-    """The tokens whose keys and values fit into `room` bytes, in steps of 256; 0 when none do, or the config does not say."""
+    """The tokens whose KV cache fits into `room` bytes, a multiple of 256; 0 if unknown."""
     step = kv_bytes(config, 256)
     return max(0, room) // step * 256 if step else 0
 
 
 def own_context(config: Mapping[str, Any]) -> int:
-    """The most tokens a model was made for, its rotary scaling included; 0 where its config does not say."""
+    """The context window a model was trained for, with rotary scaling; 0 if unknown."""
     config = _text_part(config)
     return max(_first(config, _CONTEXT), _scaled_context(config))
 
 
 def _scaled_context(config: Mapping[str, Any]) -> int:
-    """The window that a scaling of positions means; 0 where the config's number holds as it is.
+    """The window that results from position scaling; 0 without scaling.
 
-    yarn stretches `original_max_position_embeddings`, dynamic NTK `max_position_embeddings`: that is how transformers computes them. For linear
-    scaling no file says whether its number includes the factor (LLaMA-2-7B-32K, Gemma 3 and DeepSeek-Coder: yes; Vicuna 16k: no). No model is
-    trained on fewer than 2,048 tokens, so a number that would mean that does not include it.
+    yarn stretches `original_max_position_embeddings`, and dynamic NTK `max_position_embeddings`, as
+    in transformers. For linear scaling no file says whether its number includes the factor
+    (LLaMA-2-7B-32K, Gemma 3 and DeepSeek-Coder: yes; Vicuna 16k: no). No model is trained on fewer
+    than 2,048 tokens, so a number that would imply that does not include it.
     """
     found = config.get("rope_parameters") or config.get("rope_scaling")
     scaling: Mapping[str, Any] = found if isinstance(found, dict) else {}
@@ -124,19 +131,19 @@ def _scaled_context(config: Mapping[str, Any]) -> int:
 
 
 def heads(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Attention heads, and those of keys and values among them; (0, 0) where the config does not say."""
+    """Attention heads, and key-value heads; (0, 0) if unknown."""
     config = _text_part(config)
     own = _first(config, _HEADS)
     return own, _kv_heads(config, own) if own else 0
 
 
 def layers(config: Mapping[str, Any]) -> int:
-    """Layers of the model; 0 where its config does not say."""
+    """Number of layers; 0 if unknown."""
     return _first(_text_part(config), _LAYERS)
 
 
 def available_ram() -> int:
-    """Bytes of memory that can still be taken: what the kernel says, or what the limit of this process group leaves where that is less."""
+    """Bytes of free memory: the machine's, or what this control group's limit leaves if less."""
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -144,7 +151,7 @@ def available_ram() -> int:
 
 
 def installed_ram() -> int:
-    """Bytes of memory that this machine, or the limit of this process group, has for all programs together."""
+    """Bytes of memory for all programs: the machine's, or this control group's limit if less."""
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     return min(
@@ -169,9 +176,9 @@ def group_limits(root: Path, membership: Path) -> list[int]:
 
 
 def group_rooms(root: Path, membership: Path) -> list[int]:
-    """What the memory limits of this process's control groups leave, versions 2 and 1; a limit that is not set says nothing.
+    """What the memory limits of this process's control groups leave, versions 2 and 1.
 
-    Files that the kernel keeps in memory and can drop count as used there; they are free to us.
+    The page cache counts as used there, but the kernel can drop it, so it counts as free here.
     """
     groups = _groups(membership)
     rooms = [
@@ -190,7 +197,7 @@ def group_rooms(root: Path, membership: Path) -> list[int]:
 
 
 def _groups(membership: Path) -> set[Path]:
-    """The control groups of this process, and those around them."""
+    """The control groups of this process, and their parents."""
     try:
         paths = {line.split(":", 2)[2].strip("/") for line in membership.read_text().splitlines()}
     except (OSError, IndexError):
@@ -203,7 +210,8 @@ def _room(folder: Path, limit: str, used: str, droppable: str) -> int | None:
         most, now = int((folder / limit).read_text()), int((folder / used).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return max(0, most - now + int(stat.get(droppable, 0)))
-    except (OSError, ValueError):  # no such group, or no limit ("max")
+    except (OSError, ValueError):
+        # No such group, or no limit ("max").
         return None
 
 
@@ -222,7 +230,7 @@ def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
 
 
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config that describes the language model, where it has several parts."""
+    """The part of a multimodal config that describes the language model."""
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) and not config.get("num_hidden_layers") else config
 

@@ -1,4 +1,4 @@
-"""The guard at every door where files come in: whatever a parser raises becomes the file's name and one line."""
+"""Guards the reading of untrusted files: any parser error becomes one line that names the file."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ from typing import Any
 from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
 
 _LONGEST = 160
-# stderr is one for all threads.
-_TAKEN = threading.RLock()
+# All threads share stderr.
+_STDERR_LOCK = threading.RLock()
 _HINT = "LLMCHAT_TRACEBACK=1 shows where"
 
 
@@ -21,9 +21,10 @@ _HINT = "LLMCHAT_TRACEBACK=1 shows where"
 def reading(
     what: str | Path, kind: type[LlmchatError] = IntegrityError, hint: str = _HINT
 ) -> Iterator[None]:
-    """Raise `kind`, naming `what`, for any error that reading it raises, a panic of a Rust library included.
+    """Turn any error while `what` is read into `kind`, including a panic of a Rust library.
 
-    Errors of ours pass through, and so do interrupts. Guards may be nested: the innermost one names the file.
+    Errors of llmchat and interrupts pass through. In nested guards the innermost one names the
+    file.
     """
     try:
         yield
@@ -39,10 +40,13 @@ def reading(
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Hold back what reaches stderr, past Python too: a Rust library tells of a panic there before it raises. It is written if nothing is raised."""
+    """Hold back what the process writes to stderr, and write it only if nothing is raised.
+
+    A Rust library prints a panic there before it raises.
+    """
     import tempfile
 
-    with _TAKEN, tempfile.TemporaryFile() as kept:
+    with _STDERR_LOCK, tempfile.TemporaryFile() as kept:
         real = os.dup(2)
         try:
             os.dup2(kept.fileno(), 2)
@@ -55,7 +59,7 @@ def silenced() -> Iterator[None]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a file. Raises FileNotFoundError where there is none, UsageError for one that is no TOML."""
+    """The table in a TOML file. Raises FileNotFoundError, or UsageError for invalid TOML."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -67,7 +71,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one short line."""
+    """An error as one short line."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, KeyError) and error.args:
@@ -85,19 +89,19 @@ def reason(error: BaseException) -> str:
 
 
 def _passes(error: BaseException) -> bool:
-    """Errors that say nothing about the file: interrupts, the end of the program, a full disk."""
+    """Whether an error is not about the file: an interrupt, the end of the program, a full disk."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOSPC
     return not isinstance(error, Exception) and not _is_panic(error)
 
 
 def _is_panic(error: BaseException) -> bool:
-    # pyo3 makes the class anew in every library, and a BaseException of it, so it can only be told by its name.
+    # pyo3 creates the class in every library, as a BaseException: only its name identifies it.
     return type(error).__name__ == "PanicException"
 
 
 def shown(text: str) -> str:
-    """The first line of a text out of a file, short and without what a terminal would obey."""
+    """The first line of untrusted text, shortened, without control characters."""
     line = " ".join((text.strip().splitlines() or [""])[0].split())
     printable = "".join(character if character.isprintable() else "�" for character in line)
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}…"

@@ -1,1 +1,1 @@
-"""The user's own server, as their other commands use it: started, found and talked to over a Unix socket."""
+"""The user's background server, which other commands start and ask over a Unix socket."""

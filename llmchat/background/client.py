@@ -1,4 +1,4 @@
-"""The server of this user, as the user's other commands see it: where its Unix socket is, and how to talk to it."""
+"""The Unix socket of the user's background server, and requests over it."""
 
 import contextlib
 import http.client
@@ -14,7 +14,7 @@ import msgspec
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.settings import World
 
-# How long an address may be that the kernel takes; a longer one is reached through its folder.
+# The longest socket address that the kernel takes; a longer one is reached through its folder.
 _ADDRESS = 107
 
 
@@ -30,7 +30,7 @@ class UnixConnection(http.client.HTTPConnection):
         self._file = file
 
     def connect(self) -> None:
-        """Raises OSError where nobody listens, and for a socket of another user."""
+        """Raises OSError if no server listens, or if the socket belongs to another user."""
         if self._file.lstat().st_uid != os.getuid() or not stat.S_ISSOCK(
             self._file.lstat().st_mode
         ):
@@ -47,7 +47,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 @contextlib.contextmanager
 def reachable(file: Path) -> Iterator[str]:
-    """An address for the socket `file` that is short enough, however long its path."""
+    """An address of the socket `file` that is short enough for the kernel."""
     if len(os.fsencode(file)) < _ADDRESS:
         yield str(file)
         return
@@ -59,7 +59,7 @@ def reachable(file: Path) -> Iterator[str]:
 
 
 def alive(world: World) -> bool:
-    """Whether a server of this user listens."""
+    """Whether this user's background server listens."""
     try:
         connection = UnixConnection(socket_file(world), 2.0)
         connection.connect()
@@ -70,7 +70,10 @@ def alive(world: World) -> bool:
 
 
 def ask(world: World, method: str, path: str, body: Any = None, timeout_s: float = 60.0) -> Any:
-    """The answer to one request, decoded. Raises UsageError where no server runs, LlmchatError with its words where it refuses."""
+    """The decoded answer to a request.
+
+    Raises UsageError if no server runs, LlmchatError with the server's message if it refuses.
+    """
     connection = UnixConnection(socket_file(world), timeout_s)
     try:
         content = None if body is None else msgspec.json.encode(body)
@@ -81,7 +84,7 @@ def ask(world: World, method: str, path: str, body: Any = None, timeout_s: float
         answer = msgspec.json.decode(response.read())
     except (FileNotFoundError, ConnectionRefusedError, PermissionError) as error:
         raise UsageError(
-            "no server of yours is running", "`llmchat serve --background` starts one"
+            "no background server is running", "`llmchat serve --background` starts one"
         ) from error
     except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
         raise LlmchatError(f"the server did not answer: {error}") from error

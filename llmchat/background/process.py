@@ -1,4 +1,4 @@
-"""A server that goes on when the terminal is closed. It is started only by `serve --background`."""
+"""Starts and stops the background server, which keeps running when the terminal is closed."""
 
 import subprocess
 import time
@@ -21,12 +21,14 @@ def log_file(world: World) -> Path:
 
 
 def start(world: World, arguments: Sequence[str]) -> None:
-    """Start `llmchat` with these arguments in a session of its own, and wait until it serves.
+    """Start `llmchat` with these arguments in its own session, and wait until it serves.
 
-    Raises UsageError where one runs already, LlmchatError with its last words where it ends at once.
+    Raises UsageError if one runs already, LlmchatError with its last message if it ends at once.
     """
     if alive(world):
-        raise UsageError("a server of yours is running already", "`llmchat serve --stop` stops it")
+        raise UsageError(
+            "a background server is running already", "`llmchat serve --stop` stops it"
+        )
     log = log_file(world)
     private_file(log)
     with open(log, "wb") as output:
@@ -42,12 +44,13 @@ def start(world: World, arguments: Sequence[str]) -> None:
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if child.poll() is not None:
-            raise LlmchatError(f"the server ended: {_last_words(log)}", f"{log} has its log")
+            raise LlmchatError(f"the server ended: {_last_message(log)}", f"{log} has its log")
         if alive(world):
             # It answers once its models are loaded.
             facts = ask(world, "GET", "/api/ps", timeout_s=end - time.monotonic())
             print(
-                f"serving as process {facts['pid']}; `llmchat serve --stop` stops it, {log} has its log",
+                f"serving as process {facts['pid']};"
+                f" `llmchat serve --stop` stops it, {log} has its log",
                 file=world.stderr,
             )
             return
@@ -63,7 +66,7 @@ def stop(world: World) -> None:
         time.sleep(_POLL_S)
 
 
-def _last_words(log: Path) -> str:
+def _last_message(log: Path) -> str:
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["without a word"])[-1]
+    return (errors or lines or ["without a message"])[-1]

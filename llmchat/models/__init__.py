@@ -1,1 +1,1 @@
-"""The models on this machine: found, loaded, merged, checked and kept ready."""
+"""The models of this machine: finding, loading, pulling, listing and checking them."""

@@ -1,6 +1,6 @@
-"""What a model is really given: where its format comes from, whether its end tokens exist, whether prompt and training text agree.
+"""`llmchat doctor`: where a model's prompt format comes from, and whether its answers will end.
 
-Everything is found in the checkpoint's small files; no weights are read. Without them, what the preset alone can tell is told.
+Reads the checkpoint's small files, not its weights; without them, the preset alone.
 """
 
 from collections.abc import Iterator
@@ -56,25 +56,30 @@ class Report(Struct, frozen=True):
 
 
 def examine(preset: Preset, world: World) -> Report:
-    """Look at a model that is pulled, or at its preset alone where it is not."""
+    """Check a pulled model; if it is not pulled, check its preset."""
     try:
         model = locate(preset, world)
     except ModelNotFound:
-        found = (
-            Finding("note", "files", "not pulled: the tokenizer and the config were not looked at"),
-            *_of_preset(preset),
-        )
-        return Report(
-            preset.name, found, preset.format.render(SAMPLE).text if preset.format.parts else ""
-        )
+        unread = _note("files", "not pulled: tokenizer and config were not checked")
+        preview = preset.format.render(SAMPLE).text if preset.format.parts else ""
+        return Report(preset.name, (unread, *_of_preset(preset)), preview)
     except Mismatch as error:
-        return Report(
-            preset.name,
-            (Finding("problem", "template", f"{error.message}; {error.hint}"), *_of_preset(preset)),
-            "",
-        )
+        problem = _problem("template", f"{error.message}; {error.hint}")
+        return Report(preset.name, (problem, *_of_preset(preset)), "")
     found = (*_of_preset(preset), *(_of_checkpoint(model) if model.base else ()))
     return Report(preset.name, found, _preview(model.preset.format))
+
+
+def _ok(subject: str, text: str) -> Finding:
+    return Finding("ok", subject, text)
+
+
+def _note(subject: str, text: str) -> Finding:
+    return Finding("note", subject, text)
+
+
+def _problem(subject: str, text: str) -> Finding:
+    return Finding("problem", subject, text)
 
 
 def _preview(form: PromptFormat) -> str:
@@ -85,30 +90,23 @@ def _preview(form: PromptFormat) -> str:
 
 
 def _of_preset(preset: Preset) -> Iterator[Finding]:
-    form = preset.format
+    form, context = preset.format, preset.context
     if form.parts:
-        yield Finding(
-            "ok",
-            "template",
-            f"the format `{form.name}` of the preset, after {form.source or 'its author'}",
-        )
+        source = form.source or "its author"
+        yield _ok("template", f"the preset's format `{form.name}`, after {source}")
     if form.decision:
-        yield Finding("note", "decision", form.decision)
+        yield _note("decision", form.decision)
     if form.name == "dialogue":
-        yield Finding(
-            "note",
+        yield _note(
             "base model",
-            "yes: it continues text, so an example dialogue comes first and the next label ends an answer",
+            "yes: it continues text, so an example dialogue comes first, and the next label ends"
+            " an answer",
         )
     if preset.unsupported:
-        yield Finding("problem", "weights", f"cannot run here: {preset.unsupported}")
-    if preset.context.policy == "last-n":
-        turns = (
-            "alone"
-            if preset.context.turns == 1
-            else f"with the last {preset.context.turns - 1} turns"
-        )
-        yield Finding("note", "context", f"each question is sent {turns}")
+        yield _problem("weights", f"cannot run here: {preset.unsupported}")
+    if context.policy == "last-n":
+        turns = "alone" if context.turns == 1 else f"with the last {context.turns - 1} turns"
+        yield _note("context", f"each question is sent {turns}")
 
 
 def _of_checkpoint(model: Model) -> Iterator[Finding]:
@@ -116,40 +114,37 @@ def _of_checkpoint(model: Model) -> Iterator[Finding]:
     folder, form = model.base.path, model.preset.format
     tokens = tokenizer(model)
     yield from _template(form, tokens, folder)
-    yield from _ends(form, tokens, folder)
-    yield from _borders(form, tokens)
-    yield from _opening(form, tokens)
-    yield from _sizes(model.preset, tokens, folder)
+    yield from _stop_tokens(form, tokens)
+    yield from _end_of_answers(form, tokens)
+    yield from _end_of_prompt(form, tokens)
+    yield from _opening_token(form, tokens)
+    yield from _sizes(model.preset, folder)
 
 
 def _template(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
-    """Where the text comes from, and whether the checkpoint's own template would write it otherwise."""
-    own = chat_template(folder)
-    strange = [
-        label
-        for label in (form.parts.labels if form.parts else ())
-        if label.startswith("<|") and tokens.id_of(label) is None
-    ]
-    if strange:
-        yield Finding(
-            "problem",
-            "labels",
-            f"{', '.join(strange)}: tokens of the format that this tokenizer does not know",
+    """Where the format comes from, and whether the checkpoint's template gives the same text."""
+    labels = form.parts.labels if form.parts else ()
+    unknown = [label for label in labels if label.startswith("<|") and tokens.id_of(label) is None]
+    if unknown:
+        yield _problem(
+            "labels", f"{', '.join(unknown)}: tokens of the format, unknown to this tokenizer"
         )
-    if not form.parts:
-        place = (
-            "chat_template.jinja"
-            if (folder / "chat_template.jinja").exists()
-            else "tokenizer_config.json"
-        )
-        yield Finding("ok", "template", f"the chat template of the checkpoint ({place})")
-        if form.labels:
-            yield Finding(
-                "note",
-                "labels",
-                f"{', '.join(form.labels)}: plain text to the tokenizer, made harmless in messages",
-            )
+    if form.parts:
+        yield from _own_template(form, folder)
         return
+    file = folder / "chat_template.jinja"
+    name = file.name if file.exists() else "tokenizer_config.json"
+    yield _ok("template", f"the chat template of the checkpoint ({name})")
+    if form.labels:
+        yield _note(
+            "labels",
+            f"{', '.join(form.labels)}: plain text to the tokenizer, made harmless in messages",
+        )
+
+
+def _own_template(form: PromptFormat, folder: Path) -> Iterator[Finding]:
+    """Whether the checkpoint's own chat template writes the same as the preset's format."""
+    own = chat_template(folder)
     if own is None:
         return
     theirs = get_format("template").with_template(
@@ -159,66 +154,62 @@ def _template(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[F
         same = theirs.render(SAMPLE).text.strip() == form.render(SAMPLE).text.strip()
     except LlmchatError:
         same = False
-    yield (
-        Finding("ok", "own template", "the checkpoint's chat template writes the same")
-        if same
-        else Finding(
-            "note",
+    if same:
+        yield _ok("own template", "the checkpoint's chat template writes the same")
+    else:
+        yield _note(
             "own template",
-            "the checkpoint brings a chat template that writes it otherwise; `--format template` uses that",
+            "the checkpoint's chat template writes something else; `--format template` uses it",
         )
-    )
 
 
-def _ends(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
-    """Which tokens end an answer, and whether what the format writes behind an answer is one of them."""
-    known = {number: tokens.name_of(number) for number in sorted({*tokens.end_ids, *form.stop_ids})}
-    missing = [str(number) for number, name in known.items() if name is None]
-    told = ", ".join(f"{number} {name}" for number, name in known.items() if name is not None)
-    yield (
-        Finding("ok", "end tokens", told)
-        if told
-        else Finding("problem", "end tokens", "none exists: only a stop string ends an answer")
-    )
+def _stop_tokens(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
+    """Which tokens and strings end an answer, and whether the tokens exist."""
+    ids = sorted({*tokens.end_ids, *form.stop_ids})
+    named = {number: tokens.name_of(number) for number in ids}
+    known = [f"{number} {name}" for number, name in named.items() if name is not None]
+    missing = [str(number) for number, name in named.items() if name is None]
+    if known:
+        yield _ok("end tokens", ", ".join(known))
+    else:
+        yield _problem("end tokens", "none exists: only a stop string ends an answer")
     if missing:
-        yield Finding(
-            "problem",
-            "end tokens",
-            f"{', '.join(missing)} named as an end, but not in this vocabulary",
-        )
+        yield _problem("end tokens", f"{', '.join(missing)}: not in this vocabulary")
     if form.stops:
-        yield Finding("ok", "stop strings", ", ".join(map(repr, form.stops)))
+        yield _ok("stop strings", ", ".join(map(repr, form.stops)))
+
+
+def _end_of_answers(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
+    """Whether the mark that ended answers in training ends them here."""
+    subject = "end of answers"
     try:
         record = form.render((QUESTION, ANSWER))
     except LlmchatError as error:
-        yield Finding("note", "end of answers", error.message)
+        yield _note(subject, error.message)
         return
     start, end = record.learn[-1]
     mark = record.text[start:end].partition(ANSWER.text)[2].strip()
+    token = tokens.id_of(mark)
     if not mark:
-        yield Finding(
-            "note",
-            "end of answers",
-            "the format writes no mark behind an answer; the model's own end token or a stop string ends it",
+        yield _note(
+            subject,
+            "the format writes no mark after an answer; the model's stop token or a stop string"
+            " ends it",
         )
-    elif tokens.id_of(mark) in tokens.stop_ids(record):
-        yield Finding(
-            "ok",
-            "end of answers",
-            f"{mark} (token {tokens.id_of(mark)}) ends an answer, as it did in training",
-        )
+    elif token in tokens.stop_ids(record):
+        yield _ok(subject, f"{mark} (token {token}) ends an answer, as in training")
     elif any(stop in mark for stop in form.stops):
-        yield Finding("ok", "end of answers", f"the text {mark!r} ends an answer")
+        yield _ok(subject, f"the text {mark!r} ends an answer")
     else:
-        yield Finding(
-            "problem",
-            "end of answers",
-            f"training ended answers with {mark!r}, which ends nothing here: answers will run on",
+        yield _problem(
+            subject,
+            f"training ended answers with {mark!r}, which is not a stop token here, so answers"
+            " would run on",
         )
 
 
-def _borders(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
-    """The token ids of a prompt must be the start of those of the finished record; else the model sees what training never showed it."""
+def _end_of_prompt(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
+    """Whether a prompt's token ids begin the ids of the finished record, as in training."""
     try:
         prompt, record = form.render((QUESTION,)), form.render((QUESTION, ANSWER))
     except LlmchatError:
@@ -226,54 +217,49 @@ def _borders(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
     ids = tokens.encode(prompt)
     last = repr(prompt.text[-24:])
     if tokens.encode(record)[: len(ids)] == ids:
-        yield Finding(
-            "ok",
-            "end of the prompt",
-            f"{last}, token for token the place where answers begin in training",
-        )
+        yield _ok("end of the prompt", f"{last}, token for token where answers begin in training")
     else:
-        yield Finding(
-            "note",
+        yield _note(
             "end of the prompt",
-            f"{last} shares a token with the start of an answer, so the two are cut differently in training",
+            f"{last} shares a token with the start of an answer, so training splits them"
+            " differently",
         )
 
 
-def _opening(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
+def _opening_token(form: PromptFormat, tokens: Tokenizer) -> Iterator[Finding]:
     ids = tokens.encode(form.render((QUESTION,)))
     bos = tokens.id_of(tokens.names.get("bos_token", ""))
     if bos is None or bos != ids[0]:
-        yield Finding("ok", "opening token", "none")
+        yield _ok("opening token", "none")
     elif ids[1] == bos:
-        yield Finding("problem", "opening token", f"{tokens.name_of(bos)} stands there twice")
+        yield _problem("opening token", f"{tokens.name_of(bos)}, twice")
     else:
-        yield Finding("ok", "opening token", f"{tokens.name_of(bos)}, once")
+        yield _ok("opening token", f"{tokens.name_of(bos)}, once")
 
 
-def _sizes(preset: Preset, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
-    made_for, window = context_of(folder), preset.context.tokens
-    if window > made_for:
-        yield Finding(
-            "problem",
+def _sizes(preset: Preset, folder: Path) -> Iterator[Finding]:
+    trained, window = context_of(folder), preset.context.tokens
+    if window > trained:
+        yield _problem(
             "context",
-            f"the preset's window is {window:,} tokens, the model holds {made_for:,}",
+            f"the preset's window is {window:,} tokens, but the model holds {trained:,}",
         )
-    elif window and window < made_for:
-        yield Finding(
-            "note",
+    elif window and window < trained:
+        yield _note(
             "context",
-            f"the preset's window is {window:,} tokens; the model holds {made_for:,}, and --context widens it",
+            f"the preset's window is {window:,} tokens; the model holds {trained:,}, and"
+            " --context widens it",
         )
     found = (read_json(folder / "config.json").get("architectures") or [""])[0]
     if preset.architecture and found and found != preset.architecture:
-        yield Finding("note", "architecture", f"{found}; the preset says {preset.architecture}")
+        yield _note("architecture", f"{found}, but the preset names {preset.architecture}")
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The report for people: a finding a line, then the preview."""
+    """The report for people: one finding a line, then the preview."""
     signs = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
     for finding in report.findings:
         yield f"{signs[finding.level]} {finding.subject:18} {finding.text}"
     if report.preview:
-        yield f"\nA short chat, as {report.model} is given it:\n"
+        yield f"\nA short chat, as {report.model} receives it:\n"
         yield report.preview

@@ -1,4 +1,4 @@
-"""Models that another program runs: on a server with OpenAI's API, or `.gguf` files in llama.cpp."""
+"""Models that another program runs: a server with OpenAI's API, or llama.cpp for `.gguf` files."""
 
 from collections.abc import Sequence
 from pathlib import Path

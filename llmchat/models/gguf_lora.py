@@ -1,6 +1,7 @@
-"""A LoRA adapter in safetensors written once more as GGUF, so that llama.cpp can put it on. Made once, kept in the cache.
+"""Converts a LoRA adapter from safetensors to GGUF for llama.cpp, once, and keeps it in the cache.
 
-The file's form is that of llama.cpp's convert_lora_to_gguf.py; the names of tensors come from its gguf package.
+The file is like that of llama.cpp's convert_lora_to_gguf.py; tensor names come from its gguf
+package.
 """
 
 from pathlib import Path
@@ -15,15 +16,17 @@ from llmchat.settings import World
 if TYPE_CHECKING:
     import numpy
 
-# Architectures of GGUF whose linears are those of the checkpoint, but for the order of rows in q and k of "llama".
-_ALIKE = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3")
+# GGUF architectures with the linear layers of the checkpoint; only "llama" reorders the rows of q
+# and k.
+_CONVERTIBLE = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3")
 _NAME = "adapter.gguf"
 
 
 def adapter_as_gguf(adapter: Checkpoint, facts: Path, world: World) -> Path:
-    """The adapter as a GGUF file for the model that `facts` (hub.gguf_facts) describes.
+    """The adapter as a GGUF file for the model that the folder `facts` describes.
 
-    Raises Mismatch for one that goes beyond LoRA on linears, does not fit, or is for an architecture whose weights GGUF lays out differently.
+    Raises Mismatch for an adapter that is more than LoRA on linear layers, does not fit, or is for
+    an architecture whose weights GGUF stores in another layout.
     """
     stamp = (
         (adapter.path / "adapter_model.safetensors").stat().st_mtime_ns
@@ -50,22 +53,23 @@ def _write(adapter: Path, config: dict[str, Any], target: Path) -> None:
     from llmchat.engines.transformers.lora import Adapter, needs_peft
 
     kind = str(config.get("model_type"))
-    if kind not in _ALIKE:
+    if kind not in _CONVERTIBLE:
         raise Mismatch(
-            f"an adapter cannot be written for llama.cpp's `{kind}` here",
-            f"it can for {', '.join(_ALIKE)}; {_OTHERWISE}",
+            f"adapters for llama.cpp's architecture `{kind}` are not supported",
+            f"supported are {', '.join(_CONVERTIBLE)}; {_OTHERWISE}",
         )
     lora = Adapter(adapter)
     if needs_peft(lora.config) or lora.embeddings:
         raise Mismatch(
-            f"the adapter {adapter.name} is more than LoRA on linears, which llama.cpp cannot put on",
+            f"the adapter {adapter.name} is more than LoRA on linear layers,"
+            " which llama.cpp does not support",
             _OTHERWISE,
         )
     names = _names(kind, int(config["num_hidden_layers"]))
     writer = GGUFWriter(target, kind)
     writer.add_string("general.type", "adapter")
     writer.add_string("adapter.type", "lora")
-    # llama.cpp multiplies with alpha / rank; the scale, which may differ from layer to layer, goes into B.
+    # llama.cpp multiplies by alpha / rank. The scale, which can differ by layer, goes into B.
     writer.add_float32("adapter.lora.alpha", 1.0)
     for module in lora.modules:
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
@@ -95,7 +99,7 @@ def _write(adapter: Path, config: dict[str, Any], target: Path) -> None:
     writer.close()
 
 
-_OTHERWISE = "`llmchat merge` makes one model of base and adapter"
+_OTHERWISE = "`llmchat merge` merges base and adapter into one model"
 
 
 def _names(kind: str, layers: int) -> Any:
@@ -103,15 +107,16 @@ def _names(kind: str, layers: int) -> Any:
 
     arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == kind), None)
     if arch is None:
-        raise IntegrityError(f"the gguf package knows no architecture `{kind}`")
+        raise IntegrityError(f"the gguf package does not support the architecture `{kind}`")
     return get_tensor_name_map(arch, layers)
 
 
 def _interleaved(rows: "numpy.ndarray", heads: int) -> "numpy.ndarray":
-    """[out, rank] with the rows of each head in the order of GGUF's llama: the two halves that rotate together taken in turn."""
+    """[out, rank] with each head's rows in GGUF's order: the two rotary halves interleaved."""
     out, rank = rows.shape
     if out % (2 * heads):
         raise Mismatch(
-            f"the adapter's rows ({out}) are not those of {heads} heads", "is it for another base?"
+            f"the adapter has {out} rows, which {heads} heads cannot share",
+            "is it for another base?",
         )
     return rows.reshape(heads, 2, out // heads // 2, rank).swapaxes(1, 2).reshape(out, rank).copy()

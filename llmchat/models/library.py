@@ -83,7 +83,7 @@ def _of_receipt(receipt: Receipt, copies: list[hub.PreparedCopy]) -> ListedModel
 
 
 def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel]:
-    """The user's own `.gguf` files and folders of which the cache holds a converted or prepared form.
+    """Your own `.gguf` files and folders that have a converted or prepared form in the cache.
 
     A file that is gone is listed as well. The size is that of the converted form.
     """

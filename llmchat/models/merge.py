@@ -1,4 +1,4 @@
-"""A base with its adapters as one checkpoint: `llmchat merge`. Tensor by tensor, so that the memory of one shard is enough for any size."""
+"""`llmchat merge`: a base and its adapters as one checkpoint, in the memory of one shard."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,15 @@ from llmchat.presets import Preset
 from llmchat.settings import World
 
 SHARD_BYTES = 5_000_000_000
-# What a checkpoint is beside its weights; everything else in a folder (pickles, other formats) would tell of the base.
+# The files of a checkpoint besides its weights; others, such as pickles, are the base's alone.
 _KEPT = ("*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "USE_POLICY*")
 _LEFT = ("model.safetensors.index.json", "adapter_config.json", "pytorch_model.bin.index.json")
 
 
 def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write the checkpoint into `target`, which appears when it is whole; returns its bytes.
+    """Write the checkpoint to `target`, which appears when it is complete; returns its bytes.
 
-    Weights keep the type of the base's files; the change is added in float32 before it is rounded to it.
+    Weights keep the type of the base's files; the adapters are added in float32, then rounded.
     """
     model = locate(preset, world)
     if model.base is None or not model.adapters:
@@ -30,7 +30,7 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
 
     if is_int8(read_json(model.base.path / "config.json")):
         raise Mismatch(
-            f"the weights of {model.base.source} are 8-bit: merging would round them twice",
+            f"the weights of {model.base.source} are 8-bit, so merging would round them twice",
             "--base names the 16-bit model",
         )
     tensors = open_tensors(
@@ -52,7 +52,7 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
 
 
 def _untie(path: Path, untied: bool) -> None:
-    """Say in a config.json that the adapter made two matrices of head and embedding."""
+    """Record in config.json that the adapter untied head and embedding."""
     if untied:
         path.write_text(
             json.dumps(
@@ -63,7 +63,7 @@ def _untie(path: Path, untied: bool) -> None:
 
 
 def _write(tensors: object, types: object, folder: Path, shard_bytes: int) -> int:
-    """model-00001.safetensors … with their index; a single file where one is enough."""
+    """Write model-00001.safetensors … with their index, or a single file."""
     from safetensors.torch import save_file
 
     shards: list[list[str]] = [[]]

@@ -1,7 +1,8 @@
-"""What a model had read at the end of a session, on disk: `--continue` goes on from there instead of reading the conversation again.
+"""The KV cache of a session on disk, so that `--continue` needs no prefill of the conversation.
 
-On a CPU reading a file is tens of times faster than a prefill (docs/log.md). The files hold what was said, so that only their owner may read them;
-they go with their session, and the oldest go when all together grow too large.
+On a CPU, reading the file is tens of times faster than a prefill (docs/log.md). The files reveal
+the chat, so only their owner may read them. A file is removed with its session, and the oldest
+files are removed when all of them grow too large.
 """
 
 import hashlib
@@ -15,14 +16,17 @@ from llmchat.settings import World, private_folder
 if TYPE_CHECKING:
     from llmchat.engines import Engine
 
-# A shorter text is read again as fast as it is found.
+# A prefill of fewer tokens is as fast as reading the file.
 SHORTEST = 128
 # Bytes of all files together.
 LIMIT = 2_000_000_000
 
 
 def keep(engine: "Engine", session: str | None, made_by: dict[str, Any], world: World) -> None:
-    """Keep what the engine has read for this session, where it can be kept. A full disk loses nothing but the time to read it again."""
+    """Write the engine's KV cache for this session, if the engine can save it.
+
+    An error of the disk is ignored: the conversation is prefilled again then.
+    """
     engine = unwrap(engine)
     if not session or not isinstance(engine, SavesCache) or engine.held_tokens < SHORTEST:
         return
@@ -36,7 +40,7 @@ def keep(engine: "Engine", session: str | None, made_by: dict[str, Any], world: 
 
 
 def restore(engine: "Engine", session: str, made_by: dict[str, Any], world: World) -> int:
-    """Let the engine go on from what was kept of a session; returns the tokens that it need not read again."""
+    """Load the KV cache of a session into the engine; returns the number of its tokens."""
     engine, path = unwrap(engine), _path(session, world)
     if not isinstance(engine, SavesCache) or not path.exists():
         return 0
@@ -44,7 +48,7 @@ def restore(engine: "Engine", session: str, made_by: dict[str, Any], world: Worl
 
 
 def forget(session: str, world: World) -> None:
-    """Remove what was kept of a session."""
+    """Remove the file of a session."""
     _path(session, world).unlink(missing_ok=True)
 
 
@@ -53,12 +57,12 @@ def _path(session: str, world: World) -> Path:
 
 
 def _key(made_by: dict[str, Any]) -> str:
-    """Keys and values fit only the very weights that made them."""
+    """A key of the model: a KV cache is valid only for the weights that computed it."""
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
 
 def _trim(folder: Path) -> None:
-    """Remove the oldest files until the rest is within the limit."""
+    """Remove the oldest files until the rest is below the limit."""
     files = sorted(
         folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True
     )

@@ -1,1 +1,1 @@
-"""What the operating system gives a process: its standard streams, its signals, and the programs it starts."""
+"""Start-up of the process, its streams and signals, and the programs that it starts."""

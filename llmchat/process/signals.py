@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as an ordinary end: what was said is stored, and the terminal is put back."""
+"""SIGTERM and SIGHUP end the program in order: messages are stored, the terminal is restored."""
 
 import signal
 import threading
@@ -11,7 +11,10 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """Leave through every `finally` when the process is told to end. A signal that is ignored, as under `nohup`, stays so."""
+    """Run every `finally` before a signal ends the process.
+
+    A signal that is ignored, as under `nohup`, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

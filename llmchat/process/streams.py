@@ -6,14 +6,17 @@ from typing import BinaryIO, TextIO
 
 from llmchat.errors import UsageError
 
-# The most that is read of one text, in bytes: `yes |`, /dev/zero and a disk image must not fill the memory.
+# Most bytes of one text: `yes |`, /dev/zero and a disk image must not fill the memory.
 MOST = 1_000_000_000
-# Of a text for a model; far more than any window holds.
+# Most bytes of a text for a model; far more than any context window holds.
 MOST_ASKED = 32_000_000
 
 
 def read_all(stream: TextIO, most: int = MOST) -> str:
-    """All of a text stream. Raises UsageError where it is not UTF-8, with the place of the first wrong byte, or too large."""
+    """All of a text stream.
+
+    Raises UsageError if it is too large, or not UTF-8, with the position of the first wrong byte.
+    """
     raw = getattr(stream, "buffer", None)
     if raw is None:
         return stream.read()
@@ -21,7 +24,7 @@ def read_all(stream: TextIO, most: int = MOST) -> str:
 
 
 def read_file(path: Path, name: str, most: int = MOST) -> str:
-    """The text of a file or a pipe. A file that is too large is refused before it is read."""
+    """The text of a file or a pipe. A file that is too large is not read."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
@@ -57,7 +60,7 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def checked_arguments(argv: list[str]) -> list[str]:
-    """argv, where every argument is UTF-8. Raises UsageError where one is not."""
+    """The arguments unchanged. Raises UsageError for one that is not UTF-8."""
     for argument in argv:
         try:
             argument.encode("utf-8")

@@ -232,8 +232,8 @@ def test_an_adapter_says_what_it_says_in_the_transformers_engine(
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
-        ({"use_dora": True}, "more than LoRA on linears"),
-        ({"modules_to_save": ["lm_head"]}, "more than LoRA on linears"),
+        ({"use_dora": True}, "more than LoRA on linear layers"),
+        ({"modules_to_save": ["lm_head"]}, "more than LoRA on linear layers"),
     ],
 )
 def test_an_adapter_that_llama_cannot_put_on_is_refused(
@@ -250,7 +250,7 @@ def test_an_adapter_that_llama_cannot_put_on_is_refused(
             Checkpoint(adapter, Source("path", str(adapter)), "", 0), facts, make_world(tmp_path)
         )
     (facts / "config.json").write_text('{"model_type": "rwkv6", "num_hidden_layers": 2}')
-    with pytest.raises(Mismatch, match=r"cannot be written for llama\.cpp's `rwkv6`"):
+    with pytest.raises(Mismatch, match=r"architecture `rwkv6` are not supported"):
         adapter_as_gguf(
             Checkpoint(adapter, Source("path", str(adapter)), "", 0), facts, make_world(tmp_path)
         )

@@ -22,7 +22,7 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
-from llmchat.models import loading, locate
+from llmchat.models import loading, locate, prepared_copy
 from llmchat.models.opener import ModelOpener
 from llmchat.presets import Source, preset_for
 from llmchat.progress import NoProgress
@@ -334,7 +334,7 @@ def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(
     code, _, err = run(
         "merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged")
     )
-    assert code == 8 and "are 8-bit: merging would round them twice" in err
+    assert code == 8 and "are 8-bit, so merging would round them twice" in err
 
 
 def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat(
@@ -405,8 +405,9 @@ from pathlib import Path
 
 from support.worlds import make_world
 from llmchat import hub
-from llmchat.models import loading
+from llmchat.models import prepared_copy
 from llmchat.presets import preset_for
+from llmchat.progress import NoProgress
 from llmchat.settings import Options
 
 class Halting(NoProgress):
@@ -416,7 +417,7 @@ class Halting(NoProgress):
 
 world = make_world(Path(sys.argv[1]))
 preset = preset_for(Options(model=sys.argv[2], format="chatml"))
-print(loading.prepare(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
+print(prepared_copy.find_or_make(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
 """
 
 
@@ -438,7 +439,7 @@ class Told(NoProgress):
 
 def made(base: Path, world: World, progress: NoProgress) -> Path:
     preset = preset_for(Options(model=str(base), format="chatml"))
-    return loading.prepare(preset, [hub.find(preset.base, world)], world, progress)
+    return prepared_copy.find_or_make(preset, [hub.find(preset.base, world)], world, progress)
 
 
 def halted(base: Path, home: Path) -> subprocess.Popen[str]:

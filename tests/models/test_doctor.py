@@ -43,18 +43,18 @@ def test_a_healthy_checkpoint(world: World, tmp_path: Path) -> None:
     assert found.preview.startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
 
 
-def test_an_end_mark_that_ends_nothing(world: World, tmp_path: Path) -> None:
+def test_an_end_mark_that_is_not_a_stop_token_is_a_problem(world: World, tmp_path: Path) -> None:
     """The trap of fine-tunes: the template ends answers with a token that config and tokenizer never name."""
     found = report(world, checkpoint(tmp_path / "model", eos_token_id=2))
     assert not found.healthy
     assert (
-        "end of answers: training ended answers with '<|im_end|>', which ends nothing here"
+        "end of answers: training ended answers with '<|im_end|>', which is not a stop token here"
         in told(found, "problem")
     )
 
 
 def test_an_end_token_that_the_vocabulary_lacks(world: World, tmp_path: Path) -> None:
-    assert "32000 named as an end, but not in this vocabulary" in told(
+    assert "32000: not in this vocabulary" in told(
         report(world, checkpoint(tmp_path / "a", eos_token_id=[4, 32000])), "problem"
     )
 
@@ -70,7 +70,7 @@ def test_no_template_and_no_format(world: World, tmp_path: Path) -> None:
 
 def test_a_window_larger_than_the_model(world: World, tmp_path: Path) -> None:
     model = checkpoint(tmp_path / "model")
-    assert "window is 9,999 tokens, the model holds 256" in told(
+    assert "window is 9,999 tokens, but the model holds 256" in told(
         report(world, model, context=9999), "problem"
     )
     assert "window is 100 tokens; the model holds 256" in told(
@@ -78,9 +78,9 @@ def test_a_window_larger_than_the_model(world: World, tmp_path: Path) -> None:
     )
 
 
-def test_an_opening_token_that_stands_twice(world: World, tmp_path: Path) -> None:
+def test_two_opening_tokens_are_a_problem(world: World, tmp_path: Path) -> None:
     found = report(world, checkpoint(tmp_path / "model", template="{{ bos_token }}<s>" + CHATML))
-    assert "opening token: <s> stands there twice" in told(found, "problem")
+    assert "opening token: <s>, twice" in told(found, "problem")
 
 
 def test_a_template_that_asks_otherwise_than_it_records(world: World, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_format_beside_the_checkpoints_template(world: World, tmp_path: Path) 
     assert "own template: the checkpoint's chat template writes the same" in told(
         report(world, model, format="chatml"), "ok"
     )
-    assert "own template: the checkpoint brings a chat template that writes it otherwise" in told(
+    assert "own template: the checkpoint's chat template writes something else" in told(
         report(world, model, format="vicuna"), "note"
     )
 

@@ -120,7 +120,7 @@ def test_the_socket_is_the_users_own(run: Run, served: str, env: dict[str, str])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     again = run("serve", "--background", "--port", "0")
     assert again.returncode == 2 and again.stderr.startswith(
-        "error: a server of yours is running already"
+        "error: a background server is running already"
     )
 
 
@@ -137,7 +137,7 @@ def test_without_a_server_everything_says_so(tmp_path: Path) -> None:
         assert (
             done.returncode == 2
             and done.stderr
-            == "error: no server of yours is running\nhint: `llmchat serve --background` starts one\n"
+            == "error: no background server is running\nhint: `llmchat serve --background` starts one\n"
         )
 
 
