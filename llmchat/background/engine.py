@@ -1,6 +1,6 @@
-"""The model of the user's own server, over its Unix socket: an engine that loads nothing. The prompt is rendered here, as for any engine.
+"""The engine for a model in the user's background server, over its Unix socket.
 
-server/private.py is the other end. Imports no heavy library: a one-shot is to answer at once.
+`server.owner_api` is the other end. No heavy library is imported: a one-shot has to answer at once.
 """
 
 import http.client
@@ -19,9 +19,9 @@ from llmchat.presets.types import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
-# Two programs of different versions do not talk to each other.
+# Client and server must have the same version.
 PROTOCOL = f"1 {__version__}"
-# A server that is there answers at once; only loading a model takes longer.
+# A running server accepts a connection at once; only loading a model takes long.
 _CONNECT_S = 1.0
 _ANSWER_S = 900.0
 
@@ -29,7 +29,10 @@ Value = TypeVar("Value")
 
 
 class Hello(Struct, frozen=True, forbid_unknown_fields=True):
-    """The model that is meant: preset and options as `models.load` takes them. places: where files are looked for, so that both ends find the same."""
+    """Asks for a model: preset and options as `models.loading.load` takes them.
+
+    places: where the client looks for files, which must be the same for the server.
+    """
 
     protocol: str
     preset: Preset
@@ -38,7 +41,9 @@ class Hello(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Facts(Struct, frozen=True):
-    """The answer to it. key: names the model from then on; preset: complete, with the checkpoint's template; made_by: see models.provenance."""
+    """The model as the server has it. key: names it in later requests; preset: with the template of
+    the checkpoint; made_by: see models.loading.provenance.
+    """
 
     key: str
     context: int
@@ -84,7 +89,7 @@ class BackgroundEngine:
     resumes = True
 
     def __init__(self, world: World, preset: Preset, options: Options, places: tuple[str, ...]):
-        """Raises OSError where no server listens, LlmchatError where it cannot stand in for this model."""
+        """Raises OSError if no server listens, LlmchatError if it cannot serve this model."""
         self._counts: dict[str, int] = {}
         self._unloaded = False
         self._connection = UnixConnection(socket_file(world), _CONNECT_S)
@@ -109,7 +114,7 @@ class BackgroundEngine:
         return self._ask("ask", Ask(self.facts.key, conversation, sampling), kind)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
-        """Closing it early closes the connection, which ends the work of the server."""
+        """Closing it early closes the connection, which stops the server's work."""
         response = self._post("stream", Stream(self.facts.key, prompt, sampling))
         ended = False
         try:
@@ -122,17 +127,17 @@ class BackgroundEngine:
                     response.read()
                     yield event.finish
                     return
-            raise NetworkError("the server ended in the middle of the answer")
+            raise NetworkError("the background server stopped in the middle of the answer")
         except (OSError, http.client.HTTPException) as error:
             raise NetworkError(
-                f"the server went away in the middle of the answer: {error}"
+                f"the connection to the background server broke in the middle of the answer: {error}"
             ) from error
         finally:
             if not ended:
                 self._connection.close()
 
     def clear_cache(self) -> None:
-        """Does nothing: the cache is the server's."""
+        """Does nothing: the cache belongs to the server."""
 
     def unload(self) -> None:
         """Close the connection; the server keeps its model as long as its own rules say."""
@@ -143,7 +148,7 @@ class BackgroundEngine:
         return _decoded(self._post(what, asked).read(), kind)
 
     def _post(self, what: str, asked: Struct) -> http.client.HTTPResponse:
-        """Raises LlmchatError with the server's words where it refuses."""
+        """Raises the error that the server reports."""
         if self._unloaded:
             raise Unloaded(self.describe())
         try:
@@ -157,7 +162,7 @@ class BackgroundEngine:
             if response.status != 200:
                 raise _refusal(_decoded(response.read(), dict[str, Any])["error"])
         except (OSError, http.client.HTTPException) as error:
-            raise NetworkError(f"the server of yours does not answer: {error}") from error
+            raise NetworkError(f"the background server does not answer: {error}") from error
         return response
 
 
@@ -171,4 +176,4 @@ def _decoded(content: bytes, kind: type[Value]) -> Value:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.MsgspecError as error:
-        raise NetworkError("the server of yours answers in another way than expected") from error
+        raise NetworkError("unexpected response from the background server") from error

@@ -347,7 +347,7 @@ def test_without_the_package_it_says_how_to_get_it(
     smol_gguf: Path, smol_facts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(UsageError, match="needs xllamacpp") as missing:
+    with pytest.raises(UsageError, match="requires xllamacpp") as missing:
         GgufEngine(smol_gguf, smol_facts)
     assert missing.value.hint == "pip install 'llmchat[gguf]'"
 

@@ -1,7 +1,8 @@
-"""The engine for `.gguf` files: llama.cpp, on the CPU or a GPU. Tokenised by the file's own vocabulary under our rules, so that a special token
-that is spelt out in a message stays text. llama.cpp keeps keys and values from turn to turn.
+"""The engine for `.gguf` files: llama.cpp, on the CPU or a GPU.
 
-Log-probabilities: llama.cpp tells none of a token that is the beginning of a character; the token that completes it has one.
+Prompts are tokenised with the file's own vocabulary under our rules, so that a special token in a
+message stays text. llama.cpp reports no log-probability for a token that begins a character, only
+for the one that completes it.
 """
 
 import os
@@ -24,16 +25,20 @@ from llmchat.errors import ContextOverflow, OutOfResources
 from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt
 
-# llama.cpp takes memory for the whole window when it loads. Without --context it is at most this large.
+# llama.cpp allocates the cache of the whole context window when it loads. Without --context the
+# window is at most this large.
 DEFAULT_CONTEXT = 8192
 _PARAMETERS = PARAMETER_NAMES["llama.cpp"]
-# llama.cpp's seeds have 32 bits, and this one means "any".
+# llama.cpp's seeds have 32 bits, and this one stands for a random seed.
 _ANY_SEED = 2**32 - 1
 
 
 class GgufEngine:
-    """A `.gguf` file with LoRA adapters in GGUF, each with its strength. facts: the folder that `hub.gguf_facts` wrote of it; context: 0 for what
-    the model was made for, at most DEFAULT_CONTEXT."""
+    """A `.gguf` file with LoRA adapters in GGUF, each with its strength.
+
+    facts: the folder that `hub.gguf_header` wrote for the file. context: tokens of the window; 0 for
+    that of the model, at most DEFAULT_CONTEXT.
+    """
 
     resumes = True
 
@@ -82,9 +87,8 @@ class GgufEngine:
             )
         seed = (secrets.randbits(32) if sampling.seed is None else sampling.seed) % _ANY_SEED
         limit = min(sampling.max_tokens or self.context, self.context - len(ids))
-        answer = _Answer(
-            prompt, sampling, frozenset() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
-        )
+        stop_ids = frozenset[int]() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
+        answer = _Answer(prompt, sampling, stop_ids)
         request = _request(ids, sampling, seed, limit) | {"cache_prompt": not self._cleared}
         with (
             self._llama().complete(request) as events,
@@ -108,7 +112,7 @@ class GgufEngine:
         )
 
     def clear_cache(self) -> None:
-        """The memory of the cache stays allocated: llama.cpp takes it once, when it loads."""
+        """The memory of the cache stays allocated: llama.cpp allocates it when it loads."""
         self._cleared = True
 
     def unload(self) -> None:
@@ -123,18 +127,25 @@ class GgufEngine:
 
 
 def _check_room(config: dict[str, Any], settings: Settings) -> None:
-    """Refuse a window whose keys and values do not fit; weights are mapped, and need no memory of their own."""
+    """Raise OutOfResources for a window whose KV cache does not fit. Weights are mapped, and the
+    operating system can evict them.
+    """
     needed, free = kv_bytes(config, settings.context), available_ram()
     if needed > free and settings.device in ("auto", "cpu"):
         smaller = longest_context(config, free)
         raise OutOfResources(
-            f"a window of {settings.context:,} tokens takes {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB of memory are free",
+            f"a window of {settings.context:,} tokens takes {needed / 1e9:.1f} GB;"
+            f" {free / 1e9:.1f} GB of memory are free",
             f"--context {smaller} fits" if smaller else "",
         )
 
 
 class _Answer:
-    """One answer on its way. cached: tokens of the prompt that were still held; first: when its first token came."""
+    """An answer in progress.
+
+    began: an event has arrived. cached: prompt tokens that were in the cache. first: the time of the
+    first token. limited: the answer ended at its limit.
+    """
 
     def __init__(self, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
         self._stop_ids = stop_ids
@@ -151,7 +162,7 @@ class _Answer:
             if progress := event.get("prompt_progress"):
                 self.cached = progress["cache"]
                 continue
-            # Told of the tokens so far: a part of a character is held back until it is whole.
+            # Counts all tokens so far: llama.cpp holds back a character until it is complete.
             self.produced = event["tokens_predicted"]
             if event.get("stop"):
                 self.limited = event.get("stop_type") == "limit"
@@ -160,7 +171,7 @@ class _Answer:
             if self._stop_ids.intersection(event["tokens"]):
                 break
             self._tokens += [
-                _token(told, self._logprobs) for told in event.get("completion_probabilities", ())
+                _token(entry, self._logprobs) for entry in event.get("completion_probabilities", ())
             ]
             if text := self._stops.feed(event["content"]):
                 yield self._chunk(text)
@@ -180,7 +191,7 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
         "prompt": ids,
         "n_predict": limit,
         **{theirs: getattr(sampling, ours) for ours, theirs in _PARAMETERS.items()},
-        # Over the whole window, as everywhere else here, where llama.cpp alone would look at the last 64 tokens.
+        # Over the whole window like our other engines; the default of llama.cpp is 64 tokens.
         "repeat_last_n": len(ids) + limit,
         "samplers": LLAMA_CPP_SAMPLERS,
         "seed": seed,
@@ -191,8 +202,7 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
     }
 
 
-def _token(told: dict[str, Any], logprobs: int) -> Token:
-    rivals = tuple(
-        (bytes(one["bytes"]), float(one["logprob"])) for one in told["top_logprobs"][: logprobs - 1]
-    )
-    return Token(told["id"], bytes(told["bytes"]), float(told["logprob"]), rivals)
+def _token(entry: dict[str, Any], logprobs: int) -> Token:
+    likeliest = entry["top_logprobs"][: logprobs - 1]
+    rivals = tuple((bytes(one["bytes"]), float(one["logprob"])) for one in likeliest)
+    return Token(entry["id"], bytes(entry["bytes"]), float(entry["logprob"]), rivals)

@@ -1,7 +1,7 @@
-"""llama.cpp in this process, through xllamacpp: its own server behind a Unix socket that nobody else can open.
+"""llama.cpp in this process, through xllamacpp: its own server behind a private Unix socket.
 
-The socket is used rather than the package's Python calls, because it offers all of it: token ids in and out, the tokenizer, and work that stops
-when the other side hangs up. Non-goals: several answers at once, pictures.
+The socket offers what the package's Python calls do not: token ids in and out, the tokenizer, and
+work that stops when the client disconnects. Non-goals: several answers at once, images.
 """
 
 import json
@@ -24,18 +24,25 @@ from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, OutOfResourc
 if TYPE_CHECKING:
     import httpx2
 
-# Tokens of a prompt that are read between two looks at whether somebody still waits.
+# Tokens of a prompt that are read between two checks whether the client is still connected.
 BATCH = 512
 _LONGEST_FOLDER = 75
 _PREFIX, _SOCKET = "llmchat-gguf-", "llama.sock"
-# A socket that nobody answers at is young while its server starts, and old when its program was killed.
+# A socket that does not answer and is older than this belongs to a program that was killed.
 _YOUNG_S = 60
 MISSING = "pip install 'llmchat[gguf]'"
-_GPU_WHEELS = "a wheel of xllamacpp for CUDA, ROCm or Vulkan is needed: https://github.com/xorbitsai/xllamacpp#installation"
+_GPU_WHEELS = (
+    "install a wheel of xllamacpp for CUDA, ROCm or Vulkan:"
+    " https://github.com/xorbitsai/xllamacpp#installation"
+)
 
 
 class Settings(Struct, frozen=True):
-    """What a model is loaded with. context: tokens; adapters: LoRA in GGUF, each with its strength; device: auto, cpu, cuda, cuda:1, mps."""
+    """How to load a model.
+
+    context: tokens of the window. adapters: LoRA in GGUF, each with its strength. device: auto, cpu,
+    cuda, cuda:1 or mps.
+    """
 
     model: Path
     context: int
@@ -44,17 +51,17 @@ class Settings(Struct, frozen=True):
 
 
 class Llama:
-    """A loaded model. `close` gives its memory back."""
+    """A loaded model. `close` frees its memory."""
 
     def __init__(self, settings: Settings, *, noisy: bool = False):
         self._server: Any = None
         xllamacpp = _library()
         import httpx2
 
-        # The address of a Unix socket is at most 107 bytes.
-        place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
-        _sweep(Path(place))
-        self._folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        # The address of a Unix socket has at most 107 bytes.
+        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
+        _sweep(Path(parent))
+        self._folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
         address = os.path.join(self._folder, _SOCKET)
         self._key = secrets.token_urlsafe(24)
         try:
@@ -65,7 +72,7 @@ class Llama:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise Mismatch(
                 f"llama.cpp cannot load {settings.model.name}",
-                "LLMCHAT_TRACEBACK=1 shows what it says; the transformers engine may know it",
+                "LLMCHAT_TRACEBACK=1 shows its messages; the transformers engine may support the model",
             ) from error
         self._client = httpx2.Client(
             transport=httpx2.HTTPTransport(
@@ -88,7 +95,11 @@ class Llama:
     def tokenize(
         self, text: str, *, special: bool, around: bool = False
     ) -> list[tuple[int, bytes]]:
-        """Ids of a text and what each spells. special: spelt-out special tokens count as such; around: with what the model wants before it."""
+        """Ids of a text, each with its bytes.
+
+        special: special tokens in the text count as such. around: add the tokens that the model
+        expects around a text.
+        """
         body = {
             "content": text,
             "parse_special": special,
@@ -96,7 +107,7 @@ class Llama:
             "with_pieces": True,
         }
         pieces = [(one["id"], one["piece"]) for one in self.post("/tokenize", body)["tokens"]]
-        # A part of a character comes as a list of its bytes.
+        # A part of a character is a list of its bytes.
         return [
             (token, piece.encode() if isinstance(piece, str) else bytes(piece))
             for token, piece in pieces
@@ -107,7 +118,9 @@ class Llama:
 
     @contextmanager
     def complete(self, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of an answer. Leaving the block stops the work: at the next token, or within a second while a prompt is read."""
+        """The events of an answer. Leaving the block stops the work: at the next token, or within a
+        second during a prefill.
+        """
         with (
             _answering(),
             self._client.stream("POST", "/completion", json={**body, "stream": True}) as response,
@@ -129,7 +142,7 @@ class Llama:
 
 
 def _sweep(place: Path) -> None:
-    """Remove what programs left behind that were killed."""
+    """Remove the folders of programs that were killed."""
     for path in place.glob(f"{_PREFIX}*/{_SOCKET}"):
         with suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
             if path.stat().st_uid == os.getuid() and time.time() - path.stat().st_mtime > _YOUNG_S:
@@ -144,7 +157,7 @@ def _library() -> Any:
         import xllamacpp
     except ImportError as error:
         raise UsageError(
-            "the engine `gguf` needs xllamacpp, which is not installed", MISSING
+            "the engine `gguf` requires xllamacpp, which is not installed", MISSING
         ) from error
     return xllamacpp
 
@@ -159,16 +172,16 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
     parameters.api_keys = [key]
     parameters.ui = False
     parameters.warmup = False
-    # One chat at a time keeps its keys and values where they are; a second copy of them in memory would be for others.
+    # With one chat at a time, no second copy of the KV cache is of use.
     parameters.cache_ram_mib = 0
-    # Otherwise it makes the window smaller, and says so only in its log.
+    # Otherwise it reduces the window and reports that in its log only.
     parameters.fit_params = False
-    # Its log goes to stderr, in the middle of a chat.
+    # Its log would appear on stderr in the middle of a chat.
     parameters.verbosity = 2 if noisy else -1
     parameters.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path, scale in settings.adapters
     ]
-    # As in torch, where it is set; else as many as there are cores.
+    # As torch does; by default one thread per core.
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(threads):
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
     _place(parameters, settings.device, _gpus(xllamacpp), xllamacpp)
@@ -176,7 +189,7 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
 
 
 def _gpus(xllamacpp: Any) -> list[str]:
-    """Names of the devices that this build of llama.cpp can use beside the CPU."""
+    """Names of the GPUs that this build of llama.cpp can use."""
     return [
         str(device["name"])
         for device in xllamacpp.get_device_info()
@@ -185,7 +198,7 @@ def _gpus(xllamacpp: Any) -> list[str]:
 
 
 def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) -> None:
-    """All layers on the GPUs where there are any; none for `cpu`; one GPU alone for `cuda:1`."""
+    """Put all layers on the GPUs if there are any, none for `cpu`, on a single GPU for `cuda:1`."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         parameters.n_gpu_layers = 0
@@ -195,7 +208,7 @@ def _place(parameters: Any, device: str, gpus: Sequence[str], xllamacpp: Any) ->
         )
     elif kind != "auto" and (not gpus or int(number or 0) >= len(gpus)):
         seen = f"it sees {', '.join(gpus)}" if gpus else "it sees no GPU"
-        raise UsageError(f"the device `{device}` is not there for llama.cpp: {seen}", _GPU_WHEELS)
+        raise UsageError(f"llama.cpp has no device `{device}`: {seen}", _GPU_WHEELS)
     else:
         parameters.n_gpu_layers = -1
         if number:
@@ -211,8 +224,8 @@ def _answering() -> Iterator[None]:
         yield
     except httpx2.TransportError as error:
         raise LlmchatError(
-            f"llama.cpp has broken off: {error or type(error).__name__}",
-            "ask again; `/model` loads the file anew",
+            f"the connection to llama.cpp broke: {error or type(error).__name__}",
+            "ask again; `/model` loads the file again",
         ) from error
 
 
@@ -231,13 +244,12 @@ def _event(data: str) -> dict[str, Any]:
 
 
 def _error(table: dict[str, Any]) -> LlmchatError:
-    told = table["error"]
-    if told.get("type") == "exceed_context_size_error":
-        return ContextOverflow(
-            f"the prompt is {told['n_prompt_tokens']:,} tokens; the model holds {told['n_ctx']:,}"
-        )
-    if "memory" in str(told.get("message")):
+    error = table["error"]
+    if error.get("type") == "exceed_context_size_error":
+        tokens, context = error["n_prompt_tokens"], error["n_ctx"]
+        return ContextOverflow(f"the prompt is {tokens:,} tokens; the model holds {context:,}")
+    if "memory" in str(error.get("message")):
         return OutOfResources(
-            f"llama.cpp: {told['message']}", "a smaller window with --context takes less"
+            f"llama.cpp: {error['message']}", "a smaller window with --context takes less"
         )
-    return LlmchatError(f"llama.cpp: {told.get('message', told)}")
+    return LlmchatError(f"llama.cpp: {error.get('message', error)}")

@@ -1,6 +1,6 @@
-"""A first try of a `.gguf` file in a process of its own: llama.cpp ends the process it is in where a file is not what it takes it for.
+"""Tries a `.gguf` file in a separate process first, since llama.cpp aborts on some damaged files.
 
-It is made once for each state of the files; a marker beside what is known of the model tells that it went well.
+Each state of the files is tried once; a marker in the folder of its facts records the success.
 """
 
 import hashlib
@@ -15,19 +15,22 @@ from pathlib import Path
 from llmchat.errors import Mismatch
 from llmchat.process.programs import python
 
-# Enough for a batch that is read and a token that is chosen.
+# Enough to read a batch and to choose a token.
 _CONTEXT = 64
 _NOISY = "LLMCHAT_TRACEBACK"
 _RUN = "from llmchat.engines.gguf.probe import main; main()"
 
 
 def check(model: Path, facts: Path, adapters: Sequence[tuple[Path, float]]) -> None:
-    """Raise Mismatch for files that llama.cpp cannot load and run. facts: the folder that `hub.gguf_facts` wrote of the model."""
+    """Raise Mismatch for files that llama.cpp cannot load and run.
+
+    facts: the folder that `hub.gguf_header` wrote for the model.
+    """
     marker = facts / f"runs-{_state(model, adapters)}"
     if marker.exists():
         return
     command = python("-c", _RUN, str(model), *(f"{strength}:{path}" for path, strength in adapters))
-    # Otherwise it starts a debugger on itself to show where it stopped.
+    # Otherwise llama.cpp starts a debugger on itself when it aborts.
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     done = subprocess.run(
         command,
@@ -39,19 +42,19 @@ def check(model: Path, facts: Path, adapters: Sequence[tuple[Path, float]]) -> N
     if done.returncode:
         names = " with ".join([model.name, *(path.name for path, _ in adapters)])
         raise Mismatch(
-            f"llama.cpp cannot load {names}" + (": it stops" if done.returncode < 0 else ""),
-            f"the file is damaged, or of a kind that it does not know; {_NOISY}=1 shows what llama.cpp says",
+            f"llama.cpp cannot load {names}" + (": it crashes" if done.returncode < 0 else ""),
+            f"the file is damaged or of an unsupported kind; {_NOISY}=1 shows llama.cpp's messages",
         )
-    # Where the cache cannot be written it is tried each time.
+    # Without a writable cache the file is tried each time.
     with suppress(OSError):
         marker.touch()
 
 
 def main() -> None:
-    """In the other process: load, read a little, choose a token; the exit status tells how it went."""
+    """In the separate process: load the file, read a batch, choose a token."""
     from llmchat.engines.gguf.llama import Llama, Settings
 
-    # No file of gigabytes for what is expected to end badly.
+    # A crash is expected here, and its core file would have gigabytes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     model, *others = sys.argv[1:]
     adapters = tuple(

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file is llama.cpp's own: it knows every vocabulary that llama.cpp runs."""
+"""The vocabulary of a GGUF file, through llama.cpp's own tokenizer."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from llmchat.engines.gguf.llama import Llama
 
 
 class LlamaVocabulary:
-    """See tokens.Vocabulary. folder: what `hub.gguf_facts` wrote of the file; llama: the loaded model."""
+    """See tokenizer.vocabulary. folder: written by `hub.gguf_header` for the file; llama: the loaded
+    model.
+    """
 
     def __init__(self, llama: Llama, folder: Path):
         self._llama = llama
@@ -28,22 +30,19 @@ class LlamaVocabulary:
         return [token for token, _ in self._llama.tokenize(text, special=special)]
 
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
-        """A token that holds a part of a character stands for all of it, as in the tokenizers library."""
+        """A part of a character counts as that character, as in the tokenizers library."""
         sizes = [len(piece) for _, piece in self._llama.tokenize(text, special=special)]
-        # Byte offset at which each character starts. A space that the vocabulary puts before a text belongs to its first token.
+        # The byte at which each character starts. The first token includes a space that the vocabulary
+        # puts before a text.
         starts = [0, *accumulate(len(character.encode()) for character in text)]
         extra = sum(sizes) - starts[-1]
         ends = [max(0, end - extra) for end in accumulate(sizes)]
         begins = [0, *ends[:-1]]
-        return [
-            (
-                bisect_right(starts, begin) - 1,
-                bisect_right(starts, max(begin, end - 1))
-                if end > begin
-                else bisect_right(starts, begin) - 1,
-            )
-            for begin, end in zip(begins, ends, strict=True)
-        ]
+        spans = []
+        for begin, end in zip(begins, ends, strict=True):
+            first = bisect_right(starts, begin) - 1
+            spans.append((first, bisect_right(starts, end - 1) if end > begin else first))
+        return spans
 
     def id_of(self, token: str) -> int | None:
         ids = self.ids(token)
@@ -53,7 +52,7 @@ class LlamaVocabulary:
         return self._llama.text_of([token]) or None
 
     def spelling(self, token: int) -> bytes:
-        """In UTF-8; a token that is a part of a character is spelt with U+FFFD here."""
+        """In UTF-8; a token that is a part of a character becomes U+FFFD."""
         return self._llama.text_of([token]).encode()
 
     def around(self) -> list[int]:

@@ -142,7 +142,7 @@ class OpenAIEngine:
         return "chat/completions", {**body, "messages": messages_of(prompt)}
 
     def clear_cache(self) -> None:
-        """Does nothing: the cache is the server's."""
+        """Does nothing: the cache belongs to the server."""
 
     def unload(self) -> None:
         """Close the connection; the server keeps its model."""
