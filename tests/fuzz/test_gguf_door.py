@@ -92,7 +92,9 @@ def test_a_file_that_aborts_llama_cpp_is_refused(
     file = door.home / "bad.gguf"
     file.write_bytes(tiny[:at] + struct.pack(form, value) + tiny[at + 4 :])
     assert door.check(key, *ASK, "-m", str(file), "hello") == 8
-    assert "llama.cpp cannot load bad.gguf: it crashes" in door.run(*ASK, "-m", str(file), "hello")[1]
+    assert (
+        "llama.cpp cannot load bad.gguf: it crashes" in door.run(*ASK, "-m", str(file), "hello")[1]
+    )
 
 
 def test_a_mutated_gguf_file_is_one_line(door: Door, tiny: bytes) -> None:
