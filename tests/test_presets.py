@@ -241,7 +241,7 @@ def test_options_take_the_place_of_a_presets_values() -> None:
         (Options(temperature=-1.0), "temperature must be a number from 0 to 5, not `-1.0`"),
         (Options(top_p=2.0), "top_p must be a number above 0, up to 1, not `2.0`"),
         (Options(turns=0), "turns must be a whole number of 1 or more, not `0`"),
-        (Options(adapter="nowhere"), "`nowhere` is no adapter"),
+        (Options(adapter="nowhere"), "there is no adapter `nowhere`"),
         (Options(format="chatmll"), "no prompt format is called"),
     ],
 )
@@ -267,7 +267,7 @@ def test_an_adapter_may_carry_a_scale(text: str, parts: tuple[str, float]) -> No
         preset_for(Options(adapter="org/name:0.25")).adapter_scale == 0.25
         and preset_for(Options(adapter="off")).adapters == ()
     )
-    with pytest.raises(UsageError, match="a scale of 50 is too much"):
+    with pytest.raises(UsageError, match="invalid adapter scale 50"):
         split_scale("x:50")
 
 
@@ -330,7 +330,7 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("[base\n", 1, "not TOML"),
+        ("[base\n", 1, "invalid TOML"),
         ('title = "x"\n', 0, "`base` is missing"),
         ('[base]\nkind = "hub"\n', 1, "`base.repo` is missing"),
         ('[base]\nkind = "path"\nrepo = "/nowhere/at/all"\n', 3, "there is no folder or file"),
@@ -342,14 +342,14 @@ def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
         (
             '[base]\nkind = "hub"\nrepo = "a/b"\n[format]\nname = "x"\n',
             4,
-            "needs `parts` or a `template`",
+            "requires `parts` or a `template`",
         ),
         (
             '[base]\nkind = "hub"\nrepo = "a/b"\n[format.parts]\nuser = "{text}"\ncue = "{input}"\n',
             6,
-            "stands for nothing",
+            "is not replaced",
         ),
-        ('base = { kind = "hub", repo = "ab" }\n', 1, "is no Hub repo"),
+        ('base = { kind = "hub", repo = "ab" }\n', 1, "invalid Hub repo"),
     ],
 )
 def test_mistakes_of_other_kinds(text: str, line: int, words: str, tmp_path: Path) -> None:

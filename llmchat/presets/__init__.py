@@ -1,6 +1,7 @@
-"""What is known about each model, as data: one TOML file a model, one a prompt format. Chosen by exact name, never guessed from a path.
+"""What is known about each model, as data: a TOML file for each model and each prompt format.
 
-`find` answers a MODEL argument: a preset (the user's own first), a Hub repo `org/name`, a local folder or a `.gguf` file.
+`find` resolves a MODEL argument: a preset (the user's own first), a Hub repo `org/name`, a local
+folder or a `.gguf` file. Names must match exactly; nothing is guessed from a path.
 """
 
 from llmchat.presets.check import Mistake, check
@@ -10,8 +11,8 @@ from llmchat.presets.override import (
     adjust,
     amend,
     preset_for,
-    setting_kind,
     setting_names,
+    setting_type,
     settings_of,
 )
 from llmchat.presets.reopen import reopen_options, without_credentials
@@ -36,8 +37,8 @@ __all__ = [
     "names",
     "preset_for",
     "reopen_options",
-    "setting_kind",
     "setting_names",
+    "setting_type",
     "settings_of",
     "without_credentials",
 ]

