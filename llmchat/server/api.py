@@ -1,7 +1,7 @@
-"""What requests look like: OpenAI's API, with the few fields more that local models have.
+"""The schema of requests: OpenAI's API, with a few more fields for local models.
 
-https://platform.openai.com/docs/api-reference. What cannot be honoured is refused, never ignored: a field that changes the answer is either
-obeyed or a 400, and so is a field that nobody knows (`asking.check_fields`).
+https://platform.openai.com/docs/api-reference. A field that would change the answer is obeyed or
+refused with a 400, never ignored; so are unknown fields (see request_parsing.check_fields).
 """
 
 import json
@@ -22,36 +22,35 @@ from llmchat.server.compatibility import no_limit, seconds, whole_number
 from llmchat.settings import types
 from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
 
-# A few stop strings are usual; each is looked for in every piece of the answer.
+# Every piece of an answer is searched for each stop string.
 MAX_STOPS = 128
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 
 
-def _whole(value: Any) -> Any:
-    """JSON can spell half of a character (a lone surrogate), which is no text."""
+def _well_formed(value: Any) -> Any:
+    """Refuse lone surrogates, which JSON can contain and UTF-8 cannot."""
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
     except UnicodeEncodeError:
-        raise ValueError("the text contains half of a character (a lone surrogate)") from None
+        raise ValueError("the text contains a lone surrogate") from None
     return value
 
 
-Text = Annotated[str, AfterValidator(_whole)]
-Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_whole)]
+Text = Annotated[str, AfterValidator(_well_formed)]
+Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_well_formed)]
 
 
 class Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-# JSON does not tell 5.0 from 5.
 Whole = BeforeValidator(whole_number)
 Tokens = Annotated[Annotated[int, Field(ge=1, le=2**31)] | None, BeforeValidator(no_limit)]
 
 
-class Part(Request):
-    """A part of a message: its text, or a refusal that an assistant gave. Other types are refused by name."""
+class ContentPart(Request):
+    """A part of a message's content: text, or an assistant's refusal."""
 
     type: Text
     text: Text | None = None
@@ -71,28 +70,28 @@ class ToolCall(Request):
 
 class ChatMessage(Request):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[Part] | None = None
+    content: Text | list[ContentPart] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
 
 
-class Shown(Request):
-    """A part of a request that its template is shown as it is, fields that nobody knows included."""
+class TemplateInput(Request):
+    """Passed to the chat template unchanged, including unknown fields."""
 
     @model_validator(mode="after")
-    def _check_more(self) -> Self:
-        _whole(self.model_extra)
+    def _check_extra(self) -> Self:
+        _well_formed(self.model_extra)
         return self
 
 
-class Function(Shown):
+class Function(TemplateInput):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
     description: Text | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(_well_formed)] | None = None
     strict: bool | None = None
 
 
-class Tool(Shown):
+class Tool(TemplateInput):
     type: Literal["function"]
     function: Function
 
@@ -127,11 +126,13 @@ else:
 
 
 class Generation(OwnParameters):
-    """What chat and text completions have in common. The fields of OwnParameters, keep_alive,
-    ignore_eos, truncation and show_prompt are not OpenAI's.
+    """The fields of both chat and text completions. Those of OwnParameters, keep_alive, ignore_eos,
+    truncation and show_prompt are not OpenAI's.
 
-    keep_alive: seconds the model stays in memory after the answer, or a duration such as `5m`; -1 for ever; ignore_eos: an answer of exactly max_tokens, for measurements;
-    truncation "auto" leaves out what does not fit, oldest first; show_prompt: tell in the end what text the model was given
+    keep_alive: how long the model stays in memory after the answer, in seconds or as a duration
+    such as `5m`; -1 forever. ignore_eos: generate exactly max_tokens, for benchmarks.
+    truncation: "auto" drops the oldest messages that do not fit. show_prompt: include the rendered
+    prompt in the response.
     """
 
     model: Text
@@ -161,7 +162,7 @@ class ChatRequest(Generation):
     response_format: ResponseFormat | None = None
     truncation: Literal["auto", "disabled"] | None = None
     show_prompt: bool | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_whole)] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_well_formed)] | None = None
     reasoning_effort: Text | None = None
 
 

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmchat.server.errors import Busy, Refusal, RequestTimeout, TooLarge, error_response
 
 # How long a client that sends too much may go on sending before the connection closes.
-_LINGER_S = 2.0
+LINGER_S = 2.0
 # The bodies of one client may together take this many times the size limit of one body.
-_BODIES_A_CLIENT = 16
+BODIES_A_CLIENT = 16
 
 
 class BodyReader:
@@ -40,7 +40,7 @@ class BodyReader:
             nonlocal held
             held += size
             self._held[client] += size
-            if self._held[client] > _BODIES_A_CLIENT * self._limit:
+            if self._held[client] > BODIES_A_CLIENT * self._limit:
                 raise Busy("too many large requests at the same time", 2)
 
         try:
@@ -96,6 +96,6 @@ class BodyReader:
 async def _discard(receive: Receive) -> None:
     """Let a client finish sending for a moment: if it is cut off, it cannot read the error."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_S):
+        async with asyncio.timeout(LINGER_S):
             while (await receive()).get("more_body"):
                 pass

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: the same way as in the terminal, for many at once."""
+"""POST /v1/chat/completions: the same path as a chat in the terminal, for many requests at once."""
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -13,11 +13,11 @@ from llmchat.server.api import ChatRequest
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import chat_logprobs, encode_json, usage
+from llmchat.server.request_messages import to_conversation
 from llmchat.server.request_parsing import (
     check_chat,
     sampling_of,
     sampling_of_choice,
-    to_conversation,
     with_policy,
     with_template_values,
     with_tools,
@@ -30,7 +30,7 @@ log = logging.getLogger("llmchat.server")
 
 
 class Choice:
-    """One answer of a request as it grows. `feed` returns the delta of what came, or nothing."""
+    """One of a request's answers while it is generated."""
 
     def __init__(
         self,
@@ -49,32 +49,38 @@ class Choice:
         self._tools = tools
 
     def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
+        """Add events; returns OpenAI's `delta` (empty if nothing can be shown yet), and the new
+        tokens."""
         text = thinking = ""
         tokens: list[Token] = []
         calls: list[dict[str, Any]] = []
-        for said in events:
-            tokens += said.tokens if isinstance(said, Chunk) else ()
-            for read in self._parser.feed(said):
-                if isinstance(read, Thinking):
-                    thinking += read.text
-                elif isinstance(read, Chunk):
-                    shown, called = self._tools.feed(read.text) if self._tools else (read.text, [])
-                    text, calls = text + shown, calls + called
-                elif isinstance(read, Finish):
-                    self.finish = read
+        for event in events:
+            tokens += event.tokens if isinstance(event, Chunk) else ()
+            for part in self._parser.feed(event):
+                if isinstance(part, Thinking):
+                    thinking += part.text
+                elif isinstance(part, Chunk):
+                    visible, new_calls = self._parse_tools(part.text)
+                    text, calls = text + visible, calls + new_calls
+                elif isinstance(part, Finish):
+                    self.finish = part
         if self.finish and self._tools:
-            shown, called = self._tools.flush()
-            text, calls = text + shown, calls + called
+            visible, new_calls = self._tools.flush()
+            text, calls = text + visible, calls + new_calls
         self.text, self.thinking = self.text + text, self.thinking + thinking
         self.calls += calls
         self.tokens += tokens
         delta = {"reasoning_content": thinking, "content": text, "tool_calls": calls}
         return {name: value for name, value in delta.items() if value}, tokens
 
+    def _parse_tools(self, text: str) -> tuple[str, list[dict[str, Any]]]:
+        return self._tools.feed(text) if self._tools else (text, [])
+
     @property
-    def reason(self) -> str:
+    def finish_reason(self) -> str:
         assert self.finish is not None
-        return "tool_calls" if self.calls and self.finish.reason == "stop" else self.finish.reason
+        called = self.calls and self.finish.reason == "stop"
+        return "tool_calls" if called else self.finish.reason
 
     def message(self) -> dict[str, Any]:
         calls = [
@@ -93,13 +99,13 @@ def chat(state: ServerState, request: ChatRequest, client: str) -> AnswerRespons
     check_chat(request)
     if request.stream:
         return AnswerResponse(_streamed(state, request, client), SSE)
-    return AnswerResponse(_whole(state, request, client), JSON)
+    return AnswerResponse(_complete(state, request, client), JSON)
 
 
 async def _answers(
     state: ServerState, request: ChatRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
-    """All choices, the number of the one that has grown, its delta and its new tokens, whenever something came."""
+    """For each piece: all choices, the index of the one that grew, its delta, its new tokens."""
     async with state.pool.lease(request.model, request.keep_alive, client) as lease:
         generation = await state.prompt_workers.run(
             client, lease.deadline, lambda: _build_request(state, request, lease)
@@ -125,40 +131,39 @@ async def _answers(
             for index in range(len(jobs))
         ]
         try:
-            async with aclosing(merged_events(jobs)) as coming:
-                async for number, events in coming:
-                    yield choices, number, *choices[number].feed(events)
+            async with aclosing(merged_events(jobs)) as all_events:
+                async for index, events in all_events:
+                    yield choices, index, *choices[index].feed(events)
         finally:
             lease.scheduler.cancel(jobs)
 
 
 def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> GenerationRequest:
-    """Window and prompt; in a thread of its own, since it counts tokens."""
+    """Choose the messages that fit and render the prompt. Slow, because it counts tokens: call it
+    in a thread."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
     preset = with_template_values(
         lease.preset, request.chat_template_kwargs, request.reasoning_effort
     )
     preset = with_tools(with_policy(preset, trim), request.tools, request.tool_choice)
-    wanted = (
-        request.max_completion_tokens
-        if request.max_completion_tokens is not None
-        else request.max_tokens
-    )
-    sampling = sampling_of(
-        request, preset, wanted, (request.top_logprobs or 0) + 1 if request.logprobs else 0
-    )
-    conversation = to_conversation(request.messages)
+    max_tokens = request.max_completion_tokens
+    if max_tokens is None:
+        max_tokens = request.max_tokens
+    logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
+    sampling = sampling_of(request, preset, max_tokens, logprobs)
     generation = build_request(
-        conversation,
+        to_conversation(request.messages),
         preset,
         lease.engine,
         lease.engine.context,
         sampling,
-        reserve=trim or wanted is not None,
+        reserve=trim or max_tokens is not None,
     )
-    if wanted and not trim and generation.window.tokens + wanted > generation.window.limit:
+    window = generation.window
+    if max_tokens and not trim and window.tokens + max_tokens > window.limit:
         raise ContextOverflow(
-            f"the messages are {generation.window.tokens:,} tokens and the answer may be {wanted:,}; the model holds {generation.window.limit:,}"
+            f"the messages ({window.tokens:,} tokens) and the answer (up to {max_tokens:,}) "
+            f"exceed the context window of {window.limit:,}"
         )
     return generation
 
@@ -166,87 +171,71 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
 def _tool_call_parser(request: ChatRequest, lease: Lease) -> ToolCallParser | None:
     if not request.tools or request.tool_choice == "none":
         return None
-    return ToolCallParser(
-        lease.preset.format.template or "", {tool.function.name for tool in request.tools}
-    )
+    names = {tool.function.name for tool in request.tools}
+    return ToolCallParser(lease.preset.format.template or "", names)
 
 
-async def _whole(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+async def _complete(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
     async with aclosing(_answers(state, request, client)) as answers:
-        async for grown, *_ in answers:
-            choices = grown
+        async for all_choices, *_ in answers:
+            choices = all_choices
     yield encode_json({
-        "id": new_id("chatcmpl"),
-        "object": "chat.completion",
-        "created": int(state.now()),
-        "model": request.model,
+        **_frame("chat.completion", state, request),
         "choices": [
             {
                 "index": choice.index,
                 "message": choice.message(),
                 "logprobs": chat_logprobs(choice.tokens) if request.logprobs else None,
-                "finish_reason": choice.reason,
+                "finish_reason": choice.finish_reason,
             }
             for choice in choices
         ],
         "usage": usage([choice.finish for choice in choices]),
-        "llmchat": _shown(choices[0].generation, request),
+        "llmchat": _details(choices[0].generation, request),
     })  # fmt: skip
 
 
-def _shown(generation: GenerationRequest, request: ChatRequest) -> dict[str, Any]:
-    """Beyond OpenAI's API: what was left out, so that nothing is cut silently, and for `show_prompt` the text the model was given."""
+def _frame(kind: str, state: ServerState, request: ChatRequest) -> dict[str, Any]:
+    created = int(state.now())
+    return {"id": new_id("chatcmpl"), "object": kind, "created": created, "model": request.model}
+
+
+def _details(generation: GenerationRequest, request: ChatRequest) -> dict[str, Any]:
+    """Beyond OpenAI's API: which messages were dropped, and with `show_prompt` the prompt."""
     window = generation.window
-    fate = {
+    fields = {
         "limit": window.limit,
         "tokens": window.tokens,
         "sent": window.sent,
         "dropped": window.dropped,
     }
-    return {"window": fate, **({"prompt": generation.prompt.text} if request.show_prompt else {})}
+    return {"window": fields, **({"prompt": generation.prompt.text} if request.show_prompt else {})}
 
 
 async def _streamed(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
-    frame = {
-        "id": new_id("chatcmpl"),
-        "object": "chat.completion.chunk",
-        "created": int(state.now()),
-        "model": request.model,
-    }
-    counted = bool(request.stream_options and request.stream_options.include_usage)
-    frame |= {"usage": None} if counted else {}
+    frame = _frame("chat.completion.chunk", state, request)
+    with_usage = bool(request.stream_options and request.stream_options.include_usage)
+    frame |= {"usage": None} if with_usage else {}
 
     def chunk(
         index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None
     ) -> bytes:
         logprobs = chat_logprobs(tokens) if request.logprobs and tokens else None
-        return sse_event(
-            {
-                **frame,
-                "choices": [
-                    {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-                ],
-            }
-        )
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return sse_event({**frame, "choices": [choice]})
 
-    begun: set[int] = set()
+    started: set[int] = set()
     async with aclosing(_answers(state, request, client)) as answers:
-        async for choices, number, delta, tokens in answers:
-            if number not in begun:
-                begun.add(number)
-                yield chunk(number, {"role": "assistant", "content": ""})
+        async for choices, index, delta, tokens in answers:
+            if index not in started:
+                started.add(index)
+                yield chunk(index, {"role": "assistant", "content": ""})
             if delta or tokens:
-                yield chunk(number, delta, tokens)
-            if choices[number].finish:
-                yield chunk(number, {}, reason=choices[number].reason)
-    if counted:
-        shown = _shown(choices[0].generation, request)
-        yield sse_event(
-            {
-                **frame,
-                "choices": [],
-                "usage": usage([choice.finish for choice in choices]),
-                "llmchat": shown,
-            }
-        )
+                yield chunk(index, delta, tokens)
+            if choices[index].finish:
+                yield chunk(index, {}, reason=choices[index].finish_reason)
+    if with_usage:
+        totals = usage([choice.finish for choice in choices])
+        details = _details(choices[0].generation, request)
+        yield sse_event({**frame, "choices": [], "usage": totals, "llmchat": details})
     yield b"data: [DONE]\n\n"

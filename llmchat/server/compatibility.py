@@ -1,4 +1,4 @@
-"""Spellings of values that OpenAI's and vLLM's servers accept beside the plain one, and fields that change nothing here."""
+"""What OpenAI's and vLLM's servers accept: other notations of values, and fields without effect."""
 
 import re
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 
-# Fields without an effect on the answer, whatever they say.
-HARMLESS = frozenset({
-    "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "service_tier", "prediction", "request_id",
+# Fields that never change the answer.
+IGNORED_FIELDS = frozenset({
+    "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "prompt_cache_options", "service_tier", "prediction", "request_id",
 })  # fmt: skip
-# Values of further fields that ask for what is done anyway.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+# Values of other fields that request the default behaviour.
+DEFAULT_VALUES: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True,),
     "modalities": (["text"],),
     "functions": ([],),
@@ -30,16 +31,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "include_obfuscation": (False,),
     "continuous_usage_stats": (False,),
 }
-# Parts of messages that our own answers and the client's types bring along; what a model thought aloud is never sent again.
-OF_MESSAGES = frozenset({"refusal", "annotations", "reasoning_content", "reasoning", "name"})
+# Fields of messages that clients copy from answers. Reasoning is never sent to the model again.
+IGNORED_MESSAGE_FIELDS = frozenset(
+    {"refusal", "annotations", "reasoning_content", "reasoning", "name"}
+)
 
-
-# Levels of lists and objects in each other. Templates and other readers go down a level a call.
+# The depth of nested lists and objects. Templates and other code use recursion for each level.
 MAX_NESTING = 64
 
 
 def check_nesting(value: Any) -> None:
-    """Raises ValueError for JSON that is nested deeper than MAX_NESTING."""
+    """Raises ValueError if the nesting exceeds MAX_NESTING."""
     level = [value]
     for _ in range(MAX_NESTING + 1):
         inner = (
@@ -54,22 +56,19 @@ def check_nesting(value: Any) -> None:
 
 
 def whole_number(value: Any) -> Any:
-    """5.0 is 5 in JSON."""
-    return (
-        int(value)
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63
-        else value
-    )
+    """JSON does not distinguish 5.0 from 5."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**63
+    return int(value) if is_whole else value
 
 
 def no_limit(value: Any) -> Any:
-    """-1 tokens stand for as many as there is room for."""
+    """-1 tokens means no limit."""
     value = whole_number(value)
     return None if value == -1 and not isinstance(value, bool) else value
 
 
 def seconds(value: Any) -> Any:
-    """Seconds of a duration such as `5m`, `1h30m` or `90s`; any negative one is for ever."""
+    """The seconds of a duration such as `5m`, `1h30m` or `90s`; -1.0 (forever) if negative."""
     if not isinstance(value, str):
         return -1.0 if isinstance(value, int | float) and -float("inf") < value < 0 else value
     text = value.strip()
@@ -86,8 +85,9 @@ def seconds(value: Any) -> Any:
 
 
 def unsupported(extra: dict[str, Any] | None) -> str | None:
-    """The first of these fields that would have to be ignored; None where all of them change nothing."""
+    """The first field that the server does not support; None if all can be ignored."""
     for name, value in (extra or {}).items():
-        if value is not None and name not in HARMLESS and value not in NEUTRAL.get(name, ()):
+        is_default = value is None or value in DEFAULT_VALUES.get(name, ())
+        if not is_default and name not in IGNORED_FIELDS:
             return name
     return None

@@ -1,7 +1,7 @@
-"""POST /v1/completions: raw text, with no format around it."""
+"""POST /v1/completions: continues raw text or token ids, without a prompt format."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,7 +11,7 @@ from llmchat.engines.capabilities import TakesTokenIds, unwrap
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
 from llmchat.server.api import CompletionRequest
-from llmchat.server.errors import BadRequest
+from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import completion_logprobs, encode_json, usage
@@ -25,30 +25,31 @@ from llmchat.server.state import ServerState, new_id
 from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 
 log = logging.getLogger("llmchat.server")
-# OpenAI's own, for those who do not say how much they want.
-_MAX_TOKENS = 16
+# OpenAI's default for this endpoint.
+_DEFAULT_MAX_TOKENS = 16
 
 
 class Choice:
-    """One answer as it grows. echo: the prompt, where the text begins with it."""
+    """One answer while it is generated. echo: the prompt, if the text starts with it."""
 
     def __init__(self, index: int, echo: str):
         self.index = index
         self.text = echo
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self._untold = echo
+        self._unsent = echo
 
-    def feed(self, events: list[Event]) -> tuple[str, list[Token]]:
-        text, self._untold = self._untold, ""
+    def feed(self, events: Sequence[Event]) -> tuple[str, list[Token]]:
+        """Add events; returns the new text and tokens."""
+        text, self._unsent = self._unsent, ""
         tokens: list[Token] = []
-        for said in events:
-            if isinstance(said, Chunk):
-                text += said.text
-                self.text += said.text
-                tokens += said.tokens
+        for event in events:
+            if isinstance(event, Chunk):
+                text += event.text
+                self.text += event.text
+                tokens += event.tokens
             else:
-                self.finish = said
+                self.finish = event
         self.tokens += tokens
         return text, tokens
 
@@ -57,20 +58,18 @@ def complete(state: ServerState, request: CompletionRequest, client: str) -> Ans
     check_completion(request)
     if request.stream:
         return AnswerResponse(_streamed(state, request, client), SSE)
-    return AnswerResponse(_whole(state, request, client), JSON)
+    return AnswerResponse(_complete(state, request, client), JSON)
 
 
 async def _answers(
     state: ServerState, request: CompletionRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
+    """For each piece: all choices, the index of the one that grew, its new text and tokens."""
     given = prompts_of(request)
     async with state.pool.lease(request.model, request.keep_alive, client) as lease:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, given)
-        wanted = request.max_tokens if request.max_tokens is not None else _MAX_TOKENS
-        sampling = sampling_of(
-            request, lease.preset, wanted, 0 if request.logprobs is None else request.logprobs + 1
-        )
+        sampling = _sampling(request, lease)
         prompts = await state.prompt_workers.run(
             client, lease.deadline, lambda: [_prompt(one, lease, sampling) for one in given]
         )
@@ -85,15 +84,22 @@ async def _answers(
             for index, (prompt, _) in enumerate(asked)
         ]
         try:
-            async with aclosing(merged_events(jobs)) as coming:
-                async for number, events in coming:
-                    yield choices, number, *choices[number].feed(events)
+            async with aclosing(merged_events(jobs)) as all_events:
+                async for index, events in all_events:
+                    yield choices, index, *choices[index].feed(events)
         finally:
             lease.scheduler.cancel(jobs)
 
 
+def _sampling(request: CompletionRequest, lease: Lease) -> Sampling:
+    max_tokens = _DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    logprobs = 0 if request.logprobs is None else request.logprobs + 1
+    return sampling_of(request, lease.preset, max_tokens, logprobs)
+
+
 def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:
-    """Raises ContextOverflow where prompt and answer do not fit the model, BadRequest for token ids that it does not have."""
+    """Raises ContextOverflow if prompt and answer exceed the context window, and BadRequest for
+    token ids that the model does not have."""
     limit = min(lease.preset.context.tokens or lease.engine.context, lease.engine.context)
     if isinstance(given, str):
         prompt = Prompt(given, ())
@@ -105,7 +111,8 @@ def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:
         prompt = Prompt("", ()) if surely_over(tokens, limit) else _prompt_of_ids(given, lease)
     if tokens + sampling.max_tokens > limit:
         raise ContextOverflow(
-            f"the prompt is {tokens:,} tokens and the answer may be {sampling.max_tokens:,}; the model holds {limit:,}"
+            f"the prompt ({tokens:,} tokens) and the answer (up to {sampling.max_tokens:,}) "
+            f"exceed the context window of {limit:,}"
         )
     return prompt
 
@@ -113,64 +120,54 @@ def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:
 def _prompt_of_ids(ids: list[int], lease: Lease) -> Prompt:
     engine = unwrap(lease.engine)
     if not isinstance(engine, TakesTokenIds):
-        raise BadRequest(
-            "the engine of this model takes text, not token ids",
-            param="prompt",
-            code="unsupported_parameter",
-        )
+        raise Unsupported("this model's engine does not support prompts as token ids", "prompt")
     try:
         return engine.prompt_of(ids)
     except Mismatch as error:
         raise BadRequest(error.message, param="prompt") from error
 
 
-async def _whole(
+async def _complete(
     state: ServerState, request: CompletionRequest, client: str
 ) -> AsyncGenerator[bytes]:
     async with aclosing(_answers(state, request, client)) as answers:
-        async for grown, *_ in answers:
-            choices = grown
-    shown = [
-        _choice(
-            choice.index,
-            choice.text,
-            completion_logprobs(choice.tokens) if request.logprobs is not None else None,
-            choice.finish,
-        )
+        async for all_choices, *_ in answers:
+            choices = all_choices
+    rows = [
+        _choice(choice.index, choice.text, _logprobs(request, choice.tokens), choice.finish)
         for choice in choices
     ]
-    prompts = len(prompts_of(request))
-    yield encode_json(
-        _frame(state, request)
-        | {"choices": shown, "usage": usage([choice.finish for choice in choices], prompts)}
-    )
+    yield encode_json(_frame(state, request) | {"choices": rows, "usage": _usage(request, choices)})
 
 
 async def _streamed(
     state: ServerState, request: CompletionRequest, client: str
 ) -> AsyncGenerator[bytes]:
     frame = _frame(state, request)
-    counted = bool(request.stream_options and request.stream_options.include_usage)
-    frame |= {"usage": None} if counted else {}
+    with_usage = bool(request.stream_options and request.stream_options.include_usage)
+    frame |= {"usage": None} if with_usage else {}
     async with aclosing(_answers(state, request, client)) as answers:
-        async for choices, number, text, tokens in answers:
-            choice = choices[number]
-            offset = len(choice.text) - len(text)
-            logprobs = (
-                completion_logprobs(tokens, offset)
-                if request.logprobs is not None and tokens
-                else None
-            )
+        async for choices, index, text, tokens in answers:
+            choice = choices[index]
             if text or tokens:
-                yield sse_event({**frame, "choices": [_choice(number, text, logprobs, None)]})
+                offset = len(choice.text) - len(text)
+                logprobs = _logprobs(request, tokens, offset) if tokens else None
+                yield sse_event({**frame, "choices": [_choice(index, text, logprobs, None)]})
             if choice.finish:
-                yield sse_event({**frame, "choices": [_choice(number, "", None, choice.finish)]})
-    if counted:
-        prompts = len(prompts_of(request))
-        yield sse_event(
-            {**frame, "choices": [], "usage": usage([choice.finish for choice in choices], prompts)}
-        )
+                yield sse_event({**frame, "choices": [_choice(index, "", None, choice.finish)]})
+    if with_usage:
+        yield sse_event({**frame, "choices": [], "usage": _usage(request, choices)})
     yield b"data: [DONE]\n\n"
+
+
+def _usage(request: CompletionRequest, choices: Sequence[Choice]) -> dict[str, Any]:
+    return usage([choice.finish for choice in choices], len(prompts_of(request)))
+
+
+def _logprobs(
+    request: CompletionRequest, tokens: Sequence[Token], offset: int = 0
+) -> dict[str, Any] | None:
+    return None if request.logprobs is None else completion_logprobs(tokens, offset)
 
 
 def _frame(state: ServerState, request: CompletionRequest) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""GET /api/search: the stored conversations of the web page whose messages contain a text, with a piece of the first such message."""
+"""GET /api/search: finds stored conversations of the web page by the text of their messages."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -11,7 +12,8 @@ from starlette.responses import Response
 from llmchat.server.conversation_store import ConversationNotFound, ConversationStore
 from llmchat.server.conversations import User
 
-MOST = 100
+MAX_RESULTS = 100
+# The characters before and after a match in an excerpt.
 _BEFORE, _AFTER = 30, 90
 
 
@@ -20,7 +22,7 @@ class Message(Struct):
 
 
 class Conversation(Struct):
-    """What is searched of a conversation as the page wrote it."""
+    """The searchable part of a conversation, as the page stores it."""
 
     messages: dict[str, Message] = {}
 
@@ -30,42 +32,45 @@ class Found(Struct, frozen=True):
     excerpt: str
 
 
-_decoded = msgspec.json.Decoder(Conversation).decode
+_decode = msgspec.json.Decoder(Conversation).decode
 
 
 def excerpt(value: bytes, wanted: str) -> str | None:
-    """The surroundings of the first place where `wanted` is, upper and lower case alike; None where it is nowhere."""
+    """The text around the first match, ignoring case; None if there is none."""
     try:
-        messages = _decoded(value).messages.values()
+        messages = _decode(value).messages.values()
     except msgspec.MsgspecError:
         return None
     for message in messages:
-        if (at := message.text.lower().find(wanted.lower())) >= 0:
-            piece = " ".join(message.text[max(0, at - _BEFORE) : at + _AFTER].split())
-            return f"{'…' if at > _BEFORE else ''}{piece}{'…' if at + _AFTER < len(message.text) else ''}"
+        start = message.text.lower().find(wanted.lower())
+        if start >= 0:
+            text = message.text[max(0, start - _BEFORE) : start + _AFTER]
+            left = "…" if start > _BEFORE else ""
+            right = "…" if start + _AFTER < len(message.text) else ""
+            return f"{left}{' '.join(text.split())}{right}"
     return None
 
 
 def search(store: ConversationStore, user: str, wanted: str) -> Iterator[Found]:
-    """Latest first."""
-    for head in store.list(user):
+    """The latest first."""
+    for summary in store.list(user):
         try:
-            _, value = store.get(user, head.id)
+            _, value = store.get(user, summary.id)
         except ConversationNotFound:
             continue
-        if (piece := excerpt(value, wanted)) is not None:
-            yield Found(head.id, piece)
+        if (text := excerpt(value, wanted)) is not None:
+            yield Found(summary.id, text)
 
 
 def router(store: ConversationStore | None) -> APIRouter:
-    """Without a store there is nothing to search, and no such path."""
+    """Without a store, the route does not exist."""
     routes = APIRouter(prefix="/api")
     if store is None:
         return routes
 
     @routes.get("/search")
-    def found(user: User, text: Annotated[str, Query(min_length=1, max_length=200)]) -> Response:
-        data = [one for _, one in zip(range(MOST), search(store, user, text), strict=False)]
+    def find(user: User, text: Annotated[str, Query(min_length=1, max_length=200)]) -> Response:
+        data = list(islice(search(store, user, text), MAX_RESULTS))
         return Response(
             msgspec.json.encode({"object": "list", "data": data}),
             media_type="application/json",

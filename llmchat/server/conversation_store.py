@@ -181,7 +181,7 @@ class ConversationStore:
                 raise ConversationNotFound
 
     def _check_limits(self, user: str, old_size: int | None, new_size: int) -> None:
-        """old_size: of the conversation that is replaced, None for a new one. Raises StorageFull."""
+        """old_size: of the replaced conversation, None for a new one. Raises StorageFull."""
         query = "SELECT count(*), coalesce(sum(bytes), 0) FROM conversations WHERE user = ?"
         count, total = self._database.execute(query, (user,)).fetchone()
         if old_size is None and count >= self._max_conversations:

@@ -1,4 +1,4 @@
-"""A model in the server's memory: how to load it, what it is used for, and when it may be unloaded."""
+"""A model in the server's memory: how to load it, who uses it, and when it may be unloaded."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""The parts that responses share: tokens used, and log-probabilities in both of OpenAI's forms."""
+"""Parts of responses in OpenAI's format: token usage and log-probabilities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +11,20 @@ encode_json = msgspec.json.Encoder().encode
 
 
 def usage(finishes: Sequence[Finish | None], prompts: int = 1) -> dict[str, Any]:
-    """Tokens of `prompts` prompts, each counted once, and of all answers to them; finishes: in order, as many to each prompt."""
+    """The tokens of `prompts` prompts, each counted once, and of all answers to them.
+
+    finishes: grouped by prompt, the same number for each
+    """
     ended = [finish for finish in finishes if finish is not None]
-    first = ended[:: max(1, len(ended) // prompts)]
-    asked, answered = (
-        sum(finish.prompt_tokens for finish in first),
-        sum(finish.reply_tokens for finish in ended),
-    )
+    first_of_each = ended[:: max(1, len(ended) // prompts)]
+    prompt_tokens = sum(finish.prompt_tokens for finish in first_of_each)
+    reply_tokens = sum(finish.reply_tokens for finish in ended)
+    cached_tokens = sum(finish.cached_tokens for finish in first_of_each)
     return {
-        "prompt_tokens": asked,
-        "completion_tokens": answered,
-        "total_tokens": asked + answered,
-        "prompt_tokens_details": {"cached_tokens": sum(finish.cached_tokens for finish in first)},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": reply_tokens,
+        "total_tokens": prompt_tokens + reply_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
 
 
@@ -44,24 +46,24 @@ def _scored(spelling: bytes, logprob: float) -> dict[str, Any]:
 
 
 def completion_logprobs(tokens: Sequence[Token], offset: int = 0) -> dict[str, Any]:
-    """offset: of the first token in the text, in characters."""
+    """offset: the position of the first token in the text, in characters."""
     spelled = [token.spelling.decode("utf-8", "replace") for token in tokens]
     offsets = [offset + sum(map(len, spelled[:index])) for index in range(len(spelled))]
-    tops = [
-        {
-            spelling.decode("utf-8", "replace"): _finite(logprob)
-            for spelling, logprob in token.rivals
-        }
-        for token in tokens
-    ]
+    top_logprobs = [_top_logprobs(token) for token in tokens]
     return {
         "tokens": spelled,
         "token_logprobs": [_finite(token.logprob) for token in tokens],
-        "top_logprobs": tops if any(tops) else None,
+        "top_logprobs": top_logprobs if any(top_logprobs) else None,
         "text_offset": offsets,
     }
 
 
+def _top_logprobs(token: Token) -> dict[str, float]:
+    return {
+        spelling.decode("utf-8", "replace"): _finite(logprob) for spelling, logprob in token.rivals
+    }
+
+
 def _finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI writes -9999 for what is out of the question."""
+    """JSON has no infinity; OpenAI uses -9999 for tokens with probability 0."""
     return max(logprob, -9999.0)

@@ -1,13 +1,14 @@
-"""The user's own terminal as a client, over the Unix socket: it renders its prompts itself and leaves only the model to the server.
+"""Routes for the server's own user over the Unix socket: `llmchat chat` and others use a model that
+the server has loaded, and render prompts themselves.
 
-engines/remote.py is the other end. Both must be of the same version; otherwise the terminal loads the model itself.
+background/engine.py is the client. If the versions differ, the client loads the model itself.
 """
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -16,19 +17,23 @@ from starlette.responses import Response
 from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
 from llmchat.chat import build_request
 from llmchat.engines import Chunk
+from llmchat.engines.capabilities import BatchEngine
 from llmchat.models.open_model import model_folders
 from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
 from llmchat.server.jobs import merged_events
+from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import encode_json
 from llmchat.server.state import ServerState
 from llmchat.server.streaming_response import JSON, AnswerResponse
 
-LINES = "application/x-ndjson"
-Asked = TypeVar("Asked", Hello, Count, Encode, Ask, Stream)
+NDJSON = "application/x-ndjson"
+Body = TypeVar("Body", Hello, Count, Encode, Ask, Stream)
 
 
-class Conflict(Refusal):
+class VersionMismatch(Refusal):
+    """The client must load the model itself."""
+
     status = 409
 
 
@@ -36,86 +41,72 @@ def router(state: ServerState) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.post("/private/open")
-    async def open_(request: Request) -> Response:
-        asked = await _decoded(request, Hello)
-        if asked.protocol != PROTOCOL or asked.places != model_folders(state.catalog.world):
-            raise Conflict("the terminal is of another version, or keeps its models elsewhere")
-        key, spec = await asyncio.to_thread(
-            state.catalog.spec_of_preset, asked.preset, asked.options
-        )
-        async with state.pool.lease(spec, client=OWNER) as lease:
-            return _json(
-                Facts(
-                    key,
-                    lease.engine.context,
-                    lease.engine.describe(),
-                    lease.preset,
-                    lease.made_by,
-                )
-            )
+    async def open_model(request: Request) -> Response:
+        return _json(await _open(state, await _decode(request, Hello)))
 
     @routes.post("/private/count")
     async def count(request: Request) -> Response:
-        asked = await _decoded(request, Count)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
-            return _json(
-                await state.prompt_workers.run(
-                    OWNER,
-                    lease.deadline,
-                    lambda: [lease.engine.count(text) for text in asked.texts],
-                )
-            )
+        body = await _decode(request, Count)
+        return await _work(
+            state, body.key, lambda lease: [lease.engine.count(text) for text in body.texts]
+        )
 
     @routes.post("/private/encode")
     async def encode(request: Request) -> Response:
-        asked = await _decoded(request, Encode)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
-            return _json(
-                await state.prompt_workers.run(
-                    OWNER,
-                    lease.deadline,
-                    lambda: [lease.engine.encode(prompt) for prompt in asked.prompts],
-                )
-            )
+        body = await _decode(request, Encode)
+        return await _work(
+            state, body.key, lambda lease: [lease.engine.encode(prompt) for prompt in body.prompts]
+        )
 
     @routes.post("/private/ask")
-    async def ask_(request: Request) -> Response:
-        asked = await _decoded(request, Ask)
-        async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
-            engine = lease.engine
-            work = functools.partial(
-                build_request,
-                asked.conversation,
-                lease.preset,
-                engine,
-                engine.context,
-                asked.sampling,
-            )
-            return _json(await state.prompt_workers.run(OWNER, lease.deadline, work))
+    async def build_prompt(request: Request) -> Response:
+        body = await _decode(request, Ask)
+        return await _work(state, body.key, functools.partial(_build_request, body))
 
     @routes.post("/private/stream")
     async def stream(request: Request) -> Response:
-        return AnswerResponse(_lines(state, await _decoded(request, Stream)), LINES)
+        return AnswerResponse(_lines(state, await _decode(request, Stream)), NDJSON)
 
     return routes
 
 
-async def _decoded(request: Request, kind: type[Asked]) -> Asked:
-    """Raises Conflict where the two sides do not speak the same."""
+async def _decode(request: Request, body_type: type[Body]) -> Body:
+    """Raises VersionMismatch if the body does not match the type."""
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return msgspec.json.decode(await request.body(), type=body_type)
     except msgspec.MsgspecError as error:
-        raise Conflict(f"the terminal is of another version: {error}") from error
+        raise VersionMismatch(f"the client has another version: {error}") from error
 
 
-async def _lines(state: ServerState, asked: Stream) -> AsyncGenerator[bytes]:
-    async with state.pool.lease(state.catalog.known(asked.key), client=OWNER) as lease:
-        jobs = lease.scheduler.submit(
-            [(asked.prompt, asked.sampling)], lease.adapters, OWNER, lease.deadline
-        )
+async def _open(state: ServerState, body: Hello) -> Facts:
+    """Load the model. Raises VersionMismatch, also if the client finds its models elsewhere."""
+    if body.protocol != PROTOCOL or body.places != model_folders(state.catalog.world):
+        raise VersionMismatch("the client has another version, or other model folders")
+    key, spec = await asyncio.to_thread(state.catalog.spec_of_preset, body.preset, body.options)
+    async with state.pool.lease(spec, client=OWNER) as lease:
+        engine: BatchEngine = lease.engine
+        return Facts(key, engine.context, engine.describe(), lease.preset, lease.made_by)
+
+
+async def _work(state: ServerState, key: str, work: Callable[[Lease], Any]) -> Response:
+    """The result of `work` on an opened model, as JSON."""
+    async with state.pool.lease(state.catalog.opened(key), client=OWNER) as lease:
+        result = await state.prompt_workers.run(OWNER, lease.deadline, lambda: work(lease))
+        return _json(result)
+
+
+def _build_request(body: Ask, lease: Lease) -> Any:
+    engine = lease.engine
+    return build_request(body.conversation, lease.preset, engine, engine.context, body.sampling)
+
+
+async def _lines(state: ServerState, body: Stream) -> AsyncGenerator[bytes]:
+    async with state.pool.lease(state.catalog.opened(body.key), client=OWNER) as lease:
+        prompts = [(body.prompt, body.sampling)]
+        jobs = lease.scheduler.submit(prompts, lease.adapters, OWNER, lease.deadline)
         try:
-            async with aclosing(merged_events(jobs)) as coming:
-                async for _, events in coming:
+            async with aclosing(merged_events(jobs)) as all_events:
+                async for _, events in all_events:
                     lines = (
                         Line(chunk=event) if isinstance(event, Chunk) else Line(finish=event)
                         for event in events

@@ -1,6 +1,7 @@
-"""Bodies of requests: JSON to the request's type. Large ones are read in a thread, one at a time, clients by turns.
+"""Parses request bodies: JSON into the request's type. Large bodies are parsed in a thread, one
+at a time, because parsing megabytes in the event loop would stall every stream.
 
-The event loop carries every stream: a body of megabytes that it read by itself would hold up all of them.
+FastAPI always parses in the event loop; this module replaces that step for its routes.
 """
 
 import json
@@ -17,79 +18,80 @@ from starlette.exceptions import HTTPException
 from llmchat.server.compatibility import MAX_NESTING, check_nesting
 from llmchat.server.prompt_workers import PromptWorkers
 
-# Up to so many bytes a body is read faster than a thread is asked.
-SMALL = 32_768
+# Parsing a body of up to this many bytes takes less time than starting a thread.
+MAX_INLINE = 32_768
 
 
-def decoded(body: bytes, kind: type[BaseModel]) -> BaseModel:
-    """Raises JSONDecodeError, and RequestValidationError with the one problem that came furthest: of the ways in which a value may be written
-    that is the one that was meant."""
-    value = _parsed(body)
+def decode_body(body: bytes, body_type: type[BaseModel]) -> BaseModel:
+    """Raises JSONDecodeError, or RequestValidationError with the deepest problem: if a value has
+    several allowed types, that one belongs to the type that the client meant."""
+    value = _parse_json(body)
     try:
-        return kind.model_validate(value)
+        return body_type.model_validate(value)
     except ValidationError as error:
-        nearest = max(
-            error.errors(include_url=False, include_context=False),
-            key=lambda problem: len(problem["loc"]),
-        )
-        raise RequestValidationError(
-            [{**nearest, "loc": ("body", *nearest["loc"]), "input": None}]
-        ) from None
+        problems = error.errors(include_url=False, include_context=False)
+        deepest = max(problems, key=lambda problem: len(problem["loc"]))
+        located = {**deepest, "loc": ("body", *deepest["loc"]), "input": None}
+        raise RequestValidationError([located]) from None
 
 
-def _parsed(body: bytes) -> Any:
-    """Raises JSONDecodeError, and HTTPException for JSON that is nested too deep."""
+def _parse_json(body: bytes) -> Any:
+    """Raises JSONDecodeError, or HTTPException for JSON that is nested too deep."""
     try:
         value = json.loads(body)
-        # Most bodies cannot be, by their brackets.
+        # Few bodies have enough brackets to be nested too deep.
         if body.count(b"[") + body.count(b"{") > MAX_NESTING:
             check_nesting(value)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body cannot be read as JSON: {error}") from None
+        raise HTTPException(400, f"cannot parse the body as JSON: {error}") from None
     return value
 
 
 class _OffloadedRequest(Request):
-    """A request whose body becomes a `kind` at once. problem: why it did not."""
+    """A request whose `json()` returns a `body_type`, parsed in a thread if the body is large.
 
-    gate: PromptWorkers
-    kind: type[BaseModel]
+    problem: the validation error, if there was one
+    """
+
+    workers: PromptWorkers
+    body_type: type[BaseModel]
     problem: RequestValidationError | None = None
 
     async def json(self) -> Any:
         body = await self.body()
-        if len(body) <= SMALL:
-            return _parsed(body)
+        if len(body) <= MAX_INLINE:
+            return _parse_json(body)
+        client = self.state.client
         try:
-            return await self.gate.run(
-                self.state.client, math.inf, lambda: decoded(body, self.kind)
+            return await self.workers.run(
+                client, math.inf, lambda: decode_body(body, self.body_type)
             )
         except RequestValidationError as error:
-            # FastAPI takes what is raised here for JSON that cannot be read.
+            # If it were raised here, FastAPI would report that the JSON cannot be parsed.
             self.problem = error
             return None
 
 
-def route_class(gate: PromptWorkers) -> type[APIRoute]:
-    """Routes that read the bodies of their requests by way of this gate."""
+def route_class(workers: PromptWorkers) -> type[APIRoute]:
+    """A class of routes that parse large bodies with these workers."""
 
     class Route(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
-            kind: Any = self.body_field and self.body_field.field_info.annotation
-            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            body_type: Any = self.body_field and self.body_field.field_info.annotation
+            if not (isinstance(body_type, type) and issubclass(body_type, BaseModel)):
                 return handler
 
-            async def read_aside(request: Request) -> Response:
-                aside = _OffloadedRequest(request.scope, request.receive)
-                aside.gate, aside.kind = gate, kind
+            async def handle(request: Request) -> Response:
+                offloaded = _OffloadedRequest(request.scope, request.receive)
+                offloaded.workers, offloaded.body_type = workers, body_type
                 try:
-                    return await handler(aside)
+                    return await handler(offloaded)
                 except RequestValidationError as error:
-                    raise (aside.problem or error) from None
+                    raise (offloaded.problem or error) from None
 
-            return read_aside
+            return handle
 
     return Route

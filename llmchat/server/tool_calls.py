@@ -1,7 +1,8 @@
-"""Calls of functions in what a model writes.
+"""Parses the tool calls in a model's output.
 
-Most templates with tools teach `<tool_call>{"name": …, "arguments": {…}}</tool_call>` (Hermes, Qwen, SmolLM3); Llama 3 and Mistral write the JSON
-bare, as the whole answer, and so does Qwen2.5-Coder, also in a Markdown fence, whatever its template teaches.
+Most templates with tools teach `<tool_call>{"name": …, "arguments": {…}}</tool_call>` (Hermes,
+Qwen, SmolLM3). Llama 3 and Mistral write bare JSON as the whole answer. So does Qwen2.5-Coder,
+sometimes in a Markdown fence, although its template teaches the tags.
 """
 
 import json
@@ -12,120 +13,128 @@ from typing import Any
 
 from llmchat.engines.stream_filters import ThoughtFilter
 
-_MARKS = ("<tool_call>", "</tool_call>")
-# How an answer begins that may be JSON as a whole, and what may still become such a beginning.
-_OPENING = re.compile(r"\s*(?:```\w*\s*)?[{\[]")
+Calls = list[dict[str, Any]]
+_TAGS = ("<tool_call>", "</tool_call>")
+# The start of an answer that may be JSON as a whole, and text that may still become such a start.
+_JSON_START = re.compile(r"\s*(?:```\w*\s*)?[{\[]")
 _UNDECIDED = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
 _FENCED = re.compile(r"\s*```\w*\s*(.*?)\s*```\s*", re.DOTALL)
 
 
 class ToolCallParser:
-    """Parts an answer into text to show and calls, piece by piece. names: the functions there are; what calls none of them is text."""
+    """Separates an answer, piece by piece, into visible text and tool calls.
+
+    names: of the available functions; anything that calls none of them is text.
+    """
 
     def __init__(self, template: str, names: Collection[str]):
         self._names = names
-        self._marks: ThoughtFilter | None = ThoughtFilter(_MARKS) if _MARKS[0] in template else None
-        self._inside = ""
+        self._tags: ThoughtFilter | None = ThoughtFilter(_TAGS) if _TAGS[0] in template else None
+        self._tagged = ""
         self._held = self._space = ""
-        self._plain = False
-        self.called = 0
+        self._is_text = False
+        self.count = 0
 
-    def feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        """The text to show now, and the calls that have become whole, in OpenAI's form. White space waits for a word to follow it."""
-        shown, calls = self._feed(text)
-        shown = self._space + shown
-        self._space = shown[len(shown.rstrip()) :]
-        return shown.rstrip(), calls
+    def feed(self, text: str) -> tuple[str, Calls]:
+        """The text that can be shown now, and the calls that are complete, in OpenAI's form.
 
-    def _feed(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        if self._marks is None:
+        White space is held back until other text follows it.
+        """
+        visible, calls = self._feed(text)
+        visible = self._space + visible
+        self._space = visible[len(visible.rstrip()) :]
+        return visible.rstrip(), calls
+
+    def _feed(self, text: str) -> tuple[str, Calls]:
+        if self._tags is None:
             return self._feed_bare(text), []
-        shown, calls = "", list[dict[str, Any]]()
-        for inside, piece in self._marks.feed(text):
-            if inside:
-                self._inside += piece
+        visible, calls = "", Calls()
+        for is_tagged, piece in self._tags.feed(text):
+            if is_tagged:
+                self._tagged += piece
             else:
-                ended, more = self._end_call()
-                shown, calls = shown + ended + self._feed_bare(piece), calls + more
-        return shown, calls
+                rest, new_calls = self._end_tag()
+                visible, calls = visible + rest + self._feed_bare(piece), calls + new_calls
+        return visible, calls
 
-    def flush(self) -> tuple[str, list[dict[str, Any]]]:
+    def flush(self) -> tuple[str, Calls]:
         """The rest, at the end of the answer."""
-        shown, calls = self._flush()
-        return (self._space + shown).rstrip(), calls
+        visible, calls = self._flush()
+        return (self._space + visible).rstrip(), calls
 
-    def _flush(self) -> tuple[str, list[dict[str, Any]]]:
-        shown, calls = "", list[dict[str, Any]]()
-        for inside, piece in self._marks.flush() if self._marks else ():
-            if inside:
-                self._inside += piece
+    def _flush(self) -> tuple[str, Calls]:
+        visible = ""
+        for is_tagged, piece in self._tags.flush() if self._tags else ():
+            if is_tagged:
+                self._tagged += piece
             else:
-                shown += self._feed_bare(piece)
+                visible += self._feed_bare(piece)
         held, self._held = self._held, ""
-        bare = self._calls(fenced[1] if (fenced := _FENCED.fullmatch(held)) else held)
-        ended, calls = self._end_call()
-        return shown + ("" if bare else held) + ended, bare + calls
+        bare_calls = self._parse(fenced[1] if (fenced := _FENCED.fullmatch(held)) else held)
+        rest, calls = self._end_tag()
+        return visible + ("" if bare_calls else held) + rest, bare_calls + calls
 
     def _feed_bare(self, text: str) -> str:
-        """An answer that begins as JSON, bare or in a fence, is held back until it ends."""
-        if self._plain:
+        """Text that can be shown. An answer that starts as JSON is held back until its end."""
+        if self._is_text:
             return text
         self._held += text
-        if _OPENING.match(self._held) or _UNDECIDED.fullmatch(self._held):
+        if _JSON_START.match(self._held) or _UNDECIDED.fullmatch(self._held):
             return ""
-        self._plain = True
+        self._is_text = True
         text, self._held = self._held, ""
         return text
 
-    def _end_call(self) -> tuple[str, list[dict[str, Any]]]:
-        written, self._inside = self._inside, ""
-        calls = self._calls(written)
-        return (f"{_MARKS[0]}{written}{_MARKS[1]}" if written.strip() and not calls else ""), calls
+    def _end_tag(self) -> tuple[str, Calls]:
+        """The calls between two tags, or their text if they contain none."""
+        tagged, self._tagged = self._tagged, ""
+        calls = self._parse(tagged)
+        is_text = tagged.strip() and not calls
+        return (f"{_TAGS[0]}{tagged}{_TAGS[1]}" if is_text else ""), calls
 
-    def _calls(self, written: str) -> list[dict[str, Any]]:
-        """The calls in a piece of JSON; none where it is anything else."""
-        found = _values(written)
-        calls = [call for one in found if (call := self._call(one))]
-        if len(calls) != len(found):
+    def _parse(self, text: str) -> Calls:
+        """The calls in a text; none if it contains anything else."""
+        values = _json_values(text)
+        calls = [call for value in values if (call := self._call(value))]
+        if len(calls) != len(values):
             return []
         for call in calls:
-            call["index"] = self.called
-            self.called += 1
+            call["index"] = self.count
+            self.count += 1
         return calls
 
-    def _call(self, written: Any) -> dict[str, Any] | None:
-        if not isinstance(written, dict):
+    def _call(self, value: Any) -> dict[str, Any] | None:
+        if not isinstance(value, dict):
             return None
-        name = written.get("name")
+        name = value.get("name")
         if not isinstance(name, str) or name not in self._names:
             return None
-        arguments = written.get("arguments", written.get("parameters", {}))
+        arguments = value.get("arguments", value.get("parameters", {}))
         return {
             "id": f"call_{uuid.uuid4().hex[:24]}",
             "type": "function",
-            "function": {"name": name, "arguments": _spelled(arguments)},
+            "function": {"name": name, "arguments": _to_json(arguments)},
         }
 
 
-def _values(written: str) -> list[Any]:
-    """The JSON values of a text, one after the other or in one list; none where there is anything else in it."""
-    decoder, found, position = json.JSONDecoder(parse_constant=_refused), list[Any](), 0
+def _json_values(text: str) -> list[Any]:
+    """The JSON values of a text, in sequence or in a list; none if it contains anything else."""
+    decoder, values, position = json.JSONDecoder(parse_constant=_refuse), list[Any](), 0
     try:
-        while position < len(written.rstrip()):
-            value, position = decoder.raw_decode(
-                written, len(written) - len(written[position:].lstrip())
-            )
-            found += value if isinstance(value, list) else [value]
+        while position < len(text.rstrip()):
+            start = len(text) - len(text[position:].lstrip())
+            value, position = decoder.raw_decode(text, start)
+            values += value if isinstance(value, list) else [value]
     except (ValueError, RecursionError):
         return []
-    return found
+    return values
 
 
-def _refused(name: str) -> None:
+def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _spelled(arguments: Any) -> str:
-    """Arguments as JSON text. Half a character (a lone surrogate), which no response can hold, stays escaped."""
-    spelled = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return spelled.encode("utf-8", "backslashreplace").decode()
+def _to_json(arguments: Any) -> str:
+    """Arguments as JSON text. Lone surrogates, which UTF-8 cannot encode, are escaped."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -29,7 +29,7 @@ def asked(run: Running, path: str = "/v1/models", **headers: str) -> int:
     return run.http.get(path, headers=headers).status_code
 
 
-def test_nobody_comes_in_once_the_last_key_is_removed(tmp_path: Path) -> None:
+def test_removing_the_last_key_admits_no_one(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     secret = keys.add("ann")
     for host in ("127.0.0.1", "0.0.0.0"):
@@ -49,7 +49,7 @@ def test_another_address_never_answers_without_a_key(tmp_path: Path) -> None:
         assert asked(run) == 401
 
 
-def test_a_key_that_is_made_while_the_server_runs_ends_the_time_without_keys(
+def test_creating_a_key_makes_a_running_server_require_keys(
     tmp_path: Path,
 ) -> None:
     keys = Keys(tmp_path / "keys.json")
@@ -70,7 +70,7 @@ def test_a_key_that_is_made_while_the_server_runs_ends_the_time_without_keys(
         "localhost\u00df",
     ],
 )  # fmt: skip
-def test_only_its_own_names_pass_as_a_host(tmp_path: Path, host: str) -> None:
+def test_other_host_names_are_refused(tmp_path: Path, host: str) -> None:
     with serving(MODELS, tmp_path) as run:
         answer = raw(
             run,
@@ -81,7 +81,7 @@ def test_only_its_own_names_pass_as_a_host(tmp_path: Path, host: str) -> None:
         assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400")), answer[:80]
 
 
-def test_its_own_names_pass_in_every_spelling(tmp_path: Path) -> None:
+def test_its_own_host_names_pass_in_every_notation(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, names=("Box.Example",)) as run:
         for host in (
             "localhost",
@@ -111,14 +111,14 @@ def test_its_own_names_pass_in_every_spelling(tmp_path: Path) -> None:
         b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_heads_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, head: bytes) -> None:
+def test_ambiguous_heads_are_refused(tmp_path: Path, head: bytes) -> None:
     with serving(MODELS, tmp_path) as run:
         smuggled = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         answer = raw(run, head + (smuggled if head.startswith(b"POST") else b""), wait_s=3)
         assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1, answer[:300]
 
 
-def test_unknown_paths_need_a_key_too(tmp_path: Path) -> None:
+def test_unknown_paths_require_a_key_too(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     keys.add("ann")
     with serving(MODELS, tmp_path) as run:
@@ -148,7 +148,7 @@ def test_only_the_user_who_runs_the_server_may_unload_models(tmp_path: Path) -> 
         ]
 
 
-def test_a_name_that_is_given_to_another_key_inherits_no_conversations(tmp_path: Path) -> None:
+def test_a_reused_key_name_inherits_no_conversations(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     first = {"authorization": f"Bearer {keys.add('ann')}"}
     with serving(MODELS, tmp_path, history=True) as run:
@@ -159,7 +159,7 @@ def test_a_name_that_is_given_to_another_key_inherits_no_conversations(tmp_path:
         assert run.http.get("/api/conversations", headers=second).json()["data"] == []
 
 
-def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -> None:
+def test_conversations_of_an_earlier_version_keep_their_users(tmp_path: Path) -> None:
     file = tmp_path / "web.db"
     old = ConversationStore(file)
     for user in ("ann", "127.0.0.1", "gone"):
@@ -176,7 +176,7 @@ def test_conversations_of_an_earlier_version_go_to_their_users(tmp_path: Path) -
     now.close()
 
 
-def test_without_keys_conversations_are_for_the_user_who_runs_the_server(
+def test_without_keys_conversations_belong_to_the_servers_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(MODELS, tmp_path, history=True) as run:
@@ -204,7 +204,7 @@ TABLE = """\
 """
 
 
-def test_the_kernels_table_is_read() -> None:
+def test_the_owner_of_a_socket_is_found_in_the_kernels_table() -> None:
     def owner(host: str, port: int) -> int | None:
         return local_peer.owner((host, port), (host, 8000), TABLE.splitlines())
 
@@ -217,7 +217,7 @@ def test_the_kernels_table_is_read() -> None:
     assert owner("127.0.0.1", 50009) is None
 
 
-def test_history_without_keys_is_refused_where_users_cannot_be_told_apart(
+def test_history_without_keys_is_refused_on_systems_that_cannot_identify_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_peer, "SUPPORTED", False)
@@ -225,7 +225,7 @@ def test_history_without_keys_is_refused_where_users_cannot_be_told_apart(
         serve(make_world(tmp_path), {}, ServeOptions(history=True, port=0))
 
 
-def test_the_log_of_a_server_in_the_background_is_the_users_alone(tmp_path: Path) -> None:
+def test_the_files_of_a_background_server_are_private(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
     log = tmp_path / ".local/state/llmchat/serve.log"
     log.parent.mkdir(parents=True)

@@ -12,7 +12,7 @@ from support.checkpoints import save_adapter, save_tiny
 
 from llmchat.models.locate import Model, locate
 from llmchat.presets import find, preset_for
-from llmchat.server import catalog as catalog_module
+from llmchat.server import spec_builder
 from llmchat.server.catalog import Catalog
 from llmchat.server.errors import UnknownModel
 from llmchat.server.loaded_model import ModelSpec
@@ -36,7 +36,7 @@ def catalog(world: World) -> Make:
     return make
 
 
-def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path) -> None:
+def test_only_named_models_are_served(catalog: Make, tiny: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other")
     named = catalog(str(tiny))
     assert (
@@ -49,7 +49,7 @@ def test_only_what_was_named_is_served(catalog: Make, tiny: Path, tmp_path: Path
             named.spec(name)
 
 
-def test_two_folders_of_one_name_are_told_apart_by_their_paths(
+def test_folders_with_the_same_name_are_listed_by_path(
     catalog: Make, tiny: Path, tmp_path: Path
 ) -> None:
     other = save_tiny(tmp_path / "tiny")
@@ -58,7 +58,7 @@ def test_two_folders_of_one_name_are_told_apart_by_their_paths(
     assert both.spec("tiny").key != both.spec(str(other)).key
 
 
-def test_nobody_outside_names_a_folder(
+def test_requests_cannot_name_folders(
     catalog: Make, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny.parent)
@@ -67,7 +67,7 @@ def test_nobody_outside_names_a_folder(
             catalog().spec(name)
 
 
-def test_what_is_not_pulled_says_how_to_pull_it(catalog: Make) -> None:
+def test_the_error_for_a_missing_model_names_the_pull_command(catalog: Make) -> None:
     with pytest.raises(UnknownModel, match="llmchat pull alpaca-lora-7b"):
         catalog().spec("alpaca-lora-7b")
     with pytest.raises(UnknownModel, match="does not exist"):
@@ -87,11 +87,11 @@ def test_adapters_share_one_engine(catalog: Make, tiny: Path, tmp_path: Path) ->
         (("one", 0.5), ("two", 1.0)),
     )
     assert first.folders == {"one": one} and both.folders == {"one": one, "two": two}
-    with pytest.raises(UnknownModel, match="no adapter `three`; there are one, two"):
+    with pytest.raises(UnknownModel, match="no adapter `three`; available: one, two"):
         served.spec(f"{tiny}+three")
 
 
-def test_whatever_is_loaded_differently_has_a_key_of_its_own(
+def test_different_ways_of_loading_have_different_keys(
     catalog: Make, tiny: Path, tmp_path: Path, world: World
 ) -> None:
     served, twin = catalog(str(tiny)), save_tiny(tmp_path / "tiny", seed=5)
@@ -119,14 +119,14 @@ def test_sizes_grow_with_slots_and_weights(catalog: Make, tiny: Path) -> None:
     assert 0 < sizes[0] < sizes[1] < sizes[2]
 
 
-def test_a_model_that_is_opened_can_be_named_by_its_key(catalog: Make, tiny: Path) -> None:
+def test_an_opened_model_is_found_by_its_key(catalog: Make, tiny: Path) -> None:
     served = catalog()
     with pytest.raises(UnknownModel):
-        served.known("nothing")
+        served.opened("nothing")
     preset = with_(find(str(tiny)), weights="fp32")
     key, spec = served.spec_of_preset(preset, Options())
     assert (
-        served.known(key) is spec
+        served.opened(key) is spec
         and spec.preset.format.template is not None
         and spec.made_by["weights"] == "fp32"
     )
@@ -155,7 +155,7 @@ def test_concurrent_requests_read_the_files_once(
         asked.wait(10)
         return served.spec(str(tiny))
 
-    monkeypatch.setattr(catalog_module, "locate", counted)
+    monkeypatch.setattr(spec_builder, "locate", counted)
     with ThreadPoolExecutor(8) as threads:
         specs = list(threads.map(spec, range(8)))
     assert len(located) == 1 and all(one is specs[0] for one in specs)

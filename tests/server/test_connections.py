@@ -39,7 +39,7 @@ def status(run: Running, address: str) -> int:
         return connection.getresponse().status
 
 
-def test_idle_connections_of_one_address_do_not_lock_others_out(
+def test_idle_connections_of_one_address_do_not_block_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
@@ -53,7 +53,7 @@ def test_idle_connections_of_one_address_do_not_lock_others_out(
         assert status(run, "127.0.0.1") == 200, "its own new requests are served too"
 
 
-def test_bodies_that_do_not_arrive_give_way_too(
+def test_connections_with_incomplete_bodies_are_displaced_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
@@ -63,7 +63,9 @@ def test_bodies_that_do_not_arrive_give_way_too(
         assert status(run, "127.0.0.2") == 200
 
 
-def test_streams_go_on_while_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_continue_while_others_connect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graceful_server, "MAX_CONNECTIONS", 8)
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         stream = stack.enter_context(connect(run))
@@ -76,13 +78,13 @@ def test_streams_go_on_while_others_come(tmp_path: Path, monkeypatch: pytest.Mon
         assert b"[DONE]" in said
 
 
-def test_connections_leave_files_to_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_use_half_of_the_files_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     for files, most in ((resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 512), (256, 128)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert max_connections() == most
 
 
-def test_of_two_servers_that_start_at_once_one_has_the_socket(
+def test_of_two_servers_that_start_together_one_has_the_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2)

@@ -79,7 +79,7 @@ def expected(folder: Path, text: str, pooling: str = "mean_tokens") -> torch.Ten
 
 
 @pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token", "lasttoken"])
-def test_vectors_are_those_of_transformers(tmp_path: Path, pooling: str) -> None:
+def test_vectors_equal_those_of_transformers(tmp_path: Path, pooling: str) -> None:
     folder = save_embedder(tmp_path / "bert", pooling, normalise=False)
     vectors, tokens = EmbeddingEngine(folder).embed(TEXTS)
     assert tokens == sum(
@@ -91,7 +91,7 @@ def test_vectors_are_those_of_transformers(tmp_path: Path, pooling: str) -> None
         )
 
 
-def test_steps_that_are_not_known_are_refused(tmp_path: Path) -> None:
+def test_unknown_steps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Mismatch, match="Dense"):
         EmbeddingEngine(save_embedder(tmp_path / "dense", extra="Dense"))
     with pytest.raises(Mismatch, match="weightedmean"):
@@ -99,14 +99,14 @@ def test_steps_that_are_not_known_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", ["{}", "[1, 2]", "[", '"x"'])
-def test_steps_that_cannot_be_read_are_told_by_their_file(tmp_path: Path, steps: str) -> None:
+def test_unreadable_steps_are_reported_with_their_file(tmp_path: Path, steps: str) -> None:
     folder = save_embedder(tmp_path / "odd")
     (folder / "modules.json").write_text(steps)
     with pytest.raises(IntegrityError, match=r"modules\.json is not"):
         EmbeddingEngine(folder)
 
 
-def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:
+def test_the_official_client_reads_embeddings(tmp_path: Path, world: World) -> None:
     folder, writer = save_embedder(tmp_path / "bert"), save_tiny(tmp_path / "writer")
     found = Catalog(world, {}, (str(folder),), {}, 1).spec(str(folder))
     specs = {
@@ -140,7 +140,7 @@ def test_the_official_client_gets_them(tmp_path: Path, world: World) -> None:
 
 
 @pytest.mark.slow
-def test_minilm_knows_what_is_alike(tmp_path: Path) -> None:
+def test_minilm_finds_similar_texts(tmp_path: Path) -> None:
     subprocess.run(
         [
             sys.executable,

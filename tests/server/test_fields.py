@@ -63,9 +63,7 @@ def sent(run: Running, key: str = "m") -> str:
     ],
     ids=lambda field: next(iter(field)),
 )
-def test_a_field_that_would_be_ignored_is_refused_by_name(
-    run: Running, field: dict[str, Any]
-) -> None:
+def test_unsupported_fields_are_refused_by_name(run: Running, field: dict[str, Any]) -> None:
     for path, ask in (
         ("/v1/chat/completions", ASK),
         ("/v1/completions", {"model": "m", "prompt": "hi"}),
@@ -102,7 +100,7 @@ def test_a_field_that_would_be_ignored_is_refused_by_name(
     ],
     ids=str,
 )
-def test_what_others_accept_is_accepted(run: Running, field: dict[str, Any]) -> None:
+def test_values_that_other_servers_accept_are_accepted(run: Running, field: dict[str, Any]) -> None:
     for path, ask in (
         ("/v1/chat/completions", ASK),
         ("/v1/completions", {"model": "m", "prompt": "hi"}),
@@ -111,7 +109,7 @@ def test_what_others_accept_is_accepted(run: Running, field: dict[str, Any]) -> 
         assert answer.status_code == 200, answer.text
 
 
-def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
+def test_keep_alive_accepts_durations(run: Running) -> None:
     for given, expected in (
         ("5m", 300.0),
         ("1h30m", 5400.0),
@@ -124,7 +122,7 @@ def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
             == 200
         )
         model = next(one for one in run.state.pool.loaded_models() if one.key == "m")
-        assert model.expires() - model.used == pytest.approx(expected)
+        assert model.expires_at() - model.last_used == pytest.approx(expected)
     for wrong in ("5 minutes", "", "m", "1e9", "9" * 500):
         refused = run.http.post("/v1/chat/completions", json={**ASK, "keep_alive": wrong})
         assert refused.status_code == 400 and refused.json()["error"]["param"] == "keep_alive"
@@ -152,7 +150,7 @@ def test_a_duration_keeps_the_model_for_so_long(run: Running) -> None:
     ],
     ids=["system alone", "assistant first", "a refusal"],
 )
-def test_orders_and_parts_that_others_accept(
+def test_message_orders_and_parts_that_other_servers_accept(
     run: Running, messages: list[dict[str, Any]], written: str
 ) -> None:
     answer = run.http.post("/v1/chat/completions", json={"model": "m", "messages": messages})
@@ -160,17 +158,17 @@ def test_orders_and_parts_that_others_accept(
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "x"])
-def test_parts_that_are_no_text_are_refused_by_type(run: Running, kind: str) -> None:
+def test_parts_other_than_text_are_refused_by_type(run: Running, kind: str) -> None:
     content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "data:"}}]
     error = run.http.post(
         "/v1/chat/completions",
         json={"model": "m", "messages": [{"role": "user", "content": content}]},
     ).json()["error"]
     assert error["param"] == "messages.0.content.1.type"
-    assert error["message"] == f"`{kind}` parts are not supported; models here read text alone"
+    assert error["message"] == f"`{kind}` parts are not supported; this server only reads text"
 
 
-def test_unknown_parts_of_messages_are_refused_by_name(run: Running) -> None:
+def test_unknown_fields_of_messages_are_refused_by_name(run: Running) -> None:
     asked = {"model": "m", "messages": [{"role": "user", "content": "hi", "weight": 0}]}
     assert (
         run.http.post("/v1/chat/completions", json=asked).json()["error"]["param"]
@@ -201,7 +199,7 @@ def test_template_values_reach_the_template(run: Running) -> None:
         ), name
 
 
-def test_many_messages_of_one_speaker_are_joined(run: Running, tmp_path: Path) -> None:
+def test_consecutive_messages_of_one_role_are_joined(run: Running, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": word} for word in ("a", "b", "c")] + [
         {"role": "system", "content": "s"}
     ]
@@ -212,14 +210,14 @@ def test_many_messages_of_one_speaker_are_joined(run: Running, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_a_field_without_a_name_is_refused_too(run: Running, path: str) -> None:
+def test_a_field_with_an_empty_name_is_refused(run: Running, path: str) -> None:
     ask = ASK if path.endswith("chat/completions") else {"model": "m", "prompt": "hi"}
     for extra in ({"": 1}, {"": 1, "grammar": "x"}, {"stream_options": {"": 1}, "stream": True}):
         assert run.http.post(path, json={**ask, **extra}).status_code == 400, extra
 
 
 @pytest.mark.parametrize("prompt", [[], [[]], [1, 2], [[1]], [""], ""], ids=str)
-def test_no_prompt_at_all_is_refused(run: Running, prompt: Any) -> None:
+def test_an_empty_list_of_prompts_is_refused(run: Running, prompt: Any) -> None:
     status = 200 if prompt in ("", [""]) else 400
     assert (
         run.http.post("/v1/completions", json={"model": "m", "prompt": prompt}).status_code
@@ -260,7 +258,7 @@ CALL = '"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "t
         "digits",
     ],
 )
-def test_what_no_template_could_be_shown_is_a_bad_request(run: Running, field: str) -> None:
+def test_values_that_no_template_can_use_are_refused(run: Running, field: str) -> None:
     body = '{"model": "tooled", "messages": [{"role": "user", "content": "hi"}], ' + field + "}"
     answer = run.http.post(
         "/v1/chat/completions", content=body, headers={"content-type": "application/json"}

@@ -56,7 +56,7 @@ def alone(engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
     )
 
 
-def test_models_are_listed_and_told(run: Running) -> None:
+def test_models_are_listed_and_described(run: Running) -> None:
     assert [model.id for model in run.openai.models.list()] == [
         "tiny",
         "told",
@@ -72,7 +72,7 @@ def test_models_are_listed_and_told(run: Running) -> None:
         run.openai.models.retrieve("none")
 
 
-def test_an_answer_in_one_piece_and_in_many(run: Running) -> None:
+def test_a_complete_and_a_streamed_answer_are_equal(run: Running) -> None:
     whole = run.openai.chat.completions.create(model="told", messages=HELLO)  # type: ignore[arg-type]
     assert (
         whole.choices[0].message.content == "Well, **yes**.\n\nAnd no."
@@ -101,7 +101,7 @@ def test_an_answer_in_one_piece_and_in_many(run: Running) -> None:
     assert all(piece.usage is None for piece in pieces[:-1])
 
 
-def test_greedy_text_is_the_engines_own(run: Running, engine: Engine) -> None:
+def test_greedy_text_equals_the_engines_output(run: Running, engine: Engine) -> None:
     prompt = CHATML.format.render((Message("user", HELLO[0]["content"]),))
     expected = alone(engine, prompt, Sampling(temperature=0, max_tokens=12)).strip()
     answer = run.openai.chat.completions.create(
@@ -117,7 +117,7 @@ def test_greedy_text_is_the_engines_own(run: Running, engine: Engine) -> None:
     assert raw.usage is not None and raw.usage.completion_tokens <= 9
 
 
-def test_a_seed_gives_the_same_choices_again(run: Running) -> None:
+def test_a_seed_reproduces_all_choices(run: Running) -> None:
     def texts(**more: object) -> list[str]:
         made = run.openai.completions.create(
             model="tiny", prompt="the", max_tokens=8, temperature=1.5, n=3, **more
@@ -145,7 +145,7 @@ def test_stop_strings_end_the_answer_and_are_not_shown(run: Running) -> None:
     )
 
 
-def test_length_is_told_by_the_reason(run: Running) -> None:
+def test_the_token_limit_is_reported_as_finish_reason(run: Running) -> None:
     answer = run.openai.chat.completions.create(model="told", messages=HELLO, max_tokens=2)  # type: ignore[arg-type]
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
         "Well,",
@@ -174,7 +174,7 @@ def test_several_prompts_times_several_choices(run: Running) -> None:
     )
 
 
-def test_choices_of_a_stream_can_be_told_apart(run: Running) -> None:
+def test_choices_of_a_stream_have_their_index(run: Running) -> None:
     texts = {0: "", 1: "", 2: ""}
     for piece in run.openai.chat.completions.create(model="told", messages=HELLO, n=3, stream=True):  # type: ignore[arg-type]
         texts[piece.choices[0].index] += piece.choices[0].delta.content or ""
@@ -266,7 +266,7 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
     )
 
 
-def test_an_answer_that_was_begun_is_gone_on_with(run: Running) -> None:
+def test_a_started_answer_is_continued(run: Running) -> None:
     run.openai.chat.completions.create(
         model="told", messages=[*HELLO, {"role": "assistant", "content": "It is"}]
     )  # type: ignore[arg-type, list-item]
@@ -299,7 +299,7 @@ def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) 
     assert sum(resident.key == "tiny" for resident in run.state.pool.loaded_models()) == 1
 
 
-def test_turns_go_on_from_what_was_read(run: Running) -> None:
+def test_turns_continue_from_the_cache(run: Running) -> None:
     first = run.openai.chat.completions.create(
         model="tiny", messages=HELLO, temperature=0, max_tokens=6
     )  # type: ignore[arg-type]
@@ -339,7 +339,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("changes", "kind", "code", "param"), WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_errors_are_openais(
+def test_errors_have_openais_form(
     run: Running,
     changes: dict[str, object],
     kind: type,
@@ -358,7 +358,7 @@ def test_errors_are_openais(
     )
 
 
-def test_half_a_character_is_no_text(run: Running) -> None:
+def test_lone_surrogates_are_refused(run: Running) -> None:
     content = b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud83d"}]}'
     response = run.http.post(
         "/v1/chat/completions", content=content, headers={"content-type": "application/json"}
@@ -366,7 +366,7 @@ def test_half_a_character_is_no_text(run: Running) -> None:
     assert response.status_code == 400 and "surrogate" in response.json()["error"]["message"]
 
 
-def test_an_unknown_url_and_a_wrong_method(run: Running) -> None:
+def test_unknown_urls_and_wrong_methods_are_errors_in_openais_form(run: Running) -> None:
     assert run.http.get("/v1/nothing").json()["error"]["code"] == "unknown_url"
     assert run.http.get("/v1/chat/completions").status_code == 405
     wrong = run.http.post(
@@ -375,7 +375,7 @@ def test_an_unknown_url_and_a_wrong_method(run: Running) -> None:
     assert wrong.status_code == 400 and wrong.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_trimming_only_where_it_is_asked_for(run: Running) -> None:
+def test_messages_are_dropped_only_if_requested(run: Running) -> None:
     talk = [
         {"role": role, "content": f"{role} says some words about the fox"}
         for _ in range(12)
@@ -412,7 +412,7 @@ def test_many_at_once_are_all_answered(run: Running, engine: Engine) -> None:
     ]
 
 
-def test_a_client_that_leaves_ends_its_work(run: Running) -> None:
+def test_a_disconnect_ends_the_generation(run: Running) -> None:
     before = run.metric("llmchat_answers_total", model="tiny", reason="length")
     stream = run.openai.completions.create(
         model="tiny",

@@ -63,14 +63,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_model_is_loaded_at_first_use_and_once() -> None:
+async def test_a_model_is_loaded_once_at_first_use() -> None:
     models = Models()
     await models.use("a40", "b40", "a40")
     assert models.loads == ["a40", "b40"] and models.in_memory == ["a40", "b40"]
     await models.pool.close(0)
 
 
-async def test_those_who_ask_while_it_loads_wait_for_the_same() -> None:
+async def test_concurrent_requests_wait_for_one_load() -> None:
     models = Models()
     models.may_load.clear()
     asking = [asyncio.create_task(models.use("a40")) for _ in range(5)]
@@ -86,7 +86,7 @@ async def test_those_who_ask_while_it_loads_wait_for_the_same() -> None:
     await models.pool.close(0)
 
 
-async def test_the_least_recently_used_makes_room() -> None:
+async def test_the_least_recently_used_model_makes_room() -> None:
     models = Models()
     await models.use("a40", "b40", "a40", "c40")
     assert models.in_memory == ["a40", "c40"]
@@ -95,7 +95,7 @@ async def test_the_least_recently_used_makes_room() -> None:
     await models.pool.close(0)
 
 
-async def test_a_model_that_is_used_is_not_unloaded() -> None:
+async def test_a_model_in_use_is_not_unloaded() -> None:
     models = Models()
     async with models.pool.lease("a60"):
         assert await models.pool.unload_idle() == []
@@ -107,7 +107,7 @@ async def test_a_model_that_is_used_is_not_unloaded() -> None:
     await models.pool.close(0)
 
 
-async def test_a_model_without_room_waits_until_the_others_are_idle() -> None:
+async def test_a_model_without_room_waits_until_others_are_idle() -> None:
     models = Models()
     async with models.pool.lease("a60"):
         waiting = asyncio.create_task(models.use("b60"))
@@ -159,7 +159,7 @@ async def test_a_request_that_loaded_a_model_is_answered_by_it() -> None:
     await models.pool.close(0)
 
 
-async def test_a_model_that_pushed_another_out_stays_for_as_long_as_that_took() -> None:
+async def test_a_model_is_protected_after_a_swap_for_as_long_as_the_swap_took() -> None:
     models = Models(load_s=10)
     await models.use("a60", "b60")
     waiting = asyncio.create_task(models.use("a60"))
@@ -174,7 +174,7 @@ async def test_a_model_that_pushed_another_out_stays_for_as_long_as_that_took() 
     await models.pool.close(0)
 
 
-async def test_models_are_loaded_in_the_order_they_are_asked_for() -> None:
+async def test_models_are_loaded_in_the_order_of_requests() -> None:
     models = Models()
     models.may_load.clear()
     asking = [asyncio.create_task(models.use(name)) for name in ("a60", "b60", "a60", "c60", "b60")]
@@ -185,7 +185,7 @@ async def test_models_are_loaded_in_the_order_they_are_asked_for() -> None:
     await models.pool.close(0)
 
 
-async def test_nobody_is_loaded_for_who_has_gone() -> None:
+async def test_no_model_is_loaded_for_a_disconnected_client() -> None:
     models = Models()
     async with models.pool.lease("a60"):
         gone = asyncio.create_task(models.use("b60"))
@@ -198,7 +198,7 @@ async def test_nobody_is_loaded_for_who_has_gone() -> None:
     await models.pool.close(0)
 
 
-async def test_the_room_for_those_who_wait_is_shared_by_the_clients() -> None:
+async def test_clients_share_the_load_queue() -> None:
     models = Models(slots=1, queue=2)
     async with models.pool.lease("a60"):
         greedy = [asyncio.create_task(models.use("b60", client="greedy")) for _ in range(3)]
@@ -212,7 +212,7 @@ async def test_the_room_for_those_who_wait_is_shared_by_the_clients() -> None:
     await models.pool.close(0)
 
 
-async def test_a_stop_refuses_those_who_wait_for_a_model() -> None:
+async def test_draining_refuses_requests_that_wait_for_a_model() -> None:
     models = Models()
     async with models.pool.lease("a60"):
         waiting = asyncio.create_task(models.use("b60"))
@@ -225,14 +225,14 @@ async def test_a_stop_refuses_those_who_wait_for_a_model() -> None:
     await models.pool.close(0)
 
 
-async def test_a_model_beyond_the_budget_is_refused_with_both_numbers() -> None:
+async def test_a_model_larger_than_the_budget_is_refused_with_both_sizes() -> None:
     models = Models(budget=2_000_000_000)
     with pytest.raises(OutOfResources, match=r"needs 3\.0 GB; the limit is 2\.0 GB"):
         await models.use("a3000000000")
     assert models.in_memory == []
 
 
-async def test_idle_models_go_after_their_time() -> None:
+async def test_idle_models_are_unloaded_after_their_time() -> None:
     models = Models(keep_s=300)
     await models.use("a10", "b10")
     async with models.pool.lease("b10", keep_s=FOREVER):
@@ -250,7 +250,7 @@ async def test_idle_models_go_after_their_time() -> None:
     assert models.in_memory == [], "the last request decides how long it stays"
 
 
-async def test_no_client_shortens_the_time_that_another_wants() -> None:
+async def test_no_client_shortens_the_keep_alive_of_another() -> None:
     models = Models(keep_s=300)
     await models.use("a10", client="ann")
     for client in ("bob", *(str(number) for number in range(1000))):
@@ -264,7 +264,7 @@ async def test_no_client_shortens_the_time_that_another_wants() -> None:
     assert models.in_memory == []
 
 
-async def test_no_client_ends_the_stay_of_a_model_that_was_named_at_the_start() -> None:
+async def test_no_client_unloads_a_model_of_the_command_line() -> None:
     models = Models(keep_s=FOREVER)
     await models.use("a10")
     async with models.pool.lease("a10", keep_s=0, client="ann"):
@@ -274,7 +274,7 @@ async def test_no_client_ends_the_stay_of_a_model_that_was_named_at_the_start() 
     assert models.in_memory == ["a10"]
 
 
-async def test_stopping_one_or_all() -> None:
+async def test_unloading_one_or_all_idle_models() -> None:
     models = Models()
     await models.use("a10", "b10", "c10")
     assert await models.pool.unload_idle("b10") == ["b10"] and models.in_memory == ["a10", "c10"]
@@ -282,7 +282,7 @@ async def test_stopping_one_or_all() -> None:
     assert sorted(await models.pool.unload_idle()) == ["a10", "c10"] and models.in_memory == []
 
 
-async def test_a_load_that_fails_is_told_and_tried_again() -> None:
+async def test_a_failed_load_is_reported_and_retried() -> None:
     models = Models()
     tries = []
 
@@ -301,7 +301,7 @@ async def test_a_load_that_fails_is_told_and_tried_again() -> None:
     await models.pool.close(0)
 
 
-async def test_adapters_are_put_on_once_beside_each_other() -> None:
+async def test_adapters_are_loaded_once() -> None:
     class WithAdapters(ScriptedEngine):
         def __init__(self) -> None:
             super().__init__()
@@ -325,7 +325,7 @@ async def test_adapters_are_put_on_once_beside_each_other() -> None:
     await models.pool.close(0)
 
 
-def test_two_clients_of_two_models_that_do_not_fit_together_are_both_answered(
+def test_clients_of_two_models_that_do_not_fit_together_are_both_answered(
     tmp_path: Path,
 ) -> None:
     models = {

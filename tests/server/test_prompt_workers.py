@@ -39,7 +39,7 @@ class Work:
                 await asyncio.sleep(0.001)
 
 
-async def test_clients_take_turns_and_few_work_at_once() -> None:
+async def test_clients_take_turns_and_few_calls_run_at_once() -> None:
     work = Work(PromptWorkers(1))
     greedy = [work.ask(f"greedy {number}", "greedy") for number in range(3)]
     await work.until_begun(1)
@@ -50,8 +50,8 @@ async def test_clients_take_turns_and_few_work_at_once() -> None:
     assert work.begun.index("modest") <= 2 and work.most == 1
 
 
-async def test_a_full_gate_refuses_the_client_that_fills_it() -> None:
-    work = Work(PromptWorkers(1, places=2))
+async def test_full_workers_refuse_the_client_that_fills_them() -> None:
+    work = Work(PromptWorkers(1, capacity=2))
     first = work.ask("0", "greedy")
     await work.until_begun(1)
     greedy = [work.ask(str(number), "greedy") for number in (1, 2, 3)]
@@ -64,7 +64,7 @@ async def test_a_full_gate_refuses_the_client_that_fills_it() -> None:
     assert await asyncio.gather(first, greedy[0], modest) == ["0", "1", "modest"]
 
 
-async def test_who_leaves_or_is_late_gives_the_place_back() -> None:
+async def test_cancelled_and_late_calls_free_their_worker() -> None:
     work = Work(PromptWorkers(1))
     gone = work.ask("gone", "a")
     await work.until_begun(1)
@@ -80,7 +80,7 @@ async def test_who_leaves_or_is_late_gives_the_place_back() -> None:
     assert await last == "last" and work.begun == ["gone", "last"]
 
 
-async def test_work_that_fails_gives_the_place_back() -> None:
+async def test_failed_calls_free_their_worker() -> None:
     gate = PromptWorkers(1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -111,7 +111,7 @@ class Counting(ScriptedEngine):
     ],
     ids=["text", "one of several texts", "chat", "many messages"],
 )
-def test_a_prompt_of_megabytes_is_refused_from_its_beginning(
+def test_a_huge_prompt_is_refused_after_reading_its_start(
     tmp_path: Path, path: str, body: dict[str, object]
 ) -> None:
     engine = Counting()

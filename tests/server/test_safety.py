@@ -19,7 +19,7 @@ from llmchat.server.serve_options import ServeOptions
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 
 
-def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:
+def test_only_valid_keys_are_admitted(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     secret = keys.add("ann")
     with serving(MODELS, tmp_path) as run:
@@ -44,14 +44,14 @@ def test_only_known_keys_come_in_where_there_are_keys(tmp_path: Path) -> None:
             client.models.list()
 
 
-def test_keys_that_cannot_be_read_let_nobody_in(tmp_path: Path) -> None:
+def test_an_unreadable_key_file_admits_no_one(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("[{")
     with serving(MODELS, tmp_path) as run:
         refused = run.http.get("/v1/models")
         assert refused.status_code == 503 and str(tmp_path) not in refused.text
 
 
-def test_a_server_that_nobody_uses_ends(tmp_path: Path) -> None:
+def test_an_idle_server_shuts_down(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, idle_s=0.3) as run:
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
         for _ in range(1000):
@@ -61,7 +61,7 @@ def test_a_server_that_nobody_uses_ends(tmp_path: Path) -> None:
         assert run.loop.is_closed()
 
 
-def test_another_address_needs_a_key(tmp_path: Path) -> None:
+def test_another_address_requires_a_key(tmp_path: Path) -> None:
     from support.worlds import make_world
 
     for host in ("0.0.0.0", "192.168.1.5", "::"):
@@ -69,7 +69,7 @@ def test_another_address_needs_a_key(tmp_path: Path) -> None:
             serve(make_world(tmp_path), {}, ServeOptions(host=host))
 
 
-def test_other_names_and_other_pages_are_refused(tmp_path: Path) -> None:
+def test_other_host_names_and_other_web_pages_are_refused(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path) as run:
 
         def status(**headers: str) -> int:
@@ -92,7 +92,7 @@ def test_other_names_and_other_pages_are_refused(tmp_path: Path) -> None:
         assert plain.status_code == 400, "what a form of another page could send"
 
 
-def test_pages_that_were_named_may_ask(tmp_path: Path) -> None:
+def test_web_pages_allowed_by_cors_are_admitted(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, cors=("https://good.example",)) as run:
         asked = {
             "origin": "https://good.example",
@@ -120,7 +120,7 @@ def test_pages_that_were_named_may_ask(tmp_path: Path) -> None:
         )
 
 
-def test_the_private_part_is_closed_to_the_network(tmp_path: Path) -> None:
+def test_owner_routes_are_closed_to_the_network(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path) as run:
         assert (
             run.http.post("/private/stop").status_code == 403
@@ -133,7 +133,7 @@ def test_the_private_part_is_closed_to_the_network(tmp_path: Path) -> None:
         assert run.http.get("/health").json()["status"] == "ok"
 
 
-def test_large_bodies_are_refused_by_their_length_and_by_their_bytes(tmp_path: Path) -> None:
+def test_large_bodies_are_refused_by_declared_and_by_actual_length(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, max_body=1000) as run:
         large = run.http.post("/v1/chat/completions", json=ASK | {"user": "x" * 2000})
         assert large.status_code == 413 and large.json()["error"]["type"] == "invalid_request_error"
@@ -152,7 +152,7 @@ def test_large_heads_are_refused(tmp_path: Path) -> None:
         assert run.http.get("/health").status_code == 200
 
 
-def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_heads_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.2)
     with serving(MODELS, tmp_path) as run:
         assert raw(run) == b"", "a connection that says nothing"
@@ -168,7 +168,7 @@ def test_slow_heads_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
 
 
-def test_a_slow_answer_outlives_the_time_for_heads(
+def test_the_head_timeout_does_not_apply_to_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.1)
@@ -178,13 +178,13 @@ def test_a_slow_answer_outlives_the_time_for_heads(
         assert run.openai.chat.completions.create(**ASK).choices[0].message.content == "a b c d e f"  # type: ignore[call-overload]
 
 
-def test_slow_bodies_are_cut_off(tmp_path: Path) -> None:
+def test_slow_bodies_time_out(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, body_timeout_s=0.2) as run:
         head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         assert raw(run, head).startswith(b"HTTP/1.1 408")
 
 
-def test_a_client_that_takes_nothing_holds_nobody_up(
+def test_a_client_that_stops_reading_delays_no_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming_response, "WRITE_TIMEOUT_S", 0.5)
@@ -207,7 +207,7 @@ def test_a_client_that_takes_nothing_holds_nobody_up(
         assert not run.state.pool.busy and run.scheduler("long").running == 0
 
 
-def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(
+def test_requests_beyond_queue_and_rate_get_a_retry_time(
     tmp_path: Path,
 ) -> None:
     with serving(
@@ -230,7 +230,7 @@ def test_requests_beyond_the_queue_and_beyond_the_rate_are_told_when_to_come(
         assert run.http.get("/health").status_code == 200
 
 
-def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
+def test_an_answer_past_the_timeout_is_an_error(tmp_path: Path) -> None:
     with serving(
         {"m": model_spec(lambda: ScriptedEngine(["word " * 500], delay_s=0.01))},
         tmp_path,
@@ -243,7 +243,7 @@ def test_an_answer_that_takes_too_long_is_an_error(tmp_path: Path) -> None:
             list(run.openai.chat.completions.create(**ASK, stream=True))  # type: ignore[call-overload]
 
 
-def test_mistakes_of_the_server_tell_nothing_of_its_inside(tmp_path: Path) -> None:
+def test_internal_errors_reveal_nothing(tmp_path: Path) -> None:
     class Broken(ScriptedEngine):
         def step(self, answers: object) -> list[object]:  # type: ignore[override]
             raise RuntimeError("the secret path /home/ann")
@@ -265,7 +265,7 @@ def test_mistakes_of_the_server_tell_nothing_of_its_inside(tmp_path: Path) -> No
         )
 
 
-def test_the_log_keeps_what_was_said_to_itself(
+def test_the_log_contains_prompts_only_if_asked_to(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -285,7 +285,7 @@ def test_the_log_keeps_what_was_said_to_itself(
         assert ("my secret" in shown) == log_prompts and "POST /v1/completions 200" in shown
 
 
-def test_a_stream_that_a_stop_cuts_ends_with_an_error_event(tmp_path: Path) -> None:
+def test_a_stream_aborted_by_shutdown_ends_with_an_error_event(tmp_path: Path) -> None:
     slow = model_spec(lambda: ScriptedEngine(["word " * 5000], delay_s=0.01))
     with (
         serving({"m": slow}, tmp_path, grace_s=0.2) as run,

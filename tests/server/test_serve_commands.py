@@ -67,7 +67,7 @@ def served(run: Run, tiny: Path, port: int) -> Iterator[str]:
 ASK = ("chat", "-n", "--json", "--temperature", "0", "--max-tokens", "6", "--weights", "fp32")
 
 
-def test_a_one_shot_is_the_same_through_the_server_and_without(
+def test_a_one_shot_has_the_same_output_with_and_without_a_server(
     run: Run, served: str, tiny: Path
 ) -> None:
     warm, cold = (run(*ASK, "-m", str(tiny), *more, "the quick") for more in ((), ("--no-server",)))
@@ -107,7 +107,7 @@ def test_another_model_is_loaded_by_the_server(run: Run, served: str, tiny: Path
     )
 
 
-def test_mistakes_are_told_as_without_a_server(run: Run, served: str, tiny: Path) -> None:
+def test_errors_are_the_same_with_and_without_a_server(run: Run, served: str, tiny: Path) -> None:
     assert run("chat", "-n", "-m", "alpaca-lora-7b", "hi").stderr.startswith(
         "error: `alpaca-lora-7b` is not pulled"
     )
@@ -115,7 +115,7 @@ def test_mistakes_are_told_as_without_a_server(run: Run, served: str, tiny: Path
     assert long.returncode == 7 and long.stderr.startswith("error: the last message needs")
 
 
-def test_the_socket_is_the_users_own(run: Run, served: str, env: dict[str, str]) -> None:
+def test_only_its_user_can_open_the_socket(run: Run, served: str, env: dict[str, str]) -> None:
     (file,) = Path(env["HOME"]).rglob("serve.sock")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     again = run("serve", "--background", "--port", "0")
@@ -128,7 +128,7 @@ def test_the_same_server_answers_http(served: str, tiny: Path) -> None:
     assert json.load(urllib.request.urlopen(f"{served}/v1/models"))["data"][0]["id"] == tiny.name
 
 
-def test_without_a_server_everything_says_so(tmp_path: Path) -> None:
+def test_commands_report_a_missing_server(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     for arguments in (["ps"], ["stop"], ["serve", "--stop"]):
         done = subprocess.run(
@@ -141,7 +141,7 @@ def test_without_a_server_everything_says_so(tmp_path: Path) -> None:
         )
 
 
-def test_a_dead_socket_is_no_server(tmp_path: Path, tiny: Path) -> None:
+def test_a_dead_socket_counts_as_no_server(tmp_path: Path, tiny: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
     file = tmp_path / ".local/state/llmchat/serve.sock"
     file.parent.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_a_dead_socket_is_no_server(tmp_path: Path, tiny: Path) -> None:
     assert done.returncode == 0 and "served" not in json.loads(done.stdout)
 
 
-def test_keys_by_command(tmp_path: Path) -> None:
+def test_keys_are_managed_by_command(tmp_path: Path) -> None:
     def keys(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [*LLMCHAT, "serve", "keys", *arguments, "--key-file", str(tmp_path / "k.json")]
         return subprocess.run(
@@ -177,7 +177,7 @@ def test_keys_by_command(tmp_path: Path) -> None:
     )
 
 
-def test_an_address_of_others_needs_a_key(tmp_path: Path) -> None:
+def test_listening_on_other_addresses_requires_a_key(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     done = subprocess.run(
         [*LLMCHAT, "serve", "--host", "0.0.0.0"],
@@ -191,7 +191,7 @@ def test_an_address_of_others_needs_a_key(tmp_path: Path) -> None:
     )
 
 
-def test_a_signal_finishes_what_runs(tmp_path: Path, tiny: Path, port: int) -> None:
+def test_a_signal_finishes_running_answers(tmp_path: Path, tiny: Path, port: int) -> None:
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = free.getsockname()[1]

@@ -45,7 +45,7 @@ def test_the_ids_of_a_text_get_the_answer_of_the_text(
     assert alone["choices"][0]["text"] == by_text["choices"][0]["text"]
 
 
-def test_nothing_is_put_before_ids_and_echo_spells_them(
+def test_token_ids_get_no_prefix_and_echo_returns_their_text(
     run: Running, engine: TransformersEngine
 ) -> None:
     bare = engine.encode(Prompt("fox", ()))[-1:]
@@ -55,12 +55,12 @@ def test_nothing_is_put_before_ids_and_echo_spells_them(
 
 
 @pytest.mark.parametrize("ids", [[320], [-1], [5, 10**12]])
-def test_an_id_that_the_model_does_not_have_is_refused(run: Running, ids: list[int]) -> None:
+def test_token_ids_outside_the_vocabulary_are_refused(run: Running, ids: list[int]) -> None:
     answer = run.http.post("/v1/completions", json=ASK | {"prompt": ids})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "prompt"
 
 
-def test_ids_beyond_the_window_and_engines_of_text_are_told(run: Running) -> None:
+def test_too_many_ids_and_engines_without_token_ids_are_errors(run: Running) -> None:
     long = run.http.post("/v1/completions", json=ASK | {"prompt": [5] * 5000})
     assert long.status_code == 400 and "5,000 tokens" in long.json()["error"]["message"]
     for prompt in ([], [[]]):
@@ -68,9 +68,9 @@ def test_ids_beyond_the_window_and_engines_of_text_are_told(run: Running) -> Non
             run.http.post("/v1/completions", json=ASK | {"prompt": prompt}).json()["error"][
                 "message"
             ]
-            == "there is no prompt"
+            == "`prompt` is empty"
         )
     text = run.http.post("/v1/completions", json={"model": "text", "prompt": [1, 2]}).json()[
         "error"
     ]
-    assert text["message"] == "the engine of this model takes text, not token ids"
+    assert text["message"] == "this model's engine does not support prompts as token ids"

@@ -42,7 +42,7 @@ def read(template: str, *pieces: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 @given(st.lists(st.integers(0, 200), max_size=6))
-def test_calls_are_found_wherever_the_text_is_cut(cuts: list[int]) -> None:
+def test_calls_are_found_wherever_the_text_is_split(cuts: list[int]) -> None:
     text = f"Let me look.\n{CALL}\n{CALL.replace('Paris', 'Rome')} Done."
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     shown, calls = read(TEMPLATE, *(text[start:end] for start, end in itertools.pairwise(edges)))
@@ -64,11 +64,11 @@ def test_calls_are_found_wherever_the_text_is_cut(cuts: list[int]) -> None:
         "",
     ],
 )
-def test_what_calls_nothing_is_text(text: str) -> None:
+def test_json_without_a_call_is_text(text: str) -> None:
     assert read(TEMPLATE, text) == (text, [])
 
 
-def test_a_call_that_is_cut_off_by_the_length_is_text() -> None:
+def test_an_incomplete_call_is_text() -> None:
     assert read(TEMPLATE, '<tool_call>{"name": "weather", "argu')[1] == []
 
 
@@ -139,7 +139,7 @@ def test_json_that_calls_no_offered_function_is_text(template: str, text: str) -
     assert read(TEMPLATE, inside) == (inside, [])
 
 
-def test_half_a_character_in_an_argument_stays_escaped() -> None:
+def test_a_lone_surrogate_in_an_argument_stays_escaped() -> None:
     _, (call,) = read(TEMPLATE, '{"name": "weather", "arguments": {"city": "\\ud83d"}}')
     assert call["function"]["arguments"].encode() == b'{"city": "\\ud83d"}'
 
@@ -157,7 +157,7 @@ def test_no_answer_breaks_the_reader(text: str, step: int) -> None:
         )
 
 
-def test_a_round_of_calls_with_the_official_client(tmp_path: Path) -> None:
+def test_a_round_of_tool_calls_with_the_official_client(tmp_path: Path) -> None:
     engine = ScriptedEngine([f"I look.\n{CALL}", "It is sunny."])
     with serving({"m": model_spec(lambda: engine, HERMES)}, tmp_path) as run:
         client = run.openai
@@ -204,7 +204,7 @@ def test_calls_in_a_stream(tmp_path: Path) -> None:
     )
 
 
-def test_tools_that_are_not_to_be_used_are_not_shown(tmp_path: Path) -> None:
+def test_disabled_tools_are_not_in_the_prompt(tmp_path: Path) -> None:
     engine = ScriptedEngine([CALL])
     with serving({"m": model_spec(lambda: engine, HERMES)}, tmp_path) as run:
         answer = run.openai.chat.completions.create(
@@ -222,7 +222,7 @@ def test_tools_that_are_not_to_be_used_are_not_shown(tmp_path: Path) -> None:
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "tool_choice"
 
 
-def test_results_out_of_turn_are_refused(tmp_path: Path) -> None:
+def test_tool_results_without_a_call_are_refused(tmp_path: Path) -> None:
     with serving({"m": model_spec(ScriptedEngine, HERMES)}, tmp_path) as run:
         for messages in (
             [{"role": "tool", "content": "x", "tool_call_id": "1"}],

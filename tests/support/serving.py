@@ -1,9 +1,10 @@
-"""A real server on loopback for the tests: uvicorn in a thread, over models that are made here."""
+"""A real server on loopback for the tests: uvicorn in a thread, with models from the test."""
 
 import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ CHATML = replace(
 
 
 class Names:
-    """A catalogue of specs by name."""
+    """A catalog with fixed specs."""
 
     def __init__(self, specs: Mapping[str, ModelSpec]):
         self.specs = dict(specs)
@@ -57,6 +58,14 @@ def model_spec(
     **more: Any,
 ) -> ModelSpec:
     return ModelSpec(key, preset, load, size, **more)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Poll until the condition holds; fails after timeout_s."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
+        time.sleep(0.01)
 
 
 @dataclass
@@ -94,7 +103,7 @@ def serving(
     budget: int = 100,
     **options: Any,
 ) -> Iterator[Running]:
-    """A server that has these models; options as in ServeOptions."""
+    """A server with these models. options: of ServeOptions."""
     settings = ServeOptions(port=0, **options)
     metrics = Metrics()
     names: Any = Names(specs)

@@ -1,6 +1,8 @@
-"""The web page at `/`: static files without a build step, and the headers they are served with.
+"""The web page at `/`: static files without a build step, and their HTTP headers.
 
-The page talks to the OpenAI-compatible API alone, loads nothing from elsewhere, and runs no script but its own files.
+The page only uses this server's API, and loads nothing from other servers. Starlette's StaticFiles
+would derive media types from the system's table and ETags from modification times, and could serve
+a page whose files belong to two versions.
 """
 
 import hashlib
@@ -17,7 +19,7 @@ from starlette.responses import Response
 from llmchat.server.api import Generation
 from llmchat.settings.sampling import DISTRIBUTION
 
-# Scripts may not turn text into markup (require-trusted-types-for), but for the sanitiser.
+# Scripts cannot turn text into markup (require-trusted-types-for), except in the sanitiser.
 CONTENT_SECURITY_POLICY = "; ".join((
     "default-src 'none'",
     "script-src 'self'",
@@ -36,10 +38,10 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Browsers ask each time whether a file has changed, so that a page is never made of two versions.
+    # Browsers revalidate every file, so that they never mix two versions of the page.
     "Cache-Control": "no-cache",
 }
-# Not the system's own table, which differs between machines.
+# The system's table of media types differs between machines.
 _TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -48,7 +50,7 @@ _TYPES = {
 }
 
 
-# By how much an arrow key changes a number.
+# The change of a number with an arrow key.
 _STEP = 0.01
 _STEPS = {"temperature": 0.05}
 
@@ -60,7 +62,7 @@ class File(Struct, frozen=True):
 
 
 def files() -> dict[str, File]:
-    """Every file of the page by its path in this folder."""
+    """All files of the page, by their paths in this folder."""
     folder = Path(__file__).parent
     contents = {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -91,12 +93,12 @@ def _sampling_script() -> str:
 
 
 def _label(name: str) -> str:
-    """`Repetition penalty`, but `Top-p`."""
+    """`repetition_penalty` → `Repetition penalty`; `top_p` → `Top-p`."""
     return re.sub("_(.)$", r"-\1", name).replace("_", " ").capitalize()
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the page at `/` and its files under `/page/`. They are read once."""
+    """Serve the page at `/` and its files at `/page/`. The files are read once."""
     known = files()
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)

@@ -1,0 +1,116 @@
+"""Converts the messages of a request into a conversation, and refuses orders that make none."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmchat.conversation import Conversation, Message
+from llmchat.server.api import ChatMessage, ContentPart, ToolCall
+from llmchat.server.compatibility import check_nesting
+from llmchat.server.errors import BadRequest
+
+_SYSTEM_ROLES = ("system", "developer")
+# The roles that may follow each role.
+_NEXT_ROLES = {
+    "": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant", "tool"),
+}
+
+
+def to_conversation(messages: Sequence[ChatMessage]) -> Conversation:
+    """Join system messages, and consecutive messages of one role.
+
+    If there are only system messages, they become the question; an answer without a question
+    before it gets an empty one. Raises BadRequest if the order of roles is invalid.
+    """
+    system_texts = [
+        _text(message, index)
+        for index, message in enumerate(messages)
+        if message.role in _SYSTEM_ROLES
+    ]
+    system = "\n\n".join(filter(None, system_texts))
+    turns: list[Message] = []
+    for index, turn in _joined(messages):
+        previous = turns[-1].role if turns else ""
+        if turn.role == "assistant" and not previous:
+            turns.append(Message("user", ""))
+        elif turn.role not in _NEXT_ROLES[previous]:
+            raise _wrong_order(index, turn.role, previous)
+        turns.append(turn)
+    if not turns and system:
+        return Conversation((Message("user", system),))
+    if not turns:
+        raise BadRequest("`messages` contains no message from `user`", param="messages")
+    if turns[-1].calls:
+        raise BadRequest("the result of the last function call is missing", param="messages")
+    return Conversation(((Message("system", system),) if system else ()) + tuple(turns))
+
+
+def _wrong_order(index: int, role: str, previous: str) -> BadRequest:
+    where = f"after one from `{previous}`" if previous else "at the start"
+    message = f"message {index + 1} is from `{role}`, which is not allowed {where}"
+    return BadRequest(message, param=f"messages.{index}.role")
+
+
+def _joined(messages: Sequence[ChatMessage]) -> Iterator[tuple[int, Message]]:
+    """All messages except system ones, each with its index. Consecutive messages of one role are
+    joined, except function calls and their results."""
+    turns = [
+        (index, _message(message, index))
+        for index, message in enumerate(messages)
+        if message.role not in _SYSTEM_ROLES
+    ]
+
+    def group_key(numbered: tuple[int, tuple[int, Message]]) -> str:
+        number, (_, turn) = numbered
+        return str(number) if turn.role == "tool" or turn.calls else turn.role
+
+    for _, group in groupby(enumerate(turns), key=group_key):
+        same = [turn for _, turn in group]
+        index, first = same[0]
+        text = "\n\n".join(filter(None, (turn.text for _, turn in same)))
+        yield index, replace(first, text=text) if len(same) > 1 else first
+
+
+def _message(message: ChatMessage, index: int) -> Message:
+    param = f"messages.{index}.tool_calls"
+    calls = tuple(_call(call, param) for call in message.tool_calls or ())
+    if calls and message.role != "assistant":
+        raise BadRequest("only messages from `assistant` can have `tool_calls`", param=param)
+    return Message(message.role, _text(message, index), calls=calls)  # type: ignore[arg-type]
+
+
+def _call(call: ToolCall, param: str) -> dict[str, Any]:
+    name = call.function.name
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+        check_nesting(arguments)
+        # Escapes in JSON can spell lone surrogates, which no template can write.
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the arguments of `{name}` are not valid JSON", param=param) from error
+    return {"type": "function", "id": call.id, "function": {"name": name, "arguments": arguments}}
+
+
+def _text(message: ChatMessage, index: int) -> str:
+    if not isinstance(message.content, list):
+        return message.content or ""
+    return "".join(
+        _text_of(part, f"messages.{index}.content.{number}.type")
+        for number, part in enumerate(message.content)
+    )
+
+
+def _text_of(part: ContentPart, param: str) -> str:
+    texts = {"text": part.text, "refusal": part.refusal}
+    if (text := texts.get(part.type)) is not None:
+        return text
+    kind = part.type[:40]
+    if kind in texts:
+        raise BadRequest(f"a part of type `{kind}` has no text", param=param)
+    raise BadRequest(f"`{kind}` parts are not supported; this server only reads text", param=param)

@@ -1,0 +1,95 @@
+"""Builds the ModelSpec of a preset: its key, its estimated size, and how to load it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmchat import memory_estimate
+from llmchat.engines import Engine
+from llmchat.hub import find, inspect_folder
+from llmchat.models.loading import load
+from llmchat.models.locate import Model, locate, provenance, title
+from llmchat.presets import Preset
+from llmchat.server.loaded_model import ModelSpec
+from llmchat.settings import Options, World
+
+# For the estimate of the KV cache: one answer fills the context window, others take this much.
+_TOKENS_A_SLOT = 1024
+_DEFAULT_CONTEXT = 2048
+
+
+class SpecBuilder:
+    """Remembers the keys it has used, so that different models get different ones."""
+
+    def __init__(self, world: World, slots: int):
+        self._world = world
+        self._slots = slots
+        self._keys: dict[str, Mapping[str, Any]] = {}
+
+    def build(self, preset: Preset, options: Options) -> ModelSpec:
+        """Raises ModelNotFound if the model is not pulled."""
+        if embedder := self._embedder(preset):
+            return self._embedding_spec(preset, embedder, options)
+        model = locate(preset, self._world)
+        made_by = provenance(model)
+        # One engine serves all prompt formats, so the format is not part of the key.
+        loaded = {
+            **made_by,
+            "format": "",
+            "device": options.device,
+            "code": options.trust_remote_code,
+        }
+        return ModelSpec(
+            self._key(f"{title(model.preset)} {model.preset.weights}", loaded),
+            model.preset,
+            lambda: load(model, options),
+            self._size(model),
+            (),
+            made_by=made_by,
+            context=_context(model),
+        )
+
+    def _embedder(self, preset: Preset) -> Path | None:
+        """The folder of an embedding model in sentence-transformers' layout; None for others."""
+        if preset.engine != "transformers":
+            return None
+        folder = find(preset.base, self._world).path
+        return folder if (folder / "modules.json").is_file() else None
+
+    def _embedding_spec(self, preset: Preset, folder: Path, options: Options) -> ModelSpec:
+        def load_embedder() -> Engine:
+            from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
+
+            return EmbeddingEngine(folder, options.device, preset.name)
+
+        loaded = {"folder": str(folder), "device": options.device}
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        return ModelSpec(self._key(f"{preset.name} fp32", loaded), preset, load_embedder, size)
+
+    def _key(self, label: str, loaded: Mapping[str, Any]) -> str:
+        """The name in `llmchat ps`: the label, with a hash if another model already has it."""
+        if self._keys.setdefault(label, loaded) != loaded:
+            digest = hashlib.sha256(repr(sorted(loaded.items())).encode()).hexdigest()
+            label = f"{label} #{digest[:6]}"
+            self._keys[label] = loaded
+        return label
+
+    def _size(self, model: Model) -> int:
+        """The estimated bytes of the weights and of the KV caches of all slots."""
+        if model.base is None:
+            return 0
+        inspection = inspect_folder(model.base)
+        window = model.preset.context.tokens or _own_context(inspection.config)
+        tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
+        weights = memory_estimate.weights(inspection.shapes, model.preset.weights)
+        return weights + memory_estimate.kv_bytes(inspection.config, tokens)
+
+
+def _context(model: Model) -> int:
+    """The tokens of the context window; 0 if unknown before the model is loaded."""
+    return _own_context(inspect_folder(model.base).config) if model.base else 0
+
+
+def _own_context(config: Mapping[str, Any]) -> int:
+    return memory_estimate.own_context(config) or _DEFAULT_CONTEXT
