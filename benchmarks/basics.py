@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Speed, memory and quality of the default model, as a table on stdout; the numbers behind the README.
+"""Speed, memory and quality of the default model as a table: the numbers behind the README.
 
 usage: python benchmarks/basics.py [--runs N] [--save]       needs `llmchat pull smollm2`
 
-Every figure is the median of N runs of the real program or the real engine; runs of the kinds of weights alternate, so that a machine
-whose speed drifts is unfair to none. --save writes benchmarks/results/basics.json with the machine and the date.
+Each figure is the median of N runs of the real program or engine. Runs of the kinds of weights
+alternate, so that drift of the machine's speed affects all. --save writes
+benchmarks/results/basics.json with the machine and the date.
 """
 
 import argparse
@@ -97,7 +98,7 @@ def open_engine(kind: str) -> Any:
 
 
 def speed(kind: str) -> dict[str, float]:
-    """Tokens per second of 64 decoded and 541 prefilled tokens, seconds to load, peak memory and bytes of the weights."""
+    """Tokens per second (64 decoded, 541 prefilled), load time, peak memory, weight bytes."""
     from llmchat.engines import Finish, Sampling
     from llmchat.prompt import Prompt
 
@@ -159,7 +160,7 @@ def perplexity_of(engine: Any) -> float:
 
 
 def turns(kind: str) -> dict[str, list[float]]:
-    """Ten turns with questions of the same length: tokens read anew and seconds to the first token of each."""
+    """Ten turns with questions of one length: tokens prefilled and seconds to the first token."""
     from llmchat.chat import Chat
     from llmchat.engines import Sampling
     from llmchat.history import History
@@ -228,11 +229,14 @@ def show(result: dict[str, Any]) -> None:
     print(f"turn 2 / turn 10, tokens read       {read[1]} / {read[9]}")
     print(f"turn 2 / turn 10, first token       {first[1]:.3f} s / {first[9]:.3f} s\n")
     print(
-        f"{'weights':8} {'decode tok/s':>13} {'prefill tok/s':>14} {'load s':>8} {'weights MB':>11} {'peak MB':>8} {'perplexity':>11}"
+        f"{'weights':8} {'decode tok/s':>13} {'prefill tok/s':>14} {'load s':>8} {'weights MB':>11}"
+        f" {'peak MB':>8} {'perplexity':>11}"
     )
     for kind, row in result["kinds"].items():
+        weights_mb, peak_mb = row["weight_bytes"] / 1e6, row["peak_bytes"] / 1e6
         print(
-            f"{kind:8} {row['decode_tps']:13.1f} {row['prefill_tps']:14.0f} {row['load_s']:8.2f} {row['weight_bytes'] / 1e6:11.0f} {row['peak_bytes'] / 1e6:8.0f} {row['perplexity']:11.3f}"
+            f"{kind:8} {row['decode_tps']:13.1f} {row['prefill_tps']:14.0f} {row['load_s']:8.2f}"
+            f" {weights_mb:11.0f} {peak_mb:8.0f} {row['perplexity']:11.3f}"
         )
 
 

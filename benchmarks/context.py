@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What each context policy costs and keeps: 60 turns of the default model in a window of 2,048 tokens.
+"""What each context policy costs and keeps: 60 turns in a window of 2,048 tokens.
 
 usage: python benchmarks/context.py [--save]       needs `llmchat pull smollm2`
 
-The model answers the questions once. The same questions and answers then go through `Chat` with each policy; the tokens that had to be read
-again each turn are counted as the engine counts them, by the longest common prefix. Summaries are made by the model itself, and what it reads
-and writes for them is counted too. --save writes benchmarks/results/context.json.
+The default model answers the questions once. The same questions and answers then go through `Chat`
+with each policy. As the engine does, the longest common prefix determines how many tokens each turn
+prefills. The model itself writes the summaries; their tokens count too. --save writes
+benchmarks/results/context.json.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def questions() -> list[str]:
 
 
 class Recorded:
-    """An engine that gives recorded answers and counts what it would have had to read. Only summaries are really made."""
+    """An engine that replays answers and counts the tokens to prefill; summaries are real."""
 
     def __init__(self, real: Any, answers: list[str]):
         self._real, self._answers = real, iter(answers)
@@ -134,7 +135,8 @@ def measure(
     preset: Any, engine: Any, answers: list[str], policy: str, low_water: float
 ) -> dict[str, float]:
     recorded = Recorded(engine, answers)
-    context = ContextPolicy(policy, tokens=WINDOW, low_water=low_water, turns=8)  # type: ignore[arg-type]
+    named: Any = policy
+    context = ContextPolicy(named, tokens=WINDOW, low_water=low_water, turns=8)
     chat = Chat(
         replace(preset, context=context),
         recorded,
@@ -167,7 +169,8 @@ def main() -> None:
     answers = answers_of(preset, engine)
     rows = []
     print(
-        f"{'policy':12} {'low water':>9} {'read a turn':>12} {'median':>7} {'max':>6} {'sent a turn':>12} {'summaries wrote':>16}"
+        f"{'policy':12} {'low water':>9} {'read a turn':>12} {'median':>7} {'max':>6}"
+        f" {'sent a turn':>12} {'summaries wrote':>16}"
     )
     for policy, low_water in POLICIES:
         row = {"policy": policy, "low_water": low_water} | measure(
@@ -175,7 +178,9 @@ def main() -> None:
         )
         rows.append(row)
         print(
-            f"{policy:12} {low_water:9.2f} {row['read_mean']:12.0f} {row['read_median']:7.0f} {row['read_max']:6.0f} {row['sent_mean']:12.0f} {row['written_for_summaries']:16.0f}"
+            f"{policy:12} {low_water:9.2f} {row['read_mean']:12.0f} {row['read_median']:7.0f}"
+            f" {row['read_max']:6.0f} {row['sent_mean']:12.0f}"
+            f" {row['written_for_summaries']:16.0f}"
         )
     if arguments.save:
         about = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long `llmchat data` takes for a set of Alpaca's size, how much memory, and whether it finds exactly the flaws that were planted.
+"""Time and memory of `llmchat data` on a set of Alpaca's size, and whether it finds all planted flaws.
 
 usage: python benchmarks/data.py [--records N] [--save]
 """
@@ -29,10 +29,12 @@ LIMIT = 2048
 Record = dict[str, str]
 
 _AVOIDED = re.compile(
-    r"(?i)images?|graphs?|pictures?|files?|maps?|draw|plot|videos?|audio|music|diagrams?|article|summar.*|page|go|continue"
+    r"(?i)images?|graphs?|pictures?|files?|maps?|draw|plot|videos?|audio|music|diagrams?|article"
+    r"|summar.*|page|go|continue"
 )
-_FOREIGN = """die Kinder spielen heute im Garten hinter dem alten Haus und warten auf ihre Mutter die noch nicht nach Hause gekommen ist
-weil der Zug wieder einmal zu spät war und niemand wusste warum das Wetter so schlecht geworden ist"""
+_FOREIGN = """die Kinder spielen heute im Garten hinter dem alten Haus und warten auf ihre Mutter
+die noch nicht nach Hause gekommen ist weil der Zug wieder einmal zu spät war und niemand wusste
+warum das Wetter so schlecht geworden ist"""
 
 
 @functools.cache
@@ -121,7 +123,10 @@ PLANTS: dict[str, Callable[[Record, random.Random], Record]] = {
 
 
 def planted(count: int, seed: int = 0) -> tuple[list[Record], dict[str, int]]:
-    """`count` records in Alpaca's sizes (two in five with an input), and how many of them have each flaw; the same for the same seed."""
+    """`count` records in Alpaca's sizes, two in five with an input, and the planted flaws.
+
+    Deterministic: one seed gives one set.
+    """
     chance, source = random.Random(seed), words()
     records = []
     for _ in range(count):
@@ -235,9 +240,8 @@ def main() -> None:
         for name in expected | counts
         if expected.get(name) != counts.get(name)
     }
-    print(
-        f"{len(records)} records, {size / 1e6:.1f} MB; planted and found counts {'differ: ' + str(wrong) if wrong else 'are the same'}"
-    )
+    verdict = f"differ: {wrong}" if wrong else "are the same"
+    print(f"{len(records)} records, {size / 1e6:.1f} MB; planted and found counts {verdict}")
     if arguments.save:
         about = {
             "command": "python benchmarks/data.py --save",

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""The engine against its targets: other programs on the same weights in the same run, and what this machine's memory can give.
+"""The engine against its targets: other programs on the same weights, and the memory's bandwidth.
 
-usage: python benchmarks/engine.py MODELS [--peers-python PYTHON] [--only smol|1b] [--rounds N] [--all-peers] [--save]
+usage: python benchmarks/engine.py MODELS [--peers-python PYTHON] [--only smol|1b] [--rounds N]
+                                          [--all-peers] [--save]
 
-MODELS is a folder with two benchmark checkpoints, smol/ (SmolLM2-135M-Instruct) and 1b/ (a Llama of 1.1 billion random weights; its speed is that of
-any model of its size), each with config.json, model.safetensors and the tokenizer; a *Q8_0.gguf beside them is used, otherwise one is written.
-What is made of them, and our own prepared copies, is kept in MODELS. --peers-python names a Python with xllamacpp and ctranslate2.
-Every process has a process of its own; they are measured in turn, one at a time, and medians count. --save writes
-benchmarks/results/engine.json.
+MODELS is a folder with two checkpoints: smol/ (SmolLM2-135M-Instruct) and 1b/ (a Llama with 1.1
+billion random weights, as fast as any model of its size). Each has config.json, model.safetensors,
+the tokenizer, and optionally a *Q8_0.gguf; a missing one is written. Converted files and prepared
+copies are kept in MODELS. --peers-python names a Python with xllamacpp and ctranslate2.
+
+Each competitor runs in its own process. They are measured in turns, one at a time; results are
+medians. --save writes benchmarks/results/engine.json.
 """
 
 import argparse
@@ -36,7 +39,8 @@ TARGETS: dict[str, tuple[str, str, dict[str, float]]] = {
     "peak memory over int8 bytes": ("GB", MOST, {"smol": 0.6, "1b": 0.7}),
     "perplexity, int8 over bf16": ("%", MOST, {"smol": 0.5}),
 }
-# Work before each measurement: what a process reads after a sleep comes slowly for some seconds on a virtual machine.
+# Work before each measurement: on a virtual machine, a process reads memory slowly for some
+# seconds after a sleep.
 WARM_S = 6.0
 OURS, MEMORY, REPEATS = "llmchat int8", "memory", "llmchat repeats"
 # What our engine measures by itself, and how often; each takes its own turns.
@@ -60,7 +64,7 @@ class Findings:
         why: str = "",
         **more: Any,
     ) -> None:
-        """value: what is held against the target; ours / peer unless given. why: said where there is none."""
+        """value: compared with the target; ours / peer by default. why: the reason for no value."""
         unit, sense, targets = TARGETS[name]
         target = targets.get(self.checkpoint)
         if value is None and ours is not None and peer:
@@ -76,9 +80,7 @@ class Findings:
             "value": value,
         }
         row["verdict"] = f"not measured: {why}" if value is None else verdict(sense, target, value)
-        self.rows.append(
-            {key: competitor for key, competitor in row.items() if competitor is not None} | more
-        )
+        self.rows.append({key: field for key, field in row.items() if field is not None} | more)
         print(line(self.rows[-1]), flush=True)
 
 
@@ -95,7 +97,8 @@ def line(row: dict[str, Any]) -> str:
 
     target = f"{row['sense']} {row['target']:g} {row['unit']}" if "target" in row else ""
     value = f"{number('value')} {row['unit']}" if "value" in row else ""
-    return f"{row['checkpoint']:5} {row['row']:40} {target:>10} {value:>10}  {number('ours'):>8} {number('peer'):>8}  {row['verdict']}"
+    head = f"{row['checkpoint']:5} {row['row']:40} {target:>10} {value:>10}"
+    return f"{head}  {number('ours'):>8} {number('peer'):>8}  {row['verdict']}"
 
 
 def attempt(measure: Callable[[], Any]) -> tuple[Any, str]:
@@ -148,7 +151,7 @@ def speeds(
     absent: dict[str, str],
     bytes_per_token: float,
 ) -> dict[str, Any]:
-    """The rows that need everyone side by side, and those that our engine's process measures by itself."""
+    """The rows that compare competitors, and those that our engine's process measures alone."""
     from llmchat.bench.interleave import Measurements, measure_in_turn, started
 
     measurements = Measurements()
@@ -232,7 +235,7 @@ def pair(
 
 
 def repeats(folder: Path, findings: Findings) -> None:
-    """Drafts where the model has no words of its own: a copy of the checkpoint that repeats its prompt with changes."""
+    """Prompt-lookup decoding on a copy of the checkpoint that repeats its prompt with changes."""
     from engine_inside import save_repeating
 
     from llmchat.bench.interleave import Competitor, CompetitorProcess, python_file
@@ -263,7 +266,7 @@ def repeats(folder: Path, findings: Findings) -> None:
 
 
 def starts(folder: Path, findings: Findings, int8_bytes: int) -> None:
-    """One-shots of the real command, and the memory of a fresh process after 541 tokens read and 64 made."""
+    """One-shots of the real command, and a fresh process's memory after 541 + 64 tokens."""
     from basics import command
 
     from llmchat.bench.interleave import Competitor, CompetitorProcess, python_module

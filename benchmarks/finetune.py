@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Teach the default model six families of tasks, judge it on held-out ones, kill the run and go on, and time it beside peft and the Trainer's defaults.
+"""Train the default model on six families of tasks, score it, resume it after a kill, and time it.
 
-usage: python benchmarks/finetune.py [--save]        (about 15 minutes on two cores; the default model must be pulled)
+usage: python benchmarks/finetune.py [--save]        (15 minutes on two cores)
+
+The default model must be pulled. The peer is peft with the Trainer's defaults.
 """
 
 import argparse
@@ -118,7 +120,7 @@ def brief(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def speeds(folder: Path) -> dict[str, Any]:
-    """Training tokens a second, ours and peft + Trainer with their defaults, by turns on the same 64 records."""
+    """Training tokens a second, ours and peft + Trainer, by turns on the same 64 records."""
     result: dict[str, list[float]] = {"llmchat": [], "peft + Trainer, defaults": []}
     write(
         folder / "few.jsonl",
@@ -164,7 +166,10 @@ def speeds(folder: Path) -> dict[str, Any]:
 
 
 def defaults(file: Path) -> None:
-    """The same records, rank and targets, as the libraries' guides train them: right padding, labels for the answers, Trainer's own loop."""
+    """The same records, rank and targets, trained as the libraries' guides do.
+
+    Right padding, labels for the answers, and the Trainer's own loop.
+    """
     import peft
     from transformers import (
         AutoModelForCausalLM,
@@ -234,9 +239,8 @@ def main() -> None:
         prepare(folder)
         show: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: E731
         whole = taught(folder, "pupil")
-        show(
-            f"trained: {whole['steps']} steps in {whole['seconds']} s, {whole['tokens_per_second']:.0f} tokens/s"
-        )
+        rate = f"{whole['tokens_per_second']:.0f} tokens/s"
+        show(f"trained: {whole['steps']} steps in {whole['seconds']} s, {rate}")
         adapter = f"smollm2+{folder / 'pupil' / 'adapter'}"
         held_out = scores(
             folder,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long list, search and open take with 100,000 messages, as whole library calls on a file that was just opened.
+"""Time of list, search and open with 100,000 messages, as library calls on a fresh file.
 
 usage: python benchmarks/history.py [--save]
 """

@@ -1,10 +1,11 @@
-"""A server under load: one stream against many, time to the first token, how evenly streams are served, warm one-shots, and a soak.
+"""A server under load: throughput, time to the first token, fairness, warm one-shots, and a soak.
 
     python benchmarks/serve.py                     # the table
-    python benchmarks/serve.py --soak 10           # ten minutes of mixed requests, with the server's memory
-    python benchmarks/serve.py --url http://…      # another OpenAI-compatible server, such as vLLM, on the same requests
+    python benchmarks/serve.py --soak 10           # ten minutes of mixed requests, with memory
+    python benchmarks/serve.py --url http://…      # the same requests to another server
 
-Tokens are those the server counts itself (`usage`); every stream has a prompt of its own, so that nothing comes from a prefix cache.
+The server counts the tokens (`usage`). Each stream has a different prompt, so that no prefix cache
+helps.
 """
 
 import argparse
@@ -50,7 +51,7 @@ TOPICS = [
 
 @dataclass
 class Stream:
-    """One answer: seconds since it was asked for at its first and at its last piece, and its tokens."""
+    """One answer: seconds from the request to its first and last piece, and its tokens."""
 
     first_s: float
     last_s: float
@@ -62,19 +63,25 @@ class Stream:
         return (self.tokens - 1) / (self.last_s - self.first_s) if self.tokens > 1 else 0.0
 
 
-# What stands before the text of a piece, and not before the empty one that opens an answer.
+# Precedes the text of each piece, but not the empty piece that opens an answer.
 _PIECE = b'"delta":{"content":'
 
 
 async def ask(url: str, body: dict[str, object], *, leave_after: int = 0) -> Stream:
-    """Send one streaming request over a connection of its own, and read it; leave_after: go away after so many pieces. A plain socket whose bytes
-    are looked at afterwards, so that the client takes little of the machine."""
+    """Send one streaming request over a new connection, and read the answer.
+
+    leave_after: disconnect after this many pieces. A plain socket, whose bytes are parsed
+    afterwards, so that the client uses little of the machine.
+    """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
     content = json.dumps(
         body | {"stream": True, "stream_options": {"include_usage": True}}
     ).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    )
     started = time.perf_counter()
     writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
     status = int((await reader.readline()).split()[1])
@@ -102,7 +109,8 @@ def _tokens(answer: bytes) -> int:
 
 
 def request(model: str, number: int, tokens: int) -> dict[str, object]:
-    text = f"Number {number}: write a long story about {TOPICS[number % len(TOPICS)]} and {TOPICS[number * 7 % len(TOPICS)]}."
+    first, second = TOPICS[number % len(TOPICS)], TOPICS[number * 7 % len(TOPICS)]
+    text = f"Number {number}: write a long story about {first} and {second}."
     return {
         "model": model,
         "messages": [{"role": "user", "content": text}],
@@ -120,7 +128,7 @@ async def together(url: str, model: str, count: int, tokens: int, salt: int) -> 
 
 
 def total_rate(streams: list[Stream]) -> float:
-    """Tokens a second of all streams, from the moment they were asked for to the last token: prefill and queue count."""
+    """Tokens a second of all streams, from their requests to the last token, queue included."""
     return sum(stream.tokens for stream in streams) / max(stream.last_s for stream in streams)
 
 
@@ -136,14 +144,12 @@ def compare(url: str, model: str, count: int, tokens: int, rounds: int) -> dict[
         min(s.rate for s in run) / max(s.rate for s in run) for run in manys
     )
     firsts = sorted(stream.first_s for run in manys for stream in run)
-    print(
-        f"one stream                 {one:8.1f} tokens/s   first token {1000 * statistics.median(run[0].first_s for run in ones):6.0f} ms"
-    )
+    first_ms = 1000 * statistics.median(run[0].first_s for run in ones)
+    print(f"one stream                 {one:8.1f} tokens/s   first token {first_ms:6.0f} ms")
     print(f"{count:2} streams, all together   {many:8.1f} tokens/s   {many / one:.2f} x one stream")
     print(f"slowest / fastest stream   {evenness:8.2f}")
-    print(
-        f"first token of {count}          {1000 * statistics.median(firsts):8.0f} ms median, {1000 * firsts[-1]:.0f} ms last"
-    )
+    median_ms, last_ms = 1000 * statistics.median(firsts), 1000 * firsts[-1]
+    print(f"first token of {count}          {median_ms:8.0f} ms median, {last_ms:.0f} ms last")
     return {
         "streams": count,
         "tokens": tokens,
@@ -168,9 +174,8 @@ def one_shots(env: dict[str, str], count: int) -> dict[str, Any]:
         assert asked.stdout is not None and asked.stdout.read(1)
         times.append(time.perf_counter() - started)
         asked.communicate()
-    print(
-        f"warm one-shot, first token {1000 * min(times):8.0f} ms at best, {1000 * statistics.median(times):.0f} ms median"
-    )
+    best_ms, median_ms = 1000 * min(times), 1000 * statistics.median(times)
+    print(f"warm one-shot, first token {best_ms:8.0f} ms at best, {median_ms:.0f} ms median")
     return {"one_shot_first_token_s": round(statistics.median(times), 3)}
 
 
@@ -180,7 +185,7 @@ def resident_mb(process: int) -> float:
 
 
 async def soak(url: str, model: str, minutes: float, clients: int, process: int) -> dict[str, Any]:
-    """Clients that chat in turns, ask for lengths of all kinds, leave in the middle, and make mistakes; a sample of memory every few seconds."""
+    """Clients that chat, ask for all lengths, disconnect and send errors; memory is sampled."""
     end = time.monotonic() + 60 * minutes
     counts = {"answers": 0, "left": 0, "refused": 0, "tokens": 0, "other": 0}
     samples: list[float] = []
@@ -214,20 +219,17 @@ async def soak(url: str, model: str, minutes: float, clients: int, process: int)
     async def watch() -> None:
         while time.monotonic() < end:
             samples.append(resident_mb(process))
-            print(
-                f"{60 * minutes - (end - time.monotonic()):6.0f} s  {samples[-1]:8.1f} MB  {counts}",
-                flush=True,
-            )
+            elapsed = 60 * minutes - (end - time.monotonic())
+            print(f"{elapsed:6.0f} s  {samples[-1]:8.1f} MB  {counts}", flush=True)
             await asyncio.sleep(min(15.0, 6 * minutes))
 
     await asyncio.gather(watch(), *(client(number) for number in range(clients)))
     third = max(1, len(samples) // 3)
-    middle, last = (
-        statistics.median(samples[third : 2 * third] or samples),
-        statistics.median(samples[-third:]),
-    )
+    middle = statistics.median(samples[third : 2 * third] or samples)
+    last = statistics.median(samples[-third:])
     print(
-        f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last ({last - middle:+.1f} MB); {counts}"
+        f"memory: {middle:.1f} MB in the middle third, {last:.1f} MB in the last"
+        f" ({last - middle:+.1f} MB); {counts}"
     )
     return {
         "minutes": minutes,
