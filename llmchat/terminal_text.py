@@ -18,6 +18,7 @@ HARMFUL: dict[int, str | None] = {
     0x2028: "\n",
     0x2029: "\n",
 }
+_EXCERPT = 60
 # JSON encoders already escape the control characters below 32.
 _UNESCAPED = re.compile("[" + "".join(re.escape(chr(code)) for code in HARMFUL if code > 31) + "]")
 
@@ -25,6 +26,12 @@ _UNESCAPED = re.compile("[" + "".join(re.escape(chr(code)) for code in HARMFUL i
 def harmless(text: str) -> str:
     """Remove the characters that could control a terminal or disguise the text on it."""
     return text.translate(HARMFUL)
+
+
+def excerpt(text: str) -> str:
+    """Text from others as part of a message: at most 60 characters, all of them printable."""
+    clean = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: _EXCERPT + 1])
+    return clean if len(clean) <= _EXCERPT else f"{clean[:_EXCERPT]}…"
 
 
 def fit_for(stream: TextIO, text: str) -> str:

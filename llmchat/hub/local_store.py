@@ -1,4 +1,4 @@
-"""Where things lie on this machine, and how they get there: receipts, locks, atomic folders, checksums, room on the disk."""
+"""llmchat's own cache: receipts, locks, folders that appear at once, checksums, disk space."""
 
 import hashlib
 import os
@@ -22,13 +22,13 @@ _BLOCK = 1 << 20
 
 
 def key(source: Source) -> str:
-    """A readable folder name for a source; the hash keeps two revisions, or two choices of files, apart."""
+    """A readable folder name for a source, with a hash of its revision and files."""
     digest = hashlib.sha256(msgspec.json.encode(source)).hexdigest()[:10]
     return f"{readable_key(source)}-{digest}"
 
 
 def readable_key(source: Source) -> str:
-    """The part of `key` that a person reads: the same for every revision."""
+    """The readable part of `key`: the same for every revision."""
     return source.repo.strip("/").replace("/", "--")[-60:]
 
 
@@ -37,7 +37,7 @@ def models(world: World) -> Path:
 
 
 def read_receipt(source: Source, world: World) -> Receipt | None:
-    """The receipt of a complete pull: all its files are there with their sizes. None otherwise."""
+    """The receipt of a complete pull: every file exists with its size. None otherwise."""
     receipt = raw_receipt(source, world)
     return receipt if receipt and _complete(receipt) else None
 
@@ -60,7 +60,7 @@ def to_checkpoint(source: Source, receipt: Receipt) -> Checkpoint:
 
 
 def describe(folder: Path) -> tuple[int, dict[str, Fact]]:
-    """Bytes of the weights, and the facts of every file of a folder."""
+    """Bytes of the weights, and the checksum of every file of a folder."""
     files = {
         path.name: Fact(path.stat().st_size, sha256(path), time=time_of(path))
         for path in sorted(folder.iterdir())
@@ -70,18 +70,18 @@ def describe(folder: Path) -> tuple[int, dict[str, Fact]]:
 
 
 def check_file(
-    path: Path, fact: FileFact | Fact, name: str, again: str = "`llmchat pull` fetches it again"
+    path: Path, fact: FileFact | Fact, name: str, hint: str = "`llmchat pull` fetches it again"
 ) -> None:
-    """Raise IntegrityError when a file is not what it must be. again: the hint, what makes it whole."""
+    """Raise IntegrityError, with `hint`, when a file is missing or differs from its checksum."""
     found = _size(path)
     if found is None:
-        raise IntegrityError(f"{name} is missing", again)
+        raise IntegrityError(f"{name} is missing", hint)
     if fact.size and found != fact.size:
-        raise IntegrityError(f"{name} is {found:,} bytes, it must be {fact.size:,}", again)
+        raise IntegrityError(f"{name} is {found:,} bytes, it must be {fact.size:,}", hint)
     if fact.sha256 and sha256(path) != fact.sha256:
-        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", again)
+        raise IntegrityError(f"{name} is damaged: its sha256 is not the published one", hint)
     if isinstance(fact, Fact) and fact.git and git_id(path) != fact.git:
-        raise IntegrityError(f"{name} is damaged: its checksum is not the published one", again)
+        raise IntegrityError(f"{name} is damaged: its checksum is not the published one", hint)
 
 
 def sha256(path: Path) -> str:
@@ -107,7 +107,7 @@ def time_of(path: Path) -> int:
 
 
 def need_room(folder: Path, count: int) -> None:
-    """Raise OutOfResources when `count` bytes more do not fit on the disk of `folder`."""
+    """Raise OutOfResources when `count` more bytes do not fit on the disk of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if count > free:
@@ -119,9 +119,10 @@ def need_room(folder: Path, count: int) -> None:
 
 @contextmanager
 def fresh_folder(target: Path, private: bool = False) -> Iterator[Path]:
-    """A folder that appears at `target` when the block ends well, and not at all when it does not.
+    """A folder that appears at `target` when the block succeeds, and not at all otherwise.
 
-    private: for its owner alone, as is what was made of the user's own files; otherwise for whom the user's umask allows.
+    private: readable by its owner alone, for what was made from the user's own files; otherwise the
+    umask decides.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -136,7 +137,7 @@ def fresh_folder(target: Path, private: bool = False) -> Iterator[Path]:
 
 
 def _usual_mode(folder: Path) -> int:
-    """The mode of a new folder under the umask, which can only be asked for by changing it for all threads."""
+    """The mode of a new folder: the umask cannot be read without changing it for all threads."""
     tried = folder / ".mode"
     tried.mkdir()
     mode = tried.stat().st_mode & 0o777
@@ -148,8 +149,8 @@ def _usual_mode(folder: Path) -> int:
 def lock(
     source: Source, world: World, waiting: Callable[[str], None] = lambda line: None
 ) -> Iterator[None]:
-    """One pull of a repo at a time; a second one says that it is `waiting`, and then finds it done."""
-    # Two revisions of a repo share their blobs, so they share a lock.
+    """Allow one pull of a repo at a time; a second one calls `waiting` and waits for the first."""
+    # Revisions of a repo share their blobs, so they share a lock.
     name = f"hub--{source.repo.replace('/', '--')}" if source.kind == "hub" else key(source)
     with locks.held(
         name,
@@ -161,7 +162,7 @@ def lock(
 
 
 def receipts(world: World) -> list[Receipt]:
-    """Every receipt whose files are all there."""
+    """Every receipt of which all files exist."""
     found = []
     for path in sorted((world.cache / "receipts").glob("*.json")):
         receipt = _decoded(path)
@@ -171,7 +172,7 @@ def receipts(world: World) -> list[Receipt]:
 
 
 def receipts_of_path(source: Source, world: World) -> list[Receipt]:
-    """Of a folder or a file, all receipts: it has one for each state in which it was converted."""
+    """All receipts of a folder or a file: one for each state in which it was converted."""
     found = [
         receipt for path in (world.cache / "receipts").glob("*.json") if (receipt := _decoded(path))
     ]
@@ -185,12 +186,12 @@ def receipts_of_path(source: Source, world: World) -> list[Receipt]:
 
 
 def raw_receipt(source: Source, world: World) -> Receipt | None:
-    """The receipt of a source, whatever has become of its files."""
+    """The receipt of a source, in whatever state its files are."""
     return _decoded(_receipt_path(source, world))
 
 
 def touch_used(name: str, world: World) -> None:
-    """Note that a model was used now. Never fails: a read-only cache must not end a chat."""
+    """Record that a model is used now. Never fails: a read-only cache must not end a chat."""
     path = _used_path(name, world)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""One process at a time: file locks in our cache, or, where its file system has none (some NFS and FUSE), on this machine's own disk.
+"""File locks in llmchat's cache or, where its file system has none, in the temporary folder.
 
-Locks of the latter kind hold among the processes of one machine; two machines that share such a cache must not pull one model at a time.
+Some NFS and FUSE file systems have no locks. Locks in the temporary folder hold among the processes
+of one machine: two machines that share such a cache must not pull the same model at once.
 """
 
 import errno
@@ -25,9 +26,10 @@ def held(
     waiting: Callable[[], None],
     note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[None]:
-    """The lock of that name; where another process holds it, `waiting` is called first. note: hears of a file system without locks.
+    """Hold the lock of a name; where another process holds it, call `waiting` and wait.
 
-    Raises OutOfResources where no lock file can be written.
+    note: called for a file system without locks. Raises OutOfResources where no lock file can be
+    written.
     """
     from filelock import Timeout
 
@@ -44,7 +46,7 @@ def held(
 
 
 def is_free(name: str, world: World) -> bool:
-    """Whether nobody holds the lock of that name now."""
+    """Whether no process holds the lock of a name."""
     from filelock import Timeout
 
     lock = _lock(name, world, lambda line: None)
@@ -57,7 +59,7 @@ def is_free(name: str, world: World) -> bool:
 
 
 def _lock(name: str, world: World, note: Callable[[str], None]) -> Any:
-    """A lock that works: in the cache where one can be had there, else in the folder for temporary files."""
+    """A working lock: in the cache where it supports locks, else in the temporary folder."""
     from filelock import FileLock
 
     folder = world.cache / "locks"
@@ -73,13 +75,14 @@ def _lock(name: str, world: World, note: Callable[[str], None]) -> Any:
             ) from error
         raise
     note(
-        f"{folder} is on a file system without locks; do not pull the same model from two machines at once"
+        f"{folder} is on a file system without locks; do not pull the same model from two machines"
+        " at once"
     )
     return FileLock(_own_folder() / f"{name}.lock")
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder has locks, tried on a file of our own."""
+    """Whether the file system of a folder supports locks, tried on a new file."""
     import fcntl
 
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -93,13 +96,13 @@ def _has_locks(folder: Path) -> bool:
 
 
 def _own_folder() -> Path:
-    """A folder among the temporary files that is this user's alone. Raises OutOfResources where somebody else has taken its name."""
+    """This user's folder in the temporary folder. Raises OutOfResources where it is not private."""
     folder = Path(tempfile.gettempdir()) / f"llmchat-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise OutOfResources(
-            f"{folder} is not a folder of yours alone, so no lock can be kept there",
+            f"{folder} is not private to you, so no lock can be kept there",
             "remove it, or set TMPDIR",
         )
     return folder

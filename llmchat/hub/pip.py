@@ -1,6 +1,7 @@
-"""pip as a download: watched as our own connections are. It has no limit of its own for a server that trickles or never ends.
+"""Download a wheel with pip, within the limits of our own downloads.
 
-What it writes goes into one folder, its temporary files too: how they grow is its progress, and what it may take is bounded.
+pip sets no limit for a server that is slow or never ends. All of its files, temporary ones as well,
+go into one folder: their growth is its progress, and their size is bounded.
 """
 
 import os
@@ -16,9 +17,9 @@ from llmchat.hub.retry import TransferLimits
 from llmchat.process.programs import python
 from llmchat.settings import World
 
-# Of address space: an index page without an end must not take the machine.
+# Address space: an endless index page must not fill the machine's memory.
 _MOST_MEMORY = 4 << 30
-# A wheel and pip's own notes beside it.
+# For pip's own files.
 _SLACK = 50_000_000
 _POLL = 0.1
 
@@ -26,20 +27,21 @@ _POLL = 0.1
 def download(
     wanted: str, room: Path, expected: int, world: World, advance: Callable[[int], None]
 ) -> Path:
-    """The wheel of a requirement in `room`. expected: its bytes, 0 where nobody knows; advance: hears of bytes that arrived.
+    """Download the wheel of a requirement into `room`.
 
-    Raises NetworkError where pip fails, makes no progress for a window, or fetches far more than is expected.
+    expected: its bytes, 0 if unknown; advance: called with the bytes that arrived. Raises
+    NetworkError where pip fails, makes no progress for a window, or fetches far more than expected.
     """
-    command = [
-        *python("-m"),
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
+    command = [*python("-m"), "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += [
         "--no-deps",
         "--no-cache-dir",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(room),
+        wanted,
     ]
-    command += ["--only-binary", ":all:", "--dest", str(room), wanted]
     env = {**world.env, "TMPDIR": str(room)}
     with (room / "pip.log").open("w+b") as log:
         process = subprocess.Popen(
@@ -72,7 +74,7 @@ def _growth(
     expected: int,
     limits: TransferLimits,
 ) -> Iterator[int]:
-    """Bytes that arrived since the last look, until pip ends."""
+    """Bytes that arrived since the last poll, until pip ends."""
     seen = marked = 0
     since = time.monotonic()
     while process.poll() is None:
@@ -88,11 +90,11 @@ def _growth(
                 "pip's index settings may be wrong",
             )
         if time.monotonic() - since >= limits.window:
-            # The last step, checking and moving the file, brings no bytes.
+            # In the last step pip checks and moves the file; no bytes arrive.
             if seen - marked < limits.step and seen < expected * 0.99 + 1:
                 raise NetworkError(
-                    f"the package index is too slow for {wanted}: less than {limits.rate:,.0f} bytes a second for {limits.window:g} seconds",
-                    "`pip config list` shows where pip asks; LLMCHAT_PULL_RATE sets the limit",
+                    f"the package index is too slow for {wanted}: {limits.too_slow}",
+                    "`pip config list` shows pip's index; LLMCHAT_PULL_RATE sets the limit",
                 )
             marked, since = seen, time.monotonic()
 
@@ -120,12 +122,9 @@ def _error(wanted: str, output: str) -> NetworkError:
         return NetworkError(
             "this Python has no pip, which downloads the model", "`python -m ensurepip` installs it"
         )
-    reason = "".join(
-        letter
-        for letter in (lines[-1] if lines else "no reason given")[:300]
-        if letter.isprintable()
-    )
+    last = lines[-1] if lines else "no reason given"
+    reason = "".join(letter for letter in last[:300] if letter.isprintable())
     return NetworkError(
         f"pip cannot download {wanted}: {reason}",
-        "the network and pip's index settings decide; `pip config list` shows them",
+        "check the network and pip's index settings; `pip config list` shows them",
     )

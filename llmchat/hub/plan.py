@@ -1,4 +1,4 @@
-"""What a pull would mean: what is fetched, whether it fits this machine, whether the parts belong together. Pure, from surveys."""
+"""Plan a pull from inspections: what is fetched, whether it fits this machine and each other."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from llmchat.hub.machine import Disk, Machine
 from llmchat.presets.types import Preset
 
 KINDS = ("int4", "int8", "bf16")
-# A chat in fewer tokens is none.
+# A chat needs at least so many tokens of context.
 _SHORTEST = 1024
 _RAM = "this machine's memory"
 _UNKNOWN_CONTEXT = 2048
@@ -23,7 +23,7 @@ _ERRORS: dict[int, type[LlmchatError]] = {6: OutOfResources, 8: Mismatch}
 
 
 class PlannedPart(Struct, frozen=True):
-    """A base or an adapter. Sizes in bytes; missing: what is fetched, partial: what an earlier try left."""
+    """A base or an adapter. Sizes in bytes."""
 
     role: str
     """`base` or `adapter`."""
@@ -52,7 +52,7 @@ class PlannedPart(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """A reason against the pull. exit_code: what it ends with; forceable: whether --force passes over it."""
+    """A reason against a pull."""
 
     exit_code: int
     """Exit code of a pull that ends with it."""
@@ -65,7 +65,7 @@ class Problem(Struct, frozen=True):
 
 
 class Memory(Struct, frozen=True):
-    """Bytes of the loaded model, by kind of weights, with the KV cache of `context` tokens; {} where nobody knows."""
+    """Bytes of the loaded model, by kind of weights; {} if unknown."""
 
     context: int
     """Tokens of context that are counted."""
@@ -76,7 +76,7 @@ class Memory(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """All of it, as `pull --dry-run --json` prints it. place: where it would run, with `free` bytes there."""
+    """Everything a pull would do, as `pull --dry-run --json` prints it."""
 
     model: str
     """Name of the model."""
@@ -112,7 +112,10 @@ class Plan(Struct, frozen=True):
     """Models or options that would fit."""
 
     def enforce(self, *, force: bool = False, memory: bool = True) -> None:
-        """Raise the first problem; with force, the first that cannot be passed over; without memory, none that is about room."""
+        """Raise the first problem.
+
+        force: the first that --force does not ignore; memory=False: none about memory or disk.
+        """
         for problem in self.problems:
             if (force and problem.forceable) or (
                 not memory and problem.exit_code == OutOfResources.exit_code
@@ -131,7 +134,11 @@ def make_plan(
     device: str,
     others: Iterable[Preset],
 ) -> Plan:
-    """surveys: of the base, then of each adapter; none for an engine without files. others: presets that may be proposed in its place."""
+    """Plan the pull of a preset.
+
+    inspections: of the base, then of each adapter; none for an engine without files; others:
+    presets that may be suggested instead.
+    """
     base, *adapters = inspections or [Inspection(preset.base, here=True)]
     shapes = base.shapes or shapes_of_config(base.config)
     problems = [Problem(8, preset.unsupported)] if preset.unsupported else []
@@ -146,10 +153,11 @@ def make_plan(
     if room.refused:
         problems.append(Problem(6, room.refusal))
     elif machine.gpus and device != "cpu" and room.place == _RAM:
-        notes.append(f"the GPU is too small for it: --device cpu runs it in {_RAM}")
+        notes.append(f"the GPU is too small; --device cpu runs the model in {_RAM}")
     elif room.crowded:
         notes.append(
-            f"{room.fitting:,} of {room.context:,} tokens of context fit beside the weights: --context {room.fitting}"
+            f"{room.fitting:,} of {room.context:,} tokens of context fit in memory: --context"
+            f" {room.fitting}"
         )
     return Plan(
         model=preset.name,
@@ -247,22 +255,16 @@ class _Room(Struct, frozen=True):
 
     @property
     def refusal(self) -> str:
-        return f"it needs {byte_count(self.total(self.kind))} as {self.kind}; {byte_count(self.free)} are free in {self.place}"
+        needed, free = byte_count(self.total(self.kind)), byte_count(self.free)
+        return f"it needs {needed} as {self.kind}; {free} are free in {self.place}"
 
     def alternatives(self, preset: Preset, others: Iterable[Preset]) -> list[str]:
-        """What would fit: other weights, with a shorter context where it must be; the largest smaller preset of the family."""
+        """What would fit: other weights, if need be with less context; a smaller preset."""
         found = []
         for kind in reversed(KINDS):
             short = min(self.context, _SHORTEST)
             if kind != self.kind and self.total(kind, short) <= self.free:
-                shorter = (
-                    ""
-                    if self.total(kind) <= self.free
-                    else f" --context {max(short, memory_estimate.longest_context(self.config, self.free - self.total(kind, 0)))}"
-                )
-                found.append(
-                    f"--weights {kind}{shorter} ({byte_count(self.total(kind, None if not shorter else short))})"
-                )
+                found.append(self._with_weights(kind, short))
         family = [
             other
             for other in others
@@ -278,13 +280,20 @@ class _Room(Struct, frozen=True):
                 break
         return found or ["no kind of weights makes it fit here; choose a smaller model"]
 
+    def _with_weights(self, kind: str, short: int) -> str:
+        """The options that make the model fit with another kind of weights, and its size."""
+        if self.total(kind) <= self.free:
+            return f"--weights {kind} ({byte_count(self.total(kind))})"
+        room = self.free - self.total(kind, 0)
+        context = max(short, memory_estimate.longest_context(self.config, room))
+        return f"--weights {kind} --context {context} ({byte_count(self.total(kind, short))})"
+
 
 def _adapters(
     base: Inspection, adapters: Sequence[Inspection], shapes: Shapes
 ) -> tuple[tuple[AdapterFacts, ...], list[Problem]]:
-    if (
-        base.adapter and not base.config
-    ):  # an adapter that is pulled by itself: its base is not known here
+    if base.adapter and not base.config:
+        # An adapter that is pulled by itself: its base is unknown.
         base, adapters, shapes = (
             Inspection(replace(base.source, repo=str(base.adapter.get("base_model_name_or_path")))),
             [base],
@@ -318,25 +327,25 @@ def _disk_problem(disk: Disk) -> Problem | None:
         return None
     return Problem(
         6,
-        f"{byte_count(disk.needed)} of disk are needed, {byte_count(disk.free)} are free in {disk.folder}",
+        f"{byte_count(disk.needed)} of disk are needed, {byte_count(disk.free)} are free in"
+        f" {disk.folder}",
         "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
         forceable=False,
     )
 
 
 def _licence_notes(preset: Preset, base: Inspection) -> list[str]:
-    """What the preset and the repo say about the licence, where it is not the same."""
+    """A note where the preset and the repo name different licences."""
     ours, theirs = (name.casefold().replace("-", " ") for name in (preset.licence, base.licence))
     if not theirs or ours == "unknown" or theirs in ours:
         return []
-    return [
-        f"the preset names the licence `{preset.licence}`, {base.source.repo} says `{base.licence}`"
-    ]
+    return [f"the preset names the licence `{preset.licence}`, {base.source.repo} `{base.licence}`"]
 
 
 def _code_notes(inspections: Sequence[Inspection]) -> list[str]:
     return [
-        f"code of {inspection.source.repo}@{inspection.commit} will run when it is loaded: {', '.join(inspection.code)}"
+        f"loading the model runs code of {inspection.source.repo}@{inspection.commit}:"
+        f" {', '.join(inspection.code)}"
         for inspection in inspections
         if inspection.code
     ]
@@ -360,12 +369,11 @@ def _part(role: str, inspection: Inspection) -> PlannedPart:
 
 
 def _parameters_of_files(base: Inspection) -> float:
-    """From the bytes of the weights and the type the config names, where nothing better is known."""
+    """The number of parameters, from the size of the weights and the type in the config."""
     if base.form not in ("pickle", "safetensors"):
         return 0
-    return base.weights / (
-        4 if (base.config.get("dtype") or base.config.get("torch_dtype")) == "float32" else 2
-    )
+    dtype = base.config.get("dtype") or base.config.get("torch_dtype")
+    return base.weights / (4 if dtype == "float32" else 2)
 
 
 def _family(preset: Preset) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""Prepared copies of models: where they lie, what they were made from, whether they are whole. What is in them is the engine's business.
+"""Prepared copies of models: find, make, check and remove them. An engine decides their content.
 
-A copy is made once, in a folder that appears when it is complete, and belongs to the files it was made from: with another revision of the base,
-another adapter or a changed file it is another copy.
+A copy is made once, in a folder that appears when it is complete. It belongs to the files it was
+made from: another revision of the base, another adapter or a changed file make another copy.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from llmchat.presets.types import Source
 from llmchat.progress import Progress
 from llmchat.settings import World
 
-# Of the format of the copies; one of another version is made again.
+# The version of the copies' format; a copy of another version is made again.
 VERSION = 1
 _RECORD = "prepared.json"
-# What a checkpoint is beside its weights and its config.
-_BESIDE = ("*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "USE_POLICY*")
-_LEFT = ("config.json", "adapter_config.json", "*.index.json", _RECORD)
-# What of a user's own folder decides about the weights.
+# Files that a copy takes from its checkpoint, besides weights and config.
+_COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "USE_POLICY*")
+_NOT_COPIED = ("config.json", "adapter_config.json", "*.index.json", _RECORD)
+# Files of a user's own folder whose change makes a new copy necessary.
 _STAMPED = ("*.safetensors", "config.json", "adapter_config.json")
 
 
 class CopySource(Struct, frozen=True):
-    """A base or an adapter as it was. stamp: of files that have no revision, their sizes and times."""
+    """A base or an adapter at one state. stamp: sizes and times of files without a revision."""
 
     source: Source
     revision: str
@@ -50,7 +50,7 @@ class CopySource(Struct, frozen=True):
 
 
 class CopyRecipe(Struct, frozen=True):
-    """All that decides what a copy holds: the base, the adapters in order, the strength of the last one."""
+    """Everything that decides the content of a copy. scale: the strength of the last adapter."""
 
     base: CopySource
     adapters: tuple[CopySource, ...] = ()
@@ -74,7 +74,7 @@ class CopyRecipe(Struct, frozen=True):
 
 
 class PreparedCopy(Struct, frozen=True):
-    """A copy on this machine and every file of it."""
+    """A copy on this machine, with every file of it."""
 
     folder: Path
     recipe: CopyRecipe
@@ -91,7 +91,7 @@ class _Record(Struct, frozen=True):
 
 
 class Writing(Protocol):
-    """A copy that is about to be written. size: its bytes, known before."""
+    """Writes the content of a copy. size: its bytes, known in advance."""
 
     size: int
 
@@ -99,9 +99,9 @@ class Writing(Protocol):
 
 
 def find_copy(recipe: CopyRecipe, world: World) -> Path | None:
-    """The folder of a copy, when all its files are there as they were written; one whose time has changed is read again once."""
-    copy = _read(_place(recipe, world))
-    return copy.folder if copy and copy.recipe == recipe and _as_written(copy) else None
+    """The folder of a copy, if it is complete; files whose time has changed are checked once."""
+    copy = _read(_folder_of(recipe, world))
+    return copy.folder if copy and copy.recipe == recipe and _is_as_written(copy) else None
 
 
 def make_copy(
@@ -111,11 +111,12 @@ def make_copy(
     world: World,
     progress: Progress,
 ) -> Path:
-    """The copy, written now unless it is there; another process that makes the same one is waited for.
+    """Return the copy, making it if needed; wait for another process that makes the same one.
 
-    Raises OutOfResources where the disk has no room, OSError where it cannot be written, and what `start` raises.
+    Raises OutOfResources where the disk has no room, OSError where it cannot be written, and what
+    `start` raises.
     """
-    folder = _place(recipe, world)
+    folder = _folder_of(recipe, world)
     waiting = f"another llmchat is preparing {recipe}; waiting for it"
     with locks.held(
         f"prepared--{folder.name}", world, lambda: progress.note(waiting), progress.note
@@ -123,15 +124,15 @@ def make_copy(
         if found := find_copy(recipe, world):
             return found
         writing = start()
-        beside = _beside(base.path)
-        _sweep(recipe, world)
+        copied = _files_to_copy(base.path)
+        _remove_stale(recipe, world)
         local_store.need_room(
-            folder.parent, writing.size + sum(path.stat().st_size for path in beside)
+            folder.parent, writing.size + sum(path.stat().st_size for path in copied)
         )
         progress.start(f"preparing {recipe}", writing.size)
         try:
             with local_store.fresh_folder(folder, private=base.source.kind == "path") as fresh:
-                for path in beside:
+                for path in copied:
                     shutil.copyfile(path, fresh / path.name)
                 writing.write(fresh, progress.advance)
                 record = _Record(recipe, local_store.describe(fresh)[1])
@@ -142,33 +143,36 @@ def make_copy(
 
 
 def copies(world: World) -> list[PreparedCopy]:
-    """Every copy that is whole."""
+    """Every complete copy."""
     return [copy for folder in _folders(world, "[!.]*") if (copy := _read(folder))]
 
 
 def check_copy(copy: PreparedCopy) -> None:
-    """Read all of a copy again. One that is damaged is removed: it costs less to make than to explain."""
+    """Check every file of a copy; remove a damaged copy and raise IntegrityError."""
     try:
         for name, fact in copy.files.items():
             local_store.check_file(copy.folder / name, fact, name)
     except IntegrityError as error:
         drop(copy.folder)
         raise IntegrityError(
-            f"of the prepared copy of {copy.recipe}, {error.message}",
-            "it was removed; the next use makes it again",
+            f"in the prepared copy of {copy.recipe}, {error.message}",
+            "the copy was removed; the next use makes it again",
         ) from error
 
 
 def useless_copies(
     world: World, gone: Collection[Source] = (), unwanted: Collection[CopyRecipe] = ()
 ) -> list[Path]:
-    """Folders that nothing can use any more when the sources `gone` are: copies of them, of files that have changed since, of the recipes
-    `unwanted`, damaged ones, and what interrupted tries have left."""
+    """Folders of copies that nothing can use once the sources `gone` are removed.
+
+    Those are copies of these sources, of changed files and of the recipes `unwanted`, damaged
+    copies, and the rest of interrupted attempts.
+    """
     useful = {
         copy.folder
         for copy in copies(world)
         if copy.recipe not in unwanted
-        and all(_is_as_it_was(part, gone, world) for part in copy.recipe.parts)
+        and all(_is_unchanged(part, gone, world) for part in copy.recipe.parts)
     }
     return [folder for folder in _folders(world, "[!.]*") if folder not in useful] + _left_over(
         world
@@ -176,7 +180,7 @@ def useless_copies(
 
 
 def drop_made_of(source: Source, world: World) -> None:
-    """Remove the copies that were made from a source of which a file was damaged: nobody knows whether it was so then."""
+    """Remove every copy made from a source: one of its files was damaged, perhaps already then."""
     for copy in copies(world):
         if any(part.source == source for part in copy.recipe.parts):
             drop(copy.folder)
@@ -203,7 +207,7 @@ def _read(folder: Path) -> PreparedCopy | None:
     return PreparedCopy(folder, record.recipe, record.files) if whole else None
 
 
-def _as_written(copy: PreparedCopy) -> bool:
+def _is_as_written(copy: PreparedCopy) -> bool:
     times = {name: local_store.time_of(copy.folder / name) for name in copy.files}
     changed = [name for name, fact in copy.files.items() if fact.time != times[name]]
     try:
@@ -226,28 +230,26 @@ def _folders(world: World, pattern: str) -> list[Path]:
     return sorted(path for path in _folder(world).glob(pattern) if path.is_dir())
 
 
-def _place(recipe: CopyRecipe, world: World) -> Path:
+def _folder_of(recipe: CopyRecipe, world: World) -> Path:
     digest = hashlib.sha256(msgspec.json.encode(recipe)).hexdigest()[:12]
-    return (
-        _folder(world) / f"{recipe.base.source.repo.strip('/').replace('/', '--')[-60:]}-{digest}"
-    )
+    return _folder(world) / f"{local_store.readable_key(recipe.base.source)}-{digest}"
 
 
-def _beside(folder: Path) -> list[Path]:
-    """The files of a checkpoint that belong to its copy as well: tokenizer, chat template, generation settings, licence."""
-    found = {path for pattern in _BESIDE for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if not any(path.match(pattern) for pattern in _LEFT))
+def _files_to_copy(folder: Path) -> list[Path]:
+    """The files that a copy takes from its checkpoint: tokenizer, template, settings, licence."""
+    found = {path for pattern in _COPIED for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not any(path.match(pattern) for pattern in _NOT_COPIED))
 
 
-def _is_as_it_was(part: CopySource, gone: Collection[Source], world: World) -> bool:
+def _is_unchanged(part: CopySource, gone: Collection[Source], world: World) -> bool:
     try:
         return part.source not in gone and CopySource.of(find(part.source, world)) == part
     except LlmchatError:
         return False
 
 
-def _sweep(recipe: CopyRecipe, world: World) -> None:
-    """Before another copy is written: remove what interrupted tries have left, and copies of what this base was before."""
+def _remove_stale(recipe: CopyRecipe, world: World) -> None:
+    """Remove the rest of interrupted attempts, and copies of earlier states of the base."""
     old = [
         copy for copy in copies(world) if copy.recipe.base.source.repo == recipe.base.source.repo
     ]
@@ -255,15 +257,15 @@ def _sweep(recipe: CopyRecipe, world: World) -> None:
         copy.folder
         for copy in old
         if copy.recipe.version != VERSION
-        or not all(_is_as_it_was(part, (), world) for part in copy.recipe.parts)
+        or not all(_is_unchanged(part, (), world) for part in copy.recipe.parts)
     ]
-    own = _folders(world, f".{_place(recipe, world).name}-*")
+    own = _folders(world, f".{_folder_of(recipe, world).name}-*")
     for folder in stale + own + _left_over(world):
         drop(folder)
 
 
 def _left_over(world: World) -> list[Path]:
-    """Unfinished folders that no process is writing."""
+    """Incomplete folders that no process is writing."""
     return [
         folder
         for folder in _folders(world, ".*")

@@ -1,4 +1,7 @@
-"""What the Hugging Face Hub says: the files of a repo, small files and parts of large ones. Every answer is bounded in time and in bytes."""
+"""Ask a Hub for the files of a repo, for small files and for parts of large ones.
+
+Every answer is bounded in time and in bytes.
+"""
 
 import re
 import threading
@@ -18,10 +21,9 @@ from llmchat.hub.endpoint import checked, endpoint, offline, quiet, token
 from llmchat.hub.http import Answer, Cut, Elsewhere, WrongPart, get
 from llmchat.hub.response_guard import AGAIN, explained, status_of, wait_after
 from llmchat.hub.retry import TransferLimits, Watchdog
-from llmchat.hub.words import shown
 from llmchat.presets.types import Source
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
+from llmchat.terminal_text import excerpt, fit_for
 
 __all__ = [
     "Listing",
@@ -30,13 +32,13 @@ __all__ = [
     "hub_cache",
     "list_files",
     "offline",
-    "patiently",
     "read_range",
     "read_small",
+    "retrying",
 ]
 
 _LARGEST_SMALL = 50_000_000
-# A hundred thousand files are 30 MB.
+# A list of a hundred thousand files takes 30 MB.
 _LONGEST_LIST = 60_000_000
 _LARGEST_FILE = 1 << 50
 _GATES = {"auto", "manual"}
@@ -45,7 +47,7 @@ _Value = TypeVar("_Value")
 
 
 class Listing(Struct, frozen=True):
-    """A repo at one commit. gated: "", "auto" or "manual"; licence: what its card says."""
+    """A repo at one commit. gated: "", "auto" or "manual"; licence: as its card names it."""
 
     commit: str
     files: tuple[RemoteFile, ...]
@@ -65,7 +67,7 @@ class _Sibling(Struct, rename="camel"):
 
 
 class _Info(Struct, rename="camel"):
-    """The part of the Hub's answer that a pull uses; the rest is skipped without being built in memory."""
+    """The part of the Hub's answer that a pull uses; the decoder skips the rest."""
 
     sha: str | None = None
     siblings: list[_Sibling] | None = None
@@ -74,10 +76,10 @@ class _Info(Struct, rename="camel"):
 
 
 def list_files(source: Source, world: World, *, once: bool = False) -> Listing:
-    """Ask for a repo's files; nothing of them is fetched. once: whether one try is enough, as where the model is here already."""
+    """Ask for a repo's list of files. once: do not retry, for a model that is here already."""
     checked(source)
-    at = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
-    url = f"{endpoint(world)}/api/models/{source.repo}{at}?blobs=true"
+    revision = f"/revision/{quote(source.revision, safe='')}" if source.revision else ""
+    url = f"{endpoint(world)}/api/models/{source.repo}{revision}?blobs=true"
 
     def ask() -> bytes:
         with get(url, _headers(world), TransferLimits.of(world)) as answer:
@@ -90,11 +92,12 @@ def list_files(source: Source, world: World, *, once: bool = False) -> Listing:
         content = (
             ask()
             if once
-            else patiently(ask, connected=False, tell=lambda line: _print_note(world, line))
+            else retrying(ask, connected=False, tell=lambda line: _print_note(world, line))
         )
         if len(content) > _LONGEST_LIST:
             raise IntegrityError(
-                f"the list of files of {source} is longer than {_LONGEST_LIST:,} bytes; nothing was downloaded"
+                f"the list of files of {source} is longer than {_LONGEST_LIST:,} bytes; nothing was"
+                " downloaded"
             )
         return _listing(source, msgspec.json.decode(content, type=_Info))
 
@@ -118,12 +121,12 @@ def _listing(source: Source, info: _Info) -> Listing:
         str(info.sha),
         files,
         gated if gated in _GATES else "",
-        shown(licence) if isinstance(licence, str) else "",
+        excerpt(licence) if isinstance(licence, str) else "",
     )
 
 
 def _plain(value: msgspec.Raw) -> object:
-    """A value that is only looked at where it is short."""
+    """A value of any type; None for a long one."""
     return msgspec.json.decode(value) if len(bytes(value)) <= 100_000 else None
 
 
@@ -131,24 +134,24 @@ def _file(sibling: _Sibling) -> RemoteFile:
     name = checked_name(sibling.rfilename)
     if PurePosixPath(name).is_absolute():
         raise IntegrityError(
-            f"the repo names a file `{shown(name)}` outside its folder; nothing was downloaded"
+            f"the repo names a file `{excerpt(name)}` outside its folder; nothing was downloaded"
         )
     etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     if not re.fullmatch(r"[0-9a-f]{64}" if sibling.lfs else r"[0-9a-f]{40}", etag or ""):
         raise IntegrityError(
-            f"the server gives no checksum for {shown(name)}; nothing was downloaded"
+            f"the server gives no checksum for {excerpt(name)}; nothing was downloaded"
         )
     if not 0 <= (sibling.size or 0) <= _LARGEST_FILE:
-        raise IntegrityError(f"the server gives no size for {shown(name)}; nothing was downloaded")
+        raise IntegrityError(
+            f"the server gives no size for {excerpt(name)}; nothing was downloaded"
+        )
     return RemoteFile(name, sibling.size or 0, str(etag), bool(sibling.lfs))
 
 
 def read_small(source: Source, world: World, commit: str, file: RemoteFile) -> bytes:
-    """A small file into memory, checked. Raises IntegrityError when it is not what the list says."""
+    """Fetch a small file into memory. Raises IntegrityError when its checksum is wrong."""
     if file.size > _LARGEST_SMALL:
-        raise IntegrityError(
-            f"{file.name} of {source} is {file.size:,} bytes: too large for what it should be"
-        )
+        raise IntegrityError(f"{file.name} of {source} is too large: {file.size:,} bytes")
     content = read_range(source, world, commit, file, 0, file.size)
     if not file.large and git_id(content) != file.etag:
         raise IntegrityError(f"{file.name} of {source} arrived damaged", AGAIN)
@@ -158,7 +161,7 @@ def read_small(source: Source, world: World, commit: str, file: RemoteFile) -> b
 def read_range(
     source: Source, world: World, commit: str, file: RemoteFile, start: int, count: int
 ) -> bytes:
-    """`count` bytes of a file from `start`; fewer where it ends before."""
+    """Fetch `count` bytes of a file from `start`; fewer at its end."""
     count = min(count, file.size - start)
 
     def ask() -> bytes:
@@ -176,11 +179,14 @@ def read_range(
     if count <= 0:
         return b""
     with explained(source, world):
-        return patiently(ask)
+        return retrying(ask)
 
 
 def first_byte(answer: Answer, asked: int, file: RemoteFile) -> int:
-    """Where in the file an answer begins: at `asked`, or at 0 for a server that knows no ranges. Raises WrongPart for anything else."""
+    """Where in the file an answer begins: at `asked`, or at 0 for a server without ranges.
+
+    Raises WrongPart for any other place.
+    """
     if answer.status == 200:
         return 0
     found = re.fullmatch(
@@ -188,7 +194,7 @@ def first_byte(answer: Answer, asked: int, file: RemoteFile) -> int:
         str(answer.headers.get("Content-Range", "")).strip(),
     )
     if not found or int(found[1]) != asked or found[2] not in ("*", str(file.size)):
-        raise WrongPart(f"another part of {file.name} than the one that was asked for")
+        raise WrongPart(f"another part of {file.name} than requested")
     return asked
 
 
@@ -201,7 +207,7 @@ def stream(
     headers: dict[str, str],
     watch: Watchdog | None = None,
 ) -> Iterator[Answer]:
-    """The answer to a GET of one file; refusals are raised as the library's errors."""
+    """The answer to a GET of one file. Raises the library's errors for refusals."""
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(source.repo, name, revision=commit, endpoint=endpoint(world))
@@ -213,11 +219,11 @@ def _headers(world: World) -> dict[str, str]:
     quiet()
     from huggingface_hub.utils import build_hf_headers
 
-    # Compressed on the way, a file could not be resumed, and a short answer could become a long one.
+    # A compressed answer could not be resumed, and a short one could decompress to a long one.
     return dict(build_hf_headers(token=token(world))) | {"Accept-Encoding": "identity"}
 
 
-def patiently(
+def retrying(
     act: Callable[[], _Value],
     *,
     connected: bool = True,
@@ -226,16 +232,17 @@ def patiently(
     stop: threading.Event | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> _Value:
-    """Do `act` again after faults that pass, see `retry.patiently`. connected: whether a refused connection passes, too.
+    """Call `act` until it succeeds, see `retry.retrying`.
 
-    tell: hears of a wait that is long enough to look like an end.
+    connected: whether a refused connection counts as temporary; tell: called with a line before a
+    long wait.
     """
 
     def say(seconds: float, error: Exception) -> None:
         code = error.status if isinstance(error, Elsewhere) else status_of(error)
         tell(f"the server answers with HTTP {code}; trying again in {seconds:.0f} seconds")
 
-    return retry.patiently(
+    return retry.retrying(
         act,
         lambda error, tries: wait_after(
             error, tries, retry.WAITS, retry.LONGEST_WAIT, connected=connected

@@ -1,4 +1,4 @@
-"""Pulling a Hub repo: which of its files a checkpoint needs, and what makes of them a folder that an engine opens."""
+"""Pull a Hub repo: choose the files a checkpoint needs, download, check and convert them."""
 
 import fnmatch
 import json
@@ -11,7 +11,7 @@ from llmchat.formatting import byte_count
 from llmchat.hub import cache, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
-from llmchat.hub.download import fetch_all, free_room
+from llmchat.hub.download import fetch_all, room_needed
 from llmchat.hub.endpoint import offline
 from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
 from llmchat.hub.remote import Listing
@@ -21,16 +21,17 @@ from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BASE_FILES = (
-    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
-    "vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model",
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.*", "vocab.*", "merges.txt", "spiece.model",
+    "sentencepiece*.model",
 )  # fmt: skip
-# One file, or parts of it, of each stem; the first that a repo has is taken. Variants (model.fp16.safetensors) are other copies.
+# A file or its parts, the first that a repo has. Variants (model.fp16.safetensors) are not used.
 _BASE_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def list_repo(source: Source, world: World, *, once: bool = False) -> Listing:
-    """Ask the Hub for a repo's files, see `remote.list_files`. Raises NetworkError in offline mode."""
+    """List a repo's files, see `remote.list_files`. Raises NetworkError in offline mode."""
     if offline(world):
         raise NetworkError(
             f"offline mode is on, and {source} is not on this machine",
@@ -46,7 +47,10 @@ def pull_repo(
     listing: Listing | None = None,
     code: bool = False,
 ) -> Pulled:
-    """Download what is missing of a repo, check it, convert pickles, and leave a receipt. code: its Python files, too."""
+    """Download what is missing of a repo, check it, convert pickles and write a receipt.
+
+    code: whether its Python files are downloaded as well.
+    """
     receipt = intact_receipt(source, world)
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
         return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
@@ -57,7 +61,7 @@ def pull_repo(
             return Pulled(
                 local_store.to_checkpoint(source, receipt),
                 0,
-                (f"already here; not checked for news: {error.message}",),
+                (f"already here; not checked for updates: {error.message}",),
             )
         raise
     chosen = choose(source, listing.files, code)
@@ -68,9 +72,9 @@ def pull_repo(
 
 
 def intact_receipt(source: Source, world: World, *, thorough: bool = False) -> Receipt | None:
-    """The receipt of a complete pull of which no file is damaged. thorough: all files are read for that.
+    """The receipt of a complete pull without damaged files. thorough: read all files.
 
-    Raises IntegrityError in offline mode for one with a damaged file: nothing can be fetched.
+    Raises IntegrityError for a damaged file in offline mode, where it cannot be fetched.
     """
     receipt = local_store.read_receipt(source, world)
     wrong = damaged_files(source, world, receipt, thorough=thorough) if receipt else {}
@@ -82,7 +86,7 @@ def intact_receipt(source: Source, world: World, *, thorough: bool = False) -> R
 
 
 def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) -> list[RemoteFile]:
-    """The files a checkpoint needs: safetensors, or pickles where there are none; Python files only when they are asked for."""
+    """The files a checkpoint needs: safetensors, else pickles; Python files only with `code`."""
     names = {file.name for file in files}
     if source.files:
         lost = sorted(set(source.files) - names)
@@ -103,7 +107,7 @@ def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) ->
     ]
     if not any(is_weights(file) for file in chosen):
         raise Mismatch(
-            f"{source} has no weights that llmchat can read",
+            f"{source} has no weights in a supported format",
             "it needs safetensors or pytorch_model.bin files",
         )
     _refuse_twins(chosen)
@@ -111,7 +115,7 @@ def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) ->
 
 
 def _base_weights(source: Source, names: set[str]) -> tuple[str, ...]:
-    """The names of the weights' files. Raises ModelNotFound where parts of them are not in the repo."""
+    """The names of the weight files. Raises ModelNotFound where the repo lacks some of them."""
     for stem, ending in _BASE_WEIGHTS:
         if f"{stem}.{ending}" in names:
             return (f"{stem}.{ending}",)
@@ -122,7 +126,7 @@ def _base_weights(source: Source, names: set[str]) -> tuple[str, ...]:
             whole = int(parts[-1].rpartition("-")[2].partition(".")[0])
             if len(parts) != whole:
                 raise ModelNotFound(
-                    f"{source} is not complete: {len(parts)} of {whole} parts of its weights are there"
+                    f"{source} is incomplete: it has {len(parts)} of {whole} parts of its weights"
                 )
             return (*parts, f"{stem}.{ending}.index.json")
     return ()
@@ -133,13 +137,14 @@ def is_weights(file: RemoteFile) -> bool:
 
 
 def _refuse_twins(files: list[RemoteFile]) -> None:
-    """Two names that are one file where case does not count would overwrite each other there."""
+    """Refuse names that differ in case alone: on some disks one would overwrite the other."""
     seen: dict[str, str] = {}
     for file in files:
         other = seen.setdefault(file.name.casefold(), file.name)
         if other != file.name:
             raise IntegrityError(
-                f"the repo has two files {other} and {file.name}, which are one on some disks; nothing was downloaded"
+                f"the names {other} and {file.name} in the repo differ in case alone; nothing was"
+                " downloaded"
             )
 
 
@@ -148,7 +153,7 @@ def _download(
 ) -> Pulled:
     commit = listing.commit
     repo = cache.repo_folder(world, source.repo)
-    local_store.need_room(repo, free_room(repo, files))
+    local_store.need_room(repo, room_needed(repo, files))
     missing = {file.etag: file for file in files if not cache.stored(repo, file)}
     damaged = {
         file.etag: file
@@ -162,7 +167,9 @@ def _download(
     for file in files:
         cache.link(repo, snapshot, file, alone=etags.count(file.etag) == 1)
     cache.write_ref(repo, source.revision or "main", commit)
-    notes = [f"{byte_count(downloaded)} downloaded"] if downloaded else ["all files were here"]
+    notes = (
+        [f"{byte_count(downloaded)} downloaded"] if downloaded else ["all files were here already"]
+    )
     folder = snapshot
     adapter = _is_adapter(snapshot)
     if has_only_pickles(snapshot, adapter):
@@ -179,7 +186,7 @@ def _download(
         facts = {file.name: _fact(snapshot / file.name, file) for file in files}
         size = sum(file.size for file in files if file.name.endswith(".safetensors"))
     notes += (
-        [f"code of {source.repo}@{commit} will run when it is loaded"]
+        [f"loading the model runs code of {source.repo}@{commit}"]
         if any(file.name.endswith(".py") for file in files)
         else []
     )
@@ -195,8 +202,10 @@ def _download(
 def _damaged(
     source: Source, world: World, progress: Progress, files: list[RemoteFile]
 ) -> list[RemoteFile]:
-    """Of files that are in the cache with their sizes, those whose bytes are not the published ones; each is read, unless a receipt says
-    that it was and has not changed since."""
+    """The cached files whose checksums are wrong.
+
+    A file that the receipt records as checked, and that has not changed since, is not read again.
+    """
     repo = cache.repo_folder(world, source.repo)
     receipt = local_store.raw_receipt(source, world)
     known = (
@@ -204,19 +213,19 @@ def _damaged(
         if receipt
         else {}
     )
-    places_of = {file.name: cache.stored(repo, file) or cache.blob(repo, file) for file in files}
-    unread = [file for file in files if known.get(file.name) != _fact(places_of[file.name], file)]
+    paths = {file.name: cache.stored(repo, file) or cache.blob(repo, file) for file in files}
+    unread = [file for file in files if known.get(file.name) != _fact(paths[file.name], file)]
     if not unread:
         return []
-    progress.start("checking files that are here", None)
+    progress.start("checking files in the cache", None)
     try:
-        return [file for file in unread if not cache.is_intact(places_of[file.name], file)]
+        return [file for file in unread if not cache.is_intact(paths[file.name], file)]
     finally:
         progress.done()
 
 
 def _fact(path: Path, file: RemoteFile) -> Fact:
-    """What the Hub published of a file, and its time of change now."""
+    """The published checksum of a file, and its current modification time."""
     return Fact(
         file.size,
         file.etag if file.large else "",
@@ -236,5 +245,5 @@ def read_object(content: bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name} is not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise IntegrityError(f"{name} is no JSON object")
+        raise IntegrityError(f"{name} is not a JSON object")
     return table

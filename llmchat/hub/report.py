@@ -1,4 +1,4 @@
-"""A plan in words: aligned, readable without colour."""
+"""Print a plan: aligned, readable without colour."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ __all__ = ["count", "lines", "short"]
 
 
 def lines(plan: Plan) -> list[str]:
-    """All of a plan."""
+    """Every fact of a plan, a line each."""
     return [f"{name:10} {text}".rstrip() for name, text in _facts(plan)]
 
 
 def short(plan: Plan) -> list[str]:
-    """What to know before a download begins; nothing when all is here."""
+    """What to know before a download; nothing when all files are here."""
     if not plan.download and not any(
         part.form in ("gguf", "pickle") and not part.here for part in plan.parts
     ):
@@ -25,7 +25,7 @@ def short(plan: Plan) -> list[str]:
         if needs
         else ""
     )
-    left = f" ({byte_count(plan.partial)} are here from an earlier try)" if plan.partial else ""
+    left = f" ({byte_count(plan.partial)} are here from an earlier attempt)" if plan.partial else ""
     first = "; ".join(
         filter(
             None,
@@ -59,13 +59,18 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
                 if facts.tensors
                 else ", its tensors are checked before the base is fetched"
             )
+            targets = " ".join(facts.targets) or "targets by pattern"
             yield (
                 "",
-                f"rank {facts.rank}, alpha {facts.alpha:g}, {' '.join(facts.targets) or 'targets by pattern'}{tensors}",
+                f"rank {facts.rank}, alpha {facts.alpha:g}, {targets}{tensors}",
             )
             yield "", facts.match
     yield "licence", plan.licence
-    left = f", {byte_count(plan.partial)} more are here from an earlier try" if plan.partial else ""
+    left = (
+        f", {byte_count(plan.partial)} more are here from an earlier attempt"
+        if plan.partial
+        else ""
+    )
     yield "download", byte_count(plan.download) + left if plan.download else f"nothing{left}"
     for disk in plan.disks:
         yield (
@@ -86,7 +91,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         {
             "yes": "yes: it fits",
             "no": "no",
-            "unknown": "unknown: how large it is in memory shows when it is here",
+            "unknown": "unknown: its size in memory shows after the download",
         }[plan.verdict],
     )
 
@@ -97,26 +102,24 @@ def _part(part: PlannedPart) -> str:
         if part.revision and f"@{part.revision}" not in part.source
         else ""
     )
-    what = (
-        f"{byte_count(part.size)}, here"
-        if part.here
-        else f"{byte_count(part.size)} in {part.files or 1} {'files' if part.files > 1 else 'file'}, {part.form}"
-    )
-    return f"{part.source}{at}: {what}{', gated' if part.gated else ''}"
+    files = counted(part.files or 1, "file")
+    what = "here" if part.here else f"{part.form}"
+    size = byte_count(part.size) + ("" if part.here else f" in {files}")
+    return f"{part.source}{at}: {size}, {what}{', gated' if part.gated else ''}"
 
 
 def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
-    """A line a kind of weights: bytes, and whether they are there."""
+    """A line for each kind of weights: its size, and whether it fits."""
     if not plan.memory.total:
         return
     yield "memory", f"{byte_count(plan.free)} free in {plan.place}"
     if plan.memory.kv:
         yield (
             "",
-            f"{byte_count(plan.memory.kv)} of each number for the {plan.memory.context:,} tokens of context",
+            f"{byte_count(plan.memory.kv)} of each size are for {plan.memory.context:,} tokens of"
+            " context",
         )
     for kind, total in plan.memory.total.items():
-        yield (
-            "",
-            f"{kind}  {byte_count(total):>9}  {'fits' if total <= plan.free else 'does not fit'}{' (chosen)' if kind == plan.weights else ''}",
-        )
+        fits = "fits" if total <= plan.free else "does not fit"
+        chosen = " (chosen)" if kind == plan.weights else ""
+        yield "", f"{kind}  {byte_count(total):>9}  {fits}{chosen}"

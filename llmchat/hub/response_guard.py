@@ -1,6 +1,6 @@
-"""The guard at the door to the network: whatever an answer makes a parser raise becomes the host's name, one line and an exit code.
+"""Turn every fault of a request or an answer into a one-line error with a hint and an exit code.
 
-No token, no address that could hold one, and nothing that a server wrote without a bound reaches a message.
+Messages hold no token, no address that could contain one, and no unbounded text of a server.
 """
 
 import re
@@ -12,26 +12,26 @@ from typing import Any
 
 from llmchat.errors import IntegrityError, LlmchatError, ModelNotFound, NetworkError, NotAuthorised
 from llmchat.hub import http
-from llmchat.hub.endpoint import shown_endpoint, token
-from llmchat.hub.words import shown
+from llmchat.hub.endpoint import public_endpoint, token
 from llmchat.parse_guard import reading
 from llmchat.presets.types import Source
 from llmchat.settings import World
+from llmchat.terminal_text import excerpt
 
 AGAIN = "pull again: it continues where it stopped"
 PASSING = (408, 429, 500, 502, 503, 504)
-# A link that has expired; a fresh one is asked for once.
+# A link to the storage has expired; a fresh one is requested once.
 _EXPIRED = (400, 401, 403, 410)
 _CUT = "cut"
 
 
 @contextmanager
 def explained(source: Source, world: World) -> Iterator[None]:
-    """Turn every fault of a request into lines that say what to do. Errors of our own, and of our own disk, pass."""
+    """Turn faults of a request into LlmchatErrors; errors of our own disk pass unchanged."""
     from huggingface_hub import errors
 
     transport = errors.HfHubHTTPError.__mro__[1]
-    hub = shown_endpoint(world)
+    hub = public_endpoint(world)
     try:
         yield
     except LlmchatError:
@@ -42,17 +42,17 @@ def explained(source: Source, world: World) -> Iterator[None]:
         raise
     except Exception as error:
         raise IntegrityError(
-            f"{hub} answers for {source} with something that llmchat cannot read ({type(error).__name__})",
+            f"{hub} sent an invalid answer for {source} ({type(error).__name__})",
             _FOREIGN,
         ) from error
 
 
 def readable(what: str, source: Source) -> AbstractContextManager[None]:
-    """The guard for what was fetched: values of a wrong type or size in a file that somebody else wrote."""
+    """Turn invalid values in a fetched file into an IntegrityError."""
     return reading(f"{what} of {source}", IntegrityError, _DAMAGED)
 
 
-_DAMAGED = "the repo or the file is damaged; `--revision` names an earlier state of a repo"
+_DAMAGED = "the repo or the file is damaged; `--revision` selects another version of a repo"
 _FOREIGN = "HF_ENDPOINT or a proxy may lead to another service"
 
 
@@ -66,7 +66,7 @@ def _line(source: Source, world: World, hub: str, error: Exception) -> LlmchatEr
             f"accept its licence at {hub}/{source.repo}, then `hf auth login` or set HF_TOKEN",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        revision = f"revision `{shown(source.revision)}`" if source.revision else "default branch"
+        revision = f"revision `{excerpt(source.revision)}`" if source.revision else "default branch"
         return ModelNotFound(
             f"{source.repo} has no {revision}", f"{hub}/{source.repo} lists its branches and tags"
         )
@@ -97,7 +97,7 @@ def _http_error(source: Source, hub: str, error: Any) -> LlmchatError:
             "`hf auth login`, or set HF_TOKEN to a token that may read it",
         )
     if status == 404:
-        return ModelNotFound(f"{source} is not complete on {hub} (HTTP 404)")
+        return ModelNotFound(f"{source} is incomplete on {hub} (HTTP 404)")
     asked = _asked_wait(error)
     wait = f"it asks to wait {asked:,.0f} seconds; " if status == 429 and asked else ""
     return NetworkError(
@@ -109,7 +109,8 @@ def _http_error(source: Source, hub: str, error: Any) -> LlmchatError:
 def _fault(source: Source, hub: str, error: Exception) -> LlmchatError:
     if isinstance(error, http.Portal):
         return NetworkError(
-            f"the network answered with a web page (from {shown(str(error))}) instead of {source.repo}",
+            f"the network answered with a web page (from {excerpt(str(error))}) instead of"
+            f" {source.repo}",
             f"sign in to the network in a browser, then {AGAIN}",
         )
     if isinstance(error, http.Elsewhere):
@@ -119,7 +120,7 @@ def _fault(source: Source, hub: str, error: Exception) -> LlmchatError:
             else ""
         )
         return NetworkError(
-            f"{hub} redirects to {shown(error.host)}, which answers with HTTP {error.status}",
+            f"{hub} redirects to {excerpt(error.host)}, which answers with HTTP {error.status}",
             f"{expired}{AGAIN}",
         )
     if isinstance(error, http.TooSlow):
@@ -131,7 +132,7 @@ def _fault(source: Source, hub: str, error: Exception) -> LlmchatError:
         return NetworkError(f"{hub} sends {error}", f"a proxy on the way may be faulty; {AGAIN}")
     if isinstance(error, http.Garbled):
         return IntegrityError(
-            f"{hub} answers for {source} with something that llmchat cannot read ({error})",
+            f"{hub} sent an invalid answer for {source} ({error})",
             _FOREIGN,
         )
     if isinstance(error, http.Cut) or _kind(error) == _CUT:
@@ -146,9 +147,10 @@ def status_of(error: Any) -> int:
 def wait_after(
     error: Exception, tries: int, waits: tuple[float, ...], longest: float, *, connected: bool
 ) -> float | None:
-    """Seconds until another try makes sense; None when it never does.
+    """Seconds until the next attempt; None to give up.
 
-    connected: whether a refused connection passes: in the middle of a download it does, at its beginning the address is wrong.
+    connected: whether a refused connection is temporary. In the middle of a download it is; at its
+    beginning the address is wrong.
     """
     from huggingface_hub import errors
 
@@ -172,13 +174,13 @@ def wait_after(
 
 
 def _asked_wait(error: Any) -> float:
-    """What Retry-After says, in seconds; 0 where it says nothing that is a number."""
+    """Seconds of Retry-After; 0 where it is absent or not a number."""
     asked = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", ""))
     return float(asked) if re.fullmatch(r"[0-9]{1,9}", asked) else 0.0
 
 
 def _kind(error: BaseException) -> str:
-    """The cause in words, without the address, which may hold a secret."""
+    """The cause in words, without the address, which may contain a secret."""
     cause: BaseException | None = error
     while cause:
         if (

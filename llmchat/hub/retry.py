@@ -1,7 +1,8 @@
-"""How long a download waits, and for what: progress, or an end, within a bounded time.
+"""Limits of a download: it makes progress or ends, within a bounded time.
 
-A connection must bring `rate` bytes a second, averaged over `window` seconds; a fault that passes is tried again a few times, and only
-real progress starts the count anew. LLMCHAT_PULL_WINDOW and LLMCHAT_PULL_RATE set the two numbers.
+A connection must deliver `rate` bytes a second, averaged over `window` seconds. A temporary fault
+is retried a few times; only progress resets the count. LLMCHAT_PULL_WINDOW and LLMCHAT_PULL_RATE
+set the two numbers.
 """
 
 import os
@@ -16,7 +17,7 @@ from msgspec import Struct
 from llmchat.errors import UsageError
 from llmchat.settings import World
 
-# Seconds before another try; a server that names a time of its own is given it, up to the longest.
+# Seconds before each retry; a server may ask for another time, up to the longest.
 WAITS = (1.0, 2.0, 4.0, 8.0)
 LONGEST_WAIT = 120
 _LONG_WAIT = 10
@@ -25,7 +26,7 @@ _Value = TypeVar("_Value")
 
 
 class TransferLimits(Struct, frozen=True):
-    """window: seconds; rate: bytes a second; silence: seconds without a byte after which a connection is given up."""
+    """window: seconds; rate: bytes a second; silence: seconds without a byte before a timeout."""
 
     window: float = 30.0
     rate: float = 1000.0
@@ -42,8 +43,13 @@ class TransferLimits(Struct, frozen=True):
 
     @property
     def step(self) -> int:
-        """Bytes that count as progress between two faults: what a connection brings in one window, at least."""
+        """Bytes that count as progress between two faults: the least for one window."""
         return max(1, int(self.window * self.rate))
+
+    @property
+    def too_slow(self) -> str:
+        """Describe a connection slower than these limits."""
+        return f"less than {self.rate:,.0f} bytes a second for {self.window:g} seconds"
 
 
 def _number(world: World, name: str, default: float) -> float:
@@ -57,15 +63,16 @@ def _number(world: World, name: str, default: float) -> float:
 
 
 class Watchdog:
-    """Ends one connection, from a thread of its own, when it brings less than the patience asks for, whatever it is doing then.
+    """A thread that closes one connection when it is slower than the limits, in any phase.
 
-    longest: windows after which it ends in any case, for an answer that must be short. `slow`: whether it did.
+    longest: windows after which it is closed in any case, for an answer that must be short; slow:
+    whether the watchdog closed it.
     """
 
     def __init__(self, limits: TransferLimits, longest: int | None = None):
         self._limits, self._longest = limits, longest
         self._over = threading.Event()
-        self._lines: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self._guard = threading.Lock()
         self._ended = False
         self.slow = False
@@ -78,30 +85,33 @@ class Watchdog:
     def __exit__(self, *fault: object) -> None:
         self._over.set()
         with self._guard:
-            for line in self._lines:
-                line.close()
-            self._lines.clear()
+            for connection in self._sockets:
+                connection.close()
+            self._sockets.clear()
 
     def advance(self, count: int) -> None:
         self._count += count
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Called by the HTTP library with each step: every new connection is held by a handle that TLS does not take away."""
+        """Called by the HTTP library for each event: duplicate the socket of every new connection.
+
+        TLS takes the socket itself over; the duplicate can still be shut down.
+        """
         if not event.endswith("connect_tcp.complete"):
             return
-        wire = info["return_value"].get_extra_info("socket")
+        opened = info["return_value"].get_extra_info("socket")
         with self._guard:
-            self._lines.append(socket.socket(fileno=os.dup(wire.fileno())))
+            self._sockets.append(socket.socket(fileno=os.dup(opened.fileno())))
         if self._ended:
             self.hang_up()
 
     def hang_up(self) -> None:
-        """End the connection now, also one that is only being made."""
+        """Close the connection now, even while it is being made."""
         self._ended = True
         with self._guard:
-            for line in self._lines:
+            for connection in self._sockets:
                 with suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def _look(self) -> None:
         seen, windows = 0, 0
@@ -113,7 +123,7 @@ class Watchdog:
             seen = self._count
 
 
-def patiently(
+def retrying(
     act: Callable[[], _Value],
     wait_for: Callable[[Exception, int], float | None],
     *,
@@ -122,9 +132,11 @@ def patiently(
     stop: threading.Event | None = None,
     tell: Callable[[float, Exception], None] = lambda seconds, error: None,
 ) -> _Value:
-    """Do `act` again after faults that pass, a few times in a row; `step` more of what has `moved` starts the count anew.
+    """Call `act` until it succeeds, again after temporary faults.
 
-    wait_for: seconds until the next try, from the fault and the tries before; None ends it. tell: hears of a long wait.
+    moved, step: a growth of `moved()` by `step` between faults resets the count of retries;
+    wait_for: seconds until the next attempt, from the fault and the retries so far, None to give
+    up; tell: called before a long wait; stop: ends the wait.
     """
     tries, seen = 0, moved()
     while True:

@@ -1,4 +1,7 @@
-"""Which files of a checkpoint folder may be copied: those that lie in it. A link in a folder of somebody else's can point at any file of the user's."""
+"""Copy files of a checkpoint folder, but not through links that lead out of it.
+
+A link in a folder from somebody else could point at any file of the user.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,13 +10,16 @@ from llmchat.errors import Mismatch
 
 
 def copy_beside(path: Path, target: Path) -> None:
-    """Copy a small file of a checkpoint into the folder `target`. Raises Mismatch for a link that leads out of its folder."""
+    """Copy a small file into the folder `target`. Raises Mismatch as `check_inside` does."""
     check_inside(path)
     shutil.copyfile(path, target / path.name)
 
 
 def check_inside(path: Path) -> None:
-    """Raises Mismatch for a link that leads out of its folder, unless it is the Hub's cache, whose snapshots link to its blobs."""
+    """Raise Mismatch for a link that leads out of its folder.
+
+    Snapshots of the Hub's cache may link to its blobs.
+    """
     folder, real = path.parent.resolve(), path.resolve()
     if real.is_relative_to(folder):
         return

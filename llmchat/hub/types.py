@@ -1,4 +1,4 @@
-"""What the hub room gives and takes."""
+"""Checkpoints, receipts and checksums: the values of this package."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from llmchat.presets.types import Source
 
 
 class Checkpoint(Struct, frozen=True):
-    """A folder that an engine can open: a base (config.json, safetensors, tokenizer), or an adapter (adapter_config.json, safetensors).
+    """A folder that an engine can open: a base or an adapter, with safetensors.
 
     revision: the commit, the wheel's version, or "" for a path; size: bytes of the weights.
     """
@@ -20,12 +20,12 @@ class Checkpoint(Struct, frozen=True):
 
     @property
     def from_gguf(self) -> bool:
-        """Whether it was dequantised from a .gguf file when it was pulled."""
+        """Whether a pull dequantised it from a .gguf file."""
         return any(name.endswith(".gguf") for name in (self.source.repo, *self.source.files))
 
 
 class Pulled(Struct, frozen=True):
-    """What a pull did: bytes fetched now (0 when all was there), and in words."""
+    """The result of a pull. downloaded: bytes fetched now; notes: what was done."""
 
     checkpoint: Checkpoint
     downloaded: int
@@ -33,9 +33,10 @@ class Pulled(Struct, frozen=True):
 
 
 class Fact(Struct, frozen=True):
-    """What a file must be: its size and the checksum that was published for it, a sha256 or git's blob id.
+    """The published size and checksum of a file: a sha256, or git's blob id.
 
-    time: when the file was last changed, in nanoseconds since 1970, as it was when its bytes were last read; 0: nobody has read them.
+    time: the file's modification time at its last check, in nanoseconds since 1970; 0: never
+    checked.
     """
 
     size: int = 0
@@ -45,9 +46,10 @@ class Fact(Struct, frozen=True):
 
 
 class Receipt(Struct, frozen=True):
-    """What was pulled for a source, kept as JSON: the folder to open, and every file it consists of.
+    """The record of a pull, stored as JSON: the folder to open, and every file of it.
 
-    source: None in receipts of releases that did not write it; licence: as the repo's card says; damaged: files that were found to be.
+    source: None in receipts of early releases; licence: as the repo's card names it; damaged: files
+    that a check found damaged.
     """
 
     path: str

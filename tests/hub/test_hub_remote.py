@@ -28,6 +28,7 @@ from llmchat.presets import Source
 from llmchat.progress import NoProgress
 from llmchat.settings import World
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
 BASE, ADAPTER = Source("hub", "org/base"), Source("hub", "org/adapter")
 
 
@@ -48,14 +49,6 @@ def hub(base: Path, adapter: Path) -> Iterator[Hub]:
     repo.files |= extra
     with serving(Hub({"org/base": repo, "org/adapter": Repo.of_folder(adapter)})) as hub:
         yield hub
-
-
-@pytest.fixture
-def at(hub: Hub, tmp_path: Path) -> MakeWorld:
-    """A world whose Hub is the loopback's; variables can be added."""
-    return lambda **env: make_world(
-        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
-    )
 
 
 def test_a_checkpoint_arrives_whole_and_without_code(hub: Hub, at: MakeWorld, base: Path) -> None:
@@ -168,12 +161,6 @@ def test_a_pickle_that_would_run_code_is_refused(hub: Hub, at: MakeWorld) -> Non
         find(BASE, at())
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries follow each other at once."""
-    monkeypatch.setattr("llmchat.hub.retry.WAITS", (0.0, 0.0, 0.0, 0.0))
-
-
 @pytest.mark.parametrize("cuts", [[50_000], [1, 20_000, 30_000], [0, 0, 10_500]])
 def test_a_cut_connection_is_resumed_where_it_was_cut(
     hub: Hub, at: MakeWorld, cuts: list[int]
@@ -209,7 +196,7 @@ def test_a_pull_that_gave_up_goes_on_where_it_stopped(hub: Hub, at: MakeWorld) -
 
 def test_wrong_bytes_are_thrown_away(hub: Hub, at: MakeWorld) -> None:
     hub.wrong_bytes = True
-    with pytest.raises(IntegrityError, match="arrived damaged and was thrown away"):
+    with pytest.raises(IntegrityError, match="arrived damaged and was discarded"):
         pull(BASE, at(), NoProgress())
     with pytest.raises(ModelNotFound):
         find(BASE, at())
@@ -314,7 +301,7 @@ def test_without_a_network(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
         pull(BASE, away, NoProgress())
     first = pull(BASE, at(), NoProgress())
     again = pull(BASE, away, NoProgress())
-    assert again.checkpoint == first.checkpoint and "not checked for news" in again.notes[0]
+    assert again.checkpoint == first.checkpoint and "not checked for updates" in again.notes[0]
 
 
 def test_offline_mode_asks_nobody(hub: Hub, at: MakeWorld) -> None:

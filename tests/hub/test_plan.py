@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 from support.checkpoints import save_adapter, save_tiny, tiny_config
 from support.loopback_hub import Hub, Repo
-from support.worlds import MakeWorld, make_world
+from support.worlds import MakeWorld
 
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
 from llmchat.hub import adapters, cache, headers, inspect, make_plan, pull, report
@@ -92,6 +92,9 @@ def plan_of(
     return make_plan(preset, inspections, disks, Machine(ram, gpus), device, others)
 
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
 @pytest.fixture
 def llama() -> Preset:
     """A preset of the 7B LLaMA with the Alpaca adapter, as the shipped one is."""
@@ -125,19 +128,19 @@ def test_a_whole_plan_in_words(llama: Preset) -> None:
         "           rank 16, alpha 16, k_proj o_proj q_proj v_proj, its tensors are checked before the base is fetched\n"
         "           decapoda-research/llama-7b-hf is the same model as huggyllama/llama-7b\n"
         "licence    LLaMA non-commercial licence\n"
-        "download   13.5 GB, 1.2 GB more are here from an earlier try\n"
+        "download   13.5 GB, 1.2 GB more are here from an earlier attempt\n"
         "disk       13.5 GB needed, 100.0 GB free in /cache\n"
         "memory     16.0 GB free in this machine's memory\n"
-        "           1.1 GB of each number for the 2,048 tokens of context\n"
+        "           1.1 GB of each size are for 2,048 tokens of context\n"
         "           int4     5.8 GB  fits\n"
         "           int8     8.7 GB  fits (chosen)\n"
         "           bf16    15.2 GB  fits\n"
-        "note       the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b says `other`\n"
+        "note       the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b `other`\n"
         "verdict    yes: it fits"
     )
     assert report.short(plan) == [
-        "alpaca-7b: 13.5 GB to download (1.2 GB are here from an earlier try); 8.7 GB of memory as int8, 16.0 GB free; licence: LLaMA non-commercial licence",
-        "note: the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b says `other`",
+        "alpaca-7b: 13.5 GB to download (1.2 GB are here from an earlier attempt); 8.7 GB of memory as int8, 16.0 GB free; licence: LLaMA non-commercial licence",
+        "note: the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b `other`",
     ]
 
 
@@ -210,7 +213,7 @@ def test_a_smaller_model_of_the_family_is_proposed(llama: Preset) -> None:
 def test_a_context_that_does_not_fit_is_no_refusal_but_a_shorter_one(llama: Preset) -> None:
     plan = plan_of(replace(llama, context=ContextPolicy(tokens=16384)), of_7b(), ram=10 * GB)
     assert plan.verdict == "yes" and plan.notes == (
-        "4,352 of 16,384 tokens of context fit beside the weights: --context 4352",
+        "4,352 of 16,384 tokens of context fit in memory: --context 4352",
     )
 
 
@@ -220,7 +223,7 @@ def test_the_gpu_is_asked_first_and_the_memory_where_it_is_too_small(llama: Pres
     assert plan_of(llama, of_7b(), gpus=card, device="cpu").place == "this machine's memory"
     small = plan_of(llama, of_7b(), gpus=(("GTX", 2 * GB),))
     assert small.place == "this machine's memory" and small.notes == (
-        "the GPU is too small for it: --device cpu runs it in this machine's memory",
+        "the GPU is too small; --device cpu runs the model in this machine's memory",
     )
     assert plan_of(llama, of_7b(), gpus=(("GTX", 2 * GB),), device="cuda").verdict == "no"
     assert plan_of(llama, of_7b(), gpus=(("GTX", 5 * GB), ("GTX", 5 * GB))).place == "GTX + GTX"
@@ -242,10 +245,10 @@ def test_the_names_that_adapters_give_their_bases() -> None:
         == f"decapoda-research/llama-7b-hf is the same model as {base}"
     )
     assert match_of_name(base, base, []) == "the same repo"
-    assert match_of_name("", base, []) == "it does not say which base it was trained on"
+    assert match_of_name("", base, []) == "it does not name its base"
     assert (
         match_of_name("someone/llama-7b", base, [])
-        == "someone/llama-7b: another repo, the same name"
+        == "someone/llama-7b: another repo with the same name"
     )
     assert (
         match_of_name("org/opt", base, []) == f"it was trained on org/opt: not known to be {base}"
@@ -257,7 +260,7 @@ def test_the_names_that_adapters_give_their_bases() -> None:
     )
     with pytest.raises(Mismatch) as alone:
         match_of_name(merged, base, [], "rl")
-    assert alone.value.hint == "put trl-lib/llama-7b-se-peft on before it"
+    assert alone.value.hint == "apply trl-lib/llama-7b-se-peft before it"
 
 
 def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
@@ -281,12 +284,12 @@ def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
             lora(ALPACA, shapes_of_config(LLAMA_7B | {"num_hidden_layers": 33})),
             "changes `model.layers.32.self_attn.q_proj`, which the base",
         ),
-        (dict(list(whole.items())[:-2]), "is not whole: 254 tensors, where its config names 256"),
+        (dict(list(whole.items())[:-2]), "is incomplete: 254 tensors, but its config names 256"),
         (dict(list(whole.items())[:-1]), "has one of its two matrices"),
         ({"something.else": (3,)}, "is empty: it holds no LoRA matrices"),
         (
             whole | {"base_model.model.model.embed_tokens.weight": (32001, 4096)},
-            "brings a vocabulary of 32,001 tokens; the base has 32,000",
+            "has a vocabulary of 32,001 tokens; the base has 32,000",
         ),
         (
             whole | {next(key for key in whole if "lora_B" in key): (4096, 8)},
@@ -301,7 +304,7 @@ def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
 def test_an_adapter_in_a_pickle_is_judged_by_its_size() -> None:
     for size, line in (
         (443, r"alpaca \(443 bytes\) is empty"),
-        (5_000_000, "is not whole: 5,000,000 bytes, where rank 16"),
+        (5_000_000, "is incomplete: 5,000,000 bytes, but rank 16"),
     ):
         with pytest.raises(Mismatch, match=line):
             check("alpaca", ALPACA, {}, size, "huggyllama/llama-7b", [], SHAPES_7B)
@@ -336,11 +339,11 @@ def header(
         (header({}, length=2**63), "its header would be 9,223,372,036,854,775,808 bytes long"),
         (header({}, length=10**6), "its header would be 1,000,000 bytes long"),
         (header(b"", length=0), "its header would be 0 bytes long"),
-        (header(b"no json at all"), "its header cannot be read"),
-        (header([1]), "its header cannot be read"),
-        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 4]}}, 4), "its header cannot be read"),
-        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}, 8), "is not whole"),
-        (header(b"[" * 100_000), "its header cannot be read"),
+        (header(b"no json at all"), "its header is invalid"),
+        (header([1]), "its header is invalid"),
+        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 4]}}, 4), "its header is invalid"),
+        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}, 8), "is incomplete"),
+        (header(b"[" * 100_000), "its header is invalid"),
     ],
 )  # fmt: skip
 def test_what_is_no_header(made: Any, line: str) -> None:
@@ -358,14 +361,6 @@ def test_a_header_is_read_without_its_tensors() -> None:
         16,
     )
     assert headers.read_shapes(read, size, "x") == {"a": (2, 2)}
-
-
-@pytest.fixture
-def at(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    monkeypatch.setattr("llmchat.hub.retry.WAITS", (0.0,) * 4)
-    return lambda **env: make_world(
-        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
-    )
 
 
 @pytest.fixture
@@ -553,7 +548,7 @@ def test_each_adapter_of_a_chain_is_checked(
     hub.repos["org/half"] = Repo.of_folder(tmp_path / "half")
     chain = replace(tuned, adapters=(*tuned.adapters, Source("hub", "org/half")))
     with pytest.raises(
-        Mismatch, match="the adapter org/half is not whole: 4 tensors, where its config names 8"
+        Mismatch, match="the adapter org/half is incomplete: 4 tensors, but its config names 8"
     ):
         pulling.plan_pull(chain, at()).plan.enforce()
 
@@ -591,14 +586,14 @@ def code_of(hub: Hub, **auto_map: str) -> None:
 def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> None:
     code_of(hub)
     preset = find_preset("org/base")
-    with pytest.raises(Mismatch, match="transformers does not know `marvel`") as refused:
+    with pytest.raises(Mismatch, match="transformers does not support `marvel`") as refused:
         pulling.plan_pull(preset, at())
     assert (
         refused.value.hint
-        == f"--trust-remote-code lets the code of org/base@{'a' * 40} run here; read it first"
+        == f"--trust-remote-code runs the code of org/base@{'a' * 40} on this machine; read it first"
     )
     planned = pulling.plan_pull(preset, at(), code=True)
-    said = f"code of org/base@{'a' * 40} will run when it is loaded: modeling.py"
+    said = f"loading the model runs code of org/base@{'a' * 40}: modeling.py"
     assert said in planned.plan.notes
     (pulled,) = pulling.pull(planned, at(), NoProgress())
     assert (pulled.checkpoint.path / "modeling.py").exists()
@@ -626,7 +621,7 @@ def test_code_of_another_repo_is_refused(hub: Hub, at: MakeWorld) -> None:
 def test_a_damaged_config_is_said(hub: Hub, at: MakeWorld) -> None:
     for content, line in (
         (b"{", "config.json is not valid JSON"),
-        (b"[]", "config.json is no JSON object"),
+        (b"[]", "config.json is not a JSON object"),
     ):
         hub.repos["org/base"].files["config.json"] = content
         with pytest.raises(IntegrityError, match=line):

@@ -4,14 +4,12 @@ import errno
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checkpoints import save_tiny
-from support.loopback_hub import Hub, Repo, serving
-from support.worlds import MakeWorld, make_world
+from support.loopback_hub import Hub
+from support.worlds import MakeWorld
 
 from llmchat.errors import OutOfResources
 from llmchat.hub import find, locks, pull, verify
@@ -19,24 +17,6 @@ from llmchat.presets import Source
 from llmchat.progress import NoProgress
 
 BASE = Source("hub", "org/base")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return Repo.of_folder(save_tiny(tmp_path_factory.mktemp("base"))).files
-
-
-@pytest.fixture
-def hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    with serving(Hub({"org/base": Repo(dict(files))})) as hub:
-        yield hub
-
-
-@pytest.fixture
-def at(hub: Hub, tmp_path: Path) -> MakeWorld:
-    return lambda **env: make_world(
-        tmp_path / "home", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), **env
-    )
 
 
 def refuse(number: int) -> Any:
@@ -151,7 +131,7 @@ def test_locks_are_not_kept_in_a_folder_of_somebody_elses(
     monkeypatch.setattr(locks, "_has_locks", lambda folder: False)
     (tmp_path / f"llmchat-locks-{os.getuid()}").symlink_to(tmp_path)
     with (
-        pytest.raises(OutOfResources, match="is not a folder of yours alone"),
+        pytest.raises(OutOfResources, match="is not private to you"),
         locks.held("x", at(), lambda: None),
     ):
         pass

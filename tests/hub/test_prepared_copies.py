@@ -305,13 +305,15 @@ def test_the_status_line_says_what_goes_on_behind_the_typing(
         said.append(opened.engine.describe())
         progress.done()
         said.append(opened.engine.describe())
-        return ScriptedEngine()
+        engine = ScriptedEngine()
+        engine.load_s = 1.25
+        return engine
 
     monkeypatch.setattr("llmchat.models.opener.load", load)
     opened = ModelOpener(
         make_world(tmp_path), {"model": str(base), "format": "chatml"}
     ).open_later()
-    assert opened.engine.load_s >= 0
+    assert opened.engine.load_s == 1.25
     assert said == ["base (loading …)", "base (preparing, once …)", "base (loading …)"]
 
 

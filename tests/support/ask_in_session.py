@@ -4,8 +4,8 @@ It prints `open`, waits for a line on stdin, asks COUNT questions, and prints th
 """
 
 import json
+import signal
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class _Hanging(ScriptedEngine):
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         print("asked", flush=True)
         while True:
-            time.sleep(60)
+            signal.pause()
             yield Chunk("")
 
 
