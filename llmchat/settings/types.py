@@ -1,4 +1,7 @@
-"""What each setting may be: types with their ranges, the same for flags, variables, config keys, presets and `/set`, and in words."""
+"""The types of settings with their valid ranges, and the wording of those ranges.
+
+Flags, variables, config keys, presets and `/set` share them.
+"""
 
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,21 +15,18 @@ Weights = Literal["int8", "int4", "bf16", "fp32"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 EngineName = Literal["transformers", "gguf", "openai", "scripted"]
 LowWater = Annotated[float, Meta(gt=0, le=1)]
-# 0 stands for off, for no limit, or for the model's own.
+# 0 means off, no limit, or the model's own value.
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Turns = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 _LONGEST_ECHO = 40
-# A limit from here on is one of the representation, not of the setting.
+# Limits from here on belong to the representation, so messages do not mention them.
 _LARGE = 2**31 - 1
 
 
 def check(value: Any, kind: Any, name: str) -> Any:
-    """The value as `kind` holds it; text is read as what the setting holds.
-
-    Raises UsageError that names what is allowed.
-    """
+    """The value as `kind`; text is converted. Raises UsageError that names the valid values."""
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -34,7 +34,7 @@ def check(value: Any, kind: Any, name: str) -> Any:
 
 
 def in_words(kind: Any) -> str:
-    """What a type allows: `int8, int4, bf16 or fp32`, `a number from 0 to 5`."""
+    """The valid values of a type: `int8, int4, bf16 or fp32`, `a number from 0 to 5`."""
     base = base_type(kind)
     if get_origin(base) is Literal:
         return any_of(map(str, get_args(base)))
@@ -47,7 +47,7 @@ def in_words(kind: Any) -> str:
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-    """The values of a setting that has a few; none for numbers and text."""
+    """The values of an enumeration; none for numbers and text."""
     base = base_type(kind)
     return tuple(map(str, get_args(base))) if get_origin(base) is Literal else ()
 
