@@ -134,7 +134,7 @@ def processes(
     peers = [competitor for competitor, _ in found if competitor.label.startswith(named)]
     competitors = [
         Competitor(
-            MEMORY, python_module("llmchat.bench.worker", MEMORY, "{}"), asked=("bandwidth",)
+            MEMORY, python_module("llmchat.bench.worker", MEMORY, "{}"), measures=("bandwidth",)
         ),
         Competitor(
             OURS, python_file(sys.executable, HERE / "engine_inside.py", str(folder), "chat")

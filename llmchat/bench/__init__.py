@@ -1,7 +1,7 @@
-"""`llmchat bench`: how fast this machine runs a model, how near that is to what its memory can give, and how other programs do on the same weights.
+"""Measure how fast this machine runs a model, next to its memory bandwidth and to other programs.
 
-64 tokens are decoded after a short prompt and a prompt of 541 is read (both of the default model's tokens), greedily, one stream, in processes
-of their own. Nothing here decides how the engine works.
+Decodes 64 tokens after a short prompt and prefills a long one (541 tokens of the default model),
+greedily, one stream, each competitor in a process of its own. Nothing here configures the engine.
 """
 
 import datetime
@@ -23,6 +23,7 @@ from llmchat.bench.interleave import (
     python_module,
     started,
 )
+from llmchat.bench.machine import memory_missing
 from llmchat.bench.peer_protocol import DECODE
 from llmchat.bench.peers import Peers
 from llmchat.bench.report import Benchmark, Row
@@ -39,12 +40,16 @@ from llmchat.settings import World
 __all__ = ["Benchmark", "Plan", "Row", "measure", "plan"]
 
 MEMORY = "memory"
-# The model's tokens that are held on average while DECODE are made.
+# Tokens in the KV cache, on average, while DECODE tokens are written.
 _CONTEXT = 4 + DECODE // 2
 
 
 class Plan(Struct, frozen=True):
-    """Who is measured. processes: with their rows, still empty; skipped: who is not, and why."""
+    """What will be measured.
+
+    room: bytes available for models; competitors: with their rows, still empty; skipped: what
+    will not be measured, and why, one line each.
+    """
 
     model: str
     device: str
@@ -58,75 +63,67 @@ class Plan(Struct, frozen=True):
 def plan(
     given: Mapping[str, Any], kinds: Sequence[str], world: World, peers: Peers | None = None
 ) -> Plan:
-    """Without `kinds`: every kind of weights that fits, the model's own first. Raises what opening the model would raise; loads nothing."""
-    # Bare texts are measured: a model that has no prompt format can be as well.
+    """Choose the kinds of weights (all that fit, the model's own first) and the peers.
+
+    Loads nothing. Raises what opening the model would raise.
+    """
+    _check_kinds(kinds)
+    # Prompts are plain text, so a model without a prompt format can be measured too.
     flags = {"format": "chatml"} | {
         name: value for name, value in given.items() if value is not None
     }
-    wrong = next((kind for kind in kinds if kind not in BYTES), None)
-    if wrong:
-        raise UsageError(f"--weights cannot be {wrong}", f"{', '.join(BYTES)} can be measured")
     model = locate(preset_of(world, **flags), world)
     here = this_machine(world)
     device = facts.used_device(str(flags.get("device") or "auto"), here, world.env)
     room = facts.room(device, here)
-    ours, skipped = _ours(model, flags, kinds, room)
-    found = facts.versions()
+    competitors, skipped = _ours(model, flags, kinds, room)
+    versions = facts.versions()
     if peers:
-        if model.preset.engine != "transformers":
-            raise UsageError(
-                f"--compare is for checkpoints that llmchat runs itself, not for the engine `{model.preset.engine}`"
-            )
+        _check_comparable(model)
         theirs, absent, more = peers.competitors(model, device, room, tokenizer(model))
-        ours, skipped, found = [*ours, *theirs], [*skipped, *absent], found | more
+        competitors += theirs
+        skipped += absent
+        versions |= more
     return Plan(
-        title(model.preset),
-        device,
-        room,
-        tuple(ours),
-        tuple(skipped),
-        facts.facts(device, here),
-        found,
-    )
+        title(model.preset), device, room, tuple(competitors), tuple(skipped),
+        facts.facts(device, here), versions,
+    )  # fmt: skip
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in BYTES:
+            raise UsageError(f"--weights cannot be {kind}", f"{', '.join(BYTES)} can be measured")
+
+
+def _check_comparable(model: Model) -> None:
+    if model.preset.engine != "transformers":
+        raise UsageError(
+            f"--compare does not support the engine `{model.preset.engine}`",
+            "it compares checkpoints that llmchat runs itself",
+        )
 
 
 def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Benchmark:
-    """Everyone in turn, `rounds` times, then once more from a fresh start. Ctrl-C ends it and keeps what was measured.
+    """Measure every competitor in turn, `rounds` times, then once more in a fresh process.
 
-    Raises the error of the model's first row where none of its rows could be measured.
+    Ctrl-C ends the run and keeps what was measured. Raises the error of the model's first row if
+    none of its rows could be measured.
     """
-    measurements, competitors = Measurements(), [competitor for competitor, _ in plan.competitors]
-    limit = Competitor(
-        MEMORY,
-        python_module("llmchat.bench.worker", MEMORY, json.dumps({"device": plan.device})),
-        0,
-        ("bandwidth",),
-    )
+    measurements = Measurements()
+    competitors = [competitor for competitor, _ in plan.competitors]
     grouped = batches(competitors, plan.room)
-    on_step = _Steps(
-        world,
-        quiet,
-        sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped) + len(competitors),
-    )
-    report = Benchmark(
-        plan.model,
-        plan.machine,
-        datetime.date.fromtimestamp(world.now()).isoformat(),
-        plan.versions,
-        rounds,
-        0,
-        DECODE,
-        [row for _, row in plan.competitors],
-        [*plan.skipped],
-    )
+    on_step = _Steps(world, quiet, _count_steps(grouped, rounds))
+    report = _empty_report(plan, rounds, world)
+    bandwidth = _memory_bandwidth(plan.device)
     try:
         for batch in grouped:
-            with started([limit, *batch], world.env, measurements.fail, on_step) as processes:
+            with started([bandwidth, *batch], world.env, measurements.fail, on_step) as processes:
                 measure_in_turn(processes, rounds, measurements, on_step)
         for competitor in competitors:
             if competitor.label not in measurements.failures:
                 on_step(f"{competitor.label}: start")
-                _start_again(competitor, world.env, measurements)
+                _measure_start(competitor, world.env, measurements)
     except KeyboardInterrupt:
         report.interrupted = True
     finally:
@@ -135,8 +132,34 @@ def measure(plan: Plan, rounds: int, world: World, *, quiet: bool = False) -> Be
     return report
 
 
+def _count_steps(grouped: Sequence[Sequence[Competitor]], rounds: int) -> int:
+    """A batch loads its competitors and the bandwidth test, then measures two things in each."""
+    in_turn = sum(1 + len(batch) + rounds * (1 + 2 * len(batch)) for batch in grouped)
+    return in_turn + sum(map(len, grouped))
+
+
+def _empty_report(plan: Plan, rounds: int, world: World) -> Benchmark:
+    return Benchmark(
+        model=plan.model,
+        machine=plan.machine,
+        date=datetime.date.fromtimestamp(world.now()).isoformat(),
+        versions=plan.versions,
+        rounds=rounds,
+        prompt_tokens=0,
+        decode_tokens=DECODE,
+        rows=[row for _, row in plan.competitors],
+        skipped=[*plan.skipped],
+    )
+
+
+def _memory_bandwidth(device: str) -> Competitor:
+    flags = json.dumps({"device": device})
+    command = python_module("llmchat.bench.worker", MEMORY, flags)
+    return Competitor(MEMORY, command, measures=("bandwidth",))
+
+
 class _Steps:
-    """How far a benchmark is, on stderr: called with what begins."""
+    """The progress of a benchmark on stderr; called with each step that begins."""
 
     def __init__(self, world: World, quiet: bool, total: int):
         self._progress = StepProgress(world, total, quiet=quiet)
@@ -160,25 +183,20 @@ def _ours(
         row = Row(f"llmchat {model.preset.engine}", model.preset.engine, ours=True)
         return [(_competitor(row, flags, 0), row)], []
     here = inspect_folder(model.base)
-    own = model.preset.weights
-    fitting = [
-        kind
-        for kind in sorted(BYTES, key=lambda kind: kind != own)
-        if needed(here.shapes, kind) <= room
-    ]
+    own_first = sorted(BYTES, key=lambda kind: kind != model.preset.weights)
+    fitting = [kind for kind in own_first if needed(here.shapes, kind) <= room]
     found = []
     for kind in kinds or fitting:
-        read = int(read_per_token(here.shapes, here.config, kind, _CONTEXT))
         row = Row(
             f"llmchat {kind}",
             kind,
             ours=True,
             weight_bytes=weights(here.shapes, kind),
-            bytes_per_token=read or None,
+            bytes_per_token=int(read_per_token(here.shapes, here.config, kind, _CONTEXT)) or None,
         )
         found.append((_competitor(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
     absent = [
-        f"llmchat {kind}: it needs {needed(here.shapes, kind) / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
+        f"llmchat {kind}: {memory_missing(needed(here.shapes, kind), room)}"
         for kind in BYTES
         if kind not in fitting
     ]
@@ -186,27 +204,23 @@ def _ours(
 
 
 def _competitor(row: Row, flags: dict[str, Any], memory: int) -> Competitor:
-    return Competitor(
-        row.engine,
-        python_module("llmchat.bench.worker", "engine", json.dumps(flags)),
-        memory,
-        first=True,
-    )
+    command = python_module("llmchat.bench.worker", "engine", json.dumps(flags))
+    return Competitor(row.engine, command, memory, has_first_token=True)
 
 
-def _start_again(
+def _measure_start(
     competitor: Competitor, env: Mapping[str, str], measurements: Measurements
 ) -> None:
-    """From a fresh process: what its files cost to open shows, and what it holds at most."""
+    """Measure in a fresh process the time to load and to the first token, and the peak memory."""
     process = None
     try:
         process = CompetitorProcess(competitor, env)
         measurements.add(competitor.label, "load", process.load_s)
-        if competitor.first:
+        if competitor.has_first_token:
             process.ask("first")
             measurements.add(competitor.label, "first", process.age)
-        for what in competitor.asked:
-            process.ask(what)
+        for measure in competitor.measures:
+            process.ask(measure)
         measurements.add(competitor.label, "peak", process.ask("peak"))
     except MeasurementFailed as error:
         measurements.fail(competitor.label, error)
@@ -221,33 +235,34 @@ def _fill(report: Benchmark, plan: Plan, measurements: Measurements) -> None:
     if MEMORY in measurements.failures:
         report.skipped.append(f"the memory's speed: {measurements.failures[MEMORY].message}")
     for competitor, row in plan.competitors:
-        row.decode_tps, row.prefill_tps = (
-            measurements.rate(competitor.label, "decode"),
-            measurements.rate(competitor.label, "prefill"),
-        )
-        row.load_s, row.first_token_s, row.peak_bytes = (
-            measurements.last(competitor.label, what) for what in ("load", "first", "peak")
-        )
-        row.runs = {
-            f"{what}_tps": measurements.rates(competitor.label, what) for what in competitor.asked
-        }
-        if rate and row.decode_tps and row.bytes_per_token:
-            row.bandwidth_share = row.decode_tps * row.bytes_per_token / rate
-        if competitor.label in measurements.failures:
-            row.error = measurements.failures[competitor.label].message
+        _fill_row(row, competitor, measurements, rate)
+        if row.error:
             report.skipped.append(f"{competitor.label}: {row.error}")
-    report.prompt_tokens = next(
-        (
-            int(found["tokens"])
-            for competitor, _ in plan.competitors
-            if (found := measurements.last(competitor.label, "prefill"))
-        ),
-        0,
-    )
-    own = [
-        (measurements.failures.get(competitor.label), row)
-        for competitor, row in plan.competitors
-        if row.ours
-    ]
-    if all(failure and row.decode_tps is None for failure, row in own) and own[0][0]:
-        raise own[0][0]
+        prefill = measurements.last(competitor.label, "prefill")
+        if prefill and not report.prompt_tokens:
+            report.prompt_tokens = int(prefill["tokens"])
+    _raise_if_none_measured(plan, measurements)
+
+
+def _fill_row(
+    row: Row, competitor: Competitor, measurements: Measurements, bandwidth: float | None
+) -> None:
+    label = competitor.label
+    row.decode_tps = measurements.rate(label, "decode")
+    row.prefill_tps = measurements.rate(label, "prefill")
+    row.load_s = measurements.last(label, "load")
+    row.first_token_s = measurements.last(label, "first")
+    row.peak_bytes = measurements.last(label, "peak")
+    row.runs = {f"{name}_tps": measurements.rates(label, name) for name in competitor.measures}
+    if bandwidth and row.decode_tps and row.bytes_per_token:
+        row.bandwidth_share = row.decode_tps * row.bytes_per_token / bandwidth
+    if label in measurements.failures:
+        row.error = measurements.failures[label].message
+
+
+def _raise_if_none_measured(plan: Plan, measurements: Measurements) -> None:
+    ours = [(competitor, row) for competitor, row in plan.competitors if row.ours]
+    failures = [measurements.failures.get(competitor.label) for competitor, _ in ours]
+    decoded = any(row.decode_tps is not None for _, row in ours)
+    if all(failures) and not decoded and failures[0]:
+        raise failures[0]

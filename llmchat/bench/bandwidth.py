@@ -1,20 +1,23 @@
-"""How fast this machine's memory can be read: the limit of decoding, which reads every weight for every token."""
+"""Measure the memory bandwidth, which limits decoding: each token reads every weight."""
 
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
-# Far more than any cache holds, and a third of it on a GPU.
+# More than any cache holds.
 BYTES = 2**29
-# Each way of reading works so long, for decoding is timed over seconds too: on a shared machine the fastest hundredth of a second is what
-# memory gives to nobody for long.
+# Each way of reading is timed for this long, because decoding takes seconds too: on a shared
+# machine the fastest hundredth of a second is not sustained.
 _SECONDS = 0.4
 _LEAST_PASSES = 3
 
 
 class Memory:
-    """A buffer in the memory of `device`, and several ways to read it with all threads. The best one counts: none of them is a limit by itself."""
+    """A buffer in the memory of a device, and several ways to read it with all threads.
+
+    The fastest way counts, because each has limits of its own.
+    """
 
     def __init__(self, device: str, size: int = BYTES):
         import torch
@@ -26,7 +29,7 @@ class Memory:
         self._ways = _on_cpu(numbers) if self._device.type == "cpu" else _on_gpu(numbers)
 
     def read_rate(self) -> float:
-        """Bytes a second in the best of the ways, each by the median of its passes over the buffer."""
+        """Bytes per second of the fastest way, by the median of its passes over the buffer."""
         return max(self._size / self._typical(way) for way in self._ways)
 
     def _typical(self, way: Callable[[], Any]) -> float:

@@ -1,5 +1,7 @@
-"""Contenders, each loaded in a process of its own, measured in turn: while one works the others sleep, and a machine whose speed drifts is unfair
-to none."""
+"""Measure competitors in turn, each loaded in a process of its own.
+
+While one is measured the others sleep, so that a machine whose speed drifts is fair to all.
+"""
 
 import json
 import subprocess
@@ -18,19 +20,22 @@ from llmchat.process.programs import python
 
 
 class Competitor(Struct, frozen=True):
-    """Who takes part. label: how it is told from the others; memory: bytes it will need; asked: what is measured in each round; first: it can
-    tell when its first token is there; task: told it on the first line of its stdin."""
+    """What a competitor is and how to start it.
+
+    label: its unique name; memory: bytes it needs; measures: what each round measures;
+    has_first_token: whether it can report its first token; task: the first line of its stdin.
+    """
 
     label: str
     command: tuple[str, ...]
     memory: int = 0
-    asked: tuple[str, ...] = ("decode", "prefill")
-    first: bool = False
+    measures: tuple[str, ...] = ("decode", "prefill")
+    has_first_token: bool = False
     task: str = ""
 
 
 class MeasurementFailed(LlmchatError):
-    """A process that could not be measured."""
+    """A competitor could not be measured."""
 
     def __init__(self, message: str, hint: str = "", exit_code: int = 1):
         super().__init__(message, hint)
@@ -38,13 +43,13 @@ class MeasurementFailed(LlmchatError):
 
 
 class CompetitorProcess:
-    """A process that has loaded what it measures. load_s: from its start until it was ready."""
+    """A process that has loaded what it measures. load_s: seconds from its start to ready."""
 
     def __init__(self, competitor: Competitor, env: Mapping[str, str]):
         self.competitor = competitor
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
         self._started = time.perf_counter()
-        # In a session of its own: Ctrl-C is for the program that asks, which then ends this one.
+        # In a new session, so that Ctrl-C reaches only the parent, which then ends this one.
         self._process = subprocess.Popen(
             competitor.command,
             stdin=subprocess.PIPE,
@@ -65,11 +70,11 @@ class CompetitorProcess:
 
     @property
     def age(self) -> float:
-        """Seconds since the process was started."""
+        """Seconds since the process started."""
         return time.perf_counter() - self._started
 
     def ask(self, what: str) -> Any:
-        """Raises MeasurementFailed where it cannot be measured, or the process is gone."""
+        """Measure once. Raises MeasurementFailed if that fails or the process has ended."""
         self._send(what)
         return self._receive()["result"]
 
@@ -84,19 +89,19 @@ class CompetitorProcess:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise self._gone() from error
+            raise self._ended() from error
 
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise self._gone()
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            raise MeasurementFailed(said["error"], said["hint"], said["exit_code"])
-        return said
+            raise self._ended()
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise MeasurementFailed(reply["error"], reply["hint"], reply["exit_code"])
+        return reply
 
-    def _gone(self) -> MeasurementFailed:
+    def _ended(self) -> MeasurementFailed:
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
@@ -109,10 +114,13 @@ class CompetitorProcess:
 def started(
     competitors: Sequence[Competitor],
     env: Mapping[str, str],
-    failed: Callable[[str, MeasurementFailed], None],
+    on_failure: Callable[[str, MeasurementFailed], None],
     on_step: Callable[[str], None],
 ) -> Iterator[list[CompetitorProcess]]:
-    """These processes, loaded one after another, until the block ends; `failed` hears of those that could not be, `about` who is loaded."""
+    """Start competitors one after another, and end them with the block.
+
+    on_failure: called with the label and error of one that could not be started.
+    """
     processes: list[CompetitorProcess] = []
     try:
         for competitor in competitors:
@@ -120,7 +128,7 @@ def started(
             try:
                 processes.append(CompetitorProcess(competitor, env))
             except MeasurementFailed as error:
-                failed(competitor.label, error)
+                on_failure(competitor.label, error)
         yield processes
     finally:
         for process in processes:
@@ -128,7 +136,7 @@ def started(
 
 
 class Measurements:
-    """What was measured so far: label → measure → its runs."""
+    """What was measured so far: by label and measure, one value a run."""
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, list[Any]]] = {}
@@ -141,7 +149,7 @@ class Measurements:
         self.failures[label] = error
 
     def rates(self, label: str, what: str) -> list[float]:
-        """Tokens (or bytes) a second, of each run."""
+        """Tokens (or bytes) per second, of each run."""
         return [
             run["tps"] if isinstance(run, dict) else run
             for run in self.runs.get(label, {}).get(what, [])
@@ -152,7 +160,7 @@ class Measurements:
         return median(runs) if runs else None
 
     def last(self, label: str, what: str) -> Any:
-        """The last result, None where there is none."""
+        """The last result, or None."""
         return self.runs.get(label, {}).get(what, [None])[-1]
 
 
@@ -163,26 +171,33 @@ def measure_in_turn(
     on_step: Callable[[str], None],
     warm_s: float = 0.0,
 ) -> None:
-    """Everyone measured once a round. `about` hears what is measured next. warm_s: work for so long before, where the machine takes its time to wake
-    (a virtual one, whose memory was put away)."""
+    """Measure everyone once a round; one that fails is left out of the further rounds.
+
+    warm_s: seconds of work before each measurement, for machines that wake slowly (a virtual one
+    whose memory was evicted).
+    """
     left = list(processes)
     for number in range(rounds):
         for process in list(left):
             label = process.competitor.label
             try:
-                awake = time.perf_counter() + warm_s
-                while "decode" in process.competitor.asked and time.perf_counter() < awake:
-                    process.ask("warm")
-                for what in process.competitor.asked:
-                    on_step(f"{label}: {what}, round {number + 1} of {rounds}")
-                    measurements.add(label, what, process.ask(what))
+                _warm_up(process, warm_s)
+                for measure in process.competitor.measures:
+                    on_step(f"{label}: {measure}, round {number + 1} of {rounds}")
+                    measurements.add(label, measure, process.ask(measure))
             except MeasurementFailed as error:
                 measurements.fail(label, error)
                 left.remove(process)
 
 
+def _warm_up(process: CompetitorProcess, seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while "decode" in process.competitor.measures and time.perf_counter() < end:
+        process.ask("warm")
+
+
 def batches(competitors: Sequence[Competitor], room: int) -> list[list[Competitor]]:
-    """Entries that are in memory together, in order: as many as fit into `room` bytes, and at least one."""
+    """Group competitors, in order, by what fits into `room` bytes together, at least one."""
     found: list[list[Competitor]] = []
     for competitor in competitors:
         if found and sum(one.memory for one in found[-1]) + competitor.memory <= room:

@@ -12,7 +12,7 @@ from llmchat.hub.machine import Machine
 from llmchat.memory_estimate import available_ram
 from llmchat.process.programs import python
 
-# What decides the speed of the kernels of a CPU, widest first.
+# The CPU features that the speed of the kernels depends on, widest first.
 _FEATURES = (
     "amx_int8",
     "amx_tile",
@@ -48,27 +48,32 @@ def versions() -> dict[str, str]:
 
 
 def used_device(device: str, machine: Machine, env: Mapping[str, str]) -> str:
-    """The device that `auto` becomes, as engines choose it. torch is asked only where there is a GPU, in a process of its own."""
+    """Resolve `auto` as the engines do; imports torch in another process, if there is a GPU."""
     if device != "auto":
         return device
     if not machine.gpus:
         return "cpu"
-    asked = subprocess.run(
+    done = subprocess.run(
         python("-c", "import torch; print(torch.cuda.is_available())"),
         capture_output=True,
         text=True,
         env=dict(env),
     )
-    return "cuda" if asked.stdout.strip() == "True" else "cpu"
+    return "cuda" if done.stdout.strip() == "True" else "cpu"
 
 
 def room(device: str, machine: Machine) -> int:
-    """Bytes that models may take there."""
+    """Bytes of memory that models may use on a device."""
     return (
         sum(free for _, free in machine.gpus)
         if device.startswith("cuda") and machine.gpus
         else available_ram()
     )
+
+
+def memory_missing(needed: int, room: int) -> str:
+    """Why something is not measured: what it needs, and what is free."""
+    return f"it needs {needed / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
 
 
 def _processor() -> str:

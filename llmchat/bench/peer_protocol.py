@@ -1,7 +1,9 @@
-"""Other programs that run the same model, measured with the same tokens. This file is also run by itself, by another Python: it needs nothing of llmchat.
+"""Measure other programs that run the same model, with the same tokens.
 
-Each peer is one process that loads the model, says so, and then measures what it is asked to, a line of JSON each way; between questions it
-sleeps. `python peers.py` alone tells which peers that Python has; `python peers.py serve` reads from its stdin first what to load.
+This file also runs by itself, in another Python, and imports nothing of llmchat. Each peer is one
+process that loads the model and then measures what it is asked to, by lines of JSON in both
+directions. `python peer_protocol.py` prints which peers that Python has; with `serve` it reads
+from its stdin what to load.
 """
 
 import importlib.metadata
@@ -13,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# What is measured everywhere: an answer of so many tokens, greedy and whatever they are, to the first text; and the reading of the second one
-# (541 tokens of the default model).
+# Every peer decodes DECODE tokens greedily after the first text, and prefills the second one (541
+# tokens of the default model).
 SHORT, LONG, DECODE = "Once upon a time", "The history of France is long and rich. " * 60, 64
-# Tokens that are said before anything is measured.
+# Tokens decoded to warm up before a measurement.
 WARM = 8
 
-# One measurement: tokens a second, and of how many tokens.
+# One measurement: tokens per second, and the number of tokens.
 Measured = dict[str, float]
 Measures = dict[str, Callable[[], Any]]
 
@@ -44,25 +46,28 @@ def installed() -> dict[str, dict[str, str]]:
 
 
 def serve(load: Callable[[], Measures]) -> None:
-    """Load, then answer each line of stdin, the name of a measure, with a line of JSON on stdout. Libraries that print do it on stderr."""
+    """Load, then answer each line of stdin, the name of a measure, with a line of JSON.
+
+    What libraries print goes to stderr.
+    """
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def say(value: Any) -> None:
+    def send(value: Any) -> None:
         print(json.dumps(value), file=channel, flush=True)
 
     try:
         measures = load() | {"peak": peak_bytes}
-        say({"ready": True})
+        send({"ready": True})
         for line in sys.stdin:
             what = line.strip()
             if what in ("decode", "prefill") and "warm" in measures:
-                # While others were measured the system may have put away what this one had mapped.
+                # While others were measured, the OS may have evicted this one's mapped pages.
                 measures["warm"]()
-            say({"result": measures[what]()})
-    except Exception as error:  # whatever it is, it is the answer
+            send({"result": measures[what]()})
+    except Exception as error:  # any error is an answer
         cause = str(error).strip() or type(error).__name__
-        say(
+        send(
             {
                 "error": getattr(error, "message", cause.splitlines()[0]),
                 "exit_code": getattr(error, "exit_code", 1),
@@ -72,7 +77,7 @@ def serve(load: Callable[[], Measures]) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held at once, files that are mapped counted too; of a GPU's, where it used one. 0 where nobody tells."""
+    """Peak memory of this process with mapped files, or of the GPU it used; 0 if unknown."""
     torch: Any = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_reserved())
@@ -103,7 +108,7 @@ def llama_cpp(task: dict[str, Any]) -> Measures:
     server = xllamacpp.Server(params)
 
     def timings(ids: list[int], count: int) -> dict[str, Any]:
-        asked = {
+        request = {
             "prompt": ids,
             "n_predict": count,
             "ignore_eos": True,
@@ -111,10 +116,9 @@ def llama_cpp(task: dict[str, Any]) -> Measures:
             "cache_prompt": False,
             "stream": False,
         }
-        answer = server.handle_completions(asked)
-        found: dict[str, Any] = (json.loads(answer) if isinstance(answer, str) else answer)[
-            "timings"
-        ]
+        answer = server.handle_completions(request)
+        decoded = json.loads(answer) if isinstance(answer, str) else answer
+        found: dict[str, Any] = decoded["timings"]
         return found
 
     def decode() -> Measured:
@@ -170,9 +174,9 @@ def ctranslate2(task: dict[str, Any]) -> Measures:
     def speed(generator: Any) -> float:
         return max(timed(lambda: generate(generator, short, 16), 16)["tps"] for _ in range(3))
 
-    # With some processors its decoding is faster on one core than on two: it gets what suits it best.
+    # On some processors it decodes faster on one core than on two; take the faster.
     best = max(generators, key=speed)
-    every = generators[-1]
+    all_cores = generators[-1]
 
     def warm() -> None:
         for generator in generators:
@@ -180,7 +184,7 @@ def ctranslate2(task: dict[str, Any]) -> Measures:
 
     return {
         "decode": lambda: timed(lambda: generate(best, short, DECODE), DECODE),
-        "prefill": lambda: timed(lambda: generate(every, long, 1), len(long)),
+        "prefill": lambda: timed(lambda: generate(all_cores, long, 1), len(long)),
         "warm": warm,
     }
 
@@ -222,7 +226,7 @@ def _transformers(task: dict[str, Any], **settings: Any) -> Measures:
 
     def read() -> None:
         with torch.inference_mode():
-            # The first answer's logits are looked at, so that a GPU has done its work when this returns.
+            # Reading a logit waits until a GPU has finished.
             int(model(long, logits_to_keep=1).logits[0, -1].argmax())
 
     return {
@@ -244,13 +248,13 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         sys.stdout.write(json.dumps(installed()))
         return
-    # What llmchat sets for its own sake is not theirs.
+    # A setting of llmchat's own that must not affect its peers.
     os.environ.pop("GOMP_SPINCOUNT", None)
     task = json.loads(sys.stdin.readline())
     serve(lambda: LOADERS[task["peer"]](task))
 
 
 if __name__ == "__main__":
-    # This file's folder is no place for another program to find its modules in.
+    # Another program must not import modules from this file's folder.
     del sys.path[0]
     main(sys.argv[1:])

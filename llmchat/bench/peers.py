@@ -1,4 +1,4 @@
-"""Which other programs take part in a benchmark, and the files they need of a model."""
+"""Choose the other programs of a benchmark, and prepare the files they need of a model."""
 
 import hashlib
 import json
@@ -10,25 +10,27 @@ from typing import Any
 from llmchat.bench import peer_protocol, q8_0
 from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import Competitor, python_file
+from llmchat.bench.machine import memory_missing
 from llmchat.bench.report import Row
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import inspect_folder
+from llmchat.hub.inspect import Inspection
 from llmchat.memory_estimate import OVERHEAD, parameters
 from llmchat.models.locate import Model
 from llmchat.process.programs import python
 from llmchat.prompt import Prompt
 from llmchat.settings import World
 
-# What each keeps a weight as, see cost.KINDS.
+# The format each keeps its weights in, see cost.KINDS.
 _KINDS = {
     "llama.cpp Q8_0": "Q8_0",
     "CTranslate2 int8": "int8",
     "transformers bf16": "bf16",
     "transformers + bitsandbytes int8": "int8",
 }
-# Bytes a weight takes at most while it is loaded.
+# The most bytes a weight takes while it is loaded.
 _MEMORY = {
     "llama.cpp Q8_0": 1.1,
     "CTranslate2 int8": 2.2,
@@ -38,7 +40,7 @@ _MEMORY = {
 
 
 class Peers:
-    """The peers of `python`, or of the Python that runs this; `python` goes first. note: hears what takes its time."""
+    """The peers installed for `python`, if given, and for the Python that runs this."""
 
     def __init__(self, world: World, python: str | None = None):
         self._world = world
@@ -48,108 +50,99 @@ class Peers:
     def competitors(
         self, model: Model, device: str, room: int, tokens: Tokenizer
     ) -> tuple[list[tuple[Competitor, Row]], list[str], dict[str, str]]:
-        """Those that can be measured with their empty rows, the others in a line each, and the versions of their packages."""
+        """The peers that can be measured, with empty rows; a line for each other one; versions."""
         assert model.base is not None
-        here, folder = inspect_folder(model.base), model.base.path
-        short, long = (
-            tokens.encode(Prompt(text, ())) for text in (peer_protocol.SHORT, peer_protocol.LONG)
-        )
+        inspected, folder = inspect_folder(model.base), model.base.path
+        task = {
+            "folder": str(folder),
+            "device": device,
+            "short": tokens.encode(Prompt(peer_protocol.SHORT, ())),
+            "long": tokens.encode(Prompt(peer_protocol.LONG, ())),
+        }
         found, absent = [], []
         versions: dict[str, str] = {}
-        for peer, packages in peer_protocol.NEEDS.items():
-            python = next((name for name in self._pythons if peer in self._installed[name]), None)
-            memory = int(_MEMORY[peer] * parameters(here.shapes)) + OVERHEAD
-            if python is None:
-                absent.append(
-                    f"{peer}: {packages[-1 if 'bitsandbytes' in packages else 0]} is not installed"
-                )
-                continue
-            if memory > room:
-                absent.append(
-                    f"{peer}: it needs {memory / 1e9:.1f} GB, {room / 1e9:.1f} GB are free"
-                )
-                continue
-            task = {
-                "peer": peer,
-                "folder": str(folder),
-                "device": device,
-                "short": short,
-                "long": long,
-            }
+        for peer in peer_protocol.NEEDS:
+            memory = int(_MEMORY[peer] * parameters(inspected.shapes)) + OVERHEAD
             try:
-                task |= self._files(peer, folder, device)
+                python = self._python_for(peer)
+                if memory > room:
+                    raise UsageError(memory_missing(memory, room))
+                files = self._files(peer, folder, device)
             except LlmchatError as error:
                 absent.append(f"{peer}: {error.message}")
                 continue
-            read = int(
-                read_per_token(
-                    here.shapes, here.config, _KINDS[peer], 4 + peer_protocol.DECODE // 2
-                )
-            )
-            row = Row(peer, _KINDS[peer], bytes_per_token=read or None)
-            found.append(
-                (
-                    Competitor(
-                        peer,
-                        python_file(python, Path(peer_protocol.__file__), "serve"),
-                        memory,
-                        task=json.dumps(task),
-                    ),
-                    row,
-                )
-            )
+            command = python_file(python, Path(peer_protocol.__file__), "serve")
+            full_task = json.dumps({"peer": peer} | task | files)
+            competitor = Competitor(peer, command, memory, task=full_task)
+            found.append((competitor, _row(peer, inspected)))
             versions |= self._installed[python][peer]
         return found, absent, versions
 
+    def _python_for(self, peer: str) -> str:
+        for interpreter in self._pythons:
+            if peer in self._installed[interpreter]:
+                return interpreter
+        packages = peer_protocol.NEEDS[peer]
+        missing = "bitsandbytes" if "bitsandbytes" in packages else packages[0]
+        raise UsageError(f"{missing} is not installed")
+
     def _files(self, peer: str, folder: Path, device: str) -> dict[str, Any]:
-        """What a peer reads in place of the checkpoint. Raises UsageError where it cannot be had."""
+        """The files a peer reads instead of the checkpoint. Raises UsageError if there are none."""
         if peer == "llama.cpp Q8_0":
             if device != "cpu":
-                raise UsageError("it is measured on the CPU alone")
+                raise UsageError("it is only measured on the CPU")
             return {"gguf": str(self._q8_0(folder))}
         if peer == "CTranslate2 int8":
             return {"converted": str(self._kept(folder) / "ctranslate2-int8")}
         return {}
 
     def _q8_0(self, folder: Path) -> Path:
-        """The file beside the checkpoint, or one written from it."""
-        beside = next(
-            (file for file in sorted(folder.glob("*.gguf")) if "q8_0" in file.name.lower()), None
-        )
-        file = beside or self._kept(folder) / "Q8_0.gguf"
+        """The Q8_0 file next to the checkpoint, or one that is written from it."""
+        for file in sorted(folder.glob("*.gguf")):
+            if "q8_0" in file.name.lower():
+                return file
+        file = self._kept(folder) / "Q8_0.gguf"
         if not file.exists():
-            if not q8_0.supports(read_json(folder / "config.json")):
-                raise UsageError(
-                    "there is no *Q8_0.gguf beside the model, and only Llama's architecture can be written as one"
-                )
-            done = subprocess.run(
-                python("-m", "llmchat.bench.q8_0", str(folder), str(file)),
-                capture_output=True,
-                text=True,
-                env=dict(self._world.env),
-            )
-            if done.returncode:
-                raise UsageError(
-                    f"no Q8_0 file can be written: {(done.stderr.strip().splitlines() or ['it ended early'])[-1]}"
-                )
+            self._write_q8_0(folder, file)
         return file
 
-    def _kept(self, folder: Path) -> Path:
-        """Where what is made of a checkpoint is kept for the next benchmark of it; other weights in the same folder are another checkpoint."""
-        weights = sorted(folder.glob("*.safetensors"))
-        stamp = json.dumps(
-            [
-                str(folder.resolve()),
-                *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights),
-            ]
+    def _write_q8_0(self, folder: Path, file: Path) -> None:
+        if not q8_0.supports(read_json(folder / "config.json")):
+            raise UsageError(
+                "there is no *Q8_0.gguf next to the model, and llmchat can only write one for"
+                " Llama's architecture"
+            )
+        done = subprocess.run(
+            python("-m", "llmchat.bench.q8_0", str(folder), str(file)),
+            capture_output=True,
+            text=True,
+            env=dict(self._world.env),
         )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["the writer ended early"])[-1]
+            raise UsageError(f"no Q8_0 file can be written: {reason}")
+
+    def _kept(self, folder: Path) -> Path:
+        """The folder for files made from a checkpoint, kept for its next benchmark.
+
+        Other weights in the same folder are another checkpoint.
+        """
+        stats = [(file.name, file.stat()) for file in sorted(folder.glob("*.safetensors"))]
+        weights = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        stamp = json.dumps([str(folder.resolve()), *weights])
         kept = self._world.cache / "bench" / hashlib.sha256(stamp.encode()).hexdigest()[:16]
         kept.mkdir(parents=True, exist_ok=True)
         return kept
 
 
+def _row(peer: str, inspected: Inspection) -> Row:
+    context = 4 + peer_protocol.DECODE // 2
+    read = int(read_per_token(inspected.shapes, inspected.config, _KINDS[peer], context))
+    return Row(peer, _KINDS[peer], bytes_per_token=read or None)
+
+
 def _installed(python: str, world: World) -> dict[str, dict[str, str]]:
-    """Peer → versions of its packages. Raises UsageError where that is no Python."""
+    """Peer → versions of its packages. Raises UsageError if `python` is not a Python."""
     try:
         done = subprocess.run(
             [python, peer_protocol.__file__],
@@ -162,6 +155,6 @@ def _installed(python: str, world: World) -> dict[str, dict[str, str]]:
         return found
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{python} is no Python that can be run",
+            f"{python} is not a Python that can be run",
             "--peers-python takes the python of a virtual environment",
         ) from error

@@ -1,6 +1,7 @@
-"""Write a Llama checkpoint as a Q8_0 GGUF file, so that llama.cpp can run the same weights: `python -m llmchat.bench.q8_0 FOLDER FILE`.
+"""Write a Llama checkpoint as a Q8_0 GGUF file, so that llama.cpp can run the same weights.
 
-For measurements alone: prompts go in as token ids, and the file's vocabulary only names them.
+`python -m llmchat.bench.q8_0 FOLDER FILE`. For measurements only: prompts are token ids, and the
+vocabulary of the file only names them.
 """
 
 import json
@@ -32,50 +33,57 @@ def supports(config: dict[str, Any]) -> bool:
 
 
 def write(folder: Path, file: Path) -> None:
-    """Tensor by tensor; `file` is there when it is whole."""
+    """Write tensor by tensor; `file` appears when it is complete."""
     import gguf
 
     from llmchat.engines.transformers.weights import open_tensors
 
     config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
-    heads = config["num_attention_heads"]
     unfinished = file.with_name(f"{file.name}.part")
     writer = gguf.GGUFWriter(str(unfinished), "llama", use_temp_file=True)
     _describe(writer, config)
     _name_tokens(writer, folder, config["vocab_size"])
+    _add_tensors(writer, config, tensors)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    unfinished.rename(file)
+
+
+def _add_tensors(writer: Any, config: dict[str, Any], tensors: Any) -> None:
+    import gguf
+
     q8_0 = gguf.GGMLQuantizationType.Q8_0
 
-    def add(theirs: str, ours: str, turned: int = 0) -> None:
+    def add(theirs: str, ours: str, heads: int = 0) -> None:
         array = tensors.get(theirs).float().numpy()
         if array.ndim == 1:
             writer.add_tensor(ours, array)
             return
-        if turned:
-            # Rotary pairs lie side by side there, and half a head apart in Hugging Face's checkpoints.
-            array = (
-                array.reshape(turned, 2, array.shape[0] // turned // 2, array.shape[1])
-                .swapaxes(1, 2)
-                .reshape(array.shape)
-            )
+        array = _interleaved(array, heads) if heads else array
         writer.add_tensor(ours, gguf.quants.quantize(array, q8_0), raw_dtype=q8_0)
 
     add("model.embed_tokens.weight", "token_embd.weight")
     add("model.norm.weight", "output_norm.weight")
     if "lm_head.weight" in tensors.shapes and not config.get("tie_word_embeddings"):
         add("lm_head.weight", "output.weight")
-    turned = {"attn_q": heads, "attn_k": config.get("num_key_value_heads") or heads}
+    heads = config["num_attention_heads"]
+    rotary = {"attn_q": heads, "attn_k": config.get("num_key_value_heads") or heads}
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in _TENSORS.items():
-            add(
-                f"model.layers.{layer}.{theirs}.weight",
-                f"blk.{layer}.{ours}.weight",
-                turned.get(ours, 0),
-            )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    unfinished.rename(file)
+            source, target = f"model.layers.{layer}.{theirs}", f"blk.{layer}.{ours}"
+            add(f"{source}.weight", f"{target}.weight", rotary.get(ours, 0))
+
+
+def _interleaved(array: Any, heads: int) -> Any:
+    """Reorder the rows of each head [rows, columns]: in GGUF rotary pairs are adjacent.
+
+    In Hugging Face's checkpoints they are half a head apart.
+    """
+    rows, columns = array.shape
+    pairs = array.reshape(heads, 2, rows // heads // 2, columns)
+    return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
 def _describe(writer: Any, config: dict[str, Any]) -> None:
@@ -102,12 +110,13 @@ def _name_tokens(writer: Any, folder: Path, count: int) -> None:
     writer.add_token_list(
         [tokens.name_of(number) or f"<unused {number}>" for number in range(count)]
     )
-    merges = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"].get("merges") or [
-        "a b"
-    ]
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    )
+    model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
+    merges = model.get("merges") or ["a b"]
+    writer.add_token_merges([_merge_text(merge) for merge in merges])
+
+
+def _merge_text(merge: str | list[str]) -> str:
+    return merge if isinstance(merge, str) else " ".join(merge)
 
 
 if __name__ == "__main__":

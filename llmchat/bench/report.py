@@ -1,4 +1,4 @@
-"""What a benchmark found, as values, as a table and as JSON."""
+"""The results of a benchmark, as a table and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from llmchat.settings import World
 COLUMNS = (
     "engine",
     "decode tok/s",
-    "of memory's speed",
+    "of bandwidth",
     "prefill tok/s",
     "load s",
     "first token s",
@@ -20,11 +20,10 @@ COLUMNS = (
 
 
 class Row(Struct, omit_defaults=True):
-    """One process. Rates are medians of `runs`, in tokens a second; None: not measured, and `error` or an interruption says why.
+    """The results of one competitor; None: not measured, because of `error` or Ctrl-C.
 
-    weights: the kind; load_s: from the start of a process to a loaded model, first_token_s: to the first token of an answer (files in the
-    kernel's cache); bandwidth_share: bytes that decoding must read by the bytes the memory can give in that time; peak_bytes: the most the
-    process held, after both measurements; weight_bytes: its weights, a token reads bytes_per_token.
+    Times are measured with the files in the kernel's page cache; peak memory after both
+    measurements.
     """
 
     engine: str
@@ -56,7 +55,11 @@ class Row(Struct, omit_defaults=True):
 
 
 class Benchmark(Struct):
-    """prompt_tokens and decode_tokens: what one measurement was of; skipped: who was not measured, and why, a line each."""
+    """The results of a benchmark.
+
+    prompt_tokens, decode_tokens: what one measurement reads and writes; skipped: what was not
+    measured, and why, one line each.
+    """
 
     model: str
     machine: dict[str, Any]
@@ -110,33 +113,27 @@ def for_json(report: Benchmark) -> BenchJson:
 
 
 def show(report: Benchmark, world: World) -> None:
+    """Print the machine, the table, and what was not measured."""
     from llmchat.ui import tables
 
     machine = report.machine
-    rate = (
-        f", reads {machine['read_bytes_per_second'] / 1e9:.0f} GB/s"
-        if machine.get("read_bytes_per_second")
-        else ""
-    )
-    print(
-        f"{report.model} on {machine['device']}: {machine['processor']}, {machine['cores']} cores{rate}",
-        file=world.stdout,
-    )
-    often = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
-    print(
-        f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} read; {often}\n",
-        file=world.stdout,
-    )
+    heading = f"{report.model} on {machine['device']}: {machine['processor']}"
+    rate = machine.get("read_bytes_per_second")
+    memory = f", reads {rate / 1e9:.0f} GB/s" if rate else ""
+    print(f"{heading}, {machine['cores']} cores{memory}", file=world.stdout)
+    rounds = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
+    lengths = f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} prefilled"
+    print(f"{lengths}; {rounds}\n", file=world.stdout)
     if not world.pretty:
         print("\t".join(COLUMNS), file=world.stdout)
     tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
     if report.skipped:
-        print(
-            "", *(f"not measured: {line}" for line in report.skipped), sep="\n", file=world.stdout
-        )
+        lines = [f"not measured: {line}" for line in report.skipped]
+        print("", *lines, sep="\n", file=world.stdout)
 
 
 def cells(row: Row) -> Mapping[str, str]:
+    """A row as the table shows it."""
     share = None if row.bandwidth_share is None else f"{100 * row.bandwidth_share:.0f} %"
     memory = None if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f} MB"
     measured: Sequence[str | None] = (

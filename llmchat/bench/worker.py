@@ -1,4 +1,4 @@
-"""What runs in the processes of a benchmark: one kind of weights of one model, or the memory of this machine. Asked as peers.py tells."""
+"""A process of a benchmark: measures a model, or the memory bandwidth; see peer_protocol."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from llmchat.prompt import Prompt
 
 
 def load_engine(flags: dict[str, Any]) -> Measures:
-    """The model as `llmchat chat` with these flags loads it, without drafts: the speed of one pass a token."""
+    """Load a model as `llmchat chat` does, without prompt-lookup decoding: one pass a token."""
     from llmchat.models.opener import ModelOpener
     from llmchat.settings import World
 
@@ -26,24 +26,27 @@ def load_engine(flags: dict[str, Any]) -> Measures:
 
 def measures_of(engine: Engine) -> Measures:
     def decode() -> Measured:
-        finish, seconds = answered(engine, SHORT, DECODE)
+        finish, seconds = timed_answer(engine, SHORT, DECODE)
         return {"tps": finish.reply_tokens / seconds, "tokens": finish.reply_tokens}
 
     def prefill() -> Measured:
-        finish, seconds = answered(engine, LONG, 1)
+        finish, seconds = timed_answer(engine, LONG, 1)
         return {"tps": finish.prompt_tokens / seconds, "tokens": finish.prompt_tokens}
 
     def first() -> float:
-        return answered(engine, SHORT, 1)[1]
+        return timed_answer(engine, SHORT, 1)[1]
 
     def warm() -> None:
-        answered(engine, SHORT, WARM)
+        timed_answer(engine, SHORT, WARM)
 
     return {"decode": decode, "prefill": prefill, "first": first, "warm": warm}
 
 
-def answered(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
-    """A greedy answer of `count` tokens to a bare text that the engine has to read from its start, and its seconds, reading included."""
+def timed_answer(engine: Engine, text: str, count: int) -> tuple[Finish, float]:
+    """Time a greedy answer of `count` tokens to a plain text, with an empty KV cache.
+
+    The seconds include the prefill.
+    """
     engine.clear_cache()
     started = time.perf_counter()
     *_, finish = engine.stream(

@@ -34,7 +34,7 @@ def bench(
         typer.Option(
             min=1,
             max=100,
-            help="Times that each is measured; medians count.",
+            help="Number of measurements; the table shows medians.",
             rich_help_panel=MEASURED,
         ),
     ] = 3,
@@ -42,7 +42,7 @@ def bench(
         bool,
         typer.Option(
             "--compare",
-            help="Measure llama.cpp, CTranslate2 and transformers as well, where they are installed.",
+            help="Also measure llama.cpp, CTranslate2 and transformers, if they are installed.",
             rich_help_panel=MEASURED,
         ),
     ] = False,
@@ -50,14 +50,14 @@ def bench(
         str | None,
         typer.Option(
             metavar="PYTHON",
-            help="A Python that has what --compare needs.",
+            help="A Python in which the peers of --compare are installed.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Tokens per second, the share of this machine's memory speed, start and memory, for each kind of weights."""
+    """Measure speed, use of the memory bandwidth, start-up time and memory of a model."""
     from llmchat import bench as room
     from llmchat.bench import report as shown
     from llmchat.bench.peers import Peers

@@ -402,8 +402,8 @@ def test_the_table_outside_a_terminal(tmp_path: Path) -> None:
     report.show(REPORT, world)
     assert world.stdout.getvalue() == (  # type: ignore[attr-defined]
         "tiny on cpu: a CPU, 2 cores, reads 47 GB/s\n"
-        "64 tokens decoded, 541 read; medians of 3 rounds\n\n"
-        "engine\tdecode tok/s\tof memory's speed\tprefill tok/s\tload s\tfirst token s\tpeak memory\n"
+        "64 tokens decoded, 541 prefilled; medians of 3 rounds\n\n"
+        "engine\tdecode tok/s\tof bandwidth\tprefill tok/s\tload s\tfirst token s\tpeak memory\n"
         "llmchat int8\t90.0\t82 %\t1700\t1.23\t1.50\t480 MB\n"
         "other\t-\t-\t-\t-\t-\t-\n\n"
         "not measured: other: broken\n"
@@ -454,7 +454,7 @@ def test_the_command_measures_a_model(tiny: Path, tmp_path: Path) -> None:
         (
             ["--peers-python", "/nowhere/python"],
             2,
-            "error: /nowhere/python is no Python that can be run\n",
+            "error: /nowhere/python is not a Python that can be run\n",
         ),
     ],
     ids=["kind", "model", "python"],

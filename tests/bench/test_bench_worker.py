@@ -28,7 +28,7 @@ def test_measurements_load_no_model_again(
     engine = GgufEngine(smol_gguf, smol_facts, context=512, device="cpu")
     assert len(loads) == 1
     for _ in range(2):
-        finish, _ = worker.answered(engine, worker.SHORT, 4)
+        finish, _ = worker.timed_answer(engine, worker.SHORT, 4)
         assert finish.reply_tokens == 4
         assert finish.cached_tokens == 0, "each measurement reads its whole prompt"
     assert len(loads) == 1
