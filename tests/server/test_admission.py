@@ -1,4 +1,4 @@
-"""Who is let in: keys that fail closed, heads that two programs could read in two ways, and whose conversations are shown to whom."""
+"""Access control: keys, host names, ambiguous request heads, and the owners of conversations."""
 
 import os
 import sqlite3
@@ -20,6 +20,7 @@ from llmchat.server.run import serve
 from llmchat.server.serve_options import ServeOptions
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
 ONE = f"/api/conversations/{'0' * 24}"
 NEW = {"if-none-match": "*"}
 KEPT = {"title": "t", "conversation": {"text": "my secret"}}
@@ -64,9 +65,11 @@ def test_creating_a_key_makes_a_running_server_require_keys(
 @pytest.mark.parametrize(
     "host",
     [
-        "[::1].evil.example", "[::1]@evil.example", "localhost:x@evil.example", "localhost:80@evil.example", "localhost:evil.example",
-        "evil.example", "localhost.evil.example", "localhost@evil.example", "localhost/evil.example", "localhost evil.example",
-        "localhost,evil.example", "localhost.", "localhost:123456", "[::1", "::1", "127.0.0.1.evil.example", "127.1", "0x7f000001",
+        "[::1].evil.example", "[::1]@evil.example", "localhost:x@evil.example",
+        "localhost:80@evil.example", "localhost:evil.example", "evil.example",
+        "localhost.evil.example", "localhost@evil.example", "localhost/evil.example",
+        "localhost evil.example", "localhost,evil.example", "localhost.", "localhost:123456",
+        "[::1", "::1", "127.0.0.1.evil.example", "127.1", "0x7f000001",
         "localhost\u00df",
     ],
 )  # fmt: skip
@@ -105,10 +108,10 @@ def test_its_own_host_names_pass_in_every_notation(tmp_path: Path) -> None:
         b"GET v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
-        b"POST /v1/completions HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n0\r\n\r\n",
+        POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+        POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_ambiguous_heads_are_refused(tmp_path: Path, head: bytes) -> None:
@@ -193,13 +196,15 @@ def test_without_keys_conversations_belong_to_the_servers_user(
         assert run.http.post("/v1/chat/completions", json=ASK).status_code == 200
 
 
-# Of /proc/net/tcp and tcp6: IPv4, IPv6, IPv4 from a socket of both kinds, and a closed socket.
-TABLE = """\
+# Lines of /proc/net/tcp and tcp6: IPv4, IPv6, IPv4 of a dual-stack socket, and a closed socket.
+_V6 = "000000000000000000000000"
+_MAPPED = "0000000000000000FFFF0000"
+TABLE = f"""\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:C350 0100007F:1F40 01 00000000:00000000 00:00000000 00000000  1000        0 40001 1
    1: 0100007F:1F40 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1001        0 40002 1
-   2: 00000000000000000000000001000000:C351 00000000000000000000000001000000:1F40 01 0:0 00:0 0  1002        0 40003 1
-   3: 0000000000000000FFFF00000100007F:C352 0000000000000000FFFF00000100007F:1F40 01 0:0 00:0 0  1003        0 40004 1
+   2: {_V6}01000000:C351 {_V6}01000000:1F40 01 0:0 00:0 0  1002        0 40003 1
+   3: {_MAPPED}0100007F:C352 {_MAPPED}0100007F:1F40 01 0:0 00:0 0  1003        0 40004 1
    4: 0100007F:C353 0100007F:1F40 06 00000000:00000000 00:00000000 00000000     0        0 0 1
 """
 
@@ -213,7 +218,7 @@ def test_the_owner_of_a_socket_is_found_in_the_kernels_table() -> None:
         1002,
         1003,
     )
-    assert owner("127.0.0.1", 50003) is None, "closed by its program: then it is listed as root's"
+    assert owner("127.0.0.1", 50003) is None, "the kernel lists a closed socket as root's"
     assert owner("127.0.0.1", 50009) is None
 
 

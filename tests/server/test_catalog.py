@@ -1,4 +1,4 @@
-"""What a name means: presets and folders that are here, live adapters, and nothing that was not meant to be served."""
+"""Model names: presets, repos, folders, live adapters; nothing else can be requested."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where connections run out, those of the address that has the most give way, and never one whose answer is being made."""
+"""When connections run out, the address with the most loses one; never one that is answering."""
 
 import contextlib
 import http.client
@@ -21,7 +21,10 @@ from llmchat.settings import World
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["a b c d e f g h"], delay_s=0.05))}
 ASK = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true}'
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+POST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: "
+)
 
 
 def connect(run: Running, address: str = "127.0.0.1") -> socket.socket:
@@ -47,10 +50,14 @@ def test_idle_connections_of_one_address_do_not_block_others(
         kept = stack.enter_context(connect(run, "127.0.0.3"))
         idle = [stack.enter_context(connect(run)) for _ in range(20)]
         assert status(run, "127.0.0.2") == status(run, "127.0.0.2") == 200
-        assert idle[0].recv(1) == b"", "the oldest of the many is closed"
+        assert idle[0].recv(1) == b"", "the oldest connection of the largest address is closed"
         kept.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert kept.recv(100).startswith(b"HTTP/1.1 200"), "an address with few keeps them"
-        assert status(run, "127.0.0.1") == 200, "its own new requests are served too"
+        assert kept.recv(100).startswith(b"HTTP/1.1 200"), (
+            "an address with few connections keeps them"
+        )
+        assert status(run, "127.0.0.1") == 200, (
+            "new requests of the largest address are served, too"
+        )
 
 
 def test_connections_with_incomplete_bodies_are_displaced_too(
@@ -90,7 +97,7 @@ def test_of_two_servers_that_start_together_one_has_the_socket(
     both = threading.Barrier(2)
 
     def alive(world: World) -> bool:
-        """Where both can be here at the same time, both find nobody."""
+        """Without the lock, both servers call this at the same time, and both find no server."""
         found = client.alive(world)
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(0.5)

@@ -1,4 +1,4 @@
-"""Embeddings: the numbers of transformers itself, and the real MiniLM, through the official client."""
+"""Embeddings equal those of transformers; with the real MiniLM and the official client, too."""
 
 import json
 import subprocess

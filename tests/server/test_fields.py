@@ -14,12 +14,16 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import get_format
 
 TEMPLATE = (
-    "{% if enable_thinking is defined and not enable_thinking %}[quiet]{% endif %}{% if mood is defined %}[{{ mood }}]{% endif %}"
+    "{% if enable_thinking is defined and not enable_thinking %}[quiet]{% endif %}"
+    "{% if mood is defined %}[{{ mood }}]{% endif %}"
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 )
 TEMPLATED = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
 SHOWN = "{% for tool in tools or [] %}{{ tool|tojson }}{% endfor %}"
-CALLS = "{% for message in messages %}{{ message.content }}{% for call in message.tool_calls or [] %}{{ call|tojson }}{% endfor %}{% endfor %}"
+CALLS = (
+    "{% for message in messages %}{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}{{ call|tojson }}{% endfor %}{% endfor %}"
+)
 TOOLED = replace(
     CHATML, format=get_format("template").with_template(SHOWN + CALLS + "{{ mood }}", {})
 )
@@ -137,7 +141,8 @@ def test_keep_alive_accepts_durations(run: Running) -> None:
         ),
         (
             [{"role": "assistant", "content": "Hi!"}, {"role": "user", "content": "Ho"}],
-            "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nHi!<|im_end|>\n<|im_start|>user\nHo<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\nHi!<|im_end|>\n"
+            "<|im_start|>user\nHo<|im_end|>\n<|im_start|>assistant\n",
         ),
         (
             [
@@ -145,7 +150,8 @@ def test_keep_alive_accepts_durations(run: Running) -> None:
                 {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
                 {"role": "user", "content": "b", "name": "ann"},
             ],
-            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n"
+            "<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n",
         ),
     ],
     ids=["system alone", "assistant first", "a refusal"],
@@ -230,7 +236,11 @@ def nested(opening: str, closing: str, levels: int = 400) -> str:
 
 
 TOOL = '"tools": [{"type": "function", "function": {"name": "f", %s}}]'
-CALL = '"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": %s}}]}, {"role": "tool", "content": "1"}]'
+CALL = (
+    '"messages": [{"role": "user", "content": "hi"}, '
+    '{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": %s}}]}, '
+    '{"role": "tool", "content": "1"}]'
+)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The official client against a real server: on a tiny checkpoint, where every token can be checked against the engine, and on the default model."""
+"""OpenAI's client against a real server: with a tiny checkpoint, whose tokens are compared with
+the engine's, and with the default model."""
 
 import threading
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def test_models_are_listed_and_described(run: Running) -> None:
     ]
     assert run.openai.models.retrieve("tiny+one").id == "tiny+one"
     told = run.http.get("/v1/models/told").json()
-    assert run.openai.chat.completions.create(model="told", messages=HELLO) and told["id"] == "told"  # type: ignore[arg-type]
+    assert run.openai.chat.completions.create(model="told", messages=HELLO) and told["id"] == "told"
     told = run.http.get("/v1/models/told").json()
     assert told["max_model_len"] == told["context_length"] == 2048
     with pytest.raises(openai.NotFoundError):
@@ -73,7 +74,7 @@ def test_models_are_listed_and_described(run: Running) -> None:
 
 
 def test_a_complete_and_a_streamed_answer_are_equal(run: Running) -> None:
-    whole = run.openai.chat.completions.create(model="told", messages=HELLO)  # type: ignore[arg-type]
+    whole = run.openai.chat.completions.create(model="told", messages=HELLO)
     assert (
         whole.choices[0].message.content == "Well, **yes**.\n\nAnd no."
         and whole.choices[0].finish_reason == "stop"
@@ -146,7 +147,7 @@ def test_stop_strings_end_the_answer_and_are_not_shown(run: Running) -> None:
 
 
 def test_the_token_limit_is_reported_as_finish_reason(run: Running) -> None:
-    answer = run.openai.chat.completions.create(model="told", messages=HELLO, max_tokens=2)  # type: ignore[arg-type]
+    answer = run.openai.chat.completions.create(model="told", messages=HELLO, max_tokens=2)
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
         "Well,",
         "length",
@@ -176,7 +177,7 @@ def test_several_prompts_times_several_choices(run: Running) -> None:
 
 def test_choices_of_a_stream_have_their_index(run: Running) -> None:
     texts = {0: "", 1: "", 2: ""}
-    for piece in run.openai.chat.completions.create(model="told", messages=HELLO, n=3, stream=True):  # type: ignore[arg-type]
+    for piece in run.openai.chat.completions.create(model="told", messages=HELLO, n=3, stream=True):
         texts[piece.choices[0].index] += piece.choices[0].delta.content or ""
     assert set(texts.values()) == {"Well, **yes**.\n\nAnd no."}
 
@@ -261,7 +262,8 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
         resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
     )
     assert engine.prompts[-1].text == (  # type: ignore[attr-defined]
-        "<|im_start|>system\nBe short.\n\nAnd kind.<|im_end|>\n<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
+        "<|im_start|>system\nBe short.\n\nAnd kind.<|im_end|>\n"
+        "<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\nHi.<|im_end|>\n"
         "<|im_start|>user\nOne.\n\nTwo.<|im_end|>\n<|im_start|>assistant\n"
     )
 
@@ -273,7 +275,7 @@ def test_a_started_answer_is_continued(run: Running) -> None:
     engine = next(
         resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
     )
-    assert engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt is")  # type: ignore[attr-defined]
+    assert engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt is")
 
 
 def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) -> None:
@@ -315,25 +317,35 @@ def test_turns_continue_from_the_cache(run: Running) -> None:
     assert (second.usage.prompt_tokens_details.cached_tokens or 0) >= first.usage.prompt_tokens - 1
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+BAD, MISSING = openai.BadRequestError, openai.NotFoundError
+# Changes to a valid request; the class, the code and the parameter of the error.
 WRONG = {
-    "unknown model": ({"model": "none"}, openai.NotFoundError, "model_not_found", "model"),
-    "no message": ({"messages": []}, openai.BadRequestError, None, "messages"),
-    "a speaker out of turn": ({"messages": [{"role": "tool", "content": "hi"}]}, openai.BadRequestError, None, "messages.0.role"),
+    "unknown model": ({"model": "none"}, MISSING, "model_not_found", "model"),
+    "no message": ({"messages": []}, BAD, None, "messages"),
+    "a tool result without a call": (
+        {"messages": [{"role": "tool", "content": "hi"}]}, BAD, None, "messages.0.role",
+    ),
     "an image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        openai.BadRequestError, None, "messages.0.content.0.type",
+        {"messages": [{"role": "user", "content": [IMAGE]}]},
+        BAD, None, "messages.0.content.0.type",
     ),
-    "temperature": ({"temperature": 2.5}, openai.BadRequestError, None, "temperature"),
-    "a number as text": ({"max_tokens": "5"}, openai.BadRequestError, None, "max_tokens"),
-    "too long": ({"messages": [{"role": "user", "content": "fox " * 400}]}, openai.BadRequestError, "context_length_exceeded", "messages"),
-    "too long an answer": ({"max_tokens": 250}, openai.BadRequestError, "context_length_exceeded", "messages"),
-    "a penalty": ({"presence_penalty": 1}, openai.BadRequestError, "unsupported_parameter", "presence_penalty"),
-    "biases": ({"logit_bias": {"5": 1}}, openai.BadRequestError, "unsupported_parameter", "logit_bias"),
-    "JSON": ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_parameter", "response_format"),
-    "tools": (
-        {"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "unsupported_parameter", "tools",
+    "temperature": ({"temperature": 2.5}, BAD, None, "temperature"),
+    "a number as text": ({"max_tokens": "5"}, BAD, None, "max_tokens"),
+    "too long": (
+        {"messages": [{"role": "user", "content": "fox " * 400}]},
+        BAD, "context_length_exceeded", "messages",
     ),
-    "an adapter that is not there": ({"model": "tiny+none"}, openai.NotFoundError, "model_not_found", "model"),
+    "too long an answer": ({"max_tokens": 250}, BAD, "context_length_exceeded", "messages"),
+    "a penalty": ({"presence_penalty": 1}, BAD, "unsupported_parameter", "presence_penalty"),
+    "biases": ({"logit_bias": {"5": 1}}, BAD, "unsupported_parameter", "logit_bias"),
+    "JSON": (
+        {"response_format": {"type": "json_object"}},
+        BAD, "unsupported_parameter", "response_format",
+    ),
+    "tools": ({"tools": [TOOL]}, BAD, "unsupported_parameter", "tools"),
+    "an unknown adapter": ({"model": "tiny+none"}, MISSING, "model_not_found", "model"),
 }  # fmt: skip
 
 
@@ -388,7 +400,7 @@ def test_messages_are_dropped_only_if_requested(run: Running) -> None:
     }
     with pytest.raises(openai.BadRequestError):
         run.openai.chat.completions.create(**asked)  # type: ignore[call-overload]
-    cut = run.openai.chat.completions.create(**asked, extra_body={"truncation": "auto"})  # type: ignore[call-overload]
+    cut = run.openai.chat.completions.create(**asked, extra_body={"truncation": "auto"})
     assert 0 < cut.usage.prompt_tokens <= 251
 
 

@@ -1,4 +1,4 @@
-"""Models on demand: loaded once, kept within a budget, unloaded in the right order and at the right time."""
+"""Models on demand: loaded once, within a budget, unloaded in order and on time."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ from llmchat.server.pool import FOREVER, Pool
 
 
 class Models:
-    """Makes pools of models that cost as much as their name says: `a40` takes 40. Keeps what was loaded, and has a clock of its own."""
+    """A pool of fake models whose names contain their sizes (`a40` takes 40), with a fake clock."""
 
     def __init__(
         self, budget: int = 100, keep_s: float = FOREVER, load_s: float = 0.0, **limits: Any
@@ -118,7 +118,7 @@ async def test_a_model_without_room_waits_until_others_are_idle() -> None:
     await waiting
     await late
     assert models.loads == ["a60", "b60", "a60"], (
-        "the one in memory takes nothing new while another waits for its place"
+        "a loaded model accepts no requests while another waits for its memory"
     )
     await models.pool.close(0)
 
@@ -247,7 +247,7 @@ async def test_idle_models_are_unloaded_after_their_time() -> None:
     await models.use("b10")
     models.time += 301
     await models.pool.unload_expired()
-    assert models.in_memory == [], "the last request decides how long it stays"
+    assert models.in_memory == [], "the last request decides how long the model stays"
 
 
 async def test_no_client_shortens_the_keep_alive_of_another() -> None:

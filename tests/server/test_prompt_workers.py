@@ -1,4 +1,4 @@
-"""Prompts are read a few at a time, clients by turns, beside answers that go on; what cannot fit is refused from its beginning."""
+"""Work on prompts: few calls at once, fair to clients; huge prompts are refused early."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from llmchat.server.prompt_workers import PromptWorkers
 
 
 class Work:
-    """Pieces of work that end when they may; keeps their order and how many ran at once."""
+    """Calls that end when `may` is released; records their order and how many ran at once."""
 
     def __init__(self, gate: PromptWorkers):
         self.gate = gate
@@ -75,7 +75,7 @@ async def test_cancelled_and_late_calls_free_their_worker() -> None:
     gone.cancel()
     last = work.ask("last", "d")
     await asyncio.sleep(0.01)
-    assert work.begun == ["gone"], "the thread of a client that has gone still runs"
+    assert work.begun == ["gone"], "the thread of a disconnected client still runs"
     work.may.release(10)
     assert await last == "last" and work.begun == ["gone", "last"]
 

@@ -1,4 +1,4 @@
-"""Who is let in, and what clients of ill will can do: foreign pages, large bodies, slow heads and bodies, full queues."""
+"""Hostile clients: other web pages, large bodies, slow heads and bodies, full queues."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from support.serving import ASK, model_spec, raw, serving
+from support.serving import ASK, model_spec, raw, serving, wait_until
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
@@ -17,6 +17,13 @@ from llmchat.server.run import serve
 from llmchat.server.serve_options import ServeOptions
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
+POST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+)
+
+
+def answer_of(client: openai.OpenAI) -> str | None:
+    return client.chat.completions.create(**ASK).choices[0].message.content
 
 
 def test_only_valid_keys_are_admitted(tmp_path: Path) -> None:
@@ -33,7 +40,7 @@ def test_only_valid_keys_are_admitted(tmp_path: Path) -> None:
             and caught.value.response.headers["www-authenticate"] == "Bearer"
         )
         client = openai.OpenAI(base_url=f"{run.url}/v1", api_key=secret, max_retries=0)
-        assert client.chat.completions.create(**ASK).choices[0].message.content == "Hello there."  # type: ignore[call-overload]
+        assert answer_of(client) == "Hello there."
         assert (
             run.http.get("/api/ps", headers={"x-api-key": secret}).json()["models"][0]["name"]
             == "test"
@@ -53,12 +60,8 @@ def test_an_unreadable_key_file_admits_no_one(tmp_path: Path) -> None:
 
 def test_an_idle_server_shuts_down(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, idle_s=0.3) as run:
-        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
-        for _ in range(1000):
-            if run.loop.is_closed():
-                break
-            time.sleep(0.01)
-        assert run.loop.is_closed()
+        assert answer_of(run.openai)
+        wait_until(run.loop.is_closed)
 
 
 def test_another_address_requires_a_key(tmp_path: Path) -> None:
@@ -76,7 +79,9 @@ def test_other_host_names_and_other_web_pages_are_refused(tmp_path: Path) -> Non
             return run.http.post("/v1/chat/completions", json=ASK, headers=headers).status_code
 
         assert status() == 200 and status(origin=run.url) == 200
-        assert status(host="evil.example") == 403, "a name that was made to point here"
+        assert status(host="evil.example") == 403, (
+            "DNS rebinding: a foreign name that resolves to this machine"
+        )
         assert status(origin="https://evil.example") == 403 and status(origin="null") == 403
         assert run.http.get("/", headers={"host": "evil.example"}).status_code == 403
         assert (
@@ -89,7 +94,7 @@ def test_other_host_names_and_other_web_pages_are_refused(tmp_path: Path) -> Non
         plain = run.http.post(
             "/v1/chat/completions", content=json.dumps(ASK), headers={"content-type": "text/plain"}
         )
-        assert plain.status_code == 400, "what a form of another page could send"
+        assert plain.status_code == 400, "the form of another web page could send this"
 
 
 def test_web_pages_allowed_by_cors_are_admitted(tmp_path: Path) -> None:
@@ -137,12 +142,12 @@ def test_large_bodies_are_refused_by_declared_and_by_actual_length(tmp_path: Pat
     with serving(MODELS, tmp_path, max_body=1000) as run:
         large = run.http.post("/v1/chat/completions", json=ASK | {"user": "x" * 2000})
         assert large.status_code == 413 and large.json()["error"]["type"] == "invalid_request_error"
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
         chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
         assert raw(run, head, chunk, chunk, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
-        claimed = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{"
+        claimed = POST + b"Content-Length: 99999999999\r\n\r\n{"
         assert raw(run, claimed).startswith(b"HTTP/1.1 413")
-        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+        assert answer_of(run.openai)
 
 
 def test_large_heads_are_refused(tmp_path: Path) -> None:
@@ -155,17 +160,17 @@ def test_large_heads_are_refused(tmp_path: Path) -> None:
 def test_slow_heads_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_timeout, "HEAD_TIMEOUT_S", 0.2)
     with serving(MODELS, tmp_path) as run:
-        assert raw(run) == b"", "a connection that says nothing"
+        assert raw(run) == b"", "a connection that sends nothing"
         assert raw(run, b"GET /health HT") == b""
         with socket.create_connection(("127.0.0.1", run.port), 10) as drop:
-            # A byte now and then does not buy more time.
+            # Single bytes do not extend the time limit.
             drop.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
                 for _ in range(3000):
                     drop.sendall(b"a")
                     time.sleep(0.02)
-        # A request that takes longer than that to be answered is none of it.
-        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
+        # The time limit does not apply to answers.
+        assert answer_of(run.openai)
 
 
 def test_the_head_timeout_does_not_apply_to_answers(
@@ -175,12 +180,12 @@ def test_the_head_timeout_does_not_apply_to_answers(
     with serving(
         {"m": model_spec(lambda: ScriptedEngine(["a b c d e f"], delay_s=0.05))}, tmp_path
     ) as run:
-        assert run.openai.chat.completions.create(**ASK).choices[0].message.content == "a b c d e f"  # type: ignore[call-overload]
+        assert answer_of(run.openai) == "a b c d e f"
 
 
 def test_slow_bodies_time_out(tmp_path: Path) -> None:
     with serving(MODELS, tmp_path, body_timeout_s=0.2) as run:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        head = POST + b"Content-Length: 100\r\n\r\n{"
         assert raw(run, head).startswith(b"HTTP/1.1 408")
 
 
@@ -196,15 +201,12 @@ def test_a_client_that_stops_reading_delays_no_one(
         socket.create_connection(("127.0.0.1", run.port), 10) as stalled,
     ):
         body = json.dumps(ASK | {"model": "long", "stream": True}).encode()
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = POST + b"Content-Length: %d\r\n\r\n"
         stalled.sendall(head % len(body) + body)
         assert stalled.recv(15) == b"HTTP/1.1 200 OK"
-        assert run.openai.chat.completions.create(**ASK).choices[0].message.content  # type: ignore[call-overload]
-        for _ in range(1000):
-            if not run.state.pool.busy:
-                break
-            time.sleep(0.01)
-        assert not run.state.pool.busy and run.scheduler("long").running == 0
+        assert answer_of(run.openai)
+        wait_until(lambda: not run.state.pool.busy)
+        assert run.scheduler("long").running == 0
 
 
 def test_requests_beyond_queue_and_rate_get_a_retry_time(
@@ -216,7 +218,7 @@ def test_requests_beyond_queue_and_rate_get_a_retry_time(
         slots=1,
         queue=0,
     ) as run:
-        stream = run.openai.chat.completions.create(**ASK, stream=True)  # type: ignore[call-overload]
+        stream = run.openai.chat.completions.create(**ASK, stream=True)
         next(iter(stream))
         with pytest.raises(openai.RateLimitError) as caught:
             run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
@@ -240,7 +242,7 @@ def test_an_answer_past_the_timeout_is_an_error(tmp_path: Path) -> None:
             run.openai.chat.completions.create(**ASK)  # type: ignore[call-overload]
         assert caught.value.status_code == 504 and caught.value.code == "timeout"
         with pytest.raises(openai.APIError, match="longer than"):
-            list(run.openai.chat.completions.create(**ASK, stream=True))  # type: ignore[call-overload]
+            list(run.openai.chat.completions.create(**ASK, stream=True))
 
 
 def test_internal_errors_reveal_nothing(tmp_path: Path) -> None:

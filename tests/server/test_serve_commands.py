@@ -1,4 +1,4 @@
-"""Whole commands: a server in the background, one-shots through its Unix socket, ps, stop, keys, and a stop that finishes what runs."""
+"""The server's commands: serve --background, one-shots over its socket, ps, stop, keys, signals."""
 
 import json
 import os
@@ -137,7 +137,8 @@ def test_commands_report_a_missing_server(tmp_path: Path) -> None:
         assert (
             done.returncode == 2
             and done.stderr
-            == "error: no background server is running\nhint: `llmchat serve --background` starts one\n"
+            == "error: no background server is running\n"
+            "hint: `llmchat serve --background` starts one\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""Functions that a model may call: into the prompt through its template, and out of what it writes."""
+"""Tools: into the prompt by the model's template, and calls out of the model's output."""
 
 import itertools
 import json
@@ -17,9 +17,11 @@ from llmchat.server.tool_calls import ToolCallParser
 
 # The way Qwen 2.5 and Hermes write it, shortened.
 TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\n<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
+    "{%- if tools %}<|im_start|>system\n<tools>"
+    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
     "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{%- for call in message.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
     "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 HERMES = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
@@ -180,7 +182,8 @@ def test_a_round_of_tool_calls_with_the_official_client(tmp_path: Path) -> None:
         '<|im_start|>system\n<tools>{"type": "function", "function": {"name": "weather"'
     )
     assert engine.prompts[1].text.endswith(
-        '<|im_start|>assistant\nI look.<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|im_end|>\n'
+        "<|im_start|>assistant\nI look.<tool_call>"
+        '{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><|im_end|>\n'
         "<|im_start|>tool\nsunny<|im_end|>\n<|im_start|>assistant\n"
     )
 

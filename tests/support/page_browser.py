@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of the page, and what a user does and sees in it."""
+"""What a user does and sees on the page, in a real Chromium."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ def expect(locator: Any) -> Any:
 
 
 class User:
-    """Somebody in front of the page. `faults` are errors that no test may leave behind: script errors, refusals by the policy, foreign requests."""
+    """A user with an open page. faults: script errors, violations of the content security policy,
+    and requests to other servers; no test may cause any."""
 
     def __init__(self, page: Any, url: str):
         self.page = page
@@ -82,7 +83,7 @@ class User:
 
     @property
     def note(self) -> Any:
-        """What is said about the last answer."""
+        """The note below the last answer."""
         return self.page.locator(".note").last
 
     def sees(self, *texts: str) -> None:
@@ -94,7 +95,7 @@ class User:
         return self.page.locator("#conversations .name").all_inner_texts()
 
     def choose(self, title: str, entry: str) -> None:
-        """What the menu of a conversation offers."""
+        """Choose an entry from the menu of a conversation."""
         self.button(f"Options for {title}").click()
         self.page.get_by_role("menuitem", name=entry, exact=True).click()
 
@@ -103,7 +104,7 @@ class User:
 
 
 class Site:
-    """A server with a script, and the users who visit it, each with a browser of their own."""
+    """A scripted server and its users, each with a separate browser context."""
 
     def __init__(self, browser: Any, url: str, script: Script):
         self.browser = browser

@@ -1,4 +1,4 @@
-"""A small server for the tests of the page, which speaks the streaming API with scripted answers: slow ones, broken ones, refusals.
+"""A server for the tests of the page, with scripted answers: slow ones, broken ones, refusals.
 
 The page, its headers and the stored conversations are the real ones.
 """
@@ -36,10 +36,11 @@ WINDOW = {"limit": 2048, "tokens": 9, "sent": 3, "dropped": 2}
 
 @dataclass
 class Script:
-    """What the next answers are. An answer is a list of steps: a text is sent, a number of seconds is waited, an Event is waited for, an exception
-    breaks the answer: as an HTTP status before the first text, as an event of the stream after it, ConnectionError as a lost connection.
+    """The next answers. An answer is a list of steps: a text is sent; a number waits that many
+    seconds; an Event is waited for; an exception ends the answer, before the first text with an
+    HTTP status, later with an event of the stream, ConnectionError with a lost connection.
 
-    `requests` are the bodies that came; `gone` is set when a client left in the middle.
+    `requests` are the received bodies; `gone` is set when a client disconnects during an answer.
     """
 
     answers: list[list[Any]] = field(default_factory=list)
@@ -111,7 +112,8 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
     tokens = 0
 
     def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> str:
-        return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': reason}], **more})}\n\n"
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return f"data: {json.dumps({'choices': [choice], **more})}\n\n"
 
     try:
         yield chunk({"role": "assistant", "content": ""})

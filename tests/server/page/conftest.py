@@ -33,7 +33,7 @@ def chromium() -> Iterator[Any]:
 
 
 def _missing(reason: str) -> NoReturn:
-    """Fail in CI, which must run these tests; elsewhere skip them, with a warning in the summary."""
+    """Fail in CI, which must run these tests; elsewhere skip them, with a warning."""
     if os.environ.get("CI"):
         pytest.fail(f"the page's tests cannot run: {reason}", pytrace=False)
     warnings.warn(f"the page's tests were skipped: {reason}", stacklevel=2)

@@ -85,7 +85,7 @@ GOOD = {
 
 
 def message(which: str, **changes: Any) -> dict[str, Any]:
-    return {**GOOD, "messages": {**GOOD["messages"], which: {**GOOD["messages"][which], **changes}}}  # type: ignore[index]
+    return {**GOOD, "messages": {**GOOD["messages"], which: {**GOOD["messages"][which], **changes}}}
 
 
 @pytest.mark.parametrize(
