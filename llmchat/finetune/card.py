@@ -1,4 +1,4 @@
-"""What goes to the Hub: the adapter of a run with a model card, or a merged checkpoint as it is."""
+"""The folder to upload to the Hub: a run's adapter with a model card, or a merged checkpoint."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from llmchat.formatting import counted
 
 @contextmanager
 def folder_to_push(folder: Path, repo: str) -> Iterator[Path]:
-    """A folder whose files are those of the repo. Raises Mismatch where there is neither a run nor a checkpoint."""
+    """A folder with the files of the repo. Raises Mismatch without a run or a checkpoint."""
     if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
         yield folder
         return
@@ -38,7 +38,7 @@ def folder_to_push(folder: Path, repo: str) -> Iterator[Path]:
 
 
 def card(run: dict[str, Any], repo: str) -> str:
-    """A model card that says what the adapter was made of; its header is what the Hub reads."""
+    """A model card that describes how the adapter was made; the Hub reads its header."""
     recipe, counts = run["recipe"], run["counts"]
     losses = [loss for _, _, loss in run["trained"]["curve"] if loss is not None]
     header = {"base_model": run["base"], "library_name": "peft", "tags": ["lora", "llmchat"]}
@@ -51,10 +51,12 @@ def card(run: dict[str, Any], repo: str) -> str:
         "",
     ]
     lines += [
-        f"A LoRA adapter for `{run['base']}`, trained with llmchat on {counts['trained_on']:,} records ({counts['held_out']:,} held out).",
+        f"A LoRA adapter for `{run['base']}`, trained with llmchat on "
+        f"{counts['trained_on']:,} records ({counts['held_out']:,} held out).",
         "",
         f"- prompt format: `{run['format']}`",
-        f"- rank {recipe['rank']}, alpha {recipe['alpha']:g}, targets {recipe['targets']}, learning rate {recipe['learning_rate']:g}, recipe {recipe['name']}",
+        f"- rank {recipe['rank']}, alpha {recipe['alpha']:g}, targets {recipe['targets']}, "
+        f"learning rate {recipe['learning_rate']:g}, recipe {recipe['name']}",
         f"- {counted(run['trained']['steps'], 'step')}",
         *(
             [f"- loss held out: {losses[0]:.3f} at first, {min(losses):.3f} at best"]

@@ -1,4 +1,7 @@
-"""From records to token ids, by the way of a chat: the same format, the same tokenizer, and a mark on every token the model writes."""
+"""Records to token ids, with the format and tokenizer of a chat.
+
+Every token that the model is to write is marked as a label.
+"""
 
 from collections.abc import Iterable
 
@@ -14,7 +17,7 @@ IGNORED = -100
 
 
 class Example(Struct, frozen=True):
-    """Token ids, and for each the id that the loss wants there: its own, or IGNORED."""
+    """Token ids, and the label of each: its own id, or IGNORED."""
 
     ids: list[int]
     labels: list[int]
@@ -25,7 +28,9 @@ class Example(Struct, frozen=True):
 
 
 class Examples(Struct, frozen=True):
-    """What a set of records became. skipped: too long for the cutoff; cut: shortened to it, and without an end."""
+    """The examples of a set of records. skipped: over the cutoff; cut: shortened to it, without an
+    end.
+    """
 
     examples: list[Example]
     skipped: int
@@ -39,7 +44,7 @@ class Examples(Struct, frozen=True):
 def write_examples(
     records: Iterable[Record], form: PromptFormat, tokens: Tokenizer, recipe: Recipe
 ) -> Examples:
-    """Every record as an example. Raises UsageError naming the record that the format cannot write."""
+    """Every record as an example. Raises UsageError for a record that the format cannot render."""
     examples, skipped, cut = [], 0, 0
     for record in records:
         example = write_example(record, form, tokens, recipe)
@@ -57,14 +62,14 @@ def write_examples(
 
 
 def write_example(record: Record, form: PromptFormat, tokens: Tokenizer, recipe: Recipe) -> Example:
-    """One record. Where the format writes no end mark, the model's end token is put behind the last answer, and learnt."""
+    """One record. If the format has no end mark, the model's end token is added and learned."""
     try:
         prompt = form.render(record.messages) if record.messages else _plain(record.text)
     except LlmchatError as error:
         raise UsageError(f"{record.place}: {error.message}", error.hint) from error
     apart = tokens.melts(prompt)
     ids, learnt = tokens.encode(prompt, apart=apart), tokens.learnt(prompt, apart=apart)
-    # White space behind the last end mark is what a next turn would begin with; nothing learns it.
+    # White space after the last end mark would begin the next turn, so it is not learned.
     last = max((index for index, mark in enumerate(learnt) if mark), default=-1)
     ids, learnt = ids[: last + 1], learnt[: last + 1]
     if ids and ids[-1] not in tokens.stop_ids(prompt):
@@ -77,15 +82,15 @@ def write_example(record: Record, form: PromptFormat, tokens: Tokenizer, recipe:
 
 
 def _plain(text: str) -> Prompt:
-    """A text without speakers: all of it is learnt."""
+    """A text without speakers: all of it is learned."""
     return Prompt(text, (), learn=((0, len(text)),), quoted=((0, len(text)),))
 
 
 def _end(tokens: Tokenizer) -> int:
-    """The token that ends an answer: the tokenizer's own, else the least of those that the config names."""
+    """The token that ends an answer: the tokenizer's, or the smallest of the config's."""
     named = tokens.id_of(tokens.names.get("eos_token", ""))
     if named is not None:
         return named
     if not tokens.end_ids:
-        raise UsageError("this model has no end token, so no answer could learn to stop")
+        raise UsageError("this model has no end token, so it could not learn to stop")
     return min(tokens.end_ids)

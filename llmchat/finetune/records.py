@@ -1,4 +1,4 @@
-"""What a data set gives: training conversations as pure values."""
+"""Training conversations as pure values."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from llmchat.errors import UsageError
 
 
 class Record(Struct, frozen=True):
-    """One training conversation: an optional system message, then user and assistant by turns, ending with an answer.
+    """One training conversation: an optional system message, then alternating user and assistant.
 
-    place: FILE:NUMBER for error lines, the line of JSON lines or the element of a JSON list. For plain text: no messages, and text set.
+    It ends with an answer. place: FILE:NUMBER for errors, with the line of JSON lines or the
+    element of a JSON list. A plain text has no messages and `text` set.
     """
 
     messages: tuple[Message, ...]
@@ -20,7 +21,7 @@ class Record(Struct, frozen=True):
 
 
 def trimmed(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages without answers before the first question and without questions after the last answer: neither can be learnt."""
+    """The messages from the first question to the last answer; nothing else can be learned."""
     system = tuple(message for message in messages[:1] if message.role == "system")
     turns = list(messages[len(system) :])
     while turns and turns[0].role == "assistant":
@@ -31,7 +32,7 @@ def trimmed(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def disorder(messages: Sequence[Message]) -> str:
-    """Why these messages are no training conversation; empty where they are one."""
+    """Why these messages cannot be trained on; "" if they can."""
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     for index, message in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
@@ -41,7 +42,7 @@ def disorder(messages: Sequence[Message]) -> str:
 
 
 def checked(record: Record) -> Record:
-    """The record in the form that training needs, see `trimmed`. Raises UsageError where it cannot be brought into it."""
+    """The record as training needs it, see `trimmed`. Raises UsageError if that is impossible."""
     if record.text:
         return record
     messages = trimmed(record.messages)

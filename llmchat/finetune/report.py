@@ -1,4 +1,4 @@
-"""What a run did, as one HTML page and a picture of its losses. Nothing is fetched from elsewhere."""
+"""The report of a run: one HTML page and a picture of its losses, without external resources."""
 
 import base64
 from pathlib import Path
@@ -12,7 +12,7 @@ _PAGE = Path(__file__).with_name("report.html")
 
 
 def write_report(outcome: Outcome, folder: Path) -> None:
-    """report.html, and loss.png where matplotlib is installed."""
+    """Write report.html, and loss.png if matplotlib is installed."""
     picture = _curves(outcome, folder / "loss.png")
     (folder / "report.html").write_text(_page(outcome, picture), "utf-8")
 
@@ -37,7 +37,7 @@ def _curves(outcome: Outcome, path: Path) -> Path | None:
                 markersize=4,
             )
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (cross-entropy a learnt token)")
+    axes.set_ylabel("loss (cross-entropy per learned token)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,6 +1,7 @@
-"""From a model and a data set to an adapter that chats: read, write examples, train, show what changed, leave a preset.
+"""One fine-tuning run: read data, make examples, train, sample before and after, write a preset.
 
-Everything is kept in one output folder: adapter/ (peft's form), preset.toml, report.html, loss.png, run.json, checkpoints/.
+Everything is in one output folder: adapter/ (peft's form), preset.toml, report.html, loss.png,
+run.json and checkpoints/.
 """
 
 import hashlib
@@ -26,14 +27,15 @@ from llmchat.models.locate import Model, locate
 from llmchat.presets import Preset, Source
 from llmchat.settings import Options, World
 
-# The Trainer's own hooks, by the names of their libraries.
+# The Trainer's own reporting hooks, by library name.
 HOOKS = ("tensorboard", "wandb")
 
 
 def finetune(task: Task, world: World) -> Outcome | None:
-    """Train an adapter. The data is read, and every mistake in it told, before the model is loaded; a run that was cut short is taken up again.
+    """Train an adapter, or resume an interrupted run.
 
-    Of several processes (`accelerate launch`) the first writes everything down; the others get None.
+    The data is read and its errors are reported before the model is loaded. Of several processes
+    (`accelerate launch`), only the first writes results; the others return None.
     """
     _check_hooks(task.report_to)
     model = _base(task.preset, world)
@@ -76,7 +78,7 @@ def finetune(task: Task, world: World) -> Outcome | None:
 
 
 def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Record], list[Record]]:
-    """What is trained on, and what only judges it. A number that would take most of a small set becomes a tenth of it."""
+    """Training and held-out records; a count that takes most of a small set becomes a tenth."""
     wanted = task.recipe.evaluation
     if not wanted:
         return records, []
@@ -90,16 +92,16 @@ def _held_out(records: list[Record], task: Task, world: World) -> tuple[list[Rec
 
 
 def _leads(world: World) -> bool:
-    """Whether this is the first of the processes that `accelerate launch` started, or the only one."""
+    """Whether this is the only process, or the first one of `accelerate launch`."""
     return world.env.get("RANK", "0") == "0"
 
 
 def _check_hooks(names: Sequence[str]) -> None:
-    """Refuse a hook that does not exist, or whose library is not installed, before anything is read."""
+    """Refuse an unknown reporting hook, or one whose library is missing, before reading data."""
     for name in names:
         if name not in HOOKS:
             raise UsageError(
-                f"nothing reports to `{name}`",
+                f"unknown reporting hook `{name}`",
                 did_you_mean(name, HOOKS) or f"there are {', '.join(HOOKS)}",
             )
         if importlib.util.find_spec(name) is None:
@@ -109,12 +111,12 @@ def _check_hooks(names: Sequence[str]) -> None:
 def _base(preset: Preset, world: World) -> Model:
     model = locate(preset, world)
     if model.base is None:
-        raise Mismatch(f"the engine `{preset.engine}` has nothing that could be trained")
+        raise Mismatch(f"models of the engine `{preset.engine}` cannot be trained")
     return model
 
 
 def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> None:
-    """Make the output folder this run's. Another run's folder is refused: its checkpoints would be taken for ours."""
+    """Claim the output folder; refuse another run's, whose checkpoints would be resumed."""
     mark = hashlib.sha256()
     for part in (
         model.preset.base,
@@ -137,7 +139,7 @@ def _claim(task: Task, model: Model, train: Examples, held_out: Examples) -> Non
 
 
 def _train(task: Task, model: Model, train: Examples, held_out: Examples, world: World) -> Trained:
-    # peft loads bitsandbytes, whose notes on kernels that it does not find concern nobody who trains.
+    # peft loads bitsandbytes, whose notes about missing kernels do not matter for training.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from llmchat.finetune.training import Course, Meter
     from llmchat.finetune.training import train as run
@@ -162,7 +164,7 @@ def _train(task: Task, model: Model, train: Examples, held_out: Examples, world:
 
 
 def _tuned(model: Model, task: Task) -> Model:
-    """The model with the new adapter on top of those it had, merged in memory."""
+    """The model with the new adapter on top of its own ones, merged in memory."""
     from llmchat.hub import Checkpoint
 
     folder = task.output.resolve() / "adapter"
@@ -179,7 +181,7 @@ def _tuned(model: Model, task: Task) -> Model:
 def _answers(
     model: Model, records: Sequence[Record], task: Task, world: World, when: str
 ) -> list[str]:
-    """What the model says to the questions of these records, by the way of every chat. Kept, so that a run taken up again does not ask twice."""
+    """The model's answers to these records, as in a chat; kept for a resumed run."""
     from llmchat.chat import reply
 
     path = task.output / f"answers-{when}.json"
@@ -221,7 +223,7 @@ def _leave(
     samples: tuple[Sample, ...],
     world: World,
 ) -> Outcome:
-    """Preset, report and record of the run."""
+    """Write the preset, the report and run.json."""
     from llmchat.finetune.report import write_report
 
     name = task.output.resolve().name
@@ -280,7 +282,7 @@ def _shipped_formats() -> tuple[str, ...]:
 
 
 def _install(preset: Path, name: str, world: World) -> str:
-    """Put the preset where `-m NAME` finds it; an own preset of this name that is not ours stays, and "" is returned."""
+    """Add the preset to the user's own; returns "" if another preset already has the name."""
     target = world.own_presets / f"{name}.toml"
     adapter = f'"{preset.parent.resolve() / "adapter"}"'
     if target.exists() and adapter not in target.read_text("utf-8"):

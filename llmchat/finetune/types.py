@@ -1,4 +1,4 @@
-"""The values of a fine-tuning run: what to train, and what came of it."""
+"""The values of a fine-tuning run: its task and its results."""
 
 from pathlib import Path
 
@@ -9,7 +9,10 @@ from llmchat.presets import Preset
 
 
 class Task(Struct, frozen=True):
-    """What is asked: a base, data (as `finetune.data.read` takes it), how, and where to. samples: held-out questions answered before and after."""
+    """The task: a base, data (as for `finetune.data.read`), a recipe and an output folder.
+
+    samples: the number of held-out questions that are answered before and after.
+    """
 
     preset: Preset
     data: tuple[str, ...]
@@ -42,7 +45,7 @@ class Counts(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True):
-    """A held-out question, what the data answers, and what the model says before and after."""
+    """A held-out question with the data's answer and the model's, before and after."""
 
     question: str
     """The question."""
@@ -55,7 +58,7 @@ class Sample(Struct, frozen=True):
 
 
 class Trained(Struct, frozen=True):
-    """A finished run. curve: (step, training loss, evaluation loss) where each was taken; tokens_per_second: without evaluation and saving."""
+    """The measurements of a finished run."""
 
     steps: int
     """Optimizer steps."""
@@ -78,7 +81,7 @@ class Trained(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What a run left behind; run.json holds it as well."""
+    """The result of a run, as in run.json."""
 
     name: str
     """Name of the new preset."""

@@ -172,11 +172,11 @@ def test_what_is_cleaned_is_clean_and_chats_keep_their_form(run: Run, tmp_path: 
     [
         (
             ["clean", "set.json", "-o", "set.json", "--force"],
-            "set.json is read from\nhint: what is read is never written to; name another file",
+            "set.json is read from\nhint: an input is never overwritten; name another file",
         ),
         (
             ["clean", ".", "-o", "new.json", "--force"],
-            "new.json is read from\nhint: what is read is never written to; name another file",
+            "new.json is read from\nhint: an input is never overwritten; name another file",
         ),
         (["clean", "set.json=2", "-o", "set.json", "--force"], "set.json is read from"),
         (["clean", "set.json", "-o", "no/folder.json"], "there is no folder no"),
@@ -190,7 +190,7 @@ def test_what_is_cleaned_is_clean_and_chats_keep_their_form(run: Run, tmp_path: 
             ["clean", "set.json", "--to", "alpacca"],
             "data cannot be written as `alpacca`\nhint: did you mean `alpaca`?",
         ),
-        (["inspect", "set.json", "--language", "english"], "`english` is no language code"),
+        (["inspect", "set.json", "--language", "english"], "unknown language code `english`"),
         (["inspect", "nothing.json"], "there is no file or folder nothing.json"),
         (
             [
@@ -206,7 +206,7 @@ def test_what_is_cleaned_is_clean_and_chats_keep_their_form(run: Run, tmp_path: 
         ),
         (
             ["convert", str(SAMPLES / "text.txt"), "-f", "text", "--to", "messages"],
-            f"{SAMPLES / 'text.txt'}:1: a plain text is no conversation",
+            f"{SAMPLES / 'text.txt'}:1: a plain text cannot be written as a conversation",
         ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

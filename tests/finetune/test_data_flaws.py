@@ -354,7 +354,7 @@ def test_languages() -> None:
     assert {code: languages.of(record) for code, record in samples.items()} == {
         code: code for code in samples
     }
-    with pytest.raises(UsageError, match="`english` is no language code"):
+    with pytest.raises(UsageError, match="unknown language code `english`"):
         languages.check("english")
 
 
@@ -440,6 +440,6 @@ def test_without_the_library_near_duplicates_are_an_error_only_when_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "rensa", None)
-    with pytest.raises(UsageError, match="looking for near duplicates needs the library `rensa`"):
+    with pytest.raises(UsageError, match="finding near duplicates needs the library `rensa`"):
         Examiner(choose_drops())
     assert Examiner(choose_drops(), near=False).examine(PLAIN) == {}

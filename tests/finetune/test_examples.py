@@ -112,11 +112,11 @@ def test_recipes_say_where_they_come_from() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "line"),
     [
-        ("defalt", {}, "no recipe is called `defalt`"),
+        ("defalt", {}, "unknown recipe `defalt`"),
         ("default", {"rank": 0}, r">= 1.*rank"),
         ("default", {"learning_rate": -1.0}, "learning_rate"),
         ("default", {"base": "int3"}, "base"),
-        ("nowhere.toml", {}, "no recipe is called"),
+        ("nowhere.toml", {}, "unknown recipe"),
     ],
 )
 def test_impossible_recipes_are_refused(name: str, changes: dict[str, object], line: str) -> None:

@@ -341,7 +341,7 @@ def test_bad_data_is_told_before_a_model_is_loaded(
 def test_what_cannot_be_trained_is_refused(
     world: World, base: Path, data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Mismatch, match=r"no linears called .*Wqkv.*"):
+    with pytest.raises(Mismatch, match=r"no linear layers named .*Wqkv.*"):
         run(world, base, data, tmp_path / "a", replace(QUICK, targets=("Wqkv",)))
     with pytest.raises(UsageError, match=r"none of the \d+ records is shorter than 8 tokens"):
         run(world, base, data, tmp_path / "b", replace(QUICK, cutoff=8))
@@ -353,7 +353,7 @@ def test_what_cannot_be_trained_is_refused(
 def test_hooks_that_are_not_there(
     world: World, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="nothing reports to `tensorbord`") as refused:
+    with pytest.raises(UsageError, match="unknown reporting hook `tensorbord`") as refused:
         run(world, base, data, tmp_path / "out", report_to=("tensorbord",))
     assert "`tensorboard`" in refused.value.hint
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

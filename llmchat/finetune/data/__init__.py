@@ -1,4 +1,5 @@
-"""Data sets: any known format from a file, a folder, stdin, the Hub or the history, as records for training.
+"""Data sets: any known format from a file, a folder, stdin, the Hub or the history, as records for
+training.
 
 Every error names the file and the record. Nothing here loads a model.
 """
@@ -23,16 +24,20 @@ def read(
     offline: bool = False,
     strict: bool = True,
 ) -> Iterator[Record]:
-    """The records of all sources. A source is FILE, FOLDER, `-` (stdin), `hub:org/name[/config][:split]` or `sessions:[ID]`.
+    """The records of all sources.
 
-    Without weights the sources follow each other and records are read one by one. With `=WEIGHT` behind at least one source (1 for the
-    others), weights are the shares of the sources in the mixture: records are drawn at random without repetition until the first source
-    is used up, so that `a.json=3 b.json=1` gives three of a for each of b. What the other sources have left is not used. The same seed gives
-    the same mixture. Weighted sources are held in memory.
+    A source is FILE, FOLDER, `-` (stdin), `hub:org/name[/config][:split]` or `sessions:[ID]`.
 
-    format: a name from formats.FORMATS, or `auto`: by the exact fields of each file's first record. language: trees of OASST in it alone.
-    strict: records are conversations as training needs them, or an error; without it they are as they were written, for the cleaner.
-    Raises UsageError at once for a source that is not there, and while reading for bad data.
+    Without weights, the sources are read one after the other, record by record. If at least one
+    source has `=WEIGHT` (1 for the others), records are drawn at random in these proportions,
+    without repetition, until the first source is used up: `a.json=3 b.json=1` gives three of a for
+    each of b. The rest of the other sources is not used. The same seed gives the same mixture.
+    Weighted sources are held in memory.
+
+    format: a name from formats.FORMATS, or `auto`: by the exact fields of each file's first record.
+    language: only OASST trees in this language. strict: records are conversations as training needs
+    them, or an error; otherwise they are as written, for the cleaner.
+    Raises UsageError at once for a missing source, and while reading for bad data.
     """
     from llmchat.finetune.data import formats
     from llmchat.finetune.data.sources import all_of, parse

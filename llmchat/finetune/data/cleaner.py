@@ -1,7 +1,7 @@
-"""Every record examined once: which flaws it has, and, for `clean`, whether it is kept. Records stream through; what is held in mind of each
-is its hash, its sketch and its lengths.
+"""Examine every record once: its flaws and, for `clean`, whether it is kept.
 
-Duplicates are looked for among the records that no other flaw drops: the only good copy of a conversation is never the one that goes.
+Records stream through; only a hash, a sketch and the lengths of each are kept. Duplicates are found
+only among records that no other flaw drops, so the only good copy of a conversation is kept.
 """
 
 from array import array
@@ -21,24 +21,24 @@ Found = dict[str, str]
 
 
 class Finding(Struct):
-    """A flaw: records that have it, those left out for it (each for the first of its reasons), those mended; examples by place."""
+    """The counts of a flaw: records with it, dropped for it (by their first reason), and fixed."""
 
     flaw: str
     """Name of the flaw."""
     about: str
-    """What it is."""
+    """Its description."""
     count: int = 0
     """Records that have it."""
     dropped: int = 0
     """Records that were dropped for it."""
     fixed: int = 0
-    """Records that were mended."""
+    """Records that were fixed."""
     examples: list[tuple[str, str]] = field(default_factory=list)
     """Place and text of some of them."""
 
 
 class Report(Struct):
-    """What a data set holds. Lengths are in characters, those of whole records in tokens; languages: records by code, "" for unclear ones."""
+    """The contents of a data set. Lengths are in characters, those of whole records in tokens."""
 
     records: int
     """Records that were read."""
@@ -65,7 +65,10 @@ class Report(Struct):
 
 
 def choose_drops(drop: Iterable[str] = (), keep: Iterable[str] = ()) -> frozenset[str]:
-    """The flaws to drop: the certain ones, and `drop`, without `keep`; `all` stands for all. Raises UsageError for an unknown name."""
+    """The flaws to drop: the certain ones plus `drop` minus `keep`; `all` names all of them.
+
+    Raises UsageError for an unknown name.
+    """
     known, added, spared = flaws.names(), frozenset(drop), frozenset(keep)
     for name in (added | spared) - {"all"}:
         if name not in known:
@@ -82,9 +85,10 @@ def choose_drops(drop: Iterable[str] = (), keep: Iterable[str] = ()) -> frozense
 
 
 class Examiner:
-    """Looks at records one after another and remembers enough of them for a report.
+    """Examines records one after another and remembers enough of them for a report.
 
-    near: look for near duplicates; language: the code that records should be in; languages: count them; limit: most tokens, 0 for any
+    near: find near duplicates; language: the code that records should be in; languages: count them;
+    limit: maximum number of tokens, 0 for no limit.
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class Examiner:
         return found
 
     def clean(self, record: Record, *, fix: bool) -> tuple[Record | None, Found]:
-        """The record as it is to be kept, mended where `fix` says so, or None; and the flaws that it has then."""
+        """The record to keep (fixed if `fix` is set) or None, and its remaining flaws."""
         if fix:
             for name, one in flaws.FLAWS.items():
                 if one.fix and (shown := one.find(record)):
@@ -186,7 +190,7 @@ class Examiner:
 
 
 def _printable(text: str) -> str:
-    """One line that does nothing to a terminal."""
+    """One line that is safe to print on a terminal."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for letter in " ".join(text.split())
@@ -202,7 +206,7 @@ def clean(
     keep: Callable[[Record], None],
     remove: Callable[[Record, Found], None],
 ) -> Report:
-    """Give each record to `keep` or, with what speaks against it, to `remove`."""
+    """Pass each record to `keep` or, with its flaws, to `remove`."""
     for record in records:
         kept, found = examiner.clean(record, fix=fix)
         if kept:

@@ -1,4 +1,7 @@
-"""Records as files that others read: Alpaca, OpenAI messages, ShareGPT, plain text; JSON lines, or one list for a name that ends in .json."""
+"""Write records for other tools: Alpaca, OpenAI messages, ShareGPT or plain text.
+
+The files are JSON lines, or one JSON list for a name that ends in .json.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +24,7 @@ _SHAREGPT = {"user": "human", "assistant": "gpt"}
 
 
 def to_alpaca(record: Record) -> dict[str, Any]:
-    """instruction, input, output, and system where there is one. Raises UsageError for more than one turn."""
+    """instruction, input, output, and optionally system. Raises UsageError for several turns."""
     system = [message.text for message in record.messages if message.role == "system"]
     roles = [message.role for message in record.messages if message.role != "system"]
     if roles != ["user", "assistant"] or len(system) > 1:
@@ -36,7 +39,10 @@ def to_alpaca(record: Record) -> dict[str, Any]:
 
 
 def to_messages(record: Record) -> dict[str, Any]:
-    """messages of {role, content}, with llmchat's `input` where there is material; others do not know it, see `joined`."""
+    """messages of {role, content}, with llmchat's `input` for material.
+
+    Other tools ignore `input`; `joined` writes it into the question.
+    """
     _spoken(record)
     said = [
         {"role": one.role, "content": one.text} | ({"input": one.input} if one.input else {})
@@ -46,7 +52,7 @@ def to_messages(record: Record) -> dict[str, Any]:
 
 
 def to_sharegpt(record: Record) -> dict[str, Any]:
-    """conversations of {from, value}. It has no place for material, which goes before the question."""
+    """conversations of {from, value}. Material has no field, so it precedes the question."""
     _spoken(record)
     said = [
         {"from": _SHAREGPT.get(one.role, one.role), "value": plain_text(one)}
@@ -58,7 +64,8 @@ def to_sharegpt(record: Record) -> dict[str, Any]:
 def to_text(record: Record) -> dict[str, Any]:
     if not record.text:
         raise UsageError(
-            f"{record.place}: a conversation is no plain text", "`--to messages` holds it"
+            f"{record.place}: a conversation cannot be written as plain text",
+            "`--to messages` holds it",
         )
     return {"text": record.text}
 
@@ -81,7 +88,7 @@ def form_named(name: str) -> Form:
 
 
 def joined(record: Record) -> Record:
-    """The record with every input written into its question, for tools that know no `input`."""
+    """The record with every input written into its question, for tools without `input`."""
     return replace(
         record,
         messages=tuple(replace(one, text=plain_text(one), input="") for one in record.messages),
@@ -89,23 +96,26 @@ def joined(record: Record) -> Record:
 
 
 def as_found(record: Record) -> dict[str, Any]:
-    """Whatever the record is, for the file of removed ones."""
+    """The record as it is, for the file of removed records."""
     return to_text(record) if record.text else to_messages(record)
 
 
 def _spoken(record: Record) -> None:
     if record.text:
-        raise UsageError(f"{record.place}: a plain text is no conversation", "`--to text` holds it")
+        raise UsageError(
+            f"{record.place}: a plain text cannot be written as a conversation",
+            "`--to text` holds it",
+        )
 
 
 def free(name: str, inputs: Sequence[str], force: bool) -> Path:
-    """A path to write to. Raises UsageError where a file is there, or for one of the inputs, which are never touched."""
+    """A path to write to. Raises UsageError if it exists or is one of the inputs."""
     path = Path(name).expanduser()
     for source in inputs:
         origin = Path(source).expanduser()
         if origin.exists() and origin.resolve() in (path.resolve(), *path.resolve().parents):
             raise UsageError(
-                f"{name} is read from", "what is read is never written to; name another file"
+                f"{name} is read from", "an input is never overwritten; name another file"
             )
     if path.is_dir():
         raise UsageError(f"{name} is a folder")
@@ -118,7 +128,10 @@ def free(name: str, inputs: Sequence[str], force: bool) -> Path:
 
 @contextmanager
 def writer(path: Path | None, world: World) -> Iterator[Write]:
-    """A function that writes values as JSON lines, or as one list for *.json; to stdout without a path. The file is there when all is."""
+    """A function that writes values as JSON lines, or as one list for *.json.
+
+    Without a path it writes to stdout. The file appears once it is complete.
+    """
     encode = msgspec.json.Encoder().encode
     if path is None:
 

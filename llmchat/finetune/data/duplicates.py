@@ -1,4 +1,4 @@
-"""Records that say the same as an earlier one: exactly, or nearly."""
+"""Find records that duplicate an earlier one, exactly or nearly."""
 
 from typing import Any
 
@@ -9,18 +9,19 @@ from llmchat.finetune.records import Record
 
 NEAR = 0.8
 _SHINGLE = 3
-# 16 bands of 8 rows find a pair of likeness 0.8 with 95 %, of 0.9 with 99.99 %: 1 - (1 - likeness^8)^16.
+# 16 bands of 8 rows find a pair of similarity s with probability 1 - (1 - s^8)^16: 95 % for 0.8,
+# 99.99 % for 0.9.
 _PERMUTATIONS, _BANDS = 128, 16
 
 
 class Exact:
-    """16 bytes for each record that was seen."""
+    """Exact duplicates; keeps 16 bytes per record."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, str] = {}
 
     def earlier(self, record: Record) -> str:
-        """The place of the record that said the same; "" for the first one, which is kept in mind."""
+        """The place of the earlier equal record; "" if this is the first, which is remembered."""
         key = fingerprint(record)
         earlier = self._seen.get(key, "")
         if not earlier:
@@ -29,14 +30,15 @@ class Exact:
 
 
 class Near:
-    """MinHash with locality-sensitive hashing (rensa): about 2 kB for each record that was seen, the same result each time.
+    """MinHash with locality-sensitive hashing (rensa): about 2 kB per record, deterministic.
 
-    Two records are near when their sets of three-word phrases overlap by NEAR (Jaccard), as 128 hashes estimate it: a standard error of
-    0.035 there. Records of fewer than three words are compared as they are.
+    Two records are near duplicates if the Jaccard similarity of their three-word phrases is at
+    least NEAR, as estimated by 128 hashes (standard error 0.035). Shorter records are compared as
+    they are.
     """
 
     def __init__(self) -> None:
-        self._rensa = need("rensa", "looking for near duplicates")
+        self._rensa = need("rensa", "finding near duplicates")
         self._index: Any = self._rensa.RMinHashLSH(NEAR, _PERMUTATIONS, _BANDS)
         self._seen: list[tuple[Any, str]] = []
 
@@ -45,7 +47,7 @@ class Near:
         return has("rensa")
 
     def earlier(self, record: Record) -> str:
-        """The place of the most similar record before this one; "" where none is near."""
+        """The place of the most similar earlier record; "" if none is near."""
         said = words("\n".join(texts(record)).lower())
         phrases = {
             " ".join(said[start : start + _SHINGLE])

@@ -1,8 +1,9 @@
-"""What can be wrong with a record, each as a small function: a record to the text that shows the flaw, or "" where it has none.
+"""The flaws of a record: for each, a function that returns the text that shows it, or "".
 
-The tests are those that the cleaners of 2023 used (gururise/AlpacaDataCleaned, Stanford Alpaca's generate_instruction.py, FastChat's
-clean_sharegpt.py), with their known false alarms mended; where one differs, a comment says why. A flaw that is certain is dropped by
-`clean` unless it is told otherwise; one that is a matter of taste is only counted. What needs more than one record is in cleaner.py.
+The checks follow the cleaners of 2023 (gururise/AlpacaDataCleaned, Stanford Alpaca's
+generate_instruction.py, FastChat's clean_sharegpt.py) without their known false alarms; comments
+explain the differences. `clean` drops records with a certain flaw by default and only counts flaws
+that are a matter of taste. Checks that need more than one record are in cleaner.py.
 """
 
 import functools
@@ -22,7 +23,7 @@ Fix = Callable[[Record], Record]
 
 
 class Flaw(Struct, frozen=True):
-    """drop: left out by `clean` without being asked to. fix: gives the record without the flaw."""
+    """drop: `clean` drops it by default. fix: returns the record without the flaw."""
 
     name: str
     about: str
@@ -32,7 +33,7 @@ class Flaw(Struct, frozen=True):
 
 
 FLAWS: dict[str, Flaw] = {}
-# Found by cleaner.py, which sees all records, the language that is asked for, and the tokenizer.
+# Found by cleaner.py, which has all records, the requested language and the tokenizer.
 OTHERS = {
     "wrong-language": ("another language than --language", True),
     "too-long": ("more tokens than --max-tokens", True),
@@ -53,12 +54,12 @@ def flaw(
 
 
 def names() -> dict[str, tuple[str, bool]]:
-    """Every flaw: what it is, and whether `clean` drops it by itself."""
+    """Every flaw: its description, and whether `clean` drops it by default."""
     return {name: (one.about, one.drop) for name, one in FLAWS.items()} | OTHERS
 
 
 def texts(record: Record) -> Iterator[str]:
-    """All that a record says."""
+    """All texts of a record."""
     if record.text:
         yield record.text
     for message in record.messages:
@@ -76,14 +77,14 @@ def inputs(record: Record) -> Iterator[str]:
 
 
 def answers(record: Record) -> Iterator[str]:
-    """What the model would learn to say; a plain text whole."""
+    """The texts that a model would learn to write; a plain text as a whole."""
     if record.text:
         yield record.text
     yield from (message.text for message in record.messages if message.role == "assistant")
 
 
 def excerpt(text: str, match: re.Match[str] | None) -> str:
-    """The match with some text around it, on one line; "" for none."""
+    """The match with some text around it, on one line; "" without a match."""
     if match is None:
         return ""
     start, end = (
@@ -160,7 +161,7 @@ def _without_placeholder(record: Record) -> Record:
     fix=_without_placeholder,
 )
 def placeholder_input(record: Record) -> str:
-    # AlpacaDataCleaned searches, and so takes `no input data was given` in a real text for a placeholder.
+    # AlpacaDataCleaned searches anywhere, so `no input data was given` in a real text matches.
     return _whole(_PLACEHOLDER, inputs(record))
 
 
@@ -179,7 +180,8 @@ _PICTURE = re.compile(
 )
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 _TO_READ = re.compile(
-    r"\barticle|\bsummar|\b(?:this|the|following|given) (?:link|page|website|web ?page|blog|video|url)\b",
+    r"\barticle|\bsummar"
+    r"|\b(?:this|the|following|given) (?:link|page|website|web ?page|blog|video|url)\b",
     re.IGNORECASE,
 )
 
@@ -199,7 +201,8 @@ def unseen(record: Record) -> str:
 
 # Stanford Alpaca's blacklist of words in an instruction.
 _MEDIA = re.compile(
-    r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b",
+    r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to"
+    r"|videos?|audio|music|flowcharts?|diagrams?)\b",
     re.IGNORECASE,
 )
 
@@ -220,7 +223,7 @@ def instruction_length(record: Record) -> str:
 
 @flaw("odd-start", "a question that begins with punctuation")
 def odd_start(record: Record) -> str:
-    # Stanford Alpaca refuses every letter beyond ASCII too, which no other language than English survives.
+    # Stanford Alpaca also refuses every letter beyond ASCII, so only English passes.
     question = next(questions(record), "").lstrip()
     return (
         ""
@@ -275,7 +278,7 @@ def echo(record: Record) -> str:
     return ""
 
 
-# Behind punctuation only: behind a letter it is an index in code.
+# Only after punctuation: after a letter it is an index in code.
 _REFERENCE = re.compile(r"(?<=[.,;:!?)”\"’'])\[\d{1,3}\]")
 
 
@@ -290,7 +293,7 @@ def wikipedia_markers(record: Record) -> str:
 
 @functools.cache
 def _labels() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The labels of every prompt format: those with marks that nobody writes by chance, and plain words at the start of a line."""
+    """The labels of all prompt formats: marked ones, and plain words at the start of a line."""
     from llmchat.presets import formats, get_format
 
     labels = {
@@ -316,7 +319,8 @@ def label_text(record: Record) -> str:
 
 @flaw(
     "speaker-label",
-    "a line that begins as a speaker's turn of some format, such as `Human:` (right in a dialogue that was asked for)",
+    "a line that begins like a speaker's turn of some format, such as `Human:` "
+    "(right in a dialogue that was requested)",
 )
 def speaker_label(record: Record) -> str:
     return _first(_labels()[1], answers(record))
@@ -348,10 +352,10 @@ def repeated(record: Record) -> str:
                 return f"{count} times: {line.strip()[:_ABOUT]}"
         said = words(answer)
         for length in range(1, min(_LONGEST_PHRASE, len(said) // _REPEATS) + 1):
-            # Where a word equals the one `length` before it for five phrases on end, the phrase stands there six times.
+            # If five phrases in a row equal the words `length` before, the phrase occurs six times.
             at = bytes(map(eq, said, said[length:])).find(b"\x01" * (length * (_REPEATS - 1)))
             phrase = said[at : at + length] if at >= 0 else []
-            # Rows of figures are tables and matrices.
+            # Rows of figures are tables and matrices, not repetitions.
             if any(word[0].isalpha() for word in phrase):
                 return f"{_REPEATS} times: {' '.join(phrase)}"
     return ""
@@ -368,7 +372,8 @@ def html(record: Record) -> str:
 
 
 _REFUSAL = re.compile(
-    r"\bas an? (?:AI|artificial intelligence)(?: language)? model\b|\bI(?:'|’)?m sorry, (?:but )?(?:I|as an)\b",
+    r"\bas an? (?:AI|artificial intelligence)(?: language)? model\b"
+    r"|\bI(?:'|’)?m sorry, (?:but )?(?:I|as an)\b",
     re.IGNORECASE,
 )
 

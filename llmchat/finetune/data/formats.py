@@ -1,7 +1,7 @@
 """The data set formats: for each its fields and one reader function.
 
-A format is known by the exact set of an object's fields: all that it needs, and none that it does not know. An unknown field is no guess but an
-error that says to name the format; a format that is named takes records with any further fields.
+A format is detected by the exact fields of an object: all required ones, and no unknown ones. An
+unknown field is an error that asks for --format; a named format ignores additional fields.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,8 @@ from llmchat.finetune.records import Record
 
 Reader = Callable[[Iterable[Row], str], Iterator[Record]]
 
-# What ShareGPT's exports, Vicuna's successors and OpenAI call the speakers. A tool's words cannot be learnt; the cleaner finds them as disorder.
+# The speakers' names in ShareGPT's exports, Vicuna's successors and OpenAI's messages. A tool's
+# text cannot be learned; the cleaner reports it as `order`.
 _NAMES: dict[Role, str] = {
     "user": "user human",
     "assistant": "assistant gpt chatgpt bot bing bard model",
@@ -31,7 +32,11 @@ _ROLES: dict[str, Role] = {name: role for role, known in _NAMES.items() for name
 
 
 class Format(Struct, frozen=True):
-    """needs: the fields of every record; knows: those it may have beside them. read: rows and a language ("" for all) to records."""
+    """A format.
+
+    needs: the required fields; knows: the optional ones. read: converts rows to records, in one
+    language ("" for all).
+    """
 
     needs: frozenset[str]
     knows: frozenset[str]
@@ -61,7 +66,7 @@ def format_named(name: str) -> Format:
 
 
 def detect(row: Row) -> str:
-    """The name of the one format that has exactly the row's fields. Raises UsageError with the place where there is none."""
+    """The name of the one format with exactly the row's fields. Raises UsageError without one."""
     fields = row.fields
     if fields is None:
         fields = frozenset({"messages"})
@@ -80,7 +85,7 @@ def detect(row: Row) -> str:
 
 
 def reader(name: str, needs: str = "", knows: str = "") -> Callable[[Reader], Reader]:
-    """Register a reader. Without `needs` the format has to be named; it is never found by its fields."""
+    """Register a reader. A format without `needs` must be named; it is never detected."""
 
     def register(read: Reader) -> Reader:
         FORMATS[name] = Format(frozenset(needs.split()), frozenset(knows.split()), read)
@@ -141,7 +146,10 @@ class _ShareGPT(Struct):
     "id system title model source category idx lang language hash views tools",
 )
 def sharegpt(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """Vicuna's ShareGPT: conversations of {from, value}; a system text beside them or as their first message."""
+    """Vicuna's ShareGPT: conversations of {from, value}.
+
+    The system text is a field of its own or the first message.
+    """
     for row in rows:
         one = row.to(_ShareGPT)
         system = [Message("system", one.system)] if one.system else []
@@ -170,7 +178,7 @@ class _Messages(Struct):
     "messages", "messages", "id prompt prompt_id source category chosen_rating score tags model"
 )
 def messages(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """OpenAI's messages of {role, content}, with our `input`; or a bare list of them. llmchat's own training JSONL is this."""
+    """OpenAI's messages of {role, content}, with llmchat's `input`; or a bare list of them."""
     for row in rows:
         said = row.to(list[_Said]) if row.is_list else row.to(_Messages).messages
         yield Record(
@@ -188,7 +196,7 @@ def _content(content: str | list[_Part], row: Row) -> str:
         if part.text is None:
             raise UsageError(
                 f"{row.place}: a part of a message is `{part.type}`, not text",
-                "pictures and sound cannot be learnt from here",
+                "images and sound are not supported",
             )
     return "\n".join(part.text or "" for part in content)
 
@@ -203,19 +211,22 @@ def _role(name: str, row: Row) -> Role:
 
 @reader("oasst", oasst.ROW_NEEDS, oasst.ROW_KNOWS)
 def oasst_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """OpenAssistant's messages, a row each, linked by parent_id: the best path of each tree. All rows are held in memory."""
+    """OpenAssistant's messages, linked by parent_id: the best path of each tree.
+
+    All rows are held in memory.
+    """
     return oasst.from_rows(rows, language)
 
 
 @reader("oasst-trees", "message_tree_id prompt", "tree_state origin")
 def oasst_trees(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """OpenAssistant's trees, a tree a row, with replies inside replies: the best path of each."""
+    """OpenAssistant's trees, one per row, with nested replies: the best path of each."""
     return oasst.from_trees(rows, language)
 
 
 @reader("sessions", "title model created tags messages")
 def sessions(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """llmchat's own JSON export: what was said in complete turns, as `sessions export -f jsonl` writes it."""
+    """llmchat's JSON export of sessions: their complete turns."""
     return _exported(rows)
 
 
@@ -252,7 +263,7 @@ def _exported(rows: Iterable[Row]) -> Iterator[Record]:
 
 
 def spoken(session: Any, stored: Any, place: str) -> Iterator[Record]:
-    """A session's complete turns as one record; none where nothing was answered."""
+    """A session's complete turns as one record; nothing without an answer."""
     from llmchat.history.export import to_training
 
     line = to_training(session, stored)
@@ -273,7 +284,10 @@ def text(rows: Iterable[Row], language: str) -> Iterator[Record]:
 
 @reader("guanaco")
 def guanaco(rows: Iterable[Row], language: str) -> Iterator[Record]:
-    """openassistant-guanaco: a text of `### Human: …### Assistant: …`. Its fields are those of `text`, so it has to be named."""
+    """openassistant-guanaco: a text of `### Human: …### Assistant: …`.
+
+    It has the fields of `text`, so it must be named.
+    """
     for row in rows:
         pieces = ("\n" + row.to(_Text).text).split("### ")
         said: list[Message] = []
@@ -290,7 +304,7 @@ def guanaco(rows: Iterable[Row], language: str) -> Iterator[Record]:
 
 
 def read_rows(rows: Iterable[Row], name: str, language: str) -> Iterator[Record]:
-    """Records of the format `name`, or of the one that the first row's fields say for `auto`."""
+    """Records of the format `name`; for `auto`, of the format detected from the first row."""
     stream = iter(rows)
     first = next(stream, None)
     if first is None:

@@ -1,4 +1,4 @@
-"""The language of a record, by py3langid: 97 languages, from the bytes of a text, no network."""
+"""The language of a record, by py3langid: 97 languages, without a network."""
 
 from typing import Any
 
@@ -7,30 +7,31 @@ from llmchat.finetune.data.extras import need
 from llmchat.finetune.data.flaws import answers, inputs, questions
 from llmchat.finetune.records import Record
 
-# Enough to know a language by; more is only slower.
+# Enough to identify a language; more is only slower.
 _CHARACTERS = 250
-# Below this the library guesses: a name, a number, a line of code. Measured on short English, French and Chinese answers.
+# Below this probability the library guesses, as for a name, a number or a line of code. Measured on
+# short English, French and Chinese answers.
 _SURE = 0.5
 
 
 class Languages:
     def __init__(self) -> None:
-        module = need("py3langid.langid", "telling languages apart")
+        module = need("py3langid.langid", "detecting languages")
         self._identifier: Any = module.LanguageIdentifier.from_model_file(
             module.MODEL_FILE, norm_probs=True
         )
 
     def check(self, code: str) -> str:
-        """The code; UsageError where it is none that can be told."""
+        """The code. Raises UsageError for a language that cannot be detected."""
         if code not in self._identifier.labels:
             raise UsageError(
-                f"`{code}` is no language code",
+                f"unknown language code `{code}`",
                 did_you_mean(code, tuple(self._identifier.labels)) or "two letters: en, de, zh",
             )
         return code
 
     def of(self, record: Record) -> str:
-        """The code of the language a record is in, question and answer together; "" where that cannot be said."""
+        """The language code of a record, question and answer together; "" if uncertain."""
         parts = (
             " ".join(part)[:_CHARACTERS]
             for part in (questions(record), inputs(record), answers(record))

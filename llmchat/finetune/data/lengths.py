@@ -1,4 +1,4 @@
-"""How long records are: in tokens of a model whose files are here, or estimated from their bytes."""
+"""The lengths of records: in tokens of a pulled model, or estimated from their bytes."""
 
 from array import array
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from llmchat.presets import Preset
 from llmchat.settings import World
 
 Count = Callable[[Record], int]
-# English text of today's and of LLaMA's vocabulary alike; Chinese takes three bytes a character and about one token.
+# True of English text with LLaMA's and today's vocabularies; Chinese has three bytes and about one
+# token per character.
 _BYTES_PER_TOKEN = 4
 
 
@@ -26,7 +27,7 @@ class Lengths(Struct, frozen=True):
 
 
 def summary(values: "array[int]") -> Lengths:
-    """Nearest ranks; zeros for nothing."""
+    """Nearest ranks; zeros without values."""
     ordered = sorted(values) or [0]
     return Lengths(
         *(ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95, 1.0))
@@ -41,7 +42,10 @@ def estimate(record: Record) -> int:
 
 
 def counter(preset: Preset | None, world: World) -> tuple[Count, str]:
-    """A function that counts a record's tokens as training would write it, and "" or why it only estimates them."""
+    """A function that counts the tokens of a record as training renders it.
+
+    The text is "", or the reason why the function only estimates them.
+    """
     if preset is None:
         return estimate, "tokens are estimated as bytes / 4; --model counts them"
     from llmchat.models.loading import tokenizer

@@ -10,7 +10,7 @@ from llmchat.finetune.records import Record
 
 
 def fingerprint(record: Record, key: str = "") -> bytes:
-    """16 bytes that are the same for the same conversation, whatever its place and the white space around its texts."""
+    """16 bytes that identify a conversation, ignoring its place and surrounding white space."""
     digest = hashlib.blake2b(digest_size=16, key=key.encode()[:64])
     digest.update(record.text.strip().encode("utf-8", "surrogatepass"))
     for message in record.messages:
@@ -20,9 +20,10 @@ def fingerprint(record: Record, key: str = "") -> bytes:
 
 
 def mix(groups: Sequence[Sequence[Record]], weights: Sequence[str], seed: int) -> list[Record]:
-    """Records of every group in the shares that `weights` say, none twice: as many as there are until the first group is used up.
+    """Mix the groups in the proportions of `weights`, until the first group is used up.
 
-    Which records of a group are taken follows from the seed; the groups are laid evenly into each other. Weights are decimal numbers.
+    No record occurs twice. The seed decides which records of a group are used; the groups are
+    interleaved evenly. Weights are decimal numbers.
     """
     shares = [Fraction(weight) for weight in weights]
     total = sum(shares)
@@ -31,7 +32,7 @@ def mix(groups: Sequence[Sequence[Record]], weights: Sequence[str], seed: int) -
     for index, (group, share) in enumerate(zip(groups, shares, strict=True)):
         count = int(size * share / total)
         drawn = random.Random(f"{seed}:{index}").sample(range(len(group)), count)
-        # The middle of each of `count` equal stretches of the mixture.
+        # The middle of each of `count` equal parts of the mixture.
         mixed += [
             (Fraction(2 * position + 1, 2 * count), index, group[number])
             for position, number in enumerate(drawn)
@@ -43,17 +44,20 @@ def mix(groups: Sequence[Sequence[Record]], weights: Sequence[str], seed: int) -
 def split(
     records: Iterable[Record], share_or_count: float | int, seed: int = 0
 ) -> tuple[list[Record], list[Record]]:
-    """Training and evaluation records, chosen by a hash of the content and the seed: the same conversation never stands in both.
+    """Training and evaluation records, split by a hash of the content and the seed.
 
-    A float is a share (0.05: about one in twenty); then no record ever changes its side when others are added or removed.
-    An int is a count: the records with the smallest hashes, a whole group of equal ones at a time, so that it can be fewer by a few; when
-    records are added, some of the evaluation ones may move to training, never the other way.
-    Raises UsageError where nothing would be left for training.
+    The same conversation is never in both. A float is a fraction (0.05: about one in twenty); a
+    record then never changes sides when others are added or removed. An int is a count: the records
+    with the smallest hashes, with equal ones together, so there may be a few less. When records are
+    added, some can move from evaluation to training, but never the other way. Raises UsageError if
+    nothing would be left for training.
     """
     hashed = [(int.from_bytes(fingerprint(record, f"split {seed}")), record) for record in records]
     if isinstance(share_or_count, float):
         if not 0 <= share_or_count < 1:
-            raise UsageError(f"a share for evaluation is from 0 to below 1, not {share_or_count}")
+            raise UsageError(
+                f"a fraction for evaluation must be from 0 to below 1, not {share_or_count}"
+            )
         limit = int(share_or_count * (1 << 128))
     else:
         limit = _limit([value for value, _ in hashed], share_or_count)
@@ -66,7 +70,7 @@ def split(
 
 
 def _limit(values: list[int], count: int) -> int:
-    """The hash below which at most `count` values lie, with all their equals."""
+    """The hash below which there are at most `count` values, counting equal ones together."""
     if count < 0:
         raise UsageError(f"a count for evaluation cannot be {count}")
     ordered = sorted(values)

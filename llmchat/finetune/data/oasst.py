@@ -1,6 +1,7 @@
-"""OpenAssistant's message trees: one conversation a tree, along the replies that people ranked best.
+"""OpenAssistant's message trees: one conversation per tree, along the best-ranked replies.
 
-Deleted messages, and those that reviewers refused, are left out with all that was said below them. Source: Open-Assistant's `oasst-data`.
+Deleted and rejected messages are left out with everything below them. Source: Open-Assistant's
+`oasst-data`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,8 @@ from llmchat.finetune.records import Record
 
 ROW_NEEDS = "message_id text role"
 ROW_KNOWS = (
-    "parent_id user_id created_date lang review_count review_result deleted rank synthetic model_name detoxify message_tree_id tree_state "
-    "emojis labels events"
+    "parent_id user_id created_date lang review_count review_result deleted rank synthetic "
+    "model_name detoxify message_tree_id tree_state emojis labels events"
 )
 
 
@@ -43,9 +44,8 @@ def from_rows(rows: Iterable[Row], language: str) -> Iterator[Record]:
     for row in rows:
         node = row.to(_Node)
         if node.message_id in nodes:
-            raise UsageError(
-                f"{row.place}: the message {node.message_id} was at {nodes[node.message_id][1]} already"
-            )
+            earlier = nodes[node.message_id][1]
+            raise UsageError(f"{row.place}: message {node.message_id} occurs at {earlier} already")
         nodes[node.message_id] = (node, row.place)
     for node, place in nodes.values():
         if node.parent_id:
@@ -66,7 +66,10 @@ def from_trees(rows: Iterable[Row], language: str) -> Iterator[Record]:
 
 
 def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
-    """The record of one tree; none where it is in another language or has no answer. A reply in another language ends the path."""
+    """The record of one tree; nothing if it is in another language or has no answer.
+
+    A reply in another language ends the path.
+    """
     said: list[Message] = []
     level = [root]
     while True:

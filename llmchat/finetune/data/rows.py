@@ -1,7 +1,7 @@
-"""Bytes to rows: JSON lines one by one, a JSON list whole, plain text by documents. Nothing here knows what a row means.
+"""Bytes to rows: JSON lines one by one, a JSON list as a whole, plain text by documents.
 
-What a file holds is seen from its first bytes, never from its name. A line of JSON lines longer than LINE_LIMIT is refused before more of it
-is read; a JSON list has to be read whole, up to LIST_LIMIT.
+Rows are not interpreted here. The first bytes of a file decide its form, never its name. A line
+longer than LINE_LIMIT is refused before it is read; a JSON list is read whole, up to LIST_LIMIT.
 """
 
 import gzip
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 class Row(Struct, frozen=True):
-    """One undecoded record: JSON text, or an object where a library has decoded it."""
+    """One record: undecoded JSON text, or an object that a library has decoded."""
 
     place: str
     value: bytes | msgspec.Raw | dict[str, Any]
 
     def to(self, type: type[T]) -> T:
-        """The row as `type`. Raises UsageError with the place where it is no JSON, lacks a field or has a value of another type."""
+        """The row as `type`. Raises UsageError with its place if it is not JSON of that type."""
         try:
             if isinstance(self.value, dict):
                 return msgspec.convert(self.value, type)
@@ -50,13 +50,13 @@ class Row(Struct, frozen=True):
 
     @property
     def fields(self) -> frozenset[str] | None:
-        """The names of an object's fields; None where the row is no object."""
+        """The names of an object's fields; None if the row is not an object."""
         value = self.value if isinstance(self.value, dict) else self.to(object)
         return frozenset(value) if isinstance(value, dict) else None
 
 
 def open_source(name: str, world: World) -> BinaryIO:
-    """A file, or stdin for `-`; gzip is unpacked. Raises UsageError where it cannot be read."""
+    """A file, or stdin for `-`; gzip is unpacked. Raises UsageError if it cannot be read."""
     if name == "-":
         return cast(
             BinaryIO,
@@ -75,7 +75,10 @@ def open_source(name: str, world: World) -> BinaryIO:
 
 
 def rows(stream: BinaryIO, name: str) -> Iterator[Row]:
-    """Every row of JSON lines, of a JSON list, or of one JSON object. Raises UsageError for what is neither, and for an empty file."""
+    """Every row of JSON lines, of a JSON list, or of one JSON object.
+
+    Raises UsageError for anything else, and for an empty file.
+    """
     number, first = _first_line(stream, name)
     if first[:1] == b"[":
         _begins_well(first, name, number)
@@ -98,7 +101,10 @@ def rows(stream: BinaryIO, name: str) -> Iterator[Row]:
 
 
 def documents(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
-    """Documents of a plain text with their places. Two empty lines or a form feed part them; the place has the line where one begins."""
+    """Documents of a plain text, separated by two empty lines or a form feed.
+
+    The place of a document is the line on which it begins.
+    """
     lines: list[str] = []
     begin, size, empty = 1, 0, 0
     for number, line in _numbered(stream, name, 0):
@@ -118,7 +124,7 @@ def documents(stream: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
         if size > LINE_LIMIT:
             raise UsageError(
                 f"{name}:{begin}: the document is longer than {LINE_LIMIT >> 20} MB",
-                "two empty lines part documents",
+                "separate documents by two empty lines",
             )
     if lines:
         yield f"{name}:{begin}", "".join(lines).strip("\n")
@@ -141,7 +147,7 @@ def _lines(stream: BinaryIO, name: str, number: int) -> Iterator[Row]:
 def _numbered(
     stream: BinaryIO, name: str, number: int, *, bounded: bool = True
 ) -> Iterator[tuple[int, bytes]]:
-    """Lines and their numbers, from the one after `number` on. bounded: a line over the limit is an error."""
+    """Lines and their numbers, starting after `number`. bounded: refuse a line over the limit."""
     while True:
         try:
             line = stream.readline(LINE_LIMIT + 1)
@@ -163,7 +169,7 @@ def _too_long(name: str, number: int) -> UsageError:
 
 
 def _list(data: bytearray, name: str, number: int) -> Iterator[Row]:
-    """The elements of a JSON list; each line where every line is a list, which some write for a conversation."""
+    """The elements of a JSON list; or each line, if every line is a list (a conversation)."""
     end = data.find(b"\n")
     if 0 <= end <= LINE_LIMIT and _is_json(data[:end]) and data[end:].strip():
         yield Row(f"{name}:{number}", bytes(data[:end]))
@@ -183,7 +189,10 @@ def _list(data: bytearray, name: str, number: int) -> Iterator[Row]:
 
 
 def _validated(data: bytes | bytearray, name: str, before: int) -> list[msgspec.Raw]:
-    """The elements of `data`, which is one JSON value; none of an object. The error has the line, `before` lines being read already."""
+    """The elements of `data`, one JSON value; nothing for an object.
+
+    An error names the line, after `before` lines that were read already.
+    """
     try:
         return (
             msgspec.json.decode(data, type=list[msgspec.Raw])
@@ -197,7 +206,7 @@ def _validated(data: bytes | bytearray, name: str, before: int) -> list[msgspec.
 
 
 def _begins_well(first: bytes, name: str, number: int) -> None:
-    """Raise where the first line of a list, or its first 64 MB, holds a mistake already: then the rest is not worth reading."""
+    """Raise early if the first line of a list, or its first 64 MB, is invalid."""
     try:
         msgspec.json.decode(first, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -208,7 +217,7 @@ def _begins_well(first: bytes, name: str, number: int) -> None:
 
 
 def _read(first: bytes, stream: BinaryIO, limit: int, name: str) -> bytearray:
-    """All of the stream behind its first line, in blocks: nothing large is held twice."""
+    """The rest of the stream after its first line, in blocks: nothing large is held twice."""
     data = bytearray(first)
     try:
         while block := stream.read(_BLOCK):

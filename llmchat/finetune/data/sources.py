@@ -1,4 +1,4 @@
-"""Where records come from: a file, a folder, stdin, a data set of the Hub, our own sessions."""
+"""The sources of records: a file, a folder, stdin, a data set of the Hub, saved sessions."""
 
 import logging
 import re
@@ -26,14 +26,14 @@ _HUB = re.compile(
 
 
 class Source(Struct, frozen=True):
-    """name: what the user wrote without its weight; weight: "" where none was given."""
+    """name: as the user wrote it, without its weight; weight: "" if none was given."""
 
     name: str
     weight: str = ""
 
 
 def parse(text: str, world: World, format: str) -> Source:
-    """A source that is there. Raises UsageError for a file that is not, an empty folder, a weight of 0."""
+    """Check that the source exists. Raises UsageError for an empty folder or a weight of 0, too."""
     match = None if Path(text).expanduser().exists() else _WEIGHT.fullmatch(text)
     source = Source(match[1], match[2]) if match else Source(text)
     if source.weight and not float(source.weight):
@@ -50,7 +50,10 @@ def parse(text: str, world: World, format: str) -> Source:
 
 
 def files(name: str, format: str) -> list[str]:
-    """The file, or the files of a folder that can hold records, in the order of their paths. Their names say nothing about the format."""
+    """The file, or the folder's files that can hold records, in the order of their paths.
+
+    Their names do not decide the format.
+    """
     path = Path(name).expanduser()
     if not path.is_dir():
         if not path.exists():
@@ -95,7 +98,7 @@ def records(
 
 
 def first_format(source: Source, format: str, world: World) -> str:
-    """The format of a source's first record, where that can be seen without using it up; "" otherwise."""
+    """The format of a source's first record; "" if reading it would use the source up."""
     if format != "auto":
         return formats.ALIASES.get(format, format)
     if source.name == "-" or source.name.startswith(("hub:", "sessions:")):
@@ -107,7 +110,7 @@ def first_format(source: Source, format: str, world: World) -> str:
 
 
 def _texts(stream: Any, place: str) -> Iterator[Record]:
-    """Plain text by documents, or the text of JSON lines, whichever the first line is."""
+    """Plain text by documents, or the text of JSON lines; the first line decides."""
     head = (
         stream.peek(1 << 16)[: 1 << 16].lstrip(b"\xef\xbb\xbf \t\r\n")
         if hasattr(stream, "peek")
@@ -138,7 +141,10 @@ def _sessions(name: str, world: World) -> Iterator[Record]:
 
 
 def _hub_rows(name: str, world: World) -> Iterator[Row]:
-    """Rows of a data set of the Hub, through the library `datasets` and its own cache. Split: `train` where none is named."""
+    """Rows of a data set of the Hub, through the library `datasets` and its cache.
+
+    The default split is `train`.
+    """
     from llmchat.hub.endpoint import offline, token
 
     match = _HUB.fullmatch(name)
@@ -165,9 +171,12 @@ def _hub_rows(name: str, world: World) -> Iterator[Row]:
 
 
 def _explained(name: str, error: Exception, datasets: Any) -> LlmchatError:
-    """The library's errors by kind: it raises ValueError for a wrong split or configuration, and OSErrors for the network."""
+    """The library's error as one of llmchat's.
+
+    The library raises ValueError for a wrong split or configuration, and OSError for the network.
+    """
     line = f"{name}: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
-    # It takes the cause, a GatedRepoError, away from its own error; the words are what is left.
+    # The library removes the cause (GatedRepoError) from its error; only the message is left.
     if "is a gated dataset" in line:
         return NotAuthorised(line, "accept its terms on its page, and set HF_TOKEN")
     if isinstance(error, datasets.exceptions.FileNotFoundDatasetsError):

@@ -1,4 +1,4 @@
-"""Named ways to train an adapter, one TOML file each: what was published, and what was measured to be better."""
+"""Named training recipes, one TOML file each: published ones and a measured default."""
 
 import tomllib
 from pathlib import Path
@@ -17,11 +17,13 @@ FOLDER = Path(__file__).parent
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """How an adapter is trained.
 
-    targets: the linears that get matrices, by the ends of their names, or "all-linear"; alpha / rank scales the change (alpha / sqrt(rank)
-    with rslora); batch: records a step, in micro-batches of micro_batch; epochs: passes over the data, unless max_steps is set;
-    cutoff: tokens of the longest record, longer ones are skipped or cut; warmup_steps: while the rate rises from 0; loss_on: the answers with
-    their end marks, or everything; patience: evaluations without progress after which training stops, 0 for never; evaluation: records held
-    out for it, as a share or a number; base: the kind of weights the frozen base is held in.
+    targets: the linear layers with an adapter, by the ends of their names, or "all-linear"; alpha /
+    rank scales the change (alpha / sqrt(rank) with rslora); batch: records per step, in
+    micro-batches of micro_batch; epochs: passes over the data, unless max_steps is set; cutoff:
+    tokens of the longest record, longer ones are skipped or cut; warmup_steps: steps in which the
+    rate rises from 0; loss_on: the answers with their end marks, or everything; patience:
+    evaluations without progress before training stops, 0 for never; evaluation: held-out records,
+    as a fraction or a number; base: the kind of weights of the frozen base.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: Annotated[float, Meta(gt=0, lt=1)] = 3e-4
     """Peak of the learning rate."""
     batch: Annotated[int, Meta(ge=1)] = 16
-    """Records a step."""
+    """Records per step."""
     micro_batch: Annotated[int, Meta(ge=1)] = 8
     """Records in memory at once."""
     epochs: Annotated[float, Meta(gt=0)] = 3
@@ -83,14 +85,14 @@ def recipes() -> tuple[str, ...]:
 
 
 def get_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
-    """A recipe by its name, or from a TOML file of the user's, with `changes` to it; those that are None are left out.
+    """A recipe by name or from a TOML file, with those `changes` that are not None.
 
-    Raises UsageError naming the field that cannot be so.
+    Raises UsageError for an invalid field.
     """
     path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         raise UsageError(
-            f"no recipe is called `{name}`",
+            f"unknown recipe `{name}`",
             did_you_mean(name, recipes()) or f"there are {', '.join(recipes())}",
         )
     given = {field: value for field, value in (changes or {}).items() if value is not None}
@@ -98,7 +100,7 @@ def get_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         table = tomllib.loads(path.read_text("utf-8"))
         recipe = msgspec.convert({"name": path.stem, **table, **given}, Recipe, strict=False)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise UsageError(f"the recipe {path.stem} cannot be so: {error}") from error
+        raise UsageError(f"invalid recipe {path.stem}: {error}") from error
     if recipe.micro_batch > recipe.batch:
         recipe = msgspec.convert({**asdict(recipe), "micro_batch": recipe.batch}, Recipe)
     return recipe

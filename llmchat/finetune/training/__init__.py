@@ -1,7 +1,8 @@
-"""LoRA training by peft and transformers' Trainer, which brings accelerate: several GPUs, FSDP and DeepSpeed come from there.
+"""LoRA training with peft and transformers' Trainer.
 
-Ours are the data (left-padded rows of like length), the loss (logits for the answers alone) and what happens when memory runs out or the
-process is killed. A run that is started again with the same settings goes on from its last checkpoint.
+The Trainer brings accelerate: several GPUs, FSDP and DeepSpeed. This package adds the batches
+(left-padded rows of similar length), the loss (logits only for the answers), and recovery from a
+full memory or a kill. A run with the same settings resumes from its last checkpoint.
 """
 
 import dataclasses
@@ -30,17 +31,18 @@ from llmchat.finetune.types import Trained
 
 __all__ = ["Course", "Meter", "Trained", "last_checkpoint", "train"]
 
-# How often a run is evaluated and saved, unless that would be more than once a step.
+# How often a run is evaluated and saved, at most once per step.
 _EVALUATIONS = 10
-# Up to this length attention written out is faster on a CPU than the fused kernel, whose backward is slow there (docs/log.md).
+# Up to this length, attention written out is faster on a CPU than the fused kernel, whose backward
+# pass is slow there (docs/log.md).
 _SHORT = 512
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class Course(Struct, frozen=True):
-    """What is trained: the base folder with the adapters that are already on it, the examples, how, and where to.
+    """A training course: the base with its own adapters, the examples, the recipe and the output.
 
-    base_name: how the base is called in the adapter's config, so that others can find it.
+    base_name: the name of the base in the adapter's config, so that others can find it.
     """
 
     base: Path
@@ -55,7 +57,10 @@ class Course(Struct, frozen=True):
 
 
 def train(course: Course, meter: Meter) -> Trained:
-    """Train, and leave the best adapter in `output`/adapter. Runs out of memory with smaller micro-batches before it gives up."""
+    """Train, and leave the best adapter in `output`/adapter.
+
+    If memory runs out, the micro-batch is halved and training continues.
+    """
     micro = course.recipe.micro_batch
     while True:
         try:
@@ -73,7 +78,7 @@ def train(course: Course, meter: Meter) -> Trained:
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest checkpoint that is whole; those that a killed process left half written are removed."""
+    """The newest complete checkpoint; incomplete ones of a killed process are removed."""
     found = []
     for folder in (output / "checkpoints").glob("checkpoint-*"):
         if (
@@ -140,7 +145,7 @@ def _train(course: Course, micro: int, meter: Meter) -> Trained:
 
 
 class _LengthTrainer(Trainer):
-    """The Trainer with our order of rows, which is the same when a run is taken up again."""
+    """The Trainer with batches of similar length, in the same order when a run resumes."""
 
     recipe: Recipe
     meter: Meter
@@ -222,19 +227,17 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
     }
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     if "activation_checkpointing" in known:
-        # The new name of the same switch.
+        # The newer name of the same switch.
         known.discard("gradient_checkpointing")
     return TrainingArguments(**{name: value for name, value in wanted.items() if name in known})
 
 
 def _tuned(course: Course) -> nn.Module:
-    """The base, frozen, with new matrices on it."""
+    """The frozen base with new LoRA matrices."""
     recipe = course.recipe
     logging.disable_progress_bar()
     if read_json(course.base / "config.json").get("is_encoder_decoder"):
-        raise Mismatch(
-            "this model is an encoder-decoder; only models that continue text can be fine-tuned here"
-        )
+        raise Mismatch("this model is an encoder-decoder; llmchat fine-tunes only decoder models")
     model: Any = AutoModelForCausalLM.from_pretrained(course.base, **_loading(course))
     if course.adapters:
         _merge(model, course)
@@ -266,7 +269,7 @@ def _tuned(course: Course) -> nn.Module:
             - {"lm_head"}
         )
         raise Mismatch(
-            f"this model has no linears called {recipe.targets}",
+            f"this model has no linear layers named {recipe.targets}",
             f"it has {', '.join(linears)}; or --targets all-linear",
         ) from error
     return tuned
@@ -292,10 +295,10 @@ def _loading(course: Course) -> dict[str, Any]:
 
 
 def _merge(model: Any, course: Course) -> None:
-    """Put the adapters that are on the base already into its weights: the new one is trained on top of them."""
+    """Merge the base's own adapters into its weights; the new one is trained on top of them."""
     if course.recipe.base in ("int8", "int4"):
         raise Mismatch(
-            f"a base with adapters on it is trained as bf16, not as {course.recipe.base}",
+            f"a base with adapters is trained as bf16, not as {course.recipe.base}",
             "--base-weights bf16, or --adapter none",
         )
     tensors = open_tensors(course.base, course.adapters)
@@ -306,7 +309,7 @@ def _merge(model: Any, course: Course) -> None:
 
 
 def _save(model: Any, course: Course) -> None:
-    """The adapter in peft's form, beside nothing else. Its config names the base as others know it."""
+    """Save only the adapter, in peft's form. Its config has the public name of the base."""
     folder = course.output / "adapter"
     model.save_pretrained(folder)
     path = folder / "adapter_config.json"

@@ -1,5 +1,7 @@
-"""How examples become batches: rows of like length, padded on the left, so that the answers stand at the right edge and only there the head
-of the model has to be computed."""
+"""Examples to batches: rows of similar length, padded on the left.
+
+The answers are then at the right edge, so the model's head is computed only there.
+"""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -11,21 +13,22 @@ from torch.utils.data import Sampler
 
 from llmchat.finetune.examples import IGNORED, Example
 
-# Rows from which a batch draws its like: enough that padding is rare, few enough that the order stays random.
+# The number of rows that are sorted by length: enough to avoid padding, few enough for a random
+# order.
 _POOL_BATCHES = 32
-# Their state reads every token, a mask or not: padding must come behind.
+# Their state depends on every token, masked or not, so padding must come last.
 _RECURRENT = ("rwkv", "mamba", "mamba2")
 
 
 class LengthGrouped(Sampler[int]):
-    """Indices in an order that puts rows of like length side by side; another order each epoch, the same for the same seed."""
+    """Indices that place rows of similar length together, in an order by seed and epoch."""
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int, grouped: bool):
         self._lengths, self._batch, self._seed, self._grouped = lengths, batch, seed, grouped
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer; a run that is taken up again draws the order of its epoch anew."""
+        """Called by the Trainer; a resumed run draws the same order for its epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -47,15 +50,15 @@ class LengthGrouped(Sampler[int]):
             for start in range(0, len(rows), self._batch)
         ]
         shuffled: list[int] = torch.randperm(len(batches), generator=random).tolist()
-        # A batch that is not full goes last, or the batches behind it would be cut at other places.
+        # An incomplete batch goes last; otherwise the batches after it would be cut elsewhere.
         shuffled.sort(key=lambda number: len(batches[number]) < self._batch)
         return iter([row for number in shuffled for row in batches[number]])
 
 
 class Collator:
-    """Examples → tensors for one forward, and under `tokens` how many they hold, padding not among them.
+    """Examples to tensors for one forward pass; `tokens` counts them without padding.
 
-    Where the model can, only the last positions get logits: those from the first learnt token of any row on.
+    If the model supports it, only the last positions get logits: from the first learned token on.
     """
 
     def __init__(self, model: nn.Module, pad: int):
@@ -82,9 +85,11 @@ class Collator:
             batch["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         if self._partial:
             learnt = (labels != IGNORED).any(0).nonzero()
-            # The logits for a token are those of the position before it; the first label is never predicted.
+            # The logits for a token are those of the position before it; the first label is never
+            # predicted.
             keep = longest - max(0, int(learnt[0]) - 1) if len(learnt) else 1
-            # As indices, not as a number: a slice of the hidden states is not contiguous, and costs a copy of the whole head for each row.
+            # As indices, not as a number: a slice of the hidden states is not contiguous and would
+            # copy the whole head for each row.
             batch["logits_to_keep"] = torch.arange(longest - keep, longest)
             labels = labels[:, longest - keep :].clone()
         labels[:, 0] = IGNORED
@@ -96,7 +101,7 @@ class Collator:
 
 
 def loss_of(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Cross-entropy of the learnt tokens, summed and divided by their number in the whole step, whatever its micro-batches are."""
+    """Cross-entropy of the learned tokens, divided by their number in the whole step."""
     logits, wanted = outputs.logits[:, :-1], labels[:, 1:]
     learnt = wanted != IGNORED
     total = nn.functional.cross_entropy(logits[learnt].float(), wanted[learnt], reduction="sum")
@@ -108,5 +113,5 @@ def rows_of(examples: Sequence[Example]) -> list[dict[str, list[int]]]:
 
 
 def _innermost(model: nn.Module) -> Any:
-    """The model itself, out of what peft puts around it."""
+    """The model itself, without peft's wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

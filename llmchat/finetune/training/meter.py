@@ -14,7 +14,7 @@ from llmchat.settings import World
 
 
 class Meter(TrainerCallback):
-    """Counts the tokens and seconds of training steps alone; shows loss, speed and time left."""
+    """Counts tokens and seconds of the training steps only; shows loss, speed and time left."""
 
     def __init__(self, world: World, *, quiet: bool = False):
         self._status = StatusLine(world, quiet=quiet, keep=True)
@@ -35,13 +35,13 @@ class Meter(TrainerCallback):
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def close(self) -> None:
-        """Give the terminal back; called after the run and after a fault of it."""
+        """Restore the terminal; called after the run and after an error."""
         self._status.close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self._started, self._first_step = time.perf_counter(), state.global_step
         if state.global_step and state.is_world_process_zero:
-            self._status.print(f"going on from step {state.global_step} of {state.max_steps}")
+            self._status.print(f"resuming from step {state.global_step} of {state.max_steps}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **more: Any
