@@ -1,4 +1,6 @@
-"""`llmchat data` as whole commands: complete output, exit codes, what is written and what is left alone."""
+"""`llmchat data` as whole commands: complete output, exit codes, what is written and what is left
+alone.
+"""
 
 import json
 import os
@@ -109,7 +111,8 @@ def test_inspect_of_flawless_records_from_stdin(run: Run) -> None:
     done = run("inspect", "-", stdin=(SAMPLES / "dolly.jsonl").read_text("utf-8"))
     assert done.returncode == 0 and done.stdout.startswith("records            2\n")
     assert done.stdout.endswith(
-        "wikipedia-markers: 1 — footnote marks such as [1] in the input\n  stdin:1: …2000 as Virgin Blue.[3]\n"
+        "wikipedia-markers: 1 — footnote marks such as [1] in the input\n"
+        "  stdin:1: …2000 as Virgin Blue.[3]\n"
     )
     line = '{"instruction": "Name a ship of that book.", "output": "The Pequod."}'
     assert run("inspect", "-", stdin=line).stdout.endswith("\nno flaws found\n")
@@ -202,7 +205,8 @@ def test_what_is_cleaned_is_clean_and_chats_keep_their_form(run: Run, tmp_path: 
                 "-o",
                 "x.json",
             ],
-            f"{SAMPLES / 'sharegpt.json'}:1: Alpaca holds one question and one answer; this is 4 messages\nhint: `--to messages` holds them all",
+            f"{SAMPLES / 'sharegpt.json'}:1: Alpaca holds one question and one answer; "
+            "this is 4 messages\nhint: `--to messages` holds them all",
         ),
         (
             ["convert", str(SAMPLES / "text.txt"), "-f", "text", "--to", "messages"],

@@ -1,4 +1,6 @@
-"""Each flaw by what has it and by what only looks like it; then whole sets with flaws that were planted."""
+"""Each flaw by what has it and by what only looks like it; then whole sets with flaws that were
+planted.
+"""
 
 import json
 import re
@@ -288,7 +290,10 @@ def test_exact_duplicates_are_the_same_but_for_white_space() -> None:
     )
 
 
-STORY = "Some years ago, never mind how long precisely, having little or no money in my purse, I thought I would sail about a little."
+STORY = (
+    "Some years ago, never mind how long precisely, having little or no money in my purse, "
+    "I thought I would sail about a little."
+)
 
 
 def test_near_duplicates() -> None:
@@ -301,7 +306,8 @@ def test_near_duplicates() -> None:
     assert (
         near.earlier(
             answered(
-                "Never mind how long, some years ago, I thought that I would have a purse and little money in it."
+                "Never mind how long, some years ago, I thought that I would have a purse "
+                "and little money in it."
             )
         )
         == ""
@@ -321,7 +327,9 @@ def test_near_duplicates() -> None:
 
 
 def test_the_only_good_copy_is_kept() -> None:
-    """A record that goes for a flaw of its own does not take its near duplicate without that flaw with it."""
+    """A record that goes for a flaw of its own does not take its near duplicate without that flaw
+    with it.
+    """
     pytest.importorskip("rensa")
     drops = choose_drops(["near-duplicate"])
     bad, good = answered(f"{STORY} ### Response:"), replace(answered(STORY), place="f:2")
@@ -400,7 +408,8 @@ def test_planted_flaws_are_found_exactly(world: World, tmp_path: Path) -> None:
     for record in read([str(file)], "auto", world, strict=False):
         examiner.examine(record)
     report = examiner.report()
-    # With all flaws dropped, copies are looked for among flawless records; all planted ones are copies of such.
+    # With all flaws dropped, copies are looked for among flawless records; all planted ones are
+    # copies of such.
     assert {
         one.flaw: one.count for one in report.flaws if one.count
     } == expected and report.records == len(records)

@@ -1,4 +1,6 @@
-"""Every format from its sample, every place records come from, and every way in which data can be bad."""
+"""Every format from its sample, every place records come from, and every way in which data can be
+bad.
+"""
 
 import gzip
 import io
@@ -278,7 +280,8 @@ ONE = '{"instruction": "q", "output": "a"}\n'
             "{name}:1: a part of a message is `image_url`, not text",
         ),
         (
-            '{"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}, {"from": "gpt", "value": "c"}]}',
+            '{"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}, '
+            '{"from": "gpt", "value": "c"}]}',
             "auto",
             "{name}:1: turn 2 is from user, not from assistant",
         ),
@@ -539,7 +542,8 @@ from llmchat.finetune.data import read
 from llmchat.settings import World
 for source in sys.argv[1:]:
     try:
-        print(json.dumps([[one.place, one.messages[0].text] for one in read([source], "auto", World.real(), offline=True)]))
+        records = read([source], "auto", World.real(), offline=True)
+        print(json.dumps([[one.place, one.messages[0].text] for one in records]))
     except LlmchatError as error:
         print(type(error).__name__, error.message)
 """

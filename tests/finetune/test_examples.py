@@ -1,4 +1,6 @@
-"""From records to token ids: the same as the chat's, with the loss on what the model writes, and always an end to learn."""
+"""From records to token ids: the same as the chat's, with the loss on what the model writes, and
+always an end to learn.
+"""
 
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def learnt(example: Example) -> list[int]:
 
 @pytest.mark.parametrize("name", [name for name in formats() if name != "template"])
 def test_an_example_begins_with_the_ids_of_the_chat(name: str, tokens: Tokenizer) -> None:
-    """The one renderer: what training sees in front of an answer is, id for id, what a chat sends."""
+    """The prompt of a training example is, id for id, the prompt of a chat."""
     form = get_format(name)
     example = write_example(Record((QUESTION, ANSWER), "x:1"), form, tokens, RECIPE)
     sent = tokens.encode(form.render([QUESTION]))
@@ -100,7 +102,10 @@ def test_recipes_say_where_they_come_from() -> None:
     for name in recipes():
         assert get_recipe(name).source and get_recipe(name).notes
     published = get_recipe("alpaca-lora")
-    assert (published.rank, published.alpha, published.targets, published.learning_rate, published.batch, published.cutoff, published.warmup_steps) == (
+    assert (
+        published.rank, published.alpha, published.targets, published.learning_rate,
+        published.batch, published.cutoff, published.warmup_steps,
+    ) == (
         8, 16, ("q_proj", "v_proj"), 3e-4, 128, 256, 100,
     )  # fmt: skip
     assert (

@@ -77,7 +77,10 @@ def finished(adapter: Path, tmp_path: Path) -> Path:
     (folder / "adapter").symlink_to(adapter)
     run = {
         "base": "org/base", "format": "alpaca", "counts": {"trained_on": 40, "held_out": 8},
-        "recipe": {"name": "default", "rank": 4, "alpha": 8.0, "targets": "all-linear", "learning_rate": 5e-4},
+        "recipe": {
+            "name": "default", "rank": 4, "alpha": 8.0, "targets": "all-linear",
+            "learning_rate": 5e-4,
+        },
         "trained": {"steps": 12, "curve": [[1, 2.0, None], [6, None, 1.5], [12, None, 0.25]]},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run))

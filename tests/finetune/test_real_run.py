@@ -1,4 +1,6 @@
-"""The short version of benchmarks/finetune.py: the default model learns three families of tasks and answers held-out items of them."""
+"""The short version of benchmarks/finetune.py: the default model learns three families of tasks and
+answers held-out items of them.
+"""
 
 from pathlib import Path
 

@@ -59,7 +59,9 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "gemma2", "rwkv", "mpt"])
 def test_the_loss_is_that_of_transformers(name: str, tmp_path: Path) -> None:
-    """Left padding, positions from the mask and logits for the answers alone change nothing: compared row by row, without padding."""
+    """Left padding, positions from the mask and logits for the answers alone change nothing:
+    compared row by row, without padding.
+    """
     model: Any = transformers.AutoModelForCausalLM.from_config(config_of(name)).eval()
     torch.manual_seed(0)
     examples = []
@@ -234,7 +236,11 @@ def test_the_folder_of_another_run_is_refused(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"base": "int8"}, {"base": "int4"}, {"base": "bf16"}, {"dora": True}, {"rslora": True}, {"checkpointing": True}, {"targets": ("q_proj", "v_proj")}],
+    "changes",
+    [
+        {"base": "int8"}, {"base": "int4"}, {"base": "bf16"}, {"dora": True}, {"rslora": True},
+        {"checkpointing": True}, {"targets": ("q_proj", "v_proj")},
+    ],
     ids=str,
 )  # fmt: skip
 def test_every_kind_of_base_and_adapter_trains_and_chats(
@@ -313,7 +319,8 @@ def test_early_stopping(world: World, base: Path, data: Path, tmp_path: Path) ->
         ("not json", "bad.jsonl"),
         ('{"instruction": "a", "input": ""}\n', "bad.jsonl"),
         (
-            '{"instruction": "a", "input": "", "output": "b"}\n{"instruction": 5, "input": "", "output": "b"}\n',
+            '{"instruction": "a", "input": "", "output": "b"}\n'
+            '{"instruction": 5, "input": "", "output": "b"}\n',
             "bad.jsonl:2",
         ),
     ],
