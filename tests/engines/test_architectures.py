@@ -301,7 +301,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_run_with_a_random_one(tmp_path:
         base / "model.safetensors",
         {"format": "pt"},
     )
-    with pytest.raises(Mismatch, match=r"is not whole: `.*q_proj.weight` is in none of its files"):
+    with pytest.raises(Mismatch, match=r"is incomplete: `.*q_proj.weight` is in none of its files"):
         open_engine(base)
 
 

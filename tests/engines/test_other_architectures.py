@@ -240,7 +240,7 @@ def test_a_state_that_lives_in_the_modules_is_refused(tmp_path: Path) -> None:
     }
     base = save_tiny(tmp_path, transformers.RecurrentGemmaConfig(**sizes), seed=3)
     with pytest.raises(
-        Mismatch, match=r"^the architecture `recurrent_gemma` is not run here"
+        Mismatch, match=r"^the architecture `recurrent_gemma` is not supported"
     ) as refused:
         open_engine(base)
     assert refused.value.exit_code == 8
@@ -251,7 +251,7 @@ def test_a_model_that_forgets_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     kind, sizes, _ = TABLE["mamba"]
     base = save_tiny(tmp_path / "base", getattr(transformers, kind)(**sizes), seed=3)
     monkeypatch.setattr(causal, "_CACHE_NAMES", ("past_key_values",))
-    with pytest.raises(Mismatch, match="`mamba` is not run here"):
+    with pytest.raises(Mismatch, match="`mamba` is not supported"):
         open_engine(base)
 
 
@@ -266,7 +266,7 @@ def test_what_transformers_cannot_run_is_refused_in_one_line(
     monkeypatch.setattr(transformers.models.qwen3.modeling_qwen3.Qwen3Model, "forward", broken)
     with pytest.raises(
         Mismatch,
-        match=r"^the architecture `qwen3` cannot be run here: mat1 and mat2 shapes cannot be multiplied$",
+        match=r"^the architecture `qwen3` cannot be run: mat1 and mat2 shapes cannot be multiplied$",
     ):
         open_engine(base)
 

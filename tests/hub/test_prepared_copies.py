@@ -257,7 +257,7 @@ def test_models_of_a_kind_that_is_not_prepared_say_so_once(run: Run, tmp_path: P
     code, _, err = run("pull", str(experts))
     assert (
         code == 0
-        and "not prepared, each start takes longer: the tensors of Qwen3MoeForCausalLM are put together"
+        and "not prepared, each start takes longer: transformers assembles the tensors of Qwen3Moe"
         in err
     )
     assert ask(run, "-m", str(experts))[::2] == (0, "")
@@ -357,7 +357,8 @@ def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat
         assert (code, out) == (8, "")
         assert (
             last[0]
-            == "error: the architecture `mamba` is not run here: read in pieces it gives other answers than read at once"
+            == "error: the architecture `mamba` is not supported: a prompt read in pieces gives other"
+            " answers than one read at once"
         )
         assert last[1].startswith("hint: ")
     monkeypatch.undo()

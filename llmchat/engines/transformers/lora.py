@@ -1,7 +1,8 @@
-"""LoRA adapters as files: what they change, whether they fit the base, and their share of a weight.
+"""Reads LoRA adapters: what they change, whether they fit the base, and how they change a weight.
 
-A plain adapter (LoRA, rsLoRA, rank and alpha patterns) is merged tensor by tensor: W + scale * B @ A in float32, so that a model of any
-size is merged with the memory of one tensor. Whatever goes beyond that (DoRA, trained embeddings, …) is left to peft, see `needs_peft`.
+A plain adapter (LoRA, rsLoRA, rank and alpha patterns) is merged tensor by tensor, W + scale * B @ A
+in float32, so that a model of any size is merged with the memory of one tensor. Anything else (DoRA,
+trained embeddings, …) is left to peft, see `needs_peft`.
 """
 
 import math
@@ -19,18 +20,18 @@ from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.parse_guard import reading, shown
 
-# `lora_A.weight` beside a linear, `lora_embedding_A` beside an embedding; an adapter's name may stand behind.
+# `lora_A.weight` for a linear, `lora_embedding_A` for an embedding; an adapter's name may follow.
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)"
     r"\.lora_(?:(?P<side>[AB])(?:\.\w+)?\.weight|embedding_(?P<table>[AB])(?:\.\w+)?)$"
 )
-# A whole tensor of the base that peft saves beside a changed embedding, see `save_embedding_layers`.
+# A tensor of the base that peft saves with a changed embedding, see `save_embedding_layers`.
 _WHOLE = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+?)(?:\.base_layer)?\.weight$")
 
 
 @dataclass(frozen=True)
 class _Delta:
-    """The change of a weight: scale * B @ A, transposed for an embedding, which is [vocab, hidden]."""
+    """The change of a weight: scale * B @ A, transposed for an embedding [vocab, hidden]."""
 
     a: Tensor  # [rank, in], or [rank, vocab]
     b: Tensor  # [out, rank], or [hidden, rank]
@@ -66,18 +67,18 @@ class Adapter:
         return [module for module, delta in self._deltas.items() if delta.embedding]
 
     def shape(self, module: str) -> tuple[int, int]:
-        """Shape of the weight that this adapter was made for: [out, in], or [in, out] of a Conv1D."""
+        """Shape of the weight that this adapter is for: [out, in], or [in, out] of a Conv1D."""
         delta = self._deltas[module]
         shape = (delta.b.shape[0], delta.a.shape[1])
         return shape[::-1] if self._turned(module, delta) else shape
 
     def matrices(self, module: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
-        """A [rank, in], B [out, rank] and their scale: the change of a linear layer is scale * B @ A."""
+        """A [rank, in], B [out, rank] and the scale of a linear layer's change, scale * B @ A."""
         delta = self._deltas[module]
         return delta.a.to(dtype).contiguous(), delta.b.to(dtype).contiguous(), delta.scale
 
     def add_to(self, weight: Tensor, module: str) -> Tensor:
-        """weight + this adapter's change of it, in float32; the weight itself where the adapter leaves it alone."""
+        """The weight with this adapter's change added in float32; unchanged if there is none."""
         weight = self.whole.get(f"{module}.weight", weight)
         delta = self._deltas.get(module)
         if delta is None:
@@ -88,7 +89,7 @@ class Adapter:
         )
 
     def _turned(self, module: str, delta: _Delta) -> bool:
-        # The layer decides, as in peft: `fan_in_fan_out` of the config tells it of the last layer only.
+        # As in peft, the layer decides: `fan_in_fan_out` of the config is that of the last layer only.
         return delta.embedding or is_transposed(module, self._base)
 
     def _read(self) -> dict[str, _Delta]:
@@ -100,7 +101,7 @@ class Adapter:
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 if match := _KEY.match(key):
-                    # No name: a part of the checkpoint that is not the language model (a vision tower).
+                    # Without a name: it is outside the language model, such as in a vision tower.
                     if name := modern_name(match["module"], self._base):
                         sides.setdefault(name, {})[match["side"] or match["table"]] = (
                             file.get_tensor(key)
@@ -111,7 +112,7 @@ class Adapter:
                 elif not needs_peft(self.config):
                     raise Mismatch(
                         f"the adapter {self.folder.name} holds `{key}`, which llmchat cannot apply",
-                        "an adapter with a part left out would answer differently from the one trained",
+                        "without it the adapter would answer differently from how it was trained",
                     )
         deltas = {
             module: self._delta(module, pair["A"], pair["B"], module in tables)
@@ -131,11 +132,12 @@ class Adapter:
         return deltas
 
     def _delta(self, module: str, a: Tensor, b: Tensor, embedding: bool) -> _Delta:
-        """Raises IntegrityError for matrices that cannot be multiplied, or hold what is no number."""
+        """Raises IntegrityError for matrices that cannot be multiplied, or hold NaN or infinity."""
         whose = f"the adapter {self.folder.name}, at `{shown(module)}`,"
         if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1] or not a.numel():
             raise IntegrityError(
-                f"{whose} has matrices of {list(a.shape)} and {list(b.shape)}, which do not fit together"
+                f"{whose} has matrices of {list(a.shape)} and {list(b.shape)},"
+                " which cannot be multiplied"
             )
         if not (a.is_floating_point() and b.is_floating_point()):
             raise IntegrityError(
@@ -151,11 +153,8 @@ class Adapter:
         return {f"{name}.weight": tensor} if name else {}
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha = float(
-            _by_pattern(
-                self.config.get("alpha_pattern"), module, self.config.get("lora_alpha", rank)
-            )
-        )
+        default = self.config.get("lora_alpha", rank)
+        alpha = float(_by_pattern(self.config.get("alpha_pattern"), module, default))
         return self._strength * alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 
@@ -166,7 +165,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def needs_peft(config: dict[str, Any]) -> bool:
-    """Whether an adapter is more than matrices A and B beside linears. Fields of early-2023 files (enable_lora, merge_weights) say nothing."""
+    """Whether an adapter changes more than linear layers by matrices A and B.
+
+    Fields of early-2023 files (enable_lora, merge_weights) do not matter.
+    """
     special = (
         "use_dora",
         "modules_to_save",
@@ -185,34 +187,33 @@ def needs_peft(config: dict[str, Any]) -> bool:
 
 
 def check(adapter: Adapter, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse an adapter that was made for another base. shapes: of every weight of the base, by tensor name."""
+    """Raise Mismatch for an adapter of another base. shapes: of the weights of the base, by name."""
     base = adapter.config.get("base_model_name_or_path") or "unknown"
     wanted_shapes = {
         name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in adapter.whole.items()
     }
-    for module, wanted in (
-        wanted_shapes | {module: adapter.shape(module) for module in adapter.modules}
-    ).items():
+    wanted_shapes |= {module: adapter.shape(module) for module in adapter.modules}
+    name = adapter.folder.name
+    for module, wanted in wanted_shapes.items():
         shape = shapes.get(f"{module}.weight")
         if shape is None:
             raise Mismatch(
-                f"the adapter {adapter.folder.name} changes `{module}`, which the base model does not have",
+                f"the adapter {name} changes `{module}`, which the base model does not have",
                 f"it was trained on {base}",
             )
         if shape != wanted:
             raise Mismatch(
-                f"the adapter {adapter.folder.name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]}; here it is {shape[0]} x {shape[1]}",
+                f"the adapter {name} is for a base whose `{module}` is {wanted[0]} x {wanted[1]};"
+                f" here it is {shape[0]} x {shape[1]}",
                 f"it was trained on {base}",
             )
 
 
 def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    """peft's rule for rank_pattern and alpha_pattern: the first pattern that is the end of the module's name."""
-    return next(
-        (
-            value
-            for pattern, value in (patterns or {}).items()
-            if re.match(rf"(.*\.)?({pattern})$", module)
-        ),
-        default,
-    )
+    """peft's rule for rank_pattern and alpha_pattern: the first pattern that matches the end of the
+    module's name.
+    """
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default

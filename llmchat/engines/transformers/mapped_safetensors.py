@@ -1,7 +1,9 @@
-"""Safetensors files written tensor by tensor, and mapped so that the file's pages are the tensors.
+"""Writes safetensors files tensor by tensor, and maps them so that the file's pages are the tensors.
 
-The header is made from the shapes alone, so that no more than one tensor need be in memory. It is padded, and tensors whose sizes are multiples
-of 64 come first, so that these begin at multiples of 64 bytes: the format allows no gaps between them.
+The safetensors library writes a file from tensors that are all in memory. Here the header is made
+from the shapes alone, and one tensor at a time is in memory. Tensors whose sizes are multiples of 64
+come first after a padded header, so that they begin at multiples of 64 bytes: the format allows no
+gaps.
 """
 
 import json
@@ -21,11 +23,13 @@ from llmchat.parse_guard import reading
 
 ALIGNMENT = 64
 _NAMES = {
-    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+    torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+    torch.uint8: "U8", torch.bool: "BOOL",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
-    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
 }  # fmt: skip
-# Linux: a private mapping is refused where memory and swap could not hold all of it, although no page of it will ever be written.
+# Without it Linux rejects a private mapping larger than memory and swap, although no page is written.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 # What the format's own reader accepts.
@@ -46,7 +50,7 @@ class Entry:
 
 
 def shards(units: Iterable[Sequence[Entry]], limit: int) -> list[list[Entry]]:
-    """Entries in files of at most `limit` bytes. A unit stays together, also where it is larger."""
+    """Entries in files of at most `limit` bytes. A unit stays together, even if it is larger."""
     files: list[list[Entry]] = []
     room = 0
     for unit in units:
@@ -105,7 +109,8 @@ class Writer:
         entry = self._entries.pop(name)
         if (tensor.dtype, tuple(tensor.shape)) != (entry.dtype, entry.shape):
             raise ValueError(
-                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, announced as {entry.dtype} {entry.shape}"
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)},"
+                f" announced as {entry.dtype} {entry.shape}"
             )
         self._file.seek(self._starts[name])
         self._file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -129,7 +134,10 @@ class _Place(NamedTuple):
 
 
 def _places(table: Any, size: int) -> dict[str, _Place]:
-    """Where each tensor lies. Raises ValueError unless they fill `size` bytes without gap or overlap, as the format's own reader does."""
+    """The place of each tensor.
+
+    Raises ValueError unless they fill `size` bytes without gap or overlap, as the format requires.
+    """
     if not isinstance(table, dict):
         raise ValueError("its header is not a table")
     facts = table.get("__metadata__")
@@ -166,9 +174,9 @@ def _place(name: str, at: Any) -> _Place:
 
 
 class MappedFile:
-    """The tensors of a file, without a copy: pages are read when they are used, and the kernel may drop them again.
+    """The tensors of a file, without a copy: pages are read on first use, and the OS can evict them.
 
-    The mapping is private: what a program would write into a tensor never reaches the file.
+    The mapping is private: writing into a tensor never changes the file.
     """
 
     def __init__(self, path: Path):
@@ -201,7 +209,10 @@ class MappedFile:
         return self.joined([name])
 
     def joined(self, names: Sequence[str]) -> Tensor:
-        """Tensors of the same type and width, one above the other: mapped where they follow each other in the file, else copied together."""
+        """Tensors of the same type and width, stacked along the rows.
+
+        They are mapped if they are adjacent in the file, else copied.
+        """
         places = [self._places[name] for name in names]
         if len(places) > 1 and any(left.end != right.begin for left, right in pairwise(places)):
             return torch.cat([self.get(name) for name in names])

@@ -21,7 +21,7 @@ def load_whole(
             folder, config=settings, dtype=dtype, trust_remote_code=trust, output_loading_info=True
         )
     if missing := sorted(found["missing_keys"]):
-        raise Mismatch(f"{folder.name} is not whole: `{missing[0]}` is in none of its files")
+        raise Mismatch(f"{folder.name} is incomplete: `{missing[0]}` is in none of its files")
     return model
 
 
@@ -52,7 +52,7 @@ def auto_class(config: dict[str, Any]) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and notes: what a user must know is told in our own words."""
+    """Silence the progress bars and log messages of transformers."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

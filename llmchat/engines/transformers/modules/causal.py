@@ -1,4 +1,5 @@
-"""Every other causal architecture transformers knows, as a tree of its modules (tree.py) with the cache that suits it."""
+"""Runs every other causal architecture that transformers supports, with transformers' own modules
+(hf_modules.py) and a cache that suits it."""
 
 import inspect
 from collections.abc import Sequence
@@ -20,24 +21,24 @@ from llmchat.engines.transformers.pytorch.linear import compute_dtype
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.settings.types import Weights
 
-# Kinds of layers whose keys and values can all be kept, and a mask be left to say which of them count.
+# Kinds of layers whose keys and values can all be kept: a mask selects those that count.
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
-# Those whose layers of the cache keep more than that, and can be cut as well (DeepSeek V3.2's indexer).
+# Kinds whose cache layers keep more than that and can be truncated too (DeepSeek V3.2's indexer).
 _INDEXED = {"indexed_attention"}
-# Models with a state that go on from it with several tokens at once. The scan of others (Mamba, Falcon-Mamba, Jamba, Zamba, MiniMax) begins from
-# nothing each time it is given more than one.
+# Recurrent models that continue from their state with several tokens at once. The scan of others
+# (Mamba, Falcon-Mamba, Jamba, Zamba, MiniMax) starts from an empty state for more than one token.
 _CONTINUING = frozenset({
-    "bamba", "deepseek_v4", "falcon_h1", "granitemoehybrid", "lfm2", "lfm2_moe", "lfm3", "mamba2", "nemotron_h", "olmo_hybrid", "qwen3_5_moe_text",
-    "qwen3_5_text", "qwen3_next", "rwkv", "zamba2",
+    "bamba", "deepseek_v4", "falcon_h1", "granitemoehybrid", "lfm2", "lfm2_moe", "lfm3", "mamba2",
+    "nemotron_h", "olmo_hybrid", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "rwkv", "zamba2",
 })  # fmt: skip
-# What models call the cache that they are given, and give back.
+# The names of the cache in the arguments and results of models.
 _CACHE_NAMES = ("past_key_values", "cache_params", "state")
 
 
 class ModulesForward(Forward):
-    """A transformers model behind the same calls as TorchForward. Texts are read one after the other.
+    """A transformers model as an executor. Texts are read one after the other.
 
-    steps: what follows the first read is read token by token.
+    steps: after its first read, a text is read token by token.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class ModulesForward(Forward):
             folder, config, tensors, kind, place, trust_remote_code, switch=self._switch
         )
         if config.get("model_type") == "rwkv":
-            # Halving the activations every few layers keeps fp16 from overflowing; bf16 does not, and quantised weights cannot be halved.
+            # Halving the activations every few layers prevents overflows of fp16. bf16 does not need
+            # it, and quantised weights cannot be halved.
             self._model.config.rescale_every = 0
         self.names = _Names.of(self._model)
         self.adaptable = adaptable(self._model)
@@ -76,7 +78,6 @@ class ModulesForward(Forward):
         return ModulesCache(self, self._model, self._device)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
-        """Read more tokens of each text. Returns logits for each: [1, vocab] after its last token, or [T, vocab] with `all_logits`."""
         logits = []
         for sequence in sequences:
             self._switch.active = sequence.adapters
@@ -84,7 +85,7 @@ class ModulesForward(Forward):
         return logits
 
     def _spread(self, device_map: str) -> None:
-        """Layers over several GPUs by accelerate: one GPU works at a time, which buys memory, not speed."""
+        """Spread the layers over several GPUs. One works at a time: more memory, not more speed."""
         from accelerate import dispatch_model, infer_auto_device_map
         from accelerate.utils import get_balanced_memory
 
@@ -102,7 +103,7 @@ class ModulesForward(Forward):
 
 
 class ModulesCache:
-    """One of transformers' caches, the tokens in it, and for models with a state copies of earlier ones."""
+    """A cache of transformers with the tokens in it, and copies of earlier recurrent states."""
 
     def __init__(self, forward: ModulesForward, model: Any, device: torch.device):
         self._forward = forward
@@ -111,7 +112,7 @@ class ModulesCache:
         self._ids: list[int] = []
         self._cache: Any = None
         self._copies = Copies()
-        # Where the text before parted from the one to come: others will part there as well.
+        # Where the previous text and this one part: the next one is likely to part there too.
         self._parting = 0
         # Tokens of the text when all of its keys were turned; see rope.py.
         self._rotated_at = 0
@@ -137,7 +138,10 @@ class ModulesCache:
         return torch.cat(logits)[-wanted:] if all_logits else logits[-1]
 
     def truncate(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept: for models with a state, up to the last copy before."""
+        """Forget all but the first `length` tokens; returns how many are kept.
+
+        A recurrent model goes back to its last copy before that point.
+        """
         self._begins = True
         held = len(self._ids)
         if held <= length:
@@ -158,8 +162,11 @@ class ModulesCache:
         return self._forward.rope_scaling
 
     def _pieces(self, ids: list[int], all_logits: bool) -> list[list[int]]:
-        """What is read at once. A read of several tokens is a prompt's: it is cut where the state is worth a copy, before its last token and
-        where the text before parted from it."""
+        """The pieces that are read in one call each.
+
+        A prompt of a recurrent model is cut where its state is copied: before its last token, and
+        where the previous text parted from it.
+        """
         if all_logits or len(ids) == 1 or not self._forward.has_state:
             return [ids]
         cuts = {len(ids) - 1, 0 if self._forward.steps else self._parting - len(self._ids)}
@@ -167,7 +174,7 @@ class ModulesCache:
         return [ids[start:end] for start, end in pairwise(borders)]
 
     def _is_slower(self, count: int) -> bool:
-        """Whether reading this token by token takes longer than all of the text at once."""
+        """Whether reading these token by token takes longer than the whole text at once."""
         return self._forward.steps and count > 32 + len(self._ids) // 8
 
     def _step(self, ids: list[int], all_logits: bool) -> Tensor:
@@ -198,7 +205,7 @@ class ModulesCache:
             {} if self._cache is None else {self._forward.names.cache: self._cache}
         )
         if self._forward.names.positions:
-            # Some models ask their cache for them, of which the first layer may not know (Bamba, MiniMax).
+            # Otherwise some models ask the first layer of their cache, which may not know (Bamba).
             start = len(self._ids)
             more["position_ids"] = torch.arange(start, start + len(ids), device=self._device)[None]
         return self._model(
@@ -218,7 +225,7 @@ class ModulesCache:
 
 
 def _new_cache(model: Any) -> Any:
-    """A cache that can be cut where the model lets us choose; None where it makes one of its own kind."""
+    """A cache that can be truncated; None if the model makes its own kind of cache."""
     from transformers import DynamicCache
 
     if not _takes_dynamic_cache(model):
@@ -228,7 +235,7 @@ def _new_cache(model: Any) -> Any:
 
 
 def _has_state(model: Any) -> bool:
-    """Whether some of its layers keep something else than keys and values."""
+    """Whether some layers keep something other than keys and values."""
     return (
         not _kinds(model) <= _ATTENTION | _INDEXED
         or bool(getattr(model, "_is_stateful", False))
@@ -246,7 +253,7 @@ def _takes_dynamic_cache(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Names:
-    """cache: what a model calls the cache that it is given and gives back; positions: whether it can be told them."""
+    """cache: the name of a model's cache argument; positions: whether it accepts position ids."""
 
     cache: str
     positions: bool

@@ -1,6 +1,7 @@
-"""Models that were made to embed text, as sentence-transformers saves them: an encoder, pooling, and normalisation.
+"""The engine for embedding models saved by sentence-transformers: encoder, pooling, normalisation.
 
-`modules.json` names the steps (https://sbert.net/docs/sentence_transformer/usage/custom_models.html). A model with other steps is refused.
+`modules.json` names the steps, see
+https://sbert.net/docs/sentence_transformer/usage/custom_models.html. Other steps are not supported.
 """
 
 import threading
@@ -50,13 +51,12 @@ class EmbeddingEngine:
         self.load_s = time.perf_counter() - started
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """A vector for each text, and the tokens that were read. Raises ContextOverflow for a text that is too long; nothing is cut."""
+        """See capabilities.Embeds. No text is truncated."""
         encodings = self._tokenizer.encode_batch(list(texts))
         for index, encoding in enumerate(encodings):
             if len(encoding.ids) > self.context:
-                raise ContextOverflow(
-                    f"text {index + 1} is {len(encoding.ids):,} tokens; {self._name} reads {self.context:,}"
-                )
+                size = f"text {index + 1} is {len(encoding.ids):,} tokens"
+                raise ContextOverflow(f"{size}; {self._name} reads {self.context:,}")
         # Texts of like length together, so that little is padded.
         order = sorted(range(len(texts)), key=lambda index: len(encodings[index].ids))
         vectors: list[list[float]] = [[] for _ in texts]
@@ -93,7 +93,7 @@ class EmbeddingEngine:
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
         self._loaded()
-        raise Mismatch(f"{self._name} embeds text and writes none")
+        raise Mismatch(f"{self._name} embeds text and cannot write any")
 
     def describe(self) -> str:
         return f"{self._name} fp32 {self._device}"
@@ -122,11 +122,11 @@ def _pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def _steps(folder: Path) -> tuple[str, bool]:
-    """The way of pooling, and whether vectors are normalised. Raises Mismatch for steps that are not known."""
+    """The kind of pooling, and whether vectors are normalised. Raises Mismatch for other steps."""
     steps = read_json_list(folder / "modules.json")
     kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds) <= set(_STEPS):
-        raise Mismatch(f"{folder.name} embeds in a way that is not known here: {', '.join(kinds)}")
+        raise Mismatch(f"{folder.name} uses unsupported steps: {', '.join(kinds)}")
     pooling = read_json(folder / str(steps[1].get("path", "")) / "config.json")
     chosen = [
         name.removeprefix("pooling_mode_")
@@ -134,5 +134,5 @@ def _steps(folder: Path) -> tuple[str, bool]:
         if name.startswith("pooling_mode_") and on is True
     ]
     if chosen not in (["mean_tokens"], ["cls_token"], ["lasttoken"]):
-        raise Mismatch(f"{folder.name} pools in a way that is not known here: {', '.join(chosen)}")
+        raise Mismatch(f"{folder.name} uses unsupported pooling: {', '.join(chosen)}")
     return chosen[0], "Normalize" in kinds

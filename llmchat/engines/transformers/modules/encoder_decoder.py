@@ -1,7 +1,7 @@
-"""Encoder-decoders (T5): the prompt goes through the encoder, whole and once; the decoder writes the answer and begins with an empty one.
+"""Runs encoder-decoders (T5): the encoder reads the whole prompt, and the decoder writes the answer.
 
-Each turn of a chat is another prompt, in which every token sees every other, so that nothing of the one before can be used again. Only the
-same prompt, asked again, finds itself encoded.
+In the encoder every token attends to every other one, so nothing of an earlier prompt can be reused.
+Only the same prompt, asked again, is already encoded.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ from llmchat.settings.types import Weights
 
 
 class EncoderDecoderForward(Forward):
-    """A transformers encoder-decoder behind the calls of TorchForward: the first read of a text is the encoder's, the next ones the decoder's."""
+    """A transformers encoder-decoder as an executor. The first read of a text is the prompt for the
+    encoder, the next ones are the answer in the decoder.
+    """
 
     separate_encoder = True
 
@@ -44,7 +46,6 @@ class EncoderDecoderForward(Forward):
         return EncodedCache(self._model, self._start, self._device)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
-        """Read whole prompts, or, after them, more of the answers. Returns logits for each: [1, vocab], or [T, vocab] with `all_logits`."""
         logits = []
         for sequence in sequences:
             self._switch.active = sequence.adapters
@@ -53,7 +54,7 @@ class EncoderDecoderForward(Forward):
 
 
 class EncodedCache:
-    """A prompt as the encoder left it, and the keys and values of the answer so far."""
+    """An encoded prompt, and the keys and values of the answer so far."""
 
     def __init__(self, model: Any, start: int, device: torch.device):
         self.length = 0
@@ -88,7 +89,10 @@ class EncodedCache:
         return logits if all_logits else logits[-1:]
 
     def truncate(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept: all, or none. What was encoded waits for the same prompt."""
+        """Forget all but the first `length` tokens; returns how many are kept: all or none.
+
+        The encoded prompt stays, in case the same one comes again.
+        """
         if length < self.length:
             self._cache, self.length = None, 0
         return self.length
@@ -103,7 +107,7 @@ class EncodedCache:
 
 
 class _Packed(nn.Module):
-    """A linear layer that shows no weight."""
+    """A linear layer without a visible weight."""
 
     weight = None
 
@@ -117,7 +121,7 @@ class _Packed(nn.Module):
 
 
 def _hide_packed_weights(model: nn.Module) -> None:
-    """T5 casts activations to the type of the weight `wo`; where two 4-bit weights share a byte, that would make bytes of them."""
+    """Hide packed 4-bit weights from T5, which casts activations to the type of the weight `wo`."""
     for module in list(model.modules()):
         layer = getattr(module, "wo", None)
         if (

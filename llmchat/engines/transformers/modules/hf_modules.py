@@ -1,7 +1,8 @@
-"""A model of transformers as a tree of modules, with the linears replaced by ours.
+"""Builds a model of transformers with its linears replaced by ours.
 
-Memory stays low where the checkpoint's tensor names are those of the module tree: the tree is built without weights and filled tensor by
-tensor. Where they are not (fused experts), transformers loads the whole model first.
+If the checkpoint's tensor names are those of the module tree, the tree is built without weights and
+filled tensor by tensor, which needs little memory. Otherwise (fused experts) transformers loads the
+whole model first.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from llmchat.engines.transformers.weights import (
 from llmchat.errors import Mismatch
 from llmchat.settings.types import Weights
 
-# Vectors that are exponents of exponents: three digits of them would change how long an RWKV model remembers.
+# Exponents of exponents: in 16 bits they would change how long an RWKV model remembers.
 _EXACT = ("time_decay", "time_first")
 
 
@@ -50,9 +51,10 @@ def build(
     *,
     switch: Switch,
 ) -> Any:
-    """The model in `folder`, whose config.json is `config` in today's words, filled with `tensors` on `device`, ready to run.
+    """The model in `folder`, filled with `tensors` on `device`, ready to run.
 
-    trust: run code that the checkpoint brings. switch: says which live adapters are in force. Raises Mismatch when transformers does not know the architecture.
+    config: its config.json in today's words. trust: run code of the checkpoint. switch: selects the
+    live adapters. Raises Mismatch for an architecture that transformers does not support.
     """
     with quiet():
         model = _skeleton(folder, config, kind, trust, tensors)
@@ -70,8 +72,9 @@ def build(
 class Outline:
     """What an int8 copy of a model consists of.
 
-    linears: groups of modules that are quantised, those of a group used as one matrix; plain: every other tensor with its type; head: the module
-    whose output are the logits; config: the config.json; shared: transformers and bitsandbytes quantise the same linears; skipped: linears that stay 16 bit.
+    linears: groups of quantised modules, each group used as one matrix. plain: every other tensor
+    with its type. head: the module that computes the logits. config: the config.json. shared:
+    transformers and bitsandbytes quantise the same linears. skipped: linears that stay in 16 bits.
     """
 
     linears: list[list[str]]
@@ -83,7 +86,10 @@ class Outline:
 
 
 def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool = False) -> Outline:
-    """The outline of the model that transformers makes of `folder`. Raises Mismatch where its files do not hold the tensors of the module tree."""
+    """The outline of the model that transformers builds from `folder`.
+
+    Raises Mismatch if its files do not hold the tensors of the module tree.
+    """
     from transformers.pytorch_utils import Conv1D
 
     with quiet():
@@ -91,7 +97,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
         settings = settings_of(folder, config, trust)
     if not _names_agree(model, tensors):
         raise Mismatch(
-            f"the tensors of {type(model).__name__} are put together when they are loaded"
+            f"transformers assembles the tensors of {type(model).__name__} while it loads them"
         )
     head = next(
         (name for name, module in model.named_modules() if module is model.get_output_embeddings()),
@@ -130,7 +136,10 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
 def _skeleton(
     folder: Path, config: dict[str, Any], kind: Weights, trust: bool, tensors: Tensors
 ) -> Any:
-    """The module tree without weights. Whether head and embedding are two matrices is said by the tensors, whatever config.json says."""
+    """The module tree without weights.
+
+    The tensors, not config.json, decide whether head and embedding are two matrices.
+    """
     from accelerate import init_empty_weights
 
     try:
@@ -178,7 +187,9 @@ def _loaded_whole(
 def _fill(
     model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch
 ) -> None:
-    """Give every parameter its tensor, linears in their kind; the output head stays 16 bit, as bitsandbytes leaves it."""
+    """Give every parameter its tensor, linears as `kind`. The output head stays in 16 bits, as in
+    bitsandbytes.
+    """
     saved = model.state_dict()
     for path, buffer in list(model.named_buffers()):
         if path in saved and path in tensors.shapes:
@@ -195,7 +206,8 @@ def _fill(
                     tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False
                 ),
             )
-    # Where a file brings both of two matrices that the config ties, they are tied if they are the same: T5 1.1 says `true` and means no.
+    # Two matrices that config.json ties and the file holds both are tied only if they are equal: the
+    # config of T5 1.1 is wrong.
     missing = {
         path
         for path, _ in model.named_parameters(remove_duplicate=False)
@@ -213,7 +225,7 @@ def _fill(
 def _fill_linears(
     model: Any, tensors: Tensors, kind: Weights, device: torch.device, switch: Switch
 ) -> None:
-    """Put our layers in place of the linears; those that share a weight share the layer."""
+    """Replace the linears by our layers; those that share a weight share a layer."""
     from transformers.pytorch_utils import Conv1D
 
     scratch, made, tied = DequantBuffer(), dict[str, AdaptedLinear](), shared_weights(model)
@@ -250,7 +262,7 @@ def _layer(
     scratch: DequantBuffer,
     switch: Switch,
 ) -> AdaptedLinear:
-    """A linear layer of the checkpoint. turned: its weight is kept as [in, out]."""
+    """A linear layer of the checkpoint. turned: its weight is stored as [in, out]."""
     bias = tensors.get(f"{name}.bias") if has_bias else None
     pair = tensors.int8(f"{name}.weight") if kind == "int8" else None
     if pair is not None:
@@ -266,7 +278,7 @@ def _layer(
 
 
 def _plain_dtype(name: str, kind: Weights) -> torch.dtype:
-    """The type of a parameter that is no linear's weight."""
+    """The type of a parameter other than the weight of a linear."""
     return torch.float32 if name.endswith(_EXACT) else compute_dtype(kind)
 
 

@@ -1,8 +1,9 @@
-"""Which layers of a module tree may be replaced by quantised ones.
+"""Finds the layers of a module tree that can be quantised.
 
-Only linear layers whose weight nobody but the layer itself reads. A subclass may compute something else with its matrix (the routers of Llama 4
-and PhiMoE, DeepSeek V4's grouped projections), and a module that reads the weight of a child (Mamba: `dt_proj.weight @ x`) would read
-bytes. Those keep their 16 bits.
+These are the linear layers whose weight only the layer itself reads. A subclass can compute something
+else with its matrix (the routers of Llama 4 and PhiMoE, DeepSeek V4's grouped projections), and a
+module that reads the weight of a child (Mamba: `dt_proj.weight @ x`) would read bytes. Those layers
+stay in 16 bits.
 """
 
 import copy
@@ -16,12 +17,12 @@ import torch.nn.functional as F
 from torch import nn
 
 _READ = re.compile(r"\bself\.(\w+)(?:\[[^\]]*\])?\.weight\b")
-# What a module does when it is built or initialised, before it has weights.
+# Methods that run before a module has weights.
 _BUILDING = ("__init__", "_init_weights", "reset_parameters")
 
 
 def quantisable(model: Any) -> dict[str, nn.Module]:
-    """The layers that can be quantised, by their paths in the tree; the output head is not among them."""
+    """The layers that can be quantised, by their paths; without the output head."""
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
@@ -36,7 +37,7 @@ def quantisable(model: Any) -> dict[str, nn.Module]:
 
 
 def sixteen_bit(model: Any) -> list[str]:
-    """The plain linear layers that keep their 16 bits, by their paths: what bitsandbytes must be told to leave alone."""
+    """The paths of plain linear layers that bitsandbytes must leave in 16 bits."""
     from transformers.pytorch_utils import Conv1D
 
     kept = quantisable(model)
@@ -48,12 +49,14 @@ def sixteen_bit(model: Any) -> list[str]:
 
 
 def shared_weights(model: Any) -> dict[str, str]:
-    """The path of a parameter → the path of the one whose tensor it uses: layers of Zamba share whole blocks."""
+    """By the path of a parameter, the path of the one whose tensor it uses: layers of Zamba share
+    whole blocks.
+    """
     return dict(getattr(model, "all_tied_weights_keys", None) or {})
 
 
 def _multiplies(module: nn.Module) -> bool:
-    """Whether a subclass of nn.Linear computes what nn.Linear does (Falcon's), tried on another matrix."""
+    """Whether a subclass of nn.Linear computes the same as nn.Linear (Falcon's); tried out."""
     if not isinstance(module, nn.Linear):
         return False
     x, weight, bias = torch.rand(2, 5), torch.rand(3, 5), torch.rand(3)
@@ -65,7 +68,7 @@ def _multiplies(module: nn.Module) -> bool:
     trial.in_features, trial.out_features = 5, 3
     try:
         out = trial(x)
-    except Exception:  # it wants more, or another shape
+    except Exception:  # it takes other arguments
         return False
     wanted = F.linear(x, weight, None if module.bias is None else bias)
     return (
@@ -76,7 +79,7 @@ def _multiplies(module: nn.Module) -> bool:
 
 
 def _read_by_parents(model: nn.Module) -> set[str]:
-    """Paths of modules whose weight is read by the code of the module that holds them."""
+    """The paths of modules whose parent reads their weight."""
     found = set()
     for path, module in model.named_modules():
         kind: Any = type(module)
@@ -87,9 +90,9 @@ def _read_by_parents(model: nn.Module) -> set[str]:
 
 @functools.cache
 def _children_read(kind: Any) -> frozenset[str]:
-    """Names of children of which the code of a class reads `self.NAME.weight`.
+    """The children whose `self.NAME.weight` the code of a class reads.
 
-    Code that mentions int8 knows that the weight may be one (T5's `wo`).
+    Code that mentions int8 handles quantised weights itself (T5's `wo`).
     """
     sources = []
     for name, function in inspect.getmembers(kind, inspect.isfunction):

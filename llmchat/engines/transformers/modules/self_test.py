@@ -1,8 +1,8 @@
-"""Whether a model gives from its cache the numbers that it gives cold. Architectures that do not are not run.
+"""Tests that a model gives the same logits from its cache as cold; others are not run.
 
-transformers knows some two hundred causal architectures, each with its own way to keep what was read, and some lose it on the way that a chat
-takes: a prompt in pieces, then token by token, beside other texts. Their answers would be fluent and wrong. So the first time a
-model is loaded, twenty tokens are read in both ways.
+transformers supports about two hundred causal architectures, each with its own cache. Some lose the
+past when a prompt is read in pieces, then token by token, and between other texts: their answers would
+be fluent and wrong. So on the first load of a model, twenty tokens are read in both ways.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,24 @@ from torch import Tensor
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.errors import LlmchatError, Mismatch
 
-TEXT = "The quick brown fox jumps over the lazy dog, and nobody knows why it does so every day at five in the afternoon."
+TEXT = (
+    "The quick brown fox jumps over the lazy dog, and nobody knows why it does so every day at five in"
+    " the afternoon."
+)
 TOKENS = 20
-# Where the warm run pauses: a prompt, more of it behind, then single tokens.
+# The warm run reads up to here, then up to there, then single tokens.
 _FIRST, _SECOND = 8, 14
-# Relative errors of logits. Rounding makes 1e-5 in fp32 and some hundredths in 16 bits, a past that was lost about 1.
+# Relative errors of logits. Rounding causes 1e-5 in fp32 and a few hundredths in 16 bits; a lost past
+# causes about 1.
 _LIMITS = {torch.float32: 2e-3}
 _LIMIT_16 = 0.4
 
 
 def check(forward: Any, ids: Sequence[int], name: str, proven: Path | None = None) -> None:
-    """Raise Mismatch for a model that cannot be relied on. name: of its architecture. proven: a file that says that this was done."""
+    """Raise Mismatch for a model that fails.
+
+    name: of its architecture. proven: a file that records a success, written after one.
+    """
     if proven is not None and proven.exists():
         return
     try:
@@ -36,7 +43,8 @@ def check(forward: Any, ids: Sequence[int], name: str, proven: Path | None = Non
         raise refusal(name, error) from error
     if found > _LIMITS.get(forward.dtype, _LIMIT_16):
         raise Mismatch(
-            f"the architecture `{name}` is not run here: read in pieces it gives other answers than read at once",
+            f"the architecture `{name}` is not supported: a prompt read in pieces gives other answers"
+            " than one read at once",
             "a GGUF of it runs in llama.cpp (--engine gguf)",
         )
     if proven is not None:
@@ -45,25 +53,25 @@ def check(forward: Any, ids: Sequence[int], name: str, proven: Path | None = Non
 
 
 def refusal(name: str, error: Exception) -> Mismatch:
-    """What to say of an architecture that transformers' modules do not run in the way they are called here."""
+    """The error for an architecture whose modules cannot be called the way they are here."""
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
     return Mismatch(
-        f"the architecture `{name}` cannot be run here: {reason}",
+        f"the architecture `{name}` cannot be run: {reason}",
         "a GGUF of it runs in llama.cpp (--engine gguf)",
     )
 
 
 def difference(forward: Any, ids: list[int]) -> float:
-    """The largest of the typical errors of the three ways to read: several tokens behind others, one by one, and again after a cut."""
+    """The largest typical error of three warm ways to read: several tokens after others, one by one,
+    and again after a truncation.
+    """
     with torch.inference_mode():
         cold = forward.run([SequenceInput(forward.new_cache(), ids, all_logits=True)])[0].float()
         cache, other = forward.new_cache(), forward.new_cache()
         _last(forward, cache, ids[:_FIRST])
-        # Another text in between must leave no trace.
+        # A text in between must have no effect.
         _last(forward, other, ids[::-1][:_FIRST])
-        behind = forward.run([SequenceInput(cache, ids[_FIRST:_SECOND], all_logits=True)])[
-            0
-        ].float()
+        more = forward.run([SequenceInput(cache, ids[_FIRST:_SECOND], all_logits=True)])[0].float()
         singles = []
         for index in range(_SECOND, len(ids)):
             singles.append(_last(forward, cache, ids[index : index + 1]))
@@ -74,14 +82,14 @@ def difference(forward: Any, ids: list[int]) -> float:
             _last(forward, cache, ids[index : index + 1]) for index in range(_SECOND + 1, len(ids))
         ]
     return max(
-        _typical(behind, cold[_FIRST:_SECOND]),
+        _typical(more, cold[_FIRST:_SECOND]),
         _typical(singles, cold[_SECOND:]),
         _typical(again, cold[_SECOND:]),
     )
 
 
 def _typical(warm: Sequence[Tensor] | Tensor, cold: Tensor) -> float:
-    """The median of the errors: one token whose experts are others by a hair proves nothing."""
+    """The median of the errors: a token can get other experts by rounding alone."""
     errors = sorted(map(_error, warm, cold))
     return errors[len(errors) // 2]
 

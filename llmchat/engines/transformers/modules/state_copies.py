@@ -1,7 +1,8 @@
-"""Copies of what a model has read, for models whose past is a state that can be continued but not cut.
+"""Copies the states of recurrent models, which can be continued but not truncated.
 
-A recurrent layer keeps one state of fixed size, whatever it has read; going back to an earlier point of a text needs a copy that was taken
-there. Of a hybrid only the recurrent layers are copied: keys and values of its attention layers are cut. A cache of another make is copied whole.
+A recurrent layer keeps one state of fixed size, and going back in a text requires a copy from there.
+In a hybrid model only the recurrent layers are copied; the keys and values of its attention layers are
+truncated. An unknown kind of cache is copied as a whole.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor
 
 _MOST = 12
 _MOST_BYTES = 256_000_000
-# What a linear attention layer of transformers' caches consists of.
+# The state of a linear attention layer in transformers' caches.
 _PARTS = ("conv_states", "recurrent_states", "has_previous_state")
 
 
@@ -27,7 +28,10 @@ class _Copy:
 
 
 class Copies:
-    """States of one text by the number of tokens read, at most `_MOST` and `_MOST_BYTES` in all. Those far back are thinned out first."""
+    """States of one text by the number of tokens read, at most `_MOST` of them and `_MOST_BYTES`.
+
+    Early ones are thinned out first.
+    """
 
     def __init__(self) -> None:
         self._copies: list[_Copy] = []
@@ -45,7 +49,10 @@ class Copies:
             self._copies.pop(self._least_useful())
 
     def back(self, cache: Any, held: int, length: int) -> tuple[int, Any]:
-        """(tokens, cache) of the last copy that is at most `length` tokens old; (0, None) where there is none. held: tokens in the cache."""
+        """(tokens, cache) of the last copy after at most `length` tokens; (0, None) if there is none.
+
+        held: tokens in the cache.
+        """
         self._copies = [copy for copy in self._copies if copy.length <= length]
         if not self._copies:
             return 0, None
@@ -56,7 +63,7 @@ class Copies:
         self._copies.clear()
 
     def _least_useful(self) -> int:
-        """The copy without which least is read again, seen from the end of the text; never the last one."""
+        """The copy whose loss costs the least reading, relative to its distance; never the last."""
         starts = [0, *(copy.length for copy in self._copies)]
         end = starts[-1]
         costs = [(start - before) / (end - before + 1) for before, start in pairwise(starts)]
@@ -74,9 +81,8 @@ def can_be_cut(cache: Any) -> bool:
 
 
 def keeping_all(cache: Any) -> Any:
-    """The cache with layers that throw away what has left their window replaced by layers that keep it, so that they can be cut.
-
-    The mask says which tokens count.
+    """The cache with sliding-window layers replaced by layers that keep all tokens, so that it can be
+    truncated. The mask selects the tokens that count.
     """
     from transformers.cache_utils import (
         DynamicLayer,
@@ -116,7 +122,7 @@ def _taken(cache: Any) -> Any:
 
 
 def _put_back(state: Any, cache: Any, surplus: int) -> Any:
-    """The cache as it was. surplus: minus the number of tokens that were read since."""
+    """The cache as it was. surplus: minus the number of tokens read since."""
     from transformers.cache_utils import DynamicLayer
 
     if not _is_known(cache):
@@ -139,12 +145,7 @@ def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif depth < 6:
-        inner = (
-            value.values()
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, list | tuple)
-            else getattr(value, "__dict__", {}).values()
-        )
-        for part in inner:
+        if not isinstance(value, dict | list | tuple):
+            value = getattr(value, "__dict__", {})
+        for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part, depth + 1)
