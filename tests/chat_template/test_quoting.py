@@ -1,4 +1,4 @@
-"""Special tokens that tools, arguments and template values spell are text, as in messages."""
+"""Special tokens that tools, arguments and template values contain are text, as in messages."""
 
 import json
 from typing import Any
@@ -11,19 +11,22 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.presets import get_format
 from llmchat.prompt import Prompt, PromptFormat
 
+MESSAGE = "<|im_start|>{{ message.role }}\n{{ message.content }}"
+ANSWER = "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 HERMES = (
-    "{%- if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ mood or '' }}<|im_end|>\n{% endif %}"
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+    "{%- if tools %}<|im_start|>system\n"
+    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ mood or '' }}<|im_end|>\n{% endif %}"
+    "{%- for message in messages %}" + MESSAGE + "{%- for call in message.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+) + ANSWER
 BY_FIELD = (
     "{%- for tool in tools %}{{ tool.function.name }}: {{ tool.function.description }}"
-    "{%- for name, kind in tool.function.parameters.properties.items() %} {{ name }}={{ kind.type }}{% endfor %}\n{% endfor %}"
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+    "{%- for name, kind in tool.function.parameters.properties.items() %}"
+    " {{ name }}={{ kind.type }}{% endfor %}\n{% endfor %}"
+    "{%- for message in messages %}" + MESSAGE + "{%- for call in message.tool_calls or [] %}"
+    "{{ call.function.name }}{{ call.function.arguments | tojson }}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+) + ANSWER
 SHOUTED = HERMES.replace(
     "{{ tool | tojson }}", "{{ tool | tojson | upper | replace('\u003c|IM_', '<|im_') }}"
 )

@@ -1,4 +1,7 @@
-"""Presets and messages that a user wrote, mutated with fixed seeds: told of by name, and in the way of no command that does not need them."""
+"""Mutated presets and message files of a user, with fixed seeds.
+
+Errors name the file, and commands that do not need it work.
+"""
 
 import json
 import shutil
@@ -46,8 +49,10 @@ low_water = 0.5
 temperature = 0.5
 """
 MESSAGES = json.dumps([
-    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sum it up.", "input": "A text."},
-    {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And?"},
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Sum it up.", "input": "A text."},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "And?"},
 ]).encode()  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""The door of chat templates: each attack ends within bounded time and memory, and a server under attack still obeys SIGTERM."""
+"""Attacks by chat templates: each ends within bounded time and memory.
+
+A server that renders one still obeys SIGTERM.
+"""
 
 import json
 import os
@@ -21,19 +24,23 @@ from llmchat.chat_template.budget import MAX_SECONDS
 from llmchat.errors import Mismatch
 
 TESTS = Path(__file__).parents[1]
-# Those that take a good part of the time that a template has.
+# Those that use a large part of the time limit.
 LONG = (
-    "strftime in a loop", "doubling by a call block", "keeping dicts", "keeping lists in names", "searches in a loop", "items in a list", "sorting",
-    "sorting long texts", "unique", "slices", "splitting", "reversing", "filtered loop", "loop in loop", "recursive loop", "macros call macros", "lazy maps",
-    "items of a range", "length of a loop", "loops of cycles", "many conditions", "many assignments", "many macros", "many loops", "many blocks",
-    "many elifs", "many names", "a long list", "translate in a loop", "tojson in a loop", "count of characters", "comparisons in an expression",
-    "searches in an expression", "nested by a namespace", "keeping texts", "keeping slices", "keeping set blocks", "endless output",
-    "output of a constant", "many comments", "many openings", "white space before tags",
+    "strftime in a loop", "doubling by a call block", "keeping dicts", "keeping lists in names",
+    "searches in a loop", "items in a list", "sorting", "sorting long texts", "unique", "slices",
+    "splitting", "reversing", "filtered loop", "loop in loop", "recursive loop",
+    "macros call macros", "lazy maps", "items of a range", "length of a loop", "loops of cycles",
+    "many conditions", "many assignments", "many macros", "many loops", "many blocks",
+    "many elifs", "many names", "a long list", "translate in a loop", "tojson in a loop",
+    "count of characters", "comparisons in an expression", "searches in an expression",
+    "nested by a namespace", "keeping texts", "keeping slices", "keeping set blocks",
+    "endless output", "output of a constant", "many comments", "many openings",
+    "white space before tags",
 )  # fmt: skip
 MEMORY_MB = 700
 
 
-def attack(names: list[str]) -> None:
+def check_attacks(names: list[str]) -> None:
     victim = subprocess.run(
         [sys.executable, "-m", "support.template_victim"],
         input=json.dumps(names),
@@ -45,32 +52,31 @@ def attack(names: list[str]) -> None:
     )
     rows = [json.loads(line) for line in victim.stdout.splitlines()]
     assert [row[0] for row in rows] == names and victim.returncode == 0, victim.stderr[-1000:]
-    for name, seconds, peak_mb, changed, said in rows:
-        assert seconds < 3 * MAX_SECONDS and peak_mb < MEMORY_MB and not changed, (
-            name,
-            seconds,
-            peak_mb,
-        )
-        assert "\n" not in said and len(said) < 500, name
+    for name, seconds, peak_mb, changed, outcome in rows:
+        assert seconds < 3 * MAX_SECONDS, (name, seconds)
+        assert peak_mb < MEMORY_MB, (name, peak_mb)
+        assert not changed, name
+        assert "\n" not in outcome and len(outcome) < 500, name
 
 
 def test_short_attacks_end() -> None:
-    attack([name for name in ATTACKS if name not in LONG])
+    check_attacks([name for name in ATTACKS if name not in LONG])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_long_attacks_end() -> None:
-    attack(list(LONG))
+    check_attacks(list(LONG))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "translate", "sum of lists", "strftime with a width", "lipsum", "count of a range", "odd text", "doubling by a macro",
-        "doubling by a set block", "lists in lists", "namespaces in namespaces", "a namespace in itself", "search from the right", "nested loops",
-    ],
+REFUSED = (
+    "translate", "sum of lists", "strftime with a width", "lipsum", "count of a range", "odd text",
+    "doubling by a macro", "doubling by a set block", "lists in lists", "namespaces in namespaces",
+    "a namespace in itself", "search from the right", "nested loops",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_an_attack_is_refused(name: str) -> None:
     with pytest.raises(Mismatch, match="refuses this conversation"):
         chat_template.run(ATTACKS[name], {"messages": []}, "x")
@@ -81,29 +87,17 @@ def test_a_server_under_attack_obeys_sigterm(tmp_path: Path) -> None:
     tiny = save_tiny(tmp_path / "tiny")
     (tiny / "chat_template.jinja").write_text(ATTACKS["items in a list"])
     config = json.loads((tiny / "tokenizer_config.json").read_text())
-    (tiny / "tokenizer_config.json").write_text(
-        json.dumps({**config, "chat_template": ATTACKS["items in a list"]})
-    )
+    config["chat_template"] = ATTACKS["items in a list"]
+    (tiny / "tokenizer_config.json").write_text(json.dumps(config))
     env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "llmchat",
-        "serve",
-        "-m",
-        str(tiny),
-        "--weights",
-        "fp32",
-        "--port",
-        "0",
-    ]
+    arguments = ["serve", "-m", str(tiny), "--weights", "fp32", "--port", "0"]
+    command = [sys.executable, "-m", "llmchat", *arguments]
     server = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     while "serving at" not in (line := server.stderr.readline()):
         assert line, "it ended before it served"
-    body = json.dumps(
-        {"model": str(tiny), "messages": [{"role": "user", "content": "hi"}]}
-    ).encode()
+    messages = [{"role": "user", "content": "hi"}]
+    body = json.dumps({"model": str(tiny), "messages": messages}).encode()
     request = urllib.request.Request(
         f"{line.split()[-1]}/v1/chat/completions", body, {"Content-Type": "application/json"}
     )
@@ -127,7 +121,6 @@ def test_a_server_under_attack_obeys_sigterm(tmp_path: Path) -> None:
 
 
 def _ticks(process: int) -> int:
-    """Time of the processor that it has had, in hundredths of a second."""
-    return sum(
-        map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
-    )
+    """CPU time of a process, in hundredths of a second."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13]))

@@ -1,4 +1,8 @@
-"""Render the attacks whose names come as a JSON list on stdin; a line of JSON for each: its seconds, the process's peak memory, what was said."""
+"""Render the attacks named by a JSON list on stdin.
+
+Prints a JSON list for each: name, CPU seconds, peak memory of the process in MiB, whether the
+messages were changed, and the outcome in words.
+"""
 
 import json
 import re
@@ -10,21 +14,35 @@ from llmchat import chat_template
 from llmchat.errors import Mismatch
 from support.template_attacks import ATTACKS
 
-messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
-chat_template.run("{{ messages[0].content }}", {"messages": messages}, "first")
-for name in json.load(sys.stdin):
-    started = time.thread_time()
+MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+
+
+def main() -> None:
+    messages = [dict(message) for message in MESSAGES]
+    # So that the import of jinja2 counts for no attack.
+    chat_template.run("{{ messages[0].content }}", {"messages": messages}, "first")
+    for name in json.load(sys.stdin):
+        started = time.thread_time()
+        outcome = render(name, messages)
+        seconds = round(time.thread_time() - started, 2)
+        print(json.dumps([name, seconds, peak_memory(), messages != MESSAGES, outcome]), flush=True)
+
+
+def render(name: str, messages: list[dict[str, str]]) -> str:
     try:
-        said = f"{len(chat_template.run(ATTACKS[name], {'messages': messages}, name)):,} characters"
+        text = chat_template.run(ATTACKS[name], {"messages": messages}, name)
     except Mismatch as error:
-        said = error.message
-    # Not ru_maxrss, which begins with the memory of the process that forked this one.
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-    changed = messages != [
-        {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": "yes"},
-    ]
-    print(
-        json.dumps([name, round(time.thread_time() - started, 2), round(peak), changed, said]),
-        flush=True,
-    )
+        return error.message
+    return f"{len(text):,} characters"
+
+
+def peak_memory() -> int:
+    """In MiB. Not ru_maxrss, which starts with the memory of the process that forked this one."""
+    status = Path("/proc/self/status").read_text()
+    peak = re.search(r"VmHWM:\s+(\d+)", status)
+    assert peak
+    return round(int(peak[1]) / 1024)
+
+
+if __name__ == "__main__":
+    main()
