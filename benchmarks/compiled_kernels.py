@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The compiled kernels by themselves: products and whole steps, against what memory and processor of this machine can give.
+"""The compiled kernels alone: products and whole passes, against the memory and the processor.
 
 usage: python benchmarks/compiled_kernels.py MODEL_FOLDER [MODEL_FOLDER ...] [--runs N] [--save]
 
-Each MODEL_FOLDER is a checkpoint of the Llama family. The best of N runs counts: what the kernels can do, not what other programs on the machine
-left of it. Weights are taken from more matrices than the caches hold. --save writes benchmarks/results/kernels.json.
+Each MODEL_FOLDER is a checkpoint of the Llama family. The best of N runs counts: what the kernels
+can do, whatever else runs on the machine. Products take their weights from more matrices than the
+caches hold. --save writes benchmarks/results/kernels.json.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,41 +47,100 @@ def best(runs: int, call: Callable[[], object]) -> float:
 
 
 def read_speed(kernels: Kernels, runs: int) -> float:
-    """Bytes a second that all threads read from memory."""
-    room = torch.ones(COLD_BYTES // 2**20 * 2**18, dtype=torch.int32)
-    return 4 * room.numel() / best(runs, lambda: kernels.read_memory(room))
+    """Bytes a second that all threads together read from memory."""
+    buffer = torch.ones(COLD_BYTES // 2**20 * 2**18, dtype=torch.int32)
+    return 4 * buffer.numel() / best(runs, lambda: kernels.read_memory(buffer))
 
 
-def product_speed(
-    kernels: Kernels, out: int, in_: int, rows: int, runs: int
-) -> tuple[float, float]:
-    """Bytes of weights, and multiply-adds, a second."""
+@dataclass(frozen=True)
+class Speed:
+    """Of one product: bytes of weights and multiply-adds a second."""
+
+    out: int
+    in_: int
+    rows: int
+    bytes_s: float
+    madds_s: float
+
+    def record(self) -> dict[str, float]:
+        return {
+            "out": self.out,
+            "in": self.in_,
+            "rows": self.rows,
+            "gb_s": round(self.bytes_s / 1e9, 1),
+            "gop_s": round(2 * self.madds_s / 1e9),
+        }
+
+    def line(self, memory: float) -> str:
+        return (
+            f"{self.out:6} {self.in_:6} {self.rows:5} {self.bytes_s / 1e9:7.1f}"
+            f" {100 * self.bytes_s / memory:9.0f}% {2 * self.madds_s / 1e9:8.0f}"
+        )
+
+
+def product_speed(kernels: Kernels, out: int, in_: int, rows: int, runs: int) -> Speed:
     count = max(2, COLD_BYTES // (out * in_) // max(1, rows // 16))
-    pair = quantise_rows(torch.randn(out, in_))
-    pairs = [(pair[0].clone(), pair[1]) for _ in range(count)]
-    seconds = best(
-        runs, kernels.product(pairs, torch.randn(rows, in_), torch.empty(count, rows, out))
-    )
-    return count * out * in_ / seconds, count * out * in_ * rows / seconds
+    weight, scb = quantise_rows(torch.randn(out, in_))
+    pairs = [(weight.clone(), scb) for _ in range(count)]
+    result = torch.empty(count, rows, out)
+    seconds = best(runs, kernels.product(pairs, torch.randn(rows, in_), result))
+    weights = count * out * in_
+    return Speed(out, in_, rows, weights / seconds, weights * rows / seconds)
 
 
-def steps(folder: Path, kernels: Kernels, runs: int) -> dict[str, float]:
-    """Seconds of one step with so many texts of a token each, and of a prompt."""
+def product_speeds(kernels: Kernels, folder: Path, runs: int) -> Iterator[Speed]:
+    config = read_json(folder / "config.json")
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    for out, in_ in ((hidden, hidden), (inner, hidden), (hidden, inner)):
+        for rows in (1, 16, 512):
+            yield product_speed(kernels, out, in_, rows, runs)
+
+
+def pass_times(folder: Path, kernels: Kernels, runs: int) -> dict[str, float]:
+    """Seconds of a decode step of several texts, and of the prefill of a prompt."""
     config = modern_config(read_json(folder / "config.json"))
     model = CompiledForward(config, open_tensors(folder, []), kernels)
     ids = torch.randint(config["vocab_size"], (PROMPT,)).tolist()
-    found = {}
+    times = {}
     for texts in (1, 4, 8, 16):
         caches = [model.new_cache() for _ in range(texts)]
         model.run([SequenceInput(cache, ids[:20]) for cache in caches])
-        found[f"{texts} texts, a token each"] = best(
-            4 * runs,
-            lambda caches=caches: model.run([SequenceInput(cache, ids[:1]) for cache in caches]),
-        )
-    found[f"a prompt of {PROMPT}"] = best(
+        step = partial(model.run, [SequenceInput(cache, ids[:1]) for cache in caches])
+        times[f"{texts} texts, a token each"] = best(4 * runs, step)
+    times[f"a prompt of {PROMPT}"] = best(
         max(3, runs // 2), lambda: model.run([SequenceInput(model.new_cache(), ids)])
     )
-    return found
+    return times
+
+
+def measure(models: list[Path], runs: int) -> dict[str, Any]:
+    """Everything, printed as it is measured."""
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        kernels = load_kernels(Path(folder))
+        memory = read_speed(kernels, 3 * runs)
+        print(f"memory: {memory / 1e9:.1f} GB/s")
+        print(f"{'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7} {'of memory':>10} {'GOP/s':>8}")
+        products, steps = [], {}
+        for model in models:
+            for speed in product_speeds(kernels, model, runs):
+                products.append(speed.record())
+                print(speed.line(memory))
+        for model in models:
+            steps[model.name] = times = pass_times(model, kernels, runs)
+            lines = (f"{1000 * seconds:9.2f} ms  {name}" for name, seconds in times.items())
+            print(f"\n{model.name}", *lines, sep="\n")
+    return {"memory_gb_s": round(memory / 1e9, 1), "products": products, "steps": steps}
+
+
+def save(result: dict[str, Any]) -> None:
+    machine = {
+        "cores": os.cpu_count(),
+        "date": datetime.date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    command = "python benchmarks/compiled_kernels.py smol 1b --save"
+    record = {"command": command, "machine": machine} | result
+    (HERE / "results" / "kernels.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def main() -> None:
@@ -87,56 +149,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as room, torch.inference_mode():
-        kernels = load_kernels(Path(room))
-        speed = read_speed(kernels, 3 * arguments.runs)
-        result: dict[str, Any] = {"memory_gb_s": round(speed / 1e9, 1), "products": [], "steps": {}}
-        print(
-            f"memory is read at {speed / 1e9:.1f} GB/s\n{'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7} {'of memory':>10} {'GOP/s':>8}"
-        )
-        for folder in arguments.models:
-            config = read_json(folder / "config.json")
-            hidden, inner = config["hidden_size"], config["intermediate_size"]
-            for out, in_ in ((hidden, hidden), (inner, hidden), (hidden, inner)):
-                for rows in (1, 16, 512):
-                    read, operations = product_speed(kernels, out, in_, rows, arguments.runs)
-                    result["products"].append(
-                        {
-                            "out": out,
-                            "in": in_,
-                            "rows": rows,
-                            "gb_s": round(read / 1e9, 1),
-                            "gop_s": round(2 * operations / 1e9),
-                        }
-                    )
-                    print(
-                        f"{out:6} {in_:6} {rows:5} {read / 1e9:7.1f} {100 * read / speed:9.0f}% {2 * operations / 1e9:8.0f}"
-                    )
-        for folder in arguments.models:
-            result["steps"][folder.name] = found = steps(folder, kernels, arguments.runs)
-            print(
-                f"\n{folder.name}",
-                *(f"{1000 * seconds:9.2f} ms  {name}" for name, seconds in found.items()),
-                sep="\n",
-            )
+    result = measure(arguments.models, arguments.runs)
     if arguments.save:
-        machine = {
-            "cores": os.cpu_count(),
-            "date": datetime.date.today().isoformat(),
-            "load": round(os.getloadavg()[0], 1),
-        }
-        text = (
-            json.dumps(
-                {
-                    "command": "python benchmarks/compiled_kernels.py smol 1b --save",
-                    "machine": machine,
-                }
-                | result,
-                indent=2,
-            )
-            + "\n"
-        )
-        (HERE / "results" / "kernels.json").write_text(text)
+        save(result)
 
 
 if __name__ == "__main__":

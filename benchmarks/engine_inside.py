@@ -1,6 +1,8 @@
-"""What benchmarks/engine.py runs in processes of their own: our engine with more measures than `llmchat bench` has, and the files these need.
+"""A process that benchmarks/engine.py starts: llmchat's engine, and the checkpoints it measures.
 
-usage: python benchmarks/engine_inside.py FOLDER chat|repeats|"perplexity KIND"      answers as llmchat/bench/peers.py tells
+usage: python benchmarks/engine_inside.py FOLDER chat|repeats|"perplexity KIND"
+
+It has more measures than `llmchat bench`; the protocol is that of llmchat/bench/peer_protocol.py.
 """
 
 import json
@@ -27,45 +29,44 @@ from llmchat.models.opener import ModelOpener
 from llmchat.prompt import Prompt
 from llmchat.settings import World
 
-LINEARS = {
-    "q_proj": "self_attn",
-    "k_proj": "self_attn",
-    "v_proj": "self_attn",
-    "o_proj": "self_attn",
-} | {name: "mlp" for name in ("gate_proj", "up_proj", "down_proj")}
-RANK, TURNS, REPLY = 16, 20, 16
+RANK, TURNS, REPLY_TOKENS = 16, 20, 16
 QUESTION = "Tell me one short fact about the number {}, please."
-# Of a text that is said again, every so many-th word is another one.
-EDITED = 12
+# When the model repeats a text, it replaces one word in so many.
+WORDS_PER_EDIT = 12
+WORDS = 240
+CODE = """def area(width, height):
+    result = width * height
+    print('the area is', result)
+    return result
+"""
 
 
 def load(folder: Path, kind: str) -> Measures:
     import torch
 
     if kind.startswith("perplexity"):
-        engine = (
-            ModelOpener(World.real(), {"model": str(folder), "weights": kind.split()[1]})
-            .open()
-            .engine
-        )
+        engine = open_model(folder, kind.split()[1]).engine
         return {"perplexity": lambda: perplexity_of(engine)}
     torch.manual_seed(0)
-    opened = ModelOpener(World.real(), {"model": str(folder), "weights": "int8"}).open()
+    opened = open_model(folder, "int8")
     engine = opened.engine
-    prompts = (
-        [Prompt(words(folder)[0], ())]
-        if kind == "repeats"
-        else [asked(opened, text) for text in copies()]
-    )
+    if kind == "repeats":
+        prompts = [Prompt(repeated_words(folder)[0], ())]
+    else:
+        prompts = [prompt_of(opened, text) for text in repetitive_questions()]
     measures = {"drafts": lambda: drafts(opened, prompts)}
     if kind == "chat":
         engine.load_adapter("random", save_adapter(folder))
         measures |= {"turns": lambda: turns(opened), "adapter": lambda: adapter(opened)}
-    return plain(measures_of(engine), engine) | measures
+    return without_drafts(measures_of(engine), engine) | measures
 
 
-def plain(measures: Measures, engine: Any) -> Measures:
-    """The measures of `llmchat bench`, without drafts as there; the others say for themselves."""
+def open_model(folder: Path, weights: str) -> OpenModel:
+    return ModelOpener(World.real(), {"model": str(folder), "weights": weights}).open()
+
+
+def without_drafts(measures: Measures, engine: Any) -> Measures:
+    """The measures of `llmchat bench`, which runs without prompt-lookup decoding."""
 
     def without(measure: Any) -> Any:
         def run() -> Any:
@@ -94,7 +95,7 @@ def answer(
 
 
 def adapter(opened: OpenModel) -> dict[str, float]:
-    """Tokens a second with a live adapter on all linears, and with none, in turns."""
+    """Tokens a second with a live adapter on all linears, and with none, interleaved."""
     engine: Any = opened.engine
     engine.drafts = False
     sampling = Sampling(temperature=0, max_tokens=DECODE, ignore_eos=True)
@@ -108,7 +109,10 @@ def adapter(opened: OpenModel) -> dict[str, float]:
 
 
 def drafts(opened: OpenModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Tokens a second of answers that repeat their prompts, drafts on and off, in turns, and whether the text is the same."""
+    """Tokens a second of answers that repeat their prompts, with and without drafts, interleaved.
+
+    same: whether the texts are equal.
+    """
     engine: Any = opened.engine
     seconds: dict[bool, list[float]] = {True: [], False: []}
     texts: dict[bool, list[str]] = {True: [], False: []}
@@ -130,7 +134,7 @@ def drafts(opened: OpenModel, prompts: Sequence[Prompt]) -> dict[str, Any]:
 
 
 def turns(opened: OpenModel) -> dict[str, float]:
-    """Seconds from sending a message to the first token of its answer, in turn 2 and in turn 20 of a chat with equal questions."""
+    """Seconds to the first token in turns 2 and 20 of a chat whose questions are equally long."""
     engine: Any = opened.engine
     engine.clear_cache()
     engine.drafts = False
@@ -138,129 +142,126 @@ def turns(opened: OpenModel) -> dict[str, float]:
         opened.preset,
         engine,
         History(None),
-        Sampling(temperature=0, max_tokens=REPLY, ignore_eos=True),
+        Sampling(temperature=0, max_tokens=REPLY_TOKENS, ignore_eos=True),
     )
-    waited = []
+    seconds = []
     for number in range(TURNS):
         started = time.perf_counter()
         for event in chat.send(QUESTION.format(10 + number)):
             if isinstance(event, Finish):
-                waited.append(time.perf_counter() - started - event.decode_s)
-    return {"turn 2": waited[1], "turn 20": waited[-1]}
+                seconds.append(time.perf_counter() - started - event.decode_s)
+    return {"turn 2": seconds[1], "turn 20": seconds[-1]}
 
 
-def asked(opened: OpenModel, text: str) -> Prompt:
+def prompt_of(opened: OpenModel, text: str) -> Prompt:
     return opened.preset.format.render((Message("user", text),))
 
 
-def copies() -> list[str]:
-    """Questions whose answer says most of them again: quoting, rewriting, editing code."""
+def repetitive_questions() -> list[str]:
+    """Questions whose answers repeat most of them: quoting, rewriting, editing code."""
     paragraph = " ".join(TEXT.read_text("utf-8").split("\n\n")[4].split())[:500]
-    code = (
-        "def area(width, height):\n    result = width * height\n    print('the area is', result)\n    return result\n"
-        * 3
-    )
     return [
         f"Repeat the following text word for word:\n\n{paragraph}",
-        f"Rewrite the following text with every 'I' in capital letters and nothing else changed:\n\n{paragraph}",
-        f"Rename `result` to `product` in this code and write all of it again:\n\n```\n{code}```",
+        "Rewrite the following text with every 'I' in capital letters and nothing else changed:"
+        f"\n\n{paragraph}",
+        "Rename `result` to `product` in this code and write all of it again:"
+        f"\n\n```\n{CODE * 3}```",
     ]
 
 
 def save_adapter(folder: Path) -> Path:
-    """A LoRA of random numbers on every linear layer of the checkpoint; returns its folder, which is made once."""
+    """A random LoRA on every linear layer of the checkpoint. Returns its folder, written once."""
     import torch
 
-    kept = folder.parent / f"{folder.name}-lora"
-    if (kept / "adapter_config.json").exists():
-        return kept
-    kept.mkdir(exist_ok=True)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    kv, inner = hidden // heads * config["num_key_value_heads"], config["intermediate_size"]
-    widths = {
-        "q_proj": (hidden, hidden),
-        "k_proj": (hidden, kv),
-        "v_proj": (hidden, kv),
-        "o_proj": (hidden, hidden),
-    }
-    widths |= {
-        "gate_proj": (hidden, inner),
-        "up_proj": (hidden, inner),
-        "down_proj": (inner, hidden),
-    }
+    from llmchat.engines.transformers.families.llama import LINEARS, Dimensions, layer_prefix
+
+    target = folder.parent / f"{folder.name}-lora"
+    if (target / "adapter_config.json").exists():
+        return target
+    target.mkdir(exist_ok=True)
+    size = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")))
     tensors = {}
-    for layer in range(config["num_hidden_layers"]):
-        for name, (width, out) in widths.items():
-            module = f"base_model.model.model.layers.{layer}.{LINEARS[name]}.{name}"
-            tensors[f"{module}.lora_A.weight"] = 0.01 * torch.randn(RANK, width)
+    for layer in range(size.layers):
+        for name, (out, in_) in size.linears().items():
+            module = f"base_model.model.{layer_prefix(layer)}{name}"
+            tensors[f"{module}.lora_A.weight"] = 0.01 * torch.randn(RANK, in_)
             tensors[f"{module}.lora_B.weight"] = 0.01 * torch.randn(out, RANK)
-    save_file(tensors, kept / "adapter_model.safetensors")
-    described = {
+    save_file(tensors, target / "adapter_model.safetensors")
+    config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": RANK,
         "lora_alpha": RANK,
-        "target_modules": list(widths),
+        "target_modules": [name.partition(".")[2] for name in LINEARS],
     }
-    (kept / "adapter_config.json").write_text(json.dumps(described))
-    return kept
+    (target / "adapter_config.json").write_text(json.dumps(config))
+    return target
 
 
-def words(folder: Path) -> tuple[str, list[tuple[int, int]]]:
-    """A text of 240 different words, and which token the model is to say after which: the next one, but every twelfth is replaced.
+def repeated_words(folder: Path) -> tuple[str, list[tuple[int, int]]]:
+    """A text of different words, and which token follows which when the model repeats it.
 
-    Each word is one token wherever it stands, so that the text is read back as it was said.
+    Each word is one token anywhere in a text, so the text is tokenised as it was written. The next
+    word follows, but one in WORDS_PER_EDIT is replaced by a word that is not in the text.
     """
+    words = single_token_words(folder)
+    text, others = words[:WORDS], words[WORDS : 2 * WORDS]
+    following = []
+    for index, (_, token) in enumerate(text):
+        next_token = text[(index + 1) % WORDS][1]
+        if index % WORDS_PER_EDIT == WORDS_PER_EDIT - 1:
+            replacement = others[index][1]
+            after = text[(index + 2) % WORDS][1]
+            following += [(token, replacement), (replacement, after)]
+        else:
+            following.append((token, next_token))
+    return "".join(word for word, _ in (*text, *text[:4])), following
+
+
+def single_token_words(folder: Path) -> list[tuple[str, int]]:
+    """Lower-case words that are one token with the space before them, sorted by token."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    usable = [
-        (token, number)
-        for token, number in tokenizer.get_vocab().items()
-        if token.startswith("Ġ") and token[1:].isascii() and token[1:].islower() and len(token) > 4
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    words = [
+        (piece.replace("Ġ", " "), token)
+        for piece, token in vocabulary.items()
+        if piece.startswith("Ġ") and piece[1:].isascii() and piece[1:].islower() and len(piece) > 4
     ]
-    usable.sort(key=lambda pair: pair[1])
-    told, other = usable[:240], usable[240:]
-    follow = []
-    for index in range(len(told)):
-        number, following = told[index][1], told[(index + 1) % len(told)][1]
-        if index % EDITED == EDITED - 1:
-            replaced = other[index][1]
-            follow += [(number, replaced), (replaced, told[(index + 2) % len(told)][1])]
-        else:
-            follow.append((number, following))
-    return "".join(
-        token.replace("Ġ", " ") for token, _ in (*told, told[0], told[1], told[2], told[3])
-    ), follow
+    return sorted(words, key=lambda pair: pair[1])
 
 
 def save_repeating(folder: Path) -> Path:
-    """The checkpoint with random weights says nothing twice. This is one of the same shapes that repeats its prompt with changes: its layers add nothing
-    to what they read, and the head knows which token follows. Every multiplication is still made. Returns its folder, which is made once."""
+    """A checkpoint of the same shapes that repeats its prompt with changes (random weights do not).
+
+    Its layers add nothing to what they read, and the head knows which token follows. Every
+    multiplication is still made. Returns its folder, written once.
+    """
+    target = folder.parent / f"{folder.name}-repeats"
+    if (target / "model.safetensors").exists():
+        return target
+    target.mkdir(exist_ok=True)
+    tensors = load_file(folder / "model.safetensors")
+    make_repeating(tensors, repeated_words(folder)[1])
+    for file in (*folder.glob("*.json*"), *folder.glob("*.jinja")):
+        shutil.copy(file, target)
+    save_file(tensors, target / "unfinished", metadata={"format": "pt"})
+    (target / "unfinished").rename(target / "model.safetensors")
+    return target
+
+
+def make_repeating(tensors: dict[str, Any], following: list[tuple[int, int]]) -> None:
     import torch
 
-    kept = folder.parent / f"{folder.name}-repeats"
-    if (kept / "model.safetensors").exists():
-        return kept
-    kept.mkdir(exist_ok=True)
-    tensors = load_file(folder / "model.safetensors")
     for name, tensor in tensors.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             tensor.zero_()
     embeddings, head = tensors["model.embed_tokens.weight"], tensors["lm_head.weight"]
-    follow = words(folder)[1]
-    for _, following in follow:
-        head[following].zero_()
-    for token, following in follow:
-        head[following] += embeddings[token] / embeddings[token].float().norm().to(torch.bfloat16)
-    for file in folder.glob("*.json*"):
-        shutil.copy(file, kept)
-    for file in folder.glob("*.jinja"):
-        shutil.copy(file, kept)
-    save_file(tensors, kept / "unfinished", metadata={"format": "pt"})
-    (kept / "unfinished").rename(kept / "model.safetensors")
-    return kept
+    for _, token in following:
+        head[token].zero_()
+    for token, next_token in following:
+        length = embeddings[token].float().norm().to(torch.bfloat16)
+        head[next_token] += embeddings[token] / length
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Decode on a GPU against the memory's speed and against transformers with bitsandbytes' 8 bits, as a table on stdout.
+"""Decode on a GPU against the speed of its memory, and against transformers with bitsandbytes.
 
-usage: python benchmarks/gpu.py [--save] [--tune] [--peer] [--kinds KIND …] [--tokens N]      needs an NVIDIA GPU; says so and ends well where there is none
+usage: python benchmarks/gpu.py [--save] [--tune] [--peer] [--kinds KIND …] [--tokens N]
 
-A 7B-shaped Llama with random weights is made on the GPU, so nothing is downloaded. First the kernels are compared with float64 and the captured
-graph with the same kernels launched one by one; then bandwidth, kernels, decode and prefill are timed. --kinds also times bf16 and int4 (NF4),
---tune tries other tiles for each kernel, --peer runs transformers + bitsandbytes (load_in_8bit, its defaults) on the same shape, --save writes
-benchmarks/results/gpu.json.
+Needs an NVIDIA GPU; without one it prints that nothing was measured. A 7B-shaped Llama with random
+weights is made on the GPU, so nothing is downloaded. First the kernels are compared with float64,
+and the captured graph with single launches of the same kernels; then bandwidth, kernels, decode and
+prefill are timed. --kinds also times bf16 and int4 (NF4), --tune tries other tiles for each kernel,
+--peer runs transformers + bitsandbytes (load_in_8bit with its defaults) on the same shape, --save
+writes benchmarks/results/gpu.json.
 """
 
 import argparse
@@ -28,61 +30,45 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 PROMPT = 541
 LLAMA_7B = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
-    "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
+    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": False, "bos_token_id": 1,
+    "eos_token_id": 2,
 }  # fmt: skip
 
 
 class RandomTensors:
-    """The weights of a Llama of this shape, drawn where they are wanted; the same ones each time."""
+    """The weights of a Llama of this shape, generated on each read, always the same ones."""
+
+    untied = False
 
     def __init__(self, config: dict[str, Any], device: torch.device):
-        hidden, inner, vocabulary = (
-            config["hidden_size"],
-            config["intermediate_size"],
-            config["vocab_size"],
-        )
-        head = hidden // config["num_attention_heads"]
-        kept = config["num_key_value_heads"] * head
+        from llmchat.engines.transformers.families import llama
+
+        size = llama.Dimensions.of(config)
         self.shapes: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (vocabulary, hidden),
-            "model.norm.weight": (hidden,),
+            llama.EMBEDDING: (size.vocabulary, size.hidden),
+            llama.NORM: (size.hidden,),
+            "lm_head.weight": (size.vocabulary, size.hidden),
         }
-        self.shapes["lm_head.weight"] = vocabulary, hidden
-        for index in range(config["num_hidden_layers"]):
-            layer = f"model.layers.{index}"
-            for name, shape in (
-                ("q", (hidden, hidden)),
-                ("k", (kept, hidden)),
-                ("v", (kept, hidden)),
-                ("o", (hidden, hidden)),
-            ):
-                self.shapes[f"{layer}.self_attn.{name}_proj.weight"] = shape
-            for name, shape in (
-                ("gate", (inner, hidden)),
-                ("up", (inner, hidden)),
-                ("down", (hidden, inner)),
-            ):
-                self.shapes[f"{layer}.mlp.{name}_proj.weight"] = shape
-            self.shapes[f"{layer}.input_layernorm.weight"] = self.shapes[
-                f"{layer}.post_attention_layernorm.weight"
-            ] = (hidden,)
+        for index in range(size.layers):
+            prefix = llama.layer_prefix(index)
+            for norm in (llama.ATTENTION_NORM, llama.MLP_NORM):
+                self.shapes[f"{prefix}{norm}"] = (size.hidden,)
+            for name, shape in size.linears().items():
+                self.shapes[f"{prefix}{name}.weight"] = shape
         self._device = device
 
     def get(self, name: str) -> torch.Tensor:
         shape = self.shapes[name]
         if len(shape) == 1:
             return torch.ones(shape, device=self._device)
-        return (
-            torch.randn(
-                shape, device=self._device, dtype=torch.bfloat16, generator=self._generator(name)
-            )
-            * 0.02
-        )
+        options = {"device": self._device, "dtype": torch.bfloat16}
+        return 0.02 * torch.randn(shape, generator=self._generator(name), **options)
 
     def int8(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Uniform bytes, of the spread that trained weights have after scaling."""
+        """Uniform bytes, scaled to the spread of trained weights."""
         rows, columns = sum(self.shapes[name][0] for name in names), self.shapes[names[0]][1]
         generator = self._generator(names[0])
         weight = torch.randint(
@@ -113,7 +99,7 @@ def milliseconds(run: Callable[[], object], repeats: int = 20) -> float:
 
 
 def captured(run: Callable[[], object]) -> Callable[[], object]:
-    """The same as one graph, so that what is timed is the device and not the launching."""
+    """The same as one graph, so that the device is timed and not the launching."""
     run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -123,14 +109,14 @@ def captured(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def copy_bandwidth() -> float:
-    """Bytes per second of a copy within the GPU's memory, read and written together."""
+    """Bytes a second of a copy within the GPU's memory, read and written together."""
     source = torch.empty(2**31, dtype=torch.int8, device="cuda").random_(-128, 128)
     target = torch.empty_like(source)
     return 2 * source.numel() / milliseconds(lambda: target.copy_(source)) * 1000
 
 
 def open_engine(config: dict[str, Any], device: torch.device, weights: str = "int8") -> Any:
-    """The engine that users have, over random weights and a vocabulary of numbered words."""
+    """The engine of the product, with random weights and a vocabulary of numbered words."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     from llmchat.engines.transformers import TransformersEngine, loading
@@ -152,7 +138,7 @@ def open_engine(config: dict[str, Any], device: torch.device, weights: str = "in
 
 
 def answer(engine: Any, prompt_tokens: int, new_tokens: int) -> Any:
-    """The Finish of an answer read and made from nothing, greedy, and its text."""
+    """A greedy answer with an empty cache: its Finish, and its text."""
     from llmchat.engines import Sampling
     from llmchat.prompt import Prompt
 
@@ -177,7 +163,10 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
 
 
 def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, float]:
-    """Relative error of each product against float64 on the same bytes, for 1, 3 and 8 rows, outliers among the activations."""
+    """Relative error of each product against float64 on the same bytes.
+
+    For 1, 3 and 8 rows, with outliers among the activations.
+    """
     from llmchat.engines.transformers.pytorch.cuda import launch
 
     errors = {}
@@ -196,7 +185,10 @@ def kernel_errors(config: dict[str, Any], device: torch.device) -> dict[str, flo
 
 
 def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, Any]:
-    """Bytes per second of each kind of product, over the weights of all layers in turn, so that no cache holds them; the best tile with `tune`."""
+    """Bytes a second of each kind of product, and with `tune` the fastest tiles.
+
+    Over the weights of all layers in turn, so that no cache holds them.
+    """
     from llmchat.engines.transformers.pytorch.cuda import launch
 
     speeds: dict[str, Any] = {}
@@ -238,14 +230,15 @@ def kernel_speeds(engine: Any, config: dict[str, Any], tune: bool) -> dict[str, 
 
 
 def decode(engine: Any, tokens: int, bandwidth: float) -> dict[str, float]:
-    """After a short and a long prompt, the median of three each. Shares are of the weights alone, keys and values not counted."""
+    """After a short and a long prompt, the median of three each.
+
+    share_…: of the memory's bandwidth, counting the weights alone, not keys and values.
+    """
     from llmchat.memory_estimate import weights
 
     found: dict[str, float] = {}
-    read = weights(
-        {name: shape for name, shape in engine._shapes.items() if "embed" not in name},
-        engine._weights,
-    )
+    shapes = {name: shape for name, shape in engine._model.shapes.items() if "embed" not in name}
+    read = weights(shapes, engine._weights)
     for prompt in (16, PROMPT):
         answer(engine, prompt, 8)
         finishes = [answer(engine, prompt, tokens)[0] for _ in range(3)]
@@ -258,13 +251,16 @@ def decode(engine: Any, tokens: int, bandwidth: float) -> dict[str, float]:
         )
     graph = engine._forward._step(1).graph
     if graph is not None:
-        # What is left of a token's time is the host's.
+        # The rest of a token's time is spent on the host.
         found["replay_ms"] = milliseconds(graph.replay)
     return found
 
 
 def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str, float]:
-    """transformers' generate with bitsandbytes' 8-bit layers as load_in_8bit makes them: threshold 6, everything but the head."""
+    """transformers' generate with the 8-bit layers that load_in_8bit makes.
+
+    Their threshold is 6, and every linear but the head is one.
+    """
     import bitsandbytes
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -286,7 +282,7 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
                 has_fp16_weights=False,
                 threshold=6.0,
             )
-        # It quantises what comes from the CPU.
+        # It quantises only weights that come from the CPU.
         layer.weight = bitsandbytes.nn.Int8Params(
             module.weight.detach().half().cpu(), requires_grad=False, has_fp16_weights=False
         ).to(device)
@@ -317,7 +313,10 @@ def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str,
 
 
 def check(engine: Any, device: torch.device) -> dict[str, float]:
-    """Whether the graph says what its kernels say one by one, and what the plain forward pass says. Raises AssertionError where not."""
+    """Compare the graph with single launches, and a step with the forward pass in plain torch.
+
+    Raises AssertionError if they differ.
+    """
     from llmchat.engines.transformers.executor import SequenceInput
     from llmchat.engines.transformers.pytorch.forward import TorchForward
 
@@ -327,9 +326,9 @@ def check(engine: Any, device: torch.device) -> dict[str, float]:
     forward._captures = False
     _, launched = answer(engine, 40, 24)
     forward._captures = captured
-    print(
-        f"{engine.describe()}: graph {'captured' if captured else 'NOT captured'}, tokens {'the same' if replayed == launched else 'DIFFERENT'}"
-    )
+    graph = "captured" if captured else "NOT captured"
+    tokens = "the same" if replayed == launched else "DIFFERENT"
+    print(f"{engine.describe()}: graph {graph}, tokens {tokens}")
     assert replayed == launched
     ids = list(range(3, 60))
     caches = [forward.new_cache() for _ in range(2)]
@@ -339,7 +338,7 @@ def check(engine: Any, device: torch.device) -> dict[str, float]:
         step = forward.run([SequenceInput(caches[0], [77])])[0].double()
         plain = TorchForward._run_batch(forward, [SequenceInput(caches[1], [77])])[0].double()
     apart = float((step - plain).norm() / plain.norm())
-    print(f"logits of a step against the plain forward pass: {apart:.4f} apart")
+    print(f"logits of a step differ from plain torch by {apart:.4f}")
     assert apart < 0.1
     return {"captured": captured, "step_against_plain": apart}
 
@@ -394,9 +393,8 @@ def main() -> None:
             results["kernels"] = kernel_speeds(engine, LLAMA_7B, options.tune)
             for name, speeds in results["kernels"].items():
                 speed = speeds["bytes_per_s"]
-                print(
-                    f"{name:16} {speed / 1e12:6.2f} TB/s  {speed / bandwidth:5.0%}   {speeds.get('tiles', '')}"
-                )
+                rate = f"{speed / 1e12:6.2f} TB/s  {speed / bandwidth:5.0%}"
+                print(f"{name:16} {rate}   {speeds.get('tiles', '')}")
         del engine
         torch.cuda.empty_cache()
     if options.peer:
@@ -405,9 +403,8 @@ def main() -> None:
             results["int8"][f"decode_tps_after_{PROMPT}"]
             / results["transformers_bitsandbytes"]["decode_tps"]
         )
-        print(
-            f"transformers + bitsandbytes: {results['transformers_bitsandbytes']}; {ratio:.1f} times as fast"
-        )
+        speeds = results["transformers_bitsandbytes"]
+        print(f"transformers + bitsandbytes: {speeds}; llmchat decodes {ratio:.1f} times as fast")
     if options.save:
         path = HERE / "results" / "gpu.json"
         path.parent.mkdir(exist_ok=True)
