@@ -74,10 +74,11 @@ INLINE __m512i group_sums(const int8_t *w, const act_t *q, int64_t in, int64_t c
 #pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         int64_t column = k * CACHE_LINE;
+        __mmask64 mask = first_bytes(in - column); /* computed later: 10 % slower (gcc 12) */
         d[k] = _mm512_setzero_si512();
         if (column >= count) continue;
         _mm_prefetch((const char *)w + column + PREFETCH_BYTES, _MM_HINT_T0);
-        __m512i weights = load_weights(w + column, first_bytes(in - column));
+        __m512i weights = load_weights(w + column, mask);
         d[k] = _mm512_dpbusd_epi32(d[k], weights, _mm512_loadu_si512(q + column));
     }
 #pragma GCC unroll 4
