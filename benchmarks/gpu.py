@@ -19,12 +19,12 @@ import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_peer import peer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -256,62 +256,6 @@ def decode(engine: Any, tokens: int, bandwidth: float) -> dict[str, float]:
     return found
 
 
-def peer(config: dict[str, Any], tokens: int, device: torch.device) -> dict[str, float]:
-    """transformers' generate with the 8-bit layers that load_in_8bit makes.
-
-    Their threshold is 6, and every linear but the head is one.
-    """
-    import bitsandbytes
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.set_default_dtype(torch.bfloat16)
-    with device:
-        model = LlamaForCausalLM(LlamaConfig(**config)).eval()
-    torch.set_default_dtype(torch.float32)
-    linears = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name != "lm_head"
-    ]
-    for name, module in linears:
-        with torch.device("meta"):
-            layer = bitsandbytes.nn.Linear8bitLt(
-                module.in_features,
-                module.out_features,
-                bias=False,
-                has_fp16_weights=False,
-                threshold=6.0,
-            )
-        # It quantises only weights that come from the CPU.
-        layer.weight = bitsandbytes.nn.Int8Params(
-            module.weight.detach().half().cpu(), requires_grad=False, has_fp16_weights=False
-        ).to(device)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.eval())
-    ids = torch.randint(3, config["vocab_size"], (1, PROMPT), device=device)
-
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-
-    def seconds(new: int) -> float:
-        synchronise()
-        started = time.perf_counter()
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new,
-            min_new_tokens=new,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        synchronise()
-        return time.perf_counter() - started
-
-    seconds(4)
-    first = statistics.median(seconds(1) for _ in range(3))
-    whole = statistics.median(seconds(tokens) for _ in range(2))
-    return {"decode_tps": (tokens - 1) / (whole - first), "prefill_tps": PROMPT / first}
-
-
 def check(engine: Any, device: torch.device) -> dict[str, float]:
     """Compare the graph with single launches, and a step with the forward pass in plain torch.
 
@@ -398,7 +342,8 @@ def main() -> None:
         del engine
         torch.cuda.empty_cache()
     if options.peer:
-        results["transformers_bitsandbytes"] = peer(LLAMA_7B, min(options.tokens, 64), device)
+        tokens = min(options.tokens, 64)
+        results["transformers_bitsandbytes"] = peer(LLAMA_7B, PROMPT, tokens, device)
         ratio = (
             results["int8"][f"decode_tps_after_{PROMPT}"]
             / results["transformers_bitsandbytes"]["decode_tps"]
