@@ -1,4 +1,4 @@
-"""The command line: the Typer app, and the one place where an error becomes a line and an exit code.
+"""The command line: the Typer app, and the only error boundary, `main`.
 
 The commands are in `commands`; they import what they need inside functions, so that
 `llmchat --help` loads neither torch nor a terminal library.
@@ -28,7 +28,7 @@ from llmchat.commands import (
     serve,
     sessions,
 )
-from llmchat.commands.aliases import meant
+from llmchat.commands.aliases import resolve_aliases
 from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.process import startup
 from llmchat.process.streams import checked_arguments
@@ -81,7 +81,7 @@ def main(argv: list[str], world: World | None = None) -> int:
 
 def _run(world: World) -> int:
     command: Any = get_command(app)
-    arguments = meant(checked_arguments(list(world.arguments)), command.commands)
+    arguments = resolve_aliases(checked_arguments(list(world.arguments)), command.commands)
     if arguments == ["--version"]:
         return _print_version(world)
     try:

@@ -1,19 +1,19 @@
-"""What people type, as the command line that it means: aliases, `llmchat "text"`, `llmchat help`."""
+"""Turns aliases, `llmchat "text"` and `llmchat help` into ordinary command lines."""
 
 import difflib
 from collections.abc import Collection, Sequence
 
 # Names of other tools that people try first → ours.
 _ALIASES = {"list": "ls", "models": "ls", "run": "chat"}
-# How like a command's name a lone word must be to be taken for a slip of the finger.
-_NEARLY = 0.75
+# How similar to a command a single word must be to count as a typo.
+_TYPO_SIMILARITY = 0.75
 _OF_TYPER = ("-h", "--help", "--install-completion", "--show-completion")
 
 
-def meant(argv: Sequence[str], commands: Collection[str]) -> list[str]:
-    """The arguments with a command in front. commands: the names that llmchat has.
+def resolve_aliases(argv: Sequence[str], commands: Collection[str]) -> list[str]:
+    """The arguments with a command in front. commands: the names of all commands.
 
-    Nothing, or an option, opens a chat; a first word that is no command is a question.
+    No arguments, or an option, open a chat; a first word that is not a command is a question.
     """
     if not argv:
         return ["chat"]
@@ -25,12 +25,12 @@ def meant(argv: Sequence[str], commands: Collection[str]) -> list[str]:
     if first in commands:
         return list(argv)
     if first == "help":
-        return [*meant(rest, commands), "--help"] if rest else ["--help"]
+        return [*resolve_aliases(rest, commands), "--help"] if rest else ["--help"]
     if first == "run":
         return ["chat", *_run(rest)]
     if first in _ALIASES:
         return [_ALIASES[first], *rest]
-    return list(argv) if _slip(first, commands) else ["chat", *argv]
+    return list(argv) if _is_typo(first, commands) else ["chat", *argv]
 
 
 def _run(rest: list[str]) -> list[str]:
@@ -38,10 +38,10 @@ def _run(rest: list[str]) -> list[str]:
     return ["--model", *rest] if rest and not rest[0].startswith("-") else rest
 
 
-def _slip(word: str, commands: Collection[str]) -> bool:
+def _is_typo(word: str, commands: Collection[str]) -> bool:
     known = (*commands, *_ALIASES, "help")
     return (
         word.isascii()
         and word.isalpha()
-        and bool(difflib.get_close_matches(word, known, 1, _NEARLY))
+        and bool(difflib.get_close_matches(word, known, 1, _TYPO_SIMILARITY))
     )

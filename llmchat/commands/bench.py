@@ -1,4 +1,4 @@
-"""The command that measures: bench."""
+"""`llmchat bench`: how fast this machine runs a model."""
 
 from typing import Annotated
 
@@ -8,7 +8,42 @@ from llmchat.commands import options
 from llmchat.settings.types import Weights, in_words
 
 INTERRUPTED = 130
-MEASURED = "What is measured"
+MEASURED = "Measurement"
+
+
+_Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        help=f"{in_words(Weights)}; may be repeated. By default all that fit.",
+        rich_help_panel=options.MODEL,
+    ),
+]
+_Rounds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Number of measurements; the table shows medians.",
+        rich_help_panel=MEASURED,
+    ),
+]
+_Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="Also measure llama.cpp, CTranslate2 and transformers, if they are installed.",
+        rich_help_panel=MEASURED,
+    ),
+]
+_PeersPython = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PYTHON",
+        help="A Python in which the peers of --compare are installed.",
+        rich_help_panel=MEASURED,
+    ),
+]
 
 
 def bench(
@@ -16,44 +51,15 @@ def bench(
     model: options.Model = None,
     base: options.Base = None,
     adapter: options.Adapter = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            help=f"{in_words(Weights)}; may be given again. All that fit, unless given.",
-            rich_help_panel=options.MODEL,
-        ),
-    ] = None,
+    weights: _Weights = None,
     engine: options.Engine = None,
     device: options.Device = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = None,
     offline: options.Offline = None,
-    rounds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=100,
-            help="Number of measurements; the table shows medians.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = 3,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare",
-            help="Also measure llama.cpp, CTranslate2 and transformers, if they are installed.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = False,
-    peers_python: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PYTHON",
-            help="A Python in which the peers of --compare are installed.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
+    rounds: _Rounds = 3,
+    compare: _Compare = False,
+    peers_python: _PeersPython = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -137,10 +137,7 @@ def chat(
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     question = one_shot.question(world, prompt, file or ())
     if extract and not question:
-        raise UsageError(
-            "--extract takes a PROMPT or piped text",
-            "in a chat, /copy and /save code take a code block by its number",
-        )
+        raise _extract_needs_a_question()
     with orderly_end(), open_history(world, settings) as history:
         earlier = _earlier_session(history, session, last=continue_)
         if earlier:
@@ -164,6 +161,13 @@ def chat(
         raise typer.Exit(code)
 
 
+def _extract_needs_a_question() -> UsageError:
+    return UsageError(
+        "--extract takes a PROMPT or piped text",
+        "in a chat, /copy and /save code take a code block by its number",
+    )
+
+
 def _earlier_session(history: "History", name: str | None, *, last: bool) -> "Session | None":
     """The session that --session names, or the last one for --continue."""
     if name:
@@ -178,10 +182,9 @@ def _earlier_session(history: "History", name: str | None, *, last: bool) -> "Se
 def _flags_of_session(
     earlier: "Session", settings: Settings, world: World, *, quiet: bool
 ) -> dict[str, Any]:
-    """The flags that open the model of a session which does not keep what it was opened with.
+    """The flags that open the model of an imported session, or of one from an early version.
 
-    None where the user names a model, or where the session's model is unknown here: then a note
-    says which model continues it.
+    Empty if the user names a model, or if the session's model is unknown here, which is noted.
     """
     from llmchat.models.sessions import options_of_session, unknown_model_note
 

@@ -1,6 +1,6 @@
-"""The commands for training data: inspect, clean, convert. Nothing that is read is ever written to."""
+"""The commands for training data: inspect, clean, convert. They never write to their sources."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +13,12 @@ from llmchat.settings import World
 from llmchat.terminal_text import fit_for
 
 if TYPE_CHECKING:
-    from llmchat.finetune.data.cleaner import Examiner, Report
+    from llmchat.finetune.data.cleaner import Examiner, Finding, Report
+    from llmchat.finetune.data.lengths import Lengths
+    from llmchat.finetune.records import Record
 
 app = typer.Typer(
-    help="Training data: what it holds, what is wrong with it, other forms of it.",
+    help="Inspect, clean and convert training data.",
     no_args_is_help=True,
 )
 
@@ -24,7 +26,8 @@ _Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="A file, a folder, - for stdin, hub:org/name[:split] or sessions:[ID]; =WEIGHT behind one for its share in a mixture.",
+        help="A file, a folder, - for stdin, hub:org/name[:split] or sessions:[ID]; append"
+        " =WEIGHT for its share of a mixture.",
     ),
 ]
 _Format = Annotated[
@@ -32,28 +35,32 @@ _Format = Annotated[
     typer.Option(
         "-f",
         "--format",
-        help="What it is: auto (by its fields), alpaca, dolly, sharegpt, messages, …",
+        help="Format of the data: auto (by its fields), alpaca, dolly, sharegpt, messages, …",
     ),
 ]
-_Examples = Annotated[int, typer.Option("--examples", help="Examples of each flaw.")]
+_Examples = Annotated[int, typer.Option("--examples", help="Examples to print for each flaw.")]
 _Language = Annotated[
-    str, typer.Option("--language", help="Find records in other languages than this: en, de, zh.")
+    str, typer.Option("--language", help="Report records in other languages than this: en, de, zh.")
 ]
 _MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", help="Find records of more tokens, counted with --model, else estimated."
+        "--max-tokens",
+        help="Report records with more tokens, counted with --model, else estimated.",
     ),
 ]
 _Near = Annotated[bool, typer.Option("--near/--no-near", help="Look for near duplicates.")]
 _Output = Annotated[
     str, typer.Option("-o", "--output", help="The file to write: JSON lines, or a list for *.json.")
 ]
-_Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
-_MixSeed = Annotated[int, typer.Option("--seed", help="Of a mixture.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+_MixSeed = Annotated[int, typer.Option("--seed", help="Seed of a mixture.")]
 _JoinInput = Annotated[
-    bool, typer.Option("--join-input", help="Write inputs into their questions.")
+    bool, typer.Option("--join-input", help="Merge inputs into their questions.")
 ]
+
+
+_Languages = Annotated[bool, typer.Option("--languages", help="Count languages.")]
 
 
 @app.command()
@@ -62,7 +69,7 @@ def inspect(
     sources: _Sources,
     format: _Format = "auto",
     examples: _Examples = 3,
-    languages: Annotated[bool, typer.Option("--languages", help="Count languages.")] = False,
+    languages: _Languages = False,
     language: _Language = "",
     max_tokens: _MaxTokens = 0,
     model: options.Model = None,
@@ -71,7 +78,7 @@ def inspect(
     offline: options.Offline = None,
     json: options.Json = False,
 ) -> None:
-    """Count records, lengths and flaws, with examples; changes nothing."""
+    """Count records, lengths and flaws, with examples."""
     from llmchat.finetune.data import read
     from llmchat.finetune.data.cleaner import choose_drops
 
@@ -92,29 +99,35 @@ def inspect(
     _show(world, examiner.report(), json=json, cleaned=False)
 
 
+_Removed = Annotated[
+    str,
+    typer.Option(
+        "--removed",
+        help="File for removed records and the reasons; by default next to the output.",
+    ),
+]
+_Drop = Annotated[
+    str, typer.Option("--drop", help="More flaws to drop than the certain ones: NAME,NAME or all.")
+]
+_Keep = Annotated[str, typer.Option("--keep", help="Flaws never to drop: NAME,NAME or all.")]
+_Fix = Annotated[bool, typer.Option("--fix", help="Fix what can be fixed.")]
+_To = Annotated[
+    str,
+    typer.Option("--to", help="alpaca, messages, sharegpt or text; by default as in the source."),
+]
+
+
 @app.command()
 def clean(
     ctx: typer.Context,
     sources: _Sources,
     output: _Output = "",
-    removed: Annotated[
-        str,
-        typer.Option(
-            "--removed",
-            help="Where removed records go, with the reasons; beside the output otherwise.",
-        ),
-    ] = "",
-    drop: Annotated[
-        str, typer.Option("--drop", help="Flaws to drop beside the certain ones: NAME,NAME or all.")
-    ] = "",
-    keep: Annotated[
-        str, typer.Option("--keep", help="Flaws never to drop: NAME,NAME or all.")
-    ] = "",
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    removed: _Removed = "",
+    drop: _Drop = "",
+    keep: _Keep = "",
+    fix: _Fix = False,
     format: _Format = "auto",
-    to: Annotated[
-        str, typer.Option("--to", help="alpaca, messages, sharegpt or text; as it came otherwise.")
-    ] = "",
+    to: _To = "",
     examples: _Examples = 3,
     language: _Language = "",
     max_tokens: _MaxTokens = 0,
@@ -125,36 +138,60 @@ def clean(
     offline: options.Offline = None,
     json: options.Json = False,
 ) -> None:
-    """Leave out records with flaws. Without --output nothing is written: it says what would be done."""
-    from llmchat.finetune.data import convert, read
+    """Drop records with flaws. Without --output nothing is written; only the counts are printed."""
+    from llmchat.finetune.data import read
     from llmchat.finetune.data.cleaner import choose_drops
-    from llmchat.finetune.data.cleaner import clean as go
-    from llmchat.finetune.data.sources import first_format, parse
 
     world: World = ctx.obj
     drops = choose_drops(_list(drop), _list(keep))
     if drops & {"near-duplicate"} and not near:
-        raise UsageError("--no-near does not look for what --drop near-duplicate drops")
+        raise UsageError("--drop near-duplicate needs --near")
     records = read(sources, format, world, seed=seed, offline=bool(offline), strict=False)
-    kept_path, removed_path = _targets(output, removed, list(_names(sources, world, format)), force)
-    known = to or first_format(parse(sources[0], world, format), format, world)
-    form = (
-        convert.form_named(to)
-        if to
-        else convert.FORMS.get({"dolly": "alpaca"}.get(known, known), convert.to_messages)
-    )
+    paths = _targets(output, removed, list(_names(sources, world, format)), force)
+    form = _form(to, sources[0], format, world)
     examiner = _examiner(
         world, drops, near, model, language=language, limit=max_tokens, examples=examples
     )
+    report = _write_clean(records, examiner, drops, form, paths, world, fix=fix)
+    _show(world, report, json=json, cleaned=True)
+    kept = f"{report.kept} of {report.records} records kept"
+    dropped = f"{report.records - report.kept} removed"
+    if output:
+        print(f"{kept}: {paths[0]}\n{dropped}: {paths[1]}", file=world.stderr)
+    else:
+        print(f"{kept}, {dropped}; --output FILE writes them", file=world.stderr)
+
+
+def _form(to: str, source: str, format: str, world: World) -> Callable[["Record"], Any]:
+    """The function that writes a record in the format `to`, or in that of the first source."""
+    from llmchat.finetune.data import convert
+    from llmchat.finetune.data.sources import first_format, parse
+
+    if to:
+        return convert.form_named(to)
+    known = first_format(parse(source, world, format), format, world)
+    return convert.FORMS.get({"dolly": "alpaca"}.get(known, known), convert.to_messages)
+
+
+def _write_clean(
+    records: Iterable["Record"],
+    examiner: "Examiner",
+    drops: frozenset[str],
+    form: Callable[["Record"], Any],
+    paths: tuple[Path | None, Path | None],
+    world: World,
+    *,
+    fix: bool,
+) -> "Report":
+    """Clean the records; write what is kept and what is removed to the paths, if there are any."""
+    from llmchat.finetune.data import convert
+    from llmchat.finetune.data.cleaner import clean
+
     with ExitStack() as files:
-        if kept_path and removed_path:
-            write_kept, write_removed = (
-                files.enter_context(convert.writer(path, world))
-                for path in (kept_path, removed_path)
-            )
-        else:
-            write_kept = write_removed = lambda value: None
-        report = go(
+        write_kept, write_removed = (
+            files.enter_context(convert.writer(path, world)) if path else _ignore for path in paths
+        )
+        return clean(
             records,
             examiner,
             drops,
@@ -164,15 +201,10 @@ def clean(
                 {"place": record.place, "reasons": found, "record": convert.as_found(record)}
             ),
         )
-    _show(world, report, json=json, cleaned=True)
-    done = f"{report.kept} of {report.records} records kept"
-    gone = f"{report.records - report.kept} removed"
-    print(
-        f"{done}: {kept_path}\n{gone}: {removed_path}"
-        if kept_path
-        else f"{done}, {gone}; nothing was written: --output FILE does",
-        file=world.stderr,
-    )
+
+
+def _ignore(value: Any) -> None:
+    """Write nothing."""
 
 
 @app.command("convert")
@@ -183,14 +215,14 @@ def convert_data(
     output: _Output = "",
     format: _Format = "auto",
     language: Annotated[
-        str, typer.Option("--language", help="Trees of OASST in this language only.")
+        str, typer.Option("--language", help="Only OASST trees in this language.")
     ] = "",
     join_input: _JoinInput = False,
     seed: _MixSeed = 0,
     force: _Force = False,
     offline: options.Offline = None,
 ) -> None:
-    """Write any known format as another: to a file, or as JSON lines to stdout."""
+    """Convert training data to another format, in a file or as JSON lines on stdout."""
     from llmchat.finetune.data import convert, read
 
     world: World = ctx.obj
@@ -242,7 +274,8 @@ def _examiner(
 
     if near and not Near.available() and "near-duplicate" not in drops:
         print(
-            "note: near duplicates are not looked for: they need `rensa` (pip install 'llmchat[finetune]')",
+            "note: near duplicates are not searched for; that requires `rensa`"
+            " (pip install 'llmchat[finetune]')",
             file=world.stderr,
         )
         near = False
@@ -253,12 +286,13 @@ def _examiner(
 
 
 def _show(world: World, report: "Report", *, json: bool, cleaned: bool) -> None:
+    """Print a report as JSON, or as facts and then one paragraph for each flaw that was found."""
     from llmchat.ui import tables
     from llmchat.ui.json_output import print_json
 
     if json:
         return print_json(world, report)
-    lengths = {name: getattr(report, name) for name in ("question", "answer", "tokens")}
+    languages = (f"{code or 'unclear'} {count}" for code, count in report.languages.items())
     tables.facts(
         world,
         {
@@ -267,27 +301,28 @@ def _show(world: World, report: "Report", *, json: bool, cleaned: bool) -> None:
             "turns": report.turns,
             "with an input": report.with_input,
             "with a system text": report.with_system,
-            **{
-                f"{name}{'' if name == 'tokens' else ' characters'}": f"median {one.median}, p95 {one.p95}, longest {one.longest}"
-                for name, one in lengths.items()
-            },
-            "languages": ", ".join(
-                f"{code or 'unclear'} {count}" for code, count in report.languages.items()
-            ),
+            "question characters": _spread(report.question),
+            "answer characters": _spread(report.answer),
+            "tokens": _spread(report.tokens),
+            "languages": ", ".join(languages),
         },
     )
-    for one in report.flaws:
-        if one.count:
-            acts = (
-                (f", {one.dropped} dropped" if one.dropped else "")
-                + (f", {one.fixed} mended" if one.fixed else "")
-                if cleaned
-                else ""
-            )
-            print(f"\n{one.flaw}: {one.count}{acts} — {one.about}", file=world.stdout)
-            for place, shown in one.examples:
-                print(fit_for(world.stdout, f"  {place}: {shown}"), file=world.stdout)
-    if not any(one.count for one in report.flaws):
+    found = [flaw for flaw in report.flaws if flaw.count]
+    for flaw in found:
+        _show_flaw(world, flaw, cleaned=cleaned)
+    if not found:
         print("\nno flaws found", file=world.stdout)
     if cleaned:
         print(file=world.stdout)
+
+
+def _spread(lengths: "Lengths") -> str:
+    return f"median {lengths.median}, p95 {lengths.p95}, longest {lengths.longest}"
+
+
+def _show_flaw(world: World, flaw: "Finding", *, cleaned: bool) -> None:
+    dropped = f", {flaw.dropped} dropped" if cleaned and flaw.dropped else ""
+    fixed = f", {flaw.fixed} mended" if cleaned and flaw.fixed else ""
+    print(f"\n{flaw.flaw}: {flaw.count}{dropped}{fixed} — {flaw.about}", file=world.stdout)
+    for place, text in flaw.examples:
+        print(fit_for(world.stdout, f"  {place}: {text}"), file=world.stdout)

@@ -1,4 +1,4 @@
-"""`llmchat doctor`: what a model is really given, and whether its answers will end."""
+"""`llmchat doctor`: what a model is given, and whether its answers will end."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def doctor(
     format: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """What a model is really given: where its format comes from, whether its end tokens exist, and how a chat looks to it."""
+    """Check a model's prompt format and stop tokens, and show a chat as the model receives it."""
     from llmchat.models import doctor as room
     from llmchat.models.opener import preset_of
     from llmchat.ui.json_output import print_json
@@ -40,6 +40,6 @@ def doctor(
             print(fit_for(world.stdout, line), file=world.stdout)
     if not report.healthy:
         raise Mismatch(
-            f"{report.model} will not answer as it was trained to",
-            "the lines above say why; --format names another format",
+            f"{report.model} will not answer as it was trained",
+            "the lines above say why; --format selects another format",
         )

@@ -1,4 +1,4 @@
-"""The commands that put models beside each other: evaluate, compare."""
+"""The commands that compare models: evaluate, compare."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +10,19 @@ from llmchat.errors import LlmchatError, UsageError, did_you_mean
 from llmchat.settings import World
 
 if TYPE_CHECKING:
+    from llmchat.evaluate.candidates import Candidate
     from llmchat.evaluate.run import Outcome
 
 app = typer.Typer()
 
 INTERRUPTED = 130
-ASKED = "What is asked"
+ASKED = "Tasks"
 
 _MODEL = ("-m", "--model")
-_NAMED = "A model, once for each: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, or NAME:off without the preset's adapters."
+_NAMED = (
+    "A model; may be repeated: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, or NAME:off without the"
+    " preset's adapters."
+)
 Models = Annotated[
     list[str],
     typer.Option(
@@ -27,9 +31,7 @@ Models = Annotated[
 ]
 Greedy = Annotated[
     float | None,
-    typer.Option(
-        "--temperature", help="0, greedy, unless given.", rich_help_panel=options.SAMPLING
-    ),
+    typer.Option("--temperature", help="0 (greedy) by default.", rich_help_panel=options.SAMPLING),
 ]
 MaxTokens = Annotated[
     int,
@@ -42,9 +44,7 @@ MaxTokens = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        "--seed", min=0, help="For answers that are drawn.", rich_help_panel=options.SAMPLING
-    ),
+    typer.Option("--seed", min=0, help="For sampled answers.", rich_help_panel=options.SAMPLING),
 ]
 Quiet = Annotated[
     bool,
@@ -52,58 +52,83 @@ Quiet = Annotated[
 ]
 
 
+_Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tasks",
+        metavar="FILE",
+        help="Items as JSON lines; `-` is stdin. May be repeated.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Harness = Annotated[
+    str | None,
+    typer.Option(
+        help="Tasks of lm-evaluation-harness instead, separated by commas.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="exact, contains, choice or perplexity, for items without a kind.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Fold = Annotated[
+    str | None,
+    typer.Option(
+        help="What a match ignores: case, punctuation, articles (separated by commas), or all.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Limit = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Only the first N items of each task; 0 for all.", rich_help_panel=ASKED
+    ),
+]
+_Include = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Task files for --harness.", rich_help_panel=ASKED),
+]
+_ChatFormat = Annotated[
+    bool,
+    typer.Option(
+        "--chat-format",
+        help="Use the model's prompt format with --harness.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write each result as soon as it is known, as a JSON line.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Continue with the results in --output.", rich_help_panel=options.OUTPUT
+    ),
+]
+
+
 @app.command()
 def evaluate(
     ctx: typer.Context,
     models: Models,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tasks",
-            metavar="FILE",
-            help="Items as JSON lines; `-` is stdin. May be given again.",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    harness: Annotated[
-        str | None,
-        typer.Option(
-            help="Tasks of lm-evaluation-harness instead, with commas between.",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="exact, contains, choice or perplexity, for items that do not say.",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    fold: Annotated[
-        str | None,
-        typer.Option(
-            help="What does not count in a match: case, punctuation, articles, with commas between; or all.",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            min=0, help="The first so many items of each task; 0 for all.", rich_help_panel=ASKED
-        ),
-    ] = 0,
-    include: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Task files for --harness.", rich_help_panel=ASKED),
-    ] = None,
-    chat_format: Annotated[
-        bool,
-        typer.Option(
-            "--chat-format",
-            help="Let --harness ask in the model's own prompt format.",
-            rich_help_panel=ASKED,
-        ),
-    ] = False,
+    tasks: _Tasks = None,
+    harness: _Harness = None,
+    kind: _Kind = None,
+    fold: _Fold = None,
+    limit: _Limit = 0,
+    include: _Include = None,
+    chat_format: _ChatFormat = False,
     format: options.Format = None,
     weights: options.Weights = None,
     engine: options.Engine = None,
@@ -117,63 +142,23 @@ def evaluate(
     max_tokens: MaxTokens = 256,
     temperature: Greedy = None,
     seed: Seed = 0,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Write each result as it comes, a JSON line each.",
-            rich_help_panel=options.OUTPUT,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the results of --output.", rich_help_panel=options.OUTPUT
-        ),
-    ] = False,
+    output: _Output = None,
+    resume: _Resume = False,
     json: options.Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Did it help? Scores of models on the same tasks, with 95 % intervals, and whether one is really better than another."""
-    from llmchat import evaluate as room
-    from llmchat.evaluate.candidates import find_candidates
-    from llmchat.evaluate.report import for_json
-    from llmchat.ui.json_output import print_json
-
-    given = _given(ctx)
+    """Score models on the same tasks, with 95 % intervals, and compare them with the first one."""
     if bool(tasks) == bool(harness):
-        raise UsageError("either --tasks FILE or --harness TASKS says what is asked")
+        raise UsageError("evaluate needs either --tasks FILE or --harness TASKS")
     world = options.world_of(ctx)
     if harness:
-        if output or resume:
-            raise UsageError(
-                "--output and --resume are for --tasks", "--json prints all results of the harness"
-            )
-        names = [name.strip() for name in harness.split(",") if name.strip()]
-        candidates = find_candidates(models, given, world)
-        outcome = room.run_harness(
-            candidates,
-            names,
-            world,
-            limit=limit,
-            include=include,
-            chat=chat_format,
-            offline=bool(offline),
-            quiet=quiet,
-        )
+        candidates, outcome = _run_harness(ctx, world, models, harness)
     else:
-        ask_options = room.AskOptions(_folds(fold), seed)
-        items: list[Any] = []
-        for file in tasks or ():
-            items += room.read_tasks(
-                world, file, kind=kind, fold=ask_options.fold, limit=limit, before=len(items)
-            )
-        candidates = find_candidates(models, given, world)
-        kept = room.ResultFile(_place(output) if output else None, resume=resume)
-        outcome = room.run(candidates, items, ask_options, world, kept, quiet=quiet)
+        candidates, outcome = _run_tasks(ctx, world, models, tasks or [])
     if json:
+        from llmchat.evaluate.report import for_json
+        from llmchat.ui.json_output import print_json
+
         made_by = [{"label": one.label, **one.made_by} for one in candidates]
         error = outcome.error.message if outcome.error else None
         print_json(world, for_json(made_by, outcome.results, outcome.interrupted, error))
@@ -182,34 +167,100 @@ def evaluate(
     _end(outcome.interrupted, outcome.error)
 
 
+def _run_tasks(
+    ctx: typer.Context, world: World, models: list[str], files: list[str]
+) -> tuple[list["Candidate"], "Outcome"]:
+    """Ask every model the items of task files."""
+    from llmchat import evaluate as room
+    from llmchat.evaluate.candidates import find_candidates
+
+    flags = ctx.params
+    ask_options = room.AskOptions(_folds(flags["fold"]), flags["seed"])
+    items: list[Any] = []
+    for file in files:
+        items += room.read_tasks(
+            world,
+            file,
+            kind=flags["kind"],
+            fold=ask_options.fold,
+            limit=flags["limit"],
+            before=len(items),
+        )
+    candidates = find_candidates(models, _given(ctx), world)
+    output = _place(flags["output"]) if flags["output"] else None
+    kept = room.ResultFile(output, resume=flags["resume"])
+    outcome = room.run(candidates, items, ask_options, world, kept, quiet=flags["quiet"])
+    return candidates, outcome
+
+
+def _run_harness(
+    ctx: typer.Context, world: World, models: list[str], tasks: str
+) -> tuple[list["Candidate"], "Outcome"]:
+    """Run tasks of lm-evaluation-harness, named with commas between, with every model."""
+    from llmchat import evaluate as room
+    from llmchat.evaluate.candidates import find_candidates
+
+    flags = ctx.params
+    if flags["output"] or flags["resume"]:
+        raise UsageError(
+            "--output and --resume are for --tasks", "--json prints all results of the harness"
+        )
+    candidates = find_candidates(models, _given(ctx), world)
+    outcome = room.run_harness(
+        candidates,
+        [name.strip() for name in tasks.split(",") if name.strip()],
+        world,
+        limit=flags["limit"],
+        include=flags["include"],
+        chat=flags["chat_format"],
+        offline=bool(flags["offline"]),
+        quiet=flags["quiet"],
+    )
+    return candidates, outcome
+
+
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL...] [PROMPT...]",
+        help="Models and one prompt, `compare A B 'Hello'`; with -m, only prompts. `-` reads"
+        " one prompt a line from stdin.",
+    ),
+]
+_Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        *_MODEL,
+        help=_NAMED,
+        rich_help_panel=options.MODEL,
+        autocompletion=options.complete_model,
+    ),
+]
+_File = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-f",
+        "--file",
+        help="One prompt a line, or JSON lines with messages; may be repeated.",
+        rich_help_panel=ASKED,
+    ),
+]
+_Html = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write a self-contained HTML file.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+
+
 @app.command()
 def compare(
     ctx: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL...] [PROMPT...]",
-            help="Models and one prompt, `compare A B 'Hello'`; with -m, prompts alone. `-` reads prompts from stdin, one a line.",
-        ),
-    ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            *_MODEL,
-            help=_NAMED,
-            rich_help_panel=options.MODEL,
-            autocompletion=options.complete_model,
-        ),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-f",
-            "--file",
-            help="One prompt a line, or JSON lines with messages; may be given again.",
-            rich_help_panel=ASKED,
-        ),
-    ] = None,
+    words: _Words = None,
+    models: _Models = None,
+    file: _File = None,
     format: options.Format = None,
     weights: options.Weights = None,
     engine: options.Engine = None,
@@ -223,18 +274,11 @@ def compare(
     max_tokens: MaxTokens = 512,
     temperature: Greedy = None,
     seed: Seed = 0,
-    html: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write one HTML file that needs nothing else.",
-            rich_help_panel=options.OUTPUT,
-        ),
-    ] = None,
+    html: _Html = None,
     json: options.Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The same prompts to several models or adapters, side by side."""
+    """Compare the answers of several models or adapters to the same prompts."""
     from llmchat.evaluate import compare as room
     from llmchat.evaluate.candidates import find_candidates
     from llmchat.ui.json_output import print_json
@@ -276,7 +320,7 @@ def _given(ctx: typer.Context) -> dict[str, Any]:
 
 
 def _place(file: str) -> Path:
-    """Where to write; that it can be written is known before a model is loaded."""
+    """The path to write to. Raises UsageError before a model is loaded if it is not writable."""
     path = Path(file).expanduser()
     try:
         path.touch()
@@ -292,7 +336,8 @@ def _folds(words: str | None) -> tuple[Any, ...]:
     wrong = next((word for word in named if word not in (*FOLDS, "all")), None)
     if wrong:
         raise UsageError(
-            f"--fold cannot be {wrong}", did_you_mean(wrong, FOLDS) or f"{', '.join(FOLDS)}, or all"
+            f"invalid value `{wrong}` for --fold",
+            did_you_mean(wrong, FOLDS) or f"{', '.join(FOLDS)}, or all",
         )
     return FOLDS if "all" in named else tuple(fold for fold in FOLDS if fold in named)
 

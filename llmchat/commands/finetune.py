@@ -1,7 +1,8 @@
 """The commands that make models: finetune, merge, push."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,165 +11,182 @@ from llmchat.errors import UsageError
 from llmchat.settings import World
 from llmchat.settings.types import Weights, in_words
 
+if TYPE_CHECKING:
+    from llmchat.finetune.types import Outcome, Task
+
 app = typer.Typer()
 
-HOW, DATA = "How it is trained", "Data"
+HOW, DATA = "Training", "Data"
+
+
+_Base = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        "-m",
+        "--model",
+        help="The model to train: a pulled preset, repo or folder.",
+        autocompletion=options.complete_model,
+    ),
+]
+_Data = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="FILE, FOLDER, `-`, hub:org/name or sessions:, with =WEIGHT; may be repeated.",
+        rich_help_panel=DATA,
+    ),
+]
+_Output = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for adapter, preset and report; the preset gets its name.",
+    ),
+]
+_DataFormat = Annotated[
+    str,
+    typer.Option(help="Format of the data; auto detects it by the fields.", rich_help_panel=DATA),
+]
+_Language = Annotated[
+    str, typer.Option(help="Only OASST trees in this language.", rich_help_panel=DATA)
+]
+_Recipe = Annotated[
+    str,
+    typer.Option(help="default, alpaca-lora, alpaca-lora-16, or a TOML file.", rich_help_panel=HOW),
+]
+_Rank = Annotated[int | None, typer.Option(rich_help_panel=HOW, help="Rank of the LoRA matrices.")]
+_Alpha = Annotated[
+    float | None, typer.Option(rich_help_panel=HOW, help="alpha / rank scales the change.")
+]
+_Targets = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=HOW, help="Linear layers to adapt, separated by commas; or all-linear."
+    ),
+]
+_Rslora = Annotated[
+    bool | None,
+    typer.Option(
+        "--rslora", rich_help_panel=HOW, help="Scale by alpha / sqrt(rank).", show_default=False
+    ),
+]
+_Dora = Annotated[
+    bool | None,
+    typer.Option(
+        "--dora",
+        rich_help_panel=HOW,
+        help="Train magnitudes separately (DoRA).",
+        show_default=False,
+    ),
+]
+_LearningRate = Annotated[
+    float | None, typer.Option(rich_help_panel=HOW, help="Peak learning rate.")
+]
+_Epochs = Annotated[float | None, typer.Option(rich_help_panel=HOW, help="Passes over the data.")]
+_MaxSteps = Annotated[
+    int | None, typer.Option(rich_help_panel=HOW, help="Steps in all, instead of epochs.")
+]
+_Batch = Annotated[int | None, typer.Option(rich_help_panel=HOW, help="Records a step.")]
+_MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=HOW, help="Records in memory at once; halved when memory runs out."
+    ),
+]
+_Cutoff = Annotated[
+    int | None, typer.Option(rich_help_panel=HOW, help="Tokens of the longest record.")
+]
+_Evaluation = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=HOW, help="Records held out: a fraction below 1, or a number."),
+]
+_Patience = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=HOW, help="Evaluations without progress before training stops; 0 for never."
+    ),
+]
+_BaseWeights = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=HOW, help=f"Weights of the frozen base: {in_words(Weights)}; int4 is QLoRA."
+    ),
+]
+_Checkpointing = Annotated[
+    bool | None,
+    typer.Option(
+        "--checkpointing",
+        rich_help_panel=HOW,
+        help="Compute activations twice to save memory.",
+        show_default=False,
+    ),
+]
+_Seed = Annotated[int | None, typer.Option(rich_help_panel=HOW, help="Same seed, same run.")]
+_Samples = Annotated[
+    int,
+    typer.Option(min=0, help="Held-out questions to answer before and after.", rich_help_panel=HOW),
+]
+_ReportTo = Annotated[
+    str,
+    typer.Option(
+        help="tensorboard or wandb, through the trainer's hooks.", rich_help_panel=options.OUTPUT
+    ),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another run in DIR.")]
 
 
 @app.command()
 def finetune(
     ctx: typer.Context,
-    base: Annotated[
-        str,
-        typer.Option(
-            "--base",
-            "-m",
-            "--model",
-            help="What is trained: a pulled preset, repo or folder.",
-            autocompletion=options.complete_model,
-        ),
-    ],
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data",
-            metavar="SOURCE",
-            help="FILE, FOLDER, `-`, hub:org/name or sessions:, with =WEIGHT; may be given again.",
-            rich_help_panel=DATA,
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Where adapter, preset and report go; its name becomes the preset's.",
-        ),
-    ],
-    data_format: Annotated[
-        str,
-        typer.Option(help="Format of the data; auto looks at the fields.", rich_help_panel=DATA),
-    ] = "auto",
-    language: Annotated[
-        str, typer.Option(help="Of OASST trees, this language alone.", rich_help_panel=DATA)
-    ] = "",
+    base: _Base,
+    data: _Data,
+    output: _Output,
+    data_format: _DataFormat = "auto",
+    language: _Language = "",
     format: options.Format = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="default, alpaca-lora, alpaca-lora-16, or a TOML file.", rich_help_panel=HOW
-        ),
-    ] = "default",
-    rank: Annotated[int | None, typer.Option(rich_help_panel=HOW, help="Of the matrices.")] = None,
-    alpha: Annotated[
-        float | None, typer.Option(rich_help_panel=HOW, help="alpha / rank scales the change.")
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=HOW, help="Linears with matrices, commas between; or all-linear."
-        ),
-    ] = None,
-    rslora: Annotated[
-        bool | None,
-        typer.Option(
-            "--rslora", rich_help_panel=HOW, help="Scale by alpha / sqrt(rank).", show_default=False
-        ),
-    ] = None,
-    dora: Annotated[
-        bool | None,
-        typer.Option(
-            "--dora", rich_help_panel=HOW, help="Train magnitudes apart (DoRA).", show_default=False
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(rich_help_panel=HOW, help="Peak of the learning rate.")
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(rich_help_panel=HOW, help="Passes over the data.")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(rich_help_panel=HOW, help="Steps in all, instead of epochs.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(rich_help_panel=HOW, help="Records a step.")] = None,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=HOW, help="Records at once; halved when memory runs out."),
-    ] = None,
-    cutoff: Annotated[
-        int | None, typer.Option(rich_help_panel=HOW, help="Tokens of the longest record.")
-    ] = None,
-    evaluation: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=HOW, help="Held out: a share below 1, or a number of records."
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            rich_help_panel=HOW, help="Evaluations without progress before it stops; 0 never."
-        ),
-    ] = None,
-    base_weights: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=HOW, help=f"The frozen base as {in_words(Weights)}; int4 is QLoRA."
-        ),
-    ] = None,
-    checkpointing: Annotated[
-        bool | None,
-        typer.Option(
-            "--checkpointing",
-            rich_help_panel=HOW,
-            help="Compute activations twice to save memory.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(rich_help_panel=HOW, help="Same seed, same run.")
-    ] = None,
-    samples: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Held-out questions answered before and after.", rich_help_panel=HOW
-        ),
-    ] = 4,
-    report_to: Annotated[
-        str,
-        typer.Option(
-            help="tensorboard, wandb: the trainer's own hooks.", rich_help_panel=options.OUTPUT
-        ),
-    ] = "",
+    recipe: _Recipe = "default",
+    rank: _Rank = None,
+    alpha: _Alpha = None,
+    targets: _Targets = None,
+    rslora: _Rslora = None,
+    dora: _Dora = None,
+    learning_rate: _LearningRate = None,
+    epochs: _Epochs = None,
+    max_steps: _MaxSteps = None,
+    batch: _Batch = None,
+    micro_batch: _MicroBatch = None,
+    cutoff: _Cutoff = None,
+    evaluation: _Evaluation = None,
+    patience: _Patience = None,
+    base_weights: _BaseWeights = None,
+    checkpointing: _Checkpointing = None,
+    seed: _Seed = None,
+    samples: _Samples = 4,
+    report_to: _ReportTo = "",
     device: options.Device = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another run in DIR.")
-    ] = False,
+    overwrite: _Overwrite = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """Teach a model: train a LoRA adapter on instruction data, and leave a preset that chats with it. The same command goes on after a stop."""
+    """Train a LoRA adapter on instruction data, and write a preset that chats with it.
+
+    The same command continues an interrupted run.
+    """
     from llmchat.finetune.recipes import get_recipe
     from llmchat.finetune.run import finetune as run
     from llmchat.finetune.types import Task
     from llmchat.models.opener import preset_of
-    from llmchat.ui.json_output import print_json
 
     world: World = ctx.obj
-    wanted = (
-        "all-linear" if targets == "all-linear" else tuple(targets.split(",")) if targets else None
-    )
-    changes = {
-        "rank": rank, "alpha": alpha, "targets": wanted, "rslora": rslora, "dora": dora, "learning_rate": learning_rate, "epochs": epochs,
-        "max_steps": max_steps, "batch": batch, "micro_batch": micro_batch, "cutoff": cutoff, "evaluation": evaluation, "patience": patience,
-        "base": base_weights, "checkpointing": checkpointing, "seed": seed,
-    }  # fmt: skip
     task = Task(
         preset=preset_of(world, model=base, format=format),
         data=tuple(data),
         data_format=data_format,
-        recipe=get_recipe(recipe, changes),
+        recipe=get_recipe(recipe, _recipe_changes(ctx.params)),
         output=Path(output).expanduser(),
         device=device or "auto",
         samples=samples,
@@ -180,23 +198,44 @@ def finetune(
     try:
         outcome = run(task, world)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=world.stderr)
+        print("\nstopped; the same command continues from the last checkpoint", file=world.stderr)
         raise
-    if outcome is None:
-        return
+    if outcome is not None:
+        _print_outcome(outcome, task, world, json=json)
+
+
+# Flags of a recipe's fields of the same name.
+_RECIPE_FLAGS = (
+    "rank", "alpha", "rslora", "dora", "learning_rate", "epochs", "max_steps", "batch",
+    "micro_batch", "cutoff", "evaluation", "patience", "checkpointing", "seed",
+)  # fmt: skip
+
+
+def _recipe_changes(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recipe that flags change; None for a flag that was not given."""
+    targets = flags["targets"]
+    if targets and targets != "all-linear":
+        targets = tuple(targets.split(","))
+    named = {name: flags[name] for name in _RECIPE_FLAGS}
+    return named | {"targets": targets, "base": flags["base_weights"]}
+
+
+def _print_outcome(outcome: "Outcome", task: "Task", world: World, *, json: bool) -> None:
+    """Where adapter and report are, and the command that chats with the new model."""
+    from llmchat.ui.json_output import print_json
+
     if json:
         return print_json(world, outcome)
-    name = outcome.name
+    name, adapter = outcome.name, task.output / "adapter"
     if not outcome.preset_file:
         print(
-            f"note: a preset of yours is called {name} already; {task.output / 'preset.toml'} was not put beside it",
+            f"note: you have a preset named {name} already, so"
+            f" {task.output / 'preset.toml'} was not copied to your presets",
             file=world.stderr,
         )
-        name = f"{task.preset.name} --adapter {task.output / 'adapter'} --format {outcome.format}"
-    print(
-        f"adapter: {task.output / 'adapter'}\nreport:  {task.output / 'report.html'}",
-        file=world.stderr,
-    )
+        name = f"{task.preset.name} --adapter {adapter} --format {outcome.format}"
+    print(f"adapter: {adapter}", file=world.stderr)
+    print(f"report:  {task.output / 'report.html'}", file=world.stderr)
     print(f"chat:    llmchat chat -m {name}", file=world.stderr)
 
 
@@ -211,13 +250,13 @@ def merge(
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR", help="Where the checkpoint goes.")
+        str, typer.Option("--output", "-o", metavar="DIR", help="Folder for the checkpoint.")
     ],
     base: options.Base = None,
     adapter: options.Adapter = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
 ) -> None:
-    """Write a full checkpoint with the adapters merged into the base, for tools that know no adapters."""
+    """Merge adapters into their base, for tools that do not support adapters."""
     from llmchat.models.merge import merge as run
     from llmchat.models.opener import preset_of
 
@@ -239,13 +278,13 @@ def push(
     repo: Annotated[
         str,
         typer.Argument(
-            metavar="ORG/NAME", help="The repo on the Hub; it is made where it does not exist."
+            metavar="ORG/NAME", help="The repo on the Hub; it is created if it does not exist."
         ),
     ],
-    private: Annotated[bool, typer.Option("--private", help="A new repo is private.")] = False,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Uploaded by llmchat",
+    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    message: Annotated[str, typer.Option(help="Commit message.")] = "Uploaded by llmchat",
 ) -> None:
-    """Upload an adapter or a checkpoint, with a model card, to the Hub. Needs a token that may write."""
+    """Upload an adapter or a checkpoint to the Hub, with a model card. Requires a write token."""
     from llmchat.finetune.card import folder_to_push
     from llmchat.hub.upload import upload
 

@@ -1,4 +1,4 @@
-"""The commands that keep models: pull, ls, show, rm, verify."""
+"""The commands for models: pull, ls, show, rm, verify."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -19,17 +19,38 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
+_Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Presets, Hub repos or .gguf files.",
+        autocompletion=options.complete_model,
+    ),
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be downloaded; download no weights.")
+]
+_Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Pull even if it does not fit or match; read every file again.",
+    ),
+]
+_Prepare = Annotated[
+    bool,
+    typer.Option(
+        "--prepare/--no-prepare",
+        help="Write the int8 copy that makes chats start faster.",
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="The plan as one JSON object on stdout.")]
+
+
 @app.command()
 def pull(
     ctx: typer.Context,
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Presets, Hub repos or .gguf files.",
-            autocompletion=options.complete_model,
-        ),
-    ],
+    models: _Models,
     base: options.Base = None,
     adapter: options.Adapter = None,
     revision: options.Revision = None,
@@ -37,33 +58,14 @@ def pull(
     context: options.Context = None,
     trust_remote_code: options.TrustRemoteCode = None,
     offline: options.Offline = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would mean; fetch no weights.")
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Pull what does not fit the memory, or does not match; read every file that is here again.",
-        ),
-    ] = False,
-    prepare: Annotated[
-        bool,
-        typer.Option(
-            "--prepare/--no-prepare",
-            help="Write the int8 copy now that makes a chat start at once.",
-        ),
-    ] = True,
-    json: Annotated[
-        bool, typer.Option("--json", help="The plan as one JSON object on stdout.")
-    ] = False,
+    dry_run: _DryRun = False,
+    force: _Force = False,
+    prepare: _Prepare = True,
+    json: _Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download, check and prepare models; goes on where it stopped."""
-    given = {
-        "base": base, "adapter": adapter, "revision": revision, "weights": weights, "context": context,
-        "trust_remote_code": trust_remote_code, "offline": offline,
-    }  # fmt: skip
+    """Download, check and prepare models; resumes interrupted downloads."""
+    given = options.given(ctx)
     how = _Pull(dry_run=dry_run, force=force, prepare=prepare, json=json, quiet=quiet)
     for name in models:
         _pull(ctx.obj, resolve(ctx.obj, given | {"model": name}).options, how)
@@ -139,7 +141,7 @@ def _note(lines: Iterable[str], world: World, how: _Pull) -> None:
 
 
 def offer(world: World, options: Options) -> bool:
-    """Ask the person at the terminal whether to pull a model that is not here; returns whether it was pulled."""
+    """Ask at the terminal whether to pull a model; returns whether it was pulled."""
     from llmchat.presets import preset_for
 
     if not (world.stdin.isatty() and world.stderr.isatty()):
@@ -161,7 +163,7 @@ def list_models(
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
-    """The models that are on this machine: presets, what was pulled by its Hub id, and what the cache holds of your own files."""
+    """List the models on this machine: presets, repos, and your own files."""
     from llmchat.history.export import when
     from llmchat.models import library
     from llmchat.presets import broken
@@ -199,7 +201,7 @@ def show(
     ],
     json: options.Json = False,
 ) -> None:
-    """What is known of a model: files, format, context, licence, notes."""
+    """Show what is known about a model: files, format, context window, licence, notes."""
     from llmchat.models.facts import model_facts
     from llmchat.models.opener import preset_of
     from llmchat.ui import tables
@@ -219,16 +221,16 @@ def remove_model(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Models to remove; files that another model needs stay.",
+            help="Models to remove; files that another model needs are kept.",
             autocompletion=options.complete_model,
         ),
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be freed; remove nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be freed; remove nothing.")
     ] = False,
 ) -> None:
-    """Remove downloaded models, and what interrupted downloads left, from this machine."""
+    """Remove models and interrupted downloads from this machine."""
     from llmchat.models.library import remove
     from llmchat.models.opener import preset_of
 
@@ -237,7 +239,8 @@ def remove_model(
         preset = preset_of(world, model=name)
         if dry_run:
             print(
-                f"{preset.name}: {byte_count(remove(preset, world, dry_run=True), decimals=0)} would be freed",
+                f"{preset.name}: {byte_count(remove(preset, world, dry_run=True), decimals=0)}"
+                " would be freed",
                 file=world.stderr,
             )
             continue
@@ -258,12 +261,12 @@ def verify(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="Without a name: all that are here.",
+            help="By default all models on this machine.",
             autocompletion=options.complete_model,
         ),
     ] = None,
 ) -> None:
-    """Read every file of a model again and compare it with its published checksum; `pull` repairs what differs."""
+    """Compare every file of a model with its published checksum; `pull` repairs damaged files."""
     from llmchat.models.library import verify as read_again
     from llmchat.models.opener import preset_of
 

@@ -1,4 +1,4 @@
-"""One question, one answer: for pipes, scripts and arguments. stdout carries the answer alone; everything else goes to stderr."""
+"""One question, one answer: the answer alone on stdout, everything else on stderr."""
 
 import os
 from collections.abc import Iterable
@@ -25,13 +25,13 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class NoCode(LlmchatError):
-    """The answer was given, and has nothing that `--extract` could print."""
+    """The answer has no code block that `--extract` could print."""
 
 
 def question(world: World, prompt: str | None, files: Iterable[str]) -> Message | None:
-    """The user's message from piped text, files and PROMPT; None when a person sits at the terminal and has not asked yet.
+    """The user's message from piped text, files and PROMPT; None to open a chat at a terminal.
 
-    With a PROMPT the rest is its material; without one the piped text is the question.
+    With a PROMPT, piped text and files are its material; without one, piped text is the question.
     """
     piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
     texts = [(Path(name).name, world.read_text(name, MOST_ASKED).strip()) for name in files]

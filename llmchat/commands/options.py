@@ -1,4 +1,7 @@
-"""The flags that several commands share. None means not given: then a variable, the config file or the preset decides."""
+"""The flags that several commands share.
+
+None means not given: then a variable, the config file or the preset decides.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -31,7 +34,7 @@ def given(ctx: typer.Context) -> dict[str, Any]:
 
 
 def _checked(kind: Any, flag: str) -> dict[str, Any]:
-    """A flag whose value is refused in the same words as that of a variable or a config key."""
+    """A flag with the same checks and error messages as its variable and config key."""
     whole = isinstance(types.check("1", kind, flag), int)
     return {
         "parser": lambda text: types.check(text, kind, flag),
@@ -90,7 +93,8 @@ Adapter = Annotated[
     str | None,
     typer.Option(
         "--adapter",
-        help="A LoRA adapter: a folder or a Hub repo, append `:0.5` for half strength; `none` for the bare base.",
+        help="A LoRA adapter: a folder or a Hub repo; append `:0.5` for half strength. `none` for"
+        " the base alone.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -112,7 +116,8 @@ Engine = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        help="transformers; gguf (llama.cpp, for .gguf files); openai (a server, see --url); scripted (a demo without a model).",
+        help="transformers; gguf (llama.cpp, for .gguf files); openai (a server, see --url); "
+        "scripted (a demo without a model).",
         rich_help_panel=MODEL,
         autocompletion=lambda incomplete: [name for name in ENGINES if name.startswith(incomplete)],
     ),
@@ -121,7 +126,8 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="A server that speaks OpenAI's API (vLLM, llama-server, Ollama …); --model is then one of its models. Key: OPENAI_API_KEY.",
+        help="A server with OpenAI's API (vLLM, llama-server, Ollama …); --model is then one of its"
+        " models. Key: OPENAI_API_KEY.",
         rich_help_panel=MODEL,
     ),
 ]

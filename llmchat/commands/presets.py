@@ -1,4 +1,4 @@
-"""The commands that look at formats before a download: presets, presets check."""
+"""The commands for presets: list them, check a preset file."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from llmchat.terminal_text import fit_for
 
 
 class _Words(TyperGroup):
-    """`presets WORD...`: what is no subcommand is a word to look for."""
+    """`presets WORD...`: a word that is not a subcommand filters the list."""
 
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
         if not any(arg in self.commands for arg in args):
@@ -27,7 +27,7 @@ class _Words(TyperGroup):
 
 app = typer.Typer(
     cls=_Words,
-    help="The models and prompt formats llmchat knows by name; `presets WORD` filters them.",
+    help="List the presets and prompt formats; `presets WORD` filters them.",
     invoke_without_command=True,
 )
 
@@ -38,14 +38,16 @@ def presets(
     word: Annotated[
         list[str] | None,
         typer.Option(
-            "--word", metavar="WORD", help="The same as `presets WORD`: only those that match."
+            "--word", metavar="WORD", help="The same as `presets WORD`: list only matches."
         ),
     ] = None,
-    formats: Annotated[bool, typer.Option("--formats", help="The prompt formats instead.")] = False,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="List the prompt formats instead.")
+    ] = False,
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
-    """The models and prompt formats llmchat knows by name: size, licence, and whether they fit this machine."""
+    """List the presets: size, licence, and whether they fit this machine."""
     from llmchat import presets as room
     from llmchat.commands.outputs import ListedFormat, ListedPreset
     from llmchat.ui import tables
@@ -67,7 +69,7 @@ def presets(
     if word and not found:
         raise ModelNotFound(
             f"no preset matches {' '.join(word)}",
-            "words are looked for in names, titles, aliases, formats and licences",
+            "words are searched for in names, titles, aliases, formats and licences",
         )
     rows = [
         ListedPreset(
@@ -92,10 +94,10 @@ def presets(
 @app.command()
 def check(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(help="A preset file of your own (TOML).")],
+    file: Annotated[str, typer.Argument(help="A preset file (TOML).")],
     json: options.Json = False,
 ) -> None:
-    """Explain every mistake of a preset file, with its line."""
+    """Explain every mistake in a preset file, with its line."""
     from llmchat import presets as room
     from llmchat.ui.json_output import print_json
 
@@ -108,17 +110,18 @@ def check(
         print_json(world, mistakes)
     else:
         for one in mistakes:
-            line = f"{file}:{one.line or ''}{':' if one.line else ''} {'' if one.fatal else 'note: '}{one.text}"
-            print(fit_for(world.stdout, line), file=world.stdout)
+            place = f"{file}:{one.line}:" if one.line else f"{file}:"
+            note = "" if one.fatal else "note: "
+            print(fit_for(world.stdout, f"{place} {note}{one.text}"), file=world.stdout)
     fatal = sum(one.fatal for one in mistakes)
     if fatal:
         raise UsageError(
             f"{file} has {fatal} mistake{'s' if fatal > 1 else ''}",
-            "mend the lines above; `llmchat presets --formats` lists formats",
+            "correct the lines above; `llmchat presets --formats` lists formats",
         )
     if not json:
         place = (
-            f"; put it into {world.own_presets} to use it"
+            f"; copy it to {world.own_presets} to use it"
             if path.resolve().parent != world.own_presets.resolve()
             else ""
         )

@@ -14,7 +14,7 @@ def prompt(
         str,
         typer.Argument(
             metavar="[FILE|-]",
-            help="A JSON list of messages: role, content, and input where there is material.",
+            help="A JSON list of messages: role, content, and optionally input (material).",
         ),
     ] = "-",
     model: options.Model = None,
@@ -32,7 +32,7 @@ def prompt(
         typer.Option("--ids", help="Token ids instead of text.", rich_help_panel=options.OUTPUT),
     ] = False,
 ) -> None:
-    """Print exactly what a model would be given; what was dropped is said on stderr."""
+    """Print exactly what a model would be given; dropped messages are listed on stderr."""
     from llmchat.commands.render_prompt import run
     from llmchat.presets import preset_for
 

@@ -1,4 +1,4 @@
-"""The work of `llmchat prompt`: exactly what a model would be given for a list of messages, trimmed as in a chat."""
+"""Renders a list of messages for `llmchat prompt`, trimmed as in a chat."""
 
 import msgspec
 
@@ -16,8 +16,8 @@ from llmchat.terminal_text import fit_for, harmless
 from llmchat.window import Window, fit
 
 
-class _Wire(msgspec.Struct, forbid_unknown_fields=True):
-    """A message as OpenAI writes it, and the material that may come with it."""
+class _JsonMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message in OpenAI's format, optionally with material."""
 
     role: str
     content: str
@@ -25,7 +25,11 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> None:
-    """Print the prompt. A written format needs no download, but then nothing can be trimmed, and stderr says so."""
+    """Print the prompt.
+
+    A preset with a format of its own needs no download, but then nothing can be trimmed, which is
+    noted on stderr.
+    """
     conversation = read_messages(world, file)
     if preset.system and not conversation.system:
         conversation = Conversation((Message("system", preset.system), *conversation.messages))
@@ -35,7 +39,7 @@ def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> No
         if ids or trim or not preset.format.parts:
             raise
         print(
-            f"note: {preset.name} is not pulled, so tokens cannot be counted and nothing was trimmed",
+            f"note: {preset.name} is not pulled, so tokens are not counted and nothing is trimmed",
             file=world.stderr,
         )
         return _write(world, preset.format.render(_system_first(conversation)).text)
@@ -45,7 +49,7 @@ def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> No
     window, prompt = fit(
         conversation, model.preset, tokens, context_of(model.base.path), preset.sampling.max_tokens
     )
-    _tell(world, window)
+    _print_window(world, window)
     _write(world, _ids(tokens, prompt) if ids else prompt.text)
 
 
@@ -54,16 +58,16 @@ def read_messages(world: World, file: str) -> Conversation:
     text = world.read_text(file)
     try:
         value = msgspec.json.decode(text)
-        wire = msgspec.convert(
+        found = msgspec.convert(
             value["messages"] if isinstance(value, dict) and "messages" in value else value,
-            list[_Wire],
+            list[_JsonMessage],
         )
         return Conversation(
             tuple(
                 msgspec.convert(
                     {"role": one.role, "text": one.content, "input": one.input}, Message
                 )
-                for one in wire
+                for one in found
             )
         )
     except (ValueError, RecursionError) as error:
@@ -81,14 +85,17 @@ def _system_first(conversation: Conversation) -> tuple[Message, ...]:
     )
 
 
-def _tell(world: World, window: Window) -> None:
+def _print_window(world: World, window: Window) -> None:
     print(
         f"{window.tokens:,} tokens of {window.limit:,}, {window.reserve:,} kept for the answer",
         file=world.stderr,
     )
     for entry in window.ledger:
         if entry.fate not in ("sent", "attached"):
-            line = f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens: {entry.start}"
+            line = (
+                f"{entry.fate}: message {entry.number}, {entry.role}, {entry.tokens:,} tokens:"
+                f" {entry.start}"
+            )
             print(fit_for(world.stderr, line), file=world.stderr)
 
 
@@ -97,6 +104,6 @@ def _ids(tokens: Tokenizer, prompt: Prompt) -> str:
 
 
 def _write(world: World, text: str) -> None:
-    """The text and nothing else; on a terminal with a line end, so that the shell's prompt stands alone."""
+    """Print the text alone; on a terminal with a newline before the shell's prompt."""
     world.stdout.write(f"{harmless(text)}\n" if world.stdout.isatty() else text)
     world.stdout.flush()

@@ -1,4 +1,4 @@
-"""The commands of the server: serve and its keys, ps, stop."""
+"""The commands of the server: serve, serve keys, ps, stop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,159 +19,178 @@ serving = typer.Typer(
     invoke_without_command=True,
     no_args_is_help=False,
 )
-keys = typer.Typer(
-    help="API keys: who may use the server from other machines.", no_args_is_help=True
-)
+keys = typer.Typer(help="Manage the API keys for other machines.", no_args_is_help=True)
 app.add_typer(serving, name="serve")
 serving.add_typer(keys, name="keys")
 
 ADDRESS, MODELS, LIMITS, LIFE = "Address", options.MODEL, "Limits", "Start and stop"
 KeyFile = Annotated[
     Path | None,
+    typer.Option("--key-file", help="File of the keys' hashes, instead of the config folder's."),
+]
+
+
+_Models = Annotated[
+    list[str] | None,
     typer.Option(
-        "--key-file", help="Where the keys' hashes are kept, instead of the config folder."
+        "-m",
+        "--model",
+        help="Load this model at the start, and serve no others; may be repeated. By default"
+        " every pulled model is loaded on request.",
+        rich_help_panel=MODELS,
+        autocompletion=options.complete_model,
     ),
+]
+_Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=FOLDER",
+        help="A LoRA adapter, requested as MODEL+NAME; may be repeated.",
+        rich_help_panel=MODELS,
+    ),
+]
+_Memory = Annotated[
+    str,
+    typer.Option(
+        help="Memory for all models, such as 12G; by default 80 % of the free memory.",
+        rich_help_panel=MODELS,
+    ),
+]
+_KeepAlive = Annotated[
+    str,
+    typer.Option(
+        "--keep-alive",
+        help="How long an unused model stays loaded: 5m (the default; for ever with -m), 1h, or"
+        " -1 for ever.",
+        rich_help_panel=MODELS,
+    ),
+]
+_Window = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        help="Context window in tokens; 0 for the model's own.",
+        rich_help_panel=LIMITS,
+    ),
+]
+_Trim = Annotated[
+    bool,
+    typer.Option(
+        "--trim",
+        help="Drop messages that do not fit the context window, instead of refusing the request.",
+        rich_help_panel=LIMITS,
+    ),
+]
+_Host = Annotated[
+    str,
+    typer.Option(
+        help="Address to listen on; any other than loopback requires an API key.",
+        rich_help_panel=ADDRESS,
+    ),
+]
+_Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="0 for any free port.", rich_help_panel=ADDRESS)
+]
+_Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name",
+        help="Another host name of this server (in the Host header).",
+        rich_help_panel=ADDRESS,
+    ),
+]
+_Cors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        help="Allow a web page of another origin, such as https://a.example.",
+        rich_help_panel=ADDRESS,
+    ),
+]
+_Slots = Annotated[
+    int,
+    typer.Option(
+        min=1, max=1024, help="Answers of one model at the same time.", rich_help_panel=LIMITS
+    ),
+]
+_Queue = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Requests that may wait; further ones get status 429.", rich_help_panel=LIMITS
+    ),
+]
+_Rate = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Requests a minute for each key or address; 0 for no limit.",
+        rich_help_panel=LIMITS,
+    ),
+]
+_Timeout = Annotated[str, typer.Option(help="Time limit of an answer.", rich_help_panel=LIMITS)]
+_MaxBody = Annotated[
+    str, typer.Option("--max-body", help="Size limit of a request.", rich_help_panel=LIMITS)
+]
+_Background = Annotated[
+    bool,
+    typer.Option(
+        "--background",
+        help="Run in the background; `llmchat chat` uses the server then.",
+        rich_help_panel=LIFE,
+    ),
+]
+_Stop = Annotated[
+    bool, typer.Option("--stop", help="Stop the background server.", rich_help_panel=LIFE)
+]
+_Idle = Annotated[
+    str,
+    typer.Option(
+        help="Stop after this time without a request: 30m (the default with --background), or -1"
+        " for never.",
+        rich_help_panel=LIFE,
+    ),
+]
+_History = Annotated[
+    bool,
+    typer.Option(
+        "--history",
+        help="Store the web page's conversations on the server, not in the browser.",
+        rich_help_panel=LIFE,
+    ),
+]
+_LogPrompts = Annotated[
+    bool,
+    typer.Option("--log-prompts", help="Write prompts to the log.", rich_help_panel=LIFE),
 ]
 
 
 @serving.callback()
 def serve(
     ctx: typer.Context,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-m",
-            "--model",
-            help="Load this model at the start, and serve no others; may be given again. Without it every pulled model is loaded when it is asked for.",
-            rich_help_panel=MODELS,
-            autocompletion=options.complete_model,
-        ),
-    ] = None,
-    adapters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--adapter",
-            metavar="NAME=FOLDER",
-            help="A LoRA adapter to be asked for as MODEL+NAME; may be given again.",
-            rich_help_panel=MODELS,
-        ),
-    ] = None,
-    memory: Annotated[
-        str,
-        typer.Option(
-            help="What models may take together, such as 12G; 80 % of what is free.",
-            rich_help_panel=MODELS,
-        ),
-    ] = "",
-    keep_alive: Annotated[
-        str,
-        typer.Option(
-            "--keep-alive",
-            help="How long an unused model stays: 5m (for ever where -m named it), 1h, or -1 for ever.",
-            rich_help_panel=MODELS,
-        ),
-    ] = "",
+    models: _Models = None,
+    adapters: _Adapters = None,
+    memory: _Memory = "",
+    keep_alive: _KeepAlive = "",
     weights: options.Weights = None,
     device: options.Device = None,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            "--context",
-            help="Context window in tokens; 0 for the model's own.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
-    trim: Annotated[
-        bool,
-        typer.Option(
-            "--trim",
-            help="Leave out what does not fit a window, instead of refusing it.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = False,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on; any but this machine's own needs an API key.",
-            rich_help_panel=ADDRESS,
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0 takes a free one.", rich_help_panel=ADDRESS)
-    ] = 8000,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name",
-            help="Another name that this server is called by (its Host header).",
-            rich_help_panel=ADDRESS,
-        ),
-    ] = None,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN",
-            help="A web page elsewhere that may use this server, such as https://a.example.",
-            rich_help_panel=ADDRESS,
-        ),
-    ] = None,
+    window: _Window = None,
+    trim: _Trim = False,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8000,
+    names: _Names = None,
+    cors: _Cors = None,
     key_file: KeyFile = None,
-    slots: Annotated[
-        int,
-        typer.Option(
-            min=1, max=1024, help="Answers of one model under way at once.", rich_help_panel=LIMITS
-        ),
-    ] = 16,
-    queue: Annotated[
-        int,
-        typer.Option(min=0, help="Requests that may wait; more get a 429.", rich_help_panel=LIMITS),
-    ] = 64,
-    rate: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Requests a minute for each key or address; 0 is no limit.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = 0,
-    timeout: Annotated[
-        str, typer.Option(help="The longest an answer may take.", rich_help_panel=LIMITS)
-    ] = "10m",
-    max_body: Annotated[
-        str, typer.Option("--max-body", help="The largest request.", rich_help_panel=LIMITS)
-    ] = "4M",
-    background: Annotated[
-        bool,
-        typer.Option(
-            "--background",
-            help="Start it and return; `llmchat chat` uses it from then on.",
-            rich_help_panel=LIFE,
-        ),
-    ] = False,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Stop the one that runs.", rich_help_panel=LIFE)
-    ] = False,
-    idle: Annotated[
-        str,
-        typer.Option(
-            help="Stop after so long without a request: 30m (the default with --background), or -1 for never.",
-            rich_help_panel=LIFE,
-        ),
-    ] = "",
-    history: Annotated[
-        bool,
-        typer.Option(
-            "--history",
-            help="Keep the web page's conversations here, for each key, instead of in the browser.",
-            rich_help_panel=LIFE,
-        ),
-    ] = False,
-    log_prompts: Annotated[
-        bool,
-        typer.Option(
-            "--log-prompts", help="Write what is asked into the log.", rich_help_panel=LIFE
-        ),
-    ] = False,
+    slots: _Slots = 16,
+    queue: _Queue = 64,
+    rate: _Rate = 0,
+    timeout: _Timeout = "10m",
+    max_body: _MaxBody = "4M",
+    background: _Background = False,
+    stop: _Stop = False,
+    idle: _Idle = "",
+    history: _History = False,
+    log_prompts: _LogPrompts = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Serve models to many users at once: an OpenAI-compatible API at /v1, and a web page at /."""
@@ -198,7 +217,8 @@ def serve(
         timeout_s=_seconds(timeout),
         idle_s=max(0.0, _seconds(idle or "-1")),
         max_body=_bytes(max_body),
-        cors=tuple(cors or ()), names=tuple(names or ()), trim=trim, log_prompts=log_prompts, history=history,
+        cors=tuple(cors or ()), names=tuple(names or ()), trim=trim,
+        log_prompts=log_prompts, history=history,
     )  # fmt: skip
     run(world, {"weights": weights, "device": device, "context": window}, options, quiet=quiet)
 
@@ -206,16 +226,16 @@ def serve(
 @keys.command("add")
 def add_key(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
     key_file: KeyFile = None,
 ) -> None:
-    """Make a key. It is shown once; only its hash is kept."""
+    """Create a key. It is shown once; only its hash is stored."""
     print(_keys(ctx.obj, key_file).add(name), file=ctx.obj.stdout)
 
 
 @keys.command("list")
 def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json = False) -> None:
-    """The keys there are, by their names and last characters."""
+    """List the keys by name and last characters."""
     from datetime import date
 
     from llmchat.commands.outputs import ListedKey
@@ -231,22 +251,22 @@ def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json =
 @keys.command("remove")
 def remove_key(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
     key_file: KeyFile = None,
 ) -> None:
-    """Take a key back; a running server refuses it from now on."""
+    """Remove a key; a running server refuses it immediately."""
     known = _keys(ctx.obj, key_file)
     known.remove(name)
     if not known.all():
         print(
-            "note: no key is left; a running server refuses every request until there is one",
+            "note: no key is left; a running server refuses every request until one is added",
             file=ctx.obj.stderr,
         )
 
 
 @app.command()
 def ps(ctx: typer.Context, json: options.Json = False) -> None:
-    """The models that your server has in memory."""
+    """List the models that the background server has in memory."""
     from llmchat.background.client import ask
     from llmchat.commands.outputs import LoadedModel
     from llmchat.ui import tables
@@ -262,15 +282,15 @@ def stop(
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="As `llmchat ps` shows it; without it, all that are not in use."),
+        typer.Argument(help="A model, as `llmchat ps` lists it; by default all idle models."),
     ] = None,
 ) -> None:
-    """Unload a model from your server's memory. `llmchat serve --stop` ends the server itself."""
+    """Unload a model from the background server. `llmchat serve --stop` stops the server."""
     from llmchat.background.client import ask
 
     stopped = ask(ctx.obj, "POST", "/api/stop", {"model": model})["stopped"]
     if model and not stopped:
-        raise UsageError(f"`{model}` is in use, or not in memory", "`llmchat ps` shows what is")
+        raise UsageError(f"`{model}` is in use, or not in memory", "`llmchat ps` lists the models")
 
 
 def _need_libraries() -> None:
@@ -282,7 +302,7 @@ def _need_libraries() -> None:
     if missing:
         raise UsageError(
             f"the server needs {', '.join(missing)}",
-            "`pip install 'llmchat[serve]'` brings what it needs",
+            "`pip install 'llmchat[serve]'` installs it",
         )
 
 
@@ -296,7 +316,10 @@ def _adapter(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
     path = Path(folder).expanduser()
     if not name or "+" in name or not (path / "adapter_config.json").is_file():
-        raise UsageError(f"`--adapter {text}` is not NAME=FOLDER with an adapter in the folder")
+        raise UsageError(
+            f"invalid value `{text}` for --adapter",
+            "use NAME=FOLDER, with an adapter in the folder",
+        )
     return name, path.resolve()
 
 
@@ -305,7 +328,7 @@ _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _bytes(text: str) -> int:
-    return int(_number(text, text.upper().removesuffix("B"), _UNITS, "4M, 12G"))
+    return int(_number(text, text.upper().removesuffix("B"), _UNITS, "4M or 12G"))
 
 
 def _seconds(text: str) -> float:
@@ -318,4 +341,4 @@ def _number(text: str, plain: str, units: dict[str, int], examples: str) -> floa
     try:
         return -1.0 if plain == "-1" else float(number) * units[unit]
     except ValueError:
-        raise UsageError(f"`{text}` is no amount", f"{examples} are") from None
+        raise UsageError(f"invalid size or duration `{text}`", f"use {examples}") from None

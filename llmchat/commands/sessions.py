@@ -1,4 +1,4 @@
-"""The commands for saved chats: list, search, show, rename, tag, delete, purge, backup, path, export, import, replay."""
+"""The commands for saved chats."""
 
 import re
 from pathlib import Path
@@ -21,18 +21,18 @@ _Id = Annotated[
     str, typer.Argument(metavar="SESSION", help="An id, its first letters, or the title.")
 ]
 _Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-_Limit = Annotated[int, typer.Option("-l", "--limit", help="How many.")]
+_Limit = Annotated[int, typer.Option("-l", "--limit", help="Number of rows.")]
 
 
 @app.command("list")
 def list_sessions(
     ctx: typer.Context,
     limit: _Limit = 20,
-    tag: Annotated[str, typer.Option("--tag", help="Only those with this tag.")] = "",
+    tag: Annotated[str, typer.Option("--tag", help="Only sessions with this tag.")] = "",
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only.")] = False,
 ) -> None:
-    """The sessions, the latest used first."""
+    """List the sessions, last used first."""
     from llmchat.models.sessions import saved_history
     from llmchat.ui import tables
 
@@ -51,11 +51,11 @@ def list_sessions(
 @app.command()
 def search(
     ctx: typer.Context,
-    text: Annotated[str, typer.Argument(help="Text to look for, whatever its case.")],
+    text: Annotated[str, typer.Argument(help="Text to search for, ignoring case.")],
     limit: _Limit = 20,
     json: options.Json = False,
 ) -> None:
-    """Messages that contain a text, in every branch, the newest first."""
+    """Search the messages of every branch, newest first."""
     from llmchat.models.sessions import saved_history
     from llmchat.ui import tables
 
@@ -69,10 +69,12 @@ def search(
 def show_session(
     ctx: typer.Context,
     session: _Id,
-    tree: Annotated[bool, typer.Option("--tree", help="Every branch, a line a message.")] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show every branch, one line a message.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """A whole session."""
+    """Show a session."""
     from llmchat.history import SessionMessages
     from llmchat.history.export import to_markdown
     from llmchat.models.sessions import saved_history
@@ -97,11 +99,11 @@ def show_session(
 def rename(
     ctx: typer.Context, session: _Id, title: Annotated[str, typer.Argument(help="The new title.")]
 ) -> None:
-    """Give a session another title."""
+    """Change the title of a session."""
     from llmchat.models.sessions import saved_history
 
     if not title.strip():
-        raise UsageError("a title needs a letter at least")
+        raise UsageError("the title is empty")
     with saved_history(ctx.obj) as history:
         history.rename(history.find(session).id, title)
 
@@ -112,12 +114,10 @@ def tag(
     session: _Id,
     tags: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TAG...", help="Tags to add; with a minus before it, one to take away."
-        ),
+        typer.Argument(metavar="TAG...", help="Tags to add; -TAG removes a tag."),
     ],
 ) -> None:
-    """Add tags to a session, or take them away: `tag SESSION work -- -draft`."""
+    """Add or remove tags of a session: `tag SESSION work -- -draft`."""
     from llmchat.models.sessions import saved_history
 
     with saved_history(ctx.obj) as history:
@@ -139,7 +139,7 @@ def delete(
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids or titles.")],
     yes: _Yes = False,
 ) -> None:
-    """Remove sessions, and the messages that no other session shares."""
+    """Delete sessions, and the messages that no other session shares."""
     from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
@@ -159,11 +159,11 @@ def delete(
 def purge(
     ctx: typer.Context,
     older_than: Annotated[
-        str, typer.Option("--older-than", help="Age of the last use: 30d, 12h, 4w.")
+        str, typer.Option("--older-than", help="Time since the last use: 30d, 12h, 4w.")
     ],
     yes: _Yes = False,
 ) -> None:
-    """Remove every session that was not used for some time."""
+    """Delete every session that was not used for some time."""
     from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
@@ -187,10 +187,10 @@ def purge(
 @app.command()
 def backup(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(help="Where the copy goes.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    file: Annotated[str, typer.Argument(help="File of the copy.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """A copy of the whole history in one file, safe while chats go on."""
+    """Copy the whole history to one file, safely while chats are running."""
     from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
@@ -203,7 +203,7 @@ def backup(
 
 @app.command("path")
 def history_path(ctx: typer.Context) -> None:
-    """The file of the history."""
+    """Print the path of the history file."""
     print(ctx.obj.history_file, file=ctx.obj.stdout)
 
 
@@ -212,15 +212,15 @@ def export_sessions(
     ctx: typer.Context,
     sessions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SESSION]...", help="Ids or titles; none for all."),
+        typer.Argument(metavar="[SESSION]...", help="Ids or titles; by default all."),
     ] = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="md, json, html, or jsonl for training.")
     ] = "md",
     output: Annotated[str, typer.Option("--output", "-o", help="A file instead of stdout.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
+    """Export sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
     from llmchat.errors import did_you_mean
     from llmchat.history.export import EXPORTS, join_exports
     from llmchat.models.sessions import saved_history
@@ -228,8 +228,8 @@ def export_sessions(
     world: World = ctx.obj
     if format not in EXPORTS:
         raise UsageError(
-            f"there is no export `{format}`",
-            did_you_mean(format, tuple(EXPORTS)) or f"there are {', '.join(EXPORTS)}",
+            f"invalid format `{format}`",
+            did_you_mean(format, tuple(EXPORTS)) or f"use {', '.join(EXPORTS)}",
         )
     path = _free(output, force) if output else None
     with saved_history(world) as history:
@@ -251,7 +251,10 @@ def import_sessions(
         list[str], typer.Argument(metavar="FILE...", help="JSON or JSON lines; - for stdin.")
     ],
 ) -> None:
-    """Chats from ChatGPT's export, OpenAI messages, ShareGPT, Alpaca, or llmchat's own JSON. The same chat is never taken twice."""
+    """Import chats: ChatGPT's export, OpenAI messages, ShareGPT, Alpaca, or llmchat's JSON.
+
+    A chat that is here already is skipped.
+    """
     from llmchat.history import History
     from llmchat.history.imports import read
 
@@ -268,7 +271,7 @@ def import_sessions(
 def replay_session(
     ctx: typer.Context, session: _Id, device: options.Device = None, json: options.Json = False
 ) -> None:
-    """Ask everything again, with the same model, sampling and seed, and say whether the answers are the same."""
+    """Ask a session's questions again with the same model and seed, and compare the answers."""
     from llmchat.evaluate.replay import Replay, ReplayedAnswer, differences, replay
     from llmchat.models.opener import ModelOpener
     from llmchat.models.sessions import options_of_session, saved_history
@@ -289,8 +292,8 @@ def replay_session(
     opens = options_of_session(found, world)
     if opens is None:
         raise UsageError(
-            f"session {found.id} was imported; nothing is known of how its answers were made",
-            "replay is for chats of llmchat",
+            f"session {found.id} was imported, so it is unknown how its answers were generated",
+            "only chats of llmchat can be replayed",
         )
     choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
     opened = ModelOpener(world, {"device": device} | choices, opens=opens).open(waiting=True)

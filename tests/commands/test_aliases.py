@@ -4,7 +4,7 @@ import pytest
 from typer.main import get_command
 
 from llmchat.cli import app
-from llmchat.commands.aliases import meant
+from llmchat.commands.aliases import resolve_aliases
 
 COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -39,9 +39,9 @@ COMMANDS = set(get_command(app).commands)  # type: ignore[attr-defined]
     ids=str,
 )
 def test_a_command_line_means(typed: list[str], command: list[str]) -> None:
-    assert meant(typed, COMMANDS) == command
+    assert resolve_aliases(typed, COMMANDS) == command
 
 
 def test_every_command_is_itself() -> None:
     for name in COMMANDS:
-        assert meant([name, "x"], COMMANDS) == [name, "x"]
+        assert resolve_aliases([name, "x"], COMMANDS) == [name, "x"]

@@ -90,7 +90,7 @@ def test_doctor_says_what_is_wrong_and_shows_the_chat(smol: Run) -> None:
         and "PROBLEM labels             <|system|>, <|prompter|>, <|assistant|>: tokens of the format"
         in done.stdout
     )
-    assert done.stderr.startswith("error: smollm2 will not answer as it was trained to\n")
+    assert done.stderr.startswith("error: smollm2 will not answer as it was trained\n")
     found = json.loads(smol("doctor", "xgen-7b", "--json").stdout)
     assert {
         "level": "problem",

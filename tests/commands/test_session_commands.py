@@ -94,9 +94,9 @@ def test_the_tree_of_a_session(smol: Run, home: Path) -> None:
     [
         (["purge", "--older-than", "soon"], "error: invalid age `soon`"),
         (["show", "zzz"], "error: no session begins with `zzz`"),
-        (["export", "-f", "doc"], "error: there is no export `doc`"),
+        (["export", "-f", "doc"], "error: invalid format `doc`"),
         (["import", "/nowhere.json"], "error: /nowhere.json cannot be read"),
-        (["rename", "x", " "], "error: a title needs a letter"),
+        (["rename", "x", " "], "error: the title is empty"),
         (["backup", "/nowhere/at/all.db"], "error: there is no folder /nowhere/at"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_family_that_vllm_lacks_is_refused_before_the_hub_is_asked(
     ("arguments", "code", "line"),
     [
         (["nonsense-7b"], 3, "error: no model is called `nonsense-7b`"),
-        (["--dtype", "int3"], 2, "error: `int3` is no dtype"),
+        (["--dtype", "int3"], 2, "error: invalid dtype `int3`"),
         (["--vllm-flags", "'x"], 2, "error: --vllm-flags cannot be read: No closing quotation"),
         (["--run", "--vllm", "no-such-program"], 2, "error: `no-such-program` is not on the PATH"),
         (["--hosts", "2", "--compose", "c.yaml"], 2, "error: Docker Compose is for one host"),

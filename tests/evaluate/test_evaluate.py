@@ -515,7 +515,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(run: Run, tmp_path: Path) ->
     done = run("evaluate", "-m", "smollm2", *tasks, "--limit", "1", "--fold", "cases")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: --fold cannot be cases\nhint: did you mean `case`?\n",
+        "error: invalid value `cases` for --fold\nhint: did you mean `case`?\n",
     )
     (tmp_path / "t.jsonl").write_text('{"prompt": "q", "answer": "a"}\n')
     assert run("evaluate", "-m", "smollm2", *tasks).returncode == 3, "not pulled"

@@ -121,9 +121,7 @@ def test_inspect_of_flawless_records_from_stdin(run: Run) -> None:
 def test_clean_without_an_output_only_says_what_it_would_do(run: Run, tmp_path: Path) -> None:
     done = run("clean", "set.json")
     assert done.returncode == 0 and "label-text: 1, 1 dropped — " in done.stdout
-    assert (
-        done.stderr == "2 of 5 records kept, 3 removed; nothing was written: --output FILE does\n"
-    )
+    assert done.stderr == "2 of 5 records kept, 3 removed; --output FILE writes them\n"
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["set.json"]
 
 

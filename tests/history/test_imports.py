@@ -214,6 +214,6 @@ def test_an_imported_chat_cannot_be_replayed_and_says_why(
 ) -> None:
     assert main(["sessions", "replay", imported]) == UsageError.exit_code
     assert (
-        f"session {imported} was imported; nothing is known of how its answers were made"
+        f"session {imported} was imported, so it is unknown how its answers were generated"
         in capsys.readouterr().err
     )

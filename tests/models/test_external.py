@@ -164,7 +164,7 @@ def test_an_adapter_is_looked_for_by_its_name_and_never_left_out(run: Run) -> No
         code, _, err = run("chat", "--url", url, "-m", "base", "--adapter", "org/third", "hi")
         assert code == 3 and "has no model `base+third`" in err
         code, _, err = run("chat", "--url", url, "-m", "base", "--adapter", "org/my-lora:0.5", "hi")
-        assert code == 8 and "as it was trained" in err
+        assert code == 8 and "at full strength" in err
     with serving(server("alpaca-lora-7b", "huggyllama/llama-7b")) as (url, asked):
         assert (
             run("chat", "--url", url, "-m", "alpaca-lora-7b", "hi")[0] == 0
