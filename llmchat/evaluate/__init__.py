@@ -1,7 +1,8 @@
-"""Did it help? Task files asked of several models, one in memory at a time, with intervals that say what the numbers are worth.
+"""Measure whether a change to a model helped: task files, several models, confidence intervals.
 
-tasks reads what is asked, measure asks one item, run goes through items and models, statistics and report say what came of it. The room
-asks through `chat.reply` and knows no prompt format; harness lets lm-evaluation-harness ask instead.
+`tasks` reads the items, `measure` asks one item, `run` goes through items and models, `statistics`
+and `report` summarise. Answers come from `chat.reply`; nothing here knows a prompt format.
+`harness` runs the tasks of lm-evaluation-harness instead.
 """
 
 from llmchat.evaluate.harness import run_harness

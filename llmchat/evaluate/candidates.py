@@ -1,7 +1,7 @@
-"""The models of one command line, opened one after another and asked: at most one is in memory at any time.
+"""Load the models of a command line one after another; at most one is in memory at a time.
 
-A word names a model as `-m` does elsewhere, and what is put on it: NAME, NAME+ADAPTER, NAME+ADAPTER:0.5, NAME:off (without the preset's
-adapters).
+A name on the command line is what `-m` takes, with an adapter if you like: NAME, NAME+ADAPTER,
+NAME+ADAPTER:0.5, or NAME:off, without the preset's adapters.
 """
 
 import gc
@@ -29,7 +29,10 @@ _Answer = TypeVar("_Answer")
 
 
 class Candidate(Struct, frozen=True):
-    """A model whose files are here. label: the word it was named with; opening: the special tokens that may stand before a bare text."""
+    """A model whose files are on this machine.
+
+    label: its name on the command line; opening: special tokens that can precede a plain text.
+    """
 
     label: str
     flags: dict[str, Any]
@@ -41,7 +44,7 @@ class Candidate(Struct, frozen=True):
 def find_candidates(
     words: Sequence[str], flags: Mapping[str, Any], world: World
 ) -> list[Candidate]:
-    """Every model of the command line, with the same `flags` for all. Nothing is loaded, so that a mistake is told at once."""
+    """Find the models, with the same `flags` for all. Loads nothing, to report errors at once."""
     twice = next((word for word in words if words.count(word) > 1), None)
     if twice:
         raise UsageError(f"{twice} is named twice")
@@ -49,7 +52,10 @@ def find_candidates(
 
 
 def split_word(word: str) -> tuple[str, str | None]:
-    """Model and adapter of a word: `a+b:0.5` → a, b:0.5; `a:off` → a, none; `a` → a, nothing said. A folder's name may hold a `+`."""
+    """Split a name into model and adapter; None: the preset's own adapters.
+
+    `a+b:0.5` → a, b:0.5; `a:off` → a, none; `a` → a, None. A folder's name may contain a `+`.
+    """
     if Path(word).expanduser().exists():
         return word, None
     if word.endswith(":off"):
@@ -65,7 +71,10 @@ def split_word(word: str) -> tuple[str, str | None]:
 def with_model(
     candidate: Candidate, world: World, work: Callable[[OpenModel], _Answer], *, quiet: bool = False
 ) -> _Answer:
-    """Load the model, give it to `work`, and take it out of memory before this returns. `work` must keep nothing of it."""
+    """Load the model, call `work` with it, and free its memory before returning.
+
+    `work` must keep no reference to the model.
+    """
     opened = ModelOpener(world, candidate.flags).open(waiting=not quiet)
     try:
         return work(opened)
@@ -76,7 +85,7 @@ def with_model(
 
 
 class FullAnswer(Struct, frozen=True):
-    """A whole answer."""
+    """A complete answer, with what was sent and how it ended."""
 
     text: str
     thinking: str
@@ -87,7 +96,7 @@ class FullAnswer(Struct, frozen=True):
 def answer(
     conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
 ) -> FullAnswer:
-    """The whole answer of `chat.reply`, with the preset's system text where the conversation has none."""
+    """Answer a conversation completely; a missing system text is the preset's."""
     text = thinking = ""
     for event in reply(with_system(conversation, preset), preset, engine, sampling):
         if isinstance(event, Chunk):
@@ -102,7 +111,7 @@ def answer(
 
 
 def with_system(conversation: Conversation, preset: Preset) -> Conversation:
-    """With the preset's system text where the conversation has none, as a chat begins."""
+    """Add the preset's system text to a conversation without one."""
     if not preset.system or conversation.system:
         return conversation
     return Conversation((Message("system", preset.system), *conversation.messages))
@@ -118,7 +127,7 @@ def _find(word: str, flags: Mapping[str, Any], world: World) -> Candidate:
 
 
 def _free() -> None:
-    # A model of torch is a web of objects that point at each other: without a collection it would stay beside the next one.
+    # torch's models have reference cycles: without a collection this one would stay in memory.
     gc.collect()
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():

@@ -1,6 +1,7 @@
-"""The same prompts to several models or adapters, side by side: a table in the terminal, JSON, or one HTML file.
+"""Ask several models the same prompts, and show the answers as a table, JSON or one HTML file.
 
-The models are asked one after another, one in memory at a time, greedily unless told otherwise; each through its own prompt format.
+One model is in memory at a time. Sampling is greedy by default; each model uses its own prompt
+format.
 """
 
 import re
@@ -32,7 +33,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
-    """What one model said to one prompt. same_as: the first model that said exactly the same; error: why it could not be asked."""
+    """The answer of one model to one prompt.
+
+    same_as: the first model with exactly the same answer; error: why there is no answer.
+    """
 
     model: str
     """Label of the model."""
@@ -80,7 +84,7 @@ class _Wire(Struct, forbid_unknown_fields=True):
 
 
 def read_prompts(world: World, words: Sequence[str], files: Sequence[str]) -> list[Conversation]:
-    """Prompts from the command line (`-`: from stdin), then from files, then, where there are none, from what is piped."""
+    """Read prompts from the command line (`-`: stdin) and from files; without any, from a pipe."""
     places = [*words]
     if not words and not files:
         if world.stdin.isatty():
@@ -101,7 +105,10 @@ def read_prompts(world: World, words: Sequence[str], files: Sequence[str]) -> li
 
 
 def _from_file(world: World, file: str) -> list[Conversation]:
-    """One prompt a line, or a JSON object a line: {"prompt": …} or {"messages": […]}, with `system` and `input` where there are any."""
+    """Read one prompt a line, or one JSON object a line.
+
+    An object is {"prompt": …} or {"messages": […]}, with `system` and `input` if needed.
+    """
     lines = [
         (number, line.strip())
         for number, line in enumerate(world.read_text(file).split("\n"), 1)

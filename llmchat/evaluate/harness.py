@@ -1,7 +1,7 @@
-"""lm-evaluation-harness asks, our engine answers: the three questions of its `LM` class (lm_eval.api.model, 0.4), one model after another.
+"""Run tasks of lm-evaluation-harness on our engines, through its `LM` class.
 
-The harness writes its own prompts as bare text, so its scores compare with published ones; with `chat` it asks for the model's own format.
-An extra: without the package a line says how to install it.
+For lm_eval.api.model 0.4. The harness writes its own prompts as plain text, so that scores compare
+with published ones; with `chat` it uses the model's own format.
 """
 
 import logging
@@ -31,7 +31,7 @@ _FEWSHOT_SEED = 1234
 
 
 class HarnessModel:
-    """An engine as the harness wants it. Requests carry their questions in `args`; answers come in their order."""
+    """An engine with the methods of the harness's `LM`; answers keep the order of requests."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class HarnessModel:
         self._label, self._progress = label, progress
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """For each (context, continuation): log P(continuation | context), and whether greedy decoding would write it."""
+        """For each (context, continuation): its log-probability, and whether it is greedy."""
         return [self._likelihood(*request.args) for request in self._told(requests)]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """log P of whole texts, each on its own."""
+        """The log-probability of each whole text."""
         engine = scorer(self._engine)
         texts = (request.args[0] for request in self._told(requests))
         return [
@@ -60,13 +60,16 @@ class HarnessModel:
         ]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """For each (context, settings): the text up to one of `until`."""
+        """For each (context, settings): the answer up to one of the strings in `until`."""
         return [self._generate(*request.args) for request in self._told(requests)]
 
     def apply_chat_template(
         self, chat_history: Sequence[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The conversation in the model's own format; without a generation prompt its last answer stays open."""
+        """The conversation in the model's own format.
+
+        Without `add_generation_prompt` its last answer stays open.
+        """
         messages = [Message(one["role"], one["content"]) for one in chat_history]  # type: ignore[arg-type]
         open_answer = not add_generation_prompt and messages[-1].role == "assistant"
         return (self._form.extend(messages) if open_answer else self._form.render(messages)).text
@@ -89,7 +92,7 @@ class HarnessModel:
     def _likelihood(self, context: str, continuation: str) -> tuple[float, bool]:
         engine = scorer(self._engine)
         if context:
-            # The harness's own rule: white space at the border belongs to the continuation, whose tokens are those beyond the context's number.
+            # As the harness does: blanks at the border belong to the continuation.
             kept = context.rstrip()
             whole, border = self._encode(context + continuation), len(self._encode(kept))
         else:
@@ -134,7 +137,10 @@ class HarnessModel:
 
 
 def _is_greedy(engine: ScoringEngine, ids: list[int], border: int, scores: list[float]) -> bool:
-    """Whether each token from `border` on is the likeliest. One that is likelier than one half is; the others are looked at, the least likely first."""
+    """Whether each token from `border` on is the most probable one.
+
+    A token above one half is. The others are checked, the least probable first.
+    """
     doubtful = sorted(
         (score, border + index) for index, score in enumerate(scores) if score <= math.log(0.5)
     )
@@ -154,9 +160,10 @@ def run_harness(
     offline: bool = False,
     quiet: bool = False,
 ) -> Outcome:
-    """Tasks of the harness asked of every model; its measures, document by document, as results. include: a folder with task files.
+    """Run harness tasks on every model; returns its metrics, document by document.
 
-    A model that was interrupted gives no results: the harness measures when all of its questions are answered.
+    include: a folder with task files. A model that was interrupted has no results, because the
+    harness computes them at the end.
     """
     tasks = _tasks(names, include, offline)
     outcome = Outcome([])
@@ -201,7 +208,8 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
             raise UsageError(
-                f"the task `{name}` runs what models write, or shows them pictures; llmchat does neither"
+                f"the task `{name}` runs code that models write, or needs images;"
+                " llmchat supports neither"
             )
         # As the harness's own command sets them.
         if task.get_config("num_fewshot") is None:
@@ -247,7 +255,10 @@ def _evaluate(
 
 
 def results_of(found: dict[str, Any], model: str, seconds: float) -> list[Result]:
-    """Every measure of every document; the time is shared out evenly. The three perplexities of a text are one result, over words and bytes."""
+    """Convert the harness's samples to results; the time is distributed evenly.
+
+    The three perplexities of a text become one result, over its words and bytes.
+    """
     samples = [
         (task, sample) for task, found_here in found["samples"].items() for sample in found_here
     ]

@@ -1,4 +1,4 @@
-"""When two texts are the same answer."""
+"""Decide whether two texts are the same answer."""
 
 import re
 import string
@@ -11,10 +11,10 @@ FOLDS: tuple[Fold, ...] = ("case", "punctuation", "articles")
 
 
 def normalise(text: str, fold: Collection[str] = ()) -> str:
-    """A text without white space at its ends, and, where `fold` says so, without case, punctuation, or the articles a, an, the.
+    """Strip a text and, as `fold` says, remove case, punctuation, or the articles a, an, the.
 
-    With all three it is the normalisation of SQuAD's evaluation script (Rajpurkar et al. 2016), with the punctuation of every script.
-    Any fold makes runs of white space one space.
+    With all three it is the normalisation of SQuAD's evaluation script (Rajpurkar et al. 2016), for
+    the punctuation of all scripts. Any fold also reduces white space to single spaces.
     """
     text = unicodedata.normalize("NFC", text)
     if "case" in fold:
@@ -31,7 +31,7 @@ def normalise(text: str, fold: Collection[str] = ()) -> str:
 
 
 def matches(kind: str, said: str, answers: Collection[str], fold: Collection[str] = ()) -> bool:
-    """exact: what was said is one of the answers; contains: one of them stands in it."""
+    """exact: the answer is one of `answers`; contains: it contains one of them."""
     said = normalise(said, fold)
     wanted = [normalise(answer, fold) for answer in answers]
     return said in wanted if kind == "exact" else any(answer in said for answer in wanted)

@@ -1,9 +1,10 @@
-"""One item asked of one model. An answer is made by `chat.reply`; a likelihood is the engine's `score` of the finished record.
+"""Ask one model one item: an answer of `chat.reply`, or likelihoods of the engine's `score`.
 
-choice: log P(answer and its end mark | prompt), through the model's own prompt format: the likeliest choice is the model's answer. The end
-mark belongs to it, so that "New York" is not the beginning of "New York City", and the choices exclude each other as whole answers do.
-perplexity: of the bare text, from the tokenizer's opening token on (where it has none: bos, then eos, as lm-evaluation-harness does), so that
-every byte counts; bits per byte is the same for any tokenizer.
+choice: the choice with the highest log P(answer and its stop token | prompt), in the model's own
+format. With the stop token "New York" is not a prefix of "New York City", and the choices exclude
+each other.
+perplexity: of the plain text after the tokenizer's opening token (if it has none: bos, then eos,
+as in lm-evaluation-harness), so that every byte counts. Bits per byte compare across tokenizers.
 """
 
 import math
@@ -27,14 +28,14 @@ from llmchat.window import fit
 
 
 class AskOptions(Struct, frozen=True):
-    """What holds for all items: which differences between answers do not count, and where the seeds begin for answers that are drawn."""
+    """Options for all items: which differences are ignored, and the first seed."""
 
     fold: tuple[Fold, ...] = ()
     seed: int = 0
 
 
 class ChoiceScore(Struct, frozen=True):
-    """One choice: its log-likelihood in nats, over so many tokens; bytes of its text."""
+    """One choice: its log-likelihood in nats, the number of its tokens and of its bytes."""
 
     choice: str
     """The text of the choice."""
@@ -51,10 +52,9 @@ class ChoiceScore(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True, omit_defaults=True):
-    """What came of one item. score is 1 or 0; for perplexity the negative log-likelihood in nats over `tokens` and `bytes`.
+    """The result of one item.
 
-    key: a short name of all that decides the result; normalised: choice, decided per byte; error: why it could not be asked, which counts
-    as wrong; dropped: messages that did not fit the window
+    score: 1 or 0; for perplexity the negative log-likelihood in nats over `tokens` and `bytes`.
     """
 
     key: str
@@ -106,7 +106,10 @@ def ask(
     model: str = "",
     opening: Sequence[str] = (),
 ) -> Result:
-    """The result of one item. An item that is too large for the model counts as wrong, with its reason; other errors are raised."""
+    """Ask one item. An item that exceeds the context window counts as wrong, with the reason.
+
+    Other errors are raised.
+    """
     started = time.perf_counter()
     blank = Result(key, model, item.task, item.kind, item.number, 0.0)
     try:
@@ -132,7 +135,7 @@ def scorer(engine: Engine) -> ScoringEngine:
 
 
 def _answer(item: Item, opened: OpenModel, blank: Result, options: AskOptions) -> Result:
-    # A seed of its own for each item: the answers are the same whichever of them were kept from an earlier run.
+    # Each item has its own seed, so that a resumed run gives the same answers.
     sampling = replace(opened.preset.sampling, seed=options.seed + item.number)
     said = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
     right = matches(item.kind, said.text, item.answers, options.fold)
@@ -172,11 +175,10 @@ def _choose(item: Item, opened: OpenModel, blank: Result) -> Result:
 def score_choices(
     engine: ScoringEngine, form: PromptFormat, messages: tuple[Message, ...], choices: Sequence[str]
 ) -> tuple[ChoiceScore, ...]:
-    """How likely each choice is as the whole answer to `messages`.
+    """The likelihood of each choice as the complete answer to `messages`.
 
-    A token may reach over the border between prompt and answer. So the answer begins with the first token in which the finished record
-    differs from the prompt, and where that is earlier for one choice than for another, at the earliest for all: each is the likelihood of the
-    same thing.
+    A token can span the border between prompt and answer. The answer therefore begins at the first
+    token in which the record differs from the prompt, at the earliest such token of all choices.
     """
     asked = engine.encode(form.render(messages))
     records = [
@@ -198,7 +200,7 @@ def score_choices(
 
 
 def _finished(form: PromptFormat, messages: tuple[Message, ...]) -> Prompt:
-    """The finished record up to the end of what the model writes: what a template puts after the end mark is not its answer."""
+    """The record up to the answer's stop token, without what a template adds after it."""
     try:
         record = form.render(messages)
     except Mismatch as error:
@@ -224,9 +226,11 @@ def _read(item: Item, opened: OpenModel, blank: Result, opening: Sequence[str]) 
 
 
 def bare(engine: Counter, text: str, opening: Sequence[str]) -> list[int]:
-    """Ids of a text behind one opening token; special tokens spelt out in the text are text.
+    """Token ids of a plain text after one opening token; special tokens spelt in it are text.
 
-    opening: what to put there where the tokenizer itself puts nothing; the first that is one token is taken.
+    opening: candidates for the opening token if the tokenizer adds none; the first that is one
+    token
+    is used.
     """
     lead = ""
     if not engine.encode(Prompt("", ())):
@@ -235,9 +239,10 @@ def bare(engine: Counter, text: str, opening: Sequence[str]) -> list[int]:
 
 
 def score_text(engine: ScoringEngine, ids: list[int], limit: int) -> list[float]:
-    """Log-probabilities of every token of `ids` but the first, in a model that holds `limit` tokens.
+    """Log-probabilities of all tokens of `ids` but the first, for a window of `limit` tokens.
 
-    A longer text is read in windows that overlap by half, so that every token has at least half a window before it, and counts once.
+    A longer text is read in windows that overlap by half, so that every token has at least half a
+    window of context and counts once.
     """
     scores: list[float] = engine.score(ids[:limit]).tolist() if len(ids) > 1 else []
     while len(scores) < len(ids) - 1:

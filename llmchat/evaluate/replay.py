@@ -1,7 +1,8 @@
-"""`llmchat sessions replay`: ask the same again, answer by answer, and say whether the same comes out.
+"""Generate the answers of a saved chat again, and compare them with the saved ones.
 
-An answer is replayed with the messages that stood before it, its own sampling, seed and context policy. The cache starts empty, so that a
-difference can also be one of rounding: greedy answers that were nearly level may fall the other way.
+Each answer is generated from the messages before it, with its own sampling, seed and context
+policy. The KV cache starts empty, so rounding alone can change a greedy answer whose top tokens
+were nearly equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,10 @@ from llmchat.presets import ContextPolicy, Preset
 
 
 class ReplayedAnswer(Struct, frozen=True):
-    """One answer again. same is None where it could not be asked: `why` says so. Where it differs, `at` is the first different character."""
+    """One answer, generated again.
+
+    same: None if that was not possible, because of `why`; at: the first differing character.
+    """
 
     number: int
     """Number of the answer, from 1."""
@@ -45,7 +49,7 @@ class Replay(Struct, frozen=True):
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In which points the model of an answer is not the one that is loaded."""
+    """In what the model of an answer differs from the one that is loaded."""
     return [
         f"{name} was {then[name]}, is {now.get(name)}"
         for name in then
@@ -54,7 +58,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterator[ReplayedAnswer]:
-    """Every answer of a branch, one after another."""
+    """Generate every answer of a branch again, one after another."""
     for index, record in enumerate(records):
         if record.message.role != "assistant":
             continue

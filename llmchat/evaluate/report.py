@@ -1,4 +1,4 @@
-"""From results to the table: a row for each task and model, and how every other model does against the first."""
+"""Summarise results: a row for each task and model, and differences to the first model."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,7 @@ from llmchat.evaluate.statistics import Interval, Paired, paired_ratio, paired_s
 
 
 class Row(Struct, frozen=True, omit_defaults=True):
-    """One task and one model. score and interval: a share of right answers, a perplexity, or a mean; seconds: for all items together.
-
-    normalised: choice, decided per byte; bits_per_byte: of a perplexity; errors: items that could not be asked and count as wrong
-    """
+    """The results of one model on one task."""
 
     task: str
     """Name of the task."""
@@ -47,7 +44,10 @@ class Row(Struct, frozen=True, omit_defaults=True):
 
 
 class Difference(Struct, frozen=True):
-    """Another model against the first, on the items that both have. unit: points (of 100), bits per byte (less is better), or the metric's own."""
+    """Another model against the first, on the items that both have.
+
+    unit: points (of 100), bits per byte (less is better), or the unit of the metric.
+    """
 
     task: str
     kind: str
@@ -70,7 +70,7 @@ Groups = dict[tuple[str, str], dict[str, list[Result]]]
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
-    """The table, tasks and models in the order they came."""
+    """The table; tasks and models keep their order."""
     return [
         _row(task, kind, model, found)
         for (task, kind), models in _grouped(results).items()
@@ -90,7 +90,7 @@ def differences(results: Sequence[Result], first: str) -> list[Difference]:
 
 
 def cells(row: Row) -> dict[str, str]:
-    """A row as it is shown."""
+    """A row as the table shows it."""
     beside = {
         "per byte": None if row.normalised is None else percent(row.normalised),
         "bits/byte": None if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
@@ -115,20 +115,17 @@ COLUMNS = ("task", "kind", "model", "n", "score", "95 %", "seconds", "also")
 
 
 def sentence(difference: Difference) -> str:
-    """One difference as a line for people."""
+    """One difference as a line of text."""
     paired, unit = difference.paired, difference.unit
     factor, digits = (100, 1) if unit == "points" else (1, 3)
     number = f"{paired.difference * factor:+.{digits}f} {unit}".rstrip()
-    interval = (
-        f"95 %: {paired.interval[0] * factor:+.{digits}f} to {paired.interval[1] * factor:+.{digits}f}"
-        if paired.interval
-        else "one text"
-    )
-    coins = (
-        f", {paired.gained} gained, {paired.lost} lost, p = {paired.p:.2g}"
-        if paired.p is not None
-        else ""
-    )
+    interval = "one text"
+    if paired.interval:
+        low, high = (f"{end * factor:+.{digits}f}" for end in paired.interval)
+        interval = f"95 %: {low} to {high}"
+    coins = ""
+    if paired.p is not None:
+        coins = f", {paired.gained} gained, {paired.lost} lost, p = {paired.p:.2g}"
     head = f"{difference.task} {difference.kind}: {difference.model} against {difference.against}"
     return f"{head}: {number} ({interval}{coins}; n = {paired.n}): {difference.verdict}"
 
@@ -198,7 +195,7 @@ def _perplexity(task: str, model: str, found: list[Result], seconds: float, erro
 
 
 def _positive(estimate: tuple[float, Interval | None]) -> tuple[float, Interval | None]:
-    """No text costs less than nothing: with few texts the interval of a mean of logarithms can reach below 0."""
+    """Cut an interval at 0: with few texts that of a mean of logarithms can extend below."""
     mean, interval = estimate
     return mean, interval and (max(interval[0], 0.0), interval[1])
 

@@ -1,4 +1,7 @@
-"""Items and models, one after another. What was answered is written down at once, so that a run that was interrupted can go on."""
+"""Run items on models one after another.
+
+Each answer is written to the file at once, so that an interrupted run can be resumed.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from llmchat.settings import World
 
 
 class Outcome(Struct):
-    """What was done. interrupted: Ctrl-C; error: what ended the run before its time."""
+    """The results of a run. interrupted: by Ctrl-C; error: what ended the run early."""
 
     results: list[Result]
     interrupted: bool = False
@@ -26,10 +29,10 @@ class Outcome(Struct):
 
 
 class ResultFile:
-    """A file of results, one JSON object a line, each written when it is known. Without a path nothing is kept.
+    """A file of results, one JSON object a line, each written at once; no path: keep nothing.
 
-    resume: results that stand there already are `kept`, by their keys; a last line that was cut off is removed. Raises UsageError for a file
-    that is there and is not to be resumed.
+    resume: read the results in it into `kept`, by key, and remove an incomplete last line. Raises
+    UsageError if the file exists and is not to be resumed.
     """
 
     def __init__(self, path: Path | None, *, resume: bool = False):
@@ -76,7 +79,7 @@ def run(
     *,
     quiet: bool = False,
 ) -> Outcome:
-    """Every item asked of every model. Ctrl-C and errors end the run and lose nothing of what was done before."""
+    """Ask every model every item. Ctrl-C and errors end the run and keep its results."""
     outcome = Outcome([])
     progress = StepProgress(world, len(candidates) * len(items), quiet=quiet)
     with keep_results(outcome, progress):
@@ -116,7 +119,10 @@ def _run_one(
 
 
 def key(candidate: Candidate, item: Item, options: AskOptions) -> str:
-    """A short name of all that decides a result: files, weights and format of the model, sampling, context, the item and its number."""
+    """A short hash of everything that determines a result.
+
+    That is the model's files, weights and format, sampling, context, the item and its number.
+    """
     preset = candidate.preset
     decides = (
         candidate.made_by,

@@ -1,9 +1,11 @@
-"""What a score is worth: intervals of 95 % for one model and for the difference of two on the same items. Pure arithmetic, no sampling.
+"""Confidence intervals of 95 % for a score, and for a difference on the same items.
 
-A share of right answers has Wilson's interval (Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for small n), the difference of two
-shares on the same items Newcombe's (1998, Statistics in Medicine 17, 2635-2650, method 10), and its p-value is McNemar's test in the exact
-form. A perplexity is the ratio of two sums over texts; its interval is the ratio estimator's (Cochran 1977, Sampling Techniques, chapter 6)
-in the logarithm, with Student's t because texts are often few.
+Arithmetic only, no resampling. A fraction of right answers has Wilson's interval (Wilson 1927;
+recommended for small n by Brown, Cai and DasGupta 2001). The difference of two on the same items
+has Newcombe's (1998, Statistics in Medicine 17, 2635-2650, method 10), and its p-value is
+McNemar's exact test. A perplexity is the ratio of two sums over texts; its interval is the ratio
+estimator's (Cochran 1977, Sampling Techniques, chapter 6) in the logarithm, with Student's t
+because texts are often few.
 """
 
 import math
@@ -18,9 +20,11 @@ Interval = tuple[float, float]
 
 
 class Paired(Struct, frozen=True):
-    """The second model against the first, on the items both have. p is None where only an interval is computed.
+    """The second model against the first, on the items that both have.
 
-    gained: items that only the second has right; lost: that only the first has
+    p: None if only an interval is computed; gained: items that only the second has right; lost:
+    items
+    that only the first has right.
     """
 
     n: int
@@ -54,7 +58,10 @@ def paired_shares(first: Sequence[bool], second: Sequence[bool]) -> Paired:
 
 
 def newcombe(both: int, only_one: int, only_other: int, neither: int) -> tuple[float, Interval]:
-    """The difference (only_one - only_other) / n and its interval, after Newcombe 1998, method 10."""
+    """The difference (only_one - only_other) / n and its interval.
+
+    After Newcombe 1998, method 10.
+    """
     n = both + only_one + only_other + neither
     p1, p2 = (both + only_one) / n, (both + only_other) / n
     (l1, u1), (l2, u2) = (
@@ -73,7 +80,7 @@ def newcombe(both: int, only_one: int, only_other: int, neither: int) -> tuple[f
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p: how often a fair coin would part the items on which two models differ at least as unevenly."""
+    """Two-sided exact p: how likely a fair coin splits the differing items so unevenly."""
     n = gained + lost
     return min(
         1.0, 2 * sum(math.comb(n, count) for count in range(min(gained, lost) + 1)) / (1 << n)
@@ -81,7 +88,10 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def ratio(values: Sequence[float], sizes: Sequence[float]) -> tuple[float, Interval | None]:
-    """sum(values) / sum(sizes) over independent texts, and its interval; None for fewer than two. Equal sizes make it a mean's."""
+    """sum(values) / sum(sizes) over independent texts, and its interval.
+
+    The interval is None for fewer than two texts. Equal sizes give the mean.
+    """
     n, total = len(values), sum(sizes)
     centre = sum(values) / total if total else 0.0
     if n < 2 or not total:
@@ -100,7 +110,7 @@ def paired_ratio(first: Sequence[float], second: Sequence[float], sizes: Sequenc
 
 
 def student(freedom: int) -> float:
-    """The quantile of Student's t that leaves 2.5 % on each side, for whole degrees of freedom from 1 on."""
+    """The quantile of Student's t with 2.5 % above it, for whole degrees of freedom."""
     low, high = 1.0, 13.0
     while high - low > 1e-9:
         middle = (low + high) / 2

@@ -1,10 +1,12 @@
-"""Task files: JSON lines, or a JSON list, with one item each. Every mistake is told before a model is loaded.
+"""Read task files: JSON lines, or a JSON list, with one item each, all checked at once.
 
-{"prompt": "…" or "messages": […], "input": "…", "system": "…", "answer": "…" or ["…", …]}       exact or contains
-{"prompt": "…", "choices": ["…", …], "answer": 0 or "…"}                                          choice
-{"text": "…"}                                                                                     perplexity
+exact, contains: {"prompt": "…" or "messages": […], "input": "…", "system": "…",
+                  "answer": "…" or ["…", …]}
+choice:          {"prompt": "…", "choices": ["…", …], "answer": 0 or "…"}
+perplexity:      {"text": "…"}
 
-Any item may name its `kind` and its `task`. A first object without a question is the header: kind, task and system for all that do not say.
+Any item can set its `kind` and its `task`. A first object without a question is the header, which
+sets kind, task and system for the others.
 """
 
 from collections.abc import Collection, Iterator
@@ -25,7 +27,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Item(Struct, frozen=True, omit_defaults=True):
-    """One thing to ask. `right` is the index of the right choice; `where` names file and item for messages."""
+    """An item. right: index of the right choice; where: file and item, for messages."""
 
     task: str
     kind: Kind
@@ -68,9 +70,10 @@ def read_tasks(
     limit: int = 0,
     before: int = 0,
 ) -> list[Item]:
-    """The items of a task file in their order, the first `limit` of each task where it is not 0.
+    """Read the items of a file in order; only the first `limit` of each task if not 0.
 
-    kind: for items of which neither they nor the header say; before: items of earlier files, whose numbers are taken. Raises UsageError with file and item of the first mistake.
+    kind: for items without one in the item or the header; before: the number of items in earlier
+    files. Raises UsageError for the first invalid item.
     """
     if kind is not None and kind not in KINDS:
         raise UsageError(
@@ -154,7 +157,7 @@ def _item(wire: _Wire, header: _Header, kind: str | None, number: int, file: str
 
 
 def _messages(wire: _Wire, system: str | None) -> tuple[Message, ...]:
-    """The conversation up to the question; the item's system text goes before the header's."""
+    """The conversation up to the question. An item's system text replaces the header's."""
     if (wire.prompt is None) == (wire.messages is None):
         raise UsageError("it needs a `prompt` or `messages`, one of them")
     if wire.messages is None:
@@ -175,7 +178,8 @@ def _right(answer: str | int | list[str] | None, choices: tuple[str, ...]) -> in
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)
     raise UsageError(
-        f"the answer {answer!r} is none of the {len(choices)} choices; it is one of their texts, or an index from 0"
+        f"the answer {answer!r} is none of the {len(choices)} choices;"
+        " it is one of their texts, or an index from 0"
     )
 
 
