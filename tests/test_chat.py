@@ -41,29 +41,21 @@ def test_an_answer_is_bounded_by_the_window() -> None:
     engine = ScriptedEngine(["word " * 500], context=1000)
     preset = replace(PRESET, context=replace(PRESET.context, tokens=100))
     *_, finish = reply(Conversation().say("hi"), preset, engine, Sampling())
-    assert (
-        isinstance(finish, Finish)
-        and finish.reason == "length"
-        and finish.prompt_tokens + finish.reply_tokens == 100
-    )
+    assert isinstance(finish, Finish) and finish.reason == "length"
+    assert finish.prompt_tokens + finish.reply_tokens == 100
 
 
 @given(st.lists(st.text(alphabet=" \nab", max_size=4), max_size=8))
 def test_an_answer_is_stripped_piece_by_piece(pieces: list[str]) -> None:
-    engine = ScriptedEngine()
-    reading = ReplyParser(
-        PRESET, build_request(Conversation().say("hi"), PRESET, engine, engine.context, Sampling())
-    )
-    *chunks, finish = [
-        event for piece in (*map(Chunk, pieces), Finish("stop")) for event in reading.feed(piece)
-    ]
-    assert (
-        "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))
-        == "".join(pieces).strip()
-    )
-    assert finish == Finish("stop") and all(
-        isinstance(chunk, Chunk) and chunk.text for chunk in chunks
-    )
+    engine, question = ScriptedEngine(), Conversation().say("hi")
+    request = build_request(question, PRESET, engine, engine.context, Sampling())
+    parser = ReplyParser(PRESET, request)
+    events = [*map(Chunk, pieces), Finish("stop")]
+    *chunks, finish = [shown for event in events for shown in parser.feed(event)]
+    texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
+    assert len(texts) == len(chunks) and all(texts)
+    assert "".join(texts) == "".join(pieces).strip()
+    assert finish == Finish("stop")
 
 
 def test_label_and_space_never_enter_the_conversation() -> None:
@@ -77,7 +69,7 @@ def test_label_and_space_never_enter_the_conversation() -> None:
 
 
 def test_escapes_of_the_model_are_read_back_and_written_again() -> None:
-    """ChatYuan writes a line end as two characters; a person never sees them, and the next prompt has them again."""
+    """ChatYuan writes a line end as two characters, which only prompts contain."""
     talk = chat(r"one\n\ttwo%20three", "yes", format=get_format("chatyuan"))
     assert said(talk, "a\nb") == "one\n\ttwo  three" == talk.conversation.messages[-1].text
     said(talk, "and?")

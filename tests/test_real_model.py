@@ -1,4 +1,7 @@
-"""The engine on the real default model: the tokens of transformers and peft, a cache that changes nothing, int8 that costs no quality."""
+"""The transformers engine on the real default model.
+
+It chooses the tokens of transformers and peft, its cache changes nothing, and int8 costs no quality.
+"""
 
 from pathlib import Path
 
@@ -31,10 +34,10 @@ def engine(model: Model, weights: Weights, *adapters: Path) -> TransformersEngin
 
 
 def greedy(one: TransformersEngine, ids: list[int], count: int) -> list[int]:
-    said: list[int] = []
-    while len(said) < count:
-        said.append(int(one.logits(ids + said).argmax()))
-    return said
+    tokens: list[int] = []
+    while len(tokens) < count:
+        tokens.append(int(one.logits(ids + tokens).argmax()))
+    return tokens
 
 
 @pytest.mark.slow
@@ -59,7 +62,7 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
         AutoModelForCausalLM.from_pretrained(model.base.path, dtype=torch.float32), adapter
     )
     question = torch.tensor([ids])
-    # Without a mask of its own, generate() takes <|im_end|> in the prompt for padding, because the pad token has the same id.
+    # Without this mask generate() takes <|im_end|> in the prompt for padding: the ids are equal.
     answer = theirs.generate(
         question,
         attention_mask=torch.ones_like(question),

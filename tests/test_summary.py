@@ -1,4 +1,4 @@
-"""Running summaries: what is told, how much of it at a time, and what takes its place in the window."""
+"""Running summaries: what they contain, in how many steps, and what they replace."""
 
 from msgspec.structs import replace
 

@@ -1,4 +1,4 @@
-"""Trimming: what always holds, and each policy by example."""
+"""Fitting a conversation into the window: invariants, and each policy by example."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,10 @@ from llmchat.window import Window
 
 
 class Words:
-    """Counts words, and one token for each line end: joined pieces are sometimes more tokens than apart, as with real tokenizers."""
+    """Counts words and line ends.
+
+    As with real tokenizers, joined pieces can have more tokens than apart.
+    """
 
     def count(self, text: str) -> int:
         return len(text.split()) + text.count("\n")
@@ -30,10 +33,9 @@ def fit(
     conversation: Conversation, preset: Preset, engine: Words, context: int, max_tokens: int
 ) -> Window:
     window, prompt = windows.fit(conversation, preset, engine, context, max_tokens)
-    assert (
-        prompt == preset.format.render(window.messages)
-        and len(engine.encode(prompt)) == window.tokens
-    ), "what was counted is what is sent"
+    # What was counted is what is sent.
+    assert prompt == preset.format.render(window.messages)
+    assert len(engine.encode(prompt)) == window.tokens
     return window
 
 
@@ -44,7 +46,7 @@ def preset(policy: str = "drop-oldest", form: str = "chatml", **settings: object
 
 
 def talk(*sizes: int, system: str = "") -> Conversation:
-    """Turns whose question and answer have so many words each, and a last question of three words."""
+    """Turns with `sizes` words in question and answer, then a question of three words."""
     conversation = Conversation().instruct(system) if system else Conversation()
     for number, size in enumerate(sizes):
         conversation = conversation.say(f"q{number} " + "word " * (size - 1)).answer("word " * size)
@@ -103,16 +105,15 @@ def test_what_holds_for_every_window(
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=25))
 def test_the_start_moves_only_when_the_room_is_full(turns: list[int]) -> None:
-    """Hysteresis: between two overflows the start of the prompt stays the same, and the KV cache with it."""
+    """Between two overflows the start of the prompt stays the same, and so does the KV cache."""
     moves, longest, previous = 0, 0, None
     for count in range(len(turns) + 1):
         window = fit(talk(*turns[:count]), preset(tokens=200), WORDS, 10_000, 20)
         start = first_question(window)
         if previous is not None and start != previous:
             moves += 1
-            assert window.tokens <= 0.75 * 180 + 30 + 12, (
-                "an overflow empties the window down to the low-water mark"
-            )
+            # An overflow empties the window down to the low-water mark.
+            assert window.tokens <= 0.75 * 180 + 30 + 12
         previous = start
         longest = max(longest, window.tokens)
     assert moves <= sum(turns) * 2 / 20 + 1
