@@ -133,7 +133,7 @@ class StoredConversation:
     def save_facts(self, facts: SessionFacts) -> None:
         """Store the facts with the session if they changed."""
         writer = self._writer
-        # A session that another process has continued keeps its own; the fork that follows has these.
+        # A session that another process continued keeps its facts; our fork will have these.
         if writer and self._saved_facts != (writer.session, facts) and writer.is_current():
             self.history.remember(writer.session, facts.model, facts.opens, facts.settings)
             self._saved_facts = (writer.session, facts)

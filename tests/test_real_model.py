@@ -1,6 +1,6 @@
 """The transformers engine on the real default model.
 
-It chooses the tokens of transformers and peft, its cache changes nothing, and int8 costs no quality.
+It chooses the tokens of transformers and peft; its cache changes nothing; int8 costs no quality.
 """
 
 from pathlib import Path

@@ -61,7 +61,7 @@ sizes = st.lists(st.integers(1, 40), max_size=30)
 policies = st.sampled_from(["drop-oldest", "last-n"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     sizes,
     st.integers(80, 400),

@@ -88,7 +88,7 @@ class PayingCodeGenerator(CodeGenerator):
         visit: Callable[[Any, Frame], None],
         frame: Frame,
     ) -> None:
-        """A list that holds another one twice is twice as long: nested, lists double at each step."""
+        """Pay for nested literals: a list that holds another one twice is twice as long."""
         if all(isinstance(item, nodes.Const) for item in items):
             return visit(node, frame)
         self.write("environment.pay_for(")

@@ -1,8 +1,8 @@
 """The sampling parameters, listed once: how an engine chooses the next token.
 
 Flags, LLMCHAT_* variables, config and preset keys, `/set`, the fields of the HTTP API and of the
-web page, and their documentation derive from these fields. docs/adding.md names what else a new
-parameter needs.
+web page, and their documentation derive from these fields. A new parameter is a field here, its
+effect in compiled/choice.h and in pytorch/sampler.py, and its names in engines/parameter_names.py.
 """
 
 from typing import Annotated, Any
