@@ -186,7 +186,7 @@ def test_what_is_cleaned_is_clean_and_chats_keep_their_form(run: Run, tmp_path: 
             ["clean", "set.json", "-o", "x.jsonl", "--removed", "x.jsonl"],
             "--output and --removed are the same file",
         ),
-        (["clean", "set.json", "--drop", "emtpy"], "there is no flaw `emtpy`"),
+        (["clean", "set.json", "--drop", "emtpy"], "unknown flaw `emtpy`"),
         (
             ["clean", "set.json", "--to", "alpacca"],
             "data cannot be written as `alpacca`\nhint: did you mean `alpaca`?",

@@ -271,7 +271,7 @@ def test_which_flaws_are_dropped() -> None:
     assert choose_drops(["html"], ["echo"]) == certain - {"echo"} | {"html"}
     assert choose_drops(["all"], ["echo"]) == set(flaws.names()) - {"echo"}
     assert choose_drops(["html"], ["all"]) == {"html"} and choose_drops([], ["all"]) == set()
-    for wrong, line in ((["emtpy-output"], "there is no flaw `emtpy-output`"),):
+    for wrong, line in ((["emtpy-output"], "unknown flaw `emtpy-output`"),):
         with pytest.raises(UsageError, match=line) as caught:
             choose_drops(wrong)
         assert caught.value.hint.startswith("did you mean `empty-output`")

@@ -270,7 +270,7 @@ ONE = '{"instruction": "q", "output": "a"}\n'
         (
             '{"messages": [{"role": "narrator", "content": "x"}]}',
             "auto",
-            "{name}:1: there is no role 'narrator'",
+            "{name}:1: unknown role 'narrator'",
         ),
         ('{"messages": [{"role": "user", "content": "x"}]}', "auto", "{name}:1: no answer"),
         ('{"messages": []}', "auto", "{name}:1: no answer"),
@@ -300,7 +300,7 @@ ONE = '{"instruction": "q", "output": "a"}\n'
         ("\n \n", "text", "{name} is empty"),
         (b"PAR1\x00", "auto", "{name} is a Parquet file"),
         (b"\x1f\x8b\x08garbage", "auto", "{name}:1: cannot be read: "),
-        (ONE, "alpca", "there is no data format `alpca`"),
+        (ONE, "alpca", "unknown data format `alpca`"),
     ],
 )
 def test_bad_data_is_one_line_with_file_and_record(

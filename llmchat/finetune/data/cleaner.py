@@ -73,7 +73,7 @@ def choose_drops(drop: Iterable[str] = (), keep: Iterable[str] = ()) -> frozense
     for name in (added | spared) - {"all"}:
         if name not in known:
             raise UsageError(
-                f"there is no flaw `{name}`",
+                f"unknown flaw `{name}`",
                 did_you_mean(name, tuple(known)) or f"there are {', '.join(known)}",
             )
     if both := sorted(added & spared):

@@ -44,21 +44,21 @@ def to_messages(record: Record) -> dict[str, Any]:
     Other tools ignore `input`; `joined` writes it into the question.
     """
     _spoken(record)
-    said = [
+    turns = [
         {"role": one.role, "content": one.text} | ({"input": one.input} if one.input else {})
         for one in record.messages
     ]
-    return {"messages": said}
+    return {"messages": turns}
 
 
 def to_sharegpt(record: Record) -> dict[str, Any]:
     """conversations of {from, value}. Material has no field, so it precedes the question."""
     _spoken(record)
-    said = [
+    turns = [
         {"from": _SHAREGPT.get(one.role, one.role), "value": plain_text(one)}
         for one in record.messages
     ]
-    return {"conversations": said}
+    return {"conversations": turns}
 
 
 def to_text(record: Record) -> dict[str, Any]:

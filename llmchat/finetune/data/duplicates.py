@@ -48,10 +48,10 @@ class Near:
 
     def earlier(self, record: Record) -> str:
         """The place of the most similar earlier record; "" if none is near."""
-        said = words("\n".join(texts(record)).lower())
+        sequence = words("\n".join(texts(record)).lower())
         phrases = {
-            " ".join(said[start : start + _SHINGLE])
-            for start in range(max(1, len(said) - _SHINGLE + 1))
+            " ".join(sequence[start : start + _SHINGLE])
+            for start in range(max(1, len(sequence) - _SHINGLE + 1))
         }
         sketch = self._rensa.RMinHash(_PERMUTATIONS, 42)
         sketch.update(sorted(phrases))

@@ -105,11 +105,11 @@ def _whole(pattern: re.Pattern[str], parts: Iterator[str]) -> str:
 
 
 def _rewritten(record: Record, change: Callable[[str], str]) -> Record:
-    said = tuple(
+    messages = tuple(
         replace(message, text=change(message.text), input=change(message.input))
         for message in record.messages
     )
-    return replace(record, messages=said, text=change(record.text))
+    return replace(record, messages=messages, text=change(record.text))
 
 
 def _in_order(record: Record) -> Record:
@@ -148,11 +148,11 @@ _PLACEHOLDER = re.compile(r"[\[(<]?no\s*input[\])>.]?", re.IGNORECASE)
 
 
 def _without_placeholder(record: Record) -> Record:
-    said = (
+    messages = (
         replace(one, input="") if _PLACEHOLDER.fullmatch(one.input.strip()) else one
         for one in record.messages
     )
-    return replace(record, messages=tuple(said))
+    return replace(record, messages=tuple(messages))
 
 
 @flaw(
@@ -350,11 +350,13 @@ def repeated(record: Record) -> str:
             line, count = Counter(answer.split("\n")).most_common(1)[0]
             if count >= _LINES and len(line.split()) >= 4:
                 return f"{count} times: {line.strip()[:_ABOUT]}"
-        said = words(answer)
-        for length in range(1, min(_LONGEST_PHRASE, len(said) // _REPEATS) + 1):
+        sequence = words(answer)
+        for length in range(1, min(_LONGEST_PHRASE, len(sequence) // _REPEATS) + 1):
             # If five phrases in a row equal the words `length` before, the phrase occurs six times.
-            at = bytes(map(eq, said, said[length:])).find(b"\x01" * (length * (_REPEATS - 1)))
-            phrase = said[at : at + length] if at >= 0 else []
+            at = bytes(map(eq, sequence, sequence[length:])).find(
+                b"\x01" * (length * (_REPEATS - 1))
+            )
+            phrase = sequence[at : at + length] if at >= 0 else []
             # Rows of figures are tables and matrices, not repetitions.
             if any(word[0].isalpha() for word in phrase):
                 return f"{_REPEATS} times: {' '.join(phrase)}"

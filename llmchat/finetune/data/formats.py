@@ -59,7 +59,7 @@ def format_named(name: str) -> Format:
     if known not in FORMATS:
         names = (*FORMATS, *ALIASES)
         raise UsageError(
-            f"there is no data format `{name}`",
+            f"unknown data format `{name}`",
             did_you_mean(name, names) or f"auto, {', '.join(FORMATS)}",
         )
     return FORMATS[known]
@@ -164,14 +164,14 @@ class _Part(Struct):
     text: str | None = None
 
 
-class _Said(Struct):
+class _Turn(Struct):
     role: str
     content: str | list[_Part]
     input: str = ""
 
 
 class _Messages(Struct):
-    messages: list[_Said]
+    messages: list[_Turn]
 
 
 @reader(
@@ -180,10 +180,11 @@ class _Messages(Struct):
 def messages(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """OpenAI's messages of {role, content}, with llmchat's `input`; or a bare list of them."""
     for row in rows:
-        said = row.to(list[_Said]) if row.is_list else row.to(_Messages).messages
+        messages = row.to(list[_Turn]) if row.is_list else row.to(_Messages).messages
         yield Record(
             tuple(
-                Message(_role(one.role, row), _content(one.content, row), one.input) for one in said
+                Message(_role(one.role, row), _content(one.content, row), one.input)
+                for one in messages
             ),
             row.place,
         )
@@ -204,7 +205,7 @@ def _content(content: str | list[_Part], row: Row) -> str:
 def _role(name: str, row: Row) -> Role:
     if name.lower() not in _ROLES:
         raise UsageError(
-            f"{row.place}: there is no role {name[:40]!r}", f"there are {', '.join(_ROLES)}"
+            f"{row.place}: unknown role {name[:40]!r}", f"there are {', '.join(_ROLES)}"
         )
     return _ROLES[name.lower()]
 
@@ -253,8 +254,8 @@ def _exported(rows: Iterable[Row]) -> Iterator[Record]:
         )
         for chat in imports.read(whole, row.place):
             stored = [
-                Stored(0, None, said.message, said.state, said.created, {})  # type: ignore[arg-type]
-                for said in chat.messages
+                Stored(0, None, stored.message, stored.state, stored.created, {})  # type: ignore[arg-type]
+                for stored in chat.messages
             ]
             session = Session(
                 "", chat.title, chat.model, 0, 0, chat.tags, chat.created, chat.created
@@ -290,17 +291,17 @@ def guanaco(rows: Iterable[Row], language: str) -> Iterator[Record]:
     """
     for row in rows:
         pieces = ("\n" + row.to(_Text).text).split("### ")
-        said: list[Message] = []
+        messages: list[Message] = []
         for piece in pieces[1:]:
             label, colon, words = piece.partition(":")
             if label in ("Human", "Assistant") and colon:
-                said.append(Message("user" if label == "Human" else "assistant", words))
-            elif said:
+                messages.append(Message("user" if label == "Human" else "assistant", words))
+            elif messages:
                 # A heading of Markdown inside a message.
-                said[-1] = replace(said[-1], text=f"{said[-1].text}### {piece}")
-        if pieces[0].strip() or not said:
+                messages[-1] = replace(messages[-1], text=f"{messages[-1].text}### {piece}")
+        if pieces[0].strip() or not messages:
             raise UsageError(f"{row.place}: the text does not begin with `### Human:`")
-        yield Record(tuple(replace(one, text=one.text.strip()) for one in said), row.place)
+        yield Record(tuple(replace(one, text=one.text.strip()) for one in messages), row.place)
 
 
 def read_rows(rows: Iterable[Row], name: str, language: str) -> Iterator[Record]:

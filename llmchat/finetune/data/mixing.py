@@ -14,8 +14,8 @@ def fingerprint(record: Record, key: str = "") -> bytes:
     digest = hashlib.blake2b(digest_size=16, key=key.encode()[:64])
     digest.update(record.text.strip().encode("utf-8", "surrogatepass"))
     for message in record.messages:
-        said = f"\x1e{message.role}\x1f{message.input.strip()}\x1f{message.text.strip()}"
-        digest.update(said.encode("utf-8", "surrogatepass"))
+        content = f"\x1e{message.role}\x1f{message.input.strip()}\x1f{message.text.strip()}"
+        digest.update(content.encode("utf-8", "surrogatepass"))
     return digest.digest()
 
 

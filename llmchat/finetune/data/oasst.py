@@ -70,7 +70,7 @@ def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
 
     A reply in another language ends the path.
     """
-    said: list[Message] = []
+    messages: list[Message] = []
     level = [root]
     while True:
         level = [
@@ -87,9 +87,9 @@ def _best_path(root: _Node, place: str, language: str) -> Iterator[Record]:
                 f"{place}: the message {best.message_id} has the role `{best.role}`",
                 "OASST has prompter and assistant",
             )
-        said.append(Message("user" if best.role == "prompter" else "assistant", best.text))
+        messages.append(Message("user" if best.role == "prompter" else "assistant", best.text))
         level = best.replies or []
-    while said and said[-1].role == "user":
-        said.pop()
-    if said:
-        yield Record(tuple(said), place)
+    while messages and messages[-1].role == "user":
+        messages.pop()
+    if messages:
+        yield Record(tuple(messages), place)
