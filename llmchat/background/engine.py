@@ -110,7 +110,9 @@ class BackgroundEngine:
         return self._ask("encode", Encode(self.facts.key, (prompt,)), list[list[int]])[0]
 
     def ask(self, conversation: Conversation, sampling: Sampling, kind: type[Value]) -> Value:
-        """What chat.build_request makes of a conversation, as `kind`: window and prompt in one step, where the tokenizer and the template are."""
+        """See capabilities.InBackground: window and prompt in one
+        step, where the tokenizer and the template are.
+        """
         return self._ask("ask", Ask(self.facts.key, conversation, sampling), kind)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Finish]:
@@ -130,7 +132,7 @@ class BackgroundEngine:
             raise NetworkError("the background server stopped in the middle of the answer")
         except (OSError, http.client.HTTPException) as error:
             raise NetworkError(
-                f"the connection to the background server broke in the middle of the answer: {error}"
+                f"the connection to the background server broke during the answer: {error}"
             ) from error
         finally:
             if not ended:

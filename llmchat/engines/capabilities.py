@@ -98,7 +98,7 @@ class TakesAdapters(Protocol):
     """Applies LoRA adapters to loaded weights, without loading the model again."""
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Load an adapter, to be chosen by its name. Raises Mismatch if it does not fit the base."""
+        """Load an adapter under a name. Raises Mismatch if it does not fit the base."""
         ...
 
     def adapt(self, wanted: Sequence[tuple[Path, float]], name: str) -> None:

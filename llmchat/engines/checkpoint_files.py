@@ -14,8 +14,9 @@ from llmchat.parse_guard import reading, reason
 
 # Context of a checkpoint whose config.json names none.
 _CONTEXT = 2048
-# Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in config.json
-# limits nothing: T5 files have 512 however they were trained, and every converted RWKV file has 1024.
+# Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in
+# config.json limits nothing: T5 files have 512 however they were trained, and every converted RWKV
+# file has 1024.
 _AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
 
 

@@ -18,7 +18,8 @@ _BOS = 1
 
 
 class ScriptedEngine:
-    """Answers with `replies` in turn, then from the first again; without any it quotes the question.
+    """Answers with `replies` in turn, then from the first again; without any it quotes the
+    question.
 
     `prompts` collects the prompts it was asked. A token is a word, a space or a punctuation mark.
     delay_s: seconds before each token. slots: the most answers in progress at once.

@@ -140,7 +140,7 @@ def test_a_live_adapter_on_an_embedding_is_refused_by_name(
     )
     engine = TransformersEngine(bases["llama"], device="cpu", weights="fp32")
     with pytest.raises(
-        Mismatch, match=r"changes `model\.embed_tokens`, an embedding, and cannot be put on live"
+        Mismatch, match=r"changes the embedding `model\.embed_tokens`, so it cannot be applied live"
     ):
         engine.load_adapter("table", adapter)
 

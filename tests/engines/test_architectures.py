@@ -1,4 +1,6 @@
-"""Every architecture through the engine, against transformers and peft on tiny models: the same tokens, in every kind of weights, turn by turn."""
+"""Every architecture through the engine, against transformers and peft on tiny models: the same
+tokens, in every kind of weights, turn by turn.
+"""
 
 import json
 import shutil
@@ -117,7 +119,9 @@ def rewritten(
     config: dict[str, Any] | None = None,
     **more: torch.Tensor,
 ) -> Path:
-    """A copy of a checkpoint with other tensor names, another config, and tensors that are of no use."""
+    """A copy of a checkpoint with other tensor names, another config, and tensors that are of no
+    use.
+    """
     shutil.copytree(base, target)
     tensors = {
         rename(name): tensor for name, tensor in load_file(base / "model.safetensors").items()
@@ -267,7 +271,9 @@ def test_the_language_model_of_qwen_vl(kind: str, weights: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize("head", [True, False])
 def test_flags_that_disagree_about_the_head(head: bool, tmp_path: Path) -> None:
-    """Mistral Small 3.1: the outer config ties what the inner one does not. The files say which is meant."""
+    """Mistral Small 3.1: the outer config ties what the inner one does not. The files say which is
+    meant.
+    """
     base, ids, expected = saved("mistral", tmp_path / "base")
     text = json.loads((base / "config.json").read_text())
     tensors = load_file(base / "model.safetensors")
@@ -380,7 +386,9 @@ def test_what_was_encoded_is_encoded_once(tmp_path: Path) -> None:
 
 
 def test_a_state_goes_back_to_where_prompts_ended(tmp_path: Path) -> None:
-    """A chat whose last answer was shortened, then undone: what was read before each question is not read again."""
+    """A chat whose last answer was shortened, then undone: what was read before each question is
+    not read again.
+    """
     base = save_tiny(tmp_path, config_of("rwkv"), seed=3)
     engine = open_engine(base)
     assert engine.context == 4096, "1024 in the config bounds nothing"

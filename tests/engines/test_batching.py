@@ -1,4 +1,6 @@
-"""Several answers in one pass, prefix caches, drafts and live adapters: each answer is what it would have been alone."""
+"""Several answers in one pass, prefix caches, drafts and live adapters: each answer is what it
+would have been alone.
+"""
 
 import math
 from pathlib import Path
@@ -176,7 +178,9 @@ REPEATING = "the quick brown fox jumps over the lazy dog. " * 3
 
 
 def drafting(base: Path, drafts: bool) -> TransformersEngine:
-    """fp32 logits differ in the last digit between one row and many; among 320 tokens that decides nothing here."""
+    """fp32 logits differ in the last digit between one row and many; among 320 tokens that decides
+    nothing here.
+    """
     engine = open_engine(base, drafts=drafts)
     engine._forward.exact = True
     return engine
@@ -213,7 +217,9 @@ def test_drafts_change_no_token_and_save_passes(tmp_path: Path) -> None:
 
 
 def test_drafts_do_not_change_the_distribution(base: Path) -> None:
-    """Chi-square over the first three tokens of 400 answers; drafts come from a prompt that proposes what follows. The 99.9 % quantile bounds it."""
+    """Chi-square over the first three tokens of 400 answers; drafts come from a prompt that
+    proposes what follows. The 99.9 % quantile bounds it.
+    """
     text, counts = REPEATING, {}
     for drafts in (False, True):
         engine = drafting(base, drafts)
@@ -353,7 +359,7 @@ def test_answers_with_different_adapters_go_together(base: Path, tmp_path: Path)
 
 def test_an_adapter_that_cannot_be_live_says_so(base: Path, tmp_path: Path) -> None:
     engine = open_engine(base)
-    with pytest.raises(Mismatch, match="cannot be put on live"):
+    with pytest.raises(Mismatch, match="cannot be applied live"):
         engine.load_adapter("dora", save_adapter(tmp_path / "dora", base, use_dora=True))
     other = save_tiny(tmp_path / "other", tiny_config(hidden_size=32))
     with pytest.raises(Mismatch, match="is for a base whose"):

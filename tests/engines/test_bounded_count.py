@@ -1,4 +1,6 @@
-"""Texts that cannot fit are refused before they are counted to their end, and caches of texts are bounded by size."""
+"""Texts that cannot fit are refused before they are counted to their end, and caches of texts are
+bounded by size.
+"""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,6 @@
-"""The whole way of each architecture: pulled from a Hub with its adapter, quantised, chatted with for two turns, stopped by its end token."""
+"""The whole way of each architecture: pulled from a Hub with its adapter, quantised, chatted with
+for two turns, stopped by its end token.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from llmchat.presets import names, preset_for
 from llmchat.progress import NoProgress
 from llmchat.settings import Options
 
-# One of each class that the presets name; the variants of a class are compared with transformers beside this file.
+# One of each class that the presets name; the variants of a class are compared with transformers
+# beside this file.
 CLASSES = {
     "LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3",
     "Gemma2ForCausalLM": "gemma2", "Gemma3ForCausalLM": "gemma3", "Gemma3ForConditionalGeneration": "gemma3", "Phi3ForCausalLM": "phi3",

@@ -1,4 +1,6 @@
-"""llama.cpp on the real small model: its tokens under our rules, its cache, its adapters, its silence."""
+"""llama.cpp on the real small model: its tokens under our rules, its cache, its adapters, its
+silence.
+"""
 
 import os
 import shutil
@@ -167,7 +169,9 @@ def test_log_probabilities_are_told(smol_engine: GgufEngine) -> None:
 
 
 def test_sampling_is_ours(smol_engine: GgufEngine) -> None:
-    """top_k 1 is greedy at any temperature, and so is a tiny top_p: both look at the chances after the temperature."""
+    """top_k 1 is greedy at any temperature, and so is a tiny top_p: both look at the chances after
+    the temperature.
+    """
     greedy = "".join(answer(smol_engine, prompt())[0])
     for sampling in (
         Sampling(temperature=1.3, top_k=1, max_tokens=24),

@@ -1,4 +1,6 @@
-"""Safetensors files written tensor by tensor and mapped: against the format's own library, and by arithmetic for a model of 65 billion."""
+"""Safetensors files written tensor by tensor and mapped: against the format's own library, and by
+arithmetic for a model of 65 billion.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Tokenizers from before tokenizer.json: sentencepiece files with wrong names beside them, and the vocabulary of RWKV World."""
+"""Tokenizers from before tokenizer.json: sentencepiece files with wrong names beside them, and the
+vocabulary of RWKV World.
+"""
 
 import json
 from pathlib import Path
@@ -113,7 +115,9 @@ def read_pieces(*texts: str) -> tuple[Any, ...]:
 
 
 def test_the_tokenizer_of_t5(tmp_path: Path) -> None:
-    """Unigram pieces, sentinels that no file names, and, for FastChat-T5, tokens behind them that bring line ends."""
+    """Unigram pieces, sentinels that no file names, and, for FastChat-T5, tokens behind them that
+    bring line ends.
+    """
     pieces = [
         ("<pad>", 0.0, 3),
         ("</s>", 0.0, 3),

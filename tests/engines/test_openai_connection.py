@@ -1,4 +1,6 @@
-"""A server that fails in every way: what is tried again, what the user reads, and that no key is ever shown."""
+"""A server that fails in every way: what is tried again, what the user reads, and that no key is
+ever shown.
+"""
 
 import datetime
 import socket

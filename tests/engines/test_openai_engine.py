@@ -261,7 +261,9 @@ def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
 
 
 def test_what_is_off_is_said_to_be_off() -> None:
-    """Servers have defaults of their own: llama.cpp's top_k is 40, vLLM takes those of the checkpoint."""
+    """Servers have defaults of their own: llama.cpp's top_k is 40, vLLM takes those of the
+    checkpoint.
+    """
     assert (
         sampling_fields(Sampling(), dialect_of("llamacpp", ""))["top_k"] == 0
         and sampling_fields(Sampling(), dialect_of("vllm", ""))["top_k"] == -1

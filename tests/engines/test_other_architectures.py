@@ -1,4 +1,6 @@
-"""Architectures whose past is more than keys and values, or whose layers are more than linear: transformers' tokens, cached and cold."""
+"""Architectures whose past is more than keys and values, or whose layers are more than linear:
+transformers' tokens, cached and cold.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +166,9 @@ def test_quantised_weights_answer(
 
 
 def test_dynamic_frequencies_are_those_of_the_whole_text(tmp_path: Path) -> None:
-    """Beyond the trained window every length turns all positions otherwise; one text must not change another's."""
+    """Beyond the trained window every length turns all positions otherwise; one text must not
+    change another's.
+    """
     scaling = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
     base = save_tiny(
         tmp_path,
@@ -301,7 +305,9 @@ def test_an_adapter_of_a_layer_that_the_model_reads_itself_is_merged_or_refused(
 
 
 class Reading(torch.nn.Module):
-    """One child is called, one is read, one is a subclass that multiplies, one a subclass that does not."""
+    """One child is called, one is read, one is a subclass that multiplies, one a subclass that
+    does not.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Prepared checkpoints: the same numbers as without, readable by transformers and bitsandbytes and back, mapped, and made with little memory."""
+"""Prepared checkpoints: the same numbers as without, readable by transformers and bitsandbytes and
+back, mapped, and made with little memory.
+"""
 
 import json
 import os

@@ -40,7 +40,9 @@ def tokens(folder: Path) -> Tokenizer:
 
 
 def with_bos(folder: Path, target: Path) -> Tokenizer:
-    """The same tokenizer, made to put <s> before and </s> after each text, as LLaMA's with add_eos_token does."""
+    """The same tokenizer, made to put <s> before and </s> after each text, as LLaMA's with
+    add_eos_token does.
+    """
     import tokenizers
     from tokenizers import processors
 

@@ -1,4 +1,6 @@
-"""The engine against transformers and peft on tiny models: same tokens, a cache that changes nothing, clean stops."""
+"""The engine against transformers and peft on tiny models: same tokens, a cache that changes
+nothing, clean stops.
+"""
 
 from pathlib import Path
 from typing import Any

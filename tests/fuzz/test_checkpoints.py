@@ -1,4 +1,6 @@
-"""Checkpoints and adapters out of a stranger's hands: each file of them mutated with fixed seeds, and opened by the program itself."""
+"""Checkpoints and adapters out of a stranger's hands: each file of them mutated with fixed seeds,
+and opened by the program itself.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""GGUF files out of a stranger's hands, mutated with fixed seeds: llama.cpp would end the whole process at many of them."""
+"""GGUF files out of a stranger's hands, mutated with fixed seeds: llama.cpp would end the whole
+process at many of them.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -87,7 +89,9 @@ def test_what_was_not_mutated_answers_and_is_tried_once(
 def test_a_file_that_aborts_llama_cpp_is_refused(
     door: Door, tiny: bytes, key: str, form: str, value: float
 ) -> None:
-    """An assertion of ggml fails, at the last of them only when a token is computed, and takes the process with it."""
+    """An assertion of ggml fails, at the last of them only when a token is computed, and takes the
+    process with it.
+    """
     at = tiny.index(f"llama.{key}".encode()) + len(f"llama.{key}") + 4
     file = door.home / "bad.gguf"
     file.write_bytes(tiny[:at] + struct.pack(form, value) + tiny[at + 4 :])

@@ -36,8 +36,8 @@ _ANY_SEED = 2**32 - 1
 class GgufEngine:
     """A `.gguf` file with LoRA adapters in GGUF, each with its strength.
 
-    facts: the folder that `hub.gguf_header` wrote for the file. context: tokens of the window; 0 for
-    that of the model, at most DEFAULT_CONTEXT.
+    facts: the folder that `hub.gguf_header` wrote for the file. context: tokens of the window; 0
+    for that of the model, at most DEFAULT_CONTEXT.
     """
 
     resumes = True
@@ -143,8 +143,8 @@ def _check_room(config: dict[str, Any], settings: Settings) -> None:
 class _Answer:
     """An answer in progress.
 
-    began: an event has arrived. cached: prompt tokens that were in the cache. first: the time of the
-    first token. limited: the answer ended at its limit.
+    began: an event has arrived. cached: prompt tokens that were in the cache. first: the time of
+    the first token. limited: the answer ended at its limit.
     """
 
     def __init__(self, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):

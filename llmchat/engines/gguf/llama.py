@@ -40,8 +40,8 @@ _GPU_WHEELS = (
 class Settings(Struct, frozen=True):
     """How to load a model.
 
-    context: tokens of the window. adapters: LoRA in GGUF, each with its strength. device: auto, cpu,
-    cuda, cuda:1 or mps.
+    context: tokens of the window. adapters: LoRA in GGUF, each with its strength. device: auto,
+    cpu, cuda, cuda:1 or mps.
     """
 
     model: Path
@@ -72,7 +72,7 @@ class Llama:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise Mismatch(
                 f"llama.cpp cannot load {settings.model.name}",
-                "LLMCHAT_TRACEBACK=1 shows its messages; the transformers engine may support the model",
+                "LLMCHAT_TRACEBACK=1 shows its messages; the engine `transformers` may support it",
             ) from error
         self._client = httpx2.Client(
             transport=httpx2.HTTPTransport(

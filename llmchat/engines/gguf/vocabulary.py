@@ -10,8 +10,8 @@ from llmchat.engines.gguf.llama import Llama
 
 
 class LlamaVocabulary:
-    """See tokenizer.vocabulary. folder: written by `hub.gguf_header` for the file; llama: the loaded
-    model.
+    """See tokenizer.vocabulary. folder: written by `hub.gguf_header` for the file; llama: the
+    loaded model.
     """
 
     def __init__(self, llama: Llama, folder: Path):
@@ -32,8 +32,8 @@ class LlamaVocabulary:
     def spans(self, text: str, *, special: bool = True) -> list[tuple[int, int]]:
         """A part of a character counts as that character, as in the tokenizers library."""
         sizes = [len(piece) for _, piece in self._llama.tokenize(text, special=special)]
-        # The byte at which each character starts. The first token includes a space that the vocabulary
-        # puts before a text.
+        # The byte at which each character starts. The first token includes a space that the
+        # vocabulary puts before a text.
         starts = [0, *accumulate(len(character.encode()) for character in text)]
         extra = sum(sizes) - starts[-1]
         ends = [max(0, end - extra) for end in accumulate(sizes)]

@@ -1,5 +1,5 @@
-"""The engine for a model on a server with OpenAI's API: vLLM, llama-server, SGLang, Ollama, `llmchat
-serve`, OpenAI. It imports no torch.
+"""The engine for a model on a server with OpenAI's API: vLLM, llama-server, SGLang, Ollama,
+`llmchat serve`, OpenAI. It imports no torch.
 
 Chat sends the messages to /v1/chat/completions, and the server renders them with its own template.
 Text sends our rendering to /v1/completions unchanged, with our stop strings.

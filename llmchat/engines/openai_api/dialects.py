@@ -87,7 +87,9 @@ def dialect_of(owner: str, host: str) -> Dialect:
 
 
 def sampling_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
-    """The fields of a request. Parameters that are off are sent too: a server has its own defaults."""
+    """The fields of a request. Parameters that are off are sent too: a server has its own
+    defaults.
+    """
     sent = {theirs: getattr(sampling, ours) for ours, theirs in dialect.parameters.items()}
     if "top_k" in dialect.parameters and not sampling.top_k:
         sent[dialect.parameters["top_k"]] = dialect.no_top_k

@@ -9,8 +9,8 @@ from typing import Any
 from llmchat.conversation import Message
 from llmchat.prompt import WORD_JOINER, Prompt, plain_text
 
-# Texts that tokenizers read as special tokens: <|im_end|>, <s> </s> <unk>, <start_of_turn>, <｜User｜>,
-# [INST]. The server's vocabulary is unknown, so all of them are defused in messages.
+# Texts that tokenizers read as special tokens: <|im_end|>, <s> </s> <unk>, <start_of_turn>,
+# <｜User｜>, [INST]. The server's vocabulary is unknown, so all of them are defused in messages.
 _SPECIAL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>"
     r"|</?s>|<(?:unk|pad|bos|eos|mask)>"

@@ -12,8 +12,8 @@ _REASONS = {"length": "length", "max_tokens": "length"}
 
 
 class StreamParser:
-    """Parses one response. Afterwards `reason` is how the answer ended, and the token counts are the
-    server's, or None if it gives none.
+    """Parses one response. Afterwards `reason` is how the answer ended, and the token counts are
+    the server's, or None if it gives none.
 
     Reasoning that the server reports separately is put between <think> marks, as models write it.
     """

@@ -14,8 +14,8 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 
-# The estimate: a token per five letters of a word; one for a digit, a punctuation mark, a line end, a
-# character beyond ASCII and a run of spaces; two for an emoji. It errs on the high side.
+# The estimate: a token per five letters of a word; one for a digit, a punctuation mark, a line
+# end, a character beyond ASCII and a run of spaces; two for an emoji. It errs on the high side.
 _WORD = 5
 # The most characters of remembered texts; the overhead of an entry counts as some of them.
 _REMEMBERED, _ENTRY = 4_000_000, 200

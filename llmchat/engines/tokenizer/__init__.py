@@ -53,12 +53,12 @@ class Tokenizer:
         return frozenset(self._specials)
 
     def encode(self, prompt: Prompt, *, apart: bool = False) -> list[int]:
-        """Ids of the whole prompt, with exactly one BOS if the model uses one, and with the end mark
-        that an encoder expects.
+        """Ids of the whole prompt, with exactly one BOS if the model uses one, and with the end
+        mark that an encoder expects.
 
         A special token that somebody wrote into a message is text: then the pieces between the
-        format's own special tokens are encoded separately, with special tokens off. apart: no token
-        spans the start of an answer, as none does when a chat continues after the prompt.
+        format's own special tokens are encoded separately, with special tokens off. apart: no
+        token spans the start of an answer, as none does when a chat continues after the prompt.
         """
         if prompt.ids:
             return list(prompt.ids)
@@ -78,8 +78,8 @@ class Tokenizer:
         return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
 
     def learnt(self, prompt: Prompt, *, apart: bool = False) -> list[bool]:
-        """For each id of `encode(prompt)`, whether the model wrote it. A token that begins before the
-        answer does not count.
+        """For each id of `encode(prompt)`, whether the model wrote it. A token that begins before
+        the answer does not count.
         """
         spans = self._spans(prompt, apart)
         marks = [any(first <= start < last for first, last in prompt.learn) for start, _ in spans]
@@ -87,8 +87,8 @@ class Tokenizer:
         return [False] * max(0, before) + marks + [False] * len(self._closing)
 
     def melts(self, prompt: Prompt) -> bool:
-        """Whether a token spans the start of an answer, as one of `Answer: ` + `Paris` can: training
-        would then see other tokens than a chat.
+        """Whether a token spans the start of an answer, as one of `Answer: ` + `Paris` can:
+        training would then see other tokens than a chat.
         """
         starts = {start for start, _ in prompt.learn}
         return any(
@@ -125,8 +125,9 @@ class Tokenizer:
     def _pieces(self, prompt: Prompt, apart: bool = False) -> list[tuple[int, int, bool]]:
         """The pieces that are encoded separately: (start, end, whether special tokens count).
 
-        The whole text is one piece if no message spells a token. Otherwise each special token of the
-        format is a piece, the text between two is another, and a mark in a message is cut in two.
+        The whole text is one piece if no message spells a token. Otherwise each special token of
+        the format is a piece, the text between two is another, and a mark in a message is cut in
+        two.
         """
         text = prompt.text
         quoted = {match.start() for match in _within(self._special_pattern, prompt)}

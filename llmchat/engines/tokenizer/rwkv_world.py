@@ -1,8 +1,8 @@
 """The vocabulary of the RWKV "World" models: byte strings, matched greedily, longest first.
 
 Each line of `rwkv_vocab_v20230424.txt` is `number literal length`, the literal a Python str or
-bytes. The checkpoints bring Python code that reads it; that code is not run. Token 0 ends a text and
-is not in the file.
+bytes. The checkpoints bring Python code that reads it; that code is not run. Token 0 ends a text
+and is not in the file.
 """
 
 import ast

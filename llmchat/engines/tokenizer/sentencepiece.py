@@ -1,8 +1,8 @@
 """Reads a sentencepiece model (`tokenizer.model`, `spiece.model`) into the tokenizers library.
 
-Checkpoints from before tokenizer.json have only this file. It is a protobuf message of a few fields,
-parsed here so that neither sentencepiece nor protobuf is required. Field numbers are those of
-google/sentencepiece `sentencepiece_model.proto`; merges and normalisation follow transformers'
+Checkpoints from before tokenizer.json have only this file. It is a protobuf message of a few
+fields, parsed here so that neither sentencepiece nor protobuf is required. Field numbers are those
+of google/sentencepiece `sentencepiece_model.proto`; merges and normalisation follow transformers'
 `convert_slow_tokenizer.py`.
 """
 

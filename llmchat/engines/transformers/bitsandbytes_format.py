@@ -1,6 +1,7 @@
-"""8-bit checkpoints in bitsandbytes' layout: `X.weight` int8 [out, in], `X.SCB` float32 [out], `X.weight_format` 0.
+"""Reads 8-bit checkpoints in bitsandbytes' layout, saved by transformers or prepared by llmchat.
 
-W ≈ weight * SCB / 127. What transformers saved is read here as well as what prepared.py wrote; weights are mapped, not copied.
+`X.weight` is int8 [out, in], `X.SCB` float32 [out] and `X.weight_format` 0; W ≈ weight * SCB / 127.
+Weights are mapped, not copied.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,14 @@ HEAD_FILE = "head.safetensors"
 
 
 def is_int8(config: dict[str, Any]) -> bool:
-    """Whether a config.json tells of bitsandbytes' 8-bit weights."""
+    """Whether a config.json declares 8-bit weights of bitsandbytes."""
     return bool((config.get("quantization_config") or {}).get("load_in_8bit"))
 
 
 class Int8Tensors:
-    """The tensors of 8-bit files. Shapes are those of the model's weights; `get` gives the numbers that the bytes stand for, in float32."""
+    """The tensors of 8-bit files. Shapes are those of the model's weights; `get` dequantises a
+    weight to float32.
+    """
 
     def __init__(
         self,
@@ -44,9 +47,10 @@ class Int8Tensors:
             self._check(name)
         for name in self._files:
             if name.endswith(".weight_format") and int(self._files[name].get(name)):
+                module = name.removesuffix(".weight_format")
                 raise Mismatch(
-                    f"{name.removesuffix('.weight_format')} is stored in a layout of bitsandbytes before 0.45",
-                    "save it again with a newer one",
+                    f"{module} is stored in a layout of bitsandbytes before 0.45",
+                    "save the checkpoint again with a newer version",
                 )
         self.shapes: dict[str, tuple[int, ...]] = {}
         for name, file in self._files.items():
@@ -54,14 +58,12 @@ class Int8Tensors:
                 self.shapes[name] = file.shapes[name][:: -1 if self._turned(name) else 1]
 
     def _check(self, name: str) -> None:
-        """A weight and its scale belong together, wherever the file was damaged."""
+        """Raise IntegrityError unless the weight is int8 and has a scale for each row."""
         scale = f"{name.removesuffix('.weight')}.SCB"
         if name not in self._files:
             raise IntegrityError(f"the weights have `{shown(scale)}` and no weight for it")
-        (kind, shape), (scale_kind, scale_shape) = (
-            self._files[name].fact(name),
-            self._files[scale].fact(scale),
-        )
+        kind, shape = self._files[name].fact(name)
+        scale_kind, scale_shape = self._files[scale].fact(scale)
         if kind != torch.int8 or len(shape) != 2:
             raise IntegrityError(f"the tensor `{shown(name)}` has a scale and is no int8 matrix")
         if scale_kind != torch.float32 or scale_shape != shape[:1]:
@@ -77,7 +79,10 @@ class Int8Tensors:
         return weight.T if self._turned(name) else weight
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        """The bytes [out, in] and SCB [out] of one weight, or of several, one above the other; None where one of them is not 8-bit."""
+        """int8 [out, in] and SCB [out] of one weight, or of several stacked along the rows.
+
+        None if one of them is not 8-bit.
+        """
         if not self._quantised.issuperset(names):
             return None
         return self._joined(names), self._joined(
@@ -85,7 +90,9 @@ class Int8Tensors:
         )
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
-        """An 8-bit copy of the output head, [vocab, hidden] and [vocab], where one was prepared."""
+        """The prepared 8-bit copy of the output head, [vocab, hidden] and [vocab]; None without
+        one.
+        """
         if self._head is None:
             return None
         if not {"weight", "SCB"} <= set(self._head.shapes):
@@ -101,5 +108,5 @@ class Int8Tensors:
         )
 
     def _turned(self, name: str) -> bool:
-        """bitsandbytes keeps the weight of a Conv1D as that of a linear layer."""
+        """Whether a weight is stored transposed: bitsandbytes stores a Conv1D like a linear."""
         return name in self._quantised and is_transposed(name.removesuffix(".weight"), self._config)

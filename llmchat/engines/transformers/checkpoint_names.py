@@ -1,7 +1,8 @@
-"""How checkpoints spell the same thing: old configs and old or wrapped tensor names, told as today's module trees call them.
+"""Translates old configs and old or nested tensor names into those of today's module trees.
 
-The first Falcon files name classes that only their own code knows; Bloom and GPT-2 were saved without the prefix of the whole model; the head of
-GPT-NeoX had a name of its own; the language model of a multimodal checkpoint stands under a name of its own. All of it is renaming: no code of a checkpoint is run.
+The first Falcon files name classes of their own code; Bloom and GPT-2 were saved without the
+prefix of the whole model; the head of GPT-NeoX has another name; a multimodal checkpoint nests its
+language model. Names are translated only: no code of a checkpoint is run.
 """
 
 import re
@@ -34,7 +35,7 @@ _PREFIXES = {
 _HEADS = ("lm_head", "head")
 _WRAPPED = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?P<rest>.+)$")
 _VISION = re.compile(r"^(?:model\.)?visual\.")
-# Models of which only the language model can be had, and what it is by itself.
+# Multimodal models, and the type of their language model.
 _OF_QWEN_VL = {"qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "qwen3_vl": "qwen3"}
 _RENAMED = "_renamed"
 # Families whose layers are Conv1D: their weights are [in, out].
@@ -42,8 +43,11 @@ _CONV1D = ("gpt2", "openai-gpt")
 
 
 def modern_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with today's name and keys: what was RefinedWebModel (Falcon 7B) or RefinedWeb (40B) is falcon, and the language model of
-    Qwen-VL is Qwen."""
+    """A config.json with today's model type and keys.
+
+    RefinedWebModel (Falcon 7B) and RefinedWeb (40B) become falcon; the language model of Qwen-VL
+    becomes Qwen.
+    """
     if config.get("model_type") in _OF_QWEN_VL:
         return _language_model_of_qwen_vl(config)
     if config.get("model_type") not in ("RefinedWeb", "RefinedWebModel"):
@@ -70,12 +74,14 @@ def modern_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_renamed(config: dict[str, Any]) -> bool:
-    """Whether transformers would read the files' own config.json as that of another model than `config`, which is in today's words."""
+    """Whether transformers would read the checkpoint's own config.json as another model than
+    `config`, which is in today's words.
+    """
     return config.get("model_type") == "falcon" or bool(config.get(_RENAMED))
 
 
 def _language_model_of_qwen_vl(config: dict[str, Any]) -> dict[str, Any]:
-    """Without pictures each token has one position in all three directions: the rotary embedding is the ordinary one."""
+    """The config of the language model. Without images its rotary embedding is the ordinary one."""
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     kept = {
         key: value
@@ -100,7 +106,7 @@ def _without_directions(scaling: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def modern_name(name: str, config: dict[str, Any]) -> str | None:
-    """What today's module tree calls a tensor or a module of these files; None for what is no part of the language model."""
+    """Today's name of a tensor or a module; None for one outside the language model."""
     wrapped = _WRAPPED.match(name)
     if wrapped or isinstance(config.get("text_config"), dict):
         rest = wrapped["rest"] if wrapped else name
@@ -110,15 +116,13 @@ def modern_name(name: str, config: dict[str, Any]) -> str | None:
     if config.get("model_type") == "gpt_neox" and name.startswith("embed_out"):
         return name.replace("embed_out", "lm_head", 1)
     prefix = _PREFIXES.get(str(config.get("model_type")))
-    return (
-        name
-        if prefix is None or name.startswith(f"{prefix}.") or _is_head(name)
-        else f"{prefix}.{name}"
-    )
+    if prefix is None or name.startswith(f"{prefix}.") or _is_head(name):
+        return name
+    return f"{prefix}.{name}"
 
 
 def is_transposed(module: str, config: dict[str, Any]) -> bool:
-    """Whether a module's weight is [in, out], as in Conv1D, rather than a linear layer's [out, in]."""
+    """Whether a module's weight is [in, out], as in Conv1D, instead of [out, in]."""
     return config.get("model_type") in _CONV1D and ".h." in module
 
 

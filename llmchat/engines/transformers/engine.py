@@ -1,8 +1,8 @@
 """The engine that runs a checkpoint itself, with its own decode loop and without threads.
 
-Each call of the model takes every answer in progress a step further (continuous batching, Yu et al.
-2022, "Orca"). Prompt caches keep what was read, so that a prompt reads only what follows the longest
-prefix it shares with one of them.
+Each call of the model takes every answer in progress a step further (continuous batching, Yu et
+al. 2022, "Orca"). Prompt caches keep what was read, so that a prompt reads only what follows the
+longest prefix it shares with one of them.
 """
 
 import time
@@ -42,12 +42,12 @@ IDLE_CACHE_BYTES = 1_000_000_000
 class TransformersEngine:
     """A base checkpoint with adapters merged, its linears as `weights`, on `device`.
 
-    device: "auto" for the GPU if there is one. slots: the most answers in progress at once, and the
-    most texts that are remembered. drafts: use prompt-lookup decoding where the executor is exact.
-    prepared: a folder with base and adapters merged as int8, whose file is mapped instead of theirs.
-    kernels: a folder for the compiled step; without it, or without a compiler, torch runs the model.
-    proven: a file that records that this model passed `modules.self_test`, written when it does;
-    without it each load runs the test. Raises Mismatch for a model that fails it.
+    device: "auto" for the GPU if there is one. slots: the most answers in progress at once, and
+    the most texts that are remembered. drafts: use prompt-lookup decoding where the executor is
+    exact. prepared: a folder with base and adapters merged as int8, whose file is mapped instead
+    of theirs. kernels: a folder for the compiled step; without it, or without a compiler, torch
+    runs the model. proven: a file that records that this model passed `modules.self_test`, written
+    when it does; without it each load runs the test. Raises Mismatch for a model that fails it.
     """
 
     resumes = True

@@ -1,4 +1,4 @@
-"""One answer on its way: what is still to be read, the tokens that were chosen, and the text that is safe to show."""
+"""One answer in progress: its unread tokens, chosen tokens, and the text that is safe to show."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,10 @@ from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 
 class RunningAnswer:
-    """The state between two passes through the model. `unread`: ids that the model has to read before the next token can be chosen."""
+    """The state of an answer between two calls of the model.
+
+    unread: ids that the model has to read before the next token can be chosen.
+    """
 
     def __init__(
         self,
@@ -51,22 +54,25 @@ class RunningAnswer:
 
     @property
     def read(self) -> int:
-        """Tokens of the prompt that are read, those from the cache counted in."""
+        """Prompt tokens that were read, cached ones included."""
         return self.prompt_tokens - len(self.unread) if self.reading else self.prompt_tokens
 
     @property
     def reading(self) -> bool:
-        """The prompt is not read yet."""
+        """Whether the prompt is still being read."""
         return self._produced == 0
 
     def start(self, slot: Slot, release: Callable[[Slot], None]) -> None:
-        """Go on from what a slot holds of the prompt."""
+        """Continue from the part of the prompt that a slot holds."""
         self.slot, self._release = slot, release
         self._cached = slot.cache.length
         del self.unread[: self._cached]
 
     def next_input(self, room: int, together: int) -> SequenceInput:
-        """What to read next: at most `room` tokens of the prompt, or the last token and a draft of what may follow. together: answers in the pass."""
+        """What to read next: at most `room` tokens of the prompt, or the last token and a draft.
+
+        together: answers in the same call.
+        """
         assert self.slot is not None
         if self.reading:
             return SequenceInput(self.slot.cache, self.unread[:room], adapters=self.adapters)
@@ -80,7 +86,7 @@ class RunningAnswer:
         )
 
     def take(self, part: SequenceInput, logits: Tensor) -> list[Chunk | Finish]:
-        """The pass is done. logits: of the last token of the part, [1, vocab], or of each of them, [T, vocab]."""
+        """The events of a call. logits: [1, vocab] of the last token, or [T, vocab] of each."""
         assert self.slot is not None
         self.slot.ids += part.ids
         draft, self._draft = self._draft, []
@@ -90,7 +96,7 @@ class RunningAnswer:
         text, right = "", 0
         for row in logits:
             token = self._sampler.choose(row)
-            shown, reason = self._said(token, row)
+            shown, reason = self._advance(token, row)
             text += shown
             if reason:
                 return self._finished(text, reason)
@@ -103,14 +109,14 @@ class RunningAnswer:
         return self._chunks(text) if text else []
 
     def close(self) -> None:
-        """Give the cache back, at the end or in the middle."""
+        """Give the cache back, at the end or earlier."""
         self.done = True
         if self.slot is not None:
             slot, self.slot = self.slot, None
             self._release(slot)
 
-    def _said(self, token: int, logits: Tensor) -> tuple[str, str]:
-        """The text that a token makes safe to show, and the reason if the answer ends with it."""
+    def _advance(self, token: int, logits: Tensor) -> tuple[str, str]:
+        """The text that a token makes safe to show, and the reason if it ends the answer."""
         self._produced += 1
         if self._produced == 1:
             self._first = time.perf_counter()

@@ -1,7 +1,8 @@
-"""Live adapters: LoRA matrices beside the quantised weights, switched, scaled and stacked without loading anything again.
+"""Live adapters: LoRA matrices next to the quantised weights, switched, scaled and added up without
+loading the model again.
 
-y = W x + sum of strength * scale * B (A x). A merged adapter can be taken out in the same way, with strength -1: what is left of it is the
-rounding of the merged weights, as large as that of any quantised weight.
+y = W x + sum of strength * scale * B (A x). A merged adapter is subtracted with strength -1, which
+leaves the rounding of the merged weights, no larger than that of any quantised weight.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from llmchat.errors import Mismatch
 
 @dataclass(frozen=True, eq=False)
 class LiveAdapter:
-    """modules: by the name of a linear, A [rank, in], B [out, rank] and the scale they were trained with."""
+    """modules: by the name of a linear, A [rank, in], B [out, rank] and their trained scale."""
 
     name: str
     modules: dict[str, tuple[Tensor, Tensor, float]]
@@ -37,17 +38,18 @@ def open_live(
 ) -> LiveAdapter:
     """The adapter in `folder` for a base with this config.json and these tensors.
 
-    Raises Mismatch where it was made for another base, or is more than matrices beside linears.
+    Raises Mismatch for one of another base, and for one that changes more than linear layers.
     """
     if needs_peft(read_adapter_config(folder)):
         raise Mismatch(
-            f"the adapter {folder.name} changes more than linear layers and cannot be put on live",
+            f"the adapter {folder.name} is more than linear layers and cannot be applied live",
             "`llmchat merge` merges it",
         )
     adapter = Adapter(folder, base=config)
     if adapter.embeddings:
         raise Mismatch(
-            f"the adapter {folder.name} changes `{adapter.embeddings[0]}`, an embedding, and cannot be put on live",
+            f"the adapter {folder.name} changes the embedding `{adapter.embeddings[0]}`, so it"
+            " cannot be applied live",
             "`llmchat merge` merges it",
         )
     check(adapter, with_head(shapes, config))
@@ -59,14 +61,17 @@ def open_live(
 
 
 class Switch:
-    """Which adapters are in force in the forward pass that is running."""
+    """The adapters that apply to the current call of the model."""
 
     def __init__(self) -> None:
         self.active: LiveAdapters = ()
 
 
 class AdaptedLinear(nn.Module):
-    """A linear layer, or several one above the other, with the live adapters in force. names: with the rows that each takes of the output."""
+    """A linear layer, or several stacked along the rows, with live adapters.
+
+    names: of the linears, with the number of output rows of each.
+    """
 
     def __init__(self, inner: nn.Module, names: dict[str, int], switch: Switch):
         super().__init__()
@@ -89,7 +94,7 @@ class AdaptedLinear(nn.Module):
 
 
 def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> None:
-    """Add to the output of a linear what the adapters in force change of it. names: as in AdaptedLinear."""
+    """Add the change of the active adapters to the output of a linear. names: see AdaptedLinear."""
     for adapter, strength in switch.active:
         start = 0
         for name, rows in names.items():
@@ -101,7 +106,7 @@ def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> N
 
 
 def adaptable(model: nn.Module) -> frozenset[str]:
-    """The names of the linears on which live adapters can be put."""
+    """The names of the linears that live adapters can change."""
     return frozenset(
         name
         for module in model.modules()
@@ -111,12 +116,15 @@ def adaptable(model: nn.Module) -> frozenset[str]:
 
 
 def check_adaptable(adapter: LiveAdapter, folder: Path, names: frozenset[str] | None) -> None:
-    """Raise Mismatch for an adapter of a layer that is not among `names`: the model reads its weight itself. None: there are no such layers."""
+    """Raise Mismatch for an adapter of a layer that is not among `names`, whose weight the model
+    reads itself. None: all layers can be changed.
+    """
     missing = next(
         (module for module in adapter.modules if names is not None and module not in names), None
     )
     if missing:
         raise Mismatch(
-            f"the adapter {folder.name} changes `{missing}`, whose weight the model reads itself, and cannot be put on live",
+            f"the adapter {folder.name} changes `{missing}`, whose weight the model reads"
+            " itself, so it cannot be applied live",
             "`llmchat merge` merges it",
         )

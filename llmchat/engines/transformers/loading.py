@@ -26,7 +26,8 @@ from llmchat.settings.types import Weights
 
 # What transformers raises for a model that it cannot build or fill.
 _BUILD_ERRORS = (
-    KeyError, IndexError, TypeError, AttributeError, AssertionError, NotImplementedError, ValueError,
+    KeyError, IndexError, TypeError, AttributeError, AssertionError, NotImplementedError,
+    ValueError,
 )  # fmt: skip
 
 

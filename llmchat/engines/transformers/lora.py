@@ -1,8 +1,8 @@
 """Reads LoRA adapters: what they change, whether they fit the base, and how they change a weight.
 
-A plain adapter (LoRA, rsLoRA, rank and alpha patterns) is merged tensor by tensor, W + scale * B @ A
-in float32, so that a model of any size is merged with the memory of one tensor. Anything else (DoRA,
-trained embeddings, …) is left to peft, see `needs_peft`.
+A plain adapter (LoRA, rsLoRA, rank and alpha patterns) is merged tensor by tensor, W + scale * B @
+A in float32, so that a model of any size is merged with the memory of one tensor. Anything else
+(DoRA, trained embeddings, …) is left to peft, see `needs_peft`.
 """
 
 import math
@@ -89,7 +89,8 @@ class Adapter:
         )
 
     def _turned(self, module: str, delta: _Delta) -> bool:
-        # As in peft, the layer decides: `fan_in_fan_out` of the config is that of the last layer only.
+        # As in peft, the layer decides: `fan_in_fan_out` of the config is that of the last layer
+        # only.
         return delta.embedding or is_transposed(module, self._base)
 
     def _read(self) -> dict[str, _Delta]:
@@ -187,7 +188,7 @@ def needs_peft(config: dict[str, Any]) -> bool:
 
 
 def check(adapter: Adapter, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise Mismatch for an adapter of another base. shapes: of the weights of the base, by name."""
+    """Raise Mismatch for an adapter of another base. shapes: of the base's weights, by name."""
     base = adapter.config.get("base_model_name_or_path") or "unknown"
     wanted_shapes = {
         name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in adapter.whole.items()

@@ -1,9 +1,10 @@
-"""Writes safetensors files tensor by tensor, and maps them so that the file's pages are the tensors.
+"""Writes safetensors files tensor by tensor, and maps them so that the file's pages are the
+tensors.
 
 The safetensors library writes a file from tensors that are all in memory. Here the header is made
-from the shapes alone, and one tensor at a time is in memory. Tensors whose sizes are multiples of 64
-come first after a padded header, so that they begin at multiples of 64 bytes: the format allows no
-gaps.
+from the shapes alone, and one tensor at a time is in memory. Tensors whose sizes are multiples of
+64 come first after a padded header, so that they begin at multiples of 64 bytes: the format allows
+no gaps.
 """
 
 import json
@@ -29,7 +30,8 @@ _NAMES = {
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
     torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
 }  # fmt: skip
-# Without it Linux rejects a private mapping larger than memory and swap, although no page is written.
+# Without it Linux rejects a private mapping larger than memory and swap, although no page is
+# written.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 # What the format's own reader accepts.
@@ -174,7 +176,8 @@ def _place(name: str, at: Any) -> _Place:
 
 
 class MappedFile:
-    """The tensors of a file, without a copy: pages are read on first use, and the OS can evict them.
+    """The tensors of a file, without a copy: pages are read on first use, and the OS can evict
+    them.
 
     The mapping is private: writing into a tensor never changes the file.
     """

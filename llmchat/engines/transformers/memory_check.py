@@ -1,4 +1,4 @@
-"""Whether a model fits, before it is loaded, from the shapes of its tensors alone."""
+"""Checks that a model fits into memory, from the shapes of its tensors, before it is loaded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ __all__ = ["available", "check", "needed", "reported"]
 
 
 def available(device: torch.device) -> int:
-    """Bytes that can still be taken on a device."""
+    """Free bytes of a device."""
     if device.type == "cuda":
-        # What a model before this one has left behind is free, but torch keeps it.
+        # torch keeps the memory of a model that was freed.
         torch.cuda.empty_cache()
         devices = range(torch.cuda.device_count()) if device.index is None else [device.index]
         return sum(torch.cuda.mem_get_info(index)[0] for index in devices)
@@ -25,12 +25,12 @@ def available(device: torch.device) -> int:
 
 
 def check(shapes: Shapes, kind: Weights, device: torch.device, mapped: bool = False) -> None:
-    """Refuse a model that cannot fit, and say which kind of weights would. Weights that are mapped on the CPU need no memory of their own: the
-    kernel drops their pages where it must, and reads them again."""
-    free, wanted = (
-        available(device),
-        OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind),
-    )
+    """Raise OutOfResources for a model that cannot fit, with the kind of weights that would.
+
+    mapped: on the CPU such weights need no memory, since the OS can evict their pages.
+    """
+    free = available(device)
+    wanted = OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind)
     if wanted <= free:
         return
     fitting = [other for other in get_args(Weights) if needed(shapes, other) <= min(free, wanted)]

@@ -56,7 +56,7 @@ class Chunks:
 
 
 def first_chunk(parameters: float) -> int:
-    """The tokens of the first call of a model with so many parameters: 2 operations a token each."""
+    """The tokens of a model's first call, at two operations per parameter and token."""
     return prefill_chunk(_TYPICAL_FLOPS / (2 * max(parameters, 1.0)))
 
 

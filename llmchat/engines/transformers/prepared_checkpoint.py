@@ -1,11 +1,14 @@
-"""Prepared checkpoints: adapters merged and linears quantised once, written so that a chat only has to map the file.
+"""Writes prepared checkpoints: adapters merged and linears quantised once, for a chat to map.
 
-The folder is a checkpoint in bitsandbytes' layout that transformers opens as well. Only of Falcon and T5 does transformers leave linears in 16 bits
-that are int8 here; so that it does not misread them, their files have names that it does not look for. Beside the checkpoint lies
-`head.safetensors`, an int8 copy of the output head for a decode step on the CPU; the 16-bit head stays, as bitsandbytes wants it.
+The folder is a checkpoint in bitsandbytes' layout that transformers can open too. Of Falcon and
+T5, transformers leaves linears in 16 bits that are int8 here; their files have names that
+transformers does not look for, so that it does not misread them. `head.safetensors` is an int8
+copy of the output head for the decode step on the CPU; the 16-bit head stays, as bitsandbytes
+requires.
 
-int8 alone is prepared. bf16 and fp32 are what downloads hold already; int4 (NF4) is packed by bitsandbytes in its own way for each
-device. Not prepared either: models whose tensors transformers puts together while it loads them (fused experts), all in memory.
+Only int8 is prepared: downloads hold bf16 and fp32 already, and bitsandbytes packs int4 (NF4)
+differently for each device. Models whose tensors transformers assembles in memory (fused experts)
+are not prepared either.
 """
 
 import json
@@ -31,9 +34,9 @@ SHARD_BYTES = 4_000_000_000
 
 
 class Preparation:
-    """A base with adapters, about to be written. `size`: bytes of its weights, known before any of them is read.
+    """A base with adapters, to be written. size: bytes of its weights, known before one is read.
 
-    Raises Mismatch where it cannot be prepared, or an adapter does not fit the base.
+    Raises Mismatch for a model that cannot be prepared, and for an adapter that does not fit it.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Preparation:
     ) -> None:
         config = modern_config(read_json(base / "config.json"))
         if is_int8(config) and not adapters:
-            raise Mismatch("its weights are 8-bit already, and are mapped from its own files")
+            raise Mismatch("its weights are 8-bit already, and its own files are mapped")
         self._tensors = open_tensors(base, adapters, scale)
         config = with_ties(config, self._tensors.untied)
         self._base_config = config
@@ -82,7 +85,9 @@ class Preparation:
         self.size = sum(map(file_size, self._files.values()))
 
     def write(self, folder: Path, advance: Callable[[int], None] = lambda count: None) -> None:
-        """Write weights and config.json into `folder`, with the memory of one tensor. advance: told of bytes as they are written."""
+        """Write weights and config.json to `folder`, one tensor at a time. advance: called with
+        the bytes of each.
+        """
         writers = {name: Writer(folder / name, entries) for name, entries in self._files.items()}
 
         def put(file: str, name: str, tensor: torch.Tensor) -> None:
@@ -131,7 +136,7 @@ class Preparation:
         return is_transposed(name.removesuffix(".weight"), self._base_config)
 
     def _units(self) -> list[list[Entry]]:
-        """What must stay in one file: matrices that are used as one, with their scales."""
+        """Entries that must stay in one file: matrices that are used as one, with their scales."""
         units = []
         for group in self._outline.linears:
             weights = {module: self._tensors.shapes[f"{module}.weight"] for module in group}
@@ -140,7 +145,7 @@ class Preparation:
                 for module, shape in weights.items()
             }
             pairs = [_pair(f"{module}.", shape) for module, shape in turned.items()]
-            # Weights side by side, then scales side by side: matrices that are used as one are one piece of the file.
+            # All weights, then all scales: matrices that are used as one are adjacent in the file.
             units.append([weight for weight, _ in pairs] + [scb for _, scb in pairs])
             units[-1] += [Entry(f"{module}.weight_format", torch.uint8, ()) for module in group]
         return units + [
@@ -150,11 +155,12 @@ class Preparation:
 
 
 def open_prepared(folder: Path, config: dict[str, Any]) -> Int8Tensors:
-    """The tensors of a prepared checkpoint, mapped. config: the config.json of the base it was made from, in today's words."""
+    """The tensors of a prepared checkpoint, mapped. config: the base's config.json in today's
+    words.
+    """
     head = folder / HEAD_FILE
-    untied = bool(config.get("tie_word_embeddings")) and not read_json(folder / "config.json").get(
-        "tie_word_embeddings", True
-    )
+    own = read_json(folder / "config.json")
+    untied = bool(config.get("tie_word_embeddings")) and not own.get("tie_word_embeddings", True)
     return Int8Tensors(weight_files(folder), config, head if head.exists() else None, untied)
 
 
@@ -166,7 +172,7 @@ def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:
 
 
 def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
-    """The outline of a model that llama.py runs: it needs no transformers."""
+    """The outline of a model of the Llama family, which needs no transformers."""
     groups, plain = [], ["model.embed_tokens.weight"]
     for layer in (f"model.layers.{index}." for index in range(config["num_hidden_layers"])):
         groups += [
@@ -190,7 +196,7 @@ def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
 
 
 def _config(model: Outline) -> dict[str, Any]:
-    """As transformers' save_pretrained writes it for 8-bit weights; the head alone is not quantised."""
+    """The config.json that transformers' save_pretrained writes for 8-bit weights."""
     kept = {
         name: value
         for name, value in model.config.items()
@@ -198,7 +204,8 @@ def _config(model: Outline) -> dict[str, Any]:
     }
     quantised = {
         "quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
-        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False, "llm_int8_skip_modules": [*([model.head] if model.head else []), *model.skipped],
+        "llm_int8_threshold": 6.0, "llm_int8_has_fp16_weight": False,
+        "llm_int8_skip_modules": [*([model.head] if model.head else []), *model.skipped],
     }  # fmt: skip
     return kept | {"dtype": "bfloat16", "quantization_config": quantised}
 

@@ -1,4 +1,4 @@
-"""The texts a model has read and still remembers: which cache a new prompt goes on with."""
+"""Remembers the texts a model has read, and chooses the cache that a new prompt continues."""
 
 from collections.abc import Callable
 from itertools import count, takewhile
@@ -8,7 +8,9 @@ from llmchat.engines.transformers.live_lora import LiveAdapters
 
 
 class Slot:
-    """A cache and the token ids in it. Another text may begin with them, under the same adapters."""
+    """A cache and the token ids in it. A text that starts with them can continue it, with the same
+    adapters.
+    """
 
     def __init__(self, cache: Cache):
         self.cache = cache
@@ -18,7 +20,7 @@ class Slot:
         self.busy = False
 
     def common(self, ids: list[int], adapters: LiveAdapters) -> int:
-        """How many tokens of `ids` are in it, counted from the start, leaving at least one to read."""
+        """The length of the prefix shared with `ids`, leaving at least one token to read."""
         if self.adapters != adapters:
             return 0
         return sum(
@@ -29,15 +31,16 @@ class Slot:
         )
 
     def keep(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept, which may be fewer."""
+        """Forget all but the first `length` tokens; returns how many are kept, possibly fewer."""
         kept = self.cache.truncate(length)
         del self.ids[kept:]
         return kept
 
 
 class Slots:
-    """At most `limit` texts at once. A text that waits keeps its cache until its place is needed, the longest unused first, or until all that
-    wait hold more than `most` tokens."""
+    """At most `limit` texts. An idle text keeps its cache until its slot is needed, least recently
+    used first, or until all idle texts together hold more than `most` tokens.
+    """
 
     def __init__(self, new_cache: Callable[[], Cache], limit: int, most: int):
         self.limit = limit
@@ -47,10 +50,10 @@ class Slots:
         self._clock = count(1)
 
     def take(self, ids: list[int], adapters: LiveAdapters) -> Slot | None:
-        """A slot for a prompt, cut down to what it has in common with it; None while all are busy.
+        """A slot for a prompt, truncated to the prefix that both share; None while all are busy.
 
-        It goes on in the slot that knows most of it, unless that would throw away more than it saves: then what both begin with is copied
-        (a system text that many conversations share), where the cache can be.
+        The slot with the longest shared prefix is taken, unless that would discard more than it
+        saves: then the shared prefix (a system text of many chats) is copied, if the cache allows.
         """
         known = {slot: slot.common(ids, adapters) for slot in self._slots}
         free = [slot for slot in self._slots if not slot.busy]
@@ -76,7 +79,7 @@ class Slots:
         return mine
 
     def give_back(self, slot: Slot) -> None:
-        """The answer is done, its text waits now."""
+        """The answer is complete; its text is idle now."""
         slot.busy, slot.used = False, next(self._clock)
         held = 0
         for waiting in sorted(
@@ -87,11 +90,11 @@ class Slots:
                 self._slots.remove(waiting)
 
     def clear(self) -> None:
-        """Forget every text, and give their memory back."""
+        """Forget every idle text and free its memory."""
         self._slots = [slot for slot in self._slots if slot.busy]
 
     def release(self) -> None:
-        """Forget every text and the model, which the caches belong to; no text can follow."""
+        """Forget every text and the model. The slots cannot be used afterwards."""
         self._slots, self._new_cache = [], None
 
     def latest(self) -> Slot | None:
@@ -99,7 +102,7 @@ class Slots:
         return max(self._slots, key=lambda slot: slot.used, default=None)
 
     def _empty(self, free: list[Slot]) -> Slot | None:
-        """A new slot, or else the free one that waits longest."""
+        """A new slot, else the least recently used free one."""
         if len(self._slots) < self.limit:
             assert self._new_cache is not None, "released"
             self._slots.append(Slot(self._new_cache()))

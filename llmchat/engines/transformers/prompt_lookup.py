@@ -1,53 +1,54 @@
-"""Drafts without a second model: what followed the last time these tokens were said may follow again (prompt lookup, Saxena 2023).
+"""Prompt-lookup decoding (Saxena 2023): drafts the tokens that followed an earlier occurrence.
 
-The model reads a draft in one pass and keeps the part that it would have said itself, so that the answer is the same, token by token; only
-where text repeats (quoting, rewriting, code) it comes faster. A draft that is wrong costs the reading of a few rows. So what would have been
-drafted is compared with every token that is said, and a draft is as long as each of its tokens is likelier to be right than it costs: with many answers
-in one pass, which share what a pass costs besides its rows, that is seldom.
+The model reads a draft in one call and keeps the part that it would have chosen itself, so the
+answer is identical; it only comes faster where text repeats (quoting, rewriting, code). A wrong
+draft costs the reading of a few rows. So drafts are compared with every token of the answer, and a
+draft ends where a token costs more than its chance of being right saves. With many answers in a
+call, which share the fixed cost of the call, drafts are rarely worth it.
 """
 
 import math
 
-# Tokens that must match before a draft is made; the longest match wins.
+# Tokens that must match for a draft; the longest match wins.
 LONGEST, SHORTEST = 4, 3
-# Tokens of a draft at most.
+# The most tokens of a draft.
 MOST = 12
-# A pass costs, besides the rows that it reads, as much as so many rows: 14 at 135M and 11 at 1.1B parameters (int8, two cores of a Zen 5).
+# The fixed cost of a call in rows: 14 at 135M and 11 at 1.1B parameters (int8, two Zen 5 cores).
 PASS_ROWS = 12
-# How far one guess moves the chance that is given to the next ones, and that chance at first.
+# How much one outcome changes the estimated chance of the next draft, and the first estimate.
 STEP, FIRST_CHANCE = 1 / 8, 0.5
 
 
 class PromptLookup:
-    """Proposals for one answer, from its prompt and from itself. A look-up takes constant time, and so does each token."""
+    """Drafts for one answer, from its prompt and its own text. Each token takes constant time."""
 
     def __init__(self, prompt_ids: list[int]):
         self._ids = list(prompt_ids)
         self._ends: dict[tuple[int, ...], int] = {}
         self._indexed = 0
-        # By the tokens that matched.
+        # By the number of tokens that matched.
         self._chances = dict.fromkeys(range(SHORTEST, LONGEST + 1), FIRST_CHANCE)
 
     def feed(self, token: int) -> None:
-        """A token of the answer."""
+        """Add a token of the answer."""
         if match := self._match():
             size, end = match
             self._chances[size] += STEP * ((self._ids[end] == token) - self._chances[size])
         self._ids.append(token)
 
     def propose(self, room: int, together: int = 1) -> list[int]:
-        """Tokens that may come next, at most `room`. together: answers in the same pass."""
+        """A draft of at most `room` tokens. together: answers in the same call."""
         match = self._match() if room > 0 else None
         if match is None:
             return []
         size, end = match
         count = min(room, MOST, _worth(self._chances[size], together))
-        # A text that has come back to itself goes round in a circle.
+        # A match that overlaps the end repeats with its own period.
         period = len(self._ids) - end
         return [self._ids[end + index % period] for index in range(count)]
 
     def _match(self) -> tuple[int, int] | None:
-        """How many of the last tokens were said before, and where that ended."""
+        """How many of the last tokens occurred before, and where that occurrence ended."""
         self._index()
         for size in range(LONGEST, SHORTEST - 1, -1):
             if (
@@ -58,7 +59,9 @@ class PromptLookup:
         return None
 
     def _index(self) -> None:
-        """Note what each n-gram was followed by. A long prompt is gone through when the first draft is due, not before the first token."""
+        """Index the n-grams. A long prompt is indexed for the first draft, not before the first
+        token.
+        """
         for end in range(self._indexed, len(self._ids)):
             for size in range(SHORTEST, min(LONGEST, end) + 1):
                 self._ends[tuple(self._ids[end - size : end])] = end
@@ -66,7 +69,7 @@ class PromptLookup:
 
 
 def _worth(chance: float, together: int) -> int:
-    """Tokens of a draft that are worth a row each: the n-th of them is right with chance^n."""
+    """The length of a draft whose tokens are worth a row each: the n-th is right with chance^n."""
     cost = together / (together + PASS_ROWS)
     if chance <= cost:
         return 0

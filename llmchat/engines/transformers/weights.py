@@ -1,6 +1,7 @@
-"""The tensors of a checkpoint, one at a time, with the adapters already in them.
+"""The tensors of a checkpoint, one at a time, with adapters merged.
 
-Adapters are merged in float32 before anything is quantised, so a weight is rounded once. Peak memory is that of one tensor.
+Adapters are merged in float32 before a weight is quantised, so it is rounded once. Peak memory is
+that of one tensor.
 """
 
 import json
@@ -20,14 +21,14 @@ from llmchat.engines.transformers.modules.auto_classes import load_whole
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 
-# The files' name where other programs would misread them.
+# The name of files that other programs would misread under the usual one.
 OWN_STEM = "llmchat"
 
 
 class Tensors(Protocol):
-    """Named tensors, some of which may be 8-bit already.
+    """Named tensors, some of which can be 8-bit already.
 
-    untied: head and embedding differ although the base's config.json ties them, see ties.py
+    untied: head and embedding differ although the base's config.json ties them, see tied_heads.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -38,19 +39,20 @@ class Tensors(Protocol):
     def get(self, name: str) -> Tensor: ...
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        """A weight as int8 [out, in] and SCB float32 [out], W ≈ int8 * SCB / 127, mapped from its file; of several names, one above the other.
+        """A weight as int8 [out, in] and SCB float32 [out], W ≈ int8 * SCB / 127, mapped from its
+        file; several names are stacked along the rows.
 
-        None where they are not kept like this.
+        None if one of them is not stored like this.
         """
         ...
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
-        """An 8-bit copy of the output head, tied or not, beside the 16-bit one; None where none was prepared."""
+        """The prepared 8-bit copy of the output head, tied or not; None without one."""
         ...
 
 
 class FloatTensors:
-    """What all tensors have in common that are not 8-bit."""
+    """The 8-bit part of Tensors for a source that has no 8-bit tensors."""
 
     untied: bool = False
 
@@ -62,7 +64,10 @@ class FloatTensors:
 
 
 class FileTensors(FloatTensors):
-    """Safetensors files of a folder. Each tensor is mapped on its own, so that the pages of those already used are given back."""
+    """The safetensors files of a folder.
+
+    Each tensor is mapped separately, so that the pages of used ones are freed.
+    """
 
     def __init__(self, folder: Path):
         files = [MappedFile(path) for path in weight_files(folder)]
@@ -76,10 +81,10 @@ class FileTensors(FloatTensors):
 
 
 class MergedTensors(FloatTensors):
-    """Tensors with plain adapters added, in order. An 8-bit weight that none of them changes stays as it is.
+    """Tensors with plain adapters added in order. An 8-bit weight that none changes stays 8-bit.
 
-    A head that the base ties to its embedding gets a matrix of its own where an adapter changes
-    one of the two.
+    If an adapter changes a head or embedding that the base ties, the head becomes a separate
+    matrix.
     """
 
     def __init__(self, base: Tensors, adapters: Sequence[Adapter], config: dict[str, Any]):
@@ -107,7 +112,9 @@ class MergedTensors(FloatTensors):
 
 
 class RenamedTensors:
-    """Tensors of old or wrapped checkpoints under the names of today's module tree; what is no part of the language model is left out."""
+    """Tensors of an old or multimodal checkpoint under today's names, those of the language model
+    only.
+    """
 
     def __init__(self, tensors: Tensors, config: dict[str, Any]):
         self._tensors = tensors
@@ -139,10 +146,11 @@ class MemoryTensors(FloatTensors):
 
 
 def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Tensors:
-    """The tensors of a base checkpoint with its adapters merged, the last one `scale` times as strongly as it was trained.
+    """The tensors of a base checkpoint with its adapters merged, the last one with strength
+    `scale`.
 
-    They are named as transformers' causal (or encoder-decoder) model names them, whatever the files call them. Weights of an 8-bit base that
-    an adapter changes are merged from what their bytes stand for.
+    Their names are those of transformers' causal (or encoder-decoder) model. A weight of an 8-bit
+    base that an adapter changes is dequantised first.
     """
     config = modern_config(read_json(base / "config.json"))
     scaled = with_scales(list(adapters), scale)
@@ -153,29 +161,25 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
                 "name a 16-bit base with --base",
             )
         return RenamedTensors(merged_by_peft(base, config, scaled), config)
-    files = RenamedTensors(
-        Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base), config
-    )
-    return (
-        MergedTensors(
-            files, [Adapter(folder, strength, config) for folder, strength in scaled], config
-        )
-        if scaled
-        else files
-    )
+    stored = Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base)
+    files = RenamedTensors(stored, config)
+    if not scaled:
+        return files
+    loaded = [Adapter(folder, strength, config) for folder, strength in scaled]
+    return MergedTensors(files, loaded, config)
 
 
 def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:
-    """Adapters with their strengths: the last one's is `scale`, the others are as they were trained."""
+    """Adapters with their strengths: `scale` for the last one, 1 for the others."""
     return [(folder, scale if folder is adapters[-1] else 1.0) for folder in adapters]
 
 
 def merged_by_peft(
     base: Path, config: dict[str, Any], adapters: Sequence[tuple[Path, float]]
 ) -> MemoryTensors:
-    """The whole model in memory, merged by peft: for adapters that are more than A and B.
+    """The whole model in memory, merged by peft: for adapters that change more than A and B.
 
-    Raises Mismatch where peft cannot merge one of them.
+    Raises Mismatch for one that peft cannot merge.
     """
     model = load_whole(base, config, torch.float32)
     together = any(read_adapter_config(folder).get("ensure_weight_tying") for folder, _ in adapters)
@@ -206,7 +210,7 @@ def _merge_one(model: Any, folder: Path, strength: float) -> Any:
 
 
 def _untie(model: Any) -> bool:
-    """Give a tied output head a matrix of its own, as it had in training; returns whether it was tied."""
+    """Separate a tied head from the embedding, as in training; returns whether it was tied."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         return False
@@ -216,7 +220,7 @@ def _untie(model: Any) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint. Raises IntegrityError where there are none."""
+    """The safetensors files of a checkpoint. Raises IntegrityError if there are none."""
     for stem in ("model", OWN_STEM):
         index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
         if index.exists():

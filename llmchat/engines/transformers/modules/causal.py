@@ -59,8 +59,8 @@ class ModulesForward(Forward):
             folder, config, tensors, kind, place, trust_remote_code, switch=self._switch
         )
         if config.get("model_type") == "rwkv":
-            # Halving the activations every few layers prevents overflows of fp16. bf16 does not need
-            # it, and quantised weights cannot be halved.
+            # Halving the activations every few layers prevents overflows of fp16. bf16 does not
+            # need it, and quantised weights cannot be halved.
             self._model.config.rescale_every = 0
         self.names = _Names.of(self._model)
         self.adaptable = adaptable(self._model)

@@ -1,7 +1,8 @@
-"""Runs encoder-decoders (T5): the encoder reads the whole prompt, and the decoder writes the answer.
+"""Runs encoder-decoders (T5): the encoder reads the whole prompt, and the decoder writes the
+answer.
 
-In the encoder every token attends to every other one, so nothing of an earlier prompt can be reused.
-Only the same prompt, asked again, is already encoded.
+In the encoder every token attends to every other one, so nothing of an earlier prompt can be
+reused. Only the same prompt, asked again, is already encoded.
 """
 
 from collections.abc import Sequence

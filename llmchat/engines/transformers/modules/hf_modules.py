@@ -206,8 +206,8 @@ def _fill(
                     tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False
                 ),
             )
-    # Two matrices that config.json ties and the file holds both are tied only if they are equal: the
-    # config of T5 1.1 is wrong.
+    # Two matrices that config.json ties and the file holds both are tied only if they are equal:
+    # the config of T5 1.1 is wrong.
     missing = {
         path
         for path, _ in model.named_parameters(remove_duplicate=False)

@@ -1,9 +1,9 @@
 """Finds the layers of a module tree that can be quantised.
 
-These are the linear layers whose weight only the layer itself reads. A subclass can compute something
-else with its matrix (the routers of Llama 4 and PhiMoE, DeepSeek V4's grouped projections), and a
-module that reads the weight of a child (Mamba: `dt_proj.weight @ x`) would read bytes. Those layers
-stay in 16 bits.
+These are the linear layers whose weight only the layer itself reads. A subclass can compute
+something else with its matrix (the routers of Llama 4 and PhiMoE, DeepSeek V4's grouped
+projections), and a module that reads the weight of a child (Mamba: `dt_proj.weight @ x`) would
+read bytes. Those layers stay in 16 bits.
 """
 
 import copy

@@ -1,8 +1,9 @@
 """Tests that a model gives the same logits from its cache as cold; others are not run.
 
-transformers supports about two hundred causal architectures, each with its own cache. Some lose the
-past when a prompt is read in pieces, then token by token, and between other texts: their answers would
-be fluent and wrong. So on the first load of a model, twenty tokens are read in both ways.
+transformers supports about two hundred causal architectures, each with its own cache. Some lose
+the past when a prompt is read in pieces, then token by token, and between other texts: their
+answers would be fluent and wrong. So on the first load of a model, twenty tokens are read in both
+ways.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.errors import LlmchatError, Mismatch
 
 TEXT = (
-    "The quick brown fox jumps over the lazy dog, and nobody knows why it does so every day at five in"
-    " the afternoon."
+    "The quick brown fox jumps over the lazy dog, and nobody knows why it does so every day at five"
+    " in the afternoon."
 )
 TOKENS = 20
 # The warm run reads up to here, then up to there, then single tokens.
 _FIRST, _SECOND = 8, 14
-# Relative errors of logits. Rounding causes 1e-5 in fp32 and a few hundredths in 16 bits; a lost past
-# causes about 1.
+# Relative errors of logits. Rounding causes 1e-5 in fp32 and a few hundredths in 16 bits; a lost
+# past causes about 1.
 _LIMITS = {torch.float32: 2e-3}
 _LIMIT_16 = 0.4
 
@@ -43,8 +44,8 @@ def check(forward: Any, ids: Sequence[int], name: str, proven: Path | None = Non
         raise refusal(name, error) from error
     if found > _LIMITS.get(forward.dtype, _LIMIT_16):
         raise Mismatch(
-            f"the architecture `{name}` is not supported: a prompt read in pieces gives other answers"
-            " than one read at once",
+            f"the architecture `{name}` is not supported: a prompt read in pieces gives other"
+            " answers than one read at once",
             "a GGUF of it runs in llama.cpp (--engine gguf)",
         )
     if proven is not None:
@@ -62,8 +63,8 @@ def refusal(name: str, error: Exception) -> Mismatch:
 
 
 def difference(forward: Any, ids: list[int]) -> float:
-    """The largest typical error of three warm ways to read: several tokens after others, one by one,
-    and again after a truncation.
+    """The largest typical error of three warm ways to read: several tokens after others, one by
+    one, and again after a truncation.
     """
     with torch.inference_mode():
         cold = forward.run([SequenceInput(forward.new_cache(), ids, all_logits=True)])[0].float()

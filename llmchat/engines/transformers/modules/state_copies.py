@@ -1,8 +1,8 @@
 """Copies the states of recurrent models, which can be continued but not truncated.
 
-A recurrent layer keeps one state of fixed size, and going back in a text requires a copy from there.
-In a hybrid model only the recurrent layers are copied; the keys and values of its attention layers are
-truncated. An unknown kind of cache is copied as a whole.
+A recurrent layer keeps one state of fixed size, and going back in a text requires a copy from
+there. In a hybrid model only the recurrent layers are copied; the keys and values of its attention
+layers are truncated. An unknown kind of cache is copied as a whole.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,8 @@ class Copies:
             self._copies.pop(self._least_useful())
 
     def back(self, cache: Any, held: int, length: int) -> tuple[int, Any]:
-        """(tokens, cache) of the last copy after at most `length` tokens; (0, None) if there is none.
+        """(tokens, cache) of the last copy after at most `length` tokens; (0, None) if there is
+        none.
 
         held: tokens in the cache.
         """
@@ -81,8 +82,8 @@ def can_be_cut(cache: Any) -> bool:
 
 
 def keeping_all(cache: Any) -> Any:
-    """The cache with sliding-window layers replaced by layers that keep all tokens, so that it can be
-    truncated. The mask selects the tokens that count.
+    """The cache with sliding-window layers replaced by layers that keep all tokens, so that it can
+    be truncated. The mask selects the tokens that count.
     """
     from transformers.cache_utils import (
         DynamicLayer,
