@@ -26,27 +26,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TOPICS = [
-    "foxes",
-    "rivers",
-    "clocks",
-    "bread",
-    "winter",
-    "maps",
-    "trains",
-    "gardens",
-    "music",
-    "stars",
-    "ships",
-    "bridges",
-    "letters",
-    "kings",
-    "storms",
-    "glass",
-    "islands",
-    "colours",
-    "horses",
+    "foxes", "rivers", "clocks", "bread", "winter", "maps", "trains", "gardens", "music", "stars",
+    "ships", "bridges", "letters", "kings", "storms", "glass", "islands", "colours", "horses",
     "paper",
-]
+]  # fmt: skip
 
 
 @dataclass
@@ -179,6 +162,14 @@ def one_shots(env: dict[str, str], count: int) -> dict[str, Any]:
     return {"one_shot_first_token_s": round(statistics.median(times), 3)}
 
 
+def _outcome(stream: Stream, *, left: bool) -> str:
+    if stream.status in (400, 429):
+        return "refused"
+    if left:
+        return "left"
+    return "answers" if stream.status == 200 and stream.tokens else "other"
+
+
 def resident_mb(process: int) -> float:
     with open(f"/proc/{process}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -204,16 +195,7 @@ async def soak(url: str, model: str, minutes: float, clients: int, process: int)
             if kind < 0.05:
                 body["temperature"] = 9
             made = await ask(url, body, leave_after=3 if kind > 0.85 else 0)
-            key = (
-                "refused"
-                if made.status in (400, 429)
-                else "left"
-                if kind > 0.85
-                else "answers"
-                if made.status == 200 and made.tokens
-                else "other"
-            )
-            counts[key] += 1
+            counts[_outcome(made, left=kind > 0.85)] += 1
             counts["tokens"] += made.tokens
 
     async def watch() -> None:
@@ -256,19 +238,8 @@ def save(name: str, result: dict[str, Any]) -> None:
 def start(model: str, slots: int, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "llmchat",
-        "serve",
-        "-q",
-        "-m",
-        model,
-        "--port",
-        str(port),
-        "--slots",
-        str(slots),
-    ]
+    serve = [sys.executable, "-m", "llmchat", "serve", "-q", "-m", model]
+    command = [*serve, "--port", str(port), "--slots", str(slots)]
     process = subprocess.Popen(command, env=env)
     url = f"http://127.0.0.1:{port}"
     asyncio.run(_ready(url, model))

@@ -36,7 +36,9 @@ def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
     base = model_spec(lambda: TransformersEngine(tiny, weights="fp32"), key="tiny", adapters=())
     specs = {
         "tiny": base,
-        "told": model_spec(lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="told"),
+        "scripted": model_spec(
+            lambda: ScriptedEngine(["Well, **yes**.\n\nAnd no."]), key="scripted"
+        ),
     }
     specs |= {
         f"tiny+{name}": replace(base, adapters=((name, 1.0),), folders={name: path})
@@ -60,30 +62,35 @@ def alone(engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
 def test_models_are_listed_and_described(run: Running) -> None:
     assert [model.id for model in run.openai.models.list()] == [
         "tiny",
-        "told",
+        "scripted",
         "tiny+one",
         "tiny+two",
     ]
     assert run.openai.models.retrieve("tiny+one").id == "tiny+one"
-    told = run.http.get("/v1/models/told").json()
-    assert run.openai.chat.completions.create(model="told", messages=HELLO) and told["id"] == "told"
-    told = run.http.get("/v1/models/told").json()
-    assert told["max_model_len"] == told["context_length"] == 2048
+    described = run.http.get("/v1/models/scripted").json()
+    assert (
+        run.openai.chat.completions.create(model="scripted", messages=HELLO)
+        and described["id"] == "scripted"
+    )
+    described = run.http.get("/v1/models/scripted").json()
+    assert described["max_model_len"] == described["context_length"] == 2048
     with pytest.raises(openai.NotFoundError):
         run.openai.models.retrieve("none")
 
 
 def test_a_complete_and_a_streamed_answer_are_equal(run: Running) -> None:
-    whole = run.openai.chat.completions.create(model="told", messages=HELLO)
+    whole = run.openai.chat.completions.create(model="scripted", messages=HELLO)
     assert (
         whole.choices[0].message.content == "Well, **yes**.\n\nAnd no."
         and whole.choices[0].finish_reason == "stop"
     )
-    assert whole.object == "chat.completion" and whole.model == "told" and whole.usage is not None
+    assert (
+        whole.object == "chat.completion" and whole.model == "scripted" and whole.usage is not None
+    )
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
     pieces = list(
         run.openai.chat.completions.create(
-            model="told", messages=HELLO, stream=True, stream_options={"include_usage": True}
+            model="scripted", messages=HELLO, stream=True, stream_options={"include_usage": True}
         )
     )  # type: ignore[arg-type]
     assert (
@@ -132,14 +139,14 @@ def test_a_seed_reproduces_all_choices(run: Running) -> None:
 
 def test_stop_strings_end_the_answer_and_are_not_shown(run: Running) -> None:
     answer = run.openai.chat.completions.create(
-        model="told", messages=HELLO, stop=["And", "nowhere"]
+        model="scripted", messages=HELLO, stop=["And", "nowhere"]
     )  # type: ignore[arg-type]
     assert (
         answer.choices[0].message.content == "Well, **yes**."
         and answer.choices[0].finish_reason == "stop"
     )
     assert (
-        run.openai.completions.create(model="told", prompt="x", stop="yes", max_tokens=50)
+        run.openai.completions.create(model="scripted", prompt="x", stop="yes", max_tokens=50)
         .choices[0]
         .text
         == "Well, **"
@@ -147,7 +154,7 @@ def test_stop_strings_end_the_answer_and_are_not_shown(run: Running) -> None:
 
 
 def test_the_token_limit_is_reported_as_finish_reason(run: Running) -> None:
-    answer = run.openai.chat.completions.create(model="told", messages=HELLO, max_tokens=2)
+    answer = run.openai.chat.completions.create(model="scripted", messages=HELLO, max_tokens=2)
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
         "Well,",
         "length",
@@ -177,7 +184,9 @@ def test_several_prompts_times_several_choices(run: Running) -> None:
 
 def test_choices_of_a_stream_have_their_index(run: Running) -> None:
     texts = {0: "", 1: "", 2: ""}
-    for piece in run.openai.chat.completions.create(model="told", messages=HELLO, n=3, stream=True):
+    for piece in run.openai.chat.completions.create(
+        model="scripted", messages=HELLO, n=3, stream=True
+    ):
         texts[piece.choices[0].index] += piece.choices[0].delta.content or ""
     assert set(texts.values()) == {"Well, **yes**.\n\nAnd no."}
 
@@ -191,21 +200,21 @@ def test_log_probabilities_of_a_chat(run: Running) -> None:
         logprobs=True,
         top_logprobs=3,  # type: ignore[arg-type]
     )
-    told = made.choices[0].logprobs
+    described = made.choices[0].logprobs
     assert (
-        told is not None
-        and told.content is not None
+        described is not None
+        and described.content is not None
         and made.usage is not None
-        and 0 < len(told.content) <= made.usage.completion_tokens
+        and 0 < len(described.content) <= made.usage.completion_tokens
     )
-    for token in told.content:
+    for token in described.content:
         assert (
             len(token.top_logprobs) == 3
             and token.logprob == max(rival.logprob for rival in token.top_logprobs) <= 0
         )
         assert token.top_logprobs[0].token == token.token, "greedy takes the likeliest"
     assert (
-        b"".join(bytes(token.bytes or ()) for token in told.content)
+        b"".join(bytes(token.bytes or ()) for token in described.content)
         .decode("utf-8", "replace")
         .strip()
         == made.choices[0].message.content
@@ -219,9 +228,9 @@ def test_log_probabilities_of_a_chat(run: Running) -> None:
         if piece.choices[0].logprobs
         for token in piece.choices[0].logprobs.content or ()
     ]
-    assert [token.token for token in streamed] == [token.token for token in told.content]
+    assert [token.token for token in streamed] == [token.token for token in described.content]
     assert [token.logprob for token in streamed] == pytest.approx(
-        [token.logprob for token in told.content], abs=1e-4
+        [token.logprob for token in described.content], abs=1e-4
     )
 
 
@@ -229,20 +238,20 @@ def test_log_probabilities_of_a_completion(run: Running) -> None:
     made = run.openai.completions.create(
         model="tiny", prompt="the", temperature=0, max_tokens=4, logprobs=2
     ).choices[0]
-    told = made.logprobs
+    described = made.logprobs
     assert (
-        told is not None
-        and told.tokens
-        and told.token_logprobs
-        and told.text_offset
-        and told.top_logprobs
+        described is not None
+        and described.tokens
+        and described.token_logprobs
+        and described.text_offset
+        and described.top_logprobs
     )
     assert (
-        "".join(told.tokens) == made.text
-        and told.text_offset[0] == 0
-        and told.text_offset[1] == len(told.tokens[0])
+        "".join(described.tokens) == made.text
+        and described.text_offset[0] == 0
+        and described.text_offset[1] == len(described.tokens[0])
     )
-    assert told.top_logprobs[0][told.tokens[0]] == told.token_logprobs[0]
+    assert described.top_logprobs[0][described.tokens[0]] == described.token_logprobs[0]
 
 
 def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
@@ -257,9 +266,9 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
         {"role": "user", "content": "One."},
         {"role": "user", "content": "Two."},
     ]
-    run.openai.chat.completions.create(model="told", messages=messages)  # type: ignore[arg-type]
+    run.openai.chat.completions.create(model="scripted", messages=messages)
     engine = next(
-        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
+        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "scripted"
     )
     assert engine.prompts[-1].text == (  # type: ignore[attr-defined]
         "<|im_start|>system\nBe short.\n\nAnd kind.<|im_end|>\n"
@@ -270,10 +279,10 @@ def test_the_conversation_is_what_the_terminal_would_send(run: Running) -> None:
 
 def test_a_started_answer_is_continued(run: Running) -> None:
     run.openai.chat.completions.create(
-        model="told", messages=[*HELLO, {"role": "assistant", "content": "It is"}]
+        model="scripted", messages=[*HELLO, {"role": "assistant", "content": "It is"}]
     )  # type: ignore[arg-type, list-item]
     engine = next(
-        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "told"
+        resident.engine for resident in run.state.pool.loaded_models() if resident.key == "scripted"
     )
     assert engine.prompts[-1].text.endswith("<|im_start|>assistant\nIt is")
 

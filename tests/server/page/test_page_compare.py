@@ -21,7 +21,7 @@ def columns(user: User) -> list[dict[str, Any]]:
     return [item.bounding_box() for item in user.find(".pair > .message").all()]
 
 
-def test_two_models_answer_side_by_side(site: Site) -> None:
+def test_two_models_answer_in_comparison(site: Site) -> None:
     gate = threading.Event()
     site.script.answers += [["One ", gate, "way."], ["Other ", gate, "way."]]
     user = site.visit()
@@ -42,7 +42,7 @@ def test_two_models_answer_side_by_side(site: Site) -> None:
     assert above["x"] == below["x"] and above["y"] + above["height"] <= below["y"]
 
 
-def test_the_chat_goes_on_from_the_answer_that_is_chosen(site: Site) -> None:
+def test_the_chat_continues_from_the_chosen_answer(site: Site) -> None:
     user = site.visit()
     user.button("Compare two models").click()
     user.ask("How?")
@@ -67,7 +67,7 @@ def test_the_chat_goes_on_from_the_answer_that_is_chosen(site: Site) -> None:
     expect(user.answer).to_have_text("So.")
 
 
-def test_stop_ends_both_and_asking_again_makes_another_pair(site: Site) -> None:
+def test_stop_ends_both_answers_and_regenerating_creates_another_pair(site: Site) -> None:
     site.script.answers += [
         ["One", threading.Event()],
         ["Other", threading.Event()],

@@ -1,4 +1,4 @@
-"""What the page keeps: in the browser, or on the server; through reloads, in two windows, and when there is no room."""
+"""Storing conversations: in the browser or on the server, in two windows, and without space."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ def exported(user: User) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("place", ["site", "keeping_site"])
-def test_nothing_is_lost_by_a_reload_in_the_middle(
+def test_a_reload_during_an_answer_loses_nothing(
     place: str, request: pytest.FixtureRequest
 ) -> None:
     site: Site = request.getfixturevalue(place)
@@ -79,8 +79,12 @@ def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
 
 A, B = "a" * 24, "b" * 24
 GOOD = {
-    "format": 1, "id": "0" * 24, "title": "t", "model": "m", "adapter": "", "strength": 1, "parameters": {}, "chosen": {},
-    "messages": {A: {"id": A, "parent": "", "role": "user", "text": "x"}, B: {"id": B, "parent": A, "role": "assistant", "text": "y"}},
+    "format": 1, "id": "0" * 24, "title": "t", "model": "m", "adapter": "", "strength": 1,
+    "parameters": {}, "chosen": {},
+    "messages": {
+        A: {"id": A, "parent": "", "role": "user", "text": "x"},
+        B: {"id": B, "parent": A, "role": "assistant", "text": "y"},
+    },
 }  # fmt: skip
 
 
@@ -107,7 +111,10 @@ def message(which: str, **changes: Any) -> dict[str, Any]:
 )
 def test_an_imported_file_is_validated(site: Site, value: dict[str, Any], problem: str) -> None:
     user = site.visit()
-    checked = "(value) => import('./page/conversation.js').then(({checked}) => checked(value)).then((good) => [good], (error) => error.message)"
+    checked = (
+        "(value) => import('./page/conversation.js').then(({checked}) => checked(value))"
+        ".then((good) => [good], (error) => error.message)"
+    )
     answer = user.page.evaluate(checked, value)
     if problem:
         assert problem in answer
@@ -118,29 +125,32 @@ def test_an_imported_file_is_validated(site: Site, value: dict[str, Any], proble
         assert {id: said["text"] for id, said in answer[0]["messages"].items()} == {A: "x", B: "y"}
 
 
-def test_what_two_windows_made_becomes_the_same_in_both(site: Site) -> None:
+def test_changes_by_two_windows_merge_to_the_same_conversation(site: Site) -> None:
     user = site.visit()
     made = """() => import('./page/conversation.js').then(({create, add, merge, path}) => {
         const one = create();
         const question = add(one, '', 'user', {text: 'q'});
         const answer = add(one, question.id, 'assistant', {text: 'half', state: 'writing'});
         const other = structuredClone(one);
-        Object.assign(one.messages[answer.id], {text: 'half and whole', state: 'complete', revision: 2});
+        const finished = {text: 'half and whole', state: 'complete', revision: 2};
+        Object.assign(one.messages[answer.id], finished);
         add(other, question.id, 'assistant', {text: 'second'});
         const [left, right] = [structuredClone(one), structuredClone(other)];
         merge(left, other);
         merge(right, one);
-        const texts = (value) => Object.values(value.messages).map(({text, state}) => text + ' ' + state).sort();
+        const texts = ({messages}) =>
+            Object.values(messages).map(({text, state}) => text + ' ' + state).sort();
         return [texts(left), texts(right)];
     })"""
     left, right = user.page.evaluate(made)
     assert left == right == ["half and whole complete", "q complete", "second complete"]
 
 
-def test_a_full_storage_is_said_and_the_chat_goes_on(site: Site) -> None:
+def test_full_storage_is_reported_and_the_chat_continues(site: Site) -> None:
     user = site.visit()
     user.page.evaluate(
-        "void (IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); })"
+        "void (IDBObjectStore.prototype.put = () => "
+        "{ throw new DOMException('full', 'QuotaExceededError'); })"
     )
     user.ask("Hello")
     expect(user.find(".notice.problem")).to_contain_text("storage is full")
@@ -183,7 +193,7 @@ def test_two_windows_do_not_overwrite_each_other(
         assert {message["state"] for message in conversation["messages"].values()} == {"complete"}
 
 
-def test_the_server_keeps_it_for_another_browser(keeping_site: Site) -> None:
+def test_another_browser_sees_conversations_on_the_server(keeping_site: Site) -> None:
     first = keeping_site.visit()
     first.ask("Kept here")
     second = keeping_site.visit()

@@ -1,4 +1,4 @@
-"""Markdown on the page: maths, colours of code, footnotes, task lists, and texts of ill will in each of them."""
+"""Markdown on the page: formulas, highlighting, footnotes, task lists, and attacks on each."""
 
 import json
 import threading
@@ -11,18 +11,20 @@ pytestmark = pytest.mark.slow
 
 MATHML = "http://www.w3.org/1998/Math/MathML"
 RENDERED = """(text) => import('./page/markdown.js').then(({render}) => {
+    const unique = (values) => [...new Set(values)];
     const place = document.createElement('div');
     place.className = 'markdown';
     document.querySelector('#messages').replaceChildren(place);
     render(place, text);
+    const all = [...place.querySelectorAll('*')];
     return {
         text: place.textContent.trim(),
         formulas: [...place.querySelectorAll('math')].map((one) => one.parentNode.title),
         display: place.querySelectorAll('math[display=block]').length,
         html: place.innerHTML,
-        elements: [...new Set([...place.querySelectorAll('*')].filter((one) => !one.closest('math')).map((one) => one.localName))],
-        inMath: [...new Set([...place.querySelectorAll('math, math *')].map((one) => one.namespaceURI))],
-        attributes: [...new Set([...place.querySelectorAll('*')].flatMap((one) => one.getAttributeNames()))],
+        elements: unique(all.filter((one) => !one.closest('math')).map((one) => one.localName)),
+        inMath: unique(all.filter((one) => one.closest('math')).map((one) => one.namespaceURI)),
+        attributes: unique(all.flatMap((one) => one.getAttributeNames())),
         links: [...place.querySelectorAll('[href]')].map((one) => one.getAttribute('href')),
     };
 })"""
@@ -69,7 +71,7 @@ def test_formulas_become_mathml(site: Site) -> None:
     assert rendered(user, r"$$a$$")["display"] == 1 and rendered(user, r"$a$")["display"] == 0
 
 
-def test_money_code_and_variables_are_no_formulas(site: Site) -> None:
+def test_money_code_and_variables_are_not_formulas(site: Site) -> None:
     user = site.visit()
     for text in NO_FORMULAS:
         shown = rendered(user, text)
@@ -77,7 +79,7 @@ def test_money_code_and_variables_are_no_formulas(site: Site) -> None:
         assert shown["text"].count("$") == text.count("$"), text
 
 
-def test_what_is_no_formula_is_shown_as_it_was_written(site: Site) -> None:
+def test_invalid_formulas_stay_as_text(site: Site) -> None:
     user = site.visit()
     for text in (
         r"$\notacommand{x}$",
@@ -89,7 +91,7 @@ def test_what_is_no_formula_is_shown_as_it_was_written(site: Site) -> None:
         assert shown["formulas"] == [] and shown["text"] == text
 
 
-def test_a_formula_is_not_garbled_while_it_is_written(site: Site) -> None:
+def test_an_unfinished_formula_is_not_garbled(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append(["So:\n\n\\[\n\\sum_{i=1} a_i * b_", gate, "i * c_i\n\\]\n\nDone."])
     user = site.visit()
@@ -100,7 +102,7 @@ def test_a_formula_is_not_garbled_while_it_is_written(site: Site) -> None:
     expect(user.answer).to_contain_text("Done.")
 
 
-def test_code_has_colours_in_both_themes(site: Site) -> None:
+def test_code_is_highlighted_in_both_themes(site: Site) -> None:
     site.script.answers.append(
         ['```python\ndef one():\n    return "text"  # why\n```\n\n```nosuchlanguage\ndef one\n```']
     )
@@ -124,7 +126,7 @@ def test_code_has_colours_in_both_themes(site: Site) -> None:
     ]
 
 
-def test_code_grows_in_its_place(site: Site) -> None:
+def test_growing_code_is_redrawn_in_place(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append(["```js\nconst one = 1;\n", gate, "const two = 2;\n```\n"])
     user = site.visit()
@@ -137,7 +139,7 @@ def test_code_grows_in_its_place(site: Site) -> None:
     assert user.page.evaluate("document.querySelector('pre').mark") == 1
 
 
-def test_footnotes_lead_there_and_back(site: Site) -> None:
+def test_footnotes_link_there_and_back(site: Site) -> None:
     site.script.answers.append(
         ["True[^a], and more[^long note][^b]. Not[^none].\n\n[^a]: See *here*.\n[^b]: And `there`."]
     )
@@ -153,7 +155,7 @@ def test_footnotes_lead_there_and_back(site: Site) -> None:
     assert user.page.url == before
 
 
-def test_task_boxes_have_names(site: Site) -> None:
+def test_task_checkboxes_have_names(site: Site) -> None:
     site.script.answers.append(["- [x] buy **milk**\n- [ ] bake\n  - [ ] knead"])
     user = site.visit()
     user.ask("Hello")
@@ -166,26 +168,41 @@ def test_task_boxes_have_names(site: Site) -> None:
 HACK = "<img src=x onerror=window.hacked=1>"
 ATTACKS = [
     rf"$\text{{{HACK}}}$", rf"$${HACK}$$", rf"\({HACK}\)", rf"\[{HACK}\]",
-    r"$\href{javascript:window.hacked=1}{x}$", r"$\url{javascript:window.hacked=1}$", r"$\href{https://evil.example}{x}$",
-    r"$\includegraphics{https://evil.example/x.png}$", r"$\class{hljs}{x}$", r"$\id{input}{x}$", r"$\style{background:url(//evil.example)}{x}$",
-    r"$\data{onclick=window.hacked=1}{x}$", r"$\htmlClass{x}{y}$", r"$$\label{input} x \tag{1}$$", r"$\ref{input}$", r"$\eqref{send}$",
-    r"$\color{red;background:url(//evil.example)}x$", r"$\colorbox{url(//evil.example)}{x}$", r"$\textcolor{\"><script>}{x}$",
-    r"$\def\x{\x\x}\x$", r"$\unicode{x3c}script\unicode{x3e}$", "$" + r"\sqrt{" * 150 + "x" + "}" * 150 + "$",
-    r"$\begin{array}{onclick=window.hacked=1}x\end{array}$", r"$\rule{1000000em}{1000000em}$", r"$\mathrm{</span><script>window.hacked=1</script>}$",
-    f"```html\n{HACK}</code></pre><script>window.hacked=1</script>\n```", f"```js\"onmouseover=window.hacked=1\n{HACK}\n```",
-    f"```js\nconst a = `</span>{HACK}`;\n```", "```xml\n<span class=\"hljs-x\"><img src=x onerror=window.hacked=1></span>\n```",
-    "```js hljs-copy\n&lt;img src=x onerror=window.hacked=1&gt;\n```", "```constructor\nx\n```", "```__proto__\nx\n```",
-    f"x[^{HACK}]\n\n[^{HACK}]: {HACK}", "x[^a]\n\n[^a]: [y](javascript:window.hacked=1)", "x[^__proto__][^constructor]\n\n[^__proto__]: y",
-    "x[^\"onclick=window.hacked=1]\n\n[^\"onclick=window.hacked=1]: y", f"- [ ] {HACK}\n- [x] \"onfocus=window.hacked=1", "- [ ] <input autofocus onfocus=window.hacked=1>",
-    '<span class="math-inline">\\href{javascript:window.hacked=1}{x}</span>', '<span class="footnote-label" onclick=window.hacked=1>x</span>',
-    "<math href=javascript:window.hacked=1><mtext><script>window.hacked=1</script></mtext></math>", f"| $a$ | {HACK} |\n|---|---|\n| $<b>$ | \\({HACK}\\) |",
+    r"$\href{javascript:window.hacked=1}{x}$", r"$\url{javascript:window.hacked=1}$",
+    r"$\href{https://evil.example}{x}$",
+    r"$\includegraphics{https://evil.example/x.png}$", r"$\class{hljs}{x}$", r"$\id{input}{x}$",
+    r"$\style{background:url(//evil.example)}{x}$",
+    r"$\data{onclick=window.hacked=1}{x}$", r"$\htmlClass{x}{y}$", r"$$\label{input} x \tag{1}$$",
+    r"$\ref{input}$", r"$\eqref{send}$",
+    r"$\color{red;background:url(//evil.example)}x$", r"$\colorbox{url(//evil.example)}{x}$",
+    r"$\textcolor{\"><script>}{x}$",
+    r"$\def\x{\x\x}\x$", r"$\unicode{x3c}script\unicode{x3e}$",
+    "$" + r"\sqrt{" * 150 + "x" + "}" * 150 + "$",
+    r"$\begin{array}{onclick=window.hacked=1}x\end{array}$", r"$\rule{1000000em}{1000000em}$",
+    r"$\mathrm{</span><script>window.hacked=1</script>}$",
+    f"```html\n{HACK}</code></pre><script>window.hacked=1</script>\n```",
+    f"```js\"onmouseover=window.hacked=1\n{HACK}\n```",
+    f"```js\nconst a = `</span>{HACK}`;\n```",
+    "```xml\n<span class=\"hljs-x\"><img src=x onerror=window.hacked=1></span>\n```",
+    "```js hljs-copy\n&lt;img src=x onerror=window.hacked=1&gt;\n```", "```constructor\nx\n```",
+    "```__proto__\nx\n```",
+    f"x[^{HACK}]\n\n[^{HACK}]: {HACK}", "x[^a]\n\n[^a]: [y](javascript:window.hacked=1)",
+    "x[^__proto__][^constructor]\n\n[^__proto__]: y",
+    "x[^\"onclick=window.hacked=1]\n\n[^\"onclick=window.hacked=1]: y",
+    f"- [ ] {HACK}\n- [x] \"onfocus=window.hacked=1",
+    "- [ ] <input autofocus onfocus=window.hacked=1>",
+    '<span class="math-inline">\\href{javascript:window.hacked=1}{x}</span>',
+    '<span class="footnote-label" onclick=window.hacked=1>x</span>',
+    "<math href=javascript:window.hacked=1><mtext><script>window.hacked=1</script></mtext></math>",
+    f"| $a$ | {HACK} |\n|---|---|\n| $<b>$ | \\({HACK}\\) |",
 ]  # fmt: skip
 ELEMENTS = {
-    "div", "p", "span", "a", "br", "pre", "code", "button", "sup", "ul", "li", "input", "table", "thead", "tbody", "tr", "th", "td", "math", "b",
+    "div", "p", "span", "a", "br", "pre", "code", "button", "sup", "ul", "li", "input", "table",
+    "thead", "tbody", "tr", "th", "td", "math", "b",
 }  # fmt: skip
 
 
-def test_formulas_code_and_footnotes_of_ill_will_are_inert(site: Site) -> None:
+def test_attacks_in_formulas_code_and_footnotes_are_inert(site: Site) -> None:
     user = site.visit()
     for attack in ATTACKS:
         shown = rendered(user, attack)
@@ -200,10 +217,12 @@ def test_formulas_code_and_footnotes_of_ill_will_are_inert(site: Site) -> None:
             link for link in shown["links"] if not link.startswith(("http://", "https://"))
         ], attack
         assert "evil.example" not in user.page.evaluate(
-            "[...document.querySelectorAll('.markdown [style]')].map((one) => one.style.cssText).join()"
+            "[...document.querySelectorAll('.markdown [style]')]"
+            ".map((one) => one.style.cssText).join()"
         )
     user.page.evaluate(
-        "document.querySelectorAll('.markdown *').forEach((one) => one.dispatchEvent(new MouseEvent('click')))"
+        "document.querySelectorAll('.markdown *')"
+        ".forEach((one) => one.dispatchEvent(new MouseEvent('click')))"
     )
     assert user.page.evaluate("window.hacked") is None
 
@@ -211,7 +230,7 @@ def test_formulas_code_and_footnotes_of_ill_will_are_inert(site: Site) -> None:
 TITLE = f"{HACK}<svg onload=window.hacked=1>"
 
 
-def test_titles_and_file_names_of_ill_will_are_inert(site: Site) -> None:
+def test_attacks_in_titles_and_file_names_are_inert(site: Site) -> None:
     user = site.visit()
     user.ask(TITLE)
     assert user.titles == [TITLE[:59] + "…" if len(TITLE) > 60 else TITLE]

@@ -14,7 +14,7 @@ from llmchat.engines.scripted import ScriptedEngine
 pytestmark = pytest.mark.slow
 
 
-def test_the_picker_tells_size_window_and_what_is_loaded(site: Site) -> None:
+def test_the_model_menu_shows_size_window_and_state(site: Site) -> None:
     user = site.visit()
     assert user.find("#model option").all_text_contents() == [
         "small 150 MB · 2k window · loaded",
@@ -31,7 +31,7 @@ def test_the_picker_tells_size_window_and_what_is_loaded(site: Site) -> None:
     assert site.request["model"] == "org/large"
 
 
-def test_names_that_two_models_share_stay_whole(site: Site) -> None:
+def test_ambiguous_model_names_are_shown_in_full(site: Site) -> None:
     user = site.visit()
     names = (
         "(ids) => import('./page/models.js').then(({shortNames}) => [...shortNames(ids).values()])"
@@ -44,7 +44,7 @@ def test_names_that_two_models_share_stay_whole(site: Site) -> None:
     ]
 
 
-def test_a_model_that_is_being_loaded_is_shown(site: Site) -> None:
+def test_loading_progress_is_shown(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append([gate, "Yes."])
     site.script.facts[0].update(state="loading", loading_s=3.2, expected_s=8.0)
@@ -59,7 +59,7 @@ def test_a_model_that_is_being_loaded_is_shown(site: Site) -> None:
     expect(user.note).to_have_text("")
 
 
-def test_the_ring_shows_the_window_that_is_used(site: Site) -> None:
+def test_the_ring_shows_how_full_the_context_window_is(site: Site) -> None:
     user = site.visit()
     ring = user.find("#context")
     expect(ring).to_have_attribute(
@@ -77,7 +77,7 @@ def test_the_ring_shows_the_window_that_is_used(site: Site) -> None:
     )
 
 
-def test_the_speed_is_shown_while_the_answer_is_written(site: Site) -> None:
+def test_the_speed_of_a_growing_answer_is_shown(site: Site) -> None:
     gate = threading.Event()
     site.script.answers.append([*["word ", 0.03] * 40, gate, "end."])
     user = site.visit()
@@ -89,7 +89,7 @@ def test_the_speed_is_shown_while_the_answer_is_written(site: Site) -> None:
     expect(user.find(".meta")).to_contain_text("small · 41 tokens")
 
 
-def test_the_real_server_tells_what_is_loaded(chromium: Any, tmp_path: Path) -> None:
+def test_the_real_server_reports_loading_progress(chromium: Any, tmp_path: Path) -> None:
     gate = threading.Event()
 
     def load() -> ScriptedEngine:

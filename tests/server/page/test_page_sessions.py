@@ -1,4 +1,4 @@
-"""The list of conversations: date groups, pins, search, the menu of a row; editing, deleting and exporting what was said; system texts."""
+"""The sidebar: date groups, pins, search, menus; editing, deleting, exporting; system prompts."""
 
 import sqlite3
 import time
@@ -18,18 +18,22 @@ PLACES = pytest.mark.parametrize("place", ["site", "keeping_site"])
 
 def groups(user: User) -> dict[str, list[str]]:
     shown: dict[str, list[str]] = user.page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#conversations section')].map((section) => "
-        "[section.querySelector('h2').textContent, [...section.querySelectorAll('.name')].map((name) => name.textContent)]))"
+        "Object.fromEntries([...document.querySelectorAll('#conversations section')].map((one) => "
+        "[one.querySelector('h2').textContent, "
+        "[...one.querySelectorAll('.name')].map((name) => name.textContent)]))"
     )
     return shown
 
 
-def test_conversations_stand_under_their_dates(site: Site) -> None:
+def test_conversations_are_grouped_by_date(site: Site) -> None:
     user = site.visit()
-    named = """(days) => import('./page/sidebar.js').then(({groupOf}) => days.map((day) =>
-        groupOf({pinned: false, updated: new Date(2026, 2, 15 - day, 0, 30).getTime()}, new Date(2026, 2, 15, 9))))"""
+    named = """(days) => import('./page/sidebar.js').then(({groupOf}) => days.map((day) => {
+        const updated = new Date(2026, 2, 15 - day, 0, 30).getTime();
+        return groupOf({pinned: false, updated}, new Date(2026, 2, 15, 9));
+    }))"""
     assert user.page.evaluate(named, [0, 1, 2, 7, 8, 30, 31, 80]) == [
-        "Today", "Yesterday", "Previous 7 days", "Previous 7 days", "Previous 30 days", "Previous 30 days", "February 2026", "December 2025",
+        "Today", "Yesterday", "Previous 7 days", "Previous 7 days", "Previous 30 days",
+        "Previous 30 days", "February 2026", "December 2025",
     ]  # fmt: skip
 
 
@@ -53,7 +57,7 @@ def test_a_pinned_conversation_stays_on_top(place: str, request: pytest.FixtureR
 
 
 @PLACES
-def test_search_finds_what_was_said(place: str, request: pytest.FixtureRequest) -> None:
+def test_search_finds_text_in_messages(place: str, request: pytest.FixtureRequest) -> None:
     site: Site = request.getfixturevalue(place)
     site.script.answers += [["The ferry leaves at NOON & not later."], ["Bread."]]
     user = site.visit()
@@ -71,7 +75,7 @@ def test_search_finds_what_was_said(place: str, request: pytest.FixtureRequest) 
     expect(user.find("#conversations .name")).to_have_count(2)
 
 
-def test_the_menu_of_a_row_works_with_fingers(site: Site) -> None:
+def test_the_menu_of_a_row_works_by_touch(site: Site) -> None:
     user = site.visit(has_touch=True, is_mobile=True)
     user.page.set_viewport_size({"width": 390, "height": 844})
     user.ask("Hello")
@@ -103,7 +107,7 @@ def test_the_menu_of_a_row_works_with_the_keyboard(site: Site) -> None:
     expect(user.find("#conversations li")).to_have_count(1)
 
 
-def test_an_answer_is_edited_and_the_old_one_kept(site: Site) -> None:
+def test_an_edited_answer_keeps_the_original(site: Site) -> None:
     site.script.answers += [["The earth is flat."], ["Indeed."]]
     user = site.visit()
     user.ask("Shape?")
@@ -127,7 +131,7 @@ def test_an_answer_is_edited_and_the_old_one_kept(site: Site) -> None:
 
 
 @PLACES
-def test_a_message_is_deleted_with_what_follows(place: str, request: pytest.FixtureRequest) -> None:
+def test_a_message_is_deleted_with_its_replies(place: str, request: pytest.FixtureRequest) -> None:
     site: Site = request.getfixturevalue(place)
     site.script.answers += [["One."], ["Two."], ["Three."]]
     user = site.visit()
@@ -152,15 +156,20 @@ def test_a_message_is_deleted_with_what_follows(place: str, request: pytest.Fixt
     assert "secret" not in Path(download.value.path()).read_text("utf-8")
 
 
-def test_another_window_does_not_bring_a_deleted_message_back(site: Site) -> None:
+def test_a_merge_does_not_restore_a_deleted_message(site: Site) -> None:
     user = site.visit()
-    made = """() => import('./page/conversation.js').then(({create, add, merge, path, removeMessage}) => {
+    made = """() => import('./page/conversation.js').then((tree) => {
+        const {create, add, merge, path, removeMessage} = tree;
         const one = create();
         const question = add(one, '', 'user', {text: 'q'});
         add(one, question.id, 'assistant', {text: 'a'});
         const other = structuredClone(one);
         const {undo} = removeMessage(one, question);
-        const texts = () => [merge(one, structuredClone(other)), merge(other, structuredClone(one)), path(one), path(other)].slice(2).map((way) => way.map(({text}) => text).join());
+        const texts = () => {
+            merge(one, structuredClone(other));
+            merge(other, structuredClone(one));
+            return [one, other].map((value) => path(value).map(({text}) => text).join());
+        };
         const gone = texts();
         undo();
         return [gone, texts()];
@@ -177,14 +186,14 @@ def test_a_chat_is_exported_as_markdown(site: Site) -> None:
     with user.page.expect_download() as download:
         user.choose("Is it/was it?", "Export as Markdown")
     assert download.value.suggested_filename == "Is itwas it.md"
-    told = Path(download.value.path()).read_text("utf-8")
-    assert (
-        told
-        == "# Is it/was it?\n\n## System\n\nBe kind.\n\n## You\n\nIs it/was it?\n\n## small\n\n# Yes\n\n```\ncode\n```\n"
+    exported = Path(download.value.path()).read_text("utf-8")
+    assert exported == (
+        "# Is it/was it?\n\n## System\n\nBe kind.\n\n## You\n\nIs it/was it?\n\n"
+        "## small\n\n# Yes\n\n```\ncode\n```\n"
     )
 
 
-def test_system_texts_are_chosen_and_kept(site: Site) -> None:
+def test_system_prompts_are_chosen_and_saved(site: Site) -> None:
     user = site.visit()
     user.settings()
     choice, field = (
@@ -208,11 +217,9 @@ def test_system_texts_are_chosen_and_kept(site: Site) -> None:
     assert field.input_value() == ""
 
 
-def test_an_excerpt_is_around_what_was_found() -> None:
-    value = (
-        b'{"messages": {"a": {"text": "Nothing"}, "b": {"id": "needle", "text": "%s The Needle\\nhere %s"}}}'
-        % (b"x" * 50, b"y" * 200)
-    )
+def test_an_excerpt_surrounds_the_match() -> None:
+    message = b'{"id": "needle", "text": "%s The Needle\\nhere %s"}' % (b"x" * 50, b"y" * 200)
+    value = b'{"messages": {"a": {"text": "Nothing"}, "b": %s}}' % message
     found = excerpt(value, "needle HERE"[:6])
     assert (
         found is not None
@@ -224,12 +231,13 @@ def test_an_excerpt_is_around_what_was_found() -> None:
     assert excerpt(b'{"messages": ["no"]}', "no") is None
 
 
-def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
+def test_a_file_of_an_older_schema_gets_pins(tmp_path: Path) -> None:
     file = tmp_path / "web.db"
     with sqlite3.connect(file) as database:
         database.execute(
-            "CREATE TABLE conversations (user TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL, updated REAL NOT NULL,"
-            " version INTEGER NOT NULL, bytes INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID"
+            "CREATE TABLE conversations (user TEXT NOT NULL, id TEXT NOT NULL, title TEXT NOT NULL,"
+            " updated REAL NOT NULL, version INTEGER NOT NULL, bytes INTEGER NOT NULL,"
+            " value BLOB NOT NULL, PRIMARY KEY (user, id)) WITHOUT ROWID"
         )
         database.execute(
             "INSERT INTO conversations VALUES ('me', ?, 'Old', ?, 1, 2, ?)",
@@ -244,7 +252,7 @@ def test_a_file_of_an_older_shape_gets_pins(tmp_path: Path) -> None:
     store.close()
 
 
-def test_search_stays_with_its_user(tmp_path: Path) -> None:
+def test_search_finds_only_the_users_own_conversations(tmp_path: Path) -> None:
     store = ConversationStore(tmp_path / "web.db")
     for user, text in (("me", "mine"), ("you", "mine too")):
         store.put(user, "0" * 24, "", b'{"messages": {"a": {"text": "%s"}}}' % text.encode(), 0)

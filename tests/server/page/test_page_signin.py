@@ -28,7 +28,7 @@ def sign_in(user: User, key: str) -> None:
     user.button("Sign in").click()
 
 
-def test_a_key_is_asked_for_and_kept_until_one_signs_out(site: Site) -> None:
+def test_the_key_is_stored_until_the_user_signs_out(site: Site) -> None:
     site.script.key = "secret"
     user = stranger(site)
     expect(user.find("#signin")).to_contain_text("This server requires an API key.")
@@ -58,7 +58,7 @@ def test_a_key_is_asked_for_and_kept_until_one_signs_out(site: Site) -> None:
     assert set(site.script.keys) == {"", "Bearer wrong", "Bearer secret"}
 
 
-def test_a_key_that_is_taken_back_is_asked_for_again(site: Site) -> None:
+def test_a_removed_key_is_asked_for_again(site: Site) -> None:
     site.script.key = "first"
     user = stranger(site)
     sign_in(user, "first")
@@ -73,13 +73,13 @@ def test_a_key_that_is_taken_back_is_asked_for_again(site: Site) -> None:
     user.sees("Hello", "This is an answer.")
 
 
-def test_without_keys_there_is_no_card(site: Site) -> None:
+def test_without_keys_there_is_no_sign_in(site: Site) -> None:
     user = site.visit()
     expect(user.find("#signin")).to_be_hidden()
     expect(user.button("Sign out")).to_be_hidden()
 
 
-def test_the_real_server_lets_a_key_in(chromium: Any, tmp_path: Path) -> None:
+def test_the_real_server_accepts_a_key(chromium: Any, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key = keys.add("ann")
     engine = ScriptedEngine(["Yes."])

@@ -1,4 +1,4 @@
-"""The page and the real server together: keys, history per key, and an answer that went all the way."""
+"""The page with the real server: keys, a history for each key, and a complete answer."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
         site.leave()
 
 
-def test_stop_frees_the_engine(chromium: Any, tmp_path: Path) -> None:
+def test_stopping_an_answer_frees_the_engine(chromium: Any, tmp_path: Path) -> None:
     engine = ScriptedEngine(["word " * 500], delay_s=0.01)
     with serving({"slow": model_spec(lambda: engine, key="slow")}, tmp_path) as run:
         site = Site(chromium, run.url, Script())
@@ -61,7 +61,8 @@ def test_stop_frees_the_engine(chromium: Any, tmp_path: Path) -> None:
         user.find("#input").press("Escape")
         expect(user.note).to_contain_text("Stopped.")
         user.page.wait_for_function(
-            "fetch('metrics').then((answer) => answer.text()).then((text) => /llmchat_answers_running\\S* 0/.test(text))"
+            "fetch('metrics').then((answer) => answer.text())"
+            ".then((text) => /llmchat_answers_running\\S* 0/.test(text))"
         )
         kept = user.answer.inner_text()
         user.reload()
