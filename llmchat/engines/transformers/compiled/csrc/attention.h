@@ -4,6 +4,8 @@
  * A unit is a block of rows of one sequence, one head of keys, and either all spans or, for few
  * rows, one span; merge_heads then puts the spans together. */
 #pragma once
+#include <math.h>
+
 #include "layout.h"
 
 /* Rotary embedding (Su et al. 2021) of x: [head_dim], in the half-split order of Hugging Face. */

@@ -1,6 +1,8 @@
 /* The steps of a pass on single rows: embedding, RMS norm, and the quantised input of the next
  * linear. */
 #pragma once
+#include <math.h>
+
 #include "layout.h"
 
 /* Start a row: its embedding, and the cosines and sines of its position. */

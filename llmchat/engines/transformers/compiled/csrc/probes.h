@@ -1,5 +1,7 @@
 /* Entry points for tests and benchmarks: products without a model, and the speed of memory. */
 #pragma once
+#include <stdlib.h>
+
 #include "linear.h"
 #include "openmp.h"
 

@@ -7,10 +7,6 @@
  * equals the sequence alone.
  *
  * Not here: loading, quantisation of weights, tokens, the growth of caches (Python does these). */
-#include <math.h>
-#include <stddef.h>
-#include <stdlib.h>
-
 #include "assertions.h"
 #include "thread_team.h"
 #include "openmp.h"
