@@ -20,7 +20,7 @@ PACKAGE = Path(llmchat.__file__).parent
 # What a new parameter touches: the struct, the two samplers, and its names in other programs.
 SOURCES = {
     "settings/sampling.py",
-    "engines/transformers/compiled/choice.h",
+    "engines/transformers/compiled/csrc/sampling.h",
     "engines/transformers/pytorch/sampler.py",
     "engines/parameter_names.py",
 }
@@ -77,7 +77,7 @@ def test_the_web_page_offers_every_parameter() -> None:
 
 
 def test_the_c_sampler_has_the_fields_of_the_struct_in_their_order() -> None:
-    source = (PACKAGE / "engines/transformers/compiled/choice.h").read_text("utf-8")
-    declared = re.search(r"typedef struct \{([^}]*)\} Choosing;", source)
+    source = (PACKAGE / "engines/transformers/compiled/csrc/sampling.h").read_text("utf-8")
+    declared = re.search(r"typedef struct \{([^}]*)\} SamplingParams;", source)
     assert declared
     assert re.findall(r"(\w+);", declared[1]) == [*DISTRIBUTION, "point"]
