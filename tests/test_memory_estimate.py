@@ -105,7 +105,8 @@ def rope(kind: str, factor: float, most: int, **more: Any) -> dict[str, Any]:
 
 
 WINDOWS = [
-    # Qwen2.5 as its card tells to extend it; Qwen3; DeepSeek V3, whose number includes the factor; without the original number.
+    # Qwen2.5 extended as on its card; Qwen3; DeepSeek V3, whose number includes the factor; one
+    # without the original number.
     (rope("yarn", 4.0, 32768, original_max_position_embeddings=32768), 131072),
     (rope("yarn", 4.0, 40960, original_max_position_embeddings=32768), 131072),
     (rope("yarn", 40, 163840, original_max_position_embeddings=4096), 163840),

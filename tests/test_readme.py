@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from llmchat.cli import app
-from llmchat.commands.aliases import meant
+from llmchat.commands.aliases import resolve_aliases
 from llmchat.presets import find
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def is_preset(model: str) -> bool:
 @pytest.mark.parametrize("line", documented_commands())
 def test_every_documented_command_parses(line: str) -> None:
     command = typer.main.get_command(app)
-    words = meant(shlex.split(line.partition(" > ")[0])[1:], command.commands)
+    words = resolve_aliases(shlex.split(line.partition(" > ")[0])[1:], command.commands)
     while hasattr(command, "commands") and (words or not command.invoke_without_command):
         if command.invoke_without_command and words[0] not in command.commands:
             break

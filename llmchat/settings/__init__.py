@@ -1,4 +1,4 @@
-"""The world a command runs in, as one value, and the options a user can set: flag > LLMCHAT_* > config.toml > default."""
+"""The options that a user can set: a flag, else LLMCHAT_*, else config.toml, else the default."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,23 +90,23 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Settings(Struct, frozen=True):
-    """Options, and for each one where its value came from."""
+    """Options, and where the value of each one came from."""
 
     options: Options
     origins: dict[str, str]
 
 
-# Which model it is and how it is loaded: a session keeps these and opens the same model again.
+# The options that identify a model: a session keeps them to open the same model again.
 OF_MODEL = ("model", "base", "adapter", "format", "weights", "engine", "url", "revision")
 
 
 def resolve(
     world: World, flags: Mapping[str, Any], opens: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Options from flags, the environment and the config file, in this order. A flag that is None was not given.
+    """Options from flags, else variables, else the config file. A flag of None was not given.
 
-    opens: what a session was opened with. It takes the place of the environment and the file for all that is OF_MODEL, unless flags name
-    another model.
+    opens: what a session was opened with. For OF_MODEL it replaces variables and the file, unless a
+    flag names another model.
     """
     given = {key: value for key, value in flags.items() if value is not None}
     layers: list[tuple[str, dict[str, Any]]] = [
@@ -157,11 +157,11 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
 def _checked(key: str, value: Any, origin: str) -> Any:
     if key not in _TYPES:
         raise UsageError(f"{origin}: there is no option `{key}`", did_you_mean(key, tuple(_TYPES)))
-    return check(value, _TYPES[key], _called(key, origin))
+    return check(value, _TYPES[key], _name_of(key, origin))
 
 
 def checked_option(key: str, value: str) -> tuple[str, Any]:
-    """An option's own name and its checked value. Raises UsageError that names what is allowed."""
+    """The name and the checked value of an option. Raises UsageError with the allowed values."""
     known = key.replace("-", "_")
     if known not in _TYPES:
         hint = did_you_mean(known, tuple(_TYPES)) or "`llmchat config show` lists the options"
@@ -175,7 +175,7 @@ def checked_option(key: str, value: str) -> tuple[str, Any]:
     return known, checked
 
 
-def _called(key: str, origin: str) -> str:
-    """A setting as the user wrote it: --top-p, LLMCHAT_TOP_P, or the file and its key."""
+def _name_of(key: str, origin: str) -> str:
+    """An option as the user wrote it: --top-p, LLMCHAT_TOP_P, or the file and its key."""
     written = {"flag": f"--{key.replace('_', '-')}", "environment": f"LLMCHAT_{key.upper()}"}
     return written.get(origin, f"{origin}: {key}")

@@ -1,4 +1,4 @@
-"""Change one key of config.toml and keep the rest of the file as it is, comments and order included."""
+"""Changes one key of config.toml; the rest of the file, its comments and its order stay."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from llmchat.settings import World, checked_option
 
 
 def set_key(world: World, key: str, value: str) -> tuple[str, Any]:
-    """Write a checked value; returns the key as it is written and the value."""
+    """Write a checked value; returns the key as the file has it, and the value."""
     import tomlkit
 
     known, checked = checked_option(key, value)
@@ -19,7 +19,7 @@ def set_key(world: World, key: str, value: str) -> tuple[str, Any]:
 
 
 def unset_key(world: World, key: str) -> bool:
-    """Take a key out; returns whether it was there. A key that is no option can be taken out too."""
+    """Remove a key, also one that is not an option; returns whether it was there."""
     import tomlkit
 
     document = _read(world)
@@ -46,10 +46,10 @@ def _read(world: World) -> Any:
 
 
 def _write(world: World, text: str) -> None:
-    """In one step, so that a full disk leaves the old file."""
+    """Replace the file in one step, so that a full disk leaves the old one."""
     path = world.config_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Behind a symbolic link, as of dotfiles kept elsewhere, the file itself is replaced.
+    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
     target = path.resolve()
     fresh = target.with_name(f".{target.name}.new")
     fresh.write_text(text, "utf-8")

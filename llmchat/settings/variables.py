@@ -5,8 +5,8 @@ The variables of options derive from the Options struct: LLMCHAT_ and the name i
 
 # Variables of llmchat → what they do.
 OWN = {
-    "LLMCHAT_TRACEBACK": "Any value: an error prints its stack, and warnings and llama.cpp's log are shown.",
-    "LLMCHAT_NATIVE": "`0`: run without the compiled CPU step; `checked`: build it with assertions and sanitizers.",
+    "LLMCHAT_TRACEBACK": "Any value: show the stack of an error, warnings, and llama.cpp's log.",
+    "LLMCHAT_NATIVE": "`0`: no compiled CPU step; `checked`: one with assertions and sanitizers.",
     "LLMCHAT_PULL_WINDOW": "Seconds without progress after which a transfer is given up (30).",
     "LLMCHAT_PULL_RATE": "Bytes a second that a transfer must reach to go on (1000).",
 }
@@ -19,7 +19,7 @@ STANDARD = {
     "HF_HUB_OFFLINE": "`1`: never use the Hub, as --offline does.",
     "HF_ENDPOINT": "Address of another Hub.",
     "HF_HUB_DOWNLOAD_TIMEOUT": "Seconds after which a silent connection is closed (10).",
-    "PIP_INDEX_URL": "Package index for models that are Python packages; pip's other variables count, too.",
+    "PIP_INDEX_URL": "Package index for models from PyPI; pip's other variables are honoured.",
     "OPENAI_API_KEY": "Key for the server of --url.",
     "OPENAI_BASE_URL": "Address of the server for --engine openai.",
     "VLLM_API_KEY": "Key of the server that `llmchat deploy vllm` starts.",

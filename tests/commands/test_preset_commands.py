@@ -100,7 +100,7 @@ def test_doctor_says_what_is_wrong_and_shows_the_chat(smol: Run) -> None:
 
 
 def test_the_token_ids_show_that_no_message_poses_as_another_speaker(smol: Run) -> None:
-    """Token 2 is <|im_end|>: the format writes it, a message that spells it does not; the label of a written format is cut in two."""
+    """Token 2 is <|im_end|>, which only the format writes: in a message its text is plain text."""
 
     def ids(text: str, *options: str) -> list[str]:
         messages = json.dumps([{"role": "user", "content": text}])

@@ -228,7 +228,7 @@ def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
     assert ask(run, "-m", str(base))[0] == 0 and copies(tmp_path) == []
     run("pull", str(base), "--force")
     code, _, err = ask(run, "-m", str(base))
-    assert code == 0 and "parts of it are read from the disk again for every token" in err
+    assert code == 0 and "parts of it are read from the disk for every token" in err
 
 
 def test_models_of_a_kind_that_is_not_prepared_say_so_once(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `llmchat doctor` finds in checkpoints that are right, and in those that would answer wrongly."""
+"""`llmchat doctor` on good checkpoints, and on those that would answer wrongly."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_healthy_checkpoint(world: World, tmp_path: Path) -> None:
 
 
 def test_an_end_mark_that_is_not_a_stop_token_is_a_problem(world: World, tmp_path: Path) -> None:
-    """The trap of fine-tunes: the template ends answers with a token that config and tokenizer never name."""
+    """A fault of fine-tunes: config and tokenizer do not name the token that ends answers."""
     found = report(world, checkpoint(tmp_path / "model", eos_token_id=2))
     assert not found.healthy
     assert (

@@ -1,4 +1,4 @@
-"""Models of other programs from the command line on: which server, which of its models, which format, and what the user is told."""
+"""Models of other programs: which server, which of its models, which format, which notes."""
 
 import io
 import json
@@ -95,7 +95,8 @@ def test_the_address_may_come_from_the_environment(run: Run) -> None:
 def test_without_an_address_it_says_how_to_give_one(run: Run) -> None:
     code, out, err = run("chat", "--engine", "openai", "hi")
     assert (code, out) == (2, "") and err == (
-        "error: the engine `openai` needs a server\nhint: --url http://localhost:8000/v1, LLMCHAT_URL or OPENAI_BASE_URL names it\n"
+        "error: the engine `openai` needs a server\n"
+        "hint: --url http://localhost:8000/v1, LLMCHAT_URL or OPENAI_BASE_URL names it\n"
     )
 
 

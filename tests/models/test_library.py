@@ -1,4 +1,4 @@
-"""The commands that keep models, in this process, over a Hub on loopback: complete output, and what stays on the disk."""
+"""The commands for models with a Hub on loopback: output, and files on disk."""
 
 import io
 import json

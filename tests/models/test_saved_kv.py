@@ -1,4 +1,4 @@
-"""What a model had read is kept on disk with its session, and an adapter is put on without loading anything again."""
+"""The KV cache of a session on disk, and adapters that are switched without reloading."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nothing that llmchat starts is taken from the current folder: a checkout of somebody else's may hold a `torch.py` or a `cc`."""
+"""llmchat runs nothing from the current folder, which may hold a `torch.py` or a `cc`."""
 
 import ast
 import os
@@ -76,7 +76,10 @@ def test_our_python_imports_nothing_from_the_current_folder(trap: Path, tmp_path
 
 
 def test_every_module_starts_programs_this_way() -> None:
-    """`sys.executable` and `shutil.which` elsewhere would bring the current folder back. bench/peers runs a file of ours by its path."""
+    """`sys.executable` and `shutil.which` would use the current folder again.
+
+    bench/peers runs a file of ours by its path.
+    """
     found = {
         (str(path.relative_to(PACKAGE)), node.attr)
         for path in PACKAGE.rglob("*.py")

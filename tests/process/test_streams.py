@@ -120,6 +120,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
 def test_a_pipe_can_be_attached(tmp_path: Path) -> None:
     done = shell(
         tmp_path,
-        f"mkfifo {tmp_path}/pipe; echo text > {tmp_path}/pipe & {LLMCHAT} chat --no-log --json -f {tmp_path}/pipe 'Hello'",
+        f"mkfifo {tmp_path}/pipe; echo text > {tmp_path}/pipe &"
+        f" {LLMCHAT} chat --no-log --json -f {tmp_path}/pipe 'Hello'",
     )
     assert done.returncode == 0

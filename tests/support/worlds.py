@@ -1,4 +1,4 @@
-"""The world of a test: a home of its own, streams in memory, and nothing of the real environment but PATH."""
+"""The world of a test: its own home, streams in memory, and PATH as the only real variable."""
 
 import io
 import os
