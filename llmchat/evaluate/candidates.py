@@ -63,7 +63,7 @@ def split_word(word: str) -> tuple[str, str | None]:
     name, plus, adapter = word.partition("+")
     if plus and not (name and adapter):
         raise UsageError(
-            f"`{word}` is no model", "NAME, NAME+ADAPTER, NAME+ADAPTER:0.5 or NAME:off"
+            f"`{word}` does not name a model", "NAME, NAME+ADAPTER, NAME+ADAPTER:0.5 or NAME:off"
         )
     return name, adapter or None
 

@@ -26,9 +26,9 @@ from llmchat.settings import World
 from llmchat.terminal_text import harmless
 
 _PAGE = Path(__file__).with_name("comparison.html")
-# A column narrower than this is no reading: then the answers stand under each other.
+# Narrower columns are hard to read; the answers are then printed one below the other.
 NARROWEST = 34
-# What a terminal would obey instead of showing.
+# Control characters, which a terminal would execute.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -61,7 +61,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 
 
 class Comparison(Struct):
-    """Prompts, and for each one the answers that were made, in the order of the models."""
+    """Prompts, and for each one its answers, in the order of the models."""
 
     models: list[str]
     prompts: list[Conversation]
@@ -150,7 +150,7 @@ def compare(
     seed: int = 0,
     quiet: bool = False,
 ) -> Comparison:
-    """Every prompt asked of every model. Ctrl-C and errors end it and keep what was answered."""
+    """Ask every model every prompt. Ctrl-C and errors end the run and keep the answers so far."""
     result = Comparison([one.label for one in candidates], list(prompts), [[] for _ in prompts])
     progress = StepProgress(world, len(candidates) * len(prompts), quiet=quiet)
     with keep_results(result, progress):
@@ -166,16 +166,16 @@ def _answer_all(candidate: Candidate, result: Comparison, progress: StepProgress
     def work(opened: OpenModel) -> None:
         for number, prompt in enumerate(result.prompts):
             progress.started(f"prompt {number + 1}")
-            said = _ask(prompt, opened, candidate.label, seed + number)
+            answered = _ask(prompt, opened, candidate.label, seed + number)
             same = next(
                 (
                     one.model
                     for one in result.answers[number]
-                    if not one.error and one.text == said.text
+                    if not one.error and one.text == answered.text
                 ),
                 "",
             )
-            result.answers[number].append(replace(said, same_as="" if said.error else same))
+            result.answers[number].append(replace(answered, same_as="" if answered.error else same))
             progress.done()
 
     return work
@@ -184,17 +184,17 @@ def _answer_all(candidate: Candidate, result: Comparison, progress: StepProgress
 def _ask(prompt: Conversation, opened: OpenModel, label: str, seed: int) -> Answer:
     started = time.perf_counter()
     try:
-        said = answer(
+        answered = answer(
             prompt, opened.preset, opened.engine, replace(opened.preset.sampling, seed=seed)
         )
     except ContextOverflow as error:
         return Answer(label, error=error.message)
-    finish, seconds = said.finish, round(time.perf_counter() - started, 4)
+    finish, seconds = answered.finish, round(time.perf_counter() - started, 4)
     speed = round(finish.tokens_per_second, 2)
     return Answer(
         label,
-        said.text,
-        said.thinking,
+        answered.text,
+        answered.thinking,
         finish.reason,
         finish.prompt_tokens,
         finish.reply_tokens,
@@ -239,7 +239,7 @@ def for_json(result: Comparison) -> ComparisonJson:
 
 
 def note(one: Answer) -> str:
-    """What stands beside an answer: `12 tokens, 34.5 tok/s, stop, same as a`."""
+    """The facts of an answer: `12 tokens, 34.5 tok/s, stop, same as a`."""
     if one.error:
         return f"not asked: {one.error}"
     speed = f"{one.tokens_per_second:.1f} tok/s" if one.tokens_per_second else ""
@@ -258,7 +258,7 @@ def note(one: Answer) -> str:
 
 
 def asked(prompt: Conversation) -> str:
-    """The prompt as it is shown: its last question, after what was said before it."""
+    """The prompt to show: the earlier messages and the last question."""
     spoken = [
         plain_text(one) if one.role == "user" else f"({one.role}) {one.text}"
         for one in prompt.messages
@@ -267,7 +267,7 @@ def asked(prompt: Conversation) -> str:
 
 
 def show(result: Comparison, world: World) -> None:
-    """Side by side on a terminal that is wide enough, otherwise under each other."""
+    """Side by side on a wide terminal, otherwise one below the other."""
     width = world.columns if world.pretty else 0
     for number, (prompt, answers) in enumerate(zip(result.prompts, result.answers, strict=True), 1):
         if not answers:

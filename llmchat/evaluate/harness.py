@@ -117,7 +117,7 @@ class HarnessModel:
         prompt = self._prompt(context)
         room = max(self._engine.context - longest, self._engine.context // 2)
         while (tokens := len(self._engine.encode(prompt))) > room:
-            # The harness drops the start of what is too long.
+            # The harness drops the start of a text that is too long.
             context = context[max(1, len(context) * (tokens - room) // tokens) :]
             prompt = self._prompt(context)
         return "".join(
@@ -181,7 +181,7 @@ def run_harness(
 
 
 def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
-    """The harness's tasks with their data, before a model is loaded."""
+    """Load the harness's tasks with their data, before any model."""
     startup.configure_datasets(offline=offline)
     try:
         from lm_eval.tasks import TaskManager  # type: ignore
@@ -202,7 +202,7 @@ def _tasks(names: Sequence[str], include: str | None, offline: bool) -> Any:
     except (OSError, ValueError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise NetworkError(
-            f"the data of {', '.join(names)} cannot be had: {line}",
+            f"the data of {', '.join(names)} cannot be loaded: {line}",
             "they come from the Hugging Face Hub the first time",
         ) from error
     for name, task in loaded["tasks"].items():
@@ -266,7 +266,7 @@ def results_of(found: dict[str, Any], model: str, seconds: float) -> list[Result
     results = []
     for task, sample in samples:
         filtered = "" if sample["filter"] == "none" else f" ({sample['filter']})"
-        said = sample["filtered_resps"][0] if sample["filtered_resps"] else ""
+        answered = sample["filtered_resps"][0] if sample["filtered_resps"] else ""
         blank = Result(
             "",
             model,
@@ -275,7 +275,7 @@ def results_of(found: dict[str, Any], model: str, seconds: float) -> list[Result
             sample["doc_id"] + 1,
             0.0,
             each,
-            said if isinstance(said, str) else "",
+            answered if isinstance(answered, str) else "",
             (str(sample["target"]),),
         )
         measured = {metric: sample.get(metric) for metric in sample["metrics"]}

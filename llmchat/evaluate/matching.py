@@ -30,8 +30,8 @@ def normalise(text: str, fold: Collection[str] = ()) -> str:
     return " ".join(text.split()) if fold else text.strip()
 
 
-def matches(kind: str, said: str, answers: Collection[str], fold: Collection[str] = ()) -> bool:
+def matches(kind: str, text: str, answers: Collection[str], fold: Collection[str] = ()) -> bool:
     """exact: the answer is one of `answers`; contains: it contains one of them."""
-    said = normalise(said, fold)
+    text = normalise(text, fold)
     wanted = [normalise(answer, fold) for answer in answers]
-    return said in wanted if kind == "exact" else any(answer in said for answer in wanted)
+    return text in wanted if kind == "exact" else any(answer in text for answer in wanted)

@@ -58,7 +58,7 @@ class Result(Struct, frozen=True, omit_defaults=True):
     """
 
     key: str
-    """Short name of all that decides the result."""
+    """Hash of everything that determines the result."""
     model: str
     """Label of the model."""
     task: str
@@ -129,7 +129,7 @@ def scorer(engine: Engine) -> ScoringEngine:
     if not isinstance(engine, Scores):
         raise UsageError(
             f"{engine.describe()} gives no likelihoods, which choice and perplexity need",
-            "exact and contains can be asked of it",
+            "exact and contains work with it",
         )
     return engine
 
@@ -137,18 +137,18 @@ def scorer(engine: Engine) -> ScoringEngine:
 def _answer(item: Item, opened: OpenModel, blank: Result, options: AskOptions) -> Result:
     # Each item has its own seed, so that a resumed run gives the same answers.
     sampling = replace(opened.preset.sampling, seed=options.seed + item.number)
-    said = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
-    right = matches(item.kind, said.text, item.answers, options.fold)
+    answered = answer(Conversation(item.messages), opened.preset, opened.engine, sampling)
+    right = matches(item.kind, answered.text, item.answers, options.fold)
     return replace(
         blank,
         score=float(right),
-        answer=said.text,
+        answer=answered.text,
         expected=item.answers,
-        thinking=said.thinking,
-        finish_reason=said.finish.reason,
-        prompt_tokens=said.finish.prompt_tokens,
-        reply_tokens=said.finish.reply_tokens,
-        dropped=said.window.dropped,
+        thinking=answered.thinking,
+        finish_reason=answered.finish.reason,
+        prompt_tokens=answered.finish.prompt_tokens,
+        reply_tokens=answered.finish.reply_tokens,
+        dropped=answered.window.dropped,
     )
 
 
@@ -205,7 +205,7 @@ def _finished(form: PromptFormat, messages: tuple[Message, ...]) -> Prompt:
         record = form.render(messages)
     except Mismatch as error:
         raise Mismatch(
-            error.message, "its choices cannot be scored; exact and contains can be asked"
+            error.message, "its choices cannot be scored; exact and contains work with it"
         ) from error
     end = record.learn[-1][1]
     quoted = tuple((start, min(stop, end)) for start, stop in record.quoted if start < end)

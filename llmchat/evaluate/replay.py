@@ -66,7 +66,7 @@ def replay(records: Sequence[Record], preset: Preset, engine: Engine) -> Iterato
         details = record.details
         if "sampling" not in details:
             yield ReplayedAnswer(
-                number, None, why="it was imported, or written before such things were kept"
+                number, None, why="it was imported, or is older than these records"
             )
         elif details.get("resumed"):
             yield ReplayedAnswer(
@@ -89,7 +89,7 @@ def _again(
         event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk)
     )
     then = record.message.text
-    # An answer that was stopped is the beginning of what would have come.
+    # A stopped answer is compared with the beginning of the new one.
     shown = now[: len(then)] if record.state == "cancelled" else now
     at = next(
         (i for i, (a, b) in enumerate(zip(then, shown, strict=False)) if a != b),

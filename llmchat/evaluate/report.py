@@ -91,7 +91,7 @@ def differences(results: Sequence[Result], first: str) -> list[Difference]:
 
 def cells(row: Row) -> dict[str, str]:
     """A row as the table shows it."""
-    beside = {
+    notes = {
         "per byte": None if row.normalised is None else percent(row.normalised),
         "bits/byte": None if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}",
         "not asked": str(row.errors) if row.errors else None,
@@ -107,7 +107,7 @@ def cells(row: Row) -> dict[str, str]:
         if row.interval
         else "",
         "seconds": f"{row.seconds:.1f}",
-        "also": ", ".join(f"{name} {value}" for name, value in beside.items() if value),
+        "also": ", ".join(f"{name} {value}" for name, value in notes.items() if value),
     }
 
 

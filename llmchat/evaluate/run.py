@@ -40,7 +40,7 @@ class ResultFile:
         self._path = path
         if path is None:
             if resume:
-                raise UsageError("--resume goes on with a file of results", "name it with --output")
+                raise UsageError("--resume continues a file of results", "name it with --output")
             return
         if path.exists() and path.stat().st_size:
             if not resume:
@@ -62,7 +62,7 @@ class ResultFile:
                 result = msgspec.json.decode(line, type=Result)
             except msgspec.DecodeError as error:
                 raise UsageError(
-                    f"{path}, line {number} is no result of an evaluation: {error}"
+                    f"{path}, line {number} is not a result of an evaluation: {error}"
                 ) from error
             self.kept[result.key] = result
         if len(lines) < len(whole):

@@ -42,12 +42,12 @@ def wilson(right: float, n: int) -> Interval | None:
     share, z2 = right / n, Z * Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At none and at all right the ends are 0 and 1; rounding must not put them beyond.
+    # With none or all right, the ends are 0 and 1; rounding must not exceed them.
     return (0.0 if right == 0 else centre - half, 1.0 if right == n else centre + half)
 
 
 def paired_shares(first: Sequence[bool], second: Sequence[bool]) -> Paired:
-    """The difference of two shares on the same items: Newcombe's interval, McNemar's exact p."""
+    """The difference of two proportions on the same items: Newcombe's interval, McNemar's p."""
     n = len(first)
     both = sum(one and other for one, other in zip(first, second, strict=True))
     lost, gained = sum(first) - both, sum(second) - both

@@ -77,7 +77,7 @@ def read_tasks(
     """
     if kind is not None and kind not in KINDS:
         raise UsageError(
-            f"there is no kind `{kind}`",
+            f"unknown kind `{kind}`",
             did_you_mean(kind, KINDS) or f"there are {', '.join(KINDS)}",
         )
     items: list[Item] = []
@@ -111,7 +111,7 @@ def read_tasks(
 
 
 def _values(text: str, file: str) -> Iterator[tuple[str, Any]]:
-    """Every JSON value of a file, with its line where the file has one a line."""
+    """Every JSON value of a file, with its line number in JSON lines."""
     try:
         if text.lstrip().startswith("["):
             yield from (("", value) for value in msgspec.json.decode(text, type=list[Any]))
@@ -191,13 +191,13 @@ def _check(item: Item, fold: Collection[str]) -> None:
         or len(set(item.choices)) < len(item.choices)
         or not all(map(str.strip, item.choices))
     ):
-        raise UsageError("choice needs two different choices or more, none of them empty")
+        raise UsageError("choice needs at least two different choices, none of them empty")
     if item.kind in ("exact", "contains"):
         if item.choices or item.text:
             raise UsageError(
                 f"`{'choices' if item.choices else 'text'}` is for another kind than {item.kind}"
             )
         if not item.answers:
-            raise UsageError("there is no `answer`")
+            raise UsageError("`answer` is missing")
         if not all(normalise(answer, fold) for answer in item.answers):
             raise UsageError("an answer is empty")

@@ -161,10 +161,10 @@ def test_an_error_ends_the_run_and_loses_nothing(
         and isinstance(outcome.error, OutOfResources)
         and not outcome.interrupted
     )
-    with pytest.raises(UsageError, match="--resume goes on with a file"):
+    with pytest.raises(UsageError, match="--resume continues a file"):
         ResultFile(None, resume=True)
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
-    with pytest.raises(UsageError, match=r"other.jsonl, line 1 is no result"):
+    with pytest.raises(UsageError, match=r"other.jsonl, line 1 is not a result"):
         ResultFile(tmp_path / "other.jsonl", resume=True)
 
 
@@ -200,7 +200,7 @@ def test_words_for_models(tmp_path: Path, world: World, monkeypatch: pytest.Monk
     Path("c++").mkdir()
     assert split_word("c++") == ("c++", None)
     for wrong in ("+a", "a+"):
-        with pytest.raises(UsageError, match="is no model"):
+        with pytest.raises(UsageError, match="does not name a model"):
             split_word(wrong)
     with pytest.raises(UsageError, match="a is named twice"):
         find_candidates(["a", "b", "a"], {}, world)
@@ -510,7 +510,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(run: Run, tmp_path: Path) ->
     done = run("evaluate", "-m", "smollm2", *tasks)
     assert (done.returncode, done.stderr) == (
         2,
-        f"error: {tmp_path}/t.jsonl, item 2 (line 2): there is no `answer`\n",
+        f"error: {tmp_path}/t.jsonl, item 2 (line 2): `answer` is missing\n",
     )
     done = run("evaluate", "-m", "smollm2", *tasks, "--limit", "1", "--fold", "cases")
     assert (done.returncode, done.stderr) == (

@@ -87,7 +87,7 @@ GOOD = {"prompt": "q", "answer": "a"}
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"prompt": "q"}, "there is no `answer`"),
+        ({"prompt": "q"}, "`answer` is missing"),
         (
             {"prompt": "q", "messages": [], "answer": "a"},
             "it needs a `prompt` or `messages`, one of them",
@@ -108,7 +108,7 @@ GOOD = {"prompt": "q", "answer": "a"}
         ),
         (
             {"prompt": "q", "choices": ["a", "a"], "answer": 0},
-            "choice needs two different choices or more, none of them empty",
+            "choice needs at least two different choices, none of them empty",
         ),
         ({"prompt": "q", "kind": "perplexity"}, "perplexity needs a `text`"),
         (
@@ -130,7 +130,7 @@ def test_what_is_no_json_and_what_is_empty(tmp_path: Path) -> None:
         read_tasks(world, "-")
     with pytest.raises(UsageError, match="holds no items"):
         read(tmp_path, {"kind": "exact"})
-    with pytest.raises(UsageError, match="no kind `exacts`"):
+    with pytest.raises(UsageError, match="unknown kind `exacts`"):
         read(tmp_path, GOOD, kind="exacts")
     with pytest.raises(UsageError, match="an answer is empty"):
         read(tmp_path, {"prompt": "q", "answer": "the"}, fold=("articles",))
