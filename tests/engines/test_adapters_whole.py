@@ -22,7 +22,8 @@ from llmchat.errors import Mismatch
 
 IDS = [1, 5, 9, 30, 31, 77]
 NEOX = GPTNeoXConfig(
-    vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+    vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+    num_attention_heads=4,
     max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
 BASES = {

@@ -167,10 +167,14 @@ def test_buffers_of_old_files_are_passed_over(tmp_path: Path) -> None:
 def test_the_first_falcon_files_need_no_code_of_their_own(name: str, tmp_path: Path) -> None:
     base, ids, expected = saved(name, tmp_path / "base")
     config = {
-        "alibi": False, "apply_residual_connection_post_layernorm": False, "architectures": ["RWForCausalLM"], "attention_dropout": 0.0,
-        "auto_map": {"AutoConfig": "configuration_RW.RWConfig", "AutoModelForCausalLM": "modelling_RW.RWForCausalLM"},
-        "bias": False, "bos_token_id": 1, "eos_token_id": 2, "hidden_dropout": 0.0, "hidden_size": 64, "initializer_range": 0.02,
-        "layer_norm_epsilon": 1e-05, "n_head": 4, "n_layer": 2, "parallel_attn": True, "torch_dtype": "bfloat16", "use_cache": True, "vocab_size": 320,
+        "alibi": False, "apply_residual_connection_post_layernorm": False,
+        "architectures": ["RWForCausalLM"], "attention_dropout": 0.0,
+        "auto_map": {"AutoConfig": "configuration_RW.RWConfig",
+            "AutoModelForCausalLM": "modelling_RW.RWForCausalLM"},
+        "bias": False, "bos_token_id": 1, "eos_token_id": 2, "hidden_dropout": 0.0,
+        "hidden_size": 64, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05, "n_head": 4, "n_layer": 2, "parallel_attn": True,
+        "torch_dtype": "bfloat16", "use_cache": True, "vocab_size": 320,
     }  # fmt: skip
     shape = {
         "falcon 7b": {"model_type": "RefinedWebModel", "multi_query": True},
@@ -187,15 +191,22 @@ def test_the_first_falcon_files_need_no_code_of_their_own(name: str, tmp_path: P
 def test_an_mpt_config_from_the_time_of_its_own_code(tmp_path: Path) -> None:
     base, ids, expected = saved("mpt", tmp_path / "base")
     attention = {
-        "alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0, "attn_type": "multihead_attention",
-        "attn_uses_sequence_id": False, "clip_qkv": None, "prefix_lm": False, "qk_ln": False, "softmax_scale": None,
+        "alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0,
+        "attn_type": "multihead_attention",
+        "attn_uses_sequence_id": False, "clip_qkv": None, "prefix_lm": False, "qk_ln": False,
+        "softmax_scale": None,
     }  # fmt: skip
     config = {
-        "architectures": ["MPTForCausalLM"], "attn_config": attention, "d_model": 64, "emb_pdrop": 0, "embedding_fraction": 1.0, "expansion_ratio": 4,
-        "auto_map": {"AutoConfig": "configuration_mpt.MPTConfig", "AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
-        "init_config": {"name": "kaiming_normal_", "verbose": 0}, "init_device": "cpu", "learned_pos_emb": True, "logit_scale": None, "max_seq_len": 256,
-        "model_type": "mpt", "n_heads": 4, "n_layers": 2, "no_bias": True, "norm_type": "low_precision_layernorm", "resid_pdrop": 0,
-        "tokenizer_name": "EleutherAI/gpt-neox-20b", "torch_dtype": "bfloat16", "transformers_version": "4.28.1", "use_cache": False, "verbose": 0,
+        "architectures": ["MPTForCausalLM"], "attn_config": attention, "d_model": 64,
+        "emb_pdrop": 0, "embedding_fraction": 1.0, "expansion_ratio": 4,
+        "auto_map": {"AutoConfig": "configuration_mpt.MPTConfig",
+            "AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
+        "init_config": {"name": "kaiming_normal_", "verbose": 0}, "init_device": "cpu",
+        "learned_pos_emb": True, "logit_scale": None, "max_seq_len": 256,
+        "model_type": "mpt", "n_heads": 4, "n_layers": 2, "no_bias": True,
+        "norm_type": "low_precision_layernorm", "resid_pdrop": 0,
+        "tokenizer_name": "EleutherAI/gpt-neox-20b", "torch_dtype": "bfloat16",
+        "transformers_version": "4.28.1", "use_cache": False, "verbose": 0,
         "vocab_size": 320,
     }  # fmt: skip
     assert greedy(open_engine(rewritten(base, tmp_path / "old", str, config)), ids) == expected

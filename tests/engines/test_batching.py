@@ -66,7 +66,8 @@ def run(engine: TransformersEngine, answers: list[RunningAnswer]) -> list[tuple[
 @pytest.mark.parametrize("architecture", ["llama", "gpt-neox"])
 def test_answers_together_are_those_of_each_alone(architecture: str, tmp_path: Path) -> None:
     family = {
-        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2,
+        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip
     folder = save_tiny(
         tmp_path,

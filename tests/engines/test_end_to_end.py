@@ -24,11 +24,16 @@ from llmchat.settings import Options
 # One of each class that the presets name; the variants of a class are compared with transformers
 # beside this file.
 CLASSES = {
-    "LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3",
-    "Gemma2ForCausalLM": "gemma2", "Gemma3ForCausalLM": "gemma3", "Gemma3ForConditionalGeneration": "gemma3", "Phi3ForCausalLM": "phi3",
-    "SmolLM3ForCausalLM": "smollm3", "GPTNeoXForCausalLM": "gpt-neox", "GPTJForCausalLM": "gpt-j", "GPTBigCodeForCausalLM": "gpt-bigcode",
-    "GPT2LMHeadModel": "gpt2", "FalconForCausalLM": "falcon 7b", "MptForCausalLM": "mpt", "BloomForCausalLM": "bloom",
-    "StableLmForCausalLM": "stablelm", "T5ForConditionalGeneration": "t5", "RwkvForCausalLM": "rwkv",
+    "LlamaForCausalLM": "llama", "MistralForCausalLM": "mistral", "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma2", "Gemma3ForCausalLM": "gemma3",
+    "Gemma3ForConditionalGeneration": "gemma3", "Phi3ForCausalLM": "phi3",
+    "SmolLM3ForCausalLM": "smollm3", "GPTNeoXForCausalLM": "gpt-neox", "GPTJForCausalLM": "gpt-j",
+    "GPTBigCodeForCausalLM": "gpt-bigcode",
+    "GPT2LMHeadModel": "gpt2", "FalconForCausalLM": "falcon 7b", "MptForCausalLM": "mpt",
+    "BloomForCausalLM": "bloom",
+    "StableLmForCausalLM": "stablelm", "T5ForConditionalGeneration": "t5",
+    "RwkvForCausalLM": "rwkv",
 }  # fmt: skip
 
 

@@ -247,7 +247,8 @@ def test_an_adapter_that_llama_cannot_put_on_is_refused(
     facts = tmp_path / "facts"
     facts.mkdir()
     (facts / "config.json").write_text(
-        '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}'
+        '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4,'
+        ' "num_key_value_heads": 2}'
     )
     with pytest.raises(Mismatch, match=words):
         adapter_as_gguf(
@@ -361,8 +362,10 @@ def test_the_program_is_quiet_loads_no_torch_and_leaves_nothing_behind(
 ) -> None:
     code = (
         "import sys\nfrom llmchat.cli import main\n"
-        f"code = main(['chat', '--engine', 'gguf', '-m', {str(smol_gguf)!r}, '--temperature', '0', '--max-tokens', '8', 'Say hi.'])\n"
-        "print([name for name in ('torch', 'transformers') if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+        f"code = main(['chat', '--engine', 'gguf', '-m', {str(smol_gguf)!r}, '--temperature', '0',"
+        " '--max-tokens', '8', 'Say hi.'])\n"
+        "loaded = [name for name in ('torch', 'transformers') if name in sys.modules]\n"
+        "print(loaded, file=sys.stderr)\nsys.exit(code)"
     )
     env = {
         "HOME": str(tmp_path),

@@ -1,4 +1,4 @@
-"""A conversation is tokenised piece by piece as it grows, and the ids are those of the whole text."""
+"""A conversation is tokenised in pieces as it grows, with the ids of the whole text."""
 
 import functools
 import re

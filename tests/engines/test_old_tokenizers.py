@@ -25,9 +25,12 @@ PIECES = llama_pieces(*TEXTS)
 IDS = {text: number for number, (text, _, _) in enumerate(PIECES)}
 # The files of decapoda-research/llama-7b-hf, which most adapters of early 2023 were made for.
 DECAPODA: dict[str, dict[str, Any]] = {
-    "config.json": {"architectures": ["LLaMAForCausalLM"], "bos_token_id": 0, "eos_token_id": 1, "model_type": "llama", "pad_token_id": -1},
-    "generation_config.json": {"_from_model_config": True, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0},
-    "tokenizer_config.json": {"bos_token": "", "eos_token": "", "model_max_length": 1e30, "tokenizer_class": "LLaMATokenizer", "unk_token": ""},
+    "config.json": {"architectures": ["LLaMAForCausalLM"], "bos_token_id": 0, "eos_token_id": 1,
+        "model_type": "llama", "pad_token_id": -1},
+    "generation_config.json": {"_from_model_config": True, "bos_token_id": 0, "eos_token_id": 1,
+        "pad_token_id": 0},
+    "tokenizer_config.json": {"bos_token": "", "eos_token": "", "model_max_length": 1e30,
+        "tokenizer_class": "LLaMATokenizer", "unk_token": ""},
     "special_tokens_map.json": {},
 }  # fmt: skip
 

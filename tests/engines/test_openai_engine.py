@@ -101,9 +101,11 @@ def test_an_answer_and_its_numbers(chat: bool) -> None:
         (sse(said("a"), said("b", "stop"), done=False), "ab"),
         (sse(said("a"), said("b")), "ab"),
         ([b"data: " + json.dumps(said("a")).encode() + b"\r\n\r\ndata: [DONE]\r\n\r\n"], "a"),
-        (["data: {\"choices\":\n", "data: [{\"text\": \"a\", \"delta\":{\"content\":\"a\"}}]}\n\n", "data: [DONE]\n\n"], "a"),
+        (["data: {\"choices\":\n", "data: [{\"text\": \"a\", \"delta\":{\"content\":\"a\"}}]}\n\n",
+            "data: [DONE]\n\n"], "a"),
         (sse({"choices": []}, said("a"), {"id": 1}, said("", "stop")), "a"),
-        (sse({"choices": [{"delta": {"role": "assistant", "content": None}}]}, said("a", "stop")), "a"),
+        (sse({"choices": [{"delta": {"role": "assistant", "content": None}}]}, said("a", "stop")),
+            "a"),
         (sse(said("\ud83e"), said("\udd8a"), said("!", "stop")), "🦊!"),
         (sse(said("a\ud83e"), said("b", "stop")), "a\ufffdb"),
         (sse(said("a\ud83e", "stop")), "a\ufffd"),
@@ -161,9 +163,12 @@ def test_what_a_server_calls_reasoning_comes_between_the_marks_of_thought(field:
     [
         (sse(said("He"), done=False), False, "ended the answer in the middle"),
         (sse(said("He"), done=False), True, "broke in the middle of the answer"),
-        (sse(said("He"), {"error": {"message": "out of memory", "code": 500}}, done=False), False, "reports: out of memory"),
-        ([*sse(said("He"), done=False), b"event: error\ndata: {\"message\": \"boom\"}\n\n"], False, "reports: boom"),
-        ([*sse(said("He"), done=False), b"data: {oops\n\n"], False, "sent something else than an answer"),
+        (sse(said("He"), {"error": {"message": "out of memory", "code": 500}}, done=False), False,
+            "reports: out of memory"),
+        ([*sse(said("He"), done=False), b"event: error\ndata: {\"message\": \"boom\"}\n\n"], False,
+            "reports: boom"),
+        ([*sse(said("He"), done=False), b"data: {oops\n\n"], False,
+            "sent something else than an answer"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_after_the_first_word_is_told_and_not_tried_again(
@@ -509,7 +514,8 @@ def test_an_estimate_is_said_to_be_one_and_is_no_reason_to_refuse() -> None:
 
 def test_an_estimate_counts_words_signs_and_characters() -> None:
     count = Estimate().count
-    assert [count(text) for text in ("", "fox", "the fox", "a fox!", "foxes and", "extraordinary", "日本", "🦊é", "a\n\nb", "    a", "2026")] == [
+    assert [count(text) for text in ("", "fox", "the fox", "a fox!", "foxes and", "extraordinary",
+        "日本", "🦊é", "a\n\nb", "    a", "2026")] == [
         0, 1, 2, 3, 2, 3, 2, 3, 4, 2, 4,
     ]  # fmt: skip
     assert Estimate().encode(ASKED) == [-1] * (count(ASKED.text) + 1), "and one that opens a text"

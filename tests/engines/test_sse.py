@@ -24,7 +24,10 @@ def read(*pieces: bytes) -> list[tuple[str, str]]:
         (b"event: ping\n\ndata: one\n\n", ["one"]),
         (b"data: the last line has no end", ["the last line has no end"]),
         (b"data: \n\n", [""]),
-        ("data: {\"text\": \"\u2028 \u0085 \x0b\"}\n\n".encode(), ["{\"text\": \"\u2028 \u0085 \x0b\"}"]),
+        (
+            "data: {\"text\": \"\u2028 \u0085 \x0b\"}\n\n".encode(),
+            ["{\"text\": \"\u2028 \u0085 \x0b\"}"],
+        ),
         (b"", []),
     ],
 )  # fmt: skip

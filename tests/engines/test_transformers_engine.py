@@ -260,8 +260,10 @@ def test_an_early_2023_adapter_config_is_read(base: Path, tmp_path: Path) -> Non
         TransformersEngine(base, [adapter], weights="fp32", device="cpu"), [1, 50, 60], 8
     )
     config = {
-        "base_model_name_or_path": "decapoda-research/llama-7b-hf", "bias": "none", "enable_lora": None, "fan_in_fan_out": False, "inference_mode": True,
-        "lora_alpha": 8, "lora_dropout": 0.05, "merge_weights": False, "modules_to_save": None, "peft_type": "LORA", "r": 4,
+        "base_model_name_or_path": "decapoda-research/llama-7b-hf", "bias": "none",
+        "enable_lora": None, "fan_in_fan_out": False, "inference_mode": True,
+        "lora_alpha": 8, "lora_dropout": 0.05, "merge_weights": False, "modules_to_save": None,
+        "peft_type": "LORA", "r": 4,
         "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM",
     }  # fmt: skip
     (adapter / "adapter_config.json").write_text(json.dumps(config))

@@ -89,15 +89,19 @@ def template(single: list[dict[str, Any]], specials: dict[str, Any]) -> dict[str
 
 QUOTED = [{"SpecialToken": {"id": "<q>", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
 PANICS: dict[str, dict[str, Any]] = {
-    "a stride beyond its length": {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}},
+    "a stride beyond its length": {"truncation": {"direction": "Right", "max_length": 1,
+        "strategy": "LongestFirst", "stride": 5}},
     "padding without an end": {
         "padding": {
-            "strategy": {"Fixed": 2**62}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
+            "strategy": {"Fixed": 2**62}, "direction": "Right", "pad_to_multiple_of": None,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
         }
     },
     "a special token that is not there": {"post_processor": template(QUOTED, {})},
-    "more ids than tokens": {"post_processor": template(QUOTED, {"<q>": {"id": "<q>", "ids": [1, 2], "tokens": ["a"]}})},
-    "a table of characters that is none": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    "more ids than tokens": {"post_processor": template(QUOTED, {"<q>": {"id": "<q>", "ids": [1, 2],
+        "tokens": ["a"]}})},
+    "a table of characters that is none": {"normalizer": {"type": "Precompiled",
+        "precompiled_charsmap": "AAAA"}},
     "pieces of no length": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
 }  # fmt: skip
 
