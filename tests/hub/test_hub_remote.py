@@ -239,12 +239,12 @@ FAULTS = {
     "404 on a file": (
         lambda hub: hub.fail_with.update({"model.safetensors": 404}),
         ModelNotFound,
-        "not complete",
+        "is incomplete",
     ),
     "no weights": (
         lambda hub: hub.repos["org/base"].files.pop("model.safetensors"),
         Mismatch,
-        "no weights that llmchat can read",
+        "no weights in a supported format",
     ),
     "a name outside the folder": (
         lambda hub: hub.repos["org/base"].files.update({"../../evil.json": b"{}"}),

@@ -180,7 +180,7 @@ def test_verify_finds_a_changed_byte_and_removes_the_copy(
     assert (
         code == 9
         and "model.safetensors is damaged" in err
-        and "it was removed; the next use makes it again" in err
+        and "the copy was removed; the next use makes it again" in err
     )
     assert copies(tmp_path) == [] and run("verify", str(base))[0] == 0
 
