@@ -1,6 +1,6 @@
-"""Outgrowing one machine: an existing engine, vLLM, serves a preset with the same text, the same stops and the same sampling.
+"""Deploy a preset to vLLM when one machine is not enough.
 
-This room writes commands and config files, and starts what they describe; it serves nothing itself.
+The server uses the same prompt text, stop tokens and sampling. Nothing here starts a server.
 """
 
 import os
@@ -32,7 +32,11 @@ __all__ = ["Deployment", "Hardware", "Request", "plan"]
 
 
 class Deployment(Struct, frozen=True):
-    """What will be served, and how. asked: MODEL and flags as the user gave them; merges: adapters go into `request.model` first."""
+    """What will be served, and how.
+
+    asked: MODEL and flags as the user gave them; merges: adapters are merged into `request.model`
+    first.
+    """
 
     models: tuple[ServedModel, ...]
     request: Request
@@ -122,7 +126,9 @@ def plan(
 ) -> Deployment:
     """Decide how to serve these presets, and write what the server reads into `folder`.
 
-    merged: None keeps adapters live where vLLM can; code: the checkpoint may run Python code of its own. Raises Mismatch for what vLLM does not run, OutOfResources for what does not fit.
+    merged: None keeps adapters live where vLLM can; code: whether the checkpoint may run Python
+    code of its own. Raises Mismatch for what vLLM does not run, and OutOfResources for what does
+    not fit.
     """
     code = code or "--trust-remote-code" in flags
     for preset in presets:
@@ -195,21 +201,18 @@ def _live(models: Sequence[ServedModel], merged: bool | None) -> tuple[bool, lis
 def _size_notes(hardware: Hardware, layout: Layout, served: ServedModel, dtype: str) -> list[str]:
     notes = []
     if hardware.memory and not layout.weights:
-        notes.append(
-            "nobody knows its size before it is downloaded; whether it fits was not checked"
-        )
+        notes.append("its size is unknown before the download; whether it fits was not checked")
     if layout.cache:
-        chats = (
-            f", {layout.cache // served.context:,} chats of {served.context:,} tokens at once"
-            if served.context
-            else ""
-        )
-        notes.append(
-            f"a copy is {layout.weights / 1e9:.1f} GB of weights and has room for {layout.cache:,} tokens{chats}"
-        )
+        chats = ""
+        if served.context:
+            count = layout.cache // served.context
+            chats = f", {count:,} chats of {served.context:,} tokens at once"
+        weights = f"{layout.weights / 1e9:.1f} GB of weights"
+        notes.append(f"a copy is {weights} and has room for {layout.cache:,} tokens{chats}")
     if layout.pipeline > 1 and layout.cache and _fits_one(hardware, served, dtype):
         notes.append(
-            "it fits one host: a copy on each, behind a load balancer, answers more than a pipeline (docs/scaling.md)"
+            "it fits one host: a copy on each, behind a load balancer, answers more than a pipeline"
+            " (docs/scaling.md)"
         )
     idle = hardware.hosts * hardware.gpus - layout.gpus
     if idle > 0:
@@ -246,7 +249,8 @@ def _notes(models: Sequence[ServedModel], world: World, host: str, folder: Path)
         )
     if first.format.template is not None and first.preset.system:
         notes.append(
-            "the preset's system text is not in the checkpoint's template: send it with each request"
+            "the preset's system text is not in the checkpoint's template:"
+            " send it with each request"
         )
     notes += [f"read otherwise than by llmchat, {line}" for line in differing(first, folder)]
     if host not in LOOPBACK and not world.env.get("VLLM_API_KEY"):

@@ -1,4 +1,4 @@
-"""Whether a server that renders our template with our tokenizer reads the token ids that the model gets from us."""
+"""Check that a server with our template and tokenizer reads the token ids that llmchat sends."""
 
 from pathlib import Path
 
@@ -15,9 +15,10 @@ _SAMPLES = (_TALK[:1], (Message("system", "Answer in one word."), *_TALK[:1]), _
 
 
 def differing(served: ServedModel, folder: Path) -> list[str]:
-    """Sample conversations that would be read otherwise, each with the first place where the ids part; [] when all are the same.
+    """Sample conversations with different token ids, each with the first difference; [] if none.
 
-    folder: what `write_folder` wrote. As vLLM does it: the rendered text, encoded by transformers' tokenizer with nothing added.
+    folder: what `write_folder` wrote. Does what vLLM does: renders the text, and encodes it with
+    transformers' tokenizer, adding nothing.
     """
     from transformers import AutoTokenizer
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -32,7 +33,7 @@ def differing(served: ServedModel, folder: Path) -> list[str]:
         [],
     )
     for messages in _SAMPLES:
-        # A template of the checkpoint knows nothing of the preset's system text: whoever asks sends it.
+        # A checkpoint's own template lacks the preset's system text, which clients send.
         own = [Message("system", default)] if default and messages[0].role != "system" else []
         sent = [*own, *messages] if served.format.template is not None else messages
         wanted = ours.encode(served.format.render([*own, *messages]))

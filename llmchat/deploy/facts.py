@@ -1,4 +1,7 @@
-"""What is deployed: a preset's base and adapters as a server finds them, and what their small files say. No weights are read."""
+"""Read what a deployment needs to know of a preset's base and adapters.
+
+Reads small files only, never weights.
+"""
 
 import fnmatch
 from pathlib import Path
@@ -22,7 +25,11 @@ _SMALL = ("*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "
 
 
 class DeployedCheckpoint(Struct, frozen=True):
-    """A base or an adapter. place: a Hub repo, or a folder of this machine; here: `folder` holds all of it, and else its small files alone."""
+    """A base or an adapter.
+
+    place: a Hub repo, or a folder on this machine; here: whether `folder` holds all files, or only
+    the small ones.
+    """
 
     name: str
     place: str
@@ -34,15 +41,16 @@ class DeployedCheckpoint(Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What a server calls it."""
+        """The name a server uses for it."""
         return self.name if self.local else self.place
 
 
 class ServedModel(Struct, frozen=True):
-    """A model as a server is told about it.
+    """A model as a server needs to know it.
 
-    format: complete, with the checkpoint's chat template where that is the format
-    end_ids: all tokens that end an answer; bos: what the tokenizer puts before a text; context: tokens of the window; parameters: 0 if unknown
+    format: complete, with the checkpoint's chat template if that is the format; end_ids: the tokens
+    that end an answer; bos: the tokenizer's opening token; context: tokens of the window;
+    parameters: 0 if unknown.
     """
 
     preset: Preset
@@ -64,9 +72,10 @@ class ServedModel(Struct, frozen=True):
 def read_served_model(
     preset: Preset, world: World, scratch: Path, code: bool = False
 ) -> ServedModel:
-    """All facts of a preset. What is not pulled is asked of the Hub: its small files go to `scratch`. code: the user lets it run code of its own.
+    """Read the facts of a preset; small files that are not pulled are fetched into `scratch`.
 
-    Raises what a pull would raise, and Mismatch where the model has no prompt format.
+    code: whether the checkpoint may run Python code of its own. Raises what a pull would raise, and
+    Mismatch if the model has no prompt format.
     """
     if preset.unsupported:
         raise Mismatch(preset.unsupported)

@@ -1,4 +1,4 @@
-"""The files beside a `vllm serve` command: chat template, token ids that end an answer, an example request, Docker Compose, Ray Serve."""
+"""Write the files that `vllm serve` needs, an example request, Docker Compose and Ray Serve."""
 
 import json
 import shutil
@@ -21,13 +21,18 @@ _MOUNT, _MODEL = "/llmchat", "/model"
 
 
 def write_folder(models: Sequence[ServedModel], request: Request, folder: Path) -> None:
-    """What every way of serving needs: template, tokenizer, generation config, an example request, the adapters that are on this machine."""
+    """Write what every deployment needs.
+
+    That is the template, the tokenizer, the generation config, an example request, and the adapters
+    that are on this machine.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     first = models[0]
     (folder / "chat_template.jinja").write_text(template(first), "utf-8")
-    # transformers 5 builds its own LLaMA tokenizer from the checkpoint's files, one that writes no space before the first word after <s>.
+    # transformers 5 builds its own LLaMA tokenizer from the checkpoint's files, which writes no
+    # space before the first word after <s>.
     save_tokenizer(first.base.folder, folder / "tokenizer")
-    # Token ids alone: vLLM drops a value that is transformers' default when it reads this file, so that sampling goes by a flag.
+    # Only token ids: vLLM ignores values that are transformers' defaults, so sampling is a flag.
     _write_json(folder / "generation_config.json", {"eos_token_id": list(first.end_ids)})
     _write_json(folder / "request.json", example_request(first))
     for served in models if request.lora else ():
@@ -40,7 +45,10 @@ def write_folder(models: Sequence[ServedModel], request: Request, folder: Path) 
 
 
 def template(served: ServedModel) -> str:
-    """The chat template of a preset: the checkpoint's own, or its written format with its system text and its tokenizer's opening token."""
+    """The chat template of a preset: the checkpoint's own, or one written from its format.
+
+    A written one contains the preset's system text and the tokenizer's opening token.
+    """
     if served.format.template is not None:
         return served.format.template
     return jinja_template(
@@ -49,7 +57,7 @@ def template(served: ServedModel) -> str:
 
 
 def example_request(served: ServedModel) -> dict[str, Any]:
-    """A body for /v1/chat/completions. Stop strings have no place among a server's defaults, so that each request brings them."""
+    """A body for /v1/chat/completions, with the stop strings, which a server cannot keep."""
     preset = served.preset
     stops = [*dict.fromkeys((*preset.format.stops, *preset.sampling.stops))]
     stops = [stop for stop in stops if stop not in served.special]
@@ -65,7 +73,11 @@ def example_request(served: ServedModel) -> dict[str, Any]:
 
 
 def compose(models: Sequence[ServedModel], request: Request, layout: Layout, folder: Path) -> str:
-    """A Docker Compose file: vLLM's image, its GPUs, the Hub's cache, our folder read-only, the key from the environment."""
+    """A Docker Compose file.
+
+    It uses vLLM's image, its GPUs, the Hub's cache, our folder read-only, and the key from the
+    environment.
+    """
     first = models[0]
     model = request.model or (first.base.place if first.base.local else "")
     inside = replace(request, host="0.0.0.0", port=8000, model=_MODEL if model else "")
@@ -124,9 +136,11 @@ def ray_serve(
     streams: int = 32,
     store: str = "",
 ) -> str:
-    """A Ray Serve config: `serve run FILE` on a Ray cluster. cpu: a replica takes no GPU; copies: at most so many replicas; streams: requests a replica is meant to have.
+    """A Ray Serve config, for `serve run FILE` on a Ray cluster.
 
-    store: where the adapters lie, for Ray fetches them from s3://, gs:// or azure:// alone. Raises Mismatch where it is needed and missing.
+    cpu: a replica takes no GPU; copies: the most replicas; streams: the target number of requests
+    per replica; store: the URL of the adapters, which Ray only fetches from s3://, gs:// or
+    azure://. Raises Mismatch if it is needed and missing.
     """
     if request.flags:
         raise Mismatch(

@@ -1,4 +1,4 @@
-"""How a model is laid out over GPUs, from its config and the memory of one GPU. Arithmetic alone."""
+"""Lay out a model over GPUs, from its config and the memory of one GPU. Arithmetic only."""
 
 import math
 from collections.abc import Mapping
@@ -9,17 +9,21 @@ from msgspec import Struct
 from llmchat.errors import OutOfResources, UsageError
 from llmchat.memory_estimate import heads, kv_bytes, layers
 
-# What vLLM takes of a GPU unless it is told otherwise (--gpu-memory-utilization), and an estimate of what it needs there beside weights and
-# keys: the CUDA context, activations of a step, CUDA graphs.
+# The fraction of a GPU that vLLM uses by default (--gpu-memory-utilization), and an estimate of
+# what it needs besides weights and KV cache: CUDA context, activations, CUDA graphs.
 SHARE = 0.92
 WORK = 2.5e9
-# Whole windows that a copy should have room for, where there are more GPUs: with fewer its GPUs wait for memory, not for work (an estimate).
+# Full windows that a copy should have room for if there are more GPUs (an estimate): with fewer
+# its GPUs are limited by memory.
 CHATS = 8
 BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 class Hardware(Struct, frozen=True):
-    """hosts with `gpus` GPUs each, of `memory` bytes; gpus 0: one host that serves on its CPU; memory 0: not known."""
+    """Hosts with `gpus` GPUs each, of `memory` bytes.
+
+    gpus 0: one host that serves on its CPU; memory 0: unknown.
+    """
 
     hosts: int = 1
     gpus: int = 1
@@ -27,9 +31,12 @@ class Hardware(Struct, frozen=True):
 
 
 class Layout(Struct, frozen=True):
-    """tensor GPUs share each layer, pipeline groups share the layers, data copies answer side by side.
+    """How GPUs share a model.
 
-    weights: bytes of one copy; cache: tokens of keys and values for which one copy has room; both 0 where nobody knows.
+    tensor: GPUs that share each layer; pipeline: groups that share the layers; data: copies that
+    run
+    in parallel; weights: bytes of one copy; cache: tokens of KV cache for one copy; both 0 if
+    unknown.
     """
 
     tensor: int = 1
@@ -50,10 +57,11 @@ def arrange(
     context: int,
     dtype: str = "auto",
 ) -> Layout:
-    """The layout for this hardware: as few GPUs to a copy as hold it and CHATS windows, and copies on the rest of the host; all of them where
-    that is not to be had, or memory is unknown.
+    """Choose a layout: the fewest GPUs for a copy with CHATS windows, and copies on the rest.
 
-    Over several hosts, one pipeline stage each, tensor parallel inside a host. Raises OutOfResources where it does not fit.
+    Uses all GPUs for one copy if that is impossible, or if memory is unknown. Over several hosts,
+    each host is a pipeline stage, with tensor parallelism inside. Raises OutOfResources if it does
+    not fit.
     """
     if hardware.hosts > 1 and layers(config) and layers(config) < hardware.hosts:
         raise UsageError(
@@ -89,7 +97,10 @@ def arrange(
 
 
 def divides(size: int, config: Mapping[str, Any]) -> bool:
-    """Whether vLLM can share a layer between so many GPUs: attention heads and the inner width of the MLP must divide."""
+    """Whether vLLM can share a layer between `size` GPUs.
+
+    Attention heads and the inner width of the MLP must be divisible by it.
+    """
     own, shared = heads(config)
     inner = config.get("intermediate_size")
     whole = [own, *([inner] if isinstance(inner, int) else [])]
@@ -103,7 +114,10 @@ def divides(size: int, config: Mapping[str, Any]) -> bool:
 def room(
     tensor: int, pipeline: int, memory: float, weights: float, config: Mapping[str, Any]
 ) -> int:
-    """Tokens of keys and values that fit beside the weights on these GPUs; 0 when none do. Heads of keys that are fewer than GPUs are doubled."""
+    """Tokens of KV cache that fit next to the weights on these GPUs.
+
+    0 if none do. Key heads that are fewer than the GPUs are duplicated.
+    """
     free = tensor * pipeline * (memory * SHARE - WORK) - weights
     shared = heads(config)[1]
     copies = max(1, tensor // shared) if shared else 1
@@ -116,27 +130,22 @@ def _too_small(
 ) -> OutOfResources:
     needed = weights + kv_bytes(config, max(1, context))
     have = hardware.hosts * hardware.gpus * (hardware.memory * SHARE - WORK)
-    gpus = next(
-        (
-            size
-            for size in (1, 2, 4, 8)
-            if divides(size, config) and room(size, 1, hardware.memory, weights, config) >= context
-        ),
-        0,
-    )
-    least = (
-        math.ceil(needed / (hardware.memory * SHARE - WORK))
-        if hardware.memory * SHARE > WORK
-        else 0
-    )
-    hint = (
-        f"--gpus {gpus} holds it"
-        if gpus
-        else f"at least {least} such GPUs: --gpus 8 --hosts {math.ceil(least / 8)}"
-        if least
-        else ""
-    )
     return OutOfResources(
-        f"weights and one chat of {context:,} tokens are {needed / 1e9:.0f} GB; these GPUs have room for {max(0, have) / 1e9:.0f} GB",
-        hint,
+        f"weights and one chat of {context:,} tokens are {needed / 1e9:.0f} GB;"
+        f" these GPUs have room for {max(0, have) / 1e9:.0f} GB",
+        _larger(hardware, config, weights, context, needed),
     )
+
+
+def _larger(
+    hardware: Hardware, config: Mapping[str, Any], weights: float, context: int, needed: float
+) -> str:
+    """A hint: how many such GPUs would be enough; empty if none would."""
+    for size in (1, 2, 4, 8):
+        if divides(size, config) and room(size, 1, hardware.memory, weights, config) >= context:
+            return f"--gpus {size} holds it"
+    usable = hardware.memory * SHARE - WORK
+    if usable <= 0:
+        return ""
+    least = math.ceil(needed / usable)
+    return f"at least {least} such GPUs: --gpus 8 --hosts {math.ceil(least / 8)}"

@@ -1,7 +1,8 @@
-"""A written prompt format as a Jinja chat template, so that a server that knows nothing of ours renders the same text.
+"""Write a prompt format as a Jinja chat template, so that any server renders the same text.
 
-The template is plain: no line of it depends on how an engine trims white space, and all of its text is ASCII with escapes. What a template
-cannot say stands in docs/scaling.md: it gives text alone, so a special token that somebody spells in a message is read as that token.
+The template does not depend on how an engine trims white space, and is ASCII with escapes. Its
+limits are in docs/scaling.md: it renders text only, so a special token spelt in a message is read
+as that token.
 """
 
 import functools
@@ -12,8 +13,9 @@ from llmchat.errors import Mismatch
 from llmchat.prompt import WORD_JOINER, Parts, PromptFormat, Replacements
 
 _SLOT = re.compile(r"(\{text\}|\{input\}|\{system\})")
-# What a server passes for each user message is its text alone; its material comes in the message, where the server lets it through, or in
-# `inputs`, a list with one entry for each user message (`chat_template_kwargs` of vLLM).
+# A server passes only the text of a user message. Its material is in the message, if the server
+# allows that, or in `inputs`, a list with one entry for each user message (vLLM's
+# `chat_template_kwargs`).
 _MATERIAL = 'message["input"] or (inputs or [])[loop.index0 // 2] or ""'
 _FIRST_MATERIAL = 'spoken[0]["input"] or (inputs or [])[0] or ""'
 
@@ -21,12 +23,12 @@ _FIRST_MATERIAL = 'spoken[0]["input"] or (inputs or [])[0] or ""'
 def jinja_template(
     form: PromptFormat, *, bos: str = "", system: str = "", special: Collection[str] = ()
 ) -> str:
-    """The template of a format with written parts: `add_generation_prompt` asks for the cue of the answer that is wanted.
+    """The template of a format; `add_generation_prompt` opens the answer.
 
-    bos: the opening token as the tokenizer writes it, for servers that encode a rendered prompt without adding one (vLLM)
-    system: what holds where a conversation brings no system text
-    special: special tokens of the tokenizer, made harmless in messages as labels are; without them the text is that of `form.render` always
-    Raises Mismatch where the format is a template already, or cannot be said in Jinja.
+    bos: the tokenizer's opening token, for servers that add none to a rendered prompt (vLLM);
+    system: the default system text; special: special tokens that messages must not contain, made
+    harmless as labels are; without them the text is exactly that of `form.render`. Raises Mismatch
+    if the format is a template already, or cannot be written in Jinja.
     """
     if form.parts is None:
         raise Mismatch(
@@ -48,7 +50,8 @@ def jinja_template(
 _CHECKS = """\
 {%- if not messages -%}{{- raise_exception("a prompt needs a user message") -}}{%- endif -%}
 {%- for message in messages -%}
-  {%- if message["content"] is not string -%}{{- raise_exception("this format takes messages of text alone") -}}{%- endif -%}
+  {%- if message["content"] is not string -%}\
+{{- raise_exception("this format takes messages of text alone") -}}{%- endif -%}
 {%- endfor -%}
 {%- set system = messages[0]["content"] if messages[0]["role"] == "system" else DEFAULT -%}
 {%- set spoken = messages[1:] if messages[0]["role"] == "system" else messages -%}
@@ -56,7 +59,7 @@ _CHECKS = """\
 
 
 def _said(parts: Parts, escapes: Replacements, special: Collection[str]) -> str:
-    """A macro that writes what a person or the model said: stripped, tidied, its labels harmless."""
+    """A macro that writes a message: stripped, tidied, its labels made harmless."""
     harmless = [
         (label, label[0] + WORD_JOINER + label[1:])
         for label in (*parts.labels, *sorted(set(special) - set(parts.labels)))
@@ -67,7 +70,8 @@ def _said(parts: Parts, escapes: Replacements, special: Collection[str]) -> str:
             raise Mismatch(
                 "a format whose `tidy` does not make a message shorter cannot be a Jinja template"
             )
-        # Jinja has no `while`: each pass that changes the text makes it shorter, so there are never more passes than characters.
+        # Jinja has no `while`. Each pass makes the text shorter, so there are never more passes
+        # than characters.
         lines += [
             "  {%- for character in now.text -%}",
             f"    {{%- set tidied = now.text{_replacing(parts.tidy)} -%}}",
@@ -116,14 +120,16 @@ def _turns(parts: Parts, escapes: Replacements) -> str:
     lines = [
         "{%- for message in spoken -%}",
         '  {%- if message["role"] != ("assistant" if loop.index0 % 2 else "user") -%}',
-        '    {{- raise_exception("message " ~ loop.index ~ " is from `" ~ message["role"] ~ "`; user and assistant must take turns") -}}',
+        '    {{- raise_exception("message " ~ loop.index ~ " is from `" ~ message["role"]'
+        ' ~ "`; user and assistant must take turns") -}}',
         "  {%- endif -%}",
         f"  {{%- set text = {own} -%}}",
         '  {%- if message["role"] == "user" -%}',
         f"    {{%- set material = {_MATERIAL} -%}}",
         f"    {{%- set plain = {plain} -%}}",
         f"    {question}",
-        f"    {{%- if not loop.last or add_generation_prompt -%}}{_write(parts.cue, escapes)}{{%- endif -%}}",
+        "    {%- if not loop.last or add_generation_prompt -%}"
+        f"{_write(parts.cue, escapes)}{{%- endif -%}}",
         "  {%- else -%}",
         f"    {answer}",
         "  {%- endif -%}",

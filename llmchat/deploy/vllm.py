@@ -1,4 +1,7 @@
-"""The `vllm serve` command of a preset. Flags and rules are those of vLLM 0.32, read in its source and run on its CPU build."""
+"""Build the `vllm serve` command of a preset.
+
+Flags and rules are those of vLLM 0.32, from its source and from runs of its CPU build.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,8 +36,11 @@ _REFUSED = {
 
 
 class Request(Struct, frozen=True):
-    """What is wanted of the server. lora: adapters stay live; model: the folder of the merged checkpoint, where they do not;
-    code: the checkpoint may run Python code of its own, because the user said so."""
+    """What the user asked for.
+
+    lora: adapters stay live; model: otherwise the folder of the merged checkpoint; code: whether
+    the checkpoint may run Python code of its own.
+    """
 
     lora: bool
     host: str = "127.0.0.1"
@@ -46,7 +52,10 @@ class Request(Struct, frozen=True):
 
 
 def check_served(name: str, architecture: str, config: Mapping[str, Any]) -> None:
-    """Raise Mismatch for a model that vLLM does not run. config: {} where only the preset's architecture is known yet."""
+    """Raise Mismatch for a model that vLLM does not run.
+
+    config: {} if only the preset's architecture is known.
+    """
     reason = next(
         (line for family, line in _REFUSED.items() if architecture.lower().startswith(family)), ""
     )
@@ -95,8 +104,11 @@ def largest_rank(models: Sequence[ServedModel]) -> int:
 
 
 def sampling_defaults(sampling: Sampling) -> dict[str, float]:
-    """A preset's sampling as vLLM's generation config. All of them, so that none of the checkpoint's shows through; no length, for the
-    server would hold every request to it."""
+    """A preset's sampling as vLLM's generation config.
+
+    Complete, so that none of the checkpoint's values apply. Without a length, which would limit
+    every request.
+    """
     names = PARAMETER_NAMES["vllm"]
     return {theirs: getattr(sampling, ours) for ours, theirs in names.items()}
 
@@ -104,7 +116,10 @@ def sampling_defaults(sampling: Sampling) -> dict[str, float]:
 def engine_arguments(
     models: Sequence[ServedModel], request: Request, layout: Layout, folder: Path
 ) -> dict[str, Any]:
-    """Flag → value of the engine, by vLLM's names; the order is that of the printed command. True: a flag without a value."""
+    """Flag → value of the engine, by vLLM's names, in the order of the printed command.
+
+    True: a flag without a value.
+    """
     first = models[0]
     values: dict[str, Any] = {}
     if not request.model and first.base.revision:
@@ -112,7 +127,7 @@ def engine_arguments(
     if request.code:
         values["trust-remote-code"] = True
         if "revision" in values:
-            # vLLM would take the newest code of the repo, not the code that belongs to these weights.
+            # vLLM would run the newest code of the repo instead of the code of these weights.
             values["code-revision"] = first.base.revision
     if request.dtype != "auto":
         values["dtype"] = request.dtype
@@ -173,7 +188,7 @@ def command(
 
 
 def lora_modules(models: Sequence[ServedModel], folder: Path) -> list[dict[str, str]]:
-    """Each preset's adapter under the preset's name: from `folder`, where it was copied, or by its repo."""
+    """Each preset's adapter by the preset's name: a copy in `folder`, or its repo."""
     modules = []
     for served in models:
         part = served.adapters[0]
@@ -185,7 +200,7 @@ def lora_modules(models: Sequence[ServedModel], folder: Path) -> list[dict[str, 
 
 
 def check_together(models: Sequence[ServedModel]) -> None:
-    """Several presets of one server: the same base and the same format, an adapter each. Raises Mismatch."""
+    """Raise Mismatch unless the presets share base and format, and each has an adapter."""
     first, *others = models
     for other in others:
         if (other.base.place, other.base.revision) != (first.base.place, first.base.revision):
@@ -195,12 +210,13 @@ def check_together(models: Sequence[ServedModel]) -> None:
             )
         if other.preset.format != first.preset.format or other.preset.system != first.preset.system:
             raise Mismatch(
-                f"{first.preset.name} and {other.preset.name} have different prompt formats; a server has one chat template",
+                f"{first.preset.name} and {other.preset.name} have different prompt formats;"
+                " a server has one chat template",
                 "one server each",
             )
     for served in models if others else ():
         if not served.adapters:
             raise Mismatch(
-                f"{served.preset.name} has no adapter: it is served beside the others as {served.base.title}",
+                f"{served.preset.name} has no adapter: it is served as {served.base.title}",
                 "leave it out",
             )

@@ -405,11 +405,15 @@ def terminal(smol: Run, env: dict[str, str]) -> "Iterator[pexpect.spawn[str]]":
     child.close(force=True)
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 0.4, 0.8])
-def test_leaving_while_the_model_loads(smol: Run, env: dict[str, str], wait_s: float) -> None:
+@pytest.mark.parametrize("library", ["", "libtorch_cpu", "libtorch_python"])
+def test_leaving_while_the_model_loads(smol: Run, env: dict[str, str], library: str) -> None:
+    """At once, and at two moments of importing torch."""
     child = pexpect.spawn(LLMCHAT[0], LLMCHAT[1:], env=env, encoding="utf-8", timeout=60)
     child.expect_exact("\x1b[0;38;5;30;1m>")
-    time.sleep(wait_s)
+    maps = Path(f"/proc/{child.pid}/maps")
+    deadline = time.monotonic() + 60
+    while library not in maps.read_text():
+        assert time.monotonic() < deadline, f"{library} was never loaded"
     child.send("\x04")
     child.expect(pexpect.EOF)
     child.close()

@@ -4,15 +4,17 @@ import os
 import shutil
 import subprocess
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-needs_tmux = pytest.mark.skipif(
-    shutil.which("tmux") is None and not os.environ.get("CI"),
-    reason="tmux is not installed (CI requires it)",
-)
+_MISSING = shutil.which("tmux") is None and not os.environ.get("CI")
+if _MISSING:
+    warnings.warn("tmux is not installed: the tests in tmux are skipped", stacklevel=1)
+# Where CI is set a missing tmux fails the tests instead.
+needs_tmux = pytest.mark.skipif(_MISSING, reason="tmux is not installed (CI requires it)")
 
 
 class Tmux:

@@ -27,7 +27,7 @@ CORPUS = {
     "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\nMore\n\n### Small\n\n## Part two\nEnd",
     "lists": "Intro:\n\n- one\n- two\n  - deep\n  - deeper\n\n    a paragraph inside\n- three\n\n1. first\n2. second\n\nDone",
     "loose list": "- a\n\n- b\n\n- c\n\nafter",
-    "code": "MarkdownOptions:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
+    "code": "Look:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
     "half-open fence": "Start\n\n```\nno end\n\n# not a heading",
     "table": "| name | size |\n|---|---:|\n| a | 1 |\n| b | 22 |\n\nText after the table.",
     "quote": "> quoted\n> more\nlazy\n\n> new quote\n\nend",

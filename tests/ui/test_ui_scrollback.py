@@ -11,9 +11,7 @@ from llmchat.ui.markdown import rows_of
 
 DRIVER = Path(__file__).parents[1] / "support" / "drive_tmux.py"
 CODE = (
-    "MarkdownOptions:\n\n```python\n"
-    + "".join(f"line_{n} = {n}\n" for n in range(60))
-    + "```\n\nThat is all."
+    "Look:\n\n```python\n" + "".join(f"line_{n} = {n}\n" for n in range(60)) + "```\n\nThat is all."
 )
 WORDS = " ".join(f"word{n}" for n in range(150))
 TABLE = (
