@@ -2,7 +2,8 @@
 
 Flags, LLMCHAT_* variables, config and preset keys, `/set`, the fields of the HTTP API and of the
 web page, and their documentation derive from these fields. A new parameter is a field here, its
-effect in compiled/csrc/sampling.h and pytorch/sampler.py, and its names in engines/parameter_names.py.
+effect in compiled/csrc/sampling.h and pytorch/sampler.py, and its names in
+engines/parameter_names.py.
 """
 
 from typing import Annotated, Any

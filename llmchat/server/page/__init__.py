@@ -93,7 +93,7 @@ def _sampling_script() -> str:
 
 
 def _label(name: str) -> str:
-    """`repetition_penalty` → `Repetition penalty`; `top_p` → `Top-p`."""
+    """The label of a field: `Repetition penalty`, or `Top-p` if the last word is one letter."""
     return re.sub("_(.)$", r"-\1", name).replace("_", " ").capitalize()
 
 
