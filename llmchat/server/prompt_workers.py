@@ -29,6 +29,10 @@ class PromptWorkers:
     def busy(self) -> bool:
         return self._idle < self._workers or bool(len(self._waiting))
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     async def run(self, client: str, deadline: float, work: Callable[[], Result]) -> Result:
         """Call `work` in a thread. Raises Busy, DeadlineExceeded, and what `work` raises.
 

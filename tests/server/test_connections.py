@@ -77,12 +77,12 @@ def test_streams_continue_while_others_connect(
     with serving(MODELS, tmp_path) as run, contextlib.ExitStack() as stack:
         stream = stack.enter_context(connect(run))
         stream.sendall(POST + str(len(ASK)).encode() + b"\r\nConnection: close\r\n\r\n" + ASK)
-        said = stream.recv(1000)
+        received = stream.recv(1000)
         for _ in range(20):
             stack.enter_context(connect(run))
         while piece := stream.recv(65536):
-            said += piece
-        assert b"[DONE]" in said
+            received += piece
+        assert b"[DONE]" in received
 
 
 def test_connections_use_half_of_the_files_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,7 +253,7 @@ def test_a_started_answer_is_continued(run: Running) -> None:
 
 
 def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) -> None:
-    def said(model: str) -> str:
+    def reply(model: str) -> str:
         return (
             run.openai.completions.create(
                 model=model, prompt="the quick", temperature=0, max_tokens=10
@@ -264,12 +264,12 @@ def test_adapters_on_one_base_at_once(run: Running, tiny: Path, tmp_path: Path) 
 
     names = ["tiny", "tiny+one", "tiny+two"] * 3
     with ThreadPoolExecutor(9) as many:
-        together = list(many.map(said, names))
-    assert len(set(together)) == 3 and together == [said(name) for name in names]
+        together = list(many.map(reply, names))
+    assert len(set(together)) == 3 and together == [reply(name) for name in names]
     merged = TransformersEngine(
         tiny, [save_adapter(tmp_path / "one", tiny, seed=1)], weights="fp32"
     )
-    assert said("tiny+one") == alone(
+    assert reply("tiny+one") == alone(
         merged, Prompt("the quick", ()), Sampling(temperature=0, max_tokens=10)
     )
     assert sum(resident.key == "tiny" for resident in run.state.pool.loaded_models()) == 1

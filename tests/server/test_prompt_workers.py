@@ -16,14 +16,14 @@ from llmchat.server.prompt_workers import PromptWorkers
 class Work:
     """Calls that end when `may` is released; records their order and how many ran at once."""
 
-    def __init__(self, gate: PromptWorkers):
-        self.gate = gate
+    def __init__(self, workers: PromptWorkers):
+        self.workers = workers
         self.may = threading.Semaphore(0)
         self.begun: list[str] = []
         self.running = self.most = 0
 
     def ask(self, name: str, client: str, deadline: float = math.inf) -> "asyncio.Task[str]":
-        return asyncio.create_task(self.gate.run(client, deadline, lambda: self._work(name)))
+        return asyncio.create_task(self.workers.run(client, deadline, lambda: self._work(name)))
 
     def _work(self, name: str) -> str:
         self.begun.append(name)
@@ -74,18 +74,20 @@ async def test_cancelled_and_late_calls_free_their_worker() -> None:
     waiting.cancel()
     gone.cancel()
     last = work.ask("last", "d")
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while not (waiting.cancelled() and gone.cancelled() and work.workers.waiting == 1):
+            await asyncio.sleep(0)
     assert work.begun == ["gone"], "the thread of a disconnected client still runs"
     work.may.release(10)
     assert await last == "last" and work.begun == ["gone", "last"]
 
 
 async def test_failed_calls_free_their_worker() -> None:
-    gate = PromptWorkers(1)
+    workers = PromptWorkers(1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            await gate.run("a", math.inf, lambda: 1 // 0)
-    assert await gate.run("a", math.inf, lambda: "fine") == "fine"
+            await workers.run("a", math.inf, lambda: 1 // 0)
+    assert await workers.run("a", math.inf, lambda: "fine") == "fine"
 
 
 class Counting(ScriptedEngine):

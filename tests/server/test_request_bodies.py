@@ -43,10 +43,10 @@ def test_other_requests_are_answered_while_a_large_body_is_parsed(
 ) -> None:
     held = Held(monkeypatch)
     with serving(MODELS, tmp_path) as run:
-        said: list[int] = []
+        statuses: list[int] = []
         threads = [
             threading.Thread(
-                target=lambda: said.append(
+                target=lambda: statuses.append(
                     run.http.post("/v1/chat/completions", json=LARGE).status_code
                 )
             )
@@ -57,12 +57,12 @@ def test_other_requests_are_answered_while_a_large_body_is_parsed(
         try:
             assert held.begun.acquire(timeout=20)
             assert run.http.post("/v1/chat/completions", json=SMALL).status_code == 200
-            assert said == [] and held.running == 1
+            assert statuses == [] and held.running == 1
         finally:
             held.may.set()
             for thread in threads:
                 thread.join(20)
-        assert said == [400, 400] and held.most == 1, "the prompts are larger than the window"
+        assert statuses == [400, 400] and held.most == 1, "the prompts are larger than the window"
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_small_and_large_bodies_get_the_same_errors(tmp_path: Path, wrong: dict[
     with serving(MODELS, tmp_path) as run:
         # Half a character has no bytes of its own, but an escape.
         content = [json.dumps({**SMALL, **wrong, "user": "x" * size}) for size in (1, 60_000)]
-        told = [
+        answers = [
             run.http.post("/v1/chat/completions", content=body, headers=IS_JSON) for body in content
         ]
-        assert told[0].status_code == told[1].status_code == 400
-        assert told[0].json() == told[1].json()
+        assert answers[0].status_code == answers[1].status_code == 400
+        assert answers[0].json() == answers[1].json()
 
 
 def test_a_large_body_with_invalid_json_is_refused(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ class User:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on(
             "console",
-            lambda said: (
-                self.faults.append(said.text)
-                if said.type == "error" and "Failed to load" not in said.text
+            lambda message: (
+                self.faults.append(message.text)
+                if message.type == "error" and "Failed to load" not in message.text
                 else None
             ),
         )

@@ -138,8 +138,8 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
                 yield chunk({"content": step})
         yield chunk({}, reason)
         usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
-        told = {"window": WINDOW, "prompt": "<s>All of it"}
-        yield f"data: {json.dumps({'choices': [], 'usage': usage, 'llmchat': told})}\n\n"
+        details = {"window": WINDOW, "prompt": "<s>All of it"}
+        yield f"data: {json.dumps({'choices': [], 'usage': usage, 'llmchat': details})}\n\n"
         yield "data: [DONE]\n\n"
     except asyncio.CancelledError:
         script.gone.set()

@@ -218,6 +218,8 @@ def test_the_page_is_served_under_its_policy(client: httpx2.Client) -> None:
 
 def test_vendored_libraries_match_their_checksums() -> None:
     folder = Path(page.__file__).parent / "vendor"
-    told = (folder / "README.md").read_text("utf-8")
+    readme = (folder / "README.md").read_text("utf-8")
     for file in folder.glob("*.js"):
-        assert f"`{file.name}`" in told and hashlib.sha256(file.read_bytes()).hexdigest() in told
+        assert (
+            f"`{file.name}`" in readme and hashlib.sha256(file.read_bytes()).hexdigest() in readme
+        )

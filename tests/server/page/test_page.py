@@ -224,17 +224,17 @@ def test_requests_to_a_busy_server_are_retried(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "note"),
     [
         (RuntimeError("the model broke"), "the model broke"),
         (ConnectionError(), "connection was lost"),
     ],
 )
-def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, told: str) -> None:
+def test_an_error_in_the_middle_keeps_the_text(site: Site, fault: Exception, note: str) -> None:
     site.script.answers += [["Half ", 0.05, fault], ["Whole."]]
     user = site.visit()
     user.ask("Hello")
-    expect(user.note).to_contain_text(told)
+    expect(user.note).to_contain_text(note)
     expect(user.answer).to_have_text("Half")
     user.button("Try again").click()
     expect(user.answer).to_have_text("Whole.")

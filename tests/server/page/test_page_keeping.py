@@ -122,7 +122,10 @@ def test_an_imported_file_is_validated(site: Site, value: dict[str, Any], proble
         assert (
             len(answer[0]["id"]) == 24 and answer[0]["chosen"] == {} and "unknown" not in answer[0]
         )
-        assert {id: said["text"] for id, said in answer[0]["messages"].items()} == {A: "x", B: "y"}
+        assert {id: message["text"] for id, message in answer[0]["messages"].items()} == {
+            A: "x",
+            B: "y",
+        }
 
 
 def test_changes_by_two_windows_merge_to_the_same_conversation(site: Site) -> None:

@@ -97,24 +97,24 @@ def test_the_real_server_reports_loading_progress(chromium: Any, tmp_path: Path)
         return ScriptedEngine(["Yes."])
 
     with (
-        serving({"org/told": model_spec(load, key="told", size=99)}, tmp_path) as run,
+        serving({"org/poet": model_spec(load, key="poet", size=99)}, tmp_path) as run,
         run.http as http,
     ):
         site = Site(chromium, run.url, Script())
         user = site.visit()
         assert user.find("#model option .facts").all_text_contents()[0].startswith(" 1 MB")
         user.send("Hello")
-        expect(user.note).to_contain_text("Loading told ·")
+        expect(user.note).to_contain_text("Loading poet ·")
         assert http.get("/api/models").json()["data"][0]["state"] == "loading"
         gate.set()
         user.sees("Hello", "Yes.")
-        told = {
-            "id": "org/told",
+        facts = {
+            "id": "org/poet",
             "size": 99,
             "state": "loaded",
             "loading_s": None,
             "expected_s": None,
         }
-        assert http.get("/api/models").json()["data"] == [told]
+        assert http.get("/api/models").json()["data"] == [facts]
         expect(user.find("#model option .facts")).to_contain_text("loaded")
         site.leave()

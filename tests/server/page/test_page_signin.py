@@ -83,7 +83,7 @@ def test_the_real_server_accepts_a_key(chromium: Any, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key = keys.add("ann")
     engine = ScriptedEngine(["Yes."])
-    with serving({"told": model_spec(lambda: engine)}, tmp_path, key_file=keys.file) as run:
+    with serving({"scripted": model_spec(lambda: engine)}, tmp_path, key_file=keys.file) as run:
         site = Site(chromium, run.url, Script())
         user = stranger(site)
         sign_in(user, "llmchat-wrong")

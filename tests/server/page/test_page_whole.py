@@ -25,14 +25,14 @@ def test_two_users_of_one_server(chromium: Any, tmp_path: Path) -> None:
     ann, bob = keys.add("ann"), keys.add("bob")
     engine = ScriptedEngine(["Well, **yes**.\n\n- and no"])
     with serving(
-        {"told": model_spec(lambda: engine)}, tmp_path, key_file=keys.file, history=True
+        {"scripted": model_spec(lambda: engine)}, tmp_path, key_file=keys.file, history=True
     ) as run:
         site = Site(chromium, run.url, Script())
         user = enter(site, ann)
         user.ask("Is it?")
         user.sees("Is it?", "Well, yes.\nand no")
         expect(user.find(".markdown strong")).to_have_text("yes")
-        expect(user.find(".meta")).to_contain_text("told · ")
+        expect(user.find(".meta")).to_contain_text("scripted · ")
         user.button("Show request").click()
         assert (
             "Is it?" in (prompt := user.find("#sent pre").nth(1).inner_text())
