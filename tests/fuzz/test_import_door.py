@@ -1,4 +1,4 @@
-"""The door for imported chats: whatever a file holds, it is taken whole or refused in one line that names it, in bounded time."""
+"""Fuzz chat imports: any file is imported whole or refused in one line that names it, in time."""
 
 import json
 import random
@@ -36,7 +36,8 @@ _SHAREGPT: dict[str, Any] = {
 _ALPACA: dict[str, Any] = {"instruction": "q", "input": "m", "output": "a"}
 _SEEDS = (_CHATGPT, _OWN, _SHAREGPT, _ALPACA)
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1e18, -1e300, 2**63, 2**70, "1700000000", "", "x" * 1000, "\x1b]52;c;eA==\a", "\u0000", [], ["a"], [None], {}, {"a": 1},
+    None, True, False, 0, -1, 1e18, -1e300, 2**63, 2**70, "1700000000", "", "x" * 1000,
+    "\x1b]52;c;eA==\a", "\u0000", [], ["a"], [None], {}, {"a": 1},
     "0", "1", "2", "summary", "assistant", "user", "nobody", 0.5, "cancelled", "é𝔘‮",
 )  # fmt: skip
 

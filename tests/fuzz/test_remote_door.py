@@ -1,4 +1,4 @@
-"""The door to the network: whatever a Hub answers, a pull succeeds or is refused in one line that names who sent it, in bounded time."""
+"""Fuzz a Hub's answers: a pull succeeds, or ends in one line that names the server, in time."""
 
 import json
 import random
@@ -21,8 +21,8 @@ from llmchat.progress import NoProgress
 
 _SECONDS = 5.0
 _VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1e300, 2**63, 2**200, "", "x" * 1000, "\x1b]52;c;eA==\a", "\u0000", "\ud800", [], ["a"], [None], {}, {"a": 1}, "../../x", "0" * 40,
-    "0" * 64, 0.5, "é𝔘‮", [[[[[]]]]],
+    None, True, 0, -1, 1e300, 2**63, 2**200, "", "x" * 1000, "\x1b]52;c;eA==\a", "\u0000",
+    "\ud800", [], ["a"], [None], {}, {"a": 1}, "../../x", "0" * 40, "0" * 64, 0.5, "é𝔘‮", [[[[[]]]]],
 )  # fmt: skip
 
 

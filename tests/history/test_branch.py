@@ -1,4 +1,4 @@
-"""Several writers in one session: each answer stands behind its own question, whatever happens at the same time."""
+"""Several writers in one session: each answer follows its own question, whatever runs in parallel."""
 
 import json
 import os
@@ -212,7 +212,7 @@ def test_any_interleaving_keeps_each_answer_behind_its_question(
 
 
 def check(records: list, stopped: set[str]) -> None:  # type: ignore[type-arg]
-    """Each answer quotes the message before it; only a question that was stopped is followed by another."""
+    """Each answer quotes the message before it; only a stopped question has another after it."""
     for before, record in pairwise(records):
         assert before.message.role != record.message.role or before.message.text in stopped
         if record.message.role == "assistant":
@@ -276,7 +276,7 @@ def test_killed_during_an_answer_the_session_is_free_again(history: History, ses
 
 
 def tangle(history: History, *written: tuple[str, str, float, float | None]) -> str:
-    """A session as two processes at once left it: everything behind everything, with the moment it was stored and what it took."""
+    """A session that two processes wrote at once: messages in one line, with times stored and taken."""
     session, tip = history.begin("m"), None
     with history.transaction():
         for role, text, created, took in written:

@@ -1,4 +1,4 @@
-"""Sessions as a whole: branches, forks, deletion, ways in and out, and what 100,000 messages cost."""
+"""Whole sessions: branches, forks, deletion, export, import, and the cost of 100,000 messages."""
 
 import json
 import sqlite3

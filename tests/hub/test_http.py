@@ -1,4 +1,4 @@
-"""Where a pull's requests go and with what: the Hub, its CDN, and nobody else; and that no server keeps it for ever."""
+"""Requests of a pull: only to the Hub and its CDN, the token to the Hub alone, in bounded time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(hub: Hub, at: MakeWorld)
 
 
 def test_a_token_is_not_given_back_after_a_detour(hub: Hub, at: MakeWorld) -> None:
-    """To the CDN, and from there to the Hub again: nobody but the Hub decides who hears the token."""
+    """To the CDN, and from there to the Hub again: the Hub alone decides who gets the token."""
     back = f"{hub.url}/cdn/org/base/model.safetensors"
     hub.attacks["/cdn/"], hub.times["/cdn/"] = hub_attacks.redirect(back), 1
     pull(BASE, at(HF_TOKEN=hub.token), NoProgress())

@@ -1,4 +1,4 @@
-"""Rot: files of the right size with wrong bytes are found, never loaded, and repaired by the next pull, which fetches nothing else."""
+"""Files of the right size with wrong bytes are found, never loaded, and fetched by the next pull."""
 
 import json
 import os

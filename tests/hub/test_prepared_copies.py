@@ -1,4 +1,4 @@
-"""The life of a prepared copy: made by pull or by the first chat, killed, waited for, damaged, out of date, removed; and what a chat loads."""
+"""Prepared copies: made by pull or the first chat, interrupted, shared, damaged, stale, removed."""
 
 import io
 import os
@@ -84,7 +84,8 @@ def test_the_first_chat_prepares_and_the_next_ones_map(
     assert (code, err) == (0, "") and len(copies(tmp_path)) == 1
     made = (copies(tmp_path)[0] / "model.safetensors").stat().st_mtime_ns
     assert {path.name for path in copies(tmp_path)[0].iterdir()} == {
-        "config.json", "generation_config.json", "head.safetensors", "model.safetensors", "prepared.json", "tokenizer.json", "tokenizer_config.json",
+        "config.json", "generation_config.json", "head.safetensors", "model.safetensors",
+        "prepared.json", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja",
     }  # fmt: skip
     assert ask(run, "-m", str(base)) == (0, first, "")

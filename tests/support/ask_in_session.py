@@ -1,6 +1,7 @@
-"""Ask in a session of a history, as a process of its own: python ask_in_session.py PATH SESSION NAME COUNT [hang].
+"""Ask in a session from another process: python ask_in_session.py PATH SESSION NAME COUNT [hang].
 
-It prints `open`, waits for a line on stdin, asks COUNT questions, and prints the session it ended in and what it was told. hang: never answer.
+It prints `open`, waits for a line on stdin, asks COUNT questions, and prints the session it ended
+in and its notices. hang: never answer.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Run llmchat with a file size limit: a write beyond it fails as one on a full disk does. Arguments: bytes, then those of llmchat."""
+"""Run llmchat with a file size limit, beyond which writes fail as on a full disk.
+
+Arguments: bytes, then those of llmchat.
+"""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""Hostile versions of the files that come in at a door. Everything is drawn from one random.Random, so a seed tells the file."""
+"""Hostile versions of input files, drawn from one random.Random: a seed reproduces the file."""
 
 import json
 import random
@@ -16,7 +16,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def of_json(random: random.Random, data: bytes) -> bytes:
-    """One to three values of a JSON text replaced, removed or doubled; seldom the text itself broken."""
+    """Replace, remove or double up to three values of a JSON text; rarely break the text itself."""
     if random.random() < 0.1:
         return of_text(random, data)
     value = json.loads(data)
@@ -35,7 +35,7 @@ def of_text(random: random.Random, data: bytes) -> bytes:
 
 
 def of_toml(random: random.Random, data: bytes) -> bytes:
-    """Values of a TOML text replaced, lines removed, doubled or added; seldom the text itself broken."""
+    """Replace values of a TOML text, remove, double or add lines; rarely break the text itself."""
     if random.random() < 0.3:
         return of_text(random, data)
     lines = data.decode().splitlines()

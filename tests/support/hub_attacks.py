@@ -1,10 +1,13 @@
-"""What hostile or broken networks answer in place of a Hub: each takes the handler of a request and answers it."""
+"""Answers of hostile or broken networks: each function answers a request through its handler."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
-PAGE = b"<!DOCTYPE html><html><head><title>Hotel Wi-Fi</title></head><body>Please sign in</body></html>"
+PAGE = (
+    b"<!DOCTYPE html><html><head><title>Hotel Wi-Fi</title></head>"
+    b"<body>Please sign in</body></html>"
+)
 Attack = Callable[[Any], Any]
 
 

@@ -1,8 +1,9 @@
-"""A Hub on 127.0.0.1: the part of the Hugging Face Hub's protocol that a download uses, with faults on demand.
+"""A Hub on 127.0.0.1: the part of the Hub's protocol that downloads use, with faults on demand.
 
-It serves model info, HEAD and ranged GET on resolve with ETag, commit and size headers; and answers 401, 403 gated, 404, 429 and 5xx, cuts
-connections after so many bytes, stops sending in the middle, ignores ranges, and sends wrong bytes, as a test asks. With `cdn`, large files
-lie on a second server, as on the real Hub: resolve redirects there with the headers of linked files and of xet. `attacks` answer in its place.
+It serves model info, HEAD and ranged GET on resolve with ETag, commit and size headers. As a test
+asks, it answers 401, 403 gated, 404, 429 and 5xx, cuts connections after some bytes, stops sending,
+ignores ranges and sends wrong bytes. With `cdn`, large files are on a second server, as on the real
+Hub: resolve redirects there with the headers of linked files and of xet. `attacks` answer instead.
 """
 
 import base64
@@ -73,7 +74,7 @@ class Hub:
     url: str = ""
     cdn: bool = False
     cdn_url: str = ""
-    # Part of a path → what answers in place of the file or the list; `times` counts as for fail_with.
+    # Part of a path → function that answers instead; `times` counts as for fail_with.
     attacks: dict[str, "Callable[[Any], Any]"] = field(default_factory=dict)
 
     def downloads(self) -> list[Request]:

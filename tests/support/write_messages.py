@@ -1,4 +1,4 @@
-"""Append messages and print the id of each when it is saved: python write_messages.py PATH NAME COUNT."""
+"""Append messages, printing the id of each saved one: python write_messages.py PATH NAME COUNT."""
 
 import sys
 from pathlib import Path
