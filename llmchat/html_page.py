@@ -1,4 +1,4 @@
-"""Fill HTML templates that lie beside the code: self-contained pages in which all text is escaped."""
+"""Fill HTML templates stored next to the code: self-contained pages with all text escaped."""
 
 from pathlib import Path
 

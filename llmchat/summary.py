@@ -44,7 +44,7 @@ def summarise(
 def _largest_task(
     lines: list[str], known: str, preset: Preset, engine: Engine, limit: int
 ) -> tuple[str, int]:
-    """The task with as many lines as fit beside the answer, and their number.
+    """The task with as many lines as fit together with the answer, and their number.
 
     A single line that is too long is cut.
     """

@@ -149,7 +149,7 @@ def _reserve(limit: int, max_tokens: int) -> int:
 def _refusal(tokens: int, limit: int, reserve: int) -> ContextOverflow:
     return ContextOverflow(
         f"the conversation is {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,}"
-        " beside the answer",
+        " in addition to the answer",
         "`/new` starts afresh; --context or another policy makes room",
     )
 
@@ -161,7 +161,7 @@ def _last_message_too_long(
     unpin = "; /unpin frees room" if pinned else ""
     return ContextOverflow(
         f"{subject} {tokens:,} tokens; a window of {limit:,} holds {limit - reserve:,}"
-        " beside the answer",
+        " in addition to the answer",
         "shorten it, widen the window with --context, or ask for less with --max-tokens" + unpin,
     )
 

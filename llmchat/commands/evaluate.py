@@ -348,9 +348,9 @@ def _print_table(world: World, outcome: "Outcome", first: str) -> None:
     from llmchat.ui import tables
 
     tables.rows(world, [report.cells(row) for row in report.rows(outcome.results)], report.COLUMNS)
-    told = report.differences(outcome.results, first)
-    if told:
-        print("", *map(report.sentence, told), sep="\n", file=world.stdout)
+    differences = report.differences(outcome.results, first)
+    if differences:
+        print("", *map(report.sentence, differences), sep="\n", file=world.stdout)
 
 
 def _end(interrupted: bool, error: LlmchatError | None) -> None:

@@ -157,7 +157,7 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _descriptions(kind: type) -> dict[str, str]:
-    """Field → its Meta.description, or the text that stands below it in the source."""
+    """Field → its Meta.description, or the docstring below it in the source."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         if one is Struct or not _is_struct(one):

@@ -46,8 +46,8 @@ class ImportedChat(Struct, frozen=True):
     @property
     def source(self) -> str:
         """A name for the content: the same for the same messages."""
-        said = [(one.message, one.state) for one in self.messages]
-        return "import:" + hashlib.sha256(msgspec.json.encode([self.title, said])).hexdigest()
+        content = [(one.message, one.state) for one in self.messages]
+        return "import:" + hashlib.sha256(msgspec.json.encode([self.title, content])).hexdigest()
 
 
 def read(text: str, name: str) -> list[ImportedChat]:

@@ -43,8 +43,8 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
 def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
     """Convert the pickles of a checkpoint, read with weights_only; copy its other files."""
     names = _pickles(source, adapter)
-    beside = [path for path in sorted(source.iterdir()) if _goes_along(path)]
-    for path in beside:
+    copied = [path for path in sorted(source.iterdir()) if _goes_along(path)]
+    for path in copied:
         check_inside(path)
     stem = "adapter_model" if adapter else "model"
     index: dict[str, str] = {}
@@ -58,7 +58,7 @@ def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:
         (target / f"{stem}.safetensors.index.json").write_text(
             json.dumps({"metadata": {}, "weight_map": index})
         )
-    for path in beside:
+    for path in copied:
         copy_beside(path, target)
     return f"{', '.join(names)} converted to safetensors"
 

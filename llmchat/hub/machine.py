@@ -61,14 +61,14 @@ def disks(parts: list[Inspection], world: World) -> tuple[Disk, ...]:
 
 
 def has_room(count: int, taken: tuple[Disk, ...], world: World) -> bool:
-    """Whether `count` bytes more fit beside what a pull takes on the disk of our own cache."""
+    """Whether `count` more bytes fit on the disk of our cache, together with a pull's own."""
     folder = _existing(local_store.models(world))
-    beside = sum(
+    reserved = sum(
         disk.needed
         for disk in taken
         if _existing(Path(disk.folder)).stat().st_dev == folder.stat().st_dev
     )
-    return count + beside <= shutil.disk_usage(folder).free
+    return count + reserved <= shutil.disk_usage(folder).free
 
 
 def _existing(folder: Path) -> Path:

@@ -137,7 +137,7 @@ def _list(value: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=1)
 def _shipped_names() -> dict[str, str]:
-    """Name or alias → the shipped preset it stands for."""
+    """Name or alias → the shipped preset."""
     return {
         name: preset.name for preset in names().values() for name in (preset.name, *preset.aliases)
     }

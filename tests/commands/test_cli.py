@@ -240,7 +240,7 @@ ERRORS = [
     (
         ["chat", "--context", "100", "--max-tokens", "100", "x"],
         7,
-        "error: the last message needs 31 tokens; a window of 100 holds 25 beside the answer\nhint: shorten it",
+        "error: the last message needs 31 tokens; a window of 100 holds 25 in addition to the answer\nhint: shorten it",
     ),
     (["chat", "--context", "60", "word " * 100], 7, "error: the last message needs"),
     (
