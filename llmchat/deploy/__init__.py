@@ -150,28 +150,13 @@ def plan(
         merges = bool(first.adapters) and not lora
         model = str(folder / "model") if merges else ""
         layout = arrange(hardware, first.base.config, first.parameters, first.context, dtype)
-        request = Request(
-            lora,
-            host,
-            port,
-            dtype,
-            model,
-            tuple(flags),
-            code and "--trust-remote-code" not in flags,
-        )
+        code = code and "--trust-remote-code" not in flags
+        request = Request(lora, host, port, dtype, model, tuple(flags), code)
         write_folder(models, request, folder)
         notes += _size_notes(hardware, layout, first, dtype)
         notes += _notes(models, world, host, folder)
-        return Deployment(
-            models,
-            request,
-            layout,
-            hardware,
-            folder,
-            tuple(notes),
-            tuple(asked) or (first.preset.name,),
-            merges,
-        )
+        asked = tuple(asked) or (first.preset.name,)
+        return Deployment(models, request, layout, hardware, folder, tuple(notes), asked, merges)
 
 
 def _live(models: Sequence[ServedModel], merged: bool | None) -> tuple[bool, list[str]]:

@@ -174,15 +174,7 @@ def ray_serve(
     if cpu:
         config["accelerator_config"] = {"kind": "cpu"}
     if request.lora:
-        if not store.startswith(("s3://", "gs://", "abfss://", "azure://")):
-            raise Mismatch(
-                "Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone",
-                "--store names the place, or --merged",
-            )
-        config["lora_config"] = {
-            "dynamic_lora_loading_path": store,
-            "max_num_adapters_per_replica": max(4, len(models)),
-        }
+        config["lora_config"] = _lora_config(models, store)
         config["model_loading_config"]["model_id"] = first.base.name
     application = {
         "name": "llmchat",
@@ -190,16 +182,33 @@ def ray_serve(
         "import_path": "ray.serve.llm:build_openai_app",
         "args": {"llm_configs": [config]},
     }
-    note = f"serve run FILE, on a Ray cluster; {folder} must be there on every host."
-    if request.lora:
-        names = " and ".join(
-            f"{first.base.name}:{served.preset.name} (from {store}/{served.preset.name})"
-            for served in models
-        )
-        note += f" Ask for {names}."
-    # Ray itself listens on every address, and asks for no key.
+    # By default Ray listens on every address, and asks for no key.
     options = {"host": request.host, "port": request.port}
+    note = _ray_note(models, request, folder, store)
     return _yaml({"http_options": options, "applications": [application]}, note)
+
+
+def _lora_config(models: Sequence[ServedModel], store: str) -> dict[str, Any]:
+    if not store.startswith(("s3://", "gs://", "abfss://", "azure://")):
+        raise Mismatch(
+            "Ray Serve loads adapters from s3://, gs://, abfss:// or azure:// alone",
+            "--store names the place, or --merged",
+        )
+    return {
+        "dynamic_lora_loading_path": store,
+        "max_num_adapters_per_replica": max(4, len(models)),
+    }
+
+
+def _ray_note(models: Sequence[ServedModel], request: Request, folder: Path, store: str) -> str:
+    """How to run the file, and the names that clients ask for."""
+    note = f"serve run FILE, on a Ray cluster; {folder} must be there on every host."
+    if not request.lora:
+        return note
+    base = models[0].base.name
+    presets = [served.preset.name for served in models]
+    names = " and ".join(f"{base}:{name} (from {store}/{name})" for name in presets)
+    return f"{note} Ask for {names}."
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
