@@ -79,7 +79,7 @@ def test_an_answer_is_gone_on_with_behind_its_own_words() -> None:
     assert isinstance(events[-1], Finish)
 
 
-def test_use_waits_for_the_load() -> None:
+def test_first_use_waits_for_the_load() -> None:
     gate = threading.Event()
 
     def load() -> ScriptedEngine:
@@ -105,7 +105,7 @@ def test_use_waits_for_the_load() -> None:
     engine.unload()
 
 
-def test_a_load_that_fails_is_told_at_each_use() -> None:
+def test_each_use_raises_the_error_of_a_failed_load() -> None:
     def load() -> ScriptedEngine:
         raise OutOfResources("too large")
 
