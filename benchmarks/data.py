@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time and memory of `llmchat data` on a set of Alpaca's size, and whether it finds all planted flaws.
+"""Time and memory of `llmchat data` on a set of Alpaca's size; checks that it finds planted flaws.
 
 usage: python benchmarks/data.py [--records N] [--save]
 """

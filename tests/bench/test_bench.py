@@ -114,19 +114,31 @@ def script(tmp_path: Path, body: str, label: str = "one", memory: int = 0) -> Co
     """A process that is a few lines of Python: `load` in them returns its measures."""
     file = tmp_path / f"{label}.py"
     file.write_text(
-        f"import os, sys, time\nfrom llmchat.bench.peer_protocol import serve, timed\n{body}\nserve(load)\n"
+        "import os, sys, time\n"
+        "from llmchat.bench.peer_protocol import serve, timed\n"
+        f"{body}\n"
+        "serve(load)\n"
     )
     return Competitor(label, (sys.executable, str(file)), memory)
 
 
 def steady(tps: float) -> str:
-    return f"def load():\n    return {{'decode': lambda: {{'tps': {tps}, 'tokens': 64}}, 'prefill': lambda: {{'tps': 9.0, 'tokens': 541}}}}"
+    return (
+        "def load():\n"
+        f"    return {{'decode': lambda: {{'tps': {tps}, 'tokens': 64}}, "
+        "'prefill': lambda: {'tps': 9.0, 'tokens': 541}}"
+    )
 
 
 def test_a_contender_measures_what_it_is_asked_however_much_its_libraries_print(
     tmp_path: Path,
 ) -> None:
-    noisy = "def load():\n    os.system('echo from C')\n    print('loaded')\n    return {'decode': lambda: print('x') or 7}"
+    noisy = (
+        "def load():\n"
+        "    os.system('echo from C')\n"
+        "    print('loaded')\n"
+        "    return {'decode': lambda: print('x') or 7}"
+    )
     process = CompetitorProcess(script(tmp_path, noisy), os.environ)
     try:
         assert (process.ask("decode"), process.ask("decode")) == (7, 7)
@@ -137,7 +149,12 @@ def test_a_contender_measures_what_it_is_asked_however_much_its_libraries_print(
 
 
 def test_contenders_may_work_before_they_are_measured(tmp_path: Path) -> None:
-    counting = "said = []\ndef load():\n    return {'warm': lambda: said.append(time.sleep(0.01)), 'decode': lambda: len(said), 'prefill': lambda: 1}"
+    counting = (
+        "said = []\n"
+        "def load():\n"
+        "    return {'warm': lambda: said.append(time.sleep(0.01)), "
+        "'decode': lambda: len(said), 'prefill': lambda: 1}"
+    )
     measurements = Measurements()
     with started(
         [script(tmp_path, counting)], os.environ, measurements.fail, lambda what: None
@@ -147,7 +164,12 @@ def test_contenders_may_work_before_they_are_measured(tmp_path: Path) -> None:
 
 
 def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
-    counting = "said = []\ndef load():\n    return {'warm': lambda: said.append(1), 'decode': lambda: len(said), 'first': lambda: len(said)}"
+    counting = (
+        "said = []\n"
+        "def load():\n"
+        "    return {'warm': lambda: said.append(1), "
+        "'decode': lambda: len(said), 'first': lambda: len(said)}"
+    )
     process = CompetitorProcess(script(tmp_path, counting), os.environ)
     try:
         assert [process.ask(what) for what in ("decode", "first", "decode")] == [1, 1, 2]
@@ -160,8 +182,19 @@ def test_a_contender_wakes_before_it_is_measured(tmp_path: Path) -> None:
     [
         ("def load():\n    raise RuntimeError('no such\\nkernel')", "no such"),
         ("def load():\n    raise MemoryError", "MemoryError"),
-        ("def load():\n    sys.stderr.write('terminate called\\n')\n    sys.stderr.flush()\n    os._exit(3)", "its process ended with code 3: terminate called"),
-        ("def load():\n    from llmchat.errors import OutOfResources\n    raise OutOfResources('too large', 'take a smaller one')", "too large"),
+        (
+            "def load():\n"
+            "    sys.stderr.write('terminate called\\n')\n"
+            "    sys.stderr.flush()\n"
+            "    os._exit(3)",
+            "its process ended with code 3: terminate called",
+        ),
+        (
+            "def load():\n"
+            "    from llmchat.errors import OutOfResources\n"
+            "    raise OutOfResources('too large', 'take a smaller one')",
+            "too large",
+        ),
     ],
     ids=["raises", "raises nothing to read", "dies", "raises an error of ours"],
 )  # fmt: skip
@@ -177,11 +210,14 @@ def test_everyone_is_asked_in_turn_and_who_fails_is_left_out(tmp_path: Path) -> 
     log = tmp_path / "log"
     told = f"def told(name):\n    open({str(log)!r}, 'a').write(name + ' ')\n    return 2.0\n"
     fails = (
-        "def load():\n    return {'decode': lambda: told('b.decode'), 'prefill': lambda: told('b.prefill') / (len(open("
-        + repr(str(log))
-        + ").read()) < 60)}"
+        "def load():\n"
+        "    return {'decode': lambda: told('b.decode'), "
+        f"'prefill': lambda: told('b.prefill') / (len(open({str(log)!r}).read()) < 60)}}"
     )
-    lasts = "def load():\n    return {'decode': lambda: told('a.decode'), 'prefill': lambda: told('a.prefill')}"
+    lasts = (
+        "def load():\n"
+        "    return {'decode': lambda: told('a.decode'), 'prefill': lambda: told('a.prefill')}"
+    )
     measurements, on_step = Measurements(), list[str]()
     competitors = [script(tmp_path, told + lasts, "a"), script(tmp_path, told + fails, "b")]
     with started(competitors, os.environ, measurements.fail, on_step.append) as processes:
@@ -337,12 +373,12 @@ def test_a_report_has_medians_shares_and_what_was_not_measured(
 ) -> None:
     quick("def load():\n    return {'bandwidth': lambda: 2e9}")
     slower = "rates = iter([{'tps': tps, 'tokens': 64} for tps in (100.0, 900.0, 300.0, 1.0)])\n"
-    mine = script(
-        tmp_path,
-        slower
-        + "def load():\n    return {'decode': lambda: next(rates), 'prefill': lambda: {'tps': 9.0, 'tokens': 541}}",
-        "mine",
+    load = (
+        "def load():\n"
+        "    return {'decode': lambda: next(rates), "
+        "'prefill': lambda: {'tps': 9.0, 'tokens': 541}}"
     )
+    mine = script(tmp_path, slower + load, "mine")
     other = script(tmp_path, "def load():\n    raise OSError('broken')", "other")
     found = bench.measure(plan_of(mine, other), 3, make_world(tmp_path, **os.environ), quiet=True)
     first, second = found.rows
@@ -361,13 +397,19 @@ def test_an_interruption_keeps_what_was_measured(
     quick: Callable[[str], None], tmp_path: Path
 ) -> None:
     quick("def load():\n    return {'bandwidth': lambda: 2e9}")
-    stops = "import signal\ntimes = iter([0, 1])\ndef decode():\n    if next(times):\n        os.kill(os.getppid(), signal.SIGINT)\n        time.sleep(60)\n    return {'tps': 5.0, 'tokens': 64}\n"
-    mine = script(
-        tmp_path,
-        stops
-        + "def load():\n    return {'decode': decode, 'prefill': lambda: {'tps': 9.0, 'tokens': 541}}",
-        "mine",
+    stops = (
+        "import signal\n"
+        "times = iter([0, 1])\n"
+        "def decode():\n"
+        "    if next(times):\n"
+        "        os.kill(os.getppid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n"
+        "    return {'tps': 5.0, 'tokens': 64}\n"
     )
+    load = (
+        "def load():\n    return {'decode': decode, 'prefill': lambda: {'tps': 9.0, 'tokens': 541}}"
+    )
+    mine = script(tmp_path, stops + load, "mine")
     found = bench.measure(plan_of(mine), 3, make_world(tmp_path, **os.environ), quiet=True)
     assert found.interrupted and found.rows[0].decode_tps == 5.0 and found.rows[0].load_s is None
 
@@ -376,7 +418,11 @@ def test_where_nothing_of_ours_can_be_measured_the_cause_is_the_error(
     quick: Callable[[str], None], tmp_path: Path
 ) -> None:
     quick("def load():\n    return {'bandwidth': lambda: 2e9}")
-    body = "def load():\n    from llmchat.errors import OutOfResources\n    raise OutOfResources('it is too large', 'a smaller one')"
+    body = (
+        "def load():\n"
+        "    from llmchat.errors import OutOfResources\n"
+        "    raise OutOfResources('it is too large', 'a smaller one')"
+    )
     with pytest.raises(MeasurementFailed, match="it is too large") as failure:
         bench.measure(
             plan_of(script(tmp_path, body, "mine"), script(tmp_path, steady(3), "other")),
@@ -388,9 +434,14 @@ def test_where_nothing_of_ours_can_be_measured_the_cause_is_the_error(
 
 
 REPORT = Benchmark(
-    "tiny", {"device": "cpu", "processor": "a CPU", "cores": 2, "read_bytes_per_second": 47e9}, "2026-11-21", {"python": "3.11"}, 3, 541, 64,
+    "tiny",
+    {"device": "cpu", "processor": "a CPU", "cores": 2, "read_bytes_per_second": 47e9},
+    "2026-11-21", {"python": "3.11"}, 3, 541, 64,
     [
-        Row("llmchat int8", "int8", True, 90.04, 1700.4, 0.817, 1.234, 1.5, 480_000_000, 300_000_000, 140_000_000),
+        Row(
+            "llmchat int8", "int8", True, 90.04, 1700.4, 0.817, 1.234, 1.5,
+            480_000_000, 300_000_000, 140_000_000,
+        ),
         Row("other", "int8", error="broken"),
     ],
     ["other: broken"],
@@ -412,9 +463,14 @@ def test_the_table_outside_a_terminal(tmp_path: Path) -> None:
 
 def test_json_has_the_speeds_of_the_model_on_top() -> None:
     plain = msgspec.to_builtins(report.for_json(REPORT))
-    assert {name: plain[name] for name in ("model", "decode_tps", "prefill_tps", "prompt_tokens", "decode_tokens")} == {
-        "model": "tiny", "decode_tps": 90.04, "prefill_tps": 1700.4, "prompt_tokens": 541, "decode_tokens": 64,
-    }  # fmt: skip
+    expected = {
+        "model": "tiny",
+        "decode_tps": 90.04,
+        "prefill_tps": 1700.4,
+        "prompt_tokens": 541,
+        "decode_tokens": 64,
+    }
+    assert {name: plain[name] for name in expected} == expected
     assert [row["engine"] for row in plain["rows"]] == ["llmchat int8", "other"]
 
 

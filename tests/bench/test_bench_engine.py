@@ -1,4 +1,4 @@
-"""benchmarks/engine.py: what is held against a target, and the text that a model is made to repeat."""
+"""Tests of benchmarks/engine.py: verdicts against targets, and the text the model repeats."""
 
 import engine
 import pytest
@@ -34,11 +34,13 @@ def test_a_row_compares_says_why_not_and_keeps_its_runs(capsys: pytest.CaptureFi
     findings.add("prefill / CTranslate2 int8", 400.0, None, why="ctranslate2 is not installed")
     assert findings.rows == [
         {
-            "checkpoint": "1b", "row": "decode / llama.cpp Q8_0", "unit": "×", "sense": "≥", "target": 2.0, "ours": 30.0, "peer": 12.0, "value": 2.5,
+            "checkpoint": "1b", "row": "decode / llama.cpp Q8_0", "unit": "×", "sense": "≥",
+            "target": 2.0, "ours": 30.0, "peer": 12.0, "value": 2.5,
             "verdict": "met", "runs": [29.0, 30.0, 31.0],
         },
         {
-            "checkpoint": "1b", "row": "prefill / CTranslate2 int8", "unit": "×", "sense": "≥", "target": 1.3, "ours": 400.0,
+            "checkpoint": "1b", "row": "prefill / CTranslate2 int8", "unit": "×", "sense": "≥",
+            "target": 1.3, "ours": 400.0,
             "verdict": "not measured: ctranslate2 is not installed",
         },
     ]  # fmt: skip
@@ -109,6 +111,6 @@ def test_the_repeated_text_is_read_back_as_it_was_said(smol_world: World) -> Non
     for _ in range(120):
         token = following[token]
         said.append(token)
-    # It says the prompt again from where its end left off, with another word in place of every twelfth.
+    # The output repeats the prompt from where its end left off, but replaces every twelfth word.
     again = ids[4:124]
     assert sum(mine != theirs for mine, theirs in zip(said, again, strict=True)) == 120 // EDITED

@@ -1,4 +1,4 @@
-"""`llmchat deploy vllm` as a user runs it, on tiny checkpoints: output, files, refusals, and a server that is a script."""
+"""`llmchat deploy vllm` on tiny checkpoints: output, files, errors, and a script as the server."""
 
 import json
 import os
@@ -70,13 +70,15 @@ def test_the_command_and_its_files(
     out, err = ask(capsys, base, "-t", "vicuna", "--context", 100)
     folder = home / "base-vllm"
     assert out == (
-        f"vllm serve {base} --host 127.0.0.1 --port 8000 --served-model-name base --max-model-len 100 --tokenizer {folder}/tokenizer "
-        f"--chat-template {folder}/chat_template.jinja --generation-config {folder} --override-generation-config "
-        """'{"temperature": 0.7, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}'\n"""
+        f"vllm serve {base} --host 127.0.0.1 --port 8000 --served-model-name base "
+        f"--max-model-len 100 --tokenizer {folder}/tokenizer "
+        f"--chat-template {folder}/chat_template.jinja --generation-config {folder} "
+        """--override-generation-config '{"temperature": 0.7, "top_p": 1.0, "top_k": 0, """
+        """"min_p": 0.0, "repetition_penalty": 1.0}'\n"""
     )
-    assert (
-        err
-        == f"note: stop strings go with each request, for a server keeps none: request.json has them\nfiles: {folder}\n"
+    assert err == (
+        "note: stop strings go with each request, for a server keeps none: request.json has them\n"
+        f"files: {folder}\n"
     )
     assert json.loads((folder / "generation_config.json").read_text()) == {"eos_token_id": [2]}
     assert json.loads((folder / "request.json").read_text())["stop"] == ["USER:"]
@@ -122,9 +124,9 @@ def test_an_adapter_stays_live_and_comes_along(
         "--enforce-eager --seed 1",
     )
     words = shlex.split(out)
-    assert words[-6:] == [
-        "1", "--lora-modules", json.dumps({"name": "base", "path": f"{home}/out/adapters/base", "base_model_name": "base"}), "--enforce-eager", "--seed", "1"
-    ]  # fmt: skip
+    module = {"name": "base", "path": f"{home}/out/adapters/base", "base_model_name": "base"}
+    options = ["--lora-modules", json.dumps(module), "--enforce-eager", "--seed", "1"]
+    assert words[-6:] == ["1", *options]
     assert words[words.index("--max-lora-rank") + 1] == "16"
     assert (home / "out/adapters/base/adapter_model.safetensors").read_bytes() == (
         adapter / "adapter_model.safetensors"
@@ -177,8 +179,14 @@ def test_notes_on_the_room_it_has(base: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (T5Config(vocab_size=320, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=16), "vLLM runs no encoder-decoders such as T5ForConditionalGeneration"),
-        (MptConfig(vocab_size=320, d_model=32, n_heads=2, n_layers=1, max_seq_len=64), "vLLM dropped MPT after 0.28"),
+        (
+            T5Config(vocab_size=320, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=16),
+            "vLLM runs no encoder-decoders such as T5ForConditionalGeneration",
+        ),
+        (
+            MptConfig(vocab_size=320, d_model=32, n_heads=2, n_layers=1, max_seq_len=64),
+            "vLLM dropped MPT after 0.28",
+        ),
     ],
     ids=["t5", "mpt"],
 )  # fmt: skip
@@ -188,9 +196,9 @@ def test_what_vllm_does_not_run_is_refused(
     model = save_tiny(tmp_path / "model", config)
     capsys.readouterr()
     _, err = ask(capsys, model, "-o", "out", code=8)
-    assert (
-        err
-        == f"error: model cannot be served by vLLM: {reason}\nhint: `llmchat chat` and `llmchat serve` run it\n"
+    assert err == (
+        f"error: model cannot be served by vLLM: {reason}\n"
+        "hint: `llmchat chat` and `llmchat serve` run it\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -414,10 +422,10 @@ def test_run_becomes_the_server_after_the_merge(base: Path, adapter: Path, home:
         f'#!{sys.executable}\nimport sys\nprint("served", *sys.argv[1:3])\nsys.exit(7)\n'
     )
     program.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-m", "llmchat", "deploy", "vllm", str(base), "--adapter", str(adapter), "--merged", "-o", "out", "--run", "-q"],
-        capture_output=True, text=True, cwd=home, env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "llmchat", "deploy", "vllm", str(base)]
+    command += ["--adapter", str(adapter), "--merged", "-o", "out", "--run", "-q"]
+    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env)
     assert (done.returncode, done.stdout) == (7, f"served serve {home}/out/model\n"), done.stderr
     assert (home / "out/model/model.safetensors").exists()
 
@@ -460,7 +468,7 @@ def test_what_is_not_pulled_is_read_from_the_hub_without_its_weights(
 
 
 def llama_folder(folder: Path) -> Path:
-    """A LLaMA tokenizer as the first checkpoints brought it: a sentencepiece file, and a config that does not speak of `legacy`."""
+    """The LLaMA tokenizer of the first checkpoints: sentencepiece, no `legacy` in its config."""
     folder.mkdir()
     pieces = llama_pieces("▁A", "▁B", "be", "lo", "el", "▁Be", "▁Belo", "Be", "▁is", "is", "▁a")
     (folder / "tokenizer.model").write_bytes(sentencepiece_file(pieces))

@@ -1,6 +1,7 @@
-"""Ray Serve itself, with the config that `llmchat deploy vllm --gpus 0 --ray` writes: it listens on --host alone, and its greedy text is ours.
+"""Run Ray Serve with the config of `llmchat deploy vllm --gpus 0 --ray`.
 
-Slow, and only where Ray and vLLM's CPU build are: LLMCHAT_RAY names the folder of their programs (docs/scaling.md).
+It must listen on --host only, and give the same greedy text as llmchat. Slow; requires Ray and
+vLLM's CPU build: LLMCHAT_RAY names the folder of their programs (docs/scaling.md).
 """
 
 import contextlib
@@ -69,7 +70,7 @@ def port(
         "VLLM_CPU_KVCACHE_SPACE": "1",
     }
     env |= {"VLLM_NO_USAGE_STATS": "1", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
-    # A replica, its engine and the ingress take a processor each, of which this machine may have fewer.
+    # A replica, its engine and the ingress reserve a CPU each; the machine may have fewer.
     start = [
         "ray",
         "start",

@@ -79,7 +79,8 @@ def test_windows_that_fit() -> None:
 
 def test_requests_a_second() -> None:
     rows = re.findall(
-        r"^\| (\d+B), (?:(\d) × )?(\w+)[^|]*\| (\d+) \| (\d+) ms \| (\d+) tokens/s \| ([\d,]+) tokens/s \| (\d+) ms \| ([\d.]+) \|$",
+        r"^\| (\d+B), (?:(\d) × )?(\w+)[^|]*\| (\d+) \| (\d+) ms \| (\d+) tokens/s "
+        r"\| ([\d,]+) tokens/s \| (\d+) ms \| ([\d.]+) \|$",
         PAGE,
         re.M,
     )

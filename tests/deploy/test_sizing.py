@@ -71,8 +71,16 @@ def test_hosts_are_the_stages_of_a_pipeline() -> None:
 
 @pytest.mark.parametrize(
     ("config", "size", "possible"),
-    [(LLAMA_7B, 8, True), (LLAMA_7B, 3, False), (LLAMA_13B, 5, False), (LLAMA_70B, 16, True), (FALCON_7B, 1, True), (FALCON_7B, 2, False), ({}, 2, False)],
-)  # fmt: skip
+    [
+        (LLAMA_7B, 8, True),
+        (LLAMA_7B, 3, False),
+        (LLAMA_13B, 5, False),
+        (LLAMA_70B, 16, True),
+        (FALCON_7B, 1, True),
+        (FALCON_7B, 2, False),
+        ({}, 2, False),
+    ],
+)
 def test_heads_and_the_inner_width_must_divide(
     config: dict[str, int], size: int, possible: bool
 ) -> None:

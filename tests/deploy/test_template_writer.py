@@ -1,4 +1,4 @@
-"""The chat templates we write give the text of our own renderer, for every written format and any conversation."""
+"""Chat templates that deploy writes render every conversation as llmchat does, in every format."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
 
 
 def texts(form: PromptFormat) -> st.SearchStrategy[str]:
-    """Messages made of what can go wrong: the format's own labels and cues, white space, line ends, other scripts, Jinja itself."""
+    """Difficult messages: the format's labels and cues, whitespace, other scripts, Jinja."""
     assert form.parts
     own = [*form.parts.labels, form.parts.cue, form.parts.end, form.parts.separator, *form.stops]
     jinja = [

@@ -114,13 +114,18 @@ def test_the_command_of_an_adapter_on_several_gpus_and_hosts() -> None:
     one = replace(one, base=replace(one.base, revision="abc"))
     request = Request(True, dtype="float16", flags=("--enforce-eager",))
     assert vllm.command([one], request, Layout(4, 2), FOLDER, "/opt/vllm") == [
-        "/opt/vllm", "serve", "huggyllama/llama-13b", "--host", "127.0.0.1", "--port", "8000", "--served-model-name", "huggyllama/llama-13b",
-        "--revision", "abc", "--dtype", "float16", "--max-model-len", "2048", "--tokenizer", "/served/tokenizer",
-        "--chat-template", "/served/chat_template.jinja", "--generation-config", "/served", "--override-generation-config",
+        "/opt/vllm", "serve", "huggyllama/llama-13b", "--host", "127.0.0.1", "--port", "8000",
+        "--served-model-name", "huggyllama/llama-13b", "--revision", "abc",
+        "--dtype", "float16", "--max-model-len", "2048", "--tokenizer", "/served/tokenizer",
+        "--chat-template", "/served/chat_template.jinja", "--generation-config", "/served",
+        "--override-generation-config",
         '{"temperature": 0.9, "top_p": 0.9, "top_k": 50, "min_p": 0.0, "repetition_penalty": 1.2}',
-        "--enable-lora", "--max-lora-rank", "16", "--max-loras", "1", "--tensor-parallel-size", "4", "--pipeline-parallel-size", "2",
+        "--enable-lora", "--max-lora-rank", "16", "--max-loras", "1",
+        "--tensor-parallel-size", "4", "--pipeline-parallel-size", "2",
         "--distributed-executor-backend", "ray", "--lora-modules",
-        '{"name": "alpaca-lora-13b", "path": "org/adapter", "base_model_name": "huggyllama/llama-13b"}', "--enforce-eager",
+        '{"name": "alpaca-lora-13b", "path": "org/adapter", '
+        '"base_model_name": "huggyllama/llama-13b"}',
+        "--enforce-eager",
     ]  # fmt: skip
 
 

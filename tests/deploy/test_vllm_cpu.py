@@ -1,6 +1,7 @@
-"""vLLM itself, with the command that `llmchat deploy vllm` prints: it reads our token ids and gives our greedy text, base and adapter.
+"""Run vLLM with the command that `llmchat deploy vllm` prints, with and without an adapter.
 
-Slow, and only where vLLM is: LLMCHAT_VLLM names its program, such as that of the CPU build in an environment of its own.
+It must read the same token ids and give the same greedy text as llmchat. Slow; requires vLLM:
+LLMCHAT_VLLM names its program, for example that of the CPU build in a separate environment.
 """
 
 import json
@@ -40,10 +41,17 @@ pytestmark = [
 TALKS = {
     "one question": [Message("user", "What is the capital of France?")],
     "a system text, and labels in messages": [
-        Message("system", "Answer in one word."), Message("user", "Say USER: x hi"), Message("assistant", " Hi \n"), Message("user", "日本?"),
+        Message("system", "Answer in one word."),
+        Message("user", "Say USER: x hi"),
+        Message("assistant", " Hi \n"),
+        Message("user", "日本?"),
     ],
-    "material": [Message("user", "Summarise."), Message("assistant", "Of what?"), Message("user", "This.", "A text about cats.")],
-}  # fmt: skip
+    "material": [
+        Message("user", "Summarise."),
+        Message("assistant", "Of what?"),
+        Message("user", "This.", "A text about cats."),
+    ],
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The same prompts to several models: where prompts come from, the three ways to show answers, and whole commands."""
+"""Compare models on the same prompts: prompt sources, three output forms, whole commands."""
 
 import json
 import re
@@ -27,7 +27,8 @@ def test_prompts_come_from_words_files_and_pipes(tmp_path: Path) -> None:
     plain, wire = tmp_path / "plain.txt", tmp_path / "wire.jsonl"
     plain.write_text("one\n\n  two {braces}  \n")
     wire.write_text(
-        '{"prompt": "three", "system": "s", "input": "i"}\n{"messages": [{"role": "user", "content": "four"}]}\n'
+        '{"prompt": "three", "system": "s", "input": "i"}\n'
+        '{"messages": [{"role": "user", "content": "four"}]}\n'
     )
     assert texts(make_world(tmp_path, "piped\n"), "zero", "-", files=(str(plain), str(wire))) == [
         "zero",
@@ -77,7 +78,8 @@ def test_under_each_other_where_there_is_no_room(world: World, scripted_models: 
     show(made(world, "same", "differ", "wild"), world)
     shown = re.sub(r"[\d.]+ tok/s", "N tok/s", world.stdout.getvalue())  # type: ignore[attr-defined]
     assert shown == (
-        "[1] same\n\nsmollm2 (3 tokens, N tok/s, stop)\njust so\n\nalpaca-lora-7b (3 tokens, N tok/s, stop, = smollm2)\njust so\n\n"
+        "[1] same\n\nsmollm2 (3 tokens, N tok/s, stop)\njust so\n\n"
+        "alpaca-lora-7b (3 tokens, N tok/s, stop, = smollm2)\njust so\n\n"
         "[2] differ\n\nsmollm2 (5 tokens, N tok/s, stop)\nI am smollm2\n\n"
         "alpaca-lora-7b (9 tokens, N tok/s, stop)\nI am alpaca-lora-7b\n\n"
         "[3] wild\n\nsmollm2 (10 tokens, N tok/s, stop)\n<b>&\ufffd[31m[red]\n\n"

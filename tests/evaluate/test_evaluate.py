@@ -1,4 +1,7 @@
-"""Runs of items over models: on the scripted engine, on tiny checkpoints against transformers, and whole commands on the real default model."""
+"""Evaluate models on items, with three kinds of model.
+
+A scripted engine; tiny checkpoints, compared with transformers; the real default model, by command.
+"""
 
 import gc
 import json
@@ -64,7 +67,8 @@ def test_one_model_is_in_memory_at_a_time_and_the_table_says_who_is_better(
         ("smollm2", 4, 0.5), ("alpaca-lora-7b", 4, 0.75), ("alpaca-lora-7b:off", 4, 0.75),
     ]  # fmt: skip
     assert [report.sentence(one) for one in report.differences(outcome.results, "smollm2")] == [
-        f"quiz exact: {name} against smollm2: +25.0 points (95 %: -46.1 to +74.7, 2 gained, 1 lost, p = 1; n = 4): no clear difference"
+        f"quiz exact: {name} against smollm2: +25.0 points "
+        "(95 %: -46.1 to +74.7, 2 gained, 1 lost, p = 1; n = 4): no clear difference"
         for name in ("alpaca-lora-7b", "alpaca-lora-7b:off")
     ]
     assert world.stderr.getvalue().splitlines() == [
@@ -274,7 +278,10 @@ def test_a_choice_is_as_likely_as_transformers_says(tiny: Path, opened: OpenMode
 def test_a_token_over_the_border_belongs_to_the_answer_for_every_choice(
     tiny: Path, opened: OpenModel
 ) -> None:
-    """The prompt ends in a space, which is one token with ` the` and stands alone before `!`: both are scored from the space on."""
+    """The prompt's last space is scored with each choice.
+
+    It is one token with ` the`, but a separate token before `!`.
+    """
     form = PromptFormat("border", parts=Parts(user="{text}", cue=" ", end="</s>"))
     encode = opened.engine.encode
     asked, merged, alone = (

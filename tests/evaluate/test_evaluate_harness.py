@@ -1,4 +1,8 @@
-"""lm-evaluation-harness over our engine: its three questions against transformers, its tasks as results, and, where it is installed, itself."""
+"""lm-evaluation-harness on llmchat's engine.
+
+Its three request types are compared with transformers, and its tasks become results. Where the
+harness is installed, it runs too.
+"""
 
 import json
 import math
@@ -185,8 +189,11 @@ def test_measures_become_results() -> None:
     }
     rows = {(row.task, row.kind): row for row in report.rows(results_of(found, "m", 8.0))}
     assert {key: row.score for key, row in rows.items()} == {
-        ("t", "acc"): 1.0, ("t", "f1"): 0.5, ("t", "acc (strict)"): 0.0, ("text", "perplexity"): pytest.approx(math.e**2),
-    }  # fmt: skip
+        ("t", "acc"): 1.0,
+        ("t", "f1"): 0.5,
+        ("t", "acc (strict)"): 0.0,
+        ("text", "perplexity"): pytest.approx(math.e**2),
+    }
     assert (
         rows["text", "perplexity"].bits_per_byte == pytest.approx(0.5 / math.log(2))
         and rows["t", "acc"].seconds == 2.0
@@ -307,7 +314,8 @@ def test_the_harness_itself_gets_the_scores_it_gets_from_transformers(
     answers = [
         result.answer.rstrip("\ufffd") for result in outcome.results if result.task == "own_words"
     ]
-    # They show the half of a character with which an answer was cut off, where ours is held back; a byte that begins none shows in both.
+    # At a cut-off inside a character, theirs shows the incomplete character and ours omits it.
+    # Both show a byte that begins no character.
     assert answers == [
         sample["filtered_resps"][0].rstrip("\ufffd") for sample in theirs["samples"]["own_words"]
     ]

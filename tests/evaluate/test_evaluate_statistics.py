@@ -34,7 +34,10 @@ def test_wilson_is_that_of_newcombes_table(
 
 
 def test_the_paired_difference_is_that_of_newcombes_example() -> None:
-    """R. G. Newcombe 1998, Statistics in Medicine 17, 2635-2650, table II, row a = 36, b = 12, c = 2, d = 0, method 10."""
+    """R. G. Newcombe 1998, Statistics in Medicine 17, 2635-2650, table II, method 10.
+
+    The row is a = 36, b = 12, c = 2, d = 0.
+    """
     difference, interval = newcombe(36, 12, 2, 0)
     assert difference == pytest.approx(0.2) and interval == pytest.approx(
         (0.0569, 0.3404), abs=5e-5

@@ -49,8 +49,13 @@ def test_every_kind_of_item(tmp_path: Path, as_list: bool) -> None:
         as_list=as_list,
     )
     assert [(item.task, item.kind, item.number) for item in items] == [
-        ("quiz", "contains", 1), ("sums", "exact", 2), ("quiz", "contains", 3), ("quiz", "choice", 4), ("quiz", "choice", 5), ("quiz", "perplexity", 6),
-    ]  # fmt: skip
+        ("quiz", "contains", 1),
+        ("sums", "exact", 2),
+        ("quiz", "contains", 3),
+        ("quiz", "choice", 4),
+        ("quiz", "choice", 5),
+        ("quiz", "perplexity", 6),
+    ]
     assert items[0].messages == (
         Message("system", "Be short."),
         Message("user", "Capital of France?"),

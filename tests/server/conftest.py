@@ -1,4 +1,4 @@
-"""A server for the tests with OpenAI's client: a tiny checkpoint with two adapters, and a script."""
+"""A server for tests with OpenAI's client: a tiny checkpoint with two adapters, and a script."""
 
 from collections.abc import Iterator
 from pathlib import Path

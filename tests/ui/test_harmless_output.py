@@ -63,7 +63,10 @@ COMMANDS = {
     "show": ["show", SESSION],
     "show json": ["show", SESSION, "--json"],
     "tree": ["show", SESSION, "--tree"],
-    **{f"export {form}": ["export", SESSION, "-f", form] for form in ("md", "json", "html", "jsonl")},
+    **{
+        f"export {form}": ["export", SESSION, "-f", form]
+        for form in ("md", "json", "html", "jsonl")
+    },
 }  # fmt: skip
 
 

@@ -9,7 +9,10 @@ from support.worlds import make_world
 from llmchat.errors import LlmchatError
 from llmchat.ui import printing
 
-LINE = "the 12 oldest messages were not sent (window 2,048 tokens); /context shows 日本語の wide words too"
+LINE = (
+    "the 12 oldest messages were not sent (window 2,048 tokens); "
+    "/context shows 日本語の wide words too"
+)
 
 
 @pytest.mark.parametrize("width", [12, 25, 40, 80])

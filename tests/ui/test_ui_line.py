@@ -55,7 +55,10 @@ def test_files_are_mentioned_by_name_and_everything_else_is_text(
     monkeypatch.chdir(tmp_path)
     for name in ("notes.txt", "two words.md", "data.csv"):
         (tmp_path / name).write_text("x")
-    text = 'Compare @notes.txt, @"two words.md" and (@data.csv); ask @john or me@notes.txt. @notes.txt again, @missing.txt too.'
+    text = (
+        'Compare @notes.txt, @"two words.md" and (@data.csv); ask @john or me@notes.txt. '
+        "@notes.txt again, @missing.txt too."
+    )
     assert mentioned(text) == ["notes.txt", "two words.md"]
     assert mentioned("Read @data.csv.") == ["data.csv"]
     assert mentioned(f"@{'x' * 9000} @~nobody/x @\0") == []

@@ -1,4 +1,4 @@
-"""Streamed Markdown ends as one plain print of the whole, whatever the pieces; a terminal emulator is the judge."""
+"""Streamed Markdown ends like one print of the whole text; a terminal emulator compares them."""
 
 import io
 import re
@@ -23,16 +23,23 @@ from llmchat.ui.stable_prefix import stable_offsets
 
 _STYLES = {_CODE, *_THEME.style_map.values()}
 CORPUS = {
-    "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\nTwo *stars* and `code`.\n\nThree.",
-    "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\nMore\n\n### Small\n\n## Part two\nEnd",
-    "lists": "Intro:\n\n- one\n- two\n  - deep\n  - deeper\n\n    a paragraph inside\n- three\n\n1. first\n2. second\n\nDone",
+    "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\n"
+    "Two *stars* and `code`.\n\nThree.",
+    "headings": "# Title\n\n## Part one\n\nText\n\nSetext\n======\n\n"
+    "More\n\n### Small\n\n## Part two\nEnd",
+    "lists": "Intro:\n\n- one\n- two\n  - deep\n  - deeper\n\n    a paragraph inside\n- three\n\n"
+    "1. first\n2. second\n\nDone",
     "loose list": "- a\n\n- b\n\n- c\n\nafter",
-    "code": "Look:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\nand `inline`.",
+    "code": "Look:\n\n```python\ndef f(x):\n    return x  # a comment\n\n\nprint(f(1))\n```\n\n"
+    "and `inline`.",
     "half-open fence": "Start\n\n```\nno end\n\n# not a heading",
     "table": "| name | size |\n|---|---:|\n| a | 1 |\n| b | 22 |\n\nText after the table.",
     "quote": "> quoted\n> more\nlazy\n\n> new quote\n\nend",
     "rule": "above\n\n---\n\nbelow\n***\nend",
-    "chinese and emoji": "# 你好世界\n\n这是一个很长的段落，用来测试终端中的宽字符换行是否正确，应该在四十列处折行。\n\n- 🗼 東京\n- 🇫🇷 Paris\n\n| 城市 | 人口 |\n|---|---|\n| 東京 | 14 |\n",
+    "chinese and emoji": "# 你好世界\n\n"
+    "这是一个很长的段落，用来测试终端中的宽字符换行是否正确，应该在四十列处折行。\n\n"
+    "- 🗼 東京\n- 🇫🇷 Paris\n\n"
+    "| 城市 | 人口 |\n|---|---|\n| 東京 | 14 |\n",
     "html": "<b>bold</b>\n\n<div>\nblock\n</div>\n\nafter",
     "hard breaks": "one  \ntwo\\\nthree\n\nfour",
     "longer than the screen": "\n\n".join(
@@ -42,7 +49,8 @@ CORPUS = {
     + "\n".join(f"line {number}" for number in range(60))
     + "\n```\n\nend",
     "a long list with code": "".join(
-        f"{number}. Step {number} is *long* enough to be folded in a narrow window:\n   ```sh\n   run {number}\n   ```\n"
+        f"{number}. Step {number} is *long* enough to be folded in a narrow window:\n"
+        f"   ```sh\n   run {number}\n   ```\n"
         for number in range(1, 14)
     ),
     "a long table": "| n | square |\n|---|---:|\n"
@@ -52,8 +60,11 @@ CORPUS = {
     + "| Springfield | "
     + "incomprehensibilities " * 3
     + "|\n| b | c |\n\nend",
-    "a long paragraph": "It *says* `some code` and [a link](https://example.org/path) with snake_case_words, 2 * 3 [1]. "
-    * 9,
+    "a long paragraph": 9
+    * (
+        "It *says* `some code` and [a link](https://example.org/path) "
+        "with snake_case_words, 2 * 3 [1]. "
+    ),
     "open marks": "An **open mark " + "and words that go on for long " * 20 + "\n\nend",
     "a poem": "\n".join(f"verse {number} of the poem" for number in range(30)),
     "blank at both ends": "\n\n  \nHello\n\n\n",
@@ -236,7 +247,10 @@ def test_which_terminals_know_hyperlinks(env: dict[str, str], known: bool) -> No
 
 
 def test_a_table_too_wide_becomes_records() -> None:
-    table = "| name | incomprehensibility |\n|---|---|\n| Wolfeschlegelsteinhausenbergerdorff | counterrevolutionaries |\n| b | c |\n"
+    table = (
+        "| name | incomprehensibility |\n|---|---|\n"
+        "| Wolfeschlegelsteinhausenbergerdorff | counterrevolutionaries |\n| b | c |\n"
+    )
     assert [row.plain for row in rows_of(table, 40)] == [
         "name:",
         "Wolfeschlegelsteinhausenbergerdorff",
@@ -249,7 +263,10 @@ def test_a_table_too_wide_becomes_records() -> None:
 
 
 def test_cells_are_folded_at_words_and_none_is_cut() -> None:
-    table = "| key | meaning |\n|---|---|\n| one | a text that is longer than the window is wide |\n| `a | b` | code |\n"
+    table = (
+        "| key | meaning |\n|---|---|\n"
+        "| one | a text that is longer than the window is wide |\n| `a | b` | code |\n"
+    )
     assert [row.plain for row in rows_of(table, 30)] == [
         "key    meaning",
         "─────  ───────────────────────",
@@ -347,7 +364,10 @@ def test_a_window_that_becomes_narrower_keeps_what_is_finished() -> None:
 
 
 def test_bytes_are_bounded() -> None:
-    """With redraws 20 times a second at most, only the tail is written again: a long answer of small blocks stays linear."""
+    """The bytes written grow linearly with an answer of small blocks.
+
+    Redraws are at most 20 a second, and each writes only the tail again.
+    """
     text = CORPUS["longer than the screen"]
     stream = Stream(tty=True)
     renderer = MarkdownRenderer(stream, lambda: (80, 24))

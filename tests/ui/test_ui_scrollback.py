@@ -1,4 +1,4 @@
-"""What a streamed answer leaves in the scrollback of a real tmux: every line exactly once, also when the window changes."""
+"""A streamed answer leaves each line once in tmux's scrollback, even if the window is resized."""
 
 import json
 import sys

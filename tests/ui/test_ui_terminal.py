@@ -48,7 +48,8 @@ def test_ctrl_c_keeps_the_partial_answer_and_the_chat_goes_on(child: "pexpect.sp
     ready(child)
     child.send("/exit\r")
     child.expect(
-        r"LEFT WITH 0 \[\('user', 3\), \('assistant', 12\), \('user', 3\), \('assistant', (\d+)\), \('user', 5\), \('assistant', 12\)\]"
+        r"LEFT WITH 0 \[\('user', 3\), \('assistant', 12\), "
+        r"\('user', 3\), \('assistant', (\d+)\), \('user', 5\), \('assistant', 12\)\]"
     )
     assert 10 < int(child.match[1]) < 2000
 
