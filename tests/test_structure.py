@@ -18,14 +18,15 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "formatting", "process", "memory_estimate", "conversation",
-            "settings", "terminal_text", "progress", "html_page",
+            "errors", "parse_guard", "process", "memory_estimate", "conversation", "settings",
+            "output",
         ),
     ),
     "text": (
         "ordered",
         (
-            "chat_template", "prompt", "engines", "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
+            "chat_template", "prompt", "engines", "engines.capabilities",
+            "engines.stream_filters", "engines.bounded_count",
             "presets", "live_settings", "window", "summary", "reply_parser",
         ),
     ),
@@ -199,7 +200,7 @@ def test_a_quick_command_loads_nothing_heavy(arguments: list[str], tmp_path: Pat
 # Vendored and minified: not ours to split.
 SOURCES = sorted(
     path
-    for suffix in ("py", "c", "h", "js", "css")
+    for suffix in ("py", "c", "h", "js")
     for path in PACKAGE.rglob(f"*.{suffix}")
     if "vendor" not in path.parts
 )

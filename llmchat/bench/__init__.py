@@ -34,7 +34,7 @@ from llmchat.memory_estimate import BYTES, needed, weights
 from llmchat.models.loading import tokenizer
 from llmchat.models.locate import Model, locate, title
 from llmchat.models.opener import preset_of
-from llmchat.progress import StepProgress
+from llmchat.output.progress import StepProgress
 from llmchat.settings import World
 
 __all__ = ["Benchmark", "Plan", "Row", "measure", "plan"]

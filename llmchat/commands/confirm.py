@@ -2,8 +2,8 @@
 
 from typing import TextIO
 
+from llmchat.output.terminal_text import harmless
 from llmchat.settings import World
-from llmchat.terminal_text import harmless
 
 
 def confirmed(world: World, question: str, stream: TextIO | None = None) -> bool:

@@ -9,8 +9,8 @@ import typer
 
 from llmchat.commands import options
 from llmchat.errors import UsageError
+from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
 
 if TYPE_CHECKING:
     from llmchat.finetune.data.cleaner import Examiner, Finding, Report

@@ -6,8 +6,8 @@ import typer
 
 from llmchat.commands import options
 from llmchat.errors import Mismatch
+from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
 
 
 def doctor(

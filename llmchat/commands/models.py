@@ -9,9 +9,9 @@ import typer
 from llmchat.commands import options
 from llmchat.commands.confirm import confirmed
 from llmchat.errors import UsageError
-from llmchat.formatting import byte_count
+from llmchat.output.formatting import byte_count
+from llmchat.output.terminal_text import fit_for
 from llmchat.settings import Options, World, resolve
-from llmchat.terminal_text import fit_for
 
 if TYPE_CHECKING:
     from llmchat.hub import Plan
@@ -84,8 +84,8 @@ class _Pull(msgspec.Struct, frozen=True):
 def _pull(world: World, options: Options, how: _Pull) -> None:
     """Plan the pull of one model, print the plan, and do it unless it is a dry run."""
     from llmchat.models import pulling
+    from llmchat.output.progress import ByteProgress, NoProgress
     from llmchat.presets import preset_for
-    from llmchat.progress import ByteProgress, NoProgress
 
     world = world.in_offline_mode() if options.offline else world
     planned = pulling.plan_pull(

@@ -12,10 +12,10 @@ from llmchat.commands.outputs import Answer, SentWindow, Timings, Usage
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
+from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
 from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt

@@ -8,8 +8,8 @@ from typer.core import TyperGroup
 
 from llmchat.commands import options
 from llmchat.errors import ModelNotFound, UsageError
+from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
 
 
 class _Words(TyperGroup):

@@ -8,11 +8,11 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ModelNotFound, UsageError
 from llmchat.models.loading import tokenizer
 from llmchat.models.locate import locate
+from llmchat.output.terminal_text import fit_for, harmless
 from llmchat.parse_guard import reason
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless
 from llmchat.window import Window, fit
 
 

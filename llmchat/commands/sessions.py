@@ -9,10 +9,10 @@ import typer
 from llmchat.commands import options
 from llmchat.commands.confirm import confirmed
 from llmchat.errors import UsageError
-from llmchat.formatting import counted
 from llmchat.models import saved_kv
+from llmchat.output.formatting import counted
+from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for
 
 app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 

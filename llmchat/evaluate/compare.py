@@ -18,12 +18,12 @@ from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.candidates import Candidate, answer, with_model
 from llmchat.evaluate.early_end import keep_results
-from llmchat.html_page import fill
 from llmchat.models.open_model import OpenModel
-from llmchat.progress import StepProgress
+from llmchat.output.html_page import fill
+from llmchat.output.progress import StepProgress
+from llmchat.output.terminal_text import harmless
 from llmchat.prompt import plain_text
 from llmchat.settings import World
-from llmchat.terminal_text import harmless
 
 _PAGE = Path(__file__).with_name("comparison.html")
 # Narrower columns are hard to read; the answers are then printed one below the other.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from llmchat.errors import LlmchatError
-from llmchat.progress import StepProgress
+from llmchat.output.progress import StepProgress
 
 
 class Interruptible(Protocol):

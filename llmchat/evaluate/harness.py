@@ -21,8 +21,8 @@ from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import Result, bare, score_text, scorer
 from llmchat.evaluate.run import Outcome
 from llmchat.models.open_model import OpenModel
+from llmchat.output.progress import StepProgress
 from llmchat.process import startup
-from llmchat.progress import StepProgress
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.settings import World
 

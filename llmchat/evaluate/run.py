@@ -16,7 +16,7 @@ from llmchat.evaluate.early_end import keep_results
 from llmchat.evaluate.measure import AskOptions, Result, ask
 from llmchat.evaluate.tasks import Item
 from llmchat.models.open_model import OpenModel
-from llmchat.progress import StepProgress
+from llmchat.output.progress import StepProgress
 from llmchat.settings import World
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import Mismatch
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from llmchat.finetune.types import Outcome
-from llmchat.html_page import fill
+from llmchat.output.html_page import fill
 
 _PAGE = Path(__file__).with_name("report.html")
 

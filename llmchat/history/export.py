@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from llmchat.history.types import Record, Session
-from llmchat.html_page import fill
+from llmchat.output.html_page import fill
 
 _PAGE = Path(__file__).with_name("session.html")
 

@@ -34,8 +34,8 @@ from llmchat.hub.repo import pull_repo
 from llmchat.hub.response_guard import readable
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.hub.wheel import pull_wheel
+from llmchat.output.progress import Progress
 from llmchat.presets.types import Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 __all__ = [

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from llmchat.errors import IntegrityError
 from llmchat.hub import local_store
+from llmchat.output.terminal_text import excerpt
 from llmchat.settings import World
-from llmchat.terminal_text import excerpt
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PARTIAL = ".llmchat.incomplete"

@@ -17,8 +17,8 @@ from llmchat.hub import cache, http, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.response_guard import AGAIN, explained
 from llmchat.hub.retry import TransferLimits, Watchdog
+from llmchat.output.progress import Progress
 from llmchat.presets.types import Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 PARALLEL = 4

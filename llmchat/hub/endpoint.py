@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from llmchat.errors import NotAuthorised, UsageError
 from llmchat.hub.cache import hub_home
+from llmchat.output.terminal_text import excerpt
 from llmchat.presets.types import Source
 from llmchat.process import startup
 from llmchat.settings import World
-from llmchat.terminal_text import excerpt
 
 # The rule of huggingface_hub: ASCII, at most 96 characters, neither `--` nor `..`.
 _REPO = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")

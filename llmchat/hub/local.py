@@ -8,8 +8,8 @@ from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_fol
 from llmchat.hub.gguf_header import write_facts
 from llmchat.hub.integrity import combined_error, damaged_files
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
+from llmchat.output.progress import Progress
 from llmchat.presets.types import FileFact, Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 

@@ -12,9 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
-from llmchat.formatting import byte_count
 from llmchat.hub import locks
 from llmchat.hub.types import Checkpoint, Fact, Receipt
+from llmchat.output.formatting import byte_count
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 

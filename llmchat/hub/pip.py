@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmchat.errors import NetworkError
-from llmchat.formatting import byte_count
 from llmchat.hub.retry import TransferLimits
+from llmchat.output.formatting import byte_count
 from llmchat.process.programs import python
 from llmchat.settings import World
 

@@ -7,11 +7,11 @@ from msgspec.structs import replace
 
 from llmchat import memory_estimate
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
-from llmchat.formatting import byte_count
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
 from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
+from llmchat.output.formatting import byte_count
 from llmchat.presets.types import Preset
 
 KINDS = ("int4", "int8", "bf16")

@@ -19,8 +19,8 @@ from llmchat.errors import IntegrityError, LlmchatError
 from llmchat.hub import local_store, locks
 from llmchat.hub.local import find
 from llmchat.hub.types import Checkpoint, Fact
+from llmchat.output.progress import Progress
 from llmchat.presets.types import Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 # The version of the copies' format; a copy of another version is made again.

@@ -21,9 +21,9 @@ from llmchat.hub.endpoint import checked, endpoint, offline, quiet, token
 from llmchat.hub.http import Answer, Cut, Elsewhere, WrongPart, get
 from llmchat.hub.response_guard import AGAIN, explained, status_of, wait_after
 from llmchat.hub.retry import TransferLimits, Watchdog
+from llmchat.output.terminal_text import excerpt, fit_for
 from llmchat.presets.types import Source
 from llmchat.settings import World
-from llmchat.terminal_text import excerpt, fit_for
 
 __all__ = [
     "Listing",

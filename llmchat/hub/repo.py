@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
-from llmchat.formatting import byte_count
 from llmchat.hub import cache, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
@@ -16,8 +15,9 @@ from llmchat.hub.endpoint import offline
 from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
 from llmchat.hub.remote import Listing
 from llmchat.hub.types import Fact, Pulled, Receipt
+from llmchat.output.formatting import byte_count
+from llmchat.output.progress import Progress
 from llmchat.presets.types import Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BASE_FILES = (

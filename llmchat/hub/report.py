@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from llmchat.formatting import byte_count, counted
 from llmchat.hub.plan import Plan, PlannedPart
+from llmchat.output.formatting import byte_count, counted
 
 __all__ = ["count", "lines", "short"]
 

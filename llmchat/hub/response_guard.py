@@ -13,10 +13,10 @@ from typing import Any
 from llmchat.errors import IntegrityError, LlmchatError, ModelNotFound, NetworkError, NotAuthorised
 from llmchat.hub import http
 from llmchat.hub.endpoint import public_endpoint, token
+from llmchat.output.terminal_text import excerpt
 from llmchat.parse_guard import reading
 from llmchat.presets.types import Source
 from llmchat.settings import World
-from llmchat.terminal_text import excerpt
 
 AGAIN = "pull again: it continues where it stopped"
 PASSING = (408, 429, 500, 502, 503, 504)

@@ -5,10 +5,10 @@ from pathlib import Path
 from llmchat.errors import NetworkError, UsageError
 from llmchat.hub.endpoint import api, checked, offline
 from llmchat.hub.response_guard import explained
+from llmchat.output.terminal_text import excerpt
 from llmchat.presets.load import REPO_ID
 from llmchat.presets.types import Source
 from llmchat.settings import World
-from llmchat.terminal_text import excerpt
 
 
 def upload(

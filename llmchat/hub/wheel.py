@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO
 
 from llmchat.errors import IntegrityError, NetworkError
-from llmchat.formatting import byte_count
 from llmchat.hub import local_store, pip
 from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.endpoint import offline
 from llmchat.hub.repo import intact_receipt
 from llmchat.hub.types import Pulled, Receipt
+from llmchat.output.formatting import byte_count
+from llmchat.output.progress import Progress
 from llmchat.presets.types import FileFact, Source
-from llmchat.progress import Progress
 from llmchat.settings import World
 
 _BLOCK = 1 << 20

@@ -15,9 +15,9 @@ from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, 
 from llmchat.hub import Checkpoint, find
 from llmchat.hub.local import find_gguf
 from llmchat.models.gguf_lora import adapter_as_gguf
+from llmchat.output.progress import Progress
 from llmchat.presets import Preset, Source
 from llmchat.presets import find as find_preset
-from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")

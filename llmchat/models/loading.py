@@ -21,8 +21,8 @@ from llmchat.models.prepared_copy import (
     note_rounding,
     proof_file,
 )
+from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
-from llmchat.progress import NoProgress, Progress
 from llmchat.settings import Options, World
 
 

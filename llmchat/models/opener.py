@@ -7,8 +7,8 @@ from llmchat.models import saved_kv
 from llmchat.models.loading import adapt, load
 from llmchat.models.locate import Model, locate, provenance, title
 from llmchat.models.open_model import OpenModel
+from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset, preset_for, reopen_options, without_credentials
-from llmchat.progress import NoProgress, Progress
 from llmchat.settings import OF_MODEL, Options, World, resolve
 
 if TYPE_CHECKING:

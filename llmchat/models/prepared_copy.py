@@ -14,8 +14,8 @@ from llmchat.hub import Checkpoint, CopyRecipe, find_copy, inspect_folder, make_
 from llmchat.hub.machine import this_machine
 from llmchat.memory_estimate import available_ram, needed
 from llmchat.models.locate import Model
+from llmchat.output.progress import Progress
 from llmchat.presets import Preset
-from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 if TYPE_CHECKING:

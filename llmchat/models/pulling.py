@@ -8,15 +8,15 @@ from msgspec.structs import replace
 
 from llmchat import hub, memory_estimate
 from llmchat.errors import Mismatch
-from llmchat.formatting import byte_count
 from llmchat.hub import Checkpoint, Inspection, Plan, Pulled
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
 from llmchat.models.loading import check_loads
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import find_or_make, recipe
+from llmchat.output.formatting import byte_count
+from llmchat.output.progress import Progress
 from llmchat.presets import Preset, names
-from llmchat.progress import Progress
 from llmchat.settings import Options, World
 
 

@@ -1,7 +1,7 @@
 """Print text that is not part of the answer, dimmed under a label: thinking, a summary."""
 
+from llmchat.output.terminal_text import harmless, has_styles
 from llmchat.settings import World
-from llmchat.terminal_text import harmless, has_styles
 
 
 class DimmedSection:

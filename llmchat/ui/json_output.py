@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from llmchat.output.terminal_text import json_for
 from llmchat.settings import World
-from llmchat.terminal_text import json_for
 
 
 def print_json(world: World, value: Any, *, compact: bool = False) -> None:

@@ -14,7 +14,7 @@ from rich.cells import chop_cells
 from rich.console import Console
 from rich.text import Text
 
-from llmchat.terminal_text import harmless
+from llmchat.output.terminal_text import harmless
 from llmchat.ui.code_blocks import code_blocks
 from llmchat.ui.markdown import DEFAULT_OPTIONS, MarkdownOptions, paint, rows_of
 from llmchat.ui.stable_prefix import stable_offsets, stable_words_end

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prompt_toolkit.history import History
 
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 
 # A paste of this many lines or characters is shown by its size.
 _LINES, _CHARACTERS = 10, 2_000

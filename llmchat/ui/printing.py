@@ -7,8 +7,8 @@ import re
 from typing import TextIO
 
 from llmchat.errors import LlmchatError, shortened
+from llmchat.output.terminal_text import fit_for, has_colours, has_palette, has_styles
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, has_colours, has_palette, has_styles
 
 _DIM, _RED, _END = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 _BOLD_TEAL, _BOLD_CYAN = "\x1b[1;38;5;30m", "\x1b[1;36m"

@@ -5,8 +5,8 @@ Loads no terminal library before a terminal needs one, because pipes must start 
 
 from typing import Protocol, TextIO
 
+from llmchat.output.terminal_text import fit_for, has_colours, has_palette, has_styles
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, has_colours, has_palette, has_styles
 
 
 class Renderer(Protocol):

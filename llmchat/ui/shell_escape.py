@@ -1,7 +1,7 @@
 """`!command` in the REPL: run it, print its output, and offer to attach the output."""
 
-from llmchat.formatting import counted
-from llmchat.terminal_text import fit_for
+from llmchat.output.formatting import counted
+from llmchat.output.terminal_text import fit_for
 from llmchat.ui import shell
 from llmchat.ui.keys import without_echo
 from llmchat.ui.quick_actions import QuickAction, QuickActions

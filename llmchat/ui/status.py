@@ -7,7 +7,7 @@ from rich.cells import cell_len, set_cell_size
 from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, UsageError
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 
 _SHORTEST_NAME = 10
 

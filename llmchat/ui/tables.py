@@ -8,12 +8,12 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from llmchat.formatting import byte_count
 from llmchat.history.export import when
 from llmchat.hub import report
 from llmchat.models.facts import ModelFacts
+from llmchat.output.formatting import byte_count
+from llmchat.output.terminal_text import fit_for, harmless
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless
 from llmchat.ui.json_output import print_json
 
 

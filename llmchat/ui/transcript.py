@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from llmchat.conversation import Message
-from llmchat.formatting import counted
 from llmchat.history import Session
+from llmchat.output.formatting import counted
 from llmchat.ui import printing, status
 from llmchat.ui.state import ReplState
 

@@ -17,8 +17,8 @@ from llmchat.history import History
 from llmchat.models.loading import load
 from llmchat.models.locate import locate, provenance
 from llmchat.models.pulling import plan_pull, pull
+from llmchat.output.progress import NoProgress
 from llmchat.presets import names, preset_for
-from llmchat.progress import NoProgress
 from llmchat.settings import Options
 
 # One of each class that the presets name; the variants of a class are compared with transformers

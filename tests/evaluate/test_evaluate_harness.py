@@ -22,8 +22,8 @@ from llmchat.evaluate import harness, report, run_harness
 from llmchat.evaluate.candidates import find_candidates
 from llmchat.evaluate.harness import HarnessModel, results_of
 from llmchat.models.opener import ModelOpener
+from llmchat.output.progress import StepProgress
 from llmchat.presets import get_format
-from llmchat.progress import StepProgress
 from llmchat.settings import World
 
 FLAGS = {"weights": "fp32", "device": "cpu"}

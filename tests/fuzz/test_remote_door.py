@@ -16,8 +16,8 @@ from support.worlds import make_world
 
 from llmchat.errors import LlmchatError
 from llmchat.models import pulling
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source, find
-from llmchat.progress import NoProgress
 
 _SECONDS = 5.0
 _VALUES: tuple[Any, ...] = (

@@ -12,8 +12,8 @@ from support.worlds import MakeWorld, make_world
 from llmchat.errors import IntegrityError, NetworkError, UsageError
 from llmchat.hub import pull
 from llmchat.hub.retry import TransferLimits
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source
-from llmchat.progress import NoProgress
 
 BASE = Source("hub", "org/base")
 

@@ -24,8 +24,8 @@ from llmchat.errors import (
     OutOfResources,
 )
 from llmchat.hub import find, pull, remove, verify
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source
-from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 pytestmark = pytest.mark.usefixtures("no_waiting")

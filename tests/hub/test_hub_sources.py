@@ -15,9 +15,9 @@ from support.worlds import make_world
 
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import find, local_store, pull, remove, verify
+from llmchat.output.progress import NoProgress
 from llmchat.presets import FileFact, Source
 from llmchat.presets import find as find_preset
-from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 

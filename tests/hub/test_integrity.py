@@ -12,8 +12,8 @@ from llmchat.errors import IntegrityError
 from llmchat.hub import Checkpoint, CopyRecipe, find_copy, find_intact, make_copy, pull, verify
 from llmchat.models import pulling
 from llmchat.models.locate import locate
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source, find
-from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 BASE = Source("hub", "org/base")

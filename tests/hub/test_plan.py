@@ -23,9 +23,9 @@ from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
 from llmchat.models import pulling
+from llmchat.output.progress import NoProgress
 from llmchat.presets import ContextPolicy, Preset, Source, names
 from llmchat.presets import find as find_preset
-from llmchat.progress import NoProgress
 from llmchat.settings import World
 
 GB = 10**9

@@ -13,8 +13,8 @@ from support.worlds import MakeWorld
 
 from llmchat.errors import OutOfResources
 from llmchat.hub import find, locks, pull, verify
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source
-from llmchat.progress import NoProgress
 
 BASE = Source("hub", "org/base")
 

@@ -24,8 +24,8 @@ from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.errors import OutOfResources
 from llmchat.models import loading, locate, prepared_copy
 from llmchat.models.opener import ModelOpener
+from llmchat.output.progress import NoProgress
 from llmchat.presets import Source, preset_for
-from llmchat.progress import NoProgress
 from llmchat.prompt import Prompt
 from llmchat.settings import Options, World
 
@@ -411,7 +411,7 @@ from support.worlds import make_world
 from llmchat import hub
 from llmchat.models import prepared_copy
 from llmchat.presets import preset_for
-from llmchat.progress import NoProgress
+from llmchat.output.progress import NoProgress
 from llmchat.settings import Options
 
 class Halting(NoProgress):

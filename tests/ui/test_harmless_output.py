@@ -17,8 +17,8 @@ from llmchat.conversation import Message
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import BranchWriter, History
 from llmchat.models.opener import ModelOpener
+from llmchat.output.terminal_text import HARMFUL
 from llmchat.settings import World
-from llmchat.terminal_text import HARMFUL
 from llmchat.ui import tables
 from llmchat.ui.state import ReplState
 

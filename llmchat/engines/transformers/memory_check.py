@@ -7,8 +7,8 @@ from typing import get_args
 import torch
 
 from llmchat.errors import OutOfResources
-from llmchat.formatting import byte_count
 from llmchat.memory_estimate import OVERHEAD, Shapes, available_ram, needed
+from llmchat.output.formatting import byte_count
 from llmchat.settings.types import Weights
 
 __all__ = ["available", "check", "needed", "reported"]

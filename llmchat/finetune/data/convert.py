@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.finetune.records import Record
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 from llmchat.prompt import plain_text
 from llmchat.settings import World
 

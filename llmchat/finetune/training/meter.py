@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from llmchat.formatting import duration
-from llmchat.progress import StatusLine
+from llmchat.output.formatting import duration
+from llmchat.output.progress import StatusLine
 from llmchat.settings import World
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llmchat.errors import UsageError
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 from llmchat.ui import clipboard
 from llmchat.ui.code_blocks import CodeBlock, answered_blocks
 from llmchat.ui.slash.registry import Answer, command, number_of

@@ -1,7 +1,7 @@
 """Commands for the conversation: new, regen, continue, alt, undo, edit, file, exit."""
 
 from llmchat.errors import UsageError
-from llmchat.formatting import counted
+from llmchat.output.formatting import counted
 from llmchat.ui import status
 from llmchat.ui.slash.registry import Answer, LeaveRepl, command, number_of
 from llmchat.ui.state import ReplState, paths_starting_with

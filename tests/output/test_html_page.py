@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from llmchat.html_page import fill
+from llmchat.output.html_page import fill
 
 
 class Texts(HTMLParser):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from support.worlds import Stream, make_world
 
-from llmchat.progress import ByteProgress, StatusLine, StepProgress
+from llmchat.output.progress import ByteProgress, StatusLine, StepProgress
 from llmchat.settings import World
 
 LINE_REMOVED = "\r\x1b[1A\x1b[2K"
@@ -98,7 +98,9 @@ def test_a_repeated_note_is_printed_once(piped: World) -> None:
 def minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look at the clock is a minute later than the one before."""
     clock = iter(range(0, 6000, 60))
-    monkeypatch.setattr("llmchat.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(
+        "llmchat.output.progress.time", SimpleNamespace(perf_counter=lambda: next(clock))
+    )
 
 
 @pytest.mark.usefixtures("minutes")

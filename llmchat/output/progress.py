@@ -8,9 +8,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llmchat.formatting import byte_count, counted, duration
+from llmchat.output.formatting import byte_count, counted, duration
+from llmchat.output.terminal_text import fit_for, harmless, has_styles
 from llmchat.settings import World
-from llmchat.terminal_text import fit_for, harmless, has_styles
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Display

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmchat.formatting import byte_count, counted, duration
+from llmchat.output.formatting import byte_count, counted, duration
 
 
 def test_one_is_singular_and_every_other_count_is_plural() -> None:

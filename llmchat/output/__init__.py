@@ -1,0 +1,1 @@
+"""Helpers for output: numbers as text, safe terminal text, progress displays, HTML pages."""
