@@ -3,7 +3,7 @@
 import engine
 import pytest
 from engine import Findings, verdict
-from engine_inside import EDITED, words
+from engine_inside import WORDS_PER_EDIT, repeated_words
 
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.hub import find
@@ -103,7 +103,7 @@ def test_a_broken_measurement_is_told_in_one_line() -> None:
 
 def test_the_repeated_text_is_read_back_as_it_was_said(smol_world: World) -> None:
     folder = find(find_preset("smollm2").base, smol_world).path
-    text, follow = words(folder)
+    text, follow = repeated_words(folder)
     ids = Tokenizer(folder).encode(Prompt(text, ()))
     following = dict(follow)
     assert len(following) == len(follow), "one token follows each"
@@ -113,4 +113,5 @@ def test_the_repeated_text_is_read_back_as_it_was_said(smol_world: World) -> Non
         said.append(token)
     # The output repeats the prompt from where its end left off, but replaces every twelfth word.
     again = ids[4:124]
-    assert sum(mine != theirs for mine, theirs in zip(said, again, strict=True)) == 120 // EDITED
+    edits = sum(mine != theirs for mine, theirs in zip(said, again, strict=True))
+    assert edits == 120 // WORDS_PER_EDIT
