@@ -20,15 +20,30 @@ KV = [
     (LLAMA_7B | {"num_key_value_heads": 8}, 2048, 2**28),
     (LLAMA_7B | {"num_key_value_heads": 8, "head_dim": 64}, 2048, 2**27),
     (LLAMA_7B | {"num_key_value_heads": 8, "sliding_window": 1024}, 8192, 2**30),
-    ({"n_layer": 24, "n_head": 16, "n_embd": 2048, "multi_query": True}, 1000, 2 * 24 * 128 * 2 * 1000),
-    ({"n_layers": 32, "n_heads": 32, "d_model": 4096, "attn_config": {"kv_n_heads": 8}}, 2048, 2**28),
+    (
+        {"n_layer": 24, "n_head": 16, "n_embd": 2048, "multi_query": True},
+        1000,
+        2 * 24 * 128 * 2 * 1000,
+    ),
+    (
+        {"n_layers": 32, "n_heads": 32, "d_model": 4096, "attn_config": {"kv_n_heads": 8}},
+        2048,
+        2**28,
+    ),
     # Flan-T5 XL: 24 decoder layers of 32 heads of 64, each with its own keys and the encoder's.
     (
-        {"model_type": "t5", "is_encoder_decoder": True, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32, "d_kv": 64, "d_model": 2048},
+        {
+            "model_type": "t5", "is_encoder_decoder": True, "num_layers": 24,
+            "num_decoder_layers": 24, "num_heads": 32, "d_kv": 64, "d_model": 2048,
+        },
         512,
         2 * 2 * 24 * 32 * 64 * 2 * 512,
     ),
-    ({"model_type": "rwkv", "num_hidden_layers": 32, "hidden_size": 4096}, 100_000, 4 * 5 * 32 * 4096),
+    (
+        {"model_type": "rwkv", "num_hidden_layers": 32, "hidden_size": 4096},
+        100_000,
+        4 * 5 * 32 * 4096,
+    ),
     ({"text_config": LLAMA_7B}, 2048, 2**30),
     ({}, 2048, 0),
 ]  # fmt: skip

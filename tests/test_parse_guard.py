@@ -15,8 +15,11 @@ class PanicException(BaseException):
 
 @pytest.mark.parametrize(
     "fault",
-    [ValueError("bad"), TypeError("x"), KeyError("shape"), RecursionError(), AttributeError("a\nb"), PanicException("at 3"),
-     OSError(errno.EIO, "broken"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start")],
+    [
+        ValueError("bad"), TypeError("x"), KeyError("shape"), RecursionError(),
+        AttributeError("a\nb"), PanicException("at 3"), OSError(errno.EIO, "broken"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )  # fmt: skip
 def test_any_fault_becomes_the_files_name_and_one_line(fault: BaseException) -> None:

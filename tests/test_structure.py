@@ -190,7 +190,8 @@ def test_a_quick_command_loads_nothing_heavy(arguments: list[str], tmp_path: Pat
     code = (
         "import sys\nfrom llmchat.cli import main\n"
         f"code = main({arguments!r})\n"
-        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
     )
     env = {"HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

@@ -137,7 +137,8 @@ def test_what_was_dropped_is_said_on_stderr(smol: Run, tmp_path: Path) -> None:
 def test_material_that_is_sent_is_not_told_as_left_out(smol: Run) -> None:
     done = smol(
         "prompt",
-        stdin='[{"role": "system", "content": "be"}, {"role": "user", "content": "what?", "input": "a letter"}]',
+        stdin='[{"role": "system", "content": "be"},'
+        ' {"role": "user", "content": "what?", "input": "a letter"}]',
     )
     assert (
         done.returncode == 0
@@ -240,7 +241,8 @@ ERRORS = [
     (
         ["chat", "--context", "100", "--max-tokens", "100", "x"],
         7,
-        "error: the last message needs 31 tokens; a window of 100 holds 25 in addition to the answer\nhint: shorten it",
+        "error: the last message needs 31 tokens;"
+        " a window of 100 holds 25 in addition to the answer\nhint: shorten it",
     ),
     (["chat", "--context", "60", "word " * 100], 7, "error: the last message needs"),
     (

@@ -45,7 +45,8 @@ COMMANDS = {
     "presets-check": ["presets", "check", "{home}/wrong.toml", "--json"],
     "compare": ["compare", "-m", "smollm2", "--engine", "scripted", "--json", "Hello"],
     "evaluate": [
-        "evaluate", "-m", "smollm2", "--engine", "scripted", "--tasks", "{home}/tasks.jsonl", "--json",
+        "evaluate", "-m", "smollm2", "--engine", "scripted",
+        "--tasks", "{home}/tasks.jsonl", "--json",
     ],
     "sessions-list": ["sessions", "list", "--json"],
     "sessions-search": ["sessions", "search", "Hello", "--json"],

@@ -65,7 +65,8 @@ def test_a_users_preset_is_checked_then_listed(run: Run, home: Path) -> None:
     done = run("presets", "check", str(path))
     assert (done.returncode, done.stdout) == (
         2,
-        f"{path}:1: no prompt format is called `alpaka`; did you mean `alpaca` or `koalpaca` or `flan-alpaca`?\n",
+        f"{path}:1: no prompt format is called `alpaka`;"
+        " did you mean `alpaca` or `koalpaca` or `flan-alpaca`?\n",
     )
     assert done.stderr.startswith(f"error: {path} has 1 mistake\n")
     path.write_text(path.read_text().replace("alpaka", "alpaca"))
@@ -85,17 +86,16 @@ def test_doctor_says_what_is_wrong_and_shows_the_chat(smol: Run) -> None:
         "<|im_start|>user\nAnd your friends?<|im_end|>\n<|im_start|>assistant"
     )
     done = smol("doctor", "smollm2", "-t", "oasst")
-    assert (
-        done.returncode == 8
-        and "PROBLEM labels             <|system|>, <|prompter|>, <|assistant|>: tokens of the format"
-        in done.stdout
-    )
+    labels = "<|system|>, <|prompter|>, <|assistant|>"
+    problem = f"PROBLEM labels             {labels}: tokens of the format"
+    assert done.returncode == 8 and problem in done.stdout
     assert done.stderr.startswith("error: smollm2 will not answer as it was trained\n")
     found = json.loads(smol("doctor", "xgen-7b", "--json").stdout)
     assert {
         "level": "problem",
         "subject": "weights",
-        "text": "cannot run here: its tokenizer is Python code in the repo, which llmchat does not run",
+        "text": "cannot run here: its tokenizer is Python code in the repo,"
+        " which llmchat does not run",
     } in found["findings"]
 
 

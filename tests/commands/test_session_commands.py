@@ -77,8 +77,10 @@ def test_the_tree_of_a_session(smol: Run, home: Path) -> None:
     )
     assert done.returncode == 0
     code = (
-        "from llmchat.history import History, BranchWriter; from llmchat.settings import World; from llmchat.conversation import Message\n"
-        "h = History(World.real().history_file); l = BranchWriter(h, h.latest().id); l.rewind(1); l.append(Message('assistant', 'two'))"
+        "from llmchat.history import History, BranchWriter; from llmchat.settings import World;"
+        " from llmchat.conversation import Message\n"
+        "h = History(World.real().history_file); l = BranchWriter(h, h.latest().id);"
+        " l.rewind(1); l.append(Message('assistant', 'two'))"
     )
     subprocess.run([sys.executable, "-c", code], env={"HOME": str(home), "PATH": ""}, check=True)
     (name,) = smol("sessions", "list", "-q").stdout.split()
@@ -106,7 +108,10 @@ def test_mistakes_are_one_line(run: Run, arguments: list[str], line: str) -> Non
 
 
 def test_purge_takes_the_old_alone(smol: Run) -> None:
-    old = '{"messages": [{"role": "user", "content": "old", "created": 1000000000}], "created": 1000000000}'
+    old = (
+        '{"messages": [{"role": "user", "content": "old", "created": 1000000000}],'
+        ' "created": 1000000000}'
+    )
     assert smol("sessions", "import", "-", stdin=old).returncode == 0
     assert (
         smol("sessions", "import", "-", stdin='[{"role": "user", "content": "new"}]').returncode
@@ -121,11 +126,15 @@ def test_purge_takes_the_old_alone(smol: Run) -> None:
 
 
 def test_thinking_and_summaries_through_the_pipe(smol: Run, tmp_path: Path) -> None:
-    """A one-shot with a small window and the summary policy: the answer alone on stdout, the rest of the session summarised. The questions fill the
-    window by themselves, however short the answers are."""
+    """One-shots with a small window and the summary policy print the answer alone on stdout.
+
+    The questions fill the window by themselves, however short the answers are.
+    """
+    window = ["--policy", "summary", "--context", "240", "--max-tokens", "60"]
+    liked = "I have liked it since I was a child in school. " * 4
     for number in range(3):
-        done = smol("chat", *(["-c"] if number else []), "--policy", "summary", "--context", "240", "--max-tokens", "60",
-                    f"My favourite number is {number}. {'I have liked it since I was a child in school. ' * 4}Tell me something about it.")  # fmt: skip
+        question = f"My favourite number is {number}. {liked}Tell me something about it."
+        done = smol("chat", *(["-c"] if number else []), *window, question)
         assert done.returncode == 0 and "[summary]" not in done.stdout, done.stderr
     (name,) = smol("sessions", "list", "-q").stdout.split()
     roles = [

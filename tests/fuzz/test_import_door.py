@@ -17,15 +17,26 @@ _CHATGPT: dict[str, Any] = {
     "title": "A chat", "create_time": 1.7e9, "current_node": "2",
     "mapping": {
         "0": {"message": None, "parent": None, "children": ["1"]},
-        "1": {"message": {"author": {"role": "user"}, "content": {"parts": ["Hello"]}, "create_time": 1.7e9}, "parent": "0", "children": ["2"]},
-        "2": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["Hi"]}}, "parent": "1", "children": []},
+        "1": {
+            "message": {
+                "author": {"role": "user"}, "content": {"parts": ["Hello"]}, "create_time": 1.7e9,
+            },
+            "parent": "0", "children": ["2"],
+        },
+        "2": {
+            "message": {"author": {"role": "assistant"}, "content": {"parts": ["Hi"]}},
+            "parent": "1", "children": [],
+        },
     },
 }  # fmt: skip
 _OWN: dict[str, Any] = {
     "id": "3k9f0abc", "title": "t", "model": "smollm2", "created": 1.7e9, "tags": ["a"],
     "messages": [
         {"role": "user", "content": "q", "input": "m", "mark": "pinned", "created": 1.7e9},
-        {"role": "assistant", "content": [{"type": "text", "text": "a"}], "state": "cancelled", "created": 1.7e9},
+        {
+            "role": "assistant", "content": [{"type": "text", "text": "a"}],
+            "state": "cancelled", "created": 1.7e9,
+        },
         {"role": "system", "name": "summary", "content": "s", "covers": 2},
     ],
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Several writers in one session: each answer follows its own question, whatever runs in parallel."""
+"""Parallel writers in one session: each answer follows its own question."""
 
 import json
 import os
@@ -62,11 +62,10 @@ def test_the_second_writer_goes_on_in_a_session_of_its_own_and_is_told(
     list(first)
     assert one.session == session and one.take_notice() == ""
     assert two.session != session
-    assert (
-        two.take_notice()
-        == f"another llmchat continued session {session}; this chat continues as session {two.session}"
+    assert two.take_notice() == (
+        f"another llmchat continued session {session}; this chat continues as session {two.session}"
     )
-    assert two.take_notice() == "", "it is said once"
+    assert two.take_notice() == "", "the notice comes once"
     assert spoken(history, session) == ["q0", "a0", "q1", "a1"]
     assert spoken(history, two.session or "") == ["q0", "a0", "q2", "a2"]
     ask(one, "q3")
@@ -276,7 +275,7 @@ def test_killed_during_an_answer_the_session_is_free_again(history: History, ses
 
 
 def tangle(history: History, *written: tuple[str, str, float, float | None]) -> str:
-    """A session that two processes wrote at once: messages in one line, with times stored and taken."""
+    """Store a session that two processes wrote at once: one chain of messages, with their times."""
     session, tip = history.begin("m"), None
     with history.transaction():
         for role, text, created, took in written:
@@ -301,14 +300,40 @@ def reopen(history: History) -> History:
 @pytest.mark.parametrize(
     ("written", "straight"),
     [
-        ([("user", "q1", 1, None), ("user", "q2", 2, None), ("assistant", "a1", 9, 8), ("assistant", "a2", 9.5, 7)], ["q1", "a1", "q2", "a2"]),
-        ([("user", "q1", 1, None), ("user", "q2", 5, None), ("assistant", "a2", 9, 4), ("assistant", "a1", 9.5, 8)], ["q1", "a1", "q2", "a2"]),
-        ([("user", "q1", 1, None), ("user", "q2", 5, None), ("assistant", "a1", 6, 5), ("user", "q3", 7, None), ("assistant", "a2", 8, 3), ("assistant", "a3", 9, 2)], ["q1", "a1", "q2", "a2", "q3", "a3"]),
-        ([("user", "q1", 1, None), ("user", "q2", 5, None), ("assistant", "a1", 6, 5), ("user", "q3", 7, None), ("assistant", "a2", 8, 3)], ["q1", "a1", "q2", "a2", "q3"]),
-        ([("user", "failed", 1, None), ("user", "q2", 5, None), ("assistant", "a2", 6, 1)], ["failed", "q2", "a2"]),
-        ([("assistant", "Hello!", 1, None), ("user", "q", 2, None), ("assistant", "one", 2, None), ("assistant", "two", 2, None)], ["Hello!", "q", "one", "two"]),
+        (
+            [("user", "q1", 1, None), ("user", "q2", 2, None),
+             ("assistant", "a1", 9, 8), ("assistant", "a2", 9.5, 7)],
+            ["q1", "a1", "q2", "a2"],
+        ),
+        (
+            [("user", "q1", 1, None), ("user", "q2", 5, None),
+             ("assistant", "a2", 9, 4), ("assistant", "a1", 9.5, 8)],
+            ["q1", "a1", "q2", "a2"],
+        ),
+        (
+            [("user", "q1", 1, None), ("user", "q2", 5, None), ("assistant", "a1", 6, 5),
+             ("user", "q3", 7, None), ("assistant", "a2", 8, 3), ("assistant", "a3", 9, 2)],
+            ["q1", "a1", "q2", "a2", "q3", "a3"],
+        ),
+        (
+            [("user", "q1", 1, None), ("user", "q2", 5, None), ("assistant", "a1", 6, 5),
+             ("user", "q3", 7, None), ("assistant", "a2", 8, 3)],
+            ["q1", "a1", "q2", "a2", "q3"],
+        ),
+        (
+            [("user", "failed", 1, None), ("user", "q2", 5, None), ("assistant", "a2", 6, 1)],
+            ["failed", "q2", "a2"],
+        ),
+        (
+            [("assistant", "Hello!", 1, None), ("user", "q", 2, None),
+             ("assistant", "one", 2, None), ("assistant", "two", 2, None)],
+            ["Hello!", "q", "one", "two"],
+        ),
     ],
-    ids=["side by side", "the later first", "a third question", "one under way", "a failed question", "an import"],
+    ids=[
+        "side by side", "the later first", "a third question", "one under way",
+        "a failed question", "an import",
+    ],
 )  # fmt: skip
 def test_a_tangled_history_is_straightened_once(
     history: History, written: list, straight: list[str]

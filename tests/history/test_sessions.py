@@ -234,9 +234,31 @@ CHATGPT = [
         "current_node": "3",
         "mapping": {
             "0": {"message": None, "parent": None, "children": ["1"]},
-            "1": {"message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Hello"]}, "create_time": 1700000001.0}, "parent": "0", "children": ["2", "3"]},
-            "2": {"message": {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["left"]}}, "parent": "1", "children": []},
-            "3": {"message": {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["Hi", {"asset": 1}]}}, "parent": "1", "children": []},
+            "1": {
+                "message": {
+                    "author": {"role": "user"},
+                    "content": {"content_type": "text", "parts": ["Hello"]},
+                    "create_time": 1700000001.0,
+                },
+                "parent": "0",
+                "children": ["2", "3"],
+            },
+            "2": {
+                "message": {
+                    "author": {"role": "assistant"},
+                    "content": {"content_type": "text", "parts": ["left"]},
+                },
+                "parent": "1",
+                "children": [],
+            },
+            "3": {
+                "message": {
+                    "author": {"role": "assistant"},
+                    "content": {"content_type": "text", "parts": ["Hi", {"asset": 1}]},
+                },
+                "parent": "1",
+                "children": [],
+            },
         },
     }
 ]  # fmt: skip
@@ -246,9 +268,23 @@ CHATGPT = [
     ("value", "said"),
     [
         (CHATGPT, [("user", "Hello"), ("assistant", "Hi\n")]),
-        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], [("user", "a"), ("assistant", "b")]),
-        ({"messages": [{"role": "developer", "content": "be"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}]}, [("system", "be"), ("user", "a")]),
-        ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], [("user", "a"), ("assistant", "b")]),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+            [("user", "a"), ("assistant", "b")],
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "developer", "content": "be"},
+                    {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                ]
+            },
+            [("system", "be"), ("user", "a")],
+        ),
+        (
+            [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}],
+            [("user", "a"), ("assistant", "b")],
+        ),
         ([{"instruction": "a", "input": "m", "output": "b"}], [("user", "a"), ("assistant", "b")]),
     ],
     ids=["chatgpt", "openai list", "openai object", "sharegpt", "alpaca"],

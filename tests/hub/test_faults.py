@@ -1,4 +1,7 @@
-"""Every fault of a pull as a user meets it: one line and an exit code, as docs/faults.md has them, and nothing left that opens wrong."""
+"""Every fault of a pull ends in the line and the exit code of its row in docs/faults.md.
+
+None leaves files behind that open as a model.
+"""
 
 import io
 import json
@@ -82,7 +85,7 @@ class Case:
             self.hub.times[part] = times
 
     def attack(self, **answers: hub_attacks.Attack) -> None:
-        """Let these answer. Where they are slow, so is a connection after half a second, and one more try follows."""
+        """Answer these paths with attacks, with a read timeout of 0.5 s and one retry."""
         self.hub.cdn = True
         paths = {"list": "/api/", "weights": "a/model.safetensors"}
         self.hub.attacks |= {paths.get(part, part): answer for part, answer in answers.items()}
@@ -218,9 +221,17 @@ ATTACKS: dict[str, dict[str, hub_attacks.Attack]] = {
     "the CDN fails and stays so": {"/cdn/": lambda handler: handler.error(503, "", "slow down")},
     "a list of another type": {"list": hub_attacks.says([1, 2])},
     "a list that is not JSON": {"list": hub_attacks.says(b"\xff{")},
-    "a list with a wrong checksum": {"list": hub_attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "x"}]})},
+    "a list with a wrong checksum": {
+        "list": hub_attacks.says(
+            LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "x"}]}
+        ),
+    },
     "a list without a commit": {"list": hub_attacks.says(LIST | {"sha": None})},
-    "a list that names a file twice": {"list": hub_attacks.says(LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "0" * 40}] * 2})},
+    "a list that names a file twice": {
+        "list": hub_attacks.says(
+            LIST | {"siblings": [{"rfilename": "a", "size": 1, "blobId": "0" * 40}] * 2}
+        ),
+    },
 }  # fmt: skip
 
 
@@ -242,35 +253,55 @@ FAULTS: dict[str, Callable[[Case], Any]] = {
     "an unknown revision": lambda case: case.arguments.extend(["--revision", "v9"]),
     "HTTP 429 that stays": lambda case: case.fail("/api/", 429),
     "HTTP 429 that asks for an hour": an_hour,
-    "HTTP 429 that passes": lambda case: (case.fail("/api/", 429, 2), case.fail("model.safetensors", 429, 3)),
+    "HTTP 429 that passes": lambda case: (
+        case.fail("/api/", 429, 2), case.fail("model.safetensors", 429, 3),
+    ),
     "HTTP 500 that stays": lambda case: case.fail("/api/", 500),
     "HTTP 503 on a file that stays": lambda case: case.fail("/resolve/", 503),
-    "HTTP 500 that passes": lambda case: (case.fail("/api/", 500, 2), case.fail("tokenizer", 502, 3)),
+    "HTTP 500 that passes": lambda case: (
+        case.fail("/api/", 500, 2), case.fail("tokenizer", 502, 3),
+    ),
     "the connection is cut once": lambda case: case.hub.cut_after.append(70_000),
-    "the connection is cut at every try": lambda case: case.hub.cut_after.extend([10_000, *[0] * 50]),
+    "the connection is cut at every try":
+        lambda case: case.hub.cut_after.extend([10_000, *[0] * 50]),
     "the server falls silent": silent,
     "wrong bytes": lambda case: setattr(case.hub, "wrong_bytes", True),
-    "a wrong header of safetensors": lambda case: case.base.files.update({"model.safetensors": b"\xff" * 7 + bytes(1000)}),
+    "a wrong header of safetensors": lambda case: case.base.files.update(
+        {"model.safetensors": b"\xff" * 7 + bytes(1000)}
+    ),
     "a damaged config.json": lambda case: case.base.files.update({"config.json": b"{"}),
-    "a file name that leads outside": lambda case: case.base.files.update({"../../evil.json": b"{}"}),
-    "two names that differ in case": lambda case: (case.patch.setattr("fnmatch.fnmatchcase", folding), case.base.files.update({"Config.json": b"{}"})),
+    "a file name that leads outside":
+        lambda case: case.base.files.update({"../../evil.json": b"{}"}),
+    "two names that differ in case": lambda case: (
+        case.patch.setattr("fnmatch.fnmatchcase", folding),
+        case.base.files.update({"Config.json": b"{}"}),
+    ),
     "a pickle that would run code": evil,
     "no weights in the repo": lambda case: case.base.files.pop("model.safetensors"),
     "code of its own, not allowed": marvel,
     "an empty adapter": empty,
     "an adapter of another base": foreign,
-    "not enough memory": lambda case: case.patch.setattr("llmchat.hub.machine.available_ram", lambda: 10_000_000),
+    "not enough memory": lambda case: case.patch.setattr(
+        "llmchat.hub.machine.available_ram", lambda: 10_000_000
+    ),
     "not enough disk": no_disk,
     "the Hub is not reachable": lambda case: case.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9"),
-    "the Hub's name is unknown": lambda case: case.patch.setenv("HF_ENDPOINT", "http://no-such-host.invalid"),
+    "the Hub's name is unknown":
+        lambda case: case.patch.setenv("HF_ENDPOINT", "http://no-such-host.invalid"),
     "offline, and pulled": here_then_offline,
-    "a damaged file, when the model is opened": lambda case: rotten(case, "chat", "-m", "org/base", "--format", "alpaca", "hello"),
+    "a damaged file, when the model is opened":
+        lambda case: rotten(case, "chat", "-m", "org/base", "--format", "alpaca", "hello"),
     "a damaged file, when it is verified": lambda case: rotten(case, "verify", "org/base"),
     "a damaged file, offline": lambda case: rotten(case, *PULL, "--offline"),
     "a damaged file, then pulled again": repaired,
     "a disk without symbolic links": no_symlinks,
-    "a disk without file locks": lambda case: case.patch.setattr("llmchat.hub.locks._has_locks", lambda folder: False),
-    **{name: lambda case, attacks=attacks: case.attack(**attacks) for name, attacks in ATTACKS.items()},
+    "a disk without file locks": lambda case: case.patch.setattr(
+        "llmchat.hub.locks._has_locks", lambda folder: False
+    ),
+    **{
+        name: lambda case, attacks=attacks: case.attack(**attacks)
+        for name, attacks in ATTACKS.items()
+    },
     "an address that is none": lambda case: case.patch.setenv("HF_ENDPOINT", "foo"),
     "a revision that cannot be one": lambda case: case.arguments.extend(["--revision", "../main"]),
     "no answer, and the model is here": here_then_silent,
@@ -329,7 +360,8 @@ def test_a_fault_is_one_line_and_a_code(
 ) -> None:
     line, code = rows()[name]
     if with_token:
-        # A token that this Hub does not know: it changes no fault but that of a repo that is not there, and is never said.
+        # This Hub does not know the token. Only the fault of a missing repo changes with it, and
+        # no output contains it.
         monkeypatch.setenv("HF_TOKEN", f"{TOKEN}_wrong")
         monkeypatch.setenv("LLMCHAT_TRACEBACK", "1")
     FAULTS[name](case := Case(hub, folders, tmp_path, monkeypatch))

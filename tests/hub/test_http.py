@@ -109,7 +109,11 @@ def test_an_endpoint_that_is_none_is_refused_in_a_short_line(endpoint: str, tmp_
 
 @pytest.mark.parametrize(
     ("repo", "revision"),
-    [("../etc", ""), ("a/b/c", ""), ("a b/c", ""), ("\u00fc/b", ""), ("a/b--c", ""), ("a/" + "x" * 200, ""), ("a/b.git", ""), ("a/b", "../x"), ("a/b", "a b"), ("a/b", "\x1b[2J")],
+    [
+        ("../etc", ""), ("a/b/c", ""), ("a b/c", ""), ("\u00fc/b", ""), ("a/b--c", ""),
+        ("a/" + "x" * 200, ""), ("a/b.git", ""), ("a/b", "../x"), ("a/b", "a b"),
+        ("a/b", "\x1b[2J"),
+    ],
 )  # fmt: skip
 def test_a_name_that_no_hub_has_is_refused_before_a_request(
     repo: str, revision: str, hub: Hub, at: MakeWorld

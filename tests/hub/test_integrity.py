@@ -1,4 +1,4 @@
-"""Files of the right size with wrong bytes are found, never loaded, and fetched by the next pull."""
+"""Files of the right size with wrong bytes are detected, never loaded, and downloaded again."""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""What a pull says before it fetches: sizes, memory, and whether the parts belong together. Pure parts by value, the rest over a Hub on loopback."""
+"""The report of a pull before it downloads: sizes, memory, and whether base and adapters match.
+
+Pure functions are tested by value, the rest against a Hub on loopback.
+"""
 
 import json
 import shutil
@@ -30,12 +33,14 @@ from llmchat.settings import World
 
 GB = 10**9
 LLAMA_7B = {
-    "model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "intermediate_size": 11008,
-    "vocab_size": 32000, "max_position_embeddings": 2048,
+    "model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32,
+    "hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 32000,
+    "max_position_embeddings": 2048,
 }  # fmt: skip
 SHAPES_7B = shapes_of_config(LLAMA_7B)
 ALPACA = {
-    "base_model_name_or_path": "decapoda-research/llama-7b-hf", "peft_type": "LORA", "r": 16, "lora_alpha": 16,
+    "base_model_name_or_path": "decapoda-research/llama-7b-hf",
+    "peft_type": "LORA", "r": 16, "lora_alpha": 16,
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "enable_lora": None,
 }  # fmt: skip
 
@@ -125,7 +130,8 @@ def test_a_whole_plan_in_words(llama: Preset) -> None:
         "model      alpaca-7b, 6.74 billion parameters\n"
         "base       huggyllama/llama-7b @ 44444444: 13.5 GB in 8 files, safetensors\n"
         "adapter    tloen/alpaca-lora-7b @ aaaaaaaa: 67.2 MB in 2 files, pickle\n"
-        "           rank 16, alpha 16, k_proj o_proj q_proj v_proj, its tensors are checked before the base is fetched\n"
+        "           rank 16, alpha 16, k_proj o_proj q_proj v_proj,"
+        " its tensors are checked before the base is fetched\n"
         "           decapoda-research/llama-7b-hf is the same model as huggyllama/llama-7b\n"
         "licence    LLaMA non-commercial licence\n"
         "download   13.5 GB, 1.2 GB more are here from an earlier attempt\n"
@@ -135,12 +141,15 @@ def test_a_whole_plan_in_words(llama: Preset) -> None:
         "           int4     5.8 GB  fits\n"
         "           int8     8.7 GB  fits (chosen)\n"
         "           bf16    15.2 GB  fits\n"
-        "note       the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b `other`\n"
+        "note       the preset names the licence `LLaMA non-commercial licence`,"
+        " huggyllama/llama-7b `other`\n"
         "verdict    yes: it fits"
     )
     assert report.short(plan) == [
-        "alpaca-7b: 13.5 GB to download (1.2 GB are here from an earlier attempt); 8.7 GB of memory as int8, 16.0 GB free; licence: LLaMA non-commercial licence",
-        "note: the preset names the licence `LLaMA non-commercial licence`, huggyllama/llama-7b `other`",
+        "alpaca-7b: 13.5 GB to download (1.2 GB are here from an earlier attempt);"
+        " 8.7 GB of memory as int8, 16.0 GB free; licence: LLaMA non-commercial licence",
+        "note: the preset names the licence `LLaMA non-commercial licence`,"
+        " huggyllama/llama-7b `other`",
     ]
 
 
@@ -163,7 +172,7 @@ def test_too_large_for_the_memory_is_a_no_with_what_would_fit(llama: Preset) -> 
 
 
 def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Preset) -> None:
-    """Qwen1.5-MoE-A2.7B by its header: 14.3 billion parameters, most of them experts, which stay 16 bit."""
+    """Qwen1.5-MoE-A2.7B has 14.3 billion parameters, most of them in experts, which stay 16-bit."""
     layers, experts, width, inner = 24, 60, 2048, 1408
     shapes: headers.Shapes = {
         "model.embed_tokens.weight": (151936, width),
@@ -278,7 +287,8 @@ def test_an_adapter_of_the_base_is_told_apart_from_others() -> None:
     wrong = [
         (
             lora(ALPACA, larger),
-            "is for a base whose `model.layers.0.self_attn.q_proj` is 5120 x 5120; here it is 4096 x 4096",
+            "is for a base whose `model.layers.0.self_attn.q_proj` is 5120 x 5120;"
+            " here it is 4096 x 4096",
         ),
         (
             lora(ALPACA, shapes_of_config(LLAMA_7B | {"num_hidden_layers": 33})),
@@ -341,8 +351,14 @@ def header(
         (header(b"", length=0), "its header would be 0 bytes long"),
         (header(b"no json at all"), "its header is invalid"),
         (header([1]), "its header is invalid"),
-        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 4]}}, 4), "its header is invalid"),
-        (header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}, 8), "is incomplete"),
+        (
+            header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 4]}}, 4),
+            "its header is invalid",
+        ),
+        (
+            header({"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}, 8),
+            "is incomplete",
+        ),
         (header(b"[" * 100_000), "its header is invalid"),
     ],
 )  # fmt: skip
@@ -588,9 +604,8 @@ def test_code_of_a_checkpoint_needs_the_users_word(hub: Hub, at: MakeWorld) -> N
     preset = find_preset("org/base")
     with pytest.raises(Mismatch, match="transformers does not support `marvel`") as refused:
         pulling.plan_pull(preset, at())
-    assert (
-        refused.value.hint
-        == f"--trust-remote-code runs the code of org/base@{'a' * 40} on this machine; read it first"
+    assert refused.value.hint == (
+        f"--trust-remote-code runs the code of org/base@{'a' * 40} on this machine; read it first"
     )
     planned = pulling.plan_pull(preset, at(), code=True)
     said = f"loading the model runs code of org/base@{'a' * 40}: modeling.py"

@@ -108,8 +108,8 @@ def test_without_locks_a_pull_goes_on_and_says_what_does_not_hold(
         assert not locks.is_free("x", world), "it holds among the processes of this machine"
     assert locks.is_free("x", world)
     assert notes == [
-        f"{world.cache / 'locks'} is on a file system without locks; do not pull the same model from"
-        " two machines at once"
+        f"{world.cache / 'locks'} is on a file system without locks;"
+        " do not pull the same model from two machines at once"
     ]
     assert pull(BASE, world, NoProgress()).downloaded > 0
 

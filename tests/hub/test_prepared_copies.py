@@ -127,8 +127,10 @@ def test_a_prepared_llama_loads_neither_peft_nor_bitsandbytes_nor_transformers(
     run("pull", str(base))
     code = (
         "import sys\nfrom llmchat.cli import main\n"
-        f"code = main(['chat', '-m', {str(base)!r}, '-n', '--max-tokens', '4', 'the quick brown fox'])\n"
-        "print([name for name in ('peft', 'bitsandbytes', 'transformers', 'accelerate') if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+        f"code = main(['chat', '-m', {str(base)!r}, '-n',"
+        " '--max-tokens', '4', 'the quick brown fox'])\n"
+        "print([name for name in ('peft', 'bitsandbytes', 'transformers', 'accelerate')"
+        " if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -324,7 +326,10 @@ def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(
     eight_bit = tmp_path / "8bit"
     shutil.copytree(base, eight_bit)
     Preparation(base).write(eight_bit)
-    note = "note: the base is 8-bit already; where the adapter changes it, its weights are rounded a second time\n"
+    note = (
+        "note: the base is 8-bit already;"
+        " where the adapter changes it, its weights are rounded a second time\n"
+    )
     assert ask(run, "-m", str(eight_bit)) == (0, ask(run, "-m", str(base))[1], "")
     assert ask(run, "-m", str(eight_bit), "--adapter", str(adapter))[::2] == (0, note)
     run("rm", "-y", str(base))
@@ -356,10 +361,9 @@ def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat
         code, out, err = run(*command)
         last = err.splitlines()[-2:]
         assert (code, out) == (8, "")
-        assert (
-            last[0]
-            == "error: the architecture `mamba` is not supported: a prompt read in pieces gives other"
-            " answers than one read at once"
+        assert last[0] == (
+            "error: the architecture `mamba` is not supported:"
+            " a prompt read in pieces gives other answers than one read at once"
         )
         assert last[1].startswith("hint: ")
     monkeypatch.undo()
@@ -393,12 +397,11 @@ def test_fp32_of_a_dequantised_gguf_is_told_apart(
         Options(device="cpu"),
         told,
     )
-    assert [line for line in told.notes if "GGUF" in line] == (
-        [
-            "note: this model was dequantised from a GGUF file to bf16; fp32 computes with more digits, but its weights have those of bf16"
-        ]
-        * noted
+    note = (
+        "note: this model was dequantised from a GGUF file to bf16;"
+        " fp32 computes with more digits, but its weights have those of bf16"
     )
+    assert [line for line in told.notes if "GGUF" in line] == [note] * noted
 
 
 # --- several processes ---
@@ -421,7 +424,8 @@ class Halting(NoProgress):
 
 world = make_world(Path(sys.argv[1]))
 preset = preset_for(Options(model=sys.argv[2], format="chatml"))
-print(prepared_copy.find_or_make(preset, [hub.find(preset.base, world)], world, Halting()), flush=True)
+checkpoints = [hub.find(preset.base, world)]
+print(prepared_copy.find_or_make(preset, checkpoints, world, Halting()), flush=True)
 """
 
 
@@ -538,7 +542,8 @@ def test_an_adapter_of_a_preset_is_prepared_with_it(base: Path, tmp_path: Path) 
     adapter = save_adapter(tmp_path / "adapter", base)
     world.own_presets.mkdir(parents=True)
     (world.own_presets / "tuned.toml").write_text(
-        f'format = "chatml"\n[base]\nkind = "path"\nrepo = "{base}"\n[[adapters]]\nkind = "path"\nrepo = "{adapter}"\n'
+        f'format = "chatml"\n[base]\nkind = "path"\nrepo = "{base}"\n'
+        f'[[adapters]]\nkind = "path"\nrepo = "{adapter}"\n'
     )
     options = Options(model="tuned", device="cpu")
     model = locate.locate(preset_for(options, world.own_presets), world)

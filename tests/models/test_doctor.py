@@ -87,10 +87,11 @@ def test_a_template_that_asks_otherwise_than_it_records(world: World, tmp_path: 
     asks = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>bot\n")
     assert asks != CHATML
     found = report(world, checkpoint(tmp_path / "model", template=asks))
-    assert (
-        "end of answers: the chat template of `template` writes an answer differently from the prompt that asks for it"
-        in told(found, "note")
+    note = (
+        "end of answers: the chat template of `template` writes an answer differently"
+        " from the prompt that asks for it"
     )
+    assert note in told(found, "note")
 
 
 def test_a_format_beside_the_checkpoints_template(world: World, tmp_path: Path) -> None:

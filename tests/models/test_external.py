@@ -212,7 +212,8 @@ def test_a_preset_of_ones_own_may_name_a_server(run: Run, tmp_path: Path) -> Non
         folder = tmp_path / "config" / "llmchat" / "presets"
         folder.mkdir(parents=True)
         (folder / "box.toml").write_text(
-            f'engine = "openai"\nurl = "{url}"\nsystem = "Be brief."\n[base]\nkind = "served"\nrepo = "big-model"\n[sampling]\ntemperature = 0\n'
+            f'engine = "openai"\nurl = "{url}"\nsystem = "Be brief."\n'
+            '[base]\nkind = "served"\nrepo = "big-model"\n[sampling]\ntemperature = 0\n'
         )
         assert run("chat", "-m", "box", "hi")[:2] == (0, "Paris.\n")
     assert asked[-1].body["model"] == "big-model" and asked[-1].body["temperature"] == 0

@@ -49,7 +49,8 @@ def own_preset(tmp_path: Path) -> None:
     folder = tmp_path / "CONFIG" / "llmchat" / "presets"
     folder.mkdir(parents=True)
     (folder / "tuned.toml").write_text(
-        'format = "alpaca"\nlicence = "Apache-2.0"\n[base]\nkind = "hub"\nrepo = "org/base"\n[[adapters]]\nkind = "hub"\nrepo = "org/adapter"\n'
+        'format = "alpaca"\nlicence = "Apache-2.0"\n[base]\nkind = "hub"\nrepo = "org/base"\n'
+        '[[adapters]]\nkind = "hub"\nrepo = "org/adapter"\n'
     )
 
 
@@ -89,13 +90,10 @@ def test_a_no_is_a_no_unless_it_is_forced(
     run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmchat.hub.machine.available_ram", lambda: 10_000_000)
+    reason = "it needs 600.2 MB as int8; 10.0 MB are free in this machine's memory"
     for more in ((), ("--dry-run",), ("-q",), ("--json",)):
         code, _, err = run("pull", "org/base", *more)
-        assert (
-            code == 6
-            and "error: it needs 600.2 MB as int8; 10.0 MB are free in this machine's memory\nhint: "
-            in err
-        )
+        assert code == 6 and f"error: {reason}\nhint: " in err
         assert not any(request.range is None for request in hub.downloads())
     assert run("pull", "org/base", "--force")[0] == 0
     assert run("pull", "org/base")[0] == 0, "what is here is not refused"
@@ -107,7 +105,8 @@ def test_a_pull_says_what_it_means_and_what_it_did(run: Run) -> None:
     assert (code, out) == (0, "")
     first, *steps, last, ready = err.splitlines()
     assert re.fullmatch(
-        r"org/base: 423\.\d kB to download; 600\.2 MB of memory as int8, [\d.]+ GB free; licence: apache-2\.0",
+        r"org/base: 423\.\d kB to download; 600\.2 MB of memory as int8, [\d.]+ GB free;"
+        r" licence: apache-2\.0",
         first,
     )
     assert "model.safetensors (413.0 kB)" in steps
@@ -281,13 +280,19 @@ def test_the_tab_key_knows_the_names(run: Run, own_preset: None, tmp_path: Path)
     run("pull", "org/base")
 
     def complete(words: str) -> list[str]:
-        code = "import sys\nfrom llmchat.cli import main\nmain([])\nassert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
+        code = (
+            "import sys\nfrom llmchat.cli import main\nmain([])\n"
+            "assert 'torch' not in sys.modules and 'huggingface_hub' not in sys.modules"
+        )
         env = dict(os.environ) | {
             "_LLMCHAT_COMPLETE": "complete_bash",
             "COMP_WORDS": words,
             "COMP_CWORD": str(len(words.split(" ")) - 1),
         }
-        ends = "import atexit\natexit.register(lambda: [print(name, file=sys.stderr) for name in ('torch', 'huggingface_hub') if name in sys.modules])\n"
+        ends = (
+            "import atexit\natexit.register(lambda: [print(name, file=sys.stderr)"
+            " for name in ('torch', 'huggingface_hub') if name in sys.modules])\n"
+        )
         done = subprocess.run(
             [sys.executable, "-c", "import sys\n" + ends + code],
             env=env,

@@ -75,7 +75,8 @@ def test_a_long_value_is_not_echoed_whole(tmp_path: Path) -> None:
 
 def test_the_first_run_offers_the_default_model(tmp_path: Path) -> None:
     child = pexpect.spawn(
-        sys.executable, ["-m", "llmchat"], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TERM": "xterm"},
+        sys.executable, ["-m", "llmchat"],
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TERM": "xterm"},
         encoding="utf-8", timeout=60, dimensions=(24, 120),
     )  # fmt: skip
     child.expect_exact(

@@ -29,7 +29,8 @@ ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": 3
 
 # Most families name their sizes like this, the older ones like GPT-2.
 LLAMA_LIKE = ENDS | {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256,
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 256,
 }  # fmt: skip
 
 
@@ -40,8 +41,9 @@ GPT_LIKE = ENDS | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}
 
 
 T5 = {
-    "vocab_size": 320, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "n_positions": 512,
-    "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+    "vocab_size": 320, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4,
+    "n_positions": 512, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
 }  # fmt: skip
 
 
@@ -53,8 +55,9 @@ GEMMA = GROUPED | {
 
 
 BART = ENDS | {
-    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96,
-    "decoder_ffn_dim": 96, "max_position_embeddings": 256, "decoder_start_token_id": 0, "forced_eos_token_id": None,
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96,
+    "max_position_embeddings": 256, "decoder_start_token_id": 0, "forced_eos_token_id": None,
 }  # fmt: skip
 
 
@@ -144,7 +147,10 @@ def open_engine(base: Path, *adapters: Path, weights: Any = "fp32") -> Transform
 
 
 def reference(base: Path) -> Any:
-    """The model as transformers loads it. RWKV does not halve its layers: peft's share of them would stay whole."""
+    """Load the model with transformers.
+
+    RWKV's rescaling of its layers is off: it would leave the adapter's part of them unscaled.
+    """
     model = maker(transformers.AutoConfig.from_pretrained(base)).from_pretrained(
         base, dtype=torch.float32
     )

@@ -1,4 +1,4 @@
-"""A REPL over the scripted engine, for the tests that drive it in a pseudo-terminal: python drive_repl.py HOME."""
+"""Run a REPL with the scripted engine for tests in a pseudo-terminal: drive_repl.py HOME."""
 
 import sys
 import time

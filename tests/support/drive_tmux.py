@@ -16,7 +16,7 @@ TMUX = ["tmux", "-S", os.environ["TMUX"].split(",")[0]]
 
 
 def resize(columns: int, rows: int) -> None:
-    """Resize the window and wait until the terminal has the size: tmux takes a moment to pass it on."""
+    """Resize the window and wait until the terminal has the size, which tmux passes on late."""
     subprocess.run([*TMUX, "resize-window", "-x", str(columns), "-y", str(rows)], check=True)
     while tuple(os.get_terminal_size()) != (columns, rows):
         time.sleep(0.005)

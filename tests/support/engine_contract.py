@@ -9,7 +9,10 @@ from llmchat.prompt import Prompt
 GREEDY = Sampling(temperature=0, max_tokens=24)
 
 
-STORY = "Once upon a time, a quick brown fox met a lazy dog by the river. 🦊 The fox said to the dog: 🐕 let us"
+STORY = (
+    "Once upon a time, a quick brown fox met a lazy dog by the river."
+    " 🦊 The fox said to the dog: 🐕 let us"
+)
 
 
 def prompt(text: str = STORY, **fields: object) -> Prompt:
@@ -18,7 +21,7 @@ def prompt(text: str = STORY, **fields: object) -> Prompt:
 
 
 def answer(engine: Engine, asked: Prompt, sampling: Sampling = GREEDY) -> tuple[list[str], Finish]:
-    """The chunks and the end; that there is one end and that it comes last is looked at here, for every test."""
+    """Return the chunks and the finish; assert that there is one finish and that it comes last."""
     with closing(engine.stream(asked, sampling)) as stream:
         *chunks, finish = stream
     assert isinstance(finish, Finish) and all(isinstance(chunk, Chunk) for chunk in chunks)

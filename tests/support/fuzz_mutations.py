@@ -10,8 +10,9 @@ from typing import Any
 Mutator = Callable[[random.Random, bytes], bytes]
 
 _VALUES: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 3, 2**31, 2**63, -(2**63), 2**70, 0.5, 1e308, float("nan"), float("inf"), "", "x", "\x1b]0;title\x07",
-    "../../etc/passwd", "é\ud800", "int8", [], [[]], [None], [1, 2, 3], ["a", "b"], {}, {"a": 1}, {"": None}, [{}], "x" * 5000,
+    None, True, False, -1, 0, 1, 3, 2**31, 2**63, -(2**63), 2**70, 0.5, 1e308, float("nan"),
+    float("inf"), "", "x", "\x1b]0;title\x07", "../../etc/passwd", "é\ud800", "int8",
+    [], [[]], [None], [1, 2, 3], ["a", "b"], {}, {"a": 1}, {"": None}, [{}], "x" * 5000,
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def of_text(random: random.Random, data: bytes) -> bytes:
     """A text cut, with bytes that are no UTF-8, or nested without an end."""
     cut = random.randrange(len(data) + 1)
     return random.choice((
-        data[:cut], data[:cut] + b"\xff\xfe" + data[cut:], b"[" * 20_000, b'{"a":' * 20_000, b"", b"\0" * 64, data + data, b"null", b"[]", b'"x"',
+        data[:cut], data[:cut] + b"\xff\xfe" + data[cut:], b"[" * 20_000, b'{"a":' * 20_000,
+        b"", b"\0" * 64, data + data, b"null", b"[]", b'"x"',
         b"a = " + b"[" * 20_000, b"a" + b".a" * 20_000 + b" = 1",
     ))  # fmt: skip
 
@@ -58,8 +60,10 @@ def of_toml(random: random.Random, data: bytes) -> bytes:
 
 
 _TOML = (
-    "0", "-1", "9223372036854775808", "1e400", "nan", "inf", "true", '""', '"x"', '"openai"', '"gguf"', '"\\u001b]0;t\\u0007"', '"{text}{input}{nothing}"',
-    "[]", "[[]]", "[1, 2]", '["a", 1]', "{}", "{a = 1}", "1979-05-27", "9999-99-99", "'\\'", "[" * 3000, '"' + "x" * 3000 + '"',
+    "0", "-1", "9223372036854775808", "1e400", "nan", "inf", "true", '""', '"x"', '"openai"',
+    '"gguf"', '"\\u001b]0;t\\u0007"', '"{text}{input}{nothing}"', "[]", "[[]]", "[1, 2]",
+    '["a", 1]', "{}", "{a = 1}", "1979-05-27", "9999-99-99", "'\\'", "[" * 3000,
+    '"' + "x" * 3000 + '"',
 )  # fmt: skip
 _TOML_LINES = (
     "[[adapters]]",
@@ -83,7 +87,8 @@ def of_bytes(random: random.Random, data: bytes) -> bytes:
         at = random.randrange(min(len(changed), random.choice((16, 256, 4096, len(changed)))) or 1)
         size = random.choice((1, 1, 4, 8, 64))
         changed[at : at + size] = random.choice((
-            random.randbytes(size), b"", b"\xff" * size, b"\0" * size, bytes(changed[at : at + size]) * 2,
+            random.randbytes(size), b"", b"\xff" * size, b"\0" * size,
+            bytes(changed[at : at + size]) * 2,
         ))  # fmt: skip
     return bytes(changed)
 

@@ -1,4 +1,4 @@
-"""The real small model as the `.gguf` file of its wheel, in our engine and behind llama.cpp's own HTTP server."""
+"""The `.gguf` file from the small model's wheel, in our engine and in llama.cpp's HTTP server."""
 
 import subprocess
 import sys

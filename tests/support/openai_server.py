@@ -1,4 +1,4 @@
-"""A server on loopback that speaks OpenAI's API: any behaviour a test wants, or an engine of ours behind it, dressed as vLLM."""
+"""A loopback server with OpenAI's API: scripted behaviour, or one of our engines posing as vLLM."""
 
 import json
 import threading

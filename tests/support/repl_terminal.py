@@ -26,6 +26,6 @@ def start(
 
 
 def ready(child: "pexpect.spawn[str]") -> None:
-    """Wait for a fresh prompt. (Without answers to cursor questions the bottom line is not drawn.)"""
+    """Wait for a fresh prompt. No bottom line is drawn, as cursor queries get no answer."""
     child.expect_exact("\x1b[0;38;5;30;1m>")
     child.expect_exact("\x1b[?25h")
