@@ -212,11 +212,6 @@ def delete(repo: Path, files: Iterable[Path]) -> None:
         shutil.rmtree(repo)
 
 
-def snapshots(repo: Path) -> set[str]:
-    folder = repo / "snapshots"
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
 def size(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file() and not path.is_symlink())
 
