@@ -94,29 +94,18 @@ _NoServer = Annotated[
 
 
 @options.with_sampling
+@options.with_options(
+    "model", "base", "adapter", "format", "weights", "engine", "url", "device", "revision",
+    "trust_remote_code", "system", before="file",
+)  # fmt: skip
+@options.with_options("context", "policy", "turns", "max_tokens", "offline", before="json")
 def chat(
     ctx: typer.Context,
     prompt: _Prompt = None,
-    model: options.Model = None,
-    base: options.Base = None,
-    adapter: options.Adapter = None,
-    format: options.Format = None,
-    weights: options.Weights = None,
-    engine: options.Engine = None,
-    url: options.Url = None,
-    device: options.Device = None,
-    revision: options.Revision = None,
-    trust_remote_code: options.TrustRemoteCode = None,
-    system: options.System = None,
     file: _File = None,
     continue_: _Continue = False,
     session: _Session = None,
     no_log: _NoLog = None,
-    context: options.Context = None,
-    policy: options.Policy = None,
-    turns: options.Turns = None,
-    max_tokens: options.MaxTokens = None,
-    offline: options.Offline = None,
     json: options.Json = False,
     no_stream: _NoStream = False,
     plain: _Plain = None,
@@ -125,7 +114,7 @@ def chat(
     no_server: _NoServer = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
-    **sampling: Any,
+    **shared: Any,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     from llmchat.commands import one_shot

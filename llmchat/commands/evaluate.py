@@ -117,8 +117,14 @@ _Resume = Annotated[
     ),
 ]
 
+_with_shared_options = options.with_options(
+    "format", "weights", "engine", "url", "device", "trust_remote_code", "offline", "system",
+    "context", "policy", before="max_tokens",
+)  # fmt: skip
+
 
 @app.command()
+@_with_shared_options
 def evaluate(
     ctx: typer.Context,
     models: Models,
@@ -129,16 +135,6 @@ def evaluate(
     limit: _Limit = 0,
     include: _Include = None,
     chat_format: _ChatFormat = False,
-    format: options.Format = None,
-    weights: options.Weights = None,
-    engine: options.Engine = None,
-    url: options.Url = None,
-    device: options.Device = None,
-    trust_remote_code: options.TrustRemoteCode = None,
-    offline: options.Offline = None,
-    system: options.System = None,
-    context: options.Context = None,
-    policy: options.Policy = None,
     max_tokens: MaxTokens = 256,
     temperature: Greedy = None,
     seed: Seed = 0,
@@ -146,6 +142,7 @@ def evaluate(
     resume: _Resume = False,
     json: options.Json = False,
     quiet: Quiet = False,
+    **shared: Any,
 ) -> None:
     """Score models on the same tasks, with 95 % intervals, and compare them with the first one."""
     if bool(tasks) == bool(harness):
@@ -256,27 +253,19 @@ _Html = Annotated[
 
 
 @app.command()
+@_with_shared_options
 def compare(
     ctx: typer.Context,
     words: _Words = None,
     models: _Models = None,
     file: _File = None,
-    format: options.Format = None,
-    weights: options.Weights = None,
-    engine: options.Engine = None,
-    url: options.Url = None,
-    device: options.Device = None,
-    trust_remote_code: options.TrustRemoteCode = None,
-    offline: options.Offline = None,
-    system: options.System = None,
-    context: options.Context = None,
-    policy: options.Policy = None,
     max_tokens: MaxTokens = 512,
     temperature: Greedy = None,
     seed: Seed = 0,
     html: _Html = None,
     json: options.Json = False,
     quiet: Quiet = False,
+    **shared: Any,
 ) -> None:
     """Compare the answers of several models or adapters to the same prompts."""
     from llmchat.evaluate import compare as room

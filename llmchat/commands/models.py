@@ -1,7 +1,7 @@
 """The commands for models: pull, ls, show, rm, verify."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -48,21 +48,19 @@ _Json = Annotated[bool, typer.Option("--json", help="The plan as one JSON object
 
 
 @app.command()
+@options.with_options(
+    "base", "adapter", "revision", "weights", "context", "trust_remote_code", "offline",
+    before="dry_run",
+)  # fmt: skip
 def pull(
     ctx: typer.Context,
     models: _Models,
-    base: options.Base = None,
-    adapter: options.Adapter = None,
-    revision: options.Revision = None,
-    weights: options.Weights = None,
-    context: options.Context = None,
-    trust_remote_code: options.TrustRemoteCode = None,
-    offline: options.Offline = None,
     dry_run: _DryRun = False,
     force: _Force = False,
     prepare: _Prepare = True,
     json: _Json = False,
     quiet: options.Quiet = False,
+    **shared: Any,
 ) -> None:
     """Download, check and prepare models; resumes interrupted downloads."""
     given = options.given(ctx)

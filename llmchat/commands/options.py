@@ -4,7 +4,7 @@ None means not given: then a variable, the config file or the preset decides.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -50,27 +50,48 @@ def _sampling_flag(name: str) -> Any:
     )
 
 
-def with_sampling(command: Callable[..., None]) -> Callable[..., None]:
+Command = Callable[..., None]
+
+
+def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
+    """Add shared flags to a command, in front of its parameter `before`, or as the last ones.
+
+    The command's signature ends with `**shared`, and `given` reads the flags.
+    """
+
+    def decorate(command: Command) -> Command:
+        return _with_flags(command, {name: _SHARED[name] for name in names}, before)
+
+    return decorate
+
+
+def with_sampling(command: Command) -> Command:
     """Add to a command a flag for each sampling parameter that its signature does not name.
 
     The command receives them as keywords, None where a flag was not given.
     """
-    named = [
-        parameter
-        for parameter in inspect.signature(command, eval_str=True).parameters.values()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[types.base_type(kind) | None, _sampling_flag(name)],
-        )
+    named = inspect.signature(command).parameters
+    flags = {
+        name: Annotated[types.base_type(kind) | None, _sampling_flag(name)]
         for name, kind in SAMPLING_SETTINGS.items()
-        if name not in {parameter.name for parameter in named}
+        if name not in named
+    }
+    return _with_flags(command, flags)
+
+
+def _with_flags(command: Command, flags: Mapping[str, Any], before: str = "") -> Command:
+    """Insert flags, by name, into the signature that Typer reads. None where one is not given."""
+    signature = inspect.signature(command, eval_str=True).parameters.values()
+    own = [one for one in signature if one.kind is not one.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
+        for name, flag in flags.items()
     ]
-    command.__signature__ = inspect.Signature([*named, *added])  # type: ignore[attr-defined]
+    place = [one.name for one in own].index(before) if before else len(own)
+    # Typer passes all arguments by name; keyword-only parameters may be in any order.
+    ordered = [*own[:place], *added, *own[place:]]
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in ordered]
+    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return command
 
 
@@ -184,3 +205,21 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
 ]
+_SHARED = {
+    "model": Model,
+    "base": Base,
+    "adapter": Adapter,
+    "format": Format,
+    "weights": Weights,
+    "engine": Engine,
+    "url": Url,
+    "device": Device,
+    "revision": Revision,
+    "trust_remote_code": TrustRemoteCode,
+    "offline": Offline,
+    "system": System,
+    "context": Context,
+    "policy": Policy,
+    "turns": Turns,
+    "max_tokens": MaxTokens,
+}

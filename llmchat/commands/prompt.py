@@ -1,6 +1,6 @@
 """`llmchat prompt`: exactly what a model would be given for a list of messages."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,6 +8,10 @@ from llmchat.commands import options
 from llmchat.settings import World, resolve
 
 
+@options.with_options(
+    "model", "base", "adapter", "format", "revision", "system", "context", "policy", "turns",
+    "max_tokens", before="ids",
+)  # fmt: skip
 def prompt(
     ctx: typer.Context,
     file: Annotated[
@@ -17,20 +21,11 @@ def prompt(
             help="A JSON list of messages: role, content, and optionally input (material).",
         ),
     ] = "-",
-    model: options.Model = None,
-    base: options.Base = None,
-    adapter: options.Adapter = None,
-    format: options.Format = None,
-    revision: options.Revision = None,
-    system: options.System = None,
-    context: options.Context = None,
-    policy: options.Policy = None,
-    turns: options.Turns = None,
-    max_tokens: options.MaxTokens = None,
     ids: Annotated[
         bool,
         typer.Option("--ids", help="Token ids instead of text.", rich_help_panel=options.OUTPUT),
     ] = False,
+    **shared: Any,
 ) -> None:
     """Print exactly what a model would be given; dropped messages are listed on stderr."""
     from llmchat.commands.render_prompt import run
