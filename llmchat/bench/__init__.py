@@ -241,6 +241,8 @@ def _fill(report: Benchmark, plan: Plan, measurements: Measurements) -> None:
         prefill = measurements.last(competitor.label, "prefill")
         if prefill and not report.prompt_tokens:
             report.prompt_tokens = int(prefill["tokens"])
+    if own := next((row for row in report.rows if row.ours), None):
+        report.decode_tps, report.prefill_tps = own.decode_tps, own.prefill_tps
     _raise_if_none_measured(plan, measurements)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from llmchat.settings import World
@@ -54,33 +53,17 @@ class Row(Struct, omit_defaults=True):
     """Why it was not measured."""
 
 
-class Benchmark(Struct):
-    """The results of a benchmark.
+class Benchmark(Struct, kw_only=True):
+    """The results of a benchmark, as `llmchat bench --json` prints them.
 
-    prompt_tokens, decode_tokens: what one measurement reads and writes; skipped: what was not
-    measured, and why, one line each.
+    The speeds of a chat are those of the first row that is llmchat's.
     """
 
     model: str
-    machine: dict[str, Any]
-    date: str
-    versions: dict[str, str]
-    rounds: int
-    prompt_tokens: int
-    decode_tokens: int
-    rows: list[Row]
-    skipped: list[str]
-    interrupted: bool = False
-
-
-class BenchJson(Struct):
-    """What `llmchat bench --json` prints: the report, and the speeds of the model in a chat."""
-
-    model: str
     """Name of the model."""
-    decode_tps: float | None
+    decode_tps: float | None = None
     """Decode speed of a chat, tokens per second."""
-    prefill_tps: float | None
+    prefill_tps: float | None = None
     """Prefill speed of a chat, tokens per second."""
     machine: dict[str, Any]
     """Processor, cores, device and memory speed."""
@@ -98,18 +81,8 @@ class BenchJson(Struct):
     """One row for each engine and kind of weights."""
     skipped: list[str]
     """What was not measured, and why."""
-    interrupted: bool
+    interrupted: bool = False
     """Whether Ctrl-C ended the run."""
-
-
-def for_json(report: Benchmark) -> BenchJson:
-    """The report for `--json`; its first row of our own is how a chat runs the model."""
-    own = next((row for row in report.rows if row.ours), None)
-    return BenchJson(
-        decode_tps=own.decode_tps if own else None,
-        prefill_tps=own.prefill_tps if own else None,
-        **msgspec.structs.asdict(report),
-    )
 
 
 def show(report: Benchmark, world: World) -> None:

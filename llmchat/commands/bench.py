@@ -1,6 +1,6 @@
 """`llmchat bench`: how fast this machine runs a model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,22 +46,19 @@ _PeersPython = Annotated[
 ]
 
 
+@options.with_options("model", "base", "adapter", before="weights")
+@options.with_options(
+    "engine", "device", "revision", "trust_remote_code", "offline", before="rounds"
+)
 def bench(
     ctx: typer.Context,
-    model: options.Model = None,
-    base: options.Base = None,
-    adapter: options.Adapter = None,
     weights: _Weights = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
-    revision: options.Revision = None,
-    trust_remote_code: options.TrustRemoteCode = None,
-    offline: options.Offline = None,
     rounds: _Rounds = 3,
     compare: _Compare = False,
     peers_python: _PeersPython = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **shared: Any,
 ) -> None:
     """Measure speed, use of the memory bandwidth, start-up time and memory of a model."""
     from llmchat import bench as room
@@ -75,7 +72,7 @@ def bench(
     peers = Peers(world, peers_python) if compare or peers_python else None
     report = room.measure(room.plan(given, weights or (), world, peers), rounds, world, quiet=quiet)
     if json:
-        print_json(world, shown.for_json(report))
+        print_json(world, report)
     else:
         shown.show(report, world)
     if report.interrupted:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, UnsetType
 from msgspec.structs import FieldInfo
 
-from llmchat.bench.report import BenchJson
+from llmchat.bench.report import Benchmark
 from llmchat.commands.outputs import (
     Answer,
     ListedFormat,
@@ -54,7 +54,7 @@ OUTPUTS: dict[str, Any] = {
     "sessions replay": Replay,
     "evaluate": Evaluation,
     "compare": ComparisonJson,
-    "bench": BenchJson,
+    "bench": Benchmark,
     "finetune": Outcome,
     "data inspect": DataReport,
     "data clean": DataReport,
