@@ -14,7 +14,13 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from support.architectures import ARCHITECTURES, QKV, READS_ANEW, SEEDS, config_of
-from support.checkpoints import maker, save_adapter, save_tiny, tiny_config
+from support.checkpoints import (
+    maker,
+    save_adapter,
+    save_tiny,
+    tiny_config,
+    tiny_experts_config,
+)
 
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine, memory_check
@@ -138,26 +144,7 @@ def test_transformers_refuses_what_it_would_misread(name: str, tmp_path: Path) -
 
 
 def test_models_that_are_put_together_when_they_are_loaded_are_not_prepared(tmp_path: Path) -> None:
-    sizes = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "head_dim": 16,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-    }
-    family = {
-        "vocab_size": 320,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    base = save_tiny(
-        tmp_path / "base",
-        transformers.Qwen3MoeConfig(**family, **sizes, max_position_embeddings=256),
-    )
+    base = save_tiny(tmp_path / "base", tiny_experts_config())
     with pytest.raises(Mismatch, match="transformers assembles the tensors of Qwen3MoeForCausalLM"):
         Preparation(base)
 

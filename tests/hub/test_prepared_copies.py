@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from support.checkpoints import save_adapter, save_tiny
+from support.checkpoints import save_adapter, save_tiny, tiny_experts_config
 from support.worlds import make_world
 
 from llmchat import hub
@@ -235,28 +235,7 @@ def test_a_model_larger_than_the_memory_is_prepared_by_pull_alone(
 
 
 def test_models_of_a_kind_that_is_not_prepared_say_so_once(run: Run, tmp_path: Path) -> None:
-    import transformers
-
-    sizes = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "head_dim": 16,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-    }
-    family = {
-        "vocab_size": 320,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    experts = save_tiny(
-        tmp_path / "experts",
-        transformers.Qwen3MoeConfig(**family, **sizes, max_position_embeddings=256),
-    )
+    experts = save_tiny(tmp_path / "experts", tiny_experts_config())
     code, _, err = run("pull", str(experts))
     assert (
         code == 0

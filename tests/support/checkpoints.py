@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
 )
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
@@ -88,6 +89,17 @@ def tiny_config(**changes: Any) -> LlamaConfig:
         "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
     }  # fmt: skip
     return LlamaConfig(**(settings | changes))
+
+
+def tiny_experts_config(**changes: Any) -> Qwen3MoeConfig:
+    """A mixture of experts; transformers assembles its tensors when it loads them."""
+    settings = {
+        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16,
+        "decoder_sparse_step": 1, "mlp_only_layers": [],
+    }  # fmt: skip
+    return Qwen3MoeConfig(**(settings | changes))
 
 
 def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, **lora: Any) -> Path:
