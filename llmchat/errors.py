@@ -72,12 +72,12 @@ def any_of(names: "Iterable[str]") -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
-    """A hint with the closest known names; empty if none is close."""
+def did_you_mean(name: str, known: "list[str] | tuple[str, ...]", mark: str = "") -> str:
+    """A hint with the closest known names, each after `mark`; empty if none is close."""
     import difflib
 
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
+    return f"did you mean {' or '.join(f'`{mark}{match}`' for match in close)}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -80,6 +81,8 @@ def reason(error: BaseException) -> str:
         return "it is not text in UTF-8"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, struct.error):
+        return "it ends too early, or is damaged"
     text = shown(str(error))
     if _is_panic(error):
         return f"its parser stopped ({text})" if text else "its parser stopped"

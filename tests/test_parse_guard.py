@@ -1,6 +1,7 @@
-"""The guard at the doors: one line for whatever a parser raises, and nothing else is swallowed."""
+"""Guards of untrusted files: any error of a parser becomes one line, and others pass through."""
 
 import errno
+import struct
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,12 @@ def test_the_innermost_guard_names_the_file() -> None:
 def test_memory_that_runs_out_is_told_as_such() -> None:
     with pytest.raises(OutOfResources, match="memory ran out while f was read"), reading("f"):
         raise MemoryError
+
+
+def test_a_file_that_ends_too_early_is_named_as_such() -> None:
+    expected = pytest.raises(IntegrityError, match=r"^a\.bin cannot be read: it ends too early")
+    with expected, reading("a.bin"):
+        struct.unpack_from("<q", b"abc")
 
 
 def test_a_long_or_unprintable_reason_is_cut_and_cleaned() -> None:

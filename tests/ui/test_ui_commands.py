@@ -58,7 +58,7 @@ def test_what_is_no_command_is_sent(repl: Repl, line: str, sent: str) -> None:
         ("!help", "did you mean /help"),
         ("!!undo", "did you mean /undo"),
         (".exit", "did you mean /exit"),
-        ("/hepl", "did you mean `help`"),
+        ("/hepl", "did you mean `/help`"),
         ("/xyzzy", "there is no command /xyzzy"),
     ],
 )

@@ -114,7 +114,7 @@ def parse(line: str) -> tuple[Command, str] | str:
     if found is None:
         raise UsageError(
             f"there is no command /{match[1]}",
-            did_you_mean(match[1], registry.names())
+            did_you_mean(match[1], registry.names(), "/")
             or "/help lists them; //text sends a text that begins with a slash",
         )
     return found, (match[2] or "").strip()

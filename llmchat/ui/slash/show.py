@@ -44,7 +44,8 @@ def show_help(state: ReplState, rest: str) -> Answer:
 def _explain_command(state: ReplState, name: str) -> None:
     found = registry.get(name.lstrip("/").lower())
     if found is None:
-        raise UsageError(f"there is no command /{name}", did_you_mean(name, registry.names()))
+        hint = did_you_mean(name.lstrip("/"), registry.names(), "/")
+        raise UsageError(f"there is no command /{name.lstrip('/')}", hint)
     _explain(state, found)
 
 
