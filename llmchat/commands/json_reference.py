@@ -1,4 +1,4 @@
-"""Which type each command prints with --json, and what its fields mean.
+"""The type that each command prints with --json, and the meaning of its fields.
 
 For docs/json.md and the tests alone: it imports every room, and no command imports it.
 """

@@ -1,4 +1,4 @@
-"""What commands print with --json, where no room has a type for it.
+"""Types of `--json` outputs that belong to no other package.
 
 The text below a field is its description in docs/json.md.
 """

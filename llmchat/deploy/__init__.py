@@ -224,7 +224,7 @@ def _notes(models: Sequence[ServedModel], world: World, host: str, folder: Path)
     notes = []
     if first.preset.format.stops:
         notes.append(
-            "stop strings go with each request, for a server keeps none: request.json has them"
+            "send the stop strings with each request, as request.json does; the server stores none"
         )
     if first.preset.format.unescapes:
         notes.append("the model writes line ends in marks of its own; clients must turn them back")

@@ -1,4 +1,4 @@
-"""What only some engines can do: one protocol per capability.
+"""Capabilities that only some engines have, one protocol each.
 
 Callers ask `isinstance(unwrap(engine), SavesCache)`, since an engine that passes its work on to
 another one has no capabilities itself.

@@ -1,4 +1,4 @@
-"""What other programs call the sampling parameters. A parameter that is missing has no equivalent.
+"""The names of sampling parameters in other programs; a missing one has no equivalent.
 
 Sources: vLLM's OpenAI-compatible server docs, llama.cpp's tools/server/README.md, Ollama's
 docs/openai.md, SGLang's sampling parameters.

@@ -109,12 +109,12 @@ def _existing(source: Source) -> Path:
         raise ModelNotFound(f"there is no folder or file {path}")
     if path.is_file() and path.suffix != ".gguf":
         raise Mismatch(
-            f"{path.name} is no model",
+            f"{path.name} is not a model",
             "a model is a checkpoint folder, a .gguf file, a preset or a Hub repo",
         )
     if path.is_dir() and not (path / "config.json").exists() and not _is_adapter(path):
         raise Mismatch(
-            f"{path} is no checkpoint: it has neither config.json nor adapter_config.json"
+            f"{path} is not a checkpoint: it has neither config.json nor adapter_config.json"
         )
     return path
 

@@ -1,4 +1,4 @@
-"""What is known of one model: its preset's facts, and those of its files where they are here."""
+"""Facts about one model, from its preset and from its files if they are here."""
 
 from msgspec import UNSET, Struct, UnsetType
 

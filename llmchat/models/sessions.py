@@ -1,4 +1,4 @@
-"""What commands need of saved chats: the history, and how to open a session's model again."""
+"""Open the history, and reopen the model of a saved session."""
 
 from typing import TYPE_CHECKING, Any
 

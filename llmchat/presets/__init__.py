@@ -1,4 +1,4 @@
-"""What is known about each model, as data: a TOML file for each model and each prompt format.
+"""Models and prompt formats as data, one TOML file each.
 
 `find` resolves a MODEL argument: a preset (the user's own first), a Hub repo `org/name`, a local
 folder or a `.gguf` file. Names must match exactly; nothing is guessed from a path.

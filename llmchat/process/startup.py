@@ -1,4 +1,4 @@
-"""What llmchat changes in its own process before a command runs.
+"""Set up the process before a command runs.
 
 The only place that writes os.environ for libraries that cannot be configured otherwise.
 """

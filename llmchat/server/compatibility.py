@@ -1,4 +1,4 @@
-"""What OpenAI's and vLLM's servers accept: other notations of values, and fields without effect."""
+"""Compatibility with clients of OpenAI and vLLM: other notations of values, ignored fields."""
 
 import re
 from typing import Any

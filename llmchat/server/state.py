@@ -1,4 +1,4 @@
-"""What all requests of one server share."""
+"""The state that all requests of one server share."""
 
 import asyncio
 import time

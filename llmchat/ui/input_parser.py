@@ -1,4 +1,4 @@
-"""What a line typed into the REPL asks for: a slash command, a shell command, or a message."""
+"""Parse a line typed into the REPL: a slash command, a shell command or a message."""
 
 from collections.abc import Mapping
 

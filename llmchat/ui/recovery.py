@@ -1,4 +1,4 @@
-"""Which quick actions may resolve an error."""
+"""Quick actions that may resolve an error."""
 
 from collections.abc import Callable
 

@@ -248,7 +248,7 @@ ERRORS = [
     (
         ["chat", "--adapter", "/", "x"],
         8,
-        "error: / is no checkpoint: it has neither config.json nor adapter_config.json\n",
+        "error: / is not a checkpoint: it has neither config.json nor adapter_config.json\n",
     ),
     (
         ["chat", "--adapter", "nowhere", "x"],

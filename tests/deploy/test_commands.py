@@ -77,7 +77,7 @@ def test_the_command_and_its_files(
         """"min_p": 0.0, "repetition_penalty": 1.0}'\n"""
     )
     assert err == (
-        "note: stop strings go with each request, for a server keeps none: request.json has them\n"
+        "note: send the stop strings with each request, as request.json does; the server stores none\n"
         f"files: {folder}\n"
     )
     assert json.loads((folder / "generation_config.json").read_text()) == {"eos_token_id": [2]}

@@ -96,7 +96,7 @@ def served(preset: Preset, smol: World, place: Path) -> Iterator[Deployment]:
         [preset], smol, Hardware(), place / "served", dtype="float32", port=port, flags=flags
     )
     assert ready.notes == (
-        "stop strings go with each request, for a server keeps none: request.json has them",
+        "send the stop strings with each request, as request.json does; the server stores none",
     )
     env = {
         **os.environ,

@@ -243,8 +243,8 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
     ("make", "kind", "line"),
     [
         ("nothing", ModelNotFound, "there is no folder or file"),
-        ("empty", Mismatch, "is no checkpoint"),
-        ("text", Mismatch, "is no model"),
+        ("empty", Mismatch, "is not a checkpoint"),
+        ("text", Mismatch, "is not a model"),
         ("gguf", Mismatch, "cannot be converted to a checkpoint"),
     ],
 )

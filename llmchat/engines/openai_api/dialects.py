@@ -1,4 +1,4 @@
-"""How the servers that implement OpenAI's API differ. A server is known by its models' `owned_by`.
+"""Differences between servers with OpenAI's API; the models' `owned_by` identifies a server.
 
 Sources: vLLM's OpenAI-compatible server docs, llama.cpp's tools/server/README.md, Ollama's
 docs/openai.md, SGLang's sampling parameters.

@@ -1,4 +1,4 @@
-"""What turns text into token ids and back: one implementation per kind of tokenizer file."""
+"""The protocol between text and token ids, implemented for each kind of tokenizer file."""
 
 import re
 from collections.abc import Callable, Iterable

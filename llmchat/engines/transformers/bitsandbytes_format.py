@@ -65,7 +65,9 @@ class Int8Tensors:
         kind, shape = self._files[name].fact(name)
         scale_kind, scale_shape = self._files[scale].fact(scale)
         if kind != torch.int8 or len(shape) != 2:
-            raise IntegrityError(f"the tensor `{shown(name)}` has a scale and is no int8 matrix")
+            raise IntegrityError(
+                f"the tensor `{shown(name)}` has a scale, but is not an int8 matrix"
+            )
         if scale_kind != torch.float32 or scale_shape != shape[:1]:
             raise IntegrityError(
                 f"the tensor `{shown(scale)}` is not one float32 number for each row"

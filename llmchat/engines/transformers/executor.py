@@ -1,4 +1,4 @@
-"""What runs a loaded model: the contract of the compiled, the PyTorch and the module executors."""
+"""The contract of executors, which run a loaded model: compiled, PyTorch or modules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How many tokens of a prompt are read in one call of the model, alone and with other answers."""
+"""The number of prompt tokens per forward pass, alone and together with other answers."""
 
 from collections.abc import Sequence
 
