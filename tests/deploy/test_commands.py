@@ -77,7 +77,8 @@ def test_the_command_and_its_files(
         """"min_p": 0.0, "repetition_penalty": 1.0}'\n"""
     )
     assert err == (
-        "note: send the stop strings with each request, as request.json does; the server stores none\n"
+        "note: send the stop strings with each request, as request.json does;"
+        " the server stores none\n"
         f"files: {folder}\n"
     )
     assert json.loads((folder / "generation_config.json").read_text()) == {"eos_token_id": [2]}
