@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import chat_template
+from llmchat.calls import ToolRequest
 from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
@@ -37,6 +38,7 @@ class Prompt(Struct, frozen=True):
     bos: the tokenizer puts its BOS token before the text (a template writes its own).
     unescapes: replacements in what the model writes, see PromptFormat.
     ids: token ids, if the caller provides them; then `text` only shows them.
+    tools: what the model is offered, for engines that send messages instead of text.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Prompt(Struct, frozen=True):
     bos: bool = True
     unescapes: Replacements = ()
     ids: tuple[int, ...] = ()
+    tools: ToolRequest | None = None
 
 
 class Parts(Struct, frozen=True, forbid_unknown_fields=True):

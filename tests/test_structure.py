@@ -18,8 +18,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "process", "memory_estimate", "conversation", "settings",
-            "output",
+            "errors", "parse_guard", "process", "memory_estimate", "conversation", "structure",
+            "calls", "settings", "output",
         ),
     ),
     "text": (
@@ -27,7 +27,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "chat_template", "prompt", "engines", "engines.capabilities",
             "engines.stream_filters", "engines.bounded_count",
-            "presets", "live_settings", "window", "summary", "reply_parser",
+            "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
+            "reply_parser", "actions",
         ),
     ),
     "parts of engines": (
@@ -35,7 +36,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "engines.parameter_names", "engines.sse", "engines.bounded_cache",
             "engines.checkpoint_files",
-            "engines.tokenizer",
+            "engines.tokenizer", "engines.guide",
         ),
     ),
     "libraries": (
@@ -43,6 +44,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "engines.transformers", "engines.gguf", "engines.openai_api", "engines.scripted",
             "engines.loading_engine", "background", "hub", "history",
+            "tools",
         ),
     ),
     "models": ("ordered", ("models", "stored_conversation", "chat")),

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from llmchat.calls import Call
 from llmchat.errors import LlmchatError
 from llmchat.prompt import Prompt
 from llmchat.settings.sampling import Sampling as Sampling
@@ -36,11 +37,13 @@ class Chunk(Struct, frozen=True):
     """A piece of the answer that is safe to show: whole characters, and no part of a stop string.
 
     tokens: the tokens since the last chunk, if `Sampling.logprobs` asks for them; then the last
-    chunk of an answer can have tokens and no text.
+    chunk of an answer can have tokens and no text. calls: tool calls, from an engine whose server
+    parses them itself.
     """
 
     text: str
     tokens: tuple[Token, ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 class Prefill(Struct, frozen=True):

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 from llmchat.settings.types import Count, Seed
+from llmchat.structure import Structure
 
 
 class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -81,6 +82,8 @@ class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defau
     """Number of alternatives with their log probabilities."""
     ignore_eos: bool = False
     """Whether stop tokens are ignored."""
+    structure: Structure | None = None
+    """What the answer must look like."""
 
 
 DISTRIBUTION = Distribution.__struct_fields__

@@ -1,0 +1,65 @@
+"""Tools that a model can call: the contract of a tool. Built-in tools, MCP servers and the web
+implement it; `tools.toolbox` runs them with the user's leave.
+"""
+
+from threading import Event
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from llmchat.errors import LlmchatError
+
+
+class Source(Struct, frozen=True):
+    """Where a part of an output comes from."""
+
+    title: str
+    url: str
+
+
+class Output(Struct, frozen=True):
+    """What a tool returns.
+
+    text: for the model. sources: numbered in the text, from 1. untrusted: somebody else wrote the
+    text (a page, a file), so it must not be read as instructions.
+    """
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    untrusted: bool = False
+
+
+class ToolError(LlmchatError):
+    """A tool could not do its work. The model and the user are told the message."""
+
+
+class Tool(Protocol):
+    """Something that a model can call.
+
+    group: what turns it on: `files`, `web` or the name of an MCP server. name: as the model calls
+    it, [a-zA-Z0-9_-]{1,64}, such as `files_read`. parameters: a JSON Schema of an object.
+    read_only: it changes nothing, so a setting may allow it without a question.
+    """
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def parameters(self) -> dict[str, Any]: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    def run(self, arguments: dict[str, Any], stop: Event) -> Output:
+        """Do the work, in any thread. Raises ToolError.
+
+        arguments: valid by `parameters`. stop: set when the user interrupts or the time is over;
+        the tool then returns or raises within a second and leaves no process behind.
+        """
+        ...
