@@ -16,4 +16,6 @@ class Structure(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     """
 
     kind: Kind
+    """Kind of form."""
     source: str = ""
+    """Schema, expression, list of texts or grammar."""

@@ -98,12 +98,12 @@ def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
 def adjust(
     preset: Preset, sampling: Sampling, values: Mapping[str, Any]
 ) -> tuple[Preset, Sampling]:
-    """The preset and the sampling with these settings. A seed of None removes the seed.
+    """The preset and the sampling with these settings. None removes a seed or a budget.
 
     Raises UsageError for an invalid value.
     """
-    if "seed" in values and values["seed"] is None:
-        sampling = replace(sampling, seed=None)
+    removed = [name for name in ("seed", "think_budget") if values.get(name, 0) is None]
+    sampling = replace(sampling, **dict.fromkeys(removed))
     of_sampling = {name: value for name, value in values.items() if name in SAMPLING_SETTINGS}
     of_window = {
         _WINDOW_SETTINGS[name]: value for name, value in values.items() if name in _WINDOW_SETTINGS

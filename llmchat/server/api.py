@@ -127,12 +127,12 @@ else:
 
 class Generation(OwnParameters):
     """The fields of both chat and text completions. Those of OwnParameters, keep_alive, ignore_eos,
-    truncation and show_prompt are not OpenAI's.
+    think_budget, truncation and show_prompt are not OpenAI's.
 
     keep_alive: how long the model stays in memory after the answer, in seconds or as a duration
     such as `5m`; -1 forever. ignore_eos: generate exactly max_tokens, for benchmarks.
-    truncation: "auto" drops the oldest messages that do not fit. show_prompt: include the rendered
-    prompt in the response.
+    think_budget: the most tokens of thinking. truncation: "auto" drops the oldest messages that do
+    not fit. show_prompt: include the rendered prompt in the response.
     """
 
     model: Text
@@ -150,6 +150,7 @@ class Generation(OwnParameters):
     user: Any = None
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None
+    think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class ChatRequest(Generation):

@@ -31,7 +31,7 @@ def sampling_of(
     _check_sampling(request)
     changes: dict[str, Any] = {
         name: value
-        for name in ("temperature", *OWN_PARAMETERS, "ignore_eos")
+        for name in ("temperature", *OWN_PARAMETERS, "ignore_eos", "think_budget")
         if (value := getattr(request, name)) is not None
     }
     if request.top_p == 0:

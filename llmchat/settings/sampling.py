@@ -62,8 +62,9 @@ class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defau
     """How an answer is sampled and when it ends.
 
     max_tokens 0: up to the end of the context window. seed None: each answer draws its own.
-    ignore_eos: no token ends the answer before max_tokens. Fields without a Meta.title are set by
-    the program or by an API request; they have no flag.
+    think_budget None: thinking has no limit of its own; 0: the model does not think. ignore_eos:
+    no token ends the answer before max_tokens. Fields without a Meta.title are set by the program
+    or by an API request; they have no flag.
     """
 
     max_tokens: Annotated[
@@ -75,6 +76,16 @@ class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defau
     ] = 0
     seed: (
         Annotated[Seed, Meta(title="repeatable", description="Same seed, same answer.")] | None
+    ) = None
+    think_budget: (
+        Annotated[
+            Count,
+            Meta(
+                title="thinking",
+                description="Most tokens of thinking; then the thought is closed.",
+            ),
+        ]
+        | None
     ) = None
     stops: tuple[str, ...] = ()
     """Stop strings."""
@@ -91,5 +102,5 @@ DISTRIBUTION = Distribution.__struct_fields__
 SAMPLING_SETTINGS: dict[str, Any] = {
     field.name: field.type
     for field in fields(Sampling)
-    if field.name in (*DISTRIBUTION, "max_tokens", "seed")
+    if field.name in (*DISTRIBUTION, "max_tokens", "seed", "think_budget")
 }
