@@ -29,13 +29,20 @@ class ToolRequest(Struct, frozen=True):
     tools: definitions in OpenAI's form, {"type", "function": {"name", "description",
     "parameters"}}, where parameters is a JSON Schema. choice: whether the model may, must not or
     must call one; with `name`, it must call that one. parallel: whether an answer may make several
-    calls.
+    calls. shown: the definitions as the prompt has them, in place of `tools`, where those would
+    take too much of the window.
     """
 
     tools: tuple[dict[str, Any], ...]
     choice: Choice = "auto"
     name: str = ""
     parallel: bool = True
+    shown: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def offered(self) -> tuple[dict[str, Any], ...]:
+        """The definitions as the prompt has them."""
+        return self.shown or self.tools
 
     @property
     def names(self) -> tuple[str, ...]:

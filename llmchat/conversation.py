@@ -41,6 +41,8 @@ class Message(Struct, frozen=True, omit_defaults=True):
     """Tool calls of an answer."""
     files: tuple[tuple[str, int], ...] = ()
     """Name and length in characters of each part of `input`."""
+    call_id: str = ""
+    """Id of the call whose result this is."""
 
     @property
     def materials(self) -> list[tuple[str, str]]:

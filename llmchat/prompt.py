@@ -307,6 +307,8 @@ def _record(message: Message, form: PromptFormat) -> dict[str, Any]:
         "content": disarm(plain_text(message), form.labels),
     }
     calls = map_texts(lambda text: disarm(text, form.labels), message.calls)
+    if message.call_id:
+        record["tool_call_id"] = message.call_id
     return record | ({"tool_calls": calls} if calls else {})
 
 

@@ -122,9 +122,18 @@ def _openai_message(record: Record) -> dict[str, Any]:
         "input": message.input,
         "files": message.files,
         "mark": message.mark,
+        "tool_calls": [_openai_call(call) for call in message.calls],
+        "tool_call_id": message.call_id,
         "state": record.state if record.state != "complete" else "",
     }
     return value | {name: text for name, text in optional.items() if text}
+
+
+def _openai_call(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call with its arguments as JSON text, as OpenAI's API has them."""
+    function = call["function"]
+    arguments = msgspec.json.encode(function["arguments"]).decode()
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _heading(record: Record) -> str:

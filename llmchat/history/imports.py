@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from llmchat.calls import Call
 from llmchat.conversation import Message
 from llmchat.errors import UsageError
 from llmchat.history import import_fields
@@ -145,7 +146,7 @@ def _from_messages(record: dict[str, Any]) -> ImportedChat:
 
 
 def _openai_message(one: dict[str, Any]) -> ImportedMessage | None:
-    """None for a message of a tool, and for one without text."""
+    """None for a message without content, and for a tool result that names no call."""
     role = "summary" if one.get("name") == "summary" else one["role"]
     message = _message(
         "system" if role == "developer" else role,
@@ -154,11 +155,26 @@ def _openai_message(one: dict[str, Any]) -> ImportedMessage | None:
         mark=one.get("mark") or "",
         covers=import_fields.count(one, "covers"),
         files=one.get("files") or (),
+        calls=tuple(map(_call, one.get("tool_calls") or ())),
+        call_id=import_fields.text(one, "tool_call_id"),
     )
     state = import_fields.choice(one, "state", ("complete", "cancelled"))
-    if message.role == "tool" or not (message.text or message.input):
+    if message.role == "tool":
+        is_empty = not message.call_id
+    else:
+        is_empty = not (message.text or message.input or message.calls)
+    if is_empty:
         return None
     return ImportedMessage(message, import_fields.moment(one, "created"), state)
+
+
+def _call(value: Any) -> dict[str, Any]:
+    """A call with its arguments as an object, as chat templates expect it."""
+    function = value["function"]
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = msgspec.json.decode(arguments, type=dict[str, Any])
+    return Call(import_fields.text(value, "id"), function["name"], arguments).as_openai()
 
 
 def _message(role: Any, text: Any, input: Any = "", **more: Any) -> Message:

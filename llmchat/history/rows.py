@@ -58,9 +58,18 @@ def title(message: Message) -> str:
 
 
 def message(row: sqlite3.Row) -> Message:
-    files = msgspec.json.decode(row["details"]).get("files", ()) if row["input"] else ()
-    named = tuple((str(name), int(length)) for name, length in files)
-    return Message(row["role"], row["text"], row["input"], row["mark"], row["covers"], files=named)
+    details = msgspec.json.decode(row["details"])
+    files = tuple((str(name), int(length)) for name, length in details.get("files", ()))
+    return Message(
+        row["role"],
+        row["text"],
+        row["input"],
+        row["mark"],
+        row["covers"],
+        calls=tuple(details.get("calls", ())),
+        files=files,
+        call_id=details.get("call_id", ""),
+    )
 
 
 def record(row: sqlite3.Row) -> Record:

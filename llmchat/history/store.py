@@ -213,8 +213,9 @@ class History:
         Returns the id of the message.
         """
         created = self._now() if created is None else created
-        files = {"files": message.files} if message.files else {}
-        encoded = msgspec.json.encode({**(details or {}), **files}).decode()
+        parts = {"files": message.files, "calls": message.calls, "call_id": message.call_id}
+        known = {**(details or {}), **{name: value for name, value in parts.items() if value}}
+        encoded = msgspec.json.encode(known).decode()
         content = (parent, message.role, message.text, message.input, state, created, encoded)
         cursor = self._database.execute(
             _INSERT_MESSAGE, (*content, message.mark, message.covers, session)
