@@ -2,12 +2,15 @@
 implement it; `tools.toolbox` runs them with the user's leave.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from llmchat.errors import LlmchatError
+from llmchat.settings import World
 
 
 class Source(Struct, frozen=True):
@@ -67,3 +70,14 @@ class Tool(Protocol):
         the tool then returns or raises within a second and leaves no process behind.
         """
         ...
+
+
+class ToolSettings(Struct, frozen=True):
+    """What the tools of a session are made with. root: the folder that `files` may read."""
+
+    world: World
+    root: Path = Path()
+
+
+# What makes the tools of a group; raises LlmchatError where they cannot work here.
+Group = Callable[[ToolSettings], "list[Tool]"]
