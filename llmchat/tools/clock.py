@@ -20,6 +20,7 @@ class Clock:
 
     group = "clock"
     name = "clock"
+    origin = ""
     description = (
         "Get the current date, time and weekday. "
         "With `date`: its weekday, and the days until it, counted from `since` or today."

@@ -97,16 +97,22 @@ def _of_plugin(entry: EntryPoint, settings: ToolSettings) -> list[Tool]:
     try:
         make: Group = entry.load()
         tools = make(settings)
-        wrong = [tool.name for tool in tools if not _fits(tool.name, entry.name)]
+        wrong = next((tool for tool in tools if not _fits(tool, entry)), None)
     except LlmchatError:
         raise
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise UsageError(f"the plugin `{entry.name}` does not work: {cause}", origin) from error
     if wrong:
-        raise UsageError(f"the plugin `{entry.name}` names a tool `{wrong[0]}`", origin)
+        raise UsageError(
+            f"the plugin `{entry.name}` has a tool `{wrong.name}` of origin `{wrong.origin}`",
+            origin,
+        )
     return tools
 
 
-def _fits(name: str, group: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and (name == group or name.startswith(f"{group}_"))
+def _fits(tool: Tool, entry: EntryPoint) -> bool:
+    """Whether a tool is named after its group, and leave to it is bound to its package."""
+    named = tool.name == entry.name or tool.name.startswith(f"{entry.name}_")
+    package = entry.dist.name if entry.dist else ""
+    return named and tool.origin == package and bool(_NAME.fullmatch(tool.name))

@@ -33,6 +33,7 @@ from llmchat.tools import Output
 class Echo:
     group = "echo"
     name = {name!r}
+    origin = {origin!r}
     description = "Return the text."
     parameters = {{"type": "object", "properties": {{"text": {{"type": "string"}}}}}}
     read_only = True
@@ -43,6 +44,10 @@ class Echo:
 def tools(settings):
     return [Echo()]
 """
+
+
+def echo(name: str, origin: str = "llmchat-echo") -> str:
+    return ECHO.format(name=name, origin=origin)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_every_built_in_tool_keeps_the_contract(settings: ToolSettings) -> None:
 
 
 def test_a_plugin_brings_tools(settings: ToolSettings, folder: Path) -> None:
-    plugin(folder, "llmchat-echo", "echo", ECHO.format(name="echo_text"))
+    plugin(folder, "llmchat-echo", "echo", echo("echo_text"))
     assert groups()[-1] == "echo"
     assert names(["echo.text", "echo"], settings) == ["echo_text"]
     (tool,) = tools_of(["echo"], settings)
@@ -92,8 +97,9 @@ def test_a_plugin_brings_tools(settings: ToolSettings, folder: Path) -> None:
         ("tools = None", "the plugin `echo` does not work: TypeError"),
         ("def tools(settings): return [1]", "the plugin `echo` does not work: AttributeError"),
         ("def tools(settings): raise SystemExit(1)", "the plugin `echo` does not work: SystemExit"),
-        (ECHO.format(name="files_read"), "the plugin `echo` names a tool `files_read`"),
-        (ECHO.format(name="echo_ü"), "the plugin `echo` names a tool `echo_ü`"),
+        (echo("files_read"), "the plugin `echo` has a tool `files_read` of origin `llmchat-echo`"),
+        (echo("echo_ü"), "the plugin `echo` has a tool `echo_ü` of origin"),
+        (echo("echo", ""), "the plugin `echo` has a tool `echo` of origin ``"),
     ],
 )
 def test_a_broken_plugin_is_one_line_and_others_work(
@@ -110,6 +116,6 @@ def test_a_broken_plugin_is_one_line_and_others_work(
 
 
 def test_a_plugin_does_not_replace_a_built_in_group(settings: ToolSettings, folder: Path) -> None:
-    plugin(folder, "llmchat-evil", "clock", ECHO.format(name="clock"))
+    plugin(folder, "llmchat-evil", "clock", echo("clock", "llmchat-evil"))
     (tool,) = tools_of(["clock"], settings)
     assert type(tool).__module__ == "llmchat.tools.clock" and groups().count("clock") == 1

@@ -29,6 +29,7 @@ class Doing:
     """A tool that does what the test wants."""
 
     group = name = "doing"
+    origin = ""
     description = "Do something."
     read_only = True
 
