@@ -99,6 +99,7 @@ _NoServer = Annotated[
     "trust_remote_code", "system", before="file",
 )  # fmt: skip
 @options.with_options("context", "policy", "turns", "max_tokens", "offline", before="json")
+@options.with_options("searxng_url", "allow_private", before="json")
 def chat(
     ctx: typer.Context,
     prompt: _Prompt = None,

@@ -13,6 +13,7 @@ from llmchat.settings import Options, World, types
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
+TOOLS = "Tools"
 
 
 def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -194,6 +195,23 @@ Turns = Annotated[
         **_checked(types.Turns, "--turns"), help="Turns that last-n keeps.", rich_help_panel=CONTEXT
     ),
 ]
+SearxngUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--searxng-url",
+        help="SearXNG server that searches the web; without one, the package ddgs does.",
+        rich_help_panel=TOOLS,
+    ),
+]
+AllowPrivate = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-private",
+        help="Let the web tools open addresses of this machine and its networks.",
+        show_default=False,
+        rich_help_panel=TOOLS,
+    ),
+]
 MaxTokens = Annotated[int | None, _sampling_flag("max_tokens")]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)
@@ -222,4 +240,6 @@ _SHARED = {
     "policy": Policy,
     "turns": Turns,
     "max_tokens": MaxTokens,
+    "searxng_url": SearxngUrl,
+    "allow_private": AllowPrivate,
 }

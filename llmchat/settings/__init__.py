@@ -87,6 +87,10 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Vi keys in the input line."""
     trust_remote_code: bool = False
     """Allow a checkpoint to run its own Python code."""
+    searxng_url: str | None = None
+    """SearXNG server to search the web with."""
+    allow_private: bool = False
+    """Allow the tools of the web to open private addresses."""
 
 
 class Settings(Struct, frozen=True):
