@@ -7,23 +7,27 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llmchat.errors import LlmchatError
-from llmchat.settings import World
+from llmchat.settings import Options, World
+from llmchat.tools.sources import Source, Sources
 
-
-class Source(Struct, frozen=True):
-    """Where a part of an output comes from."""
-
-    title: str
-    url: str
+__all__ = [
+    "Group",
+    "Output",
+    "Source",
+    "Tool",
+    "ToolError",
+    "ToolSettings",
+]
 
 
 class Output(Struct, frozen=True):
     """What a tool returns.
 
-    text: for the model. sources: numbered in the text, from 1. untrusted: somebody else wrote the
+    text: for the model. sources: cited in the text by their numbers in `ToolSettings.sources`.
+    untrusted: somebody else wrote the
     text (a page, a file), so it must not be read as instructions.
     """
 
@@ -74,10 +78,15 @@ class Tool(Protocol):
 
 
 class ToolSettings(Struct, frozen=True):
-    """What the tools of a session are made with. root: the folder that `files` may read."""
+    """What the tools of a session are made with.
+
+    root: the folder that `files` may read. sources: numbers the sources of an answer.
+    """
 
     world: World
     root: Path = Path()
+    options: Options = Options()
+    sources: Sources = field(default_factory=Sources)
 
 
 # What makes the tools of a group; raises LlmchatError where they cannot work here.

@@ -4,7 +4,12 @@ from urllib.parse import urldefrag
 
 from msgspec import Struct
 
-from llmchat.tools import Source
+
+class Source(Struct, frozen=True):
+    """Where a part of an output comes from."""
+
+    title: str
+    url: str
 
 
 class NumberedSource(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A site on 127.0.0.1 for the tools of the web, with a SearXNG at /search and bad manners on demand.
+"""A site on 127.0.0.1 for the tools of the web: pages, a SearXNG at /search, faults on demand.
 
 A page is bytes, or a function that writes to the handler what it likes.
 """
@@ -84,9 +84,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(site: Site, tls: Any = None) -> Iterator[Site]:
+def serving(site: Site, tls: Any = None, host: str = "127.0.0.1") -> Iterator[Site]:
     """Serve a site. tls: an ssl.SSLContext to serve https with."""
-    server = _Server(("127.0.0.1", 0), type("_Handler", (Handler,), {"site": site}))
+    server = _Server((host, 0), type("_Handler", (Handler,), {"site": site}))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     site.port = server.server_port

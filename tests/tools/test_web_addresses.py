@@ -129,7 +129,12 @@ def test_a_redirect_is_parsed_like_any_address() -> None:
     start = parse("https://example.com/a/b")
     assert follow(start, "../c").url == "https://example.com/c"
     assert follow(start, "//other.org/x").host == "other.org"
-    for target in ("file:///etc/passwd", "http://2130706433/", "http://u:p@example.com/", "http://["):
+    for target in (
+        "file:///etc/passwd",
+        "http://2130706433/",
+        "http://u:p@example.com/",
+        "http://[",
+    ):
         with pytest.raises(ToolError):
             follow(start, target)
 

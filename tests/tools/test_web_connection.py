@@ -3,7 +3,6 @@
 import gzip
 import socket
 import ssl
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -62,24 +61,21 @@ def test_this_machine_is_not_opened(site: Site, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://10.1.2.3/"]
+    "url",
+    ["http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://10.1.2.3/"],
 )
 def test_metadata_services_are_not_opened(url: str) -> None:
     assert "not an address of the public internet" in refusal(url, Access())
 
 
-def test_a_redirect_to_a_private_address_is_not_followed(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(Site()) as inner:
+def test_a_redirect_to_a_private_address_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Site(), host="127.0.0.2") as site, serving(Site()) as inner:
         inner.pages["/secret"] = html("<p>secret</p>")
         site.pages["/"] = Reply(status=302, headers={"Location": f"{inner.url}/secret"})
         # The first site is public: its name leads to an address that counts as one.
         resolving(monkeypatch, ["127.0.0.2"])
         real = addresses.is_public
-        monkeypatch.setattr(
-            addresses, "is_public", lambda ip: str(ip) == "127.0.0.2" or real(ip)
-        )
+        monkeypatch.setattr(addresses, "is_public", lambda ip: str(ip) == "127.0.0.2" or real(ip))
         line = refusal(f"http://public.example:{site.port}/", Access(seconds=5))
         assert "127.0.0.1 is not an address of the public internet" in line
         assert site.asked == ["/"] and inner.asked == []
@@ -122,7 +118,9 @@ def test_redirects_are_followed_and_counted(site: Site) -> None:
     assert "redirects more than 8 times" in refusal(f"{site.url}/loop")
 
 
-@pytest.mark.parametrize("target", ["", "file:///etc/passwd", "http://user:pw@127.0.0.1/", "http://0x7f.1/"])
+@pytest.mark.parametrize(
+    "target", ["", "file:///etc/passwd", "http://user:pw@127.0.0.1/", "http://0x7f.1/"]
+)
 def test_a_redirect_to_something_else_is_refused(site: Site, target: str) -> None:
     site.pages["/"] = Reply(status=302, headers={"Location": target})
     assert refusal(f"{site.url}/")
@@ -209,7 +207,8 @@ def test_a_gzip_bomb_is_cut_before_it_is_unpacked(site: Site) -> None:
         ("identity", bytes),
     ],
 )
-def test_compressed_bodies_are_unpacked(site: Site, coding: str, pack: Callable[[bytes], bytes]
+def test_compressed_bodies_are_unpacked(
+    site: Site, coding: str, pack: Callable[[bytes], bytes]
 ) -> None:
     text = b"some text, some text\n" * 1000
     site.pages["/"] = Reply(pack(text), "text/plain", headers={"Content-Encoding": coding})
@@ -225,9 +224,7 @@ def test_compressed_bodies_are_unpacked(site: Site, coding: str, pack: Callable[
         ("gzip", gzip.compress(b"text" * 1000)[:-20], "ended too early"),
     ],
 )
-def test_a_damaged_compression_is_one_line(
-    site: Site, coding: str, body: bytes, line: str
-) -> None:
+def test_a_damaged_compression_is_one_line(site: Site, coding: str, body: bytes, line: str) -> None:
     site.pages["/"] = Reply(body, headers={"Content-Encoding": coding})
     assert line in refusal(f"{site.url}/")
 
@@ -250,7 +247,9 @@ def test_a_refused_connection_is_one_line() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert "127.0.0.1 cannot be read: the connection is refused" in refusal(f"http://127.0.0.1:{port}/")
+    assert "127.0.0.1 cannot be read: the connection is refused" in refusal(
+        f"http://127.0.0.1:{port}/"
+    )
 
 
 def test_a_name_that_does_not_exist_is_one_line() -> None:

@@ -11,11 +11,20 @@ from llmchat.process.programs import SAFE_PATH, python
 from llmchat.tools import ToolError
 
 if TYPE_CHECKING:
-    from llmchat.tools.web.settings import WebSettings
     from llmchat.tools.web.jobs import Done, Job
+    from llmchat.tools.web.settings import WebSettings
 
 # Variables that the process may see: certificates, and what Python itself needs.
-_PASSED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR")
+_PASSED = (
+    "PATH",
+    "PYTHONPATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TMPDIR",
+)
 _STEP_S = 0.05
 # Start-up of the process, and the conversion of a page, beyond the time of its request.
 _EXTRA_S = 10.0

@@ -45,7 +45,7 @@ class Access(Struct, frozen=True):
     """
 
     allow_private: bool = False
-    most: int = 3_000_000
+    most: int = 2_000_000
     seconds: float = 15.0
     proxies: dict[str, str] = {}
 
@@ -194,7 +194,7 @@ def _refuse_private(address: Address, ip: str) -> None:
 
 def _proxy(address: Address, access: Access) -> str | None:
     """The proxy for an address. Addresses of this machine never need one."""
-    from urllib.request import proxy_bypass_environment
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
     own = addresses.literal(address.host)
     if (own and own.is_loopback) or address.host == "localhost":

@@ -5,10 +5,12 @@ from typing import Any
 
 from msgspec import Struct
 
-# A private character marks the place of a fragment while a page is converted.
-_MARK = "\ue000"
+# Marks the place of a fragment while a page is converted; private characters would be dropped.
+_MARK = "⸢⸣⸢"
 _ITEMS = 100
-_SCRIPTED = re.compile(r"enable javascript|requires? javascript|javascript is (?:off|disabled)", re.I)
+_SCRIPTED = re.compile(
+    r"enable javascript|requires? javascript|javascript is (?:off|disabled)", re.I
+)
 
 
 class Extracted(Struct, frozen=True):
@@ -70,7 +72,7 @@ def _mark_fragment(tree: Any, fragment: str) -> None:
 
 def read_feed(content: bytes) -> Extracted | None:
     """The entries of an RSS or Atom feed as a list of links; None for other XML."""
-    from lxml import etree
+    from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.XMLParser(
         recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False

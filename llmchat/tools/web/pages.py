@@ -4,8 +4,9 @@ import re
 
 from msgspec import Struct
 
-from llmchat.output.terminal_text import excerpt, harmless
+from llmchat.output.terminal_text import excerpt
 from llmchat.tools import ToolError
+from llmchat.tools.running import clean as harmless
 from llmchat.tools.web import html
 from llmchat.tools.web.charset import decode
 from llmchat.tools.web.connection import Loaded
@@ -13,7 +14,9 @@ from llmchat.tools.web.connection import Loaded
 _HTML = ("text/html", "application/xhtml+xml")
 _XML = ("application/xml", "text/xml")
 _PLAIN = ("application/json", "application/yaml", "application/toml", "application/javascript")
-_BEGINS_HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+_BEGINS_HTML = re.compile(
+    r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
 _LONGEST_TITLE = 200
 # Invisible copies of ASCII: a reader does not see what a model reads.
 _TAGS = dict.fromkeys(range(0xE0000, 0xE0080))
@@ -44,32 +47,37 @@ def clean(text: str) -> str:
     return harmless(text.translate(_TAGS))
 
 
-def one_line(text: str) -> str:
-    """A title as one line of bounded length."""
+def one_line(text: str, most: int = _LONGEST_TITLE) -> str:
+    """A title as one line of at most `most` characters."""
     line = " ".join(clean(text).split())
-    return line if len(line) <= _LONGEST_TITLE else f"{line[: _LONGEST_TITLE - 1]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _extract(loaded: Loaded) -> html.Extracted:
-    kind, content_type = loaded.kind, loaded.headers.get("content-type", "")
+    kind = loaded.kind
     if kind in _XML or kind.endswith(("/rss+xml", "/atom+xml", "/rdf+xml")):
         if feed := html.read_feed(loaded.body):
             return feed
-        return html.Extracted("", decode(loaded.body, content_type))
+        return html.Extracted("", _decoded(loaded))
     if not kind or kind == "application/octet-stream":
         return _sniff(loaded)
     if kind in _HTML:
-        return _from_html(decode(loaded.body, content_type, html=True), loaded)
+        return _from_html(_decoded(loaded, html=True), loaded)
     if kind.startswith("text/") or kind in _PLAIN or kind.endswith(("+json", "+xml", "+yaml")):
-        return html.Extracted("", decode(loaded.body, content_type))
+        return html.Extracted("", _decoded(loaded))
     raise ToolError(f"{excerpt(loaded.url)} is of the type {excerpt(kind)}, which has no text")
+
+
+def _decoded(loaded: Loaded, *, html: bool = False) -> str:
+    """The text of a body. Cleaned first: a parser would leave the rest of an escape sequence."""
+    return clean(decode(loaded.body, loaded.headers.get("content-type", ""), html=html))
 
 
 def _sniff(loaded: Loaded) -> html.Extracted:
     """A body of an unknown type: HTML, text, or binary data, which is refused."""
     if b"\0" in loaded.body[:4096]:
         raise ToolError(f"{excerpt(loaded.url)} is binary data")
-    text = decode(loaded.body, html=True)
+    text = _decoded(loaded, html=True)
     if _BEGINS_HTML.match(text[:4096]):
         return _from_html(text, loaded)
     return html.Extracted("", text)

@@ -90,6 +90,6 @@ def _results(found: list[Any], snippet: str) -> list[Result]:
         url = str(one.get("url") or one.get("href") or "").strip()
         if url.startswith(("http://", "https://")) and " " not in url and len(url) <= 2000:
             title = one_line(str(one.get("title") or "")) or url
-            text = one_line(str(one.get(snippet) or ""))[:_LONGEST_SNIPPET]
+            text = one_line(str(one.get(snippet) or ""), _LONGEST_SNIPPET)
             results.setdefault(url, Result(title, url, text))
     return list(results.values())
