@@ -7,25 +7,26 @@ token ids; a prompt tells the tokenizer what to do (`bos`, `quoted`).
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import chat_template
+from llmchat import chat_template, written_tools
 from llmchat.calls import ToolRequest
 from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
 from llmchat.errors import Mismatch, UsageError
+from llmchat.written_prompt import WORD_JOINER as WORD_JOINER
+from llmchat.written_prompt import Parts as Parts
+from llmchat.written_prompt import Replacements as Replacements
+from llmchat.written_prompt import disarm as disarm
+from llmchat.written_prompt import plain_text as plain_text
+from llmchat.written_prompt import split_system, substitute, write_parts
 
-# Inserted after the first character of a label inside a message: a reader sees no difference, and
-# the model sees no label.
-WORD_JOINER = "\u2060"
-
-_SLOT = re.compile(r"(\{text\}|\{input\}|\{system\})")
-
-Replacements = tuple[tuple[str, str], ...]
+# The variable in which chat templates expect tools; SmolLM3's has a name of its own.
+_TOOLS = re.compile(r"(?<![\w.'\"])(?:xml_)?tools(?!\w)")
 
 
 class Prompt(Struct, frozen=True):
@@ -38,7 +39,8 @@ class Prompt(Struct, frozen=True):
     bos: the tokenizer puts its BOS token before the text (a template writes its own).
     unescapes: replacements in what the model writes, see PromptFormat.
     ids: token ids, if the caller provides them; then `text` only shows them.
-    tools: what the model is offered, for engines that send messages instead of text.
+    tools: what the model is offered, for engines that send messages instead of text. shown_tokens:
+    special tokens that are part of the answer's text, because calls are recognised by them.
     """
 
     text: str
@@ -51,35 +53,7 @@ class Prompt(Struct, frozen=True):
     unescapes: Replacements = ()
     ids: tuple[int, ...] = ()
     tools: ToolRequest | None = None
-
-
-class Parts(Struct, frozen=True, forbid_unknown_fields=True):
-    """A written format.
-
-    `{text}` is replaced by a message, `{input}` by the material that came with it, `{system}` by
-    the system text. A prompt is the opening (or `system`, if there is a system text), the examples,
-    then for each turn user + cue + assistant + end + separator. It ends after the cue of the
-    requested answer.
-
-    user_with_system: a first question that includes the system text. A format with neither this
-    nor `system` puts the system text before the first question.
-    labels: strings that a message must not contain. tidy: replacements in messages, repeated until
-    nothing changes.
-    """
-
-    user: str
-    cue: str = ""
-    assistant: str = "{text}"
-    end: str = ""
-    separator: str = ""
-    opening: str = ""
-    system: str = ""
-    examples: str = ""
-    opening_with_input: str = ""
-    user_with_input: str = ""
-    user_with_system: str = ""
-    labels: tuple[str, ...] = ()
-    tidy: Replacements = ()
+    shown_tokens: tuple[str, ...] = ()
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +67,8 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     unescapes: those in the answer.
     stop_ids: from the preset, because token ids belong to one vocabulary.
     thinking: the marks around a model's thinking, which is shown and never sent back.
+    tool_text: what offers tools, at the end of the system text, where the format has no place for
+    them. shown_tokens: see Prompt.
     """
 
     name: str
@@ -108,6 +84,8 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     escapes: Replacements = ()
     unescapes: Replacements = ()
     thinking: tuple[str, str] = ("<think>", "</think>")
+    tool_text: str = ""
+    shown_tokens: tuple[str, ...] = ()
 
     def with_template(
         self, template: str, tokens: dict[str, str], special: Collection[str] = ()
@@ -128,8 +106,9 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         messages = tuple(messages)
         if not messages or messages[-1].role == "system":
             raise UsageError("a prompt needs a user message")
+        said, messages = messages, self._with_written_tools(messages)
         if self.parts:
-            page = _write_parts(self.parts, messages, self.escapes)
+            page = write_parts(self.parts, messages, self.escapes)
             text, learn, quoted = page.text, tuple(page.learn), tuple(page.quoted)
         elif self.template is not None:
             text, learn, quoted = _write_template(self, messages)
@@ -140,13 +119,31 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             )
         return Prompt(
             text,
-            messages,
+            said,
             stops=self.stops,
             stop_ids=self.stop_ids,
             learn=learn,
             quoted=quoted,
             bos=self.parts is not None,
             unescapes=self.unescapes,
+            shown_tokens=self.shown_tokens,
+        )
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the format has a place for tools: a template with a variable for them."""
+        return not self.parts and bool(_TOOLS.search(self.template or ""))
+
+    def tool_variable(self, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The template's variable for these tools."""
+        names = set(_TOOLS.findall(self.template or ""))
+        return {"tools" if "tools" in names or not names else min(names): list(tools)}
+
+    def _with_written_tools(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if self.has_tools or not (self.tool_text or written_tools.has_tools(messages)):
+            return messages
+        return written_tools.as_text(
+            messages, self.tool_text, lambda text: disarm(text, written_tools.LABELS)
         )
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
@@ -156,7 +153,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
         labels = self.parts.labels if self.parts else self.labels
         start = len(prompt.text) + len(lead)
-        text = prompt.text + lead + _substitute(disarm(answer.text, labels), self.escapes)
+        text = prompt.text + lead + substitute(disarm(answer.text, labels), self.escapes)
         quoted = (*prompt.quoted, (start, len(text)))
         return replace(prompt, text=text, messages=tuple(messages), quoted=quoted)
 
@@ -166,122 +163,11 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-class _Page:
-    """A prompt being written, with its ranges."""
-
-    def __init__(self, parts: Parts, escapes: Replacements) -> None:
-        self.text = ""
-        self.learn: list[Range] = []
-        self.quoted: list[Range] = []
-        self._parts = parts
-        self._escapes = escapes
-
-    def write(self, part: str, **slots: str) -> None:
-        """Write a part of the format. slots: what replaces `{text}` and the others."""
-        for piece in _SLOT.split(part):
-            if _SLOT.fullmatch(piece):
-                start = len(self.text)
-                self.text += self._message_text(slots[piece[1:-1]])
-                self.quoted.append((start, len(self.text)))
-            else:
-                self.text += _substitute(piece, self._escapes)
-
-    def _message_text(self, text: str) -> str:
-        tidy = _tidy(text.strip(), self._parts.tidy)
-        return _substitute(disarm(tidy, self._parts.labels), self._escapes)
-
-
-def _substitute(text: str, replacements: Replacements) -> str:
-    for old, new in replacements:
-        text = text.replace(old, new)
-    return text
-
-
-def _tidy(text: str, replacements: Replacements) -> str:
-    while (changed := _substitute(text, replacements)) != text:
-        text = changed
-    return text
-
-
-def disarm(text: str, labels: Collection[str]) -> str:
-    """Break every speaker label in a message, so that it cannot pose as another speaker."""
-    for label in labels:
-        text = text.replace(label, label[0] + WORD_JOINER + label[1:])
-    return text
-
-
-def _write_parts(parts: Parts, messages: tuple[Message, ...], escapes: Replacements) -> _Page:
-    page = _Page(parts, escapes)
-    system, spoken = _split_system(messages)
-    if any(message.role == "tool" or message.calls for message in spoken):
-        raise UsageError("this prompt format has no place for tools")
-    first = spoken[0]
-    if system and not parts.system and not parts.user_with_system:
-        spoken = (replace(first, text=f"{system}\n\n{first.text}"), *spoken[1:])
-    _write_opening(page, parts, system, first)
-    page.write(parts.examples)
-    for index, message in enumerate(spoken):
-        if message.role == "assistant":
-            start = len(page.text)
-            page.write(parts.assistant, text=message.text)
-            page.write(parts.end)
-            page.learn.append((start, len(page.text)))
-            page.write(parts.separator)
-        else:
-            _write_question(page, parts, message, system if index == 0 else "")
-    return page
-
-
-def _write_opening(page: _Page, parts: Parts, system: str, first: Message) -> None:
-    if system and parts.system:
-        page.write(parts.system, text=system)
-    elif first.input and parts.opening_with_input:
-        page.write(parts.opening_with_input)
-    else:
-        page.write(parts.opening)
-
-
-def _write_question(page: _Page, parts: Parts, message: Message, system: str) -> None:
-    if system and parts.user_with_system:
-        page.write(parts.user_with_system + parts.cue, text=plain_text(message), system=system)
-    elif message.input and parts.user_with_input:
-        page.write(parts.user_with_input + parts.cue, text=message.text, input=message.input)
-    else:
-        page.write(parts.user + parts.cue, text=plain_text(message))
-
-
-def _split_system(messages: tuple[Message, ...]) -> tuple[str, tuple[Message, ...]]:
-    """The system text, and the turns: user and assistant in alternation, starting with the user.
-
-    Results of tools come between an answer that calls them and the next answer; only templates have
-    a place for them.
-    """
-    system = messages[0].text if messages[0].role == "system" else ""
-    spoken = messages[1:] if messages[0].role == "system" else messages
-    turns = [
-        message
-        for index, message in enumerate(spoken)
-        if message.role != "tool" and not (index and spoken[index - 1].role == "tool")
-    ]
-    for index, message in enumerate(turns):
-        if message.role != ("user", "assistant")[index % 2]:
-            raise UsageError(
-                f"message {index + 1} is from `{message.role}`; user and assistant must take turns,"
-                " starting with the user"
-            )
-    return system, spoken
-
-
-def plain_text(message: Message) -> str:
-    """A message as one text, the material before the request."""
-    return "\n\n".join(filter(None, (message.input, message.text)))
-
-
 def _write_template(
     form: PromptFormat, messages: tuple[Message, ...]
 ) -> tuple[str, tuple[Range, ...], tuple[Range, ...]]:
     """The text, what the model writes in it, and what people wrote."""
-    system, spoken = _split_system(messages)
+    system, spoken = split_system(messages)
     form = _map_variables(form, lambda text: disarm(text, form.labels))
     records = [_record(message, form) for message in spoken]
     if system:

@@ -1,7 +1,9 @@
-"""Parse the events of an engine into thinking and answer text."""
+"""Parse the events of an engine into thinking, answer text and tool calls."""
 
 from msgspec import Struct
 
+from llmchat import tool_syntax
+from llmchat.calls import Call
 from llmchat.engines import Chunk, Finish, Prefill, Sampling
 from llmchat.engines.stream_filters import ThoughtFilter, Unescape
 from llmchat.presets import Preset
@@ -13,6 +15,15 @@ class Thinking(Struct, frozen=True):
     """A piece of a model's reasoning before its answer. It is shown and never sent back."""
 
     text: str
+
+
+class ToolCalls(Struct, frozen=True):
+    """Calls of tools that the model made, complete and in order."""
+
+    calls: tuple[Call, ...]
+
+
+ReplyEvent = Thinking | Chunk | ToolCalls | Prefill | Finish
 
 
 class GenerationRequest(Struct, frozen=True):
@@ -28,7 +39,8 @@ class ReplyParser:
     """Turns the engine's events into thinking and an answer without white space at its ends.
 
     White space at the start comes from cues such as `ASSISTANT:`, after which models begin with a
-    space. Some templates open the thinking themselves, at the end of the prompt.
+    space. Some templates open the thinking themselves, at the end of the prompt. Calls are parsed
+    if the prompt offers tools, and passed on from engines whose servers parse them.
     """
 
     def __init__(self, preset: Preset, request: GenerationRequest):
@@ -38,21 +50,36 @@ class ReplyParser:
         self._unescape = Unescape(request.prompt.unescapes)
         self._started = request.resumed
         self._held_back = ""
+        tools = request.prompt.tools
+        offered = tools is not None and bool(tools.tools) and tools.choice != "none"
+        self._calls = tool_syntax.parser(preset, tools) if tools and offered else None
 
-    def feed(self, event: Chunk | Prefill | Finish) -> "list[Thinking | Chunk | Prefill | Finish]":
+    def feed(self, event: Chunk | Prefill | Finish) -> list[ReplyEvent]:
         """The events to show for an event of the engine, in order."""
         if isinstance(event, Prefill):
             return [event]
         if isinstance(event, Chunk):
-            return [*self._parse(self._thoughts.feed(self._unescape.feed(event.text)))]
+            parsed = self._parse(self._thoughts.feed(self._unescape.feed(event.text)))
+            return [*parsed, ToolCalls(event.calls)] if event.calls else parsed
         rest = self._thoughts.feed(self._unescape.flush())
-        return [*self._parse([*rest, *self._thoughts.flush()]), event]
+        parsed = self._parse([*rest, *self._thoughts.flush()])
+        if self._calls:
+            parsed += self._answer(*self._calls.flush())
+        return [*parsed, event]
 
-    def _parse(self, pieces: list[tuple[bool, str]]) -> list[Thinking | Chunk]:
-        events = [
-            Thinking(text) if thinking else Chunk(self._trim(text)) for thinking, text in pieces
-        ]
-        return [event for event in events if event.text]
+    def _parse(self, pieces: list[tuple[bool, str]]) -> list[ReplyEvent]:
+        events: list[ReplyEvent] = []
+        for thinking, text in pieces:
+            if thinking:
+                events.append(Thinking(text))
+            else:
+                events += self._answer(*(self._calls.feed(text) if self._calls else (text, ())))
+        return events
+
+    def _answer(self, text: str, calls: tuple[Call, ...]) -> list[ReplyEvent]:
+        text = self._trim(text)
+        shown: list[ReplyEvent] = [Chunk(text)] if text else []
+        return [*shown, ToolCalls(calls)] if calls else shown
 
     def _trim(self, text: str) -> str:
         """Hold white space back until a word follows it; drop it before the first word."""

@@ -25,8 +25,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "text": (
         "ordered",
         (
-            "chat_template", "prompt", "engines", "engines.capabilities",
-            "engines.stream_filters", "engines.bounded_count",
+            "chat_template", "written_tools", "written_prompt", "prompt", "engines",
+            "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
             "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
             "reply_parser", "actions",
         ),

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from llmchat.conversation import Conversation
-from llmchat.engines import Adapters, Chunk, Engine, Finish, Sampling
+from llmchat.engines import Adapters, Chunk, Counter, Engine, Finish, Sampling
 from llmchat.prompt import Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Value = TypeVar("Value")
+AnyCounter = TypeVar("AnyCounter", bound=Counter)
 
 
 @runtime_checkable
@@ -26,11 +27,12 @@ class Wraps(Protocol):
     def wrapped(self) -> Engine | None: ...
 
 
-def unwrap(engine: Engine) -> Engine:
+def unwrap(engine: AnyCounter) -> AnyCounter | Engine:
     """The engine that does the work, whose capabilities count."""
-    while isinstance(engine, Wraps) and engine.wrapped is not None:
-        engine = engine.wrapped
-    return engine
+    worker: AnyCounter | Engine = engine
+    while isinstance(worker, Wraps) and worker.wrapped is not None:
+        worker = worker.wrapped
+    return worker
 
 
 class Answer(Protocol):
@@ -141,6 +143,21 @@ class TakesTokenIds(Protocol):
     def prompt_of(self, ids: Sequence[int]) -> Prompt:
         """The prompt of exactly these ids. Raises Mismatch for an id outside the vocabulary."""
         ...
+
+
+@runtime_checkable
+class FollowsGrammars(Protocol):
+    """Binds its answers to grammars of llguidance while `follows_grammars` is true."""
+
+    follows_grammars: bool
+
+
+@runtime_checkable
+class SendsTools(Protocol):
+    """Passes `Prompt.tools` on to a server that writes, binds and parses calls itself, while
+    `sends_tools` is true."""
+
+    sends_tools: bool
 
 
 @runtime_checkable

@@ -1,0 +1,183 @@
+"""The grammar of an answer that may make calls: which calls, how many, and what else it may be."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from llmchat.calls import ToolRequest
+from llmchat.structure import Structure
+from llmchat.tool_syntax import schemas
+from llmchat.tool_syntax.argument_grammar import ANY, WRITERS
+from llmchat.tool_syntax.dialect import Dialect
+from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
+
+Tool = dict[str, Any]
+# White space in JSON that a model writes without marks.
+_SPACE = r"[ \n]{0,8}"
+_FENCE = r"\s{0,4}(```\w{0,12}\s{1,4})?"
+_CLOSING_FENCE = pattern(r"\s{0,4}```\s{0,4}")
+_FENCE_END = f"({_CLOSING_FENCE})?"
+_ANY_SPACE = pattern(r"\s{0,8}")
+_OBJECT_END = pattern(rf"{_SPACE}\}}")
+_LIST_END = pattern(rf"{_SPACE}\]")
+
+
+def answer_grammar(dialect: Dialect, request: ToolRequest, structure: Structure | None) -> str:
+    """The grammar for a request, which may be answered without a call unless it requires one.
+
+    structure: the form of an answer that makes no call. After the calls the answer ends. A grammar
+    that llguidance cannot compile for a tool is refused by the engine.
+    """
+    tools = [tool for tool in request.tools if request.name in ("", tool["function"]["name"])]
+    writer = _Writer(dialect, tools, request.parallel)
+    if request.choice == "required" or request.name:
+        return writer.grammar.written(writer.calls())
+    if structure is not None:
+        return writer.grammar.written(f"{writer.calls()} | {_structured(writer, structure)}")
+    return writer.grammar.written(" | ".join(writer.free_answer()))
+
+
+class _Writer:
+    def __init__(self, dialect: Dialect, tools: Sequence[Tool], parallel: bool):
+        self.grammar = Grammar(dialect.marks)
+        self._dialect = dialect
+        self._parallel = parallel
+        self._tools = [(tool["function"]["name"], schemas.parameters(tool)) for tool in tools]
+
+    def calls(self) -> str:
+        """An answer that is calls and nothing else."""
+        if self._dialect.plain:
+            return self._plain_calls()
+        return f"{self.grammar.text(self._opening())} {self._rest_of_calls()}"
+
+    def free_answer(self) -> list[str]:
+        """The alternatives of an answer: text, text and then calls, or bare calls."""
+        starts = [rf"{_FENCE}\{{{_SPACE}\"name\"", rf"{_FENCE}\[{_SPACE}\{{{_SPACE}\"name\""]
+        answers = [self._bare_object(), self._bare_list()]
+        opening = self._opening()
+        if self._dialect.at_start:
+            starts += [
+                rf"\s*{re.escape(opening + name + self._dialect.between)}"
+                for name, _ in self._tools
+            ]
+            answers.append(self._call_at_start())
+        first, rest = self._first_mark()
+        if first:
+            till = self.grammar.till(ANY, first)
+            answers.append(f"{till} {rest}")
+        free = self.grammar.terminal(
+            " & ".join([ANY, *(f"~{pattern(f'{start}(?s:.*)')}" for start in starts)])
+        )
+        return [free, *answers]
+
+    def _opening(self) -> str:
+        """What precedes the name of the first call, and is the same for all tools."""
+        if self._dialect.key:
+            return self._dialect.open + ("[" if self._dialect.array else "")
+        before = "" if self._dialect.at_start else self._dialect.before
+        return self._dialect.open + before
+
+    def _first_mark(self) -> tuple[str, str]:
+        """The text that starts calls anywhere in an answer, and the grammar of all that follows."""
+        dialect = self._dialect
+        opening = dialect.open or dialect.before
+        if not opening or (dialect.at_start and not dialect.before):
+            return "", ""
+        if dialect.at_start:
+            return dialect.before, self._rest_of_calls()
+        mark = next((mark for mark in dialect.marks if opening.startswith(mark)), opening.strip())
+        rest = self._opening().removeprefix(mark)
+        return mark, f"{self.grammar.text(rest)} {self._rest_of_calls()}"
+
+    def _call_at_start(self) -> str:
+        opening = self.grammar.text(self._opening())
+        return f"{_ANY_SPACE} {opening} {self._rest_of_calls()}"
+
+    def _rest_of_calls(self) -> str:
+        """All that follows the opening text, up to the end of the answer."""
+        dialect, one = self._dialect, self._one_call()
+        if dialect.key:
+            return self._rest_of_objects(one)
+        if dialect.several:
+            again = self.grammar.text(dialect.separator + dialect.before)
+            more = f"({again} {one})*" if self._parallel else ""
+            return f"{one} {more} {self.grammar.text(dialect.close)}"
+        again = self.grammar.text(dialect.separator + dialect.before)
+        return f"{one} ({again} {one})*" if self._parallel else one
+
+    def _rest_of_objects(self, one: str) -> str:
+        dialect = self._dialect
+        if dialect.array:
+            more = f'(", " {one})*' if self._parallel else ""
+            close = self.grammar.text("]" + dialect.close)
+            return f"{one} {more} {close}"
+        close = self.grammar.text(dialect.close)
+        between = (
+            dialect.separator if dialect.plain else dialect.close + dialect.separator + dialect.open
+        )
+        again = self.grammar.text(between)
+        more = f"({again} {one})*" if self._parallel else ""
+        return f"{one} {more} {close}"
+
+    def _one_call(self) -> str:
+        """A call from its name on."""
+        calls = [self._call(name, schema) for name, schema in self._tools]
+        return self.grammar.rule("call", " | ".join(calls))
+
+    def _call(self, name: str, schema: schemas.Schema) -> str:
+        dialect = self._dialect
+        arguments = WRITERS[dialect.notation](self.grammar, dialect, schema)
+        if dialect.key:
+            head = f'{{"name": {quoted(name)}, "{dialect.key}": '
+            return f"{quoted(head)} {arguments} {quoted('}')}"
+        return (
+            f"{self.grammar.text(name + dialect.between)} {arguments}"
+            f" {self.grammar.text(dialect.after)}"
+        )
+
+    def _plain_calls(self) -> str:
+        """JSON objects without a mark."""
+        one = self._one_call()
+        again = quoted(self._dialect.separator or "\n")
+        return f"{one} ({again} {one})*" if self._parallel else one
+
+    def _bare_object(self) -> str:
+        """Calls as JSON at the start of an answer, with free white space, perhaps in a fence."""
+        first = self.grammar.lazy(pattern(rf"{_FENCE}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""))
+        one = self._bare_rest()
+        again = pattern(rf"{_SPACE}[,;]?{_SPACE}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\"")
+        more = f"({again} {one})*" if self._parallel else ""
+        return f"{first} {one} {more} {_FENCE_END}"
+
+    def _bare_list(self) -> str:
+        object_start = rf"\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
+        first = self.grammar.lazy(pattern(rf"{_FENCE}\[{_SPACE}{object_start}"))
+        one = self._bare_rest()
+        again = pattern(rf"{_SPACE},{_SPACE}{object_start}")
+        more = f"({again} {one})*" if self._parallel else ""
+        return f"{first} {one} {more} {_LIST_END} {_FENCE_END}"
+
+    def _bare_rest(self) -> str:
+        """A JSON object from the name of the tool on."""
+        key = choice([quoted(f'"{key}"') for key in ("arguments", "parameters")])
+        comma, colon = pattern(rf"{_SPACE},{_SPACE}"), pattern(rf"{_SPACE}:{_SPACE}")
+        calls = []
+        for name, schema in self._tools:
+            arguments = f"%json {json.dumps(schema, ensure_ascii=False)}"
+            rule = self.grammar.rule("json", arguments)
+            calls.append(f"{quoted(name + chr(34))} {comma} {key} {colon} {rule}")
+        return f"{self.grammar.rule('bare', ' | '.join(calls))} {_OBJECT_END}"
+
+
+def _structured(writer: _Writer, structure: Structure) -> str:
+    """The grammar of an answer without calls."""
+    if structure.kind == "json":
+        return '%json {"type": "object"}'
+    if structure.kind == "schema":
+        return f"%json {structure.source}"
+    if structure.kind == "choice":
+        return choice([quoted(text) for text in structure.choices])
+    if structure.kind == "regex":
+        return pattern(structure.source)
+    return writer.grammar.rule("answer", f"%lark {{\n{structure.source}\n}}")
