@@ -29,6 +29,14 @@ from llmchat.written_prompt import split_system, substitute, write_parts
 _TOOLS = re.compile(r"(?<![\w.'\"])(?:xml_)?tools(?!\w)")
 
 
+class ThinkingMarks(Struct, frozen=True):
+    """The marks around a model's thoughts. inside: the prompt ends within a thought."""
+
+    opening: str
+    closing: str
+    inside: bool = False
+
+
 class Prompt(Struct, frozen=True):
     """Rendered messages. Ranges are character offsets into `text`.
 
@@ -41,6 +49,7 @@ class Prompt(Struct, frozen=True):
     ids: token ids, if the caller provides them; then `text` only shows them.
     tools: what the model is offered, for engines that send messages instead of text. shown_tokens:
     special tokens that are part of the answer's text, because calls are recognised by them.
+    thinking: the marks of the model's thoughts; None for one that does not think.
     """
 
     text: str
@@ -54,6 +63,7 @@ class Prompt(Struct, frozen=True):
     ids: tuple[int, ...] = ()
     tools: ToolRequest | None = None
     shown_tokens: tuple[str, ...] = ()
+    thinking: ThinkingMarks | None = None
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +137,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             bos=self.parts is not None,
             unescapes=self.unescapes,
             shown_tokens=self.shown_tokens,
+            thinking=self._thinking(text),
         )
 
     @property
@@ -145,6 +156,15 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         return written_tools.as_text(
             messages, self.tool_text, lambda text: disarm(text, written_tools.LABELS)
         )
+
+    def _thinking(self, text: str) -> ThinkingMarks | None:
+        """Where the answer to a prompt begins: within a thought, perhaps before one, or neither."""
+        opening, closing = self.thinking
+        written = self.template or repr(self.parts)
+        end = text.rstrip()
+        if (opening not in written and closing not in written) or end.endswith(closing):
+            return None
+        return ThinkingMarks(opening, closing, inside=end.endswith(opening))
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
         """The prompt that lets the model continue its own last, unfinished answer."""

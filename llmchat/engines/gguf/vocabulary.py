@@ -55,6 +55,9 @@ class LlamaVocabulary:
         """In UTF-8; a token that is a part of a character becomes U+FFFD."""
         return self._llama.text_of([token]).encode()
 
+    def spellings(self, count: int) -> list[bytes]:
+        return [self.spelling(token) for token in range(count)]
+
     def around(self) -> list[int]:
         return [token for token, _ in self._llama.tokenize("", special=False, around=True)]
 

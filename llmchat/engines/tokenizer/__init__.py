@@ -106,12 +106,20 @@ class Tokenizer:
         """The text of tokens, special ones by their names; invalid UTF-8 as U+FFFD."""
         return b"".join(map(self._vocabulary.spelling, ids)).decode("utf-8", "replace")
 
+    def ids(self, text: str) -> list[int]:
+        """Ids of a bare text: without BOS, and with special tokens read as plain text."""
+        return self._vocabulary.ids(text, special=False)
+
+    def spellings(self, count: int) -> list[bytes]:
+        """The bytes of the tokens below `count`; none for an id without a token."""
+        return self._vocabulary.spellings(count)
+
     def decoder(self) -> Callable[[int], str]:
         """A function that takes ids of an answer one by one and returns the text each completes."""
         return self._vocabulary.decoder()
 
     def _count(self, text: str) -> int:
-        return len(self._vocabulary.ids(text, special=False))
+        return len(self.ids(text))
 
     def _spans(self, prompt: Prompt, apart: bool) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []

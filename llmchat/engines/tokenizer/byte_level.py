@@ -18,3 +18,18 @@ def byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in printed} | {
         chr(256 + index): byte for index, byte in enumerate(others)
     }
+
+
+@functools.cache
+def _table() -> dict[int, int]:
+    """For str.translate: the byte of a character, or a character beyond Latin-1."""
+    known = {ord(character): byte for character, byte in byte_of().items()}
+    return {number: known.get(number, 0xFFFF) for number in range(0x200)}
+
+
+def bytes_of(name: str) -> bytes | None:
+    """The bytes of a token in this alphabet; None if the name has other characters."""
+    try:
+        return name.translate(_table()).encode("latin-1")
+    except UnicodeEncodeError:
+        return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmchat.engines.tokenizer.byte_level import byte_of
+from llmchat.engines.tokenizer.byte_level import bytes_of
 from llmchat.engines.tokenizer.incremental_decoder import IncrementalDecoder
 from llmchat.engines.tokenizer.incremental_tokenizer import IncrementalTokenizer
 from llmchat.engines.tokenizer.vocabulary import any_of
@@ -59,11 +59,20 @@ class FastVocabulary:
         return ranges
 
     def spelling(self, token: int) -> bytes:
-        name = self._tokenizer.id_to_token(token) or ""
-        if match := _BYTE.match(name):
+        return self._spelling(self._tokenizer.id_to_token(token) or "")
+
+    def spellings(self, count: int) -> list[bytes]:
+        spellings = [b""] * count
+        for name, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            if number < count:
+                spellings[number] = self._spelling(name)
+        return spellings
+
+    def _spelling(self, name: str) -> bytes:
+        if name.startswith("<0x") and (match := _BYTE.match(name)):
             return bytes([int(match[1], 16)])
-        if self._byte_level and all(character in byte_of() for character in name):
-            return bytes(byte_of()[character] for character in name)
+        if self._byte_level and (spelling := bytes_of(name)) is not None:
+            return spelling
         return name.replace("▁", " ").encode()
 
     def around(self) -> list[int]:

@@ -73,6 +73,9 @@ class WorldVocabulary:
     def spelling(self, token: int) -> bytes:
         return self._bytes.get(token, b"")
 
+    def spellings(self, count: int) -> list[bytes]:
+        return [self._bytes.get(token, b"") for token in range(count)]
+
     def around(self) -> list[int]:
         return []
 

@@ -35,6 +35,10 @@ class Vocabulary(Protocol):
         """The bytes that a token stands for; a special token is spelt like its name."""
         ...
 
+    def spellings(self, count: int) -> list[bytes]:
+        """The spelling of each id below `count`; empty for an id without a token."""
+        ...
+
     def around(self) -> list[int]:
         """The ids that the tokenizer itself puts around a text."""
         ...

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
+from llmchat.engines.guide import Guides
 from llmchat.engines.transformers import memory_check, scoring
 from llmchat.engines.transformers.executor import Forward
 from llmchat.engines.transformers.generation import RunningAnswer
@@ -82,6 +83,8 @@ class TransformersEngine:
         self.context = loaded.context
         self._vocabulary = vocabulary_of(loaded.shapes)
         most = IDLE_CACHE_BYTES // max(1, kv_bytes(loaded.config, 1))
+        count = self._vocabulary or int(loaded.config.get("vocab_size") or 0)
+        self._guides = Guides(loaded.tokens, count)
         self._slots = Slots(loaded.forward.new_cache, slots, most)
         self._chunks = Chunks(loaded.forward, parameters(loaded.shapes), self.context)
         self.drafts = drafts
@@ -134,17 +137,19 @@ class TransformersEngine:
             )
         apart = model.forward.separate_encoder
         room = self.context if apart else self.context - len(ids)
+        stop_ids = frozenset() if sampling.ignore_eos else model.tokens.stop_ids(prompt)
         look = partial(self._look, rivals=sampling.logprobs - 1) if sampling.logprobs else None
         return RunningAnswer(
             ids,
             min(sampling.max_tokens or room, room),
-            frozenset() if sampling.ignore_eos else model.tokens.stop_ids(prompt),
+            stop_ids,
             (*prompt.stops, *sampling.stops),
             model.tokens.decoder(),
             model.forward.sampler(sampling, [] if apart else ids, self._device),
             PromptLookup(ids) if self.drafts and model.forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),
             look,
+            self._guides.guide(prompt, sampling, stop_ids),
         )
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:

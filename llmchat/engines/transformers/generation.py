@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from llmchat.engines import Chunk, Finish, Token
+from llmchat.engines.guide import Guide
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
@@ -17,7 +18,9 @@ from llmchat.engines.transformers.pytorch.sampler import Sampler
 class RunningAnswer:
     """The state of an answer between two calls of the model.
 
-    unread: ids that the model has to read before the next token can be chosen.
+    unread: ids that the model has to read before the next token can be chosen. guide: what may
+    come next, None for anything. Tokens that it forces are read together with the token before
+    them; only with log-probabilities each is looked at like a draft.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class RunningAnswer:
         drafts: PromptLookup | None,
         adapters: LiveAdapters,
         look: Callable[[int, Tensor], Token] | None,
+        guide: Guide | None = None,
     ):
         self.done = False
         self.prompt_tokens = len(ids)
@@ -46,6 +50,9 @@ class RunningAnswer:
         self._drafts = drafts
         self._draft: list[int] = []
         self._look = look
+        self._guide = guide
+        # Tokens that are certain to come next, in addition to those of the draft.
+        self._forced: list[int] = []
         self._tokens: list[Token] = []
         self._cached = 0
         self._produced = 0
@@ -76,14 +83,23 @@ class RunningAnswer:
         assert self.slot is not None
         if self.reading:
             return SequenceInput(self.slot.cache, self.unread[:room], adapters=self.adapters)
-        left = self._limit - self._produced - 1
-        self._draft = self._drafts.propose(min(left, room - 1), together) if self._drafts else []
+        self._draft = self._propose(room, together)
         return SequenceInput(
             self.slot.cache,
-            self.unread + self._draft,
+            self.unread[:room] + self._draft,
             all_logits=bool(self._draft),
             adapters=self.adapters,
         )
+
+    def _propose(self, room: int, together: int) -> list[int]:
+        """Tokens that may follow the last one: certain ones, or some of earlier text."""
+        if len(self.unread) > 1:
+            return []
+        left = min(self._limit - self._produced, room) - 1
+        if self._forced:
+            return self._forced[:left]
+        draft = self._drafts.propose(left, together) if self._drafts else []
+        return self._guide.plausible(draft) if self._guide and draft else draft
 
     def take(self, part: SequenceInput, logits: Tensor) -> list[Chunk | Finish]:
         """The events of a call. logits: [1, vocab] of the last token, or [T, vocab] of each."""
@@ -95,7 +111,7 @@ class RunningAnswer:
             return []
         text, right = "", 0
         for row in logits:
-            token = self._sampler.choose(row)
+            token = self._choose(row)
             shown, reason = self._advance(token, row)
             text += shown
             if reason:
@@ -106,7 +122,30 @@ class RunningAnswer:
             right += 1
         if draft:
             self.slot.keep(len(self.slot.ids) - len(draft) + right)
+        if self._forced and self._look is None:
+            shown, reason = self._write_forced()
+            text += shown
+            if reason:
+                return self._finished(text, reason)
         return self._chunks(text) if text else []
+
+    def _choose(self, logits: Tensor) -> int:
+        """The next token. logits: [vocab]"""
+        if self._forced:
+            self._sampler.record(self._forced[0])
+            return self._forced.pop(0)
+        return self._sampler.choose(logits, self._guide.mask() if self._guide else None)
+
+    def _write_forced(self) -> tuple[str, str]:
+        """The text of the certain tokens, which the model reads in the next call."""
+        text = reason = ""
+        while self._forced and not reason:
+            token = self._forced.pop(0)
+            self._sampler.record(token)
+            self.unread.append(token)
+            shown, reason = self._advance(token, None)
+            text += shown
+        return text, reason
 
     def close(self) -> None:
         """Give the cache back, at the end or earlier."""
@@ -115,7 +154,7 @@ class RunningAnswer:
             slot, self.slot = self.slot, None
             self._release(slot)
 
-    def _advance(self, token: int, logits: Tensor) -> tuple[str, str]:
+    def _advance(self, token: int, logits: Tensor | None) -> tuple[str, str]:
         """The text that a token makes safe to show, and the reason if it ends the answer."""
         self._produced += 1
         if self._produced == 1:
@@ -124,13 +163,19 @@ class RunningAnswer:
             return "", "stop"
         if self._drafts:
             self._drafts.feed(token)
-        if self._look:
+        if self._guide:
+            self._follow(self._guide, token)
+        if self._look and logits is not None:
             self._tokens.append(self._look(token, logits))
         text = self._filter.feed(self._decode(token))
-        return (
-            text,
-            "stop" if self._filter.stopped else "length" if self._produced == self._limit else "",
-        )
+        if self._filter.stopped or (self._guide and self._guide.done):
+            return text, "stop"
+        return text, "length" if self._produced == self._limit else ""
+
+    def _follow(self, guide: Guide, token: int) -> None:
+        guide.accept(token)
+        if not self._forced:
+            self._forced = guide.forced()
 
     def _finished(self, text: str, reason: str) -> list[Chunk | Finish]:
         text += self._filter.flush()

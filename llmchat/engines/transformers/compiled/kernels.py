@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmchat.engines.guide import Mask
 from llmchat.engines.transformers.compiled.structs import (
     Candidate,
     Matrix,
@@ -42,6 +43,7 @@ _SIGNATURES = {
         [c_void_p, c_int64, POINTER(SamplingParams), c_void_p, POINTER(c_int64),
          POINTER(c_int64)],
     ),
+    "llmchat_mask": (None, [c_void_p, c_void_p, c_int64, c_void_p]),
 }  # fmt: skip
 
 Weights = Sequence[tuple[Tensor, Tensor]]
@@ -64,9 +66,11 @@ class Kernels:
             self._multiply = _function(library, "llmchat_multiply")
             self._read_memory = _function(library, "llmchat_read_memory")
             self._sample = _function(holding_lock, "llmchat_sample")
+            self._mask = _function(holding_lock, "llmchat_mask")
         except (OSError, AttributeError) as error:
             raise Unavailable(f"{path} cannot be loaded ({error})") from error
         self._candidates = (Candidate * 0)()
+        self._masked = torch.empty(0)
         self._first, self._end = c_int64(), c_int64()
         self._openmp = _openmp()
         self._workspace = torch.empty(0, dtype=torch.uint8)
@@ -83,14 +87,26 @@ class Kernels:
         buffers = logits.data_ptr(), self._workspace.data_ptr()
         self._step(byref(model), sequences, count, threads, *buffers, byref(self._openmp))
 
-    def sample(self, logits: Tensor, params: SamplingParams) -> int:
-        """A token from contiguous float32 [vocabulary]; -1 if the largest logit is not finite."""
+    def sample(self, logits: Tensor, params: SamplingParams, mask: Mask | None = None) -> int:
+        """A token from contiguous float32 [vocabulary]; -1 if the largest logit is not finite.
+
+        mask: the tokens that may be chosen; those beyond its count may not.
+        """
+        logits = logits if mask is None else self._allowed(logits, mask)
         count = logits.shape[-1]
         if count > len(self._candidates):
             self._candidates = (Candidate * count)()
         bounds = byref(self._first), byref(self._end)
         token = self._sample(logits.data_ptr(), count, byref(params), self._candidates, *bounds)
         return int(token)
+
+    def _allowed(self, logits: Tensor, mask: Mask) -> Tensor:
+        """The logits without the tokens that are not in a mask, until the next call."""
+        count = min(logits.shape[-1], mask.count)
+        if count > len(self._masked):
+            self._masked = torch.empty(count)
+        self._mask(logits.data_ptr(), mask.address, count, self._masked.data_ptr())
+        return self._masked[:count]
 
     def candidates(self) -> dict[int, float]:
         """The tokens among which the last one was drawn, with their relative weights.

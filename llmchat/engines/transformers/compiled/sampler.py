@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.guide import Mask
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.structs import SamplingParams
 from llmchat.engines.transformers.pytorch.sampler import Sampler, chosen
@@ -27,15 +28,15 @@ class CompiledSampler(Sampler):
         self._points: list[float] = []
         self._params = SamplingParams(*(getattr(sampling, name) for name in DISTRIBUTION))
 
-    def choose(self, logits: Tensor) -> int:
+    def choose(self, logits: Tensor, mask: Mask | None = None) -> int:
         # Each call into torch hands the interpreter's lock to other threads (a server's) and waits
         # for it again. Without a repetition penalty no call is needed.
-        return self._pick(logits) if self._seen is None else super().choose(logits)
+        return self._pick(logits, mask) if self._seen is None else super().choose(logits, mask)
 
-    def _pick(self, logits: Tensor) -> int:
+    def _pick(self, logits: Tensor, mask: Mask | None) -> int:
         if self._sampling.temperature != 0:
             self._params.point = self._next_point()
-        return chosen(self._kernels.sample(logits, self._params))
+        return chosen(self._kernels.sample(logits, self._params, mask))
 
     def _next_point(self) -> float:
         if not self._points:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.guide import Mask
 from llmchat.errors import IntegrityError
 
 # The most likely tokens that top-p sorts before it sorts all of them.
@@ -28,18 +29,24 @@ class Sampler:
         if sampling.repetition_penalty != 1:
             self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.long, device=device)
 
-    def choose(self, logits: Tensor) -> int:
-        """logits: [vocab] → token id."""
+    def choose(self, logits: Tensor, mask: Mask | None = None) -> int:
+        """logits: [vocab] → token id. mask: the tokens that may be chosen, None for all."""
         logits = logits.float()
         if self._seen is not None:
             logits = penalise(logits, self._seen, self._sampling.repetition_penalty)
-        token = self._pick(logits)
-        if self._seen is not None:
-            self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
+        token = self._pick(logits, mask)
+        self.record(token)
         return token
 
-    def _pick(self, logits: Tensor) -> int:
+    def record(self, token: int) -> None:
+        """Count a token that was not chosen here, because there was no choice."""
+        if self._seen is not None:
+            self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
+
+    def _pick(self, logits: Tensor, mask: Mask | None) -> int:
         """logits: float32 [vocab] → token id."""
+        if mask is not None:
+            logits = allowed(logits, mask)
         largest, best = logits.max(-1)
         token = chosen(int(best) if math.isfinite(largest) else -1)
         if self._sampling.temperature == 0:
@@ -59,6 +66,15 @@ class Sampler:
         place = torch.searchsorted(cumulated, uniform * cumulated[-1], right=True)
         place = place.clamp_(max=len(probabilities) - 1)
         return place if ids is None else ids[place]
+
+
+def allowed(logits: Tensor, mask: Mask) -> Tensor:
+    """The logits with minus infinity for the tokens that are not in a mask."""
+    words = torch.frombuffer(mask.words, dtype=torch.int32).to(logits.device)
+    bits = words[:, None] >> torch.arange(32, device=logits.device) & 1
+    inside = bits.flatten()[: len(logits)].bool()
+    outside = torch.nn.functional.pad(~inside, (0, len(logits) - len(inside)), value=True)
+    return logits.masked_fill(outside, -torch.inf)
 
 
 def chosen(token: int) -> int:

@@ -195,3 +195,22 @@ static int64_t choose_token(const float *logits, int64_t count, const SamplingPa
         if ((reached += found[i].weight) > params->point * total) return found[i].id;
     return found[*from].id;
 }
+
+/* ---- masks */
+
+/* 16 logits, minus infinity where the bit of a token is 0. */
+INLINE f32x16 masked(f32x16 logits, uint32_t bits) {
+    const i32x16 place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    i32x16 allowed = ((i32x16){} + (int32_t)bits) >> place & 1;
+    f32x16 none = splat(-__builtin_inff());
+    return (f32x16)(((i32x16)logits & -allowed) | ((i32x16)none & (allowed - 1)));
+}
+
+/* Copy a row of logits with minus infinity for the tokens whose bit is 0. allowed: bits of at least
+ * `count` tokens, lowest first in words of 32. */
+static void mask_logits(const float *logits, const uint32_t *allowed, int64_t count, float *out) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        f32x16 kept = masked(logits_at(logits, i, count), allowed[i >> 5] >> (i & 31) & 0xffff);
+        memcpy(out + i, &kept, MIN(LANES, count - i) * sizeof *out);
+    }
+}

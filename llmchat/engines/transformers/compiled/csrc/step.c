@@ -122,3 +122,8 @@ int64_t llmchat_sample(const float *logits, int64_t count, const SamplingParams 
                        Candidate *found, int64_t *from, int64_t *to) {
     return choose_token(logits, count, params, found, from, to);
 }
+
+/* Copy a row of logits without the tokens that a mask excludes, see mask_logits. */
+void llmchat_mask(const float *logits, const uint32_t *allowed, int64_t count, float *out) {
+    mask_logits(logits, allowed, count, out);
+}

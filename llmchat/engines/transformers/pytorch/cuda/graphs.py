@@ -22,6 +22,7 @@ from llmchat.engines.transformers.pytorch.cuda.linear import fused
 from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 # One graph for each number of rows, and for each combination of live adapters.
 _MOST_GRAPHS = 32
@@ -112,10 +113,10 @@ class CudaForward(TorchForward):
             len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device
         )
 
-    def sampler(
-        self, sampling: Sampling, prompt_ids: list[int], device: torch.device
-    ) -> DeviceSampler:
-        """A sampler whose tokens this executor runs at once."""
+    def sampler(self, sampling: Sampling, prompt_ids: list[int], device: torch.device) -> Sampler:
+        """A sampler whose tokens this executor runs at once, unless a guide chooses some."""
+        if sampling.structure is not None or sampling.think_budget is not None:
+            return Sampler(sampling, prompt_ids, device)
         return DeviceSampler(sampling, prompt_ids, device, self.follow)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:

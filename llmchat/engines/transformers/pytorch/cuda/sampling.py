@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.guide import Mask
 from llmchat.engines.transformers.pytorch.sampler import Sampler, fixed_size_candidates
 
 
@@ -33,8 +34,11 @@ class DeviceSampler(Sampler):
             self._host_token = torch.empty(1, dtype=torch.long, pin_memory=True)
             self._copied = torch.cuda.Event()
 
-    def choose(self, logits: Tensor) -> int:
-        """logits: [vocab] → token id."""
+    def choose(self, logits: Tensor, mask: Mask | None = None) -> int:
+        """logits: [vocab] → token id. An answer with masks has another sampler: what may follow is
+        known only when the host knows the token.
+        """
+        assert mask is None
         with torch.inference_mode():
             token = self._next(logits)
         if self._host_token is None:

@@ -1,0 +1,43 @@
+"""A structure as a grammar of llguidance."""
+
+import json
+from typing import Any
+
+from llmchat.structure import Structure
+
+# JSON on one line, as Python's json.dumps and most training data write it. Free white space would
+# leave little to force, and small models fall into endless spaces. No option of a schema's own
+# `x-guidance` may loosen it.
+JSON_STYLE: Any = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+
+
+def grammar_of(structure: Structure) -> str:
+    """The grammar, unchecked. Raises ValueError for JSON that is none."""
+    from llguidance import LLMatcher
+
+    if structure.kind == "json":
+        return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=JSON_STYLE)
+    if structure.kind == "schema":
+        return LLMatcher.grammar_from_json_schema(
+            as_object(json.loads(structure.source)), overrides=JSON_STYLE
+        )
+    if structure.kind == "regex":
+        return LLMatcher.grammar_from_regex(structure.source)
+    if structure.kind == "choice":
+        options = " | ".join(json.dumps(text, ensure_ascii=False) for text in structure.choices)
+        return LLMatcher.grammar_from_lark(f"start: {options}")
+    return LLMatcher.grammar_from_lark(structure.source)
+
+
+def as_object(schema: Any) -> dict[str, Any]:
+    """A schema in the form of an object: `true` allows every value, `false` none."""
+    if isinstance(schema, dict):
+        return schema
+    return {} if schema is True else {"anyOf": []}
