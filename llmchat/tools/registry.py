@@ -17,6 +17,7 @@ PLUGINS = "llmchat.tools"
 # A group, and the module whose function `tools` makes its tools.
 _BUILT_IN = {
     "clock": "llmchat.tools.clock",
+    "calculator": "llmchat.tools.calculator",
     "web": "llmchat.tools.web",
 }
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
