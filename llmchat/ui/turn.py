@@ -12,6 +12,7 @@ from llmchat.ui.keys import without_echo
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
 from llmchat.ui.state import ReplState
+from llmchat.ui.web_question import lines_of
 
 
 def run_turn(state: ReplState, events: Generator[Event]) -> None:
@@ -45,6 +46,9 @@ def _print_notes(
         state.print_note(note)
     elif display.ended and not answered:
         state.print_note("[the model gave an empty answer; /regen asks again]")
+    for line in lines_of(state.sources):
+        state.print_note(line)
+    state.sources = ()
     if note := status.dropped_note(state.chat, dropped_before):
         state.print_note(note)
     state.print("")

@@ -23,6 +23,7 @@ _GROUPS = {
     "code": "Conversation",
     "context": "Context window",
     "settings": "Model and settings",
+    "web": "Tools",
     "sessions": "Saved chats",
     "show": "Information",
 }
