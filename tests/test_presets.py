@@ -12,6 +12,7 @@ from llmchat.presets import estimate_fit, find, formats, get_format, names, pres
 from llmchat.presets.load import SHIPPED
 from llmchat.presets.override import split_scale
 from llmchat.settings import Options
+from llmchat.structure import Structure
 
 # The names in the last version of LLM-As-Chatbot's list (November 2023).
 LISTED = """
@@ -391,3 +392,63 @@ def test_notes_leave_to_tested_whether_a_model_was_run(name: str) -> None:
     """Running a model with its published weights then changes one line of its file."""
     notes = find(name).notes
     assert not re.search(r"(?i)not yet run|\b(was|were|been) (never |not )?(run|tested)\b", notes)
+
+
+STRUCTURED = """
+format = "chatml"
+[base]
+kind = "path"
+repo = "/"
+[sampling]
+temperature = 0.5
+{structure}
+"""
+
+
+def preset_with(folder: Path, structure: str) -> Path:
+    file = folder / "mine.toml"
+    file.write_text(STRUCTURED.format(structure=structure))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("written", "structure"),
+    [
+        ('structure = "choice yes no"', Structure("choice", '["yes", "no"]')),
+        ('structure = "regex [a-z]+"', Structure("regex", "[a-z]+")),
+        ('structure = "grammar g.lark"', Structure("grammar", 'start: "x"')),
+        ('structure = "off"', None),
+        ('structure = {kind = "choice", source = \'["a"]\'}', Structure("choice", '["a"]')),
+        ('[sampling.structure]\nkind = "schema"\nsource = "{}"', Structure("schema", "{}")),
+    ],
+)
+def test_preset_carries_a_structure(
+    tmp_path: Path, written: str, structure: Structure | None
+) -> None:
+    (tmp_path / "g.lark").write_text('start: "x"')
+    file = preset_with(tmp_path, written)
+    assert check_preset(file, tmp_path) == []
+    assert find("mine", tmp_path).sampling.structure == structure
+
+
+@pytest.mark.parametrize(
+    ("written", "mistake"),
+    [
+        ('structure = "name strr"', "`sampling.structure`: the field `name` has the unknown type"),
+        (
+            'structure = {kind = "choice", source = "[]"}',
+            "`sampling.structure`: there is no choice",
+        ),
+        ('structure = {kind = "regexp"}', "`sampling.structure.kind`: invalid enum value"),
+        ("structure = 7", "`sampling.structure`: expected"),
+        ('structure = {kind = "json", size = 1}', "there is no key `sampling.structure.size`"),
+    ],
+)
+def test_malformed_structure_of_a_preset_is_a_mistake_with_its_line(
+    tmp_path: Path, written: str, mistake: str
+) -> None:
+    file = preset_with(tmp_path, written)
+    found = check_preset(file, tmp_path)
+    assert [one.line for one in found] == [8] and found[0].text.startswith(mistake)
+    with pytest.raises(UsageError, match="mine"):
+        find("mine", tmp_path)

@@ -36,7 +36,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "engines.parameter_names", "engines.sse", "engines.bounded_cache",
             "engines.checkpoint_files",
-            "engines.tokenizer", "engines.guide",
+            "engines.tokenizer", "engines.gbnf", "engines.guide",
         ),
     ),
     "libraries": (

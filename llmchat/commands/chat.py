@@ -9,6 +9,7 @@ from llmchat.commands import models, options
 from llmchat.errors import ModelNotFound, NotPulled, UsageError
 from llmchat.process.signals import orderly_end
 from llmchat.settings import Settings, World, resolve
+from llmchat.structure.arguments import of_flags
 
 if TYPE_CHECKING:
     from llmchat.chat import Chat
@@ -74,6 +75,37 @@ _Extract = Annotated[
         rich_help_panel=options.OUTPUT,
     ),
 ]
+_Schema = Annotated[
+    str | None,
+    typer.Option(
+        "--schema",
+        metavar="FILE|JSON|FIELDS",
+        help="Answer with JSON of this JSON Schema, or of fields such as `name, age int, tags"
+        " [str]`. `off` for free text.",
+        rich_help_panel=options.STRUCTURE,
+    ),
+]
+_Regex = Annotated[
+    str | None,
+    typer.Option(
+        help="Answer with a text that this regular expression matches as a whole.",
+        rich_help_panel=options.STRUCTURE,
+    ),
+]
+_Choice = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Answer with one of these texts; repeat the flag.", rich_help_panel=options.STRUCTURE
+    ),
+]
+_Grammar = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Answer with a text of this Lark grammar.",
+        rich_help_panel=options.STRUCTURE,
+    ),
+]
 _Vi = Annotated[
     bool | None,
     typer.Option(
@@ -112,6 +144,10 @@ def chat(
     plain: _Plain = None,
     extract: _Extract = False,
     vi: _Vi = None,
+    schema: _Schema = None,
+    regex: _Regex = None,
+    choice: _Choice = None,
+    grammar: _Grammar = None,
     no_server: _NoServer = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -122,7 +158,7 @@ def chat(
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
 
-    given = options.given(ctx)
+    given = options.given(ctx) | {"schema": of_flags(schema, regex, choice or (), grammar)}
     settings = resolve(ctx.obj, given)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     question = one_shot.question(world, prompt, file or ())

@@ -14,6 +14,7 @@ from llmchat.settings.sampling import SAMPLING_SETTINGS
 
 MODEL, CONTEXT, SAMPLING, OUTPUT = "Model", "Context", "Sampling", "Output"
 TOOLS = "Tools"
+STRUCTURE = "Form of the answer"
 
 
 def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from llmchat.conversation import Conversation
 from llmchat.engines import Adapters, Chunk, Counter, Engine, Finish, Sampling
 from llmchat.prompt import Prompt
+from llmchat.structure import Structure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,6 +159,15 @@ class SendsTools(Protocol):
     `sends_tools` is true."""
 
     sends_tools: bool
+
+
+@runtime_checkable
+class ChecksStructure(Protocol):
+    """Depends on its server for the structures that it can enforce."""
+
+    def check_structure(self, structure: Structure) -> None:
+        """Raise UsageError for a structure that it cannot enforce."""
+        ...
 
 
 @runtime_checkable

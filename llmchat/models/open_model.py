@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from llmchat.background.client import socket_file
 from llmchat.errors import LlmchatError
+from llmchat.models.structures import check_structure
 from llmchat.presets import Preset, preset_for, reopen_options
 from llmchat.settings import Options, World, resolve
 
@@ -49,6 +50,7 @@ def open_in_background(
     preset = preset_for(options, world.own_presets)
     if preset.engine not in _SERVED_ENGINES:
         return None
+    check_structure(preset.sampling.structure, preset.engine)
     loading = Options(
         adapter=options.adapter, device=options.device, trust_remote_code=options.trust_remote_code
     )

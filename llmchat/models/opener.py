@@ -7,6 +7,7 @@ from llmchat.models import saved_kv
 from llmchat.models.loading import adapt, load
 from llmchat.models.locate import Model, locate, provenance, title
 from llmchat.models.open_model import OpenModel
+from llmchat.models.structures import check_structure
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset, preset_for, reopen_options, without_credentials
 from llmchat.settings import OF_MODEL, Options, World, resolve
@@ -140,6 +141,7 @@ class ModelOpener:
             flags, opens = server | kept | dict(changes), {}
         options = resolve(self.world, flags, opens).options
         model = locate(preset_for(options, self.world.own_presets), self.world)
+        check_structure(model.preset.sampling.structure, model.preset.engine, model.elsewhere)
         return model, options, flags, opens
 
 

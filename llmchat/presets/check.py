@@ -12,9 +12,10 @@ from typing import Any, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from llmchat.engines import Sampling
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.parse_guard import reading, reason
-from llmchat.presets.load import REPO_ID, formats, names
+from llmchat.presets.load import REPO_ID, formats, names, read_structure
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 
@@ -70,6 +71,9 @@ def _shape(table: dict[str, Any], kind: type[Struct], path: KeyPath) -> Iterator
             # The name of a shipped format is checked by `_sense`.
             if not isinstance(value, str):
                 yield from _value(value, PromptFormat, key_path)
+        elif kind is Sampling and key == "structure" and isinstance(value, str):
+            # A text as in `/schema` is checked by `_sense`.
+            pass
         else:
             yield from _value(value, fields[key].type, key_path)
 
@@ -117,6 +121,20 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
         effect = '`context.turns` has no effect: only policy = "last-n" counts turns'
         yield ("context", "turns"), effect, False
     yield from _name_sense(table, file)
+    sampling = table.get("sampling")
+    if isinstance(sampling, dict) and "structure" in sampling:
+        yield from _structure_sense(sampling["structure"], file)
+
+
+def _structure_sense(written: Any, file: Path) -> Iterator[_Found]:
+    try:
+        read_structure(written, file.parent)
+    except UsageError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        yield ("sampling", "structure"), f"`sampling.structure`: {error.message}{hint}", True
+    except msgspec.ValidationError:
+        # Wrong types are reported by `_shape`.
+        pass
 
 
 def _name_sense(table: dict[str, Any], file: Path) -> Iterator[_Found]:

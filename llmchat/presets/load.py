@@ -14,6 +14,8 @@ from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
 from llmchat.parse_guard import read_toml, reason, shown
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
+from llmchat.structure import Structure, checked
+from llmchat.structure.arguments import parse
 
 SHIPPED = Path(str(files("llmchat.presets")))
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -153,7 +155,28 @@ def _read_preset(path: Path) -> Preset:
         table["format"] = {"name": table["name"], **form}
     else:
         table["format"] = _format_of(form, path)
+    sampling = table.get("sampling")
+    if isinstance(sampling, dict) and "structure" in sampling:
+        sampling["structure"] = _structure_of(sampling["structure"], path)
     return _convert(table, Preset, path)
+
+
+def _structure_of(written: Any, path: Path) -> Any:
+    """The structure in a preset, a text as in `/schema` or a table, as a table."""
+    try:
+        return msgspec.to_builtins(read_structure(written, path.parent))
+    except UsageError as error:
+        raise UsageError(f"{path}: {shown(error.message)}", error.hint) from error
+    except msgspec.ValidationError:
+        # Reported with its place in the preset.
+        return written
+
+
+def read_structure(written: Any, folder: Path) -> Structure | None:
+    """The structure that a preset in `folder` has under `sampling.structure`."""
+    if isinstance(written, str):
+        return parse(written, folder)
+    return checked(msgspec.convert(written, Structure))
 
 
 def _format_of(name: Any, path: Path) -> dict[str, Any]:

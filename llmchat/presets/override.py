@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from llmchat.engines import Sampling
@@ -15,11 +16,14 @@ from llmchat.presets.types import ContextPolicy, Preset, Source
 from llmchat.settings import Options
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import check
+from llmchat.structure import Structure
+from llmchat.structure.arguments import parse as parse_structure
 
 # Option → field of ContextPolicy.
 _WINDOW_OPTIONS = {"context": "tokens", "policy": "policy", "turns": "turns"}
 # Name in `/set` → field of ContextPolicy.
 _WINDOW_SETTINGS = {**_WINDOW_OPTIONS, "low_water": "low_water"}
+_StructureSetting = Annotated[Structure | None, Meta(title="answer form")]
 _NO_ADAPTER = ("none", "off")
 _MAX_SCALE = 10
 
@@ -46,11 +50,16 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
     return replace(
         preset,
         base=replace(base, revision=options.revision) if options.revision else base,
-        sampling=amend(preset.sampling, sampling),
+        sampling=_structured(amend(preset.sampling, sampling), options.schema),
         context=amend(preset.context, window),
         **{name: value for name, value in given.items() if value is not None},
         **_adapter_fields(options.adapter),
     )
+
+
+def _structured(sampling: Sampling, schema: str | None) -> Sampling:
+    """The sampling with the structure that the option `schema` asks for, if it is given."""
+    return replace(sampling, structure=parse_structure(schema)) if schema else sampling
 
 
 def _adapter_fields(adapter: str | None) -> dict[str, Any]:
@@ -77,33 +86,39 @@ def amend(value: _Value, changes: Mapping[str, Any]) -> _Value:
 
 
 def setting_names() -> tuple[str, ...]:
-    """What a user can change during a chat: sampling, then the window."""
-    return (*SAMPLING_SETTINGS, *_WINDOW_SETTINGS)
+    """What a user can change during a chat: sampling, the window, and the form of the answer."""
+    return (*SAMPLING_SETTINGS, *_WINDOW_SETTINGS, "schema")
 
 
 def setting_type(name: str) -> Any:
     """The type of a setting."""
     if name in SAMPLING_SETTINGS:
         return SAMPLING_SETTINGS[name]
+    if name == "schema":
+        return _StructureSetting
     types = {field.name: field.type for field in msgspec.structs.fields(ContextPolicy)}
     return types[_WINDOW_SETTINGS[name]]
 
 
 def settings_of(sampling: Sampling, context: ContextPolicy) -> dict[str, Any]:
-    """The value of each setting."""
+    """The value of each setting, in types that JSON has."""
     values = {name: getattr(sampling, name) for name in SAMPLING_SETTINGS}
-    return values | {name: getattr(context, field) for name, field in _WINDOW_SETTINGS.items()}
+    values |= {name: getattr(context, field) for name, field in _WINDOW_SETTINGS.items()}
+    return values | {"schema": msgspec.to_builtins(sampling.structure)}
 
 
 def adjust(
     preset: Preset, sampling: Sampling, values: Mapping[str, Any]
 ) -> tuple[Preset, Sampling]:
-    """The preset and the sampling with these settings. None removes a seed or a budget.
+    """The preset and the sampling with these settings. None removes a seed, a budget, a structure.
 
     Raises UsageError for an invalid value.
     """
     removed = [name for name in ("seed", "think_budget") if values.get(name, 0) is None]
     sampling = replace(sampling, **dict.fromkeys(removed))
+    if "schema" in values:
+        structure = check(values["schema"], Structure | None, "schema")
+        sampling = replace(sampling, structure=structure)
     of_sampling = {name: value for name, value in values.items() if name in SAMPLING_SETTINGS}
     of_window = {
         _WINDOW_SETTINGS[name]: value for name, value in values.items() if name in _WINDOW_SETTINGS

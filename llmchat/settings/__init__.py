@@ -12,6 +12,7 @@ from llmchat.parse_guard import read_toml
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import Count, EngineName, Policy, Turns, Weights, check, in_words
 from llmchat.settings.world import World, private_file, private_folder
+from llmchat.structure.arguments import parse as parse_structure
 
 __all__ = [
     "OF_MODEL",
@@ -57,6 +58,8 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Turns that `last-n` keeps."""
     system: str | None = None
     """System text."""
+    schema: str | None = None
+    """Form of the answers: see `/schema`."""
 
 
 if TYPE_CHECKING:
@@ -167,6 +170,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
 def checked_option(key: str, value: str) -> tuple[str, Any]:
     """The name and the checked value of an option. Raises UsageError with the allowed values."""
     known = key.replace("-", "_")
+    if known == "schema":
+        parse_structure(value)
     if known not in _TYPES:
         hint = did_you_mean(known, tuple(_TYPES)) or "`llmchat config show` lists the options"
         raise UsageError(f"there is no option `{key}`", hint)

@@ -86,6 +86,17 @@ def from_grammar(grammar: str) -> Structure:
     return Structure("grammar", grammar)
 
 
+def checked(structure: Structure) -> Structure:
+    """A structure that was written as kind and source. Raises UsageError if it is malformed."""
+    if structure.kind == "json":
+        return ANY_JSON
+    if structure.kind == "choice":
+        choices = parsed_json(structure.source, "the list of choices")
+        return from_choices(choices if isinstance(choices, list) else [])
+    make = {"schema": from_schema, "regex": from_regex, "grammar": from_grammar}
+    return make[structure.kind](structure.source)
+
+
 def parsed_json(text: str, what: str) -> Any:
     """The value of a JSON text. Raises UsageError with the place of the first error."""
     try:

@@ -4,6 +4,7 @@ The text is a file with a JSON Schema, the schema itself, or its short form; or 
 word for another kind: `regex RE`, `choice A B`, `grammar FILE`, `json`.
 """
 
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,15 +15,18 @@ from llmchat.process.streams import MOST_ASKED, read_file
 from llmchat.structure import Structure, parsed_json
 from llmchat.structure.short_form import schema_of_short_form
 
-OFF = ("off", "none", "default")
 
+def parse(text: str, folder: Path = Path()) -> Structure | None:
+    """The structure of an argument; None for `off`. Raises UsageError.
 
-def parse(text: str) -> Structure:
-    """The structure of an argument. Raises UsageError."""
+    folder: where the names of files begin.
+    """
     word, _, rest = text.strip().partition(" ")
+    if word == "off" and not rest:
+        return None
     if word in _KINDS:
-        return _KINDS[word](rest.strip())
-    return schema_of_argument(text)
+        return _KINDS[word](rest.strip(), folder)
+    return schema_of_argument(text, folder)
 
 
 def of_flags(
@@ -33,7 +37,7 @@ def of_flags(
     Raises UsageError for two of them.
     """
     written = {
-        "--schema": None if schema is None else f"schema {schema}",
+        "--schema": _written(schema),
         "--regex": None if regex is None else f"regex {regex}",
         "--choice": f"choice {_as_json(choices)}" if choices else None,
         "--grammar": None if grammar is None else f"grammar {grammar}",
@@ -46,7 +50,14 @@ def of_flags(
     return written[given[0]] if given else None
 
 
-def schema_of_argument(text: str) -> Structure:
+def _written(schema: str | None) -> str | None:
+    """The value of --schema, where no word names another kind, as an argument for `parse`."""
+    if schema is None:
+        return None
+    return schema if schema.strip() == "off" else f"schema {schema}"
+
+
+def schema_of_argument(text: str, folder: Path = Path()) -> Structure:
     """The structure of FILE, JSON or a short form."""
     text = text.strip()
     if not text:
@@ -55,14 +66,18 @@ def schema_of_argument(text: str) -> Structure:
         )
     if text.startswith("{") or text in ("true", "false"):
         return structure.from_schema(text)
-    if _is_file(text):
-        content = _read(text)
+    if _is_file(text, folder):
+        content = _read(text, folder)
         parsed_json(content, text)
         return structure.from_schema(content)
     return structure.from_schema(schema_of_short_form(text))
 
 
-def _choices(text: str) -> Structure:
+def _regex(text: str, folder: Path) -> Structure:
+    return structure.from_regex(text)
+
+
+def _choices(text: str, folder: Path) -> Structure:
     """Words, quoted as in a shell, or a JSON list."""
     if text.startswith("["):
         choices = parsed_json(text, "the list of choices")
@@ -74,47 +89,45 @@ def _choices(text: str) -> Structure:
         raise UsageError(f"the choices cannot be read: {str(error).lower()}", hint) from error
 
 
-def _grammar(name: str) -> Structure:
+def _grammar(name: str, folder: Path) -> Structure:
     if not name:
         raise UsageError("a grammar is the name of a file", "for example `grammar date.lark`")
-    return structure.from_grammar(_read(name))
+    return structure.from_grammar(_read(name, folder))
 
 
-def _any_json(rest: str) -> Structure:
+def _any_json(rest: str, folder: Path) -> Structure:
     if rest:
         raise UsageError(f"`json` takes nothing, not `{rest}`", "`schema …` takes a schema")
     return structure.ANY_JSON
 
 
-_KINDS: dict[str, Callable[[str], Structure]] = {
+_KINDS: dict[str, Callable[[str, Path], Structure]] = {
     "json": _any_json,
     "schema": schema_of_argument,
-    "regex": structure.from_regex,
+    "regex": _regex,
     "choice": _choices,
     "grammar": _grammar,
 }
 
 
 def _as_json(choices: Sequence[str]) -> str:
-    import json
-
     return json.dumps(list(choices), ensure_ascii=False)
 
 
-def _is_file(text: str) -> bool:
+def _is_file(text: str, folder: Path) -> bool:
     """Whether a text names a file: an existing one, or one that can be nothing else."""
     if text.endswith(".json") or text.startswith(("/", "./", "../", "~")):
         return True
     try:
-        return Path(text).is_file()
+        return (folder / text).is_file()
     except (OSError, ValueError):
         # Too long for a name.
         return False
 
 
-def _read(name: str) -> str:
+def _read(name: str, folder: Path) -> str:
     try:
-        return read_file(Path(name).expanduser(), name, MOST_ASKED)
+        return read_file(folder / Path(name).expanduser(), name, MOST_ASKED)
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{name} cannot be read: {why}") from error

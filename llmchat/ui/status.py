@@ -17,11 +17,16 @@ def bottom_line(chat: Chat, width: int) -> str:
 
     A narrow line shortens the model's name first, then leaves out the last parts.
     """
-    parts = [chat.engine.describe(), *_window_parts(chat), *_speed_parts(chat)]
+    parts = [chat.engine.describe(), *_form(chat), *_window_parts(chat), *_speed_parts(chat)]
     while len(parts) > 1 and _room_for_name(parts, width) < min(_SHORTEST_NAME, cell_len(parts[0])):
         parts.pop()
     parts[0] = cut(parts[0], max(_room_for_name(parts, width), 0))
     return set_cell_size(" " + " · ".join(parts), width)
+
+
+def _form(chat: Chat) -> list[str]:
+    """The kind of structure that the answers have, if they have one."""
+    return [chat.sampling.structure.kind] if chat.sampling.structure else []
 
 
 def _window_parts(chat: Chat) -> list[str]:

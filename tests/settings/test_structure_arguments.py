@@ -17,7 +17,7 @@ from llmchat.structure.short_form import schema_of_short_form
 
 def schema_of(text: str) -> Any:
     made = parse(text)
-    assert made.kind == "schema"
+    assert made and made.kind == "schema"
     return json.loads(made.source)
 
 

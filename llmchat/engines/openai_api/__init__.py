@@ -17,11 +17,13 @@ from llmchat.engines.openai_api.dialects import Dialect, dropped, sampling_field
 from llmchat.engines.openai_api.messages import messages_of, text_of
 from llmchat.engines.openai_api.server_models import Served
 from llmchat.engines.openai_api.stream_parser import StreamParser
+from llmchat.engines.openai_api.structures import structure_fields
 from llmchat.engines.openai_api.token_counts import counter
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.prompt import Prompt
+from llmchat.structure import Structure
 
 
 class OpenAIEngine:
@@ -127,6 +129,8 @@ class OpenAIEngine:
             "seed": seed,
         }
         body |= sampling_fields(sampling, dialect) | ({"stop": stops} if stops else {})
+        if sampling.structure:
+            body |= structure_fields(sampling.structure, dialect, self._chat)
         if prompt.stop_ids and dialect.stop_ids and not self._chat:
             body[dialect.stop_ids] = list(prompt.stop_ids)
         if not self._chat:
@@ -140,6 +144,10 @@ class OpenAIEngine:
                 )
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return "chat/completions", {**body, "messages": messages_of(prompt)}
+
+    def check_structure(self, structure: Structure) -> None:
+        """See capabilities.ChecksStructure."""
+        structure_fields(structure, self._dialect, self._chat)
 
     def clear_cache(self) -> None:
         """Does nothing: the cache belongs to the server."""

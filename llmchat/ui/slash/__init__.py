@@ -1,6 +1,15 @@
 """The slash commands of the REPL. Importing this package registers them all."""
 
-from llmchat.ui.slash import code, context, conversation, sessions, settings, show, web  # noqa: F401
+from llmchat.ui.slash import (  # noqa: F401
+    code,
+    context,
+    conversation,
+    sessions,
+    settings,
+    show,
+    structure,
+    web,
+)
 from llmchat.ui.slash.registry import Answer, Command, LeaveRepl, parse, registry
 
 __all__ = ["Answer", "Command", "LeaveRepl", "parse", "registry"]

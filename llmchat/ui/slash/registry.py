@@ -24,6 +24,7 @@ _GROUPS = {
     "context": "Context window",
     "settings": "Model and settings",
     "web": "Tools",
+    "structure": "Model and settings",
     "sessions": "Saved chats",
     "show": "Information",
 }

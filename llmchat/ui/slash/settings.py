@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models.locate import pulled_presets
 from llmchat.presets import setting_names, setting_type, settings_of
 from llmchat.settings.types import Policy, choices, in_words, title
+from llmchat.structure import Structure
 from llmchat.ui.slash.registry import Answer, command
+from llmchat.ui.slash.structure import set_structure, words_of
 from llmchat.ui.state import ReplState, paths_starting_with
 
 # `/set context` takes one of these as well as a size.
@@ -72,6 +76,8 @@ def _print_setting(state: ReplState, name: str, value: object) -> None:
 def _value_text(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, dict):
+        return words_of(msgspec.convert(value, Structure))
     # Seeds are shown as they are typed.
     return f"{value:,}" if isinstance(value, int) and value < 10**9 else str(value)
 
@@ -137,6 +143,8 @@ def plain(state: ReplState, rest: str) -> Answer:
 def _change(state: ReplState, name: str, value: str) -> None:
     if value == "default":
         return state.chat.unset(name)
+    if name == "schema":
+        return set_structure(state, value)
     limit = state.chat.engine.context
     if name == "context" and value.isdecimal() and int(value) > limit:
         raise UsageError(
@@ -152,4 +160,6 @@ def _meaning(name: str) -> str:
 
 
 def _allowed(name: str) -> str:
+    if name == "schema":
+        return "see /help schema"
     return in_words(setting_type(name))
