@@ -49,7 +49,8 @@ class Prompt(Struct, frozen=True):
     ids: token ids, if the caller provides them; then `text` only shows them.
     tools: what the model is offered, for engines that send messages instead of text. shown_tokens:
     special tokens that are part of the answer's text, because calls are recognised by them.
-    thinking: the marks of the model's thoughts; None for one that does not think.
+    thinking: the marks of the model's thoughts; None where no thought can follow. begun: the answer
+    that the text ends with and that the model continues.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Prompt(Struct, frozen=True):
     tools: ToolRequest | None = None
     shown_tokens: tuple[str, ...] = ()
     thinking: ThinkingMarks | None = None
+    begun: str = ""
 
 
 class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,7 +177,14 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         start = len(prompt.text) + len(lead)
         text = prompt.text + lead + substitute(disarm(answer.text, labels), self.escapes)
         quoted = (*prompt.quoted, (start, len(text)))
-        return replace(prompt, text=text, messages=tuple(messages), quoted=quoted)
+        return replace(
+            prompt,
+            text=text,
+            messages=tuple(messages),
+            quoted=quoted,
+            thinking=None,
+            begun=answer.text,
+        )
 
     def fingerprint(self) -> str:
         """A short hash of everything that decides how a conversation is written."""

@@ -6,8 +6,8 @@ Nothing here needs torch.
 """
 
 from llmchat.engines.guide.checking import check
-from llmchat.engines.guide.guide import Guide
+from llmchat.engines.guide.guide import CannotGoOn, Guide
 from llmchat.engines.guide.guides import Guides
 from llmchat.engines.guide.mask import Mask
 
-__all__ = ["Guide", "Guides", "Mask", "check"]
+__all__ = ["CannotGoOn", "Guide", "Guides", "Mask", "check"]

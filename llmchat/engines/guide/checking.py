@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from llmchat.engines.guide import schema_checks
-from llmchat.engines.guide.grammar import grammar_of
+from llmchat.engines.guide.grammar import grammar_of, schemas_in
 from llmchat.errors import UsageError, first_line
 from llmchat.structure import Structure
 
@@ -57,7 +57,7 @@ def _fault_of_grammar(grammar: str, structure: Structure) -> str:
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer, limits=limits())
     if failed or messages:
         return str(messages[0])
-    if structure.kind == "schema" and (fault := schema_checks.fault(json.loads(structure.source))):
+    if fault := next(filter(None, map(schema_checks.fault, schemas_in(structure))), ""):
         return fault
     return fault_of_matcher(LLMatcher(tokenizer, grammar, log_level=0, limits=limits()))
 

@@ -1,8 +1,11 @@
 """A structure as a grammar of llguidance."""
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmchat import tool_syntax
 from llmchat.structure import Structure
 
 # JSON on one line, as Python's json.dumps and most training data write it. Free white space would
@@ -17,9 +20,13 @@ JSON_STYLE: Any = {
     "lenient": False,
 }
 
+_INLINE_SCHEMA = re.compile(r"%json\s*(?=\{)")
 
-def grammar_of(structure: Structure) -> str:
-    """The grammar, unchecked. Raises ValueError for JSON that is none."""
+
+def grammar_of(structure: Structure, special: Mapping[str, int] | None = None) -> str:
+    """The grammar, unchecked. special: ids of special tokens, by which a grammar for calls of tools
+    can name its marks. Raises ValueError for JSON that is none.
+    """
     from llguidance import LLMatcher
 
     if structure.kind == "json":
@@ -33,7 +40,7 @@ def grammar_of(structure: Structure) -> str:
     if structure.kind == "choice":
         options = " | ".join(json.dumps(text, ensure_ascii=False) for text in structure.choices)
         return LLMatcher.grammar_from_lark(f"start: {options}")
-    return LLMatcher.grammar_from_lark(structure.source)
+    return LLMatcher.grammar_from_lark(tool_syntax.resolve(structure.source, special or {}))
 
 
 def as_object(schema: Any) -> dict[str, Any]:
@@ -41,3 +48,12 @@ def as_object(schema: Any) -> dict[str, Any]:
     if isinstance(schema, dict):
         return schema
     return {} if schema is True else {"anyOf": []}
+
+
+def schemas_in(structure: Structure) -> Iterator[Any]:
+    """The JSON Schemas of a structure, also those within a grammar. Raises ValueError."""
+    if structure.kind == "schema":
+        yield json.loads(structure.source)
+    if structure.kind == "grammar":
+        for match in _INLINE_SCHEMA.finditer(structure.source):
+            yield json.JSONDecoder().raw_decode(structure.source, match.end())[0]

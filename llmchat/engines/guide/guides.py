@@ -10,7 +10,7 @@ from llmchat.engines.guide.guide import Guide
 from llmchat.engines.guide.table import TokenTable
 from llmchat.engines.guide.thought import Thoughts
 from llmchat.engines.tokenizer import Tokenizer
-from llmchat.errors import Mismatch
+from llmchat.errors import Mismatch, UsageError
 from llmchat.prompt import Prompt
 from llmchat.settings.sampling import Sampling
 from llmchat.structure import Structure
@@ -43,6 +43,8 @@ class Guides:
         if sampling.structure is None and not thinks:
             return None
         matcher = None if sampling.structure is None else self._matcher(sampling.structure)
+        if matcher is not None and prompt.begun:
+            self._continue(matcher, prompt.begun)
         thoughts = Thoughts(marks, budget) if marks and thinks else None
         return Guide(self.table, matcher, thoughts, stop_ids)
 
@@ -54,6 +56,14 @@ class Guides:
                     raise Mismatch("the size of this model's vocabulary is unknown")
                 self._table = TokenTable(self._tokens, self._count)
             return self._table
+
+    def _continue(self, matcher: Any, text: str) -> None:
+        """Let a structure go on after the text that an answer has already."""
+        if not matcher.consume_tokens(self.table.ids(text)):
+            raise UsageError(
+                "the answer so far does not have the structure",
+                "ask again instead of continuing it",
+            )
 
     def _matcher(self, structure: Structure) -> Any:
         """A matcher at its start. A used grammar is copied, which is faster than building it."""
@@ -68,7 +78,7 @@ class Guides:
     def _build(self, structure: Structure) -> Any:
         from llguidance import LLMatcher
 
-        table, grammar = self.table.llguidance, grammar_of(structure)
+        table, grammar = self.table.llguidance, grammar_of(structure, self.table.special)
         matcher = LLMatcher(table, grammar, log_level=0, limits=limits())
         if problem := fault_of_matcher(matcher):
             raise Mismatch(f"this model cannot follow the structure: {problem}")

@@ -18,7 +18,8 @@ _PROBE = '{"a b": [1, "é 漢"], "end": true}'
 
 
 class TokenTable:
-    """The tokens of a loaded model below `count`, which is the size of its output.
+    """The tokens of a loaded model below `count`, which is the size of its output. special: the ids
+    of special tokens by name.
 
     Special tokens are no text: a grammar allows one only by its name. An id that the tokenizer does
     not have is never allowed. Raises Mismatch for a tokenizer whose tokens are not pieces of text.
@@ -31,10 +32,15 @@ class TokenTable:
         self._tokens = tokens
         self.spellings = tokens.spellings(count)
         self._check()
-        special = {number for name in tokens.special if (number := tokens.id_of(name)) is not None}
-        self._special = special = {number for number in special if number < count}
+        numbers = {name: tokens.id_of(name) for name in tokens.special}
+        self.special = {
+            name: number
+            for name, number in numbers.items()
+            if number is not None and number < count
+        }
+        self._special = frozenset(self.special.values())
         self._overrunning = functools.cache(self._overrun)
-        wrapper: Any = _Wrapper(self, sorted(special))
+        wrapper: Any = _Wrapper(self, sorted(self._special))
         self.llguidance: Any = LLTokenizer(wrapper)
 
     def empty_mask(self) -> Mask:

@@ -150,6 +150,7 @@ class TransformersEngine:
             self._live(self._chosen if adapters is None else adapters),
             look,
             self._guides.guide(prompt, sampling, stop_ids),
+            apart,
         )
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:

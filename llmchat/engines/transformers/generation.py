@@ -1,12 +1,14 @@
 """One answer in progress: its unread tokens, chosen tokens, and the text that is safe to show."""
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
 from llmchat.engines import Chunk, Finish, Token
-from llmchat.engines.guide import Guide
+from llmchat.engines.guide import CannotGoOn, Guide
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
@@ -14,13 +16,16 @@ from llmchat.engines.transformers.prompt_caches import Slot
 from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.engines.transformers.pytorch.sampler import Sampler
 
+log = logging.getLogger("llmchat.engines")
+
 
 class RunningAnswer:
     """The state of an answer between two calls of the model.
 
     unread: ids that the model has to read before the next token can be chosen. guide: what may
-    come next, None for anything. Tokens that it forces are read together with the token before
-    them; only with log-probabilities each is looked at like a draft.
+    come next, None for anything. Tokens that it forces are read together with what is before
+    them; only with log-probabilities each is looked at like a draft. separate: the prompt is not
+    read as part of the answer's text.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class RunningAnswer:
         adapters: LiveAdapters,
         look: Callable[[int, Tensor], Token] | None,
         guide: Guide | None = None,
+        separate: bool = False,
     ):
         self.done = False
         self.prompt_tokens = len(ids)
@@ -51,9 +57,15 @@ class RunningAnswer:
         self._draft: list[int] = []
         self._look = look
         self._guide = guide
-        # Tokens that are certain to come next, in addition to those of the draft.
-        self._forced: list[int] = []
+        # Tokens that are certain to come next.
+        self._forced = guide.forced() if guide else []
+        # The first of them are read with the prompt, if that one is part of the same text.
+        self._ahead = [] if look or separate else self._forced[:limit]
+        self.unread += self._ahead
+        # Text and tokens that were not returned yet, and why the answer ends, once it does.
+        self._text = ""
         self._tokens: list[Token] = []
+        self._reason: Literal["", "stop", "length"] = ""
         self._cached = 0
         self._produced = 0
         self._started = self._first = time.perf_counter()
@@ -62,7 +74,8 @@ class RunningAnswer:
     @property
     def read(self) -> int:
         """Prompt tokens that were read, cached ones included."""
-        return self.prompt_tokens - len(self.unread) if self.reading else self.prompt_tokens
+        left = max(0, len(self.unread) - len(self._ahead)) if self.reading else 0
+        return self.prompt_tokens - left
 
     @property
     def reading(self) -> bool:
@@ -109,25 +122,36 @@ class RunningAnswer:
         del self.unread[: len(part.ids) - len(draft)]
         if self.unread:
             return []
-        text, right = "", 0
+        try:
+            self._write_forced(len(self._ahead))
+            self._ahead = []
+            if self._guide and self._guide.done:
+                self._reason = "stop"
+            self._take_rows(logits, draft)
+            if self._look is None and not self._reason:
+                self.unread += self._forced
+                self._write_forced(len(self._forced))
+        except CannotGoOn as error:
+            # The other answers of this call are not concerned.
+            log.warning("an answer was cut: %s", error)
+            self._reason = "length"
+        return self._new_events()
+
+    def _take_rows(self, logits: Tensor, draft: list[int]) -> None:
+        """Choose a token after each row, as long as the draft is right."""
+        assert self.slot is not None
+        right = 0
         for row in logits:
+            if self._reason:
+                return
             token = self._choose(row)
-            shown, reason = self._advance(token, row)
-            text += shown
-            if reason:
-                return self._finished(text, reason)
+            self._advance(token, row)
             if right == len(draft) or token != draft[right]:
                 self.unread = [token]
                 break
             right += 1
         if draft:
             self.slot.keep(len(self.slot.ids) - len(draft) + right)
-        if self._forced and self._look is None:
-            shown, reason = self._write_forced()
-            text += shown
-            if reason:
-                return self._finished(text, reason)
-        return self._chunks(text) if text else []
 
     def _choose(self, logits: Tensor) -> int:
         """The next token. logits: [vocab]"""
@@ -136,51 +160,53 @@ class RunningAnswer:
             return self._forced.pop(0)
         return self._sampler.choose(logits, self._guide.mask() if self._guide else None)
 
-    def _write_forced(self) -> tuple[str, str]:
-        """The text of the certain tokens, which the model reads in the next call."""
-        text = reason = ""
-        while self._forced and not reason:
-            token = self._forced.pop(0)
+    def _write_forced(self, count: int) -> None:
+        """Add so many certain tokens to the answer."""
+        while count and not self._reason:
+            token, count = self._forced.pop(0), count - 1
             self._sampler.record(token)
-            self.unread.append(token)
-            shown, reason = self._advance(token, None)
-            text += shown
-        return text, reason
+            self._advance(token, None)
 
     def close(self) -> None:
         """Give the cache back, at the end or earlier."""
         self.done = True
+        self._guide = None
         if self.slot is not None:
             slot, self.slot = self.slot, None
             self._release(slot)
 
-    def _advance(self, token: int, logits: Tensor | None) -> tuple[str, str]:
-        """The text that a token makes safe to show, and the reason if it ends the answer."""
+    def _advance(self, token: int, logits: Tensor | None) -> None:
+        """Add a token to the answer. logits: those it was chosen from, unless it was certain."""
         self._produced += 1
         if self._produced == 1:
             self._first = time.perf_counter()
         if token in self._stop_ids:
-            return "", "stop"
+            self._reason = "stop"
+            return
         if self._drafts:
             self._drafts.feed(token)
         if self._guide:
             self._follow(self._guide, token)
         if self._look and logits is not None:
             self._tokens.append(self._look(token, logits))
-        text = self._filter.feed(self._decode(token))
+        self._text += self._filter.feed(self._decode(token))
         if self._filter.stopped or (self._guide and self._guide.done):
-            return text, "stop"
-        return text, "length" if self._produced == self._limit else ""
+            self._reason = "stop"
+        elif self._produced == self._limit:
+            self._reason = "length"
 
     def _follow(self, guide: Guide, token: int) -> None:
         guide.accept(token)
         if not self._forced:
             self._forced = guide.forced()
 
-    def _finished(self, text: str, reason: str) -> list[Chunk | Finish]:
-        text += self._filter.flush()
+    def _new_events(self) -> list[Chunk | Finish]:
+        """What was added since the last call, and the end if it was reached."""
+        if not self._reason:
+            return self._chunks() if self._text else []
+        self._text += self._filter.flush()
         finish = Finish(
-            reason,  # type: ignore[arg-type]
+            self._reason,
             self.prompt_tokens,
             self._cached,
             self._produced,
@@ -189,8 +215,8 @@ class RunningAnswer:
             self._sampler.seed,
         )
         self.close()
-        return [*(self._chunks(text) if text or self._tokens else []), finish]
+        return [*(self._chunks() if self._text or self._tokens else []), finish]
 
-    def _chunks(self, text: str) -> list[Chunk | Finish]:
-        tokens, self._tokens = tuple(self._tokens), []
+    def _chunks(self) -> list[Chunk | Finish]:
+        text, tokens, self._text, self._tokens = self._text, tuple(self._tokens), "", []
         return [Chunk(text, tokens)]
