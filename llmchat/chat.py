@@ -1,108 +1,31 @@
-"""The path of one message, and the chat that follows it turn by turn.
+"""A chat: the path of a message (`reply`) turn by turn, stored as it happens.
 
-user text → Conversation → Window → Prompt → Engine → Chunks → history
+Tools run between two answers of a turn. What the model is given belongs to `reply` and `window`.
 """
 
 from collections.abc import Generator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import tool_syntax
-from llmchat.calls import ToolRequest
+from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, Mark, Message
-from llmchat.engines import Chunk, Counter, Engine, Finish, Sampling
-from llmchat.engines.capabilities import FollowsGrammars, InBackground, SendsTools, unwrap
-from llmchat.errors import ContextOverflow, LlmchatError, UsageError
+from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
 from llmchat.presets import Preset
-from llmchat.reply_parser import GenerationRequest, ReplyEvent, ReplyParser, Thinking
+from llmchat.reply import build_request, reply
+from llmchat.reply_parser import ReplyEvent, Thinking, ToolCalls
 from llmchat.stored_conversation import SessionFacts, StoredConversation
 from llmchat.summary import summarise
+from llmchat.tools.toolbox import Result, Toolbox
 from llmchat.window import Window, fit
 
 if TYPE_CHECKING:
     from llmchat.history import History
-
-
-def reply(
-    conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
-) -> Generator[Window | ReplyEvent]:
-    """Yield the window that is sent, then thinking and the answer in chunks, then one Finish."""
-    request = _request_for(conversation, preset, engine, sampling)
-    yield request.window
-    parser = ReplyParser(preset, request)
-    with closing(engine.stream(request.prompt, request.sampling)) as events:
-        for event in events:
-            yield from parser.feed(event)
-
-
-def build_request(
-    conversation: Conversation,
-    preset: Preset,
-    engine: Counter,
-    context: int,
-    sampling: Sampling,
-    *,
-    reserve: bool = True,
-    tools: ToolRequest | None = None,
-) -> GenerationRequest:
-    """The path up to the engine, which holds `context` tokens.
-
-    If the conversation ends with an answer, the model continues it. reserve: keep room for
-    max_tokens; otherwise any room is enough. tools: what the prompt offers; the answer is then
-    bound to calls that fit their schemas, or to the sampling's own structure.
-    """
-    if tools is not None:
-        preset, sampling = _with_tools(preset, engine, sampling, tools)
-    most = sampling.max_tokens if reserve else 1
-    window, prompt = fit(conversation, preset, engine, context, most)
-    resumed = conversation.spoken[-1].role == "assistant"
-    if resumed:
-        prompt = preset.format.extend(window.messages)
-    prompt = replace(prompt, tools=tools)
-    # The answer may use what the window leaves, even if the model itself could hold more.
-    room = window.limit - window.tokens
-    max_tokens = min(sampling.max_tokens or room, room)
-    return GenerationRequest(window, prompt, replace(sampling, max_tokens=max_tokens), resumed)
-
-
-def _with_tools(
-    preset: Preset, engine: Counter, sampling: Sampling, tools: ToolRequest
-) -> tuple[Preset, Sampling]:
-    """The preset and the sampling for a request with tools, as far as the engine enforces it."""
-    worker = unwrap(engine)
-    if isinstance(worker, SendsTools) and worker.sends_tools:
-        return preset, sampling
-    prepared, structure = tool_syntax.prepare(preset, tools, sampling.structure)
-    if isinstance(worker, FollowsGrammars) and worker.follows_grammars:
-        return prepared, replace(sampling, structure=structure)
-    if tools.choice == "required" or tools.name:
-        raise UsageError(
-            "this engine cannot make a model call a tool",
-            "leave the choice to the model, or use --engine transformers",
-        )
-    if structure is not None and sampling.structure is not None and prepared is not preset:
-        raise UsageError(
-            "this engine cannot bind an answer that may also call a tool",
-            "ask for the structure without tools, or use --engine transformers",
-        )
-    return prepared, sampling
-
-
-def _request_for(
-    conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
-) -> GenerationRequest:
-    """Build the request, in the background server if the model is loaded there."""
-    worker = unwrap(engine)
-    if isinstance(worker, InBackground):
-        # After an error the request is built here, which succeeds or raises the same error.
-        with suppress(LlmchatError):
-            return worker.ask(conversation, sampling, GenerationRequest)
-    return build_request(conversation, preset, engine, engine.context, sampling)
 
 
 class Summary(Struct, frozen=True):
@@ -111,14 +34,22 @@ class Summary(Struct, frozen=True):
     text: str
 
 
-Event = Window | Summary | ReplyEvent
+class ToolStarted(Struct, frozen=True):
+    """A call that is about to run, or to ask for leave. number: among the calls of the chat."""
+
+    call: Call
+    number: int
+
+
+Event = Window | Summary | ToolStarted | Result | ReplyEvent
 
 
 class Chat(LiveSettings):
     """A conversation with one model, stored as it happens.
 
     `window`, `finish` and `answered_by` describe the last answer. `made_by` (models.provenance) is
-    stored with each answer, `opens` and `settings` (history.Session) with the session.
+    stored with each answer, `opens` and `settings` (history.Session) with the session. tools: what
+    the model may call.
     """
 
     def __init__(
@@ -130,9 +61,11 @@ class Chat(LiveSettings):
         session: str | None = None,
         made_by: Mapping[str, Any] | None = None,
         opens: Mapping[str, Any] | None = None,
+        tools: Toolbox | None = None,
     ):
         self.use_preset(preset, sampling or preset.sampling)
         self.engine = engine
+        self.tools = tools
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
         self._stored = StoredConversation(history)
@@ -295,6 +228,10 @@ class Chat(LiveSettings):
             raise UsageError("there is no summary")
         self._store(replace(summary, text=text))
 
+    def tool_output(self, number: int) -> str:
+        """The whole output of a tool call, counted from 1 as in ToolStarted."""
+        return self._stored.tool_output(number)
+
     def current_window(self) -> Window:
         """The window of the conversation as it is."""
         if not self.conversation.spoken:
@@ -317,14 +254,69 @@ class Chat(LiveSettings):
             if self.preset.context.policy == "summary":
                 yield from self._make_room()
             yield from self._stream_answer(begun, hint)
+            yield from self._run_tool_rounds(hint)
         finally:
             self._stored.release()
 
-    def _stream_answer(self, begun: Message | None, hint: str) -> Generator[Event]:
+    def _run_tool_rounds(self, hint: str) -> Generator[Event]:
+        """Run the calls of the last answer and answer again, until an answer calls nothing.
+
+        After the last round the model must answer without tools.
+        """
+        for left in reversed(range(self.tools.max_rounds if self.tools else 0)):
+            calls = self._open_calls()
+            if not calls:
+                return
+            yield from self._run_calls(calls)
+            yield from self._stream_answer(None, hint, "auto" if left else "none")
+
+    def _open_calls(self) -> list[Call]:
+        """The calls of the last answer, which have no results yet."""
+        calls = self.conversation.messages[-1].calls
+        return [Call(one["id"], **one["function"]) for one in calls]
+
+    def _run_calls(self, calls: list[Call]) -> Generator[Event]:
+        """Run calls one after the other. Each gets a result, also where the user stops them."""
+        waiting = list(calls)
+        assert self.tools
+        try:
+            for call in calls:
+                yield ToolStarted(call, self._count_results() + 1)
+                result = self.tools.run(call, self.engine.count, self._limit)
+                self._store_result(waiting.pop(0), result)
+                yield result
+        finally:
+            for call in waiting:
+                self._store_result(call, Result(call, "error: the user stopped this call", False))
+
+    def _count_results(self) -> int:
+        return sum(message.role == "tool" for message in self.conversation.messages)
+
+    def _store_result(self, call: Call, result: Result) -> None:
+        details = {"tool": msgspec.to_builtins(result)}
+        self._store(Message("tool", result.text, call_id=call.id), details=details)
+
+    def _tool_request(self, choice: Choice) -> ToolRequest | None:
+        return self.tools.request(self.engine.count, self._limit, choice) if self.tools else None
+
+    @property
+    def _limit(self) -> int:
+        """Tokens of the context window."""
+        return min(self.preset.context.tokens or self.engine.context, self.engine.context)
+
+    def _stream_answer(
+        self, begun: Message | None, hint: str, choice: Choice = "auto"
+    ) -> Generator[Event]:
         """Stream an answer and store its text however it ends. begun: an answer to continue."""
         text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")
-        has_text = False
-        events = reply(self.conversation.with_hint(hint), self.preset, self.engine, self.sampling)
+        has_text, calls = False, list[Call]()
+        events = reply(
+            self.conversation.with_hint(hint),
+            self.preset,
+            self.engine,
+            self.sampling,
+            self._tool_request(choice),
+        )
         try:
             for event in events:
                 if isinstance(event, Window):
@@ -333,6 +325,8 @@ class Chat(LiveSettings):
                     text, has_text = text + event.text, True
                 elif isinstance(event, Thinking):
                     thinking += event.text
+                elif isinstance(event, ToolCalls):
+                    calls += event.calls
                 elif isinstance(event, Finish):
                     finish = event
                 yield event
@@ -343,7 +337,10 @@ class Chat(LiveSettings):
                 details = self._answer_details(thinking, hint, resumed=begun is not None)
                 # A continued answer replaces the shorter one.
                 length = -1 if begun else None
-                self._store(Message("assistant", text), finish, details, length)
+                # Calls of an answer that was cut off or stopped are not run.
+                complete = finish.reason == "stop"
+                called = tuple(call.as_openai() for call in calls) if complete else ()
+                self._store(Message("assistant", text, calls=called), finish, details, length)
 
     def _answer_details(self, thinking: str, hint: str, resumed: bool) -> dict[str, Any]:
         """What is stored with an answer about how it was made."""
@@ -368,9 +365,7 @@ class Chat(LiveSettings):
 
     def _summarise(self, messages: tuple[Message, ...], covers: int) -> Generator[Event]:
         known = self.conversation.summary.text if self.conversation.summary else ""
-        context = self.engine.context
-        limit = min(self.preset.context.tokens or context, context)
-        pieces = summarise(messages, known, self.preset, self.engine, limit)
+        pieces = summarise(messages, known, self.preset, self.engine, self._limit)
         with closing(pieces):
             while True:
                 try:

@@ -143,6 +143,16 @@ class StoredConversation:
         records = self.history.messages(self.session) if self.session else []
         return str(records[-1].details.get("hint", "")) if records else ""
 
+    def tool_output(self, number: int) -> str:
+        """The whole output of a tool call, also where the model got a part of it."""
+        records = self.history.messages(self.session) if self.session else []
+        outputs = [record for record in records if record.message.role == "tool"]
+        if not 1 <= number <= len(outputs):
+            known = f"the calls are numbered 1 to {len(outputs)}" if outputs else ""
+            raise UsageError(f"there is no tool call {number}", known)
+        record = outputs[number - 1]
+        return str(record.details.get("tool", {}).get("whole") or record.message.text)
+
     def take_forked_session(self) -> str | None:
         """The session that this chat had to leave since the last call, if there is one."""
         return self._writer.take_left_session() if self._writer else None

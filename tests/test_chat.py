@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmchat.chat import Chat, build_request, reply
+from llmchat.chat import Chat
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
@@ -13,6 +13,7 @@ from llmchat.engines.stream_filters import Unescape
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
+from llmchat.reply import build_request, reply
 from llmchat.reply_parser import ReplyParser
 from llmchat.window import Window
 

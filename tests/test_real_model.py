@@ -11,7 +11,6 @@ from basics import TEXT, perplexity_of
 from support.checkpoints import save_adapter
 from transformers import AutoModelForCausalLM
 
-from llmchat.chat import reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
@@ -19,6 +18,7 @@ from llmchat.models.loading import load
 from llmchat.models.locate import Model, locate
 from llmchat.presets import preset_for
 from llmchat.prompt import Prompt
+from llmchat.reply import reply
 from llmchat.settings import Options, World
 from llmchat.settings.types import Weights
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmchat.commands import models, options
+from llmchat.commands.open_tools import open_tools, print_notes, print_tools
 from llmchat.errors import ModelNotFound, NotPulled, UsageError
 from llmchat.process.signals import orderly_end
 from llmchat.settings import Settings, World, resolve
@@ -130,6 +131,7 @@ _NoServer = Annotated[
     "model", "base", "adapter", "format", "weights", "engine", "url", "device", "revision",
     "trust_remote_code", "system", before="file",
 )  # fmt: skip
+@options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")
 @options.with_options("context", "policy", "turns", "max_tokens", "offline", before="json")
 @options.with_options("searxng_url", "allow_private", before="json")
 def chat(
@@ -161,10 +163,17 @@ def chat(
     given = options.given(ctx) | {"schema": of_flags(schema, regex, choice or (), grammar)}
     settings = resolve(ctx.obj, given)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
+    if settings.options.tool == ("list",):
+        return print_tools(world)
     question = one_shot.question(world, prompt, file or ())
     if extract and not question:
         raise _extract_needs_a_question()
-    with orderly_end(), open_history(world, settings) as history:
+    asks_on = None if question is None else world.stderr
+    with (
+        orderly_end(),
+        open_history(world, settings) as history,
+        open_tools(world, settings, asks_on) as tools,
+    ):
         earlier = _earlier_session(history, session, last=continue_)
         if earlier:
             given |= _flags_of_session(earlier, settings, world, quiet=quiet)
@@ -176,6 +185,9 @@ def chat(
             opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
         talk = _begin(opened, history, earlier, settings, given)
+        talk.tools = tools
+        if not quiet:
+            print_notes(tools, world)
         if question:
             output = one_shot.Output(json, not no_stream, settings.options.plain, quiet, extract)
             code = _answer(talk, world, question, output, verbose=verbose)

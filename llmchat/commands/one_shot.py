@@ -1,14 +1,15 @@
 """One question, one answer: the answer alone on stdout, everything else on stderr."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET, Struct
 
 from llmchat.chat import Chat, Event
-from llmchat.commands.outputs import Answer, SentWindow, Timings, Usage
+from llmchat.commands.outputs import Answer, CitedSource, SentWindow, Timings, ToolUse, Usage
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
@@ -16,6 +17,8 @@ from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
+from llmchat.tools.toolbox import Result
+from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
@@ -79,9 +82,9 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
 def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
         with closing(chat.send(question.text, question.input, question.files)) as events:
-            text, thinking = _show(events, world, output)
-            code = first_code(text) if output.extract else None
-            _print_complete(chat, world, text, thinking, code, output)
+            display = _show(events, world, output)
+            code = first_code(display.text) if output.extract else None
+            _print_complete(chat, world, display, code, output)
     except KeyboardInterrupt:
         print(file=world.stderr)
         return INTERRUPTED
@@ -90,7 +93,7 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), world.stdout.fileno())
         return BROKEN_PIPE
     if not output.quiet and not output.json:
-        _note(chat, text, world)
+        _note(chat, display.text, world)
     if output.extract and code is None:
         raise NoCode(
             "the answer has no code block", "without --extract the whole answer is printed"
@@ -99,17 +102,17 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
 
 
 def _print_complete(
-    chat: Chat, world: World, text: str, thinking: str, code: str | None, output: Output
+    chat: Chat, world: World, display: AnswerDisplay, code: str | None, output: Output
 ) -> None:
     """Print an answer that was not streamed: as JSON, its code, or its text."""
     if output.json:
-        answer = report(chat, text, thinking)
+        answer = report(chat, display.text, display.thinking, display.results)
         answer.code = code if output.extract else UNSET
         return print_json(world, answer, compact=True)
     if output.extract and code is not None:
         printed = fit_for(world.stdout, code)
     elif not output.extract and not output.stream:
-        printed = fit_for(world.stdout, text)
+        printed = fit_for(world.stdout, display.text)
     else:
         return
     print(printed, file=world.stdout, flush=True)
@@ -136,7 +139,7 @@ def first_code(text: str) -> str | None:
     return next((block.text for block in code_blocks(text)), None)
 
 
-def report(chat: Chat, text: str, thinking: str = "") -> Answer:
+def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] = ()) -> Answer:
     """The answer for `--json`, with all that is known of how it came about."""
     finish, window = chat.finish, chat.window
     assert finish is not None and window is not None
@@ -154,17 +157,43 @@ def report(chat: Chat, text: str, thinking: str = "") -> Answer:
         window=SentWindow(window.limit, window.tokens, window.sent, window.dropped, window.ledger),
         seed=finish.seed,
         session=chat.session if chat.history.path else None,
+        tool_calls=[_tool_use(result) for result in results] if chat.tools else UNSET,
+        sources=_sources(results) or UNSET,
     )
 
 
-def _show(events: Iterable[Event], world: World, output: Output) -> tuple[str, str]:
-    """Print an answer as it arrives, where it is to be streamed.
+def _tool_use(result: Result) -> ToolUse:
+    return ToolUse(
+        name=result.call.name,
+        arguments=result.call.arguments,
+        allowed=result.allowed,
+        result=result.whole or result.text,
+        error=result.error,
+        seconds=round(result.seconds, 4),
+    )
 
-    Returns the whole text, and the model's thinking, which is not printed.
+
+def _sources(results: Sequence[Result]) -> list[CitedSource]:
+    found = dict.fromkeys(source for result in results for source in result.sources)
+    return [CitedSource(number, one.url, one.title) for number, one in enumerate(found, 1)]
+
+
+def _show(events: Iterable[Event], world: World, output: Output) -> AnswerDisplay:
+    """Print an answer as it arrives, where it is to be streamed, and notices of tool calls.
+
+    The model's thinking is not printed.
     """
-    progress = PrefillProgress(world.stderr, world, shown=not (output.quiet or output.json))
-    renderer = choose_renderer(world, plain=output.plain) if output.streams else None
-    display = AnswerDisplay(progress, renderer)
+    silent = output.quiet or output.json
+    progress = PrefillProgress(world.stderr, world, shown=not silent)
+
+    def print_notice(line: str) -> None:
+        printing.print_note(world, line, world.columns, world.stderr)
+
+    display = AnswerDisplay(
+        progress,
+        partial(choose_renderer, world, plain=output.plain) if output.streams else None,
+        notice=(lambda line: None) if silent else print_notice,
+    )
     with on_interrupt(progress.stopping):
         display.show(events)
-    return display.text, display.thinking
+    return display

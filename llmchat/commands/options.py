@@ -224,7 +224,55 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
 ]
+Tool = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-T",
+        "--tool",
+        metavar="NAME",
+        help="Let the model call this tool or group; may be repeated. `llmchat chat -T list` lists"
+        " them.",
+        rich_help_panel=TOOLS,
+    ),
+]
+Mcp = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Connect the MCP servers in this JSON file; may be repeated.",
+        rich_help_panel=TOOLS,
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Run this tool or group without a question; may be repeated.",
+        rich_help_panel=TOOLS,
+    ),
+]
+MaxRounds = Annotated[
+    int | None,
+    typer.Option(
+        **_checked(types.Rounds, "--max-rounds"),
+        help="How often an answer may call tools.",
+        rich_help_panel=TOOLS,
+    ),
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The folder that the `files` tools may read; the current one by default.",
+        rich_help_panel=TOOLS,
+    ),
+]
 _SHARED = {
+    "tool": Tool,
+    "mcp": Mcp,
+    "allow": Allow,
+    "max_rounds": MaxRounds,
+    "root": Root,
     "model": Model,
     "base": Base,
     "adapter": Adapter,

@@ -47,6 +47,34 @@ class SentWindow(Struct):
     """One entry for each message."""
 
 
+class ToolUse(Struct):
+    """A call of a tool."""
+
+    name: str
+    """Name of the tool."""
+    arguments: dict[str, Any]
+    """Arguments of the call."""
+    allowed: bool
+    """Whether it was allowed to run."""
+    result: str
+    """What the model was given, whole."""
+    error: str
+    """Why it failed; empty if it did not."""
+    seconds: float
+    """Seconds that it ran."""
+
+
+class CitedSource(Struct):
+    """A source of the answer."""
+
+    n: int
+    """Its number in the answer."""
+    source: str
+    """Its address."""
+    title: str
+    """Its title."""
+
+
 class Answer(Struct, kw_only=True):
     """An answer, and how it came about."""
 
@@ -74,6 +102,10 @@ class Answer(Struct, kw_only=True):
     """Id of the session; null with --no-log."""
     code: str | UnsetType | None = UNSET
     """With --extract: the first code block, null where there is none."""
+    tool_calls: list[ToolUse] | UnsetType = UNSET
+    """Calls of tools, in order; absent without tools."""
+    sources: list[CitedSource] | UnsetType = UNSET
+    """Sources that tools found; absent without any."""
 
 
 class ListedPreset(Struct):

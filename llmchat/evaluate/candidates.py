@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from llmchat.chat import reply
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
 from llmchat.engines.checkpoint_files import special_names
@@ -21,6 +20,7 @@ from llmchat.models.locate import locate, provenance
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener, preset_of
 from llmchat.presets import Preset
+from llmchat.reply import reply
 from llmchat.reply_parser import Thinking
 from llmchat.settings import World
 from llmchat.window import Window

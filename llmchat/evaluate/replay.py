@@ -12,11 +12,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.chat import reply
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Engine, Sampling
 from llmchat.history import Record
 from llmchat.presets import ContextPolicy, Preset
+from llmchat.reply import reply
 
 
 class ReplayedAnswer(Struct, frozen=True):

@@ -182,7 +182,7 @@ def _answers(
     model: Model, records: Sequence[Record], task: Task, world: World, when: str
 ) -> list[str]:
     """The model's answers to these records, as in a chat; kept for a resumed run."""
-    from llmchat.chat import reply
+    from llmchat.reply import reply
 
     path = task.output / f"answers-{when}.json"
     if path.exists():

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from llmchat.chat import build_request
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
+from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking
 from llmchat.server.api import ChatRequest
 from llmchat.server.jobs import Event, merged_events

@@ -15,10 +15,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
-from llmchat.chat import build_request
 from llmchat.engines import Chunk
 from llmchat.engines.capabilities import BatchEngine
 from llmchat.models.open_model import model_folders
+from llmchat.reply import build_request
 from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
 from llmchat.server.jobs import merged_events

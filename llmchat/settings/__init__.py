@@ -10,7 +10,17 @@ from msgspec import Struct
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.parse_guard import read_toml
 from llmchat.settings.sampling import SAMPLING_SETTINGS
-from llmchat.settings.types import Count, EngineName, Policy, Turns, Weights, check, in_words
+from llmchat.settings.types import (
+    Count,
+    EngineName,
+    Names,
+    Policy,
+    Rounds,
+    Turns,
+    Weights,
+    check,
+    in_words,
+)
 from llmchat.settings.world import World, private_file, private_folder
 from llmchat.structure.arguments import parse as parse_structure
 
@@ -92,8 +102,18 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Allow a checkpoint to run its own Python code."""
     searxng_url: str | None = None
     """SearXNG server to search the web with."""
+    tool: Names = ()
+    """Tools that the model may call."""
+    mcp: Names = ()
+    """MCP files: JSON with `mcpServers`."""
+    allow: Names = ()
+    """Tools that run without a question."""
+    max_rounds: Rounds = 8
+    """How often an answer may call tools."""
+    root: str = "."
+    """Folder that the `files` tools may read."""
     allow_private: bool = False
-    """Allow the tools of the web to open private addresses."""
+    """Let web tools fetch private and local addresses."""
 
 
 class Settings(Struct, frozen=True):
@@ -115,7 +135,7 @@ def resolve(
     opens: what a session was opened with. For OF_MODEL it replaces variables and the file, unless a
     flag names another model.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {key: value for key, value in flags.items() if value not in (None, [])}
     layers: list[tuple[str, dict[str, Any]]] = [
         ("environment", _from_environment(world.env)),
         (str(world.config_file), _from_file(world.config_file)),

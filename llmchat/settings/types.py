@@ -18,6 +18,9 @@ LowWater = Annotated[float, Meta(gt=0, le=1)]
 # 0 means off, no limit, or the model's own value.
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Turns = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Rounds = Annotated[int, Meta(ge=1, le=1000)]
+# Several values; one text lists them with commas.
+Names = tuple[str, ...]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 _LONGEST_ECHO = 40
@@ -27,10 +30,20 @@ _LARGE = 2**31 - 1
 
 def check(value: Any, kind: Any, name: str) -> Any:
     """The value as `kind`; text is converted. Raises UsageError that names the valid values."""
+    if base_type(kind) == Names:
+        value = _split(value)
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(f"{name} must be {in_words(kind)}, not `{_echo(value)}`") from error
+
+
+def _split(value: Any) -> Any:
+    """The names in a text, or in each text of a list."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]
 
 
 def in_words(kind: Any) -> str:
@@ -40,6 +53,8 @@ def in_words(kind: Any) -> str:
         return any_of(map(str, get_args(base)))
     if base is bool:
         return "true or false"
+    if base == Names:
+        return "names with commas between them"
     if base not in (int, float):
         return "text"
     noun = "a whole number" if base is int else "a number"

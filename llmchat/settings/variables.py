@@ -40,6 +40,7 @@ STANDARD = {
     "COLORTERM": "Any value: the terminal shows 256 colours.",
     "TERM": "`dumb`: no colour, no redrawing.",
     "COLUMNS": "Width of the terminal.",
+    "TZ": "Time zone of the tool `clock`.",
     "VISUAL": "The editor for Ctrl-G and /edit.",
     "EDITOR": "The editor, if VISUAL is not set.",
     "SHELL": "The shell that runs `!command`.",

@@ -8,10 +8,13 @@ their group, or begin with it: `files_read`. So a plugin cannot replace a built-
 import re
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from llmchat.errors import LlmchatError, UsageError, did_you_mean, first_line
 from llmchat.tools import Group, Tool, ToolSettings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 PLUGINS = "llmchat.tools"
 # A group, and the module whose function `tools` makes its tools.
@@ -88,12 +91,14 @@ def _made(group: str, settings: ToolSettings) -> list[Tool]:
     return make(settings)
 
 
-def _plugins() -> dict[str, EntryPoint]:
+def _plugins() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
     found = {entry.name: entry for entry in entry_points(group=PLUGINS)}
     return {name: entry for name, entry in found.items() if name not in _BUILT_IN}
 
 
-def _of_plugin(entry: EntryPoint, settings: ToolSettings) -> list[Tool]:
+def _of_plugin(entry: "EntryPoint", settings: ToolSettings) -> list[Tool]:
     """Its tools. Whatever a plugin raises becomes one line."""
     origin = f"it comes from the package {entry.dist.name}" if entry.dist else ""
     try:
@@ -113,7 +118,7 @@ def _of_plugin(entry: EntryPoint, settings: ToolSettings) -> list[Tool]:
     return tools
 
 
-def _fits(tool: Tool, entry: EntryPoint) -> bool:
+def _fits(tool: Tool, entry: "EntryPoint") -> bool:
     """Whether a tool is named after its group, and leave to it is bound to its package."""
     named = tool.name == entry.name or tool.name.startswith(f"{entry.name}_")
     package = entry.dist.name if entry.dist else ""

@@ -1,35 +1,44 @@
 """Print the events of an answer while they arrive; the REPL and one-shot commands share it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from llmchat.chat import Event, Summary
+from llmchat.chat import Event, Summary, ToolStarted
 from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.reply_parser import Thinking
+from llmchat.tools.toolbox import Result
+from llmchat.ui import tool_lines
 from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.prefill_progress import PrefillProgress
 from llmchat.ui.renderer import Renderer
 
 
 class AnswerDisplay:
-    """Prints one answer and keeps its text and thinking.
+    """Prints one answer and keeps its text, its thinking and the results of its tool calls.
 
-    renderer: prints the text; None prints none. section: prints thinking and summaries; None
-    prints neither. ended: whether the answer came to its end.
+    new_renderer: makes what prints the text, anew after each tool call; None prints none. section:
+    prints thinking and summaries; None prints neither. notice: prints a line about a tool call.
+    ended: whether the answer came to its end.
     """
 
     def __init__(
         self,
         progress: PrefillProgress,
-        renderer: Renderer | None,
+        new_renderer: Callable[[], Renderer] | None,
         section: DimmedSection | None = None,
         *,
+        notice: Callable[[str], None] = lambda line: None,
         show_thinking: bool = True,
     ):
         self.text = self.thinking = ""
+        self.results: list[Result] = []
         self.ended = False
         self._progress = progress
-        self._renderer = renderer
+        self._new_renderer = new_renderer
+        self._renderer = new_renderer() if new_renderer else None
         self._section = section
+        self._notice = notice
+        # Whether the next text follows a tool call.
+        self._is_apart = False
         self._show_thinking = show_thinking
 
     def show(self, events: Iterable[Event]) -> None:
@@ -43,7 +52,7 @@ class AnswerDisplay:
 
     def finish(self) -> None:
         """Complete the last line of the text, once."""
-        if self._renderer and self.text:
+        if self._renderer:
             self._renderer.finish()
         self._renderer = None
 
@@ -60,12 +69,27 @@ class AnswerDisplay:
         else:
             self._close_section()
         if isinstance(event, Chunk):
-            self.text += event.text
-            if self._renderer:
-                self._renderer.feed(event.text)
+            self._print_text(event.text)
+        elif isinstance(event, ToolStarted):
+            self.ended = False
+            self._notice(tool_lines.started(event.call, event.number))
+        elif isinstance(event, Result):
+            self.results.append(event)
+            self._notice(tool_lines.finished(event))
+            self._is_apart = True
         elif isinstance(event, Finish):
             self.ended = True
             self.finish()
+
+    def _print_text(self, text: str) -> None:
+        if self._is_apart and self.text:
+            self.text += "\n\n"
+        self._is_apart = False
+        self.text += text
+        if self._renderer is None and self._new_renderer:
+            self._renderer = self._new_renderer()
+        if self._renderer:
+            self._renderer.feed(text)
 
     def _print_aside(self, label: str, text: str) -> None:
         if self._section:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 
 from llmchat.chat import Event
 from llmchat.ui import status
@@ -10,7 +11,7 @@ from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.keys import without_echo
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
-from llmchat.ui.renderer import choose_renderer
+from llmchat.ui.renderer import Renderer, choose_renderer
 from llmchat.ui.state import ReplState
 from llmchat.ui.web_question import lines_of
 
@@ -19,12 +20,12 @@ def run_turn(state: ReplState, events: Generator[Event]) -> None:
     """Print an answer and its notes. Ctrl-C stops the answer and keeps the text so far."""
     world, chat = state.world, state.chat
     dropped_before = chat.window.dropped if chat.window else 0
-    first_block = len(answered_blocks(chat.conversation.messages)) + 1
     progress = PrefillProgress(world.stdout, world)
     display = AnswerDisplay(
         progress,
-        choose_renderer(world, plain=state.plain, first=first_block),
+        partial(_renderer, state),
         DimmedSection(world, plain=state.plain),
+        notice=state.print_note,
         show_thinking=state.show_thinking,
     )
     stopped = False
@@ -36,6 +37,12 @@ def run_turn(state: ReplState, events: Generator[Event]) -> None:
         finally:
             display.finish()
     _print_notes(state, display, dropped_before, stopped=stopped)
+
+
+def _renderer(state: ReplState) -> Renderer:
+    """Prints the next text; its code blocks are numbered after those of earlier messages."""
+    first_block = len(answered_blocks(state.chat.conversation.messages)) + 1
+    return choose_renderer(state.world, plain=state.plain, first=first_block)
 
 
 def _print_notes(
@@ -50,6 +57,8 @@ def _print_notes(
         state.print_note(line)
     state.sources = ()
     if note := status.dropped_note(state.chat, dropped_before):
+        state.print_note(note)
+    for note in state.chat.tools.take_notes() if state.chat.tools else ():
         state.print_note(note)
     state.print("")
 

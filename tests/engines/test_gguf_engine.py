@@ -262,7 +262,7 @@ def test_an_adapter_that_llama_cannot_put_on_is_refused(
 
 
 def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) -> None:
-    from llmchat.chat import reply
+    from llmchat.reply import reply
 
     model = locate(
         preset_for(Options(model=str(smol_gguf), engine="gguf", context=512)), gguf_world

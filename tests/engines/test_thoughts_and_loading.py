@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from llmchat.chat import Chat, reply
+from llmchat.chat import Chat
 from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.engines.loading_engine import LoadingEngine
@@ -17,6 +17,7 @@ from llmchat.errors import OutOfResources
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt
+from llmchat.reply import reply
 from llmchat.reply_parser import Thinking
 
 MARKS = ("<think>", "</think>")

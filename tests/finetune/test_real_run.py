@@ -52,7 +52,7 @@ def test_the_default_model_learns_answers_and_stops(smol_world: World, tmp_path:
 
 def right(model: Model, rows: list[dict[str, str]]) -> float:
     """The share of items that are answered exactly, ended by the model itself."""
-    from llmchat.chat import reply
+    from llmchat.reply import reply
 
     engine = load(model, Options(device="cpu"))
     hits = 0

@@ -143,10 +143,10 @@ def test_what_a_run_leaves_behind(world: World, base: Path, data: Path, tmp_path
 
 
 def said(preset: Any, world: World) -> str:
-    from llmchat.chat import reply
     from llmchat.conversation import Conversation
     from llmchat.models.loading import load
     from llmchat.models.locate import locate
+    from llmchat.reply import reply
 
     model = locate(replace(preset, weights="fp32"), world)
     events = reply(

@@ -38,7 +38,7 @@ def test_flag_before_variable_before_file_before_default(tmp_path: Path) -> None
 
 
 def test_every_option_has_a_variable(tmp_path: Path) -> None:
-    numbers = {"context": "1", "turns": "2", "seed": "1", "think_budget": "1"}
+    numbers = {"context": "1", "turns": "2", "seed": "1", "think_budget": "1", "max_rounds": "3"}
     sampling = {name: str(getattr(Sampling(), name)) for name in SAMPLING_SETTINGS}
     choices = {"weights": "bf16", "engine": "gguf", "policy": "refuse"}
     switches = ("offline", "no_log", "plain", "vi", "trust_remote_code", "allow_private")

@@ -168,6 +168,7 @@ def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
         "Conversation:",
         "Context window:",
         "Model and settings:",
+        "Tools:",
         "Saved chats:",
         "Information:",
     ]

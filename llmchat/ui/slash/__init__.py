@@ -8,6 +8,7 @@ from llmchat.ui.slash import (  # noqa: F401
     settings,
     show,
     structure,
+    tools,
     web,
 )
 from llmchat.ui.slash.registry import Answer, Command, LeaveRepl, parse, registry

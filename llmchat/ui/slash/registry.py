@@ -23,8 +23,9 @@ _GROUPS = {
     "code": "Conversation",
     "context": "Context window",
     "settings": "Model and settings",
-    "web": "Tools",
     "structure": "Model and settings",
+    "tools": "Tools",
+    "web": "Tools",
     "sessions": "Saved chats",
     "show": "Information",
 }

@@ -7,7 +7,7 @@ from llmchat.models import doctor
 from llmchat.models.facts import model_facts
 from llmchat.ui import status, tables
 from llmchat.ui.json_output import pretty_json
-from llmchat.ui.slash.registry import Answer, Command, command, registry
+from llmchat.ui.slash.registry import Answer, Command, command, number_of, registry
 from llmchat.ui.state import ReplState
 
 _KEYS = (
@@ -17,7 +17,7 @@ _KEYS = (
 )
 # From this width on, /help has two columns.
 _WIDE, _COLUMN = 60, 24
-_PARTS = ("info", "license", "template", "prompt")
+_PARTS = ("info", "license", "template", "prompt", "tool")
 
 
 @command(
@@ -72,8 +72,8 @@ def _print_wrapped(state: ReplState, text: str, first: str, rest: str) -> None:
 
 @command(
     "show",
-    "{info|license|template|prompt}",
-    "Show facts about the model, its licence, its prompt format, or the exact prompt.",
+    "[what]",
+    "Show info, license, template, prompt (the exact one), or tool N (its whole output).",
     complete=lambda state, word: _PARTS,
 )
 def show(state: ReplState, rest: str) -> Answer:
@@ -87,6 +87,9 @@ def show(state: ReplState, rest: str) -> Answer:
         _show_template(state)
     elif rest == "prompt":
         state.print(preset.format.render(state.chat.current_window().messages).text)
+    elif rest.split(" ")[0] == "tool":
+        number = number_of(rest.removeprefix("tool").strip(), "/show tool")
+        state.print(state.chat.tool_output(number))
     else:
         hint = did_you_mean(rest, _PARTS) if rest else ""
         raise UsageError(f"/show takes {', '.join(_PARTS)}", hint)

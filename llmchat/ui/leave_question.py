@@ -1,0 +1,96 @@
+"""Ask the user for leave to run a tool call."""
+
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from llmchat.calls import Call
+from llmchat.errors import shortened
+from llmchat.output.terminal_text import harmless
+from llmchat.settings import World
+from llmchat.tools import Tool
+from llmchat.tools.leave import Ask, Reply, rule_for
+from llmchat.ui import printing, tool_lines
+
+# Lines of arguments that are shown before the user asks for the rest.
+_MOST_LINES = 40
+
+
+def asker(world: World, width: Callable[[], int], stream: TextIO | None = None) -> Ask:
+    """A function that shows a call with its arguments and asks for leave on a terminal."""
+
+    def ask(call: Call, tool: Tool) -> Reply:
+        return _Question(world, stream or world.stdout, width()).ask(call, tool)
+
+    return ask
+
+
+class _Question:
+    def __init__(self, world: World, stream: TextIO, width: int):
+        self._world, self._stream, self._width = world, stream, width
+
+    def ask(self, call: Call, tool: Tool) -> Reply:
+        """The end of the input is a no; another word asks again."""
+        lines = tool_lines.all_arguments(call)
+        self._print(lines[:_MOST_LINES])
+        self._print_choices(call, tool, hidden=max(0, len(lines) - _MOST_LINES))
+        while True:
+            line = self._read()
+            if line.strip() == "v":
+                self._print(lines[_MOST_LINES:])
+            elif (reply := parse_reply(line)) is not None:
+                return reply
+
+    def _print(self, lines: list[str]) -> None:
+        for line in lines:
+            printing.print_text(self._world, line, self._width, self._stream)
+
+    def _print_choices(self, call: Call, tool: Tool, hidden: int) -> None:
+        name = harmless(tool.name)
+        for_ever = "always allow exactly this call" if rule_for(call, tool).arguments else (
+            f"always allow {name}"
+        )  # fmt: skip
+        if tool.origin:
+            for_ever += f" of {shortened(harmless(tool.origin))}"
+        choices = f"y once · a {name} in this session · A {for_ever} · n [reason]"
+        if hidden:
+            choices += f" · v the other {hidden:,} lines"
+        printing.print_note(self._world, choices, self._width, self._stream)
+
+    def _read(self) -> str:
+        """A line that was typed after the question: earlier keys must not answer it."""
+        print("run it? ", end="", file=self._stream, flush=True)
+        with _fresh_input(self._world.stdin):
+            return self._world.stdin.readline()
+
+
+def parse_reply(line: str) -> Reply | None:
+    """A typed answer; None for one that means nothing."""
+    text = line.strip()
+    answers = {"y": "once", "yes": "once", "a": "session", "A": "always"}
+    if text in answers:
+        return Reply(answers[text])  # type: ignore[arg-type]
+    word, _, reason = text.partition(" ")
+    if word.lower().rstrip(",:") in ("n", "no") or not line:
+        return Reply("no", reason.strip())
+    return None
+
+
+@contextmanager
+def _fresh_input(stdin: TextIO) -> Iterator[None]:
+    """Drop what was typed before, and show what is typed: an answer's stream hides it."""
+    try:
+        terminal = stdin.fileno()
+        before = termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    visible = list(before)
+    visible[3] |= termios.ECHO | termios.ICANON
+    termios.tcsetattr(terminal, termios.TCSAFLUSH, visible)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
