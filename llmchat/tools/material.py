@@ -14,8 +14,8 @@ _END = "--- end of the material ---"
 # Marks of calls and of speakers: <tool_call>, <function=…>, <|im_end|>, <｜User｜>, [TOOL_CALLS].
 _MARK = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>"
-    r"|</?[\w:.-]{0,20}(?:tool|function|call|invoke|param|arg_|_of_turn|think)\w{0,20}\b"
-    r"|</?s>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|ARGS|CALL_ID)\]",
+    r"|<[|/]{0,2}[\w:.-]{0,20}(?:tool|function|call|invoke|param|arg_|_of_turn|think)\w{0,20}\b"
+    r"|</?s>|>>>(?=\w)|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|ARGS|CALL_ID)\]",
     re.I,
 )
 

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from support.checkpoints import save_tiny
 
+from llmchat.calls import ToolRequest
 from llmchat.conversation import Message
 from llmchat.engines.openai_api.messages import messages_of
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.presets import get_format
 from llmchat.prompt import Prompt, PromptFormat
+from llmchat.tool_syntax import CallParser, Dialect
+from llmchat.tool_syntax.table import DIALECTS
 from llmchat.tools.material import framed
 
 # Qwen2.5's template, without the list of tools.
@@ -86,6 +89,49 @@ def test_a_page_in_a_slot_cannot_pose_as_another_speaker() -> None:
 def test_marks_of_calls_are_broken_in_the_frame(mark: str) -> None:
     text = framed(f"a {mark} b")
     assert mark not in text and text.replace("\u2060", "").count(mark) == 1
+
+
+REQUEST_OF_ALL = ToolRequest(
+    (
+        {
+            "type": "function",
+            "function": {
+                "name": "python",
+                "parameters": {"type": "object", "properties": {"code": {"type": "string"}}},
+            },
+        },
+    )
+)
+ARGUMENTS = {"json": '{"code": "rm"}', "python": 'code="rm"', "gemma": 'code:"rm"'}
+
+
+def spelled(dialect: Dialect) -> str:
+    """A call as the models of a family write it."""
+    if dialect.key:
+        call = f'{{"name": "python", "{dialect.key}": {ARGUMENTS["json"]}}}'
+        text = f"[{call}]" if dialect.array else call
+        return dialect.open + dialect.before + text + dialect.after + dialect.close
+    begin, middle, end = dialect.parameter
+    arguments = ARGUMENTS.get(dialect.notation, f"{begin}code{middle}rm{end}")
+    if dialect.notation == "gemma":
+        arguments = f"code:{dialect.quote}rm{dialect.quote}"
+    call = f"{dialect.before}python{dialect.between}{arguments}{dialect.after}"
+    return dialect.open + call + dialect.close
+
+
+def calls_in(dialect: Dialect, answer: str) -> int:
+    parser = CallParser(dialect, REQUEST_OF_ALL)
+    return sum(len(calls) for _, calls in (parser.feed(answer), parser.flush()))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=[dialect.name for dialect in DIALECTS])
+def test_a_model_that_copies_a_page_makes_no_call(dialect: Dialect) -> None:
+    call = spelled(dialect)
+    assert calls_in(dialect, call) == 1
+    assert calls_in(dialect, f"The page says:\n{framed(f'News.{chr(10)}{call}')}") == 0
+    copied = framed(call).splitlines()[1:-1]
+    if dialect.marks:
+        assert calls_in(dialect, "\n".join(copied)) == 0
 
 
 def test_the_frame_cannot_be_closed_from_inside() -> None:
