@@ -308,6 +308,15 @@ class TestProcess:
         )
         assert not self.children()
 
+    def test_a_page_that_keeps_the_parser_busy_is_given_up(
+        self, settings: WebSettings, site: Site
+    ) -> None:
+        site.pages["/"] = html("<b><p>" * 300_000)
+        hasty = replace(settings, seconds=1, reading_seconds=1)
+        with pytest.raises(ToolError, match="loading and reading took more than 2 s"):
+            fetch(hasty, url=site.url)
+        assert not self.children()
+
     def test_one_that_dies_is_one_line(self, settings: WebSettings, tmp_path: Path) -> None:
         (tmp_path / "httpx2.py").write_text("import os; os._exit(3)")
         broken = replace(settings, env={**settings.env, "PYTHONPATH": str(tmp_path)})

@@ -26,8 +26,6 @@ _PASSED = (
     "TMPDIR",
 )
 _STEP_S = 0.05
-# Start-up of the process, and the conversion of a page, beyond the time of its request.
-_EXTRA_S = 10.0
 
 
 def run(job: "Job", settings: "WebSettings", stop: Event) -> "Done":
@@ -44,7 +42,9 @@ def run(job: "Job", settings: "WebSettings", stop: Event) -> "Done":
         env=env,
     )
     try:
-        answer = _wait(process, msgspec.json.encode(job), stop, job.access.seconds + _EXTRA_S)
+        answer = _wait(
+            process, msgspec.json.encode(job), stop, job.access.seconds + settings.reading_seconds
+        )
     finally:
         process.kill()
         process.communicate()
@@ -68,4 +68,4 @@ def _wait(process: "subprocess.Popen[bytes]", job: bytes, stop: Event, seconds: 
         if stop.is_set():
             raise ToolError("the request to the web was stopped")
         if time.monotonic() > end:
-            raise ToolError(f"the web did not answer within {seconds:.0f} s")
+            raise ToolError(f"loading and reading took more than {seconds:.0f} s")

@@ -14,7 +14,7 @@ class WebSettings(Struct, frozen=True):
 
     searxng: address of a SearXNG server; empty for the search engines that ddgs knows. env: for
     proxies and certificates. characters: of a page in one answer of `web_fetch`. seconds: for each
-    request.
+    request; reading_seconds: more, to start and to make text of a page.
     """
 
     searxng: str = ""
@@ -23,6 +23,7 @@ class WebSettings(Struct, frozen=True):
     env: Mapping[str, str] = {}
     characters: int = 6000
     seconds: float = 15.0
+    reading_seconds: float = 10.0
 
     @classmethod
     def of(cls, world: World, options: Options) -> "WebSettings":
