@@ -1,5 +1,6 @@
 """One server, in the event loop: start it, list its tools, call them."""
 
+import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,10 @@ _MOST_PAGES = 100
 _MOST_ENTRIES = 10_000
 # A server that changes its tools all the time is asked for them once a second.
 _RELIST_S = 1.0
+_OF_A_STATUS = ("Server returned an error response", "Not Found")
+# The SDK logs what servers do wrong. Without a handler Python would print it.
+for _name in ("mcp", "client"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 class Events(Protocol):
@@ -59,6 +64,7 @@ class Connection:
         self._program: stdio.Program | None = None
         self._client: Client | None = None
         self._inbox: Inbox | None = None
+        self._status = 0
         self._closing, self._changed = anyio.Event(), anyio.Event()
 
     async def run(self) -> None:
@@ -89,7 +95,7 @@ class Connection:
             )
         except Exception as error:
             gone = self._program and self._program.reason
-            raise ToolError(f"the server stopped: {gone}" if gone else _in_words(error)) from error
+            raise ToolError(f"the server stopped: {gone}" if gone else self._told(error)) from error
         return output(result.model_dump(mode="json", by_alias=True))
 
     async def _serve(self, start: anyio.CancelScope) -> None:
@@ -116,7 +122,7 @@ class Connection:
     async def _streams(self) -> AsyncIterator[TransportStreams]:
         server = self._server.expanded(self._env)
         if server.url:
-            async with http.connected(server) as streams:
+            async with http.connected(server, self._refused) as streams:
                 yield streams
             return
         async with stdio.started(server, self._env, self.log) as (self._program, streams):
@@ -178,7 +184,19 @@ class Connection:
         return self._program.complaint if self._program else ""
 
     def _reason(self, errors: BaseExceptionGroup[Exception]) -> str:
-        return f"{_in_words(errors)}{self._complaint}"
+        return f"{self._told(errors)}{self._complaint}"
+
+    def _refused(self, status: int) -> None:
+        self._status = status
+
+    def _told(self, error: BaseException) -> str:
+        """An error in words; the status of an HTTP response where the SDK has only a set phrase."""
+        words = _in_words(error)
+        if words not in _OF_A_STATUS or not self._status:
+            return words
+        if self._status in (401, 403):
+            return f"it asks for a key (HTTP status {self._status}); put one into its `headers`"
+        return f"HTTP status {self._status}"
 
 
 def _first(error: BaseException) -> BaseException:
@@ -199,5 +217,7 @@ def _in_words(error: BaseException) -> str:
             return "its answer is not as MCP requires"
         case httpx2.ConnectError():
             return "no connection"
+        case httpx2.HTTPError() as known:
+            return clean(str(known), 300) or type(known).__name__
         case known:
             return clean(f"{type(known).__name__} {known}", 300)

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmchat.errors import first_line
 from llmchat.output.terminal_text import harmless
 from llmchat.tools.mcp.config import Server
 
@@ -48,21 +49,21 @@ def listing(server: Server, entries: list[Any]) -> Listing:
 
 
 def known_parts(entry: Any) -> dict[str, Any] | None:
-    """The parts of an entry that are used, if it has a name and a schema of an object.
+    """The parts of an entry that are used, if it can be used at all.
 
     What the SDK would refuse a whole list for, or check at length, is left out.
     """
-    match entry:
-        case {"name": str(name), "inputSchema": {**schema}} if schema.get("type") == "object":
-            description, hints = entry.get("description"), entry.get("annotations")
-            claims = isinstance(hints, dict) and hints.get("readOnlyHint") is True
-            return {
-                "name": name,
-                "inputSchema": schema,
-                "description": description if isinstance(description, str) else "",
-                "annotations": {"readOnlyHint": claims},
-            }
-    return None
+    if _shape_fault(entry):
+        return None
+    description, hints = entry.get("description"), entry.get("annotations")
+    return {
+        "name": entry["name"],
+        "inputSchema": {"type": "object", **entry["inputSchema"]},
+        "description": _text(description) if isinstance(description, str) else "",
+        "annotations": {
+            "readOnlyHint": isinstance(hints, dict) and hints.get("readOnlyHint") is True
+        },
+    }
 
 
 def _too_many(count: int) -> tuple[str, ...]:
@@ -77,8 +78,9 @@ def _too_many(count: int) -> tuple[str, ...]:
 def _refused(faults: list[str]) -> tuple[str, ...]:
     if not faults:
         return ()
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return (f"has a tool that cannot be used: {faults[0]}{more}",)
+    if len(faults) == 1:
+        return (f"has a tool that cannot be used: {faults[0]}",)
+    return (f"has {len(faults)} tools that cannot be used; {faults[0]}",)
 
 
 def _wanted(entry: Any, server: Server) -> bool:
@@ -88,6 +90,10 @@ def _wanted(entry: Any, server: Server) -> bool:
 
 def _fault(entry: Any) -> str:
     """Why an entry is no tool that a model can be given; empty if it is one."""
+    return _shape_fault(entry) or _schema_fault(clean(entry["name"], 80), entry["inputSchema"])
+
+
+def _shape_fault(entry: Any) -> str:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         return "it has no name"
     name, schema = clean(entry["name"], 80), entry.get("inputSchema")
@@ -98,7 +104,7 @@ def _fault(entry: Any) -> str:
     size = len(json.dumps(schema))
     if size > LARGEST_SCHEMA:
         return f"the schema of `{name}` has {size:,} characters; the limit is {LARGEST_SCHEMA:,}"
-    return _schema_fault(name, schema)
+    return ""
 
 
 def _schema_fault(name: str, schema: dict[str, Any]) -> str:
@@ -107,7 +113,7 @@ def _schema_fault(name: str, schema: dict[str, Any]) -> str:
     try:
         jsonschema_rs.validator_for(schema, offline=True)
     except Exception as error:
-        return f"the schema of `{name}` is invalid: {clean(str(error), 200)}"
+        return f"the schema of `{name}` is invalid: {clean(first_line(error), 200)}"
     return ""
 
 
@@ -124,19 +130,17 @@ def _depth_passes(value: Any, most: int) -> bool:
 
 
 def _definition(entry: dict[str, Any]) -> Definition:
-    hints = entry.get("annotations")
+    """Of an entry that `known_parts` made, as the SDK read it."""
     return Definition(
         remote=entry["name"],
-        description=_text(entry.get("description")),
-        parameters={"type": "object", "properties": {}, **entry["inputSchema"]},
-        claims_read_only=isinstance(hints, dict) and hints.get("readOnlyHint") is True,
+        description=entry["description"],
+        parameters={"properties": {}, **entry["inputSchema"]},
+        claims_read_only=entry["annotations"]["readOnlyHint"],
     )
 
 
-def _text(description: Any) -> str:
-    if not isinstance(description, str):
-        return ""
-    text = harmless(description.strip())
+def _text(description: str) -> str:
+    text = harmless(description[: 2 * LONGEST_DESCRIPTION].strip())
     if len(text) <= LONGEST_DESCRIPTION:
         return text
     return f"{text[:LONGEST_DESCRIPTION]} … (cut)"

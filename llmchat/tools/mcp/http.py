@@ -1,6 +1,6 @@
 """A server at an address: streamable HTTP, with a limit for what it may send at once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -35,7 +35,10 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _bound(response: httpx2.Response) -> None:
-    """Limit the body, unless it is a stream of events: the SDK limits each of those."""
+    """Limit the body, unless it is a stream of events: the SDK limits each of those.
+
+    Raises DecodingError for a packed body: a small one may unpack to one that passes the limit.
+    """
     packed = response.headers.get("content-encoding", "identity")
     if packed != "identity":
         raise httpx2.DecodingError(f"unexpected content encoding `{clean(packed, 40)}`")
@@ -45,15 +48,24 @@ async def _bound(response: httpx2.Response) -> None:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[TransportStreams]:
-    """Exchange messages with a server. Raises UsageError for an invalid address or header."""
+async def connected(
+    server: Server, refused: Callable[[int], None]
+) -> AsyncIterator[TransportStreams]:
+    """Exchange messages with a server. Raises UsageError for an invalid address or header.
+
+    refused: receives the status of a response that is an error, which the SDK does not report.
+    """
     _check(server)
+
+    async def note_status(response: httpx2.Response) -> None:
+        if response.status_code >= 400:
+            refused(response.status_code)
+
     client = httpx2.AsyncClient(
-        # A small body that unpacks to a large one would pass the limit.
         headers={**server.headers, "accept-encoding": "identity"},
         # The time of a call is limited where it is made.
         timeout=httpx2.Timeout(_CONNECT_S, read=None),
-        event_hooks={"response": [_bound]},
+        event_hooks={"response": [_bound, note_status]},
     )
     async with (
         client,
@@ -65,11 +77,13 @@ async def connected(server: Server) -> AsyncIterator[TransportStreams]:
 
 
 def _check(server: Server) -> None:
+    # What they hold may be a key, so it is not shown.
+    if not all((name + value).isprintable() for name, value in server.headers.items()):
+        raise UsageError("a header of it has an invalid character")
     try:
-        url = httpx2.URL(server.url)
         httpx2.Headers(server.headers)
+        url = httpx2.URL(server.url)
     except (httpx2.InvalidURL, UnicodeEncodeError) as error:
         raise UsageError("its `url` or a header is invalid") from error
     if url.scheme not in ("http", "https") or not url.host:
-        # It may hold a key, so it is not shown.
         raise UsageError("its `url` is not an address of http or https")

@@ -21,6 +21,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from llmchat.errors import UsageError
+from llmchat.output.terminal_text import harmless
 from llmchat.process import keeper
 from llmchat.process.programs import SAFE_PATH, which
 from llmchat.tools.mcp.config import Server
@@ -64,14 +65,15 @@ class Program:
         self.reason = ""
         self.useless = anyio.Event()
         self._noise, self._heard = "", 0
-        self._logged = anyio.Event()
+        self._logged, self._ending = anyio.Event(), False
 
     async def read(self, inbox: MemoryObjectSendStream[Item]) -> None:
         """Hand on its messages until it ends or becomes unusable."""
         async with inbox:
             with suppress(*_ENDING):
                 await self._read_lines(inbox)
-            self.reason = self.reason or await self._end()
+            if not self._ending:
+                self.reason = self.reason or await self._end()
             self.useless.set()
 
     async def _read_lines(self, inbox: MemoryObjectSendStream[Item]) -> None:
@@ -110,6 +112,7 @@ class Program:
     async def end(self) -> None:
         """Close its stdin, and wait until the keeper has ended everything."""
         assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._ending = True
         with anyio.CancelScope(shield=True):
             with suppress(*_ENDING):
                 await self._process.stdin.aclose()
@@ -227,7 +230,7 @@ def _folder(server: Server) -> Path | None:
 
 
 def _text(line: bytes) -> str:
-    return line[:_LONGEST_LINE].decode("utf-8", "replace")
+    return harmless(line[:_LONGEST_LINE].decode("utf-8", "replace"))
 
 
 def log_tail() -> deque[str]:
