@@ -12,33 +12,45 @@ from llmchat.presets import setting_names
 from llmchat.server.api import ChatRequest, CompletionRequest
 from llmchat.server.page import files
 from llmchat.settings import Options
-from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
-from llmchat.settings.types import description, title
+from llmchat.settings.sampling import DISTRIBUTION, PARAMETERS, SAMPLING_SETTINGS
+from llmchat.settings.types import base_type, description, title
 
 PACKAGE = Path(llmchat.__file__).parent
 
-# What a new parameter touches: the struct, the two samplers, and its names in other programs.
-SOURCES = {
-    "settings/sampling.py",
+# What a new parameter touches: the struct, its effect, and its names in other programs.
+NAMED = {"settings/sampling.py", "engines/parameter_names.py"}
+SAMPLERS = {
     "engines/transformers/compiled/csrc/sampling.h",
     "engines/transformers/pytorch/sampler.py",
-    "engines/parameter_names.py",
 }
+PENALTIES = {"engines/transformers/pytorch/penalties.py"}
+DRY = {"engines/transformers/dry.py"}
 # Files with a reason of their own to name a parameter.
 OTHER_USES = {
     # OpenAI's API has a range of its own for it, and 0 there means greedy.
     "top_p": {"server/api.py", "server/request_parsing.py"},
     # vLLM and SGLang turn it off with -1.
     "top_k": {"engines/openai_api/dialects.py"},
-    "repetition_penalty": {
-        # A mask on the device holds the tokens that have appeared.
-        "engines/transformers/pytorch/cuda/sampling.py",
-        # The hint for OpenAI's two penalties.
-        "server/request_parsing.py",
-        # A summary has a sampling of its own.
-        "summary.py",
+    # A summary has a sampling of its own; vLLM reads it from a checkpoint's generation config.
+    "repetition_penalty": {"summary.py", "deploy/vllm.py"},
+    # Ids are checked before the prompt is read; llama.cpp takes pairs.
+    "logit_bias": {
+        "engines/transformers/engine.py",
+        "engines/transformers/vocabulary.py",
+        "engines/gguf/__init__.py",
+    },
+    # It turns DRY on.
+    "dry_multiplier": {
+        "engines/transformers/engine.py",
+        "engines/transformers/pytorch/penalties.py",
     },
 }
+
+
+def effects(name: str) -> set[str]:
+    if name in DISTRIBUTION:
+        return SAMPLERS
+    return DRY if name.startswith("dry_") else PENALTIES
 
 
 def sources_naming(name: str) -> set[str]:
@@ -56,9 +68,9 @@ def sources_naming(name: str) -> set[str]:
 
 
 # Every program that asks for greedy answers names the temperature.
-@pytest.mark.parametrize("name", sorted({*DISTRIBUTION} - {"temperature"}))
-def test_a_parameter_is_named_in_four_source_files(name: str) -> None:
-    assert sources_naming(name) == SOURCES | OTHER_USES.get(name, set())
+@pytest.mark.parametrize("name", sorted({*PARAMETERS} - {"temperature"}))
+def test_a_parameter_is_named_in_few_source_files(name: str) -> None:
+    assert sources_naming(name) == NAMED | effects(name) | OTHER_USES.get(name, set())
 
 
 @pytest.mark.parametrize("name", SAMPLING_SETTINGS)
@@ -71,9 +83,10 @@ def test_a_parameter_is_everywhere_a_setting_can_be_given(name: str) -> None:
     assert title(SAMPLING_SETTINGS[name]) and description(SAMPLING_SETTINGS[name])
 
 
-def test_the_web_page_offers_every_parameter() -> None:
+def test_the_web_page_offers_every_parameter_that_is_a_number() -> None:
     script = files()["sampling.js"].content.decode()
-    assert re.findall(r'\["(\w+)"', script) == list(DISTRIBUTION)
+    numbers = [one for one in PARAMETERS if base_type(SAMPLING_SETTINGS[one]) in (int, float)]
+    assert re.findall(r'\["(\w+)"', script) == numbers
 
 
 def test_the_c_sampler_has_the_fields_of_the_struct_in_their_order() -> None:

@@ -35,12 +35,14 @@ def given(ctx: typer.Context) -> dict[str, Any]:
     return {name: value for name, value in ctx.params.items() if name in Options.__struct_fields__}
 
 
+_METAVARS = {int: "INTEGER", float: "FLOAT"}
+
+
 def _checked(kind: Any, flag: str) -> dict[str, Any]:
     """A flag with the same checks and error messages as its variable and config key."""
-    whole = isinstance(types.check("1", kind, flag), int)
     return {
         "parser": lambda text: types.check(text, kind, flag),
-        "metavar": "INTEGER" if whole else "FLOAT",
+        "metavar": _METAVARS.get(types.base_type(kind), "JSON"),
     }
 
 
@@ -74,7 +76,8 @@ def with_sampling(command: Command) -> Command:
     """
     named = inspect.signature(command).parameters
     flags = {
-        name: Annotated[types.base_type(kind) | None, _sampling_flag(name)]
+        # The parser makes the value; Typer would read a list or a table in its own way.
+        name: Annotated[Any, _sampling_flag(name)]
         for name, kind in SAMPLING_SETTINGS.items()
         if name not in named
     }

@@ -15,6 +15,7 @@ from llmchat.deploy.sizing import Layout
 from llmchat.engines import Sampling
 from llmchat.engines.parameter_names import PARAMETER_NAMES
 from llmchat.errors import Mismatch
+from llmchat.settings.sampling import DISTRIBUTION
 
 VERSION = "0.32.0"
 # vllm/config/lora.py, MaxLoRARanks: the ranks that --max-lora-rank may have.
@@ -33,6 +34,8 @@ _REFUSED = {
     "rwkv": "vLLM has no recurrent RWKV models",
     "mpt": "vLLM dropped MPT after 0.28",
 }
+# What vLLM reads from a generation config (ModelConfig.get_diff_sampling_param).
+_DEFAULTS = (*DISTRIBUTION, "repetition_penalty")
 
 
 class Request(Struct, frozen=True):
@@ -110,7 +113,7 @@ def sampling_defaults(sampling: Sampling) -> dict[str, float]:
     every request.
     """
     names = PARAMETER_NAMES["vllm"]
-    return {theirs: getattr(sampling, ours) for ours, theirs in names.items()}
+    return {names[ours]: getattr(sampling, ours) for ours in _DEFAULTS}
 
 
 def engine_arguments(

@@ -5,6 +5,7 @@ refused with a 400, never ignored; so are unknown fields (see request_parsing.ch
 """
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from msgspec import Meta
@@ -18,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from llmchat.errors import UsageError
 from llmchat.server.compatibility import no_limit, seconds, whole_number
 from llmchat.settings import types
-from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
+from llmchat.settings.sampling import PARAMETERS, SAMPLING_SETTINGS
 
 # Every piece of an answer is searched for each stop string.
 MAX_STOPS = 128
@@ -105,20 +107,29 @@ class ResponseFormat(Request):
 
 
 def _own_parameters() -> dict[str, Any]:
-    """Fields for the sampling parameters that OpenAI's API lacks, with their ranges."""
-    return {name: (_number(SAMPLING_SETTINGS[name]) | None, None) for name in OWN_PARAMETERS}
+    """Fields for the sampling parameters, with their ranges."""
+    return {name: (_field(SAMPLING_SETTINGS[name]) | None, None) for name in OWN_PARAMETERS}
 
 
-def _number(kind: Any) -> Any:
-    """The pydantic type for a number with limits."""
-    span = types.limits(kind) or Meta()
-    limits = Field(ge=span.ge, gt=span.gt, le=span.le, description=types.description(kind))
-    number = types.base_type(kind)
-    return Annotated[int, limits, Whole] if number is int else Annotated[number, limits]
+def _field(kind: Any) -> Any:
+    """The pydantic type of a setting: a number with limits, or a list or table that is checked."""
+    span, base, about = types.limits(kind) or Meta(), types.base_type(kind), types.description(kind)
+    if base not in (int, float):
+        checked = AfterValidator(partial(_checked, kind=kind))
+        return Annotated[Any, checked, Field(description=about)]
+    limits = Field(ge=span.ge, gt=span.gt, le=span.le, description=about)
+    return Annotated[int, limits, Whole] if base is int else Annotated[base, limits]
 
 
-# The sampling parameters that are not OpenAI's.
-OWN_PARAMETERS = tuple(name for name in DISTRIBUTION if name not in ("temperature", "top_p"))
+def _checked(value: Any, kind: Any) -> Any:
+    try:
+        return types.check(_well_formed(value), kind, "this field")
+    except UsageError as error:
+        raise ValueError(error.message) from None
+
+
+# The sampling parameters with the names and the ranges that they have everywhere here.
+OWN_PARAMETERS = tuple(name for name in PARAMETERS if name not in ("temperature", "top_p"))
 if TYPE_CHECKING:
     OwnParameters = Request
 else:
@@ -144,9 +155,6 @@ class Generation(OwnParameters):
     n: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, float] | None = None
     user: Any = None
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None

@@ -39,7 +39,7 @@ from llmchat.server.limits import RateLimit
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.state import ServerState
-from llmchat.settings.sampling import DISTRIBUTION
+from llmchat.settings.sampling import PARAMETERS
 
 
 def create_app(
@@ -130,7 +130,7 @@ def _add_models(api: FastAPI, state: ServerState) -> None:
 
 def _preset(preset: Preset) -> dict[str, Any]:
     """Beyond OpenAI's API: the sampling defaults of a request, and the model's system prompt."""
-    names = (*DISTRIBUTION, "max_tokens")
+    names = (*PARAMETERS, "max_tokens")
     return {
         "sampling": {name: getattr(preset.sampling, name) for name in names},
         "system": preset.system,

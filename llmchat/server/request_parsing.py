@@ -28,7 +28,6 @@ def sampling_of(
     request: Generation, preset: Preset, max_tokens: int | None, logprobs: int
 ) -> Sampling:
     """The preset's sampling with the request's changes. logprobs: see Sampling."""
-    _check_sampling(request)
     changes: dict[str, Any] = {
         name: value
         for name in ("temperature", *OWN_PARAMETERS, "ignore_eos", "think_budget")
@@ -45,14 +44,6 @@ def sampling_of(
     if request.stop is not None:
         changes["stops"] = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
     return replace(preset.sampling, logprobs=logprobs, **changes)
-
-
-def _check_sampling(request: Generation) -> None:
-    for name in ("presence_penalty", "frequency_penalty"):
-        if getattr(request, name):
-            raise Unsupported(f"`{name}` is not supported; `repetition_penalty` is", name)
-    if request.logit_bias:
-        raise Unsupported("`logit_bias` is not supported", "logit_bias")
 
 
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:

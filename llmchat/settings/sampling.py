@@ -2,8 +2,8 @@
 
 Flags, LLMCHAT_* variables, config and preset keys, `/set`, the fields of the HTTP API and of the
 web page, and their documentation derive from these fields. A new parameter is a field here, its
-effect in compiled/csrc/sampling.h and pytorch/sampler.py, and its names in
-engines/parameter_names.py.
+effect in compiled/csrc/sampling.h and pytorch/sampler.py or in pytorch/penalties.py, and its names
+in engines/parameter_names.py.
 """
 
 from typing import Annotated, Any
@@ -13,6 +13,10 @@ from msgspec.structs import fields
 
 from llmchat.settings.types import Count, Seed
 from llmchat.structure import Structure
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+Breaker = Annotated[str, Meta(min_length=1, max_length=40)]
 
 
 class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -47,6 +51,23 @@ class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_default
             description="Drop tokens below this fraction of the top token's probability.",
         ),
     ] = 0.0
+
+
+class Penalties(Distribution, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How logits are changed before that, by the tokens so far.
+
+    They apply in this order, that of vLLM's and llama.cpp's samplers: bias, repetition penalty,
+    frequency and presence penalty, DRY. The repetition penalty counts the prompt and the answer,
+    frequency and presence the answer alone, DRY both in their order.
+    """
+
+    logit_bias: Annotated[
+        dict[TokenId, Bias],
+        Meta(
+            title="bias",
+            description='Added to the logits of tokens, as JSON: {"TOKEN_ID": -100 to 100}.',
+        ),
+    ] = {}
     repetition_penalty: Annotated[
         float,
         Meta(
@@ -56,9 +77,62 @@ class Distribution(Struct, frozen=True, forbid_unknown_fields=True, omit_default
             description="Values above 1 penalise repetition; 1 turns it off.",
         ),
     ] = 1.0
+    frequency_penalty: Annotated[
+        float,
+        Meta(
+            ge=-2,
+            le=2,
+            title="frequency",
+            description="Penalise tokens by how often the answer contains them; 0 turns it off.",
+        ),
+    ] = 0.0
+    presence_penalty: Annotated[
+        float,
+        Meta(
+            ge=-2,
+            le=2,
+            title="presence",
+            description="Penalise tokens that the answer contains; 0 turns it off.",
+        ),
+    ] = 0.0
+    dry_multiplier: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=10,
+            title="DRY strength",
+            description="Penalise tokens that extend a repeated sequence (DRY); 0 turns it off.",
+        ),
+    ] = 0.0
+    dry_base: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=10,
+            title="DRY growth",
+            description="Growth of the DRY penalty with each further token.",
+        ),
+    ] = 1.75
+    dry_allowed_length: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            title="DRY length",
+            description="Longest sequence that may repeat without a DRY penalty.",
+        ),
+    ] = 2
+    dry_sequence_breakers: Annotated[
+        tuple[Breaker, ...],
+        Meta(
+            title="DRY breaks",
+            max_length=64,
+            description="Texts that end a repeated sequence for DRY, as a JSON list.",
+        ),
+    ] = ("\n", ":", '"', "*")
 
 
-class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Sampling(Penalties, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an answer is sampled and when it ends.
 
     max_tokens 0: up to the end of the context window. seed None: each answer draws its own.
@@ -97,10 +171,12 @@ class Sampling(Distribution, frozen=True, forbid_unknown_fields=True, omit_defau
     """What the answer must look like."""
 
 
+# The parameters of the C sampler, and all that change how a token is chosen.
 DISTRIBUTION = Distribution.__struct_fields__
+PARAMETERS = Penalties.__struct_fields__
 # What a user can set: name → type.
 SAMPLING_SETTINGS: dict[str, Any] = {
     field.name: field.type
     for field in fields(Sampling)
-    if field.name in (*DISTRIBUTION, "max_tokens", "seed", "think_budget")
+    if field.name in (*PARAMETERS, "max_tokens", "seed", "think_budget")
 }

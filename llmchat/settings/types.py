@@ -29,12 +29,18 @@ _LARGE = 2**31 - 1
 
 
 def check(value: Any, kind: Any, name: str) -> Any:
-    """The value as `kind`; text is converted. Raises UsageError that names the valid values."""
+    """The value as `kind`; text is converted, lists and tables from JSON.
+
+    Raises UsageError that names the valid values.
+    """
     if base_type(kind) == Names:
         value = _split(value)
     try:
-        return msgspec.convert(value, kind, strict=False)
-    except msgspec.ValidationError as error:
+        plain = value
+        if isinstance(value, str) and get_origin(base_type(kind)) in (tuple, dict):
+            plain = msgspec.json.decode(value)
+        return msgspec.convert(plain, kind, strict=False, str_keys=True)
+    except msgspec.MsgspecError as error:
         raise UsageError(f"{name} must be {in_words(kind)}, not `{_echo(value)}`") from error
 
 
@@ -55,6 +61,10 @@ def in_words(kind: Any) -> str:
         return "true or false"
     if base == Names:
         return "names with commas between them"
+    if get_origin(base) is tuple:
+        return "a JSON list of texts"
+    if get_origin(base) is dict:
+        return f"a JSON object of token ids and numbers {_span(limits(get_args(base)[1]))}"
     if base not in (int, float):
         return "text"
     noun = "a whole number" if base is int else "a number"

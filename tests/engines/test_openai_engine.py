@@ -235,25 +235,24 @@ FULL = Sampling(
 )
 
 
+OFF = {"frequency_penalty": 0, "presence_penalty": 0}
+NO_DRY = {
+    "dry_multiplier": 0,
+    "dry_base": 1.75,
+    "dry_allowed_length": 2,
+    "dry_sequence_breakers": ("\n", ":", '"', "*"),
+}
+
+
 def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
     plain = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7}
-    assert sampling_fields(FULL, dialect_of("vllm", "")) == plain | {
-        "top_k": 40,
-        "min_p": 0.1,
-        "repetition_penalty": 1.2,
-        "ignore_eos": True,
+    own = plain | OFF | {"top_k": 40, "min_p": 0.1, "ignore_eos": True, "logit_bias": {}}
+    assert sampling_fields(FULL, dialect_of("vllm", "")) == own | {"repetition_penalty": 1.2}
+    assert sampling_fields(FULL, dialect_of("llamacpp", "")) == own | NO_DRY | {
+        "repeat_penalty": 1.2
     }
-    assert sampling_fields(FULL, dialect_of("llamacpp", "")) == plain | {
-        "top_k": 40,
-        "min_p": 0.1,
-        "repeat_penalty": 1.2,
-        "ignore_eos": True,
-    }
-    assert (
-        sampling_fields(FULL, dialect_of("library", ""))
-        == sampling_fields(FULL, dialect_of("", ""))
-        == plain
-    )
+    assert sampling_fields(FULL, dialect_of("library", "")) == plain | OFF
+    assert sampling_fields(FULL, dialect_of("", "")) == plain
     assert "max_completion_tokens" in sampling_fields(FULL, dialect_of("system", "api.openai.com"))
     assert dropped(FULL, dialect_of("vllm", "")) == ()
     assert dropped(FULL, dialect_of("library", "")) == (
@@ -263,6 +262,31 @@ def test_each_server_is_told_what_it_knows_and_nothing_else() -> None:
         "ignore_eos",
     )
     assert dropped(Sampling(), dialect_of("library", "")) == (), "what is off is not missed"
+
+
+PENALISED = Sampling(
+    logit_bias={5: -100.0}, frequency_penalty=0.5, presence_penalty=-1.0, dry_multiplier=0.8
+)
+
+
+@pytest.mark.parametrize(
+    ("owner", "missing"),
+    [
+        ("llamacpp", ()),
+        ("llmchat", ()),
+        ("vllm", ("dry_multiplier",)),
+        ("library", ("logit_bias", "dry_multiplier")),
+        ("", ("dry_multiplier",)),
+    ],
+)
+def test_penalties_are_sent_to_servers_that_have_them(owner: str, missing: tuple[str, ...]) -> None:
+    dialect = dialect_of(owner, "")
+    asked = {"logit_bias": {5: -100}, "frequency_penalty": 0.5, "presence_penalty": -1}
+    asked["dry_multiplier"] = 0.8
+    expected = {name: value for name, value in asked.items() if name not in missing}
+    assert expected.items() <= sampling_fields(PENALISED, dialect).items()
+    assert dropped(PENALISED, dialect) == missing
+    assert not {*missing} & {*sampling_fields(PENALISED, dialect)}
 
 
 def test_what_is_off_is_said_to_be_off() -> None:

@@ -11,7 +11,8 @@ from transformers import (
 )
 
 from llmchat.engines import Sampling
-from llmchat.engines.transformers.pytorch.sampler import Sampler, penalise, probabilities
+from llmchat.engines.transformers.pytorch.penalties import penalise
+from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
@@ -61,4 +62,5 @@ def test_greedy_takes_the_most_likely_token_unless_it_is_penalised() -> None:
 def test_repetition_penalty_equals_that_of_transformers() -> None:
     seen = torch.tensor([[1, 4, 4]])
     expected = RepetitionPenaltyLogitsProcessor(1.2)(seen, LOGITS[None].clone())[0]
-    torch.testing.assert_close(penalise(LOGITS, torch.tensor([1, 4]), 1.2), expected)
+    mask = torch.tensor([token in (1, 4) for token in range(6)])
+    torch.testing.assert_close(penalise(LOGITS, mask, 1.2), expected)

@@ -26,8 +26,10 @@ WRONG = {
         BAD, "context_length_exceeded", "messages",
     ),
     "too long an answer": ({"max_tokens": 250}, BAD, "context_length_exceeded", "messages"),
-    "a penalty": ({"presence_penalty": 1}, BAD, "unsupported_parameter", "presence_penalty"),
-    "biases": ({"logit_bias": {"5": 1}}, BAD, "unsupported_parameter", "logit_bias"),
+    "a penalty": ({"presence_penalty": 2.5}, BAD, None, "presence_penalty"),
+    "a bias": ({"logit_bias": {"5": 101}}, BAD, None, "logit_bias"),
+    "a bias of a word": ({"logit_bias": {"fox": 1}}, BAD, None, "logit_bias"),
+    "a bias of an unknown token": ({"logit_bias": {"99999999": 1}}, BAD, None, None),
     "JSON": (
         {"response_format": {"type": "json_object"}},
         BAD, "unsupported_parameter", "response_format",

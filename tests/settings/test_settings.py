@@ -40,9 +40,10 @@ def test_flag_before_variable_before_file_before_default(tmp_path: Path) -> None
 def test_every_option_has_a_variable(tmp_path: Path) -> None:
     numbers = {"context": "1", "turns": "2", "seed": "1", "think_budget": "1", "max_rounds": "3"}
     sampling = {name: str(getattr(Sampling(), name)) for name in SAMPLING_SETTINGS}
+    texts = {"logit_bias": '{"5": -1}', "dry_sequence_breakers": '[":"]'}
     choices = {"weights": "bf16", "engine": "gguf", "policy": "refuse"}
     switches = ("offline", "no_log", "plain", "vi", "trust_remote_code", "allow_private")
-    values = sampling | numbers | choices | dict.fromkeys(switches, "1")
+    values = sampling | numbers | texts | choices | dict.fromkeys(switches, "1")
     every = {name: values.get(name, "x") for name in Options.__struct_fields__}
     settings = resolve(
         make_world(tmp_path, **{f"LLMCHAT_{name.upper()}": value for name, value in every.items()}),

@@ -193,6 +193,8 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
         **{theirs: getattr(sampling, ours) for ours, theirs in _PARAMETERS.items()},
         # Over the whole window like our other engines; the default of llama.cpp is 64 tokens.
         "repeat_last_n": len(ids) + limit,
+        "dry_penalty_last_n": len(ids) + limit,
+        "logit_bias": [*sampling.logit_bias.items()],
         "samplers": LLAMA_CPP_SAMPLERS,
         "seed": seed,
         "ignore_eos": sampling.ignore_eos,

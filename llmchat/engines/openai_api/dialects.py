@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 from llmchat.engines import Sampling
 from llmchat.engines.parameter_names import PARAMETER_NAMES
-from llmchat.settings.sampling import Distribution
+from llmchat.settings.sampling import DISTRIBUTION, Penalties
 
 
 class Dialect(Struct, frozen=True):
@@ -20,6 +19,7 @@ class Dialect(Struct, frozen=True):
 
     parameters: our name of each sampling parameter → the server's; no_top_k: the value of top_k
     that turns it off
+    sends_off: penalties that are off are sent too
     stop_ids, ignore_eos, max_tokens: the server's names of these fields, "" where it has none
     counts: the API it counts tokens with, "" where it has none
     resumes: it continues a last message that is an answer
@@ -30,6 +30,7 @@ class Dialect(Struct, frozen=True):
     title: str
     parameters: Mapping[str, str]
     no_top_k: int = 0
+    sends_off: bool = True
     stop_ids: str = ""
     ignore_eos: str = ""
     counts: str = ""
@@ -73,10 +74,16 @@ _KNOWN = {
     "library": Dialect("Ollama", PARAMETER_NAMES["ollama"], resumes=True, texts=False, stops=64),
     "llmchat": Dialect("llmchat", PARAMETER_NAMES["llmchat"], stops=64),
 }
+# Some of OpenAI's models refuse penalties, even if they are 0.
 _OPENAI = Dialect(
-    "OpenAI", PARAMETER_NAMES["openai"], max_tokens="max_completion_tokens", texts=False
+    "OpenAI",
+    PARAMETER_NAMES["openai"],
+    sends_off=False,
+    max_tokens="max_completion_tokens",
+    texts=False,
 )
-_OTHER = Dialect("", PARAMETER_NAMES["openai"])
+_OTHER = Dialect("", PARAMETER_NAMES["openai"], sends_off=False)
+_OFF = Sampling()
 
 
 def dialect_of(owner: str, host: str) -> Dialect:
@@ -87,10 +94,14 @@ def dialect_of(owner: str, host: str) -> Dialect:
 
 
 def sampling_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
-    """The fields of a request. Parameters that are off are sent too: a server has its own
-    defaults.
+    """The fields of a request. Parameters that are off are sent too, where the server permits it: a
+    server has its own defaults.
     """
-    sent = {theirs: getattr(sampling, ours) for ours, theirs in dialect.parameters.items()}
+    sent = {
+        theirs: getattr(sampling, ours)
+        for ours, theirs in dialect.parameters.items()
+        if dialect.sends_off or ours in DISTRIBUTION or _is_used(ours, sampling)
+    }
     if "top_k" in dialect.parameters and not sampling.top_k:
         sent[dialect.parameters["top_k"]] = dialect.no_top_k
     if dialect.ignore_eos and sampling.ignore_eos:
@@ -103,10 +114,14 @@ def sampling_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
 def dropped(sampling: Sampling, dialect: Dialect) -> tuple[str, ...]:
     """The settings in use that this server does not support."""
     used = [
-        field.name
-        for field in fields(Distribution)
-        if field.name not in dialect.parameters and getattr(sampling, field.name) != field.default
+        name
+        for name in Penalties.__struct_fields__
+        if name not in dialect.parameters and _is_used(name, sampling)
     ]
     if sampling.ignore_eos and not dialect.ignore_eos:
         used.append("ignore_eos")
     return tuple(used)
+
+
+def _is_used(name: str, sampling: Sampling) -> bool:
+    return bool(getattr(sampling, name) != getattr(_OFF, name))

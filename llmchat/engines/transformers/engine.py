@@ -16,6 +16,7 @@ from torch import Tensor
 from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
 from llmchat.engines.guide import Guides
 from llmchat.engines.transformers import memory_check, scoring
+from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward
 from llmchat.engines.transformers.generation import RunningAnswer
 from llmchat.engines.transformers.live_lora import (
@@ -29,7 +30,8 @@ from llmchat.engines.transformers.prefill import REPORTED_FROM, Chunks
 from llmchat.engines.transformers.prompt_caches import Slots
 from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
-from llmchat.engines.transformers.vocabulary import check_ids, vocabulary_of
+from llmchat.engines.transformers.pytorch.sampler import Sampler
+from llmchat.engines.transformers.vocabulary import check_bias, check_ids, vocabulary_of
 from llmchat.engines.transformers.weights import with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.memory_estimate import kv_bytes, parameters
@@ -131,6 +133,7 @@ class TransformersEngine:
         """See capabilities.Batches."""
         model, ids = self._model, self.encode(prompt)
         check_ids(ids, self._vocabulary)
+        check_bias(sampling.logit_bias, self._vocabulary)
         if len(ids) >= self.context:
             raise ContextOverflow(
                 f"the prompt is {len(ids):,} tokens; the model holds {self.context:,}"
@@ -145,13 +148,19 @@ class TransformersEngine:
             stop_ids,
             (*prompt.stops, *sampling.stops),
             model.tokens.decoder(),
-            model.forward.sampler(sampling, [] if apart else ids, self._device),
+            self._sampler(sampling, [] if apart else ids),
             PromptLookup(ids) if self.drafts and model.forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),
             look,
             self._guides.guide(prompt, sampling, stop_ids),
             apart,
         )
+
+    def _sampler(self, sampling: Sampling, prompt_ids: list[int]) -> Sampler:
+        dry = None
+        if sampling.dry_multiplier:
+            dry = Dry(sampling, prompt_ids, self._model.tokens.spelling)
+        return self._forward.sampler(sampling, prompt_ids, self._device, dry)
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
         """See capabilities.Batches. Raises UsageError for more answers than `slots`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.pytorch.sampler import Sampler
 
@@ -78,6 +79,12 @@ class Forward(Protocol):
         """
         ...
 
-    def sampler(self, sampling: Sampling, prompt_ids: list[int], device: torch.device) -> Sampler:
+    def sampler(
+        self,
+        sampling: Sampling,
+        prompt_ids: list[int],
+        device: torch.device,
+        dry: Dry | None = None,
+    ) -> Sampler:
         """A sampler for one answer. An executor that can run ahead brings its own."""
-        return Sampler(sampling, prompt_ids, device)
+        return Sampler(sampling, prompt_ids, device, dry)

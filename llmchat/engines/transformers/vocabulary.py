@@ -1,8 +1,8 @@
 """The vocabulary of a checkpoint, for every architecture: its size, and token ids against it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from llmchat.errors import Mismatch
+from llmchat.errors import Mismatch, UsageError
 
 # The last part of the input embedding's name, by architecture.
 _EMBEDDINGS = (
@@ -33,4 +33,14 @@ def check_ids(ids: Sequence[int], vocabulary: int) -> None:
             f"the tokenizer produced token {invalid:,}; the model has {vocabulary:,} tokens",
             "the tokenizer belongs to another model, or tokens were added without resizing the"
             " weights",
+        )
+
+
+def check_bias(ids: Iterable[int], vocabulary: int) -> None:
+    """Raise UsageError for a biased token that the model does not have. 0 accepts any."""
+    unknown = next((id for id in ids if vocabulary and id >= vocabulary), None)
+    if unknown is not None:
+        raise UsageError(
+            f"logit_bias: there is no token {unknown:,}; the model has {vocabulary:,} tokens",
+            "`llmchat prompt --ids` prints the ids of a text",
         )

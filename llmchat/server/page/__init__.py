@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmchat.server.api import Generation
-from llmchat.settings.sampling import DISTRIBUTION
+from llmchat.settings.sampling import PARAMETERS, SAMPLING_SETTINGS
+from llmchat.settings.types import base_type
 
 # Scripts cannot turn text into markup (require-trusted-types-for), except in the sanitiser.
 CONTENT_SECURITY_POLICY = "; ".join((
@@ -53,6 +54,8 @@ _TYPES = {
 # The change of a number with an arrow key.
 _STEP = 0.01
 _STEPS = {"temperature": 0.05}
+# The parameters that the page has a field for.
+NUMBERS = tuple(name for name in PARAMETERS if base_type(SAMPLING_SETTINGS[name]) in (int, float))
 
 
 class File(Struct, frozen=True):
@@ -82,7 +85,7 @@ def _sampling_script() -> str:
     """`sampling.js`: the sampling parameters, each with the range that the API accepts."""
     properties = Generation.model_json_schema()["properties"]
     ranges = []
-    for name in DISTRIBUTION:
+    for name in NUMBERS:
         number = properties[name]["anyOf"][0]
         least = number.get("minimum", number.get("exclusiveMinimum", 0) + _STEP)
         step = 1 if number["type"] == "integer" else _STEPS.get(name, _STEP)

@@ -28,6 +28,7 @@ from llmchat.engines.transformers.compiled.structs import (
     SequenceRows,
     TensorRefs,
 )
+from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families import llama
 from llmchat.engines.transformers.live_lora import LiveAdapter
@@ -71,9 +72,13 @@ class CompiledForward(Forward):
         return CompiledCache(*self._cache_shape)
 
     def sampler(
-        self, sampling: Sampling, prompt_ids: list[int], device: torch.device
+        self,
+        sampling: Sampling,
+        prompt_ids: list[int],
+        device: torch.device,
+        dry: Dry | None = None,
     ) -> CompiledSampler:
-        return CompiledSampler(sampling, prompt_ids, device, self._kernels)
+        return CompiledSampler(sampling, prompt_ids, device, self._kernels, dry)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         """As in Forward. Raises ValueError for input that the C code must not see."""

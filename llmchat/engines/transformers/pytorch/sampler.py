@@ -1,6 +1,6 @@
 """The next token from logits, in torch.
 
-The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p.
+The order is that of transformers: penalties (see penalties.py), temperature, top-k, top-p, min-p.
 """
 
 import math
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from llmchat.engines import Sampling
 from llmchat.engines.guide import Mask
+from llmchat.engines.transformers.dry import Dry
+from llmchat.engines.transformers.pytorch.penalties import Penalties, penalises
 from llmchat.errors import IntegrityError
 
 # The most likely tokens that top-p sorts before it sorts all of them.
@@ -17,31 +19,39 @@ _FEW = 512
 
 
 class Sampler:
-    """Chooses the tokens of one answer. `seed` is the one in use, drawn if none was given."""
+    """Chooses the tokens of one answer. `seed` is the one in use, drawn if none was given.
 
-    def __init__(self, sampling: Sampling, prompt_ids: list[int], device: torch.device):
+    dry: its state if `sampling` asks for DRY.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt_ids: list[int],
+        device: torch.device,
+        dry: Dry | None = None,
+    ):
         self._sampling = sampling
         self._generator = torch.Generator(device)
         self.seed = self._generator.seed() & (2**63 - 1) if sampling.seed is None else sampling.seed
         self._generator.manual_seed(self.seed)
-        # The tokens so far, where a penalty depends on them.
-        self._seen: Tensor | None = None
-        if sampling.repetition_penalty != 1:
-            self._seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.long, device=device)
+        self._penalties: Penalties | None = None
+        if penalises(sampling):
+            self._penalties = Penalties(sampling, prompt_ids, device, dry)
 
     def choose(self, logits: Tensor, mask: Mask | None = None) -> int:
         """logits: [vocab] → token id. mask: the tokens that may be chosen, None for all."""
         logits = logits.float()
-        if self._seen is not None:
-            logits = penalise(logits, self._seen, self._sampling.repetition_penalty)
+        if self._penalties is not None:
+            logits = self._penalties.apply(logits)
         token = self._pick(logits, mask)
         self.record(token)
         return token
 
     def record(self, token: int) -> None:
-        """Count a token that was not chosen here, because there was no choice."""
-        if self._seen is not None:
-            self._seen = torch.cat((self._seen, self._seen.new_tensor([token])))
+        """Count a token of the answer: one that was chosen here, or that there was no choice of."""
+        if self._penalties is not None:
+            self._penalties.accept(token)
 
     def _pick(self, logits: Tensor, mask: Mask | None) -> int:
         """logits: float32 [vocab] → token id."""
@@ -150,12 +160,3 @@ def _nucleus(logits: Tensor, mass: float) -> tuple[Tensor, Tensor]:
     # A token is excluded if those before it already have the mass; the first one always stays.
     kept = cumulated - sorted_ < mass
     return order[kept], sorted_[kept]
-
-
-def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """The repetition penalty of CTRL (Keskar et al. 2019), for the token ids `seen`.
-
-    Positive logits are divided, negative ones multiplied.
-    """
-    scores = logits[seen]
-    return logits.index_copy(0, seen, torch.where(scores > 0, scores / penalty, scores * penalty))

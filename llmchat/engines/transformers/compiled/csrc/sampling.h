@@ -1,5 +1,6 @@
 /* The next token from one row of logits. The order is that of transformers: temperature, top-k,
- * top-p, min-p. Weights of tokens are relative to the most likely token, whose weight is 1.
+ * top-p, min-p; penalties were applied before, in torch (pytorch/penalties.py). Weights of tokens
+ * are relative to the most likely token, whose weight is 1.
  *
  * Cost: a pass over the vocabulary, and a heap of the few tokens that are near the most likely one.
  * All tokens are sorted only where those do not suffice. */
@@ -17,7 +18,6 @@ typedef struct {
     float top_p;
     int64_t top_k; /* 0 or less: every token */
     float min_p;
-    float repetition_penalty; /* applied before, in torch */
     double point;
 } SamplingParams;
 

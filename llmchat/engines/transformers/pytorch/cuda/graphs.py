@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters, add_live
 from llmchat.engines.transformers.pytorch.cuda import launch
@@ -113,10 +114,16 @@ class CudaForward(TorchForward):
             len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device
         )
 
-    def sampler(self, sampling: Sampling, prompt_ids: list[int], device: torch.device) -> Sampler:
-        """A sampler whose tokens this executor runs at once, unless a guide chooses some."""
-        if sampling.structure is not None or sampling.think_budget is not None:
-            return Sampler(sampling, prompt_ids, device)
+    def sampler(
+        self,
+        sampling: Sampling,
+        prompt_ids: list[int],
+        device: torch.device,
+        dry: Dry | None = None,
+    ) -> Sampler:
+        """A sampler whose tokens this executor runs at once, unless a guide or DRY reads them."""
+        if dry or sampling.structure is not None or sampling.think_budget is not None:
+            return Sampler(sampling, prompt_ids, device, dry)
         return DeviceSampler(sampling, prompt_ids, device, self.follow)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:

@@ -14,7 +14,7 @@ from llmchat.engines.transformers.pytorch.sampler import Sampler, fixed_size_can
 
 
 class DeviceSampler(Sampler):
-    """Chooses the same tokens as Sampler, with shapes that do not depend on the numbers.
+    """Chooses the same tokens as Sampler, with shapes that do not depend on the numbers. No DRY.
 
     follow: called with each token as it is chosen, still on the device, int64 [1].
     """
@@ -29,7 +29,6 @@ class DeviceSampler(Sampler):
         super().__init__(sampling, prompt_ids, device)
         self._follow = follow
         self._host_token: Tensor | None = None
-        self._is_seen: Tensor | None = None
         if device.type == "cuda":
             self._host_token = torch.empty(1, dtype=torch.long, pin_memory=True)
             self._copied = torch.cuda.Event()
@@ -53,21 +52,12 @@ class DeviceSampler(Sampler):
 
     def _next(self, logits: Tensor) -> Tensor:
         logits = logits.float()
-        if self._seen is not None:
-            logits = self._penalised(logits, self._seen)
+        if self._penalties is not None:
+            logits = self._penalties.apply(logits)
         if self._sampling.temperature == 0:
             token = logits.argmax(keepdim=True)
         else:
             token = self._draw(*fixed_size_candidates(logits, self._sampling))
-        if self._is_seen is not None:
-            self._is_seen.index_fill_(0, token, True)
+        if self._penalties is not None:
+            self._penalties.accept_on_device(token)
         return token
-
-    def _penalised(self, logits: Tensor, prompt: Tensor) -> Tensor:
-        """As `penalise`, with a mask of all tokens in place of a list that grows."""
-        if self._is_seen is None:
-            nothing = torch.zeros_like(logits, dtype=torch.bool)
-            self._is_seen = nothing.index_fill_(0, prompt, True)
-        penalty = self._sampling.repetition_penalty
-        changed = torch.where(logits > 0, logits / penalty, logits * penalty)
-        return torch.where(self._is_seen, changed, logits)
