@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat import tool_turn
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Chunk, Engine, Finish, Sampling
@@ -261,36 +262,38 @@ class Chat(LiveSettings):
     def _run_tool_rounds(self, hint: str) -> Generator[Event]:
         """Run the calls of the last answer and answer again, until an answer calls nothing.
 
-        After the last round the model must answer without tools.
+        After the last round, and after a round of repeated calls, the model must answer without
+        tools.
         """
         for left in reversed(range(self.tools.max_rounds if self.tools else 0)):
-            calls = self._open_calls()
+            calls = tool_turn.calls_of(self.conversation.messages[-1])
             if not calls:
                 return
+            new = [
+                call for call in calls if tool_turn.earlier_result(self.conversation, call) is None
+            ]
             yield from self._run_calls(calls)
-            yield from self._stream_answer(None, hint, "auto" if left else "none")
-
-    def _open_calls(self) -> list[Call]:
-        """The calls of the last answer, which have no results yet."""
-        calls = self.conversation.messages[-1].calls
-        return [Call(one["id"], **one["function"]) for one in calls]
+            yield from self._stream_answer(None, hint, "auto" if left and new else "none")
 
     def _run_calls(self, calls: list[Call]) -> Generator[Event]:
         """Run calls one after the other. Each gets a result, also where the user stops them."""
         waiting = list(calls)
-        assert self.tools
         try:
             for call in calls:
-                yield ToolStarted(call, self._count_results() + 1)
-                result = self.tools.run(call, self.engine.count, self._limit)
+                yield ToolStarted(call, tool_turn.count_results(self.conversation) + 1)
+                result = self._run_call(call)
                 self._store_result(waiting.pop(0), result)
                 yield result
         finally:
             for call in waiting:
-                self._store_result(call, Result(call, "error: the user stopped this call", False))
+                self._store_result(call, Result(call, tool_turn.STOPPED, False))
 
-    def _count_results(self) -> int:
-        return sum(message.role == "tool" for message in self.conversation.messages)
+    def _run_call(self, call: Call) -> Result:
+        assert self.tools
+        known = tool_turn.earlier_result(self.conversation, call)
+        if known is not None:
+            return Result(call, tool_turn.reminder(known))
+        return self.tools.run(call, self.engine.count, self._limit)
 
     def _store_result(self, call: Call, result: Result) -> None:
         details = {"tool": msgspec.to_builtins(result)}

@@ -85,9 +85,29 @@ def test_several_calls_of_one_answer_run_in_order():
     assert len(set(ids)) == 2
 
 
+def test_a_repeated_call_gets_its_result_again_and_the_model_must_answer():
+    tool = SmallTool()
+    talk = chat([CALL, CALL, "It said hi."], tool)
+    events = list(talk.send("say hi"))
+    assert tool.calls == [{"text": "hi"}]
+    results = [event.text for event in events if isinstance(event, Result)]
+    assert results == ["hi", "You have the result already: hi\nAnswer the user now."]
+    assert '"name": "echo"' not in talk.engine.prompts[2].text.partition("<tool_call>")[0]
+    assert talk.conversation.messages[-1].text == "It said hi."
+
+
+def test_the_same_call_in_a_later_turn_runs_again():
+    tool = SmallTool()
+    talk = chat([CALL, "one", CALL, "two"], tool)
+    list(talk.send("say hi"))
+    list(talk.send("say it again"))
+    assert len(tool.calls) == 2
+
+
 def test_rounds_are_bounded_and_the_last_answer_is_without_tools():
     tool = SmallTool()
-    talk = chat([CALL], tool, rounds=2)
+    other = CALL.replace("hi", "ho")
+    talk = chat([CALL, other, CALL], tool, rounds=2)
     events = list(talk.send("forever"))
     assert len(tool.calls) == 2
     assert isinstance(events[-1], Finish)

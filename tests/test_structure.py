@@ -47,7 +47,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "tools",
         ),
     ),
-    "models": ("ordered", ("models", "stored_conversation", "reply", "chat")),
+    "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply", "chat")),
     "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),
