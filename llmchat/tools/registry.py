@@ -21,6 +21,7 @@ PLUGINS = "llmchat.tools"
 _BUILT_IN = {
     "clock": "llmchat.tools.clock",
     "calculator": "llmchat.tools.calculator",
+    "files": "llmchat.tools.files",
     "web": "llmchat.tools.web",
 }
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
