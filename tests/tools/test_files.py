@@ -265,7 +265,7 @@ def test_a_pattern_that_cannot_be_searched_is_one_line(root: Path, pattern: str)
     assert ("cannot be searched for: " in error or "are not JSON" in error) and len(error) < 200
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_many_entries_are_listed_and_searched_in_bounded_time(root: Path, count: int) -> None:
     (root / "many").mkdir()
     for number in range(count):
@@ -274,7 +274,7 @@ def test_many_entries_are_listed_and_searched_in_bounded_time(root: Path, count:
     assert listed.text.startswith("f000000 0 bytes\n") and len(listed.text) < 5000
     end = f"[{count - 200:,} more entries; use `pattern` to find files by name]"
     assert listed.text.endswith(end) and listed.seconds < 20
-    assert ask(root, "files_list", pattern="f00999*").text.count("\n") == 9
+    assert ask(root, "files_list", pattern="f00099*").text.count("\n") == 9
     searched = ask(root, "files_search", text="needle")
     assert searched.text.startswith(("no line contains", "[stopped")) and searched.seconds < 20
     stop = threading.Event()

@@ -7,11 +7,12 @@ link too, and so is everything that is not a plain file or a folder.
 """
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
+from fnmatch import translate
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -25,10 +26,11 @@ _OPEN = {
     ".dockerignore", ".editorconfig", ".env.example", ".gitattributes", ".github", ".gitignore",
     ".gitlab-ci.yml", ".gitmodules", ".pre-commit-config.yaml", ".readthedocs.yaml",
 }  # fmt: skip
-_SECRET = (
+_SECRET_NAMES = (
     "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.ovpn",
     "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "credentials", "credentials.json",
 )  # fmt: skip
+_SECRET = re.compile("|".join(translate(name) for name in _SECRET_NAMES))
 _MOST_LINKS = 40
 _DEEPEST = 100
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,7 +42,7 @@ def is_closed(name: str) -> bool:
     """Whether models may not see a file or folder of this name."""
     name = name.lower()
     hidden = name.startswith(".") and name not in _OPEN
-    return hidden or any(fnmatch(name, secret) for secret in _SECRET)
+    return hidden or _SECRET.match(name) is not None
 
 
 class Unreadable(ToolError):

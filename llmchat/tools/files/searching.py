@@ -1,10 +1,10 @@
 """Search the lines of files for a text or a pattern, in bounded time."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event
-from time import monotonic
 
 from llmchat.output.terminal_text import excerpt
 from llmchat.tools import ToolError
@@ -53,7 +53,7 @@ class Search:
 
     def __init__(self, root: Root, walk: Walk, matches: Matches, stop: Event):
         self._root, self._walk, self._matches, self._stop = root, walk, matches, stop
-        self._end = monotonic() + MOST_SECONDS
+        self._end = time.monotonic() + MOST_SECONDS
         self.complete = True
 
     def lines(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class Search:
         self.complete = self.complete and self._walk.complete
 
     def _is_over(self) -> bool:
-        if self._stop.is_set() or monotonic() > self._end:
+        if self._stop.is_set() or time.monotonic() > self._end:
             self.complete = False
         return not self.complete
 
