@@ -22,6 +22,7 @@ from llmchat.reply import build_request, reply
 from llmchat.reply_parser import ReplyEvent, Thinking, ToolCalls
 from llmchat.stored_conversation import SessionFacts, StoredConversation
 from llmchat.summary import summarise
+from llmchat.tools.sources import Sources
 from llmchat.tools.toolbox import Result, Toolbox
 from llmchat.window import Window, fit
 
@@ -67,6 +68,7 @@ class Chat(LiveSettings):
         self.use_preset(preset, sampling or preset.sampling)
         self.engine = engine
         self.tools = tools
+        self._sources = Sources()
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
         self._stored = StoredConversation(history)
@@ -85,6 +87,11 @@ class Chat(LiveSettings):
     @property
     def history(self) -> "History":
         return self._stored.history
+
+    @property
+    def sources(self) -> Sources:
+        """The sources of the chat, numbered; what tools find is among them."""
+        return self.tools.sources if self.tools else self._sources
 
     @property
     def session(self) -> str | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmchat.history import History, Session
     from llmchat.models.open_model import OpenModel
     from llmchat.models.opener import ModelOpener
+    from llmchat.tools.web.settings import WebSettings
 
 _Prompt = Annotated[
     str | None,
@@ -116,6 +117,14 @@ _Vi = Annotated[
         rich_help_panel=options.OUTPUT,
     ),
 ]
+_Web = Annotated[
+    bool,
+    typer.Option(
+        "--web",
+        help="Search the web with the question and answer from the pages found.",
+        rich_help_panel=options.TOOLS,
+    ),
+]
 _NoServer = Annotated[
     bool,
     typer.Option(
@@ -150,6 +159,7 @@ def chat(
     regex: _Regex = None,
     choice: _Choice = None,
     grammar: _Grammar = None,
+    web: _Web = False,
     no_server: _NoServer = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -168,6 +178,7 @@ def chat(
     question = one_shot.question(world, prompt, file or ())
     if extract and not question:
         raise _extract_needs_a_question()
+    web_settings = _web_settings(world, settings, question) if web else None
     asks_on = None if question is None else world.stderr
     with (
         orderly_end(),
@@ -189,6 +200,8 @@ def chat(
         if not quiet:
             print_notes(tools, world)
         if question:
+            if web_settings:
+                question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
             output = one_shot.Output(json, not no_stream, settings.options.plain, quiet, extract)
             code = _answer(talk, world, question, output, verbose=verbose)
         else:
@@ -204,6 +217,17 @@ def _extract_needs_a_question() -> UsageError:
         "--extract takes a PROMPT or piped text",
         "in a chat, /copy and /save code take a code block by its number",
     )
+
+
+def _web_settings(world: World, settings: Settings, question: "Message | None") -> "WebSettings":
+    """What --web may do. Raises an error before a model is loaded for it."""
+    from llmchat.tools.web.settings import WebSettings
+
+    if question is None:
+        raise UsageError("--web takes a PROMPT or piped text", "in a chat, use /web QUESTION")
+    found = WebSettings.of(world, settings.options)
+    found.access()
+    return found
 
 
 def _earlier_session(history: "History", name: str | None, *, last: bool) -> "Session | None":

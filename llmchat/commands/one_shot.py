@@ -18,11 +18,13 @@ from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
 from llmchat.tools.toolbox import Result
+from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
+from llmchat.ui.web_question import lines_of, with_web
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -53,6 +55,15 @@ def question(world: World, prompt: str | None, files: Iterable[str]) -> Message 
         )
     input, parts = material(texts)
     return Message("user", text, input, files=parts)
+
+
+def from_web(
+    chat: Chat, world: World, question: Message, settings: WebSettings, *, quiet: bool
+) -> Message:
+    """The question with pages of the web as its material."""
+    if not quiet:
+        print("searching the web …", file=world.stderr, flush=True)
+    return with_web(chat, question, settings)
 
 
 class Output(Struct, frozen=True):
@@ -119,7 +130,7 @@ def _print_complete(
 
 
 def _note(chat: Chat, text: str, world: World) -> None:
-    """Notes on stderr: messages that were left out, and an empty answer."""
+    """Notes on stderr: messages that were left out, an empty answer, and its sources."""
     window = chat.window
     if window and window.dropped:
         print(
@@ -130,6 +141,8 @@ def _note(chat: Chat, text: str, world: World) -> None:
         )
     if not text:
         print("note: the model gave an empty answer", file=world.stderr)
+    for line in lines_of(chat.sources.take()):
+        print(fit_for(world.stderr, line), file=world.stderr)
 
 
 def first_code(text: str) -> str | None:
@@ -158,7 +171,7 @@ def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] 
         seed=finish.seed,
         session=chat.session if chat.history.path else None,
         tool_calls=[_tool_use(result) for result in results] if chat.tools else UNSET,
-        sources=_sources(results) or UNSET,
+        sources=[CitedSource(one.n, one.url, one.title) for one in chat.sources.take()] or UNSET,
     )
 
 
@@ -171,11 +184,6 @@ def _tool_use(result: Result) -> ToolUse:
         error=result.error,
         seconds=round(result.seconds, 4),
     )
-
-
-def _sources(results: Sequence[Result]) -> list[CitedSource]:
-    found = dict.fromkeys(source for result in results for source in result.sources)
-    return [CitedSource(number, one.url, one.title) for number, one in enumerate(found, 1)]
 
 
 def _show(events: Iterable[Event], world: World, output: Output) -> AnswerDisplay:

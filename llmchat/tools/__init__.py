@@ -27,8 +27,8 @@ class Output(Struct, frozen=True):
     """What a tool returns.
 
     text: for the model. sources: cited in the text by their numbers in `ToolSettings.sources`.
-    untrusted: somebody else wrote the
-    text (a page, a file), so it must not be read as instructions.
+    untrusted: somebody else wrote the text (a page, a file), so it must not be read as
+    instructions.
     """
 
     text: str
@@ -80,7 +80,7 @@ class Tool(Protocol):
 class ToolSettings(Struct, frozen=True):
     """What the tools of a session are made with.
 
-    root: the folder that `files` may read. sources: numbers the sources of an answer.
+    root: the folder that `files` may read. sources: numbers the sources of the chat.
     """
 
     world: World

@@ -10,6 +10,7 @@ from llmchat.settings import Options, Settings, World
 from llmchat.tools import Tool, ToolSettings
 from llmchat.tools.leave import Ask, Leave, check_names, matches
 from llmchat.tools.registry import groups, tools_of
+from llmchat.tools.sources import Sources
 from llmchat.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ def leave_file(world: World) -> Path:
     return world.config / "allowed-tools.toml"
 
 
-def tool_settings(world: World, options: Options) -> ToolSettings:
+def tool_settings(world: World, options: Options, sources: Sources | None = None) -> ToolSettings:
     """What tools are made with. Raises UsageError if the root is not a folder."""
     root = Path(options.root).expanduser()
     if not root.is_dir():
         raise UsageError(f"{options.root} is not a folder", "--root names the folder for `files`")
-    return ToolSettings(world, root.resolve(), options)
+    return ToolSettings(world, root.resolve(), options, sources or Sources())
 
 
 @contextmanager
@@ -48,7 +49,9 @@ def open_toolbox(
     leave = Leave(leave_file(world) if ask else None, options.allow, ask)
     with ExitStack() as stack:
         made = _Maker(world, options, stack, progress)
-        box = Toolbox([], leave, make=made.turn_on, max_rounds=options.max_rounds)
+        box = Toolbox(
+            [], leave, make=made.turn_on, max_rounds=options.max_rounds, sources=made.sources
+        )
         for name in [*options.tool, *made.servers_of_flags]:
             box.turn_on(name)
         _check_allowed(options.allow, box.tools, by_flag=settings.origins["allow"] == "flag")
@@ -61,6 +64,7 @@ class _Maker:
     def __init__(self, world: World, options: Options, stack: ExitStack, progress: Progress | None):
         self._world, self._stack, self._progress = world, stack, progress
         self._options = options
+        self.sources = Sources()
         self._files = options.mcp
         self._servers = _servers(world, options.mcp)
 
@@ -79,7 +83,8 @@ class _Maker:
         if name in self._servers and name not in groups():
             self._connect(box, name)
         else:
-            box.add(tools_of([name], tool_settings(self._world, self._options)))
+            settings = tool_settings(self._world, self._options, self.sources)
+            box.add(tools_of([name], settings))
 
     def _connect(self, box: Toolbox, name: str) -> None:
         from llmchat.tools.mcp import connect

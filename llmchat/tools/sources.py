@@ -1,4 +1,4 @@
-"""Number the sources of an answer: the same address has the same number in every result."""
+"""Number the sources of a chat: the same address has the same number in every result."""
 
 from urllib.parse import urldefrag
 
@@ -21,24 +21,25 @@ class NumberedSource(Struct, frozen=True):
 
 
 class Sources:
-    """Hands out the numbers 1, 2, … for as long as one answer with its calls takes.
+    """Hands out the numbers 1, 2, … in one chat, so that no number means two sources.
 
-    The tools of the web number their sources with it, and who runs them lists them at the end.
+    The tools of the web number their sources with it, and front ends list them below the answer.
     """
 
     def __init__(self) -> None:
         self._numbered: dict[str, NumberedSource] = {}
+        self._new: set[int] = set()
 
     def number(self, source: Source) -> int:
         """The number of a source. A fragment does not make another source of a page."""
         key = urldefrag(source.url)[0]
         numbered = NumberedSource(len(self._numbered) + 1, source.title, source.url)
-        return self._numbered.setdefault(key, numbered).n
+        n = self._numbered.setdefault(key, numbered).n
+        self._new.add(n)
+        return n
 
-    def listed(self) -> tuple[NumberedSource, ...]:
-        """All sources so far, by number."""
-        return tuple(self._numbered.values())
-
-    def restart(self) -> None:
-        """Begin at 1 again, for the next answer."""
-        self._numbered.clear()
+    def take(self) -> tuple[NumberedSource, ...]:
+        """The sources that were numbered since the last call: those of one answer."""
+        taken = tuple(one for one in self._numbered.values() if one.n in self._new)
+        self._new.clear()
+        return taken

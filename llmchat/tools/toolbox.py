@@ -10,7 +10,9 @@ from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.tools import Source, Tool
 from llmchat.tools.leave import Leave, matches
+from llmchat.tools.material import framed
 from llmchat.tools.running import run
+from llmchat.tools.sources import Sources
 
 MAX_ROUNDS = 8
 TIMEOUT_S = 120.0
@@ -25,7 +27,8 @@ Count = Callable[[str], int]
 class Result(Struct, frozen=True):
     """What became of a call.
 
-    text: for the model. whole: the output before it was cut, empty where nothing was cut. error:
+    text: for the model, framed as material if others wrote it. whole: the output before it was
+    cut, empty where nothing was cut. error:
     one line; empty where the tool did its work.
     """
 
@@ -45,7 +48,8 @@ def _unknown(box: "Toolbox", name: str) -> None:
 class Toolbox:
     """Tools by name, which of them are on, and the leave to run them.
 
-    make: adds the tools that a name means, for `turn_on`. max_rounds: how often an answer may call
+    make: adds the tools that a name means, for `turn_on`. sources: those of all results, numbered,
+    of a `ToolSettings`. max_rounds: how often an answer may call
     tools before it must come without one.
     """
 
@@ -57,7 +61,9 @@ class Toolbox:
         make: "Callable[[Toolbox, str], None]" = _unknown,
         max_rounds: int = MAX_ROUNDS,
         timeout_s: float = TIMEOUT_S,
+        sources: Sources | None = None,
     ):
+        self.sources = sources or Sources()
         self.leave = leave
         self.max_rounds = max_rounds
         self._make = make
@@ -176,6 +182,9 @@ class Toolbox:
         text = f"error: {done.error}" if done.error else done.text
         shown = cut(text, int(limit * RESULT_FRACTION), count)
         whole = text if shown != text else ""
+        shown = framed(shown) if done.untrusted else shown
+        for source in done.sources:
+            self.sources.number(source)
         return Result(call, shown, True, done.error, done.seconds, done.sources, whole)
 
     def _active(self, name: str) -> Tool | None:

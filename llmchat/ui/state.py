@@ -16,7 +16,6 @@ from llmchat.models.opener import ModelOpener
 from llmchat.models.sessions import options_of_session, unknown_model_note
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.tools.sources import NumberedSource
 from llmchat.ui import printing
 
 
@@ -24,8 +23,8 @@ from llmchat.ui import printing
 class ReplState:
     """A chat on a terminal, and what belongs to it.
 
-    attached: texts by file name, sent with the next message; sources: of the web, to be printed
-    below the next answer; show_thinking: whether the model's thinking is printed.
+    attached: texts by file name, sent with the next message; show_thinking: whether the
+    model's thinking is printed.
     """
 
     chat: Chat
@@ -34,7 +33,6 @@ class ReplState:
     plain: bool = False
     show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
-    sources: tuple[NumberedSource, ...] = ()
     # The REPL replaces these: the terminal's width, edit a line in place (None: cancelled),
     # edit a text in the user's editor, print an answer.
     width: Callable[[], int] = lambda: 80

@@ -53,9 +53,8 @@ def _print_notes(
         state.print_note(note)
     elif display.ended and not answered:
         state.print_note("[the model gave an empty answer; /regen asks again]")
-    for line in lines_of(state.sources):
+    for line in lines_of(state.chat.sources.take()):
         state.print_note(line)
-    state.sources = ()
     if note := status.dropped_note(state.chat, dropped_before):
         state.print_note(note)
     for note in state.chat.tools.take_notes() if state.chat.tools else ():

@@ -19,19 +19,17 @@ _MOST_CHARACTERS = 12_000
 _PART = 0.5
 _CHARACTERS_PER_TOKEN = 4
 
-Question = tuple[Message, tuple[NumberedSource, ...]]
 
-
-def with_web(chat: Chat, question: Message, settings: WebSettings) -> Question:
-    """The question with numbered sources before its other material, and the sources.
+def with_web(chat: Chat, question: Message, settings: WebSettings) -> Message:
+    """The question with sources before its other material, numbered in `chat.sources`.
 
     Raises ToolError if nothing is found or the web cannot be reached.
     """
-    found = gather(question.text or question.input, settings, Event())
+    chat.sources.take()
+    found = gather(question.text or question.input, settings, Event(), chat.sources)
     pieces = _fitted(chat, question.text, found)
     text, files = material([*pieces, *(one for one in question.materials if one[1])])
-    sources = tuple(one.source for one in found)
-    return replace(question, input=text, files=files), sources
+    return replace(question, input=text, files=files)
 
 
 def lines_of(sources: tuple[NumberedSource, ...]) -> list[str]:

@@ -92,9 +92,10 @@ def test_numbers_continue_and_the_same_page_keeps_its_number(
     site.pages["/p"] = html(f"<p>{PARAGRAPH}</p>")
     assert fetch(settings, sources, url=f"{site.url}/p").text.startswith("[4] ")
     assert fetch(settings, sources, url=f"{site.url}/p#there").text.startswith("[4] ")
-    assert [source.n for source in sources.listed()] == [1, 2, 3, 4]
-    sources.restart()
-    assert sources.listed() == ()
+    assert [source.n for source in sources.take()] == [1, 2, 3, 4]
+    assert sources.take() == ()
+    assert sources.number(Source("First", "http://a.example/1#x")) == 1
+    assert [source.n for source in sources.take()] == [1]
 
 
 def test_a_long_page_comes_in_parts_from_one_request(settings: WebSettings, site: Site) -> None:

@@ -1,19 +1,28 @@
 """A page cannot spell a token of the model's template, nor a call that runs."""
 
 from pathlib import Path
+from threading import Event
+from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 from support.checkpoints import save_tiny
 
 from llmchat.calls import ToolRequest
+from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines.openai_api.messages import messages_of
+from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.tokenizer import Tokenizer
-from llmchat.presets import get_format
+from llmchat.history import History
+from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt, PromptFormat
 from llmchat.tool_syntax import CallParser, Dialect
 from llmchat.tool_syntax.table import DIALECTS
+from llmchat.tools import Output, Source
+from llmchat.tools.leave import Leave
 from llmchat.tools.material import framed
+from llmchat.tools.toolbox import Result, Toolbox
 
 # Qwen2.5's template, without the list of tools.
 HERMES = (
@@ -150,3 +159,33 @@ def test_a_server_gets_no_mark_from_a_page() -> None:
     sent = messages_of(rendered(framed(HOSTILE)))[-1]
     assert sent["role"] == "tool"
     assert not any(mark in sent["content"] for mark in (*MARKS, "<tool_call>", "[TOOL_CALLS]"))
+
+
+class Page:
+    """A tool that returns a hostile page."""
+
+    group = name = "page"
+    origin = description = ""
+    parameters: ClassVar[dict[str, Any]] = {"type": "object"}
+    read_only = True
+
+    def run(self, arguments: dict[str, Any], stop: Event) -> Output:
+        return Output(HOSTILE, (Source("T", "http://a.example/"),), untrusted=True)
+
+
+def test_a_page_that_orders_a_call_gets_none_run() -> None:
+    """The model is given the page in the role `tool`, framed; its next answer is text."""
+    box = Toolbox([Page()], Leave(None, ["page"]))
+    engine = ScriptedEngine(['<tool_call>\n{"name": "page", "arguments": {}}\n</tool_call>', "ok"])
+    form = get_format("template").with_template(HERMES, {}, special=MARKS)
+    chat = Chat(
+        replace(find("smollm2"), format=form, engine="scripted"),
+        engine,
+        History(None),
+        tools=box,
+    )
+    results = [event for event in chat.send("What is new?") if isinstance(event, Result)]
+    assert [result.call.name for result in results] == ["page"]
+    *_, given, answer = chat.conversation.messages
+    assert given.role == "tool" and given.text == framed(HOSTILE) and answer.text == "ok"
+    assert [source.url for source in chat.sources.take()] == ["http://a.example/"]

@@ -69,6 +69,6 @@ def test_the_sources_fit_into_their_part_of_the_window(repl: Repl, site: Site) -
     site.pages["/a"] = Reply(b"a b c d e f g h " * 5000, "text/plain")
     settings = WebSettings.of(repl.state.world, repl.state.opener.options())
     chat = repl.state.chat
-    question, sources = with_web(chat, Message("user", "a?"), settings)
-    assert len(sources) == 1
+    question = with_web(chat, Message("user", "a?"), settings)
+    assert len(chat.sources.take()) == 1
     assert 500 < chat.engine.count(question.input) <= chat.engine.context // 2

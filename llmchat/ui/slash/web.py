@@ -19,7 +19,7 @@ def web(state: ReplState, rest: str) -> Answer:
     try:
         text, files = state.take_attached()
         question = Message("user", rest, text, files=files)
-        question, state.sources = with_web(state.chat, question, settings)
+        question = with_web(state.chat, question, settings)
     except BaseException:
         state.attached |= attached
         raise
