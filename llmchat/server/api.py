@@ -102,8 +102,42 @@ class StreamOptions(Request):
     include_usage: bool | None = None
 
 
+class NamedFunction(Request):
+    name: Text
+
+
+class NamedTool(Request):
+    """The one function that the answer must call."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Request):
+    """Every schema is enforced, whatever `strict` says."""
+
+    name: Text = ""
+    description: Text | None = None
+    schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
 class ResponseFormat(Request):
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StructuredOutputs(Request):
+    """The form of an answer as vLLM spells it; exactly one field is set.
+
+    grammar: in Lark's syntax, as llguidance reads it.
+    """
+
+    json_: Annotated[dict[str, Any] | bool | Text | None, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: Text | None = None
+    choice: list[Text] | None = None
+    grammar: Text | None = None
 
 
 def _own_parameters() -> dict[str, Any]:
@@ -167,7 +201,8 @@ class ChatRequest(Generation):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Whole, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     truncation: Literal["auto", "disabled"] | None = None
     show_prompt: bool | None = None

@@ -8,11 +8,12 @@ from typing import Any
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
 from llmchat.reply import build_request
-from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking
+from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking, ToolCalls
+from llmchat.server.answer_forms import bound, structure_of, tool_request_of
 from llmchat.server.api import ChatRequest
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
-from llmchat.server.openai_format import chat_logprobs, encode_json, usage
+from llmchat.server.openai_format import chat_logprobs, encode_json, tool_call, usage
 from llmchat.server.request_messages import to_conversation
 from llmchat.server.request_parsing import (
     check_chat,
@@ -20,11 +21,9 @@ from llmchat.server.request_parsing import (
     sampling_of_choice,
     with_policy,
     with_template_values,
-    with_tools,
 )
 from llmchat.server.state import ServerState, new_id
 from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
-from llmchat.server.tool_calls import ToolCallParser
 
 log = logging.getLogger("llmchat.server")
 
@@ -37,7 +36,6 @@ class Choice:
         index: int,
         generation: GenerationRequest,
         parser: ReplyParser,
-        tools: ToolCallParser | None,
     ):
         self.index = index
         self.generation = generation
@@ -46,7 +44,6 @@ class Choice:
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
         self._parser = parser
-        self._tools = tools
 
     def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
         """Add events; returns OpenAI's `delta` (empty if nothing can be shown yet), and the new
@@ -60,21 +57,17 @@ class Choice:
                 if isinstance(part, Thinking):
                     thinking += part.text
                 elif isinstance(part, Chunk):
-                    visible, new_calls = self._parse_tools(part.text)
-                    text, calls = text + visible, calls + new_calls
+                    text += part.text
+                elif isinstance(part, ToolCalls):
+                    first = len(self.calls) + len(calls)
+                    calls += [tool_call(one, first + n) for n, one in enumerate(part.calls)]
                 elif isinstance(part, Finish):
                     self.finish = part
-        if self.finish and self._tools:
-            visible, new_calls = self._tools.flush()
-            text, calls = text + visible, calls + new_calls
         self.text, self.thinking = self.text + text, self.thinking + thinking
         self.calls += calls
         self.tokens += tokens
         delta = {"reasoning_content": thinking, "content": text, "tool_calls": calls}
         return {name: value for name, value in delta.items() if value}, tokens
-
-    def _parse_tools(self, text: str) -> tuple[str, list[dict[str, Any]]]:
-        return self._tools.feed(text) if self._tools else (text, [])
 
     @property
     def finish_reason(self) -> str:
@@ -122,12 +115,7 @@ async def _answers(
             lease.deadline,
         )
         choices = [
-            Choice(
-                index,
-                generation,
-                ReplyParser(lease.preset, generation),
-                _tool_call_parser(request, lease),
-            )
+            Choice(index, generation, ReplyParser(lease.preset, generation))
             for index in range(len(jobs))
         ]
         try:
@@ -145,12 +133,14 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
     preset = with_template_values(
         lease.preset, request.chat_template_kwargs, request.reasoning_effort
     )
-    preset = with_tools(with_policy(preset, trim), request.tools, request.tool_choice)
+    preset = with_policy(preset, trim)
+    tools, structure = tool_request_of(request), structure_of(request)
     max_tokens = request.max_completion_tokens
     if max_tokens is None:
         max_tokens = request.max_tokens
     logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
     sampling = sampling_of(request, preset, max_tokens, logprobs)
+    sampling = bound(sampling, structure, tools, lease.engine)
     generation = build_request(
         to_conversation(request.messages),
         preset,
@@ -158,6 +148,7 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
         lease.engine.context,
         sampling,
         reserve=trim or max_tokens is not None,
+        tools=tools,
     )
     window = generation.window
     if max_tokens and not trim and window.tokens + max_tokens > window.limit:
@@ -166,13 +157,6 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
             f"exceed the context window of {window.limit:,}"
         )
     return generation
-
-
-def _tool_call_parser(request: ChatRequest, lease: Lease) -> ToolCallParser | None:
-    if not request.tools or request.tool_choice == "none":
-        return None
-    names = {tool.function.name for tool in request.tools}
-    return ToolCallParser(lease.preset.format.template or "", names)
 
 
 async def _complete(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:

@@ -10,6 +10,7 @@ from llmchat.engines.bounded_count import count_within, surely_over
 from llmchat.engines.capabilities import TakesTokenIds, unwrap
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
+from llmchat.server.answer_forms import bound, structure_of
 from llmchat.server.api import CompletionRequest
 from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.jobs import Event, merged_events
@@ -94,7 +95,8 @@ async def _answers(
 def _sampling(request: CompletionRequest, lease: Lease) -> Sampling:
     max_tokens = _DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     logprobs = 0 if request.logprobs is None else request.logprobs + 1
-    return sampling_of(request, lease.preset, max_tokens, logprobs)
+    sampling = sampling_of(request, lease.preset, max_tokens, logprobs)
+    return bound(sampling, structure_of(request), None, lease.engine)
 
 
 def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:

@@ -1,10 +1,12 @@
-"""Parts of responses in OpenAI's format: token usage and log-probabilities."""
+"""Parts of responses in OpenAI's format: token usage, log-probabilities and tool calls."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from llmchat.calls import Call
 from llmchat.engines import Finish, Token
 
 encode_json = msgspec.json.Encoder().encode
@@ -26,6 +28,15 @@ def usage(finishes: Sequence[Finish | None], prompts: int = 1) -> dict[str, Any]
         "total_tokens": prompt_tokens + reply_tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
+
+
+def tool_call(call: Call, index: int) -> dict[str, Any]:
+    """A call in a `delta`. Lone surrogates in its arguments, which UTF-8 cannot encode, are
+    escaped."""
+    text = json.dumps(call.arguments, ensure_ascii=False)
+    arguments = text.encode("utf-8", "backslashreplace").decode()
+    function = {"name": call.name, "arguments": arguments}
+    return {"index": index, "id": call.id, "type": "function", "function": function}
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def _message(message: ChatMessage, index: int) -> Message:
     calls = tuple(_call(call, param) for call in message.tool_calls or ())
     if calls and message.role != "assistant":
         raise BadRequest("only messages from `assistant` can have `tool_calls`", param=param)
-    return Message(message.role, _text(message, index), calls=calls)  # type: ignore[arg-type]
+    text, call_id = _text(message, index), message.tool_call_id or ""
+    return Message(message.role, text, calls=calls, call_id=call_id)  # type: ignore[arg-type]
 
 
 def _call(call: ToolCall, param: str) -> dict[str, Any]:

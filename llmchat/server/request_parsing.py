@@ -1,8 +1,8 @@
-"""Checks the fields of a request, and turns them into the settings of an answer: sampling, tools,
+"""Checks the fields of a request, and turns them into the settings of an answer: sampling,
 template values, context policy."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +15,6 @@ from llmchat.server.api import (
     CompletionRequest,
     Generation,
     Request,
-    Tool,
 )
 from llmchat.server.compatibility import IGNORED_MESSAGE_FIELDS, unsupported
 from llmchat.server.errors import BadRequest, Unsupported
@@ -60,6 +59,10 @@ def check_fields(request: Request, where: str = "") -> None:
 
 
 def _unsupported_field(name: str) -> BadRequest:
+    if name.startswith("guided_"):
+        # What vLLM called the fields of structured_outputs before.
+        newer = f"structured_outputs.{name.removeprefix('guided_')}"
+        return Unsupported(f"`{name}` is not supported; `{newer}` is", name)
     return Unsupported(f"`{name}` is not supported", name)
 
 
@@ -74,10 +77,11 @@ def check_chat(request: ChatRequest) -> None:
         }
         if (name := unsupported(extra)) is not None:
             raise _unsupported_field(f"messages.{index}.{name}"[:100])
-    if request.response_format and request.response_format.type != "text":
-        raise Unsupported("`response_format` must be `text`", "response_format")
-    if request.tool_choice not in (None, "none", "auto"):
-        raise Unsupported("`tool_choice` must be `auto` or `none`", "tool_choice")
+    for name in ("response_format", "tool_choice"):
+        if isinstance(part := getattr(request, name), Request):
+            check_fields(part, f"{name}.")
+    if request.response_format and request.response_format.json_schema:
+        check_fields(request.response_format.json_schema, "response_format.json_schema.")
     if request.top_logprobs and not request.logprobs:
         raise BadRequest("`top_logprobs` requires `logprobs`", param="top_logprobs")
 
@@ -86,6 +90,8 @@ def _check_all_fields(request: Generation) -> None:
     check_fields(request)
     if request.stream_options:
         check_fields(request.stream_options, "stream_options.")
+    if request.structured_outputs:
+        check_fields(request.structured_outputs, "structured_outputs.")
 
 
 def check_completion(request: CompletionRequest) -> None:
@@ -151,20 +157,6 @@ def _effort_variable(preset: Preset, effort: str) -> tuple[str, Any]:
 def uses_variable(template: str | None, name: str) -> bool:
     """Whether a chat template mentions a variable of this name."""
     return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", template or ""))
-
-
-def with_tools(preset: Preset, tools: Sequence[Tool] | None, choice: object) -> Preset:
-    """The preset with these tools in its prompts. Raises BadRequest if the model's template does
-    not support tools."""
-    if not tools or choice == "none":
-        return preset
-    if "tools" not in (preset.format.template or ""):
-        message = f"the prompt format of `{preset.name}` does not support tools"
-        raise Unsupported(message, "tools")
-    dumped = [
-        tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in tools
-    ]
-    return _with_variables(preset, {"tools": dumped})
 
 
 def _with_variables(preset: Preset, values: Mapping[str, Any]) -> Preset:

@@ -9,6 +9,16 @@ from llmchat.tool_syntax.dialect import Dialect, Notation
 from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
 from llmchat.tool_syntax.schemas import Schema
 
+# As templates write JSON, which leaves the white space to no choice. No option of a schema's own
+# may loosen it.
+JSON_STYLE: dict[str, Any] = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": False,
+    "lenient": False,
+}
 ANY = pattern(r"(?s:.*)")
 # The formats of JSON Schema as patterns, for notations that write strings without quotes.
 _FORMATS = {
@@ -24,11 +34,13 @@ _FORMATS = {
 
 
 def json_arguments(grammar: Grammar, dialect: Dialect, schema: Schema) -> str:
-    return _json(grammar, schema)
+    return json_rule(grammar, schema)
 
 
-def _json(grammar: Grammar, schema: Any) -> str:
-    return grammar.rule("json", f"%json {json.dumps(schema, ensure_ascii=False)}")
+def json_rule(grammar: Grammar, schema: Schema) -> str:
+    """JSON text under a schema, on one line."""
+    styled = schema | {"x-guidance": JSON_STYLE}
+    return grammar.rule("json", f"%json {json.dumps(styled, ensure_ascii=False)}")
 
 
 def python_arguments(grammar: Grammar, dialect: Dialect, schema: Schema) -> str:
@@ -46,7 +58,7 @@ def _python_value(grammar: Grammar, schema: Schema) -> str:
     if allowed and allowed <= {"boolean", "null"}:
         words = {"boolean": ["True", "False"], "null": ["None"]}
         return choice([quoted(word) for kind in sorted(allowed) for word in words[kind]])
-    return _json(grammar, schema)
+    return json_rule(grammar, schema)
 
 
 def _separated(grammar: Grammar, pairs: list[tuple[str, bool]], separator: str) -> str:
@@ -82,7 +94,7 @@ def _bare_value(grammar: Grammar, schema: Schema, closing: str) -> str:
         return f"{choice([quoted(_bare_text(value)) for value in values])} {grammar.text(closing)}"
     allowed = schemas.kinds(schema, schema)
     if allowed and "string" not in allowed:
-        return f"{_json(grammar, schema)} {grammar.text(closing)}"
+        return f"{json_rule(grammar, schema)} {grammar.text(closing)}"
     return grammar.till(_string_terminal(grammar, target, allowed), closing)
 
 
@@ -165,7 +177,7 @@ def _gemma_kind(
         return '"{}"' if kind == "object" else '"[]"'
     limits = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
     kept = {name: schema[name] for name in limits if name in schema}
-    return _json(grammar, {"type": kind, **kept})
+    return json_rule(grammar, {"type": kind, **kept})
 
 
 def _gemma_literal(grammar: Grammar, dialect: Dialect, value: Any) -> str:

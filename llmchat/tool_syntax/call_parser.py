@@ -17,6 +17,7 @@ _FENCE = re.compile(r"\s*```\w*\s*(.*?)\s*```\s*\Z", re.DOTALL)
 # The start of an answer that may be JSON as a whole, and text that may still become such a start.
 _JSON_START = re.compile(r"\s*(?:```\w*\s*)?(?:\[\s*)?(?:\{\s*(?:\"(\w*)(\"?)|\Z)|\Z)")
 _UNDECIDED = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
+_BETWEEN_OBJECTS = re.compile(r"\s*[;,]?\s*")
 _FIRST_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
 
 
@@ -167,7 +168,7 @@ def _json_calls(text: str, known: dict[str, schemas.Schema]) -> list[NamedArgume
     cursor.skip_space()
     while not cursor.at_end:
         calls += calls_of(cursor.json_value(), known)
-        cursor.skip_space()
+        cursor.match(_BETWEEN_OBJECTS)
     if not calls:
         raise Invalid
     return calls

@@ -23,7 +23,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     parameter: what precedes the key, follows it, and follows the value of an XML argument.
     quote: the mark around strings, in Gemma's notation. marks: texts that tokenizers of the
     family hold as one token. drops: marks that are not shown. stops: texts that end the answer
-    after a call. plain: whether the family's own form is JSON without any mark.
+    after a call. plain: whether the family's own form is JSON without any mark. single: whether an
+    answer makes one call at most.
     """
 
     name: str
@@ -48,3 +49,4 @@ class Dialect(Struct, frozen=True, kw_only=True):
     drops: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     plain: bool = False
+    single: bool = False

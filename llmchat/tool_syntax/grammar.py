@@ -8,7 +8,7 @@ from typing import Any
 from llmchat.calls import ToolRequest
 from llmchat.structure import Structure
 from llmchat.tool_syntax import schemas
-from llmchat.tool_syntax.argument_grammar import ANY, WRITERS
+from llmchat.tool_syntax.argument_grammar import ANY, WRITERS, json_rule
 from llmchat.tool_syntax.dialect import Dialect
 from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
 
@@ -18,7 +18,6 @@ _SPACE = r"[ \n]{0,8}"
 _FENCE = r"\s{0,4}(```\w{0,12}\s{1,4})?"
 _CLOSING_FENCE = pattern(r"\s{0,4}```\s{0,4}")
 _FENCE_END = f"({_CLOSING_FENCE})?"
-_ANY_SPACE = pattern(r"\s{0,8}")
 _OBJECT_END = pattern(rf"{_SPACE}\}}")
 _LIST_END = pattern(rf"{_SPACE}\]")
 
@@ -42,7 +41,7 @@ class _Writer:
     def __init__(self, dialect: Dialect, tools: Sequence[Tool], parallel: bool):
         self.grammar = Grammar(dialect.marks)
         self._dialect = dialect
-        self._parallel = parallel
+        self._parallel = parallel and not dialect.single
         self._tools = [(tool["function"]["name"], schemas.parameters(tool)) for tool in tools]
 
     def calls(self) -> str:
@@ -91,20 +90,24 @@ class _Writer:
         return mark, f"{self.grammar.text(rest)} {self._rest_of_calls()}"
 
     def _call_at_start(self) -> str:
-        opening = self.grammar.text(self._opening())
-        return f"{_ANY_SPACE} {opening} {self._rest_of_calls()}"
+        """Calls without a mark, of which the first is the start of the answer."""
+        calls = []
+        for name, schema in self._tools:
+            head = self.grammar.lazy(pattern(_bare_head(self._opening(), name, self._dialect)))
+            calls.append(f"{head} {self._arguments(schema)}")
+        return f"{self.grammar.rule('first', ' | '.join(calls))} {self._more_calls()}"
 
     def _rest_of_calls(self) -> str:
         """All that follows the opening text, up to the end of the answer."""
-        dialect, one = self._dialect, self._one_call()
-        if dialect.key:
-            return self._rest_of_objects(one)
-        if dialect.several:
-            again = self.grammar.text(dialect.separator + dialect.before)
-            more = f"({again} {one})*" if self._parallel else ""
-            return f"{one} {more} {self.grammar.text(dialect.close)}"
+        if self._dialect.key:
+            return self._rest_of_objects(self._one_call())
+        return f"{self._one_call()} {self._more_calls()}"
+
+    def _more_calls(self) -> str:
+        dialect = self._dialect
         again = self.grammar.text(dialect.separator + dialect.before)
-        return f"{one} ({again} {one})*" if self._parallel else one
+        more = f"({again} {self._one_call()})*" if self._parallel else '""'
+        return f"{more} {self.grammar.text(dialect.close)}"
 
     def _rest_of_objects(self, one: str) -> str:
         dialect = self._dialect
@@ -127,14 +130,16 @@ class _Writer:
 
     def _call(self, name: str, schema: schemas.Schema) -> str:
         dialect = self._dialect
-        arguments = WRITERS[dialect.notation](self.grammar, dialect, schema)
         if dialect.key:
             head = f'{{"name": {quoted(name)}, "{dialect.key}": '
-            return f"{quoted(head)} {arguments} {quoted('}')}"
-        return (
-            f"{self.grammar.text(name + dialect.between)} {arguments}"
-            f" {self.grammar.text(dialect.after)}"
-        )
+            return f"{quoted(head)} {self._arguments(schema)} {quoted('}')}"
+        return f"{self.grammar.text(name + dialect.between)} {self._arguments(schema)}"
+
+    def _arguments(self, schema: schemas.Schema) -> str:
+        """The arguments of a call and what closes it."""
+        dialect = self._dialect
+        arguments = WRITERS[dialect.notation](self.grammar, dialect, schema)
+        return f"{arguments} {self.grammar.text(dialect.after)}" if dialect.after else arguments
 
     def _plain_calls(self) -> str:
         """JSON objects without a mark."""
@@ -164,18 +169,22 @@ class _Writer:
         comma, colon = pattern(rf"{_SPACE},{_SPACE}"), pattern(rf"{_SPACE}:{_SPACE}")
         calls = []
         for name, schema in self._tools:
-            arguments = f"%json {json.dumps(schema, ensure_ascii=False)}"
-            rule = self.grammar.rule("json", arguments)
-            calls.append(f"{quoted(name + chr(34))} {comma} {key} {colon} {rule}")
+            arguments = json_rule(self.grammar, schema)
+            calls.append(f"{quoted(name + chr(34))} {comma} {key} {colon} {arguments}")
         return f"{self.grammar.rule('bare', ' | '.join(calls))} {_OBJECT_END}"
+
+
+def _bare_head(opening: str, name: str, dialect: Dialect) -> str:
+    """A pattern for a call without a mark, up to its arguments."""
+    text = re.escape(opening + name + dialect.between)
+    return rf"\s{{0,8}}{text}"
 
 
 def _structured(writer: _Writer, structure: Structure) -> str:
     """The grammar of an answer without calls."""
-    if structure.kind == "json":
-        return '%json {"type": "object"}'
-    if structure.kind == "schema":
-        return f"%json {structure.source}"
+    if structure.is_json:
+        source = json.loads(structure.source or '{"type": "object"}')
+        return json_rule(writer.grammar, source if isinstance(source, dict) else {})
     if structure.kind == "choice":
         return choice([quoted(text) for text in structure.choices])
     if structure.kind == "regex":

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 
-# The first line of our grammars. Grammars of users are left as they are.
-HEADER = "// llmchat: tool calls"
+# The first lines of our grammars, as llama.cpp wants them too. Those of users are left as they are.
+HEADER = "%llguidance {}\n// llmchat: tool calls"
 _MARK_RULE = re.compile(r'^(mark_\d+): ("(?:[^"\\]|\\.)*")$', re.MULTILINE)
 _TILL_RULE = re.compile(r'^(till_\d+)\[lazy\]: (.*) ("(?:[^"\\]|\\.)*")$', re.MULTILINE)
 
@@ -37,7 +37,8 @@ def quoted(text: str) -> str:
 
 def pattern(expression: str) -> str:
     """A regular expression as a literal."""
-    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", expression) + "/"
+    on_one_line = expression.replace("\\\n", "\\n").replace("\n", "\\n")
+    return "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", on_one_line) + "/"
 
 
 def choice(texts: list[str]) -> str:
@@ -93,7 +94,7 @@ class Grammar:
 
     def written(self, start: str) -> str:
         """The whole grammar."""
-        return "\n".join([HEADER, "%llguidance {}", f"start: {start}", *self._rules.values()])
+        return "\n".join([HEADER, f"start: {start}", *self._rules.values()])
 
 
 Maker = Callable[[str], str]

@@ -151,6 +151,7 @@ DIALECTS = (
         source="https://huggingface.co/zai-org/GLM-4-9B-0414: chat_template.jinja",
         between="\n",
         at_start=True,
+        single=True,
         stops=("<|observation|>", "<|user|>"),
     ),
     Dialect(

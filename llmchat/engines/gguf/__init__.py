@@ -89,7 +89,10 @@ class GgufEngine:
         limit = min(sampling.max_tokens or self.context, self.context - len(ids))
         stop_ids = frozenset[int]() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
         answer = _Answer(prompt, sampling, stop_ids)
-        request = _request(ids, sampling, seed, limit) | {"cache_prompt": not self._cleared}
+        request = _request(ids, sampling, seed, limit) | {
+            "cache_prompt": not self._cleared,
+            "preserved_tokens": list(prompt.shown_tokens),
+        }
         with (
             self._llama().complete(request) as events,
             closing(answer.chunks(events)) as chunks,

@@ -4,7 +4,7 @@ It needs the tokenizer's files only, no weights and no torch.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from llmchat.engines.bounded_cache import remembered_count
@@ -114,9 +114,14 @@ class Tokenizer:
         """The bytes of the tokens below `count`; none for an id without a token."""
         return self._vocabulary.spellings(count)
 
-    def decoder(self) -> Callable[[int], str]:
-        """A function that takes ids of an answer one by one and returns the text each completes."""
-        return self._vocabulary.decoder()
+    def decoder(self, shown: Collection[str] = ()) -> Callable[[int], str]:
+        """A function that takes ids of an answer one by one and returns the text each completes.
+
+        shown: special tokens that are text too; all others are left out.
+        """
+        decode = self._vocabulary.decoder()
+        names = {self._specials[name]: name for name in shown if name in self._specials}
+        return lambda token: names[token] if token in names else decode(token)
 
     def _count(self, text: str) -> int:
         return len(self.ids(text))

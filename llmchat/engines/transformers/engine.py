@@ -54,6 +54,7 @@ class TransformersEngine:
     """
 
     resumes = True
+    follows_grammars = True
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class TransformersEngine:
             min(sampling.max_tokens or room, room),
             stop_ids,
             (*prompt.stops, *sampling.stops),
-            model.tokens.decoder(),
+            model.tokens.decoder(prompt.shown_tokens),
             self._sampler(sampling, [] if apart else ids),
             PromptLookup(ids) if self.drafts and model.forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),

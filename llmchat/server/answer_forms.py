@@ -1,0 +1,129 @@
+"""What a request says about the form of its answer: tools to call, and structures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmchat import structure
+from llmchat.calls import ToolRequest
+from llmchat.engines import Engine, Sampling, guide
+from llmchat.engines.capabilities import FollowsGrammars, unwrap
+from llmchat.errors import UsageError
+from llmchat.server.api import ChatRequest, Generation, NamedTool, ResponseFormat, StructuredOutputs
+from llmchat.server.errors import BadRequest, Unsupported
+from llmchat.structure import Structure
+from llmchat.tool_syntax import schemas
+
+
+def structure_of(request: Generation) -> Structure | None:
+    """The form of the answer, if it has one. Raises BadRequest for one that cannot be enforced,
+    naming the keyword."""
+    response_format = request.response_format if isinstance(request, ChatRequest) else None
+    with _blamed_on("response_format"):
+        formatted = _of_response_format(response_format) if response_format else None
+        _check(formatted)
+    with _blamed_on("structured_outputs"):
+        outputs = request.structured_outputs
+        structured = _of_structured_outputs(outputs) if outputs else None
+        _check(structured)
+    if formatted and structured:
+        message = "`response_format` and `structured_outputs` cannot be used together"
+        raise BadRequest(message, param="structured_outputs")
+    return formatted or structured
+
+
+def tool_request_of(request: ChatRequest) -> ToolRequest | None:
+    """The tools that the request offers. Raises BadRequest for a choice that names none of them,
+    and for a schema that cannot be enforced."""
+    choice = request.tool_choice or "auto"
+    if not request.tools:
+        if choice not in ("auto", "none"):
+            raise BadRequest("`tool_choice` requires `tools`", param="tool_choice")
+        return None
+    tools = tuple(
+        tool.model_dump(exclude_none=True, exclude={"function": {"strict"}})
+        for tool in request.tools
+    )
+    name = choice.function.name if isinstance(choice, NamedTool) else ""
+    asked = ToolRequest(
+        tools,
+        "auto" if isinstance(choice, NamedTool) else choice,
+        name,
+        request.parallel_tool_calls is not False,
+    )
+    _check_names(asked)
+    for index, tool in enumerate(tools):
+        with _blamed_on(f"tools.{index}.function.parameters"):
+            guide.check(structure.from_schema(schemas.parameters(tool)))
+    return asked
+
+
+def bound(
+    sampling: Sampling, asked: Structure | None, tools: ToolRequest | None, engine: Engine
+) -> Sampling:
+    """The sampling with the form of the answer. Raises Unsupported if the engine cannot enforce
+    it, or the choice of a tool."""
+    worker = unwrap(engine)
+    enforces = isinstance(worker, FollowsGrammars) and worker.follows_grammars
+    if not enforces and asked is not None:
+        message = "the engine of this model cannot enforce the form of an answer"
+        raise Unsupported(message, "response_format")
+    if not enforces and tools and (tools.name or tools.choice == "required"):
+        message = "the engine of this model cannot enforce `tool_choice`; `auto` and `none` work"
+        raise Unsupported(message, "tool_choice")
+    return sampling if asked is None else replace(sampling, structure=asked)
+
+
+def _check_names(request: ToolRequest) -> None:
+    twins = {name for name in request.names if request.names.count(name) > 1}
+    if twins:
+        message = f"the function `{min(twins)}` is defined twice"
+        raise BadRequest(message, param="tools")
+    if request.name and request.name not in request.names:
+        message = f"`tool_choice` names `{request.name[:64]}`, which `tools` does not have"
+        raise BadRequest(message, param="tool_choice")
+
+
+def _of_response_format(response_format: ResponseFormat) -> Structure | None:
+    if response_format.type == "text":
+        return None
+    if response_format.type == "json_object":
+        return structure.ANY_JSON
+    schema = response_format.json_schema and response_format.json_schema.schema_
+    if schema is None:
+        raise UsageError("`response_format` has no `json_schema.schema`")
+    return structure.from_schema(schema)
+
+
+def _of_structured_outputs(outputs: StructuredOutputs) -> Structure | None:
+    made: dict[str, Any] = {
+        "json": lambda: structure.from_schema(outputs.json_),
+        "json_object": lambda: structure.ANY_JSON,
+        "regex": lambda: structure.from_regex(outputs.regex or ""),
+        "choice": lambda: structure.from_choices(outputs.choice or []),
+        "grammar": lambda: structure.from_grammar(outputs.grammar or ""),
+    }
+    values = outputs.model_dump(by_alias=True, exclude_none=True, exclude={"json_object"})
+    given = [name for name in made if name in values or (name == "json_object" and outputs.json_object)]
+    if len(given) > 1:
+        raise UsageError(f"`structured_outputs` has `{given[0]}` and `{given[1]}`; it takes one")
+    result: Structure | None = made[given[0]]() if given else None
+    return result
+
+
+def _check(asked: Structure | None) -> None:
+    if asked is not None:
+        guide.check(asked)
+
+
+@contextmanager
+def _blamed_on(param: str) -> Iterator[None]:
+    """Give the name of a field to the errors of what it holds."""
+    try:
+        yield
+    except Unsupported:
+        raise
+    except UsageError as error:
+        raise BadRequest(error.message, param=param) from error
