@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import structure
@@ -17,7 +18,20 @@ from llmchat.structure import Structure
 from llmchat.tool_syntax import schemas
 
 
-def structure_of(request: Generation) -> Structure | None:
+class AnswerForm(Struct, frozen=True):
+    """tools: what the answer may call. structure: the form of an answer that makes no call."""
+
+    tools: ToolRequest | None
+    structure: Structure | None
+
+
+def form_of(request: Generation) -> AnswerForm:
+    """The form of the answer, checked. Raises BadRequest. Slow for a large schema."""
+    tools = _tools_of(request) if isinstance(request, ChatRequest) else None
+    return AnswerForm(tools, _structure_of(request))
+
+
+def _structure_of(request: Generation) -> Structure | None:
     """The form of the answer, if it has one. Raises BadRequest for one that cannot be enforced,
     naming the keyword."""
     response_format = request.response_format if isinstance(request, ChatRequest) else None
@@ -34,7 +48,7 @@ def structure_of(request: Generation) -> Structure | None:
     return formatted or structured
 
 
-def tool_request_of(request: ChatRequest) -> ToolRequest | None:
+def _tools_of(request: ChatRequest) -> ToolRequest | None:
     """The tools that the request offers. Raises BadRequest for a choice that names none of them,
     and for a schema that cannot be enforced."""
     choice = request.tool_choice or "auto"
@@ -60,11 +74,10 @@ def tool_request_of(request: ChatRequest) -> ToolRequest | None:
     return asked
 
 
-def bound(
-    sampling: Sampling, asked: Structure | None, tools: ToolRequest | None, engine: Engine
-) -> Sampling:
+def bound(sampling: Sampling, form: AnswerForm, engine: Engine) -> Sampling:
     """The sampling with the form of the answer. Raises Unsupported if the engine cannot enforce
     it, or the choice of a tool."""
+    asked, tools = form.structure, form.tools
     worker = unwrap(engine)
     enforces = isinstance(worker, FollowsGrammars) and worker.follows_grammars
     if not enforces and asked is not None:
@@ -91,22 +104,23 @@ def _of_response_format(response_format: ResponseFormat) -> Structure | None:
         return None
     if response_format.type == "json_object":
         return structure.ANY_JSON
-    schema = response_format.json_schema and response_format.json_schema.schema_
-    if schema is None:
+    if response_format.json_schema is None or response_format.json_schema.schema_ is None:
         raise UsageError("`response_format` has no `json_schema.schema`")
-    return structure.from_schema(schema)
+    return structure.from_schema(response_format.json_schema.schema_)
 
 
 def _of_structured_outputs(outputs: StructuredOutputs) -> Structure | None:
     made: dict[str, Any] = {
-        "json": lambda: structure.from_schema(outputs.json_),
+        "json": lambda: structure.from_schema(outputs.json_ or False),
         "json_object": lambda: structure.ANY_JSON,
         "regex": lambda: structure.from_regex(outputs.regex or ""),
         "choice": lambda: structure.from_choices(outputs.choice or []),
         "grammar": lambda: structure.from_grammar(outputs.grammar or ""),
     }
     values = outputs.model_dump(by_alias=True, exclude_none=True, exclude={"json_object"})
-    given = [name for name in made if name in values or (name == "json_object" and outputs.json_object)]
+    given = [
+        name for name in made if name in values or (name == "json_object" and outputs.json_object)
+    ]
     if len(given) > 1:
         raise UsageError(f"`structured_outputs` has `{given[0]}` and `{given[1]}`; it takes one")
     result: Structure | None = made[given[0]]() if given else None

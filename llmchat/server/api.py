@@ -192,6 +192,7 @@ class Generation(OwnParameters):
     user: Any = None
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
     think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
 
 

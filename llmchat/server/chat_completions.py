@@ -1,5 +1,6 @@
 """POST /v1/chat/completions: the same path as a chat in the terminal, for many requests at once."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -9,7 +10,7 @@ from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
 from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking, ToolCalls
-from llmchat.server.answer_forms import bound, structure_of, tool_request_of
+from llmchat.server.answer_forms import AnswerForm, bound, form_of
 from llmchat.server.api import ChatRequest
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
@@ -99,9 +100,11 @@ async def _answers(
     state: ServerState, request: ChatRequest, client: str
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """For each piece: all choices, the index of the one that grew, its delta, its new tokens."""
+    # A large schema takes time to check, which the event loop must not spend.
+    form = await asyncio.to_thread(form_of, request)
     async with state.pool.lease(request.model, request.keep_alive, client) as lease:
         generation = await state.prompt_workers.run(
-            client, lease.deadline, lambda: _build_request(state, request, lease)
+            client, lease.deadline, lambda: _build_request(state, request, lease, form)
         )
         if state.log_prompts:
             log.info("prompt of %s: %r", client, generation.prompt.text)
@@ -126,7 +129,9 @@ async def _answers(
             lease.scheduler.cancel(jobs)
 
 
-def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> GenerationRequest:
+def _build_request(
+    state: ServerState, request: ChatRequest, lease: Lease, form: AnswerForm
+) -> GenerationRequest:
     """Choose the messages that fit and render the prompt. Slow, because it counts tokens: call it
     in a thread."""
     trim = request.truncation == "auto" or (request.truncation is None and state.trim)
@@ -134,13 +139,12 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
         lease.preset, request.chat_template_kwargs, request.reasoning_effort
     )
     preset = with_policy(preset, trim)
-    tools, structure = tool_request_of(request), structure_of(request)
     max_tokens = request.max_completion_tokens
     if max_tokens is None:
         max_tokens = request.max_tokens
     logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
     sampling = sampling_of(request, preset, max_tokens, logprobs)
-    sampling = bound(sampling, structure, tools, lease.engine)
+    sampling = bound(sampling, form, lease.engine)
     generation = build_request(
         to_conversation(request.messages),
         preset,
@@ -148,7 +152,7 @@ def _build_request(state: ServerState, request: ChatRequest, lease: Lease) -> Ge
         lease.engine.context,
         sampling,
         reserve=trim or max_tokens is not None,
-        tools=tools,
+        tools=form.tools,
     )
     window = generation.window
     if max_tokens and not trim and window.tokens + max_tokens > window.limit:

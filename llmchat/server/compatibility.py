@@ -13,6 +13,7 @@ IGNORED_FIELDS = frozenset({
 })  # fmt: skip
 # Values of other fields that request the default behaviour.
 DEFAULT_VALUES: dict[str, tuple[Any, ...]] = {
+    "parallel_tool_calls": (True,),
     "modalities": (["text"],),
     "functions": ([],),
     "function_call": ("auto", "none"),

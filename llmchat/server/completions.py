@@ -1,5 +1,6 @@
 """POST /v1/completions: continues raw text or token ids, without a prompt format."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,7 +11,7 @@ from llmchat.engines.bounded_count import count_within, surely_over
 from llmchat.engines.capabilities import TakesTokenIds, unwrap
 from llmchat.errors import ContextOverflow, Mismatch
 from llmchat.prompt import Prompt
-from llmchat.server.answer_forms import bound, structure_of
+from llmchat.server.answer_forms import AnswerForm, bound, form_of
 from llmchat.server.api import CompletionRequest
 from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.jobs import Event, merged_events
@@ -67,10 +68,11 @@ async def _answers(
 ) -> AsyncGenerator[tuple[list[Choice], int, str, list[Token]]]:
     """For each piece: all choices, the index of the one that grew, its new text and tokens."""
     given = prompts_of(request)
+    form = await asyncio.to_thread(form_of, request)
     async with state.pool.lease(request.model, request.keep_alive, client) as lease:
         if state.log_prompts:
             log.info("prompts of %s: %r", client, given)
-        sampling = _sampling(request, lease)
+        sampling = _sampling(request, lease, form)
         prompts = await state.prompt_workers.run(
             client, lease.deadline, lambda: [_prompt(one, lease, sampling) for one in given]
         )
@@ -92,11 +94,11 @@ async def _answers(
             lease.scheduler.cancel(jobs)
 
 
-def _sampling(request: CompletionRequest, lease: Lease) -> Sampling:
+def _sampling(request: CompletionRequest, lease: Lease, form: AnswerForm) -> Sampling:
     max_tokens = _DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     logprobs = 0 if request.logprobs is None else request.logprobs + 1
     sampling = sampling_of(request, lease.preset, max_tokens, logprobs)
-    return bound(sampling, structure_of(request), None, lease.engine)
+    return bound(sampling, form, lease.engine)
 
 
 def _prompt(given: str | list[int], lease: Lease, sampling: Sampling) -> Prompt:

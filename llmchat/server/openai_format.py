@@ -31,10 +31,8 @@ def usage(finishes: Sequence[Finish | None], prompts: int = 1) -> dict[str, Any]
 
 
 def tool_call(call: Call, index: int) -> dict[str, Any]:
-    """A call in a `delta`. Lone surrogates in its arguments, which UTF-8 cannot encode, are
-    escaped."""
-    text = json.dumps(call.arguments, ensure_ascii=False)
-    arguments = text.encode("utf-8", "backslashreplace").decode()
+    """A call in a `delta`."""
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
     function = {"name": call.name, "arguments": arguments}
     return {"index": index, "id": call.id, "type": "function", "function": function}
 

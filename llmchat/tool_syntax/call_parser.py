@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Sequence
 
 from llmchat.calls import Call, ToolRequest
+from llmchat.chat_template.quoting import map_texts
 from llmchat.tool_syntax import schemas
 from llmchat.tool_syntax.call_reader import NamedArguments, calls_of, read_block
 from llmchat.tool_syntax.cursor import Cursor, Incomplete, Invalid
@@ -102,9 +103,9 @@ class CallParser:
 
     def _bare_call(self, final: bool) -> list[NamedArguments] | None:
         """A call without an opening mark, which is the whole answer."""
-        text = self._held.lstrip()
+        text = "".join(self._held[:_EAGER].split())
         starts = [self._dialect.open + name for name in self._known]
-        starts += [mark.removeprefix(self._dialect.before) for mark in self._dialect.drops]
+        starts += [mark.removeprefix(self._dialect.before).strip() for mark in self._dialect.drops]
         if not any(text.startswith(one) or one.startswith(text) for one in starts):
             return None
         cursor = Cursor(self._held, 0, final)
@@ -176,4 +177,9 @@ def _json_calls(text: str, known: dict[str, schemas.Schema]) -> list[NamedArgume
 
 def _numbered(call: NamedArguments) -> Call:
     name, arguments = call
-    return Call(f"call_{uuid.uuid4().hex[:24]}", name, arguments)
+    return Call(f"call_{uuid.uuid4().hex[:24]}", name, map_texts(_well_formed, arguments))
+
+
+def _well_formed(text: str) -> str:
+    """Without lone surrogates, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -42,6 +42,7 @@ DIALECTS = (
             "<|channel|>final<|message|>",
             "<|channel|>commentary<|message|>",
             "<|end|>",
+            "<|call|>",
         ),
         stops=("<|call|>", "<|return|>"),
     ),

@@ -52,10 +52,8 @@ def sent(run: Running, key: str = "m") -> str:
     "field",
     [
         {"functions": [{"name": "f"}]},
-        {"parallel_tool_calls": False},
         {"grammar": "root ::= x"},
         {"guided_json": {"type": "object"}},
-        {"structured_outputs": {"json": {}}},
         {"modalities": ["text", "audio"]},
         {"web_search_options": {}},
         {"chat_template_kwargs": {"enable_thinking": False}},

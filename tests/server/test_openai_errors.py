@@ -30,11 +30,22 @@ WRONG = {
     "a bias": ({"logit_bias": {"5": 101}}, BAD, None, "logit_bias"),
     "a bias of a word": ({"logit_bias": {"fox": 1}}, BAD, None, "logit_bias"),
     "a bias of an unknown token": ({"logit_bias": {"99999999": 1}}, BAD, None, None),
-    "JSON": (
-        {"response_format": {"type": "json_object"}},
-        BAD, "unsupported_parameter", "response_format",
+    "a form without its schema": (
+        {"response_format": {"type": "json_schema"}}, BAD, None, "response_format",
     ),
-    "tools": ({"tools": [TOOL]}, BAD, "unsupported_parameter", "tools"),
+    "two forms": (
+        {
+            "response_format": {"type": "json_object"},
+            "extra_body": {"structured_outputs": {"regex": "a"}},
+        },
+        BAD, None, "structured_outputs",
+    ),
+    "a tool that nothing offers": (
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        BAD, None, "tool_choice",
+    ),
+    "a choice without tools": ({"tool_choice": "required"}, BAD, None, "tool_choice"),
+    "a tool twice": ({"tools": [TOOL, TOOL]}, BAD, None, "tools"),
     "an unknown adapter": ({"model": "tiny+none"}, MISSING, "model_not_found", "model"),
 }  # fmt: skip
 
