@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Token
+from llmchat.engines.guide.checking import bytes_tokenizer
+from llmchat.engines.guide.grammar import grammar_of
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.generation import RunningAnswer
 from llmchat.prompt import Prompt
+from llmchat.structure import Structure
 
 
 def open_tiny(base: Path, kernels: Path | None = None, **options: Any) -> TransformersEngine:
@@ -37,3 +40,12 @@ def together(engine: TransformersEngine, answers: list[RunningAnswer]) -> list[s
         for index, some in zip(running, events, strict=True):
             texts[index] += "".join(event.text for event in some if isinstance(event, Chunk))
     return texts
+
+
+def accepts(structure: Structure, text: str) -> bool:
+    """Whether a text has a structure, by the bytes alone."""
+    from llguidance import LLMatcher
+
+    matcher = LLMatcher(bytes_tokenizer(), grammar_of(structure), log_level=0)
+    data = list(text.encode())
+    return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from llmchat.engines.guide import schema_checks
@@ -53,7 +54,7 @@ def _fault_of_grammar(grammar: str, structure: Structure) -> str:
     from llguidance import LLMatcher
 
     special = _SPECIAL.findall(structure.source) if structure.kind == "grammar" else []
-    tokenizer = _bytes_tokenizer(special)
+    tokenizer = bytes_tokenizer(special)
     failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokenizer, limits=limits())
     if failed or messages:
         return str(messages[0])
@@ -87,7 +88,7 @@ class _Bytes:
         return list(text.encode())
 
 
-def _bytes_tokenizer(special: list[str]) -> Any:
+def bytes_tokenizer(special: Collection[str] = ()) -> Any:
     from llguidance import LLTokenizer
 
     tokenizer: Any = _Bytes(sorted(set(special)))

@@ -1,7 +1,7 @@
 """A JSON Schema rewritten where llguidance takes more than the standard allows.
 
 Its dates have a 29th of February in every year and its times a leap second in every minute; here
-patterns stand for these formats. `\\s` of JSON Schema contains U+FEFF, that of Rust does not.
+patterns stand for these formats. A name of a host can be longer than 253 characters. `\\s` of JSON Schema contains U+FEFF, that of Rust does not.
 """
 
 import json
@@ -29,6 +29,8 @@ _CLOCK = f"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]{_FRACTION}{_ZONE}"
 _LEAP_SECOND = f"23:59:60{_FRACTION}(?:[Zz]|[+-]00:00)"
 _TIME = f"(?:{_CLOCK}|{_LEAP_SECOND})"
 _PATTERNS = {"date": _DATE, "time": _TIME, "date-time": f"{_DATE}[Tt]{_TIME}"}
+# No two hyphens together: whether a name in Punycode is valid is beyond a grammar.
+_HOSTNAME = {"pattern": "^(?:-?[^-])+$", "maxLength": 253}
 # An escaped character, which may be the class of white space.
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 # A control character in JSON that has no short escape.
@@ -84,6 +86,8 @@ def _exact_pattern(pattern: str) -> str:
 def _without_format(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with a pattern in place of a format, beside the pattern that it has."""
     name = schema.get("format")
+    if name == "hostname" and isinstance(schema.get("allOf", []), list):
+        return schema | {"allOf": [*schema.get("allOf", []), _HOSTNAME]}
     if not isinstance(name, str) or name not in _PATTERNS:
         return schema
     others = schema.get("allOf", [])

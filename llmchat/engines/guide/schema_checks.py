@@ -1,13 +1,9 @@
-"""What a JSON Schema asks for that llguidance accepts and cannot enforce."""
+"""What a JSON Schema requires that llguidance accepts and does not enforce."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-# Where a schema holds further ones.
-_ONE = ("items", "additionalProperties", "additionalItems")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+from llmchat.engines.guide.subschemas import subschemas
 
 Schema = dict[str, Any] | bool
 
@@ -22,23 +18,6 @@ def fault(schema: Schema) -> str:
     if not _ends(schema, _ending_references(schema)):
         return "its values never end, because each one requires another (`$ref` in a circle)"
     return ""
-
-
-def subschemas(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema and all within it, where a keyword holds a schema. true and false are left out."""
-    if not isinstance(schema, dict):
-        return
-    yield schema
-    for key in _ONE:
-        yield from subschemas(schema.get(key))
-    for key in _LISTS:
-        if isinstance(schema.get(key), list):
-            for part in schema[key]:
-                yield from subschemas(part)
-    for key in _MAPS:
-        if isinstance(schema.get(key), dict):
-            for part in schema[key].values():
-                yield from subschemas(part)
 
 
 def has_countless_names(schema: dict[str, Any]) -> bool:
