@@ -9,9 +9,10 @@ from support.compiled_models import needs_compiler
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.guide.mask import mask_of
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.sampler import CompiledSampler
-from llmchat.engines.transformers.pytorch.sampler import Sampler, probabilities
+from llmchat.engines.transformers.pytorch.sampler import Sampler, allowed, probabilities
 from llmchat.errors import IntegrityError
 
 pytestmark = needs_compiler
@@ -97,3 +98,38 @@ def test_logits_without_a_finite_maximum_are_an_error(
     for sampler in (CompiledSampler(sampling, [], CPU, compiled), Sampler(sampling, [], CPU)):
         with pytest.raises(IntegrityError, match="NaN or infinity"):
             sampler.choose(torch.full((20,), value))
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
+def test_masked_tokens_have_the_probabilities_of_torch(
+    compiled: Kernels, sampling: Sampling
+) -> None:
+    for number, logits in enumerate(rows_of_logits()):
+        count = len(logits)
+        # Masks longer and shorter than the row, which is not changed.
+        mask = mask_of(count + 40 * (number % 3) - 5, range(number % 7, count, 2 + number % 4))
+        if mask.is_empty or not (kept := allowed(logits, mask)).isfinite().any():
+            continue
+        before = logits.clone()
+        sampler = CompiledSampler(replace(sampling, seed=number), [], CPU, compiled)
+        token = sampler.choose(logits, mask)
+        assert torch.equal(logits, before)
+        assert token in mask and token < mask.count
+        expected = probabilities(kept, sampling) if sampling.temperature else kept == kept.max()
+        assert float(expected[token]) > 0
+        if found := compiled.candidates():
+            ids, weights = torch.tensor([*found]), torch.tensor([*found.values()])
+            got = torch.zeros(count).index_add(0, ids, weights)
+            torch.testing.assert_close(got / got.sum(), expected, rtol=1e-3, atol=2e-5)
+
+
+def test_a_mask_of_everything_changes_no_draw(compiled: Kernels) -> None:
+    for sampling in SAMPLINGS:
+        for logits in rows_of_logits():
+            every = mask_of(len(logits), range(len(logits)))
+            free, masked = (
+                CompiledSampler(replace(sampling, seed=5), [], CPU, compiled) for _ in range(2)
+            )
+            assert [free.choose(logits) for _ in range(3)] == [
+                masked.choose(logits, every) for _ in range(3)
+            ]
