@@ -7,7 +7,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from llmchat.engines.guide.checking import _bytes_tokenizer, check, limits
+from llmchat.engines.guide.checking import bytes_tokenizer, check, limits
 from llmchat.engines.guide.grammar import grammar_of
 from llmchat.structure import Structure, from_grammar, from_schema
 
@@ -29,7 +29,7 @@ class SchemaMatcher:
 
     def _start(self, structure: Structure) -> None:
         check(structure)
-        tokenizer = _bytes_tokenizer([])
+        tokenizer = bytes_tokenizer([])
         self._matcher = LLMatcher(tokenizer, grammar_of(structure), log_level=0, limits=limits())
 
     def accepts_text(self, text: str) -> bool:

@@ -1,7 +1,8 @@
 """A JSON Schema rewritten where llguidance takes more than the standard allows.
 
-Its dates have a 29th of February in every year and its times a leap second in every minute; here
-patterns stand for these formats. A name of a host can be longer than 253 characters. `\\s` of JSON Schema contains U+FEFF, that of Rust does not.
+Its dates have a 29th of February in every year, its times a leap second in every minute, and names
+of hosts any length; here patterns stand for these formats. `\\s` of JSON Schema contains U+FEFF,
+that of Rust does not.
 """
 
 import json
