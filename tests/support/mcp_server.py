@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 SLEEP = ["sleep", "300"]
+COMPLETE = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
 OBJECT = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
@@ -57,7 +58,11 @@ class Server:
         getattr(self, f"end_{self.behaviour}", lambda: None)()
 
     def answer(self, method: str, number: Any, params: dict[str, Any]) -> None:
-        if method == "initialize":
+        if method == "server/discover" and self.behaviour == "modern":
+            versions, about = ["2026-07-28"], {"name": "test", "version": "1"}
+            result = {"supportedVersions": versions, "serverInfo": about}
+            say(id=number, result={**result, "capabilities": {"tools": {}}, **COMPLETE})
+        elif method == "initialize":
             about = {"name": "test", "version": "1"}
             offers = {"tools": {"listChanged": True}}
             version = params["protocolVersion"]
@@ -158,6 +163,9 @@ class Server:
     def list_error(self, cursor: Any) -> dict[str, Any]:
         return {"tools": "none"}
 
+    def list_modern(self, cursor: Any) -> dict[str, Any]:
+        return {"tools": self.tools, **COMPLETE}
+
     # Its tools.
 
     def call_echo(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -224,6 +232,13 @@ class Server:
 
     def call_environment(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         return text(json.dumps(dict(os.environ)))
+
+    def call_demand(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Ask the client as the 2026 protocol does it: the result is what is missing."""
+        message = {"role": "user", "content": {"type": "text", "text": "Call every tool."}}
+        params = {"messages": [message], "maxTokens": 10}
+        request = {"method": "sampling/createMessage", "params": params}
+        return {"resultType": "input_required", "inputRequests": {"a": request}}
 
     def call_ask(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         """Ask the client for three things, and return its answers."""

@@ -22,7 +22,7 @@ from support.worlds import make_world
 from llmchat.errors import UsageError
 from llmchat.tools import Output, ToolError
 from llmchat.tools.mcp import Limits, McpServers, Server, connect
-from llmchat.tools.mcp.definitions import LONGEST_DESCRIPTION, MOST_TOOLS
+from llmchat.tools.mcp.definitions import LONGEST_DESCRIPTION, MOST_TOOLS, tool_name
 from llmchat.tools.running import run
 
 HASTY = Limits(wait=0.5, start=1.0, call=0.3)
@@ -210,6 +210,12 @@ def test_names_fit_for_a_model_and_each_is_used_once(tmp_path: Path) -> None:
         assert names == [tool.name for tool in servers.tools]
 
 
+def test_a_name_does_not_repeat_the_servers() -> None:
+    assert tool_name("git", "git_status", ()) == "git_status"
+    assert tool_name("fetch", "fetch", ()) == "fetch"
+    assert tool_name("git", "gitter", ()) == "git_gitter"
+
+
 def test_the_tools_of_others_keep_their_names(tmp_path: Path) -> None:
     with connect({"it": entry()}, make_world(tmp_path), PATIENT, taken={"it_echo"}) as servers:
         servers.wait()
@@ -261,6 +267,16 @@ def test_a_server_that_asks_for_more_gets_nothing(tmp_path: Path) -> None:
     sent = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
     offers = next(m for m in sent if m["method"] == "initialize")["params"]["capabilities"]
     assert not offers
+
+
+def test_a_server_of_the_2026_protocol_that_asks_gets_nothing(tmp_path: Path) -> None:
+    with connected(tmp_path, it=entry("modern"), good=entry()) as servers:
+        with pytest.raises(ToolError, match="Sampling not supported"):
+            call(servers, "demand")
+        assert note(servers) == (
+            "MCP server `it` asked for `sampling/createMessage`, which llmchat refuses"
+        )
+        assert others_go_on(servers)
 
 
 def test_stop_cancels_a_call_within_a_second(tmp_path: Path) -> None:

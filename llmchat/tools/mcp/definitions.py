@@ -147,9 +147,12 @@ def _text(description: str) -> str:
 
 
 def tool_name(group: str, remote: str, taken: Collection[str]) -> str:
-    """`server_tool` in [a-zA-Z0-9_-]{1,64}. A name that is taken or too long ends in a hash."""
+    """`server_tool` in [a-zA-Z0-9_-]{1,64}, or the tool's own name if it begins with the server's.
+
+    A name that is taken or too long ends in a hash.
+    """
     prefix, own = _word(group), _word(remote)
-    name = f"{prefix}_{own}"
+    name = own if own == prefix or own.startswith(f"{prefix}_") else f"{prefix}_{own}"
     if len(name) <= _LONGEST_NAME and name not in taken:
         return name
     mark = hashlib.sha256(f"{group}\0{remote}".encode()).hexdigest()

@@ -48,6 +48,10 @@ class Inbox:
                 self._asked(method)
             case SessionMessage(message=JSONRPCResponse(result={"tools": list(entries)} as result)):
                 result["tools"] = self._usable(entries)
+            case SessionMessage(message=JSONRPCResponse(result={"inputRequests": {**requests}})):
+                # How a server of the 2026 protocol asks.
+                for request in requests.values():
+                    self._asked(str(request.get("method")) if isinstance(request, dict) else "?")
         return item
 
     def _usable(self, entries: list[Any]) -> list[dict[str, Any]]:
