@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from llmchat.errors import UsageError
 from llmchat.settings import Options, Settings, World
 from llmchat.tools import Tool, ToolSettings
@@ -14,7 +16,7 @@ from llmchat.tools.sources import Sources
 from llmchat.tools.toolbox import Toolbox
 
 if TYPE_CHECKING:
-    from llmchat.tools.mcp import Server
+    from llmchat.tools.mcp import McpServers, Server
 
 # Gets the names of the servers that are waited for.
 Progress = Callable[[tuple[str, ...]], None]
@@ -52,7 +54,9 @@ def open_toolbox(
         box = Toolbox(
             [], leave, make=made.turn_on, max_rounds=options.max_rounds, sources=made.sources
         )
-        for name in [*options.tool, *made.servers_of_flags]:
+        names = [*options.tool, *made.servers_of_flags]
+        made.start(names)
+        for name in names:
             box.turn_on(name)
         _check_allowed(options.allow, box.tools, by_flag=settings.origins["allow"] == "flag")
         yield box
@@ -67,6 +71,7 @@ class _Maker:
         self.sources = Sources()
         self._files = options.mcp
         self._servers = _servers(world, options.mcp)
+        self._started = dict[str, "McpServers"]()
 
     @property
     def servers_of_flags(self) -> list[str]:
@@ -80,18 +85,32 @@ class _Maker:
 
     def turn_on(self, box: Toolbox, name: str) -> None:
         """Add the tools of a name to a toolbox. Raises UsageError for an unknown name."""
-        if name in self._servers and name not in groups():
+        if self._is_server(name):
             self._connect(box, name)
         else:
             settings = tool_settings(self._world, self._options, self.sources)
             box.add(tools_of([name], settings))
 
-    def _connect(self, box: Toolbox, name: str) -> None:
+    def start(self, names: Sequence[str]) -> None:
+        """Begin to start the servers among the names, so that they start at the same time."""
+        for name in dict.fromkeys(names):
+            if self._is_server(name):
+                self._started[name] = self._start(name, ())
+
+    def _is_server(self, name: str) -> bool:
+        return name in self._servers and name not in groups()
+
+    def _start(self, name: str, taken: Collection[str]) -> "McpServers":
         from llmchat.tools.mcp import connect
 
+        # A server that is named starts even if its file disables it.
+        server = replace(self._servers[name], disabled=False)
+        servers = connect({name: server}, self._world, taken=taken)
+        return self._stack.enter_context(servers)
+
+    def _connect(self, box: Toolbox, name: str) -> None:
         taken = [tool.name for tool in box.tools]
-        servers = connect({name: self._servers[name]}, self._world, taken=taken)
-        self._stack.enter_context(servers)
+        servers = self._started.pop(name, None) or self._start(name, taken)
         servers.wait(self._progress)
         box.add_source(lambda: servers.tools, servers.take_notes)
 
