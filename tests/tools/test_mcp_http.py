@@ -91,6 +91,21 @@ def test_a_server_that_cannot_be_reached_is_one_line(
         assert servers.take_notes() == [f"MCP server `it` did not start: {reason}"]
 
 
+def test_offline_mode_keeps_to_this_machine(tmp_path: Path) -> None:
+    far = Server(url="http://example.org/mcp")
+    world = make_world(tmp_path).in_offline_mode()
+    with (
+        serving(answering(said)) as (url, _),
+        connect({"far": far, "near": Server(url=url)}, world, PATIENT) as servers,
+    ):
+        servers.wait()
+        assert servers.take_notes() == [
+            "MCP server `far` did not start: offline mode is on "
+            "(leave --offline and HF_HUB_OFFLINE out)"
+        ]
+        assert call(servers, "do", "near") == "done"
+
+
 @pytest.mark.parametrize(
     ("told", "reason"),
     [

@@ -122,7 +122,7 @@ class Connection:
     async def _streams(self) -> AsyncIterator[TransportStreams]:
         server = self._server.expanded(self._env)
         if server.url:
-            async with http.connected(server, self._refused) as streams:
+            async with http.connected(server, self._env, self._refused) as streams:
                 yield streams
             return
         async with stdio.started(server, self._env, self.log) as (self._program, streams):

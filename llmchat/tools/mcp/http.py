@@ -1,18 +1,19 @@
 """A server at an address: streamable HTTP, with a limit for what it may send at once."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import httpx2
 from mcp.client._transport import TransportStreams
 from mcp.client.streamable_http import streamable_http_client
 
-from llmchat.errors import UsageError
+from llmchat.errors import NetworkError, UsageError
 from llmchat.tools.mcp.config import Server
 from llmchat.tools.mcp.definitions import clean
 from llmchat.tools.mcp.stdio import LONGEST_MESSAGE
 
 _CONNECT_S = 10.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -49,13 +50,18 @@ async def _bound(response: httpx2.Response) -> None:
 
 @asynccontextmanager
 async def connected(
-    server: Server, refused: Callable[[int], None]
+    server: Server, env: Mapping[str, str], refused: Callable[[int], None]
 ) -> AsyncIterator[TransportStreams]:
-    """Exchange messages with a server. Raises UsageError for an invalid address or header.
+    """Exchange messages with a server.
+
+    Raises UsageError for an invalid address or header, and NetworkError in offline mode.
 
     refused: receives the status of a response that is an error, which the SDK does not report.
     """
-    _check(server)
+    url = _checked(server)
+    offline = env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if offline and url.host not in _LOOPBACK:
+        raise NetworkError("offline mode is on", "leave --offline and HF_HUB_OFFLINE out")
 
     async def note_status(response: httpx2.Response) -> None:
         if response.status_code >= 400:
@@ -76,7 +82,7 @@ async def connected(
         yield streams
 
 
-def _check(server: Server) -> None:
+def _checked(server: Server) -> httpx2.URL:
     # What they hold may be a key, so it is not shown.
     if not all((name + value).isprintable() for name, value in server.headers.items()):
         raise UsageError("a header of it has an invalid character")
@@ -87,3 +93,4 @@ def _check(server: Server) -> None:
         raise UsageError("its `url` or a header is invalid") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError("its `url` is not an address of http or https")
+    return url
