@@ -40,7 +40,8 @@ class ReplyParser:
 
     White space at the start comes from cues such as `ASSISTANT:`, after which models begin with a
     space. Some templates open the thinking themselves, at the end of the prompt. Calls are parsed
-    if the prompt offers tools, and passed on from engines whose servers parse them.
+    if the prompt offers tools, and passed on from engines whose servers parse them. An answer with
+    a structure is exact to the letter: it keeps its white space and what looks like a thought.
     """
 
     def __init__(self, preset: Preset, request: GenerationRequest):
@@ -48,24 +49,32 @@ class ReplyParser:
         thinking = request.prompt.text.rstrip().endswith(marks[0])
         self._thoughts = ThoughtFilter(marks, inside=thinking)
         self._unescape = Unescape(request.prompt.unescapes)
-        self._started = request.resumed
         self._held_back = ""
         tools = request.prompt.tools
         offered = tools is not None and bool(tools.tools) and tools.choice != "none"
         self._calls = tool_syntax.parser(preset, tools) if tools and offered else None
+        self._exact = request.sampling.structure is not None and not offered
+        thinks = request.prompt.thinking is not None
+        self._started = request.resumed or (self._exact and not thinks)
 
     def feed(self, event: Chunk | Prefill | Finish) -> list[ReplyEvent]:
         """The events to show for an event of the engine, in order."""
         if isinstance(event, Prefill):
             return [event]
         if isinstance(event, Chunk):
-            parsed = self._parse(self._thoughts.feed(self._unescape.feed(event.text)))
+            parsed = self._parse(self._split(self._unescape.feed(event.text)))
             return [*parsed, ToolCalls(event.calls)] if event.calls else parsed
-        rest = self._thoughts.feed(self._unescape.flush())
+        rest = self._split(self._unescape.flush())
         parsed = self._parse([*rest, *self._thoughts.flush()])
         if self._calls:
             parsed += self._answer(*self._calls.flush())
         return [*parsed, event]
+
+    def _split(self, text: str) -> list[tuple[bool, str]]:
+        """Pieces of text, each with whether it is thinking."""
+        if self._exact and self._started:
+            return [*self._thoughts.flush(), (False, text)]
+        return self._thoughts.feed(text)
 
     def _parse(self, pieces: list[tuple[bool, str]]) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
@@ -84,7 +93,7 @@ class ReplyParser:
     def _trim(self, text: str) -> str:
         """Hold white space back until a word follows it; drop it before the first word."""
         text = self._held_back + text if self._started else text.lstrip()
-        trimmed = text.rstrip()
+        trimmed = text if self._exact else text.rstrip()
         self._held_back = text[len(trimmed) :]
         self._started = self._started or bool(trimmed)
         return trimmed

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import UNSET, Struct
 
 from llmchat.chat import Chat, Event
+from llmchat.commands.answer_form import fault_of, value_of
 from llmchat.commands.outputs import Answer, CitedSource, SentWindow, Timings, ToolUse, Usage
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
@@ -94,7 +95,7 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
         with closing(chat.send(question.text, question.input, question.files)) as events:
             display = _show(events, world, output)
-            code = first_code(display.text) if output.extract else None
+            code = _extracted(chat, display.text) if output.extract else None
             _print_complete(chat, world, display, code, output)
     except KeyboardInterrupt:
         print(file=world.stderr)
@@ -109,7 +110,15 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
         raise NoCode(
             "the answer has no code block", "without --extract the whole answer is printed"
         )
-    return 0
+    return _told_fault(chat, display.text, world, output)
+
+
+def _told_fault(chat: Chat, text: str, world: World, output: Output) -> int:
+    """The exit code for the form of the answer: 1, with a note, if it is not as it was asked."""
+    fault = fault_of(chat, text)
+    if fault and not output.quiet:
+        print(f"note: {fault}", file=world.stderr)
+    return 1 if fault else 0
 
 
 def _print_complete(
@@ -119,6 +128,7 @@ def _print_complete(
     if output.json:
         answer = report(chat, display.text, display.thinking, display.results)
         answer.code = code if output.extract else UNSET
+        answer.value = value_of(chat, display.text)
         return print_json(world, answer, compact=True)
     if output.extract and code is not None:
         printed = fit_for(world.stdout, code)
@@ -143,6 +153,14 @@ def _note(chat: Chat, text: str, world: World) -> None:
         print("note: the model gave an empty answer", file=world.stderr)
     for line in lines_of(chat.sources.take()):
         print(fit_for(world.stderr, line), file=world.stderr)
+
+
+def _extracted(chat: Chat, text: str) -> str | None:
+    """What `--extract` prints: an answer with a structure is the value itself."""
+    structure = chat.sampling.structure
+    if structure is None:
+        return first_code(text)
+    return (None if structure.is_json else first_code(text)) or text
 
 
 def first_code(text: str) -> str | None:

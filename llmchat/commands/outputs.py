@@ -102,6 +102,8 @@ class Answer(Struct, kw_only=True):
     """Id of the session; null with --no-log."""
     code: str | UnsetType | None = UNSET
     """With --extract: the first code block, null where there is none."""
+    value: Any = UNSET
+    """The answer, parsed: with --schema, if it is complete."""
     tool_calls: list[ToolUse] | UnsetType = UNSET
     """Calls of tools, in order; absent without tools."""
     sources: list[CitedSource] | UnsetType = UNSET

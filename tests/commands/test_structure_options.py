@@ -2,6 +2,7 @@
 vLLM or as another, before anything is sent.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,79 @@ def test_session_keeps_no_structure_of_a_flag(server: Server, tmp_path: Path) ->
     run(tmp_path, server, "--choice", "x")
     run(tmp_path, server, "-c")
     assert structure_of(server) is None
+
+
+PERSON = ("--schema", "name, age int")
+WHOLE = '{"name": "Ada", "age": 36}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "reason", "code"),
+    [
+        (PERSON, WHOLE, "stop", 0),
+        (PERSON, WHOLE, "length", 0),
+        (PERSON, '{\n  "name": "\\u0041da",\n  "age": 36\n}', "stop", 0),
+        (PERSON, '{"name": "Ada", "a', "length", 1),
+        (PERSON, '{"name": "Ada", "age": "old"}', "stop", 1),
+        (("--regex", "[0-9]{4}"), "2024", "length", 0),
+        (("--regex", "[0-9]{4}"), "202", "length", 1),
+        (("--regex", " ?a\n"), " a\n", "stop", 0),
+        (("--choice", "yes", "--choice", "yes, always"), "yes", "length", 0),
+        (("--choice", "yes", "--choice", "no"), "maybe", "stop", 1),
+        # Python's llguidance knows no lookahead, but the server may.
+        (("--regex", "(?=a)a"), "a", "stop", 0),
+        (("--regex", "(?=a)a"), "a", "length", 1),
+    ],
+)
+def test_exit_code_tells_whether_the_answer_is_whole(
+    server: Server, tmp_path: Path, arguments: tuple[str, ...], text: str, reason: str, code: int
+) -> None:
+    server.text, server.reason = text, reason
+    found, world = run(tmp_path, server, *arguments)
+    out, err = printed(world)
+    assert (found, out) == (code, text if text.endswith("\n") else f"{text}\n")
+    assert err.startswith("note: the answer ") == bool(code)
+
+
+def test_note_names_the_way_out(server: Server, tmp_path: Path) -> None:
+    server.text, server.reason = '{"name": "A', "length"
+    _, world = run(tmp_path, server, *PERSON, "--max-tokens", "1")
+    assert printed(world)[1] == (
+        "note: the answer was cut off after 1 token and is not complete; a larger --max-tokens"
+        " lets it end\n"
+    )
+    _, world = run(tmp_path, server, *PERSON)
+    assert "the context window is full; a larger --context" in printed(world)[1]
+    code, world = run(tmp_path, server, *PERSON, "-q")
+    assert (code, printed(world)[1]) == (1, "")
+    server.reason = "stop"
+    _, world = run(tmp_path, server, *PERSON)
+    assert "no whole value of the schema: a stop string ended it, or its" in printed(world)[1]
+
+
+def test_json_has_the_parsed_value(server: Server, tmp_path: Path) -> None:
+    server.text = WHOLE
+    code, world = run(tmp_path, server, *PERSON, "--json")
+    assert code == 0 and json.loads(printed(world)[0])["value"] == {"name": "Ada", "age": 36}
+    server.text, server.reason = WHOLE[:-1], "length"
+    code, world = run(tmp_path, server, *PERSON, "--json")
+    assert code == 1 and "value" not in json.loads(printed(world)[0])
+    _, world = run(tmp_path, server, "--json")
+    assert "value" not in json.loads(printed(world)[0])
+
+
+def test_extract_prints_the_value(server: Server, tmp_path: Path) -> None:
+    server.text = '{"name": "```\\nx\\n```", "age": 1}'
+    code, world = run(tmp_path, server, *PERSON, "-x")
+    assert (code, printed(world)[0]) == (0, f"{server.text}\n")
+    server.text = "```\nx = 1\n```"
+    code, world = run(tmp_path, server, "--regex", "(?s:.*)", "-x")
+    assert (code, printed(world)[0]) == (0, "x = 1\n")
+
+
+def test_answer_with_a_structure_keeps_what_looks_like_a_thought(
+    server: Server, tmp_path: Path
+) -> None:
+    server.text = '{"name": "<think>x</think>", "age": 1}'
+    code, world = run(tmp_path, server, *PERSON)
+    assert (code, printed(world)[0]) == (0, f"{server.text}\n")
