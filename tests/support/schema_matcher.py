@@ -29,7 +29,7 @@ class SchemaMatcher:
 
     def _start(self, structure: Structure) -> None:
         check(structure)
-        tokenizer = bytes_tokenizer([])
+        tokenizer = bytes_tokenizer()
         self._matcher = LLMatcher(tokenizer, grammar_of(structure), log_level=0, limits=limits())
 
     def accepts_text(self, text: str) -> bool:

@@ -20,7 +20,7 @@ def conforms(structure: Structure, text: str) -> bool | None:
         grammar = grammar_of(structure)
     except (ValueError, RecursionError):
         return None
-    matcher = LLMatcher(bytes_tokenizer([]), grammar, log_level=0, limits=limits())
+    matcher = LLMatcher(bytes_tokenizer(), grammar, log_level=0, limits=limits())
     if matcher.is_error():
         return None
     return _accepts(matcher, text) or (structure.is_json and _accepts(matcher, _rewritten(text)))
