@@ -22,5 +22,9 @@ _MARK = re.compile(
 
 def framed(text: str) -> str:
     """A text of others between marks which it cannot spell."""
-    broken = _MARK.sub(lambda mark: mark[0][0] + WORD_JOINER + mark[0][1:], text)
-    return f"{_BEGIN}\n{disarm(broken, (_BEGIN, _END))}\n{_END}"
+    return f"{_BEGIN}\n{disarm(without_marks(text), (_BEGIN, _END))}\n{_END}"
+
+
+def without_marks(text: str) -> str:
+    """A text with an invisible character in each mark of a call or a speaker."""
+    return _MARK.sub(lambda mark: mark[0][0] + WORD_JOINER + mark[0][1:], text)

@@ -34,7 +34,11 @@ def with_web(chat: Chat, question: Message, settings: WebSettings) -> Message:
 
 def lines_of(sources: tuple[NumberedSource, ...]) -> list[str]:
     """The sources of an answer, to be printed below it."""
-    return [f"[{one.n}] {one.title}: {one.url}" for one in sources]
+    return [f"[{one.n}] {_titled(one)}" for one in sources]
+
+
+def _titled(source: NumberedSource) -> str:
+    return source.url if source.title == source.url else f"{source.title}: {source.url}"
 
 
 def _fitted(chat: Chat, question: str, found: list[Found]) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def test_a_model_without_tools_answers_from_the_web(web_world: World, site: Site
     code, answer, notes = chat(web_world, "--web", "When was it built?")
     assert code == 0 and "When was it built?" in answer
     assert notes.startswith("searching the web …\n")
-    assert notes.endswith(f"[1] {site.url}/a: {site.url}/a\n")
+    assert notes.endswith(f"[1] {site.url}/a\n")
     assert site.asked == ["/search?q=When+was+it+built%3F&format=json", "/a"]
 
 

@@ -32,7 +32,7 @@ def repl(tmp_path: Path, site: Site) -> Repl:
 
 def test_the_answer_is_from_the_pages_and_its_sources_are_below(repl: Repl, site: Site) -> None:
     shown = type_in(repl, "/web When was the bridge built?")
-    assert shown == f"searching the web …\none\n[1] {site.url}/a: {site.url}/a\n\n"
+    assert shown == f"searching the web …\none\n[1] {site.url}/a\n\n"
     question = repl.state.chat.conversation.messages[0]
     assert question.text == "When was the bridge built?"
     assert question.files[0][0] == f"[1] {site.url}/a"
