@@ -109,6 +109,7 @@ def test_a_password_is_not_repeated() -> None:
     [
         ("https://example.com/a?b=c#d", "https://example.com/a?b=c", "example.com"),
         ("example.com/docs", "https://example.com/docs", "example.com"),
+        ("example.com:8080", "https://example.com:8080", "example.com"),
         ("HTTP://EXAMPLE.com:8080", "http://example.com:8080", "example.com"),
         ("https://bücher.de/ä", "https://xn--bcher-kva.de/%C3%A4", "xn--bcher-kva.de"),
         ("http://[2606:4700::1]/x", "http://[2606:4700::1]/x", "2606:4700::1"),

@@ -341,6 +341,12 @@ class TestProxy:
         proxies = {"http": "http://127.0.0.1:1", "no": "localhost,127.0.0.1"}
         assert b"direct" in load(f"{site.url}/", Access(True, proxies=proxies)).body
 
+    @pytest.mark.parametrize(
+        "proxy", ["socks5://127.0.0.1:1", "nonsense://x", "http://127.0.0.1:1"]
+    )
+    def test_a_proxy_that_cannot_be_used_is_one_line(self, proxy: str) -> None:
+        refusal("http://nothing.invalid/", Access(seconds=5, proxies={"all": proxy}))
+
     def test_proxies_are_found_in_the_environment(self) -> None:
         env = {"http_proxy": "a", "HTTP_PROXY": "b", "HTTPS_PROXY": "c", "no_proxy": "d", "X": "e"}
         assert proxies_of(env) == {"http": "a", "https": "c", "no": "d"}

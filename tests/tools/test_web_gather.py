@@ -1,6 +1,7 @@
 """Material for a question: search, the best pages, and the passages that it is about."""
 
 import os
+import signal
 from collections.abc import Iterator
 from threading import Event
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.loopback_web import Reply, Site, html, serving
+from support.loopback_web import Handler, Reply, Site, html, serving
 
 from llmchat.errors import NetworkError
 from llmchat.tools import ToolError
@@ -94,6 +95,19 @@ def test_a_stop_that_is_set_ends_it(settings: WebSettings, site: Site) -> None:
     stop.set()
     with pytest.raises(ToolError, match="was stopped"):
         gather("x", settings, stop)
+
+
+def test_an_interrupt_ends_all_requests(settings: WebSettings, site: Site) -> None:
+    def interrupt(handler: Handler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        site.released.wait(10)
+
+    site.results = [hit(site, "/1"), hit(site, "/2")]
+    site.pages |= {"/1": lambda handler: site.released.wait(10) and None, "/2": interrupt}
+    stop = Event()
+    with pytest.raises(KeyboardInterrupt):
+        gather("x", replace(settings, seconds=60), stop)
+    assert stop.is_set()
 
 
 def found(*texts: str) -> list[Found]:

@@ -1,5 +1,7 @@
 """The text of a page, by its content type and its character set."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,16 @@ def test_a_page_without_a_main_part_gives_all_its_text() -> None:
 )
 def test_a_page_without_text_is_one_line(body: str, line: str) -> None:
     assert line in refusal(body)
+
+
+@pytest.mark.parametrize(
+    ("package", "kind"), [("trafilatura", "text/html"), ("lxml", "application/rss+xml")]
+)
+def test_without_the_extra_one_line_says_what_to_install(
+    package: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert refusal(ARTICLE, kind) == "reading web pages requires the package trafilatura"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_numbers_continue_and_the_same_page_keeps_its_number(
 ) -> None:
     sources = Sources()
     search(settings, sources, query="x")
-    site.pages["/p"] = html(f"<p>{PARAGRAPH}</p>")
+    site.pages["/p"] = Reply(b"text", "text/plain")
     assert fetch(settings, sources, url=f"{site.url}/p").text.startswith("[4] ")
     assert fetch(settings, sources, url=f"{site.url}/p#there").text.startswith("[4] ")
     assert [source.n for source in sources.take()] == [1, 2, 3, 4]
@@ -99,8 +99,8 @@ def test_numbers_continue_and_the_same_page_keeps_its_number(
 
 
 def test_a_long_page_comes_in_parts_from_one_request(settings: WebSettings, site: Site) -> None:
-    lines = "".join(f"<p>{number} {PARAGRAPH}</p>" for number in range(50))
-    site.pages["/p"] = html(lines)
+    lines = "\n\n".join(f"{number} {PARAGRAPH}" for number in range(50))
+    site.pages["/p"] = Reply(lines.encode(), "text/plain")
     tool = WebFetch(replace(settings, characters=1000), Sources())
     text, start = "", 0
     while True:
@@ -317,6 +317,15 @@ class TestProcess:
         with pytest.raises(ToolError, match="loading and reading took more than 2 s"):
             fetch(hasty, url=site.url)
         assert not self.children()
+
+    def test_a_parser_that_fails_is_one_line(
+        self, settings: WebSettings, site: Site, tmp_path: Path
+    ) -> None:
+        (tmp_path / "trafilatura.py").write_text("def load_html(page): raise KeyError('x')")
+        site.pages["/"] = html("<p>x</p>")
+        broken = replace(settings, env={**settings.env, "PYTHONPATH": str(tmp_path)})
+        with pytest.raises(ToolError, match=r"the page cannot be read \(KeyError\)"):
+            fetch(broken, url=site.url)
 
     def test_one_that_dies_is_one_line(self, settings: WebSettings, tmp_path: Path) -> None:
         (tmp_path / "httpx2.py").write_text("import os; os._exit(3)")

@@ -120,7 +120,7 @@ def is_local_name(host: str) -> bool:
 
 def _with_scheme(text: str) -> str:
     """Models often leave `https://` out."""
-    bare = re.match(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:[/?#]|$)", text, re.I)
+    bare = re.match(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?(?:[/?#]|$)", text, re.I)
     return f"https://{text}" if bare else text
 
 

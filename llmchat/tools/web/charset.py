@@ -53,7 +53,9 @@ def _declared(body: bytes, content_type: str, *, html: bool) -> str:
 
 def _guess(body: bytes) -> str:
     """The most likely character set of a body that declares none or a wrong one."""
-    from charset_normalizer import from_bytes
-
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return "cp1252"
     best = from_bytes(body[:50_000]).best()
     return best.encoding if best else "cp1252"

@@ -37,6 +37,10 @@ _STATUS = {
 }
 
 
+# ImportError: a SOCKS proxy needs a package.
+_FAULTS = (OSError, ValueError, zlib.error, ImportError)
+
+
 class Access(Struct, frozen=True):
     """What a request may do.
 
@@ -124,7 +128,7 @@ def _requested(
                 yield response
             finally:
                 response.close()
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, zlib.error, ValueError) as error:
+    except (*_FAULTS, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ToolError(f"{address.host} cannot be read: {_reason(error)}") from error
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmchat.tools import ToolError
+
 # Marks the place of a fragment while a page is converted; private characters would be dropped.
 _MARK = "⸢⸣⸢"
 _ITEMS = 100
@@ -23,8 +25,10 @@ class Extracted(Struct, frozen=True):
 
 def extract(page: str, url: str, fragment: str = "") -> Extracted:
     """The main text of an HTML page as Markdown; without a main part, all of its text."""
-    import trafilatura
-
+    try:
+        import trafilatura
+    except ImportError as error:
+        raise _missing() from error
     tree = trafilatura.load_html(page.replace(_MARK, ""))
     if tree is None:
         return Extracted("", "")
@@ -41,6 +45,12 @@ def extract(page: str, url: str, fragment: str = "") -> Extracted:
     place = max(0, text.find(_MARK))
     start = text.rfind("\n", 0, place) + 1 if place else 0
     return Extracted(_title(tree), text.replace(_MARK, "").strip(), start)
+
+
+def _missing() -> ToolError:
+    return ToolError(
+        "reading web pages requires the package trafilatura", "pip install 'llmchat[tools]'"
+    )
 
 
 def needs_javascript(page: str) -> bool:
@@ -72,8 +82,10 @@ def _mark_fragment(tree: Any, fragment: str) -> None:
 
 def read_feed(content: bytes) -> Extracted | None:
     """The entries of an RSS or Atom feed as a list of links; None for other XML."""
-    from lxml import etree  # type: ignore[import-untyped]
-
+    try:
+        from lxml import etree  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise _missing() from error
     parser = etree.XMLParser(
         recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )

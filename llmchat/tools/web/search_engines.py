@@ -12,10 +12,6 @@ from llmchat.tools.web.connection import Access, Loaded, load_configured
 from llmchat.tools.web.pages import one_line
 
 _LONGEST_SNIPPET = 500
-MISSING = ToolError(
-    "searching the web requires the package ddgs or a SearXNG server",
-    "`pip install 'llmchat[tools]'`, or set searxng_url",
-)
 
 
 class Result(Struct, frozen=True):
@@ -55,7 +51,10 @@ def ask_ddgs(query: str, count: int, access: Access) -> list[Result]:
         from ddgs import DDGS
         from ddgs.exceptions import DDGSException
     except ImportError as error:
-        raise MISSING from error
+        raise ToolError(
+            "searching the web requires the package ddgs or a SearXNG server",
+            "`pip install 'llmchat[tools]'`, or set searxng_url",
+        ) from error
     proxy = access.proxies.get("https") or access.proxies.get("all")
     try:
         found = DDGS(proxy=proxy, timeout=int(access.seconds)).text(query, max_results=count)

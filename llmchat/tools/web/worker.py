@@ -26,6 +26,9 @@ def main() -> None:
         done = Done(error=error.message, hint=error.hint)
     except MemoryError:
         done = Done(error="the page needs too much memory")
+    except Exception as error:
+        # Parsers fail in many ways on pages that were made to make them fail.
+        done = Done(error=f"the page cannot be read ({type(error).__name__})")
     sys.stdout.buffer.write(msgspec.json.encode(done))
 
 
