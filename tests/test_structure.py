@@ -130,6 +130,7 @@ READS_THE_PROCESS = {
     "bench.peer_protocol": "runs in a process of its own, also in a Python without llmchat",
     "engines.gguf": "passes LLMCHAT_TRACEBACK on to llama.cpp",
     "engines.gguf.probe": "runs in a process of its own",
+    "tools.python.sandbox": "runs in a process of its own",
     "tools.web.worker": "runs in a process of its own",
     "engines.gguf.llama": "compares the age of files that other processes left with the clock",
     "engines.openai_api.connection": "a Retry-After header may be a date",

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "clock": "llmchat.tools.clock",
     "calculator": "llmchat.tools.calculator",
     "files": "llmchat.tools.files",
+    "python": "llmchat.tools.python",
     "web": "llmchat.tools.web",
 }
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
