@@ -30,7 +30,8 @@ class ToolRequest(Struct, frozen=True):
     "parameters"}}, where parameters is a JSON Schema. choice: whether the model may, must not or
     must call one; with `name`, it must call that one. parallel: whether an answer may make several
     calls. shown: the definitions as the prompt has them, in place of `tools`, where those would
-    take too much of the window.
+    take too much of the window. structured: an answer without a call has a structure of its own,
+    so that JSON without the marks of a call is that answer.
     """
 
     tools: tuple[dict[str, Any], ...]
@@ -38,6 +39,7 @@ class ToolRequest(Struct, frozen=True):
     name: str = ""
     parallel: bool = True
     shown: tuple[dict[str, Any], ...] = ()
+    structured: bool = False
 
     @property
     def offered(self) -> tuple[dict[str, Any], ...]:

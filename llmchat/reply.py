@@ -54,6 +54,7 @@ def build_request(
     bound to calls that fit their schemas, or to the sampling's own structure.
     """
     if tools is not None:
+        tools = replace(tools, structured=sampling.structure is not None)
         preset, sampling = _with_tools(preset, engine, sampling, tools)
     most = sampling.max_tokens if reserve else 1
     window, prompt = fit(conversation, preset, engine, context, most)

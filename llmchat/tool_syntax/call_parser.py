@@ -26,11 +26,13 @@ class CallParser:
     """Takes the answer in pieces. Text is never lost: what is not a call of a known tool is text.
 
     Whatever the dialect, an answer that is JSON as a whole, also in a Markdown fence, is a call
-    too: several models write that although their template teaches marks.
+    too: several models write that although their template teaches marks. Not so where answers
+    have a structure of their own.
     """
 
     def __init__(self, dialect: Dialect, request: ToolRequest):
         self._dialect = dialect
+        self._takes_json = dialect.plain or not request.structured
         self._known = {tool["function"]["name"]: schemas.parameters(tool) for tool in request.tools}
         self._held = ""
         self._checked = 0
@@ -76,7 +78,7 @@ class CallParser:
                 self._starting, self._held = False, self._held[len(rest) :]
                 return None
         calls = self._bare_call(final) if self._dialect.at_start else None
-        if calls is None:
+        if calls is None and self._takes_json:
             calls = self._bare_json(final)
         if calls or calls is None:
             self._starting = False

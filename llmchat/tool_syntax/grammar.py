@@ -33,7 +33,9 @@ def answer_grammar(dialect: Dialect, request: ToolRequest, structure: Structure 
     if request.choice == "required" or request.name:
         return writer.grammar.written(writer.calls())
     if structure is not None:
-        return writer.grammar.written(f"{writer.calls()} | {_structured(writer, structure)}")
+        one_json = structure.is_json and dialect.plain
+        calls = writer.json_calls() if one_json else writer.calls()
+        return writer.grammar.written(f"{calls} | {_structured(writer, structure)}")
     return writer.grammar.written(" | ".join(writer.free_answer()))
 
 
@@ -144,6 +146,17 @@ class _Writer:
     def _plain_calls(self) -> str:
         """JSON objects without a mark."""
         one = self._one_call()
+        again = quoted(self._dialect.separator or "\n")
+        return f"{one} ({again} {one})*" if self._parallel else one
+
+    def json_calls(self) -> str:
+        """Calls without a mark, each as a JSON text of its own: llguidance then tells them from
+        other JSON that the answer may be."""
+        objects = [
+            json_rule(self.grammar, schemas.call_object(name, self._dialect.key, schema))
+            for name, schema in self._tools
+        ]
+        one = choice(objects)
         again = quoted(self._dialect.separator or "\n")
         return f"{one} ({again} {one})*" if self._parallel else one
 

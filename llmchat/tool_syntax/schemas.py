@@ -29,6 +29,28 @@ def parameters(tool: Mapping[str, Any]) -> Schema:
     return schema
 
 
+def call_object(name: str, key: str, schema: Schema) -> Schema:
+    """The schema of a JSON object that is a call: {"name": name, key: arguments}."""
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, key: _moved(schema, f"#/properties/{key}")},
+        "required": ["name", key],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references are right for another place in a document."""
+    if isinstance(schema, list):
+        return [_moved(one, place) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {name: _moved(inner, place) for name, inner in schema.items()}
+    if isinstance(target := schema.get("$ref"), str) and target.startswith("#"):
+        moved["$ref"] = place + target.removeprefix("#")
+    return moved
+
+
 def properties(schema: Schema) -> dict[str, tuple[Schema, bool]]:
     """Each named argument with its schema, which knows the tool's definitions, and whether it is
     required."""

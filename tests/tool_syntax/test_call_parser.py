@@ -260,6 +260,12 @@ def test_an_answer_in_json_is_shown_as_soon_as_it_is_no_call() -> None:
     assert parser.feed('{"cit') == ('{"cit', ())
 
 
+def test_json_is_no_call_where_answers_have_a_structure() -> None:
+    text = '{"name": "weather", "arguments": {}}'
+    parser = CallParser(GENERIC, ToolRequest((WEATHER,), structured=True))
+    assert parser.feed(text) == (text, ()) and parser.feed(CALL)[1]
+
+
 def test_a_lone_surrogate_in_an_argument_is_replaced() -> None:
     _, calls = read(GENERIC, '{"name": "weather", "arguments": {"city": "\\ud83d"}}')
     assert calls == [("weather", {"city": "\ufffd"})]
