@@ -6,7 +6,6 @@ token ids; a prompt tells the tokenizer what to do (`bos`, `quoted`).
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +24,8 @@ from llmchat.written_prompt import disarm as disarm
 from llmchat.written_prompt import plain_text as plain_text
 from llmchat.written_prompt import split_system, substitute, write_parts
 
-# The variable in which chat templates expect tools; SmolLM3's has a name of its own.
-_TOOLS = re.compile(r"(?<![\w.'\"])(?:xml_)?tools(?!\w)")
+# The variables in which chat templates expect tools; SmolLM3's has a name of its own.
+_TOOLS = ("tools", "xml_tools")
 
 
 class ThinkingMarks(Struct, frozen=True):
@@ -79,8 +78,8 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     unescapes: those in the answer.
     stop_ids: from the preset, because token ids belong to one vocabulary.
     thinking: the marks around a model's thinking, which is shown and never sent back.
-    tool_text: what offers tools, at the end of the system text, where the format has no place for
-    them. shown_tokens: see Prompt.
+    offered: names of the tools that prompts offer. tool_text: what offers them, at the end of the
+    system text, where the format has no place for them. shown_tokens: see Prompt.
     """
 
     name: str
@@ -96,6 +95,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     escapes: Replacements = ()
     unescapes: Replacements = ()
     thinking: tuple[str, str] = ("<think>", "</think>")
+    offered: tuple[str, ...] = ()
     tool_text: str = ""
     shown_tokens: tuple[str, ...] = ()
 
@@ -145,12 +145,18 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def has_tools(self) -> bool:
         """Whether the format has a place for tools: a template with a variable for them."""
-        return not self.parts and bool(_TOOLS.search(self.template or ""))
+        return not self.parts and bool(chat_template.names(self.template or "") & set(_TOOLS))
 
     def tool_variable(self, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The template's variable for these tools."""
-        names = set(_TOOLS.findall(self.template or ""))
-        return {"tools" if "tools" in names or not names else min(names): list(tools)}
+        names = chat_template.names(self.template or "")
+        return {next((name for name in _TOOLS if name in names), "tools"): list(tools)}
+
+    def without_tools(self) -> "PromptFormat":
+        """The format with prompts that offer no tools."""
+        own = self.tool_variable(())
+        tokens = {name: value for name, value in self.template_tokens.items() if name not in own}
+        return replace(self, template_tokens=tokens, tool_text="", offered=())
 
     def _with_written_tools(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if self.has_tools or not (self.tool_text or written_tools.has_tools(messages)):

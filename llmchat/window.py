@@ -8,6 +8,7 @@ has an entry in the ledger; none is dropped silently.
 """
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -31,6 +32,8 @@ PROMPT_FRACTION = 0.25
 Fate = Literal[
     "sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"
 ]
+# The role of the definitions of tools in the ledger.
+_TOOLS = "tools"
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
@@ -38,7 +41,7 @@ class LedgerEntry(Struct, frozen=True):
     """A message, its tokens, and whether it is sent. Attached files have entries of their own."""
 
     role: str
-    """`system`, `user`, `assistant`, `tool` or `summary`."""
+    """`system`, `user`, `assistant`, `tool`, `summary`, or `tools` for the definitions of tools."""
     tokens: int
     """Tokens that the message takes."""
     fate: Fate
@@ -48,7 +51,7 @@ class LedgerEntry(Struct, frozen=True):
     start: str
     """Its first characters."""
     number: int = 0
-    """Its number among the messages, from 1; 0 for system text and summary."""
+    """Its number among the messages, from 1; 0 for system text, summary and tools."""
 
 
 class Window(Struct, frozen=True):
@@ -75,7 +78,9 @@ class Window(Struct, frozen=True):
     @property
     def sent(self) -> int:
         """The number of messages that are sent, including the system text and a summary."""
-        return sum(entry.fate in ("sent", "pinned") for entry in self.ledger)
+        return sum(
+            entry.fate in ("sent", "pinned") and entry.role != _TOOLS for entry in self.ledger
+        )
 
 
 class _Turn(Struct, frozen=True):
@@ -133,7 +138,7 @@ def fit(
             raise _last_message_too_long(tokens, limit, reserve, pinned=bool(pinned))
         # The tokens of the turns were an estimate: joined pieces can have more tokens than apart.
         start += 1
-    ledger = _ledger(conversation, all_turns, sent, count)
+    ledger = _ledger(conversation, all_turns, sent, count, _tools(form, engine, system, fixed))
     left_out = tuple(message for turn in turns[:start] for message in turn.messages)
     covers = turns[start - 1].end if start else 0
     return Window(messages, ledger, tokens, limit, reserve, left_out, covers), prompt
@@ -182,6 +187,26 @@ def _fixed_tokens(
     )
 
 
+def _tools(
+    form: PromptFormat, engine: Counter, system: tuple[Message, ...], fixed: int
+) -> tuple[LedgerEntry, ...]:
+    """The entry of the definitions of tools. fixed: tokens of the prompt with them."""
+    if not form.offered:
+        return ()
+    without = form.without_tools().render((*system, Message("user", "")))
+    tokens = max(0, fixed - len(engine.encode(without)))
+    return (LedgerEntry(_TOOLS, tokens, "sent", ", ".join(form.offered)[:60]),)
+
+
+def _content(message: Message) -> str:
+    """The text of a message and its calls."""
+    calls = [
+        f"{called['name']} {json.dumps(called['arguments'], ensure_ascii=False)}"
+        for called in (call["function"] for call in message.calls)
+    ]
+    return "\n".join(filter(None, (plain_text(message), *calls)))
+
+
 def _system(conversation: Conversation) -> tuple[Message, ...]:
     """One system message: the system text and the summary of what is no longer sent."""
     summary = f"{SUMMARY_HEADING}\n{conversation.summary.text}" if conversation.summary else ""
@@ -221,7 +246,7 @@ def _turns(conversation: Conversation, count: Callable[[str], int], overhead: in
     """overhead: tokens that the format adds to a message."""
     turns: list[_Turn] = []
     for index, message in enumerate(conversation.spoken):
-        tokens = count(plain_text(message)) + overhead
+        tokens = count(_content(message)) + overhead
         if message.role == "user" or not turns:
             turns.append(_Turn((message,), tokens, index))
         else:
@@ -251,9 +276,9 @@ def _merged(messages: tuple[Message, ...]) -> list[Message]:
 
 def _fate(turn: _Turn, covered: int) -> Fate:
     marks = {message.mark for message in turn.messages}
-    if turn.messages[-1].role != "assistant":
-        # The answer is missing (an error, or a cancel before the first word): sending the question
-        # would break the alternation of speakers.
+    if turn.messages[-1].role != "assistant" or turn.messages[-1].calls:
+        # The answer is missing (an error, a cancel before the first word, a call without a result):
+        # sending the question would break the alternation of speakers.
         return "unanswered"
     if turn.messages[0].role != "user":
         # An answer before the first question, such as the greeting of an imported chat: the same.
@@ -279,8 +304,9 @@ def _ledger(
     turns: Sequence[_Turn],
     sent: Sequence[_Turn],
     count: Callable[[str], int],
+    tools: tuple[LedgerEntry, ...],
 ) -> tuple[LedgerEntry, ...]:
-    entries = []
+    entries = list(tools)
     if conversation.system:
         entries.append(_entry("system", conversation.system, "sent", 0, count))
     if conversation.summary:
@@ -304,7 +330,7 @@ def _entries(
             _entry("file", text, file_fate, number, count, name) for name, text in message.materials
         ]
     if message.text or not message.files:
-        text = message.text if message.input and message.text else plain_text(message)
+        text = message.text if message.input and message.text else _content(message)
         entries.append(_entry(message.role, text, fate, number, count))
     return entries
 

@@ -15,6 +15,10 @@ from llmchat.errors import Mismatch
 
 # What templates tell speakers apart by: <|im_start|>, <start_of_turn>, </s>, [INST], <<SYS>>.
 _LABEL = re.compile(r"<[|｜][\w ▁]+[|｜]>|<</?\w+>>|</?[a-z]\w*>|\[/?[A-Z][A-Z_]*\]")
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+_CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 _MAX_ERROR = 300
 
 
@@ -35,6 +39,13 @@ def run(template: str, variables: Mapping[str, Any], name: str) -> str:
 def labels(template: str) -> frozenset[str]:
     """The marks in a template that a message could spell to pose as another speaker."""
     return frozenset(_LABEL.findall(template))
+
+
+@functools.lru_cache(maxsize=64)
+def names(template: str) -> frozenset[str]:
+    """The names in the code of a template, such as its variables, and not those in its text."""
+    code = " ".join(_CODE.findall(_COMMENT.sub("", template)))
+    return frozenset(_NAME.findall(_STRING.sub("", code)))
 
 
 def _render(code: CodeType, variables: Mapping[str, Any]) -> str:

@@ -51,6 +51,7 @@ def dialect_of(form: PromptFormat) -> Dialect:
 
 
 def _offering(form: PromptFormat, request: ToolRequest) -> PromptFormat:
+    form = replace(form, offered=request.names)
     if not form.has_tools:
         return replace(form, tool_text=written_tools.definitions(request.offered))
     return replace(form, template_tokens=form.template_tokens | form.tool_variable(request.offered))
