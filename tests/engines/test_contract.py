@@ -22,19 +22,23 @@ from llmchat.engines.openai_api.server_models import find_served
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import ContextOverflow
 from llmchat.models.open_model import open_in_background
+from llmchat.prompt import ThinkingMarks
 from llmchat.server.single_slot import SingleSlot
 from llmchat.settings import World
+from llmchat.structure import from_choices
 
 
 class Case(Struct):
     """An engine. draws: its answers depend on the seed. special: a special token of its format,
     empty if it has none. own_cache: its cache is in this process, not in a server.
+    structures: llmchat's own engines enforce structures, and here one does.
     """
 
     engine: Engine
     draws: bool = True
     special: str = ""
     own_cache: bool = True
+    structures: bool = False
 
 
 Build = Callable[[pytest.FixtureRequest], Iterator[Case]]
@@ -57,7 +61,7 @@ def scripted_engine() -> ScriptedEngine:
 
 
 def transformers(request: pytest.FixtureRequest) -> Iterator[Case]:
-    yield Case(transformers_engine(request), special="<|im_end|>")
+    yield Case(transformers_engine(request), special="<|im_end|>", structures=True)
 
 
 def transformers_engine(request: pytest.FixtureRequest) -> Engine:
@@ -97,7 +101,7 @@ def background(request: pytest.FixtureRequest) -> Iterator[Case]:
     model = {"model": str(request.getfixturevalue("tiny")), "weights": "fp32", "device": "cpu"}
     opened = open_in_background(world, model)
     assert opened, "the server can serve this model"
-    yield Case(opened.engine, special="<|im_end|>", own_cache=False)
+    yield Case(opened.engine, special="<|im_end|>", own_cache=False, structures=True)
 
 
 ENGINES: dict[str, Build] = {
@@ -302,3 +306,21 @@ def test_unloaded_engine_has_a_name_and_answers_nothing(case_to_unload: Case) ->
         with pytest.raises(Unloaded):
             answer(engine, prompt())
         engine.clear_cache()
+
+
+def test_a_structure_is_enforced(case: Case) -> None:
+    if not case.structures:
+        pytest.skip("it has its own tests, or chooses no tokens")
+    hot = Sampling(temperature=5, max_tokens=24, structure=from_choices(["the red fox", "a dog"]))
+    found = {
+        "".join(answer(case.engine, prompt(), replace(hot, seed=seed))[0]) for seed in range(8)
+    }
+    assert found == {"the red fox", "a dog"}
+
+
+def test_the_budget_of_a_thought_is_enforced(case: Case) -> None:
+    if not case.structures:
+        pytest.skip("it has its own tests, or chooses no tokens")
+    marks = ThinkingMarks("<think>", "</think>", inside=True)
+    hot = Sampling(temperature=5, max_tokens=40, think_budget=4, seed=1)
+    assert "</think>" in "".join(answer(case.engine, prompt(thinking=marks), hot)[0])

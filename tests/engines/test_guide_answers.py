@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import torch
 from msgspec.structs import replace
+from support.architectures import config_of
 from support.checkpoints import save_tiny, tiny_config
 from support.guided import answer, open_tiny, together
 from transformers import AutoModelForCausalLM
@@ -140,6 +141,17 @@ def test_an_unsupported_structure_is_refused_and_the_engine_stays_usable(
     with pytest.raises(UsageError, match="`not`"):
         answer(engine, bad)
     assert answer(engine, HOT)[1].reason == "stop"
+
+
+@pytest.mark.parametrize("name", ["stablelm", "rwkv", "t5"])
+def test_every_executor_keeps_to_a_schema(name: str, tmp_path: Path) -> None:
+    """Also one that keeps a state in place of a cache, and one that writes in a decoder."""
+    engine = open_tiny(save_tiny(tmp_path, config_of(name)))
+    for seed in range(2):
+        for logprobs in (0, 2):
+            text, finish, _ = answer(engine, replace(HOT, seed=seed, logprobs=logprobs))
+            assert finish.reason == "stop"
+            jsonschema.validate(json.loads(text), PERSON)
 
 
 # The numbers
