@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.loopback_web import Reply, Site, serving
 from support.worlds import make_world
 
 from llmchat import cli
-from llmchat.settings import World
+from llmchat.chat import Chat
+from llmchat.commands import one_shot
+from llmchat.conversation import Message
+from llmchat.engines.scripted import ScriptedEngine
+from llmchat.history import History
+from llmchat.presets import find, get_format
+from llmchat.settings import World, resolve
+from llmchat.tools.opening import open_toolbox
 
 PRESET = """
 format = "alpaca"
@@ -75,3 +83,22 @@ def test_a_search_that_fails_is_one_line(web_world: World, site: Site) -> None:
     code, answer, notes = chat(web_world, "--web", "-q", "When?")
     assert (code, answer) == (1, "")
     assert notes == "error: the web has no results for `When?`\n"
+
+
+def test_sources_of_tools_have_the_numbers_of_their_texts(web_world: World, site: Site) -> None:
+    calls = [("web_search", {"query": "bridge"}), ("web_fetch", {"url": f"{site.url}/a"})]
+    text = '<tool_call>\n{{"name": "{}", "arguments": {}}}\n</tool_call>'
+    engine = ScriptedEngine(
+        [*(text.format(name, json.dumps(arguments)) for name, arguments in calls), "In 1932 [1]."]
+    )
+    settings = resolve(web_world, {"tool": ("web",), "allow": ("web",)})
+    preset = replace(find("smollm2"), format=get_format("chatml"), engine="scripted")
+    with open_toolbox(web_world, settings) as box:
+        talk = Chat(preset, engine, History(None), tools=box)
+        one_shot.run(talk, web_world, Message("user", "When?"), one_shot.Output(json=True))
+    answer = json.loads(web_world.stdout.getvalue())  # type: ignore[attr-defined]
+    assert answer["text"] == "In 1932 [1]."
+    assert [call["error"] for call in answer["tool_calls"]] == ["", ""]
+    assert "[1] Hit" in answer["tool_calls"][0]["result"]
+    assert f"[1] {site.url}/a" in answer["tool_calls"][1]["result"]
+    assert answer["sources"] == [{"n": 1, "source": f"{site.url}/a", "title": "Hit"}]

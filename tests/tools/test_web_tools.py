@@ -250,6 +250,12 @@ class TestDdgs:
     def test_no_results_are_a_text(self, settings: WebSettings) -> None:
         assert search(settings, query="fail No results found.").text == "no results"
 
+    def test_the_real_package_without_a_network_is_one_line(self) -> None:
+        pytest.importorskip("ddgs")
+        env = {"PATH": os.environ["PATH"], "https_proxy": "http://127.0.0.1:1"}
+        with pytest.raises(ToolError, match="the search engines cannot be reached: no network"):
+            search(WebSettings(env=env, seconds=5), query="x")
+
     def test_the_real_package_has_these_names(self) -> None:
         from ddgs import DDGS
         from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException

@@ -21,7 +21,7 @@ class WebSettings(Struct, frozen=True):
     allow_private: bool = False
     offline: bool = False
     env: Mapping[str, str] = {}
-    characters: int = 6000
+    characters: int = 4000
     seconds: float = 15.0
     reading_seconds: float = 10.0
 
