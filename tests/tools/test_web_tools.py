@@ -185,6 +185,8 @@ class TestSearxng:
         [
             (html("hello"), "answers with a web page"),
             (Reply(b"{}", "application/json"), "answers with no results in JSON"),
+            (Reply(b'{"results": 1}', "application/json"), "answers with no results in JSON"),
+            (Reply(b"[]", "application/json"), "answers with no results in JSON"),
             (Reply(b"[" * 100_000, "application/json"), "answers with no results in JSON"),
             (Reply(status=302, headers={"Location": "http://x/"}), "redirects to http://x/"),
             (Reply(status=500), "the server fails"),
@@ -192,6 +194,11 @@ class TestSearxng:
     )
     def test_another_server_is_one_line(self, site: Site, reply: Reply, line: str) -> None:
         assert line in self.refusal(site, reply).message
+
+    def test_engines_that_do_not_answer_are_named(self, site: Site) -> None:
+        body = b'{"results": [], "unresponsive_engines": [["bing", "timeout"], ["brave", "x"]]}'
+        error = self.refusal(site, Reply(body, "application/json"))
+        assert "do not answer" in error.message and error.hint == "bing: timeout, brave: x"
 
     def test_no_results_are_a_text(self, settings: WebSettings, site: Site) -> None:
         site.results = []

@@ -36,13 +36,18 @@ def ask_searxng(base: str, query: str, count: int, access: Access) -> list[Resul
 
 def _searxng_answer(answer: Loaded, base: str) -> list[Any]:
     try:
-        found = json.loads(answer.body)["results"]
+        content = json.loads(answer.body)
+        found, silent = list(content["results"]), content.get("unresponsive_engines")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         kind = "a web page" if answer.kind == "text/html" else "no results in JSON"
         raise ToolError(
             f"{excerpt(base)} answers with {kind}", "searxng_url must name a SearXNG server"
         ) from error
-    return found if isinstance(found, list) else []
+    if silent and not found:
+        # Pairs of an engine and the reason, such as ["bing", "timeout"].
+        reasons = ", ".join(": ".join(map(str, one)) for one in silent if isinstance(one, list))
+        raise ToolError(f"the search engines of {excerpt(base)} do not answer", one_line(reasons))
+    return found
 
 
 def ask_ddgs(query: str, count: int, access: Access) -> list[Result]:
