@@ -15,8 +15,9 @@ from support.worlds import make_world
 
 from llmchat.tools import ToolSettings
 from llmchat.tools.python import PythonTool, tools
-from llmchat.tools.python.confinement import can_confine, landlock_version
+from llmchat.tools.python.confinement import landlock_version
 from llmchat.tools.python.running import Limits
+from llmchat.tools.python.system_calls import can_confine
 from llmchat.tools.python.workspace import remove, size, workspace
 from llmchat.tools.running import Finished, run
 
@@ -103,6 +104,16 @@ def test_a_traceback_has_the_frames_of_the_code_only(root: Path) -> None:
         "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
         "import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
         "import os; os.memfd_create('x')",
+        "import os; os.truncate('files/data.csv', 0)",
+        "import os; os.setuid(65534)",
+        "import os; os.chroot('.')",
+        "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
+        "import fcntl; fcntl.fcntl(0, fcntl.F_SETSIG, 9)",
+        "import fcntl, struct, os; fcntl.fcntl(0, 15, struct.pack('ii', 1, os.getppid()))",
+        "import fcntl, struct, os; fcntl.ioctl(1, 0x8901, struct.pack('i', os.getppid()))",
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "if libc.prctl(1, 0): raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
     ],
 )
 def test_the_world_outside_of_the_process_is_closed(root: Path, code: str) -> None:
@@ -179,13 +190,41 @@ def test_files_below_the_root_can_be_read_and_not_changed(root: Path) -> None:
         "open('files/data.csv', 'w')",
         "open('files/new', 'w')",
         "import os; os.remove('files/data.csv')",
-        "import os; os.truncate('files/data.csv', 0)",
         f"import os; os.rename({str(root / 'data.csv')!r}, 'mine')",
         "import os; os.mkdir('files/x')",
         "import os; os.link('files/data.csv', 'mine')",
     ):
         assert "[Errno 13]" in ask(root, change).text or "[Errno 18]" in ask(root, change).text
     assert (root / "data.csv").read_text() == "1,2\n3,4\n" and len(list(root.iterdir())) == 2
+
+
+@needs_landlock
+def test_modes_times_and_attributes_of_files_cannot_be_changed(root: Path) -> None:
+    before = (root / "data.csv").stat()
+    changes = """
+import os
+for path in ("files/data.csv", PATH):
+    os.chmod(path, 0o777)
+    os.chown(path, -1, -1)
+    os.utime(path, (1, 1))
+    with open("files/data.csv") as file:
+        os.fchmod(file.fileno(), 0)
+    try:
+        os.setxattr(path, "user.note", b"x")
+    except OSError as error:
+        print(error.errno)
+"""
+    assert (
+        ask(root, changes.replace("PATH", repr(str(root.parent / "beside.txt")))).text == "95\n95"
+    )
+    assert (root / "data.csv").stat()[:9] == before[:9]
+    assert not os.listxattr(root / "data.csv") and not os.listxattr(root.parent / "beside.txt")
+    assert (root.parent / "beside.txt").stat().st_mtime > 1
+
+
+def test_files_can_be_copied_in_the_folder(root: Path) -> None:
+    code = "import shutil\nopen('a', 'w').write('x')\nshutil.copy2('a', 'b')\nopen('b').read()"
+    assert ask(root, code).text == "'x'"
 
 
 def test_there_is_no_terminal(root: Path) -> None:
@@ -271,18 +310,11 @@ for n in range(300):
     os.chdir("d" * 200)
 open("x", "w").close()
 """
-CLOSED = """
-import os
-os.makedirs("a/b")
-open("a/b/c", "w").close()
-for folder in ("a/b", "a", "."):
-    os.chmod(folder, 0)
-"""
 
 
 def test_the_folder_is_removed_whatever_is_in_it(root: Path) -> None:
     ask(root, DEEP)
-    ask(root, CLOSED)
+    ask(root, "import os\nos.mkdir('closed', 0)")
     ask(root, "import os\nos.symlink('/', 'root')\nos.symlink('.', 'self')\nos.mkfifo('pipe')")
     assert (root / "data.csv").exists()
 
@@ -300,6 +332,15 @@ def test_a_folder_too_deep_to_measure_is_too_large() -> None:
         os.close(here)
         assert size(folder) > 1 << 60
     assert not folder.exists()
+
+
+def test_a_folder_is_removed_whatever_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    for name in ("a/b/c", "a/b", "a"):
+        (tmp_path / name).chmod(0)
+    remove(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_links_in_a_removed_folder_are_not_followed(tmp_path: Path) -> None:

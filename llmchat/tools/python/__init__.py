@@ -1,7 +1,7 @@
 """The tool `python`: runs code in a confined process of its own, in a folder that is removed.
 
 The code has no network, starts no process, writes nowhere else, and sees no variable of the user's
-environment. `confinement` says how; on a machine that cannot do it, the tool does not exist.
+environment. `confinement` and `system_calls` say how; where they cannot work, there is no such tool.
 """
 
 import os
@@ -13,8 +13,9 @@ from typing import Any
 from llmchat.errors import UsageError
 from llmchat.tools import Output, Tool, ToolSettings
 from llmchat.tools.files.root import Root, is_closed
-from llmchat.tools.python.confinement import can_confine, landlock_version
+from llmchat.tools.python.confinement import landlock_version
 from llmchat.tools.python.running import Limits, run_confined
+from llmchat.tools.python.system_calls import can_confine
 from llmchat.tools.python.workspace import workspace
 
 # What the user's environment passes on: nothing that could be a token.

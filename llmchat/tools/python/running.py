@@ -79,6 +79,9 @@ class _Watched:
         self._folder, self._limits, self._stop = folder, limits, stop
         self._end = time.monotonic() + limits.seconds
         self._next_look = 0.0
+        # Unlike select, poll takes descriptors above 1,024.
+        self._ready = select.poll()
+        self._ready.register(self._out, select.POLLIN)
         self.printed = bytearray()
 
     def send(self, data: bytes) -> None:
@@ -95,7 +98,7 @@ class _Watched:
         while True:
             if passed := self._passed():
                 return passed
-            if not select.select([self._out], [], [], _POLL_S)[0]:
+            if not self._ready.poll(_POLL_S * 1000):
                 continue
             piece = os.read(self._out.fileno(), 1 << 16)
             if not piece:

@@ -2,7 +2,7 @@
 
 Reads a JSON object from stdin: code, limits, and the folders and files it may use. Prints what the
 code prints and, as a notebook does, the value of its last expression. Imports the standard library
-only, and `confinement` beside it.
+only, and `confinement` and `system_calls` beside it.
 """
 
 import ast
@@ -57,7 +57,7 @@ def _confine(request: dict[str, Any]) -> None:
         *request["readable"],
     }
     confinement.confine_files(readable, request["listable"], [os.getcwd(), os.devnull])
-    confinement.confine_calls()
+    _sibling("system_calls").confine_calls()
 
 
 def _sibling(name: str) -> Any:
