@@ -1,6 +1,8 @@
 """The tool `python`: what code returns, and what it cannot do to the machine."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from support.worlds import make_world
 
 from llmchat.tools import ToolSettings
-from llmchat.tools.python import PythonTool, tools
+from llmchat.tools.python import PythonTool, sandbox, tools
 from llmchat.tools.python.confinement import landlock_version
 from llmchat.tools.python.running import Limits
 from llmchat.tools.python.system_calls import can_confine
@@ -350,6 +352,45 @@ def test_links_in_a_removed_folder_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "gone" / "inner" / "link").symlink_to(tmp_path / "kept")
     remove(tmp_path / "gone")
     assert (tmp_path / "kept" / "file").exists() and not (tmp_path / "gone").exists()
+
+
+def test_the_script_needs_nothing_but_its_folder(root: Path, tmp_path: Path) -> None:
+    """As installed elsewhere than on the path: its own folder is closed to the code, too."""
+    shutil.copytree(Path(sandbox.__file__).parent, tmp_path / "copy")
+    request = {"code": "6 * 7", "memory": 1 << 30, "seconds": 20, "file_size": 1000}
+    done = subprocess.run(
+        [sys.executable, "-I", str(tmp_path / "copy" / "sandbox.py")],
+        input=json.dumps({**request, "readable": [], "listable": []}).encode(),
+        cwd=root,
+        capture_output=True,
+    )
+    assert done.stdout == b"42\n" and not done.stderr
+
+
+WITHOUT_LANDLOCK = """
+import ctypes, errno, struct, sys
+from pathlib import Path
+from threading import Event
+from llmchat.tools.python import PythonTool
+from llmchat.tools.python import system_calls as calls
+from llmchat.tools.python.confinement import drop_privileges
+make = calls._instruction
+program = make(calls._LOAD, 0) + make(calls._EQUAL, 444, 0, 1) + calls._error(errno.ENOSYS)
+program += make(calls._RETURN, calls._ALLOW)
+buffer = ctypes.create_string_buffer(program)
+drop_privileges()
+assert not calls._LIBC.prctl(22, 2, struct.pack("HP", 4, ctypes.addressof(buffer)), 0, 0)
+code = "import os\\ntry: os.fork()\\nexcept OSError as e: print(e.errno)\\n6 * 7"
+print(PythonTool(Path(sys.argv[1]), {}).run({"code": code}, Event()).text)
+"""
+
+
+def test_a_kernel_without_landlock_is_named_in_the_output(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LANDLOCK, str(root)], capture_output=True, text=True
+    )
+    notice = "[this kernel has no Landlock: the code could read and write the user's files]"
+    assert done.stdout.splitlines() == ["1", "42", notice], done.stderr
 
 
 OWNER = """

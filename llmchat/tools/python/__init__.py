@@ -1,7 +1,7 @@
 """The tool `python`: runs code in a confined process of its own, in a folder that is removed.
 
 The code has no network, starts no process, writes nowhere else, and sees no variable of the user's
-environment. `confinement` and `system_calls` say how; where they cannot work, there is no such tool.
+environment. `confinement` and `system_calls` say how; where they cannot work, there is no tool.
 """
 
 import os

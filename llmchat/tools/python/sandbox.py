@@ -45,7 +45,8 @@ def main() -> int:
 
 
 def _confine(request: dict[str, Any]) -> None:
-    confinement = _sibling("confinement")
+    # Afterwards this folder may be closed.
+    confinement, system_calls = _sibling("confinement"), _sibling("system_calls")
     confinement.die_with_parent()
     confinement.limit(request["memory"], request["seconds"], request["file_size"])
     confinement.drop_privileges()
@@ -57,7 +58,7 @@ def _confine(request: dict[str, Any]) -> None:
         *request["readable"],
     }
     confinement.confine_files(readable, request["listable"], [os.getcwd(), os.devnull])
-    _sibling("system_calls").confine_calls()
+    system_calls.confine_calls()
 
 
 def _sibling(name: str) -> Any:
