@@ -9,11 +9,10 @@ from llmchat.tool_syntax.dialect import Dialect, Notation
 from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
 from llmchat.tool_syntax.schemas import Schema
 
-# As templates write JSON, which leaves the white space to no choice. No option of a schema's own
-# may loosen it.
+# As templates write JSON, which leaves the white space to no choice. It replaces the options of a
+# schema's own. Older versions of llguidance, such as llama.cpp's, refuse further options.
 JSON_STYLE: dict[str, Any] = {
     "whitespace_flexible": False,
-    "whitespace_pattern": None,
     "item_separator": ", ",
     "key_separator": ": ",
     "coerce_one_of": False,

@@ -15,8 +15,9 @@ from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
 Tool = dict[str, Any]
 # White space in JSON that a model writes without marks.
 _SPACE = r"[ \n]{0,8}"
-_FENCE = r"\s{0,4}(```\w{0,12}\s{1,4})?"
-_CLOSING_FENCE = pattern(r"\s{0,4}```\s{0,4}")
+_OBJECT_START = rf"\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
+_FENCE = r"[ \n]{0,4}(```[a-z_]{0,12}[ \n]{1,4})?"
+_CLOSING_FENCE = pattern(r"[ \n]{0,4}```[ \n]{0,4}")
 _FENCE_END = f"({_CLOSING_FENCE})?"
 _OBJECT_END = pattern(rf"{_SPACE}\}}")
 _LIST_END = pattern(rf"{_SPACE}\]")
@@ -53,24 +54,18 @@ class _Writer:
         return f"{self.grammar.text(self._opening())} {self._rest_of_calls()}"
 
     def free_answer(self) -> list[str]:
-        """The alternatives of an answer: text, text and then calls, or bare calls."""
-        starts = [rf"{_FENCE}\{{{_SPACE}\"name\"", rf"{_FENCE}\[{_SPACE}\{{{_SPACE}\"name\""]
-        answers = [self._bare_object(), self._bare_list()]
-        opening = self._opening()
+        """The alternatives of an answer: text, text and then calls, or bare calls.
+
+        Text is anything: a lazy rule that matches wins over it.
+        """
+        answers = [ANY, self._bare_object(), self._bare_list()]
         if self._dialect.at_start:
-            starts += [
-                rf"\s*{re.escape(opening + name + self._dialect.between)}"
-                for name, _ in self._tools
-            ]
             answers.append(self._call_at_start())
         first, rest = self._first_mark()
         if first:
             till = self.grammar.till(ANY, first)
             answers.append(f"{till} {rest}")
-        free = self.grammar.terminal(
-            " & ".join([ANY, *(f"~{pattern(f'{start}(?s:.*)')}" for start in starts)])
-        )
-        return [free, *answers]
+        return answers
 
     def _opening(self) -> str:
         """What precedes the name of the first call, and is the same for all tools."""
@@ -162,35 +157,33 @@ class _Writer:
 
     def _bare_object(self) -> str:
         """Calls as JSON at the start of an answer, with free white space, perhaps in a fence."""
-        first = self.grammar.lazy(pattern(rf"{_FENCE}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""))
-        one = self._bare_rest()
-        again = pattern(rf"{_SPACE}[,;]?{_SPACE}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\"")
-        more = f"({again} {one})*" if self._parallel else ""
-        return f"{first} {one} {more} {_FENCE_END}"
+        again = pattern(rf"{_SPACE}[,;]?{_SPACE}{_OBJECT_START}")
+        return self._bare(_OBJECT_START, again, _FENCE_END)
 
     def _bare_list(self) -> str:
-        object_start = rf"\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
-        first = self.grammar.lazy(pattern(rf"{_FENCE}\[{_SPACE}{object_start}"))
-        one = self._bare_rest()
-        again = pattern(rf"{_SPACE},{_SPACE}{object_start}")
-        more = f"({again} {one})*" if self._parallel else ""
-        return f"{first} {one} {more} {_LIST_END} {_FENCE_END}"
+        again = pattern(rf"{_SPACE},{_SPACE}{_OBJECT_START}")
+        return self._bare(rf"\[{_SPACE}{_OBJECT_START}", again, f"{_LIST_END} {_FENCE_END}")
 
-    def _bare_rest(self) -> str:
+    def _bare(self, start: str, again: str, end: str) -> str:
+        """JSON up to the name of a tool, which makes it a call; any other name makes it text."""
+        opening = self.grammar.lazy(pattern(f"{_FENCE}{start}"))
+        rests = [self._bare_rest(name, schema) for name, schema in self._tools]
+        one = self.grammar.rule("bare", " | ".join(rests))
+        more = f"({again} {one})*" if self._parallel else ""
+        return f"{opening} ({one} {more} {end} | {ANY})"
+
+    def _bare_rest(self, name: str, schema: schemas.Schema) -> str:
         """A JSON object from the name of the tool on."""
         key = choice([quoted(f'"{key}"') for key in ("arguments", "parameters")])
         comma, colon = pattern(rf"{_SPACE},{_SPACE}"), pattern(rf"{_SPACE}:{_SPACE}")
-        calls = []
-        for name, schema in self._tools:
-            arguments = json_rule(self.grammar, schema)
-            calls.append(f"{quoted(name + chr(34))} {comma} {key} {colon} {arguments}")
-        return f"{self.grammar.rule('bare', ' | '.join(calls))} {_OBJECT_END}"
+        named = self.grammar.lazy(quoted(f'{name}"'))
+        return f"{named} {comma} {key} {colon} {json_rule(self.grammar, schema)} {_OBJECT_END}"
 
 
 def _bare_head(opening: str, name: str, dialect: Dialect) -> str:
     """A pattern for a call without a mark, up to its arguments."""
     text = re.escape(opening + name + dialect.between)
-    return rf"\s{{0,8}}{text}"
+    return rf"[ \n]{{0,4}}{text}"
 
 
 def _structured(writer: _Writer, structure: Structure) -> str:
