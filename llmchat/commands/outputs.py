@@ -107,7 +107,7 @@ class Answer(Struct, kw_only=True):
     tool_calls: list[ToolUse] | UnsetType = UNSET
     """Calls of tools, in order; absent without tools."""
     sources: list[CitedSource] | UnsetType = UNSET
-    """Sources that tools found; absent without any."""
+    """Sources that --web and tools found; absent without any."""
 
 
 class ListedPreset(Struct):

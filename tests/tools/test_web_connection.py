@@ -140,7 +140,7 @@ def test_a_failure_of_the_server_is_one_line(site: Site, status: int, line: str)
 def test_a_server_that_asks_to_wait_is_reported_with_the_time(site: Site) -> None:
     site.pages["/"] = Reply(status=429, headers={"Retry-After": "120"})
     line = refusal(f"{site.url}/")
-    assert "HTTP 429: too many requests" in line and "it asks to wait 120 seconds" in line
+    assert "HTTP 429: too many requests; it asks to wait 120 seconds" in line
 
 
 def test_a_huge_body_is_cut(site: Site) -> None:

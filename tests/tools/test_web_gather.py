@@ -147,6 +147,12 @@ def test_the_passage_with_the_answer_is_chosen() -> None:
     assert ANSWER in passages(text, "Who built the bridge of the town?", 500)
 
 
+def test_a_passage_without_spaces_between_words_is_chosen() -> None:
+    answer = "橋は1932年に建設された。"
+    text = "\n\n".join(["天気はよかった。" * 3] * 30 + [answer] + ["町の人々は歩いた。" * 3] * 30)
+    assert answer in passages(text, "この橋はいつ建設されたのですか", 200)
+
+
 def test_a_heading_stays_with_its_paragraph() -> None:
     text = "\n\n".join([f"{FILLER} {n}" for n in range(50)] + ["## Bridge", ANSWER])
     assert passages(text, "Which engineer was it?", 400).endswith(f"…\n## Bridge\n{ANSWER}")

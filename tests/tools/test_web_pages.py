@@ -1,10 +1,12 @@
 """The text of a page, by its content type and its character set."""
 
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import fuzz_mutations
 
 from llmchat.tools import ToolError
 from llmchat.tools.web.charset import decode
@@ -140,6 +142,19 @@ def test_titles_and_text_cannot_control_a_terminal() -> None:
     found = page(f"<html><body>{body}</body></html>")
     assert found.title == "abcd" and len(page(f"<title>{'t' * 999}</title><p>x").title) == 200
     assert found.text.replace("\n", "").isprintable() and "\U000e0041" not in found.text
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/xml"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_mutated_page_is_read_or_refused(kind: str, seed: int) -> None:
+    random = Random(seed)
+    body = ARTICLE if kind == "text/html" else RSS
+    for mutate in (fuzz_mutations.of_bytes, fuzz_mutations.of_bytes, fuzz_mutations.of_text):
+        mutated = mutate(random, body.encode())
+        try:
+            assert page(mutated, kind, "usage").text.strip()
+        except ToolError as error:
+            assert "\n" not in error.message
 
 
 UMLAUTS = "Grüße aus Köln, für ältere Bücher – und „Zitate“."

@@ -234,9 +234,8 @@ def _refuse_failure(address: Address, response: "httpx2.Response") -> None:
     meaning = _STATUS.get(status, "the server fails" if status >= 500 else "")
     asked = response.headers.get("Retry-After", "")
     wait = f"it asks to wait {asked} seconds" if asked.isdecimal() and len(asked) < 9 else ""
-    raise ToolError(
-        f"{address.host} answers with HTTP {status}{f': {meaning}' if meaning else ''}", wait
-    )
+    why = "; ".join(filter(None, (meaning, wait)))
+    raise ToolError(f"{address.host} answers with HTTP {status}{f': {why}' if why else ''}")
 
 
 def _read(

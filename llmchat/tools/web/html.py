@@ -89,7 +89,10 @@ def read_feed(content: bytes) -> Extracted | None:
     parser = etree.XMLParser(
         recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
-    root = etree.fromstring(content, parser)
+    try:
+        root = etree.fromstring(content, parser)
+    except etree.XMLSyntaxError:
+        return None
     if root is None or _name(root) not in ("rss", "feed", "RDF"):
         return None
     entries = [one for one in root.iter() if _name(one) in ("item", "entry")]

@@ -4,6 +4,8 @@ import math
 import re
 
 _WORD = re.compile(r"\w{2,}")
+# Scripts that put no spaces between words: pairs of characters stand for words.
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]{2,}")
 _LONGEST = 600
 _GAP = "\n…\n"
 # The opening of a page usually says what it is about.
@@ -56,15 +58,22 @@ def _scores(pieces: list[str], question: str) -> list[float]:
 
     A long piece has more words by chance, so the sum is divided by the root of its length.
     """
-    words = [set(_WORD.findall(piece.casefold())) for piece in pieces]
+    words = [_words(piece) for piece in pieces]
     weights = {}
-    for word in set(_WORD.findall(question.casefold())):
+    for word in _words(question):
         count = sum(word in found for found in words)
         weights[word] = math.log(len(pieces) / count) if count else 0.0
     return [
         sum(weights[word] for word in weights if word in found) / math.sqrt(50 + len(piece))
         for piece, found in zip(pieces, words, strict=True)
     ]
+
+
+def _words(text: str) -> set[str]:
+    found = set(_WORD.findall(text.casefold()))
+    return found | {
+        run[start : start + 2] for run in _UNSPACED.findall(text) for start in range(len(run) - 1)
+    }
 
 
 def _joined(pieces: list[str], chosen: set[int]) -> str:
