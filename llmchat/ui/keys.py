@@ -17,7 +17,7 @@ from prompt_toolkit.keys import Keys
 from llmchat.errors import LlmchatError
 from llmchat.ui import mentions
 from llmchat.ui.pastes import Pastes
-from llmchat.ui.slash import registry
+from llmchat.ui.slash.registry import registry
 from llmchat.ui.state import ReplState
 
 BLOCK = '"""'
