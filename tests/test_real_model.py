@@ -3,15 +3,17 @@
 It chooses the tokens of transformers and peft; its cache changes nothing; int8 costs no quality.
 """
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from basics import TEXT, perplexity_of
 from support.checkpoints import save_adapter
 from transformers import AutoModelForCausalLM
 
-from llmchat.conversation import Conversation
+from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.models.loading import load
@@ -21,6 +23,7 @@ from llmchat.prompt import Prompt
 from llmchat.reply import reply
 from llmchat.settings import Options, World
 from llmchat.settings.types import Weights
+from llmchat.structure import from_schema
 
 
 @pytest.fixture
@@ -102,3 +105,35 @@ def test_turn_ten_reads_only_its_new_tokens(model: Model, smol_world: World) -> 
         assert isinstance(finish, Finish)
         read.append(finish.prompt_tokens - finish.cached_tokens)
     assert max(read[1:]) <= 45, f"a question is 20 tokens, the frame around it a dozen: {read}"
+
+
+CITY = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "country": {"enum": ["France", "Italy", "Spain"]},
+        "founded": {"type": "string", "format": "date"},
+        "sights": {"type": "array", "items": {"type": "string", "maxLength": 30}, "maxItems": 3},
+    },
+    "required": ["city", "country", "founded", "sights"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0, 1, 5])
+def test_answers_of_the_default_model_follow_a_schema(model: Model, temperature: float) -> None:
+    """With the compiled step, forced tokens and prompt lookup, as users run it."""
+    one = load(model, Options(device="cpu"))
+    prompt = model.preset.format.render([Message("user", "Tell me about Paris, in JSON.")])
+    for seed in range(4):
+        sampling = Sampling(
+            temperature=temperature, seed=seed, max_tokens=300, structure=from_schema(CITY)
+        )
+        *chunks, finish = one.stream(prompt, sampling)
+        assert isinstance(finish, Finish) and finish.reason == "stop"
+        text = "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))
+        checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+        jsonschema.validate(json.loads(text), CITY, format_checker=checker)
+        if temperature == 0:
+            assert json.loads(text)["country"] == "France"

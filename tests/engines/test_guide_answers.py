@@ -15,6 +15,7 @@ from support.guided import answer, open_tiny, together
 from transformers import AutoModelForCausalLM
 
 from llmchat.engines import Sampling
+from llmchat.engines.guide import Guide
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import UsageError
 from llmchat.prompt import Prompt
@@ -211,6 +212,20 @@ def test_log_probabilities_are_those_of_all_tokens(engine: TransformersEngine) -
     assert b"".join(token.spelling for token in tokens).decode() == text
     unmasked = {spelling for spelling, _ in tokens[0].rivals}
     assert len(unmasked) > 200
+
+
+def test_forced_tokens_change_no_greedy_answer(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without forcing, the mask leaves one token where there is no choice."""
+    greedy = replace(HOT, temperature=0, max_tokens=60)
+    prompts = ["the fox", "answer: ", "question"]
+    forced = [answer(engine, greedy, prompt)[:2] for prompt in prompts]
+    monkeypatch.setattr(Guide, "forced", lambda guide: [])
+    chosen = [answer(engine, greedy, prompt)[:2] for prompt in prompts]
+    assert [(text, end.reply_tokens) for text, end in chosen] == [
+        (text, end.reply_tokens) for text, end in forced
+    ]
 
 
 def test_forced_tokens_draw_no_random_number(tmp_path: Path) -> None:
