@@ -16,6 +16,19 @@ from typing import Any
 
 SLEEP = ["sleep", "300"]
 COMPLETE = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+# What servers in the wild say, and no grammar enforces.
+STRICT = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {
+        "names": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "link": {"type": "string", "format": "uri-reference", "pattern": "^(?!a)"},
+        "kind": {"oneOf": [{"type": "integer"}, {"type": "number"}], "not": {"const": 3}},
+        "more": {"type": "object", "propertyNames": {"pattern": "^x"}},
+    },
+    "required": ["names"],
+    "additionalProperties": False,
+}
 OBJECT = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
@@ -151,6 +164,7 @@ class Server:
                 tool("deep", deep(80)),
                 tool("remote", {"type": "object", "$ref": "http://127.0.0.1:1/x"}),
                 tool("cycle", cycle),
+                tool("strict", STRICT),
                 tool("echo", catastrophe, outputSchema=catastrophe, icons="none", title=3),
                 {**tool("long"), "description": "word \x1b[2J " * 100_000},
             ]

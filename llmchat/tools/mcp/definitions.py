@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.errors import first_line
+from llmchat.errors import UsageError
 from llmchat.output.terminal_text import harmless
 from llmchat.tools.mcp.config import Server
 
@@ -41,10 +41,11 @@ def listing(server: Server, entries: list[Any]) -> Listing:
     wanted = [entry for entry in entries if _wanted(entry, server)]
     tools, faults = dict[str, Definition](), list[str]()
     for entry in wanted[:MOST_TOOLS]:
-        if fault := _fault(entry):
-            faults.append(fault)
-        else:
-            tools.setdefault(entry["name"], _definition(entry))
+        try:
+            tool = _definition(entry)
+            tools.setdefault(tool.remote, tool)
+        except UsageError as error:
+            faults.append(clean(error.message, 300))
     return Listing(tuple(tools.values()), (*_too_many(len(wanted)), *_refused(faults)))
 
 
@@ -88,12 +89,8 @@ def _wanted(entry: Any, server: Server) -> bool:
     return name not in server.exclude and (not server.include or name in server.include)
 
 
-def _fault(entry: Any) -> str:
-    """Why an entry is no tool that a model can be given; empty if it is one."""
-    return _shape_fault(entry) or _schema_fault(clean(entry["name"], 80), entry["inputSchema"])
-
-
 def _shape_fault(entry: Any) -> str:
+    """Why an entry is no tool that can be used, before its schema is read; empty if it is one."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         return "it has no name"
     name, schema = clean(entry["name"], 80), entry.get("inputSchema")
@@ -104,16 +101,6 @@ def _shape_fault(entry: Any) -> str:
     size = len(json.dumps(schema))
     if size > LARGEST_SCHEMA:
         return f"the schema of `{name}` has {size:,} characters; the limit is {LARGEST_SCHEMA:,}"
-    return ""
-
-
-def _schema_fault(name: str, schema: dict[str, Any]) -> str:
-    import jsonschema_rs
-
-    try:
-        jsonschema_rs.validator_for(schema, offline=True)
-    except Exception as error:
-        return f"the schema of `{name}` is invalid: {clean(first_line(error), 200)}"
     return ""
 
 
@@ -129,12 +116,20 @@ def _depth_passes(value: Any, most: int) -> bool:
     return False
 
 
-def _definition(entry: dict[str, Any]) -> Definition:
-    """Of an entry that `known_parts` made, as the SDK read it."""
+def _definition(entry: Any) -> Definition:
+    """Raises UsageError for an entry that is no tool that a model can be given."""
+    from llmchat.tools.mcp.enforceable import enforceable
+
+    if fault := _shape_fault(entry):
+        raise UsageError(fault)
+    try:
+        parameters = enforceable({"properties": {}, **entry["inputSchema"]})
+    except UsageError as error:
+        raise UsageError(f"`{clean(entry['name'], 80)}`: {error.message}") from error
     return Definition(
         remote=entry["name"],
         description=entry["description"],
-        parameters={"properties": {}, **entry["inputSchema"]},
+        parameters=parameters,
         claims_read_only=entry["annotations"]["readOnlyHint"],
     )
 
