@@ -21,8 +21,6 @@ GRACE_S = 1.0
 # Most characters of an output that are kept, for the user to open; the model is given fewer.
 MOST_KEPT = 2_000_000
 _POLL_S = 0.05
-# Most characters of the notice of `cut`.
-_NOTICE = 80
 # CSI and OSC sequences, and the two-character escapes.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
@@ -134,19 +132,6 @@ def clean(text: str) -> str:
     text = _ESCAPES.sub("", text[:MOST_KEPT]).replace("\r\n", "\n").replace("\r", "\n")
     text = _SURROGATES.sub("\ufffd", harmless(text))
     return f"{text}\n[{over:,} more characters were discarded]" if over > 0 else text
-
-
-def cut(text: str, budget: int) -> str:
-    """The beginning and the end of a text in at most `budget` characters, and a notice between.
-
-    The notice names how many characters are left out. budget: at least 200.
-    """
-    if len(text) <= budget:
-        return text
-    left = len(text) - budget + _NOTICE
-    notice = f"\n[… {left:,} of {len(text):,} characters are left out …]\n"
-    begin = (budget - _NOTICE) * 2 // 3
-    return f"{text[:begin]}{notice}{text[begin + left :]}"
 
 
 def _named(error: BaseException) -> str:

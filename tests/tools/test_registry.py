@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmchat.errors import UsageError
@@ -80,6 +81,9 @@ def test_every_built_in_tool_keeps_the_contract(settings: ToolSettings) -> None:
         assert tool.parameters["type"] == "object"
         assert tool.parameters["additionalProperties"] is False
         assert tool.description and isinstance(tool.read_only, bool)
+        # A definition takes at most some 130 tokens of the window.
+        described = {"description": tool.description, "parameters": tool.parameters}
+        assert len(msgspec.json.encode(described)) <= 520
 
 
 def test_a_plugin_brings_tools(settings: ToolSettings, folder: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat.tools import Output, Source, ToolError
-from llmchat.tools.running import GRACE_S, MOST_KEPT, clean, cut, run
+from llmchat.tools.running import GRACE_S, MOST_KEPT, clean, run
 
 SCHEMA = {
     "type": "object",
@@ -234,16 +234,3 @@ def test_clean_text_is_printable_utf8(text: str) -> None:
 def test_more_than_is_kept_is_discarded_with_a_notice() -> None:
     text = run(returns(Output("x" * (MOST_KEPT + 5))), {}, timeout_s=20).text
     assert text.endswith("\n[5 more characters were discarded]") and len(text) < MOST_KEPT + 100
-
-
-@given(st.text(max_size=3000), st.integers(200, 2000))
-def test_a_cut_text_fits_and_names_what_is_left_out(text: str, budget: int) -> None:
-    short = cut(text, budget)
-    assert len(short) <= budget
-    if len(text) > budget:
-        begin, _, rest = short.partition("\n[… ")
-        left, _, end = rest.partition(" characters are left out …]\n")
-        assert text.startswith(begin) and text.endswith(end)
-        assert left == f"{len(text) - len(begin) - len(end):,} of {len(text):,}"
-    else:
-        assert short == text
