@@ -174,6 +174,7 @@ def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] 
     """The answer for `--json`, with all that is known of how it came about."""
     finish, window = chat.finish, chat.window
     assert finish is not None and window is not None
+    has_tools = bool(chat.tools and chat.tools.tools)
     return Answer(
         text=text,
         thinking=thinking or UNSET,
@@ -188,7 +189,7 @@ def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] 
         window=SentWindow(window.limit, window.tokens, window.sent, window.dropped, window.ledger),
         seed=finish.seed,
         session=chat.session if chat.history.path else None,
-        tool_calls=[_tool_use(result) for result in results] if chat.tools else UNSET,
+        tool_calls=[_tool_use(result) for result in results] if has_tools else UNSET,
         sources=[CitedSource(one.n, one.url, one.title) for one in chat.sources.take()] or UNSET,
     )
 

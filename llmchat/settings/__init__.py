@@ -135,7 +135,7 @@ def resolve(
     opens: what a session was opened with. For OF_MODEL it replaces variables and the file, unless a
     flag names another model.
     """
-    given = {key: value for key, value in flags.items() if value not in (None, [])}
+    given = {key: value for key, value in flags.items() if value not in (None, [], ())}
     layers: list[tuple[str, dict[str, Any]]] = [
         ("environment", _from_environment(world.env)),
         (str(world.config_file), _from_file(world.config_file)),

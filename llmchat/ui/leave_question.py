@@ -31,8 +31,11 @@ class _Question:
         self._world, self._stream, self._width = world, stream, width
 
     def ask(self, call: Call, tool: Tool) -> Reply:
-        """The end of the input is a no; another word asks again."""
-        lines = tool_lines.all_arguments(call)
+        """The end of the input is a no; another word asks again.
+
+        The line of the call is printed already; a call that does not fit it is shown whole.
+        """
+        lines = [] if tool_lines.is_whole(call) else tool_lines.all_arguments(call)
         self._print(lines[:_MOST_LINES])
         self._print_choices(call, tool, hidden=max(0, len(lines) - _MOST_LINES))
         while True:

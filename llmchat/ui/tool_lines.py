@@ -17,6 +17,12 @@ def started(call: Call, number: int) -> str:
     return harmless(f"tool {number}: {call.name}({arguments})")
 
 
+def is_whole(call: Call) -> bool:
+    """Whether the line of a call shows all of its arguments as they are."""
+    return all(len(text := _json(one)) <= _LINE and "\\n" not in text
+               for one in call.arguments.values())  # fmt: skip
+
+
 def finished(result: Result) -> str:
     """What became of a call, on one line."""
     if result.error:
