@@ -1,10 +1,12 @@
 """`/web`: an answer from pages, with its sources below it."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.loopback_web import Reply, Site, serving
+from support.loopback_web import Handler, Reply, Site, serving
 from support.repl import make_repl, type_in
 
 from llmchat.conversation import Message
@@ -56,6 +58,18 @@ def test_a_search_that_fails_keeps_the_chat_and_the_files(repl: Repl, site: Site
     assert repl.state.attached == {"notes.txt": "my notes"}
     assert repl.state.chat.conversation.messages == ()
     assert type_in(repl, "hello").endswith("one\n\n")
+
+
+def test_an_interrupt_stops_the_search_and_keeps_the_chat(repl: Repl, site: Site) -> None:
+    def interrupt(handler: Handler) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        site.released.wait(10)
+
+    type_in(repl, "hello")
+    site.pages["/search"] = interrupt
+    assert type_in(repl, "/web When?") == "searching the web …\n[stopped]\n"
+    assert len(repl.state.chat.conversation.messages) == 2
+    assert type_in(repl, "thanks") == "two\n\n"
 
 
 def test_it_takes_a_question_and_the_network(repl: Repl, site: Site) -> None:
