@@ -209,6 +209,15 @@ class TestSearxng:
         for end in ("/searx", "/searx/", "/searx/search"):
             assert ask_searxng(site.url + end, "x", 5, Access()) == []
 
+    def test_its_address_needs_no_scheme(self, site: Site) -> None:
+        assert len(ask_searxng(f"localhost:{site.port}", "x", 5, Access())) == 3
+
+    @pytest.mark.parametrize("base", ["http://", "ftp://x", "http://u:p@x", "no server"])
+    def test_an_invalid_address_is_one_line(self, base: str) -> None:
+        with pytest.raises(ToolError) as refused:
+            ask_searxng(base, "x", 5, Access())
+        assert "\n" not in refused.value.message
+
     def test_it_may_be_private_while_pages_may_not(self, settings: WebSettings) -> None:
         assert search(replace(settings, allow_private=False), query="x").sources
 

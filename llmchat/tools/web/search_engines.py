@@ -24,6 +24,7 @@ class Result(Struct, frozen=True):
 
 def ask_searxng(base: str, query: str, count: int, access: Access) -> list[Result]:
     """The first results of a SearXNG server. Raises ToolError."""
+    base = base if "://" in base else f"http://{base}"
     address = f"{base.rstrip('/').removesuffix('/search')}/search"
     try:
         answer = load_configured(f"{address}?{urlencode({'q': query, 'format': 'json'})}", access)
