@@ -25,6 +25,7 @@ from llmchat.engines.transformers.pytorch.sampler import (
     fixed_size_candidates,
     probabilities,
 )
+from llmchat.structure import from_choices
 
 CPU = torch.device("cpu")
 TESTS = Path(__file__).parents[1]
@@ -265,3 +266,15 @@ def test_take_over_replaces_int8_layers(
     cuda.take_over(model)
     assert not isinstance(model[0][0], Int8Linear)
     torch.testing.assert_close(model[0](x), before, rtol=0.02, atol=0.05)
+
+
+def test_a_guided_answer_is_not_run_ahead() -> None:
+    """What may follow a token is known only when the host knows the token."""
+    graphs = pytest.importorskip("llmchat.engines.transformers.pytorch.cuda.graphs")
+    forward = graphs.CudaForward.__new__(graphs.CudaForward)
+    guided = (
+        Sampling(structure=from_choices(["a", "b"])),
+        Sampling(think_budget=5),
+    )
+    assert all(type(forward.sampler(one, [], CPU)) is Sampler for one in guided)
+    assert isinstance(forward.sampler(Sampling(), [], CPU), DeviceSampler)

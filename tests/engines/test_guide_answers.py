@@ -15,7 +15,7 @@ from support.guided import answer, open_tiny, together
 from transformers import AutoModelForCausalLM
 
 from llmchat.engines import Sampling
-from llmchat.engines.guide import Guide
+from llmchat.engines.guide import CannotGoOn, Guide
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import UsageError
 from llmchat.prompt import Prompt
@@ -142,6 +142,19 @@ def test_an_unsupported_structure_is_refused_and_the_engine_stays_usable(
     with pytest.raises(UsageError, match="`not`"):
         answer(engine, bad)
     assert answer(engine, HOT)[1].reason == "stop"
+
+
+def test_a_structure_that_becomes_too_complex_ends_its_answer_alone(
+    compiled_engine: TransformersEngine,
+) -> None:
+    tangled = replace(HOT, structure=from_regex(r"(\w{1,200}\s?){1,5000}x"), seed=3)
+    with pytest.raises(CannotGoOn, match="cannot be continued"):
+        answer(compiled_engine, tangled)
+    text = answer(compiled_engine, HOT)[0]
+    begun = [
+        compiled_engine.begin(Prompt("the quick brown fox", ()), one) for one in (tangled, HOT)
+    ]
+    assert together(compiled_engine, begun)[1] == text
 
 
 @pytest.mark.parametrize("name", ["stablelm", "rwkv", "t5"])

@@ -13,6 +13,7 @@ from llmchat.errors import LlmchatError, first_line
 Phase = Literal["either", "thought", "gap", "structure", "free"]
 # The most tokens of white space between a thought and the structure.
 _MOST_SPACE = 2
+TOO_COMPLEX = "simplify its patterns: a repetition within a repetition can be too much"
 
 
 class CannotGoOn(LlmchatError):
@@ -113,7 +114,8 @@ class Guide:
     def _fill(self) -> None:
         self._matcher.unsafe_compute_mask_ptr(self._mask.address, self._mask.size)
         if error := self._error:
-            raise CannotGoOn(f"the structure cannot be continued: {first_line(Exception(error))}")
+            line = first_line(Exception(error))
+            raise CannotGoOn(f"the structure cannot be continued: {line}", TOO_COMPLEX)
         self._mask.discard(self._table.count)
         complete = bool(self._matcher.is_accepting())
         for token in self._stop_ids:

@@ -6,11 +6,11 @@ from typing import Any
 
 from llmchat.engines.guide.checking import check, fault_of_matcher, limits
 from llmchat.engines.guide.grammar import grammar_of
-from llmchat.engines.guide.guide import Guide
+from llmchat.engines.guide.guide import TOO_COMPLEX, Guide
 from llmchat.engines.guide.table import TokenTable
 from llmchat.engines.guide.thought import Thoughts
 from llmchat.engines.tokenizer import Tokenizer
-from llmchat.errors import Mismatch, UsageError
+from llmchat.errors import Mismatch, UsageError, first_line
 from llmchat.prompt import Prompt
 from llmchat.settings.sampling import Sampling
 from llmchat.structure import Structure
@@ -81,5 +81,6 @@ class Guides:
         table, grammar = self.table.llguidance, grammar_of(structure, self.table.special)
         matcher = LLMatcher(table, grammar, log_level=0, limits=limits())
         if problem := fault_of_matcher(matcher):
-            raise Mismatch(f"this model cannot follow the structure: {problem}")
+            line = first_line(Exception(problem))
+            raise Mismatch(f"this model cannot follow the structure: {line}", TOO_COMPLEX)
         return matcher

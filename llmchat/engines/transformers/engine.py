@@ -164,16 +164,21 @@ class TransformersEngine:
         return self._forward.sampler(sampling, prompt_ids, self._device, dry)
 
     def step(self, answers: Sequence[RunningAnswer]) -> list[list[Chunk | Finish]]:
-        """See capabilities.Batches. Raises UsageError for more answers than `slots`."""
+        """See capabilities.Batches. Raises UsageError for more answers than `slots`, and CannotGoOn
+        for a single answer; beside others, which go on, such an answer is cut.
+        """
         self._seat(answers)
         with memory_check.reported(), torch.inference_mode():
             inputs = self._chunks.plan(answers)
             logits = self._forward.run([one for one in inputs if one is not None])
         rows = iter(logits)
-        return [
+        events = [
             [] if one is None else answer.take(one, next(rows))
             for answer, one in zip(answers, inputs, strict=True)
         ]
+        if len(answers) == 1 and answers[0].failure:
+            raise answers[0].failure
+        return events
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Generator[Chunk | Prefill | Finish]:
         answer = self.begin(prompt, sampling)

@@ -22,7 +22,8 @@ log = logging.getLogger("llmchat.engines")
 class RunningAnswer:
     """The state of an answer between two calls of the model.
 
-    unread: ids that the model has to read before the next token can be chosen. guide: what may
+    failure: why the structure could not be continued; the answer is cut there. unread: ids that the
+    model has to read before the next token can be chosen. guide: what may
     come next, None for anything. Tokens that it forces are read together with what is before
     them; only with log-probabilities each is looked at like a draft. separate: the prompt is not
     read as part of the answer's text.
@@ -43,6 +44,7 @@ class RunningAnswer:
         separate: bool = False,
     ):
         self.done = False
+        self.failure: CannotGoOn | None = None
         self.prompt_tokens = len(ids)
         self.adapters = adapters
         self.prompt = ids
@@ -132,9 +134,8 @@ class RunningAnswer:
                 self.unread += self._forced
                 self._write_forced(len(self._forced))
         except CannotGoOn as error:
-            # The other answers of this call are not concerned.
             log.warning("an answer was cut: %s", error)
-            self._reason = "length"
+            self.failure, self._reason = error, "length"
         return self._new_events()
 
     def _take_rows(self, logits: Tensor, draft: list[int]) -> None:
