@@ -18,6 +18,8 @@ _FENCE = re.compile(r"\s*```\w*\s*(.*?)\s*```\s*\Z", re.DOTALL)
 # The start of an answer that may be JSON as a whole, and text that may still become such a start.
 _JSON_START = re.compile(r"\s*(?:```\w*\s*)?(?:\[\s*)?(?:\{\s*(?:\"(\w*)(\"?)|\Z)|\Z)")
 _UNDECIDED = re.compile(r"\s*(?:`{0,2}|```\w*\s*)")
+_FENCE_MARK = "```"
+_OPENING_FENCE = re.compile(r"```\w*\s*")
 _BETWEEN_OBJECTS = re.compile(r"\s*[;,]?\s*")
 _FIRST_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
 
@@ -38,7 +40,9 @@ class CallParser:
         self._checked = 0
         # Until something decides that the answer starts with neither bare JSON nor a bare call.
         self._starting = True
-        self._triggers = _triggers(dialect)
+        texts = [*_trigger_texts(dialect), *([_FENCE_MARK] if self._takes_json else [])]
+        self._trigger_texts = sorted(texts, key=len, reverse=True)
+        self._triggers = re.compile("|".join(map(re.escape, self._trigger_texts)))
 
     def feed(self, text: str) -> tuple[str, tuple[Call, ...]]:
         """The text that can be shown now, and the calls that are complete."""
@@ -134,14 +138,29 @@ class CallParser:
             if cursor.accept(mark):
                 self._held = self._held[len(mark) :]
                 return []
-        calls = read_block(cursor, self._dialect, self._known)
+        if self._held.startswith(_FENCE_MARK):
+            calls = self._read_fenced(cursor)
+        else:
+            calls = read_block(cursor, self._dialect, self._known)
         self._held = self._held[cursor.position :]
+        return calls
+
+    def _read_fenced(self, cursor: Cursor) -> list[NamedArguments]:
+        """The calls in a Markdown fence that holds nothing else."""
+        if not (self._may_be_json() if not cursor.final else _JSON_START.match(self._held)):
+            raise Invalid
+        cursor.match(_OPENING_FENCE)
+        calls, closed = list[NamedArguments](), False
+        while not closed:
+            calls += calls_of(cursor.json_value(), self._known)
+            cursor.match(_BETWEEN_OBJECTS)
+            closed = cursor.accept(_FENCE_MARK)
         return calls
 
     def _undecided(self) -> int:
         """The length of the end of the held text that a trigger may begin with."""
         longest = 0
-        for trigger in _trigger_texts(self._dialect):
+        for trigger in self._trigger_texts:
             for size in range(min(len(trigger) - 1, len(self._held)), longest, -1):
                 if self._held.endswith(trigger[:size]):
                     longest = size
@@ -158,11 +177,6 @@ def _trigger_texts(dialect: Dialect) -> Sequence[str]:
     first = (dialect.open.strip() or dialect.before.strip()).partition("\n")[0]
     begins = () if dialect.at_start and not dialect.before else (first, *dialect.aliases)
     return [text for text in (*begins, *dialect.drops) if text]
-
-
-def _triggers(dialect: Dialect) -> re.Pattern[str]:
-    texts = sorted(_trigger_texts(dialect), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, texts)))
 
 
 def _json_calls(text: str, known: dict[str, schemas.Schema]) -> list[NamedArguments]:

@@ -15,10 +15,9 @@ from llmchat.tool_syntax.lark import Grammar, choice, pattern, quoted
 Tool = dict[str, Any]
 # White space in JSON that a model writes without marks.
 _SPACE = r"[ \n]{0,8}"
-_OBJECT_START = rf"\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
-_FENCE = r"[ \n]{0,4}(```[a-z_]{0,12}[ \n]{1,4})?"
+_OBJECT_START = rf"[ \n]{{0,4}}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
+_FENCE = r"```[a-z_]{0,12}[ \n]{1,4}"
 _CLOSING_FENCE = pattern(r"[ \n]{0,4}```[ \n]{0,4}")
-_FENCE_END = f"({_CLOSING_FENCE})?"
 _OBJECT_END = pattern(rf"{_SPACE}\}}")
 _LIST_END = pattern(rf"{_SPACE}\]")
 
@@ -58,14 +57,20 @@ class _Writer:
 
         Text is anything: a lazy rule that matches wins over it.
         """
-        answers = [ANY, self._bare_object(), self._bare_list()]
+        answers = [self._text(), self._bare("", "{"), self._bare("", "[")]
         if self._dialect.at_start:
             answers.append(self._call_at_start())
-        first, rest = self._first_mark()
-        if first:
-            till = self.grammar.till(ANY, first)
-            answers.append(f"{till} {rest}")
         return answers
+
+    def _text(self) -> str:
+        """Text, which may go over into calls at a mark or in a fence.
+
+        A fence with JSON that names none of the tools is text, and more text follows it.
+        """
+        first, rest = self._first_mark()
+        marked = [f"{self.grammar.till(ANY, first)} {rest}"] if first else []
+        fenced = [self._bare(f"{ANY} ", one) for one in "{["]
+        return self.grammar.named("text", " | ".join([ANY, *marked, *fenced]))
 
     def _opening(self) -> str:
         """What precedes the name of the first call, and is the same for all tools."""
@@ -155,22 +160,26 @@ class _Writer:
         again = quoted(self._dialect.separator or "\n")
         return f"{one} ({again} {one})*" if self._parallel else one
 
-    def _bare_object(self) -> str:
-        """Calls as JSON at the start of an answer, with free white space, perhaps in a fence."""
-        again = pattern(rf"{_SPACE}[,;]?{_SPACE}{_OBJECT_START}")
-        return self._bare(_OBJECT_START, again, _FENCE_END)
+    def _bare(self, before: str, bracket: str) -> str:
+        """Calls in JSON, with free white space: at the start of an answer, or in a fence.
 
-    def _bare_list(self) -> str:
-        again = pattern(rf"{_SPACE},{_SPACE}{_OBJECT_START}")
-        return self._bare(rf"\[{_SPACE}{_OBJECT_START}", again, f"{_LIST_END} {_FENCE_END}")
-
-    def _bare(self, start: str, again: str, end: str) -> str:
-        """JSON up to the name of a tool, which makes it a call; any other name makes it text."""
-        opening = self.grammar.lazy(pattern(f"{_FENCE}{start}"))
+        before: the text before the fence; without it there is none. bracket: `{` for objects in
+        sequence, `[` for a list. Any other name than a tool's makes it text.
+        """
+        start = _OBJECT_START if bracket == "{" else rf"\[{_SPACE}{_OBJECT_START}"
+        first = pattern(start if not before else f"{_FENCE}{start}")
+        opening = self.grammar.lazy(f"{before}{first}")
         rests = [self._bare_rest(name, schema) for name, schema in self._tools]
         one = self.grammar.rule("bare", " | ".join(rests))
+        comma = "[,;]?" if bracket == "{" else ","
+        again = pattern(rf"{_SPACE}{comma}{_SPACE}{_OBJECT_START}")
         more = f"({again} {one})*" if self._parallel else ""
-        return f"{opening} ({one} {more} {end} | {ANY})"
+        end = "" if bracket == "{" else _LIST_END
+        block = f"{one} {more} {end}"
+        if not before:
+            return f"{opening} ({block} | text)"
+        reopened = f"({pattern(f'[ ]{{0,4}}{_FENCE}{start}')} {block} {_CLOSING_FENCE})*"
+        return f"{opening} ({block} {_CLOSING_FENCE} {reopened if self._parallel else ''} | text)"
 
     def _bare_rest(self, name: str, schema: schemas.Schema) -> str:
         """A JSON object from the name of the tool on."""

@@ -88,6 +88,11 @@ class Grammar:
             self._rules[name] = f"{name}{attribute}: {content}"
         return self._known[key]
 
+    def named(self, name: str, content: str) -> str:
+        """A rule with a name of its own, by which other rules can refer to it."""
+        self._rules[name] = f"{name}: {content}"
+        return name
+
     def terminal(self, content: str) -> str:
         """A terminal for an expression of literals and patterns."""
         return self.rule("TERM", content)

@@ -260,6 +260,16 @@ def test_an_answer_in_json_is_shown_as_soon_as_it_is_no_call() -> None:
     assert parser.feed('{"cit') == ('{"cit', ())
 
 
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_calls_in_fences_within_text(step: int) -> None:
+    block = '```json\n{\n  "name": "weather",\n  "arguments": {"city": "Paris"}\n}\n```'
+    shown, calls = read(GENERIC, *cut(f"I look:\n{block}\n{block}\nDone. ```x```", step))
+    assert calls == [("weather", {"city": "Paris"})] * 2
+    assert shown.split() == ["I", "look:", "Done.", "```x```"]
+    other = 'So:\n```json\n{"name": "Ann"}\n```\n```python\nprint({})\n``` end'
+    assert read(GENERIC, *cut(other, step)) == (other, [])
+
+
 def test_json_is_no_call_where_answers_have_a_structure() -> None:
     text = '{"name": "weather", "arguments": {}}'
     parser = CallParser(GENERIC, ToolRequest((WEATHER,), structured=True))

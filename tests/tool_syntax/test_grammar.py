@@ -68,6 +68,10 @@ TOOLS = (
 )
 
 
+KNOWN = {one["function"]["name"]: schemas.parameters(one) for one in TOOLS}
+AUTO = ToolRequest(TOOLS)
+
+
 def parsed(
     dialect: Dialect, request: ToolRequest, text: str, rng: random.Random
 ) -> tuple[str, list[tuple[str, Any]]]:
@@ -108,6 +112,30 @@ def test_required_calls_always_parse(dialect: Dialect, special: bool) -> None:
         for seed in range(12)
     ]
     assert sum(ended) >= 4
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        '<tool_call>\n{"name": "',
+        "I look. <tool_call>",
+        '{"name": "weather", ',
+        '[{"name": "route", ',
+        '```json\n{"name": "weather", ',
+        'I look.\n```\n[{"name": "weather_at", ',
+    ],
+)
+def test_calls_in_a_free_answer_always_parse(start: str) -> None:
+    grammars, ended = Grammars(), 0
+    for seed in range(12):
+        rng = random.Random(seed)
+        text = grammars.walk(answer_grammar(GENERIC, AUTO, None), rng, start)
+        shown, calls = parsed(GENERIC, AUTO, text, rng)
+        ended += bool(text)
+        assert not text or (calls and shown.strip() in ("", "I look.")), text
+        for name, arguments in calls:
+            jsonschema.validate(arguments, KNOWN[name])
+    assert ended >= 4
 
 
 _PLAIN_SCHEMAS = st.one_of(
@@ -154,7 +182,6 @@ def accepts(text: str, request: ToolRequest, dialect: Dialect = GENERIC) -> bool
     return Grammars().accepts(answer_grammar(dialect, request, None), text)
 
 
-AUTO = ToolRequest(TOOLS)
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
@@ -176,6 +203,11 @@ CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool
         '```json\n{"name": "weather", "arguments": {"city": "Paris"}}\n```',
         '```json\n{\n  "name": "weather",\n  "arguments": {"city": "Paris"}\n}\n```',
         '[{"name": "time", "arguments": {}}, {"name": "time", "arguments": {}}]',
+        'Sure:\n```json\n{"name": "time", "arguments": {}}\n```',
+        '```json\n{"name": "time", "arguments": {}}\n```\n```json\n'
+        '{"name": "time", "arguments": {}}\n```',
+        'A person:\n```json\n{"name": "Ann"}\n```\nAnd more, {"name": "x"}.',
+        f'A person:\n```json\n{{"name": "Ann"}}\n```\n{CALL}',
     ],
 )  # fmt: skip
 def test_a_free_answer_is_text_or_text_and_calls_or_bare_calls(text: str) -> None:
@@ -189,10 +221,19 @@ def test_a_free_answer_is_text_or_text_and_calls_or_bare_calls(text: str) -> Non
         ('Look. <tool_call>\n{"name": "weather", "arguments": {"city": 5', '{"city": '),
         ('{"name": "weather", "other"', '"weather", "'),
         ('```json\n{"name": "weather", "arguments": {"city": 5', '{"city": '),
+        ('So: ```json\n{"name": "weather", "arguments": {"city": 5', '{"city": '),
         ('[{"name": "weather", "arguments": {}}]', '"arguments": {'),
         (f"{CALL}\n\nIt is sunny.", "</tool_call>\n"),
     ],
-    ids=["unknown name", "wrong type", "bare", "fenced", "list", "text behind a call"],
+    ids=[
+        "unknown name",
+        "wrong type",
+        "bare",
+        "fenced",
+        "fenced after text",
+        "list",
+        "text behind a call",
+    ],
 )
 def test_a_call_cannot_break_off_or_break_its_schema(text: str, allowed: str) -> None:
     count = Grammars().refused_at(answer_grammar(GENERIC, AUTO, None), text)
