@@ -23,6 +23,10 @@ def check_structure(
         from llmchat.engines.guide import check
 
         check(structure)
+    elif engine == "gguf":
+        from llmchat.engines.gguf.structures import check_gguf
+
+        check_gguf(structure)
     elif elsewhere is not None:
         from llmchat.engines.openai_api.structures import structure_fields
 

@@ -4,7 +4,7 @@ A build of llama.cpp can have llguidance in it; this package is for servers whos
 Nothing is approximated: what llama.cpp would leave out is refused by name.
 """
 
-from llmchat.engines.gbnf.regular import grammar_of_choices, grammar_of_regex
+from llmchat.engines.gbnf.regular import grammar_of_choices, grammar_of_regex, literal
 from llmchat.engines.gbnf.schema import check_converted
 
-__all__ = ["check_converted", "grammar_of_choices", "grammar_of_regex"]
+__all__ = ["check_converted", "grammar_of_choices", "grammar_of_regex", "literal"]

@@ -33,7 +33,7 @@ _HINT = "the engine `transformers` and vLLM take it"
 
 def grammar_of_choices(choices: Sequence[str]) -> str:
     """A grammar of exactly these texts."""
-    return f"root ::= {' | '.join(map(_literal, choices))}\n"
+    return f"root ::= {' | '.join(map(literal, choices))}\n"
 
 
 def grammar_of_regex(pattern: str) -> str:
@@ -150,12 +150,13 @@ def _char(code: int) -> str:
     return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as a grammar writes it."""
     return f'"{"".join(_char(ord(character)) for character in text)}"'
 
 
 _WRITERS: dict[Any, Callable[[Any, str], str]] = {
-    op.LITERAL: lambda value, dot: _literal(chr(value)),
+    op.LITERAL: lambda value, dot: literal(chr(value)),
     op.NOT_LITERAL: lambda value, dot: f"[^{_char(value)}]",
     op.ANY: lambda value, dot: dot,
     op.IN: _set,

@@ -17,13 +17,16 @@ from llmchat.engines import Chunk, Finish, Sampling, Token, Unloaded
 from llmchat.engines.checkpoint_files import context_of, read_json
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
+from llmchat.engines.gguf.structures import either_fields, structure_fields
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
+from llmchat.engines.guide.conformance import begins, conforms
 from llmchat.engines.parameter_names import LLAMA_CPP_SAMPLERS, PARAMETER_NAMES
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokenizer
-from llmchat.errors import ContextOverflow, OutOfResources
+from llmchat.errors import ContextOverflow, LlmchatError, OutOfResources
 from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt
+from llmchat.structure import Structure
 
 # llama.cpp allocates the cache of the whole context window when it loads. Without --context the
 # window is at most this large.
@@ -90,18 +93,13 @@ class GgufEngine:
         stop_ids = frozenset[int]() if sampling.ignore_eos else self.tokens.stop_ids(prompt)
         answer = _Answer(prompt, sampling, stop_ids)
         request = _request(ids, sampling, seed, limit) | {
-            "cache_prompt": not self._cleared,
             "preserved_tokens": list(prompt.shown_tokens),
         }
-        with (
-            self._llama().complete(request) as events,
-            closing(answer.chunks(events)) as chunks,
-        ):
-            try:
-                yield from chunks
-            finally:
-                # The first event comes when llama.cpp has replaced what it had read before.
-                self._cleared = self._cleared and not answer.began
+        if sampling.structure is None:
+            yield from self._run(request, answer)
+        else:
+            yield from self._structured(request, answer, prompt, sampling.structure)
+        yield from answer.rest()
         ended = time.perf_counter()
         first = answer.first or ended
         yield Finish(
@@ -113,6 +111,56 @@ class GgufEngine:
             ended - first,
             seed,
         )
+
+    def _run(self, request: dict[str, Any], answer: "_Answer") -> Generator[Chunk]:
+        """Add the tokens of a request to an answer, which continues what it has."""
+        body = {
+            **request,
+            "prompt": request["prompt"] + answer.ids,
+            "n_predict": max(1, request["n_predict"] - answer.produced),
+            "cache_prompt": not self._cleared,
+        }
+        with (
+            self._llama().complete(body) as events,
+            closing(answer.chunks(events)) as chunks,
+        ):
+            try:
+                yield from chunks
+            finally:
+                # The first event comes when llama.cpp has replaced what it had read before.
+                self._cleared = self._cleared and not answer.began
+
+    def _structured(
+        self, request: dict[str, Any], answer: "_Answer", prompt: Prompt, structure: Structure
+    ) -> Generator[Chunk]:
+        """Generate a thought freely, where the model has one, and then the structure.
+
+        A grammar of llama.cpp binds an answer from its first token, so each part is a request.
+        """
+        special, marks = self._special_tokens(), prompt.thinking
+        if marks:
+            request["preserved_tokens"] += [marks.opening, marks.closing]
+        if marks and not marks.inside:
+            yield from self._run(request | either_fields(structure, marks.opening, special), answer)
+            if not answer.written.startswith(marks.opening):
+                return _check_form(structure, answer, 0)
+        if marks:
+            answer.until = marks.closing
+            yield from self._run(request, answer)
+            if answer.limited:
+                return
+            if answer.until:
+                # The thought ended the answer.
+                mark = self._llama().tokenize(marks.closing, special=True)
+                yield from answer.force(marks.closing, [token for token, _ in mark])
+        start = len(answer.written)
+        yield from self._run(request | structure_fields(structure, special), answer)
+        _check_form(structure, answer, start)
+
+    def _special_tokens(self) -> dict[str, int]:
+        """The ids of special tokens by name."""
+        numbers = {name: self.tokens.id_of(name) for name in self.tokens.special}
+        return {name: number for name, number in numbers.items() if number is not None}
 
     def clear_cache(self) -> None:
         """The memory of the cache stays allocated: llama.cpp allocates it when it loads."""
@@ -147,7 +195,8 @@ class _Answer:
     """An answer in progress.
 
     began: an event has arrived. cached: prompt tokens that were in the cache. first: the time of
-    the first token. limited: the answer ended at its limit.
+    the first token. limited: the answer ended at its limit. written and ids: all of it, with stop
+    strings. until: a text that ends the request, "" where it has come.
     """
 
     def __init__(self, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
@@ -158,15 +207,17 @@ class _Answer:
         self.cached = self.produced = 0
         self.first = 0.0
         self.began = self.limited = False
+        self.written, self.ids, self.until = "", list[int](), ""
 
     def chunks(self, events: Any) -> Generator[Chunk]:
+        before = self.produced
         for event in events:
             self.began = True
             if progress := event.get("prompt_progress"):
-                self.cached = progress["cache"]
+                self.cached = self.cached if before else progress["cache"]
                 continue
             # Counts all tokens so far: llama.cpp holds back a character until it is complete.
-            self.produced = event["tokens_predicted"]
+            self.produced = before + event["tokens_predicted"]
             if event.get("stop"):
                 self.limited = event.get("stop_type") == "limit"
                 break
@@ -176,16 +227,55 @@ class _Answer:
             self._tokens += [
                 _token(entry, self._logprobs) for entry in event.get("completion_probabilities", ())
             ]
+            self.ids += event["tokens"]
+            self.written += event["content"]
             if text := self._stops.feed(event["content"]):
                 yield self._chunk(text)
-            if self._stops.stopped:
+            if self.stopped or self._complete():
                 break
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the answer."""
+        return self._stops.stopped
+
+    def _complete(self) -> bool:
+        """Whether the text has come that ends the request."""
+        if not self.until or self.until not in self.written:
+            return False
+        self.until = ""
+        return True
+
+    def force(self, text: str, ids: list[int]) -> Generator[Chunk]:
+        """Add the text that ends the request, which the model did not choose."""
+        self.until = ""
+        self.produced += len(ids)
+        self.written, self.ids = self.written + text, self.ids + ids
+        if shown := self._stops.feed(text):
+            yield self._chunk(shown)
+
+    def rest(self) -> Generator[Chunk]:
+        """What was held back."""
         if (text := self._stops.flush()) or self._tokens:
             yield self._chunk(text)
 
     def _chunk(self, text: str) -> Chunk:
         tokens, self._tokens = tuple(self._tokens), []
         return Chunk(text, tokens)
+
+
+def _check_form(structure: Structure, answer: _Answer, start: int) -> None:
+    """Raise LlmchatError for an answer that the structure did not bind.
+
+    llama.cpp generates free text without a word where it cannot compile a grammar. start: where the
+    answer begins, behind its thought.
+    """
+    text, cut = answer.written[start:], answer.limited or answer.stopped
+    if (begins if cut else conforms)(structure, text) is False:
+        raise LlmchatError(
+            f"llama.cpp did not follow the {structure.kind}",
+            "its version of llguidance cannot enforce it; --engine transformers can",
+        )
 
 
 def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[str, Any]:

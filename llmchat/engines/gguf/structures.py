@@ -7,11 +7,17 @@ GgufEngine checks the whole answer. A build without it gets llama.cpp's own gram
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from llmchat import tool_syntax
-from llmchat.engines.gbnf import check_converted, grammar_of_choices, grammar_of_regex
+from llmchat.engines.gbnf import (
+    check_converted,
+    grammar_of_choices,
+    grammar_of_regex,
+    literal,
+)
 from llmchat.engines.guide import check
 from llmchat.engines.guide.exact_schema import exact
 from llmchat.engines.guide.grammar import JSON_STYLE, as_object
@@ -44,6 +50,22 @@ def structure_fields(structure: Structure, special: Mapping[str, int]) -> dict[s
     if not has_llguidance():
         return _own_fields(structure)
     return {"grammar": lark_of(structure, special)}
+
+
+def either_fields(structure: Structure, opening: str, special: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a request for the mark that opens a thought, or for the whole structure."""
+    if not has_llguidance():
+        fields = _own_fields(structure)
+        body = fields.get("grammar", "").replace("root ::=", "body ::=", 1)
+        either = f"root ::= {literal(opening)} | body\n{body}"
+        return {"grammar": either} if body else fields
+    mark = f"<[{special[opening]}]>" if opening in special else json.dumps(opening)
+    lark = lark_of(structure, special)
+    # The rules of a grammar keep their names: only its start becomes an alternative.
+    started, found = re.subn(r"(?m)^start\s*:", "llmchat_structure:", lark, count=1)
+    if not found:
+        return {"grammar": lark}
+    return {"grammar": f"{started.rstrip()}\nstart: {mark} | llmchat_structure\n"}
 
 
 def lark_of(structure: Structure, special: Mapping[str, int]) -> str:

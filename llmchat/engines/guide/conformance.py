@@ -14,6 +14,20 @@ def conforms(structure: Structure, text: str) -> bool | None:
     JSON may have any white space and any escapes; the names of an object come in the schema's
     order.
     """
+    matcher = _matcher(structure)
+    if matcher is None:
+        return None
+    return _accepts(matcher, text) or (structure.is_json and _accepts(matcher, _rewritten(text)))
+
+
+def begins(structure: Structure, text: str) -> bool | None:
+    """Whether a text can be continued to a whole value, as our own engines write it."""
+    matcher = _matcher(structure)
+    return None if matcher is None else _taken(matcher, text) == len(_spelling(text))
+
+
+def _matcher(structure: Structure) -> Any:
+    """A matcher at its start; None for a structure that llguidance cannot compile."""
     from llguidance import LLMatcher
 
     try:
@@ -21,18 +35,24 @@ def conforms(structure: Structure, text: str) -> bool | None:
     except (ValueError, RecursionError):
         return None
     matcher = LLMatcher(bytes_tokenizer(), grammar, log_level=0, limits=limits())
-    if matcher.is_error():
-        return None
-    return _accepts(matcher, text) or (structure.is_json and _accepts(matcher, _rewritten(text)))
+    return None if matcher.is_error() else matcher
 
 
 def _accepts(matcher: Any, text: str) -> bool:
     """Whether a matcher at its start, where it is left, allows a text and an end behind it."""
-    spelling = text.encode("utf-8", "surrogatepass")
-    taken = matcher.try_consume_tokens(list(spelling))
-    accepted = taken == len(spelling) and matcher.is_accepting()
+    accepted = _taken(matcher, text) == len(_spelling(text)) and matcher.is_accepting()
     matcher.reset()
     return bool(accepted)
+
+
+def _taken(matcher: Any, text: str) -> int:
+    """The bytes of a text that the matcher allows from its start."""
+    taken: int = matcher.try_consume_tokens(list(_spelling(text)))
+    return taken
+
+
+def _spelling(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _rewritten(text: str) -> str:
