@@ -12,6 +12,7 @@ from llmchat.errors import UsageError
 from llmchat.settings import World, resolve
 from llmchat.tools.mcp import Server
 from llmchat.tools.opening import Progress, open_toolbox
+from llmchat.tools.running import run
 
 
 def written(path: Path, **servers: Server) -> str:
@@ -71,3 +72,15 @@ def test_a_server_that_fails_is_a_note_and_the_chat_goes_on(tmp_path: Path) -> N
         ["good"],
         ["MCP server `bad` did not start: the program `nonono` is not installed"],
     )
+
+
+def test_a_server_that_stopped_is_started_again_by_turning_it_on(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    flags = {"mcp": [written(tmp_path / "a.json", it=entry())]}
+    with open_toolbox(world, resolve(world, flags)) as box:
+        (dies,) = (tool for tool in box.tools if tool.name == "it_bye")
+        assert "exit code 9" in run(dies, {}, timeout_s=20).error
+        assert until(lambda: not box.tools) and "stopped" in box.take_notes()[0]
+        box.turn_on("it")
+        (echo,) = (tool for tool in box.tools if tool.name == "it_echo")
+        assert run(echo, {"text": "hello"}, timeout_s=20).text == "hello"
