@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from msgspec.structs import replace
@@ -208,6 +209,10 @@ class TestSearxng:
         site.pages["/searx/search"] = Reply(b'{"results": []}', "application/json")
         for end in ("/searx", "/searx/", "/searx/search"):
             assert ask_searxng(site.url + end, "x", 5, Access()) == []
+
+    def test_a_long_query_of_any_script_is_sent_whole(self, site: Site) -> None:
+        assert ask_searxng(site.url, "橋" * 400, 5, Access())
+        assert unquote(site.asked[0]).count("橋") == 400
 
     def test_its_address_needs_no_scheme(self, site: Site) -> None:
         assert len(ask_searxng(f"localhost:{site.port}", "x", 5, Access())) == 3

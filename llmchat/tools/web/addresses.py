@@ -15,7 +15,7 @@ from llmchat.tools import ToolError
 
 IpAddress = IPv4Address | IPv6Address
 
-_LONGEST = 2000
+_LONGEST = 8000
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?")
 # The last label of a number that resolvers read as IPv4: 2130706433, 0x7f.1, 127.1.
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from llmchat import __version__
 from llmchat.output.terminal_text import excerpt
 from llmchat.tools import ToolError
 from llmchat.tools.web import addresses
@@ -116,7 +117,7 @@ def _requested(
     import httpx2
 
     headers = {
-        "User-Agent": "llmchat (a person's assistant)",
+        "User-Agent": f"llmchat/{__version__}",
         "Accept": accept or "text/html,text/plain,text/markdown,application/json;q=0.9,*/*;q=0.5",
         "Accept-Language": "en,*;q=0.5",
         "Accept-Encoding": "gzip, deflate",

@@ -26,7 +26,12 @@ class WebFetch:
     parameters = {
         "type": "object",
         "properties": {
-            "url": {"type": "string", "minLength": 1, "description": "Address of the page."},
+            "url": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 8000,
+                "description": "Address of the page.",
+            },
             "start": {
                 "type": "integer",
                 "minimum": 0,

@@ -23,7 +23,12 @@ class WebSearch:
     parameters = {
         "type": "object",
         "properties": {
-            "query": {"type": "string", "minLength": 1, "description": "What to search for."},
+            "query": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 400,
+                "description": "What to search for.",
+            },
             "count": {
                 "type": "integer",
                 "minimum": 1,
