@@ -23,7 +23,7 @@ from llmchat.engines.guide.table import TokenTable
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import Mismatch, UsageError
 from llmchat.prompt import Prompt
-from llmchat.structure import Structure, from_choices, from_grammar, from_regex
+from llmchat.structure import ANY_JSON, Structure, from_choices, from_grammar, from_regex
 from llmchat.tool_syntax.lark import HEADER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -151,7 +151,7 @@ def test_padded_ids_are_never_chosen(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_changes_the_text_cannot_be_guided(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("é", "e")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(Mismatch, match="changes the text"):
         TokenTable(Tokenizer(tmp_path), 320)
@@ -171,6 +171,30 @@ def test_an_answer_of_a_sentencepiece_model_holds(tmp_path: Path) -> None:
     text, finish, _ = answer(engine, sampling)
     assert finish.reason == "stop"
     assert json.loads(text)["the fox"] in ("{the", "hot")
+
+
+def test_of_two_tokens_with_the_same_bytes_the_one_in_use_is_allowed(tmp_path: Path) -> None:
+    tokenizer = sentencepiece(tmp_path)
+    mask = guide_of(tokenizer, 278, from_regex("[te.z]")).mask()
+    assert mask is not None
+    allowed = {tokenizer.name_of(number) for number in range(278) if number in mask}
+    assert allowed == {"t", "e", ".", "<0x7A>"}
+
+
+def test_a_vocabulary_that_cannot_spell_the_structure_says_so(tmp_path: Path) -> None:
+    """T5's has neither braces nor single bytes."""
+    words = ["▁The", "▁answer", "▁is", "▁4", "2", ",", "▁or", "▁so", "yes", "no", "▁"]
+    pieces = [("<unk>", 0.0, 2), ("</s>", 0.0, 3), *((word, -1.0, 1) for word in words)]
+    (tmp_path / "spiece.model").write_bytes(sentencepiece_file(pieces, bpe=False))
+    tokenizer = Tokenizer(tmp_path)
+    count = len(pieces)
+    guide = guide_of(tokenizer, count, from_choices(["yes, no", "no"]))
+    mask = guide.mask()
+    assert mask is not None
+    assert [number for number in range(count) if number in mask] == [10, 11]
+    for structure in (from_choices(["漢"]), ANY_JSON):
+        with pytest.raises(Mismatch, match="cannot follow the structure"):
+            guide_of(tokenizer, count, structure)
 
 
 # An answer that goes on

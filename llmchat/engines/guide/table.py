@@ -14,7 +14,7 @@ from llmchat.errors import Mismatch
 _BORDERS = ("", "\x01", "\n")
 # White space of JSON; that of Python has more.
 _SPACE = b" \t\n\r"
-_PROBE = '{"a b": [1, "é 漢"], "end": true}'
+_PROBE = "The answer is 42, or so"
 
 
 class TokenTable:
@@ -104,16 +104,16 @@ class TokenTable:
         return found if b"".join(map(self.spelling, found)) == data else None
 
     def _greedy(self, data: bytes) -> list[int]:
-        """The longest token at each place."""
-        ids, position = [], 0
+        """The longest token at each place, up to a byte that no token spells."""
+        ids: list[int] = []
+        position = 0
         while position < len(data):
-            size = next(
-                size
-                for size in range(min(self._longest, len(data) - position), 0, -1)
-                if data[position : position + size] in self._numbers
-            )
-            ids.append(self._numbers[data[position : position + size]])
-            position += size
+            starts = (data[position : position + size] for size in range(self._longest, 0, -1))
+            text = next((text for text in starts if text in self._numbers), None)
+            if text is None:
+                break
+            ids.append(self._numbers[text])
+            position += len(text)
         return ids
 
     def spelling(self, token: int) -> bytes:
@@ -132,12 +132,31 @@ class TokenTable:
         return max(map(len, self._numbers), default=0)
 
     def _check(self) -> None:
-        written = b"".join(map(self.spelling, self._tokens.ids(_PROBE)))
-        if written.lstrip() != _PROBE.encode():
+        ids = self._tokens.ids(_PROBE)
+        spelt = b"".join(map(self.spelling, ids)).decode("utf-8", "replace")
+        shown = "".join(map(self._tokens.decoder(), ids))
+        if not spelt.lstrip() == shown.lstrip() == _PROBE:
             raise Mismatch(
                 "this model's tokenizer changes the text it reads, so no structure can be enforced",
                 "ask for the structure in words, or use another model",
             )
+
+    def single_spellings(self) -> list[bytes]:
+        """The spellings without those that another token has as well: of two, the tokenizer uses
+        one (`a` and not the byte `<0x61>`).
+        """
+        tokens: dict[bytes, list[int]] = {}
+        for number, text in enumerate(self.spellings):
+            if text:
+                tokens.setdefault(text, []).append(number)
+        single = list(self.spellings)
+        for text, twins in tokens.items():
+            if len(twins) > 1:
+                used = self.ids(text.decode("utf-8", "replace"))
+                kept = used[0] if len(used) == 1 and used[0] in twins else twins[-1]
+                for number in twins:
+                    single[number] = text if number == kept else b""
+        return single
 
 
 class _Wrapper:
@@ -149,7 +168,7 @@ class _Wrapper:
     bos_token_id = None
 
     def __init__(self, table: TokenTable, special: list[int]):
-        self.tokens = [*table.spellings, b"<|end of the structure|>"]
+        self.tokens = [*table.single_spellings(), b"<|end of the structure|>"]
         self.eos_token_id = table.count
         self.special_token_ids = [*special, table.count]
         self._ids = table.ids
