@@ -12,14 +12,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import tool_turn
+from llmchat.answer_record import AnswerRecord
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, Mark, Message
-from llmchat.engines import Chunk, Engine, Finish, Sampling
+from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
 from llmchat.presets import Preset
 from llmchat.reply import build_request, reply
-from llmchat.reply_parser import ReplyEvent, Thinking, ToolCalls
+from llmchat.reply_parser import ReplyEvent
 from llmchat.stored_conversation import SessionFacts, StoredConversation
 from llmchat.summary import summarise
 from llmchat.tools.sources import Sources
@@ -318,52 +319,30 @@ class Chat(LiveSettings):
         self, begun: Message | None, hint: str, choice: Choice = "auto"
     ) -> Generator[Event]:
         """Stream an answer and store its text however it ends. begun: an answer to continue."""
-        text, thinking, finish = begun.text if begun else "", "", Finish("cancelled")
-        has_text, calls = False, list[Call]()
-        events = reply(
-            self.conversation.with_hint(hint),
-            self.preset,
-            self.engine,
-            self.sampling,
-            self._tool_request(choice),
-        )
+        answer = AnswerRecord(begun.text if begun else "")
+        tools = self._tool_request(choice)
+        asked = self.conversation.with_hint(hint)
+        events = reply(asked, self.preset, self.engine, self.sampling, tools)
         try:
             for event in events:
-                if isinstance(event, Window):
-                    self.window = event
-                elif isinstance(event, Chunk):
-                    text, has_text = text + event.text, True
-                elif isinstance(event, Thinking):
-                    thinking += event.text
-                elif isinstance(event, ToolCalls):
-                    calls += event.calls
-                elif isinstance(event, Finish):
-                    finish = event
+                answer.feed(event)
+                self.window = answer.window
                 yield event
         finally:
             events.close()
-            self.finish, self.answered_by = finish, self.made_by
-            if has_text or finish.reason != "cancelled":
-                details = self._answer_details(thinking, hint, resumed=begun is not None)
+            self.finish, self.answered_by = answer.finish, self.made_by
+            if answer.is_worth_storing:
+                details = answer.details(
+                    self.made_by,
+                    self.sampling,
+                    self.preset.context,
+                    tools,
+                    resumed=begun is not None,
+                    hint=hint,
+                )
                 # A continued answer replaces the shorter one.
                 length = -1 if begun else None
-                # Calls of an answer that was cut off or stopped are not run.
-                complete = finish.reason == "stop"
-                called = tuple(call.as_openai() for call in calls) if complete else ()
-                self._store(Message("assistant", text, calls=called), finish, details, length)
-
-    def _answer_details(self, thinking: str, hint: str, resumed: bool) -> dict[str, Any]:
-        """What is stored with an answer about how it was made."""
-        window = self.window
-        fields = ("limit", "tokens", "sent", "dropped")
-        details = {
-            "made_by": self.made_by,
-            "sampling": msgspec.to_builtins(self.sampling),
-            "context": msgspec.to_builtins(self.preset.context),
-            "window": {name: getattr(window, name) for name in fields} if window else {},
-        }
-        optional = {"thinking": thinking, "resumed": resumed, "hint": hint}
-        return details | {name: value for name, value in optional.items() if value}
+                self._store(answer.message(), answer.finish, details, length)
 
     def _make_room(self) -> Generator[Event]:
         """Summarise what does not fit, and again if the summary itself displaces messages."""

@@ -1,5 +1,6 @@
 """The tool calls of a turn, as its messages have them."""
 
+import json
 from collections.abc import Sequence
 
 from llmchat.calls import Call
@@ -11,6 +12,15 @@ STOPPED = "error: the user stopped this call"
 def calls_of(message: Message) -> list[Call]:
     """The calls of an answer."""
     return [Call(one["id"], **one["function"]) for one in message.calls]
+
+
+def written(message: Message) -> str:
+    """An answer with its calls as text; the ids of calls are left out."""
+    calls = (
+        f"{call.name}({json.dumps(call.arguments, ensure_ascii=False)})"
+        for call in calls_of(message)
+    )
+    return "\n".join(filter(None, (message.text, *calls)))
 
 
 def count_results(conversation: Conversation) -> int:

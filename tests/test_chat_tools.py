@@ -10,6 +10,7 @@ from llmchat.calls import Call
 from llmchat.chat import Chat, Event, ToolStarted
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
+from llmchat.evaluate.replay import replay
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
 from llmchat.tools import Tool
@@ -162,6 +163,19 @@ def test_the_whole_output_of_a_long_result_can_be_read_later():
     list(talk.send("say hi"))
     assert "left out" in talk.conversation.messages[2].text
     assert talk.tool_output(1).count("word") == 5000
+
+
+def test_a_replay_answers_from_the_recorded_results():
+    tool = SmallTool()
+    talk = chat([CALL, "It said hi."], tool)
+    list(talk.send("say hi"))
+    assert talk.session
+    records = talk.history.messages(talk.session)
+    engine = ScriptedEngine([CALL, "It said ho."], context=4096)
+    first, second = replay(records, PRESET, engine)
+    assert first.same and not second.same
+    assert tool.calls == [{"text": "hi"}]
+    assert "<tool_response>\nhi" in engine.prompts[1].text
 
 
 def test_calls_and_results_are_rows_of_the_ledger():

@@ -1,8 +1,8 @@
 """Generate the answers of a saved chat again, and compare them with the saved ones.
 
-Each answer is generated from the messages before it, with its own sampling, seed and context
-policy. The KV cache starts empty, so rounding alone can change a greedy answer whose top tokens
-were nearly equal.
+Each answer is generated from the messages before it, with its own sampling, seed, context policy
+and tools. No tool runs: the recorded results are among those messages. The KV cache starts empty,
+so rounding alone can change a greedy answer whose top tokens were nearly equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat.answer_record import AnswerRecord
+from llmchat.calls import ToolRequest
 from llmchat.conversation import Conversation
-from llmchat.engines import Chunk, Engine, Sampling
+from llmchat.engines import Engine, Sampling
 from llmchat.history import Record
 from llmchat.presets import ContextPolicy, Preset
 from llmchat.reply import reply
+from llmchat.tool_turn import written
 
 
 class ReplayedAnswer(Struct, frozen=True):
@@ -85,10 +88,11 @@ def _again(
     asked = replace(preset, context=msgspec.convert(details["context"], ContextPolicy))
     engine.clear_cache()
     before = before.with_hint(str(details.get("hint", "")))
-    now = "".join(
-        event.text for event in reply(before, asked, engine, sampling) if isinstance(event, Chunk)
-    )
-    then = record.message.text
+    tools = msgspec.convert(details.get("tools"), ToolRequest | None)
+    answer = AnswerRecord()
+    for event in reply(before, asked, engine, sampling, tools):
+        answer.feed(event)
+    then, now = written(record.message), written(answer.message())
     # A stopped answer is compared with the beginning of the new one.
     shown = now[: len(then)] if record.state == "cancelled" else now
     at = next(

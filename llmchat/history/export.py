@@ -1,5 +1,6 @@
 """Export sessions: Markdown and HTML for people, JSON for programs, JSONL for training."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from llmchat.conversation import Message
 from llmchat.history.types import Record, Session
 from llmchat.output.html_page import fill
 
@@ -31,7 +33,9 @@ def _indented(encoded: bytes) -> str:
 
 
 def to_training(session: Session, records: Sequence[Record]) -> str:
-    """One line of JSON with the complete turns: no summaries, cancelled or excluded answers."""
+    """One line of JSON with the complete turns: no summaries, no cancelled or excluded answers, and
+    no turns with tool calls.
+    """
     kept: list[dict[str, str]] = []
     for record in records:
         message = record.message
@@ -44,7 +48,9 @@ def to_training(session: Session, records: Sequence[Record]) -> str:
             material = {"input": message.input} if message.input else {}
             kept.append({"role": "user", "content": message.text} | material)
         elif message.role == "assistant" and kept and kept[-1]["role"] == "user":
-            if record.state == "complete" and message.mark != "excluded":
+            # An answer that needed a tool would teach the model to make its result up.
+            usable = message.mark != "excluded" and not message.calls
+            if record.state == "complete" and usable:
                 kept.append({"role": "assistant", "content": message.text})
             else:
                 kept.pop()
@@ -71,7 +77,7 @@ def to_html(session: Session, records: Sequence[Record]) -> str:
             "role": record.message.role,
             "heading": _heading(record),
             "input": record.message.input,
-            "body": Markup(markdown.render(record.message.text)),
+            "body": Markup(markdown.render(_body(record.message))),
         }
         for record in records
     ]
@@ -141,8 +147,21 @@ def _heading(record: Record) -> str:
 
 
 def _with_material(record: Record) -> str:
-    return (
-        f"{record.message.input}\n\n{record.message.text}"
-        if record.message.input
-        else record.message.text
+    return "\n\n".join(filter(None, (record.message.input, _body(record.message))))
+
+
+def _body(message: Message) -> str:
+    """The text of a message as Markdown, with its calls; the result of a tool is a code block."""
+    text = _fenced(message.text) if message.role == "tool" else message.text
+    calls = (
+        f"`{function['name']}`\n\n" + _fenced(_indented(msgspec.json.encode(function["arguments"])))
+        for function in (call["function"] for call in message.calls)
     )
+    return "\n\n".join(filter(None, (text, *calls)))
+
+
+def _fenced(text: str) -> str:
+    """A code block whose fence is longer than any in the text."""
+    runs = re.findall(r"`{3,}", text)
+    fence = "`" * (max(map(len, runs), default=2) + 1)
+    return f"{fence}\n{text.rstrip()}\n{fence}"
