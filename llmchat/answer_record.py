@@ -9,7 +9,8 @@ from llmchat.calls import Call, ToolRequest
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.presets import ContextPolicy
-from llmchat.reply_parser import ReplyEvent, Thinking, ToolCalls
+from llmchat.reply_parser import Thinking, ToolCalls
+from llmchat.tools.toolbox import Result
 from llmchat.window import Window
 
 _WINDOW = ("limit", "tokens", "sent", "dropped")
@@ -25,8 +26,10 @@ class AnswerRecord:
         self.finish = Finish("cancelled")
         self._has_text = False
         self._calls: list[Call] = []
+        self._results: list[Result] = []
 
-    def feed(self, event: Window | ReplyEvent) -> None:
+    def feed(self, event: object) -> None:
+        """Add an event. Events that change nothing are ignored."""
         if isinstance(event, Window):
             self.window = event
         elif isinstance(event, Chunk):
@@ -35,6 +38,8 @@ class AnswerRecord:
             self.thinking += event.text
         elif isinstance(event, ToolCalls):
             self._calls += event.calls
+        elif isinstance(event, Result):
+            self._results.append(event)
         elif isinstance(event, Finish):
             self.finish = event
 
@@ -66,4 +71,5 @@ class AnswerRecord:
             "window": {name: getattr(window, name) for name in _WINDOW} if window else {},
         }
         optional |= {"thinking": self.thinking, "tools": msgspec.to_builtins(tools)}
+        optional |= {"actions": msgspec.to_builtins(self._results)}
         return known | {name: value for name, value in optional.items() if value}

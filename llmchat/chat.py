@@ -3,7 +3,7 @@
 Tools run between two answers of a turn. What the model is given belongs to `reply` and `window`.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import tool_turn
+from llmchat.acting import Generated, ToolStarted, active_actions, with_actions
+from llmchat.actions import Action, taught
 from llmchat.answer_record import AnswerRecord
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, Mark, Message
@@ -35,13 +37,6 @@ class Summary(Struct, frozen=True):
     """A piece of the summary that replaces messages which no longer fit."""
 
     text: str
-
-
-class ToolStarted(Struct, frozen=True):
-    """A call that is about to run, or to ask for leave. number: among the calls of the chat."""
-
-    call: Call
-    number: int
 
 
 Event = Window | Summary | ToolStarted | Result | ReplyEvent
@@ -307,8 +302,33 @@ class Chat(LiveSettings):
         details = {"tool": msgspec.to_builtins(result)}
         self._store(Message("tool", result.text, call_id=call.id), details=details)
 
-    def _tool_request(self, choice: Choice) -> ToolRequest | None:
-        return self.tools.request(self.engine.count, self._limit, choice) if self.tools else None
+    def _tool_request(self, choice: Choice, actions: Sequence[Action]) -> ToolRequest | None:
+        """What the prompt offers: the tools that no action of the preset triggers."""
+        if self.tools is None:
+            return None
+        without = {action.tool_name for action in actions}
+        return self.tools.request(self.engine.count, self._limit, choice, without)
+
+    def _generate(
+        self,
+        answer: AnswerRecord,
+        actions: Sequence[Action],
+        tools: ToolRequest | None,
+        hint: str,
+    ) -> Generator[Event]:
+        """The events of one answer, which goes on after each action in it."""
+        spoken = self.conversation.messages
+        before = spoken[:-1] if answer.text else spoken
+        asked = taught(Conversation(before).with_hint(hint), actions)
+
+        def generate(text: str) -> Generated:
+            begun = (Message("assistant", text),) if text else ()
+            conversation = Conversation((*asked.messages, *begun))
+            return reply(conversation, self.preset, self.engine, self.sampling, tools)
+
+        if self.tools is None:
+            return generate(answer.text)
+        return with_actions(generate, answer.text, actions, self.tools, self._run_call)
 
     @property
     def _limit(self) -> int:
@@ -320,9 +340,9 @@ class Chat(LiveSettings):
     ) -> Generator[Event]:
         """Stream an answer and store its text however it ends. begun: an answer to continue."""
         answer = AnswerRecord(begun.text if begun else "")
-        tools = self._tool_request(choice)
-        asked = self.conversation.with_hint(hint)
-        events = reply(asked, self.preset, self.engine, self.sampling, tools)
+        actions = active_actions(self.preset.actions, self.tools) if self.tools else []
+        tools = self._tool_request(choice, actions)
+        events = self._generate(answer, actions, tools, hint)
         try:
             for event in events:
                 answer.feed(event)

@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 from support.tools import SmallTool
 
+from llmchat.acting import ToolStarted
 from llmchat.calls import Call
-from llmchat.chat import Chat, Event, ToolStarted
+from llmchat.chat import Chat, Event
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.evaluate.replay import replay

@@ -27,8 +27,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "chat_template", "written_tools", "written_prompt", "prompt", "engines",
             "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
-            "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
-            "reply_parser", "actions",
+            "actions", "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
+            "reply_parser",
         ),
     ),
     "parts of engines": (
@@ -48,7 +48,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply",
-            "answer_record", "chat")),
+            "acting", "answer_record", "chat")),
     "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),

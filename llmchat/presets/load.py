@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from llmchat import actions
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
 from llmchat.parse_guard import read_toml, reason, shown
 from llmchat.presets.types import Preset
@@ -158,7 +159,12 @@ def _read_preset(path: Path) -> Preset:
     sampling = table.get("sampling")
     if isinstance(sampling, dict) and "structure" in sampling:
         sampling["structure"] = _structure_of(sampling["structure"], path)
-    return _convert(table, Preset, path)
+    preset = _convert(table, Preset, path)
+    try:
+        actions.check(preset.actions)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", error.hint) from error
+    return preset
 
 
 def _structure_of(written: Any, path: Path) -> Any:

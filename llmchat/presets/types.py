@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from llmchat.actions import Action
 from llmchat.engines import Sampling
 from llmchat.prompt import PromptFormat
 from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
@@ -65,6 +66,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     sampling_source: where the sampling was published.
     unsupported: why llmchat cannot run the model, as a line for the user.
     tested: when and how the published weights were run; "" if they were not.
+    actions: text triggers of a model that knows no tools.
     """
 
     name: str
@@ -88,3 +90,4 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     unsupported: str = ""
     notes: str = ""
     tested: str = ""
+    actions: tuple[Action, ...] = ()

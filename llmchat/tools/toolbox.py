@@ -1,6 +1,6 @@
 """The tools of a chat: what the model is offered, and calls that run with the user's leave."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -144,18 +144,27 @@ class Toolbox:
             raise UsageError(f"there is no tool `{name}`", did_you_mean(name, known))
         return found
 
-    def request(self, count: Count, limit: int, choice: Choice = "auto") -> ToolRequest | None:
+    def request(
+        self,
+        count: Count,
+        limit: int,
+        choice: Choice = "auto",
+        without: Collection[str] = (),
+    ) -> ToolRequest | None:
         """What the model is offered in a window of `limit` tokens; None where no tool is on.
+
+        without: tools that the model reaches in another way.
 
         Where the definitions take too much, the prompt has names with a line each, and the model
         asks for a description with `describe_tool`.
         """
-        tools = tuple(map(definition, self.active))
+        offered = [tool for tool in self.active if tool.name not in without]
+        tools = tuple(map(definition, offered))
         if not tools:
             return None
         if _tokens(tools, count) <= limit * DEFINITIONS_FRACTION:
             return ToolRequest(tools, choice)
-        shown = tuple(map(self._briefly, self.active))
+        shown = tuple(map(self._briefly, offered))
         return ToolRequest((*tools, _DESCRIBE), choice, shown=(*shown, _DESCRIBE))
 
     def _briefly(self, tool: Tool) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from llmchat.chat import Event, Summary, ToolStarted
+from llmchat.acting import ToolStarted
+from llmchat.chat import Event, Summary
 from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.reply_parser import Thinking
 from llmchat.tools.toolbox import Result
 from llmchat.ui import tool_lines
 from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.prefill_progress import PrefillProgress
-from llmchat.ui.renderer import Renderer
+from llmchat.ui.renderer import PlainRenderer, Renderer
 
 
 class AnswerDisplay:
@@ -39,6 +40,7 @@ class AnswerDisplay:
         self._notice = notice
         # Whether the next text follows a tool call.
         self._is_apart = False
+        self._is_action = False
         self._show_thinking = show_thinking
 
     def show(self, events: Iterable[Event]) -> None:
@@ -72,11 +74,15 @@ class AnswerDisplay:
             self._print_text(event.text)
         elif isinstance(event, ToolStarted):
             self.ended = False
+            self._is_action = event.number == 0
+            # An action's result continues its line, except where a question comes in between.
+            if not self._is_action or not isinstance(self._renderer, PlainRenderer):
+                self.finish()
             self._notice(tool_lines.started(event.call, event.number))
         elif isinstance(event, Result):
             self.results.append(event)
             self._notice(tool_lines.finished(event))
-            self._is_apart = True
+            self._is_apart = not self._is_action
         elif isinstance(event, Finish):
             self.ended = True
             self.finish()

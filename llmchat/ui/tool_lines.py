@@ -14,7 +14,8 @@ _LINE = 60
 def started(call: Call, number: int) -> str:
     """A call on one line: `tool 3: files_read(path="a.txt")`; long arguments are shortened."""
     arguments = ", ".join(f"{name}={_short(value)}" for name, value in call.arguments.items())
-    return harmless(f"tool {number}: {call.name}({arguments})")
+    kind = f"tool {number}" if number else "action"
+    return harmless(f"{kind}: {call.name}({arguments})")
 
 
 def is_whole(call: Call) -> bool:
