@@ -82,14 +82,15 @@ _Schema = Annotated[
     typer.Option(
         "--schema",
         metavar="FILE|JSON|FIELDS",
-        help="Answer with JSON of this JSON Schema, or of fields such as `name, age int, tags"
-        " [str]`. `off` for free text.",
+        help="Answer with JSON of this JSON Schema, or of fields such as `name, age int`; `off` for"
+        " free text.",
         rich_help_panel=options.STRUCTURE,
     ),
 ]
 _Regex = Annotated[
     str | None,
     typer.Option(
+        metavar="RE",
         help="Answer with a text that this regular expression matches as a whole.",
         rich_help_panel=options.STRUCTURE,
     ),
@@ -97,7 +98,9 @@ _Regex = Annotated[
 _Choice = Annotated[
     list[str] | None,
     typer.Option(
-        help="Answer with one of these texts; repeat the flag.", rich_help_panel=options.STRUCTURE
+        metavar="TEXT",
+        help="Answer with one of these texts; repeat the flag.",
+        rich_help_panel=options.STRUCTURE,
     ),
 ]
 _Grammar = Annotated[
