@@ -8,7 +8,7 @@
 
 A system is a name and the address of an OpenAI-compatible server; `llmchat` and `llama.cpp` alone
 are started here, the latter from the wheel xllamacpp. All get the same requests, with greedy
-decoding, one at a time. The choices `required` and `named` ask the 40 tasks that need a tool.
+decoding. The choices `required` and `named` ask the 40 tasks that need a tool.
 
 --answers keeps each answer as it comes; a run that is repeated goes on where the last one stopped.
 --save writes benchmarks/results/tool_tasks.json.
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tool_checks import Answer, Definition, Marks, Task, definitions, marks, tas
 
 CHOICES = ("auto", "required", "named")
 # The longest right call is some 90 tokens.
-MAX_TOKENS = 128
+MAX_TOKENS = 112
 _WAIT_S = 600
 
 
@@ -112,19 +113,35 @@ def asked(choice: str) -> list[Task]:
 
 
 def ask_all(
-    server: Server, choice: str, offered: Sequence[Definition], kept: Path | None = None
+    server: Server,
+    choice: str,
+    offered: Sequence[Definition],
+    kept: Path | None = None,
+    together: int = 1,
 ) -> list[Record]:
-    """Every task once, in order. kept: a file of earlier answers, which gets the new ones too."""
+    """Every task once. kept: a file of earlier answers, which gets the new ones too. together: how
+    many tasks are under way at a time.
+    """
     records = _kept(kept)
-    for task in asked(choice):
-        if task.id in records:
-            continue
+
+    def ask(task: Task) -> Record:
         started = time.perf_counter()
         answer = server.ask(task, offered, choice)
-        records[task.id] = Record(task.id, answer, round(time.perf_counter() - started, 2))
+        return Record(task.id, answer, round(time.perf_counter() - started, 2))
+
+    def keep(record: Record) -> None:
+        records[record.task] = record
         if kept:
             with kept.open("ab") as file:
-                file.write(msgspec.json.encode(records[task.id]) + b"\n")
+                file.write(msgspec.json.encode(record) + b"\n")
+
+    missing = [task for task in asked(choice) if task.id not in records]
+    # The others share the definitions, which the first one reads.
+    for task in missing[:1]:
+        keep(ask(task))
+    with ThreadPoolExecutor(together) as pool:
+        for future in as_completed([pool.submit(ask, task) for task in missing[1:]]):
+            keep(future.result())
     return [records[task.id] for task in asked(choice)]
 
 
@@ -250,7 +267,7 @@ def measure(system: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     with running(system, chosen.model, chosen.gguf) as server:
         for choice in chosen.choices.split(","):
             kept = chosen.answers and chosen.answers / f"{name}-{choice}.jsonl"
-            records = ask_all(server, choice, offered, kept)
+            records = ask_all(server, choice, offered, kept, chosen.together)
             result = score(records, offered)
             print(report(name, choice, result), *wrong(records, offered), sep="\n", flush=True)
             facts = {"system": name, "choice": choice, "date": str(datetime.date.today())}
@@ -267,6 +284,7 @@ def main() -> None:
     options.add_argument("--gguf", default="", help="for llama.cpp: a GGUF file")
     options.add_argument("--choices", default="auto", help=f"of {', '.join(CHOICES)}")
     options.add_argument("--answers", type=Path, metavar="FOLDER")
+    options.add_argument("--together", type=int, default=1, help="tasks at a time")
     options.add_argument("--save", action="store_true")
     options.add_argument("--serve-llama", default="", help=argparse.SUPPRESS)
     options.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)

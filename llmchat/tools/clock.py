@@ -10,6 +10,8 @@ from llmchat.output.terminal_text import excerpt
 from llmchat.settings import World
 from llmchat.tools import Output, Tool, ToolError, ToolSettings
 
+_DATE = {"type": "string", "description": "YYYY-MM-DD", "default": "today"}
+
 
 def tools(settings: ToolSettings) -> list[Tool]:
     return [Clock(settings.world)]
@@ -28,9 +30,15 @@ class Clock:
     parameters = {
         "type": "object",
         "properties": {
-            "timezone": {"type": "string", "description": "such as Asia/Tokyo; default: local"},
-            "date": {"type": "string", "description": "YYYY-MM-DD"},
-            "since": {"type": "string", "description": "YYYY-MM-DD"},
+            # Small models fill in what they need not. The words for it are defaults, so they write
+            # those.
+            "timezone": {
+                "type": "string",
+                "description": "such as Asia/Tokyo",
+                "default": "local",
+            },
+            "date": _DATE,
+            "since": _DATE,
         },
         "additionalProperties": False,
     }
@@ -40,10 +48,11 @@ class Clock:
         self._world = world
 
     def run(self, arguments: dict[str, Any], stop: Event) -> Output:
-        now = self._now(arguments.get("timezone") or "")
+        now = self._now(_given(arguments, "timezone", "local"))
+        date, since = (_given(arguments, name, "today") for name in ("date", "since"))
         lines = [_spelled(now)]
-        if "date" in arguments or "since" in arguments:
-            lines += _days(arguments, now.date())
+        if date or since:
+            lines += _days(date, since, now.date())
         return Output("\n".join(lines))
 
     def _now(self, zone: str) -> datetime:
@@ -65,9 +74,15 @@ def _spelled(now: datetime) -> str:
     return f"{now:%A}, {now:%Y-%m-%d %H:%M:%S} {zone} (UTC{offset[:3]}:{offset[3:5]})"
 
 
-def _days(arguments: dict[str, Any], today: date) -> list[str]:
-    end = _date(arguments["date"]) if arguments.get("date") else today
-    begin = _date(arguments["since"]) if arguments.get("since") else today
+def _given(arguments: dict[str, Any], name: str, default: str) -> str:
+    """An argument; empty if it is left out or the default."""
+    text = str(arguments.get(name, "")).strip()
+    return "" if text.casefold() == default else text
+
+
+def _days(end_text: str, begin_text: str, today: date) -> list[str]:
+    end = _date(end_text) if end_text else today
+    begin = _date(begin_text) if begin_text else today
     days = (end - begin).days
     weeks = f" ({abs(days) // 7} weeks and {abs(days) % 7} days)" if abs(days) >= 14 else ""
     way = "until" if days >= 0 else "back to"
@@ -76,7 +91,7 @@ def _days(arguments: dict[str, Any], today: date) -> list[str]:
 
 def _date(text: str) -> date:
     try:
-        return date.fromisoformat(text.strip())
+        return date.fromisoformat(text)
     except ValueError as error:
         raise ToolError(f"`{excerpt(text)}` is not a date; write it as YYYY-MM-DD") from error
 

@@ -40,7 +40,15 @@ def test_the_time_in_a_zone_or_a_city(settings: ToolSettings, zone: str, text: s
 
 def test_the_local_zone_is_that_of_the_world(settings: ToolSettings) -> None:
     assert "21:00:05 Asia/Tokyo" in ask(settings, {}, zone=":Asia/Tokyo").text
+    assert ask(settings, {"timezone": "local"}, zone=":Asia/Tokyo").text.endswith("(UTC+09:00)")
     assert ask(settings, {}, zone="no/zone").error == ""
+
+
+def test_a_default_may_be_written_out(settings: ToolSettings) -> None:
+    written = {"timezone": "Local", "date": "today", "since": ""}
+    assert ask(settings, written).text == ask(settings, {}).text
+    since = ask(settings, {"date": "today", "since": "2026-11-20"}).text
+    assert "6 days from 2026-11-20 until 2026-11-26" in since
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_hidden_files_and_keys_are_closed(root: Path, path: str) -> None:
     assert "TOKEN" not in ask(root, "files_search", text="TOKEN=").text.replace("`TOKEN=`", "")
     listed = ask(root, "files_list", path=os.path.dirname(path) or ".")
     assert os.path.basename(path) not in listed.text
-    assert Path(path).name not in ask(root, "files_list", pattern="*").text
+    assert Path(path).name not in ask(root, "files_list", pattern="**/*").text
 
 
 def test_hidden_files_of_a_project_are_open(root: Path) -> None:
@@ -234,6 +234,7 @@ def test_files_are_found_by_name(root: Path) -> None:
     assert ask(root, "files_list", pattern="src/deep/*").text == "src/deep/util.py"
     assert ask(root, "files_list", path="src/deep", pattern="*.py").text == "src/deep/util.py"
     assert ask(root, "files_list", pattern="*.c").text == "no file fits `*.c`"
+    assert ask(root, "files_list", pattern="*").text == ask(root, "files_list").text
 
 
 def test_lines_are_found_with_their_numbers(root: Path) -> None:
@@ -289,7 +290,7 @@ def test_no_descriptor_is_left_open(root: Path) -> None:
     for path in ("notes.txt", "src", "nowhere", "../x", "src/deep/util.py"):
         read(root, path)
     ask(root, "files_search", text="three")
-    ask(root, "files_list", pattern="*")
+    ask(root, "files_list", pattern="**/*")
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -20,6 +20,8 @@ from llmchat.tools.files.walk import MOST_ENTRIES, Walk, printable
 _MOST_NAMES = 200
 _LINES = 200
 _PATH = {"type": "string", "default": "."}
+# Without an example: small models copy it.
+_PATTERN = {"type": "string", "description": "names of files", "default": "*"}
 
 
 def tools(settings: ToolSettings) -> list[Tool]:
@@ -39,18 +41,19 @@ class _FileTool:
 class FilesList(_FileTool):
     name = "files_list"
     description = (
-        "List a folder of the user. With `pattern`, find files by name in all its folders."
+        "List a folder of the user. With `pattern`, such as *.py, find files by name in all its"
+        " folders."
     )
     parameters = {
         "type": "object",
-        "properties": {"path": _PATH, "pattern": {"type": "string", "description": "such as *.py"}},
+        "properties": {"path": _PATH, "pattern": _PATTERN},
         "additionalProperties": False,
     }
 
     def run(self, arguments: dict[str, Any], stop: Event) -> Output:
         path = arguments.get("path") or "."
         pattern = arguments.get("pattern") or ""
-        if not pattern:
+        if pattern in ("", "*"):
             return Output(self._listing(path), untrusted=True)
         walk = Walk(self._root, path, pattern, stop)
         found = list(islice(walk.files(), _MOST_NAMES + 1))
@@ -102,7 +105,7 @@ class FilesSearch(_FileTool):
         "properties": {
             "text": {"type": "string", "minLength": 1},
             "path": _PATH,
-            "pattern": {"type": "string", "description": "files, such as *.py"},
+            "pattern": _PATTERN,
             "regex": {"type": "boolean", "default": False},
         },
         "required": ["text"],
