@@ -108,8 +108,11 @@ def call_fault(name: str, arguments: str, offered: Sequence[Definition]) -> str:
 
 
 def _fits_all(given: Any, expected: dict[str, Any]) -> bool:
-    """Whether an object has all expected values and no others."""
-    if not isinstance(given, dict) or given.keys() - expected.keys():
+    """Whether an object has all expected values and no others. Empty values count as absent."""
+    if not isinstance(given, dict):
+        return False
+    given = {name: value for name, value in given.items() if value not in ("", [], {}, None)}
+    if given.keys() - expected.keys():
         return False
     return all(
         fits(given[name], check) if name in given else _may_be_absent(check)

@@ -72,16 +72,19 @@ class Score(Struct, frozen=True):
 class Server:
     """One system under test."""
 
-    def __init__(self, url: str, model: str = ""):
+    def __init__(self, url: str, model: str = "", system: str = ""):
         import httpx2
+
+        self.system = system
 
         self._client = httpx2.Client(base_url=url, timeout=_WAIT_S)
         self._model = model or self._client.get("/v1/models").json()["data"][0]["id"]
 
     def ask(self, task: Task, offered: Sequence[Definition], choice: str) -> Answer:
+        system = [{"role": "system", "content": self.system}] if self.system else []
         body = {
             "model": self._model,
-            "messages": [{"role": "user", "content": task.ask}],
+            "messages": [*system, {"role": "user", "content": task.ask}],
             "tools": list(offered),
             "tool_choice": _choice(task, choice),
             "temperature": 0,
@@ -265,6 +268,7 @@ def save(results: list[dict[str, Any]]) -> None:
 def measure(system: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     name, offered, found = system.partition("=")[0], definitions(), []
     with running(system, chosen.model, chosen.gguf) as server:
+        server.system = chosen.system
         for choice in chosen.choices.split(","):
             kept = chosen.answers and chosen.answers / f"{name}-{choice}.jsonl"
             records = ask_all(server, choice, offered, kept, chosen.together)
@@ -284,6 +288,7 @@ def main() -> None:
     options.add_argument("--gguf", default="", help="for llama.cpp: a GGUF file")
     options.add_argument("--choices", default="auto", help=f"of {', '.join(CHOICES)}")
     options.add_argument("--answers", type=Path, metavar="FOLDER")
+    options.add_argument("--system", default="", metavar="TEXT", help="a system text for all tasks")
     options.add_argument("--together", type=int, default=1, help="tasks at a time")
     options.add_argument("--save", action="store_true")
     options.add_argument("--serve-llama", default="", help=argparse.SUPPRESS)
