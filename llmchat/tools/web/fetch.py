@@ -50,12 +50,13 @@ class WebFetch:
 
     def run(self, arguments: dict[str, Any], stop: Event) -> Output:
         """A part of a page behind its number, title and address. Raises ToolError."""
-        url, start = str(arguments["url"]).strip(), arguments.get("start")
+        url, start = str(arguments["url"]).strip(), int(arguments.get("start", 0))
         page = self._pages.get(url) if start else None
         if page is None:
             page = fetch(url, self._settings, stop)
             self._keep(url, page)
-        part, note = part_of(page, page.place if start is None else int(start), self._settings)
+        # Models often write `start: 0`, which must not lose the place of a fragment.
+        part, note = part_of(page, start or page.place, self._settings)
         source = Source(page.title or page.url, page.url)
         head = f"[{self._sources.number(source)}] {source.title}\n{page.url}"
         return Output(f"{head}\n{note}\n\n{part}", (source,), untrusted=True)
@@ -78,7 +79,7 @@ def part_of(page: Page, start: int, settings: WebSettings) -> tuple[str, str]:
     """The part of a page from a character on, which ends with a line, and a note on where it is."""
     whole = len(page.text)
     if start >= whole:
-        raise ToolError(f"the page ends at character {whole:,}; start {start:,} is behind it")
+        raise ToolError(f"the page ends at character {whole:,}; start {start:,} is beyond it")
     end = min(start + settings.characters, whole)
     if end < whole:
         line = page.text.rfind("\n", start + settings.characters // 2, end)
