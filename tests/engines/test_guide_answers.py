@@ -11,6 +11,7 @@ import torch
 from msgspec.structs import replace
 from support.architectures import config_of
 from support.checkpoints import save_tiny, tiny_config
+from support.compiled_models import make_adapter, make_config
 from support.guided import answer, open_tiny, together
 from transformers import AutoModelForCausalLM
 
@@ -198,6 +199,23 @@ def test_answers_together_are_those_of_each_alone(compiled_engine: TransformersE
     alone = [answer(compiled_engine, sampling, "the dog")[0] for sampling in samplings]
     begun = [compiled_engine.begin(Prompt("the dog", ()), sampling) for sampling in samplings]
     assert together(compiled_engine, begun) == alone
+
+
+def test_live_adapters_apply_to_the_answers_that_chose_them(
+    compiled_engine: TransformersEngine,
+) -> None:
+    engine = compiled_engine
+    engine.adapters["tuned"] = make_adapter(make_config(), rank=4, seed=3)
+    chosen = [(), (("tuned", 1.0),), (("tuned", 0.5),)]
+    greedy = replace(HOT, temperature=0, max_tokens=40)
+
+    def begin(adapters: Any) -> Any:
+        return engine.begin(Prompt("the dog", ()), greedy, adapters)
+
+    alone = [together(engine, [begin(adapters)])[0] for adapters in chosen]
+    assert together(engine, [begin(adapters) for adapters in chosen]) == alone
+    assert len(set(alone)) > 1
+    del engine.adapters["tuned"]
 
 
 @pytest.mark.parametrize("temperature", [0, 1])

@@ -22,11 +22,10 @@ log = logging.getLogger("llmchat.engines")
 class RunningAnswer:
     """The state of an answer between two calls of the model.
 
-    failure: why the structure could not be continued; the answer is cut there. unread: ids that the
-    model has to read before the next token can be chosen. guide: what may
-    come next, None for anything. Tokens that it forces are read together with what is before
-    them; only with log-probabilities each is looked at like a draft. separate: the prompt is not
-    read as part of the answer's text.
+    unread: ids that the model has to read before the next token can be chosen. guide: what may come
+    next, None for anything; tokens that it forces are read together with what is before them, or
+    like a draft if each has to be looked at. failure: why the guide could not go on; the answer is
+    cut there. separate: the prompt is not read as part of the answer's text.
     """
 
     def __init__(
@@ -125,18 +124,22 @@ class RunningAnswer:
         if self.unread:
             return []
         try:
-            self._write_forced(len(self._ahead))
-            self._ahead = []
-            if self._guide and self._guide.done:
-                self._reason = "stop"
-            self._take_rows(logits, draft)
-            if self._look is None and not self._reason:
-                self.unread += self._forced
-                self._write_forced(len(self._forced))
+            self._take_tokens(logits, draft)
         except CannotGoOn as error:
             log.warning("an answer was cut: %s", error)
             self.failure, self._reason = error, "length"
         return self._new_events()
+
+    def _take_tokens(self, logits: Tensor, draft: list[int]) -> None:
+        """Add what was certain before, a token for each row, and what is certain after them."""
+        self._write_forced(len(self._ahead))
+        self._ahead = []
+        if self._guide and self._guide.done:
+            self._reason = "stop"
+        self._take_rows(logits, draft)
+        if self._look is None and not self._reason:
+            self.unread += self._forced
+            self._write_forced(len(self._forced))
 
     def _take_rows(self, logits: Tensor, draft: list[int]) -> None:
         """Choose a token after each row, as long as the draft is right."""
