@@ -21,7 +21,7 @@ from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
 from llmchat.presets import Preset
-from llmchat.reply import build_request, reply
+from llmchat.reply import build_request, reply, with_thinking
 from llmchat.reply_parser import ReplyEvent
 from llmchat.stored_conversation import SessionFacts, StoredConversation
 from llmchat.summary import summarise
@@ -251,7 +251,8 @@ class Chat(LiveSettings):
 
     def _fit(self, conversation: Conversation) -> Window:
         context, most = self.engine.context, self.sampling.max_tokens
-        return fit(conversation, self.preset, self.engine, context, most)[0]
+        told = with_thinking(self.preset, self.sampling, conversation, self.engine)
+        return fit(told[2], told[0], self.engine, context, most)[0]
 
     def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
         try:

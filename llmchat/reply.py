@@ -8,11 +8,17 @@ from contextlib import closing, suppress
 
 from msgspec.structs import replace
 
-from llmchat import tool_syntax
+from llmchat import thinking, tool_syntax
 from llmchat.calls import ToolRequest
 from llmchat.conversation import Conversation
 from llmchat.engines import Counter, Engine, Sampling
-from llmchat.engines.capabilities import FollowsGrammars, InBackground, SendsTools, unwrap
+from llmchat.engines.capabilities import (
+    FollowsGrammars,
+    InBackground,
+    SendsMessages,
+    SendsTools,
+    unwrap,
+)
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.presets import Preset
 from llmchat.reply_parser import GenerationRequest, ReplyEvent, ReplyParser
@@ -53,6 +59,7 @@ def build_request(
     max_tokens; otherwise any room is enough. tools: what the prompt offers; the answer is then
     bound to calls that fit their schemas, or to the sampling's own structure.
     """
+    preset, sampling, conversation = with_thinking(preset, sampling, conversation, engine)
     if tools is not None:
         tools = replace(tools, structured=sampling.structure is not None)
         preset, sampling = _with_tools(preset, engine, sampling, tools)
@@ -66,6 +73,19 @@ def build_request(
     room = window.limit - window.tokens
     max_tokens = min(sampling.max_tokens or room, room)
     return GenerationRequest(window, prompt, replace(sampling, max_tokens=max_tokens), resumed)
+
+
+def with_thinking(
+    preset: Preset, sampling: Sampling, conversation: Conversation, engine: Counter
+) -> tuple[Preset, Sampling, Conversation]:
+    """The three as the model's template understands `sampling.think`.
+
+    Unchanged for a server that renders the messages itself: the engine tells it.
+    """
+    worker = unwrap(engine)
+    if isinstance(worker, SendsMessages) and worker.sends_messages:
+        return preset, sampling, conversation
+    return thinking.applied(preset, sampling, conversation)
 
 
 def _with_tools(

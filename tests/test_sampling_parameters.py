@@ -39,6 +39,8 @@ OTHER_USES = {
         "engines/transformers/vocabulary.py",
         "engines/gguf/__init__.py",
     },
+    # llama.cpp takes no empty list.
+    "dry_sequence_breakers": {"engines/gguf/__init__.py"},
     # It turns DRY on.
     "dry_multiplier": {
         "engines/transformers/engine.py",
@@ -79,7 +81,9 @@ def test_a_parameter_is_everywhere_a_setting_can_be_given(name: str) -> None:
     assert f"--{name.replace('_', '-')}" in flags
     assert name in Options.__struct_fields__, "the LLMCHAT_* variable and the config key"
     assert name in setting_names(), "`/set`"
-    assert name in ChatRequest.model_fields and name in CompletionRequest.model_fields
+    assert name in ChatRequest.model_fields
+    # A text has no template that could ask for thinking.
+    assert (name in CompletionRequest.model_fields) == (not name.startswith("think"))
     assert title(SAMPLING_SETTINGS[name]) and description(SAMPLING_SETTINGS[name])
 
 

@@ -42,7 +42,7 @@ def _checked(kind: Any, flag: str) -> dict[str, Any]:
     """A flag with the same checks and error messages as its variable and config key."""
     return {
         "parser": lambda text: types.check(text, kind, flag),
-        "metavar": _METAVARS.get(types.base_type(kind), "JSON"),
+        "metavar": "|".join(types.choices(kind)) or _METAVARS.get(types.base_type(kind), "JSON"),
     }
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from llmchat import thinking
 from llmchat.conversation import Conversation, Message
 from llmchat.engines.checkpoint_files import context_of
 from llmchat.engines.tokenizer import Tokenizer
@@ -46,8 +47,9 @@ def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> No
     if model.base is None:
         raise UsageError(f"the engine `{preset.engine}` has no tokenizer", "leave --engine out")
     tokens = tokenizer(model)
+    told, sampling, conversation = thinking.applied(model.preset, preset.sampling, conversation)
     window, prompt = fit(
-        conversation, model.preset, tokens, context_of(model.base.path), preset.sampling.max_tokens
+        conversation, told, tokens, context_of(model.base.path), sampling.max_tokens
     )
     _print_window(world, window)
     _write(world, _ids(tokens, prompt) if ids else prompt.text)

@@ -154,6 +154,15 @@ class FollowsGrammars(Protocol):
 
 
 @runtime_checkable
+class SendsMessages(Protocol):
+    """Lets a server write the prompt, while `sends_messages` is true: it is told `Sampling.think`
+    as well."""
+
+    @property
+    def sends_messages(self) -> bool: ...
+
+
+@runtime_checkable
 class SendsTools(Protocol):
     """Passes `Prompt.tools` on to a server that writes, binds and parses calls itself, while
     `sends_tools` is true."""

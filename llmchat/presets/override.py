@@ -24,6 +24,7 @@ _WINDOW_OPTIONS = {"context": "tokens", "policy": "policy", "turns": "turns"}
 # Name in `/set` → field of ContextPolicy.
 _WINDOW_SETTINGS = {**_WINDOW_OPTIONS, "low_water": "low_water"}
 _StructureSetting = Annotated[Structure | None, Meta(title="answer form")]
+_OPTIONAL = ("seed", "think", "think_budget")
 _NO_ADAPTER = ("none", "off")
 _MAX_SCALE = 10
 
@@ -114,7 +115,7 @@ def adjust(
 
     Raises UsageError for an invalid value.
     """
-    removed = [name for name in ("seed", "think_budget") if values.get(name, 0) is None]
+    removed = [name for name in _OPTIONAL if values.get(name, 0) is None]
     sampling = replace(sampling, **dict.fromkeys(removed))
     if "schema" in values:
         structure = check(values["schema"], Structure | None, "schema")

@@ -172,11 +172,11 @@ else:
 
 class Generation(OwnParameters):
     """The fields of both chat and text completions. Those of OwnParameters, keep_alive, ignore_eos,
-    think_budget, truncation and show_prompt are not OpenAI's.
+    truncation and show_prompt are not OpenAI's.
 
     keep_alive: how long the model stays in memory after the answer, in seconds or as a duration
     such as `5m`; -1 forever. ignore_eos: generate exactly max_tokens, for benchmarks.
-    think_budget: the most tokens of thinking. truncation: "auto" drops the oldest messages that do
+    truncation: "auto" drops the oldest messages that do
     not fit. show_prompt: include the rendered prompt in the response.
     """
 
@@ -193,7 +193,6 @@ class Generation(OwnParameters):
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
     ignore_eos: bool | None = None
     structured_outputs: StructuredOutputs | None = None
-    think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class ChatRequest(Generation):
@@ -209,6 +208,8 @@ class ChatRequest(Generation):
     show_prompt: bool | None = None
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_well_formed)] | None = None
     reasoning_effort: Text | None = None
+    think: types.Think | None = None
+    think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class CompletionRequest(Generation):

@@ -1,12 +1,12 @@
 """Checks the fields of a request, and turns them into the settings of an answer: sampling,
 template values, context policy."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
+from llmchat import thinking
 from llmchat.engines import Sampling
 from llmchat.presets import Preset
 from llmchat.server.api import (
@@ -29,8 +29,8 @@ def sampling_of(
     """The preset's sampling with the request's changes. logprobs: see Sampling."""
     changes: dict[str, Any] = {
         name: value
-        for name in ("temperature", *OWN_PARAMETERS, "ignore_eos", "think_budget")
-        if (value := getattr(request, name)) is not None
+        for name in ("temperature", *OWN_PARAMETERS, "ignore_eos", "think", "think_budget")
+        if (value := getattr(request, name, None)) is not None
     }
     if request.top_p == 0:
         changes["temperature"] = 0.0
@@ -129,34 +129,30 @@ def with_template_values(
     for name in values:
         _check_variable(preset, name)
     if effort is not None:
-        effort_name, value = _effort_variable(preset, effort)
-        values.setdefault(effort_name, value)
+        values = _effort_variables(preset, effort) | values
     return _with_variables(preset, values) if values else preset
 
 
 def _check_variable(preset: Preset, name: str) -> None:
     reserved = name in _RESERVED_VARIABLES or name.endswith("_token")
-    if reserved or not name.isidentifier() or not uses_variable(preset.format.template, name):
+    if (
+        reserved
+        or not name.isidentifier()
+        or not thinking.uses_variable(preset.format.template, name)
+    ):
         raise Unsupported(
             f"`chat_template_kwargs`: the format of `{preset.name}` has no variable `{name[:60]}`",
             "chat_template_kwargs",
         )
 
 
-def _effort_variable(preset: Preset, effort: str) -> tuple[str, Any]:
-    """The variable of the template that expresses this reasoning effort, and its value."""
-    template = preset.format.template
-    if uses_variable(template, "reasoning_effort"):
-        return "reasoning_effort", effort
-    if uses_variable(template, "enable_thinking"):
-        return "enable_thinking", effort not in ("none", "minimal")
-    message = f"the prompt format of `{preset.name}` does not support `reasoning_effort`"
-    raise Unsupported(message, "reasoning_effort")
-
-
-def uses_variable(template: str | None, name: str) -> bool:
-    """Whether a chat template mentions a variable of this name."""
-    return bool(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", template or ""))
+def _effort_variables(preset: Preset, effort: str) -> dict[str, Any]:
+    """The variables of the template that express this reasoning effort."""
+    found = thinking.variables(preset.format.template, effort)
+    if found is None:
+        message = f"the prompt format of `{preset.name}` does not support `reasoning_effort`"
+        raise Unsupported(message, "reasoning_effort")
+    return found
 
 
 def _with_variables(preset: Preset, values: Mapping[str, Any]) -> Preset:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
-from llmchat.settings.types import Count, Seed
+from llmchat.settings.types import Count, Seed, Think
 from llmchat.structure import Structure
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -135,10 +135,10 @@ class Penalties(Distribution, frozen=True, forbid_unknown_fields=True, omit_defa
 class Sampling(Penalties, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How an answer is sampled and when it ends.
 
-    max_tokens 0: up to the end of the context window. seed None: each answer draws its own.
-    think_budget None: thinking has no limit of its own; 0: the model does not think. ignore_eos:
-    no token ends the answer before max_tokens. Fields without a Meta.title are set by the program
-    or by an API request; they have no flag.
+    max_tokens 0: up to the end of the context window. seed None: each answer draws its own. think
+    None: as the model's template does by itself. think_budget None: thinking has no limit of its
+    own; 0: the model does not think. ignore_eos: no token ends the answer before max_tokens. Fields
+    without a Meta.title are set by the program or by an API request; they have no flag.
     """
 
     max_tokens: Annotated[
@@ -151,11 +151,21 @@ class Sampling(Penalties, frozen=True, forbid_unknown_fields=True, omit_defaults
     seed: (
         Annotated[Seed, Meta(title="repeatable", description="Same seed, same answer.")] | None
     ) = None
+    think: (
+        Annotated[
+            Think,
+            Meta(
+                title="thinking",
+                description="Thinking before an answer: off, on, low, medium or high.",
+            ),
+        ]
+        | None
+    ) = None
     think_budget: (
         Annotated[
             Count,
             Meta(
-                title="thinking",
+                title="thoughts",
                 description="Most tokens of thinking; then the thought is closed.",
             ),
         ]
@@ -178,5 +188,5 @@ PARAMETERS = Penalties.__struct_fields__
 SAMPLING_SETTINGS: dict[str, Any] = {
     field.name: field.type
     for field in fields(Sampling)
-    if field.name in (*PARAMETERS, "max_tokens", "seed", "think_budget")
+    if field.name in (*PARAMETERS, "max_tokens", "seed", "think", "think_budget")
 }

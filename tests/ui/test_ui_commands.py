@@ -24,7 +24,7 @@ from llmchat.errors import (
     UsageError,
 )
 from llmchat.history import History
-from llmchat.presets import ContextPolicy, Source
+from llmchat.presets import ContextPolicy, Source, get_format
 from llmchat.ui import recovery, slash, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
 from llmchat.ui.prompt_line import LineHistory
@@ -401,6 +401,18 @@ def test_show(repl: Repl) -> None:
     assert "/show takes" in type_in(repl, "/show")
 
 
+def test_set_takes_lists_and_tables_as_json(repl: Repl) -> None:
+    assert type_in(repl, '/set logit_bias {"5": -1.5}') == 'logit_bias           {"5":-1.5}\n'
+    assert type_in(repl, '/set dry_sequence_breakers=["=", "\\n"]').endswith('["=","\\n"]\n')
+    sampling = repl.state.chat.sampling
+    assert (sampling.logit_bias, sampling.dry_sequence_breakers) == ({5: -1.5}, ("=", "\n"))
+    assert "of token ids and numbers from -100 to 100, not `5`" in type_in(
+        repl, "/set logit_bias 5"
+    )
+    type_in(repl, "/set logit_bias default")
+    assert repl.state.chat.sampling.logit_bias == {}
+
+
 def test_set_shows_ranges(repl: Repl) -> None:
     shown = type_in(repl, "/set")
     assert "…" not in shown and "last-n, summary or refuse" in shown
@@ -414,8 +426,27 @@ def test_set_shows_ranges(repl: Repl) -> None:
 def test_think_folds_thoughts(repl: Repl) -> None:
     repl.state.chat.engine._replies = ("<think>hmm</think>yes",)  # type: ignore[attr-defined]
     assert type_in(repl, "a") == "[thinking]\nhmm\n\nyes\n\n"
-    assert type_in(repl, "/think off", "b") == "thinking is hidden\n[thinking]\n\nyes\n\n"
-    assert "takes on or off" in type_in(repl, "/think maybe")
+    shown = "thinking: as the model decides, no budget, hidden\n[thinking]\n\nyes\n\n"
+    assert type_in(repl, "/think hide", "b") == shown
+    assert "medium, high, budget N, show or hide, not `maybe`" in type_in(repl, "/think maybe")
+
+
+def test_think_sets_the_level_and_the_budget_of_the_chat(repl: Repl) -> None:
+    chat = repl.state.chat
+    assert "does not think" in type_in(repl, "/think high") and not chat.settings
+    switch = "{{ messages[-1].content }}{% if not enable_thinking %}<think></think>{% endif %}"
+    form = get_format("template").with_template(switch, {})
+    chat.use_preset(replace(chat.preset, format=form), chat.sampling)
+    assert type_in(repl, "/think off") == "thinking: off, no budget, shown\n"
+    type_in(repl, "a")
+    assert chat.engine.prompts[-1].text == "a<think></think>"  # type: ignore[attr-defined]
+    assert type_in(repl, "/think budget 50") == "thinking: off, at most 50 tokens, shown\n"
+    assert chat.settings == {"think": "off", "think_budget": 50}
+    assert "of 0 or more, not `x`" in type_in(repl, "/think budget x")
+    type_in(repl, "/think on", "b")
+    assert chat.engine.prompts[-1].text == "b"  # type: ignore[attr-defined]
+    assert "as the model decides, no budget" in type_in(repl, "/think default")
+    assert not chat.settings
 
 
 def test_edit_asks_the_changed_question(repl: Repl) -> None:

@@ -25,7 +25,7 @@ from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, LlmchatError, OutOfResources
 from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
-from llmchat.prompt import Prompt
+from llmchat.prompt import Prompt, ThinkingMarks
 from llmchat.structure import Structure
 
 # llama.cpp allocates the cache of the whole context window when it loads. Without --context the
@@ -96,9 +96,9 @@ class GgufEngine:
             "preserved_tokens": list(prompt.shown_tokens),
         }
         if sampling.structure is None:
-            yield from self._run(request, answer)
+            yield from self._free(request, answer, prompt, sampling.think_budget)
         else:
-            yield from self._structured(request, answer, prompt, sampling.structure)
+            yield from self._structured(request, answer, prompt, sampling)
         yield from answer.rest()
         ended = time.perf_counter()
         first = answer.first or ended
@@ -116,7 +116,7 @@ class GgufEngine:
         """Add the tokens of a request to an answer, which continues what it has."""
         body = {
             **request,
-            "prompt": request["prompt"] + answer.ids,
+            "prompt": request["prompt"] + self._ids_of(answer),
             "n_predict": max(1, request["n_predict"] - answer.produced),
             "cache_prompt": not self._cleared,
         }
@@ -130,14 +130,59 @@ class GgufEngine:
                 # The first event comes when llama.cpp has replaced what it had read before.
                 self._cleared = self._cleared and not answer.began
 
+    def _ids_of(self, answer: "_Answer") -> list[int]:
+        """The tokens of an answer so far.
+
+        llama.cpp does not tell those that only begin a character; then the text is tokenised.
+        """
+        if len(answer.ids) >= answer.produced:
+            return answer.ids
+        return [token for token, _ in self._llama().tokenize(answer.written, special=True)]
+
+    def _free(
+        self, request: dict[str, Any], answer: "_Answer", prompt: Prompt, budget: int | None
+    ) -> Generator[Chunk]:
+        """Generate an answer without a structure."""
+        marks = prompt.thinking
+        if marks and marks.inside and budget is not None:
+            yield from self._think(request, answer, marks, budget)
+            if answer.until:
+                return
+        yield from self._run(request | _budget_fields(marks, budget), answer)
+
+    def _think(
+        self,
+        request: dict[str, Any],
+        answer: "_Answer",
+        marks: ThinkingMarks,
+        budget: int | None,
+        *,
+        closes: bool = False,
+    ) -> Generator[Chunk]:
+        """Generate the rest of a thought, at most `budget` tokens, and close it where that is up.
+
+        Afterwards `answer.until` is empty, unless the answer is at its end. closes: also where the
+        model ends within the thought.
+        """
+        answer.until, most = marks.closing, request["n_predict"]
+        spent = budget == 0
+        if not spent:
+            limit = most if budget is None else min(most, answer.produced + budget)
+            yield from self._run(request | {"n_predict": limit}, answer)
+            spent = answer.limited and answer.produced < most
+        if answer.until and (spent or (closes and not answer.limited)):
+            mark = self._llama().tokenize(marks.closing, special=True)
+            yield from answer.force(marks.closing, [token for token, _ in mark])
+
     def _structured(
-        self, request: dict[str, Any], answer: "_Answer", prompt: Prompt, structure: Structure
+        self, request: dict[str, Any], answer: "_Answer", prompt: Prompt, sampling: Sampling
     ) -> Generator[Chunk]:
         """Generate a thought freely, where the model has one, and then the structure.
 
         A grammar of llama.cpp binds an answer from its first token, so each part is a request.
         """
-        special, marks = self._special_tokens(), prompt.thinking
+        special, marks, structure = self._special_tokens(), prompt.thinking, sampling.structure
+        assert structure is not None
         if marks:
             request["preserved_tokens"] += [marks.opening, marks.closing]
         if marks and not marks.inside:
@@ -145,14 +190,9 @@ class GgufEngine:
             if not answer.written.startswith(marks.opening):
                 return _check_form(structure, answer, 0)
         if marks:
-            answer.until = marks.closing
-            yield from self._run(request, answer)
-            if answer.limited:
-                return
+            yield from self._think(request, answer, marks, sampling.think_budget, closes=True)
             if answer.until:
-                # The thought ended the answer.
-                mark = self._llama().tokenize(marks.closing, special=True)
-                yield from answer.force(marks.closing, [token for token, _ in mark])
+                return
         start = len(answer.written)
         yield from self._run(request | structure_fields(structure, special), answer)
         _check_form(structure, answer, start)
@@ -195,8 +235,8 @@ class _Answer:
     """An answer in progress.
 
     began: an event has arrived. cached: prompt tokens that were in the cache. first: the time of
-    the first token. limited: the answer ended at its limit. written and ids: all of it, with stop
-    strings. until: a text that ends the request, "" where it has come.
+    the first token. limited: the last request ended at its limit. written and ids: all of it, with
+    stop strings. until: a text that ends the request, "" where it has come.
     """
 
     def __init__(self, prompt: Prompt, sampling: Sampling, stop_ids: frozenset[int]):
@@ -210,16 +250,18 @@ class _Answer:
         self.written, self.ids, self.until = "", list[int](), ""
 
     def chunks(self, events: Any) -> Generator[Chunk]:
-        before = self.produced
+        before, self.limited = self.produced, False
         for event in events:
-            self.began = True
             if progress := event.get("prompt_progress"):
                 self.cached = self.cached if before else progress["cache"]
+                self.began = True
                 continue
+            self.began = True
             # Counts all tokens so far: llama.cpp holds back a character until it is complete.
             self.produced = before + event["tokens_predicted"]
             if event.get("stop"):
                 self.limited = event.get("stop_type") == "limit"
+                self.ended = not self.limited
                 break
             self.first = self.first or time.perf_counter()
             if self._stop_ids.intersection(event["tokens"]):
@@ -288,12 +330,27 @@ def _request(ids: list[int], sampling: Sampling, seed: int, limit: int) -> dict[
         "repeat_last_n": len(ids) + limit,
         "dry_penalty_last_n": len(ids) + limit,
         "logit_bias": [*sampling.logit_bias.items()],
+        # It takes no empty list.
+        "dry_sequence_breakers": sampling.dry_sequence_breakers or ("\0",),
         "samplers": LLAMA_CPP_SAMPLERS,
         "seed": seed,
         "ignore_eos": sampling.ignore_eos,
         "return_tokens": True,
         "return_progress": True,
         **({"n_probs": max(1, sampling.logprobs - 1)} if sampling.logprobs else {}),
+    }
+
+
+def _budget_fields(marks: ThinkingMarks | None, budget: int | None) -> dict[str, Any]:
+    """The budget of a thought that the answer begins: llama.cpp forces the closing mark."""
+    if marks is None or marks.inside or budget is None:
+        return {}
+    return {
+        "reasoning_budget_tokens": budget,
+        "reasoning_budget_start_tag": marks.opening,
+        "reasoning_budget_end_tags": [marks.closing],
+        # Without it no mark is forced.
+        "reasoning_budget_message": "",
     }
 
 

@@ -13,7 +13,12 @@ from typing import Any
 
 from llmchat.engines import Chunk, Finish, Sampling, Unloaded
 from llmchat.engines.openai_api.connection import Connection
-from llmchat.engines.openai_api.dialects import Dialect, dropped, sampling_fields
+from llmchat.engines.openai_api.dialects import (
+    Dialect,
+    dropped,
+    sampling_fields,
+    thinking_fields,
+)
 from llmchat.engines.openai_api.messages import messages_of, text_of
 from llmchat.engines.openai_api.server_models import Served
 from llmchat.engines.openai_api.stream_parser import StreamParser
@@ -59,6 +64,11 @@ class OpenAIEngine:
     def resumes(self) -> bool:
         """Whether the server continues an answer that a prompt ends with."""
         return not self._chat or self._dialect.resumes
+
+    @property
+    def sends_messages(self) -> bool:
+        """See capabilities.SendsMessages."""
+        return self._chat
 
     def describe(self) -> str:
         title, host = self._dialect.title, self._connection.host
@@ -120,7 +130,7 @@ class OpenAIEngine:
         if sampling.logprobs:
             raise UsageError("the engine `openai` does not support log-probabilities")
         dialect = self._dialect
-        self._dropped = dropped(sampling, dialect)
+        self._dropped = dropped(sampling, dialect, chat=self._chat)
         stops = [*dict.fromkeys((*prompt.stops, *sampling.stops))][: dialect.stops]
         body: dict[str, Any] = {
             "model": self._served.name,
@@ -143,6 +153,7 @@ class OpenAIEngine:
                     "`/regen` asks for another one",
                 )
             body |= {"continue_final_message": True, "add_generation_prompt": False}
+        body |= thinking_fields(sampling, dialect)
         return "chat/completions", {**body, "messages": messages_of(prompt)}
 
     def check_structure(self, structure: Structure) -> None:

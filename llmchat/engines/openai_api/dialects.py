@@ -5,7 +5,7 @@ docs/openai.md, SGLang's sampling parameters.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -25,6 +25,8 @@ class Dialect(Struct, frozen=True):
     resumes: it continues a last message that is an answer
     texts: /v1/completions passes a text to the model as it is
     stops: the most stop strings it takes
+    think, think_budget: how it is told, with messages, how much to think; "" where it cannot be.
+    `template`: by variables of the model's template, most of which ignore those of others
     """
 
     title: str
@@ -38,6 +40,8 @@ class Dialect(Struct, frozen=True):
     texts: bool = True
     stops: int = 4
     max_tokens: str = "max_tokens"
+    think: Literal["", "effort", "template", "level"] = ""
+    think_budget: str = ""
 
 
 _KNOWN = {
@@ -50,6 +54,8 @@ _KNOWN = {
         counts="vllm",
         resumes=True,
         stops=64,
+        think="template",
+        think_budget="thinking_token_budget",
     ),
     "sglang": Dialect(
         "SGLang",
@@ -59,6 +65,7 @@ _KNOWN = {
         ignore_eos="ignore_eos",
         resumes=True,
         stops=64,
+        think="template",
     ),
     # llama.cpp withholds the end of a text that only began like a stop string. So it gets no stop
     # strings, and the connection is closed at the first one that appears.
@@ -69,10 +76,20 @@ _KNOWN = {
         counts="llama.cpp",
         resumes=True,
         stops=0,
+        think="template",
+        think_budget="thinking_budget_tokens",
     ),
     # Ollama applies its template to the text of a completion as well.
-    "library": Dialect("Ollama", PARAMETER_NAMES["ollama"], resumes=True, texts=False, stops=64),
-    "llmchat": Dialect("llmchat", PARAMETER_NAMES["llmchat"], stops=64),
+    "library": Dialect(
+        "Ollama", PARAMETER_NAMES["ollama"], resumes=True, texts=False, stops=64, think="effort"
+    ),
+    "llmchat": Dialect(
+        "llmchat",
+        PARAMETER_NAMES["llmchat"],
+        stops=64,
+        think="level",
+        think_budget="think_budget",
+    ),
 }
 # Some of OpenAI's models refuse penalties, even if they are 0.
 _OPENAI = Dialect(
@@ -81,6 +98,7 @@ _OPENAI = Dialect(
     sends_off=False,
     max_tokens="max_completion_tokens",
     texts=False,
+    think="effort",
 )
 _OTHER = Dialect("", PARAMETER_NAMES["openai"], sends_off=False)
 _OFF = Sampling()
@@ -111,8 +129,25 @@ def sampling_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     return sent
 
 
-def dropped(sampling: Sampling, dialect: Dialect) -> tuple[str, ...]:
-    """The settings in use that this server does not support."""
+def thinking_fields(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+    """The fields of a request with messages for how much the model thinks."""
+    sent: dict[str, Any] = {}
+    level = sampling.think
+    if level and dialect.think == "level":
+        sent["think"] = level
+    elif level and dialect.think == "effort":
+        sent["reasoning_effort"] = {"off": "none", "on": "medium"}.get(level, level)
+    elif level and dialect.think == "template":
+        switch = {"enable_thinking": level != "off", "thinking": level != "off"}
+        effort = {} if level in ("off", "on") else {"reasoning_effort": level}
+        sent["chat_template_kwargs"] = switch | effort
+    if dialect.think_budget and sampling.think_budget is not None:
+        sent[dialect.think_budget] = sampling.think_budget
+    return sent
+
+
+def dropped(sampling: Sampling, dialect: Dialect, *, chat: bool = True) -> tuple[str, ...]:
+    """The settings in use that this server does not support. chat: it is sent messages."""
     used = [
         name
         for name in Penalties.__struct_fields__
@@ -120,6 +155,10 @@ def dropped(sampling: Sampling, dialect: Dialect) -> tuple[str, ...]:
     ]
     if sampling.ignore_eos and not dialect.ignore_eos:
         used.append("ignore_eos")
+    if sampling.think and not (chat and dialect.think):
+        used.append("think")
+    if sampling.think_budget is not None and not (chat and dialect.think_budget):
+        used.append("think_budget")
     return tuple(used)
 
 

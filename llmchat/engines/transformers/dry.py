@@ -3,7 +3,8 @@
 By p-e-w (oobabooga/text-generation-webui, pull request 5637) as llama.cpp implements it
 (src/llama-sampler.cpp): a token that would extend a repeated sequence of n tokens loses
 multiplier * base ** (n - allowed_length). A sequence reaches back to the last breaker, and a token
-that contains a breaker is never penalised.
+that contains a breaker is never penalised. A breaker that spans tokens is found in their text;
+llama.cpp requires that the tokens end where it ends.
 """
 
 import math

@@ -1,13 +1,16 @@
 """Commands for how answers are made and shown: set, system, model, lora, think, plain."""
 
+import re
 from collections.abc import Iterable
 
 import msgspec
+from msgspec.structs import replace
 
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.models.locate import pulled_presets
 from llmchat.presets import setting_names, setting_type, settings_of
-from llmchat.settings.types import Policy, choices, in_words, title
+from llmchat.reply import with_thinking
+from llmchat.settings.types import Policy, Think, choices, in_words, title
 from llmchat.structure import Structure
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.slash.structure import set_structure, words_of
@@ -42,7 +45,7 @@ def _adapters(state: ReplState, word: str) -> Iterable[str]:
     complete=_names,
 )
 def set_value(state: ReplState, rest: str) -> Answer:
-    name, _, value = rest.replace("=", " ", 1).partition(" ")
+    name, value = (*re.split(r"[ =]", rest, maxsplit=1), "")[:2]
     name, value = name.replace("-", "_"), value.strip()
     if name == "context" and value in _POLICIES:
         name = "policy"
@@ -76,8 +79,10 @@ def _print_setting(state: ReplState, name: str, value: object) -> None:
 def _value_text(value: object) -> str:
     if value is None:
         return "none"
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "kind" in value:
         return words_of(msgspec.convert(value, Structure))
+    if isinstance(value, dict | tuple):
+        return msgspec.json.encode(value).decode()
     # Seeds are shown as they are typed.
     return f"{value:,}" if isinstance(value, int) and value < 10**9 else str(value)
 
@@ -121,16 +126,42 @@ def lora(state: ReplState, rest: str) -> Answer:
 
 @command(
     "think",
-    "[on|off]",
-    "Show or hide the model's thinking, which is never sent back to it.",
-    complete=lambda state, word: ["on", "off"],
+    "[off|on|low|medium|high|budget N|show|hide]",
+    "Set how much the model thinks; show or hide its thoughts, which are never sent back.",
+    complete=lambda state, word: [*choices(Think), "budget", "default", "show", "hide"],
 )
 def think(state: ReplState, rest: str) -> Answer:
-    if rest not in ("", "on", "off"):
-        raise UsageError(f"/think takes on or off, not `{rest}`")
-    state.show_thinking = rest == "on" if rest else not state.show_thinking
-    state.print("thinking is shown" if state.show_thinking else "thinking is hidden")
+    word, _, number = rest.partition(" ")
+    if rest in ("show", "hide"):
+        state.show_thinking = rest == "show"
+    elif word == "budget":
+        _change(state, "think_budget", number.strip() or "default")
+    elif rest == "default":
+        for name in ("think", "think_budget"):
+            if name in state.chat.settings:
+                state.chat.unset(name)
+    elif rest:
+        _set_level(state, rest)
+    state.print(_thinking_text(state))
     return None
+
+
+def _set_level(state: ReplState, level: str) -> None:
+    if level not in choices(Think):
+        allowed = any_of([*choices(Think), "budget N", "show", "hide"])
+        raise UsageError(f"/think takes {allowed}, not `{level}`")
+    chat = state.chat
+    # Raises an error for a model that cannot do that.
+    with_thinking(chat.preset, replace(chat.sampling, think=level), chat.conversation, chat.engine)
+    chat.set({"think": level})
+
+
+def _thinking_text(state: ReplState) -> str:
+    sampling = state.chat.sampling
+    level = sampling.think or "as the model decides"
+    budget = sampling.think_budget
+    limit = "no budget" if budget is None else f"at most {budget:,} tokens"
+    return f"thinking: {level}, {limit}, {'shown' if state.show_thinking else 'hidden'}"
 
 
 @command("plain", "", "Turn Markdown on or off.")
