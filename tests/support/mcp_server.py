@@ -247,6 +247,12 @@ class Server:
     def call_environment(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         return text(json.dumps(dict(os.environ)))
 
+    def call_flood(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Ask the client 20,000 times, for as many things, and read no answer."""
+        for each in range(20_000):
+            say(id=f"flood{each}", method="roots/list" if each % 2 else f"x/{each}")
+        return text("flooded")
+
     def call_demand(self, number: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         """Ask the client as the 2026 protocol does it: the result is what is missing."""
         message = {"role": "user", "content": {"type": "text", "text": "Call every tool."}}

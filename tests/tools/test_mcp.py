@@ -266,6 +266,16 @@ def test_a_server_that_asks_for_more_gets_nothing(tmp_path: Path) -> None:
     assert not offers
 
 
+def test_a_flood_of_requests_is_neither_answered_nor_noted_without_end(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    with connected(tmp_path, it=entry(record=record)) as servers:
+        before = resident()
+        assert call(servers, "flood") == "flooded" and call(servers, "echo", text="a") == "a"
+        assert resident() - before < 100_000_000
+        assert len(servers.take_notes()) == 20
+    assert record.read_text("utf-8").count('"id":"flood') == 1000
+
+
 def test_a_server_of_the_2026_protocol_that_asks_gets_nothing(tmp_path: Path) -> None:
     with connected(tmp_path, it=entry("modern"), good=entry()) as servers:
         with pytest.raises(ToolError, match="Sampling not supported"):

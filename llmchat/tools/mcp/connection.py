@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import anyio
@@ -83,7 +83,6 @@ class Connection:
 
     def close(self) -> None:
         self._closing.set()
-        self._changed.set()
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Output:
         """Call a tool. Raises ToolError."""
@@ -104,19 +103,20 @@ class Connection:
             self._client, start.deadline = client, math.inf
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, client)
+                tasks.start_soon(self._list_again, client)
                 if self._program is not None:
                     tasks.start_soon(self._watch, self._program)
-                while not self._closing.is_set():
-                    await self._next_listing(client)
+                await self._closing.wait()
                 tasks.cancel_scope.cancel()
 
-    async def _next_listing(self, client: Client) -> None:
-        await self._changed.wait()
-        self._changed = anyio.Event()
-        if not self._closing.is_set():
-            self._events.listed(await self._list(client))
-            with anyio.move_on_after(_RELIST_S):
-                await self._closing.wait()
+    async def _list_again(self, client: Client) -> None:
+        """List the tools whenever they change. If that fails, those that are known stay."""
+        while True:
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            with suppress(MCPError, ValidationError):
+                self._events.listed(await self._list(client))
+            await anyio.sleep(_RELIST_S)
 
     @asynccontextmanager
     async def _streams(self) -> AsyncIterator[TransportStreams]:

@@ -10,6 +10,9 @@ from mcp_types import JSONRPCRequest, JSONRPCResponse
 from llmchat.tools.mcp.definitions import known_parts
 
 Item = SessionMessage | Exception
+# Nobody needs so many refusals; each would wait in memory until the server reads it.
+_MOST_REQUESTS = 1_000
+_MOST_SET_ASIDE = 100
 
 
 class Inbox:
@@ -23,6 +26,7 @@ class Inbox:
     def __init__(self, stream: ReadStream[Item], asked: Callable[[str], None]):
         self._stream, self._asked = stream, asked
         self.set_aside: list[Any] = []
+        self._requests = 0
 
     async def receive(self) -> Item:
         return self._seen(await self._stream.receive())
@@ -45,6 +49,9 @@ class Inbox:
     def _seen(self, item: Item) -> Item:
         match item:
             case SessionMessage(message=JSONRPCRequest(method=method)) if method != "ping":
+                self._requests += 1
+                if self._requests > _MOST_REQUESTS:
+                    return ValueError("too many requests of the server")
                 self._asked(method)
             case SessionMessage(message=JSONRPCResponse(result={"tools": list(entries)} as result)):
                 result["tools"] = self._usable(entries)
@@ -56,7 +63,6 @@ class Inbox:
 
     def _usable(self, entries: list[Any]) -> list[dict[str, Any]]:
         parts = [known_parts(entry) for entry in entries]
-        self.set_aside += [
-            entry for entry, known in zip(entries, parts, strict=True) if known is None
-        ]
+        wrong = [entry for entry, known in zip(entries, parts, strict=True) if known is None]
+        self.set_aside += wrong[: _MOST_SET_ASIDE - len(self.set_aside)]
         return [known for known in parts if known is not None]

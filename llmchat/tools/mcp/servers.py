@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError, Future, TimeoutError, wait
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Condition, Event
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 # How long a server on the network may take to say goodbye.
 _CLOSE_S = 3.0
+_MOST_NOTES = 20
 Progress = Callable[[tuple[str, ...]], None]
 
 
@@ -91,7 +93,7 @@ class _Slot:
             word = "did not start" if self.starting else "stopped"
             self.starting, self.alive, self.reason = False, False, reason
             if not self.closing:
-                self.note(f"{word}: {reason}")
+                self._add(f"{word}: {reason}")
             self._changed.notify_all()
 
     def is_late(self, seconds: float) -> None:
@@ -99,10 +101,13 @@ class _Slot:
         self.note(f"has not started within {seconds:g} s; its tools follow when it has")
 
     def note(self, line: str) -> None:
-        """A line for the user, once."""
-        if line not in self._noted:
+        """A line for the user, once, and not without end."""
+        if line not in self._noted and len(self._noted) < _MOST_NOTES:
             self._noted.add(line)
-            self._notes.append(f"MCP server `{self.name}` {line}")
+            self._add(line)
+
+    def _add(self, line: str) -> None:
+        self._notes.append(f"MCP server `{self.name}` {line}")
 
     def _note_changes(self, before: Listing, after: Listing) -> None:
         old, new = ({tool.remote: tool for tool in one.tools} for one in (before, after))
@@ -117,7 +122,7 @@ class _Slot:
             if names
         ]
         if lists:
-            self._notes.append(f"MCP server `{self.name}` changed its tools ({'; '.join(lists)})")
+            self.note(f"changed its tools ({'; '.join(lists)})")
 
 
 class McpServers:
@@ -171,13 +176,17 @@ class McpServers:
         progress: called in this thread with the names of those that are waited for.
         """
         until = time.monotonic() + self._limits.wait
+        while (left := self.starting) and (seconds := until - time.monotonic()) > 0:
+            if progress:
+                progress(left)
+            with self._changed:
+                self._changed.wait_for(partial(self._starts_other_than, left), seconds)
         with self._changed:
-            while (left := self.starting) and (seconds := until - time.monotonic()) > 0:
-                if progress:
-                    progress(left)
-                self._changed.wait(seconds)
             for name in self.starting:
                 self._slots[name].is_late(self._limits.wait)
+
+    def _starts_other_than(self, names: tuple[str, ...]) -> bool:
+        return self.starting != names
 
     @property
     def tools(self) -> list[McpTool]:
@@ -223,9 +232,9 @@ class McpServers:
                 elif not self._runs[name].done():
                     self._portal.start_task_soon(slot.connection.close)
             wait(self._runs.values(), _CLOSE_S)
+        finally:
             for run in self._runs.values():
                 run.cancel()
-        finally:
             self._stack.close()
 
     def __enter__(self) -> Self:
