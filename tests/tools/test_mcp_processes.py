@@ -48,8 +48,8 @@ class Holder:
     ("number", "code"),
     [
         (signal.SIGINT, -signal.SIGINT),
-        (signal.SIGTERM, 128 + signal.SIGTERM),
-        (signal.SIGHUP, 128 + signal.SIGHUP),
+        pytest.param(signal.SIGTERM, 128 + signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 128 + signal.SIGHUP, marks=pytest.mark.slow),
     ],
     ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
@@ -70,12 +70,14 @@ def test_a_kill_leaves_no_process(tmp_path: Path) -> None:
     assert until(lambda: not holder.count)
 
 
+@pytest.mark.slow
 def test_an_error_leaves_no_process(tmp_path: Path) -> None:
     holder = Holder(tmp_path, "plain", "daemon")
     holder.says("error")
     assert holder.process.wait(20) == 1 and not holder.count
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_call_leaves_no_process(tmp_path: Path) -> None:
     holder = Holder(tmp_path, "stubborn")
     holder.says("hang")
