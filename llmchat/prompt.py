@@ -287,7 +287,11 @@ def _find_quoted(
     """The ranges of messages, tools and arguments; None if the template rewrites them."""
     places = Placeholders([record["content"] for record in records])
     hidden = [
-        {**map_texts(places.of_text, record), "content": places.of_message(index)}
+        {
+            **map_texts(places.of_text, record),
+            # Templates treat an empty message differently.
+            "content": places.of_message(index) if record["content"] else "",
+        }
         for index, record in enumerate(records)
     ]
     shown = _run_template(_map_variables(form, places.of_text), hidden, wants_answer)
