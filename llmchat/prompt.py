@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import chat_template, written_tools
+from llmchat import chat_template, tool_records, written_tools
 from llmchat.calls import ToolRequest
 from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
@@ -205,6 +205,7 @@ def _write_template(
     system, spoken = split_system(messages)
     form = _map_variables(form, lambda text: disarm(text, form.labels))
     records = [_record(message, form) for message in spoken]
+    records = tool_records.for_template(records, form.template or "")
     if system:
         records = _with_system(form, disarm(system, form.labels), records)
     wants_answer = spoken[-1].role != "assistant"

@@ -25,7 +25,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "text": (
         "ordered",
         (
-            "chat_template", "written_tools", "written_prompt", "prompt", "engines",
+            "chat_template", "tool_records", "written_tools", "written_prompt", "prompt", "engines",
             "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
             "actions", "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
             "reply_parser",

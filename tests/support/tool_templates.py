@@ -102,7 +102,10 @@ TEMPLATES: dict[str, str] = {
         + _BARE + "</param>{% endfor %}</function>{% endfor %}"
     ),
     "gemma-4": _GEMMA_VALUE + _turns(
-        "<|turn>ROLE\n", "<turn|>\n", _gemma("<|tool_call>call:", '<|"|>', "<tool_call|>"),
+        "<|turn>ROLE\n", "<turn|>\n",
+        _gemma("<|tool_call>call:", '<|"|>', "<tool_call|>")
+        + "{%- for one in message.tool_responses or [] %}<|tool_response>response:{{ one.name }}"
+        "{{ '{value:' + argument(one.response, '<|\"|>') + '}' }}<tool_response|>{% endfor %}",
         model="model",
     ),
     "functiongemma": _GEMMA_VALUE + _turns(

@@ -1,6 +1,7 @@
 """Tools in prompts: definitions, calls and results, by the template or written as text."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -108,6 +109,31 @@ def test_a_template_with_tools_is_given_them() -> None:
 def test_the_variable_of_tools_can_have_another_name() -> None:
     template = TEMPLATE.replace("tools", "xml_tools").replace("xml_tools]", "tools]")
     assert render(ASKED, ROUND[0], form="template", template=template).startswith("[1 tools]")
+
+
+def test_a_result_names_its_function() -> None:
+    template = TEMPLATE.replace("{{ message.role }}", "{{ message.role }} {{ message.name }}")
+    text = render(ASKED, *ROUND, form="template", template=template)
+    assert "<|im_start|>tool weather\nsunny" in text
+
+
+def test_results_are_a_part_of_the_answer_where_the_template_has_them_there() -> None:
+    template = TEMPLATE.replace(
+        "<|im_end|>", "{% for one in message.tool_responses or [] %}({{ one.name }}:"
+        "{{ one.response }}){% endfor %}<|im_end|>"
+    )  # fmt: skip
+    text = render(ASKED, *ROUND, form="template", template=template)
+    assert "(weather:sunny)<|im_end|>" in text and "<|im_start|>tool" not in text
+
+
+def test_ids_have_nine_characters_where_the_template_wants_it() -> None:
+    check = "{%- if call.id | length != 9 %}{{ raise_exception('id') }}{% endif %}[{{ call.id }}]"
+    template = TEMPLATE.replace("{{ call.function", check + "{{ call.function").replace(
+        "<|im_end|>", "{% if message.tool_call_id %}[{{ message.tool_call_id }}]{% endif %}"
+    )
+    text = render(ASKED, *ROUND, form="template", template=template)
+    ids = re.findall(r"\[(\w{9})\]", text)
+    assert len(ids) == 2 and ids[0] == ids[1]
 
 
 def test_definitions_can_be_shown_shorter_than_they_are() -> None:
