@@ -19,7 +19,7 @@ def for_template(records: list[Record], template: str) -> list[Record]:
 
 
 def _with_names(records: list[Record]) -> list[Record]:
-    """The results with the name of the function: by the id of the call, or in the order of calls."""
+    """The results with the name of the function, by the id of the call or in the order of calls."""
     named, waiting = [], list[dict[str, Any]]()
     for record in records:
         waiting = list(record["tool_calls"]) if record.get("tool_calls") else waiting
