@@ -77,6 +77,12 @@ def test_days_are_counted(
     assert ask(settings, arguments).text.splitlines()[1:] == lines
 
 
+@pytest.mark.parametrize("zone", ["", "local", "Local"])
+def test_empty_fields_count_as_absent(settings: ToolSettings, zone: str) -> None:
+    text = ask(settings, {"timezone": zone, "date": "", "since": ""}).text
+    assert text == "Thursday, 2026-11-26 12:00:05 UTC (UTC+00:00)"
+
+
 def test_today_is_the_day_in_the_zone(settings: ToolSettings) -> None:
     text = ask(settings, {"timezone": "Pacific/Kiritimati", "date": "2026-11-27"}).text
     assert "0 days from 2026-11-27" in text

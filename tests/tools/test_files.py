@@ -248,6 +248,13 @@ def test_lines_are_found_with_their_numbers(root: Path) -> None:
     assert ask(root, "files_search", text="o", path="notes.txt").text.count("notes.txt:") == 2
 
 
+def test_an_answer_without_lines_names_what_was_searched(root: Path) -> None:
+    assert ask(root, "files_search", text="nowhere").text == "no line contains `nowhere`"
+    assert ask(root, "files_search", text="Three", pattern="*.c").text == (
+        "no line contains `Three` in files named `*.c`"
+    )
+
+
 def test_many_matches_are_cut(root: Path) -> None:
     (root / "many.txt").write_text("needle\n" * 1000)
     lines = ask(root, "files_search", text="needle").text.splitlines()

@@ -122,7 +122,9 @@ class FilesSearch(_FileTool):
         if len(found) > MOST_MATCHES:
             lines.append(f"[only the first {MOST_MATCHES} lines; search for something rarer]")
         lines += _incomplete(search.complete)
-        return Output("\n".join(lines) or f"no line contains `{excerpt(text)}`", untrusted=True)
+        where = f" in files named `{excerpt(pattern)}`" if pattern != "*" else ""
+        nothing = f"no line contains `{excerpt(text)}`{where}"
+        return Output("\n".join(lines) or nothing, untrusted=True)
 
 
 def _page(name: str, lines: Lines) -> str:
