@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from llmchat.errors import UsageError
 from llmchat.process.programs import which
+from llmchat.ui import keywords
 from llmchat.ui.keys import BLOCK, without_block
 from llmchat.ui.slash import Command, parse, registry
 
@@ -32,4 +33,6 @@ def parse_input(line: str, env: Mapping[str, str]) -> tuple[Command, str] | Shel
         program = command.split()[0]
         if registry.get(program) is None or which(program, env):
             return ShellCommand(command)
-    return without_block(line) if line.lstrip().startswith(BLOCK) else parse(line.strip())
+    if line.lstrip().startswith(BLOCK):
+        return without_block(line)
+    return parse(keywords.command_of(line.strip()))

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from llmchat.chat import Event
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.ui import keywords
 from llmchat.ui.input_parser import parse_input
 from llmchat.ui.mentions import mentioned
 from llmchat.ui.state import ReplState
@@ -48,7 +49,10 @@ class MessageSender:
 
     def _send(self, text: str) -> Generator[Event] | LlmchatError:
         try:
+            text = keywords.with_mentions(text)
             self._state.attached |= {name: self._state.read(name) for name in mentioned(text)}
+            if time := keywords.time_of(text, self._state.world):
+                self._state.attached["time"] = time
             return self._state.chat.send(text, *self._state.take_attached())
         except LlmchatError as error:
             self.unsent = text
