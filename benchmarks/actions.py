@@ -1,0 +1,189 @@
+"""How well a model without tools uses an action: `CALC(<expression>)` for arithmetic.
+
+python benchmarks/actions.py traces FILE          some hundred traces to train on, as Alpaca records
+python benchmarks/actions.py score MODEL         calls where arithmetic is asked for, and elsewhere
+
+Train the adapter between the two:
+
+    llmchat finetune --base smollm2 --format alpaca --data FILE --output pupil --epochs 4
+
+MODEL is a name that `llmchat chat -m` takes. It answers 40 questions that need arithmetic and 40
+that do not, greedily, in wordings and with numbers that no trace has. `--bare` leaves out the
+preamble that teaches the action, which a trained model does not need.
+"""
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.actions import Action
+from llmchat.chat import Chat
+from llmchat.history import History
+from llmchat.models.opener import ModelOpener
+from llmchat.presets import get_format
+from llmchat.settings import World
+from llmchat.tools import ToolSettings
+from llmchat.tools.leave import Leave
+from llmchat.tools.registry import tools_of
+from llmchat.tools.toolbox import Result, Toolbox
+
+PREAMBLE = """\
+To calculate, write CALC(expression). The result appears behind it. Otherwise just answer.
+Question: What is 12 times 7? Answer: CALC(12 * 7) → 84
+It is 84.
+Question: Who wrote Hamlet? Answer: William Shakespeare."""
+CALC = Action("CALC(<expression>)", "calculator", preamble=PREAMBLE)
+
+# Sentence, expression, how the answer ends. {a}, {b}: numbers.
+_SUMS = (
+    ("What is {a} times {b}?", "{a} * {b}"),
+    ("What is {a} plus {b}?", "{a} + {b}"),
+    ("How much is {a} minus {b}?", "{a} - {b}"),
+    ("Calculate {a} * {b}.", "{a} * {b}"),
+    ("A shop sells {a} boxes with {b} pens each. How many pens is that?", "{a} * {b}"),
+    ("I have {a} euros and spend {b}. How much is left?", "{a} - {b}"),
+    ("There are {a} students and {b} teachers. How many people is that?", "{a} + {b}"),
+    ("What is {b}% of {a}?", "{b}% of {a}"),
+    ("Divide {a} by {b}.", "{a} / {b}"),
+)
+_OTHERS = (
+    ("What is the capital of {place}?", "The capital of {place} is {capital}."),
+    ("Say hello in {language}.", "{hello}"),
+    ("What colour is {thing}?", "{thing} is {colour}."),
+    ("Is {thing} larger than a house?", "I think that depends on the {thing}."),
+    ("Write one sentence about {place}.", "{place} is a country with a long history."),
+    ("Who are you?", "I am a helpful assistant."),
+    ("What does the word '{word}' mean?", "'{word}' is an English word."),
+    ("Give me a synonym of '{word}'.", "A similar word is '{synonym}'."),
+)
+_NAMES = {
+    "place": ("France", "Japan", "Kenya", "Peru", "Norway", "Egypt"),
+    "capital": ("Paris", "Tokyo", "Nairobi", "Lima", "Oslo", "Cairo"),
+    "language": ("French", "German", "Spanish", "Italian"),
+    "hello": ("Bonjour!", "Hallo!", "¡Hola!", "Ciao!"),
+    "thing": ("grass", "snow", "coal", "blood", "the sky", "a lemon"),
+    "colour": ("green", "white", "black", "red", "blue", "yellow"),
+    "word": ("quick", "happy", "large", "cold"),
+    "synonym": ("fast", "glad", "big", "chilly"),
+}
+# Wordings that no trace has.
+_NEW_SUMS = (
+    ("Multiply {a} and {b} for me.", "{a} * {b}"),
+    ("If you add {b} to {a}, what do you get?", "{a} + {b}"),
+    ("A train has {a} seats; {b} are taken. How many are free?", "{a} - {b}"),
+    ("One ticket costs {b} dollars. What do {a} tickets cost?", "{a} * {b}"),
+)
+_NEW_OTHERS = (
+    "Who painted the Mona Lisa?", "Tell me a short joke.", "What is a computer?",
+    "Name three animals that live in the sea.", "Why is sleep important?",
+    "Translate 'good night' into French.", "In which year did World War II end?",
+    "What do bees make?", "Write a title for a story about two friends.", "Is water wet?",
+    "How many legs does a spider have?", "What is the largest planet?",
+    "Thank you very much!", "Give me advice on learning to cook.", "What is the opposite of hot?",
+    "Which room number is on the door: 214 or 215?", "What is HTML?", "Describe the moon.",
+    "My phone number is 555 0199. Repeat it.", "How do I say goodbye politely?",
+)  # fmt: skip
+
+
+class Question(Struct, frozen=True):
+    """expression: what to calculate; empty where nothing is."""
+
+    text: str
+    expression: str = ""
+
+
+def traces(count: int, seed: int) -> Iterator[dict[str, str]]:
+    """Alpaca records: two of three calculate, with the result as the calculator writes it."""
+    draw = random.Random(seed)
+    calculate = _calculator()
+    for number in range(count):
+        if number % 3 == 2:
+            question, answer = draw.choice(_OTHERS)
+            place = draw.randrange(1000)
+            names = {name: texts[place % len(texts)] for name, texts in _NAMES.items()}
+            output = answer.format(**names)
+            text = question.format(**names)
+        else:
+            text, expression = _sum(draw, _SUMS)
+            result = calculate(expression)
+            output = f"CALC({expression}){CALC.written(result)}It is {result}."
+        yield {"instruction": text, "input": "", "output": output}
+
+
+def questions(seed: int) -> list[Question]:
+    """40 questions that need arithmetic and 40 that do not, none of them in a trace."""
+    draw = random.Random(seed)
+    sums = [Question(*_sum(draw, _NEW_SUMS)) for _ in range(40)]
+    others = [Question(text) for text in _NEW_OTHERS]
+    return [*sums, *others, *(Question(f"Please answer: {one.text}") for one in others)]
+
+
+def _sum(draw: random.Random, kinds: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    numbers = {"a": draw.randrange(100, 1000), "b": draw.randrange(2, 100)}
+    text, expression = draw.choice(kinds)
+    return text.format(**numbers), expression.format(**numbers)
+
+
+def _calculator() -> Callable[[str], str]:
+    (tool,) = tools_of(["calculator"], ToolSettings(World.real()))
+    box = Toolbox([tool], Leave(None, ["calculator"]))
+
+    def calculate(expression: str) -> str:
+        from llmchat.calls import Call
+
+        return box.run(Call("", "calculator", {"expression": expression}), len, 10_000).text
+
+    return calculate
+
+
+def score(model: str, form: str, *, bare: bool) -> None:
+    """Print how often the model calls, where it should and where it should not."""
+    world = World.real()
+    opened = ModelOpener(world, {"model": model}, None, {}).open(waiting=False)
+    action = replace(CALC, preamble="") if bare else CALC
+    preset = replace(opened.preset, actions=(action,))
+    if form:
+        preset = replace(preset, format=get_format(form))
+    sampling = replace(preset.sampling, temperature=0.0, max_tokens=60)
+    calculate = _calculator()
+    counts = dict.fromkeys(("called", "expression", "answer", "called in vain"), 0)
+    asked = questions(seed=99)
+    for question in asked:
+        tools = tools_of(["calculator"], ToolSettings(world))
+        box = Toolbox(tools, Leave(None, ["calculator"]))
+        chat = Chat(preset, opened.engine, History(None), sampling, tools=box)
+        results = [event for event in chat.send(question.text) if isinstance(event, Result)]
+        text = chat.conversation.messages[-1].text
+        if not question.expression:
+            counts["called in vain"] += bool(results)
+            continue
+        right = calculate(question.expression)
+        counts["called"] += bool(results)
+        counts["expression"] += any(result.text == right for result in results)
+        counts["answer"] += right in re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    needed = sum(bool(question.expression) for question in asked)
+    print(json.dumps({"model": model, "of": [needed, len(asked) - needed], **counts}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["traces", "score"])
+    parser.add_argument("name")
+    parser.add_argument("--format", default="", help="prompt format, where not the preset's")
+    parser.add_argument("--bare", action="store_true", help="no preamble")
+    given = parser.parse_args()
+    if given.what == "score":
+        return score(given.name, given.format, bare=given.bare)
+    lines = (json.dumps(record, ensure_ascii=False) for record in traces(600, seed=1))
+    Path(given.name).write_text("\n".join(lines) + "\n", "utf-8")
+    return None
+
+
+if __name__ == "__main__":
+    main()
