@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
-from llmchat.engines.guide import Guides
 from llmchat.engines.transformers import memory_check, scoring
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward
@@ -86,8 +85,6 @@ class TransformersEngine:
         self.context = loaded.context
         self._vocabulary = vocabulary_of(loaded.shapes)
         most = IDLE_CACHE_BYTES // max(1, kv_bytes(loaded.config, 1))
-        count = self._vocabulary or int(loaded.config.get("vocab_size") or 0)
-        self._guides = Guides(loaded.tokens, count)
         self._slots = Slots(loaded.forward.new_cache, slots, most)
         self._chunks = Chunks(loaded.forward, parameters(loaded.shapes), self.context)
         self.drafts = drafts
@@ -153,7 +150,7 @@ class TransformersEngine:
             PromptLookup(ids) if self.drafts and model.forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),
             look,
-            self._guides.guide(prompt, sampling, stop_ids),
+            model.guides.guide(prompt, sampling, stop_ids),
             apart,
         )
 

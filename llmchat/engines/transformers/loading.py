@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from llmchat.engines.checkpoint_files import context_of, read_json
+from llmchat.engines.guide import Guides
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
@@ -18,6 +19,7 @@ from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
 from llmchat.engines.transformers.pytorch import cuda, forward
 from llmchat.engines.transformers.tied_heads import with_ties
+from llmchat.engines.transformers.vocabulary import vocabulary_of
 from llmchat.engines.transformers.weights import Tensors, open_tensors
 from llmchat.errors import UsageError
 from llmchat.parse_guard import reading
@@ -50,9 +52,12 @@ class Source:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory. config: its config.json in today's words; shapes: of its tensors."""
+    """A checkpoint in memory. config: its config.json in today's words; shapes: of its tensors;
+    guides: enforce the structure of its answers.
+    """
 
     tokens: Tokenizer
+    guides: Guides
     forward: Forward
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -74,7 +79,8 @@ def load(source: Source) -> LoadedModel:
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))
         self_test.check(executor, ids, str(config.get("model_type")), source.proven)
-    return LoadedModel(tokens, executor, config, tensors.shapes, context)
+    count = vocabulary_of(tensors.shapes) or int(config.get("vocab_size") or 0)
+    return LoadedModel(tokens, Guides(tokens, count), executor, config, tensors.shapes, context)
 
 
 def device_named(name: str) -> torch.device:
