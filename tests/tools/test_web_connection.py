@@ -223,6 +223,7 @@ def test_compressed_bodies_are_unpacked(
         ("gzip", b"not gzip", "its compressed answer is damaged"),
         ("gzip", gzip.compress(b"text" * 1000)[:-20], "ended too early"),
     ],
+    ids=["unknown", "twice", "damaged", "cut"],
 )
 def test_a_damaged_compression_is_one_line(site: Site, coding: str, body: bytes, line: str) -> None:
     site.pages["/"] = Reply(body, headers={"Content-Encoding": coding})
@@ -233,6 +234,7 @@ def test_a_damaged_compression_is_one_line(site: Site, coding: str, body: bytes,
     "answer",
     [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", b"nonsense\r\n\r\n", b"",
      b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000],
+    ids=["short", "nonsense", "nothing", "long header"],
 )  # fmt: skip
 def test_a_malformed_answer_is_one_line(site: Site, answer: bytes) -> None:
     def raw(handler: Handler) -> None:
