@@ -128,6 +128,16 @@ _Web = Annotated[
         rich_help_panel=options.TOOLS,
     ),
 ]
+_Answers = Annotated[
+    int,
+    typer.Option(
+        "--answers",
+        min=1,
+        max=128,
+        help="Print this many answers to the question; a seed is counted up.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
 _NoServer = Annotated[
     bool,
     typer.Option(
@@ -157,6 +167,7 @@ def chat(
     no_stream: _NoStream = False,
     plain: _Plain = None,
     extract: _Extract = False,
+    answers: _Answers = 1,
     vi: _Vi = None,
     schema: _Schema = None,
     regex: _Regex = None,
@@ -181,6 +192,8 @@ def chat(
     question = one_shot.question(world, prompt, file or ())
     if extract and not question:
         raise _extract_needs_a_question()
+    if answers > 1:
+        _check_answers(question, extract=extract)
     web_settings = _web_settings(world, settings, question) if web else None
     asks_on = None if question is None else world.stderr
     with (
@@ -205,7 +218,8 @@ def chat(
         if question:
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
-            output = one_shot.Output(json, not no_stream, settings.options.plain, quiet, extract)
+            plain_text = settings.options.plain
+            output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
             code = _answer(talk, world, question, output, verbose=verbose)
         else:
             from llmchat.ui.repl import run
@@ -213,6 +227,15 @@ def chat(
             code = run(talk, world, opener, plain=settings.options.plain, vi=settings.options.vi)
             _keep(talk, world)
         raise typer.Exit(code)
+
+
+def _check_answers(question: "Message | None", *, extract: bool) -> None:
+    if question is None:
+        raise UsageError(
+            "--answers takes a PROMPT or piped text", "`/regen` answers again in a chat"
+        )
+    if extract:
+        raise UsageError("--answers and --extract exclude each other", "--json gives all answers")
 
 
 def _extract_needs_a_question() -> UsageError:

@@ -7,10 +7,19 @@ from functools import partial
 from pathlib import Path
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from llmchat.chat import Chat, Event
 from llmchat.commands.answer_form import fault_of, value_of
-from llmchat.commands.outputs import Answer, CitedSource, SentWindow, Timings, ToolUse, Usage
+from llmchat.commands.outputs import (
+    Answer,
+    CitedSource,
+    OneAnswer,
+    SentWindow,
+    Timings,
+    ToolUse,
+    Usage,
+)
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
@@ -68,13 +77,14 @@ def from_web(
 
 
 class Output(Struct, frozen=True):
-    """How the answer is printed. extract: its first code block alone."""
+    """How the answer is printed. extract: its first code block alone. answers: how many."""
 
     json: bool = False
     stream: bool = True
     plain: bool = False
     quiet: bool = False
     extract: bool = False
+    answers: int = 1
 
     @property
     def streams(self) -> bool:
@@ -94,9 +104,12 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
 def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
         with closing(chat.send(question.text, question.input, question.files)) as events:
+            _print_number(1, world, output)
             display = _show(events, world, output)
             code = _extracted(chat, display.text) if output.extract else None
-            _print_complete(chat, world, display, code, output)
+        if output.answers > 1:
+            return _ask_again(chat, world, display, output)
+        _print_complete(chat, world, display, code, output)
     except KeyboardInterrupt:
         print(file=world.stderr)
         return INTERRUPTED
@@ -111,6 +124,48 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
             "the answer has no code block", "without --extract the whole answer is printed"
         )
     return _told_fault(chat, display.text, world, output)
+
+
+def _ask_again(chat: Chat, world: World, first: AnswerDisplay, output: Output) -> int:
+    """Print an answer, and others to the same question; returns the exit code.
+
+    A seed is counted up. The others are alternatives in the history; the chat goes on from the
+    last one.
+    """
+    answer, faults = report(chat, first.text, first.thinking, first.results), 0
+    answer.answers = []
+    asked, display = chat.sampling, first
+    for number in range(1, output.answers + 1):
+        if number > 1:
+            chat.sampling = replace(asked, seed=_seed_of(asked.seed, number - 1))
+            _print_number(number, world, output)
+            with closing(chat.regenerate()) as events:
+                display = _show(events, world, output)
+        answer.answers.append(_one_answer(chat, display))
+        if not output.json:
+            _print_complete(chat, world, display, None, output)
+        faults |= _told_fault(chat, display.text, world, output)
+    chat.sampling = asked
+    if output.json:
+        print_json(world, answer, compact=True)
+    return faults
+
+
+def _seed_of(seed: int | None, index: int) -> int | None:
+    """The seed of a further answer, counted as for the choices of an API request."""
+    return None if seed is None else (seed + index) % 2**63
+
+
+def _one_answer(chat: Chat, display: AnswerDisplay) -> OneAnswer:
+    assert chat.finish is not None
+    end = chat.finish
+    return OneAnswer(display.text, display.thinking, end.reason, end.reply_tokens, end.seed)
+
+
+def _print_number(number: int, world: World, output: Output) -> None:
+    if output.answers > 1 and not output.json:
+        line = f"--- answer {number} of {output.answers} ---"
+        print(line if number == 1 else f"\n{line}", file=world.stdout, flush=True)
 
 
 def _told_fault(chat: Chat, text: str, world: World, output: Output) -> int:

@@ -75,6 +75,21 @@ class CitedSource(Struct):
     """Its title."""
 
 
+class OneAnswer(Struct):
+    """One of several answers to a question."""
+
+    text: str
+    """The answer."""
+    thinking: str
+    """What the model thought before; empty without it."""
+    finish_reason: str
+    """`stop`, `length` (the token limit) or `cancelled`."""
+    completion_tokens: int
+    """Tokens of the answer."""
+    seed: int
+    """The seed that gives the same answer again."""
+
+
 class Answer(Struct, kw_only=True):
     """An answer, and how it came about."""
 
@@ -108,6 +123,8 @@ class Answer(Struct, kw_only=True):
     """Calls of tools, in order; absent without tools."""
     sources: list[CitedSource] | UnsetType = UNSET
     """Sources that --web and tools found; absent without any."""
+    answers: list[OneAnswer] | UnsetType = UNSET
+    """With --answers: all of them, the first one included."""
 
 
 class ListedPreset(Struct):

@@ -69,3 +69,48 @@ def test_an_empty_answer_is_noted_on_stderr(tmp_path: Path) -> None:
     assert world.stderr.getvalue() == "note: the model gave an empty answer\n"  # type: ignore[attr-defined]
     _, world = answer(tmp_path, "", quiet=True)
     assert world.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def several(home: Path, **how: Any) -> tuple[Chat, str]:
+    world = make_world(home)
+    form = replace(find("smollm2"), format=get_format("chatml"), engine="scripted")
+    chat = Chat(form, ScriptedEngine(["one", "two", "three"]), History(home / "history.db"))
+    chat.set({"seed": 7})
+    output = one_shot.Output(answers=3, **how)
+    assert one_shot.run(chat, world, Message("user", "q"), output) == 0
+    return chat, world.stdout.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_several_answers_are_printed_apart(tmp_path: Path, stream: bool) -> None:
+    chat, shown = several(tmp_path, stream=stream)
+    headed = [
+        f"--- answer {number} of 3 ---\n{text}\n"
+        for number, text in enumerate(("one", "two", "three"), 1)
+    ]
+    assert shown == "\n".join(headed)
+    assert chat.sampling.seed == 7
+
+
+def test_several_answers_are_alternatives_of_one_question(tmp_path: Path) -> None:
+    chat, shown = several(tmp_path, json=True)
+    answer = json.loads(shown)
+    assert [(one["text"], one["seed"]) for one in answer["answers"]] == [
+        ("one", 7),
+        ("two", 8),
+        ("three", 9),
+    ]
+    assert answer["text"] == "one" and answer["seed"] == 7
+    assert [message.text for message in chat.conversation.spoken] == ["q", "three"]
+    assert chat.show_alternative(-1) == (2, 3)
+    assert chat.conversation.spoken[-1].text == "two"
+
+
+def test_several_answers_need_a_question_and_whole_texts(tmp_path: Path) -> None:
+    for flags, told in (
+        (["-x", "Hello"], "--answers and --extract exclude each other"),
+        (["--answers", "0", "Hello"], "greater than or equal to 1"),
+    ):
+        world = make_world(tmp_path)
+        assert cli.main(["chat", "--engine", "scripted", "--answers", "2", *flags], world) == 2
+        assert told in world.stderr.getvalue()  # type: ignore[attr-defined]
