@@ -129,6 +129,9 @@ def test_a_server_that_hangs_is_told_of_and_then_given_up(tmp_path: Path) -> Non
         assert note(servers) == (
             "MCP server `it` has not started within 0.5 s; its tools follow when it has"
         )
+        begun = time.monotonic()
+        servers.wait()
+        assert time.monotonic() - begun < HASTY.wait and servers.take_notes() == []
         with pytest.raises(ToolError, match="still starting"):
             call(servers, "echo")
         assert until(lambda: not servers.starting) and not marked(value)

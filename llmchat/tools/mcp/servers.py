@@ -30,8 +30,9 @@ Progress = Callable[[tuple[str, ...]], None]
 
 
 class Limits(Struct, frozen=True):
-    """Seconds. wait: for the servers that still start; start: for the start of one, which may have
-    to be downloaded first; call: for a call."""
+    """Seconds. wait: for servers, since they began to start; start: for the start of one, which
+    may have to be downloaded first; call: for a call.
+    """
 
     wait: float = 20.0
     start: float = 120.0
@@ -142,6 +143,7 @@ class McpServers:
             name: _Slot(name, server.origin, self._changed, self._notes)
             for name, server in servers.items()
         }
+        self._begun = time.monotonic()
         self._stack, self._runs = ExitStack(), dict[str, Future[None]]()
         self._open()
 
@@ -171,11 +173,11 @@ class McpServers:
         return tuple(name for name, slot in self._slots.items() if slot.starting)
 
     def wait(self, progress: Progress | None = None) -> None:
-        """Wait for the servers that still start, up to a limit.
+        """Wait for the servers that still start, up to a limit since they began to.
 
         progress: called in this thread with the names of those that are waited for.
         """
-        until = time.monotonic() + self._limits.wait
+        until = self._begun + self._limits.wait
         while (left := self.starting) and (seconds := until - time.monotonic()) > 0:
             if progress:
                 progress(left)
