@@ -1,7 +1,7 @@
 """The commands for presets: list them, check a preset file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -10,6 +10,9 @@ from llmchat.commands import options
 from llmchat.errors import ModelNotFound, UsageError
 from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from llmchat.presets import Mistake
 
 
 class _Words(TyperGroup):
@@ -91,6 +94,21 @@ def presets(
         tables.notes(world, room.broken(world.own_presets))
 
 
+def _structure_mistakes(path: Path) -> "list[Mistake]":
+    """What in the structure of a valid preset cannot be enforced."""
+    from llmchat.models.structures import check_structure
+    from llmchat.presets import Mistake
+    from llmchat.presets.load import read_preset
+
+    preset = read_preset(path)
+    try:
+        check_structure(preset.sampling.structure, preset.engine)
+    except UsageError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        return [Mistake(0, f"`sampling.structure`: {error.message}{hint}")]
+    return []
+
+
 @app.command()
 def check(
     ctx: typer.Context,
@@ -106,6 +124,8 @@ def check(
     if not path.is_file():
         raise ModelNotFound(f"there is no file {file}")
     mistakes = room.check(path, world.own_presets)
+    if not any(one.fatal for one in mistakes):
+        mistakes += _structure_mistakes(path)
     if json:
         print_json(world, mistakes)
     else:

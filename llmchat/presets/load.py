@@ -33,7 +33,7 @@ def find(model: str, own: Path | None = None) -> Preset:
         raise ModelNotFound(f"no model is called `{model}`", "`llmchat presets` lists the names")
     path = _preset_file(model, own)
     if path:
-        return _read_preset(path)
+        return read_preset(path)
     if _is_path(model):
         return _bare("path", str(Path(model).expanduser().resolve()), Path(model).name)
     if REPO_ID.fullmatch(model):
@@ -91,7 +91,7 @@ def broken(own: Path | None = None) -> list[str]:
 def _all(own: Path | None) -> Iterator[tuple[Path, Preset | LlmchatError]]:
     for path in dict.fromkeys(_catalogue(own).values()):
         try:
-            yield path, _read_preset(path)
+            yield path, read_preset(path)
         except LlmchatError as error:
             if path.parent == SHIPPED / "models":
                 raise
@@ -147,7 +147,8 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _read_preset(path: Path) -> Preset:
+def read_preset(path: Path) -> Preset:
+    """The preset in a file. Raises UsageError for a mistake in it."""
     table = read_toml(path)
     table.setdefault("name", path.stem)
     form = table.get("format", "template")

@@ -77,6 +77,20 @@ def test_a_users_preset_is_checked_then_listed(run: Run, home: Path) -> None:
     assert done.returncode == 3 and done.stderr.startswith("error: there is no file")
 
 
+def test_structure_of_a_preset_that_cannot_be_enforced_is_a_mistake(run: Run, home: Path) -> None:
+    path = home / "mine.toml"
+    form = 'format = "alpaca"\n[base]\nkind = "hub"\nrepo = "me/mine"\n[sampling]\n'
+    path.write_text(form + """structure = 'schema {"not": {}}'\n""")
+    done = run("presets", "check", str(path))
+    assert (done.returncode, done.stdout) == (
+        2,
+        f"{path}: `sampling.structure`: the JSON Schema uses `not`, which cannot be enforced;"
+        " remove it, or write it otherwise\n",
+    )
+    path.write_text(form + "structure = 'regex [a-z]+'\n")
+    assert run("presets", "check", str(path)).returncode == 0
+
+
 def test_doctor_says_what_is_wrong_and_shows_the_chat(smol: Run) -> None:
     done = smol("doctor", "smollm2")
     assert done.returncode == 0 and done.stdout.startswith(
