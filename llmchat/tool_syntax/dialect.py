@@ -24,7 +24,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     quote: the mark around strings, in Gemma's notation. marks: texts that tokenizers of the
     family hold as one token. drops: marks that are not shown. stops: texts that end the answer
     after a call. plain: whether the family's own form is JSON without any mark. single: whether an
-    answer makes one call at most.
+    answer makes one call at most. channels: an answer is messages in channels, as in harmony.
+    hides: the marks around thoughts that are not shown.
     """
 
     name: str
@@ -50,3 +51,5 @@ class Dialect(Struct, frozen=True, kw_only=True):
     stops: tuple[str, ...] = ()
     plain: bool = False
     single: bool = False
+    channels: bool = False
+    hides: tuple[str, str] = ("", "")

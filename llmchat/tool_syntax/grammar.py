@@ -30,6 +30,9 @@ def answer_grammar(dialect: Dialect, request: ToolRequest, structure: Structure 
     """
     tools = [tool for tool in request.tools if request.name in ("", tool["function"]["name"])]
     writer = _Writer(dialect, tools, request.parallel)
+    if dialect.channels:
+        required = request.choice == "required" or bool(request.name)
+        return writer.grammar.written(writer.channels(required, structure))
     if request.choice == "required" or request.name:
         return writer.grammar.written(writer.calls())
     if structure is not None:
@@ -71,6 +74,18 @@ class _Writer:
         marked = [f"{self.grammar.till(ANY, first)} {rest}"] if first else []
         fenced = [self._bare(f"{ANY} ", one) for one in "{["]
         return self.grammar.named("text", " | ".join([ANY, *marked, *fenced]))
+
+    def channels(self, required: bool, structure: Structure | None) -> str:
+        """Messages in harmony's channels: thoughts and remarks, then a call or the answer."""
+        before = [
+            f"{self.grammar.text(f'<|channel|>{name}<|message|>')}"
+            f" {self.grammar.till(ANY, '<|end|>')} {self.grammar.text('<|start|>assistant')}"
+            for name in ("analysis", "commentary")
+        ]
+        content = ANY if structure is None else _structured(self, structure)
+        final = f"{self.grammar.text('<|channel|>final<|message|>')} {content}"
+        answer = self.calls() if required else f"({self.calls()} | {final})"
+        return f"({' | '.join(before)})* {answer}"
 
     def _opening(self) -> str:
         """What precedes the name of the first call, and is the same for all tools."""

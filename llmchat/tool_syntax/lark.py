@@ -6,7 +6,7 @@ grammars spell it as text, in rules of two fixed forms. `resolve` replaces them 
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 # The first lines of our grammars, as llama.cpp wants them too. Those of users are left as they are.
 HEADER = "%llguidance {}\n// llmchat: tool calls"
@@ -100,6 +100,3 @@ class Grammar:
     def written(self, start: str) -> str:
         """The whole grammar."""
         return "\n".join([HEADER, f"start: {start}", *self._rules.values()])
-
-
-Maker = Callable[[str], str]

@@ -28,6 +28,9 @@ DIALECTS = (
         name="harmony",
         detect=r"<\|channel\|>",
         source="https://cookbook.openai.com/articles/openai-harmony",
+        channels=True,
+        single=True,
+        hides=("<|channel|>analysis<|message|>", "<|end|>"),
         before="<|channel|>commentary to=functions.",
         between=" <|constrain|>json<|message|>",
         aliases=(
@@ -41,6 +44,7 @@ DIALECTS = (
             "<|start|>assistant<|channel|>commentary<|message|>",
             "<|channel|>final<|message|>",
             "<|channel|>commentary<|message|>",
+            "<|start|>assistant",
             "<|end|>",
             "<|call|>",
         ),

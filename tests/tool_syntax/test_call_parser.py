@@ -57,9 +57,12 @@ def test_every_call_has_an_id_of_its_own() -> None:
     assert len({call.id for call in calls}) == 2
 
 
+HARMONY_CALL = (
+    '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Paris"}'
+)
 ANSWERS = {
     "harmony": [
-        '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Paris"}',
+        HARMONY_CALL,
         "<|start|>assistant<|channel|>commentary to=functions.weather json<|message|>"
         '{"city": "Paris"}<|call|>',
         "<|start|>assistant to=functions.weather<|channel|>commentary <|constrain|>json<|message|>"
@@ -186,6 +189,12 @@ def test_python_spells_its_own_constants() -> None:
 def test_harmony_shows_the_final_message_without_its_marks() -> None:
     text = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final"
     assert read(BY_NAME["harmony"], *cut(text + "<|message|>Sunny.", 1)) == ("I look.Sunny.", [])
+
+
+def test_harmony_hides_the_thoughts() -> None:
+    text = "<|channel|>analysis<|message|>Hm, {x}.<|end|><|start|>assistant" + HARMONY_CALL
+    assert read(BY_NAME["harmony"], *cut(text, 1)) == ("", [("weather", {"city": "Paris"})])
+    assert read(BY_NAME["harmony"], "<|channel|>analysis<|message|>Hm") == ("", [])
 
 
 def test_functionary_shows_text_for_all() -> None:

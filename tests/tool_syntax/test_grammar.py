@@ -91,6 +91,8 @@ def check_walk(
 ) -> bool:
     """Whether a random walk ended; then it is calls that fit, and nothing else but `start`."""
     rng = random.Random(seed)
+    # What precedes a call in harmony's channels is shown or hidden, and tested below.
+    start = start or (dialect.before if dialect.channels else "")
     text = grammars.walk(answer_grammar(dialect, request, None), rng, start)
     if not text:
         return False
@@ -182,6 +184,7 @@ def accepts(text: str, request: ToolRequest, dialect: Dialect = GENERIC) -> bool
     return Grammars().accepts(answer_grammar(dialect, request, None), text)
 
 
+FINAL = "<|channel|>final<|message|>"
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
@@ -242,7 +245,22 @@ def test_a_call_cannot_break_off_or_break_its_schema(text: str, allowed: str) ->
 
 @pytest.mark.parametrize("dialect", ALL, ids=lambda dialect: dialect.name)
 def test_text_is_free_in_every_dialect(dialect: Dialect) -> None:
-    assert accepts("Hello, this is <b>text</b> [1] {x} and `more`: 5 > 3.", AUTO, dialect)
+    text = "Hello, this is <b>text</b> [1] {x} and `more`: 5 > 3."
+    assert accepts(FINAL + text if dialect.channels else text, AUTO, dialect)
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["as text", "as tokens"])
+def test_harmony_may_think_before_it_calls_or_answers(special: bool) -> None:
+    dialect = BY_NAME["harmony"]
+    grammars = Grammars(dialect.marks if special else ())
+    thought = "<|channel|>analysis<|message|>Hm, {x}.<|end|><|start|>assistant"
+    call = "<|channel|>commentary to=functions.time <|constrain|>json<|message|>{}"
+    free = answer_grammar(dialect, AUTO, None)
+    required = answer_grammar(dialect, ToolRequest(TOOLS, "required"), None)
+    for text in (call, thought + call):
+        assert grammars.accepts(free, text) and grammars.accepts(required, text)
+    for text in (f"{FINAL}Hi", f"{thought}{FINAL}Hi"):
+        assert grammars.accepts(free, text) and not grammars.accepts(required, text)
 
 
 def test_a_required_call_begins_at_once() -> None:
@@ -284,8 +302,9 @@ SIZE = {"type": "object", "properties": {"size": {"enum": ["s", "m"]}}, "require
 def test_an_answer_is_calls_or_has_its_structure(
     dialect: Dialect, structure: Structure, text: str, other: str
 ) -> None:
-    grammar = answer_grammar(dialect, AUTO, structure)
-    assert Grammars().accepts(grammar, text) and not Grammars().accepts(grammar, other)
+    grammar, start = answer_grammar(dialect, AUTO, structure), FINAL if dialect.channels else ""
+    assert Grammars().accepts(grammar, start + text)
+    assert not Grammars().accepts(grammar, start + other)
     calls = {"hermes": CALL, "llama-3": PLAIN_CALLS.replace("arguments", "parameters"),
              "json": PLAIN_CALLS.replace("; ", "\n")}  # fmt: skip
     if dialect.name in calls:
