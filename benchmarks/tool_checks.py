@@ -14,10 +14,9 @@ from msgspec import Struct
 FILE = Path(__file__).with_name("tool_tasks.toml")
 # The groups of the product's own tools, whose definitions the tasks use.
 GROUPS = ("clock", "calculator", "files", "web", "python")
-# A call that the server left in the text: marks of a call, or JSON of its form.
-_CALL_IN_TEXT = re.compile(
-    r'</?tool_call>|"name"\s*:\s*"[^"]*"\s*,\s*"(?:arguments|parameters)"\s*:'
-)
+# A call that was left in the text: its mark, or JSON of its form.
+_MARK = re.compile(r"</?tool_call>")
+_JSON_CALL = re.compile(r'"name"\s*:\s*"([^"]*)"\s*,\s*"(?:arguments|parameters)"\s*:')
 _TOLERANCE = 1e-3
 
 Definition = dict[str, Any]
@@ -41,15 +40,17 @@ class Answer(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """tool: the right tool was called, once, or none where none was needed. arguments: they are
-    right too. valid: calls that parse and keep their tool's schema. malformed: those that do not,
-    and calls that were left in the text.
+    """tool: the right tool was called, once; where none is needed, the answer is in words.
+    arguments: they are right too. valid: calls that parse and keep their tool's schema. malformed:
+    those that do not, and a call of an offered tool that was left in the text. invented: the text
+    spells a call of a tool that does not exist.
     """
 
     tool: bool
     arguments: bool
     valid: int
     malformed: int
+    invented: bool = False
 
 
 def tasks() -> list[Task]:
@@ -83,13 +84,21 @@ def _definition(name: str, description: str, parameters: dict[str, Any]) -> Defi
 
 def marks(task: Task, answer: Answer, offered: Sequence[Definition]) -> Marks:
     faults = [call_fault(name, text, offered) for name, text in answer.calls]
-    malformed = sum(map(bool, faults)) + bool(_CALL_IN_TEXT.search(answer.text))
-    valid = len(faults) - sum(map(bool, faults))
+    broken = sum(map(bool, faults))
+    left, invented = _calls_in(answer.text, {tool["function"]["name"] for tool in offered})
+    counts = (len(faults) - broken, broken + left, invented)
     if not task.tool:
-        return Marks(not answer.calls, not answer.calls, valid, malformed)
+        in_words = not (answer.calls or left or invented)
+        return Marks(in_words, in_words, *counts)
     tool = [name for name, _ in answer.calls] == [task.tool]
     arguments = tool and not faults[0] and _fits_all(json.loads(answer.calls[0][1]), task.arguments)
-    return Marks(tool, arguments, valid, malformed)
+    return Marks(tool, arguments, *counts)
+
+
+def _calls_in(text: str, names: set[str]) -> tuple[bool, bool]:
+    """Whether a text spells a call of an offered tool, and of one that does not exist."""
+    found = {match[1] for match in _JSON_CALL.finditer(text)}
+    return bool(found & names or (_MARK.search(text) and not found)), bool(found - names)
 
 
 def call_fault(name: str, arguments: str, offered: Sequence[Definition]) -> str:

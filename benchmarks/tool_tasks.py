@@ -48,10 +48,7 @@ class Record(Struct, frozen=True):
 
 
 class Score(Struct, frozen=True):
-    """Counts of tasks, then of calls. needed: tasks that need a call.
-
-    malformed: calls that do not parse or break the schema, and calls that were left in the text.
-    """
+    """Counts of tasks, then of calls; see Marks. needed: tasks that need a call."""
 
     tasks: int
     right: int
@@ -61,6 +58,7 @@ class Score(Struct, frozen=True):
     none: int
     valid: int
     malformed: int
+    invented: int
     median_s: float
 
     @property
@@ -173,6 +171,7 @@ def score(records: Sequence[Record], offered: Sequence[Definition]) -> Score:
         none=sum(mark.tool for name, mark in made.items() if not by_id[name].tool),
         valid=sum(mark.valid for mark in made.values()),
         malformed=sum(mark.malformed for mark in made.values()),
+        invented=sum(mark.invented for mark in made.values()),
         median_s=statistics.median(record.seconds for record in records),
     )
 
@@ -184,6 +183,7 @@ def report(name: str, choice: str, result: Score) -> str:
         f"{name:10} {choice:8} right {result.right}/{result.tasks}   tool {result.tool}/"
         f"{result.needed}   arguments {result.arguments}/{result.needed}   {none}   calls that"
         f" parse {100 * result.parsed:.0f} % of {result.valid + result.malformed}"
+        f"   invented {result.invented}"
         f"   {result.median_s:.1f} s"
     )
 

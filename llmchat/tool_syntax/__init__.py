@@ -11,6 +11,7 @@ from llmchat.calls import ToolRequest
 from llmchat.presets import Preset
 from llmchat.prompt import PromptFormat
 from llmchat.structure import Structure
+from llmchat.tool_syntax.amendments import amended
 from llmchat.tool_syntax.call_parser import CallParser as CallParser
 from llmchat.tool_syntax.dialect import Dialect as Dialect
 from llmchat.tool_syntax.grammar import answer_grammar
@@ -54,4 +55,5 @@ def _offering(form: PromptFormat, request: ToolRequest) -> PromptFormat:
     form = replace(form, offered=request.names)
     if not form.has_tools:
         return replace(form, tool_text=written_tools.definitions(request.offered))
-    return replace(form, template_tokens=form.template_tokens | form.tool_variable(request.offered))
+    tokens = form.template_tokens | form.tool_variable(request.offered)
+    return replace(form, template=amended(form.template or ""), template_tokens=tokens)

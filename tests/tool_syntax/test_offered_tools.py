@@ -207,3 +207,15 @@ def test_a_call_without_its_result_is_left_out() -> None:
 def test_the_syntax_is_found_by_the_most_specific_mark(template: str, name: str) -> None:
     form: Any = get_format("template").with_template(template, {})
     assert dialect_of(form).name == name
+
+
+def test_the_template_of_qwen_2_5_shows_a_call_as_it_is_written() -> None:
+    """It doubles the braces by mistake, and small models copy that."""
+    shown = r"{{\"name\": <function-name>, \"arguments\": <args-json-object>}}"
+    template = (
+        "{%- if tools %}{{- 'Be kind.' }}"
+        rf'{{{{- "\n\n# Tools\n\n<tool_call>\n{shown}\n</tool_call>" }}}}{{% endif %}}' + TEMPLATE
+    )
+    text = render(ASKED, Message("user", "Weather?"), form="template", template=template)
+    assert text.startswith("Be kind. Call a function only if the question needs it.")
+    assert '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n' in text

@@ -1,13 +1,26 @@
 """The tasks with tools: their checks, and how a real model does on them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from support.real_weights import real_weights
+from support.serving import model_spec, serving
+from support.worlds import make_world
 from tool_checks import Answer, Marks, Task, call_fault, definitions, fits, marks, tasks
-from tool_tasks import Record, answer_of, asked, report, score, wrong
+from tool_tasks import Record, Server, answer_of, ask_all, asked, report, score, wrong
 
+from llmchat.hub import pull
+from llmchat.models.loading import load
+from llmchat.models.locate import locate
+from llmchat.output.progress import NoProgress
+from llmchat.presets import preset_for
+from llmchat.settings import Options
+
+# Measured on 26 November 2026: 39 of 60. Another processor may decide a few tasks otherwise.
+FLOOR = 35
 OFFERED = definitions()
 NAMES = [tool["function"]["name"] for tool in OFFERED]
 PLACES: list[Any] = ["src", "./src"]
@@ -100,7 +113,10 @@ RIGHT = a_call("set_light", room="office", on=True)
         (LIGHT, a_call("clock"), Marks(False, False, 1, 0)),
         (LIGHT, Answer("", RIGHT.calls * 2), Marks(False, False, 2, 0)),
         (LIGHT, Answer("It is on."), Marks(False, False, 0, 0)),
-        (LIGHT, Answer('```json\n{"name": "x",\n"arguments": {}}'), Marks(False, False, 0, 1)),
+        (LIGHT, Answer('```json\n{"name": "clock",\n"arguments": {'), Marks(False, False, 0, 1)),
+        (LIGHT, Answer('{"name": "lamp", "arguments": {}}'), Marks(False, False, 0, 0, True)),
+        (HELLO, Answer('{"name": "greet", "parameters": {}}'), Marks(False, False, 0, 0, True)),
+        (HELLO, Answer('{"name": "clock", "parameters": {}}'), Marks(False, False, 0, 1)),
         (LIGHT, Answer("<tool_call>\n{"), Marks(False, False, 0, 1)),
         (HELLO, Answer("Hello!"), Marks(True, True, 0, 0)),
         (HELLO, Answer('{"name": "Ann", "age": 3}'), Marks(True, True, 0, 0)),
@@ -132,3 +148,24 @@ def test_a_score_counts_tasks_and_calls() -> None:
 
 def test_only_tasks_that_need_a_tool_are_asked_to_make_a_call() -> None:
     assert len(asked("required")) == len(asked("named")) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_real_model_makes_calls_that_all_parse(tmp_path: Path) -> None:
+    """The floor is below what was measured: a tool, a prompt or a grammar that became worse shows.
+
+    A quarter of the wrong answers are calls where none is needed; see docs/tools.md.
+    """
+    file = real_weights("qwen15", tmp_path)
+    preset = preset_for(Options(model="qwen2.5-coder-1.5b", base=str(file)))
+    world = make_world(tmp_path)
+    pull(preset.base, world, NoProgress())
+    model = locate(preset, world)
+    spec = model_spec(lambda: load(model, Options(device="cpu")), model.preset)
+    with serving({"qwen": spec}, tmp_path) as run:
+        records = ask_all(Server(run.url, "qwen"), "auto", OFFERED, together=8)
+    result = score(records, OFFERED)
+    print(report("llmchat", "auto", result), *wrong(records, OFFERED), sep="\n")
+    assert result.malformed == 0 and result.valid >= 35
+    assert result.right >= FLOOR
