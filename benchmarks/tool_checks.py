@@ -42,8 +42,8 @@ class Answer(Struct, frozen=True):
 class Marks(Struct, frozen=True):
     """tool: the right tool was called, once; where none is needed, the answer is in words.
     arguments: they are right too. valid: calls that parse and keep their tool's schema. malformed:
-    those that do not, and a call of an offered tool that was left in the text. invented: the text
-    spells a call of a tool that does not exist.
+    those that do not, and a call of an offered tool that was left in the text, unless the limit of
+    tokens cut it. invented: the text spells a call of a tool that does not exist.
     """
 
     tool: bool
@@ -86,7 +86,7 @@ def marks(task: Task, answer: Answer, offered: Sequence[Definition]) -> Marks:
     faults = [call_fault(name, text, offered) for name, text in answer.calls]
     broken = sum(map(bool, faults))
     left, invented = _calls_in(answer.text, {tool["function"]["name"] for tool in offered})
-    counts = (len(faults) - broken, broken + left, invented)
+    counts = (len(faults) - broken, broken + (left and answer.finish != "length"), invented)
     if not task.tool:
         in_words = not (answer.calls or left or invented)
         return Marks(in_words, in_words, *counts)

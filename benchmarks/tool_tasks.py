@@ -12,6 +12,9 @@ decoding. The choices `required` and `named` ask the 40 tasks that need a tool.
 
 --answers keeps each answer as it comes; a run that is repeated goes on where the last one stopped.
 --save writes benchmarks/results/tool_tasks.json.
+
+Measured on 26 November 2026 with Qwen2.5-Coder-1.5B-Instruct (Q4_K_M; llmchat in int8): llmchat 39
+of 60 right, 49 of 49 calls parse; llama.cpp (xllamacpp 2026.10) 9 of 60, 0 of 47: docs/tools.md.
 """
 
 import argparse

@@ -118,6 +118,7 @@ RIGHT = a_call("set_light", room="office", on=True)
         (HELLO, Answer('{"name": "greet", "parameters": {}}'), Marks(False, False, 0, 0, True)),
         (HELLO, Answer('{"name": "clock", "parameters": {}}'), Marks(False, False, 0, 1)),
         (LIGHT, Answer("<tool_call>\n{"), Marks(False, False, 0, 1)),
+        (LIGHT, Answer("<tool_call>\n{", finish="length"), Marks(False, False, 0, 0)),
         (HELLO, Answer("Hello!"), Marks(True, True, 0, 0)),
         (HELLO, Answer('{"name": "Ann", "age": 3}'), Marks(True, True, 0, 0)),
         (HELLO, a_call("clock"), Marks(False, False, 1, 0)),
@@ -155,7 +156,7 @@ def test_only_tasks_that_need_a_tool_are_asked_to_make_a_call() -> None:
 def test_a_real_model_makes_calls_that_all_parse(tmp_path: Path) -> None:
     """The floor is below what was measured: a tool, a prompt or a grammar that became worse shows.
 
-    A quarter of the wrong answers are calls where none is needed; see docs/tools.md.
+    Half of the wrong answers are calls where none is needed; see docs/tools.md.
     """
     file = real_weights("qwen15", tmp_path)
     preset = preset_for(Options(model="qwen2.5-coder-1.5b", base=str(file)))
