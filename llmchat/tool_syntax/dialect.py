@@ -25,7 +25,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     family hold as one token. drops: marks that are not shown. stops: texts that end the answer
     after a call. plain: whether the family's own form is JSON without any mark. single: whether an
     answer makes one call at most. channels: an answer is messages in channels, as in harmony.
-    hides: the marks around thoughts that are not shown.
+    hides: what begins a thought, which is not shown up to `hidden_end`.
     """
 
     name: str
@@ -52,4 +52,5 @@ class Dialect(Struct, frozen=True, kw_only=True):
     plain: bool = False
     single: bool = False
     channels: bool = False
-    hides: tuple[str, str] = ("", "")
+    hides: tuple[str, ...] = ()
+    hidden_end: str = ""

@@ -30,7 +30,11 @@ DIALECTS = (
         source="https://cookbook.openai.com/articles/openai-harmony",
         channels=True,
         single=True,
-        hides=("<|channel|>analysis<|message|>", "<|end|>"),
+        hides=(
+            "<|channel|>analysis<|message|>",
+            "<|start|>assistant<|channel|>analysis<|message|>",
+        ),
+        hidden_end="<|end|>",
         before="<|channel|>commentary to=functions.",
         between=" <|constrain|>json<|message|>",
         aliases=(
@@ -44,7 +48,6 @@ DIALECTS = (
             "<|start|>assistant<|channel|>commentary<|message|>",
             "<|channel|>final<|message|>",
             "<|channel|>commentary<|message|>",
-            "<|start|>assistant",
             "<|end|>",
             "<|call|>",
         ),

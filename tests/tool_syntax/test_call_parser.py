@@ -192,7 +192,8 @@ def test_harmony_shows_the_final_message_without_its_marks() -> None:
 
 
 def test_harmony_hides_the_thoughts() -> None:
-    text = "<|channel|>analysis<|message|>Hm, {x}.<|end|><|start|>assistant" + HARMONY_CALL
+    thought = "<|channel|>analysis<|message|>Hm, {x}.<|end|><|start|>assistant"
+    text = thought * 2 + HARMONY_CALL
     assert read(BY_NAME["harmony"], *cut(text, 1)) == ("", [("weather", {"city": "Paris"})])
     assert read(BY_NAME["harmony"], "<|channel|>analysis<|message|>Hm") == ("", [])
 
