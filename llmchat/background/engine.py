@@ -42,7 +42,8 @@ class Hello(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Facts(Struct, frozen=True):
     """The model as the server has it. key: names it in later requests; preset: with the template of
-    the checkpoint; made_by: see models.loading.provenance.
+    the checkpoint; made_by: see models.loading.provenance; follows_grammars: see
+    capabilities.FollowsGrammars.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Facts(Struct, frozen=True):
     describe: str
     preset: Preset
     made_by: dict[str, Any]
+    follows_grammars: bool
 
 
 class Count(Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +99,7 @@ class BackgroundEngine:
         self._connection.sock.settimeout(_ANSWER_S)
         self.facts = self._ask("open", Hello(PROTOCOL, preset, options, places), Facts)
         self.context = self.facts.context
+        self.follows_grammars = self.facts.follows_grammars
 
     def describe(self) -> str:
         return f"{self.facts.describe}, served"

@@ -167,7 +167,8 @@ class SendsTools(Protocol):
     """Passes `Prompt.tools` on to a server that writes, binds and parses calls itself, while
     `sends_tools` is true."""
 
-    sends_tools: bool
+    @property
+    def sends_tools(self) -> bool: ...
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from llmchat.background.engine import PROTOCOL, Ask, Count, Encode, Facts, Hello, Line, Stream
 from llmchat.engines import Chunk
-from llmchat.engines.capabilities import BatchEngine
+from llmchat.engines.capabilities import BatchEngine, FollowsGrammars
 from llmchat.models.open_model import model_folders
 from llmchat.reply import build_request
 from llmchat.server.access_control import OWNER
@@ -85,7 +85,8 @@ async def _open(state: ServerState, body: Hello) -> Facts:
     key, spec = await asyncio.to_thread(state.catalog.spec_of_preset, body.preset, body.options)
     async with state.pool.lease(spec, client=OWNER) as lease:
         engine: BatchEngine = lease.engine
-        return Facts(key, engine.context, engine.describe(), lease.preset, lease.made_by)
+        follows = isinstance(engine, FollowsGrammars) and engine.follows_grammars
+        return Facts(key, engine.context, engine.describe(), lease.preset, lease.made_by, follows)
 
 
 async def _work(state: ServerState, key: str, work: Callable[[Lease], Any]) -> Response:

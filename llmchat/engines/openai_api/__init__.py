@@ -24,6 +24,7 @@ from llmchat.engines.openai_api.server_models import Served
 from llmchat.engines.openai_api.stream_parser import StreamParser
 from llmchat.engines.openai_api.structures import structure_fields
 from llmchat.engines.openai_api.token_counts import counter
+from llmchat.engines.openai_api.tools import tool_fields
 from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, UsageError
@@ -70,6 +71,11 @@ class OpenAIEngine:
         """See capabilities.SendsMessages."""
         return self._chat
 
+    @property
+    def sends_tools(self) -> bool:
+        """See capabilities.SendsTools."""
+        return self._chat
+
     def describe(self) -> str:
         title, host = self._dialect.title, self._connection.host
         parts = [f"{self._name} on {f'{title} at {host}' if title else host}"]
@@ -111,8 +117,9 @@ class OpenAIEngine:
                     yield Chunk(shown)
                 if stops.stopped:
                     break
-        if rest := stops.flush():
-            yield Chunk(rest)
+        calls, broken = parser.calls.calls()
+        if (rest := stops.flush() + broken) or calls:
+            yield Chunk(rest, calls=calls)
         ended = time.perf_counter()
         first = first or ended
         yield Finish(
@@ -153,7 +160,7 @@ class OpenAIEngine:
                     "`/regen` asks for another one",
                 )
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        body |= thinking_fields(sampling, dialect)
+        body |= thinking_fields(sampling, dialect) | tool_fields(prompt.tools, dialect)
         return "chat/completions", {**body, "messages": messages_of(prompt)}
 
     def check_structure(self, structure: Structure) -> None:

@@ -27,6 +27,7 @@ class Dialect(Struct, frozen=True):
     stops: the most stop strings it takes
     think, think_budget: how it is told, with messages, how much to think; "" where it cannot be.
     `template`: by variables of the model's template, most of which ignore those of others
+    tool_choice: it can make a model call a tool
     """
 
     title: str
@@ -42,6 +43,7 @@ class Dialect(Struct, frozen=True):
     max_tokens: str = "max_tokens"
     think: Literal["", "effort", "template", "level"] = ""
     think_budget: str = ""
+    tool_choice: bool = True
 
 
 _KNOWN = {
@@ -81,7 +83,13 @@ _KNOWN = {
     ),
     # Ollama applies its template to the text of a completion as well.
     "library": Dialect(
-        "Ollama", PARAMETER_NAMES["ollama"], resumes=True, texts=False, stops=64, think="effort"
+        "Ollama",
+        PARAMETER_NAMES["ollama"],
+        resumes=True,
+        texts=False,
+        stops=64,
+        think="effort",
+        tool_choice=False,
     ),
     "llmchat": Dialect(
         "llmchat",

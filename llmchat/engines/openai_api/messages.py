@@ -3,9 +3,11 @@
 Nothing that people wrote can pass for a special token.
 """
 
+import json
 import re
 from typing import Any
 
+from llmchat.chat_template.quoting import map_texts
 from llmchat.conversation import Message
 from llmchat.prompt import WORD_JOINER, Prompt, plain_text
 
@@ -42,4 +44,13 @@ def messages_of(prompt: Prompt) -> list[dict[str, Any]]:
 
 def _message(message: Message) -> dict[str, Any]:
     sent: dict[str, Any] = {"role": message.role, "content": defused(plain_text(message))}
-    return sent | ({"tool_calls": list(message.calls)} if message.calls else {})
+    if message.call_id:
+        sent["tool_call_id"] = message.call_id
+    return sent | ({"tool_calls": [*map(_call, message.calls)]} if message.calls else {})
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """A call with its arguments as JSON text."""
+    function = call["function"]
+    arguments = json.dumps(map_texts(defused, function["arguments"]), ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from llmchat.engines.openai_api.connection import Connection
+from llmchat.engines.openai_api.tools import CallCollector
 from llmchat.engines.sse import Event, events
 from llmchat.errors import NetworkError
 
@@ -13,7 +14,7 @@ _REASONS = {"length": "length", "max_tokens": "length"}
 
 class StreamParser:
     """Parses one response. Afterwards `reason` is how the answer ended, and the token counts are
-    the server's, or None if it gives none.
+    the server's, or None if it gives none; `calls` has the tool calls.
 
     Reasoning that the server reports separately is put between <think> marks, as models write it.
     """
@@ -23,6 +24,7 @@ class StreamParser:
         self._thinking = False
         self._held = ""
         self._done = False
+        self.calls = CallCollector()
         self.reason = ""
         self.prompt_tokens: int | None = None
         self.cached_tokens = 0
@@ -68,6 +70,7 @@ class StreamParser:
             text = message.get("content") or choice.get("text") or ""
             if text and self._thinking:
                 self._thinking, text = False, f"</think>{text}"
+            self.calls.feed(message.get("tool_calls"))
             if whole := self._whole(thought + text):
                 yield whole
             if reason := choice.get("finish_reason"):
