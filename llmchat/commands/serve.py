@@ -159,6 +159,23 @@ _History = Annotated[
         rich_help_panel=LIFE,
     ),
 ]
+_Tools = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Let clients run this tool or group here; may be repeated. The web page asks its user"
+        " before each call.",
+        rich_help_panel=options.TOOLS,
+    ),
+]
+_Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="With --host: let other machines run this tool, though it may change something.",
+        rich_help_panel=options.TOOLS,
+    ),
+]
 _LogPrompts = Annotated[
     bool,
     typer.Option("--log-prompts", help="Write prompts to the log.", rich_help_panel=LIFE),
@@ -191,6 +208,12 @@ def serve(
     idle: _Idle = "",
     history: _History = False,
     log_prompts: _LogPrompts = False,
+    tools: _Tools = None,
+    mcp: options.Mcp = None,
+    allow: _Allow = None,
+    root: options.Root = None,
+    allow_private: options.AllowPrivate = None,
+    searxng_url: options.SearxngUrl = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Serve models to many users at once: an OpenAI-compatible API at /v1, and a web page at /."""
@@ -206,8 +229,9 @@ def serve(
         return detached.start(world, [*arguments, *([] if idle else ["--idle", "30m"])])
     _need_libraries()
     from llmchat.server.run import serve as run
-    from llmchat.server.serve_options import ServeOptions
+    from llmchat.server.serve_options import ServeOptions, tool_settings
 
+    tool_flags = {"root": root, "allow_private": allow_private, "searxng_url": searxng_url}
     options = ServeOptions(
         models=tuple(models or ()),
         adapters=dict(_adapter(text) for text in adapters or ()),
@@ -219,6 +243,7 @@ def serve(
         max_body=_bytes(max_body),
         cors=tuple(cors or ()), names=tuple(names or ()), trim=trim,
         log_prompts=log_prompts, history=history,
+        tools=tool_settings(world, tools or (), mcp or (), allow or (), tool_flags),
     )  # fmt: skip
     run(world, {"weights": weights, "device": device, "context": window}, options, quiet=quiet)
 

@@ -24,6 +24,8 @@ _COUNTED_PATHS = (
     "/metrics",
     "/api/ps",
     "/api/stop",
+    "/api/tools",
+    "/api/tools/run",
 )
 OWNER_PATHS = "/private/"
 

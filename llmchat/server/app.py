@@ -26,6 +26,7 @@ from llmchat.server import (
     model_facts,
     owner_api,
     page,
+    tools,
 )
 from llmchat.server.access_control import AccessControl
 from llmchat.server.access_log import AccessLog
@@ -65,6 +66,7 @@ def create_app(
     api.include_router(owner_api.router(state))
     api.include_router(conversations.router(state.conversations))
     api.include_router(conversation_search.router(state.conversations))
+    api.include_router(tools.router(state.tools))
     page.mount(api)
     app: ASGIApp = BodyReader(api, max_body, body_timeout_s)
     if origins:

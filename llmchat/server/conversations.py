@@ -75,8 +75,8 @@ def router(store: ConversationStore | None) -> APIRouter:
     return routes
 
 
-def _user(request: Request) -> str:
-    """The user whose conversations a request may read and write.
+def user_of(request: Request, what: str) -> str:
+    """The user whose things a request may use.
 
     Without a key it must come from the user who runs the server: other users of this machine can
     also connect to the loopback address.
@@ -85,10 +85,14 @@ def _user(request: Request) -> str:
         return str(request.state.user)
     if not local_peer.is_same_user(request.scope.get("client"), request.scope.get("server")):
         raise Forbidden(
-            "these conversations belong to the user who runs the server; "
-            "`llmchat serve keys add NAME` gives another user a key and a history"
+            f"{what} belong to the user who runs the server; "
+            "`llmchat serve keys add NAME` gives another user a key"
         )
     return OWNER
+
+
+def _user(request: Request) -> str:
+    return user_of(request, "these conversations")
 
 
 # FastAPI calls `_user` in a thread, which it needs because it reads files in /proc.

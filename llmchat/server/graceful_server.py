@@ -37,7 +37,7 @@ class GracefulServer(uvicorn.Server):
         if now - self._checked >= _CHECK_INTERVAL_S:
             self._checked = now
             await self._state.pool.unload_expired()
-        if self._state.pool.busy:
+        if self._state.pool.busy or (self._state.tools and self._state.tools.busy):
             self._state.last_used = now
         idle = bool(self._idle_s) and now - self._state.last_used > self._idle_s
         return await super().on_tick(counter) or self._state.stop.is_set() or idle

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, Pool
 from llmchat.server.serve_options import (
+    LOOPBACK,
     ServeOptions,
     answers_without_key,
     check_access,
@@ -27,7 +29,9 @@ from llmchat.server.serve_options import (
 )
 from llmchat.server.sockets import listening
 from llmchat.server.state import ServerState
+from llmchat.server.tools import ToolRunner, check_remote
 from llmchat.settings import World
+from llmchat.tools.opening import open_toolbox
 
 log = logging.getLogger("llmchat.server")
 # The fraction of the free memory at the start that models may use by default.
@@ -52,8 +56,24 @@ def serve(
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     keys = Keys(key_file(world, options), world.now)
     check_access(options, keys)
-    with listening(world, options) as sockets:
-        asyncio.run(_serve(world, flags, options, keys, sockets))
+    with _open_tools(world, options) as tools, listening(world, options) as sockets:
+        asyncio.run(_serve(world, flags, options, keys, sockets, tools))
+
+
+@contextmanager
+def _open_tools(world: World, options: ServeOptions) -> Iterator[ToolRunner | None]:
+    """The tools that clients may run; MCP servers end with the block."""
+    if options.tools is None:
+        yield None
+        return
+    with open_toolbox(world, options.tools) as box:
+        if options.host not in LOOPBACK:
+            check_remote(box.tools, options.tools.options.allow)
+        runner = ToolRunner(box)
+        try:
+            yield runner
+        finally:
+            runner.close()
 
 
 async def _serve(
@@ -62,8 +82,10 @@ async def _serve(
     options: ServeOptions,
     keys: Keys,
     sockets: Sequence[socket.socket],
+    tools: ToolRunner | None,
 ) -> None:
     state = make_state(world, flags, options, keys)
+    state.tools = tools
     for name in options.models:
         async with state.pool.lease(name, timeout_s=math.inf):
             log.info("%s is ready", name)

@@ -1,14 +1,16 @@
 """The options of `llmchat serve`, and what follows from them: the key file and the host names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat.errors import UsageError
 from llmchat.server import local_peer
 from llmchat.server.keys import Keys
-from llmchat.settings import World
+from llmchat.settings import Settings, World, resolve
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -19,7 +21,8 @@ class ServeOptions(Struct, frozen=True):
     keep_alive_s: how long an idle model stays loaded, None for the default: forever for the models
     in `models`, five minutes for others. idle_s: shut down after this long without a request, 0 for
     never. grace_s: for running answers when the server shuts down. history: store the web page's
-    conversations on the server. names: more host names to accept.
+    conversations on the server. names: more host names to accept. tools: settings of the tools that
+    clients may run, None for no tools.
     """
 
     models: tuple[str, ...] = ()
@@ -42,6 +45,34 @@ class ServeOptions(Struct, frozen=True):
     trim: bool = False
     log_prompts: bool = False
     history: bool = False
+    tools: Settings | None = None
+
+
+def tool_settings(
+    world: World,
+    tools: Sequence[str],
+    mcp: Sequence[str],
+    allow: Sequence[str],
+    flags: Mapping[str, Any],
+) -> Settings | None:
+    """What the tools are made with; None without any. Variables and the config file turn on no tool
+    of a server. Raises UsageError for flags without effect.
+    """
+    if not tools and not mcp:
+        _refuse_alone(allow, flags)
+        return None
+    found = resolve(world, {**flags, "tool": tools, "mcp": mcp, "allow": allow})
+    own = replace(found.options, tool=tuple(tools), mcp=tuple(mcp), allow=tuple(allow))
+    return Settings(own, found.origins | {"allow": "flag"})
+
+
+def _refuse_alone(allow: Sequence[str], flags: Mapping[str, Any]) -> None:
+    given = [name for name, value in {**flags, "allow": allow or None}.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')} has no effect without --tools or --mcp",
+            "`--tools NAME` lets clients run a tool",
+        )
 
 
 def key_file(world: World, options: ServeOptions) -> Path:
@@ -55,6 +86,11 @@ def check_access(options: ServeOptions, keys: Keys) -> None:
             "on this system, --history requires an API key to tell the users of this machine apart",
             "`llmchat serve keys add NAME` creates a key; "
             "without --history, conversations stay in the browser",
+        )
+    if options.tools and not local_peer.SUPPORTED and not keys.all():
+        raise UsageError(
+            "on this system, --tools requires an API key to tell the users of this machine apart",
+            "`llmchat serve keys add NAME` creates a key",
         )
     if options.host not in LOOPBACK and not keys.all():
         raise UsageError(

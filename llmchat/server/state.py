@@ -12,6 +12,7 @@ from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
 from llmchat.server.prompt_workers import PromptWorkers
+from llmchat.server.tools import ToolRunner
 
 
 @dataclass
@@ -19,7 +20,8 @@ class ServerState:
     """trim: whether to drop the oldest messages of conversations that do not fit the context
     window, if the request does not specify it. log_prompts: whether to log prompts.
 
-    conversations: the web page's conversations, if the server stores them; prompt_workers: where
+    conversations: the web page's conversations, if the server stores them; tools: those that
+    clients may run, if the server was started with tools; prompt_workers: where
     prompts are rendered and tokenised; stop: set to shut down gracefully.
     now: the time of day; last_used: on the clock of time.monotonic.
     """
@@ -31,6 +33,7 @@ class ServerState:
     trim: bool = False
     log_prompts: bool = False
     conversations: ConversationStore | None = None
+    tools: ToolRunner | None = None
     now: Callable[[], float] = time.time
     last_used: float = field(default_factory=time.monotonic)
     prompt_workers: PromptWorkers = field(default_factory=PromptWorkers)

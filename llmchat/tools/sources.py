@@ -1,8 +1,12 @@
 """Number the sources of a chat: the same address has the same number in every result."""
 
+from threading import Lock
 from urllib.parse import urldefrag
 
 from msgspec import Struct
+
+# Beyond this many, numbers begin again: a server runs for months.
+MOST_SOURCES = 10_000
 
 
 class Source(Struct, frozen=True):
@@ -29,10 +33,17 @@ class Sources:
     def __init__(self) -> None:
         self._numbered: dict[str, NumberedSource] = {}
         self._new: set[int] = set()
+        self._lock = Lock()
 
     def number(self, source: Source) -> int:
         """The number of a source. A fragment does not make another source of a page."""
+        with self._lock:
+            return self._number(source)
+
+    def _number(self, source: Source) -> int:
         key = urldefrag(source.url)[0]
+        if key not in self._numbered and len(self._numbered) >= MOST_SOURCES:
+            self._numbered.clear()
         numbered = NumberedSource(len(self._numbered) + 1, source.title, source.url)
         n = self._numbered.setdefault(key, numbered).n
         self._new.add(n)

@@ -26,6 +26,7 @@ from llmchat.server.pool import FOREVER, Pool
 from llmchat.server.run import make_app
 from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
+from llmchat.server.tools import ToolRunner
 
 CHATML = replace(
     find("smollm2"),
@@ -101,6 +102,7 @@ def serving(
     *,
     keep_s: float = FOREVER,
     budget: int = 100,
+    tools: ToolRunner | None = None,
     **options: Any,
 ) -> Iterator[Running]:
     """A server with these models. options: of ServeOptions."""
@@ -130,6 +132,7 @@ def serving(
             settings.trim,
             settings.log_prompts,
             kept,
+            tools,
         )
         server = GracefulServer(make_app(state, settings), state, settings)
         port = listener.getsockname()[1]
