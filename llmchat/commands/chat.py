@@ -199,7 +199,7 @@ def chat(
     with (
         orderly_end(),
         open_history(world, settings) as history,
-        open_tools(world, settings, asks_on) as tools,
+        open_tools(world, settings, asks_on, quiet=quiet or json) as tools,
     ):
         earlier = _earlier_session(history, session, last=continue_)
         if earlier:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def open_tools(
-    world: World, settings: Settings, stream: TextIO | None = None
+    world: World, settings: Settings, stream: TextIO | None = None, *, quiet: bool = False
 ) -> "AbstractContextManager[Toolbox]":
     """The tools that the options name. A person at a terminal is asked for leave, a pipe never.
 
@@ -20,7 +20,20 @@ def open_tools(
     from llmchat.ui.leave_question import asker
 
     ask = asker(world, lambda: world.columns, stream) if world.interactive else None
-    return open_toolbox(world, settings, ask)
+    return open_toolbox(world, settings, ask, _Waiting(world, shown=not quiet))
+
+
+class _Waiting:
+    """Says once, on a terminal's stderr, which servers are waited for."""
+
+    def __init__(self, world: World, *, shown: bool):
+        self._world = world
+        self._shown = shown and world.stderr.isatty()
+
+    def __call__(self, names: tuple[str, ...]) -> None:
+        if self._shown:
+            print(f"starting {', '.join(names)} …", file=self._world.stderr, flush=True)
+        self._shown = False
 
 
 def print_tools(world: World) -> None:

@@ -150,7 +150,8 @@ class TakesTokenIds(Protocol):
 class FollowsGrammars(Protocol):
     """Binds its answers to grammars of llguidance while `follows_grammars` is true."""
 
-    follows_grammars: bool
+    @property
+    def follows_grammars(self) -> bool: ...
 
 
 @runtime_checkable

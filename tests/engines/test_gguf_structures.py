@@ -5,13 +5,19 @@ from typing import Any
 
 import jsonschema
 import pytest
+from msgspec.structs import replace
 from support.engine_contract import STORY, prompt
 
+from llmchat.calls import ToolRequest
+from llmchat.conversation import Conversation
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.gguf import GgufEngine, structures
 from llmchat.engines.guide.conformance import begins, conforms
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt, ThinkingMarks
+from llmchat.reply import reply
+from llmchat.reply_parser import ToolCalls
 from llmchat.structure import Structure, from_choices, from_grammar, from_schema
 
 pytest.importorskip("xllamacpp")
@@ -147,3 +153,16 @@ def test_thought_that_ends_the_answer_is_closed(smol_engine: GgufEngine) -> None
     text = "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk))
     assert text.endswith(("</think>yes", "</think>no"))
     assert isinstance(finish, Finish) and finish.reason == "stop"
+
+
+def test_a_call_that_is_asked_for_is_made_and_fits_its_schema(smol_engine: GgufEngine) -> None:
+    preset = replace(find("smollm2"), format=get_format("chatml"))
+    parameters = {**PERSON, "properties": {**PERSON["properties"], "born": {"type": "boolean"}}}
+    function = {"name": "store", "description": "Store a person.", "parameters": parameters}
+    tools = ToolRequest(({"type": "function", "function": function},), "required", parallel=False)
+    sampling = Sampling(temperature=1.0, seed=1, max_tokens=120)
+    conversation = Conversation().say("Store Ada, who is 36.")
+    events = list(reply(conversation, preset, smol_engine, sampling, tools))
+    (call,) = (call for event in events if isinstance(event, ToolCalls) for call in event.calls)
+    assert call.name == "store"
+    jsonschema.validate(call.arguments, parameters)

@@ -17,7 +17,7 @@ from llmchat.engines import Chunk, Finish, Sampling, Token, Unloaded
 from llmchat.engines.checkpoint_files import context_of, read_json
 from llmchat.engines.gguf import probe
 from llmchat.engines.gguf.llama import Llama, Settings
-from llmchat.engines.gguf.structures import either_fields, structure_fields
+from llmchat.engines.gguf.structures import either_fields, has_llguidance, structure_fields
 from llmchat.engines.gguf.vocabulary import LlamaVocabulary
 from llmchat.engines.guide.conformance import begins, conforms
 from llmchat.engines.parameter_names import LLAMA_CPP_SAMPLERS, PARAMETER_NAMES
@@ -69,6 +69,11 @@ class GgufEngine:
         self.context = self._running.context
         self.tokens = Tokenizer(facts, LlamaVocabulary(self._running, facts))
         self.load_s = time.perf_counter() - started
+
+    @property
+    def follows_grammars(self) -> bool:
+        """See capabilities.FollowsGrammars: builds of llama.cpp with llguidance do."""
+        return has_llguidance()
 
     def describe(self) -> str:
         return f"{self._name} gguf {self._settings.device}"

@@ -36,6 +36,8 @@ class Penalties:
         # [vocab] from the first logits on, where they are used.
         self._bias: Tensor | None = None
         self._seen: Tensor | None = None
+        # The ids instead, on a CPU, where most of a vocabulary need not be touched.
+        self._seen_ids: Tensor | None = None
         self._counts: Tensor | None = None
         self._began = False
         # Tokens of the answer before the first logits.
@@ -49,6 +51,8 @@ class Penalties:
             logits = logits + self._bias
         if self._seen is not None:
             logits = penalise(logits, self._seen, self._sampling.repetition_penalty)
+        if self._seen_ids is not None:
+            logits = penalise_ids(logits, self._seen_ids, self._sampling.repetition_penalty)
         if self._counts is not None:
             logits = logits - additive(self._counts, self._sampling)
         if self._dry is not None and (changes := self._dry.penalties()):
@@ -70,6 +74,8 @@ class Penalties:
         """As `accept`, for a token that the host does not know yet, int64 [1]. Not for DRY."""
         if self._seen is not None:
             self._seen.index_fill_(0, token, True)
+        if self._seen_ids is not None:
+            self._seen_ids = torch.cat((self._seen_ids, token))
         if self._counts is not None:
             self._counts.index_add_(0, token, torch.ones_like(token, dtype=torch.float32))
 
@@ -81,7 +87,9 @@ class Penalties:
             ids = torch.tensor([*bias], device=self._device)
             values = torch.tensor([*bias.values()], device=self._device, dtype=torch.float32)
             self._bias = torch.zeros_like(logits).index_copy(0, ids, values)
-        if sampling.repetition_penalty != 1:
+        if sampling.repetition_penalty != 1 and self._device.type == "cpu":
+            self._seen_ids = self._prompt.unique()
+        elif sampling.repetition_penalty != 1:
             nothing = torch.zeros_like(logits, dtype=torch.bool)
             self._seen = nothing.index_fill_(0, self._prompt, True)
         if sampling.frequency_penalty or sampling.presence_penalty:
@@ -97,6 +105,12 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """
     changed = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, changed, logits)
+
+
+def penalise_ids(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """As `penalise`. seen: int64 ids, with or without repetitions."""
+    scores = logits[seen]
+    return logits.index_copy(0, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
 def additive(counts: Tensor, sampling: Sampling) -> Tensor:
