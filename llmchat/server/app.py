@@ -64,7 +64,8 @@ def create_app(
     api.include_router(admin.router(state))
     api.include_router(model_facts.router(state))
     api.include_router(owner_api.router(state))
-    api.include_router(conversations.router(state.conversations))
+    has_tools = state.tools is not None
+    api.include_router(conversations.router(state.conversations, tools=has_tools))
     api.include_router(conversation_search.router(state.conversations))
     api.include_router(tools.router(state.tools))
     page.mount(api)

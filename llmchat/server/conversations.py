@@ -59,8 +59,9 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "An error in OpenAI's form."} for status in statuses}
 
 
-def router(store: ConversationStore | None) -> APIRouter:
-    """store: None if the server keeps no history; /api/settings reports which.
+def router(store: ConversationStore | None, *, tools: bool = False) -> APIRouter:
+    """store: None if the server keeps no history; tools: whether it has tools; /api/settings
+    reports both.
 
     The user of a request is `request.state.user`.
     """
@@ -68,7 +69,7 @@ def router(store: ConversationStore | None) -> APIRouter:
 
     @routes.get("/settings")
     async def settings() -> dict[str, Any]:
-        return {"history": store is not None, "version": __version__}
+        return {"history": store is not None, "tools": tools, "version": __version__}
 
     if store is not None:
         _add_conversations(routes, store)

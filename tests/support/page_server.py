@@ -20,9 +20,11 @@ from starlette.responses import Response, StreamingResponse
 
 from llmchat.errors import LlmchatError
 from llmchat.server import conversation_search, page
+from llmchat.server import tools as tool_runs
 from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.conversations import router
 from llmchat.server.errors import Busy, Unauthorised, error_body, error_response
+from llmchat.server.tools import ToolRunner
 
 PRESETS = {
     "small": {"sampling": {"temperature": 0.6}, "system": ""},
@@ -39,6 +41,8 @@ class Script:
     """The next answers. An answer is a list of steps: a text is sent; a number waits that many
     seconds; an Event is waited for; an exception ends the answer, before the first text with an
     HTTP status, later with an event of the stream, ConnectionError with a lost connection.
+
+    A dict has "thinking", "calls" of tools as (name, arguments), or the "reason" of the end.
 
     `requests` are the received bodies; `gone` is set when a client disconnects during an answer.
     """
@@ -60,12 +64,14 @@ class Script:
         return self.answers.pop(0) if self.answers else list(self.default)
 
 
-def create(script: Script, store: ConversationStore | None) -> FastAPI:
+def create(
+    script: Script, store: ConversationStore | None, tools: ToolRunner | None = None
+) -> FastAPI:
     app = FastAPI()
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
-        request.state.user = "me"
+        request.state.user = request.state.client = "me"
         if script.key and request.url.path.startswith(("/v1", "/api")):
             given = request.headers.get("authorization", "")
             script.keys.append(given)
@@ -98,7 +104,8 @@ def create(script: Script, store: ConversationStore | None) -> FastAPI:
             raise steps[0]
         return StreamingResponse(_streamed(script, steps), media_type="text/event-stream")
 
-    app.include_router(router(store))
+    app.include_router(router(store, tools=tools is not None))
+    app.include_router(tool_runs.router(tools))
     app.include_router(conversation_search.router(store))
     page.mount(app)
     return app
@@ -133,6 +140,9 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
                 reason = step.get("reason", reason)
                 if "thinking" in step:
                     yield chunk({"reasoning_content": step["thinking"]})
+                if "calls" in step:
+                    reason = "tool_calls"
+                    yield chunk({"tool_calls": _calls(step["calls"])})
             else:
                 tokens += 1
                 yield chunk({"content": step})
@@ -146,17 +156,34 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
         raise
 
 
+def _calls(calls: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "id": f"call-{index}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for index, (name, arguments) in enumerate(calls)
+    ]
+
+
 def busy(seconds: float) -> Busy:
     return Busy("too many at once", seconds)
 
 
 @contextlib.contextmanager
-def serving(script: Script, database: Path | None = None) -> Iterator[str]:
+def serving(
+    script: Script, database: Path | None = None, tools: ToolRunner | None = None
+) -> Iterator[str]:
     """The server's address. database: where it keeps history; None for none."""
     store = ConversationStore(database) if database else None
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create(script, store), log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+        create(script, store, tools),
+        log_level="critical",
+        lifespan="off",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

@@ -5,12 +5,15 @@ import { Run } from "./run.js";
 
 export class Chats {
   /**
-   * ongrow(message), onchange() and onanswer(run) are called when something must be redrawn;
+   * ongrow(message), onchange() and onanswer(run) are called when something must be redrawn,
+   * onask(call) when a call of a tool waits for the user;
    * settings(): {model, adapter, …} for new conversations; ownSystem(conversation): the system
    * prompt of its model, for conversations without one.
    */
-  constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer }) {
-    Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer });
+  constructor({ keeper, settings, ownSystem, ongrow, onchange, onanswer, onask }) {
+    Object.assign(this, { keeper, settings, ownSystem, ongrow, onchange, onanswer, onask });
+    /** The tools that the user allowed, by conversation. Never stored: no file may allow one. */
+    this.allowed = new Map();
     /** The unfinished answers, by the id of their message. */
     this.runs = new Map();
     /** The rendered prompts, by the id of the answer. They are long, and not stored. */
@@ -95,6 +98,7 @@ export class Chats {
       text,
       model: answer.model,
       request: answer.request,
+      rounds: answer.rounds,
       edited: true,
     });
     this.#changed();
@@ -237,6 +241,7 @@ export class Chats {
       model,
       system: system || this.ownSystem({ model: model.split("+")[0] }),
       parameters: structuredClone(parameters),
+      tools: this.open.tools,
     };
   }
 
@@ -261,7 +266,10 @@ export class Chats {
 
   #start(answer) {
     const conversation = this.open;
+    if (!this.allowed.has(conversation.id)) this.allowed.set(conversation.id, new Set());
     const run = new Run(conversation, answer, {
+      allowed: this.allowed.get(conversation.id),
+      onask: this.onask,
       onchange: () => {
         if (this.open === conversation) this.ongrow(answer);
         this.keeper.save(conversation);

@@ -3,10 +3,12 @@
 // another window does not restore it.
 //
 // message: {id, parent, role, text, thinking, created, revision, state, error, model, request,
-//           usage, timing, window, reason, edited, deleted, pair}
+//           usage, timing, window, reason, edited, deleted, pair, rounds}
 // pair: the same for two answers that are compared, from two models to one message
+// rounds: the calls of tools before the text: see rounds.js
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
+import { checkedRounds, markdownOfRounds, MAX_ROUNDS, messagesOf } from "./rounds.js";
 import { SAMPLING } from "./sampling.js";
 
 const FORMAT = 1;
@@ -27,7 +29,7 @@ export function newId() {
 export const isId = (text) => /^[0-9a-f]{24}$/.test(text);
 
 export function create(settings = {}) {
-  const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
+  const { model = "", adapter = "", strength = 1, parameters = {}, tools = false } = settings;
   const now = Date.now();
   return {
     format: FORMAT,
@@ -43,6 +45,7 @@ export function create(settings = {}) {
     parameters: structuredClone(parameters),
     system: "",
     compare: "",
+    tools,
     messages: {},
     chosen: {},
   };
@@ -120,11 +123,15 @@ export function modelName({ model, adapter, strength }) {
   return adapter ? `${model}+${adapter}${strength === 1 ? "" : `:${strength}`}` : model;
 }
 
-/** The body of the request for `answer`. If the answer already has text, the model continues it. */
-export function requestFor(conversation, answer) {
+/**
+ * The body of the request for `answer`. If the answer already has text, the model continues it.
+ * tools: the definitions of tools. After too many rounds the model must answer without a call.
+ */
+export function requestFor(conversation, answer, tools = []) {
   const { model, system, parameters } = answer.request;
-  const before = pathTo(conversation, answer).filter((message) => message.text);
-  const messages = before.map((message) => ({ role: message.role, content: message.text }));
+  const messages = pathTo(conversation, answer).flatMap((message) =>
+    messagesOf(message, message.id !== answer.id),
+  );
   return {
     model,
     messages: system ? [{ role: "system", content: system }, ...messages] : messages,
@@ -134,6 +141,8 @@ export function requestFor(conversation, answer) {
         parameters[name],
       ]),
     ),
+    ...(tools.length ? { tools } : {}),
+    ...(tools.length && answer.rounds?.length >= MAX_ROUNDS ? { tool_choice: "none" } : {}),
     show_prompt: true,
     stream: true,
     stream_options: { include_usage: true },
@@ -158,6 +167,7 @@ export function merge(mine, other) {
       "named",
       "pinned",
       "compare",
+      "tools",
       "model",
       "adapter",
       "strength",
@@ -206,8 +216,10 @@ export function removeMessage(conversation, message) {
 export function markdownOf(conversation) {
   const parts = [`# ${conversation.title || "Untitled"}`];
   if (conversation.system) parts.push("## System", conversation.system);
-  for (const { role, text, model } of path(conversation))
-    parts.push(role === "user" ? "## You" : `## ${model || "Answer"}`, text);
+  for (const message of path(conversation)) {
+    const title = message.role === "user" ? "You" : message.model || "Answer";
+    parts.push(`## ${title}`, ...markdownOfRounds(message), message.text);
+  }
   return `${parts.map((part) => part.trim()).join("\n\n")}\n`;
 }
 
@@ -251,6 +263,7 @@ export function checked(value) {
     adapter: "string",
     strength: "number",
     parameters: "object",
+    tools: "boolean",
   })) {
     if (typeof fresh[name] !== type || fresh[name] === null)
       throw new Error(`a conversation has an invalid "${name}"`);
@@ -294,6 +307,7 @@ function checkedMessage(id, message, all) {
   });
   return {
     ...plain,
+    ...(message.rounds ? { rounds: checkedRounds(message.rounds) } : {}),
     id,
     parent: message.parent,
     role: message.role,

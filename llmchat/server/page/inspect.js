@@ -2,6 +2,7 @@
 
 import { requestFor } from "./conversation.js";
 import { el, find } from "./dom.js";
+import { definitionsFor } from "./tools.js";
 
 /** Show the request for `message`. prompt: the rendered prompt, if known. */
 export function inspect(conversation, message, prompt) {
@@ -15,6 +16,7 @@ export function inspect(conversation, message, prompt) {
         requestFor(
           { ...conversation, messages: { ...conversation.messages, [message.id]: bare } },
           bare,
+          definitionsFor(bare.request),
         ),
         null,
         2,

@@ -18,6 +18,7 @@ import { draw, newChat, show } from "./screen.js";
 import { Sidebar } from "./sidebar.js";
 import { signIn, signOut } from "./signin.js";
 import { BrowserStore, PageStore, ServerStore } from "./stores.js";
+import { loadTools } from "./tools.js";
 import { View } from "./view.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -125,6 +126,7 @@ function createChats(keeper) {
     settings: defaults,
     ownSystem: (conversation) => modelOf(conversation)?.preset?.system ?? "",
     ongrow: (message) => app.view.grow(message),
+    onask: ({ name }) => say(`The model asks to run ${name}.`),
     onchange: draw,
     onanswer: ({ message }) => {
       refreshFacts();
@@ -145,6 +147,7 @@ async function start() {
   let server;
   try {
     [server, app.models] = await signedIn(() => Promise.all([api.settings(), api.models()]));
+    if (server.tools) await loadTools();
   } catch (error) {
     return showProblem(error);
   }

@@ -7,6 +7,7 @@ import { el, find } from "./dom.js";
 import { LoadingWatch } from "./loading.js";
 import { drawOptions, shortNames } from "./models.js";
 import * as preferences from "./preferences.js";
+import { drawToolSwitch } from "./tools.js";
 
 /** The defaults of a conversation's model; requested once. */
 export async function presetOf({ model: id }) {
@@ -25,14 +26,15 @@ export function defaults() {
     adapter,
     strength: adapter ? (last.strength ?? 1) : 1,
     parameters: last.parameters ?? {},
+    tools: last.tools === true,
   };
 }
 
 /** Change settings of the open conversation, and make them the defaults of new ones. */
 export function setAndRemember(settings) {
   app.chats.set(settings);
-  const { model, adapter, strength, parameters } = app.chats.open;
-  preferences.save({ model, adapter, strength, parameters });
+  const { model, adapter, strength, parameters, tools } = app.chats.open;
+  preferences.save({ model, adapter, strength, parameters, tools });
 }
 
 /** Request which models are loaded now. */
@@ -49,6 +51,7 @@ export function drawModels() {
   drawContext(contextOf(open, modelOf(open)));
   drawCompare();
   drawAdapters(open);
+  drawToolSwitch();
   app.panel.show(open);
   presetOf(open).then(
     (preset) => app.chats.open.model === open.model && app.panel.showPreset(preset),
@@ -99,6 +102,10 @@ export function listenToPicker() {
   find("#adapter").addEventListener("change", (event) => {
     setAndRemember({ adapter: event.target.value, strength: 1 });
     drawModels();
+  });
+  find("#tools-toggle").addEventListener("click", () => {
+    setAndRemember({ tools: !app.chats.open.tools });
+    drawToolSwitch();
   });
   find("#compare").addEventListener("change", (event) => compareWith(event.target.value));
   find("#compare-toggle").addEventListener("click", () => {

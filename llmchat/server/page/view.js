@@ -1,5 +1,6 @@
 // The messages of a conversation on the screen.
 
+import { drawRounds } from "./cards.js";
 import { children, pairOf, path } from "./conversation.js";
 import { copy, el, iconButton } from "./dom.js";
 import { render } from "./markdown.js";
@@ -158,6 +159,7 @@ export class View {
         el("summary", {}, "Thinking"),
         el("div", { class: "thought" }),
       ),
+      rounds: el("div", { class: "rounds" }),
       body: el("div", { class: mine ? "body said" : "body markdown", dir: "auto" }),
       note: el("div", { class: "note" }),
       foot: el("div", { class: "foot" }),
@@ -166,7 +168,7 @@ export class View {
     row.item = el("article", { class: `message ${message.role}`, id: `message-${message.id}` });
     row.item.append(
       el("h2", { class: "hidden" }, mine ? "You" : "Answer"),
-      ...(mine ? [] : [row.thinking]),
+      ...(mine ? [] : [row.rounds, row.thinking]),
       row.body,
       ...(mine ? [] : [row.note]),
       row.foot,
@@ -179,12 +181,11 @@ export class View {
     const run = this.runOf(message);
     if (message.role === "user") row.body.textContent = message.text;
     else render(row.body, message.text);
-    if (message.thinking) {
-      row.thinking.hidden = false;
-      row.thinking.lastChild.textContent = message.thinking;
-    }
+    drawRounds(row.rounds, message, run);
+    row.thinking.hidden = !message.thinking;
+    if (message.thinking) row.thinking.lastChild.textContent = message.thinking;
     row.item.setAttribute("aria-busy", Boolean(run));
-    row.item.classList.toggle("waiting", Boolean(run) && !started(message));
+    row.item.classList.toggle("waiting", Boolean(run) && !run.asking && !writes(message));
     const siblings = children(this.conversation, message.parent);
     const idle = !siblings.some((one) => this.runOf(one)) && !this.act.busy();
     // The footer is redrawn only if it changed, so that its buttons keep the focus.
@@ -270,11 +271,11 @@ export class View {
     }
     if (idle) parts.push(iconButton("again", "Regenerate", () => this.act.regenerate(message)));
     if (idle && message.text)
-      parts.push(
-        iconButton("edit", "Edit answer", () => this.edit(message)),
-        iconButton("delete", "Delete answer", () => this.act.remove(message)),
-      );
-    if (idle && message.text && (message.state !== "complete" || message.reason === "length")) {
+      parts.push(iconButton("edit", "Edit answer", () => this.edit(message)));
+    const kept = message.text || message.rounds?.length;
+    if (idle && kept)
+      parts.push(iconButton("delete", "Delete answer", () => this.act.remove(message)));
+    if (idle && kept && (message.state !== "complete" || message.reason === "length")) {
       parts.push(iconButton("resume", "Continue this answer", () => this.act.resume(message)));
     }
     if (run && speedText(run)) parts.push(el("span", { class: "meta" }, speedText(run)));
@@ -320,7 +321,8 @@ export class View {
   }
 }
 
-const started = ({ text, thinking }) => Boolean(text || thinking);
+const writes = ({ text, thinking }) => Boolean(text || thinking);
+const started = (message) => writes(message) || Boolean(message.rounds?.length);
 
 /** The approximate speed of a growing answer, rounded so that it does not flicker. */
 const speedText = ({ speed }) =>
