@@ -1,6 +1,7 @@
 """The tools of `serve --tools` over HTTP: only when started with them, and only for its users."""
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,32 @@ def test_the_named_tools_are_those_of_the_command_line(tmp_path: Path) -> None:
         assert [one["function"]["name"] for one in data] == ["clock"]
         assert "Thursday" in call(run, "clock", arguments={"date": "2026-12-24"}).json()["text"]
         assert call(run, "python", arguments={"code": "1"}).status_code == 404
+
+
+def test_a_model_calls_a_tool_of_the_server_through_its_client(tmp_path: Path) -> None:
+    written = '<tool_call>{"name": "echo", "arguments": {"text": "hi"}}</tool_call>'
+    engine = ScriptedEngine([written, "It says hi."])
+    runner = ToolRunner(Toolbox([SmallTool()], Leave(None)))
+    with serving({"m": model_spec(lambda: engine)}, tmp_path, tools=runner) as run:
+        listed = run.http.get("/api/tools").json()["data"]
+        offered = [{"type": one["type"], "function": one["function"]} for one in listed]
+        messages: list[Any] = [{"role": "user", "content": "Look"}]
+
+        def ask() -> dict[str, Any]:
+            body = {"model": "m", "messages": messages, "tools": offered}
+            answer = run.http.post("/v1/chat/completions", json=body).json()
+            return answer["choices"][0]["message"]  # type: ignore[no-any-return]
+
+        called = ask()
+        (one,) = called["tool_calls"]
+        name, arguments = one["function"]["name"], json.loads(one["function"]["arguments"])
+        result = call(run, name, arguments=arguments).json()
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [one]},
+            {"role": "tool", "tool_call_id": one["id"], "content": result["text"]},
+        ]
+        assert ask()["content"] == "It says hi."
+    assert "hi" in engine.prompts[1].text
 
 
 def test_a_setting_turns_on_no_tool_of_a_server(tmp_path: Path) -> None:

@@ -307,7 +307,9 @@ function checkedMessage(id, message, all) {
   });
   return {
     ...plain,
-    ...(message.rounds ? { rounds: checkedRounds(message.rounds) } : {}),
+    ...(message.rounds && message.role === "assistant"
+      ? { rounds: checkedRounds(message.rounds) }
+      : {}),
     id,
     parent: message.parent,
     role: message.role,

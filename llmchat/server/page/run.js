@@ -185,6 +185,7 @@ export class Run {
 
   /** The approximate number of tokens per second, 0 while unknown. */
   get speed() {
+    if (this.asking || this.running) return 0;
     const seconds = (performance.now() - this.firstAt) / 1000;
     return this.pieces > 4 && seconds > 0.5 ? (this.pieces - 1) / seconds : 0;
   }

@@ -214,6 +214,30 @@ def test_a_long_result_is_cut_and_the_page_fits_a_phone(
     assert user.page.evaluate(sideways) == []
 
 
+def test_imported_calls_are_checked_and_allow_nothing(
+    user: User, script: Script, echo: SmallTool, tmp_path: Path
+) -> None:
+    script.answers += [[call("1")], ["First."]]
+    user.send("Look")
+    user.button("Allow in this chat").click()
+    expect(user.answer).to_have_text("First.")
+    user.settled()
+    with user.page.expect_download() as saved:
+        user.choose("Look", "Export as JSON")
+    exported = json.loads(Path(saved.value.path()).read_text("utf-8"))
+    (conversation,) = exported["conversations"]
+    (answer,) = [one for one in conversation["messages"].values() if one["role"] == "assistant"]
+    (round_,) = answer["rounds"]
+    assert round_["calls"][0]["result"] == "1" and '"allowed": ["' not in json.dumps(exported)
+    round_["calls"][0]["arguments"] = None
+    file = tmp_path / "import.json"
+    file.write_text(json.dumps(exported), "utf-8")
+    with user.page.expect_file_chooser() as chooser:
+        user.button("Import").click()
+    chooser.value.set_files(file)
+    expect(user.find(".notice")).to_contain_text("invalid tool call")
+
+
 def test_another_version_and_an_export_keep_the_calls(
     user: User, script: Script, echo: SmallTool
 ) -> None:
