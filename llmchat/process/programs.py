@@ -18,6 +18,13 @@ def python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", *arguments)
 
 
+def isolated_python(*arguments: str) -> tuple[str, ...]:
+    """The command that runs this Python without the current folder, the user's packages and the
+    variables of Python.
+    """
+    return (sys.executable, "-I", *arguments)
+
+
 def which(name: str, env: Mapping[str, str]) -> str | None:
     """The program `name` on the PATH of `env`, without entries relative to the current folder.
 

@@ -27,6 +27,7 @@ int llmchat_multiply(const void *matrices, long count, const void *x, long rows,
 }
 int llmchat_read_memory() { return 0; }
 long llmchat_sample() { return 0; }
+void llmchat_mask() {}
 """
 
 

@@ -4,7 +4,7 @@ import sys
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import fuzz_mutations
 
@@ -190,6 +190,7 @@ def test_declared_character_sets_are_used(charset: str) -> None:
     assert text in decode(meta, "text/html", html=True)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_any_bytes_are_decoded(body: bytes, content_type: str) -> None:
     decode(body, content_type, html=True)

@@ -7,7 +7,6 @@ server's process group; this one is bounded, and `process/keeper.py` ends whatev
 import os
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -23,7 +22,7 @@ from mcp_types import jsonrpc_message_adapter
 from llmchat.errors import UsageError
 from llmchat.output.terminal_text import harmless
 from llmchat.process import keeper
-from llmchat.process.programs import SAFE_PATH, which
+from llmchat.process.programs import SAFE_PATH, isolated_python, which
 from llmchat.tools.mcp.config import Server
 from llmchat.tools.mcp.definitions import clean
 
@@ -217,7 +216,8 @@ def _command(server: Server, env: Mapping[str, str]) -> list[str]:
     program = which(server.command, {"PATH": server.env.get("PATH", env.get("PATH", os.defpath))})
     if program is None:
         raise UsageError(f"the program `{clean(server.command, 80)}` is not installed")
-    return [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), program, *server.args]
+    keeping = isolated_python("-S", keeper.__file__, str(os.getpid()))
+    return [*keeping, program, *server.args]
 
 
 def _folder(server: Server) -> Path | None:

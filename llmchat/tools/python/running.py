@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from msgspec import Struct
 
 from llmchat.output.formatting import byte_count
 from llmchat.parse_guard import shown
+from llmchat.process.programs import isolated_python
 from llmchat.tools import ToolError
 from llmchat.tools.python.sandbox import FAILED, NOT_CONFINED
 from llmchat.tools.python.workspace import size
@@ -50,7 +50,7 @@ def run_confined(
         "file_size": limits.disk,
     }
     process = subprocess.Popen(
-        [sys.executable, "-I", "-X", "utf8", str(_SCRIPT)],
+        isolated_python("-X", "utf8", str(_SCRIPT)),
         cwd=folder,
         env=dict(env),
         stdin=subprocess.PIPE,

@@ -126,7 +126,7 @@ def lora(state: ReplState, rest: str) -> Answer:
 
 @command(
     "think",
-    "[off|on|low|medium|high|budget N|show|hide]",
+    "[level|budget N|show|hide]",
     "Set how much the model thinks; show or hide its thoughts, which are never sent back.",
     complete=lambda state, word: [*choices(Think), "budget", "default", "show", "hide"],
 )
