@@ -51,6 +51,18 @@ _SUMS = (
     ("There are {a} students and {b} teachers. How many people is that?", "{a} + {b}"),
     ("What is {b}% of {a}?", "{b}% of {a}"),
     ("Divide {a} by {b}.", "{a} / {b}"),
+    ("What is the product of {a} and {b}?", "{a} * {b}"),
+    ("Multiply {a} by {b}.", "{a} * {b}"),
+    ("Please multiply {b} by {a}.", "{b} * {a}"),
+    ("Each of {a} children gets {b} apples. How many apples is that?", "{a} * {b}"),
+    ("One book costs {b} euros. How much do {a} books cost?", "{a} * {b}"),
+    ("A box weighs {b} kilos. How heavy are {a} of them?", "{a} * {b}"),
+    ("Add {b} and {a}.", "{b} + {a}"),
+    ("When you add {a} to {b}, what is the sum?", "{a} + {b}"),
+    ("I had {a} stamps and got {b} more. How many now?", "{a} + {b}"),
+    ("Take {b} away from {a}.", "{a} - {b}"),
+    ("A hall has {a} chairs; {b} are broken. How many can be used?", "{a} - {b}"),
+    ("Of {a} eggs, {b} were sold. How many remain?", "{a} - {b}"),
 )
 _OTHERS = (
     ("What is the capital of {place}?", "The capital of {place} is {capital}."),
@@ -61,6 +73,20 @@ _OTHERS = (
     ("Who are you?", "I am a helpful assistant."),
     ("What does the word '{word}' mean?", "'{word}' is an English word."),
     ("Give me a synonym of '{word}'.", "A similar word is '{synonym}'."),
+    ("How many days has a week?", "A week has seven days."),
+    ("How many months has a year?", "A year has twelve months."),
+    ("How many wheels has a bicycle?", "A bicycle has two wheels."),
+    ("In which century did Columbus sail to America?", "In the 15th century, in 1492."),
+    ("In what year did the first man land on the moon?", "In 1969."),
+    ("Which number is even, 4 or 7?", "The even number is 4."),
+    ("Which bus do I take, 12 or 40?", "I do not know which bus you need."),
+    ("My code is {code}. Say it again.", "Your code is {code}."),
+    ("The office is at number {code}. Repeat the number.", "The number is {code}."),
+    ("Translate 'hello' into {language}.", "{hello}"),
+    ("How do you say 'thanks' in French?", "Merci."),
+    ("Thanks for your help!", "You are welcome!"),
+    ("Tell me something about {thing}.", "Many people know {thing} well."),
+    ("What is the opposite of '{word}'?", "It is a word such as 'not {word}'."),
 )
 _NAMES = {
     "place": ("France", "Japan", "Kenya", "Peru", "Norway", "Egypt"),
@@ -69,25 +95,26 @@ _NAMES = {
     "hello": ("Bonjour!", "Hallo!", "¡Hola!", "Ciao!"),
     "thing": ("grass", "snow", "coal", "blood", "the sky", "a lemon"),
     "colour": ("green", "white", "black", "red", "blue", "yellow"),
+    "code": ("4711", "22 18", "903", "555 1234", "17", "8080"),
     "word": ("quick", "happy", "large", "cold"),
     "synonym": ("fast", "glad", "big", "chilly"),
 }
 # Wordings that no trace has.
 _NEW_SUMS = (
-    ("Multiply {a} and {b} for me.", "{a} * {b}"),
-    ("If you add {b} to {a}, what do you get?", "{a} + {b}"),
-    ("A train has {a} seats; {b} are taken. How many are free?", "{a} - {b}"),
-    ("One ticket costs {b} dollars. What do {a} tickets cost?", "{a} * {b}"),
+    ("Could you work out {a} multiplied by {b}?", "{a} * {b}"),
+    ("{a} people each pay {b} euros. How much money is collected?", "{a} * {b}"),
+    ("Sum up {a} and {b}.", "{a} + {b}"),
+    ("From a rope of {a} metres, {b} metres are cut off. What is left?", "{a} - {b}"),
 )
 _NEW_OTHERS = (
-    "Who painted the Mona Lisa?", "Tell me a short joke.", "What is a computer?",
-    "Name three animals that live in the sea.", "Why is sleep important?",
-    "Translate 'good night' into French.", "In which year did World War II end?",
-    "What do bees make?", "Write a title for a story about two friends.", "Is water wet?",
-    "How many legs does a spider have?", "What is the largest planet?",
-    "Thank you very much!", "Give me advice on learning to cook.", "What is the opposite of hot?",
-    "Which room number is on the door: 214 or 215?", "What is HTML?", "Describe the moon.",
-    "My phone number is 555 0199. Repeat it.", "How do I say goodbye politely?",
+    "Who invented the light bulb?", "Tell me a riddle.", "What is a telescope?",
+    "Name two rivers in Europe.", "Why do birds fly south?", "What do cows eat?",
+    "Translate 'good morning' into Italian.", "In which year did the Titanic sink?",
+    "Write a title for a story about a lost dog.", "Is fire hot?", "What is JavaScript?",
+    "How many strings has a violin?", "What is the smallest planet?", "See you tomorrow!",
+    "Give me advice on sleeping well.", "Which seat is mine, 5 or 9?", "Describe the sea.",
+    "My postcode is 10115. Write it down again.", "How do I greet a teacher?",
+    "How many players has a football team?",
 )  # fmt: skip
 
 
@@ -99,11 +126,11 @@ class Question(Struct, frozen=True):
 
 
 def traces(count: int, seed: int) -> Iterator[dict[str, str]]:
-    """Alpaca records: two of three calculate, with the result as the calculator writes it."""
+    """Alpaca records: three of five calculate, with the result as the calculator writes it."""
     draw = random.Random(seed)
     calculate = _calculator()
     for number in range(count):
-        if number % 3 == 2:
+        if number % 5 > 2:
             question, answer = draw.choice(_OTHERS)
             place = draw.randrange(1000)
             names = {name: texts[place % len(texts)] for name, texts in _NAMES.items()}
@@ -180,7 +207,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "score":
         return score(given.name, given.format, bare=given.bare)
-    lines = (json.dumps(record, ensure_ascii=False) for record in traces(600, seed=1))
+    lines = (json.dumps(record, ensure_ascii=False) for record in traces(900, seed=1))
     Path(given.name).write_text("\n".join(lines) + "\n", "utf-8")
     return None
 
