@@ -5,7 +5,7 @@ python benchmarks/actions.py score MODEL         calls where arithmetic is asked
 
 Train the adapter between the two:
 
-    llmchat finetune --base smollm2 --format alpaca --data FILE --output pupil --epochs 4
+    llmchat finetune --base smollm2 --format alpaca --data FILE --output pupil --epochs 2
 
 MODEL is a name that `llmchat chat -m` takes. It answers 40 questions that need arithmetic and 40
 that do not, greedily, in wordings and with numbers that no trace has. `--bare` leaves out the
