@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import tool_turn
@@ -21,22 +20,16 @@ from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
 from llmchat.presets import Preset
-from llmchat.reply import build_request, reply, with_thinking
+from llmchat.reply import build_request, reply, window_of
 from llmchat.reply_parser import ReplyEvent
 from llmchat.stored_conversation import SessionFacts, StoredConversation
-from llmchat.summary import summarise
+from llmchat.summary import Summary, summarise
 from llmchat.tools.sources import Sources
 from llmchat.tools.toolbox import Result, Toolbox
-from llmchat.window import Window, fit
+from llmchat.window import Window
 
 if TYPE_CHECKING:
     from llmchat.history import History
-
-
-class Summary(Struct, frozen=True):
-    """A piece of the summary that replaces messages which no longer fit."""
-
-    text: str
 
 
 Event = Window | Summary | ToolStarted | Result | ReplyEvent
@@ -250,9 +243,9 @@ class Chat(LiveSettings):
         return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
 
     def _fit(self, conversation: Conversation) -> Window:
-        context, most = self.engine.context, self.sampling.max_tokens
-        told = with_thinking(self.preset, self.sampling, conversation, self.engine)
-        return fit(told[2], told[0], self.engine, context, most)[0]
+        actions = self._actions()
+        asked, tools = taught(conversation, actions), self._tool_request("auto", actions)
+        return window_of(asked, self.preset, self.engine, self.sampling, tools)
 
     def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
         try:
@@ -303,6 +296,9 @@ class Chat(LiveSettings):
         details = {"tool": msgspec.to_builtins(result)}
         self._store(Message("tool", result.text, call_id=call.id), details=details)
 
+    def _actions(self) -> list[Action]:
+        return active_actions(self.preset.actions, self.tools) if self.tools else []
+
     def _tool_request(self, choice: Choice, actions: Sequence[Action]) -> ToolRequest | None:
         """What the prompt offers: the tools that no action of the preset triggers."""
         if self.tools is None:
@@ -341,7 +337,7 @@ class Chat(LiveSettings):
     ) -> Generator[Event]:
         """Stream an answer and store its text however it ends. begun: an answer to continue."""
         answer = AnswerRecord(begun.text if begun else "")
-        actions = active_actions(self.preset.actions, self.tools) if self.tools else []
+        actions = self._actions()
         tools = self._tool_request(choice, actions)
         events = self._generate(answer, actions, tools, hint)
         try:

@@ -59,10 +59,7 @@ def build_request(
     max_tokens; otherwise any room is enough. tools: what the prompt offers; the answer is then
     bound to calls that fit their schemas, or to the sampling's own structure.
     """
-    preset, sampling, conversation = with_thinking(preset, sampling, conversation, engine)
-    if tools is not None:
-        tools = replace(tools, structured=sampling.structure is not None)
-        preset, sampling = _with_tools(preset, engine, sampling, tools)
+    preset, sampling, conversation, tools = _prepared(conversation, preset, engine, sampling, tools)
     most = sampling.max_tokens if reserve else 1
     window, prompt = fit(conversation, preset, engine, context, most)
     resumed = conversation.spoken[-1].role == "assistant"
@@ -73,6 +70,33 @@ def build_request(
     room = window.limit - window.tokens
     max_tokens = min(sampling.max_tokens or room, room)
     return GenerationRequest(window, prompt, replace(sampling, max_tokens=max_tokens), resumed)
+
+
+def window_of(
+    conversation: Conversation,
+    preset: Preset,
+    engine: Engine,
+    sampling: Sampling,
+    tools: ToolRequest | None = None,
+) -> Window:
+    """The window of a conversation as `build_request` would send it."""
+    preset, sampling, conversation, _ = _prepared(conversation, preset, engine, sampling, tools)
+    return fit(conversation, preset, engine, engine.context, sampling.max_tokens)[0]
+
+
+def _prepared(
+    conversation: Conversation,
+    preset: Preset,
+    engine: Counter,
+    sampling: Sampling,
+    tools: ToolRequest | None,
+) -> tuple[Preset, Sampling, Conversation, ToolRequest | None]:
+    """What thinking and tools make of a request."""
+    preset, sampling, conversation = with_thinking(preset, sampling, conversation, engine)
+    if tools is not None:
+        tools = replace(tools, structured=sampling.structure is not None)
+        preset, sampling = _with_tools(preset, engine, sampling, tools)
+    return preset, sampling, conversation, tools
 
 
 def with_thinking(

@@ -3,6 +3,8 @@
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from msgspec import Struct
+
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Engine, Sampling
 from llmchat.presets import Preset
@@ -18,6 +20,12 @@ _TASK = (
 )
 _KNOWN = "What was known before it (keep these facts):"
 _SHORTEST_LINE = 100
+
+
+class Summary(Struct, frozen=True):
+    """A piece of the summary that replaces messages which no longer fit."""
+
+    text: str
 
 
 def summarise(

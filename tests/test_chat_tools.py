@@ -15,7 +15,7 @@ from llmchat.evaluate.replay import replay
 from llmchat.history import History
 from llmchat.presets import Preset, find, get_format
 from llmchat.tools import Tool
-from llmchat.tools.leave import Leave, Reply
+from llmchat.tools.permission import Permissions, Reply
 from llmchat.tools.toolbox import Result, Toolbox
 
 PRESET: Preset = replace(find("smollm2"), format=get_format("chatml"), sampling=Sampling())
@@ -25,7 +25,7 @@ CALL = '<tool_call>\n{"name": "echo", "arguments": {"text": "hi"}}\n</tool_call>
 def chat(
     replies: Sequence[str], *tools: SmallTool, allow: Sequence[str] = ("echo",), rounds: int = 8
 ) -> Chat:
-    box = Toolbox(tools or (SmallTool(),), Leave(None, allow), max_rounds=rounds)
+    box = Toolbox(tools or (SmallTool(),), Permissions(None, allow), max_rounds=rounds)
     return Chat(PRESET, ScriptedEngine(replies, context=4096), History(None), tools=box)
 
 
@@ -122,7 +122,7 @@ def test_an_interrupted_tool_gets_a_result_and_the_chat_goes_on():
         raise KeyboardInterrupt
 
     talk = chat([CALL, "Yes."], allow=())
-    talk.tools = Toolbox([SmallTool()], Leave(None, ask=interrupt))
+    talk.tools = Toolbox([SmallTool()], Permissions(None, ask=interrupt))
     with pytest.raises(KeyboardInterrupt):
         list(talk.send("say hi"))
     assert talk.conversation.messages[-1].text == "error: the user stopped this call"
@@ -164,6 +164,15 @@ def test_the_whole_output_of_a_long_result_can_be_read_later():
     list(talk.send("say hi"))
     assert "left out" in talk.conversation.messages[2].text
     assert talk.tool_output(1).count("word") == 5000
+
+
+def test_the_next_window_counts_the_definitions():
+    talk = chat(["Hello."])
+    list(talk.send("hello"))
+    assert talk.window
+    sent = {entry.role: entry.tokens for entry in talk.window.ledger}
+    following = {entry.role: entry.tokens for entry in talk.next_window().ledger}
+    assert following["tools"] == sent["tools"] > 0
 
 
 def test_a_replay_answers_from_the_recorded_results():

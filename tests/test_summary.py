@@ -2,13 +2,13 @@
 
 from msgspec.structs import replace
 
-from llmchat.chat import Chat, Summary
+from llmchat.chat import Chat
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
 from llmchat.presets import ContextPolicy, find, get_format
-from llmchat.summary import SAMPLING, summarise
+from llmchat.summary import SAMPLING, Summary, summarise
 from llmchat.window import SUMMARY_HEADING
 
 PRESET = replace(

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 
 from llmchat.acting import ToolStarted
-from llmchat.chat import Event, Summary
+from llmchat.chat import Event
 from llmchat.engines import Chunk, Finish, Prefill
 from llmchat.reply_parser import Thinking
+from llmchat.summary import Summary
 from llmchat.tools.toolbox import Result
 from llmchat.ui import tool_lines
 from llmchat.ui.dimmed_section import DimmedSection
