@@ -29,7 +29,7 @@ from llmchat.models.opener import ModelOpener
 from llmchat.presets import get_format
 from llmchat.settings import World
 from llmchat.tools import ToolSettings
-from llmchat.tools.leave import Leave
+from llmchat.tools.permission import Permissions
 from llmchat.tools.registry import tools_of
 from llmchat.tools.toolbox import Result, Toolbox
 
@@ -159,7 +159,7 @@ def _sum(draw: random.Random, kinds: tuple[tuple[str, str], ...]) -> tuple[str, 
 
 def _calculator() -> Callable[[str], str]:
     (tool,) = tools_of(["calculator"], ToolSettings(World.real()))
-    box = Toolbox([tool], Leave(None, ["calculator"]))
+    box = Toolbox([tool], Permissions(None, ["calculator"]))
 
     def calculate(expression: str) -> str:
         from llmchat.calls import Call
@@ -183,7 +183,7 @@ def score(model: str, form: str, *, bare: bool) -> None:
     asked = questions(seed=99)
     for question in asked:
         tools = tools_of(["calculator"], ToolSettings(world))
-        box = Toolbox(tools, Leave(None, ["calculator"]))
+        box = Toolbox(tools, Permissions(None, ["calculator"]))
         chat = Chat(preset, opened.engine, History(None), sampling, tools=box)
         results = [event for event in chat.send(question.text) if isinstance(event, Result)]
         text = chat.conversation.messages[-1].text

@@ -13,8 +13,9 @@ from llmchat.window import Window
 
 
 class ToolStarted(Struct, frozen=True):
-    """A call that is about to run, or to ask for leave. number: among the calls of the chat; 0 for
-    an action within an answer.
+    """A call that is about to run, or to ask for permission.
+
+    number: among the calls of the chat; 0 for an action within an answer.
     """
 
     call: Call

@@ -17,7 +17,7 @@ from llmchat.errors import UsageError
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.tools import Tool
-from llmchat.tools.leave import Leave, Reply
+from llmchat.tools.permission import Permissions, Reply
 from llmchat.tools.toolbox import Result, Toolbox
 
 SEARCH = Action("SEARCH(<query>)", "web.search", preamble="Write SEARCH(words) to search.")
@@ -32,7 +32,7 @@ def chat(replies: list[str], tool: SmallTool, *actions: Action, allow: bool = Tr
         sampling=Sampling(),
         actions=actions or (SEARCH,),
     )
-    box = Toolbox([tool], Leave(None, [tool.name] if allow else []))
+    box = Toolbox([tool], Permissions(None, [tool.name] if allow else []))
     return Chat(preset, ScriptedEngine(replies, context=4096), History(None), tools=box)
 
 
@@ -92,7 +92,7 @@ def test_an_action_is_asked_about_before_it_runs():
         return Reply("once")
 
     talk = chat(["SEARCH(x)", "done"], tool)
-    talk.tools = Toolbox([tool], Leave(None, ask=ask))
+    talk.tools = Toolbox([tool], Permissions(None, ask=ask))
     answer(talk)
     assert [call.arguments for call in asked] == [{"query": "x"}]
 

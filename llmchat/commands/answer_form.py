@@ -10,14 +10,14 @@ from llmchat.output.formatting import counted
 
 
 def fault_of(chat: Chat, text: str) -> str:
-    """Why the last answer is no whole value of its structure, and the way out; empty if it is."""
+    """Why the last answer is not a complete value, and the way out; empty if it is."""
     structure, finish = chat.sampling.structure, chat.finish
     if structure is None or finish is None or _is_whole(chat, text):
         return ""
     if finish.reason != "length":
         return (
-            f"the answer is no whole value of the {structure.kind}: a stop string ended it, or its"
-            " server did not enforce it"
+            f"the answer is not a complete value of the {structure.kind}: a stop string ended it,"
+            " or its server did not enforce it"
         )
     tokens, limit = finish.reply_tokens, chat.sampling.max_tokens
     if limit and tokens >= limit:

@@ -123,7 +123,7 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
         raise NoCode(
             "the answer has no code block", "without --extract the whole answer is printed"
         )
-    return _told_fault(chat, display.text, world, output)
+    return _report_fault(chat, display.text, world, output)
 
 
 def _ask_again(chat: Chat, world: World, first: AnswerDisplay, output: Output) -> int:
@@ -144,7 +144,7 @@ def _ask_again(chat: Chat, world: World, first: AnswerDisplay, output: Output) -
         answer.answers.append(_one_answer(chat, display))
         if not output.json:
             _print_complete(chat, world, display, None, output)
-        faults |= _told_fault(chat, display.text, world, output)
+        faults |= _report_fault(chat, display.text, world, output)
     chat.sampling = asked
     if output.json:
         print_json(world, answer, compact=True)
@@ -168,7 +168,7 @@ def _print_number(number: int, world: World, output: Output) -> None:
         print(line if number == 1 else f"\n{line}", file=world.stdout, flush=True)
 
 
-def _told_fault(chat: Chat, text: str, world: World, output: Output) -> int:
+def _report_fault(chat: Chat, text: str, world: World, output: Output) -> int:
     """The exit code for the form of the answer: 1, with a note, if it is not as it was asked."""
     fault = fault_of(chat, text)
     if fault and not output.quiet:

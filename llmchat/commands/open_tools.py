@@ -1,4 +1,4 @@
-"""The tools of a chat on the command line, and who is asked for leave."""
+"""The tools of a chat on the command line, and who is asked for permission."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 def open_tools(
     world: World, settings: Settings, stream: TextIO | None = None, *, quiet: bool = False
 ) -> "AbstractContextManager[Toolbox]":
-    """The tools that the options name. A person at a terminal is asked for leave, a pipe never.
+    """The tools that the options name. Only a person at a terminal is asked for permission.
 
     stream: where the question is printed, by default stdout.
     """
     from llmchat.tools.opening import open_toolbox
-    from llmchat.ui.leave_question import asker
+    from llmchat.ui.permission_prompt import asker
 
     ask = asker(world, lambda: world.columns, stream) if world.interactive else None
     return open_toolbox(world, settings, ask, _Waiting(world, shown=not quiet))

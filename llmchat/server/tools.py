@@ -1,7 +1,7 @@
 """The tools of `serve --tools` over HTTP: GET /api/tools and POST /api/tools/run.
 
-The server asks nobody for leave: whoever may use these paths decides what runs, as the web page's
-user does with a click. Without --tools the paths do not exist.
+The server asks nobody for permission: whoever may use these paths decides what runs, as the user of
+the web page does with a click. Without --tools the paths do not exist.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.streaming_response import JSON, AnswerResponse
 from llmchat.tools import Source, Tool
-from llmchat.tools.leave import matches
 from llmchat.tools.material import framed
+from llmchat.tools.permission import matches
 from llmchat.tools.running import Finished
 from llmchat.tools.running import run as run_tool
 from llmchat.tools.sources import NumberedSource

@@ -1,5 +1,5 @@
 """Tools that a model can call: the contract of a tool. Built-in tools, MCP servers and the web
-implement it; `tools.toolbox` runs them with the user's leave.
+implement it; `tools.toolbox` runs them with the user's permission.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,8 @@ class Tool(Protocol):
 
     group: what turns it on: `files`, `web` or the name of an MCP server. name: as the model calls
     it, [a-zA-Z0-9_-]{1,64}, such as `files_read`. parameters: a JSON Schema of an object. origin:
-    what the user's leave is bound to: "" for a built-in, for an MCP server its command line or URL,
-    for a plugin its package.
+    what the user's permission is bound to: "" for a built-in, for an MCP server its command line or
+    URL, for a plugin its package.
     read_only: it changes nothing, so a setting may allow it without a question.
     """
 

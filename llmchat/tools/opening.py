@@ -1,4 +1,4 @@
-"""Open the tools that the options name, with the leave that goes with them."""
+"""Open the tools that the options name, with the permissions that go with them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmchat.errors import UsageError
 from llmchat.settings import Options, Settings, World
 from llmchat.tools import Tool, ToolSettings
-from llmchat.tools.leave import Ask, Leave, check_names, matches
+from llmchat.tools.permission import Ask, Permissions, check_names, matches
 from llmchat.tools.registry import groups, tools_of
 from llmchat.tools.sources import Sources
 from llmchat.tools.toolbox import Toolbox
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Progress = Callable[[tuple[str, ...]], None]
 
 
-def leave_file(world: World) -> Path:
-    """Where leave for ever is kept."""
+def permission_file(world: World) -> Path:
+    """Where permanent permissions are kept."""
     return world.config / "allowed-tools.toml"
 
 
@@ -44,15 +44,15 @@ def open_toolbox(
 ) -> Iterator[Toolbox]:
     """The tools that the options name, and all tools of the servers in --mcp files.
 
-    ask: asks the user for leave; None where nobody can be asked. Then leave for ever does not count
-    either: in a pipe only what was named runs. MCP servers end with the block.
+    ask: asks the user for permission; None where nobody can be asked. Then permanent ones do not
+    count either: in a pipe only what was named runs. MCP servers end with the block.
     """
     options = settings.options
-    leave = Leave(leave_file(world) if ask else None, options.allow, ask)
+    permissions = Permissions(permission_file(world) if ask else None, options.allow, ask)
     with ExitStack() as stack:
         made = _Maker(world, options, stack, progress)
         box = Toolbox(
-            [], leave, make=made.turn_on, max_rounds=options.max_rounds, sources=made.sources
+            [], permissions, make=made.turn_on, max_rounds=options.max_rounds, sources=made.sources
         )
         names = [*options.tool, *made.servers_of_flags]
         made.start(names)

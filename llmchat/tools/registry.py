@@ -121,7 +121,7 @@ def _of_plugin(entry: "EntryPoint", settings: ToolSettings) -> list[Tool]:
 
 
 def _fits(tool: Tool, entry: "EntryPoint") -> bool:
-    """Whether a tool is named after its group, and leave to it is bound to its package."""
+    """Whether a tool is named after its group, and permission for it is bound to its package."""
     named = tool.name == entry.name or tool.name.startswith(f"{entry.name}_")
     package = entry.dist.name if entry.dist else ""
     return named and tool.origin == package and bool(_NAME.fullmatch(tool.name))

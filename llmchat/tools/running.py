@@ -1,6 +1,6 @@
 """Run a tool with a deadline, so that whatever it does the chat goes on.
 
-Asks nobody for leave and stores nothing: that is the toolbox.
+Asks nobody for permission and stores nothing: that is the toolbox.
 """
 
 import re

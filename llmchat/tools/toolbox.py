@@ -1,4 +1,4 @@
-"""The tools of a chat: what the model is offered, and calls that run with the user's leave."""
+"""The tools of a chat: what the model is offered, and calls that run with the user's permission."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from msgspec import Struct
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.tools import Source, Tool
-from llmchat.tools.leave import Leave, matches
 from llmchat.tools.material import framed
+from llmchat.tools.permission import Permissions, matches
 from llmchat.tools.running import run
 from llmchat.tools.sources import Sources
 
@@ -46,7 +46,7 @@ def _unknown(box: "Toolbox", name: str) -> None:
 
 
 class Toolbox:
-    """Tools by name, which of them are on, and the leave to run them.
+    """Tools by name, which of them are on, and the permissions to run them.
 
     make: adds the tools that a name means, for `turn_on`. sources: those of all results, numbered,
     of a `ToolSettings`. max_rounds: how often an answer may call
@@ -56,7 +56,7 @@ class Toolbox:
     def __init__(
         self,
         tools: Iterable[Tool],
-        leave: Leave,
+        permissions: Permissions,
         *,
         make: "Callable[[Toolbox, str], None]" = _unknown,
         max_rounds: int = MAX_ROUNDS,
@@ -64,7 +64,7 @@ class Toolbox:
         sources: Sources | None = None,
     ):
         self.sources = sources or Sources()
-        self.leave = leave
+        self.permissions = permissions
         self.max_rounds = max_rounds
         self._make = make
         self._timeout_s = timeout_s
@@ -85,7 +85,7 @@ class Toolbox:
             self._off.discard(tool.name)
 
     def _check_group(self, tool: Tool) -> None:
-        """One name has one meaning, so that leave for `files` is not leave for a server's."""
+        """One name has one meaning, so that permission for `files` does not cover a server."""
         for known in self.tools:
             same_name = known.name == tool.name or known.group == tool.group
             if same_name and (known.group, known.origin) != (tool.group, tool.origin):
@@ -184,7 +184,7 @@ class Toolbox:
         tool = self._active(call.name)
         if tool is None:
             return _failed(call, f"there is no tool `{call.name}`")
-        reply = self.leave.decide(call, tool)
+        reply = self.permissions.decide(call, tool)
         if reply.answer == "no":
             return _refused(call, reply.reason)
         done = run(tool, call.arguments, timeout_s=self._timeout_s)

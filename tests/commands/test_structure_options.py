@@ -175,7 +175,7 @@ def test_note_names_the_way_out(server: Server, tmp_path: Path) -> None:
     assert (code, printed(world)[1]) == (1, "")
     server.reason = "stop"
     _, world = run(tmp_path, server, *PERSON)
-    assert "no whole value of the schema: a stop string ended it, or its" in printed(world)[1]
+    assert "not a complete value of the schema: a stop string ended it, or its" in printed(world)[1]
 
 
 def test_json_has_the_parsed_value(server: Server, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from llmchat.errors import UsageError
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt
-from llmchat.tools.leave import Leave
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import Toolbox, definition
 
 TOOLS = ToolRequest((definition(SmallTool()),))
@@ -98,7 +98,7 @@ def test_a_chat_runs_the_calls_of_a_server() -> None:
     tool = SmallTool()
     with engine_of(CALLED, [said("It said hi.", "stop")]) as (engine, asked):
         preset = replace(find("smollm2"), format=get_format("chatml"), engine="openai")
-        box = Toolbox([tool], Leave(None, ["echo"]))
+        box = Toolbox([tool], Permissions(None, ["echo"]))
         talk = Chat(preset, engine, History(None), Sampling(), tools=box)
         list(talk.send("say hi"))
     assert tool.calls == [{"text": "hi"}]

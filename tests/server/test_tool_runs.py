@@ -22,8 +22,8 @@ from llmchat.server.keys import Keys
 from llmchat.server.serve_options import ServeOptions, check_access, tool_settings
 from llmchat.server.tools import ToolRunner, check_remote
 from llmchat.tools import Output, ToolError
-from llmchat.tools.leave import Leave
 from llmchat.tools.opening import open_toolbox
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import Toolbox
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello."]))}
@@ -53,7 +53,7 @@ class Page(SmallTool):
 
 @contextlib.contextmanager
 def tools(folder: Path, *each: SmallTool, **more: Any) -> Iterator[Running]:
-    runner = ToolRunner(Toolbox(each, Leave(None)), **more)
+    runner = ToolRunner(Toolbox(each, Permissions(None)), **more)
     with serving(MODELS, folder, tools=runner) as run:
         yield run
     runner.close()
@@ -99,7 +99,7 @@ def test_the_named_tools_are_those_of_the_command_line(tmp_path: Path) -> None:
 def test_a_model_calls_a_tool_of_the_server_through_its_client(tmp_path: Path) -> None:
     written = '<tool_call>{"name": "echo", "arguments": {"text": "hi"}}</tool_call>'
     engine = ScriptedEngine([written, "It says hi."])
-    runner = ToolRunner(Toolbox([SmallTool()], Leave(None)))
+    runner = ToolRunner(Toolbox([SmallTool()], Permissions(None)))
     with serving({"m": model_spec(lambda: engine)}, tmp_path, tools=runner) as run:
         listed = run.http.get("/api/tools").json()["data"]
         offered = [{"type": one["type"], "function": one["function"]} for one in listed]
@@ -187,7 +187,7 @@ def test_few_tools_run_at_once_and_others_are_not_delayed(tmp_path: Path) -> Non
 
 def test_a_server_that_ends_stops_its_tools(tmp_path: Path) -> None:
     tool = Endless()
-    runner = ToolRunner(Toolbox([tool], Leave(None)))
+    runner = ToolRunner(Toolbox([tool], Permissions(None)))
     with serving(MODELS, tmp_path, tools=runner) as run, waiting_client(run, tool):
         runner.close()
         assert tool.stopped.is_set()

@@ -6,7 +6,7 @@ from support.tools import SmallTool
 from llmchat.calls import Call
 from llmchat.errors import UsageError
 from llmchat.tools import ToolError
-from llmchat.tools.leave import Leave
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import DESCRIBE, Toolbox, cut, first_line
 
 
@@ -15,7 +15,7 @@ def words(text: str) -> int:
 
 
 def box(*tools, allow=("echo",), **more) -> Toolbox:
-    return Toolbox(tools or (SmallTool(),), Leave(None, allow), **more)
+    return Toolbox(tools or (SmallTool(),), Permissions(None, allow), **more)
 
 
 def call(text: str = "hi", name: str = "echo") -> Call:
@@ -83,7 +83,7 @@ MANY = [
 
 
 def test_large_definitions_become_names_with_a_line_each():
-    request = Toolbox(MANY, Leave(None, ["big"])).request(words, 1000)
+    request = Toolbox(MANY, Permissions(None, ["big"])).request(words, 1000)
     shown = {tool["function"]["name"]: tool["function"] for tool in request.offered}
     assert DESCRIBE in shown and shown["big_3"]["description"] == "Tool 3"
     # The arguments of a call are still bound by the whole schema.
@@ -91,7 +91,7 @@ def test_large_definitions_become_names_with_a_line_each():
 
 
 def test_described_tools_are_offered_whole_afterwards():
-    tools = Toolbox(MANY, Leave(None, ["big"]))
+    tools = Toolbox(MANY, Permissions(None, ["big"]))
     result = tools.run(Call("1", DESCRIBE, {"name": "big_3"}), words, 1000)
     assert '"parameters"' in result.text
     shown = {
@@ -102,7 +102,7 @@ def test_described_tools_are_offered_whole_afterwards():
 
 
 def test_describing_an_unknown_tool_is_an_error():
-    tools = Toolbox(MANY, Leave(None, ["big"]))
+    tools = Toolbox(MANY, Permissions(None, ["big"]))
     assert tools.run(Call("1", DESCRIBE, {"name": "x"}), words, 1000).error
 
 

@@ -20,8 +20,8 @@ from llmchat.prompt import Prompt, PromptFormat
 from llmchat.tool_syntax import CallParser, Dialect
 from llmchat.tool_syntax.table import DIALECTS
 from llmchat.tools import Output, Source
-from llmchat.tools.leave import Leave
 from llmchat.tools.material import framed
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import Result, Toolbox
 
 # Qwen2.5's template, without the list of tools.
@@ -175,7 +175,7 @@ class Page:
 
 def test_a_page_that_orders_a_call_gets_none_run() -> None:
     """The model is given the page in the role `tool`, framed; its next answer is text."""
-    box = Toolbox([Page()], Leave(None, ["page"]))
+    box = Toolbox([Page()], Permissions(None, ["page"]))
     engine = ScriptedEngine(['<tool_call>\n{"name": "page", "arguments": {}}\n</tool_call>', "ok"])
     form = get_format("template").with_template(HERMES, {}, special=MARKS)
     chat = Chat(

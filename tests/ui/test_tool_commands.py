@@ -7,7 +7,7 @@ from support.repl import make_repl, type_in
 from support.tools import SmallTool
 
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.tools.leave import Leave
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import Toolbox
 from llmchat.ui.repl import Repl
 
@@ -17,7 +17,7 @@ CALL = '<tool_call>\n{"name": "echo", "arguments": {"text": "hi"}}\n</tool_call>
 @pytest.fixture
 def repl(tmp_path: Path) -> Repl:
     made = make_repl(tmp_path)
-    made.state.chat.tools = Toolbox([SmallTool()], Leave(None))
+    made.state.chat.tools = Toolbox([SmallTool()], Permissions(None))
     made.state.chat.engine = ScriptedEngine([CALL, "It said hi."], context=4096)
     return made
 

@@ -99,7 +99,7 @@ export class Run {
     return true;
   }
 
-  /** Run the calls of the last round that have no result, each with the user's leave. */
+  /** Run the calls of the last round that have no result, each with the user's permission. */
   async #runCalls() {
     for (const call of this.message.rounds?.at(-1)?.calls ?? []) {
       if (call.result === undefined) Object.assign(call, await this.#outcome(call));

@@ -55,10 +55,10 @@ def _act(box: Toolbox, action: str, name: str) -> None:
         box.turn_off(name)
     elif action == "allow":
         box.find(name)
-        box.leave.allow(name)
+        box.permissions.allow(name)
     else:
         for tool in box.find(name):
-            box.leave.withdraw(tool)
+            box.permissions.withdraw(tool)
 
 
 def _print_tools(state: ReplState, box: Toolbox) -> None:
@@ -71,4 +71,4 @@ def _print_tools(state: ReplState, box: Toolbox) -> None:
 def _state_of(box: Toolbox, tool: Tool) -> str:
     if not box.is_on(tool):
         return "off"
-    return "allowed" if box.leave.has(tool) else "asks"
+    return "allowed" if box.permissions.has(tool) else "asks"

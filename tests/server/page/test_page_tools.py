@@ -1,4 +1,4 @@
-"""Calls of tools on the page: cards, the user's leave, results, and what is kept of them."""
+"""Calls of tools on the page: cards, the user's permission, results, and what is kept of them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from support.tools import SmallTool
 
 from llmchat.server.tools import ToolRunner
 from llmchat.tools import Output
-from llmchat.tools.leave import Leave
+from llmchat.tools.permission import Permissions
 from llmchat.tools.toolbox import Toolbox
 
 HTML = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -45,7 +45,7 @@ def user(
     chromium: Any, script: Script, tmp_path: Path, echo: SmallTool, endless: Endless
 ) -> Iterator[User]:
     """A user of a server with tools and history, who turned the tools on."""
-    runner = ToolRunner(Toolbox([echo, endless], Leave(None)))
+    runner = ToolRunner(Toolbox([echo, endless], Permissions(None)))
     with serving(script, tmp_path / "web.db", runner) as url:
         site = Site(chromium, url, script)
         user = site.visit()

@@ -7,9 +7,9 @@ from support.tools import SmallTool
 from support.worlds import make_world
 
 from llmchat.calls import Call
-from llmchat.tools.leave import Reply
+from llmchat.tools.permission import Reply
 from llmchat.ui import tool_lines
-from llmchat.ui.leave_question import asker, parse_reply
+from llmchat.ui.permission_prompt import asker, parse_reply
 
 TOOL = SmallTool("python", "python", read_only=False)
 

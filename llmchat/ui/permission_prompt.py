@@ -1,4 +1,4 @@
-"""Ask the user for leave to run a tool call."""
+"""Ask the user for permission to run a tool call."""
 
 import termios
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from llmchat.errors import shortened
 from llmchat.output.terminal_text import harmless
 from llmchat.settings import World
 from llmchat.tools import Tool
-from llmchat.tools.leave import Ask, Reply, rule_for
+from llmchat.tools.permission import Ask, Reply, rule_for
 from llmchat.ui import printing, tool_lines
 
 # Lines of arguments that are shown before the user asks for the rest.
@@ -18,7 +18,7 @@ _MOST_LINES = 40
 
 
 def asker(world: World, width: Callable[[], int], stream: TextIO | None = None) -> Ask:
-    """A function that shows a call with its arguments and asks for leave on a terminal."""
+    """A function that shows a call with its arguments and asks for permission on a terminal."""
 
     def ask(call: Call, tool: Tool) -> Reply:
         return _Question(world, stream or world.stdout, width()).ask(call, tool)

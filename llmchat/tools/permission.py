@@ -1,7 +1,7 @@
-"""The user's leave: which calls may run without a question, and what the user answered.
+"""The user's permission: which calls may run without a question, and what the user answered.
 
-A name allows a tool or a whole group. Leave for ever is bound to the server behind a tool and, for
-a tool that may change something, to the arguments.
+A name allows a tool or a whole group. A permanent permission is bound to the server behind a tool
+and, for a tool that may change something, to the arguments.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +19,7 @@ from llmchat.tools import Tool
 
 
 class Reply(Struct, frozen=True):
-    """The user's answer to a question for leave. reason: why not; the model is told."""
+    """The user's answer to a question for permission. reason: why not, for the model."""
 
     answer: Literal["once", "session", "always", "no"]
     reason: str = ""
@@ -29,7 +29,7 @@ Ask = Callable[[Call, Tool], Reply]
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Leave for ever. origin: see Tool. arguments: as JSON; empty for any."""
+    """A permanent permission. origin: see Tool. arguments: as JSON; empty for any."""
 
     tool: str
     origin: str = ""
@@ -60,10 +60,10 @@ def check_names(names: Collection[str], tools: Sequence[Tool]) -> None:
             raise UsageError(f"there is no tool `{name}` in use", hint)
 
 
-class Leave:
+class Permissions:
     """Decides whether a call may run.
 
-    file: keeps the leave that was given for ever; None keeps nothing and reads nothing, as in a
+    file: keeps permanent permissions; None keeps nothing and reads nothing, as in a
     pipe. names: tools and groups that may run. ask: None where nobody can be asked.
     """
 
@@ -78,7 +78,7 @@ class Leave:
         self._names.add(name)
 
     def withdraw(self, tool: Tool) -> None:
-        """Forget all leave for a tool, also the one for ever."""
+        """Forget all permissions for a tool, the permanent one included."""
         self._names -= {name for name in self._names if matches(name, tool)}
         kept = [rule for rule in self._rules if not rule.is_for(tool)]
         if kept != self._rules:
@@ -121,7 +121,7 @@ _HEAD = "# Tools that may run without a question. `/tools forget NAME` removes a
 
 
 def rule_for(call: Call, tool: Tool) -> Rule:
-    """What leave for ever means for a call: this tool if it only reads, else exactly this call."""
+    """What "always" means for a call: this tool if it only reads, else exactly this call."""
     return Rule(tool.name, tool.origin, "" if tool.read_only else _as_json(call.arguments))
 
 
