@@ -173,7 +173,7 @@ def save_adapter(folder: Path) -> Path:
     """A random LoRA on every linear layer of the checkpoint. Returns its folder, written once."""
     import torch
 
-    from llmchat.engines.transformers.families.llama import LINEARS, Dimensions, layer_prefix
+    from llmchat.engines.transformers.families.old_llama import LINEARS, Dimensions, layer_prefix
 
     target = folder.parent / f"{folder.name}-lora"
     if (target / "adapter_config.json").exists():

@@ -44,7 +44,7 @@ class RandomTensors:
     untied = False
 
     def __init__(self, config: dict[str, Any], device: torch.device):
-        from llmchat.engines.transformers.families import llama
+        from llmchat.engines.transformers.families import old_llama as llama
 
         size = llama.Dimensions.of(config)
         self.shapes: dict[str, tuple[int, ...]] = {

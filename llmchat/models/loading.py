@@ -82,7 +82,7 @@ def check_loads(
     first load checks them. Raises Mismatch.
     """
     from llmchat.engines.transformers.checkpoint_names import modern_config
-    from llmchat.engines.transformers.families import llama
+    from llmchat.engines.transformers.families import old_llama as llama
 
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))

@@ -18,7 +18,7 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.compiled.structs import TensorRefs
-from llmchat.engines.transformers.families.llama import Dimensions
+from llmchat.engines.transformers.families.old_llama import Dimensions
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.engines.transformers.vocabulary import check_ids
 from llmchat.errors import IntegrityError, LlmchatError, Mismatch

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwe
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.families import llama
+from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.modules import causal
 from llmchat.engines.transformers.pytorch import forward
 from llmchat.errors import ContextOverflow, Mismatch, OutOfResources, UsageError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.executor import SequenceInput
-from llmchat.engines.transformers.families.llama import Dimensions, layer_prefix
+from llmchat.engines.transformers.families.old_llama import Dimensions, layer_prefix
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import MemoryTensors

@@ -13,7 +13,7 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.executor import Forward
-from llmchat.engines.transformers.families import llama
+from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared

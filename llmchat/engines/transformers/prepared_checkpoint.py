@@ -21,7 +21,7 @@ import torch
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_config
-from llmchat.engines.transformers.families import llama
+from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows

@@ -30,7 +30,7 @@ from llmchat.engines.transformers.compiled.structs import (
 )
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward, SequenceInput
-from llmchat.engines.transformers.families import llama
+from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.tied_heads import HEAD

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from llmchat.engines.transformers.families.llama import LINEARS
+from llmchat.engines.transformers.families.old_llama import LINEARS
 from llmchat.engines.transformers.pytorch.int8 import finite
 from llmchat.errors import IntegrityError
 from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS

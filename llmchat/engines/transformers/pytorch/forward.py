@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.executor import Forward, SequenceInput
-from llmchat.engines.transformers.families import llama
+from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch, add_live
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache

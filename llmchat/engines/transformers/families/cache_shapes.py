@@ -1,0 +1,56 @@
+"""What each block of a plan remembers of a text: keys and values, or a state of fixed size."""
+
+from dataclasses import dataclass
+
+from llmchat.engines.transformers.families import blocks
+from llmchat.engines.transformers.families.blocks import Block
+from llmchat.engines.transformers.families.plan import Plan
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Of each position: keys [heads, key_width] and values [heads, value_width]."""
+
+    heads: int
+    key_width: int
+    value_width: int
+
+
+@dataclass(frozen=True)
+class State:
+    """float32 tensors of these shapes, zero before the first token, one after the other."""
+
+    parts: tuple[tuple[int, ...], ...]
+
+
+def cache_shapes(plan: Plan) -> list[KeyValues | State | None]:
+    """One for each block of the plan; None for a block that remembers nothing of its own."""
+    return [_shape_of(block) for block in plan.blocks()]
+
+
+def _shape_of(block: Block) -> KeyValues | State | None:
+    match block:
+        case blocks.Attention():
+            shared = block.shares is not None
+            keys, values = block.keys, block.values
+            return None if shared else KeyValues(keys.count, keys.width, values.width)
+        case blocks.LatentAttention():
+            width = block.plain + block.rotary.width
+            return KeyValues(block.heads, width, block.value_width)
+        case blocks.DeltaNet():
+            keys, values = block.keys, block.values
+            channels = 2 * keys.count * keys.width + values.count * values.width
+            state = values.count, keys.width, values.width
+            return State(((channels, block.kernel - 1), state))
+        case blocks.Mamba2():
+            channels = block.heads * block.width + 2 * block.groups * block.state
+            return State(((channels, block.kernel - 1), (block.heads, block.width, block.state)))
+        case blocks.ShortConvolution():
+            return State(((block.width, block.kernel - 1),))
+        case blocks.RwkvTime():
+            # The input before, then numerator, denominator and largest exponent.
+            return State(((block.width,),) * 4)
+        case blocks.RwkvChannel():
+            return State(((block.width,),))
+        case _:
+            return None

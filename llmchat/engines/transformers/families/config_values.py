@@ -1,0 +1,76 @@
+"""Values of a config.json, checked. Everything here raises Mismatch for a value that is invalid."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from llmchat.errors import Mismatch
+
+Config = Mapping[str, Any]
+
+# Larger than in any model, and small enough for 32 bits.
+_MAX_SIZE = 2**31 - 1
+
+
+def size(config: Config, name: str, default: int | None = None) -> int:
+    """A positive integer. default: for a key that is missing or null."""
+    value = config.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_SIZE:
+        raise invalid(name, value)
+    return value
+
+
+def count(config: Config, name: str, default: int = 0) -> int:
+    """An integer of at least zero; null and a missing key are `default`."""
+    return 0 if config.get(name) == 0 else size(config, name, default)
+
+
+def number(config: Config, name: str, default: float, least: float = -math.inf) -> float:
+    """A finite number, not below `least`."""
+    value = config.get(name)
+    if value is None:
+        return default
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < least:
+        raise invalid(name, value)
+    return float(value)
+
+
+def epsilon(config: Config, name: str = "rms_norm_eps", default: float = 1e-6) -> float:
+    return number(config, name, default, least=0.0)
+
+
+def flag(config: Config, name: str, default: bool = False) -> bool:
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise invalid(name, value)
+    return value
+
+
+def names(config: Config, name: str, length: int) -> list[str] | None:
+    """A list of so many strings (`layer_types`); None where it is missing or null."""
+    value = config.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise invalid(name, value)
+    if len(value) < length:
+        raise Mismatch(f"config.json: `{name}` has {len(value)} entries for {length} layers")
+    return value[:length]
+
+
+def check_divides(part: int, whole: int, what: str) -> None:
+    """Raise Mismatch unless `part` divides `whole`."""
+    if whole % part:
+        raise Mismatch(f"config.json: {part} does not divide {whole} ({what})")
+
+
+def invalid(name: str, value: Any) -> Mismatch:
+    text = repr(value)
+    return Mismatch(
+        f"config.json: invalid `{name}`: {text if len(text) <= 40 else text[:40] + '…'}"
+    )
