@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import chat_template, tool_records, written_tools
+from llmchat import chat_template, thought_marks, tool_records, written_tools
 from llmchat.calls import ToolRequest
 from llmchat.chat_template.quoting import Placeholders, Range, map_texts
 from llmchat.conversation import Message
@@ -77,7 +77,8 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     escapes: replacements in the whole prompt, for models that were trained without line ends;
     unescapes: those in the answer.
     stop_ids: from the preset, because token ids belong to one vocabulary.
-    thinking: the marks around a model's thinking, which is shown and never sent back.
+    thinking: the marks around a model's thoughts, which are shown and never sent back; those that a
+    template writes replace them.
     offered: names of the tools that prompts offer. tool_text: what offers them, at the end of the
     system text, where the format has no place for them. shown_tokens: see Prompt.
     """
@@ -94,7 +95,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
     labels: tuple[str, ...] = ()
     escapes: Replacements = ()
     unescapes: Replacements = ()
-    thinking: tuple[str, str] = ("<think>", "</think>")
+    thinking: thought_marks.Marks = thought_marks.THINK
     offered: tuple[str, ...] = ()
     tool_text: str = ""
     shown_tokens: tuple[str, ...] = ()
@@ -108,7 +109,10 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         tokens; every other mark of the template is plain text to it and becomes a label.
         """
         labels = tuple(sorted(chat_template.labels(template) - set(special)))
-        return replace(self, template=template, template_tokens=tokens, labels=labels)
+        thinking = thought_marks.marks_in(template)
+        return replace(
+            self, template=template, template_tokens=tokens, labels=labels, thinking=thinking
+        )
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt for these messages.
@@ -138,7 +142,7 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             quoted=quoted,
             bos=self.parts is not None,
             unescapes=self.unescapes,
-            shown_tokens=self.shown_tokens,
+            shown_tokens=self._shown_tokens,
             thinking=self._thinking(text),
         )
 
@@ -165,20 +169,30 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             messages, self.tool_text, lambda text: disarm(text, written_tools.LABELS)
         )
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the format has the marks of a thought, so that an answer may begin with one."""
+        return thought_marks.are_in(self.template or repr(self.parts), self.thinking)
+
+    @property
+    def _shown_tokens(self) -> tuple[str, ...]:
+        marks = thought_marks.tokens_of(self.thinking) if self.thinks else ()
+        return tuple(dict.fromkeys((*self.shown_tokens, *marks)))
+
     def _thinking(self, text: str) -> ThinkingMarks | None:
         """Where the answer to a prompt begins: within a thought, perhaps before one, or neither."""
         opening, closing = self.thinking
-        written = self.template or repr(self.parts)
         end = text.rstrip()
-        if (opening not in written and closing not in written) or end.endswith(closing):
+        if not self.thinks or end.endswith(closing):
             return None
-        return ThinkingMarks(opening, closing, inside=end.endswith(opening))
+        return ThinkingMarks(opening, closing, inside=end.endswith(opening.rstrip()))
 
     def extend(self, messages: Sequence[Message]) -> Prompt:
         """The prompt that lets the model continue its own last, unfinished answer."""
         *before, answer = messages
         prompt = self.render(before)
         lead = self.parts.assistant.partition("{text}")[0] if self.parts else ""
+        lead += self._after_thought(prompt)
         labels = self.parts.labels if self.parts else self.labels
         start = len(prompt.text) + len(lead)
         text = prompt.text + lead + substitute(disarm(answer.text, labels), self.escapes)
@@ -191,6 +205,15 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
             thinking=None,
             begun=answer.text,
         )
+
+    def _after_thought(self, prompt: Prompt) -> str:
+        """What goes before an answer that was begun, where the prompt opens a thought or none of
+        harmony's channels.
+        """
+        if self.thinking[0] == thought_marks.CHANNELS[0]:
+            return thought_marks.ANSWER_CHANNEL
+        marks = prompt.thinking
+        return f"\n{marks.closing}\n\n" if marks and marks.inside else ""
 
     def fingerprint(self) -> str:
         """A short hash of everything that decides how a conversation is written."""

@@ -2,9 +2,10 @@
 
 from msgspec import Struct
 
-from llmchat import tool_syntax
+from llmchat import thought_marks, tool_syntax
 from llmchat.calls import Call
 from llmchat.engines import Chunk, Finish, Prefill, Sampling
+from llmchat.engines.channel_filter import ChannelFilter
 from llmchat.engines.stream_filters import ThoughtFilter, Unescape
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
@@ -45,13 +46,11 @@ class ReplyParser:
     """
 
     def __init__(self, preset: Preset, request: GenerationRequest):
-        marks = preset.format.thinking
-        thinking = request.prompt.text.rstrip().endswith(marks[0])
-        self._thoughts = ThoughtFilter(marks, inside=thinking)
-        self._unescape = Unescape(request.prompt.unescapes)
-        self._held_back = ""
         tools = request.prompt.tools
         offered = tools is not None and bool(tools.tools) and tools.choice != "none"
+        self._thoughts = _thought_filter(preset.format.thinking, request.prompt, tools=offered)
+        self._unescape = Unescape(request.prompt.unescapes)
+        self._held_back = ""
         self._calls = tool_syntax.parser(preset, tools) if tools and offered else None
         self._exact = request.sampling.structure is not None and not offered
         thinks = request.prompt.thinking is not None
@@ -97,3 +96,13 @@ class ReplyParser:
         self._held_back = text[len(trimmed) :]
         self._started = self._started or bool(trimmed)
         return trimmed
+
+
+def _thought_filter(
+    marks: thought_marks.Marks, prompt: Prompt, *, tools: bool
+) -> ThoughtFilter | ChannelFilter:
+    """What separates thoughts from answers between these marks. tools: calls are expected."""
+    inside = prompt.text.rstrip().endswith(marks[0].rstrip())
+    if marks[0] == thought_marks.CHANNELS[0]:
+        return ChannelFilter(inside=inside, tools=tools)
+    return ThoughtFilter(marks, inside=inside)

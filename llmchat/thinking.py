@@ -16,7 +16,6 @@ from llmchat.conversation import Conversation
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError
 from llmchat.presets import Preset
-from llmchat.prompt import PromptFormat
 
 # OpenAI's names of efforts at which a model does not think.
 _OFF = ("off", "none", "minimal")
@@ -47,7 +46,7 @@ def applied(
         system = f"{conversation.system} {word}".lstrip()
         return preset, sampling, conversation.instruct(system)
     _check_without_switch(preset, level)
-    if level == "off" and _thinks(form):
+    if level == "off" and form.thinks:
         sampling = replace(sampling, think_budget=0)
     return preset, sampling, conversation
 
@@ -100,15 +99,9 @@ def uses_variable(template: str | None, name: str) -> bool:
     return any(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", part) for part in names)
 
 
-def _thinks(form: PromptFormat) -> bool:
-    """Whether the format has the marks of a thought, so that an answer may begin with one."""
-    written = form.template or repr(form.parts)
-    return any(mark in written for mark in form.thinking)
-
-
 def _check_without_switch(preset: Preset, level: str) -> None:
     """Off is true of a model that never thinks, and on of one that always does."""
-    name, thinks = preset.name, _thinks(preset.format)
+    name, thinks = preset.name, preset.format.thinks
     if uses_variable(preset.format.template, "reasoning_effort"):
         raise UsageError(
             f"{name} always thinks, so thinking cannot be {level}", "use low, medium or high"

@@ -25,8 +25,10 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "text": (
         "ordered",
         (
-            "chat_template", "tool_records", "written_tools", "written_prompt", "prompt", "engines",
-            "engines.capabilities", "engines.stream_filters", "engines.bounded_count",
+            "chat_template", "thought_marks", "tool_records", "written_tools", "written_prompt",
+            "prompt", "engines",
+            "engines.capabilities", "engines.stream_filters", "engines.channel_filter",
+            "engines.bounded_count",
             "actions", "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
             "reply_parser",
         ),

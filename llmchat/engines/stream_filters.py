@@ -26,7 +26,7 @@ class StopFilter:
             self.stopped, self._held = True, ""
             first = min(starts, key=lambda stop: (starts[stop] + len(stop), starts[stop]))
             return text[: starts[first]]
-        safe = len(text) - _started(text, self._stops)
+        safe = len(text) - begun(text, self._stops)
         self._held = text[safe:]
         return text[:safe]
 
@@ -50,7 +50,7 @@ class Unescape:
         text = self._held + text
         for old, new in self._replacements:
             text = text.replace(old, new)
-        safe = len(text) - _started(text, self._marks)
+        safe = len(text) - begun(text, self._marks)
         self._held = text[safe:]
         return text[:safe]
 
@@ -78,7 +78,7 @@ class ThoughtFilter:
             parts.append((self._inside, text[:start]))
             text = text[start + len(self._mark) :]
             self._inside = not self._inside
-        keep = _started(text, (self._mark,))
+        keep = begun(text, (self._mark,))
         self._held = text[len(text) - keep :]
         parts.append((self._inside, text[: len(text) - keep]))
         return [part for part in parts if part[1]]
@@ -93,7 +93,7 @@ class ThoughtFilter:
         return self._marks[self._inside]
 
 
-def _started(text: str, marks: Sequence[str]) -> int:
+def begun(text: str, marks: Sequence[str]) -> int:
     """The length of the longest end of `text` that one of the marks starts with."""
     longest = min(len(text), max(map(len, marks), default=1) - 1)
     for size in range(longest, 0, -1):

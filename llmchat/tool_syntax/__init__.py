@@ -36,6 +36,7 @@ def prepare(
         form,
         stops=tuple(dict.fromkeys((*form.stops, *dialect.stops))),
         shown_tokens=dialect.marks,
+        thinking=(form.thinking[0], dialect.thought_end or form.thinking[1]),
     )
     grammar = answer_grammar(dialect, request, structure)
     return replace(preset, format=form), Structure("grammar", grammar)

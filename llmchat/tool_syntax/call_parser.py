@@ -134,12 +134,6 @@ class CallParser:
     def _read_at_trigger(self, final: bool) -> list[NamedArguments]:
         """Read calls from the start of the held text, or a mark that is not shown."""
         cursor = Cursor(self._held, 0, final)
-        if any(self._held.startswith(one) for one in self._dialect.hides):
-            end = self._held.find(self._dialect.hidden_end)
-            if end < 0 and not final:
-                raise Incomplete
-            self._take(end + len(self._dialect.hidden_end) if end >= 0 else len(self._held))
-            return []
         for mark in self._dialect.drops:
             if cursor.accept(mark):
                 self._held = self._held[len(mark) :]
@@ -182,7 +176,7 @@ def _trigger_texts(dialect: Dialect) -> Sequence[str]:
     """Texts that may begin a call, or are not shown. A dialect without marks has none."""
     first = (dialect.open.strip() or dialect.before.strip()).partition("\n")[0]
     begins = () if dialect.at_start and not dialect.before else (first, *dialect.aliases)
-    return [text for text in (*begins, *dialect.drops, *dialect.hides) if text]
+    return [text for text in (*begins, *dialect.drops) if text]
 
 
 def _json_calls(text: str, known: dict[str, schemas.Schema]) -> list[NamedArguments]:

@@ -25,7 +25,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     family hold as one token. drops: marks that are not shown. stops: texts that end the answer
     after a call. plain: whether the family's own form is JSON without any mark. single: whether an
     answer makes one call at most. channels: an answer is messages in channels, as in harmony.
-    hides: what begins a thought, which is not shown up to `hidden_end`.
+    thought_end: what ends a thought before a call or an answer, if other marks do without tools.
     """
 
     name: str
@@ -52,5 +52,4 @@ class Dialect(Struct, frozen=True, kw_only=True):
     plain: bool = False
     single: bool = False
     channels: bool = False
-    hides: tuple[str, ...] = ()
-    hidden_end: str = ""
+    thought_end: str = ""

@@ -30,11 +30,7 @@ DIALECTS = (
         source="https://cookbook.openai.com/articles/openai-harmony",
         channels=True,
         single=True,
-        hides=(
-            "<|channel|>analysis<|message|>",
-            "<|start|>assistant<|channel|>analysis<|message|>",
-        ),
-        hidden_end="<|end|>",
+        thought_end="<|end|><|start|>assistant",
         before="<|channel|>commentary to=functions.",
         between=" <|constrain|>json<|message|>",
         aliases=(

@@ -9,8 +9,10 @@ from msgspec.structs import replace
 from support.checkpoints import save_tiny, tiny_config, tiny_tokenizer
 from support.guided import answer, open_tiny
 
+from llmchat import thought_marks
 from llmchat.conversation import Message
 from llmchat.engines import Sampling
+from llmchat.engines.channel_filter import ChannelFilter
 from llmchat.engines.guide import Guide, Guides, Mask
 from llmchat.engines.stream_filters import ThoughtFilter
 from llmchat.engines.tokenizer import Tokenizer
@@ -180,3 +182,27 @@ def test_a_continued_answer_is_past_its_thoughts() -> None:
     prompt = form.extend((*QUESTION, Message("assistant", '{"a": ')))
     assert prompt.thinking is None
     assert prompt.begun == '{"a": '
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special tokens", "added tokens"])
+def test_thought_in_channels_is_followed_by_the_structure(tmp_path: Path, special: bool) -> None:
+    save_tiny(tmp_path, tiny_config(vocab_size=325, max_position_embeddings=512))
+    tokenizer = tiny_tokenizer()
+    names = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]
+    tokenizer.add_tokens(names, special_tokens=special)
+    tokenizer.save_pretrained(tmp_path)
+    engine = open_tiny(tmp_path)
+    opening, closing = thought_marks.CHANNELS
+    shown = thought_marks.tokens_of(thought_marks.CHANNELS)
+    kinds = set()
+    for seed in range(12):
+        sampling = replace(HOT, seed=seed, think_budget=5)
+        marks = ThinkingMarks(opening, closing)
+        text, finish, _ = answer(engine, sampling, thinking=marks, shown_tokens=shown)
+        assert finish.reason == "stop"
+        room = ChannelFilter()
+        parts = [*room.feed(text), *room.flush()]
+        rest = "".join(part for thought, part in parts if not thought)
+        assert 0 <= json.loads(rest)["a"] <= 99
+        kinds.add(text.startswith(opening) and closing in text)
+    assert kinds == {True, False}

@@ -191,13 +191,6 @@ def test_harmony_shows_the_final_message_without_its_marks() -> None:
     assert read(BY_NAME["harmony"], *cut(text + "<|message|>Sunny.", 1)) == ("I look.Sunny.", [])
 
 
-def test_harmony_hides_the_thoughts() -> None:
-    thought = "<|channel|>analysis<|message|>Hm, {x}.<|end|><|start|>assistant"
-    text = thought * 2 + HARMONY_CALL
-    assert read(BY_NAME["harmony"], *cut(text, 1)) == ("", [("weather", {"city": "Paris"})])
-    assert read(BY_NAME["harmony"], "<|channel|>analysis<|message|>Hm") == ("", [])
-
-
 def test_functionary_shows_text_for_all() -> None:
     shown = read(BY_NAME["functionary-3.2"], *cut("all\nI look.>>>time\n{}", 1))
     assert shown == ("I look.", [("time", {})])

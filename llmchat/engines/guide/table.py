@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from llmchat import thought_marks
 from llmchat.engines.guide.mask import Mask, mask_of
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import Mismatch
@@ -81,9 +82,20 @@ class TokenTable:
         ]
 
     def ids_of_mark(self, mark: str) -> list[int]:
-        """The tokens that spell a mark: one if there is such a token."""
-        number = self._tokens.id_of(mark)
-        return [number] if number is not None and number < self.count else self.ids(mark)
+        """The tokens that spell a mark: one if there is such a token, or one for each of its parts
+        that has one.
+        """
+        if (number := self._number(mark)) is not None:
+            return [number]
+        ids: list[int] = []
+        for part in thought_marks.parts_of(mark):
+            number = self._number(part)
+            ids += [number] if number is not None else self.ids(part)
+        return ids
+
+    def _number(self, name: str) -> int | None:
+        number = self._tokens.id_of(name)
+        return number if number is not None and number < self.count else None
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text in the middle of an answer, as the tokenizer would choose them."""
