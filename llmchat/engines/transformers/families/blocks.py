@@ -87,17 +87,18 @@ class Heads:
     """Where heads lie in a row: head h begins at
 
     start + h // together * stride_of_groups + h % together * stride, and has `width` numbers.
+    together = 0: all of them are one group.
     """
 
     count: int
     width: int
     start: int
     stride: int
-    together: int = 1
+    together: int = 0
     stride_of_groups: int = 0
 
     def begin(self, head: int) -> int:
-        group, within = divmod(head, self.together)
+        group, within = divmod(head, self.together or self.count)
         return self.start + group * self.stride_of_groups + within * self.stride
 
 
