@@ -7,6 +7,7 @@ from the shapes alone, and one tensor at a time is in memory. Tensors whose size
 no gaps.
 """
 
+import copy
 import json
 import mmap
 import os
@@ -175,6 +176,12 @@ def _place(name: str, at: Any) -> _Place:
     return place
 
 
+def _map_file(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        flags, access = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(file.fileno(), 0, flags, access)
+
+
 class MappedFile:
     """The tensors of a file, without a copy: pages are read on first use, and the OS can evict
     them.
@@ -187,13 +194,7 @@ class MappedFile:
         with reading(
             path, hint="`llmchat verify` checks the files, `llmchat pull` fetches them again"
         ):
-            with path.open("rb") as file:
-                self._map = mmap.mmap(
-                    file.fileno(),
-                    0,
-                    mmap.MAP_PRIVATE | _NO_RESERVE,
-                    mmap.PROT_READ | mmap.PROT_WRITE,
-                )
+            self._map = _map_file(path)
             length = int.from_bytes(self._map[:8], "little")
             if length > min(_LONGEST_HEADER, len(self._map) - 8):
                 raise ValueError("its header is longer than the file")
@@ -203,6 +204,15 @@ class MappedFile:
         self.shapes: dict[str, tuple[int, ...]] = {
             name: place.shape for name, place in self._places.items()
         }
+
+    def mapped_again(self) -> "MappedFile":
+        """The same file in a mapping of its own, whose pages are freed with its tensors.
+
+        Its header is not read again: that takes milliseconds in a file of thousands of experts.
+        """
+        again = copy.copy(self)
+        again._map = _map_file(self.path)
+        return again
 
     def fact(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
         """Type and shape of a tensor."""

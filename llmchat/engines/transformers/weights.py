@@ -71,13 +71,13 @@ class FileTensors(FloatTensors):
 
     def __init__(self, folder: Path):
         files = [MappedFile(path) for path in weight_files(folder)]
-        self._paths = {name: file.path for file in files for name in file.shapes}
+        self._files = {name: file for file in files for name in file.shapes}
         self.shapes: dict[str, tuple[int, ...]] = {
             name: shape for file in files for name, shape in file.shapes.items()
         }
 
     def get(self, name: str) -> Tensor:
-        return MappedFile(self._paths[name]).get(name)
+        return self._files[name].mapped_again().get(name)
 
 
 class MergedTensors(FloatTensors):

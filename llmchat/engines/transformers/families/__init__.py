@@ -1,8 +1,8 @@
 """The families that have a plan: one file each, found by the model type of a config.json.
 
 A file has `plan(config)`, which returns None for a variant that the blocks cannot express, and
-raises Mismatch for an invalid config. It may have `views(config, shapes)`: linears that lie in
-other tensors, see views.py.
+raises Mismatch for an invalid config. It may have `views(config)`: tensors that a checkpoint can
+keep inside others, see views.py.
 """
 
 from importlib import import_module
@@ -11,12 +11,15 @@ from typing import Any
 from llmchat.engines.transformers.bitsandbytes_format import is_int8
 from llmchat.engines.transformers.families.config_values import Config
 from llmchat.engines.transformers.families.plan import Plan
+from llmchat.engines.transformers.families.views import ViewedTensors
+from llmchat.engines.transformers.weights import Tensors
 
 # Model type → the module of its family.
 _MODULES = {
     "llama": "llama",
     "mistral": "llama",
     "qwen2": "llama",
+    "qwen3_moe": "qwen3_moe",
 }
 
 
@@ -34,6 +37,13 @@ def plan_of(config: Config) -> Plan | None:
 
 def has_plan(config: Config) -> bool:
     return plan_of(config) is not None
+
+
+def viewed(config: Config, tensors: Tensors) -> Tensors:
+    """The tensors under the names of the plan: parts of stacked ones get names of their own."""
+    module = _module_of(config)
+    views = module.views(config) if hasattr(module, "views") else {}
+    return ViewedTensors(tensors, views) if views else tensors
 
 
 def _module_of(config: Config) -> Any:

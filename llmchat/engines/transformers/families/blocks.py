@@ -194,13 +194,17 @@ class Experts:
     """A mixture of experts, all of one shape: each token goes through `top` of them.
 
     router: its weight stays in float32. score: softmax of all logits, or of the chosen ones, or
-    sigmoid. correction: a tensor [experts], added to the scores for choosing only. groups: experts
-    are chosen within the `top_groups` best of so many groups, rated by the sum of their
-    `group_members` best scores. normalised: the weights of the chosen are divided by their sum.
-    factor: of the weights. weights_input: the weight multiplies what an expert reads, not its
-    result. shared: an MLP that every token goes through, times sigmoid(shared_gate) if there is
-    one. router_norm, router_scale: what the router reads. expert_scale: a tensor [experts], factors
-    of the weights.
+    sigmoid. correction: a tensor of as many numbers as experts, added to the scores for choosing
+    only; without it and without groups the largest logits are chosen. groups: experts are chosen
+    within the `top_groups` best of so many groups, rated by the sum of their `group_members` best
+    scores. normalised: the weights of the chosen are divided by their sum + sum_offset. factor: of
+    the weights; expert_scale: a tensor [experts], further factors of them. weights_input: the
+    weight multiplies what an expert reads, not its result. shared: an MLP that every token goes
+    through, times sigmoid(shared_gate) if there is one.
+
+    router_norm: of what the router reads. expert_norm, shared_norm: of what experts and the shared
+    MLP read; expert_post_norm, shared_post_norm: of their results, before these are added (Gemma 4,
+    whose step has no norm of its own). None: the input or the result as it is.
     """
 
     router: Linear
@@ -212,13 +216,23 @@ class Experts:
     top_groups: int = 1
     group_members: int = 2
     normalised: bool = False
+    sum_offset: float = 0.0
     factor: float = 1.0
+    expert_scale: str | None = None
     weights_input: bool = False
     shared: Mlp | None = None
     shared_gate: Linear | None = None
     router_norm: Norm | None = None
-    router_scale: str | None = None
-    expert_scale: str | None = None
+    expert_norm: Norm | None = None
+    expert_post_norm: Norm | None = None
+    shared_norm: Norm | None = None
+    shared_post_norm: Norm | None = None
+
+    @property
+    def norms(self) -> tuple[Norm | None, ...]:
+        """Those of the block itself."""
+        experts = self.expert_norm, self.expert_post_norm
+        return (self.router_norm, *experts, self.shared_norm, self.shared_post_norm)
 
 
 @dataclass(frozen=True)

@@ -139,16 +139,14 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _of_experts(block: blocks.Experts) -> Iterator[tuple[str, tuple[int, ...]]]:
-    count = len(block.experts)
+    """Without the correction, whose shape differs: it is checked where it is read."""
     yield block.router.weight, block.router.shape
     if block.shared_gate:
         yield block.shared_gate.weight, block.shared_gate.shape
-    yield from _of_norm(block.router_norm)
-    for name in (block.correction, block.expert_scale):
-        if name:
-            yield name, (count,)
-    if block.router_scale:
-        yield block.router_scale, (block.router.in_,)
+    for norm in block.norms:
+        yield from _of_norm(norm)
+    if block.expert_scale:
+        yield block.expert_scale, (len(block.experts),)
 
 
 def _of_mamba(block: blocks.Mamba2) -> Iterator[tuple[str, tuple[int, ...]]]:

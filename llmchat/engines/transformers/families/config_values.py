@@ -63,6 +63,16 @@ def names(config: Config, name: str, length: int) -> list[str] | None:
     return value[:length]
 
 
+def sizes(config: Config, name: str) -> list[int]:
+    """A list of integers that are not negative; empty where it is missing or null."""
+    value = config.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(type(one) is int and one >= 0 for one in value):
+        raise invalid(name, value)
+    return value
+
+
 def check_divides(part: int, whole: int, what: str) -> None:
     """Raise Mismatch unless `part` divides `whole`."""
     if whole % part:

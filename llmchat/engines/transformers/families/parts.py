@@ -56,6 +56,12 @@ def rms(config: Config, weight: str, width: int | None = None, **options: Any) -
     return Norm(count, epsilon(config), weight, **options)
 
 
+def head_norm(config: Config, weight: str | None, heads: int, **options: Any) -> Norm:
+    """An RMS norm of each of `heads` heads, with one weight for all."""
+    dim = head_sizes(config)[2]
+    return Norm(heads * dim, epsilon(config), weight, group=dim, **options)
+
+
 def separate_heads(heads: int, kv_heads: int, dim: int) -> tuple[Heads, Heads, Heads]:
     """Queries, keys and values of three matrices whose outputs lie side by side."""
     keys, values = heads * dim, (heads + kv_heads) * dim
