@@ -1,11 +1,11 @@
 """The compiled forward pass: whole models against plain torch, and row invariance to the bit."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.compiled_models import (
     SHAPES,
@@ -22,6 +22,7 @@ from llmchat.engines.transformers.compiled import CompiledForward, supports
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.kv_cache import CompiledCache
 from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.families.cache_shapes import KeyValues
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import MemoryTensors
@@ -167,7 +168,8 @@ def test_saved_caches_have_one_format(kernels: Kernels, tmp_path: Path, count: i
 def test_saved_cache_with_missing_positions_is_not_loaded(kernels: Kernels, tmp_path: Path) -> None:
     saved = Saved(kernels, tmp_path, 31)
     cut = {name: part[:, :-1].contiguous() for name, part in load_file(saved.file).items()}
-    save_file(cut, tmp_path / "cut", {"key": "key", "ids": json.dumps(saved.prompt)})
+    with safe_open(saved.file, "pt") as file:
+        save_file(cut, tmp_path / "cut", file.metadata())
     for executor in (saved.model, saved.plain):
         assert executor.new_cache().load(tmp_path / "cut", "key") == []
 
@@ -179,7 +181,7 @@ def test_invalid_input_never_reaches_the_kernels(kernels: Kernels) -> None:
         with pytest.raises(ValueError, match="vocabulary"):
             last_logits(model, model.new_cache(), ids)
     with pytest.raises(ValueError, match="a cache of another model"):
-        last_logits(model, CompiledCache(2, 2, 32), [1])
+        last_logits(model, CompiledCache([KeyValues(2, 32, 32)] * 2), [1])
     cache = model.new_cache()
     with pytest.raises(ValueError, match="one cache in two"):
         model.run([SequenceInput(cache, [1]), SequenceInput(cache, [2])])

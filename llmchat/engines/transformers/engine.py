@@ -240,12 +240,12 @@ class TransformersEngine:
         read with live adapters is not saved.
         """
         slot = self._slots.latest()
-        if slot is None or self._device.type != "cpu" or slot.adapters or not slot.ids:
+        if slot is None or self._device.type != "cpu" or slot.adapters:
             return 0
-        if not isinstance(slot.cache, KVCache):
+        if not isinstance(slot.cache, KVCache) or not slot.keep(len(slot.ids)):
             return 0
-        slot.cache.save(path, slot.ids[: slot.cache.length], key)
-        return min(slot.cache.length, len(slot.ids))
+        slot.cache.save(path, slot.ids, key)
+        return len(slot.ids)
 
     def load_cache(self, path: Path, key: str) -> int:
         """See capabilities.SavesCache."""

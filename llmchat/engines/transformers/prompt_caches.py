@@ -70,7 +70,7 @@ class Slots:
                 and isinstance(mine.cache, CopiesPrefix)
             ):
                 mine.cache.copy_from(best.cache, known[best])
-                mine.ids = best.ids[: known[best]]
+                mine.ids = best.ids[: mine.cache.length]
             else:
                 mine.keep(known.get(mine, 0))
         else:

@@ -31,6 +31,7 @@ from llmchat.engines.transformers.compiled.structs import (
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families import old_llama as llama
+from llmchat.engines.transformers.families.cache_shapes import KeyValues
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.tied_heads import HEAD
@@ -58,7 +59,7 @@ class CompiledForward(Forward):
         self._kernels = kernels
         self._plan = llama.plan(config, tensors.shapes)
         self._size = size = self._plan.size
-        self._cache_shape = size.layers, size.kv_heads, size.head_dim
+        self._cache_shape = (KeyValues(size.kv_heads, size.head_dim, size.head_dim),) * size.layers
         self._refs = TensorRefs()
         self._adapters: WeakKeyDictionary[LiveAdapter, _Adapter] = WeakKeyDictionary()
         load = _Loader(tensors, self._plan, self._refs)
@@ -69,7 +70,7 @@ class CompiledForward(Forward):
         )  # fmt: skip
 
     def new_cache(self) -> CompiledCache:
-        return CompiledCache(*self._cache_shape)
+        return CompiledCache(self._cache_shape)
 
     def sampler(
         self,
@@ -92,7 +93,7 @@ class CompiledForward(Forward):
         logits = torch.empty(sum(counts), self._size.vocabulary)
         self._kernels.step(self._model, rows, logits)
         for sequence in sequences:
-            sequence.cache.advance(len(sequence.ids))
+            sequence.cache.advance(sequence.ids)
         return list(logits.split(counts))
 
     def _rows(self, sequence: SequenceInput, alive: list[Any]) -> SequenceRows:

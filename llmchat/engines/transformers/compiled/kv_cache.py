@@ -1,22 +1,28 @@
 """A KV cache whose buffers have the layout of csrc/kv_layout.h. On disk it has the usual one."""
 
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_void_p
+
 import torch
 from torch import Tensor
 
-from llmchat.engines.transformers.compiled.structs import LANES, SPAN, addresses
-from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.compiled.structs import LANES, SPAN
+from llmchat.engines.transformers.families.cache_shapes import KeyValues, State
+from llmchat.engines.transformers.pytorch.kv_cache import Buffers, KVCache
 
 
 class CompiledCache(KVCache):
-    """keys, values: C arrays of the addresses of each layer's buffers, which `reserve` may move."""
+    """keys, values, states: C arrays of the addresses of each block's buffers, NULL where it has
+    none. `reserve` may move them.
+    """
 
     # Untouched memory costs nothing, but growing copies: a large first buffer is cheap.
     FIRST = 2048
     BLOCK = SPAN
 
-    def __init__(self, layers: int, heads: int, head_dim: int):
-        super().__init__(layers, heads, head_dim, torch.bfloat16, torch.device("cpu"))
-        self.shape = (layers, heads, head_dim)
+    def __init__(self, shapes: Sequence[KeyValues | State | None], trained: int = 0):
+        super().__init__(shapes, torch.bfloat16, torch.device("cpu"), trained)
         self._find_buffers()
 
     def reserve(self, length: int) -> None:
@@ -26,24 +32,31 @@ class CompiledCache(KVCache):
             self._find_buffers()
 
     def _find_buffers(self) -> None:
-        self.keys, self.values = addresses(self._keys), addresses(self._values)
+        self.keys, self.values = _addresses(self._keys), _addresses(self._values)
+        self.states = _addresses(self._states)
 
     def _load_positions(self, side: str, buffer: Tensor, count: int) -> Tensor:
         blocks = buffer[:, : self._whole_blocks(count)]
         return self._usual_order(side, blocks).reshape(blocks.shape)[:, :count]
 
     def _store_positions(self, side: str, buffer: Tensor, positions: Tensor) -> None:
-        heads, count, dim = positions.shape
-        blocks = torch.zeros(heads, self._whole_blocks(count), dim, dtype=positions.dtype)
+        heads, count, width = positions.shape
+        blocks = torch.zeros(heads, self._whole_blocks(count), width, dtype=positions.dtype)
         blocks[:, :count] = positions
         view = self._usual_order(side, buffer[:, : blocks.shape[1]])
         view.copy_(blocks.view(view.shape))
 
     def _usual_order(self, side: str, buffer: Tensor) -> Tensor:
-        """A view of [heads, positions, head_dim] whose dimensions, flattened, are in that order."""
-        spans, dim = buffer.shape[1] // SPAN, buffer.shape[2]
+        """A view of [heads, positions, width] whose dimensions, flattened, are in that order."""
+        spans, width = buffer.shape[1] // SPAN, buffer.shape[2]
         if side == "keys":
-            shape, order = (SPAN // LANES, dim // 2, LANES, 2), (0, 1, 2, 4, 3, 5)
+            shape, order = (SPAN // LANES, width // 2, LANES, 2), (0, 1, 2, 4, 3, 5)
         else:
-            shape, order = (dim // LANES, SPAN // 2, LANES, 2), (0, 1, 3, 5, 2, 4)
+            shape, order = (width // LANES, SPAN // 2, LANES, 2), (0, 1, 3, 5, 2, 4)
         return buffer.unflatten(1, (spans, SPAN)).flatten(2).unflatten(2, shape).permute(order)
+
+
+def _addresses(tensors: Buffers) -> "ctypes.Array[c_void_p]":
+    """The addresses of tensors as a C array, which does not keep them alive."""
+    found = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    return (c_void_p * len(tensors))(*found)

@@ -3,7 +3,6 @@
 The C code trusts every shape. Whatever is handed to it goes through TensorRefs, which checks it.
 """
 
-import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
 
 import torch
@@ -148,11 +147,6 @@ class TensorRefs:
         down = self.pointer(a, torch.bfloat16, (even, in_))
         up = self.pointer(pairs, torch.bfloat16, tuple(pairs.shape))
         return Lora(down, up, even, scale)
-
-
-def addresses(tensors: list[Tensor]) -> "ctypes.Array[c_void_p]":
-    """The addresses of tensors as a C array, which does not keep them alive."""
-    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

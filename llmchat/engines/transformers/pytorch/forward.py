@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.families import old_llama as llama
+from llmchat.engines.transformers.families.cache_shapes import KeyValues
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch, add_live
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
@@ -49,7 +50,8 @@ class TorchForward(Forward):
         self._frequencies = plan.frequencies.to(device)
 
     def new_cache(self) -> KVCache:
-        return KVCache(len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device)
+        shape = KeyValues(self._kv_heads, self._head_dim, self._head_dim)
+        return KVCache([shape] * len(self._layers), self.dtype, self._device)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         order = sorted(range(len(sequences)), key=lambda index: _adapter_key(sequences[index]))
@@ -76,7 +78,7 @@ class TorchForward(Forward):
             gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
         for row in rows:
-            row.cache.advance(row.count)
+            row.cache.advance(row.ids)
         return self._logits(sequences, x)
 
     def _logits(self, sequences: list[SequenceInput], x: Tensor) -> list[Tensor]:
@@ -139,7 +141,7 @@ class _Rows:
 
     def __init__(self, sequence: SequenceInput, device: torch.device):
         self.cache: KVCache = sequence.cache
-        self.past, self.count = self.cache.length, len(sequence.ids)
+        self.past, self.ids, self.count = self.cache.length, sequence.ids, len(sequence.ids)
         self.mask = _causal_mask(self.past, self.count, device)
         self.positions = torch.arange(
             self.past, self.past + self.count, device=device, dtype=torch.float32

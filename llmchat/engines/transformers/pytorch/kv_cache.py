@@ -1,23 +1,37 @@
-"""The KV cache of one text, so that a chat prefills only what is new.
+"""The cache of one text, so that a chat prefills only what is new: keys and values of attention,
+states of recurrent blocks.
 
 Which tokens it holds, and whether they fit a prompt, is the caller's business (prompt_caches.py).
 """
 
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from llmchat.engines.transformers.families.cache_shapes import KeyValues, State
+from llmchat.engines.transformers.pytorch.cache_files import (
+    DAMAGED,
+    CacheFile,
+    Header,
+    named_states,
+    opened,
+    write,
+)
+from llmchat.engines.transformers.pytorch.state_copies import StateCopies, put_back, zero
+
+Buffers = list[Tensor | None]
 
 
 class KVCache:
-    """Growing buffers [heads, capacity, head_dim] for the keys and the values of each layer.
+    """For each block of a plan growing buffers [heads, capacity, width] of keys and of values, or a
+    state, one flat float32 tensor; see families/cache_shapes.py.
 
-    `length` of the `capacity` positions are in use.
+    `length` of the `capacity` positions are in use. trained: a text with more tokens has other
+    rotary frequencies, 0 if there is no such length; is_long: whether these keys have them; text:
+    the tokens, kept only if `trained` is not 0 (rereading.py).
     """
 
     # The first capacity, and the positions that a layout keeps together: capacity is a multiple.
@@ -25,119 +39,209 @@ class KVCache:
     BLOCK = 1
 
     def __init__(
-        self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        shapes: Sequence[KeyValues | State | None],
+        dtype: torch.dtype,
+        device: torch.device,
+        trained: int = 0,
     ):
         self.length = 0
         self.capacity = 0
-        self._shape = (layers, heads, head_dim)
+        self.shape = tuple(shapes)
+        self.has_states = any(isinstance(shape, State) for shape in self.shape)
+        self.state_copies = StateCopies()
+        self.trained, self.is_long = trained, False
+        self.text: list[int] = []
         self._dtype, self._device = dtype, device
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self._keys: Buffers = [None] * len(self.shape)
+        self._values: Buffers = [None] * len(self.shape)
+        self._states: Buffers = [None] * len(self.shape)
 
     def reserve(self, length: int) -> None:
         """Make room for `length` positions; at least doubles the buffers that are too small."""
         if length <= self.capacity:
             return
+        if not self.capacity:
+            self._states = [self._new_state(shape) for shape in self.shape]
         self.capacity = self._whole_blocks(max(length, 2 * self.capacity, self.FIRST))
-        self._keys = self._grown(self._keys)
-        self._values = self._grown(self._values)
+        for _, buffers in self._sides():
+            buffers[:] = self._grown(buffers)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write [heads, new, head_dim] after the `length` positions in use.
+    def append(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [heads, new, width] after the `length` positions in use.
 
-        Returns all of the layer, [heads, length + new, head_dim]; `advance` follows the last layer.
+        Returns all of the block, [heads, length + new, width]; `advance` follows the last block.
         """
         end = self.length + keys.shape[1]
-        self._keys[layer][:, self.length : end] = keys
-        self._values[layer][:, self.length : end] = values
-        return self._keys[layer][:, :end], self._values[layer][:, :end]
+        for buffers, new in ((self._keys, keys), (self._values, values)):
+            buffer = buffers[block]
+            assert buffer is not None
+            buffer[:, self.length : end] = new
+        return self.held(block, end)
 
-    def advance(self, count: int) -> None:
-        """Count what was appended to every layer."""
-        self.length += count
+    def held(self, block: int, end: int) -> tuple[Tensor, Tensor]:
+        """The first `end` keys and values of a block, [heads, end, width]."""
+        keys, values = self._keys[block], self._values[block]
+        assert keys is not None and values is not None
+        return keys[:, :end], values[:, :end]
+
+    def state(self, block: int) -> Tensor:
+        """The state of a recurrent block, float32, to be changed in place; after `reserve`."""
+        state = self._states[block]
+        assert state is not None
+        return state
+
+    def advance(self, ids: Sequence[int]) -> None:
+        """Count the tokens whose keys and values were written in every block."""
+        self.length += len(ids)
+        if self.trained:
+            self.text += ids
+
+    def keep_states(self) -> None:
+        """Copy the states, so that `truncate` can go back to here."""
+        if self.has_states:
+            self.state_copies.keep(self.length, self._states)
 
     def truncate(self, length: int) -> int:
-        """Forget all but the first `length` positions; returns how many are left."""
-        self.length = min(self.length, length)
+        """Forget all but the first `length` positions; returns how many are left.
+
+        With states these are the ones before the last copy, or none.
+        """
+        if length < self.length:
+            self.length = self._go_back(length) if self.has_states else length
+            del self.text[self.length :]
         return self.length
 
+    def clear(self) -> None:
+        """Forget the text, also where a pass that was interrupted has changed some states."""
+        self.length, self.text, self.is_long = 0, [], False
+        self.state_copies = StateCopies()
+        zero(self._states)
+
     def copy_from(self, other: "KVCache", length: int) -> None:
-        """Hold the first `length` positions of another cache, and nothing else."""
-        self.truncate(0)
+        """Hold the first `length` positions of another cache, and nothing else.
+
+        With states these are the ones before its last copy, or none.
+        """
+        self.clear()
+        if self.has_states and not (length := self._copy_states(other, length)):
+            return
         self.reserve(length)
         for (_, target), (_, source) in zip(self._sides(), other._sides(), strict=True):
             self._copy(source, target, length)
-        self.length = length
+        self.length, self.text, self.is_long = length, other.text[:length], other.is_long
 
     def save(self, path: Path, ids: list[int], key: str) -> None:
-        """Write the keys and values of `ids`, which the cache holds, to a file.
+        """Write what the cache holds of `ids` to a file. With states, they are its whole text.
 
         It appears when it is complete, and only its owner can read it. key: identifies the model
         and adapters that they belong to.
         """
         tensors = {
-            f"{side}.{layer}": self._load_positions(side, buffer, len(ids)).contiguous()
+            f"{side}.{block}": self._load_positions(side, buffer, len(ids)).contiguous()
             for side, buffers in self._sides()
-            for layer, buffer in enumerate(buffers)
+            for block, buffer in enumerate(buffers)
+            if buffer is not None
         }
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            partial.touch(0o600)
-            save_file(tensors, partial, metadata={"key": key, "ids": json.dumps(ids)})
-            partial.chmod(0o600)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        tensors |= named_states(self._states, self.state_copies)
+        copies = [copy.length for copy in self.state_copies]
+        write(path, tensors, Header(key, self._layout(), ids, self.is_long, copies))
 
     def load(self, path: Path, key: str) -> list[int]:
         """Hold what `save` wrote; returns the token ids.
 
         [] if there is no such file, or if it is damaged or of another model.
         """
+        self.clear()
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                ids: list[int] = json.loads(metadata.get("ids", "[]"))
-                if metadata.get("key") != key or not ids:
+            with opened(path) as file:
+                header = file.header
+                if (header.key, header.layout) != (key, self._layout()) or not header.ids:
                     return []
-                self._load_tensors(file.get_tensor, len(ids))
-        except (OSError, SafetensorError, ValueError, RuntimeError):
+                self._load_tensors(file, len(header.ids))
+        except DAMAGED:
+            self.clear()
             return []
-        self.length = len(ids)
-        return ids
+        self.is_long = header.is_long
+        self.advance(header.ids)
+        return header.ids
 
-    def _load_tensors(self, get: Callable[[str], Tensor], count: int) -> None:
-        self.truncate(0)
+    def _load_tensors(self, file: CacheFile, count: int) -> None:
         self.reserve(count)
         for side, buffers in self._sides():
-            for layer, buffer in enumerate(buffers):
-                positions = get(f"{side}.{layer}")
-                if positions.shape != (buffer.shape[0], count, buffer.shape[2]):
-                    raise ValueError(f"{side} of {tuple(positions.shape)}")
-                self._store_positions(side, buffer, positions)
+            for block, buffer in enumerate(buffers):
+                if buffer is not None:
+                    shape = buffer.shape[0], count, buffer.shape[2]
+                    self._store_positions(side, buffer, file.tensor(f"{side}.{block}", shape))
+        for copy in file.copies(self._states):
+            self.state_copies.keep(copy.length, copy.states)
+        put_back(file.states(self._states), self._states)
 
-    def _sides(self) -> tuple[tuple[str, list[Tensor]], tuple[str, list[Tensor]]]:
+    def _layout(self) -> str:
+        """What a file must have been written with."""
+        return repr(self.shape)
+
+    def _sides(self) -> tuple[tuple[str, Buffers], tuple[str, Buffers]]:
         return ("keys", self._keys), ("values", self._values)
 
     def _load_positions(self, side: str, buffer: Tensor, count: int) -> Tensor:
-        """The first positions of a buffer: [heads, count, head_dim]."""
+        """The first positions of a buffer: [heads, count, width]."""
         return buffer[:, :count]
 
     def _store_positions(self, side: str, buffer: Tensor, positions: Tensor) -> None:
-        """Overwrite the first positions of a buffer with [heads, count, head_dim]."""
+        """Overwrite the first positions of a buffer with [heads, count, width]."""
         buffer[:, : positions.shape[1]] = positions
 
-    def _grown(self, old: list[Tensor]) -> list[Tensor]:
-        layers, heads, head_dim = self._shape
-        shape = heads, self.capacity, head_dim
-        grown = [torch.empty(shape, dtype=self._dtype, device=self._device) for _ in range(layers)]
+    def _new_state(self, shape: KeyValues | State | None) -> Tensor | None:
+        if not isinstance(shape, State):
+            return None
+        count = sum(prod(part) for part in shape.parts)
+        return torch.zeros(count, dtype=torch.float32, device=self._device)
+
+    def _go_back(self, length: int) -> int:
+        """Put the states back to the last copy; returns its length."""
+        copy = self.state_copies.last(length)
+        self.state_copies.cut(length)
+        if copy is None:
+            zero(self._states)
+            return 0
+        put_back(copy.states, self._states)
+        return copy.length
+
+    def _copy_states(self, other: "KVCache", length: int) -> int:
+        """Take over the last states of another cache that are not beyond `length`."""
+        if other.length <= length:
+            other.keep_states()
+        copy = other.state_copies.last(length)
+        if copy is None:
+            return 0
+        self.reserve(copy.length)
+        put_back(copy.states, self._states)
+        for one in other.state_copies:
+            if one.length <= copy.length:
+                self.state_copies.keep(one.length, one.states)
+        return copy.length
+
+    def _grown(self, old: Buffers) -> Buffers:
+        side = "key_width" if old is self._keys else "value_width"
+        grown: Buffers = [
+            torch.empty(
+                (shape.heads, self.capacity, getattr(shape, side)),
+                dtype=self._dtype,
+                device=self._device,
+            )
+            if isinstance(shape, KeyValues)
+            else None
+            for shape in self.shape
+        ]
         self._copy(old, grown, self.length)
         return grown
 
-    def _copy(self, sources: list[Tensor], targets: list[Tensor], length: int) -> None:
+    def _copy(self, sources: Buffers, targets: Buffers, length: int) -> None:
         end = self._whole_blocks(length)
-        for source, target in zip(sources, targets, strict=False):
-            target[:, :end] = source[:, :end]
+        for source, target in zip(sources, targets, strict=True):
+            if source is not None and target is not None:
+                target[:, :end] = source[:, :end]
 
     def _whole_blocks(self, length: int) -> int:
         """length, rounded up to whole blocks."""

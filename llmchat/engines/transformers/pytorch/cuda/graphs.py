@@ -17,6 +17,7 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.families.cache_shapes import KeyValues
 from llmchat.engines.transformers.live_lora import LiveAdapters, add_live
 from llmchat.engines.transformers.pytorch.cuda import launch
 from llmchat.engines.transformers.pytorch.cuda.linear import fused
@@ -30,7 +31,9 @@ _MOST_GRAPHS = 32
 
 
 class CudaCache(KVCache):
-    """addresses: int64 [layers, 2] on the device, of the keys and values of each layer."""
+    """addresses: int64 [layers, 2] on the device, of the keys and values of each block that has
+    them.
+    """
 
     addresses: Tensor
 
@@ -41,6 +44,7 @@ class CudaCache(KVCache):
             pairs = [
                 (keys.data_ptr(), values.data_ptr())
                 for keys, values in zip(self._keys, self._values, strict=True)
+                if keys is not None and values is not None
             ]
             self.addresses = torch.tensor(pairs, device=self._device)
 
@@ -110,9 +114,8 @@ class CudaForward(TorchForward):
             self.run([SequenceInput(self.new_cache(), [0])])
 
     def new_cache(self) -> KVCache:
-        return CudaCache(
-            len(self._layers), self._kv_heads, self._head_dim, self.dtype, self._device
-        )
+        shape = KeyValues(self._kv_heads, self._head_dim, self._head_dim)
+        return CudaCache([shape] * len(self._layers), self.dtype, self._device)
 
     def sampler(
         self,
@@ -132,7 +135,7 @@ class CudaForward(TorchForward):
             return super().run(sequences)
         sequence = sequences[0]
         if ahead is not None and ahead.is_for(sequence):
-            sequence.cache.advance(1)
+            sequence.cache.advance(sequence.ids)
             logits = [ahead.logits]
         else:
             logits = super().run(sequences)
@@ -170,8 +173,8 @@ class CudaForward(TorchForward):
         step = self._step(len(rows))
         step.fill(rows)
         logits = self._execute(step).split(counts)
-        for sequence, count in zip(sequences, counts, strict=True):
-            sequence.cache.advance(count)
+        for sequence in sequences:
+            sequence.cache.advance(sequence.ids)
         # Cloned, because the next replay overwrites the graph's logits.
         return [
             (own if sequence.all_logits else own[-1:]).clone()
