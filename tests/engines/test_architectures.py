@@ -384,6 +384,13 @@ def test_an_encoder_decoder_reads_a_closed_prompt_and_answers_in_a_room_of_its_o
     assert hot.reply_tokens > 0
 
 
+def test_a_longer_prompt_is_another_one_for_an_encoder(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path, config_of("t5"), seed=3)
+    engine, cold = open_engine(base), open_engine(base)
+    engine.logits([5, 6, 7])
+    assert torch.equal(engine.logits([5, 6, 7, 8]), cold.logits([5, 6, 7, 8]))
+
+
 def test_what_was_encoded_is_encoded_once(tmp_path: Path) -> None:
     engine = open_engine(save_tiny(tmp_path, config_of("t5"), seed=3))
     calls = []

@@ -90,13 +90,12 @@ class EncodedCache:
         return logits if all_logits else logits[-1:]
 
     def truncate(self, length: int) -> int:
-        """Forget all but the first `length` tokens; returns how many are kept: all or none.
+        """Forget all tokens: a longer prompt is another one. Returns 0.
 
         The encoded prompt stays, in case the same one comes again.
         """
-        if length < self.length:
-            self._cache, self.length = None, 0
-        return self.length
+        self._cache, self.length = None, 0
+        return 0
 
     def _encode(self, ids: list[int]) -> None:
         if ids != self._prompt or self._encoded is None:

@@ -1,0 +1,1 @@
+"""Tables of tiny configs, by kind; support.tiny_families joins them."""

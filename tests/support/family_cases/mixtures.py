@@ -1,0 +1,147 @@
+"""DeepSeek, GLM, and mixtures and hybrids of others."""
+
+from support.family_cases.pieces import (
+    DENSE,
+    ENDS,
+    EXPERTS,
+    FIVE_EXPERTS,
+    FULL,
+    HEADS,
+    LOCAL_EXPERTS,
+    ODD,
+    ODD_EXPERTS,
+    ODD_HEADS,
+    TIED,
+    UNGROUPED,
+    YARN,
+    Case,
+    Sizes,
+    layers,
+)
+
+MLA: Sizes = UNGROUPED | {
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16,
+    "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "moe_intermediate_size": 48, "routed_scaling_factor": 1.5, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+ODD_MLA: Sizes = {
+    "hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 5, "vocab_size": 333,
+    "kv_lora_rank": 24, "q_lora_rank": 40, "v_head_dim": 32, "moe_intermediate_size": 36,
+    "intermediate_size": 101, "n_shared_experts": 2,
+}  # fmt: skip
+MLA_YARN: Sizes = {
+    "rope_parameters": YARN["rope_parameters"] | {"mscale": 0.7, "mscale_all_dim": 0.9}
+}
+GROUPED_EXPERTS: Sizes = {
+    "n_routed_experts": 8,
+    "n_group": 4,
+    "topk_group": 2,
+    "num_experts_per_tok": 3,
+}
+DEEPSEEK: dict[str, Case] = {
+    "deepseek-v2": Case(
+        "DeepseekV2Config", MLA | MLA_YARN | {"q_lora_rank": None, "first_k_dense_replace": 1}
+    ),
+    "deepseek-v2: odd, groups": Case(
+        "DeepseekV2Config",
+        MLA | ODD_MLA | GROUPED_EXPERTS | {"topk_method": "group_limited_greedy"},
+    ),
+    "deepseek-v3": Case(
+        "DeepseekV3Config",
+        MLA | MLA_YARN | GROUPED_EXPERTS | {"q_lora_rank": 32, "first_k_dense_replace": 1},
+    ),
+    "deepseek-v3: odd": Case(
+        "DeepseekV3Config",
+        MLA | ODD_MLA | {"n_routed_experts": 5, "num_experts_per_tok": 3,
+            "first_k_dense_replace": 2, "rope_interleave": False, "norm_topk_prob": False,
+            "attention_bias": True},
+    ),
+}  # fmt: skip
+GLM: dict[str, Case] = {
+    "glm": Case("GlmConfig", HEADS),
+    "glm: odd": Case("GlmConfig", HEADS | ODD_HEADS | TIED | {"attention_bias": False}),
+    "glm4": Case("Glm4Config", HEADS),
+    "glm4: odd": Case("Glm4Config", HEADS | ODD_HEADS | {"attention_bias": True}),
+    "glm4-moe": Case(
+        "Glm4MoeConfig",
+        HEADS | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48,
+            "use_qk_norm": True, "routed_scaling_factor": 1.5},
+    ),
+    "glm4-moe: odd": Case(
+        "Glm4MoeConfig",
+        HEADS | ODD_HEADS | GROUPED_EXPERTS | {"moe_intermediate_size": 36, "attention_bias": True,
+            "n_shared_experts": 2, "norm_topk_prob": False},
+    ),
+    "glm4-moe-lite": Case("Glm4MoeLiteConfig", MLA | {"q_lora_rank": 32}),
+    "glm4-moe-lite: odd": Case(
+        "Glm4MoeLiteConfig", MLA | ODD_MLA | {"n_routed_experts": 5, "num_experts_per_tok": 3}
+    ),
+}  # fmt: skip
+
+MAMBA2: Sizes = {
+    "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 2,
+    "mamba_chunk_size": 8,
+}  # fmt: skip
+ODD_MAMBA2: Sizes = {
+    "mamba_n_heads": 5, "mamba_d_head": 32, "mamba_d_state": 24, "mamba_n_groups": 1,
+    "mamba_d_conv": 3, "mamba_chunk_size": 7,
+}  # fmt: skip
+MULTIPLIERS: Sizes = {
+    "embedding_multiplier": 12.0, "logits_scaling": 6.0, "residual_multiplier": 0.22,
+    "attention_multiplier": 0.11,
+}  # fmt: skip
+MIXERS: Sizes = {"layer_types": ["mamba", "attention", "mamba"]}
+FALCON_H1: Sizes = DENSE | MAMBA2 | {
+    "mamba_d_ssm": 128, "lm_head_multiplier": 0.8, "embedding_multiplier": 2.5,
+    "mlp_multipliers": [0.9, 0.6], "key_multiplier": 0.7, "attention_out_multiplier": 0.9,
+    "attention_in_multiplier": 1.1, "ssm_multipliers": [0.9, 0.8, 1.1, 0.7, 1.2],
+    "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8,
+}  # fmt: skip
+HYBRID: dict[str, Case] = {
+    "granite-moe": Case("GraniteMoeConfig", DENSE | MULTIPLIERS | LOCAL_EXPERTS | TIED),
+    "granite-moe: odd": Case(
+        "GraniteMoeConfig",
+        DENSE | ODD | FIVE_EXPERTS | {"attention_bias": True},
+    ),
+    "granite-moe-hybrid": Case(
+        "GraniteMoeHybridConfig",
+        DENSE | MULTIPLIERS | MAMBA2 | MIXERS | LOCAL_EXPERTS | {"shared_intermediate_size": 64},
+    ),
+    "granite-moe-hybrid: odd, dense, rope": Case(
+        "GraniteMoeHybridConfig",
+        DENSE | ODD | ODD_MAMBA2 | MIXERS | {"num_local_experts": 0, "num_experts_per_tok": 0,
+            "shared_intermediate_size": 75, "position_embedding_type": "rope"},
+    ),
+    "falcon-h1": Case("FalconH1Config", FALCON_H1),
+    "falcon-h1: odd": Case(
+        "FalconH1Config",
+        FALCON_H1 | ODD | ODD_MAMBA2 | TIED | {"mamba_d_ssm": 160, "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False, "attention_bias": True},
+    ),
+    "lfm2": Case(
+        "Lfm2Config",
+        DENSE | TIED | layers("conv", FULL, "conv") | {"block_multiple_of": 32},
+    ),
+    "lfm2: odd, biases": Case(
+        "Lfm2Config",
+        DENSE | ODD | layers("conv", FULL, "conv") | {"conv_bias": True, "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False},
+    ),
+    "lfm2-moe": Case(
+        "Lfm2MoeConfig", DENSE | EXPERTS | TIED | layers("conv", FULL, "conv") | {
+            "num_dense_layers": 1},
+    ),
+    "lfm2-moe: odd": Case(
+        "Lfm2MoeConfig", DENSE | ODD | ODD_EXPERTS | layers("conv", FULL, "conv") | {
+            "num_dense_layers": 1, "norm_topk_prob": False, "routed_scaling_factor": 1.3},
+    ),
+    "rwkv": Case(
+        "RwkvConfig",
+        ENDS | {"hidden_size": 64, "num_hidden_layers": 7, "intermediate_size": 96},
+    ),
+    "rwkv: odd": Case(
+        "RwkvConfig",
+        ENDS | {"hidden_size": 72, "num_hidden_layers": 3, "intermediate_size": 101,
+            "attention_hidden_size": 72, "vocab_size": 333},
+    ),
+}  # fmt: skip
