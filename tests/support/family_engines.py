@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled import CompiledForward
 from llmchat.engines.transformers.executor import SequenceInput
-from llmchat.engines.transformers.families import has_plan
 from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward
 from support.architectures import reference
@@ -30,8 +27,6 @@ class TinyModel:
         self.name = name
         self._kernels = kernels
         self.base = save_case(name, folder)
-        self.config = modern_config(read_json(folder / "config.json"))
-        self.planned = has_plan(self.config)
         # Every position of such a text is turned otherwise when it grows beyond a length.
         kind = (CASES[name].sizes.get("rope_parameters") or {}).get("rope_type")
         self.turns = kind in ("dynamic", "longrope")
