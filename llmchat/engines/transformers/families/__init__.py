@@ -1,24 +1,33 @@
 """The families that have a plan: one file each, found by the model type of a config.json.
 
-A file has `plan(config)`, which returns None for a variant that the blocks cannot express, and
-raises Mismatch for an invalid config. It may have `views(config)`: tensors that a checkpoint can
-keep inside others, see views.py.
+A file has `plan(config)`, which returns None (or raises NoPlan) for a variant that the blocks
+cannot express, and raises Mismatch for an invalid config. It may have `views(config)`: tensors that
+a checkpoint can keep inside others, see views.py.
 """
 
 from importlib import import_module
 from typing import Any
 
 from llmchat.engines.transformers.bitsandbytes_format import is_int8
-from llmchat.engines.transformers.families.config_values import Config
+from llmchat.engines.transformers.families.config_values import Config, NoPlan
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import ViewedTensors
 from llmchat.engines.transformers.weights import Tensors
 
 # Model type → the module of its family.
 _MODULES = {
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "gemma3_text": "gemma",
+    "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "llama",
+    "olmo2": "olmo2",
+    "olmo3": "olmo2",
+    "phi": "phi",
+    "phi3": "phi3",
     "qwen2": "llama",
+    "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
 }
 
@@ -31,7 +40,10 @@ def plan_of(config: Config) -> Plan | None:
     module = _module_of(config)
     if module is None or ("quantization_config" in config and not is_int8(dict(config))):
         return None
-    plan: Plan | None = module.plan(config)
+    try:
+        plan: Plan | None = module.plan(config)
+    except NoPlan:
+        return None
     return plan
 
 

@@ -12,6 +12,20 @@ Config = Mapping[str, Any]
 _MAX_SIZE = 2**31 - 1
 
 
+class NoPlan(Exception):
+    """The config is valid, but the blocks cannot express what it asks for."""
+
+
+def with_defaults(
+    config: Config, defaults: Config, names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The config with its family's values for the keys that are missing. names: old key → the key
+    by which plans know it.
+    """
+    renamed = {new: config[old] for old, new in (names or {}).items() if old in config}
+    return {**defaults, **config, **renamed}
+
+
 def size(config: Config, name: str, default: int | None = None) -> int:
     """A positive integer. default: for a key that is missing or null."""
     value = config.get(name)

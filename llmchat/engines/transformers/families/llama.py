@@ -14,11 +14,9 @@ from llmchat.engines.transformers.families.plan import Layer, Plan, Step
 from llmchat.engines.transformers.families.rope import rotary
 
 
-def plan(config: Config) -> Plan | None:
+def plan(config: Config) -> Plan:
     layers = size(config, "num_hidden_layers")
     rope = rotary(config, head_sizes(config)[2])
-    if rope is None:
-        return None
     windows = _windows(config, layers)
     return model(
         config,

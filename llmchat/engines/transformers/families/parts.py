@@ -14,6 +14,7 @@ from llmchat.engines.transformers.families.blocks import (
 )
 from llmchat.engines.transformers.families.config_values import (
     Config,
+    NoPlan,
     check_divides,
     epsilon,
     invalid,
@@ -34,10 +35,12 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(config: Config, name: str = "hidden_act", default: str = "silu") -> Activation:
-    """Raises Mismatch for one that no executor knows."""
+    """Raises NoPlan for one that no executor knows."""
     value = config.get(name) or default
-    if value not in ACTIVATIONS:
+    if not isinstance(value, str):
         raise invalid(name, value)
+    if value not in ACTIVATIONS:
+        raise NoPlan(value)
     return ACTIVATIONS[value]
 
 

@@ -13,24 +13,57 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.families.blocks import Rotary
-from llmchat.engines.transformers.families.config_values import Config, invalid, number, size
+from llmchat.engines.transformers.families.config_values import (
+    Config,
+    NoPlan,
+    invalid,
+    number,
+    size,
+)
 from llmchat.errors import Mismatch
 
 Scaling = Mapping[str, Any]
 
 
 def scaling_of(config: Config) -> dict[str, Any]:
-    """rope_parameters (new) or rope_scaling and rope_theta (old), with `rope_type`."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    """rope_scaling and rope_theta (old) or rope_parameters (new), with `rope_type`."""
+    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(found, dict):
         raise invalid("rope_scaling", found)
     scaling = dict(found)
-    scaling.setdefault("rope_type", scaling.get("type") or "default")
     if scaling.get("rope_theta") is None:
         scaling["rope_theta"] = config.get("rope_theta") or 10000.0
-    for name in ("partial_rotary_factor", "original_max_position_embeddings"):
-        if scaling.get(name) is None and config.get(name) is not None:
-            scaling[name] = config[name]
+    part = config.get("partial_rotary_factor")
+    if scaling.get("partial_rotary_factor") is None and part is not None:
+        scaling["partial_rotary_factor"] = part
+    return _with_length(config, scaling)
+
+
+def scaling_of_kind(
+    config: Config, kind: str, theta: str = "", default: float = 10000.0
+) -> dict[str, Any]:
+    """The same for one kind of layers (`full_attention`, …), whose values rope_parameters may hold
+    by kind.
+
+    theta, default: the old key of its base frequency, and its value. Only layers with full
+    attention have the old rope_scaling.
+    """
+    of_kinds = config.get("rope_parameters") or {}
+    found = of_kinds.get(kind) if isinstance(of_kinds, dict) else None
+    scaling = dict(found) if isinstance(found, dict) else {}
+    if kind == "full_attention" and isinstance(config.get("rope_scaling"), dict):
+        scaling |= config["rope_scaling"]
+    if scaling.get("rope_theta") is None:
+        scaling["rope_theta"] = config.get(theta) or default
+    return _with_length(config, scaling)
+
+
+def _with_length(config: Config, scaling: dict[str, Any]) -> dict[str, Any]:
+    """With `rope_type` and the trained length, which transformers reads from the config first."""
+    scaling.setdefault("rope_type", scaling.get("type") or "default")
+    name = "original_max_position_embeddings"
+    lengths = config.get(name), scaling.get(name), config.get("max_position_embeddings")
+    scaling[name] = next((length for length in lengths if length is not None), None)
     return scaling
 
 
@@ -41,16 +74,17 @@ def rotary(
     *,
     interleaved: bool = False,
     first: int = 0,
-) -> Rotary | None:
+) -> Rotary:
     """The rotary embedding of heads of `head_dim` numbers, of which partial_rotary_factor turns.
 
-    scaling: as from `scaling_of`, if not the config's own. None for a kind that has no plan.
-    Raises Mismatch for numbers that give no finite frequencies.
+    scaling: as from `scaling_of`, if not the config's own. Raises NoPlan for a kind that has no
+    plan, Mismatch for numbers that give no finite frequencies.
     """
     scaling = scaling_of(config) if scaling is None else scaling
-    make = _KINDS.get(str(scaling.get("rope_type") or "default"))
+    kind = str(scaling.get("rope_type") or "default")
+    make = _KINDS.get(kind)
     if make is None:
-        return None
+        raise NoPlan(kind)
     part = number(scaling, "partial_rotary_factor", 1.0, least=0.0)
     width = head_dim if make is _proportional else int(head_dim * part)
     if width < 2 or width % 2 or width > head_dim:

@@ -1,0 +1,65 @@
+"""Qwen3: Llama with norms of each head of queries and keys."""
+
+from llmchat.engines.transformers.families.blocks import Rotary
+from llmchat.engines.transformers.families.config_values import (
+    Config,
+    count,
+    flag,
+    size,
+    with_defaults,
+)
+from llmchat.engines.transformers.families.layers import (
+    head_norms,
+    kinds_of_layers,
+    pre_norm_layer,
+    windows_of,
+)
+from llmchat.engines.transformers.families.parts import (
+    attention,
+    gated_mlp,
+    head_sizes,
+    model,
+    rms,
+)
+from llmchat.engines.transformers.families.plan import Layer, Plan
+from llmchat.engines.transformers.families.rope import rotary
+
+_DEFAULTS = {
+    "head_dim": 128,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+}
+
+
+def plan(config: Config) -> Plan:
+    config = with_defaults(config, _DEFAULTS)
+    layers = size(config, "num_hidden_layers")
+    rope = rotary(config, head_sizes(config)[2])
+    windows = windows_of(config, kinds_of_layers(config, layers, _kinds(config, layers)))
+    if not flag(config, "use_sliding_window"):
+        windows = [0] * layers
+    return model(
+        config,
+        [_layer(config, index, rope, windows[index]) for index in range(layers)],
+        rms(config, "model.norm.weight"),
+    )
+
+
+def _layer(config: Config, index: int, rope: Rotary, window: int) -> Layer:
+    prefix = f"model.layers.{index}."
+    heads = attention(
+        config,
+        f"{prefix}self_attn.",
+        rotary=rope,
+        window=window,
+        **head_norms(config, f"{prefix}self_attn.", head_sizes(config)),
+    )
+    return pre_norm_layer(config, prefix, heads, gated_mlp(config, f"{prefix}mlp."))
+
+
+def _kinds(config: Config, layers: int) -> list[str]:
+    """The layers behind max_window_layers have a window."""
+    first = count(config, "max_window_layers")
+    return ["sliding_attention" if index >= first else "full_attention" for index in range(layers)]
