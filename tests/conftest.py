@@ -15,8 +15,8 @@ from support.worlds import make_world
 
 from llmchat.settings import World
 
-# Fixtures that more than one folder uses.
-pytest_plugins = ["support.command_line", "support.gguf_files"]
+# Fixtures that more than one folder uses, and one build of the compiled step for all.
+pytest_plugins = ["support.command_line", "support.gguf_files", "support.kept_builds"]
 
 if TYPE_CHECKING:
     from support.loopback_hub import Hub
