@@ -178,7 +178,8 @@ class Mlp:
     """output(act(up(x))), or output(act(gate(x)) * up(x)) with inputs (gate, up).
 
     xielu: two tensors, alpha_p and alpha_n (Apertus). clamped_swiglu: gate <= limit,
-    |up| <= limit, gate * sigmoid(alpha * gate) * (up + 1) (gpt-oss).
+    |up| <= limit, gate * sigmoid(alpha * gate) * (up + 1) (gpt-oss). gate_scale: a factor of
+    gate(x) (Falcon-H1).
     """
 
     inputs: tuple[Linear, ...]
@@ -187,6 +188,7 @@ class Mlp:
     limit: float = 0.0
     alpha: float = 1.0
     parameters: tuple[str, ...] = ()
+    gate_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -237,12 +239,15 @@ class Experts:
 
 @dataclass(frozen=True)
 class DeltaNet:
-    """Gated DeltaNet (Yang et al. 2024): a state [heads of values, key width, value width].
+    """Gated DeltaNet (Yang et al. 2024): a state S [heads of values, key width, value width].
 
-    The outputs of `inputs`, side by side, hold queries, keys, values, gates (z), beta and decay.
-    convolution: a tensor [channels, 1, kernel] over queries, keys and values in that order, then
-    silu. log_decay, time_bias: tensors [value heads]. norm: of each head of the result, times
-    silu(gate).
+    The outputs of `inputs`, side by side, hold queries, keys, values, gates (z), beta and decay, of
+    which the last two are one number a head of values. convolution: a tensor [channels, 1, kernel]
+    over queries, keys and values in that order, then silu. Queries and keys are divided by their
+    length, queries by sqrt(key width) too; consecutive heads of values share a head of keys. Then
+    S *= exp(-exp(log_decay) * softplus(decay + time_bias)), S += k (sigmoid(beta) * (v - k S)), and
+    the result is q S. log_decay, time_bias: tensors [value heads]. norm: of each head of the
+    result [value width], times silu(gate).
     """
 
     inputs: tuple[Linear, ...]
@@ -262,12 +267,14 @@ class DeltaNet:
 
 @dataclass(frozen=True)
 class Mamba2:
-    """Mamba-2 (Dao & Gu 2024): a state [heads, head width, state width].
+    """Mamba-2 (Dao & Gu 2024): a state h [heads, state width, head width].
 
     The outputs of `input`: gate and x [heads * width], B and C [groups * state], dt [heads], in
     that order; `factors`: of each of these five. convolution: over x, B and C, [channels, 1,
-    kernel], then silu. norm: of the result times silu(gate), or, gate_after, times silu(gate) after
-    the norm; None: no norm. time_limits: bounds of softplus(dt + time_bias).
+    kernel], then silu. t = softplus(dt + time_bias) within time_limits;
+    h = exp(-exp(log_decay) * t) * h + B (t * x), and the result is C h + skip * x. norm: of the
+    result times silu(gate), or, gate_after, times silu(gate) after the norm; None: no norm.
+    log_decay, time_bias, skip: tensors [heads].
     """
 
     input: Linear

@@ -44,7 +44,7 @@ def _shape_of(block: Block) -> KeyValues | State | None:
             return State(((channels, block.kernel - 1), state))
         case blocks.Mamba2():
             channels = block.heads * block.width + 2 * block.groups * block.state
-            return State(((channels, block.kernel - 1), (block.heads, block.width, block.state)))
+            return State(((channels, block.kernel - 1), (block.heads, block.state, block.width)))
         case blocks.ShortConvolution():
             return State(((block.width, block.kernel - 1),))
         case blocks.RwkvTime():
