@@ -36,7 +36,13 @@ _HEADS = ("lm_head", "head")
 _WRAPPED = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?P<rest>.+)$")
 _VISION = re.compile(r"^(?:model\.)?visual\.")
 # Multimodal models, and the type of their language model.
-_OF_QWEN_VL = {"qwen2_vl": "qwen2", "qwen2_5_vl": "qwen2", "qwen3_vl": "qwen3"}
+_OF_QWEN_VL = {
+    "qwen2_vl": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen3_vl": "qwen3",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
 _RENAMED = "_renamed"
 # Families whose layers are Conv1D: their weights are [in, out].
 _CONV1D = ("gpt2", "openai-gpt")
@@ -46,7 +52,7 @@ def modern_config(config: dict[str, Any]) -> dict[str, Any]:
     """A config.json with today's model type and keys.
 
     RefinedWebModel (Falcon 7B) and RefinedWeb (40B) become falcon; the language model of Qwen-VL
-    becomes Qwen.
+    becomes Qwen, and that of Qwen3.5 Qwen3.5 text.
     """
     if config.get("model_type") in _OF_QWEN_VL:
         return _language_model_of_qwen_vl(config)

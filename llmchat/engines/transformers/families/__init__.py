@@ -16,10 +16,14 @@ from llmchat.engines.transformers.weights import Tensors
 
 # Model type → the module of its family.
 _MODULES = {
+    "falcon_h1": "falcon_h1",
     "gemma": "gemma",
     "gemma2": "gemma",
     "gemma3_text": "gemma",
     "gpt_neox": "gpt_neox",
+    "granitemoehybrid": "granite_hybrid",
+    "lfm2": "lfm2",
+    "lfm2_moe": "lfm2",
     "llama": "llama",
     "mistral": "llama",
     "olmo2": "olmo2",
@@ -28,7 +32,11 @@ _MODULES = {
     "phi3": "phi3",
     "qwen2": "llama",
     "qwen3": "qwen3",
+    "qwen3_5_moe_text": "qwen_next",
+    "qwen3_5_text": "qwen_next",
     "qwen3_moe": "qwen3_moe",
+    "qwen3_next": "qwen_next",
+    "rwkv": "rwkv",
 }
 
 

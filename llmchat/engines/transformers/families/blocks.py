@@ -247,7 +247,7 @@ class DeltaNet:
     length, queries by sqrt(key width) too; consecutive heads of values share a head of keys. Then
     S *= exp(-exp(log_decay) * softplus(decay + time_bias)), S += k (sigmoid(beta) * (v - k S)), and
     the result is q S. log_decay, time_bias: tensors [value heads]. norm: of each head of the
-    result [value width], times silu(gate).
+    result, times silu(gate).
     """
 
     inputs: tuple[Linear, ...]

@@ -3,6 +3,7 @@
 from llmchat.engines.transformers.families.blocks import (
     Attention,
     Block,
+    Experts,
     Linear,
     Mamba2,
     Mlp,
@@ -17,6 +18,7 @@ from llmchat.engines.transformers.families.config_values import (
     number,
     size,
 )
+from llmchat.engines.transformers.families.expert_parts import Stack, Views, routed, separate
 from llmchat.engines.transformers.families.parts import (
     activation,
     attention,
@@ -38,13 +40,14 @@ _KINDS = {
 }
 
 
+_STACK = Stack("input_linear.weight", "output_linear.weight")
+
+
 def plan(config: Config) -> Plan | None:
     config = {key: value for key, value in config.items() if value is not None}
     turns = config.get("position_embedding_type") == "rope"
     rope = rotary(config, head_sizes(config)[2]) if turns else None
     if (turns and rope is None) or activation(config) != "silu":
-        return None
-    if count(config, "num_local_experts", 8):
         return None
     layers = [_layer(config, index, kind, rope) for index, kind in enumerate(_kinds(config))]
     hidden, vocabulary = size(config, "hidden_size"), size(config, "vocab_size")
@@ -57,6 +60,16 @@ def plan(config: Config) -> Plan | None:
         embedding=embedding,
         head=Head(Linear("lm_head", vocabulary, hidden), scale=scale),
     )
+
+
+def views(config: Config) -> Views:
+    found: Views = {}
+    experts = _experts(config)
+    for index in range(size(config, "num_hidden_layers") if experts else 0):
+        prefix = f"model.layers.{index}.block_sparse_moe."
+        inner = size(config, "intermediate_size")
+        found |= _STACK.views(prefix, f"{prefix}experts.", experts, inner)
+    return found
 
 
 def _kinds(config: Config) -> list[str]:
@@ -81,7 +94,7 @@ def _layer(config: Config, index: int, kind: str, rope: Rotary | None) -> Layer:
     return sequential(
         Step(mixer, rms(config, f"{prefix}input_layernorm.weight"), scale=scale),
         Step(
-            _shared_mlp(config, f"{prefix}shared_mlp."),
+            _mlp(config, prefix),
             rms(config, f"{prefix}post_attention_layernorm.weight"),
             scale=scale,
         ),
@@ -99,6 +112,25 @@ def _mamba(config: Config, prefix: str) -> Mamba2:
     check_divides(groups, inner, "groups of a norm")
     norm = rms(config, f"{prefix}norm.weight", inner, group=inner // groups)
     return mamba2(config, prefix, inner, norm=norm)
+
+
+def _mlp(config: Config, prefix: str) -> Mlp | Experts:
+    shared, experts = _shared_mlp(config, f"{prefix}shared_mlp."), _experts(config)
+    if not experts:
+        return shared
+    prefix = f"{prefix}block_sparse_moe."
+    return routed(
+        config,
+        f"{prefix}router.layer",
+        separate(config, f"{prefix}experts.", experts, size(config, "intermediate_size")),
+        size(config, "num_experts_per_tok", 2),
+        score="softmax_of_top",
+        shared=shared,
+    )
+
+
+def _experts(config: Config) -> int:
+    return count(config, "num_local_experts", 8)
 
 
 def _shared_mlp(config: Config, prefix: str) -> Mlp:

@@ -1,8 +1,11 @@
-"""LFM2: short convolutions with a few layers of attention between them."""
+"""LFM2: short convolutions with a few layers of attention between them; dense, or with experts
+behind the first layers.
+"""
 
 from llmchat.engines.transformers.families.blocks import (
     Attention,
     Block,
+    Experts,
     Linear,
     Mlp,
     Norm,
@@ -11,6 +14,7 @@ from llmchat.engines.transformers.families.blocks import (
 )
 from llmchat.engines.transformers.families.config_values import (
     Config,
+    count,
     epsilon,
     flag,
     invalid,
@@ -18,6 +22,7 @@ from llmchat.engines.transformers.families.config_values import (
     number,
     size,
 )
+from llmchat.engines.transformers.families.expert_parts import STACKED, Views, routed, separate
 from llmchat.engines.transformers.families.parts import (
     attention,
     gated_mlp,
@@ -27,6 +32,8 @@ from llmchat.engines.transformers.families.parts import (
 )
 from llmchat.engines.transformers.families.plan import Layer, Plan, Step
 from llmchat.engines.transformers.families.rope import rotary
+
+_MLP_NAMES = ("w1", "w3", "w2")
 
 
 def plan(config: Config) -> Plan | None:
@@ -42,12 +49,21 @@ def plan(config: Config) -> Plan | None:
     return model(config, layers, _norm(config, "model.embedding_norm.weight"))
 
 
+def views(config: Config) -> Views:
+    found: Views = {}
+    for index in range(size(config, "num_hidden_layers")):
+        if _has_experts(config, index):
+            prefix, inner = f"model.layers.{index}.feed_forward.experts.", _expert_size(config)
+            found |= STACKED.views(prefix, prefix, _experts(config), inner, _MLP_NAMES)
+    return found
+
+
 def _kinds(config: Config) -> list[str]:
-    count = size(config, "num_hidden_layers")
-    kinds = names(config, "layer_types", count)
+    layers = size(config, "num_hidden_layers")
+    kinds = names(config, "layer_types", layers)
     if kinds is None:
-        attending = config.get("full_attn_idxs") or range(count)
-        kinds = ["full_attention" if index in attending else "conv" for index in range(count)]
+        attending = config.get("full_attn_idxs") or range(layers)
+        kinds = ["full_attention" if index in attending else "conv" for index in range(layers)]
     for kind in kinds:
         if kind not in ("conv", "full_attention"):
             raise invalid("layer_types", kind)
@@ -63,7 +79,10 @@ def _layer(config: Config, index: int, kind: str, rope: Rotary) -> Layer:
     )
     return sequential(
         Step(mixer, _norm(config, f"{prefix}operator_norm.weight")),
-        Step(_mlp(config, f"{prefix}feed_forward."), _norm(config, f"{prefix}ffn_norm.weight")),
+        Step(
+            _mlp(config, index, f"{prefix}feed_forward."),
+            _norm(config, f"{prefix}ffn_norm.weight"),
+        ),
     )
 
 
@@ -80,22 +99,48 @@ def _convolution(config: Config, prefix: str) -> ShortConvolution:
 
 
 def _attention(config: Config, prefix: str, rope: Rotary) -> Attention:
-    hidden, (heads, _, dim) = size(config, "hidden_size"), head_sizes(config)
+    hidden, (heads, kv_heads, dim) = size(config, "hidden_size"), head_sizes(config)
+    small = epsilon(config, "norm_eps", 1e-5)
     return attention(
         config,
         prefix,
         output=Linear(f"{prefix}out_proj", hidden, heads * dim),
-        query_norm=_norm(config, f"{prefix}q_layernorm.weight", dim),
-        key_norm=_norm(config, f"{prefix}k_layernorm.weight", dim),
+        query_norm=Norm(heads * dim, small, f"{prefix}q_layernorm.weight", group=dim),
+        key_norm=Norm(kv_heads * dim, small, f"{prefix}k_layernorm.weight", group=dim),
         rotary=rope,
     )
 
 
-def _mlp(config: Config, prefix: str) -> Mlp:
-    inner = size(config, "block_ff_dim", size(config, "intermediate_size", 12288))
-    return gated_mlp(
-        config, prefix, _adjusted(config, inner), ("w1", "w3", "w2"), activation="silu"
+def _mlp(config: Config, index: int, prefix: str) -> Mlp | Experts:
+    if not _has_experts(config, index):
+        inner = size(config, "block_ff_dim", size(config, "intermediate_size", 12288))
+        inner = _adjusted(config, inner)
+        return gated_mlp(config, prefix, inner, _MLP_NAMES, activation="silu")
+    inner, experts = _expert_size(config), f"{prefix}experts."
+    return routed(
+        config,
+        f"{prefix}gate",
+        separate(config, experts, _experts(config), inner, _MLP_NAMES, activation="silu"),
+        size(config, "num_experts_per_tok", 4),
+        score="sigmoid",
+        correction=f"{prefix}expert_bias" if flag(config, "use_expert_bias", True) else None,
+        normalised=flag(config, "norm_topk_prob", True),
+        sum_offset=1e-6,
+        factor=number(config, "routed_scaling_factor", 1.0),
     )
+
+
+def _has_experts(config: Config, index: int) -> bool:
+    is_mixture = config.get("model_type") == "lfm2_moe"
+    return is_mixture and index >= count(config, "num_dense_layers", 2)
+
+
+def _experts(config: Config) -> int:
+    return size(config, "num_experts", 32)
+
+
+def _expert_size(config: Config) -> int:
+    return size(config, "moe_intermediate_size", 1792)
 
 
 def _adjusted(config: Config, inner: int) -> int:
@@ -107,6 +152,5 @@ def _adjusted(config: Config, inner: int) -> int:
     return -(-inner // multiple) * multiple
 
 
-def _norm(config: Config, weight: str, width: int | None = None) -> Norm:
-    count = size(config, "hidden_size") if width is None else width
-    return Norm(count, epsilon(config, "norm_eps", 1e-5), weight)
+def _norm(config: Config, weight: str) -> Norm:
+    return Norm(size(config, "hidden_size"), epsilon(config, "norm_eps", 1e-5), weight)

@@ -69,7 +69,7 @@ def _delta_net(
         kernel=size(config, "linear_conv_kernel_dim", 4),
         log_decay=f"{prefix}A_log",
         time_bias=f"{prefix}dt_bias",
-        norm=Norm(long, epsilon(config), f"{prefix}norm.weight"),
+        norm=Norm(values * long, epsilon(config), f"{prefix}norm.weight", group=long),
     )
 
 
