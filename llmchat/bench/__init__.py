@@ -219,6 +219,8 @@ def _measure_start(
         if competitor.has_first_token:
             process.ask("first")
             measurements.add(competitor.label, "first", process.age)
+        if competitor.reports_build:
+            measurements.add(competitor.label, "build", process.ask("build"))
         for measure in competitor.measures:
             process.ask(measure)
         measurements.add(competitor.label, "peak", process.ask("peak"))
@@ -255,6 +257,7 @@ def _fill_row(
     row.load_s = measurements.last(label, "load")
     row.first_token_s = measurements.last(label, "first")
     row.peak_bytes = measurements.last(label, "peak")
+    row.build = measurements.last(label, "build") or ""
     row.runs = {f"{name}_tps": measurements.rates(label, name) for name in competitor.measures}
     if bandwidth and row.decode_tps and row.bytes_per_token:
         row.bandwidth_share = row.decode_tps * row.bytes_per_token / bandwidth

@@ -23,7 +23,8 @@ class Competitor(Struct, frozen=True):
     """What a competitor is and how to start it.
 
     label: its unique name; memory: bytes it needs; measures: what each round measures;
-    has_first_token: whether it can report its first token; task: the first line of its stdin.
+    has_first_token: whether it can report its first token; reports_build: whether it can report
+    what it was built with; task: the first line of its stdin.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Competitor(Struct, frozen=True):
     memory: int = 0
     measures: tuple[str, ...] = ("decode", "prefill")
     has_first_token: bool = False
+    reports_build: bool = False
     task: str = ""
 
 

@@ -6,9 +6,11 @@ directions. `python peer_protocol.py` prints which peers that Python has; with `
 from its stdin what to load.
 """
 
+import ctypes
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -25,24 +27,29 @@ WARM = 8
 Measured = dict[str, float]
 Measures = dict[str, Callable[[], Any]]
 
-# Peer → the packages it needs.
-NEEDS = {
-    "llama.cpp Q8_0": ("xllamacpp",),
-    "CTranslate2 int8": ("ctranslate2", "tokenizers"),
-    "transformers bf16": ("transformers", "torch"),
-    "transformers + bitsandbytes int8": ("transformers", "torch", "bitsandbytes"),
+LLAMA_CPP = "llama.cpp Q8_0"
+# Peer → the packages it needs, in one or several ways; the first way that is installed counts.
+# llama-cpp-python is compiled where it is installed, xllamacpp for many processors.
+NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    LLAMA_CPP: (("llama-cpp-python",), ("xllamacpp",)),
+    "CTranslate2 int8": (("ctranslate2", "tokenizers"),),
+    "transformers bf16": (("transformers", "torch"),),
+    "transformers + bitsandbytes int8": (("transformers", "torch", "bitsandbytes"),),
 }
 
 
 def installed() -> dict[str, dict[str, str]]:
     """The peers that this Python can run, with the versions of their packages."""
-    found: dict[str, dict[str, str]] = {}
-    for peer, packages in NEEDS.items():
-        try:
-            found[peer] = {package: importlib.metadata.version(package) for package in packages}
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {peer: next(filter(None, map(_versions, ways)), {}) for peer, ways in NEEDS.items()}
+    return {peer: versions for peer, versions in found.items() if versions}
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions of packages; {} if one of them is not installed."""
+    try:
+        return {package: importlib.metadata.version(package) for package in packages}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
 
 
 def serve(load: Callable[[], Measures]) -> None:
@@ -99,6 +106,65 @@ def cores() -> int:
 
 
 def llama_cpp(task: dict[str, Any]) -> Measures:
+    return _compiled_llama_cpp(task) if _versions(("llama-cpp-python",)) else _xllamacpp(task)
+
+
+class _LlamaContext:
+    """A model in llama-cpp-python's llama.cpp, called as llama.cpp's own benchmark calls it."""
+
+    def __init__(self, path: str):
+        import llama_cpp
+
+        self._library: Any = llama_cpp
+        llama_cpp.llama_backend_init()
+        model = llama_cpp.llama_model_load_from_file(
+            path.encode(), llama_cpp.llama_model_default_params()
+        )
+        settings = llama_cpp.llama_context_default_params()
+        settings.n_ctx = 4096
+        settings.n_threads = settings.n_threads_batch = cores()
+        self._context = model and llama_cpp.llama_init_from_model(model, settings)
+        if not self._context:
+            raise RuntimeError(f"llama.cpp cannot open {Path(path).name}")
+        self._sampler = llama_cpp.llama_sampler_init_greedy()
+
+    def answer(self, ids: list[int], count: int) -> None:
+        """Read `ids` into an empty cache and decode `count` tokens greedily."""
+        memory = self._library.llama_get_memory(self._context)
+        self._library.llama_memory_clear(memory, True)
+        token = self._read(ids)
+        for _ in range(count - 1):
+            token = self._read([token])
+
+    def _read(self, ids: list[int]) -> int:
+        """The token that follows `ids`."""
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        batch = self._library.llama_batch_get_one(tokens, len(ids))
+        if code := self._library.llama_decode(self._context, batch):
+            raise RuntimeError(f"llama_decode failed with code {code}")
+        return int(self._library.llama_sampler_sample(self._sampler, self._context, -1))
+
+    def build(self) -> str:
+        return build_facts(self._library.llama_print_system_info().decode())
+
+
+def _compiled_llama_cpp(task: dict[str, Any]) -> Measures:
+    context = _LlamaContext(task["gguf"])
+    short, long = task["short"], task["long"]
+    return {
+        "decode": lambda: timed(lambda: context.answer(short, DECODE), DECODE),
+        "prefill": lambda: timed(lambda: context.answer(long, 1), len(long)),
+        "warm": lambda: context.answer(short, WARM),
+        "build": context.build,
+    }
+
+
+def build_facts(system_info: str) -> str:
+    """What a llama.cpp was built with, from its own line (`AVX2 = 1 | AVX512 = 0 | …`)."""
+    return " ".join(re.findall(r"(\w+) = 1\b", system_info))
+
+
+def _xllamacpp(task: dict[str, Any]) -> Measures:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -135,7 +201,10 @@ def llama_cpp(task: dict[str, Any]) -> Measures:
     def warm() -> None:
         timings(task["short"], WARM)
 
-    return {"decode": decode, "prefill": prefill, "warm": warm}
+    def build() -> str:
+        return build_facts(xllamacpp.get_system_info())
+
+    return {"decode": decode, "prefill": prefill, "warm": warm, "build": build}
 
 
 def ctranslate2(task: dict[str, Any]) -> Measures:
@@ -237,7 +306,7 @@ def _transformers(task: dict[str, Any], **settings: Any) -> Measures:
 
 
 LOADERS: dict[str, Callable[[dict[str, Any]], Measures]] = {
-    "llama.cpp Q8_0": llama_cpp,
+    LLAMA_CPP: llama_cpp,
     "CTranslate2 int8": ctranslate2,
     "transformers bf16": transformers_bf16,
     "transformers + bitsandbytes int8": transformers_int8,

@@ -25,14 +25,14 @@ from llmchat.settings import World
 
 # The format each keeps its weights in, see cost.KINDS.
 _KINDS = {
-    "llama.cpp Q8_0": "Q8_0",
+    peer_protocol.LLAMA_CPP: "Q8_0",
     "CTranslate2 int8": "int8",
     "transformers bf16": "bf16",
     "transformers + bitsandbytes int8": "int8",
 }
 # The most bytes a weight takes while it is loaded.
 _MEMORY = {
-    "llama.cpp Q8_0": 1.1,
+    peer_protocol.LLAMA_CPP: 1.1,
     "CTranslate2 int8": 2.2,
     "transformers bf16": 2.0,
     "transformers + bitsandbytes int8": 3.0,
@@ -73,22 +73,30 @@ class Peers:
                 continue
             command = python_file(python, Path(peer_protocol.__file__), "serve")
             full_task = json.dumps({"peer": peer} | task | files)
-            competitor = Competitor(peer, command, memory, task=full_task)
+            reports_build = peer == peer_protocol.LLAMA_CPP
+            competitor = Competitor(
+                peer, command, memory, reports_build=reports_build, task=full_task
+            )
             found.append((competitor, _row(peer, inspected)))
             versions |= self._installed[python][peer]
         return found, absent, versions
 
     def _python_for(self, peer: str) -> str:
-        for interpreter in self._pythons:
-            if peer in self._installed[interpreter]:
-                return interpreter
-        packages = peer_protocol.NEEDS[peer]
-        missing = "bitsandbytes" if "bitsandbytes" in packages else packages[0]
+        """The Python that has the peer in the best of its ways, see NEEDS."""
+        ways = peer_protocol.NEEDS[peer]
+        ranks = {
+            name: list(map(set, ways)).index(set(self._installed[name][peer]))
+            for name in self._pythons
+            if peer in self._installed[name]
+        }
+        if ranks:
+            return min(ranks, key=lambda name: ranks[name])
+        missing = "bitsandbytes" if "bitsandbytes" in ways[0] else ways[0][0]
         raise UsageError(f"{missing} is not installed")
 
     def _files(self, peer: str, folder: Path, device: str) -> dict[str, Any]:
         """The files a peer reads instead of the checkpoint. Raises UsageError if there are none."""
-        if peer == "llama.cpp Q8_0":
+        if peer == peer_protocol.LLAMA_CPP:
             if device != "cpu":
                 raise UsageError("it is only measured on the CPU")
             return {"gguf": str(self._q8_0(folder))}

@@ -18,6 +18,19 @@ COLUMNS = (
 )
 
 
+# Names of machine.facts → names of llama.cpp; others do not matter to it.
+_IN_LLAMA_CPP = {
+    "amx_int8": "AMX_INT8",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx_vnni": "AVX_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+    "asimddp": "DOTPROD",
+    "neon": "NEON",
+}
+
+
 class Row(Struct, omit_defaults=True):
     """The results of one competitor; None: not measured, because of `error` or Ctrl-C.
 
@@ -47,6 +60,8 @@ class Row(Struct, omit_defaults=True):
     """Bytes of the weights."""
     bytes_per_token: int | None = None
     """Bytes read for one token."""
+    build: str = ""
+    """Processor features that a peer was built with, as it reports them."""
     runs: dict[str, list[float]] = {}
     """Every run of each measurement."""
     error: str = ""
@@ -100,9 +115,21 @@ def show(report: Benchmark, world: World) -> None:
     if not world.pretty:
         print("\t".join(COLUMNS), file=world.stdout)
     tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
+    builds = [build_line(row, report) for row in report.rows if row.build]
+    if builds:
+        print("", *builds, sep="\n", file=world.stdout)
     if report.skipped:
         lines = [f"not measured: {line}" for line in report.skipped]
         print("", *lines, sep="\n", file=world.stdout)
+
+
+def build_line(row: Row, report: Benchmark) -> str:
+    """What a peer was built with, and which features of this processor its build does not use."""
+    has = report.machine.get("features") or ()
+    built = row.build.split()
+    unused = [name for name in has if name in _IN_LLAMA_CPP and _IN_LLAMA_CPP[name] not in built]
+    missing = f"; without {', '.join(unused)} of this processor" if unused else ""
+    return f"{row.engine} was built with {row.build}{missing}"
 
 
 def cells(row: Row) -> Mapping[str, str]:

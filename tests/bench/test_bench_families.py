@@ -1,0 +1,134 @@
+"""benchmarks/families.py: shapes, random checkpoints, ratios and the table."""
+
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import random_checkpoint
+import torch
+from families import Work
+from family_shapes import SCALES, SHAPES, SMALL_VOCABULARY, Shape, chosen
+
+from llmchat.bench.interleave import MeasurementFailed, Measurements
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_is_a_config_of_transformers(name: str, scale: str) -> None:
+    config = SHAPES[name].config(scale)
+    assert config.vocab_size == SMALL_VOCABULARY or scale == "full"
+    kinds = getattr(config, "layer_types", None)
+    assert kinds is None or len(kinds) == config.num_hidden_layers
+
+
+def test_small_hybrids_keep_every_kind_of_layer() -> None:
+    for name, shape in SHAPES.items():
+        kinds = [set(getattr(shape.config(scale), "layer_types", None) or ()) for scale in SCALES]
+        assert kinds[0] == kinds[1], name
+
+
+def test_reference_is_measured_first_and_the_largest_only_when_named() -> None:
+    assert chosen(["qwen3", "gemma3"]) == ["llama", "qwen3", "gemma3"]
+    assert chosen(["llama"]) == ["llama"]
+    assert "moe-16b" not in chosen([]) and set(chosen([])) == set(SHAPES) - {"moe-16b"}
+    assert "moe-16b" in chosen(["moe-16b"])
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 16,
+    },
+    "gemma3_text": {"head_dim": 16, "sliding_window": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", TINY)
+def test_checkpoint_is_what_transformers_loads(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 300,
+    }  # fmt: skip
+    shape = Shape("tiny", model_type, 2, 2, sizes | TINY[model_type])
+    monkeypatch.setitem(SHAPES, "tiny", shape)
+    random_checkpoint.write_checkpoint("tiny", "full", tmp_path)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    with torch.inference_mode():
+        logits = model(torch.tensor([[5, 6, 7]])).logits
+    assert logits.isfinite().all() and logits.std() > 0
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_random_tensors_are_repeatable_and_differ_by_name() -> None:
+    first, second = (
+        random_checkpoint.tensor_of(name, (8, 16)) for name in ("a.weight", "b.weight")
+    )
+    assert first.equal(random_checkpoint.tensor_of("a.weight", (8, 16)))
+    assert not first.equal(second)
+    assert random_checkpoint.tensor_of("model.norm.weight", (4,)).tolist() == [1.0] * 4
+
+
+def measured(**rates: float) -> Measurements:
+    """Speeds by label_measure; `memory` is in bytes."""
+    found = Measurements()
+    labels = {"own": families.OURS, "llama": families.REFERENCE, "peer": families.LLAMA_CPP}
+    for name, rate in rates.items():
+        label, _, what = name.partition("_")
+        if label == "memory":
+            found.add(families.MEMORY, "bandwidth", rate)
+        else:
+            found.add(labels[label], what, {"tps": rate, "tokens": 64})
+    return found
+
+
+def test_families_are_compared_by_the_work_a_token_costs() -> None:
+    speeds = measured(
+        own_decode=50.0, llama_decode=100.0, peer_decode=25.0, own_prefill=300.0,
+        llama_prefill=400.0, peer_prefill=100.0, memory=400e9,
+    )  # fmt: skip
+    apart = {"together": {"ratio": 6.0, "many": 300.0}, "build": "AVX2"}
+    result = families.compare(speeds, apart, Work(4e9, 2e9), Work(2e9, 1e9))
+    assert (result["decode_as_llama"], result["prefill_as_llama"]) == (1.0, 1.5)
+    assert (result["decode_over_llama_cpp"], result["prefill_over_llama_cpp"]) == (2.0, 3.0)
+    assert (result["memory_share"], result["together"]) == (0.5, 6.0)
+    assert result["llama_cpp_build"] == "AVX2"
+    assert set(families.verdicts("qwen3", result).values()) == {"met"}
+
+
+def test_what_a_peer_cannot_open_is_not_compared() -> None:
+    speeds = measured(own_decode=50.0, own_prefill=300.0)
+    speeds.fail(families.LLAMA_CPP, MeasurementFailed("unknown architecture"))
+    result = families.compare(speeds, {}, Work(4e9, 2e9), Work(2e9, 1e9))
+    assert result["decode_over_llama_cpp"] is None
+    assert result["not_measured"] == {families.LLAMA_CPP: "unknown architecture"}
+    assert families.verdicts("lfm2", result) == {
+        "decode_over_llama_cpp": "not measured",
+        "prefill_over_llama_cpp": "not measured",
+    }
+
+
+def test_table_shows_stored_results_beside_those_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "RESULTS", tmp_path)
+    then = {"decode": 10.0, "prefill": 200.0, "memory_share": 0.2, "prefill_over_llama_cpp": 0.5}
+    now = {"decode": 26.0, "prefill": 1234.0, "memory_share": 0.6, "prefill_over_llama_cpp": 2.0}
+    families.save("before", "full", "gpt-neox", then)
+    families.save("now", "full", "gpt-neox", now)
+    families.save("now", "full", "qwen3", now)
+    table = families.markdown("full").splitlines()
+    (neox,) = [line for line in table if "Pythia" in line]
+    assert len(table) == 4 and neox.startswith(
+        "| Pythia 1.4B | 26.0 | 60 % | – | – | 3.00 × | 1,234 | – | 2.00 × |"
+    )
+    result = families.with_before("full", "gpt-neox", now)
+    assert result["faster"] == pytest.approx(3.0)
+    assert families.verdicts("gpt-neox", result)["faster"] == "met"
+    assert "small" not in families.stored()
