@@ -16,18 +16,31 @@ from llmchat.engines.transformers.weights import Tensors
 
 # Model type → the module of its family.
 _MODULES = {
+    "deepseek_v2": "deepseek",
+    "deepseek_v3": "deepseek",
+    "ernie4_5_moe": "ernie4_5_moe",
     "falcon_h1": "falcon_h1",
     "gemma": "gemma",
     "gemma2": "gemma",
     "gemma3_text": "gemma",
+    "glm4_moe": "glm4_moe",
+    "glm4_moe_lite": "deepseek",
     "gpt_neox": "gpt_neox",
+    "gpt_oss": "gpt_oss",
+    "granitemoe": "granite_moe",
     "granitemoehybrid": "granite_hybrid",
+    "granitemoeshared": "granite_moe",
+    "hunyuan_v1_moe": "hunyuan_moe",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "llama": "llama",
+    "llama4": "llama4",
+    "llama4_text": "llama4",
     "mistral": "llama",
+    "mixtral": "mixtral",
     "olmo2": "olmo2",
     "olmo3": "olmo2",
+    "olmoe": "olmoe",
     "phi": "phi",
     "phi3": "phi3",
     "qwen2": "llama",
@@ -62,7 +75,8 @@ def has_plan(config: Config) -> bool:
 def viewed(config: Config, tensors: Tensors) -> Tensors:
     """The tensors under the names of the plan: parts of stacked ones get names of their own."""
     module = _module_of(config)
-    views = module.views(config) if hasattr(module, "views") else {}
+    every = module.views(config) if hasattr(module, "views") else []
+    views = {name: view for name, view in every if view.source in tensors.shapes}
     return ViewedTensors(tensors, views) if views else tensors
 
 

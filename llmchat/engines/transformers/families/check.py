@@ -33,6 +33,8 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
     for block in plan.blocks():
         if isinstance(block, blocks.Attention):
             _check_biases(block.inputs, shapes)
+        if isinstance(block, blocks.Experts):
+            _check_router(block, shapes)
     return plan
 
 
@@ -138,8 +140,18 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
             pass
 
 
+def _check_router(block: blocks.Experts, shapes: Shapes) -> None:
+    """Its bias, which it may have, and its correction, which may be a row of a matrix."""
+    count = len(block.experts)
+    if block.router.bias in shapes:
+        _check_shape(block.router.bias, shapes[block.router.bias], (count,))
+    if block.correction:
+        shape = shapes.get(block.correction)
+        _check_shape(block.correction, shape, (1, count) if shape == (1, count) else (count,))
+
+
 def _of_experts(block: blocks.Experts) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Without the correction, whose shape differs: it is checked where it is read."""
+    """The tensors that have one shape, see `_check_router` for the others."""
     yield block.router.weight, block.router.shape
     if block.shared_gate:
         yield block.shared_gate.weight, block.shared_gate.shape

@@ -14,7 +14,8 @@ from llmchat.engines.transformers.families.parts import gated_mlp
 from llmchat.engines.transformers.families.views import View
 from llmchat.errors import Mismatch
 
-Views = dict[str, View]
+# The name of a tensor and where it can lie; a name may have several places.
+Views = list[tuple[str, View]]
 Names = Sequence[str]
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llmchat.engines.transformers.families.blocks import Attention, Heads, Linear, Mlp, Norm
+from llmchat.engines.transformers.families.blocks import (
+    Attention,
+    Experts,
+    Heads,
+    LatentAttention,
+    Linear,
+    Mlp,
+    Norm,
+)
 from llmchat.engines.transformers.families.config_values import (
     Config,
     NoPlan,
@@ -88,8 +96,8 @@ def heads_in_turn(heads: int, dim: int) -> tuple[Heads, Heads, Heads]:
 def pre_norm_layer(
     config: Config,
     prefix: str,
-    attention: Attention,
-    mlp: Mlp,
+    attention: Attention | LatentAttention,
+    mlp: Mlp | Experts,
     norms: Sequence[str] = ("input_layernorm", "post_attention_layernorm"),
     **options: Any,
 ) -> Layer:

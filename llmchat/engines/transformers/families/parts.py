@@ -53,16 +53,10 @@ def head_sizes(config: Config) -> tuple[int, int, int]:
     return heads, kv_heads, dim
 
 
-def rms(config: Config, weight: str, width: int | None = None, **options: Any) -> Norm:
+def rms(config: Config, weight: str | None, width: int | None = None, **options: Any) -> Norm:
     """An RMS norm of the residual stream, or of `width` numbers."""
     count = size(config, "hidden_size") if width is None else width
     return Norm(count, epsilon(config), weight, **options)
-
-
-def head_norm(config: Config, weight: str | None, heads: int, **options: Any) -> Norm:
-    """An RMS norm of each of `heads` heads, with one weight for all."""
-    dim = head_sizes(config)[2]
-    return Norm(heads * dim, epsilon(config), weight, group=dim, **options)
 
 
 def separate_heads(heads: int, kv_heads: int, dim: int) -> tuple[Heads, Heads, Heads]:
@@ -113,6 +107,11 @@ def joined_gated_mlp(
     options.setdefault("activation", activation(config))
     halves = tuple(Linear(joined, inner, hidden, first, 2 * inner) for first in (0, inner))
     return Mlp(halves, Linear(down, hidden, inner), **options)
+
+
+def layer_prefix(index: int) -> str:
+    """What the names of a layer's tensors begin with, in most families."""
+    return f"model.layers.{index}."
 
 
 def sequential(*steps: Step) -> Layer:

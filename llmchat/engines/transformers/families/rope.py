@@ -1,8 +1,8 @@
 """The frequencies of a rotary embedding, from the words of a config.json.
 
 The scalings are those of transformers: linear, llama3, yarn (Peng et al. 2023), longrope (Ding et
-al. 2024), proportional (Gemma 4). Dynamic NTK, which has other frequencies for each length of a
-text, has no plan.
+al. 2024), proportional (Gemma 4), and Hunyuan's fixed NTK. Dynamic NTK, which has other frequencies
+for each length of a text, has no plan.
 """
 
 import math
@@ -81,7 +81,7 @@ def rotary(
     plan, Mismatch for numbers that give no finite frequencies.
     """
     scaling = scaling_of(config) if scaling is None else scaling
-    kind = str(scaling.get("rope_type") or "default")
+    kind = _kind(scaling)
     make = _KINDS.get(kind)
     if make is None:
         raise NoPlan(kind)
@@ -94,6 +94,11 @@ def rotary(
         if not bool(torch.isfinite(frequencies).all()):
             raise Mismatch("config.json: rope_theta or rope_scaling gives invalid frequencies")
     return Rotary(**values, interleaved=interleaved, first=first)
+
+
+def _kind(scaling: Scaling) -> str:
+    kind = str(scaling.get("rope_type") or "default")
+    return "fixed_ntk" if kind == "dynamic" and scaling.get("alpha") else kind
 
 
 def _plain(scaling: Scaling, width: int) -> Tensor:
@@ -118,6 +123,13 @@ def _llama3(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
     blend = ((trained / wavelengths - low) / (high - low)).clamp(0, 1)
     slow = (1 - blend) / _required(scaling, "factor")
     return {"frequencies": frequencies * (blend + slow)}
+
+
+def _fixed_ntk(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
+    """Hunyuan's "dynamic" scaling, whose `alpha` makes it the same for every length of a text."""
+    theta = number(scaling, "rope_theta", 10000.0, least=0.0)
+    stretched = theta * _required(scaling, "alpha") ** (width / (width - 2))
+    return {"frequencies": _plain(dict(scaling) | {"rope_theta": stretched}, width)}
 
 
 def _proportional(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
@@ -205,4 +217,5 @@ _KINDS: dict[str, Callable[[Config, Scaling, int], dict[str, Any]]] = {
     "longrope": _longrope,
     "su": _longrope,
     "proportional": _proportional,
+    "fixed_ntk": _fixed_ntk,
 }
