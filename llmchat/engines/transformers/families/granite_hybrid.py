@@ -18,12 +18,16 @@ from llmchat.engines.transformers.families.config_values import (
     number,
     size,
 )
-from llmchat.engines.transformers.families.expert_parts import Stack, Views, routed, separate
+from llmchat.engines.transformers.families.expert_parts import Views
+from llmchat.engines.transformers.families.granite_moe import (
+    expert_views,
+    granite_experts,
+    shared_mlp,
+)
 from llmchat.engines.transformers.families.parts import (
     activation,
     attention,
     head_sizes,
-    joined_gated_mlp,
     model,
     rms,
     sequential,
@@ -38,9 +42,6 @@ _KINDS = {
     "attention": "attention",
     "full_attention": "attention",
 }
-
-
-_STACK = Stack("input_linear.weight", "output_linear.weight")
 
 
 def plan(config: Config) -> Plan | None:
@@ -63,12 +64,9 @@ def plan(config: Config) -> Plan | None:
 
 
 def views(config: Config) -> Views:
-    found: Views = {}
-    experts = _experts(config)
-    for index in range(size(config, "num_hidden_layers") if experts else 0):
-        prefix = f"model.layers.{index}.block_sparse_moe."
-        inner = size(config, "intermediate_size")
-        found |= _STACK.views(prefix, f"{prefix}experts.", experts, inner)
+    found: Views = []
+    for index in range(size(config, "num_hidden_layers") if _experts(config) else 0):
+        found += expert_views(config, f"model.layers.{index}.")
     return found
 
 
@@ -115,24 +113,11 @@ def _mamba(config: Config, prefix: str) -> Mamba2:
 
 
 def _mlp(config: Config, prefix: str) -> Mlp | Experts:
-    shared, experts = _shared_mlp(config, f"{prefix}shared_mlp."), _experts(config)
-    if not experts:
-        return shared
-    prefix = f"{prefix}block_sparse_moe."
-    return routed(
-        config,
-        f"{prefix}router.layer",
-        separate(config, f"{prefix}experts.", experts, size(config, "intermediate_size")),
-        size(config, "num_experts_per_tok", 2),
-        score="softmax_of_top",
-        shared=shared,
-    )
+    config = {"shared_intermediate_size": 1024} | dict(config)
+    if _experts(config):
+        return granite_experts(config, prefix)
+    return shared_mlp(config, prefix)
 
 
 def _experts(config: Config) -> int:
     return count(config, "num_local_experts", 8)
-
-
-def _shared_mlp(config: Config, prefix: str) -> Mlp:
-    inner = size(config, "shared_intermediate_size", 1024)
-    return joined_gated_mlp(config, f"{prefix}input_linear", f"{prefix}output_linear", inner)

@@ -59,21 +59,20 @@ def _layer(config: Config, index: int, rope: Rotary) -> Layer:
 
 def granite_experts(config: Config, prefix: str) -> Experts:
     """The experts of a layer behind `prefix`, and its shared MLP."""
-    moe = f"{prefix}block_sparse_moe."
+    moe, has_shared = f"{prefix}block_sparse_moe.", count(config, "shared_intermediate_size")
     return routed(
         config,
         f"{moe}router.layer",
         separate(config, f"{moe}experts.", *_sizes(config)),
         size(config, "num_experts_per_tok", 2),
         score="softmax_of_top",
-        shared=shared_mlp(config, prefix),
+        shared=shared_mlp(config, prefix) if has_shared else None,
     )
 
 
-def shared_mlp(config: Config, prefix: str) -> Mlp | None:
-    inner = count(config, "shared_intermediate_size")
+def shared_mlp(config: Config, prefix: str) -> Mlp:
     names = f"{prefix}shared_mlp.input_linear", f"{prefix}shared_mlp.output_linear"
-    return joined_gated_mlp(config, *names, inner) if inner else None
+    return joined_gated_mlp(config, *names, size(config, "shared_intermediate_size"))
 
 
 def expert_views(config: Config, prefix: str) -> Views:

@@ -50,11 +50,11 @@ def plan(config: Config) -> Plan | None:
 
 
 def views(config: Config) -> Views:
-    found: Views = {}
+    found: Views = []
     for index in range(size(config, "num_hidden_layers")):
         if _has_experts(config, index):
             prefix, inner = f"model.layers.{index}.feed_forward.experts.", _expert_size(config)
-            found |= STACKED.views(prefix, prefix, _experts(config), inner, _MLP_NAMES)
+            found += STACKED.views(prefix, prefix, _experts(config), inner, _MLP_NAMES)
     return found
 
 

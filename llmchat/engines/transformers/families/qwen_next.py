@@ -23,10 +23,10 @@ from llmchat.engines.transformers.families.config_values import (
     sizes,
 )
 from llmchat.engines.transformers.families.expert_parts import STACKED, Views, routed, separate
+from llmchat.engines.transformers.families.layers import head_norms
 from llmchat.engines.transformers.families.parts import (
     activation,
     gated_mlp,
-    head_norm,
     head_sizes,
     model,
     rms,
@@ -54,11 +54,11 @@ def plan(config: Config) -> Plan | None:
 
 
 def views(config: Config) -> Views:
-    found: Views = {}
+    found: Views = []
     for index in range(size(config, "num_hidden_layers")):
         if _has_experts(config, index):
             prefix = f"model.layers.{index}.mlp.experts."
-            found |= STACKED.views(prefix, prefix, _experts(config), _inner(config))
+            found += STACKED.views(prefix, prefix, _experts(config), _inner(config))
     return found
 
 
@@ -140,9 +140,8 @@ def _attention(config: Config, prefix: str, rope: Rotary) -> Attention:
         Heads(kv_heads, dim, values, dim),
         dim**-0.5,
         gates=Heads(heads, dim, dim, 2 * dim),
-        query_norm=head_norm(config, f"{prefix}q_norm.weight", heads, offset=1.0),
-        key_norm=head_norm(config, f"{prefix}k_norm.weight", kv_heads, offset=1.0),
         rotary=rope,
+        **head_norms(config, prefix, (heads, kv_heads, dim), offset=1.0),
     )
 
 
