@@ -132,6 +132,7 @@ def _attention(config: Config, prefix: str, rope: Rotary) -> Attention:
     hidden, (heads, kv_heads, dim) = size(config, "hidden_size"), head_sizes(config)
     keys, values = 2 * heads * dim, (2 * heads + kv_heads) * dim
     outputs = {"q_proj": keys, "k_proj": kv_heads * dim, "v_proj": kv_heads * dim}
+    norms = head_norms(config, prefix, (heads, kv_heads, dim), offset=1.0)
     return Attention(
         tuple(Linear(f"{prefix}{name}", out, hidden) for name, out in outputs.items()),
         Linear(f"{prefix}o_proj", hidden, heads * dim),
@@ -140,8 +141,9 @@ def _attention(config: Config, prefix: str, rope: Rotary) -> Attention:
         Heads(kv_heads, dim, values, dim),
         dim**-0.5,
         gates=Heads(heads, dim, dim, 2 * dim),
+        query_norm=norms["query_norm"],
+        key_norm=norms["key_norm"],
         rotary=rope,
-        **head_norms(config, prefix, (heads, kv_heads, dim), offset=1.0),
     )
 
 
