@@ -12,6 +12,7 @@ from llmchat.engines.guide import Guides
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
+from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.executor import Forward
 from llmchat.engines.transformers.families import old_llama as llama
 from llmchat.engines.transformers.modules import self_test
@@ -115,6 +116,8 @@ def _open(source: Source, config: dict[str, Any]) -> Tensors:
 def _executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
     """The fastest executor that runs this architecture on this device."""
     spread = _spread_over_gpus(tensors.shapes, source.weights, source.device)
+    if spread is None and (kernels := _kernels(source, config)):
+        return compiled.CompiledForward(config, tensors, kernels)
     if llama.supports(config) and spread is None:
         return _llama_executor(source, config, tensors)
     if config.get("is_encoder_decoder"):
@@ -130,12 +133,15 @@ def _executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forwa
         raise self_test.refusal(str(config.get("model_type")), error) from error
 
 
-def _llama_executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
+def _kernels(source: Source, config: dict[str, Any]) -> Kernels | None:
+    """The compiled step, where it runs this model."""
     on_cpu = source.weights == "int8" and source.device.type == "cpu"
-    if source.kernels and on_cpu and compiled.supports(config):
-        kernels = compiled.find_kernels(source.kernels)
-        if kernels:
-            return compiled.CompiledForward(config, tensors, kernels)
+    if not source.kernels or not on_cpu or not compiled.supports(config):
+        return None
+    return compiled.find_kernels(source.kernels)
+
+
+def _llama_executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
     executor: type[forward.TorchForward] = forward.TorchForward
     if source.weights != "fp32" and cuda.usable(source.device):
         from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward

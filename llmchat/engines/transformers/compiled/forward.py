@@ -1,4 +1,4 @@
-"""The forward pass of the Llama family in C (csrc/step.c), on row-wise int8 weights and a CPU.
+"""The forward pass of a plan in C (csrc/step.c), on row-wise int8 weights and a CPU.
 
 Activations are quantised to 8 bits in groups of 32, so that an outlier costs precision in its own
 group alone. The logits of a token do not depend, to the bit, on what else is in the pass.
@@ -14,37 +14,32 @@ import torch
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.transformers import rereading
+from llmchat.engines.transformers.compiled import blocks
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.kv_cache import CompiledCache
 from llmchat.engines.transformers.compiled.sampler import CompiledSampler
 from llmchat.engines.transformers.compiled.structs import (
-    LANES,
-    MAX_HEAD_DIM,
-    MAX_SHARED_HEADS,
-    Layer,
     Lora,
-    Matrix,
-    Model,
     SequenceRows,
     TensorRefs,
+    check_shape,
 )
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward, SequenceInput
-from llmchat.engines.transformers.families import old_llama as llama
-from llmchat.engines.transformers.families.cache_shapes import KeyValues
+from llmchat.engines.transformers.families import plan_of
+from llmchat.engines.transformers.families.blocks import Linear
+from llmchat.engines.transformers.families.cache_shapes import cache_shapes
+from llmchat.engines.transformers.families.check import bind
+from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.live_lora import LiveAdapter
-from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
-from llmchat.engines.transformers.tied_heads import HEAD
 from llmchat.engines.transformers.weights import Tensors
 
 
 def supports(config: dict[str, Any]) -> bool:
-    """Whether step.c computes exactly what the config describes."""
-    if not llama.supports(config):
-        return False
-    size = llama.Dimensions.of(config)
-    has_vectors = size.head_dim % LANES == 0 and size.head_dim <= MAX_HEAD_DIM
-    return has_vectors and size.heads // size.kv_heads <= MAX_SHARED_HEADS
+    """Whether the model has a plan, and step.c computes exactly what the plan describes."""
+    plan = plan_of(config)
+    return plan is not None and blocks.supports(plan)
 
 
 class CompiledForward(Forward):
@@ -55,22 +50,19 @@ class CompiledForward(Forward):
     dtype = torch.bfloat16
 
     def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
+        plan = plan_of(config)
+        assert plan is not None, "see supports"
         self.config = config
+        self._plan = plan = bind(plan, tensors.shapes)
         self._kernels = kernels
-        self._plan = llama.plan(config, tensors.shapes)
-        self._size = size = self._plan.size
-        self._cache_shape = (KeyValues(size.kv_heads, size.head_dim, size.head_dim),) * size.layers
         self._refs = TensorRefs()
         self._adapters: WeakKeyDictionary[LiveAdapter, _Adapter] = WeakKeyDictionary()
-        load = _Loader(tensors, self._plan, self._refs)
-        self._layers = (Layer * size.layers)(*map(load.layer, range(size.layers)))
-        self._model = Model(
-            *size, load.embedding(), load.frequencies(), load.norm(llama.NORM), self._layers,
-            load.head(), self._plan.epsilon,
-        )  # fmt: skip
+        self._model = blocks.BlockLoader(plan, tensors, self._refs).model()
+        self._cache_shapes = tuple(cache_shapes(plan))
+        self._trained = max((one.trained for one in blocks.rotaries(plan)), default=0)
 
     def new_cache(self) -> CompiledCache:
-        return CompiledCache(self._cache_shape)
+        return CompiledCache(self._cache_shapes, self._trained)
 
     def sampler(
         self,
@@ -85,12 +77,15 @@ class CompiledForward(Forward):
         """As in Forward. Raises ValueError for input that the C code must not see."""
         if len({id(sequence.cache) for sequence in sequences}) < len(sequences):
             raise ValueError("one cache in two sequences of a pass")
+        return rereading.run(self._read, sequences)
+
+    def _read(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         alive: list[Any] = []
         rows = (SequenceRows * len(sequences))(
             *(self._rows(sequence, alive) for sequence in sequences)
         )
         counts = [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
-        logits = torch.empty(sum(counts), self._size.vocabulary)
+        logits = torch.empty(sum(counts), self._plan.vocabulary)
         self._kernels.step(self._model, rows, logits)
         for sequence in sequences:
             sequence.cache.advance(sequence.ids)
@@ -99,90 +94,47 @@ class CompiledForward(Forward):
     def _rows(self, sequence: SequenceInput, alive: list[Any]) -> SequenceRows:
         """alive: receives the arrays that must live until the pass is done."""
         cache, ids, adapters = sequence.cache, sequence.ids, sequence.adapters
-        if not ids or not 0 <= min(ids) <= max(ids) < self._size.vocabulary:
+        if not ids or not 0 <= min(ids) <= max(ids) < self._plan.vocabulary:
             raise ValueError("no token, or one beyond the vocabulary")
-        if not isinstance(cache, CompiledCache) or cache.shape != self._cache_shape:
+        if not isinstance(cache, CompiledCache) or cache.shape != self._cache_shapes:
             raise ValueError("a cache of another model")
+        if self._plan.longest and cache.length + len(ids) > self._plan.longest:
+            raise ValueError("more positions than the model has learned")
         cache.reserve(cache.length + len(ids))
         arrays: tuple[ctypes.Array[Any], ...] = (
             (c_int32 * len(ids))(*ids),
             cache.keys,
             cache.values,
+            cache.states,
             (c_void_p * len(adapters))(*(self._adapter(one).address for one, _ in adapters)),
             (c_float * len(adapters))(*(strength for _, strength in adapters)),
         )
         alive.append(arrays)
-        numbers = len(ids), cache.length, cache.capacity, len(adapters), sequence.all_logits
+        numbers = (
+            len(ids), cache.length, cache.capacity, len(adapters), sequence.all_logits,
+            cache.is_long,
+        )  # fmt: skip
         return SequenceRows(*(ctypes.addressof(array) for array in arrays), *numbers)
 
     def _adapter(self, adapter: LiveAdapter) -> "_Adapter":
         if adapter not in self._adapters:
-            self._adapters[adapter] = _Adapter(adapter, self._size)
+            self._adapters[adapter] = _Adapter(adapter, self._plan)
         return self._adapters[adapter]
 
 
 class _Adapter:
     """A live adapter's matrices for every linear, the head last, in the layout of model.h."""
 
-    def __init__(self, adapter: LiveAdapter, size: llama.Dimensions):
+    def __init__(self, adapter: LiveAdapter, plan: Plan):
         self._refs = TensorRefs()
-        shapes = {
-            f"{llama.layer_prefix(layer)}{name}": shape
-            for layer in range(size.layers)
-            for name, shape in size.linears().items()
-        }
-        shapes["lm_head"] = (size.vocabulary, size.hidden)
-        matrices = [
-            self._refs.lora(*adapter.modules[name], shape) if name in adapter.modules else Lora()
-            for name, shape in shapes.items()
-        ]
+        matrices = [self._matrices(adapter, linear) for linear in blocks.adapter_linears(plan)]
         self._array = (Lora * len(matrices))(*matrices)
         self.address = ctypes.addressof(self._array)
 
-
-class _Loader:
-    """Makes the structures of model.h of a checkpoint's tensors, which `refs` keeps alive."""
-
-    def __init__(self, tensors: Tensors, plan: llama.LlamaPlan, refs: TensorRefs):
-        self._tensors, self._plan, self._refs = tensors, plan, refs
-
-    def layer(self, index: int) -> Layer:
-        prefix = llama.layer_prefix(index)
-        norms = (self.norm(f"{prefix}{name}") for name in (llama.ATTENTION_NORM, llama.MLP_NORM))
-        shapes = self._plan.size.linears()
-        linears = [self._linear(f"{prefix}{name}", shape) for name, shape in shapes.items()]
-        return Layer(*norms, (Matrix * len(linears))(*linears))
-
-    def embedding(self) -> int:
-        """bfloat16. A mapped one of that type is not checked for NaN: that would read gigabytes.
-
-        An invalid row makes its logits NaN.
-        """
-        embedding = self._tensors.get(llama.EMBEDDING)
-        if embedding.dtype != torch.bfloat16:
-            embedding = finite(embedding.to(torch.bfloat16), llama.EMBEDDING)
-        shape = self._plan.size.vocabulary, self._plan.size.hidden
-        return self._refs.pointer(embedding.contiguous(), torch.bfloat16, shape, llama.EMBEDDING)
-
-    def frequencies(self) -> int:
-        shape = (self._plan.size.head_dim // 2,)
-        return self._refs.pointer(self._plan.frequencies, torch.float32, shape)
-
-    def norm(self, name: str) -> int:
-        weight = finite(self._tensors.get(name).float(), name).contiguous()
-        return self._refs.pointer(weight, torch.float32, (self._plan.size.hidden,), name)
-
-    def head(self) -> Matrix:
-        """The output head in 8 bits, which halves the largest matrix of a small model."""
-        pair = self._tensors.head_int8()
-        if pair is None:
-            name = llama.EMBEDDING if self._plan.has_tied_head else HEAD
-            pair = quantise_rows(self._tensors.get(name), name)
-        shape = self._plan.size.vocabulary, self._plan.size.hidden
-        return self._refs.matrix(*pair, shape=shape, name="lm_head")
-
-    def _linear(self, name: str, shape: tuple[int, int]) -> Matrix:
-        tensors, weight, bias = self._tensors, f"{name}.weight", f"{name}.bias"
-        pair = tensors.int8(weight) or quantise_rows(tensors.get(weight), weight)
-        shift = tensors.get(bias) if bias in tensors.shapes else None
-        return self._refs.matrix(*pair, shift, shape=shape, name=name)
+    def _matrices(self, adapter: LiveAdapter, linear: Linear) -> Lora:
+        if linear.module not in adapter.modules:
+            return Lora()
+        a, b, scale = adapter.modules[linear.module]
+        check_shape("B of an adapter", b, (linear.shape[0], a.shape[0]))
+        rows = b[linear.first : linear.first + linear.out]
+        return self._refs.lora(a, rows, scale, (linear.out, linear.in_))

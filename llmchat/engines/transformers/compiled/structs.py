@@ -3,13 +3,14 @@
 The C code trusts every shape. Whatever is handed to it goes through TensorRefs, which checks it.
 """
 
+import ctypes
 from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from llmchat.engines.transformers.families.old_llama import LINEARS
 from llmchat.engines.transformers.pytorch.int8 import finite
 from llmchat.errors import IntegrityError
 from llmchat.settings.sampling import DISTRIBUTION, SAMPLING_SETTINGS
@@ -19,8 +20,8 @@ from llmchat.settings.types import base_type
 LANES, SPAN = 16, 256
 # Outputs of a panel (products.h): scales, biases and adapters are padded to it.
 PANEL_COLUMNS = 32
-# The most query heads that may share keys (attention_kernel.h: QUERY_TILE), and the largest head.
-MAX_SHARED_HEADS, MAX_HEAD_DIM = 48, 256
+# The most query heads that may share keys (attention_kernel.h: QUERY_BLOCK), and the largest head.
+MAX_SHARED_HEADS, MAX_HEAD_DIM = 384, 512
 
 
 class Matrix(Structure):
@@ -33,26 +34,85 @@ class Matrix(Structure):
     ]
 
 
-class Layer(Structure):
+class Norm(Structure):
     _fields_ = [
-        ("attention_norm", c_void_p),
-        ("mlp_norm", c_void_p),
-        ("linear", Matrix * len(LINEARS)),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("count", c_int64),
+        ("group", c_int64),
+        ("eps", c_float),
+        ("subtracts_mean", c_int32),
+        ("is_shared", c_int32),
     ]
+
+
+class Heads(Structure):
+    _fields_ = [
+        (name, c_int64)
+        for name in ("count", "width", "start", "stride", "together", "group_stride")
+    ]
+
+
+class Rotary(Structure):
+    _fields_ = [
+        ("frequencies", c_void_p),
+        ("long_frequencies", c_void_p),
+        ("half", c_int64),
+        ("first", c_int64),
+        ("scale", c_float),
+        ("long_scale", c_float),
+        ("is_interleaved", c_int32),
+    ]
+
+
+class Activation(Structure):
+    _fields_ = [("kind", c_int64), ("a", c_float), ("b", c_float)]
+
+
+class Block(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("kind", "first_linear", "linear_count", "inputs")),
+        ("linear", c_void_p),
+        ("details", c_void_p),
+        ("norm", Norm),
+        ("post_norm", Norm),
+        ("scale", c_float),
+        ("factor", c_float),
+        ("saves", c_int32),
+        ("reads_saved", c_int32),
+    ]
+
+
+class Attention(Structure):
+    _fields_ = [
+        ("width", c_int64),
+        *((name, Heads) for name in ("queries", "keys", "values", "gates")),
+        *((name, Norm) for name in ("query_norm", "key_norm", "value_norm")),
+        *((name, c_int64) for name in ("rotary", "cache", "window", "chunk")),
+        ("sinks", c_void_p),
+        ("slopes", c_void_p),
+        *((name, c_float) for name in ("scale", "softcap", "clip")),
+        *((f"position_{name}", c_float) for name in ("beta", "length", "shift")),
+        ("norms_rotated", c_int32),
+        ("shares", c_int32),
+    ]
+
+
+class Mlp(Structure):
+    _fields_ = [("activation", Activation)]
 
 
 class Model(Structure):
     _fields_ = [
-        *(
-            (name, c_int64)
-            for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocabulary")
-        ),
+        *((name, c_int64) for name in ("blocks", "linears", "hidden", "vocabulary", "rotaries")),
         ("embedding", c_void_p),
-        ("frequencies", c_void_p),
-        ("norm", c_void_p),
-        ("layer", POINTER(Layer)),
+        ("positions", c_void_p),
+        ("rotary", c_void_p),
+        ("block", POINTER(Block)),
+        ("embedding_norm", Norm),
+        ("norm", Norm),
         ("head", Matrix),
-        ("eps", c_float),
+        *((name, c_float) for name in ("embedding_scale", "logit_scale", "logit_softcap")),
     ]
 
 
@@ -81,9 +141,11 @@ class SequenceRows(Structure):
         ("ids", c_void_p),
         ("keys", c_void_p),
         ("values", c_void_p),
+        ("states", c_void_p),
         ("adapters", c_void_p),
         ("strengths", c_void_p),
         *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "all_logits")),
+        ("is_long", c_int64),
     ]
 
 
@@ -96,6 +158,12 @@ class TensorRefs:
 
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
+        self._structures: list[Any] = []
+
+    def keep(self, structure: "ctypes.Structure | ctypes.Array[Any]") -> int:
+        """The address of a structure or an array, which lives as long as this object."""
+        self._structures.append(structure)
+        return ctypes.addressof(structure)
 
     def pointer(
         self, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], name: str = "a tensor"
@@ -130,7 +198,7 @@ class TensorRefs:
         return Matrix(self.pointer(weight, torch.int8, shape, name), scale, shift, out, in_)
 
     def _per_output(self, values: Tensor, out: int, name: str, divisor: int = 1) -> int:
-        _check_shape(name, values, (out,))
+        check_shape(name, values, (out,))
         padded = pad(finite(values.float(), name) / divisor, (0, -out % PANEL_COLUMNS))
         return self.pointer(padded, torch.float32, (out + -out % PANEL_COLUMNS,))
 
@@ -138,8 +206,8 @@ class TensorRefs:
         """A Lora of copies of a, [rank, in], and b, [out, rank]; shape: what [out, in] must be."""
         out, in_ = shape
         rank = a.shape[0]
-        _check_shape("A of an adapter", a, (rank, in_))
-        _check_shape("B of an adapter", b, (out, rank))
+        check_shape("A of an adapter", a, (rank, in_))
+        check_shape("B of an adapter", b, (out, rank))
         even = rank + rank % 2
         a = pad(a.to(torch.bfloat16), (0, 0, 0, rank % 2)).contiguous()
         b = pad(b.to(torch.bfloat16), (0, rank % 2, 0, -out % PANEL_COLUMNS))
@@ -149,7 +217,8 @@ class TensorRefs:
         return Lora(down, up, even, scale)
 
 
-def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises IntegrityError unless a tensor has this shape."""
     if tuple(tensor.shape) != shape:
         raise IntegrityError(f"{name} is {_times(tensor.shape)}; the model needs {_times(shape)}")
 

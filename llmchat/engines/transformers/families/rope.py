@@ -90,8 +90,8 @@ def rotary(
     if width < 2 or width % 2 or width > head_dim:
         raise Mismatch(f"config.json: {width} of {head_dim} numbers of a head cannot be rotated")
     values = make(config, scaling, width)
-    for frequencies in filter(None.__ne__, (values.get("frequencies"), values.get("long"))):
-        if not bool(torch.isfinite(frequencies).all()):
+    for name in ("frequencies", "long"):
+        if name in values and not bool(torch.isfinite(values[name]).all()):
             raise Mismatch("config.json: rope_theta or rope_scaling gives invalid frequencies")
     return Rotary(**values, interleaved=interleaved, first=first)
 

@@ -1,17 +1,14 @@
-/* Attention of a layer: rotary embedding, new keys and values into the caches, and the units of
- * work that attend to them.
- *
- * A unit is a block of rows of one sequence, one head of keys, and either all spans or, for few
- * rows, one span; merge_heads then puts the spans together. */
+/* An attention block: norms and rotary embedding of heads, new keys and values into the caches, and
+ * the units of work that attend to them; merge_heads (prepare.h) puts their states together. */
 #pragma once
-#include <math.h>
+#include "prepare.h"
 
-#include "layout.h"
+/* ---- the rotary embedding (Su et al. 2021) */
 
-/* Rotary embedding (Su et al. 2021) of x: [head_dim], in the half-split order of Hugging Face. */
-static __attribute__((noinline)) void apply_rope(float *x, const float *cosine, const float *sine,
-                                                 int64_t dim) {
-    int64_t half = dim / 2, i = 0;
+/* Of x: [2 * half], in the half-split order of Hugging Face. */
+static __attribute__((noinline)) void rotate_halves(float *x, const float *cosine,
+                                                    const float *sine, int64_t half) {
+    int64_t i = 0;
     for (; i + LANES <= half; i += LANES) {
         f32x16 a = load(x + i), b = load(x + half + i), c = load(cosine + i), s = load(sine + i);
         store(x + i, a * c - b * s);
@@ -24,19 +21,76 @@ static __attribute__((noinline)) void apply_rope(float *x, const float *cosine, 
     }
 }
 
-/* Rotate queries and keys of a row where they are; write its keys and values into the cache. */
-static void append_row(const Pass *pass, const SequenceRows *sequence, int64_t layer, int64_t row,
-                       int64_t position) {
-    const Model *m = pass->model;
-    int64_t dim = m->head_dim, buffer = sequence->capacity * dim;
-    float *query = pass->qkv + row * qkv_width(m);
-    float *key = query + m->heads * dim, *value = key + m->kv_heads * dim;
-    for (float *head = query; head < value; head += dim)
-        apply_rope(head, pass->cosines + row * dim / 2, pass->sines + row * dim / 2, dim);
-    for (int64_t head = 0; head < m->kv_heads; head++) {
-        write_key(sequence->keys[layer] + head * buffer, position, key + head * dim, dim);
-        write_value(sequence->values[layer] + head * buffer, position, value + head * dim, dim);
+/* The same where the numbers of a pair are neighbours. */
+static __attribute__((noinline)) void rotate_neighbours(float *x, const float *cosine,
+                                                        const float *sine, int64_t half) {
+    for (int64_t i = 0; i < half; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosine[i] - b * sine[i];
+        x[2 * i + 1] = b * cosine[i] + a * sine[i];
     }
+}
+
+/* Rotate heads of a row of the pass where they are. */
+static void rotate_heads(const Pass *pass, int64_t rotary, int64_t row, float *x,
+                         const Heads *heads) {
+    if (rotary < 0) return;
+    const Model *m = pass->model;
+    const Rotary *r = m->rotary + rotary;
+    int64_t at = row * pass->sizes.rotary_pairs;
+    for (int64_t i = 0; i < rotary; i++) at += m->rotary[i].half;
+    for (int64_t head = 0; head < heads->count; head++) {
+        float *start = x + head_begin(heads, head) + r->first;
+        (r->is_interleaved ? rotate_neighbours : rotate_halves)(start, pass->cosines + at,
+                                                                pass->sines + at, r->half);
+    }
+}
+
+/* ---- the caches */
+
+static void clamp_row(float *x, int64_t count, float limit) {
+    for (int64_t i = 0; i < count; i++) x[i] = MAX(-limit, MIN(limit, x[i]));
+}
+
+/* Norm and rotate heads of a row in the order of the block. */
+static void turn_heads(const Pass *pass, const Attention *a, const Norm *norm, int64_t row,
+                       float *x, const Heads *heads) {
+    if (!a->norms_rotated) norm_heads(norm, x, heads);
+    rotate_heads(pass, a->rotary, row, x, heads);
+    if (a->norms_rotated) norm_heads(norm, x, heads);
+}
+
+/* Write the keys and values of a row into the cache. Values may lie where keys are: they are taken
+ * first, into `stash`, [heads * width]. */
+static void append_keys_and_values(const Pass *pass, const Attention *a,
+                                   const SequenceRows *sequence, int64_t row, int64_t position,
+                                   float *stash) {
+    float *x = pass->wide + row * a->width;
+    bf16 *keys = sequence->keys[a->cache], *values = sequence->values[a->cache];
+    int64_t width = a->values.width;
+    Heads packed = {a->values.count, width, 0, width, 1, width};
+    for (int64_t head = 0; head < a->values.count; head++)
+        memcpy(stash + head * width, x + head_begin(&a->values, head), width * sizeof *x);
+    norm_heads(&a->value_norm, stash, &packed);
+    for (int64_t head = 0; head < a->values.count; head++)
+        write_value(values + head * sequence->capacity * width, position, stash + head * width,
+                    width);
+    turn_heads(pass, a, &a->key_norm, row, x, &a->keys);
+    width = a->keys.width;
+    for (int64_t head = 0; head < a->keys.count; head++)
+        write_key(keys + head * sequence->capacity * width, position,
+                  x + head_begin(&a->keys, head), width);
+}
+
+/* Norm and rotate the heads of a row where they are; write its keys and values into the cache. */
+static void append_row(Worker *worker, const Attention *a, const SequenceRows *sequence,
+                       int64_t row, int64_t position) {
+    const Pass *pass = worker->pass;
+    float *x = pass->wide + row * a->width;
+    if (a->clip) clamp_row(x, a->width, a->clip);
+    turn_heads(pass, a, &a->query_norm, row, x, &a->queries);
+    if (!a->shares)
+        append_keys_and_values(pass, a, sequence, row, position, worker->value_row);
 }
 
 /* Panels of keys that the new rows of a sequence belong to. */
@@ -46,7 +100,7 @@ static int64_t count_key_panels(const SequenceRows *sequence) {
 }
 
 /* A unit is the part of a sequence in one panel of keys, whose positions share cache lines. */
-static void append_to_caches(Worker *worker, int64_t layer) {
+static void append_to_caches(Worker *worker, const Attention *a) {
     const Pass *pass = worker->pass;
     int64_t units = 0;
     for (int64_t i = 0; i < pass->sequence_count; i++)
@@ -60,95 +114,144 @@ static void append_to_caches(Worker *worker, int64_t layer) {
         int64_t panel = sequence->past / LANES + unit;
         int64_t end = MIN(sequence->past + sequence->rows, (panel + 1) * LANES);
         for (int64_t at = MAX(sequence->past, panel * LANES); at < end; at++)
-            append_row(pass, sequence, layer, pass->first_row[index] + at - sequence->past, at);
+            append_row(worker, a, sequence, pass->first_row[index] + at - sequence->past, at);
     }
     barrier(&worker->cursor);
 }
+
+/* ---- attention */
 
 /* Rows [first, first + count) of a sequence, one head of keys, spans [from, to). */
 typedef struct {
     int64_t sequence, first, count, kv_head, from, to;
 } AttentionUnit;
 
-static AttentionUnit attention_unit(const Pass *pass, int64_t number) {
+static AttentionUnit attention_unit(const Worker *worker, const Attention *a, int64_t number) {
     AttentionUnit unit = {0};
-    while (number >= pass->attention_units[unit.sequence])
-        number -= pass->attention_units[unit.sequence++];
-    const SequenceRows *sequence = pass->sequences + unit.sequence;
-    int64_t per_head = states_per_head(sequence), rows = pass->rows_per_unit[unit.sequence];
-    int64_t blocks = (sequence->rows + rows - 1) / rows;
+    while (number >= worker->shares[unit.sequence].units)
+        number -= worker->shares[unit.sequence++].units;
+    const SequenceRows *sequence = worker->pass->sequences + unit.sequence;
+    const AttentionShare *share = worker->shares + unit.sequence;
+    int64_t per_head = share->states_per_head, part = number / per_head;
     /* The rows of one head come one after the other: its keys and values are in the cache by then,
      * and the threads' shares are nearly equal. */
-    unit.kv_head = number / per_head / blocks;
-    unit.first = number / per_head % blocks * rows;
-    unit.count = MIN(rows, sequence->rows - unit.first);
-    unit.from = per_head > 1 ? number % per_head : 0;
-    unit.to = per_head > 1 ? unit.from + 1 : pass->spans;
+    unit.kv_head = part / share->blocks;
+    unit.first = part % share->blocks * share->rows_per_unit;
+    unit.count = MIN(share->rows_per_unit, sequence->rows - unit.first);
+    unit.from = first_seen(a, sequence->past + unit.first) / SPAN;
+    unit.to = (sequence->past + unit.first + unit.count + SPAN - 1) / SPAN;
+    if (sequence->rows <= SPLIT_ROWS) {
+        unit.from = share->first_span + number % per_head;
+        unit.to = unit.from + 1;
+    }
     return unit;
 }
 
-/* Convert the queries of a unit; find the state of each, and the positions it may see. */
-static void collect_queries(const Worker *worker, const AttentionUnit *unit, int64_t *seen,
-                            float **states) {
+/* The factor of the queries of a position. */
+static float position_factor(const Attention *a, int64_t position) {
+    if (!a->position_beta) return 1.0f;
+    float steps = floorf((position + a->position_shift) / a->position_length);
+    return 1.0f + a->position_beta * logf(1.0f + steps);
+}
+
+/* Convert queries [begin, begin + count) of a unit; find the state of each, and what it sees. */
+static void collect_queries(const Worker *worker, const Attention *a, const AttentionUnit *unit,
+                            int64_t begin, int64_t count, ScoreRules *rules, float **states) {
     const Pass *pass = worker->pass;
-    const Model *m = pass->model;
     const SequenceRows *sequence = pass->sequences + unit->sequence;
-    int64_t dim = m->head_dim, group = m->heads / m->kv_heads;
-    for (int64_t query = 0; query < unit->count * group; query++) {
-        int64_t in_sequence = unit->first + query / group;
-        int64_t head = unit->kv_head * group + query % group;
-        int64_t row = pass->first_row[unit->sequence] + in_sequence;
-        const float *x = pass->qkv + row * qkv_width(m) + head * dim;
-        half_t *target = worker->attention.queries + query * dim;
-        for (int64_t d = 0; d < dim; d += LANES) store_half(target + d, load(x + d));
-        seen[query] = sequence->past + in_sequence + 1;
-        int64_t state = (in_sequence * m->heads + head) * states_per_head(sequence);
-        states[query] = pass->states + (pass->first_state[unit->sequence] + state) * (2 + dim);
+    const AttentionShare *share = worker->shares + unit->sequence;
+    int64_t dim = a->queries.width, group = sharing_heads(a), size = 2 + a->values.width;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t in_sequence = unit->first + (begin + i) / group;
+        int64_t head = unit->kv_head * group + (begin + i) % group;
+        int64_t position = sequence->past + in_sequence;
+        rules->seen[i] = position + 1, rules->from[i] = first_seen(a, position);
+        rules->slopes[i] = a->slopes ? a->slopes[head] : 0.0f;
+        int64_t row = in_sequence * a->queries.count + head;
+        states[i] = pass->states + (share->first_state + row * share->states_per_head) * size;
+        const float *x = pass->wide + (pass->first_row[unit->sequence] + in_sequence) * a->width +
+                         head_begin(&a->queries, head);
+        half_t *target = worker->attention.queries + (begin + i) * dim;
+        float factor = position_factor(a, position);
+        for (int64_t d = 0; d < dim; d += LANES) store_half(target + d, load(x + d) * factor);
     }
 }
 
-static void run_attention_unit(Worker *worker, int64_t layer, const AttentionUnit *unit) {
-    const Model *m = worker->pass->model;
+/* The keys or values of a span as products take them. */
+static const half_t *span_of(const bf16 *cached, int64_t blocks, int64_t stride, int64_t pairs,
+                             half_t *scratch) {
+#ifdef USE_BF16
+    (void)blocks, (void)stride, (void)pairs, (void)scratch;
+    return cached;
+#else
+    for (int64_t i = 0; i < blocks; i++)
+        unzip_pairs(cached + i * stride, pairs, scratch + i * stride);
+    return scratch;
+#endif
+}
+
+static void run_attention_unit(Worker *worker, const Attention *a, const AttentionUnit *unit) {
     const SequenceRows *sequence = worker->pass->sequences + unit->sequence;
     const AttentionScratch *scratch = &worker->attention;
-    int64_t dim = m->head_dim, queries = unit->count * (m->heads / m->kv_heads);
-    int64_t seen[QUERY_BLOCK], end = sequence->past + unit->first + unit->count;
+    const AttentionShare *share = worker->shares + unit->sequence;
+    int64_t dim = a->keys.width, value_dim = a->values.width;
+    int64_t queries = unit->count * sharing_heads(a), tiles = 0;
+    int64_t end = sequence->past + unit->first + unit->count;
+    int in_order = sequence->rows > SPLIT_ROWS;
+    ScoreRules rules[QUERY_BLOCK / QUERY_TILE + 1];
     float *states[QUERY_BLOCK], *tile_states[QUERY_TILE];
-    int in_order = states_per_head(sequence) == 1;
-    collect_queries(worker, unit, seen, states);
+    for (int64_t query = 0; query < queries; query += QUERY_TILE, tiles++) {
+        ScoreRules *rule = rules + tiles;
+        rule->scale = a->scale, rule->softcap = a->softcap, rule->has_slopes = a->slopes != NULL;
+        rule->is_windowed = a->window || a->chunk;
+        collect_queries(worker, a, unit, query, MIN(QUERY_TILE, queries - query), rule,
+                        states + query);
+    }
     for (int64_t span = unit->from; span < unit->to && span * SPAN < end; span++) {
-        int64_t offset = (unit->kv_head * sequence->capacity + span * SPAN) * dim;
-        const bf16 *cached_keys = sequence->keys[layer] + offset;
-        const bf16 *cached_values = sequence->values[layer] + offset;
-#ifdef USE_BF16
-        const half_t *keys = cached_keys, *values = cached_values;
-#else
-        const half_t *keys = scratch->keys, *values = scratch->values;
+        int64_t first = unit->kv_head * sequence->capacity + span * SPAN;
         int64_t count = MIN(SPAN, end - span * SPAN);
-        unzip_pairs(cached_keys, ROUND_UP(count, LANES) / LANES * dim / 2, scratch->keys);
-        for (int64_t d = 0; d < dim; d += LANES)
-            unzip_pairs(cached_values + d * SPAN, ROUND_UP(count, 2) / 2,
-                        scratch->values + d * SPAN);
-#endif
-        for (int64_t query = 0; query < queries; query += QUERY_TILE) {
-            int64_t some = MIN(QUERY_TILE, queries - query);
-            for (int64_t i = 0; i < some; i++)
-                tile_states[i] = states[query + i] + (in_order ? 0 : span * (2 + dim));
-            attend_span(scratch, keys, values, scratch->queries + query * dim, some, seen + query,
-                        dim, 1.0f / sqrtf((float)dim), span, tile_states, in_order);
+        int64_t key_pairs = ROUND_UP(count, LANES) / LANES * dim / 2;
+        const half_t *keys =
+            span_of(sequence->keys[a->cache] + first * dim, 1, 0, key_pairs, scratch->keys);
+        const half_t *values =
+            span_of(sequence->values[a->cache] + first * value_dim, value_dim / LANES, LANES * SPAN,
+                    ROUND_UP(count, 2) / 2, scratch->values);
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            int64_t query = tile * QUERY_TILE, some = MIN(QUERY_TILE, queries - query);
+            int64_t state = in_order ? 0 : (span - share->first_span) * (2 + value_dim);
+            for (int64_t i = 0; i < some; i++) tile_states[i] = states[query + i] + state;
+            attend_span(scratch, keys, values, scratch->queries + query * dim, some, rules + tile,
+                        dim, value_dim, span, tile_states, in_order);
         }
     }
 }
 
-static void run_attention(Worker *worker, int64_t layer) {
+static void attend(Worker *worker, const Attention *a) {
     const Pass *pass = worker->pass;
-    int64_t units = 0;
-    append_to_caches(worker, layer);
-    for (int64_t i = 0; i < pass->sequence_count; i++) units += pass->attention_units[i];
+    append_to_caches(worker, a);
+    int64_t units = share_attention(a, pass->sequences, pass->sequence_count,
+                                    worker->cursor.threads, worker->shares);
     loop_begin(&worker->cursor, units, 0);
     for (int64_t number; (number = loop_next(&worker->cursor)) >= 0;) {
-        AttentionUnit unit = attention_unit(pass, number);
-        run_attention_unit(worker, layer, &unit);
+        AttentionUnit unit = attention_unit(worker, a, number);
+        run_attention_unit(worker, a, &unit);
     }
     barrier(&worker->cursor);
+}
+
+static void run_attention(Worker *worker, const Block *block) {
+    const Attention *a = block->details;
+    const Pass *pass = worker->pass;
+    prepare_input(worker, block_input(worker, block));
+    run_linears(worker, &(Linears){.matrices = block->linear,
+                                   .linear = block->first_linear,
+                                   .count = block->inputs,
+                                   .epilogue = STORE,
+                                   .out = pass->wide,
+                                   .stride = a->width});
+    attend(worker, a);
+    prepare_input(worker, (Source){.kind = FROM_ATTENTION,
+                                   .width = a->queries.count * a->values.width,
+                                   .attention = a});
+    run_output(worker, block, block->inputs);
 }

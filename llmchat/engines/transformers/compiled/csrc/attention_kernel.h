@@ -144,30 +144,75 @@ static __attribute__((noinline)) void merge_span(float *state, float peak, float
         store(state + 2 + d, load(state + 2 + d) * factors[0] + load(values + d) * factors[1]);
 }
 
+/* Add a score that has no value (a sink). */
+static void merge_sink(float *state, float sink, int64_t dim) {
+    float top = MAX(state[0], sink);
+    f32x16 factors = vector_exp((f32x16){state[0] - top, sink - top});
+    state[0] = top;
+    state[1] = state[1] * factors[0] + factors[1];
+    for (int64_t d = 0; d < dim; d += LANES) store(state + 2 + d, load(state + 2 + d) * factors[0]);
+}
+
+/* What becomes of scores before the softmax, and the first position that each query sees. */
+typedef struct {
+    float scale, softcap, slopes[QUERY_TILE]; /* slopes: zero without ALiBi */
+    int has_slopes, is_windowed;
+    int64_t from[QUERY_TILE], seen[QUERY_TILE]; /* positions that the query sees: [from, seen) */
+} ScoreRules;
+
+/* x, softly limited to (-cap, cap). */
+INLINE f32x16 soft_cap(f32x16 x, float cap) {
+    return cap - 2.0f * cap / (vector_exp(x * (2.0f / cap)) + 1.0f);
+}
+
+/* A score so low that its weight is zero; infinity would give NaN. */
+#define HIDDEN_SCORE -1e30f
+
+/* Apply the rules to the scores [width] of query q with a span from position `first` on. */
+static __attribute__((noinline)) void adjust_scores(const ScoreRules *rules, int64_t q,
+                                                    int64_t first, int64_t width, float *scores) {
+    const f32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float slope = rules->slopes[q], cap = rules->softcap;
+    int64_t distance = first - (rules->seen[q] - 1), hidden = rules->from[q] - first;
+    for (int64_t i = 0; i < width; i += LANES) {
+        f32x16 y = load(scores + i) * rules->scale;
+        if (cap) y = soft_cap(y, cap);
+        if (rules->has_slopes) y += (lanes + (float)(distance + i)) * slope;
+        store(scores + i, y);
+    }
+    for (int64_t i = 0; i < MIN(hidden, width); i++) scores[i] = HIDDEN_SCORE;
+}
+
 /* Add span number `span` to the states of at most QUERY_TILE queries. keys, values: the span, in
- * the order of kv_layout.h, as half_t. x: [queries, dim]. seen: the positions that each query may
- * see. in_order: each state continues over the spans before; otherwise each span has states of its
- * own. */
+ * the order of kv_layout.h, as half_t. x: [queries, dim]. value_dim: of values and states.
+ * in_order: each state continues over the spans before; otherwise each span has states of its own.
+ */
 static void attend_span(const AttentionScratch *scratch, const half_t *keys, const half_t *values,
-                        const half_t *x, int64_t queries, const int64_t *seen, int64_t dim,
-                        float scale, int64_t span, float *const *states, int in_order) {
-    int64_t last = 0;
-    for (int64_t q = 0; q < queries; q++) last = MAX(last, seen[q] - span * SPAN);
+                        const half_t *x, int64_t queries, const ScoreRules *rules, int64_t dim,
+                        int64_t value_dim, int64_t span, float *const *states, int in_order) {
+    const int64_t *seen = rules->seen, *from = rules->from;
+    int64_t last = 0, start = span * SPAN;
+    for (int64_t q = 0; q < queries; q++)
+        if (from[q] < start + SPAN) last = MAX(last, seen[q] - start);
     if (last <= 0) return;
+    int adjusts = rules->softcap || rules->has_slopes || rules->is_windowed;
     int64_t count = MIN(SPAN, last), next = MIN(SPAN, last - count);
     int64_t width = ROUND_UP(count, LANES);
     half_product(x, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN,
-                 (HalfPrefetch){values, count * dim});
+                 (HalfPrefetch){values, count * value_dim});
     float peaks[QUERY_TILE], weights[QUERY_TILE];
     for (int64_t q = 0; q < queries; q++) {
-        int64_t visible = MAX(0, MIN(SPAN, seen[q] - span * SPAN));
-        weights[q] = exponentiate(scratch->scores + q * SPAN, visible, width, scale,
+        int64_t visible = MAX(0, MIN(SPAN, seen[q] - start));
+        float *scores = scratch->scores + q * SPAN;
+        if (adjusts) adjust_scores(rules, q, start, width, scores);
+        weights[q] = exponentiate(scores, visible, width, adjusts ? 1.0f : rules->scale,
                                   scratch->probabilities + q * SPAN, &peaks[q]);
     }
     half_product(scratch->probabilities, SPAN, queries, ROUND_UP(count, PAIR), values, SPAN * LANES,
-                 dim, scratch->sums, dim, (HalfPrefetch){keys + SPAN * dim, next * dim});
+                 value_dim, scratch->sums, value_dim,
+                 (HalfPrefetch){keys + SPAN * dim, next * dim});
     for (int64_t q = 0; q < queries; q++)
-        if (seen[q] > span * SPAN)
-            merge_span(states[q], peaks[q], weights[q], scratch->sums + q * dim, dim,
-                       !in_order || span == 0);
+        if (seen[q] > start && from[q] < start + SPAN)
+            merge_span(states[q], peaks[q], weights[q], scratch->sums + q * value_dim, value_dim,
+                       !in_order || span == from[q] / SPAN);
 }

@@ -3,11 +3,12 @@
  *
  * A unit of work is a panel of 32 outputs, so that each weight is read once, by one thread. */
 #pragma once
+#include "activation_functions.h"
 #include "lora.h"
 
-/* What becomes of the outputs: stored; added to what is there; or, for the two matrices of a gated
- * MLP, silu(first) * second stored. */
-typedef enum { STORE, ADD, GATED } Epilogue;
+/* What becomes of the outputs: stored; added to what is there, times a factor; stored after the
+ * activation function; or, for the two matrices of a gated MLP, act(first) * second stored. */
+typedef enum { STORE, ADD, ACTIVATED, GATED } Epilogue;
 
 /* `count` matrices that share their input. linear: the number of the first one, for adapters. out:
  * [rows, stride], the outputs of the matrices side by side. final: the rows are those that want
@@ -19,6 +20,8 @@ typedef struct {
     float *out;
     int64_t stride;
     int final;
+    float factor;
+    const Activation *activation;
 } Linears;
 
 /* The part of Linears that a unit computes: 16 outputs of `left` from `column` on, and 16 of
@@ -91,6 +94,12 @@ static void store_some(float *target, f32x16 v, int64_t count) {
         memcpy(target, &v, count * sizeof(float));
 }
 
+/* Scale and limit logits as the model says. */
+INLINE f32x16 finish_logits(const Model *model, f32x16 logits) {
+    logits *= model->logit_scale;
+    return model->logit_softcap ? soft_cap(logits, model->logit_softcap) : logits;
+}
+
 /* The epilogue for one row of a panel. */
 INLINE void finish_row(Worker *worker, const Linears *linears, const Panel *panel, int64_t row) {
     const Pass *pass = worker->pass;
@@ -107,14 +116,19 @@ INLINE void finish_row(Worker *worker, const Linears *linears, const Panel *pane
     float *target = linears->out + row * linears->stride + panel->out_column + panel->column;
     int64_t left = panel->left->out - panel->column;
     if (gated) {
-        store_some(target, y / (1.0f + vector_exp(-y)) * z, left);
+        store_some(target, activate_pair(linears->activation, y, z), left);
         return;
     }
+    if (linears->final)
+        y = finish_logits(pass->model, y), z = finish_logits(pass->model, z);
+    if (linears->epilogue == ACTIVATED)
+        y = activate(linears->activation, y), z = activate(linears->activation, z);
     if (linears->epilogue == ADD) {
         float tail[PANEL_COLUMNS] = {0};
         const float *before = target;
         if (left < PANEL_COLUMNS) before = memcpy(tail, target, left * sizeof *tail);
-        y += load(before), z += load(before + LANES);
+        y = y * linears->factor + load(before);
+        z = z * linears->factor + load(before + LANES);
     }
     store_some(target, y, left);
     if (left > LANES) store_some(target + LANES, z, left - LANES);

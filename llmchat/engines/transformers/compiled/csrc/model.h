@@ -1,13 +1,11 @@
-/* The structures that the caller passes: a model, adapters, and the sequences of one pass.
+/* The structures that the caller passes: a model as a list of blocks, adapters, and the sequences
+ * of one pass.
  *
- * structs.py has the same fields in the same order. All pointers belong to the caller. */
+ * structs.py has the same fields in the same order. All pointers belong to the caller. families/
+ * blocks.py says what each block computes. */
 #pragma once
 #include "assertions.h"
-#include "attention_kernel.h"
 #include "vectors.h"
-
-/* The linears of a layer, in order. */
-enum { Q_PROJ, K_PROJ, V_PROJ, O_PROJ, GATE_PROJ, UP_PROJ, DOWN_PROJ, LINEARS };
 
 typedef struct {
     const int8_t *weight; /* [out, in] */
@@ -16,18 +14,83 @@ typedef struct {
     int64_t out, in;
 } Matrix;
 
+/* Of each `group` of `count` numbers. weight, bias: [count], or [group] for all groups alike
+ * (is_shared); bias may be NULL. subtracts_mean: a layer norm, otherwise an RMS norm. count = 0: no
+ * norm. */
 typedef struct {
-    const float *attention_norm, *mlp_norm; /* [hidden] */
-    Matrix linear[LINEARS];
-} Layer;
+    const float *weight, *bias;
+    int64_t count, group;
+    float eps;
+    int32_t subtracts_mean, is_shared;
+} Norm;
+
+/* Head h begins at start + h / together * group_stride + h % together * stride. */
+typedef struct {
+    int64_t count, width, start, stride, together, group_stride;
+} Heads;
+
+/* Of `half` pairs of a head from number `first` on. long_*: for texts that are long, see
+ * SequenceRows. */
+typedef struct {
+    const float *frequencies, *long_frequencies; /* [half] */
+    int64_t half, first;
+    float scale, long_scale;
+    int32_t is_interleaved;
+} Rotary;
+
+enum { SILU, GELU, GELU_TANH, RELU, RELU2, XIELU, CLAMPED_SWIGLU };
+
+/* a, b: limit and alpha of CLAMPED_SWIGLU; alpha of positive and of negative numbers of XIELU. */
+typedef struct {
+    int64_t kind;
+    float a, b;
+} Activation;
+
+/* The kinds of blocks. The numbers are those of structs.py. */
+enum { ATTENTION, MLP };
+
+/* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
+ * first `inputs` read the same; first_linear: the number of the first one in the model, for
+ * adapters. saves: x is saved before the block; reads_saved: it reads what was saved. details: a
+ * structure of its kind. */
+typedef struct {
+    int64_t kind, first_linear, linear_count, inputs;
+    const Matrix *linear;
+    const void *details;
+    Norm norm, post_norm;
+    float scale, factor;
+    int32_t saves, reads_saved;
+} Block;
+
+/* The details of an ATTENTION block. width: of the outputs of all its inputs. gates: count = 0 for
+ * none. rotary: in Model, or -1. cache: the number of the block whose keys and values it uses.
+ * sinks, slopes: [heads] or NULL. window, chunk, softcap, clip: 0 for none. position_*: see
+ * families/blocks.py, beta = 0 for none. */
+typedef struct {
+    int64_t width;
+    Heads queries, keys, values, gates;
+    Norm query_norm, key_norm, value_norm;
+    int64_t rotary, cache, window, chunk;
+    const float *sinks, *slopes;
+    float scale, softcap, clip;
+    float position_beta, position_length, position_shift;
+    int32_t norms_rotated, shares;
+} Attention;
+
+/* The details of an MLP block: `inputs` matrices (gate and up, or up alone), then the output. */
+typedef struct {
+    Activation activation;
+} Mlp;
 
 typedef struct {
-    int64_t layers, hidden, heads, kv_heads, head_dim, inner, vocabulary;
+    int64_t blocks, linears, hidden, vocabulary, rotaries;
     const bf16 *embedding; /* [vocabulary, hidden] */
-    const float *frequencies, *norm;
-    const Layer *layer;
+    const float *positions; /* learned, that of position 0 first; or NULL */
+    const Rotary *rotary;
+    const Block *block;
+    Norm embedding_norm, norm;
     Matrix head;
-    float eps;
+    float embedding_scale, logit_scale, logit_softcap;
 } Model;
 
 /* A low-rank adapter of one linear (Hu et al. 2021): y += strength * scale * B A x. */
@@ -38,56 +101,31 @@ typedef struct {
     float scale;
 } Lora;
 
-/* New tokens of one sequence. keys, values: for each layer [kv_heads, capacity, head_dim] in the
- * order of kv_layout.h, `past` positions in use. adapters: each [layers * LINEARS + 1], the output
- * head last. all_logits: logits for every row, not only the last. */
+/* New tokens of one sequence. For each block: keys, values: [heads, capacity, width] in the order
+ * of kv_layout.h, `past` positions in use; states: what a recurrent block remembers; NULL where it
+ * has none. adapters: each [linears + 1], the output head last. all_logits: logits for every row,
+ * not only the last. is_long: beyond the length for which `frequencies` were trained. */
 typedef struct {
     const int32_t *ids;
     bf16 *const *keys, *const *values;
+    float *const *states;
     const Lora *const *adapters;
     const float *strengths;
-    int64_t rows, past, capacity, adapter_count, all_logits;
+    int64_t rows, past, capacity, adapter_count, all_logits, is_long;
 } SequenceRows;
 
-/* What the caller must guarantee; the checked build verifies it. */
-static void check_matrix(const Matrix *matrix, int64_t out, int64_t in) {
-    ASSERT(matrix->weight && matrix->scale && matrix->out == out && matrix->in == in);
+static int64_t head_begin(const Heads *heads, int64_t head) {
+    return heads->start + head / heads->together * heads->group_stride +
+           head % heads->together * heads->stride;
 }
 
-static void check_model(const Model *m) {
-    int64_t queries = m->heads * m->head_dim, keys = m->kv_heads * m->head_dim;
-    ASSERT(m->layers > 0 && m->hidden > 0 && m->inner > 0);
-    ASSERT(m->vocabulary > 0 && m->vocabulary <= INT32_MAX);
-    ASSERT(m->kv_heads > 0 && m->heads % m->kv_heads == 0);
-    ASSERT(m->heads / m->kv_heads <= QUERY_TILE);
-    ASSERT(m->head_dim > 0 && m->head_dim % LANES == 0);
-    ASSERT(m->embedding && m->frequencies && m->norm && m->layer);
-    check_matrix(&m->head, m->vocabulary, m->hidden);
-    for (int64_t i = 0; i < m->layers; i++) {
-        const Layer *layer = m->layer + i;
-        ASSERT(layer->attention_norm && layer->mlp_norm);
-        check_matrix(layer->linear + Q_PROJ, queries, m->hidden);
-        check_matrix(layer->linear + K_PROJ, keys, m->hidden);
-        check_matrix(layer->linear + V_PROJ, keys, m->hidden);
-        check_matrix(layer->linear + O_PROJ, m->hidden, queries);
-        check_matrix(layer->linear + GATE_PROJ, m->inner, m->hidden);
-        check_matrix(layer->linear + UP_PROJ, m->inner, m->hidden);
-        check_matrix(layer->linear + DOWN_PROJ, m->hidden, m->inner);
-    }
-}
+static const Attention *attention_of(const Block *block) { return block->details; }
 
-static void check_sequence(const Model *m, const SequenceRows *sequence) {
-    ASSERT(sequence->rows > 0 && sequence->past >= 0);
-    ASSERT(sequence->past + sequence->rows <= sequence->capacity);
-    ASSERT(sequence->capacity % SPAN == 0);
-    for (int64_t i = 0; i < sequence->rows; i++)
-        ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
-    for (int64_t layer = 0; layer < m->layers; layer++)
-        ASSERT(sequence->keys[layer] && sequence->values[layer]);
-    for (int64_t a = 0; a < sequence->adapter_count; a++)
-        for (int64_t l = 0; l <= m->layers * LINEARS; l++) {
-            const Lora *lora = sequence->adapters[a] + l;
-            ASSERT(lora->rank >= 0 && lora->rank % 2 == 0);
-            ASSERT(!lora->rank || (lora->a && lora->b));
-        }
+/* The heads of queries that share keys. */
+static int64_t sharing_heads(const Attention *a) { return a->queries.count / a->keys.count; }
+
+/* The first position that a query sees. */
+static int64_t first_seen(const Attention *a, int64_t position) {
+    int64_t first = a->chunk ? position / a->chunk * a->chunk : 0;
+    return a->window ? MAX(first, position + 1 - a->window) : first;
 }

@@ -1,135 +1,190 @@
-/* The steps of a pass on single rows: embedding, RMS norm, and the quantised input of the next
+/* The steps of a pass on single rows: embedding, norms, and the quantised input of the next
  * linear. */
 #pragma once
 #include <math.h>
 
-#include "layout.h"
+#include "linear.h"
+#include "norms.h"
 
-/* Start a row: its embedding, and the cosines and sines of its position. */
+/* The cosines and sines of a row's position, for each rotary embedding. */
+static void find_rotations(const Pass *pass, const SequenceRows *sequence, int64_t row,
+                           int64_t position) {
+    int64_t at = row * pass->sizes.rotary_pairs;
+    for (int64_t k = 0; k < pass->model->rotaries; k++) {
+        const Rotary *rotary = pass->model->rotary + k;
+        int is_long = sequence->is_long && rotary->long_frequencies;
+        const float *frequencies = is_long ? rotary->long_frequencies : rotary->frequencies;
+        float scale = is_long ? rotary->long_scale : rotary->scale;
+        for (int64_t i = 0; i < rotary->half; i++, at++) {
+            float angle = (float)position * frequencies[i];
+            pass->cosines[at] = cosf(angle) * scale;
+            pass->sines[at] = sinf(angle) * scale;
+        }
+    }
+}
+
+/* Start a row: its embedding and rotations. */
 static void embed_row(const Pass *pass, int64_t row) {
     const Model *m = pass->model;
     int32_t index = pass->sequence_of[row];
     const SequenceRows *sequence = pass->sequences + index;
-    int64_t in_sequence = row - pass->first_row[index], half = m->head_dim / 2;
+    int64_t in_sequence = row - pass->first_row[index], position = sequence->past + in_sequence;
     const bf16 *embedding = m->embedding + sequence->ids[in_sequence] * m->hidden;
+    const float *learned = m->positions ? m->positions + position * m->hidden : NULL;
+    float *x = pass->x + row * m->hidden;
     int32_t invalid = 0;
     for (int64_t i = 0; i < m->hidden; i++) {
-        pass->x[row * m->hidden + i] = bf16_to_float(embedding[i]);
+        x[i] = bf16_to_float(embedding[i]) * m->embedding_scale;
+        if (learned) x[i] += learned[i];
         invalid |= (embedding[i] & 0x7f80) == 0x7f80;
     }
     if (invalid) __atomic_store_n(pass->has_invalid + index, 1, __ATOMIC_RELAXED);
-    for (int64_t i = 0; i < half; i++) {
-        float angle = (float)(sequence->past + in_sequence) * m->frequencies[i];
-        pass->cosines[row * half + i] = cosf(angle);
-        pass->sines[row * half + i] = sinf(angle);
-    }
+    if (m->embedding_norm.count) norm_group(&m->embedding_norm, x, 0);
+    find_rotations(pass, sequence, row, position);
 }
 
-/* Columns [begin, end) of the RMS norm (Zhang & Sennrich 2019) of x: [count]. Returns the sum of
- * squares of the whole row. */
-static __attribute__((noinline)) float rms_norm(const float *x, const float *weight, int64_t count,
-                                                float eps, int64_t begin, int64_t end, float *out) {
-    f32x16 squares = {};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) squares = fused_madd(load(x + i), load(x + i), squares);
-    float total = reduce_add(squares);
-    for (; i < count; i++) total += x[i] * x[i];
-    float factor = 1.0f / sqrtf(total / count + eps);
-    for (i = begin; i + LANES <= end; i += LANES)
-        store(out + i, load(x + i) * factor * load(weight + i));
-    for (; i < end; i++) out[i] = x[i] * factor * weight[i];
-    return total;
+/* Multiply the results of a head with the sigmoid of its gate. */
+static void apply_gate(const float *gate, float *out, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES)
+        store(out + i, load(out + i) * sigmoid(load(gate + i)));
 }
 
-/* The attention output of heads [begin, end) of a row, merged from its spans.
- * out: [heads * head_dim] */
-static void merge_heads(Worker *worker, int64_t row, int64_t begin, int64_t end, float *out) {
+/* The attention output of heads [begin, end) of a row, merged from its spans, then the sink.
+ * out: [heads * width] */
+static void merge_heads(Worker *worker, const Attention *a, int64_t row, int64_t begin, int64_t end,
+                        float *out) {
     const Pass *pass = worker->pass;
-    const Model *m = pass->model;
     int64_t index = pass->sequence_of[row], in_sequence = row - pass->first_row[index];
-    const SequenceRows *sequence = pass->sequences + index;
-    int64_t per_head = states_per_head(sequence), size = 2 + m->head_dim;
-    int64_t used = MIN(per_head, (sequence->past + in_sequence) / SPAN + 1);
-    for (int64_t head = begin; head < end; head++) {
-        int64_t first = pass->first_state[index] + (in_sequence * m->heads + head) * per_head;
+    const AttentionShare *share = worker->shares + index;
+    int64_t position = pass->sequences[index].past + in_sequence, width = a->values.width;
+    int64_t per_head = share->states_per_head, size = 2 + width, from = 0, used = 1;
+    if (pass->sequences[index].rows <= SPLIT_ROWS) {
+        from = first_seen(a, position) / SPAN - share->first_span;
+        used = position / SPAN + 1 - share->first_span;
+    }
+    for (int64_t head = begin; head < end; head++, out += width) {
+        int64_t first = share->first_state + (in_sequence * a->queries.count + head) * per_head;
         const float *states = pass->states + first * size;
-        for (int64_t i = 0; i < used; i++) {
+        float *merged = worker->state;
+        for (int64_t i = from; i < used; i++) {
             const float *state = states + i * size;
-            merge_span(worker->state, state[0], state[1], state + 2, m->head_dim, i == 0);
+            merge_span(merged, state[0], state[1], state + 2, width, i == from);
         }
-        float factor = 1.0f / worker->state[1];
-        for (int64_t d = 0; d < m->head_dim; d += LANES)
-            store(out + head * m->head_dim + d, load(worker->state + 2 + d) * factor);
+        if (a->sinks) merge_sink(merged, a->sinks[head], width);
+        float factor = 1.0f / merged[1];
+        for (int64_t d = 0; d < width; d += LANES) store(out + d, load(merged + 2 + d) * factor);
+        if (a->gates.count)
+            apply_gate(pass->wide + row * a->width + head_begin(&a->gates, head), out, width);
     }
 }
 
-/* What the next linear takes: a norm of the residual stream, the attention output, silu(gate) * up,
- * or the final norm of the rows that want logits. */
-enum { FROM_NORM, FROM_ATTENTION, FROM_MLP, FROM_FINAL_NORM };
+/* What the next linear takes: rows as they are, a norm of rows, the attention output, or the final
+ * norm of the rows that want logits. */
+enum { FROM_ROWS, FROM_ATTENTION, FROM_FINAL_NORM };
 
-static int64_t input_width(const Model *m, int source) {
-    if (source == FROM_ATTENTION) return m->heads * m->head_dim;
-    return source == FROM_MLP ? m->inner : m->hidden;
+/* rows: [R, width]; norm: of them, or NULL. two_term: whether the activations get 16 bits, as the
+ * sum of two terms of 8: those within the MLP, whose outliers are the widest, and the input of the
+ * output head. For the others the gain in quality is not worth the time (docs/log.md). */
+typedef struct {
+    int kind, two_term;
+    int64_t width;
+    const float *rows;
+    const Norm *norm;
+    const Attention *attention;
+} Source;
+
+/* What the inputs of a block read. */
+static Source block_input(const Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    return (Source){.kind = FROM_ROWS,
+                    .width = pass->model->hidden,
+                    .rows = block->reads_saved ? pass->saved : pass->x,
+                    .norm = block->norm.count ? &block->norm : NULL};
 }
-
-/* Activations that get 16 bits, as the sum of two terms of 8: those within the MLP, whose outliers
- * are the widest, and the input of the output head. For the others the gain in quality is not worth
- * the time (docs/log.md). */
-static int is_two_term(int source) { return source == FROM_MLP || source == FROM_FINAL_NORM; }
 
 /* Columns [begin, end) of one row. */
-static void prepare_row(Worker *worker, int source, const float *norm, int64_t row, int64_t begin,
+static void prepare_row(Worker *worker, const Source *source, int64_t row, int64_t begin,
                         int64_t end) {
     const Pass *pass = worker->pass;
-    const Model *m = pass->model;
     const Activations *acts = &worker->acts;
-    float *unquantised = worker->unquantised + row * acts->in, squares = 0;
-    int64_t source_row = source == FROM_FINAL_NORM ? pass->logit_rows[row] : row;
-    const float *x = pass->x + source_row * m->hidden;
-    if (source == FROM_ATTENTION)
-        merge_heads(worker, row, begin / m->head_dim, end / m->head_dim, unquantised);
-    if (source == FROM_NORM || source == FROM_FINAL_NORM)
-        squares = rms_norm(x, norm, m->hidden, m->eps, begin, end, unquantised);
+    float squares = 0, *target = worker->prepared + row * acts->in;
+    int is_final = source->kind == FROM_FINAL_NORM;
+    int64_t source_row = is_final ? pass->logit_rows[row] : row;
+    if (source->kind == FROM_ATTENTION) {
+        int64_t width = source->attention->values.width;
+        merge_heads(worker, source->attention, row, begin / width, end / width, target + begin);
+    } else if (source->norm)
+        squares = norm_row(source->norm, source->rows + source_row * acts->in, begin, end, target);
     int64_t first = begin / GROUP, last = end == acts->in ? acts->groups : end / GROUP;
     float *residual = worker->two_term ? worker->residual_row : NULL;
-    quantise(acts, row, unquantised, first, last, residual);
+    quantise(acts, row, worker->unquantised + row * acts->in, first, last, residual);
     if (residual) quantise(&worker->residual, row, residual, first, last, NULL);
-    if (source != FROM_FINAL_NORM) return;
+    if (!is_final) return;
     /* Quantisation turns NaN and infinity into numbers: the logits must not look valid. */
     if (!(squares < __builtin_inff()) || pass->has_invalid[pass->sequence_of[source_row]])
         poison_groups(acts, row, first, last);
 }
 
-/* Quantise the input of the next linear. norm: weight of the norm, if the source is one. A unit of
- * work is a tile of rows, which are interleaved in memory, and so many of their columns that there
- * is work for every thread. */
-static void prepare_input(Worker *worker, int source, const float *norm) {
+/* Quantise the input of the next linear. A unit of work is a tile of rows, which are interleaved in
+ * memory, and so many of their columns that there is work for every thread. */
+static void prepare_input(Worker *worker, Source source) {
     const Pass *pass = worker->pass;
-    const Model *m = pass->model;
-    int64_t rows = source == FROM_FINAL_NORM ? pass->logit_count : pass->rows;
-    int64_t in = input_width(m, source);
+    int64_t rows = source.kind == FROM_FINAL_NORM ? pass->logit_count : pass->rows;
+    int64_t in = source.width;
     int own = rows <= REDUNDANT_ROWS;
-    worker->two_term = is_two_term(source);
+    worker->two_term = source.two_term;
     worker->acts = with_shape(own ? worker->own_acts : pass->acts, rows, in);
     worker->residual = with_shape(own ? worker->own_residual : pass->residual, rows, in);
-    worker->unquantised = own ? worker->own_unquantised : pass->unquantised;
-    if (source == FROM_MLP) worker->unquantised = pass->inner;
+    worker->prepared = own ? worker->own_unquantised : pass->unquantised;
+    worker->unquantised = worker->prepared;
+    if (source.kind == FROM_ROWS && !source.norm) worker->unquantised = source.rows;
     if (own) {
-        for (int64_t row = 0; row < rows; row++) prepare_row(worker, source, norm, row, 0, in);
+        for (int64_t row = 0; row < rows; row++) prepare_row(worker, &source, row, 0, in);
         return;
     }
     int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t parts = (UNITS_PER_THREAD * worker->cursor.threads + tiles - 1) / tiles;
     /* A part has whole groups and whole heads; a head is a multiple of half a group. */
     int64_t multiple = GROUP;
-    if (source == FROM_ATTENTION) multiple = m->head_dim % GROUP ? 2 * m->head_dim : m->head_dim;
+    if (source.kind == FROM_ATTENTION) {
+        multiple = source.attention->values.width;
+        if (multiple % GROUP) multiple *= 2;
+    }
     int64_t columns = ROUND_UP((in + parts - 1) / parts, multiple);
     parts = (in + columns - 1) / columns;
     loop_begin(&worker->cursor, tiles * parts, 1);
     for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
         int64_t first = unit / parts * TILE_ROWS, begin = unit % parts * columns;
         for (int64_t row = first; row < MIN(first + TILE_ROWS, rows); row++)
-            prepare_row(worker, source, norm, row, begin, MIN(begin + columns, in));
+            prepare_row(worker, &source, row, begin, MIN(begin + columns, in));
     }
     barrier(&worker->cursor);
+}
+
+/* x += scale * norm(what a block left in pass->after), then x *= factor. */
+static void add_normed(Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    int64_t hidden = pass->model->hidden;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) {
+        float *y = pass->after + row * hidden, *x = pass->x + row * hidden;
+        if (block->post_norm.count) norm_group(&block->post_norm, y, 0);
+        for (int64_t i = 0; i < hidden; i++) x[i] = (x[i] + block->scale * y[i]) * block->factor;
+    }
+    barrier(&worker->cursor);
+}
+
+/* Linear number `index` of a block, whose input is prepared, gives what the block adds to the
+ * stream. */
+static void run_output(Worker *worker, const Block *block, int64_t index) {
+    const Pass *pass = worker->pass;
+    int is_plain = !block->post_norm.count && block->factor == 1.0f;
+    run_linears(worker, &(Linears){.matrices = block->linear + index,
+                                   .linear = block->first_linear + index,
+                                   .count = 1,
+                                   .epilogue = is_plain ? ADD : STORE,
+                                   .out = is_plain ? pass->x : pass->after,
+                                   .stride = pass->model->hidden,
+                                   .factor = block->scale});
+    if (!is_plain) add_normed(worker, block);
 }

@@ -23,7 +23,11 @@ static void run_product_member(void *data) {
     for (int64_t i = 0; i < team->count; i++) {
         const Matrix *matrix = team->matrices + i;
         float *out = team->out + i * worker->acts.rows * matrix->out;
-        run_linears(worker, &(Linears){matrix, 0, 1, STORE, out, matrix->out});
+        run_linears(worker, &(Linears){.matrices = matrix,
+                                       .count = 1,
+                                       .epilogue = STORE,
+                                       .out = out,
+                                       .stride = matrix->out});
     }
 }
 

@@ -1,5 +1,5 @@
-/* One forward pass of a Llama-family model over the new tokens of any number of sequences, on the
- * CPU, with row-wise int8 weights. The whole library is this one translation unit.
+/* One forward pass of a model, given as a list of blocks, over the new tokens of any number of
+ * sequences, on the CPU, with row-wise int8 weights. The whole library is this translation unit.
  *
  * Row invariance: the numbers of a token do not depend, to the bit, on what else is in the pass.
  * Every sum is taken in an order that follows from the token's own position. So a cached prefix
@@ -11,34 +11,34 @@
 #include "thread_team.h"
 #include "openmp.h"
 #include "model.h"
+#include "checks.h"
 #include "layout.h"
-#include "prepare.h"
 #include "linear.h"
+#include "prepare.h"
 #include "attention.h"
+#include "mlp.h"
 #include "sampling.h"
 #include "probes.h"
 
-static void run_layer(Worker *worker, int64_t index) {
+/* Keep the stream as it is now, for the blocks that read the same. */
+static void save_stream(Worker *worker) {
     const Pass *pass = worker->pass;
-    const Model *m = pass->model;
-    const Layer *layer = m->layer + index;
-    const Matrix *linear = layer->linear;
-    int64_t first = index * LINEARS;
-    prepare_input(worker, FROM_NORM, layer->attention_norm);
-    run_linears(worker,
-                &(Linears){linear + Q_PROJ, first + Q_PROJ, 3, STORE, pass->qkv, qkv_width(m)});
-    run_attention(worker, index);
-    prepare_input(worker, FROM_ATTENTION, NULL);
-    run_linears(worker, &(Linears){linear + O_PROJ, first + O_PROJ, 1, ADD, pass->x, m->hidden});
-    prepare_input(worker, FROM_NORM, layer->mlp_norm);
-    run_linears(worker,
-                &(Linears){linear + GATE_PROJ, first + GATE_PROJ, 2, GATED, pass->inner, m->inner});
-    prepare_input(worker, FROM_MLP, NULL);
-    run_linears(worker,
-                &(Linears){linear + DOWN_PROJ, first + DOWN_PROJ, 1, ADD, pass->x, m->hidden});
+    int64_t hidden = pass->model->hidden;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;)
+        memcpy(pass->saved + row * hidden, pass->x + row * hidden, hidden * sizeof *pass->x);
+    barrier(&worker->cursor);
 }
 
-#define MAX_LOOPS(layers) ((layers) * 14 + 8) /* no pass has more parallel loops */
+static void run_block(Worker *worker, const Block *block) {
+    if (block->saves) save_stream(worker);
+    switch (block->kind) {
+    case ATTENTION: run_attention(worker, block); break;
+    case MLP: run_mlp(worker, block); break;
+    }
+}
+
+#define MAX_LOOPS(blocks) ((blocks) * 10 + 8) /* no pass has more parallel loops */
 
 static void run_pass(Worker *worker) {
     const Pass *pass = worker->pass;
@@ -46,10 +46,19 @@ static void run_pass(Worker *worker) {
     loop_begin(&worker->cursor, pass->rows, 1);
     for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) embed_row(pass, row);
     barrier(&worker->cursor);
-    for (int64_t index = 0; index < m->layers; index++) run_layer(worker, index);
-    prepare_input(worker, FROM_FINAL_NORM, m->norm);
-    run_linears(worker, &(Linears){&m->head, m->layers * LINEARS, 1, STORE, pass->logits,
-                                   m->vocabulary, .final = 1});
+    for (int64_t index = 0; index < m->blocks; index++) run_block(worker, m->block + index);
+    prepare_input(worker, (Source){.kind = FROM_FINAL_NORM,
+                                   .two_term = 1,
+                                   .width = m->hidden,
+                                   .rows = pass->x,
+                                   .norm = &m->norm});
+    run_linears(worker, &(Linears){.matrices = &m->head,
+                                   .linear = m->linears,
+                                   .count = 1,
+                                   .epilogue = STORE,
+                                   .out = pass->logits,
+                                   .stride = m->vocabulary,
+                                   .final = 1});
 }
 
 typedef struct {
@@ -73,7 +82,7 @@ static void run_member(void *data) {
 }
 
 static int64_t loop_bytes(const Model *model, int threads) {
-    return MAX_LOOPS(model->layers) * LOOP_SIZE(threads);
+    return MAX_LOOPS(model->blocks) * LOOP_SIZE(threads);
 }
 
 /* Bytes of workspace: counters of loops and memory that is shared, then that of each thread. */
@@ -110,7 +119,7 @@ void llmchat_step(const Model *model, const SequenceRows *sequences, int64_t cou
     memset(workspace, 0, loops);
     Arena arena = {workspace + loops, 0};
     lay_out_shared(&pass, &arena);
-    number_rows(&pass, threads);
+    number_rows(&pass);
     Team team = {.pass = &pass, .openmp = threads > 1 ? openmp : NULL, .loops = (Loop *)workspace};
     team.memory = workspace + shared, team.bytes_each = each;
     run_parallel(team.openmp, run_member, &team, threads);

@@ -1,0 +1,245 @@
+"""Makes the structures of csrc/model.h of a plan and its tensors, which `refs` keeps alive."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from llmchat.engines.transformers.compiled import structs
+from llmchat.engines.transformers.compiled.structs import (
+    LANES,
+    MAX_HEAD_DIM,
+    MAX_SHARED_HEADS,
+    Matrix,
+    TensorRefs,
+)
+from llmchat.engines.transformers.families import blocks
+from llmchat.engines.transformers.families.blocks import Activation, Block, Heads, Linear
+from llmchat.engines.transformers.families.blocks import Norm as NormPlan
+from llmchat.engines.transformers.families.check import linears_of
+from llmchat.engines.transformers.families.plan import Plan, Step
+from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
+from llmchat.engines.transformers.tied_heads import HEAD
+from llmchat.engines.transformers.weights import Tensors
+
+# The order of the enumerations in model.h.
+_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp)
+_ACTIVATIONS: tuple[Activation, ...] = (
+    "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
+)  # fmt: skip
+
+
+def supports(plan: Plan) -> bool:
+    """Whether csrc computes exactly what the plan describes."""
+    return (
+        plan.norm is not None
+        and plan.layer_inputs is None
+        and all(_supports_block(block) for block in plan.blocks())
+    )
+
+
+def _supports_block(block: Block) -> bool:
+    if isinstance(block, blocks.Attention):
+        widths = block.keys.width, block.values.width
+        has_vectors = all(width % LANES == 0 and width <= MAX_HEAD_DIM for width in widths)
+        return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
+    return isinstance(block, _KINDS)
+
+
+class BlockLoader:
+    """Structures of one model. Its tensors are read one after the other."""
+
+    def __init__(self, plan: Plan, tensors: Tensors, refs: TensorRefs):
+        self._plan, self._tensors, self._refs = plan, tensors, refs
+        self._rotaries: list[blocks.Rotary] = []
+        self._linears = 0
+        self._whole: tuple[str, tuple[Tensor, Tensor]] | None = None
+
+    def model(self) -> structs.Model:
+        plan = self._plan
+        array = self._blocks()
+        rotaries = (structs.Rotary * len(self._rotaries))(*map(self._rotary, self._rotaries))
+        embedding, head = plan.embedding, plan.head
+        return structs.Model(
+            len(array), self._linears, plan.hidden, plan.vocabulary, len(rotaries),
+            self._embedding(), self._positions(), self._refs.keep(rotaries), array,
+            self.norm(embedding.norm), self.norm(plan.norm), self._head(),
+            embedding.scale, head.scale, head.softcap,
+        )  # fmt: skip
+
+    def _blocks(self) -> "ctypes.Array[structs.Block]":
+        found: list[structs.Block] = []
+        for layer in self._plan.layers:
+            for stage in layer.stages:
+                for index, step in enumerate(stage):
+                    found.append(self._block(step, len(found)))
+                    found[-1].saves = len(stage) > 1 and index == 0
+                    found[-1].reads_saved = index > 0
+            if layer.factor:
+                found[-1].factor = float(self._tensors.get(layer.factor))
+        return (structs.Block * len(found))(*found)
+
+    def _block(self, step: Step, number: int) -> structs.Block:
+        first, own = self._linears, linears_of(step.block)
+        self._linears += len(own)
+        matrices = (Matrix * len(own))(*map(self.matrix, own))
+        details, inputs = self._details(step.block, number)
+        return structs.Block(
+            _KINDS.index(type(step.block)), first, len(own), inputs, self._refs.keep(matrices),
+            self._refs.keep(details), self.norm(step.norm), self.norm(step.post_norm),
+            step.scale, 1.0,
+        )  # fmt: skip
+
+    def _details(self, block: Block, number: int) -> tuple[ctypes.Structure, int]:
+        """The details of a block, and the number of its linears that share their input."""
+        makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
+            blocks.Attention: self._attention,
+            blocks.Mlp: self._mlp,
+        }
+        return makers[type(block)](block, number)
+
+    def _attention(self, block: blocks.Attention, number: int) -> tuple[structs.Attention, int]:
+        position = block.position_scale or blocks.PositionScale(0.0, 1.0)
+        none = structs.Heads()
+        details = structs.Attention(
+            sum(linear.out for linear in block.inputs),
+            _heads(block.queries), _heads(block.keys), _heads(block.values),
+            _heads(block.gates) if block.gates else none,
+            self.norm(block.query_norm), self.norm(block.key_norm), self.norm(block.value_norm),
+            self._number_of(block.rotary), number if block.shares is None else block.shares,
+            block.window, block.chunk, self._floats(block.sinks, block.queries.count),
+            self._slopes(block), block.scale, block.softcap, block.clip,
+            position.beta, position.length, position.shift,
+            block.norms_rotated, block.shares is not None,
+        )  # fmt: skip
+        return details, len(block.inputs)
+
+    def _mlp(self, block: blocks.Mlp, number: int) -> tuple[structs.Mlp, int]:
+        return structs.Mlp(self.activation(block)), len(block.inputs)
+
+    def activation(self, mlp: blocks.Mlp) -> structs.Activation:
+        a, b = mlp.limit, mlp.alpha
+        if mlp.activation == "xielu":
+            above, below = (self._tensors.get(name).float() for name in mlp.parameters)
+            a, b = float(softplus(above)), 0.5 + float(softplus(below))
+        return structs.Activation(_ACTIVATIONS.index(mlp.activation), a, b)
+
+    def norm(self, norm: NormPlan | None) -> structs.Norm:
+        if norm is None:
+            return structs.Norm()
+        group = norm.group or norm.width
+        weight, bias = torch.full((group,), norm.scale), None
+        if norm.weight:
+            stored = finite(self._tensors.get(norm.weight).float(), norm.weight).flatten()
+            weight = (stored + norm.offset) * norm.scale
+        if norm.bias:
+            bias = finite(self._tensors.get(norm.bias).float(), norm.bias).flatten() * norm.scale
+        shape = (group,) if len(weight) == group else (norm.width,)
+        address = self._refs.pointer(weight, torch.float32, shape, norm.weight or "a norm")
+        shift = None
+        if bias is not None:
+            shift = self._refs.pointer(bias, torch.float32, shape, norm.bias or "a norm")
+        return structs.Norm(
+            address, shift, norm.width, group, norm.epsilon, norm.kind == "layer",
+            shape != (norm.width,),
+        )  # fmt: skip
+
+    def matrix(self, linear: Linear) -> Matrix:
+        """Rows of a weight in 8 bits. Parts of one weight are quantised once."""
+        name = linear.module
+        if self._whole is None or self._whole[0] != name:
+            pair = self._tensors.int8(linear.weight)
+            pair = pair or quantise_rows(self._tensors.get(linear.weight), linear.weight)
+            self._whole = name, pair
+        weight, scb = self._whole[1]
+        rows = slice(linear.first, linear.first + linear.out)
+        shift = None
+        if linear.bias in self._tensors.shapes:
+            shift = self._tensors.get(linear.bias)[rows]
+        shape = linear.out, linear.in_
+        return self._refs.matrix(weight[rows], scb[rows], shift, shape=shape, name=name)
+
+    def _head(self) -> Matrix:
+        """The output head in 8 bits, which halves the largest matrix of a small model."""
+        plan, tensors = self._plan, self._tensors
+        pair = tensors.head_int8()
+        if pair is None:
+            name = plan.embedding.weight if plan.head.is_tied else HEAD
+            pair = quantise_rows(tensors.get(name), name)
+        bias = plan.head.linear.bias
+        shift = tensors.get(bias) if bias in tensors.shapes else None
+        shape = plan.vocabulary, plan.hidden
+        return self._refs.matrix(*pair, shift, shape=shape, name="lm_head")
+
+    def _embedding(self) -> int:
+        """bfloat16. A mapped one of that type is not checked for NaN: that would read gigabytes.
+
+        An invalid row makes its logits NaN.
+        """
+        name = self._plan.embedding.weight
+        embedding = self._tensors.get(name)
+        if embedding.dtype != torch.bfloat16:
+            embedding = finite(embedding.to(torch.bfloat16), name)
+        shape = self._plan.vocabulary, self._plan.hidden
+        return self._refs.pointer(embedding.contiguous(), torch.bfloat16, shape, name)
+
+    def _positions(self) -> int | None:
+        """The learned positions from the one of the first token on."""
+        embedding = self._plan.embedding
+        if embedding.positions is None:
+            return None
+        stored = finite(self._tensors.get(embedding.positions).float(), embedding.positions)
+        rows = stored[embedding.offset :].contiguous()
+        shape = embedding.position_count - embedding.offset, self._plan.hidden
+        return self._refs.pointer(rows, torch.float32, shape, embedding.positions)
+
+    def _number_of(self, rotary: blocks.Rotary | None) -> int:
+        """Its place in the model's list; -1 for none."""
+        if rotary is None:
+            return -1
+        if rotary not in self._rotaries:
+            self._rotaries.append(rotary)
+        return self._rotaries.index(rotary)
+
+    def _rotary(self, rotary: blocks.Rotary) -> structs.Rotary:
+        half = len(rotary.frequencies)
+        short, long = (
+            None if values is None else self._refs.pointer(values, torch.float32, (half,))
+            for values in (rotary.frequencies, rotary.long)
+        )
+        return structs.Rotary(
+            short, long, half, rotary.first, rotary.scale, rotary.long_scale, rotary.interleaved
+        )
+
+    def _slopes(self, block: blocks.Attention) -> int | None:
+        if block.slopes is None:
+            return None
+        return self._refs.pointer(block.slopes, torch.float32, (block.queries.count,))
+
+    def _floats(self, name: str | None, count: int) -> int | None:
+        if name is None:
+            return None
+        values = finite(self._tensors.get(name).float(), name).flatten().contiguous()
+        return self._refs.pointer(values, torch.float32, (count,), name)
+
+
+def _heads(heads: Heads) -> structs.Heads:
+    return structs.Heads(
+        heads.count, heads.width, heads.start, heads.stride, heads.together or heads.count,
+        heads.stride_of_groups,
+    )  # fmt: skip
+
+
+def adapter_linears(plan: Plan) -> Sequence[Linear]:
+    """The linears of a model in the order in which csrc numbers them, the head last."""
+    own = [linear for block in plan.blocks() for linear in linears_of(block)]
+    return [*own, plan.head.linear]
+
+
+def rotaries(plan: Plan) -> list[blocks.Rotary]:
+    """The rotary embeddings of all blocks."""
+    found = [getattr(block, "rotary", None) for block in plan.blocks()]
+    return [rotary for rotary in found if rotary is not None]
