@@ -3,7 +3,6 @@
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import (
     Config,
-    count,
     flag,
     size,
     with_defaults,
@@ -14,6 +13,7 @@ from llmchat.engines.transformers.families.layers import (
     pre_norm_layer,
     windows_of,
 )
+from llmchat.engines.transformers.families.llama import last_slide
 from llmchat.engines.transformers.families.parts import (
     attention,
     gated_mlp,
@@ -37,9 +37,9 @@ def plan(config: Config) -> Plan:
     config = with_defaults(config, _DEFAULTS)
     layers = size(config, "num_hidden_layers")
     rope = rotary(config, head_sizes(config)[2])
-    windows = windows_of(config, kinds_of_layers(config, layers, _kinds(config, layers)))
-    if not flag(config, "use_sliding_window"):
-        windows = [0] * layers
+    windows = [0] * layers
+    if flag(config, "use_sliding_window"):
+        windows = windows_of(config, kinds_of_layers(config, layers, last_slide(config, layers)))
     return model(
         config,
         [_layer(config, index, rope, windows[index]) for index in range(layers)],
@@ -57,9 +57,3 @@ def _layer(config: Config, index: int, rope: Rotary, window: int) -> Layer:
         **head_norms(config, f"{prefix}self_attn.", head_sizes(config)),
     )
     return pre_norm_layer(config, prefix, heads, gated_mlp(config, f"{prefix}mlp."))
-
-
-def _kinds(config: Config, layers: int) -> list[str]:
-    """The layers behind max_window_layers have a window."""
-    first = count(config, "max_window_layers")
-    return ["sliding_attention" if index >= first else "full_attention" for index in range(layers)]
