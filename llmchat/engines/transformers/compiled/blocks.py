@@ -125,7 +125,7 @@ class BlockLoader:
         if mlp.activation == "xielu":
             above, below = (self._tensors.get(name).float() for name in mlp.parameters)
             a, b = float(softplus(above)), 0.5 + float(softplus(below))
-        return structs.Activation(_ACTIVATIONS.index(mlp.activation), a, b)
+        return structs.Activation(_ACTIVATIONS.index(mlp.activation), a, b, mlp.gate_scale)
 
     def norm(self, norm: NormPlan | None) -> structs.Norm:
         if norm is None:

@@ -27,7 +27,7 @@ from llmchat.engines.transformers.compiled.structs import (
 )
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward, SequenceInput
-from llmchat.engines.transformers.families import plan_of
+from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.blocks import Linear
 from llmchat.engines.transformers.families.cache_shapes import cache_shapes
 from llmchat.engines.transformers.families.check import bind
@@ -53,6 +53,7 @@ class CompiledForward(Forward):
         plan = plan_of(config)
         assert plan is not None, "see supports"
         self.config = config
+        tensors = viewed(config, tensors)
         self._plan = plan = bind(plan, tensors.shapes)
         self._kernels = kernels
         self._refs = TensorRefs()

@@ -66,7 +66,7 @@ class Rotary(Structure):
 
 
 class Activation(Structure):
-    _fields_ = [("kind", c_int64), ("a", c_float), ("b", c_float)]
+    _fields_ = [("kind", c_int64), *((name, c_float) for name in ("a", "b", "gate_scale"))]
 
 
 class Block(Structure):

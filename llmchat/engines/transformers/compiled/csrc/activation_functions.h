@@ -41,6 +41,7 @@ INLINE f32x16 activate(const Activation *activation, f32x16 x) {
 
 /* Of a gate and what it lets through. */
 INLINE f32x16 activate_pair(const Activation *activation, f32x16 gate, f32x16 up) {
+    gate *= activation->gate_scale;
     if (activation->kind != CLAMPED_SWIGLU) return activate(activation, gate) * up;
     f32x16 limit = splat(activation->a);
     gate = blend(gate > limit, limit, gate);

@@ -40,10 +40,11 @@ typedef struct {
 
 enum { SILU, GELU, GELU_TANH, RELU, RELU2, XIELU, CLAMPED_SWIGLU };
 
-/* a, b: limit and alpha of CLAMPED_SWIGLU; alpha of positive and of negative numbers of XIELU. */
+/* a, b: limit and alpha of CLAMPED_SWIGLU; alpha of positive and of negative numbers of XIELU.
+ * gate_scale: a factor of the gate. */
 typedef struct {
     int64_t kind;
-    float a, b;
+    float a, b, gate_scale;
 } Activation;
 
 /* The kinds of blocks. The numbers are those of structs.py. */
