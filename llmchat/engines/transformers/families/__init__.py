@@ -98,7 +98,8 @@ def viewed(config: Config, tensors: Tensors) -> Tensors:
     """The tensors under the names of the plan: parts of stacked ones get names of their own."""
     module = _module_of(config)
     every = module.views(config) if hasattr(module, "views") else []
-    views = {name: view for name, view in every if view.source in tensors.shapes}
+    shapes = tensors.shapes.keys()
+    views = {name: view for name, view in every if shapes >= set(view.sources)}
     return ViewedTensors(tensors, views) if views else tensors
 
 

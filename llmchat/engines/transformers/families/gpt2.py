@@ -56,14 +56,14 @@ def plan(config: Config) -> Plan:
     )
 
 
-def views(config: Config) -> dict[str, View]:
+def views(config: Config) -> list[tuple[str, View]]:
     """The matrices of GPT-2 as [out, in]."""
     if config["model_type"] != "gpt2":
-        return {}
+        return []
     names = "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"
     layers = size(with_defaults(config, {}, NAMES), "num_hidden_layers")
     weights = [f"{_prefix(index)}{name}.weight" for index in range(layers) for name in names]
-    return {weight: View(weight, is_transposed=True) for weight in weights}
+    return [(weight, View(weight, is_transposed=True)) for weight in weights]
 
 
 def _layer(config: Config, index: int) -> Layer:

@@ -33,18 +33,18 @@ def plan(config: Config) -> Plan:
     )
 
 
-def views(config: Config) -> dict[str, Joined]:
+def views(config: Config) -> list[tuple[str, Joined]]:
     """Each head of queries and keys has a norm of its own: their weights become one tensor."""
     config = with_defaults(config, _DEFAULTS)
     if not flag(config, "qk_layernorm"):
-        return {}
+        return []
     heads, kv_heads, _ = head_sizes(config)
-    found = {}
+    found = []
     for index in range(size(config, "num_hidden_layers")):
         for name, count in (("q_layernorm", heads), ("k_layernorm", kv_heads)):
             module = f"{_prefix(index)}self_attn.{name}"
             pieces = tuple(f"{module}.norms.{head}.weight" for head in range(count))
-            found[f"{module}.weight"] = Joined(pieces)
+            found.append((f"{module}.weight", Joined(pieces)))
     return found
 
 
