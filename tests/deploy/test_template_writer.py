@@ -78,7 +78,7 @@ def conversations(draw: st.DrawFn, form: PromptFormat) -> list[Message]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_a_template_gives_the_text_of_the_renderer(name: str, data: st.DataObject) -> None:
     form = get_format(name)

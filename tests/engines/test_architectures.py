@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from support.architectures import (
@@ -32,6 +32,7 @@ from support.architectures import (
 from support.checkpoints import save_adapter, save_tiny, tiny_tokenizer
 
 from llmchat.engines import Sampling
+from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.errors import Mismatch, UsageError
 from llmchat.prompt import Prompt
@@ -49,55 +50,57 @@ def base(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("base"), config_of(name), seed=SEEDS.get(name, 3))
 
 
-def test_greedy_tokens_are_those_of_transformers(name: str, base: Path) -> None:
-    engine = open_engine(base)
+@pytest.fixture(scope="module")
+def engine(base: Path) -> TransformersEngine:
+    """The one of all tests of an architecture; with its cache cleared it answers as a cold one."""
+    return open_engine(base)
+
+
+def test_greedy_tokens_are_those_of_transformers(engine: TransformersEngine, base: Path) -> None:
     ids = engine.encode(PROMPT)
     expected = generate(reference(base), ids)
     assert greedy(engine, ids) == expected
     assert len(set(expected)) > 2, "a model that repeats itself would prove little"
 
 
-def test_an_adapter_gives_the_tokens_of_peft(name: str, base: Path, tmp_path: Path) -> None:
+def test_an_adapter_gives_the_tokens_of_peft(
+    name: str, engine: TransformersEngine, base: Path, tmp_path: Path
+) -> None:
     kind = "SEQ_2_SEQ_LM" if name in READS_ANEW else "CAUSAL_LM"
     adapter = save_adapter(tmp_path, base, target_modules=ARCHITECTURES[name][2], task_type=kind)
-    engine = open_engine(base, adapter)
     ids = engine.encode(PROMPT)
     expected = generate(peft.PeftModel.from_pretrained(reference(base), adapter), ids)
-    assert greedy(engine, ids) == expected != greedy(open_engine(base), ids)
+    assert greedy(open_engine(base, adapter), ids) == expected != greedy(engine, ids)
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_quantised_weights_answer(
-    weights: Any, name: str, base: Path, capfd: pytest.CaptureFixture[str]
+    weights: Any, engine: TransformersEngine, base: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    engine = open_engine(base, weights=weights)
-    _, finish = answer(engine, PROMPT)
+    quantised, ids = open_engine(base, weights=weights), engine.encode(PROMPT)
+    _, finish = answer(quantised, PROMPT)
     assert finish.reply_tokens > 0
-    exact, near = (
-        open_engine(base).logits(engine.encode(PROMPT)),
-        engine.logits(engine.encode(PROMPT)).float(),
-    )
+    exact, near = engine.logits(ids), quantised.logits(ids).float()
     assert (near - exact).norm() / exact.norm() < {"int8": 0.1, "int4": 0.7}[weights]
     assert capfd.readouterr() == ("", ""), "loading is silent"
 
 
-def test_an_end_token_ends_the_answer(base: Path) -> None:
-    engine = open_engine(base)
+def test_an_end_token_ends_the_answer(engine: TransformersEngine) -> None:
     third = greedy(engine, engine.encode(PROMPT))[2]
     _, finish = answer(engine, Prompt(QUESTION, (), stop_ids=(third,)))
     assert finish.reason == "stop" and finish.reply_tokens <= 3
 
 
 def test_the_next_turn_is_that_of_a_cold_engine_and_reads_only_what_is_new(
-    name: str, base: Path
+    name: str, engine: TransformersEngine
 ) -> None:
-    engine = open_engine(base)
+    engine.clear_cache()
     said, first = answer(engine, PROMPT)
     again, repeated = answer(engine, PROMPT)
     assert again == said, "the same question again"
     following = Prompt(f"{QUESTION}{said} and the fox", ())
     warm, finish = answer(engine, following)
-    assert warm == answer(open_engine(base), following)[0]
+    assert warm == cold_answer(engine, following)
     if name in READS_ANEW:
         assert repeated.cached_tokens == finish.cached_tokens == 0
     else:
@@ -105,11 +108,18 @@ def test_the_next_turn_is_that_of_a_cold_engine_and_reads_only_what_is_new(
         assert finish.cached_tokens >= first.prompt_tokens - 1
 
 
-def test_a_prompt_that_turns_off_early_is_that_of_a_cold_engine(base: Path) -> None:
-    engine = open_engine(base)
+def test_a_prompt_that_turns_off_early_is_that_of_a_cold_engine(engine: TransformersEngine) -> None:
+    engine.clear_cache()
     answer(engine, PROMPT)
     other = Prompt(f"{QUESTION[:20]} question", ())
-    assert answer(engine, other)[0] == answer(open_engine(base), other)[0]
+    assert answer(engine, other)[0] == cold_answer(engine, other)
+
+
+def cold_answer(engine: TransformersEngine, prompt: Prompt) -> str:
+    engine.clear_cache()
+    text, finish = answer(engine, prompt)
+    assert finish.cached_tokens == 0
+    return text
 
 
 def rewritten(
@@ -419,24 +429,23 @@ def test_a_state_goes_back_to_where_prompts_ended(tmp_path: Path) -> None:
     assert answer(engine, second)[0] == answer(open_engine(base), second)[0]
 
 
-@pytest.mark.parametrize("name", ["rwkv", "gemma3", "mistral", "falcon rw"])
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
+@pytest.mark.parametrize("name", ["rwkv", "gemma3", "mistral", "falcon rw"], scope="module")
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
 def test_prompts_in_any_order_give_cold_logits(
-    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    engine: TransformersEngine, data: st.DataObject
 ) -> None:
-    base = save_tiny(tmp_path_factory.mktemp("base"), config_of(name), seed=3)
-    warm, cold = open_engine(base), open_engine(base)
     token = st.integers(5, 319)
     ids = data.draw(st.lists(token, min_size=1, max_size=24))
+    engine.clear_cache()
     for _ in range(3):
-        warm.logits(ids)
+        engine.logits(ids)
         ids = ids[: data.draw(st.integers(0, len(ids)))] + data.draw(
             st.lists(token, min_size=1, max_size=12)
         )
-    torch.testing.assert_close(warm.logits(ids), cold.logits(ids), rtol=1e-4, atol=1e-4)
+    warm = engine.logits(ids)
+    engine.clear_cache()
+    torch.testing.assert_close(warm, engine.logits(ids), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rwkv", "t5"])

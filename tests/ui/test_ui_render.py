@@ -110,9 +110,8 @@ def redraw_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markdown_renderer, "_REDRAW_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize("name", CORPUS)
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize(("width", "size"), [(40, 1), (80, 7)])
 def test_streamed_equals_printed(name: str, width: int, size: int) -> None:
     text = CORPUS[name]
     if size == 1 and len(text) > 500:
