@@ -15,7 +15,8 @@ _LINKED_BYTES = 1_000_000
 def own_copy(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """What `make` puts into an empty folder; the other processes of pytest wait until it is there.
 
-    Each has its own files, locks above all, and shares the contents of large ones.
+    Each has its own files, locks above all, and shares the contents of large ones. Receipts of
+    downloads, which contain their paths, follow them.
     """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -25,9 +26,12 @@ def own_copy(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], 
     with open(f"{shared}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
-            make(begun := factory.mktemp(name))
-            begun.rename(shared)
-    return Path(shutil.copytree(shared, base / name, symlinks=True, copy_function=_link_or_copy))
+            shared.mkdir()
+            make(shared)
+    own = Path(shutil.copytree(shared, base / name, symlinks=True, copy_function=_link_or_copy))
+    for receipt in own.rglob("receipts/*.json"):
+        receipt.write_text(receipt.read_text().replace(str(shared), str(own)))
+    return own
 
 
 def _link_or_copy(source: str, target: str) -> None:
