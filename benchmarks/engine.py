@@ -7,7 +7,8 @@ usage: python benchmarks/engine.py MODELS [--peers-python PYTHON] [--only smol|1
 MODELS is a folder with two checkpoints: smol/ (SmolLM2-135M-Instruct) and 1b/ (a Llama with 1.1
 billion random weights, as fast as any model of its size). Each has config.json, model.safetensors,
 the tokenizer, and optionally a *Q8_0.gguf; a missing one is written. Converted files and prepared
-copies are kept in MODELS. --peers-python names a Python with xllamacpp and ctranslate2.
+copies are kept in MODELS. --peers-python names a Python with llama-cpp-python, compiled for this
+machine as docs/bench.md shows, and ctranslate2.
 
 Each competitor runs in its own process. They are measured in turns, one at a time; results are
 medians. --save writes benchmarks/results/engine.json.
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 LEAST, MOST = "≥", "≤"
 TARGETS: dict[str, tuple[str, str, dict[str, float]]] = {
     "decode / llama.cpp Q8_0": ("×", LEAST, {"smol": 1.2, "1b": 2.0}),
+    "prefill / llama.cpp Q8_0": ("×", LEAST, {"smol": 2.0, "1b": 2.0}),
     "decode / CTranslate2 int8": ("×", LEAST, {"smol": 1.0, "1b": 1.0}),
     "decode, share of the memory's speed": ("%", LEAST, {"1b": 80}),
     "prefill / CTranslate2 int8": ("×", LEAST, {"smol": 1.2, "1b": 1.3}),
@@ -43,6 +45,7 @@ TARGETS: dict[str, tuple[str, str, dict[str, float]]] = {
 # seconds after a sleep.
 WARM_S = 6.0
 OURS, MEMORY, REPEATS = "llmchat int8", "memory", "llmchat repeats"
+LLAMA_CPP = "llama.cpp Q8_0"
 # What our engine measures by itself, and how often; each takes its own turns.
 TIMES = {"turns": 9, "adapter": 5, "drafts": 2}
 
@@ -158,6 +161,7 @@ def speeds(
     with started(competitors, os.environ, measurements.fail, note) as loaded:
         measure_in_turn(loaded, rounds, measurements, note, WARM_S)
         ours = next((one for one in loaded if one.competitor.label == OURS), None)
+        build = build_of(loaded, measurements.failures)
         apart: dict[str, list[tuple[Any, str]]] = {}
         for what, times in TIMES.items():
             if what == "drafts" and findings.checkpoint != "smol":
@@ -181,7 +185,8 @@ def speeds(
             runs={"ours": measurements.rates(OURS, what), "peer": measurements.rates(peer, what)},
         )
 
-    against("decode / llama.cpp Q8_0", "decode", "llama.cpp Q8_0")
+    against("decode / llama.cpp Q8_0", "decode", LLAMA_CPP)
+    against("prefill / llama.cpp Q8_0", "prefill", LLAMA_CPP)
     against("decode / CTranslate2 int8", "decode", "CTranslate2 int8")
     decode, limit = measurements.rate(OURS, "decode"), measurements.rate(MEMORY, "bandwidth")
     share = 100 * decode * bytes_per_token / limit if decode and limit else None
@@ -202,11 +207,18 @@ def speeds(
         )
     return {
         "read_bytes_per_second": limit,
+        "llama_cpp_build": build,
         "rates": {
             label: {what: measurements.rate(label, what) for what in of}
             for label, of in measurements.runs.items()
         },
     }
+
+
+def build_of(processes: list[Any], failures: dict[str, Any]) -> str:
+    """What llama.cpp reports that it was built with; "" where it was not measured."""
+    found = [process for process in processes if process.competitor.label == LLAMA_CPP]
+    return found[0].ask("build") if found and LLAMA_CPP not in failures else ""
 
 
 def pair(

@@ -4,7 +4,8 @@
     python benchmarks/families.py WORK --peers-python PYTHON --llama-source SOURCE --save
     python benchmarks/families.py WORK --shape qwen3 --scale small      # one, in a minute
     python benchmarks/families.py WORK --shape moe-16b …                # 16 GB, 40 GB of disk
-    python benchmarks/families.py --markdown                            # the table of the docs
+    python benchmarks/families.py WORK --before TREE …                  # also an older llmchat
+    python benchmarks/tables.py                                         # into README and docs
 
 llama.cpp must be compiled for the machine. PYTHON is that of `native`, and SOURCE the folder
 vendor/llama.cpp in what the last line downloads:
@@ -15,10 +16,10 @@ vendor/llama.cpp in what the last line downloads:
     pip download --no-deps --no-build-isolation --no-binary :all: llama-cpp-python
 
 Each contender runs in a process of its own; all are measured in turns, and medians count. The
-Llama of 1.1 billion parameters takes part in each round, as the reference. WORK holds the files of
-one shape at a time; --keep leaves them there. --save writes benchmarks/results/families.json, one
-entry for each shape and scale; --as before writes families_before.json, and the table then shows
-how often faster a family has become. family_shapes.py has the sizes.
+Llama of 1.1 billion parameters takes part in each round, as the reference. With --before, so does
+the engine of an older source tree (`git worktree add TREE COMMIT`). WORK holds the files of one
+shape at a time; --keep leaves them there. --save writes benchmarks/results/families.json, one entry
+for each shape and scale. family_shapes.py has the sizes.
 """
 
 import argparse
@@ -33,20 +34,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import LEAST, attempt, note, verdict
+from engine import LEAST, LLAMA_CPP, attempt, build_of, note, verdict
 from families_inside import PREFILL, SHORT, prompt_ids
 from family_shapes import SCALES, SHAPES, chosen
 from random_checkpoint import GGUF
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-MEMORY, OURS, REFERENCE, LLAMA_CPP = "memory", "llmchat int8", "reference", "llama.cpp Q8_0"
+MEMORY, OURS, REFERENCE, BEFORE = "memory", "llmchat int8", "reference", "llmchat before"
+SUFFIXES = {OURS: "", REFERENCE: "_llama", LLAMA_CPP: "_llama_cpp", BEFORE: "_before"}
 # For each kind of shape, what must be reached: a key of a result, and the least.
 TARGETS: dict[str, dict[str, float]] = {
     "dense": {"decode_as_llama": 0.9, "prefill_as_llama": 0.9, "together": 5.0},
     "experts": {"memory_share": 0.7, "prefill_over_llama_cpp": 2.0},
     "hybrid": {"decode_over_llama_cpp": 1.0, "prefill_over_llama_cpp": 1.0},
 }
+# Against --before, in decode and prefill.
 FASTER = {"gpt-neox": 2.5}
 CONTEXT = SHORT + 32
 
@@ -74,13 +77,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where files lie and which peer takes part. python: one with llama.cpp, or None."""
+    """Where files lie and who takes part. python: one with llama.cpp; before: an older tree."""
 
     work: Path
     scale: str
     rounds: int
     python: str | None
     source: Path | None
+    before: Path | None = None
 
     def folder(self, name: str) -> Path:
         return self.work / f"{name}-{self.scale}"
@@ -95,18 +99,29 @@ class Bench:
         note(f"{name}: preparing the int8 copy")
         asking = ("chat", "-n", "-q", "--max-tokens", "1", "--weights", "int8")
         format_ = ("--format", "chatml", "-m", str(self.folder(name)))
-        _checked([sys.executable, "-m", "llmchat", *asking, *format_], "Hello")
+        for prefix in ((), *([self._of_before()] if self.before else [])):
+            _checked([*prefix, sys.executable, "-m", "llmchat", *asking, *format_], "Hello")
 
     def contenders(self, name: str) -> list[Any]:
-        from llmchat.bench.interleave import Competitor, python_file, python_module
+        from llmchat.bench.interleave import Competitor, python_module
 
-        inside = HERE / "families_inside.py"
         memory = python_module("llmchat.bench.worker", MEMORY, "{}")
-        found = [Competitor(MEMORY, memory, measures=("bandwidth",))]
-        for label, of in ((REFERENCE, "llama"), (OURS, name)):
-            command = python_file(sys.executable, inside, str(self.folder(of)))
-            found.append(Competitor(label, command))
+        found = [
+            Competitor(MEMORY, memory, measures=("bandwidth",)),
+            Competitor(REFERENCE, self._inside("llama")),
+            Competitor(OURS, self._inside(name)),
+        ]
+        if self.before:
+            found.append(Competitor(BEFORE, (*self._of_before(), *self._inside(name))))
         return found + self._llama_cpp(self.folder(name) / GGUF)
+
+    def _inside(self, name: str) -> tuple[str, ...]:
+        return (sys.executable, str(HERE / "families_inside.py"), str(self.folder(name)))
+
+    def _of_before(self) -> tuple[str, ...]:
+        """What a command begins with to run the older tree, with prepared copies of its own."""
+        kept = (f"{name}={folder}-before" for name, folder in kept_in(self.work).items())
+        return ("env", f"PYTHONPATH={self.before}", *kept)
 
     def _llama_cpp(self, gguf: Path) -> list[Any]:
         from llmchat.bench import peer_protocol
@@ -118,6 +133,13 @@ class Bench:
         full = json.dumps(task | {"long": prompt_ids(PREFILL)})
         command = python_file(self.python, Path(peer_protocol.__file__), "serve")
         return [Competitor(LLAMA_CPP, command, task=full)]
+
+
+def kept_in(work: Path) -> dict[str, str]:
+    """The folders of llmchat's own files, so that nothing of the user's takes part."""
+    kept = work / "kept"
+    names = ("CACHE", "CONFIG", "DATA", "STATE")
+    return {f"XDG_{name}_HOME": str(kept / name.lower()) for name in names}
 
 
 def _checked(command: list[str], stdin: str = "") -> None:
@@ -136,14 +158,13 @@ def measure(bench: Bench, name: str) -> dict[str, Any]:
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     with started(bench.contenders(name), env, measurements.fail, note) as processes:
         measure_in_turn(processes, bench.rounds, measurements, note, warm_s=0.5)
+        apart["build"] = build_of(processes, measurements.failures)
         for process in processes:
             label = process.competitor.label
             if label == OURS and label not in measurements.failures:
                 note(f"{name}: sixteen answers at once")
                 apart["together"] = attempt(lambda process=process: process.ask("together"))[0]
                 apart["executor"] = process.ask("executor")
-            if label == LLAMA_CPP and label not in measurements.failures:
-                apart["build"] = process.ask("build")
     if OURS in measurements.failures:
         raise measurements.failures[OURS]
     return compare(measurements, apart, Work.of(bench.folder(name)), Work.of(bench.folder("llama")))
@@ -154,11 +175,15 @@ def compare(measurements: Any, apart: dict[str, Any], own: Work, reference: Work
     rates = {
         f"{what}{suffix}": measurements.rate(label, what)
         for what in ("decode", "prefill")
-        for label, suffix in ((OURS, ""), (REFERENCE, "_llama"), (LLAMA_CPP, "_llama_cpp"))
+        for label, suffix in SUFFIXES.items()
     }
     limit, together = measurements.rate(MEMORY, "bandwidth"), apart.get("together") or {}
     failed = {label: failure.message for label, failure in measurements.failures.items()}
+    faster = {what: _ratio(rates[what], rates[f"{what}_before"]) for what in ("decode", "prefill")}
     return rates | {
+        "decode_faster": faster["decode"],
+        "prefill_faster": faster["prefill"],
+        "faster": min(filter(None, faster.values()), default=None),
         "decode_as_llama": _ratio(rates["decode"], rates["decode_llama"], own.bytes,
                                   reference.bytes),
         "prefill_as_llama": _ratio(rates["prefill"], rates["prefill_llama"], own.madds,
@@ -192,7 +217,7 @@ def _ratio(
 def verdicts(name: str, result: dict[str, Any]) -> dict[str, str]:
     """For each target of a shape: met, missed by how much, or not measured."""
     targets = dict(TARGETS[SHAPES[name].kind])
-    if "faster" in result and name in FASTER:
+    if result.get("faster") and name in FASTER:
         targets["faster"] = FASTER[name]
     return {
         key: "not measured" if result.get(key) is None else verdict(LEAST, least, result[key])
@@ -203,37 +228,17 @@ def verdicts(name: str, result: dict[str, Any]) -> dict[str, str]:
 # ---- results
 
 
-def file_of(label: str) -> Path:
-    return RESULTS / f"families{'_before' if label == 'before' else ''}.json"
-
-
-def stored(label: str = "") -> dict[str, Any]:
-    file = file_of(label)
+def stored() -> dict[str, Any]:
+    file = RESULTS / "families.json"
     found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     return found
 
 
-def save(label: str, scale: str, name: str, result: dict[str, Any]) -> None:
-    results = stored(label)
+def save(scale: str, name: str, result: dict[str, Any]) -> None:
+    results = stored()
     results.setdefault(scale, {})[name] = result
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    file_of(label).write_text(text, "utf-8")
-
-
-def with_before(scale: str, name: str, result: dict[str, Any]) -> dict[str, Any]:
-    """The result, and how many times faster than before it decodes and prefills.
-
-    faster: the smaller of both. Speeds are compared as fractions of the machine's: the memory's
-    speed for decode, llama.cpp's for prefill, since the two were not measured in one session.
-    """
-    before = stored("before").get(scale, {}).get(name)
-    if not before:
-        return result
-    decode = _ratio(result["memory_share"], before["memory_share"])
-    prefill = _ratio(result["prefill_over_llama_cpp"], before["prefill_over_llama_cpp"])
-    known = [ratio for ratio in (decode, prefill) if ratio]
-    more = {"decode_faster": decode, "prefill_faster": prefill}
-    return result | more | ({"faster": min(known)} if known else {})
+    (RESULTS / "families.json").write_text(text, "utf-8")
 
 
 HEADS = {
@@ -262,8 +267,7 @@ def markdown(scale: str) -> str:
     lines = [f"| | {' | '.join(HEADS.values())} |", f"|---|{'---|' * len(HEADS)}"]
     for name in SHAPES:
         if name in results:
-            row = with_before(scale, name, results[name])
-            lines.append(f"| {SHAPES[name].like} | {' | '.join(cells(row))} |")
+            lines.append(f"| {SHAPES[name].like} | {' | '.join(cells(results[name]))} |")
     return "\n".join(lines)
 
 
@@ -285,8 +289,8 @@ def run(bench: Bench, names: list[str], arguments: argparse.Namespace) -> None:
         result, why = attempt(lambda name=name: _prepared_and_measured(bench, name))
         if result:
             if arguments.save:
-                save(arguments.label, bench.scale, name, result)
-            show(name, with_before(bench.scale, name, result))
+                save(bench.scale, name, result)
+            show(name, result)
         else:
             print(f"{name:10}not measured: {why}", flush=True)
         if not arguments.keep and name != "llama":
@@ -324,30 +328,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, nargs="?")
+    parser.add_argument("work", type=Path)
     parser.add_argument("--shape", action="append", choices=SHAPES, default=[])
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers-python")
     parser.add_argument("--llama-source", type=Path)
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--save", action="store_true")
-    parser.add_argument("--as", dest="label", choices=("now", "before"), default="now")
-    parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
-    if arguments.markdown:
-        print(markdown(arguments.scale))
-        return
-    if arguments.work is None:
-        parser.error("WORK, a folder for the files, is required")
     work = arguments.work.resolve()
-    # Nothing of the user's own settings, server or copies takes part.
-    os.environ |= {
-        f"XDG_{name}_HOME": str(work / "kept" / name.lower())
-        for name in ("CACHE", "CONFIG", "DATA", "STATE")
-    }
-    python, source = arguments.peers_python, arguments.llama_source
-    bench = Bench(work, arguments.scale, arguments.rounds, python, source)
+    os.environ |= kept_in(work)
+    bench = Bench(
+        work, arguments.scale, arguments.rounds, arguments.peers_python, arguments.llama_source,
+        arguments.before and arguments.before.resolve(),
+    )  # fmt: skip
     run(bench, chosen(arguments.shape), arguments)
 
 

@@ -78,7 +78,12 @@ def test_random_tensors_are_repeatable_and_differ_by_name() -> None:
 def measured(**rates: float) -> Measurements:
     """Speeds by label_measure; `memory` is in bytes."""
     found = Measurements()
-    labels = {"own": families.OURS, "llama": families.REFERENCE, "peer": families.LLAMA_CPP}
+    labels = {
+        "own": families.OURS,
+        "llama": families.REFERENCE,
+        "peer": families.LLAMA_CPP,
+        "before": families.BEFORE,
+    }
     for name, rate in rates.items():
         label, _, what = name.partition("_")
         if label == "memory":
@@ -114,21 +119,32 @@ def test_what_a_peer_cannot_open_is_not_compared() -> None:
     }
 
 
-def test_table_shows_stored_results_beside_those_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_older_engine_is_measured_in_the_same_turns() -> None:
+    speeds = measured(own_decode=60.0, own_prefill=500.0, before_decode=20.0, before_prefill=250.0)
+    result = families.compare(speeds, {}, Work(4e9, 2e9), Work(2e9, 1e9))
+    assert (result["decode_faster"], result["prefill_faster"], result["faster"]) == (3.0, 2.0, 2.0)
+    assert families.verdicts("gpt-neox", result)["faster"] == "missed by 20%"
+    assert "faster" not in families.verdicts("qwen3", result)
+
+
+def test_older_engine_keeps_its_own_copies(tmp_path: Path) -> None:
+    bench = families.Bench(tmp_path, "small", 1, None, None, before=tmp_path / "old")
+    before = next(one for one in bench.contenders("qwen3") if one.label == families.BEFORE)
+    assert before.command[:2] == ("env", f"PYTHONPATH={tmp_path / 'old'}")
+    assert f"XDG_CACHE_HOME={tmp_path / 'kept' / 'cache'}-before" in before.command
+
+
+def test_table_shows_the_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "RESULTS", tmp_path)
-    then = {"decode": 10.0, "prefill": 200.0, "memory_share": 0.2, "prefill_over_llama_cpp": 0.5}
-    now = {"decode": 26.0, "prefill": 1234.0, "memory_share": 0.6, "prefill_over_llama_cpp": 2.0}
-    families.save("before", "full", "gpt-neox", then)
-    families.save("now", "full", "gpt-neox", now)
-    families.save("now", "full", "qwen3", now)
-    table = families.markdown("full").splitlines()
-    (neox,) = [line for line in table if "Pythia" in line]
-    assert len(table) == 4 and neox.startswith(
-        "| Pythia 1.4B | 26.0 | 60 % | – | – | 3.00 × | 1,234 | – | 2.00 × |"
+    speeds = measured(
+        own_decode=26.0, own_prefill=1234.0, peer_prefill=617.0, memory=104e9, before_decode=13.0
     )
-    result = families.with_before("full", "gpt-neox", now)
-    assert result["faster"] == pytest.approx(3.0)
-    assert families.verdicts("gpt-neox", result)["faster"] == "met"
+    result = families.compare(speeds, {}, Work(2e9, 2e9), Work(2e9, 1e9))
+    families.save("full", "gpt-neox", result)
+    families.save("full", "qwen3", result)
+    table = families.markdown("full").splitlines()
+    assert table[2].startswith("| Qwen3 1.7B")
+    assert table[3] == (
+        "| Pythia 1.4B | 26.0 | 50 % | – | – | 2.00 × | 1,234 | – | 2.00 × | – | – |"
+    )
     assert "small" not in families.stored()

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Write the tables of README.md and docs/bench.md from benchmarks/results.
+
+usage: python benchmarks/tables.py
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, and nothing there is written by hand.
+"""
+
+import datetime
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import families
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/bench.md")
+OURS, LLAMA_CPP, CTRANSLATE2 = "llmchat int8", "llama.cpp Q8_0", "CTranslate2 int8"
+WHEEL = (
+    "The wheel is compiled for many processors. A llama.cpp compiled for one can be faster; it was"
+    "\n  not measured here."
+)
+MODELS = {"smol": "135M", "1b": "1.1B"}
+# The order of engine.json's rows in docs/bench.md, in the words of that page.
+ROWS = {
+    "decode / llama.cpp Q8_0": "decode against llama.cpp Q8_0",
+    "prefill / llama.cpp Q8_0": "prefill of 541 tokens against llama.cpp Q8_0",
+    "decode / CTranslate2 int8": "decode against CTranslate2 int8",
+    "prefill / CTranslate2 int8": "prefill of 541 tokens against CTranslate2 int8",
+    "decode, share of the memory's speed": "decode, fraction of the memory's speed",
+    "first token, turn 20 / turn 2": "first token of turn 20 against turn 2, same new text",
+    "decode of repeated text, drafts / none": "decode of repeated text with prompt lookup against"
+    " without, same tokens",
+    "decode, live LoRA / none": "decode with a live LoRA (rank 16, all linear layers) against none",
+    "process start to first token": "process start to first token",
+    "peak memory over int8 bytes": "peak memory over the int8 bytes",
+    "perplexity, int8 over bf16": "perplexity of int8 over bf16",
+}
+
+
+def results(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((families.RESULTS / f"{name}.json").read_text("utf-8"))
+    return found
+
+
+# ---- README.md
+
+
+def speed() -> str:
+    """llmchat and its peers at a glance, with their versions."""
+    engine, streams = results("engine"), results("serve")["streams"]
+    lines = ["| | llmchat | llama.cpp | CTranslate2 |", "|---|---|---|---|"]
+    for what in ("decode", "prefill"):
+        for model, size in MODELS.items():
+            rates = engine["rates"][model]["rates"]
+            found = [rates.get(label, {}).get(what) for label in (OURS, LLAMA_CPP, CTRANSLATE2)]
+            lines.append(f"| {what}, {size} | {' | '.join(_best_in_bold(found))} |")
+    many = f"**{statistics.median(streams['many_tps']):,.0f}**"
+    lines.append(f"| {streams['streams']} clients, 135M | {many} | – | – |")
+    return "\n".join([*lines, "", *_versions(engine)])
+
+
+def _best_in_bold(rates: list[float | None]) -> list[str]:
+    best = max(rate for rate in rates if rate)
+    return ["–" if not rate else _bold(_number(rate), rate == best) for rate in rates]
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"**{text}**" if bold else text
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 30 else f"{value:.1f}"
+
+
+def _versions(engine: dict[str, Any]) -> list[str]:
+    versions = engine["versions"]
+    lines = [
+        f"- Versions: llmchat {versions['llmchat']} (int8), {_llama_cpp(versions)} (Q8_0),",
+        f"  CTranslate2 {versions['ctranslate2']} (int8). All three ran the same weights, on"
+        f" {_day(engine)}.",
+    ]
+    return lines if "llama-cpp-python" in versions else [*lines, f"- {WHEEL}"]
+
+
+def _day(result: dict[str, Any]) -> str:
+    date = datetime.date.fromisoformat(result["date"])
+    return f"{date.day} {date:%B %Y}"
+
+
+def _llama_cpp(versions: dict[str, str]) -> str:
+    if compiled := versions.get("llama-cpp-python"):
+        return f"llama.cpp of llama-cpp-python {compiled}, compiled for this processor"
+    return f"llama.cpp in the PyPI wheel xllamacpp {versions['xllamacpp']}"
+
+
+# ---- docs/bench.md
+
+
+def engine() -> str:
+    """Every row that benchmarks/engine.py measures."""
+    found = results("engine")
+    rows = {(row["checkpoint"], row["row"]): row for row in found["rows"]}
+    lines = [f"| int8 | {' | '.join(MODELS.values())} |", "|---|---|---|"]
+    rates = [found["rates"][model]["rates"][OURS] for model in MODELS]
+    for what in ("decode", "prefill"):
+        cells = [f"{_number(rate[what])} tokens/s" for rate in rates]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    for name, words in ROWS.items():
+        cells = [_cell(rows.get((model, name))) for model in MODELS]
+        if set(cells) != {"–"}:
+            lines.append(f"| {words} | {' | '.join(cells)} |")
+    build = next((one.get("llama_cpp_build") for one in found["rates"].values()), None)
+    measured = f"Measured on {_day(found)} with {_llama_cpp(found['versions'])}."
+    return "\n".join([*lines, "", measured, *_build(build)])
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None or row.get("value") is None:
+        return "–"
+    value = row["value"]
+    digits = 0 if abs(value) >= 20 else 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f} {row['unit']}"
+
+
+def _build(features: str | None) -> list[str]:
+    return [f"llama.cpp was built with {features}."] if features else []
+
+
+def families_full() -> str:
+    """benchmarks/families.py at full size."""
+    rows = families.stored().get("full", {})
+    if not rows:
+        return "Not measured yet."
+    days = " and ".join(dict.fromkeys(_day(row) for row in rows.values()))
+    build = next((row["llama_cpp_build"] for row in rows.values() if row["llama_cpp_build"]), None)
+    return "\n".join([families.markdown("full"), "", f"Measured on {days}.", *_build(build)])
+
+
+TABLES = {"speed": speed, "engine": engine, "families": families_full}
+
+
+def written(page: str) -> str:
+    """The page with its tables made anew. Raises ValueError for a table that nobody makes."""
+
+    def made(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in TABLES:
+            raise ValueError(f"no table is called {name}")
+        return f"<!-- {name} -->\n{TABLES[name]()}\n<!-- /{name} -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", made, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(written(page.read_text("utf-8")), "utf-8")
+        print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()
