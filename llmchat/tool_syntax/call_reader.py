@@ -104,7 +104,7 @@ def _call_of(value: Any, known: Schemas) -> NamedArguments:
         value = value["function"]
     if not isinstance(value, dict):
         raise Invalid
-    name = value.get("name")
+    name = value.get("name", value.get("tool_name"))
     if not isinstance(name, str) or name not in known:
         raise Invalid
     given = (value[key] for key in _ARGUMENT_KEYS if key in value)

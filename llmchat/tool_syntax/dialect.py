@@ -15,10 +15,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
     A call is before + its name + between + its arguments + after. With `key`, calls are JSON
     objects {"name": …, key: arguments} instead, in a list if `array`.
 
+    name_key: the key of the name in such an object.
     detect: a regular expression that finds the family in a chat template. source: where the syntax
     was found. separator: between the calls, or between the blocks where a block holds one call.
     several: whether a block between open and close holds several calls. at_start: calls are only
     found where the answer starts. aliases: other texts that begin a call as `before` does.
+    numbered: whether a colon and the number of the call follow its name.
     between_pattern: a regular expression for what models write in place of `between`.
     parameter: what precedes the key, follows it, and follows the value of an XML argument.
     quote: the mark around strings, in Gemma's notation. marks: texts that tokenizers of the
@@ -39,11 +41,13 @@ class Dialect(Struct, frozen=True, kw_only=True):
     between: str = ""
     after: str = ""
     key: str = ""
+    name_key: str = "name"
     array: bool = False
     notation: Notation = "json"
     at_start: bool = False
     aliases: tuple[str, ...] = ()
     between_pattern: str = ""
+    numbered: bool = False
     parameter: tuple[str, str, str] = ("", "", "")
     quote: str = ""
     marks: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ _SPACE = r"[ \n]{0,8}"
 _OBJECT_START = rf"[ \n]{{0,4}}\{{{_SPACE}\"name\"{_SPACE}:{_SPACE}\""
 _FENCE = r"```[a-z_]{0,12}[ \n]{1,4}"
 _CLOSING_FENCE = pattern(r"[ \n]{0,4}```[ \n]{0,4}")
+_NUMBER = pattern("[0-9]{1,3}")
 _OBJECT_END = pattern(rf"{_SPACE}\}}")
 _LIST_END = pattern(rf"{_SPACE}\]")
 
@@ -148,8 +149,11 @@ class _Writer:
     def _call(self, name: str, schema: schemas.Schema) -> str:
         dialect = self._dialect
         if dialect.key:
-            head = f'{{"name": {quoted(name)}, "{dialect.key}": '
+            head = f'{{"{dialect.name_key}": {quoted(name)}, "{dialect.key}": '
             return f"{quoted(head)} {self._arguments(schema)} {quoted('}')}"
+        if dialect.numbered:
+            head = f"{quoted(f'{name}:')} {_NUMBER} {self.grammar.text(dialect.between)}"
+            return f"{head} {self._arguments(schema)}"
         return f"{self.grammar.text(name + dialect.between)} {self._arguments(schema)}"
 
     def _arguments(self, schema: schemas.Schema) -> str:

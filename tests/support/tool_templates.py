@@ -85,6 +85,12 @@ TEMPLATES: dict[str, str] = {
         "{%- for name, value in f.arguments.items() %}{{ '\\n' }}<parameter={{ name }}>\n"
         + _BARE + "\n</parameter>{% endfor %}{{ '\\n' }}</function>\n</tool_call>{% endfor %}"
     ),
+    "seed-oss": _turns(
+        "<seed:bos>ROLE\n", "<seed:eos>",
+        _EACH + "{{ '\\n' if not loop.first }}<seed:tool_call>\n<function={{ f.name }}>\n"
+        "{%- for name, value in f.arguments.items() %}{{ '\\n' }}<parameter={{ name }}>"
+        + _BARE + "</parameter>{% endfor %}{{ '\\n' }}</function>\n</seed:tool_call>{% endfor %}"
+    ),
     "glm-4.5": _turns(
         "<|ROLE|>\n", "",
         _EACH + "{{ '\\n' if not loop.first }}<tool_call>{{ f.name }}\n"
@@ -118,6 +124,26 @@ TEMPLATES: dict[str, str] = {
     ),
     "mistral": _MISTRAL.replace(
         "CALL", _EACH + "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}{% endfor %}"
+    ),
+    "kimi-k2": _turns(
+        "<|im_ROLE|>ROLE<|im_middle|>", "<|im_end|>",
+        "<|tool_calls_section_begin|>" + _EACH + "<|tool_call_begin|>functions.{{ f.name }}:"
+        "{{ loop.index0 }}<|tool_call_argument_begin|>{{ f.arguments | tojson }}"
+        "<|tool_call_end|>{% endfor %}<|tool_calls_section_end|>",
+    ),
+    "apertus": _turns(
+        "<|ROLE_start|>", "<|assistant_end|>",
+        "<|tools_prefix|>[" + _EACH + "{{ ', ' if not loop.first }}"
+        '{"{{ f.name }}": {{ f.arguments | tojson }}}{% endfor %}]<|tools_suffix|>',
+    ),
+    "command-r7b": _turns(
+        "<|ROLE_TOKEN|>", "<|END_OF_TURN_TOKEN|>",
+        "<|START_ACTION|>[" + _EACH + "{{ ', ' if not loop.first }}"
+        '{"tool_name": "{{ f.name }}", "parameters": {{ f.arguments | tojson }}}'
+        "{% endfor %}]<|END_ACTION|>",
+    ),
+    "nemotron-nano-2": _turns(
+        "<SPECIAL_11>ROLE\n", "<SPECIAL_12>\n", "<TOOLCALL>" + _ARRAY + "</TOOLCALL>"
     ),
     "mistral-7": _MISTRAL.replace("CALL", "[TOOL_CALLS]" + _ARRAY),
     "phi-4-mini": _turns("<|ROLE|>", "<|end|>", "<|tool_call|>" + _ARRAY + "<|/tool_call|>"),

@@ -76,6 +76,22 @@ ANSWERS = {
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n"
         '{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
     ],
+    "seed-oss": [
+        "<seed:tool_call>\n<function=weather>\n<parameter=city>Paris</parameter>\n</function>\n"
+        "</seed:tool_call>"
+    ],
+    "kimi-k2": [
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:12"
+        '<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|><|tool_calls_section_end|>'
+    ],
+    "apertus": ['<|tools_prefix|>[{"weather": {"city": "Paris"}}]<|tools_suffix|>'],
+    "command-r7b": [
+        '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "weather", "parameters": '
+        '{"city": "Paris"}}\n]<|END_ACTION|>'
+    ],
+    "nemotron-nano-2": [
+        '<TOOLCALL>[{"name": "weather", "arguments": {"city": "Paris"}}]</TOOLCALL>'
+    ],
     "qwen3-coder": [
         "<tool_call>\n<function=weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
         "</tool_call>",

@@ -55,7 +55,8 @@ def written(name: str, *calls: Call) -> str:
     assert record.startswith(prompt)
     text = record[len(prompt) :].rstrip()
     for end in ("<|im_end|>", "<turn|>", "<end_of_turn>", "</s>", "<|end|>", "<|end_of_text|>",
-                "<｜end▁of▁sentence｜>", "<|eot_id|>", "<|call|>"):  # fmt: skip
+                "<｜end▁of▁sentence｜>", "<|eot_id|>", "<|call|>", "<seed:eos>",
+                "<|assistant_end|>", "<|END_OF_TURN_TOKEN|>", "<SPECIAL_12>"):  # fmt: skip
         text = text.removesuffix(end)
     return text
 

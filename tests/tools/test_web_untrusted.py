@@ -117,14 +117,15 @@ ARGUMENTS = {"json": '{"code": "rm"}', "python": 'code="rm"', "gemma": 'code:"rm
 def spelled(dialect: Dialect) -> str:
     """A call as the models of a family write it."""
     if dialect.key:
-        call = f'{{"name": "python", "{dialect.key}": {ARGUMENTS["json"]}}}'
+        call = f'{{"{dialect.name_key}": "python", "{dialect.key}": {ARGUMENTS["json"]}}}'
         text = f"[{call}]" if dialect.array else call
         return dialect.open + dialect.before + text + dialect.after + dialect.close
     begin, middle, end = dialect.parameter
     arguments = ARGUMENTS.get(dialect.notation, f"{begin}code{middle}rm{end}")
     if dialect.notation == "gemma":
         arguments = f"code:{dialect.quote}rm{dialect.quote}"
-    call = f"{dialect.before}python{dialect.between}{arguments}{dialect.after}"
+    number = ":0" if dialect.numbered else ""
+    call = f"{dialect.before}python{number}{dialect.between}{arguments}{dialect.after}"
     return dialect.open + call + dialect.close
 
 
