@@ -120,12 +120,23 @@ def _format_row(name: str, form: Any) -> str:
 
 def _notes(preset: Preset) -> str:
     """What a reader should know before using a model, as one list item."""
-    sentences = [preset.notes, f"Sampling: {preset.sampling_source}."]
+    sentences = [preset.notes, _window_note(preset), f"Sampling: {preset.sampling_source}."]
+    if preset.source:
+        sentences.append(f"Source: {preset.source}.")
+    if preset.unread:
+        sentences.append(f"Not read from a source: {', '.join(preset.unread)}.")
     if preset.unsupported:
         sentences.append(f"Cannot run: {preset.unsupported}.")
     if preset.tested:
         sentences.append(f"Tested: {preset.tested}")
     return f"- `{preset.name}`: " + " ".join(filter(None, sentences))
+
+
+def _window_note(preset: Preset) -> str:
+    trained, tokens = preset.trained_context, preset.context.tokens
+    if trained <= tokens:
+        return ""
+    return f"Made for {trained:,} tokens; the window is {tokens:,} unless --context widens it."
 
 
 def _count(parameters: float) -> str:

@@ -147,6 +147,11 @@ class PromptFormat(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     @property
+    def is_written(self) -> bool:
+        """Whether the format needs no chat template of a checkpoint."""
+        return self.parts is not None or self.template is not None
+
+    @property
     def has_tools(self) -> bool:
         """Whether the format has a place for tools: a template with a variable for them."""
         return not self.parts and bool(chat_template.names(self.template or "") & set(_TOOLS))

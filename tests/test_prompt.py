@@ -21,7 +21,8 @@ PREAMBLE = (
     "Below is an instruction that describes a task."
     " Write a response that appropriately completes the request.\n\n"
 )
-WRITTEN = [name for name in formats() if name != "template"]
+WRITTEN = [name for name in formats() if get_format(name).is_written]
+PARTS = [name for name in WRITTEN if get_format(name).parts]
 
 
 def say(*texts: str) -> list[Message]:
@@ -103,14 +104,14 @@ TRAINED_ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", PARTS)
 def test_a_prompt_ends_with_the_white_space_of_the_training_text(name: str) -> None:
     text = get_format(name).render(say("x")).text
     expected = next((end for end, names in TRAINED_ENDS.items() if name in names), "")
     assert text[len(text.rstrip()) :] == expected
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", PARTS)
 def test_no_message_can_pose_as_another_speaker(name: str) -> None:
     form = get_format(name)
     assert form.parts
@@ -247,7 +248,7 @@ def test_llama_2_puts_the_system_text_into_the_first_question() -> None:
     assert text == "[INST] <<SYS>>\nS\n<</SYS>>\n\nU1 [/INST] A1 </s><s>[INST] U2 [/INST]"
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_text_after_a_stop_is_never_shown(name: str, size: int) -> None:
     stops = get_format(name).stops

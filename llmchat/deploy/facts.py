@@ -109,9 +109,9 @@ def read_served_model(
 
 def _complete(preset: Preset, folder: Path) -> PromptFormat:
     form = preset.format
-    if form.parts or form.template is not None:
+    if form.parts:
         return form
-    template = chat_template(folder)
+    template = chat_template(folder) if form.template is None else form.template
     if template is None:
         raise Mismatch(
             f"{preset.name} brings no chat template, and no preset names its prompt format",

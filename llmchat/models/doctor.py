@@ -61,12 +61,12 @@ def examine(preset: Preset, world: World) -> Report:
         model = locate(preset, world)
     except ModelNotFound:
         unread = _note("files", "not pulled: tokenizer and config were not checked")
-        preview = preset.format.render(SAMPLE).text if preset.format.parts else ""
+        preview = preset.format.render(SAMPLE).text if preset.format.is_written else ""
         return Report(preset.name, (unread, *_of_preset(preset)), preview)
     except Mismatch as error:
         problem = _problem("template", f"{error.message}; {error.hint}")
         return Report(preset.name, (problem, *_of_preset(preset)), "")
-    found = (*_of_preset(preset), *(_of_checkpoint(model) if model.base else ()))
+    found = (*_of_preset(preset), *(_of_checkpoint(model, preset.format) if model.base else ()))
     return Report(preset.name, found, _preview(model.preset.format))
 
 
@@ -91,7 +91,7 @@ def _preview(form: PromptFormat) -> str:
 
 def _of_preset(preset: Preset) -> Iterator[Finding]:
     form, context = preset.format, preset.context
-    if form.parts:
+    if form.is_written:
         source = form.source or "its author"
         yield _ok("template", f"the preset's format `{form.name}`, after {source}")
     if form.decision:
@@ -109,11 +109,12 @@ def _of_preset(preset: Preset) -> Iterator[Finding]:
         yield _note("context", f"each question is sent {turns}")
 
 
-def _of_checkpoint(model: Model) -> Iterator[Finding]:
+def _of_checkpoint(model: Model, own: PromptFormat) -> Iterator[Finding]:
+    """own: the format as the preset has it."""
     assert model.base is not None
     folder, form = model.base.path, model.preset.format
     tokens = tokenizer(model)
-    yield from _template(form, tokens, folder)
+    yield from _template(form, tokens, folder, own.is_written)
     yield from _stop_tokens(form, tokens)
     yield from _end_of_answers(form, tokens)
     yield from _end_of_prompt(form, tokens)
@@ -121,7 +122,9 @@ def _of_checkpoint(model: Model) -> Iterator[Finding]:
     yield from _sizes(model.preset, folder)
 
 
-def _template(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[Finding]:
+def _template(
+    form: PromptFormat, tokens: Tokenizer, folder: Path, is_written: bool
+) -> Iterator[Finding]:
     """Where the format comes from, and whether the checkpoint's template gives the same text."""
     labels = form.parts.labels if form.parts else ()
     unknown = [label for label in labels if label.startswith("<|") and tokens.id_of(label) is None]
@@ -129,7 +132,7 @@ def _template(form: PromptFormat, tokens: Tokenizer, folder: Path) -> Iterator[F
         yield _problem(
             "labels", f"{', '.join(unknown)}: tokens of the format, unknown to this tokenizer"
         )
-    if form.parts:
+    if is_written:
         yield from _own_template(form, folder)
         return
     file = folder / "chat_template.jinja"

@@ -3,7 +3,16 @@
 from msgspec import UNSET, Struct, UnsetType
 
 from llmchat.errors import ModelNotFound
-from llmchat.hub import Checkpoint, find, find_copy, inspect_folder, last_used, licence_of, size_of
+from llmchat.hub import (
+    Checkpoint,
+    Inspection,
+    find,
+    find_copy,
+    inspect_folder,
+    last_used,
+    licence_of,
+    size_of,
+)
 from llmchat.memory_estimate import own_context, parameters
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
@@ -36,14 +45,20 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     """How conversations are fitted into its window."""
     sampling: Sampling
     """Its sampling defaults."""
+    sampling_source: str
+    """Where its sampling was published."""
     licence: str
     """Its licence."""
+    source: str
+    """Where repo, licence, window and stop ids were read."""
+    unread: tuple[str, ...]
+    """Facts that were read nowhere, and are from memory."""
     notes: str
     """What to know about it."""
     tested: str
     """What was run with its published weights, and when."""
     trained_context: int | UnsetType = UNSET
-    """Tokens it was trained for; absent if not pulled."""
+    """Tokens it was trained for; absent if unknown."""
     prepared: PreparedCopy
     """Its int8 copy; `{}` if there is none."""
     base: str
@@ -78,20 +93,30 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         weights=preset.weights,
         context=preset.context,
         sampling=preset.sampling,
+        sampling_source=preset.sampling_source,
         licence=_licence(preset, parts, world),
+        source=preset.source,
+        unread=preset.unread,
         notes=preset.notes,
         tested=preset.tested,
-        trained_context=own_context(base.config) if base else UNSET,
+        trained_context=_trained_context(preset, base),
         prepared=_prepared_copy(preset, parts, world),
         base=str(preset.base),
         adapters=tuple(map(str, preset.adapters)),
         format=preset.format.name,
-        template="of the preset" if preset.format.parts else "of the checkpoint",
+        template="of the preset" if preset.format.is_written else "of the checkpoint",
         pulled=bool(parts),
         used=last_used(preset.name, world),
         folders=tuple(str(part.path) for part in parts),
         files=_files(parts),
     )
+
+
+def _trained_context(preset: Preset, base: Inspection | None) -> int | UnsetType:
+    """What the checkpoint tells; before it is pulled, what the preset does."""
+    if base:
+        return own_context(base.config)
+    return preset.trained_context or UNSET
 
 
 def _licence(preset: Preset, parts: list[Checkpoint], world: World) -> str:

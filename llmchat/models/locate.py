@@ -182,9 +182,10 @@ def _complete_format(preset: Preset, folder: Path) -> PromptFormat:
 
 
 def _with_template(preset: Preset, folder: Path) -> PromptFormat:
-    if preset.format.parts or preset.format.template is not None:
+    if preset.format.parts:
         return preset.format
-    template = chat_template(folder)
+    template = preset.format.template
+    template = chat_template(folder) if template is None else template
     if template is None:
         raise Mismatch(
             f"{preset.name} has no chat template, and no preset names its prompt format",

@@ -120,10 +120,19 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
     if isinstance(context, dict) and "turns" in context and context.get("policy") != "last-n":
         effect = '`context.turns` has no effect: only policy = "last-n" counts turns'
         yield ("context", "turns"), effect, False
+    yield from _window_sense(table.get("trained_context"), context)
     yield from _name_sense(table, file)
     sampling = table.get("sampling")
     if isinstance(sampling, dict) and "structure" in sampling:
         yield from _structure_sense(sampling["structure"], file)
+
+
+def _window_sense(trained: Any, context: Any) -> Iterator[_Found]:
+    """A window that is larger than what the model was made for."""
+    tokens = context.get("tokens") if isinstance(context, dict) else None
+    if isinstance(trained, int) and isinstance(tokens, int) and 0 < trained < tokens:
+        text = f"the window of {tokens:,} tokens exceeds the {trained:,} the model was made for"
+        yield ("context", "tokens"), text, False
 
 
 def _structure_sense(written: Any, file: Path) -> Iterator[_Found]:

@@ -9,6 +9,9 @@ from llmchat.engines import Sampling
 from llmchat.prompt import PromptFormat
 from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
 
+# What a preset tells of a model that a source can confirm.
+Fact = Literal["repo", "licence", "gate", "window", "stop ids", "sampling", "parameters"]
+
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
     """The expected size in bytes and SHA-256 of a file; 0 and "" if unknown."""
@@ -63,7 +66,9 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     architecture: the class of transformers that runs the base; "" to use the checkpoint's config.
     url: the server that the engine `openai` connects to.
     stop_ids: token ids that end an answer, in addition to the config's and the format's.
-    sampling_source: where the sampling was published.
+    trained_context: the tokens that the model was made for, if the window is smaller; 0 otherwise.
+    source: where repo, licence, window and stop ids were read. sampling_source: where the sampling
+    was published. unread: the facts that were read nowhere, and are from memory.
     unsupported: why llmchat cannot run the model, as a line for the user.
     tested: when and how the published weights were run; "" if they were not.
     actions: text triggers of a model that knows no tools.
@@ -81,10 +86,13 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
     weights: Weights = "int8"
     context: ContextPolicy = ContextPolicy()
+    trained_context: Count = 0
     system: str = ""
     stop_ids: tuple[Annotated[int, Meta(ge=0)], ...] = ()
     sampling: Sampling = Sampling()
     sampling_source: str = ""
+    source: str = ""
+    unread: tuple[Fact, ...] = ()
     parameters: Annotated[float, Meta(ge=0)] = 0
     licence: str = "unknown"
     unsupported: str = ""

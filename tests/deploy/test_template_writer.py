@@ -16,7 +16,7 @@ from llmchat.errors import Mismatch
 from llmchat.presets import formats, get_format
 from llmchat.prompt import WORD_JOINER, Parts, PromptFormat
 
-WRITTEN = [name for name in formats() if name != "template"]
+WRITTEN = [name for name in formats() if get_format(name).parts]
 
 
 def records(messages: Sequence[Message]) -> list[dict[str, str]]:
