@@ -85,6 +85,7 @@ def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
     assert bf16 < 60, "the model reads English"
 
 
+@pytest.mark.slow
 def test_a_cached_turn_has_the_logits_of_a_cold_prefill(model: Model) -> None:
     for weights, tolerance in (("fp32", 1e-3), ("int8", 0.05)):
         warm, cold = (engine(model, weights) for _ in range(2))  # type: ignore[arg-type]
@@ -95,6 +96,7 @@ def test_a_cached_turn_has_the_logits_of_a_cold_prefill(model: Model) -> None:
         assert difference < tolerance, f"{weights}: {difference}"
 
 
+@pytest.mark.slow
 def test_turn_ten_reads_only_its_new_tokens(model: Model, smol_world: World) -> None:
     one = load(model, Options(device="cpu"))
     talk, read = Conversation(), []
