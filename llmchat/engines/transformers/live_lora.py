@@ -5,9 +5,10 @@ y = W x + sum of strength * scale * B (A x). A merged adapter is subtracted with
 leaves the rounding of the merged weights, no larger than that of any quantised weight.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,16 +68,24 @@ class Switch:
         self.active: LiveAdapters = ()
 
 
+class Part(NamedTuple):
+    """Rows first, first + 1, … of the linear `name`, of which `rows` are meant."""
+
+    name: str
+    rows: int
+    first: int = 0
+
+
 class AdaptedLinear(nn.Module):
     """A linear layer, or several stacked along the rows, with live adapters.
 
-    names: of the linears, with the number of output rows of each.
+    parts: of which linears the outputs are, in their order.
     """
 
-    def __init__(self, inner: nn.Module, names: dict[str, int], switch: Switch):
+    def __init__(self, inner: nn.Module, parts: Sequence[Part], switch: Switch):
         super().__init__()
         self.inner = inner
-        self.names = names
+        self.parts = tuple(parts)
         self._switch = switch
 
     @property
@@ -89,18 +98,18 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x)
-        add_live(out, x, self.names, self._switch)
+        add_live(out, x, self.parts, self._switch)
         return out
 
 
-def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> None:
-    """Add the change of the active adapters to the output of a linear. names: see AdaptedLinear."""
+def add_live(out: Tensor, x: Tensor, parts: Sequence[Part], switch: Switch) -> None:
+    """Add the change of the active adapters to the output of a linear. parts: see AdaptedLinear."""
     for adapter, strength in switch.active:
         start = 0
-        for name, rows in names.items():
+        for name, rows, first in parts:
             if matrices := adapter.modules.get(name):
                 a, b, scale = matrices
-                change = ((x.to(a.dtype) @ a.T) @ b.T).to(out.dtype)
+                change = ((x.to(a.dtype) @ a.T) @ b[first : first + rows].T).to(out.dtype)
                 out[..., start : start + rows] += change * (scale * strength)
             start += rows
 
@@ -108,10 +117,10 @@ def add_live(out: Tensor, x: Tensor, names: dict[str, int], switch: Switch) -> N
 def adaptable(model: nn.Module) -> frozenset[str]:
     """The names of the linears that live adapters can change."""
     return frozenset(
-        name
+        part.name
         for module in model.modules()
         if isinstance(module, AdaptedLinear)
-        for name in module.names
+        for part in module.parts
     )
 
 

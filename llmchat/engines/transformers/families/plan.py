@@ -6,7 +6,13 @@ A family's file makes the plan of a config.json; the executors (compiled/, pytor
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmchat.engines.transformers.families.blocks import Block, Linear, Norm
+from llmchat.engines.transformers.families.blocks import (
+    Attention,
+    Block,
+    LatentAttention,
+    Linear,
+    Norm,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,12 @@ class Plan:
     head: Head
     layer_inputs: LayerInputs | None = None
     longest: int = 0
+
+    @property
+    def trained(self) -> int:
+        """A text of more tokens has other rotary frequencies, see blocks.Rotary; 0: none has."""
+        turned = (one for one in self.blocks() if isinstance(one, Attention | LatentAttention))
+        return max((one.rotary.trained for one in turned if one.rotary), default=0)
 
     def steps(self) -> Iterator[Step]:
         for layer in self.layers:

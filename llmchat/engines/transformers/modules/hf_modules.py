@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmchat.engines.transformers.live_lora import AdaptedLinear, Switch
+from llmchat.engines.transformers.live_lora import AdaptedLinear, Part, Switch
 from llmchat.engines.transformers.modules.auto_classes import (
     auto_class,
     language_part,
@@ -217,7 +217,7 @@ def _fill(
     head = model.get_output_embeddings()
     if isinstance(head, nn.Linear):
         path = next(name for name, module in model.named_modules() if module is head)
-        _set(model, path, AdaptedLinear(head, {path: head.out_features}, switch))
+        _set(model, path, AdaptedLinear(head, [Part(path, head.out_features)], switch))
     for path, buffer in list(model.named_buffers()):
         _owner(model, path)._buffers[path.rpartition(".")[2]] = buffer.to(device)
 
@@ -273,7 +273,7 @@ def _layer(
             weight.T.contiguous() if turned else weight, bias, kind, device, scratch
         )
     return AdaptedLinear(
-        layer, {name: tensors.shapes[f"{name}.weight"][1 if turned else 0]}, switch
+        layer, [Part(name, tensors.shapes[f"{name}.weight"][1 if turned else 0])], switch
     )
 
 

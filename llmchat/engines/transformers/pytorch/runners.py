@@ -1,0 +1,54 @@
+"""Which code runs a block: the table that a new kind of block gets a line in."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from llmchat.engines.transformers.families import blocks
+from llmchat.engines.transformers.families.blocks import Block
+from llmchat.engines.transformers.pytorch.attention import TorchAttention
+from llmchat.engines.transformers.pytorch.loader import Loader
+from llmchat.engines.transformers.pytorch.mlp import TorchLayerInput, TorchMlp
+from llmchat.engines.transformers.pytorch.passes import Pass
+
+# The rows of a pass, normed, [T, hidden] → what is added to them, [T, hidden].
+Runner = Callable[[Tensor, Pass], Tensor]
+
+# Made of the block, its number in the plan, and the tensors.
+_ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
+    blocks.Attention: TorchAttention,
+}
+# Run with the rows alone.
+_ROWS: dict[type, Callable[[Any, Loader], Callable[[Tensor], Tensor]]] = {
+    blocks.Mlp: TorchMlp,
+}
+# Run with the rows, how many of them each text has, and the state of each text, which it changes.
+_STATEFUL: dict[type, Callable[[Any, Loader], Callable[[Tensor, list[int], list[Tensor]], Tensor]]] = {}
+
+
+def runs(block: Block) -> bool:
+    """Whether torch can run a block of this kind."""
+    return type(block) in {*_ATTENTION, *_ROWS, *_STATEFUL, blocks.LayerInput}
+
+
+def runner(block: Block, number: int, load: Loader) -> Runner:
+    """number: of the block in its plan, and of what it remembers in the cache."""
+    if isinstance(block, blocks.LayerInput):
+        return TorchLayerInput(block, load)
+    if make := _ATTENTION.get(type(block)):
+        return make(block, number, load)
+    if of_states := _STATEFUL.get(type(block)):
+        step = of_states(block, load)
+        return lambda x, batch: step(x, batch.counts, batch.states(number))
+    return RowsRunner(_ROWS[type(block)](block, load))
+
+
+class RowsRunner:
+    """A block whose rows do not depend on each other."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]):
+        self.run = run
+
+    def __call__(self, x: Tensor, batch: Pass) -> Tensor:
+        return self.run(x)
