@@ -44,20 +44,12 @@ class RandomTensors:
     untied = False
 
     def __init__(self, config: dict[str, Any], device: torch.device):
-        from llmchat.engines.transformers.families import old_llama as llama
+        from llmchat.engines.transformers.families import plan_of
+        from llmchat.engines.transformers.families.check import expected
 
-        size = llama.Dimensions.of(config)
-        self.shapes: dict[str, tuple[int, ...]] = {
-            llama.EMBEDDING: (size.vocabulary, size.hidden),
-            llama.NORM: (size.hidden,),
-            "lm_head.weight": (size.vocabulary, size.hidden),
-        }
-        for index in range(size.layers):
-            prefix = llama.layer_prefix(index)
-            for norm in (llama.ATTENTION_NORM, llama.MLP_NORM):
-                self.shapes[f"{prefix}{norm}"] = (size.hidden,)
-            for name, shape in size.linears().items():
-                self.shapes[f"{prefix}{name}.weight"] = shape
+        plan = plan_of(config)
+        assert plan is not None
+        self.shapes: dict[str, tuple[int, ...]] = expected(plan)
         self._device = device
 
     def get(self, name: str) -> torch.Tensor:

@@ -78,15 +78,15 @@ def check_loads(
 ) -> None:
     """Load a prepared model once, so that an unreliable one is refused before its first chat.
 
-    Models of the compiled step, and those that do not fit the free memory, are not loaded: their
+    Models that have a plan, and those that do not fit the free memory, are not loaded: their
     first load checks them. Raises Mismatch.
     """
     from llmchat.engines.transformers.checkpoint_names import modern_config
-    from llmchat.engines.transformers.families import old_llama as llama
+    from llmchat.engines.transformers.families import has_plan
 
     base, *adapters = parts
     config = modern_config(read_json(base.path / "config.json"))
-    if llama.supports(config) or config.get("is_encoder_decoder") or not fits_memory(base):
+    if has_plan(config) or config.get("is_encoder_decoder") or not fits_memory(base):
         return
     model = Model(preset, base, tuple(adapters), world=world)
     _transformers(model, options, NoProgress()).unload()

@@ -16,6 +16,7 @@ from support.compiled_models import (
     make_tensors,
     needs_compiler,
     random_ids,
+    torch_model,
 )
 
 from llmchat.engines.transformers.compiled import CompiledForward, supports
@@ -23,13 +24,11 @@ from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.compiled.kv_cache import CompiledCache
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families.cache_shapes import KeyValues
-from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
 from llmchat.engines.transformers.weights import MemoryTensors
 from llmchat.errors import IntegrityError
 
 pytestmark = needs_compiler
-CPU = torch.device("cpu")
 
 
 def last_logits(model: Any, cache: Any, ids: list[int]) -> torch.Tensor:
@@ -48,7 +47,7 @@ def test_model_gives_the_logits_of_plain_torch(kernels: Kernels, shape: str) -> 
     config = make_config(**SHAPES[shape])
     tensors, ids = make_tensors(config), random_ids(config, 40)
     assert supports(config)
-    exact = logits_of(TorchForward(config, tensors, "fp32", CPU), ids)
+    exact = logits_of(torch_model(config, tensors), ids)
     assert error(logits_of(CompiledForward(config, tensors, kernels), ids), exact) < 0.015
 
 
@@ -56,7 +55,7 @@ def test_long_text_gives_the_logits_of_plain_torch(kernels: Kernels) -> None:
     """More than one span of keys, and queries in each of them."""
     config = make_config()
     tensors, ids = make_tensors(config), random_ids(config, 1100)
-    exact = logits_of(TorchForward(config, tensors, "fp32", CPU), ids)
+    exact = logits_of(torch_model(config, tensors), ids)
     assert error(logits_of(CompiledForward(config, tensors, kernels), ids), exact) < 0.015
 
 
@@ -104,7 +103,7 @@ def test_live_adapter_is_close_to_a_merged_one(kernels: Kernels, rank: int) -> N
     merged = {name: tensors.get(name) for name in tensors.shapes}
     for name, (a, b, scale) in adapter.modules.items():
         merged[f"{name}.weight"] = merged[f"{name}.weight"] + 0.5 * scale * b.float() @ a.float()
-    expected = logits_of(TorchForward(config, MemoryTensors(merged), "fp32", CPU), ids)
+    expected = logits_of(torch_model(config, MemoryTensors(merged)), ids)
     model = CompiledForward(config, tensors, kernels)
     assert error(logits_of(model, ids, adapters=((adapter, 0.5),)), expected) < 0.02
     assert error(logits_of(model, ids), expected) > 0.1
@@ -132,7 +131,7 @@ class Saved:
         config = make_config()
         tensors = make_tensors(config)
         self.model = CompiledForward(config, tensors, kernels)
-        self.plain = TorchForward(config, tensors, "fp32", CPU)
+        self.plain = torch_model(config, tensors)
         *self.prompt, self.next = random_ids(config, count + 1)
         self.cache, self.plain_cache = self.model.new_cache(), self.plain.new_cache()
         self.file, self.plain_file = folder / "compiled", folder / "plain"

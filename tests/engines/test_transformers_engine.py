@@ -13,8 +13,7 @@ from support.checkpoints import save_adapter, save_tiny, tiny_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MistralConfig, Qwen2Config
 
 from llmchat.engines import Chunk, Finish, Sampling
-from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.families import old_llama as llama
+from llmchat.engines.transformers import TransformersEngine, loading
 from llmchat.engines.transformers.modules import causal
 from llmchat.engines.transformers.pytorch import forward
 from llmchat.errors import ContextOverflow, Mismatch, OutOfResources, UsageError
@@ -280,7 +279,7 @@ def warm_and_cold(
     """Two engines of an executor; the second is asked once and then cleared."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "general":
-            patch.setattr(llama, "supports", lambda config: False)
+            patch.setattr(loading, "plan_of", lambda config: None)
         warm, cold = (TransformersEngine(base, weights="fp32", device="cpu") for _ in range(2))
     return warm, cold
 
@@ -331,7 +330,7 @@ def test_an_interrupt_inside_the_model_leaves_a_clean_engine(
     executor: str, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if executor == "general":
-        monkeypatch.setattr(llama, "supports", lambda config: False)
+        monkeypatch.setattr(loading, "plan_of", lambda config: None)
     engine = TransformersEngine(base, weights="fp32", device="cpu")
     expected = answer(engine, PROMPT)[0]
     calls = 0

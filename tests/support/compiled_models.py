@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.executor import SequenceInput
-from llmchat.engines.transformers.families.old_llama import Dimensions, layer_prefix
+from llmchat.engines.transformers.families import plan_of, viewed
+from llmchat.engines.transformers.families.check import linears
+from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.live_lora import LiveAdapter
+from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
-from llmchat.engines.transformers.weights import MemoryTensors
+from llmchat.engines.transformers.weights import MemoryTensors, Tensors
+from llmchat.settings.types import Weights
 
 needs_compiler = [
     pytest.mark.skipif(
@@ -57,14 +61,20 @@ def make_config(**changes: Any) -> dict[str, Any]:
     return base | changes
 
 
+def plan_for(config: dict[str, Any]) -> Plan:
+    plan = plan_of(config)
+    assert plan is not None
+    return plan
+
+
+def torch_model(config: dict[str, Any], tensors: Tensors, kind: Weights = "fp32") -> TorchForward:
+    """The reference on the CPU."""
+    return TorchForward(plan_for(config), viewed(config, tensors), kind, torch.device("cpu"))
+
+
 def linear_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """[out, in] of every linear by its name."""
-    size = Dimensions.of(config)
-    return {
-        f"{layer_prefix(layer)}{name}": shape
-        for layer in range(size.layers)
-        for name, shape in size.linears().items()
-    }
+    """[out, in] of every linear but the head, by its name."""
+    return {linear.module: linear.shape for linear in list(linears(plan_for(config)))[:-1]}
 
 
 def make_tensors(config: dict[str, Any], seed: int = 0) -> MemoryTensors:

@@ -14,6 +14,7 @@ from llmchat.engines import Sampling
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine, loading
 from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapter
 from llmchat.engines.transformers.pytorch import cuda, forward, kv_cache
 from llmchat.engines.transformers.pytorch.cuda import graphs, launch
@@ -210,8 +211,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forwards(folder: Path) -> tuple[forward.TorchForward, forward.TorchForward, graphs.CudaForward]:
     """The same int8 weights in fp32, in plain torch, and in the kernels."""
     config = read_json(folder / "config.json")
+    plan = plan_of(config)
+    assert plan is not None
     exact, plain, fast = (
-        kind(config, open_tensors(folder, ()), weights, torch.device(where))
+        kind(plan, open_tensors(folder, ()), weights, torch.device(where))
         for kind, weights, where in (
             (forward.TorchForward, "fp32", DEVICE),
             (forward.TorchForward, "int8", "cpu"),
@@ -234,7 +237,7 @@ def forwards(folder: Path) -> tuple[forward.TorchForward, forward.TorchForward, 
 def linears(model: forward.TorchForward) -> list[tuple[str, AdaptedLinear]]:
     names = ("qkv", "output", "gate_up", "down")
     return [
-        (f"{index}.{name}", getattr(layer, name))
+        (f"{index}.{name}", getattr(graphs._plain_layer(layer), name))
         for index, layer in enumerate(model._layers)
         for name in names
     ]
@@ -290,9 +293,10 @@ def test_batched_texts_and_followed_tokens_give_the_same_logits(folder: Path) ->
 @pytest.mark.parametrize("kind", ["bf16", "int4"])
 @torch.inference_mode()
 def test_step_supports_other_weights(folder: Path, kind: str) -> None:
-    config, tensors = read_json(folder / "config.json"), open_tensors(folder, ())
+    plan, tensors = plan_of(read_json(folder / "config.json")), open_tensors(folder, ())
+    assert plan is not None
     plain, fast = (
-        made(config, tensors, kind, DEVICE) for made in (forward.TorchForward, graphs.CudaForward)
+        made(plan, tensors, kind, DEVICE) for made in (forward.TorchForward, graphs.CudaForward)
     )
     caches = plain.new_cache(), fast.new_cache()
     for ids in ([5], [6, 7]):

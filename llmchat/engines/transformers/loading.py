@@ -14,7 +14,8 @@ from llmchat.engines.transformers import compiled, memory_check
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.executor import Forward
-from llmchat.engines.transformers.families import old_llama as llama
+from llmchat.engines.transformers.families import plan_of, viewed
+from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
@@ -73,10 +74,12 @@ def load(source: Source) -> LoadedModel:
         config, context = modern_config(read_json(base / "config.json")), context_of(base)
         tensors = _open(source, config)
         config = with_ties(config, tensors.untied)
+        plan = _plan(source, config, tensors)
+        tensors = tensors if plan is None else viewed(config, tensors)
         mapped = source.prepared is not None
         memory_check.check(tensors.shapes, source.weights, source.device, mapped=mapped)
         with memory_check.reported(), torch.inference_mode():
-            executor = _executor(source, config, tensors)
+            executor = _executor(source, config, plan, tensors)
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))
         self_test.check(executor, ids, str(config.get("model_type")), source.proven)
@@ -113,17 +116,26 @@ def _open(source: Source, config: dict[str, Any]) -> Tensors:
     return open_tensors(source.base, source.adapters, source.adapter_scale)
 
 
-def _executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
-    """The fastest executor that runs this architecture on this device."""
+def _plan(source: Source, config: dict[str, Any], tensors: Tensors) -> Plan | None:
+    """The plan that an executor of ours runs; None for transformers' modules."""
+    plan = plan_of(config)
+    if plan is None or not (forward.supports(plan) or _kernels(source, config)):
+        return None
     spread = _spread_over_gpus(tensors.shapes, source.weights, source.device)
-    if spread is None and (kernels := _kernels(source, config)):
-        return compiled.CompiledForward(config, tensors, kernels)
-    if llama.supports(config) and spread is None:
-        return _llama_executor(source, config, tensors)
+    return plan if spread is None else None
+
+
+def _executor(
+    source: Source, config: dict[str, Any], plan: Plan | None, tensors: Tensors
+) -> Forward:
+    """The fastest executor that runs this architecture on this device."""
+    if plan is not None:
+        return _of_plan(source, config, plan, tensors)
     if config.get("is_encoder_decoder"):
         from llmchat.engines.transformers.modules.encoder_decoder import EncoderDecoderForward
 
         return EncoderDecoderForward(source.base, config, tensors, source.weights, source.device)
+    spread = _spread_over_gpus(tensors.shapes, source.weights, source.device)
     try:
         return ModulesForward(
             source.base, config, tensors, source.weights, source.device, spread,
@@ -141,13 +153,15 @@ def _kernels(source: Source, config: dict[str, Any]) -> Kernels | None:
     return compiled.find_kernels(source.kernels)
 
 
-def _llama_executor(source: Source, config: dict[str, Any], tensors: Tensors) -> Forward:
+def _of_plan(source: Source, config: dict[str, Any], plan: Plan, tensors: Tensors) -> Forward:
+    if kernels := _kernels(source, config):
+        return compiled.CompiledForward(config, tensors, kernels)
     executor: type[forward.TorchForward] = forward.TorchForward
-    if source.weights != "fp32" and cuda.usable(source.device):
+    if source.weights != "fp32" and cuda.usable(source.device) and cuda.is_plain(plan):
         from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
 
         executor = CudaForward
-    return executor(config, tensors, source.weights, source.device)
+    return executor(plan, tensors, source.weights, source.device)
 
 
 def _spread_over_gpus(

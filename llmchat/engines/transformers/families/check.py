@@ -73,8 +73,12 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
             return block.gate, block.output
 
 
+def expected(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """The tensors that a plan cannot do without, and their shapes."""
+    return dict(_expected(plan))
+
+
 def _expected(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The tensors that a plan cannot do without."""
     yield plan.embedding.weight, (plan.vocabulary, plan.hidden)
     if plan.embedding.positions:
         yield plan.embedding.positions, (plan.embedding.position_count, plan.hidden)

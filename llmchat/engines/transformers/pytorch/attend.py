@@ -29,10 +29,10 @@ class Attend:
         parts = []
         for start in range(0, count, _QUERIES):
             stop = min(start + _QUERIES, count)
-            seen = slice(self._first_seen(past + start), past + stop)
-            parts.append(
-                self._some(queries[:, start:stop], keys[:, seen], values[:, seen], past + start, seen)
-            )
+            first = past + start
+            seen = slice(self._first_seen(first), past + stop)
+            sides = queries[:, start:stop], keys[:, seen], values[:, seen]
+            parts.append(self._some(*sides, first, seen))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _is_plain(self, end: int) -> bool:

@@ -40,7 +40,9 @@ class Loader:
     def norm(self, norm: Norm | None) -> TorchNorm | None:
         if norm is None:
             return None
-        weight, bias = (None if name is None else self.float32(name) for name in (norm.weight, norm.bias))
+        weight, bias = (
+            None if name is None else self.float32(name) for name in (norm.weight, norm.bias)
+        )
         return TorchNorm(norm, weight, bias, self.dtype)
 
     def bias(self, linears: Sequence[Linear]) -> Tensor | None:

@@ -59,7 +59,7 @@ class TorchNorm:
 
 
 def _of(values: Tensor, norm: Norm) -> Tensor:
-    """Flattened. Raises IntegrityError unless there is one number for each of the row or a group."""
+    """Flattened. Raises IntegrityError unless they are as many as a row or a group has."""
     if values.numel() not in (norm.width, norm.group):
         raise IntegrityError(
             f"the tensor `{norm.weight}` has {values.numel():,} numbers; its norm needs"

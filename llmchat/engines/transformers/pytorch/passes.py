@@ -17,10 +17,7 @@ class Rows:
         self.cache: KVCache = sequence.cache
         self.ids = sequence.ids
         self.past, self.count = self.cache.length, len(sequence.ids)
-
-    @property
-    def end(self) -> int:
-        return self.past + self.count
+        self.end = self.past + self.count
 
 
 class Pass:
@@ -29,7 +26,9 @@ class Pass:
     positions: int64 [T]; layer_inputs: [T, layers, width], see blocks.LayerInput.
     """
 
-    def __init__(self, sequences: Sequence[SequenceInput], dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self, sequences: Sequence[SequenceInput], dtype: torch.dtype, device: torch.device
+    ):
         self.rows = [Rows(sequence) for sequence in sequences]
         self.counts = [row.count for row in self.rows]
         self.layer_inputs: Tensor | None = None

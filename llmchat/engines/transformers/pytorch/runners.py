@@ -15,16 +15,19 @@ from llmchat.engines.transformers.pytorch.passes import Pass
 # The rows of a pass, normed, [T, hidden] → what is added to them, [T, hidden].
 Runner = Callable[[Tensor, Pass], Tensor]
 
+Rows = Callable[[Tensor], Tensor]
+Stateful = Callable[[Tensor, list[int], list[Tensor]], Tensor]
+
 # Made of the block, its number in the plan, and the tensors.
 _ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
     blocks.Attention: TorchAttention,
 }
 # Run with the rows alone.
-_ROWS: dict[type, Callable[[Any, Loader], Callable[[Tensor], Tensor]]] = {
+_ROWS: dict[type, Callable[[Any, Loader], Rows]] = {
     blocks.Mlp: TorchMlp,
 }
 # Run with the rows, how many of them each text has, and the state of each text, which it changes.
-_STATEFUL: dict[type, Callable[[Any, Loader], Callable[[Tensor, list[int], list[Tensor]], Tensor]]] = {}
+_STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {}
 
 
 def runs(block: Block) -> bool:
@@ -47,7 +50,7 @@ def runner(block: Block, number: int, load: Loader) -> Runner:
 class RowsRunner:
     """A block whose rows do not depend on each other."""
 
-    def __init__(self, run: Callable[[Tensor], Tensor]):
+    def __init__(self, run: Rows):
         self.run = run
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:

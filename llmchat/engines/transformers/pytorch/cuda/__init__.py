@@ -10,7 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from llmchat.engines.transformers.pytorch.cuda.shapes import is_plain
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear
+
+__all__ = ["fault", "int8_linear", "is_plain", "take_over", "usable"]
 
 # Before Ampere there is no bf16.
 _CAPABILITY = (8, 0)

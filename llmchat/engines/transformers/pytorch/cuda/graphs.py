@@ -1,4 +1,4 @@
-"""The Llama family on one GPU: a pass of few rows is one captured CUDA graph, replayed.
+"""Models like Llama on one GPU: a pass of few rows is one captured CUDA graph, replayed.
 
 A graph has fixed addresses. So tokens, positions and the addresses of the caches are in tensors
 that belong to the graph and are filled before each replay: one graph serves every text and every
@@ -17,14 +17,21 @@ from torch import Tensor
 from llmchat.engines import Sampling
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import SequenceInput
-from llmchat.engines.transformers.families.cache_shapes import KeyValues
-from llmchat.engines.transformers.live_lora import LiveAdapters, add_live
+from llmchat.engines.transformers.families.blocks import Attention
+from llmchat.engines.transformers.families.plan import Plan
+from llmchat.engines.transformers.live_lora import AdaptedLinear, LiveAdapters
+from llmchat.engines.transformers.pytorch.attention import TorchAttention
 from llmchat.engines.transformers.pytorch.cuda import launch
 from llmchat.engines.transformers.pytorch.cuda.linear import fused
 from llmchat.engines.transformers.pytorch.cuda.sampling import DeviceSampler
-from llmchat.engines.transformers.pytorch.forward import TorchForward
+from llmchat.engines.transformers.pytorch.forward import TorchForward, TorchLayer
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
+from llmchat.engines.transformers.pytorch.mlp import TorchMlp
+from llmchat.engines.transformers.pytorch.norms import TorchNorm
+from llmchat.engines.transformers.pytorch.runners import RowsRunner
 from llmchat.engines.transformers.pytorch.sampler import Sampler
+from llmchat.engines.transformers.weights import Tensors
+from llmchat.settings.types import Weights
 
 # One graph for each number of rows, and for each combination of live adapters.
 _MOST_GRAPHS = 32
@@ -98,12 +105,30 @@ class _Ahead:
         )
 
 
-class CudaForward(TorchForward):
-    """TorchForward on one GPU, activations in bf16. Long inputs take the usual path."""
+@dataclass(frozen=True)
+class _Layer:
+    """The weights of a layer, in the order in which they are used."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self._frequencies = self._frequencies.contiguous()
+    attention_norm: TorchNorm
+    qkv: AdaptedLinear
+    output: AdaptedLinear
+    mlp_norm: TorchNorm
+    gate_up: AdaptedLinear
+    down: AdaptedLinear
+
+
+class CudaForward(TorchForward):
+    """TorchForward on one GPU, activations in bf16, for a plan that shapes.is_plain accepts. Long
+    inputs take the usual path.
+    """
+
+    def __init__(self, plan: Plan, tensors: Tensors, kind: Weights, device: torch.device):
+        super().__init__(plan, tensors, kind, device)
+        attention = next(one for one in plan.blocks() if isinstance(one, Attention))
+        assert attention.rotary is not None
+        self._heads = attention.queries.count, attention.keys.count, attention.keys.width
+        self._frequencies = attention.rotary.frequencies.to(device).contiguous()
+        self._plain_layers = list(map(_plain_layer, self._layers))
         self._steps: dict[tuple[int, LiveAdapters], _Step] = {}
         self._captures = self._device.type == "cuda"
         self._pool: Any = None
@@ -114,8 +139,7 @@ class CudaForward(TorchForward):
             self.run([SequenceInput(self.new_cache(), [0])])
 
     def new_cache(self) -> KVCache:
-        shape = KeyValues(self._kv_heads, self._head_dim, self._head_dim)
-        return CudaCache([shape] * len(self._layers), self.dtype, self._device)
+        return CudaCache(self._cache_shapes, self.dtype, self._device)
 
     def sampler(
         self,
@@ -228,21 +252,31 @@ class CudaForward(TorchForward):
 
         Its only inputs are tensors, and it waits for nothing.
         """
-        x = F.embedding(state[:, 0], self._embedding)  # [rows, hidden]
-        heads = self._heads, self._kv_heads, self._head_dim
-        for index, layer in enumerate(self._layers):
-            qkv = self._fused(layer.qkv, x, norm=layer.attention_norm)
-            out = launch.attention(qkv, state, buffers, self._frequencies, index, *heads)
+        x = F.embedding(state[:, 0], self._embedding.table)  # [rows, hidden]
+        for index, layer in enumerate(self._plain_layers):
+            qkv = self._fused(layer.qkv, x, layer.attention_norm)
+            out = launch.attention(qkv, state, buffers, self._frequencies, index, *self._heads)
             x = self._fused(layer.output, out, residual=x)
-            inner = self._fused(layer.gate_up, x, norm=layer.mlp_norm, gated=True)
+            inner = self._fused(layer.gate_up, x, layer.mlp_norm, gated=True)
             x = self._fused(layer.down, inner, residual=x)
-        if launch.fits(x, self._head) and not self._switch.active:
-            return launch.matvec(x, self._head, None, norm=self._norm, eps=self._eps)
-        x = self._normed(x, self._norm)
-        logits = F.linear(x, self._head)
-        add_live(logits, x, {"lm_head": len(self._head)}, self._switch)
-        return logits
+        norm, head = self._head.norm, self._head.weight
+        if norm is None or self._switch.active or not launch.fits(x, head):
+            return self._head(x)
+        return launch.matvec(x, head, None, norm=norm.weight, eps=norm.epsilon)
 
-    def _fused(self, layer: Any, x: Tensor, **options: Any) -> Tensor:
+    def _fused(
+        self, layer: AdaptedLinear, x: Tensor, norm: TorchNorm | None = None, **options: Any
+    ) -> Tensor:
         """A layer, without the detour over live adapters if none is active."""
-        return fused(layer if self._switch.active else layer.inner, x, eps=self._eps, **options)
+        if norm is not None:
+            options |= {"norm": norm.weight, "eps": norm.epsilon}
+        return fused(layer if self._switch.active else layer.inner, x, **options)
+
+
+def _plain_layer(layer: TorchLayer) -> _Layer:
+    (attending,), (mixing,) = layer.stages
+    attention, rows = attending.run, mixing.run
+    assert isinstance(attention, TorchAttention) and isinstance(rows, RowsRunner)
+    mlp, norms = rows.run, (attending.norm, mixing.norm)
+    assert isinstance(mlp, TorchMlp) and norms[0] is not None and norms[1] is not None
+    return _Layer(norms[0], attention.inputs, attention.output, norms[1], mlp.gate_up, mlp.down)
