@@ -156,7 +156,7 @@ def test_invalid_config_is_refused(
 def test_absurd_number_of_layers_takes_no_memory(base: Path, tmp_path: Path) -> None:
     """The names of 2^30 layers would take a hundred gigabytes."""
     folder = changed(base, tmp_path / "wrong", num_hidden_layers=2**30)
-    with pytest.raises(Mismatch, match=r"1,073,741,824 layers; the weights are 29 tensors"):
+    with pytest.raises(Mismatch, match=r"1,073,741,824"):
         Preparation(folder)
 
 

@@ -36,6 +36,7 @@ class TorchMlp:
             limit = self.block.limit
             gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
             return gate * (self.block.alpha * gate).sigmoid() * (up + 1)
+        gate = gate if self.block.gate_scale == 1 else gate * self.block.gate_scale
         return self._activated(gate) * up
 
     def _activated(self, x: Tensor) -> Tensor:

@@ -11,6 +11,12 @@ from llmchat.engines.transformers.pytorch.attention import TorchAttention
 from llmchat.engines.transformers.pytorch.loader import Loader
 from llmchat.engines.transformers.pytorch.mlp import TorchLayerInput, TorchMlp
 from llmchat.engines.transformers.pytorch.passes import Pass
+from llmchat.engines.transformers.pytorch.recurrent_mixers import (
+    DeltaNet,
+    Mamba2,
+    ShortConvolution,
+)
+from llmchat.engines.transformers.pytorch.recurrent_rwkv import RwkvChannel, RwkvTime
 
 # The rows of a pass, normed, [T, hidden] → what is added to them, [T, hidden].
 Runner = Callable[[Tensor, Pass], Tensor]
@@ -27,7 +33,13 @@ _ROWS: dict[type, Callable[[Any, Loader], Rows]] = {
     blocks.Mlp: TorchMlp,
 }
 # Run with the rows, how many of them each text has, and the state of each text, which it changes.
-_STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {}
+_STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {
+    blocks.DeltaNet: DeltaNet,
+    blocks.Mamba2: Mamba2,
+    blocks.ShortConvolution: ShortConvolution,
+    blocks.RwkvTime: RwkvTime,
+    blocks.RwkvChannel: RwkvChannel,
+}
 
 
 def runs(block: Block) -> bool:
