@@ -93,9 +93,15 @@ ARCHITECTURES = {
     ),
     "mistral, sliding window": (
         MistralConfig(**FAMILY, num_key_value_heads=2, sliding_window=16),
+        forward.TorchForward,
+    ),
+    "gpt-neox": (GPTNeoXConfig(**FAMILY), forward.TorchForward),
+    "llama, rope dynamic": (
+        tiny_config(
+            max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "factor": 2.0}
+        ),
         causal.ModulesForward,
     ),
-    "gpt-neox": (GPTNeoXConfig(**FAMILY), causal.ModulesForward),
 }
 
 
