@@ -194,7 +194,7 @@ def test_invalid_input_never_reaches_the_kernels(kernels: Kernels) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"model_type": "gpt2"},
+        {"model_type": "bert"},
         {"head_dim": 24},
         {"num_attention_heads": 98, "num_key_value_heads": 2, "head_dim": 16},
     ],

@@ -97,9 +97,7 @@ ARCHITECTURES = {
     ),
     "gpt-neox": (GPTNeoXConfig(**FAMILY), forward.TorchForward),
     "llama, rope dynamic": (
-        tiny_config(
-            max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "factor": 2.0}
-        ),
+        tiny_config(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
         causal.ModulesForward,
     ),
 }
