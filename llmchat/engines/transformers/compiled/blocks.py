@@ -9,6 +9,12 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from llmchat.engines.transformers.compiled import structs
+from llmchat.engines.transformers.compiled.recurrent import (
+    RECURRENT,
+    RecurrentLoader,
+    heads_struct,
+    supports_recurrent,
+)
 from llmchat.engines.transformers.compiled.structs import (
     LANES,
     MAX_HEAD_DIM,
@@ -17,16 +23,15 @@ from llmchat.engines.transformers.compiled.structs import (
     TensorRefs,
 )
 from llmchat.engines.transformers.families import blocks
-from llmchat.engines.transformers.families.blocks import Activation, Block, Heads, Linear
+from llmchat.engines.transformers.families.blocks import Activation, Block, Linear
 from llmchat.engines.transformers.families.blocks import Norm as NormPlan
 from llmchat.engines.transformers.families.check import linears_of
 from llmchat.engines.transformers.families.plan import Plan, Step
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
-from llmchat.engines.transformers.tied_heads import HEAD
 from llmchat.engines.transformers.weights import Tensors
 
 # The order of the enumerations in model.h.
-_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp)
+_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp, *RECURRENT)
 _ACTIVATIONS: tuple[Activation, ...] = (
     "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
 )  # fmt: skip
@@ -37,16 +42,17 @@ def supports(plan: Plan) -> bool:
     return (
         plan.norm is not None
         and plan.layer_inputs is None
-        and all(_supports_block(block) for block in plan.blocks())
+        and all(map(_supports_step, plan.steps()))
     )
 
 
-def _supports_block(block: Block) -> bool:
+def _supports_step(step: Step) -> bool:
+    block = step.block
     if isinstance(block, blocks.Attention):
         widths = block.keys.width, block.values.width
         has_vectors = all(width % LANES == 0 and width <= MAX_HEAD_DIM for width in widths)
         return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
-    return isinstance(block, _KINDS)
+    return isinstance(block, blocks.Mlp) or supports_recurrent(step)
 
 
 class BlockLoader:
@@ -56,6 +62,7 @@ class BlockLoader:
         self._plan, self._tensors, self._refs = plan, tensors, refs
         self._rotaries: list[blocks.Rotary] = []
         self._linears = 0
+        self._recurrent = RecurrentLoader(tensors, refs, self)
         self._whole: tuple[str, tuple[Tensor, Tensor]] | None = None
 
     def model(self) -> structs.Model:
@@ -95,6 +102,8 @@ class BlockLoader:
 
     def _details(self, block: Block, number: int) -> tuple[ctypes.Structure, int]:
         """The details of a block, and the number of its linears that share their input."""
+        if isinstance(block, RECURRENT):
+            return self._recurrent.details(block)
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
             blocks.Mlp: self._mlp,
@@ -106,8 +115,8 @@ class BlockLoader:
         none = structs.Heads()
         details = structs.Attention(
             sum(linear.out for linear in block.inputs),
-            _heads(block.queries), _heads(block.keys), _heads(block.values),
-            _heads(block.gates) if block.gates else none,
+            heads_struct(block.queries), heads_struct(block.keys), heads_struct(block.values),
+            heads_struct(block.gates) if block.gates else none,
             self.norm(block.query_norm), self.norm(block.key_norm), self.norm(block.value_norm),
             self._number_of(block.rotary), number if block.shares is None else block.shares,
             block.window, block.chunk, self._floats(block.sinks, block.queries.count),
@@ -167,7 +176,7 @@ class BlockLoader:
         plan, tensors = self._plan, self._tensors
         pair = tensors.head_int8()
         if pair is None:
-            name = plan.embedding.weight if plan.head.is_tied else HEAD
+            name = plan.embedding.weight if plan.head.is_tied else plan.head.linear.weight
             pair = quantise_rows(tensors.get(name), name)
         bias = plan.head.linear.bias
         shift = tensors.get(bias) if bias in tensors.shapes else None
@@ -224,13 +233,6 @@ class BlockLoader:
             return None
         values = finite(self._tensors.get(name).float(), name).flatten().contiguous()
         return self._refs.pointer(values, torch.float32, (count,), name)
-
-
-def _heads(heads: Heads) -> structs.Heads:
-    return structs.Heads(
-        heads.count, heads.width, heads.start, heads.stride, heads.together or heads.count,
-        heads.stride_of_groups,
-    )  # fmt: skip
 
 
 def adapter_linears(plan: Plan) -> Sequence[Linear]:

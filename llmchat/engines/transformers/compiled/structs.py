@@ -102,6 +102,45 @@ class Mlp(Structure):
     _fields_ = [("activation", Activation)]
 
 
+class Convolution(Structure):
+    _fields_ = [
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("channels", c_int64),
+        ("kernel", c_int64),
+    ]
+
+
+class DeltaNet(Structure):
+    _fields_ = [
+        ("width", c_int64),
+        *((name, Heads) for name in ("queries", "keys", "values", "gates", "beta", "decay")),
+        ("convolution", Convolution),
+        ("rate", c_void_p),
+        ("time_bias", c_void_p),
+        ("norm", Norm),
+    ]
+
+
+class Mamba(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("heads", "width", "state", "groups")),
+        ("convolution", Convolution),
+        *((name, c_void_p) for name in ("rate", "time_bias", "skip")),
+        ("norm", Norm),
+        *((name, c_float) for name in ("gate_factor", "time_factor", "time_least", "time_most")),
+        ("gate_after", c_int32),
+    ]
+
+
+class RwkvTime(Structure):
+    _fields_ = [("decay", c_void_p), ("first", c_void_p), ("mixes", c_void_p)]
+
+
+class RwkvChannel(Structure):
+    _fields_ = [("mixes", c_void_p)]
+
+
 class Model(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("blocks", "linears", "hidden", "vocabulary", "rotaries")),

@@ -41,12 +41,12 @@ def _shape_of(block: Block) -> KeyValues | State | None:
             keys, values = block.keys, block.values
             channels = 2 * keys.count * keys.width + values.count * values.width
             state = values.count, keys.width, values.width
-            return State(((channels, block.kernel - 1), state))
+            return State(((block.kernel - 1, channels), state))
         case blocks.Mamba2():
             channels = block.heads * block.width + 2 * block.groups * block.state
-            return State(((channels, block.kernel - 1), (block.heads, block.state, block.width)))
+            return State(((block.kernel - 1, channels), (block.heads, block.state, block.width)))
         case blocks.ShortConvolution():
-            return State(((block.width, block.kernel - 1),))
+            return State(((block.kernel - 1, block.width),))
         case blocks.RwkvTime():
             # The input before, then numerator, denominator and largest exponent.
             return State(((block.width,),) * 4)

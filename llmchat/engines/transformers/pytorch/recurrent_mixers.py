@@ -64,7 +64,7 @@ class DeltaNet(Mixer):
         queries, values = self._block.queries, self._block.values
         sizes = queries.count * queries.width, values.count * values.width
         channels, kept = len(self._mixed), self._block.kernel - 1
-        before = state[: channels * kept].view(channels, kept)
+        before = state[: channels * kept].view(kept, channels)
         matrix = state[channels * kept :].view(values.count, queries.width, values.width)
         mixed = F.silu(convolve(rows[:, self._mixed], before, self._convolution))
         q, k, v = mixed.split((sizes[0], sizes[0], sizes[1]), dim=1)
@@ -93,7 +93,7 @@ class Mamba2(Mixer):
     def __init__(self, block: blocks.Mamba2, load: Loader):
         self.inputs, self.output = load.joined([block.input]), load.joined([block.output])
         self._block = block
-        self._convolution = load.float32(block.convolution)[:, 0]
+        self._convolution = load.float32(block.convolution)[:, 0].clone()
         bias = block.convolution_bias
         self._convolution_bias = load.float32(bias) if bias else None
         self._rate = load.float32(block.log_decay).exp()
@@ -102,24 +102,27 @@ class Mamba2(Mixer):
         self._norm = _norm(block.norm, load) if block.norm else None
         inner, shared = block.heads * block.width, block.groups * block.state
         self._sizes = [inner, inner, shared, shared, block.heads]
-        factors = torch.tensor(block.factors).repeat_interleave(torch.tensor(self._sizes))
-        self._factors = factors.to(self._rate.device)
+        # Convolutions are linear: the factors of what they read can be theirs.
+        factors = torch.tensor(block.factors[1:4]).repeat_interleave(torch.tensor(self._sizes[1:4]))
+        self._convolution *= factors.to(self._rate.device)[:, None]
 
     def mix(self, rows: Tensor, state: Tensor) -> Tensor:
         block = self._block
         inner, _, shared, _, heads = self._sizes
         channels, kept = inner + 2 * shared, block.kernel - 1
-        before = state[: channels * kept].view(channels, kept)
+        before = state[: channels * kept].view(kept, channels)
         matrix = state[channels * kept :].view(heads, block.state, block.width)
-        gate, mixed, time = (rows * self._factors).split((inner, channels, heads), dim=1)
+        gate, mixed, time = rows.split((inner, channels, heads), dim=1)
         mixed = F.silu(convolve(mixed, before, self._convolution, self._convolution_bias))
         x, b, c = mixed.split((inner, shared, shared), dim=1)
         x = x.unflatten(1, (heads, -1)).transpose(0, 1)  # [heads, T, width]
-        time = F.softplus(time + self._time_bias).clamp(*block.time_limits).T  # [heads, T]
+        time = (
+            F.softplus(time * block.factors[4] + self._time_bias).clamp(*block.time_limits).T
+        )  # [heads, T]
         decay = -self._rate[:, None] * time
         out = scan(self._per_head(c), self._per_head(b), x * time[..., None], decay, matrix)
         out = (out + self._skip[:, None, None] * x).transpose(0, 1).flatten(1)
-        return self._gated(out, F.silu(gate))
+        return self._gated(out, F.silu(gate * block.factors[0]))
 
     def _per_head(self, part: Tensor) -> Tensor:
         """[T, groups * state] → [heads, T, state]"""
@@ -141,7 +144,7 @@ class ShortConvolution(Mixer):
 
     def mix(self, rows: Tensor, state: Tensor) -> Tensor:
         b, c, x = rows.chunk(3, dim=1)
-        before = state.view(x.shape[1], -1)
+        before = state.view(-1, x.shape[1])
         return c * convolve(b * x, before, self._convolution, self._bias)
 
 

@@ -11,14 +11,14 @@ _RWKV_CHUNK = 32
 def convolve(x: Tensor, before: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A causal convolution of each channel. x: [T, channels]; weight: [channels, kernel].
 
-    before: [channels, kernel - 1], what preceded x; becomes what precedes the next tokens.
+    before: [kernel - 1, channels], what preceded x; becomes what precedes the next tokens.
     """
-    rows = torch.cat((before.T, x))
+    rows = torch.cat((before, x))
     count, kernel = len(x), weight.shape[1]
     out = rows[:count] * weight[:, 0]
     for offset in range(1, kernel):
         out = out + rows[offset : offset + count] * weight[:, offset]
-    before.copy_(rows[count:].T)
+    before.copy_(rows[count:])
     return out if bias is None else out + bias
 
 

@@ -48,18 +48,83 @@ static void check_mlp(const Model *m, const Block *block) {
     check_matrix(block->linear + block->inputs, m->hidden, inner);
 }
 
+static void check_convolution(const Convolution *c, int64_t channels) {
+    ASSERT(c->weight && c->kernel > 0 && c->channels == channels && channels % LANES == 0);
+}
+
+/* The inputs of a recurrent block, and its one output. */
+static void check_recurrent(const Model *m, const Block *block, int64_t width, int64_t mixed) {
+    ASSERT(block->linear_count == block->inputs + 1);
+    for (int64_t i = 0; i < block->inputs; i++) {
+        width -= block->linear[i].out;
+        check_matrix(block->linear + i, block->linear[i].out, m->hidden);
+    }
+    ASSERT(!width);
+    check_matrix(block->linear + block->inputs, m->hidden, mixed);
+}
+
+static void check_delta_net(const Model *m, const Block *block) {
+    const DeltaNet *d = block->details;
+    int64_t keys = d->keys.count, values = d->values.count, mixed = values * d->values.width;
+    check_recurrent(m, block, d->width, mixed);
+    check_heads(&d->queries, d->width), check_heads(&d->keys, d->width);
+    check_heads(&d->values, d->width), check_heads(&d->gates, d->width);
+    ASSERT(keys > 0 && values % keys == 0 && d->queries.count == keys);
+    ASSERT(d->queries.width == d->keys.width && d->gates.width == d->values.width);
+    for (int64_t head = 0; head < values; head++) {
+        ASSERT(head_begin(&d->beta, head) < d->width && head_begin(&d->decay, head) < d->width);
+    }
+    check_convolution(&d->convolution, 2 * keys * d->keys.width + mixed);
+    check_norm(&d->norm, mixed);
+    ASSERT(d->rate && d->time_bias && d->norm.group == d->values.width);
+}
+
+static void check_mamba(const Model *m, const Block *block) {
+    const Mamba *x = block->details;
+    int64_t inner = x->heads * x->width, channels = inner + 2 * x->groups * x->state;
+    check_recurrent(m, block, inner + channels + x->heads, inner);
+    ASSERT(x->width % LANES == 0 && x->state > 0 && x->state % 4 == 0);
+    ASSERT(x->groups > 0 && x->heads % x->groups == 0);
+    check_convolution(&x->convolution, channels);
+    check_norm(&x->norm, inner);
+    ASSERT(x->rate && x->time_bias && x->skip);
+    ASSERT(!x->norm.count || x->norm.group % LANES == 0);
+}
+
+static void check_rwkv(const Model *m, const Block *block) {
+    int is_time = block->kind == RWKV_TIME;
+    int64_t inner = is_time ? m->hidden : block->linear->out;
+    ASSERT(m->hidden % LANES == 0 && block->norm.count == m->hidden);
+    ASSERT(block->linear_count == (is_time ? 4 : 3));
+    check_matrix(block->linear, inner, m->hidden);
+    check_matrix(block->linear + 1, m->hidden, m->hidden);
+    check_matrix(block->linear + 2, m->hidden, inner);
+    if (is_time) check_matrix(block->linear + 3, m->hidden, m->hidden);
+}
+
+static void check_block(const Model *m, const Block *block) {
+    const Convolution *c = block->details;
+    check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
+    switch (block->kind) {
+    case ATTENTION: check_attention(m, block); break;
+    case MLP: check_mlp(m, block); break;
+    case DELTA_NET: check_delta_net(m, block); break;
+    case MAMBA: check_mamba(m, block); break;
+    case SHORT_CONVOLUTION:
+        check_recurrent(m, block, 3 * c->channels, c->channels);
+        check_convolution(c, c->channels);
+        break;
+    default: check_rwkv(m, block);
+    }
+}
+
 static void check_model(const Model *m) {
     ASSERT(m->blocks > 0 && m->hidden > 0);
     ASSERT(m->vocabulary > 0 && m->vocabulary <= INT32_MAX);
     ASSERT(m->embedding && m->block);
     check_norm(&m->norm, m->hidden);
     check_matrix(&m->head, m->vocabulary, m->hidden);
-    for (int64_t i = 0; i < m->blocks; i++) {
-        const Block *block = m->block + i;
-        check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
-        if (block->kind == ATTENTION) check_attention(m, block);
-        if (block->kind == MLP) check_mlp(m, block);
-    }
+    for (int64_t i = 0; i < m->blocks; i++) check_block(m, m->block + i);
 }
 
 static void check_adapter(const Model *m, const Lora *adapter) {
@@ -75,10 +140,12 @@ static void check_sequence(const Model *m, const SequenceRows *sequence) {
     ASSERT(sequence->capacity % SPAN == 0);
     for (int64_t i = 0; i < sequence->rows; i++)
         ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
-    for (int64_t i = 0; i < m->blocks; i++)
+    for (int64_t i = 0; i < m->blocks; i++) {
         if (m->block[i].kind == ATTENTION) {
             int64_t cache = attention_of(m->block + i)->cache;
             ASSERT(sequence->keys[cache] && sequence->values[cache]);
         }
+        if (m->block[i].kind >= DELTA_NET) ASSERT(sequence->states[i]);
+    }
     for (int64_t a = 0; a < sequence->adapter_count; a++) check_adapter(m, sequence->adapters[a]);
 }

@@ -9,13 +9,17 @@
 
 /* Up to so many rows, every thread quantises all activations: that is cheaper than a barrier. */
 #define REDUNDANT_ROWS 2
+/* The most columns of a state in one unit of work. */
+#define MOST_COLUMNS 64
 
 /* The widest rows and the largest heads among all blocks of a model. */
 typedef struct {
     int64_t input;         /* inputs of linears */
     int64_t two_term;      /* those of them that are quantised to two terms */
     int64_t wide;          /* outputs of the inputs of a block, other than an MLP */
-    int64_t inner;         /* of an MLP */
+    int64_t inner;         /* of an MLP, or of a recurrent block */
+    int64_t mixed;         /* results of a recurrent block, before its output */
+    int64_t columns;       /* numbers of the columns of a state, see recurrence.h */
     int64_t values;        /* heads * width, results of attention */
     int64_t keys, value;   /* widths of a head of keys, and of values */
     int64_t value_row;     /* values of all heads */
@@ -38,6 +42,7 @@ typedef struct {
     float *after;               /* [R, hidden] the result of a block before its post norm */
     float *unquantised;         /* [R, widest] input of the next product */
     float *wide, *inner;        /* [R, ...] queries, keys, values; act(gate) * up */
+    float *mixed;               /* [R, ...] results of a recurrent block */
     float *cosines, *sines;     /* [R, rotary pairs] */
     float *states;              /* attention states, see merge_span */
     bf16 *lora_hidden;          /* [R, ranks]: scale * A x of the adapters */
@@ -59,6 +64,7 @@ typedef struct {
     float *product;           /* results of one panel */
     float *state;             /* see merge_span */
     float *value_row;         /* the values of one row */
+    float *columns;           /* of a state */
     packed_t *panel;
     AttentionShare *shares; /* [S] of the block at hand */
     AttentionScratch attention;
@@ -124,14 +130,52 @@ static void include_mlp(Sizes *sizes, const Block *block) {
     sizes->two_term = MAX(sizes->two_term, inner);
 }
 
+/* Numbers of a row of each, and rows of a state. */
+static void include_recurrent(Sizes *sizes, int64_t wide, int64_t inner, int64_t mixed,
+                              int64_t depth) {
+    sizes->wide = MAX(sizes->wide, wide);
+    sizes->inner = MAX(sizes->inner, inner);
+    sizes->mixed = MAX(sizes->mixed, mixed);
+    sizes->input = MAX(sizes->input, mixed);
+    sizes->two_term = MAX(sizes->two_term, mixed);
+    sizes->columns = MAX(sizes->columns, depth * MOST_COLUMNS);
+}
+
+static void include_delta_net(Sizes *sizes, const Block *block) {
+    const DeltaNet *d = block->details;
+    int64_t inner = d->convolution.channels + 2 * d->values.count;
+    include_recurrent(sizes, d->width, inner, d->values.count * d->values.width, d->keys.width);
+}
+
+static void include_mamba(Sizes *sizes, const Block *block) {
+    const Mamba *m = block->details;
+    int64_t channels = m->convolution.channels, inner = m->heads * m->width;
+    include_recurrent(sizes, inner + channels + m->heads, channels + 2 * m->heads, inner,
+                      m->state);
+}
+
+static void include_block(Sizes *sizes, const Model *m, const Block *block) {
+    const Convolution *c = block->details;
+    switch (block->kind) {
+    case ATTENTION: include_attention(sizes, block); break;
+    case MLP: include_mlp(sizes, block); break;
+    case DELTA_NET: include_delta_net(sizes, block); break;
+    case MAMBA: include_mamba(sizes, block); break;
+    case SHORT_CONVOLUTION:
+        include_recurrent(sizes, 3 * c->channels, 0, c->channels, 0);
+        break;
+    case RWKV_TIME: include_recurrent(sizes, 3 * m->hidden, 3 * m->hidden, m->hidden, 0); break;
+    case RWKV_CHANNEL:
+        include_mlp(sizes, block);
+        include_recurrent(sizes, block->linear->out, 2 * m->hidden, m->hidden, 0);
+        break;
+    }
+}
+
 static Sizes sizes_of(const Model *m) {
     Sizes sizes = {.input = m->hidden, .two_term = m->hidden, .keys = LANES, .value = LANES};
     for (int64_t i = 0; i < m->rotaries; i++) sizes.rotary_pairs += m->rotary[i].half;
-    for (int64_t i = 0; i < m->blocks; i++) {
-        const Block *block = m->block + i;
-        if (block->kind == ATTENTION) include_attention(&sizes, block);
-        if (block->kind == MLP) include_mlp(&sizes, block);
-    }
+    for (int64_t i = 0; i < m->blocks; i++) include_block(&sizes, m, m->block + i);
     return sizes;
 }
 
@@ -200,6 +244,7 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->unquantised = alloc_floats(arena, rows * MAX(m->hidden, sizes->values));
     pass->wide = alloc_floats(arena, rows * sizes->wide);
     pass->inner = alloc_floats(arena, rows * sizes->inner);
+    pass->mixed = alloc_floats(arena, rows * sizes->mixed);
     pass->cosines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->sines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->states = alloc_floats(arena, most_states(pass));
@@ -219,6 +264,7 @@ static void lay_out_worker(Worker *worker, Arena *arena) {
     worker->panel = arena_alloc(arena, PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t));
     worker->state = alloc_floats(arena, 2 + sizes->value);
     worker->value_row = alloc_floats(arena, sizes->value_row);
+    worker->columns = alloc_floats(arena, sizes->columns);
     worker->shares = arena_alloc(arena, worker->pass->sequence_count * sizeof(AttentionShare));
 #ifndef USE_BF16
     worker->attention.keys = alloc_halves(arena, SPAN * sizes->keys);

@@ -48,7 +48,7 @@ typedef struct {
 } Activation;
 
 /* The kinds of blocks. The numbers are those of structs.py. */
-enum { ATTENTION, MLP };
+enum { ATTENTION, MLP, DELTA_NET, MAMBA, SHORT_CONVOLUTION, RWKV_TIME, RWKV_CHANNEL };
 
 /* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
  * first `inputs` read the same; first_linear: the number of the first one in the model, for
@@ -82,6 +82,46 @@ typedef struct {
 typedef struct {
     Activation activation;
 } Mlp;
+
+/* A causal convolution of each of `channels`. weight: [kernel, channels]; bias: [channels] or NULL.
+ * Also the details of a SHORT_CONVOLUTION block. */
+typedef struct {
+    const float *weight, *bias;
+    int64_t channels, kernel;
+} Convolution;
+
+/* The details of a DELTA_NET block. width: of the outputs of all its inputs. rate: exp(log_decay);
+ * rate, time_bias: [heads of values]. A state is that of the convolution, then [heads of values,
+ * key width, value width]. */
+typedef struct {
+    int64_t width;
+    Heads queries, keys, values, gates, beta, decay;
+    Convolution convolution;
+    const float *rate, *time_bias;
+    Norm norm;
+} DeltaNet;
+
+/* The details of a MAMBA block. rate, time_bias, skip: [heads]. The factors of x, B and C are in the
+ * convolution. A state is that of the convolution, then [heads, state, width]. */
+typedef struct {
+    int64_t heads, width, state, groups;
+    Convolution convolution;
+    const float *rate, *time_bias, *skip;
+    Norm norm;
+    float gate_factor, time_factor, time_least, time_most;
+    int32_t gate_after;
+} Mamba;
+
+/* The details of an RWKV_TIME block. decay: exp(time_decay), first: [hidden]; mixes: [3, hidden].
+ * A state is [4, hidden]. */
+typedef struct {
+    const float *decay, *first, *mixes;
+} RwkvTime;
+
+/* The details of an RWKV_CHANNEL block. mixes: [2, hidden]. A state is [hidden]. */
+typedef struct {
+    const float *mixes;
+} RwkvChannel;
 
 typedef struct {
     int64_t blocks, linears, hidden, vocabulary, rotaries;

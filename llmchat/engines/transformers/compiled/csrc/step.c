@@ -17,6 +17,9 @@
 #include "prepare.h"
 #include "attention.h"
 #include "mlp.h"
+#include "delta_net.h"
+#include "mamba.h"
+#include "rwkv.h"
 #include "sampling.h"
 #include "probes.h"
 
@@ -35,10 +38,15 @@ static void run_block(Worker *worker, const Block *block) {
     switch (block->kind) {
     case ATTENTION: run_attention(worker, block); break;
     case MLP: run_mlp(worker, block); break;
+    case DELTA_NET: run_delta_net(worker, block); break;
+    case MAMBA: run_mamba(worker, block); break;
+    case SHORT_CONVOLUTION: run_short_convolution(worker, block); break;
+    case RWKV_TIME: run_rwkv_time(worker, block); break;
+    case RWKV_CHANNEL: run_rwkv_channel(worker, block); break;
     }
 }
 
-#define MAX_LOOPS(blocks) ((blocks) * 10 + 8) /* no pass has more parallel loops */
+#define MAX_LOOPS(blocks) ((blocks) * 16 + 8) /* no pass has more parallel loops */
 
 static void run_pass(Worker *worker) {
     const Pass *pass = worker->pass;

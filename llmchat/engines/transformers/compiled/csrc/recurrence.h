@@ -1,0 +1,60 @@
+/* What Gated DeltaNet and Mamba-2 do with a state: for each token it decays, an outer product is
+ * added, and a query reads it. Tokens follow each other one by one, whatever is read together, so
+ * that their numbers do not depend on it. Columns of the state do not depend on each other: a unit
+ * of work takes a few of them through all rows of a sequence. */
+#pragma once
+#include "convolution.h"
+
+#define MOST_VECTORS (MOST_COLUMNS / LANES)
+#define CHAINS 4       /* sums that are independent, so that no addition waits for the one before */
+/* From so many rows on, a unit works on a copy of its columns that is contiguous. */
+#define COPIED_FROM 3
+
+/* A block of columns of a state [depth, ...]. */
+typedef struct {
+    float *numbers;
+    int64_t depth, stride;
+} Columns;
+
+INLINE f32x16 total_of(const f32x16 *sums) { return (sums[0] + sums[1]) + (sums[2] + sums[3]); }
+
+/* k S of `n` vectors of columns. */
+INLINE void read_columns(const Columns *s, const float *k, f32x16 *out, const int n) {
+    f32x16 sums[MOST_VECTORS][CHAINS] = {};
+    for (int64_t i = 0; i < s->depth; i += CHAINS)
+        for (int chain = 0; chain < CHAINS; chain++)
+            for (int v = 0; v < n; v++)
+                sums[v][chain] = fused_madd(load(s->numbers + (i + chain) * s->stride + v * LANES),
+                                            splat(k[i + chain]), sums[v][chain]);
+    for (int v = 0; v < n; v++) out[v] = total_of(sums[v]);
+}
+
+/* S = decay * S + k added, then q S. */
+INLINE void update_columns(const Columns *s, float decay, const float *k, const f32x16 *added,
+                           const float *q, f32x16 *out, const int n) {
+    f32x16 sums[MOST_VECTORS][CHAINS] = {};
+    for (int64_t i = 0; i < s->depth; i += CHAINS)
+        for (int chain = 0; chain < CHAINS; chain++)
+            for (int v = 0; v < n; v++) {
+                float *p = s->numbers + (i + chain) * s->stride + v * LANES;
+                f32x16 new = fused_madd(splat(k[i + chain]), added[v], load(p) * decay);
+                store(p, new);
+                sums[v][chain] = fused_madd(splat(q[i + chain]), new, sums[v][chain]);
+            }
+    for (int v = 0; v < n; v++) out[v] = total_of(sums[v]);
+}
+
+/* Columns in one unit: as many as a first-level cache holds. */
+static int64_t columns_per_unit(int64_t width) {
+    return width % (MOST_VECTORS * LANES) == 0 ? MOST_VECTORS * LANES
+           : width % (2 * LANES) == 0          ? 2 * LANES
+                                               : LANES;
+}
+
+static void copy_columns(float *to, int64_t to_stride, const float *from, int64_t from_stride,
+                         int64_t depth, int64_t width) {
+    for (int64_t i = 0; i < depth; i++)
+        memcpy(to + i * to_stride, from + i * from_stride, width * sizeof *to);
+}
+
+INLINE float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
