@@ -1,5 +1,6 @@
 """Recurrent blocks in the words of the configs that share them."""
 
+import math
 from typing import Any
 
 from llmchat.engines.transformers.families.blocks import DeltaNet, Heads, Linear, Mamba2, Norm
@@ -121,11 +122,11 @@ def _check_heads(config: Config, heads: int, inner: int) -> None:
 def _time_limits(config: Config) -> tuple[float, float]:
     limits = config.get("time_step_limit")
     if limits is None:
-        return 0.0, float("inf")
+        return 0.0, math.inf
     if not isinstance(limits, (list, tuple)) or len(limits) != 2:
         raise invalid("time_step_limit", limits)
     least = number({"time_step_limit": limits[0]}, "time_step_limit", 0.0, least=0.0)
-    most = limits[1] if limits[1] not in (None, "inf", "Infinity") else float("inf")
-    if not isinstance(most, (int, float)) or not most >= least:
-        raise invalid("time_step_limit", limits)
-    return least, float(most)
+    # JSON has no infinity: transformers writes it as an object.
+    if limits[1] in (math.inf, "Infinity", {"__float__": "Infinity"}):
+        return least, math.inf
+    return least, number({"time_step_limit": limits[1]}, "time_step_limit", math.inf, least)

@@ -89,8 +89,7 @@ static void append_row(Worker *worker, const Attention *a, const SequenceRows *s
     float *x = pass->wide + row * a->width;
     if (a->clip) clamp_row(x, a->width, a->clip);
     turn_heads(pass, a, &a->query_norm, row, x, &a->queries);
-    if (!a->shares)
-        append_keys_and_values(pass, a, sequence, row, position, worker->value_row);
+    if (!a->shares) append_keys_and_values(pass, a, sequence, row, position, worker->value_row);
 }
 
 /* Panels of keys that the new rows of a sequence belong to. */

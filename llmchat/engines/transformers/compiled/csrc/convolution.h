@@ -33,8 +33,7 @@ INLINE f32x16 convolve_at(const Convolution *c, int64_t channel, const float *ro
 INLINE void keep_last(const Convolution *c, const float *rows, int64_t stride, float *state,
                       int64_t count) {
     for (int64_t i = 0; i < c->kernel - 1; i++)
-        store(state + i * c->channels,
-              row_at(c, rows, stride, state, count - (c->kernel - 1) + i));
+        store(state + i * c->channels, row_at(c, rows, stride, state, count - (c->kernel - 1) + i));
 }
 
 /* `width` channels from `channel` on of `count` rows, with silu. rows, out: of the first channel.
@@ -73,9 +72,8 @@ static void run_convolutions(Worker *worker, const Block *block) {
         int64_t index = unit / units, first = unit % units * CHANNELS_PER_UNIT;
         int64_t row = pass->first_row[index], end = MIN(first + CHANNELS_PER_UNIT, width);
         for (int64_t i = first; i < end; i += LANES)
-            gated_convolution(c, i, pass->wide + row * 3 * width + i,
-                              pass->sequences[index].rows, state_of(pass, block, index) + i,
-                              pass->mixed + row * width + i);
+            gated_convolution(c, i, pass->wide + row * 3 * width + i, pass->sequences[index].rows,
+                              state_of(pass, block, index) + i, pass->mixed + row * width + i);
     }
     barrier(&worker->cursor);
 }
@@ -93,7 +91,9 @@ static void run_inputs(Worker *worker, const Block *block, int64_t width) {
 
 /* The output linear of a block, of the rows in pass->mixed. */
 static void run_mixed_output(Worker *worker, const Block *block, int64_t index, int64_t width) {
-    prepare_input(worker, (Source){.kind = FROM_ROWS, .two_term = 1, .width = width, .rows = worker->pass->mixed});
+    prepare_input(
+        worker,
+        (Source){.kind = FROM_ROWS, .two_term = 1, .width = width, .rows = worker->pass->mixed});
     run_output(worker, block, index);
 }
 

@@ -14,16 +14,16 @@
 
 /* The widest rows and the largest heads among all blocks of a model. */
 typedef struct {
-    int64_t input;         /* inputs of linears */
-    int64_t two_term;      /* those of them that are quantised to two terms */
-    int64_t wide;          /* outputs of the inputs of a block, other than an MLP */
-    int64_t inner;         /* of an MLP, or of a recurrent block */
-    int64_t mixed;         /* results of a recurrent block, before its output */
-    int64_t columns;       /* numbers of the columns of a state, see recurrence.h */
-    int64_t values;        /* heads * width, results of attention */
-    int64_t keys, value;   /* widths of a head of keys, and of values */
-    int64_t value_row;     /* values of all heads */
-    int64_t rotary_pairs;  /* of all rotary embeddings */
+    int64_t input;        /* inputs of linears */
+    int64_t two_term;     /* those of them that are quantised to two terms */
+    int64_t wide;         /* outputs of the inputs of a block, other than an MLP */
+    int64_t inner;        /* of an MLP, or of a recurrent block */
+    int64_t mixed;        /* results of a recurrent block, before its output */
+    int64_t columns;      /* numbers of the columns of a state, see recurrence.h */
+    int64_t values;       /* heads * width, results of attention */
+    int64_t keys, value;  /* widths of a head of keys, and of values */
+    int64_t value_row;    /* values of all heads */
+    int64_t rotary_pairs; /* of all rotary embeddings */
 } Sizes;
 
 /* One call of llmchat_step. [R] rows of all sequences, [W] those of them that want logits, [S]
@@ -150,8 +150,7 @@ static void include_delta_net(Sizes *sizes, const Block *block) {
 static void include_mamba(Sizes *sizes, const Block *block) {
     const Mamba *m = block->details;
     int64_t channels = m->convolution.channels, inner = m->heads * m->width;
-    include_recurrent(sizes, inner + channels + m->heads, channels + 2 * m->heads, inner,
-                      m->state);
+    include_recurrent(sizes, inner + channels + m->heads, channels + 2 * m->heads, inner, m->state);
 }
 
 static void include_block(Sizes *sizes, const Model *m, const Block *block) {
@@ -161,9 +160,7 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     case MLP: include_mlp(sizes, block); break;
     case DELTA_NET: include_delta_net(sizes, block); break;
     case MAMBA: include_mamba(sizes, block); break;
-    case SHORT_CONVOLUTION:
-        include_recurrent(sizes, 3 * c->channels, 0, c->channels, 0);
-        break;
+    case SHORT_CONVOLUTION: include_recurrent(sizes, 3 * c->channels, 0, c->channels, 0); break;
     case RWKV_TIME: include_recurrent(sizes, 3 * m->hidden, 3 * m->hidden, m->hidden, 0); break;
     case RWKV_CHANNEL:
         include_mlp(sizes, block);

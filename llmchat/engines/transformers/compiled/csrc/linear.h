@@ -119,8 +119,7 @@ INLINE void finish_row(Worker *worker, const Linears *linears, const Panel *pane
         store_some(target, activate_pair(linears->activation, y, z), left);
         return;
     }
-    if (linears->final)
-        y = finish_logits(pass->model, y), z = finish_logits(pass->model, z);
+    if (linears->final) y = finish_logits(pass->model, y), z = finish_logits(pass->model, z);
     if (linears->epilogue == ACTIVATED)
         y = activate(linears->activation, y), z = activate(linears->activation, z);
     if (linears->epilogue == ADD) {

@@ -101,8 +101,8 @@ typedef struct {
     Norm norm;
 } DeltaNet;
 
-/* The details of a MAMBA block. rate, time_bias, skip: [heads]. The factors of x, B and C are in the
- * convolution. A state is that of the convolution, then [heads, state, width]. */
+/* The details of a MAMBA block. rate, time_bias, skip: [heads]. The factors of x, B and C are in
+ * the convolution. A state is that of the convolution, then [heads, state, width]. */
 typedef struct {
     int64_t heads, width, state, groups;
     Convolution convolution;
@@ -125,7 +125,7 @@ typedef struct {
 
 typedef struct {
     int64_t blocks, linears, hidden, vocabulary, rotaries;
-    const bf16 *embedding; /* [vocabulary, hidden] */
+    const bf16 *embedding;  /* [vocabulary, hidden] */
     const float *positions; /* learned, that of position 0 first; or NULL */
     const Rotary *rotary;
     const Block *block;

@@ -6,7 +6,7 @@
 #include "convolution.h"
 
 #define MOST_VECTORS (MOST_COLUMNS / LANES)
-#define CHAINS 4       /* sums that are independent, so that no addition waits for the one before */
+#define CHAINS 4 /* sums that are independent, so that no addition waits for the one before */
 /* From so many rows on, a unit works on a copy of its columns that is contiguous. */
 #define COPIED_FROM 3
 

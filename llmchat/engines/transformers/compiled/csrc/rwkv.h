@@ -131,11 +131,10 @@ static void run_rwkv_channel(Worker *worker, const Block *block) {
     int64_t width = pass->model->hidden, inner = block->linear->out;
     norm_rows(worker, block);
     mix_rows(worker, block, r->mixes, 2);
-    run_mixed_linear(worker, block, 0,
-                     (Linears){.epilogue = ACTIVATED,
-                               .out = pass->wide,
-                               .stride = inner,
-                               .activation = &activation});
+    run_mixed_linear(
+        worker, block, 0,
+        (Linears){
+            .epilogue = ACTIVATED, .out = pass->wide, .stride = inner, .activation = &activation});
     run_mixed_linear(worker, block, 1,
                      (Linears){.epilogue = STORE, .out = pass->after, .stride = width});
     prepare_input(worker,
