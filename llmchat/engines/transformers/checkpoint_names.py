@@ -8,27 +8,20 @@ language model. Names are translated only: no code of a checkpoint is run.
 import re
 from typing import Any
 
+# Families whose bodies are called `model`.
+_DECODERS = (
+    "apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text",
+    "gemma4_text", "gemma4_unified_text", "glm", "glm4", "granite", "hunyuan_v1_dense",
+    "llama", "ministral", "ministral3", "mistral", "nemotron", "olmo2", "olmo3", "opt", "phi",
+    "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm",
+)  # fmt: skip
 # The attribute under which a causal model keeps its body. Files saved from the body alone lack it.
 _PREFIXES = {
     **dict.fromkeys(
         ("bloom", "gpt2", "gptj", "gpt_neo", "gpt_bigcode", "falcon", "mpt", "openai-gpt"),
         "transformer",
     ),
-    **dict.fromkeys(
-        (
-            "llama",
-            "mistral",
-            "qwen2",
-            "qwen3",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-            "phi3",
-            "smollm3",
-            "stablelm",
-        ),
-        "model",
-    ),
+    **dict.fromkeys(_DECODERS, "model"),
     "gpt_neox": "gpt_neox",
     "rwkv": "rwkv",
 }

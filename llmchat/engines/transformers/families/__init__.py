@@ -83,6 +83,14 @@ _COUNTS = (
     "n_routed_experts", "moe_num_experts",
 )  # fmt: skip
 _MOST = 4096
+# Multimodal models whose text is read as by a model without images → its model type, unless the
+# config of the text has one.
+_TEXTS = {
+    "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
+    "mistral3": "mistral",
+}
 
 
 def plan_of(config: Config) -> Plan | None:
@@ -90,6 +98,7 @@ def plan_of(config: Config) -> Plan | None:
 
     Raises Mismatch for an invalid config of a family that has plans.
     """
+    config = _language_model(config)
     module = _module_of(config)
     if module is None or ("quantization_config" in config and not is_int8(dict(config))):
         return None
@@ -115,11 +124,26 @@ def has_plan(config: Config) -> bool:
 
 def viewed(config: Config, tensors: Tensors) -> Tensors:
     """The tensors under the names of the plan: parts of stacked ones get names of their own."""
+    config = _language_model(config)
     module = _module_of(config)
     every = module.views(config) if hasattr(module, "views") else []
     shapes = tensors.shapes.keys()
     views = {name: view for name, view in every if shapes >= set(view.sources)}
     return ViewedTensors(tensors, views) if views else tensors
+
+
+def _language_model(config: Config) -> Config:
+    """The config of the text of a multimodal model, with the outer one's quantisation.
+
+    An outer config that ties head and embedding says less than the text's (Mistral Small 3.1).
+    """
+    text, kind = config.get("text_config"), config.get("model_type")
+    if kind not in _TEXTS or not isinstance(text, dict):
+        return config
+    outer = {name: config[name] for name in ("quantization_config",) if name in config}
+    if config.get("tie_word_embeddings") is False:
+        outer["tie_word_embeddings"] = False
+    return {"model_type": _TEXTS[kind], **text, **outer}
 
 
 def _module_of(config: Config) -> Any:

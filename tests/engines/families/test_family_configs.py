@@ -1,0 +1,215 @@
+"""What a config.json decides in a plan: defaults, layer patterns, and variants without a plan."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
+from llmchat.engines.transformers.families import plan_of
+from llmchat.engines.transformers.families.alibi import slopes
+from llmchat.engines.transformers.families.blocks import Attention
+from llmchat.engines.transformers.families.plan import Plan
+from llmchat.engines.transformers.families.views import Joined, View, ViewedTensors
+from llmchat.engines.transformers.weights import MemoryTensors
+from llmchat.errors import Mismatch
+
+SIZES = {
+    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+}  # fmt: skip
+GPT = {"vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4}
+
+
+def planned(kind: str, **values: Any) -> Plan:
+    plan = plan_of(SIZES | {"model_type": kind} | values)
+    assert plan
+    return plan
+
+
+def attentions(plan: Plan) -> list[Attention]:
+    return [block for block in plan.blocks() if isinstance(block, Attention)]
+
+
+def windows(plan: Plan) -> list[int]:
+    return [block.window for block in attentions(plan)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("mistral", {"num_attention_heads": 8}, [4096] * 6),
+        ("mistral", {"sliding_window": None, "num_key_value_heads": 2}, [0] * 6),
+        ("qwen2", {"num_attention_heads": 32, "sliding_window": 9}, [0] * 6),
+        (
+            "qwen3",
+            {"num_attention_heads": 32, "use_sliding_window": True, "max_window_layers": 4},
+            [0, 0, 0, 0, 4096, 4096],
+        ),
+        ("gemma", {"num_attention_heads": 16}, [0] * 6),
+        ("gemma2", {}, [4096, 0] * 3),
+        ("gemma3_text", {"sliding_window": 8}, [8, 8, 8, 8, 8, 0]),
+        ("gemma3_text", {"sliding_window": 8, "sliding_window_pattern": 2}, [8, 0] * 3),
+        ("gemma4_text", {"hidden_size_per_layer_input": 0}, [512] * 5 + [0]),
+        ("olmo2", {}, [0] * 6),
+        ("olmo3", {}, [4096, 4096, 4096, 0, 4096, 4096]),
+        ("cohere2", {"sliding_window": 8}, [8, 8, 8, 0, 8, 8]),
+        ("exaone4", {"num_key_value_heads": 4}, [4096, 4096, 4096, 0, 4096, 4096]),
+        ("exaone4", {"num_key_value_heads": 4, "sliding_window": None}, [0] * 6),
+        ("ministral", {"num_attention_heads": 8, "sliding_window": 8}, [8] * 6),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 8}, [0, 0, 0, 8, 0, 0]),
+        ("phi3", {"sliding_window": 8}, [8] * 6),
+    ],
+)
+def test_windows_follow_the_pattern_of_the_family(
+    kind: str, values: dict[str, Any], expected: list[int]
+) -> None:
+    assert windows(planned(kind, **values)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("smollm3", {}, [True, True, True, False, True, True]),
+        ("smollm3", {"no_rope_layers": [0, 1, 1, 1, 1, 0]}, [False, *[True] * 4, False]),
+        ("cohere2", {}, [True, True, True, False, True, True]),
+        ("exaone4", {"num_key_value_heads": 4}, [True, True, True, False, True, True]),
+        ("exaone4", {"num_key_value_heads": 4, "sliding_window": None}, [True] * 6),
+    ],
+)
+def test_some_layers_have_no_rotary_embedding(
+    kind: str, values: dict[str, Any], expected: list[bool]
+) -> None:
+    plan = planned(kind, **values)
+    assert [block.rotary is not None for block in attentions(plan)] == expected
+
+
+def test_layers_of_gemma_3_and_olmo_3_have_two_rotary_embeddings() -> None:
+    scaling = {"rope_type": "linear", "factor": 8.0}
+    for kind in ("gemma3_text", "olmo3"):
+        rotaries = [block.rotary for block in attentions(planned(kind, rope_scaling=scaling))]
+        sliding, full = rotaries[0], rotaries[5 if kind == "gemma3_text" else 3]
+        assert sliding and full
+        assert sliding.frequencies[0] == 1 and full.frequencies[0] == 1 / 8
+    assert sliding.frequencies[1] == pytest.approx(500000 ** (-2 / 16))
+
+
+def test_a_missing_key_has_the_value_of_its_class() -> None:
+    heads = attentions(planned("glm"))[0]
+    assert (heads.queries.width, heads.keys.count) == (128, 2)
+    assert heads.rotary and heads.rotary.width == 64 and heads.rotary.interleaved
+    assert attentions(planned("ernie4_5"))[0].queries.width == 128
+    growth = attentions(planned("ministral3", num_attention_heads=8))[0].position_scale
+    assert growth and (growth.beta, growth.length) == (0.1, 16384)
+    neox = attentions(planned("gpt_neox", num_attention_heads=2))[0]
+    assert neox.rotary and neox.rotary.width == 8
+    assert planned("granite").head.scale == 1.0
+    assert planned("cohere").head.scale == 0.0625
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma4_text", "cohere", "ernie4_5", "smollm3"])
+def test_heads_are_tied_where_the_class_ties_them(kind: str) -> None:
+    assert planned(kind).head.is_tied
+    assert not planned(kind, tie_word_embeddings=False).head.is_tied
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("llama", {"hidden_act": "quick_gelu"}),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+        ("gemma2", {"layer_types": ["chunked_attention"] * 6}),
+        ("falcon", {"alibi": True}),
+        ("falcon", {"new_decoder_architecture": True, "parallel_attn": False}),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}),
+        ("opt", {"do_layer_norm_before": False, "ffn_dim": 96}),
+        ("opt", {"word_embed_proj_dim": 32, "ffn_dim": 96}),
+        ("gpt2", GPT | {"add_cross_attention": True}),
+        ("gptj", GPT | {"rotary_dim": None}),
+        ("gemma4_text", {"use_bidirectional_attention": "all"}),
+    ],
+)
+def test_variants_that_no_block_expresses_have_no_plan(kind: str, values: dict[str, Any]) -> None:
+    assert plan_of(SIZES | {"model_type": kind} | values) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 0]}),
+        ("gemma2", {"layer_types": ["full_attention"]}),
+        ("gemma2", {"hidden_act": 3, "hidden_activation": 3}),
+        ("gpt_neox", {"num_attention_heads": 5}),
+        ("gemma4_text", {"num_kv_shared_layers": 6}),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 3}),
+        ("granite", {"logits_scaling": 0}),
+    ],
+)
+def test_invalid_configs_are_refused(kind: str, values: dict[str, Any]) -> None:
+    with pytest.raises(Mismatch):
+        plan_of(SIZES | {"model_type": kind} | values)
+
+
+def test_layers_of_gemma_4_that_share_keys_name_the_block_of_their_kind() -> None:
+    kinds = ["sliding_attention", "full_attention"] * 3
+    plan = planned("gemma4_text", layer_types=kinds, num_kv_shared_layers=3)
+    shares = [block.shares for block in attentions(plan)]
+    # Attention, MLP and the input of the layer: three blocks each.
+    assert shares == [None, None, None, 3, 6, 3]
+    assert [len(block.inputs) for block in attentions(plan)] == [3, 3, 3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("outer", "text"),
+    [
+        ("gemma3", "gemma3_text"),
+        ("gemma4", "gemma4_text"),
+        ("mistral3", "mistral"),
+        ("mistral3", "ministral3"),
+    ],
+)
+def test_the_text_of_a_multimodal_model_has_the_plan_of_its_family(outer: str, text: str) -> None:
+    inner = SIZES | {"num_attention_heads": 8, "model_type": text}
+    config = {"model_type": outer, "text_config": inner, "tie_word_embeddings": True}
+    found, expected = plan_of(config), plan_of(inner)
+    assert found and expected
+    assert found.head == expected.head and len(found.blocks()) == len(expected.blocks())
+    untied = plan_of(config | {"tie_word_embeddings": False})
+    assert untied and not untied.head.is_tied
+
+
+def test_families_saved_without_their_prefix_get_it() -> None:
+    for kind in ("apertus", "olmo3", "glm4", "nemotron", "ministral3", "phi"):
+        name = modern_name("layers.0.mlp.up_proj.weight", {"model_type": kind})
+        assert name == "model.layers.0.mlp.up_proj.weight"
+    assert modern_name("decoder.embed_tokens.weight", {"model_type": "opt"}) == (
+        "model.decoder.embed_tokens.weight"
+    )
+
+
+def test_the_first_falcons_have_the_layouts_of_falcon() -> None:
+    config = {
+        "vocab_size": 320, "hidden_size": 64, "n_layer": 1, "n_head": 4, "n_head_kv": 2,
+        "model_type": "RefinedWeb",
+    }  # fmt: skip
+    plan = plan_of(modern_config(config))
+    assert plan
+    heads = attentions(plan)[0]
+    assert [heads.queries.begin(head) for head in range(4)] == [0, 16, 64, 80]
+    assert [heads.keys.begin(head) for head in range(2)] == [32, 96]
+    assert [heads.values.begin(head) for head in range(2)] == [48, 112]
+
+
+def test_slopes_of_other_counts_lie_between_those_of_powers_of_two() -> None:
+    torch.testing.assert_close(slopes(4), torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]))
+    torch.testing.assert_close(slopes(6), torch.cat([slopes(4), torch.tensor([0.5, 0.125])]))
+
+
+def test_views_join_pieces_and_turn_matrices_in_place() -> None:
+    stored = {"a": torch.ones(2), "b": torch.zeros(3), "m": torch.arange(6.0).reshape(2, 3)}
+    views = {"ab": Joined(("a", "b")), "m": View("m", is_transposed=True)}
+    tensors = ViewedTensors(MemoryTensors(stored), views)
+    assert tensors.shapes == {"ab": (5,), "m": (3, 2)}
+    assert tensors.get("ab").tolist() == [1, 1, 0, 0, 0]
+    assert tensors.get("m").tolist() == [[0, 3], [1, 4], [2, 5]]
