@@ -106,13 +106,14 @@ class Bench:
         from llmchat.bench.interleave import Competitor, python_module
 
         memory = python_module("llmchat.bench.worker", MEMORY, "{}")
+        own, reference = (_int8_bytes(self.folder(one)) for one in (name, "llama"))
         found = [
             Competitor(MEMORY, memory, measures=("bandwidth",)),
-            Competitor(REFERENCE, self._inside("llama")),
-            Competitor(OURS, self._inside(name)),
+            Competitor(REFERENCE, self._inside("llama"), reference),
+            Competitor(OURS, self._inside(name), own),
         ]
         if self.before:
-            found.append(Competitor(BEFORE, (*self._of_before(), *self._inside(name))))
+            found.append(Competitor(BEFORE, (*self._of_before(), *self._inside(name)), own))
         return found + self._llama_cpp(self.folder(name) / GGUF)
 
     def _inside(self, name: str) -> tuple[str, ...]:
@@ -132,7 +133,15 @@ class Bench:
         task = {"peer": LLAMA_CPP, "gguf": str(gguf), "short": prompt_ids(SHORT)}
         full = json.dumps(task | {"long": prompt_ids(PREFILL)})
         command = python_file(self.python, Path(peer_protocol.__file__), "serve")
-        return [Competitor(LLAMA_CPP, command, task=full)]
+        return [Competitor(LLAMA_CPP, command, gguf.stat().st_size, task=full)]
+
+
+def _int8_bytes(folder: Path) -> int:
+    """Bytes of a checkpoint's weights when all of them are int8."""
+    from llmchat.engines.transformers.weights import open_tensors
+    from llmchat.memory_estimate import parameters
+
+    return parameters(open_tensors(folder, ()).shapes)
 
 
 def kept_in(work: Path) -> dict[str, str]:
@@ -152,22 +161,32 @@ def _checked(command: list[str], stdin: str = "") -> None:
 
 def measure(bench: Bench, name: str) -> dict[str, Any]:
     """The result of one shape. Raises MeasurementFailed if our engine could not be measured."""
-    from llmchat.bench.interleave import Measurements, measure_in_turn, started
+    from llmchat.bench import machine
+    from llmchat.bench.interleave import Measurements, batches, measure_in_turn, started
 
     measurements, apart = Measurements(), dict[str, Any]()
     env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    with started(bench.contenders(name), env, measurements.fail, note) as processes:
-        measure_in_turn(processes, bench.rounds, measurements, note, warm_s=0.5)
-        apart["build"] = build_of(processes, measurements.failures)
-        for process in processes:
-            label = process.competitor.label
-            if label == OURS and label not in measurements.failures:
-                note(f"{name}: sixteen answers at once")
-                apart["together"] = attempt(lambda process=process: process.ask("together"))[0]
-                apart["executor"] = process.ask("executor")
+    # Those that fit into memory together are measured in turns.
+    for batch in batches(bench.contenders(name), machine.room("cpu", machine.Machine(0))):
+        with started(batch, env, measurements.fail, note) as processes:
+            measure_in_turn(processes, bench.rounds, measurements, note, warm_s=0.5)
+            apart |= _measured_apart(processes, measurements.failures)
     if OURS in measurements.failures:
         raise measurements.failures[OURS]
     return compare(measurements, apart, Work.of(bench.folder(name)), Work.of(bench.folder("llama")))
+
+
+def _measured_apart(processes: list[Any], failures: dict[str, Any]) -> dict[str, Any]:
+    """What only one contender measures."""
+    found: dict[str, Any] = {}
+    for process in processes:
+        if process.competitor.label == OURS and OURS not in failures:
+            note("sixteen answers at once")
+            found["together"] = attempt(lambda process=process: process.ask("together"))[0]
+            found["executor"] = process.ask("executor")
+        elif process.competitor.label == LLAMA_CPP:
+            found["build"] = build_of([process], failures)
+    return found
 
 
 def compare(measurements: Any, apart: dict[str, Any], own: Work, reference: Work) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class Shape:
     """One model. like: whose sizes these are; small: number of layers of the small scale.
 
     settings: of the config class of `model_type` in transformers. attention: the layers of
-    Granite 4 that have attention instead of Mamba-2.
+    Granite 4 that have attention instead of Mamba-2. int8: the checkpoint is written as int8 in
+    bitsandbytes' layout, because 16 bits and a copy would not fit on the disk.
     """
 
     like: str
@@ -29,6 +30,7 @@ class Shape:
     settings: dict[str, Any] = field(default_factory=dict)
     kind: str = "dense"
     attention: tuple[int, ...] = ()
+    int8: bool = False
 
     def config(self, scale: str) -> Any:
         """The config of transformers. scale: one of SCALES."""
@@ -135,7 +137,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "moe-16b": Shape(
         "3B active of 16B: 10 of 64 experts", "qwen3_moe", 27, 1,
-        _tied(_sizes(2048, 6144, 16, 4, 151936), False, **_EXPERTS), "experts",
+        _tied(_sizes(2048, 6144, 16, 4, 151936), False, **_EXPERTS), "experts", int8=True,
     ),
     "qwen3.5": Shape(
         "Qwen3.5 0.8B (Gated DeltaNet)", "qwen3_5_text", 24, 12,

@@ -17,6 +17,8 @@ import math
 import os
 import sys
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ import torch
 from family_shapes import SCALES, SHAPES
 from torch import Tensor
 
+# Name, type, shape and a function that makes it.
+Described = tuple[str, torch.dtype, tuple[int, ...], Callable[[], Tensor]]
 GGUF = "Q8_0.gguf"
 # Random numbers are repeated after so many: values do not change the speed.
 _POOL = 1 << 24
@@ -60,12 +64,22 @@ def tensor_of(name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.linspace(0.0, math.log(16), math.prod(shape)).bfloat16().view(shape)
     if len(shape) == 1 and stem.endswith(_ONES):
         return torch.ones(shape, dtype=torch.bfloat16)
-    return _numbers(shape, zlib.crc32(name.encode()))
+    return _numbers(shape, zlib.crc32(name.encode()), _pool())
 
 
-def _numbers(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Numbers of the pool from a place that depends on the seed, repeated if they are too few."""
-    pool, count = _pool(), math.prod(shape)
+@functools.cache
+def _int8_pool() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-127, 128, (_POOL,), dtype=torch.int8, generator=generator)
+
+
+def _int8_numbers(shape: tuple[int, ...], seed: int) -> Tensor:
+    return _numbers(shape, seed, _int8_pool())
+
+
+def _numbers(shape: tuple[int, ...], seed: int, pool: Tensor) -> Tensor:
+    """Numbers of a pool from a place that depends on the seed, repeated if they are too few."""
+    count = math.prod(shape)
     start = seed * 4096 % (_POOL // 2)
     if count <= _POOL // 2:
         return pool[start : start + count].view(shape)
@@ -73,27 +87,42 @@ def _numbers(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def write_checkpoint(name: str, scale: str, folder: Path) -> None:
-    """config.json, model.safetensors and a tokenizer; the weights appear when they are complete."""
+    """config.json, a tokenizer and model.safetensors, which appears when it is complete."""
     from llmchat.engines.transformers.mapped_safetensors import Entry, Writer
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = SHAPES[name].config(scale)
-    shapes = shapes_of(config)
-    _write_config(config, folder)
+    shape = SHAPES[name]
+    config = shape.config(scale)
+    _write_config(config, folder, shape.int8)
     _write_tokenizer(folder, config.vocab_size)
-    entries = [Entry(name, torch.bfloat16, shape) for name, shape in shapes.items()]
-    writer = Writer(folder / "unfinished", entries)
-    for tensor, shape in shapes.items():
-        writer.put(tensor, tensor_of(tensor, shape))
+    tensors = list(_tensors(shapes_of(config), shape.int8))
+    writer = Writer(folder / "unfinished", [Entry(*described) for *described, _ in tensors])
+    for tensor, _, _, make in tensors:
+        writer.put(tensor, make())
     writer.close()
     (folder / "unfinished").rename(folder / "model.safetensors")
 
 
-def _write_config(config: Any, folder: Path) -> None:
+def _tensors(shapes: dict[str, tuple[int, ...]], int8: bool) -> Iterator[Described]:
+    """Each tensor of the file; with int8, linears in three, as bitsandbytes writes them."""
+    for name, shape in shapes.items():
+        if int8 and len(shape) == 2 and name.endswith("_proj.weight"):
+            stem = name.removesuffix("weight")
+            yield name, torch.int8, shape, partial(_int8_numbers, shape, zlib.crc32(name.encode()))
+            yield f"{stem}SCB", torch.float32, shape[:1], partial(torch.full, shape[:1], 3 * _STD)
+            form = torch.zeros((), dtype=torch.uint8)
+            yield f"{stem}weight_format", torch.uint8, (), form.clone
+        else:
+            yield name, torch.bfloat16, shape, partial(tensor_of, name, shape)
+
+
+def _write_config(config: Any, folder: Path, int8: bool) -> None:
     from transformers import AutoModelForCausalLM
 
     architecture = AutoModelForCausalLM._model_mapping[type(config)].__name__
     settings = config.to_dict() | {"architectures": [architecture], "dtype": "bfloat16"}
+    if int8:
+        settings["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     (folder / "config.json").write_text(json.dumps(settings, indent=2, default=str) + "\n")
 
 
@@ -146,7 +175,11 @@ def write_q8_0(folder: Path, source: Path) -> None:
 
 
 def _in_words_of_the_hub(settings: dict[str, Any]) -> dict[str, Any]:
-    """Where transformers renamed what published files say, and the converter reads those."""
+    """Where transformers renamed what published files say, and the converter reads those.
+
+    The converter gets random numbers in 16 bits even if the checkpoint is int8.
+    """
+    settings.pop("quantization_config", None)
     if settings["model_type"] == "gpt_neox":
         settings["rotary_pct"] = settings["rope_parameters"]["partial_rotary_factor"]
     if settings["model_type"] == "granitemoehybrid":
@@ -158,7 +191,9 @@ def _in_words_of_the_hub(settings: dict[str, Any]) -> dict[str, Any]:
 def _config_in(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.__dict__.pop("quantization_config", None)
+    return config
 
 
 def _lazily(name: str, shape: tuple[int, ...]) -> Any:

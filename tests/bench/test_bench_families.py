@@ -11,6 +11,7 @@ from families import Work
 from family_shapes import SCALES, SHAPES, SMALL_VOCABULARY, Shape, chosen
 
 from llmchat.bench.interleave import MeasurementFailed, Measurements
+from llmchat.engines.transformers.weights import open_tensors
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -43,18 +44,21 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def tiny_shape(model_type: str, **more: Any) -> Shape:
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 300,
+    }  # fmt: skip
+    return Shape("tiny", model_type, 2, 2, sizes | TINY[model_type], **more)
+
+
 @pytest.mark.parametrize("model_type", TINY)
 def test_checkpoint_is_what_transformers_loads(
     model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    sizes = {
-        "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "vocab_size": 300,
-    }  # fmt: skip
-    shape = Shape("tiny", model_type, 2, 2, sizes | TINY[model_type])
-    monkeypatch.setitem(SHAPES, "tiny", shape)
+    monkeypatch.setitem(SHAPES, "tiny", tiny_shape(model_type))
     random_checkpoint.write_checkpoint("tiny", "full", tmp_path)
     model, loading = AutoModelForCausalLM.from_pretrained(
         tmp_path, dtype=torch.float32, output_loading_info=True
@@ -64,6 +68,22 @@ def test_checkpoint_is_what_transformers_loads(
         logits = model(torch.tensor([[5, 6, 7]])).logits
     assert logits.isfinite().all() and logits.std() > 0
     assert not (tmp_path / "unfinished").exists()
+
+
+def test_int8_checkpoint_has_the_tensors_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = {}
+    for int8 in (False, True):
+        monkeypatch.setitem(SHAPES, "tiny", tiny_shape("qwen3_moe", int8=int8))
+        random_checkpoint.write_checkpoint("tiny", "full", tmp_path / str(int8))
+        opened[int8] = open_tensors(tmp_path / str(int8), ())
+    assert opened[True].shapes == opened[False].shapes
+    expert, router = (f"model.layers.1.mlp.{name}.weight" for name in ("experts.3.up_proj", "gate"))
+    assert opened[True].int8(expert) and not opened[True].int8(router)
+    spread = [float(opened[int8].get(expert).float().std()) for int8 in (False, True)]
+    assert spread[1] == pytest.approx(spread[0], rel=1)
+    assert Work.of(tmp_path / "True") == Work.of(tmp_path / "False")
 
 
 def test_random_tensors_are_repeatable_and_differ_by_name() -> None:
@@ -127,11 +147,16 @@ def test_older_engine_is_measured_in_the_same_turns() -> None:
     assert "faster" not in families.verdicts("qwen3", result)
 
 
-def test_older_engine_keeps_its_own_copies(tmp_path: Path) -> None:
+def test_older_engine_keeps_its_own_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = families.Bench(tmp_path, "small", 1, None, None, before=tmp_path / "old")
-    before = next(one for one in bench.contenders("qwen3") if one.label == families.BEFORE)
+    monkeypatch.setitem(SHAPES, "llama", tiny_shape("gemma3_text"))
+    random_checkpoint.write_checkpoint("llama", "full", bench.folder("llama"))
+    contenders = {one.label: one for one in bench.contenders("llama")}
+    assert set(contenders) == {families.MEMORY, families.REFERENCE, families.OURS, families.BEFORE}
+    before = contenders[families.BEFORE]
     assert before.command[:2] == ("env", f"PYTHONPATH={tmp_path / 'old'}")
     assert f"XDG_CACHE_HOME={tmp_path / 'kept' / 'cache'}-before" in before.command
+    assert before.memory > 300 * 32
 
 
 def test_table_shows_the_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
