@@ -77,7 +77,11 @@ def special_tokens(folder: Path) -> frozenset[str]:
         if added is None:
             config = read_json(folder / "tokenizer_config.json")
             added = config.get("added_tokens_decoder", {}).values()
-        return frozenset(str(token["content"]) for token in added if token.get("special"))
+        # Mistral's own file is read where there is no other.
+        tekken = read_json(folder / "tekken.json").get("special_tokens") if not added else None
+        return frozenset(
+            str(token["content"]) for token in added if token.get("special")
+        ) | frozenset(str(token["token_str"]) for token in tekken or ())
 
 
 def _added_tokens(file: Path) -> list[dict[str, Any]] | None:

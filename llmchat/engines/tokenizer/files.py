@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchat.engines.checkpoint_files import read_json, special_names
-from llmchat.engines.tokenizer import sentencepiece
+from llmchat.engines.tokenizer import sentencepiece, tekken
 from llmchat.engines.tokenizer.fast import FastVocabulary
 from llmchat.engines.tokenizer.rwkv_world import WorldVocabulary
 from llmchat.engines.tokenizer.vocabulary import Vocabulary
@@ -31,6 +31,8 @@ def open_vocabulary(folder: Path) -> Vocabulary:
     world = sorted(folder.glob("rwkv_vocab_*.txt"))
     if world:
         return WorldVocabulary(world[-1])
+    if (folder / tekken.FILE).exists():
+        return FastVocabulary(tekken.read_tekken(folder / tekken.FILE))
     pieces = next((folder / name for name in sentencepiece.FILES if (folder / name).exists()), None)
     return FastVocabulary(_from_pieces(pieces) if pieces else _convert_tokenizer(folder))
 
