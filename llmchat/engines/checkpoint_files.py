@@ -44,9 +44,15 @@ def _json(path: Path, otherwise: Any) -> Any:
     except (OSError, ValueError) as error:
         raise IntegrityError(f"{path} cannot be read: {reason(error)}") from error
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=_with_infinity)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} is not valid JSON: {reason(error)}") from error
+
+
+def _with_infinity(table: dict[str, Any]) -> Any:
+    """transformers 5 writes numbers that JSON does not have as {"__float__": "Infinity"}."""
+    value = table.get("__float__")
+    return float(value) if len(table) == 1 and isinstance(value, str) else table
 
 
 def special_names(folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from support.checkpoints import save_tiny, tiny_config
 from torch import Tensor
 
 from llmchat.engines import Sampling
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.compiled.structs import TensorRefs
 from llmchat.engines.transformers.families.old_llama import Dimensions
@@ -252,3 +253,13 @@ def test_dimensions_are_read_from_the_config() -> None:
     assert Dimensions.of(config) == (2, 64, 4, 2, 16, 96, 320)
     assert Dimensions.of(config | {"num_key_value_heads": None, "head_dim": None}).kv_heads == 4
     assert Dimensions.of(config).linears()["mlp.down_proj"] == (64, 96)
+
+
+def test_infinity_as_transformers_writes_it_is_a_number(tmp_path: Path) -> None:
+    """A config.json of transformers 5, whose JSON has no infinity."""
+    written = '{"time_step_limit": [0.0, {"__float__": "Infinity"}], "a": {"__float__": 1}}'
+    (tmp_path / "config.json").write_text(written)
+    assert read_json(tmp_path / "config.json") == {
+        "time_step_limit": [0.0, float("inf")],
+        "a": {"__float__": 1},
+    }

@@ -47,7 +47,7 @@ def modern_config(config: dict[str, Any]) -> dict[str, Any]:
     RefinedWebModel (Falcon 7B) and RefinedWeb (40B) become falcon; the language model of Qwen-VL
     becomes Qwen, and that of Qwen3.5 Qwen3.5 text.
     """
-    if config.get("model_type") in _OF_QWEN_VL:
+    if str(config.get("model_type")) in _OF_QWEN_VL:
         return _language_model_of_qwen_vl(config)
     if config.get("model_type") not in ("RefinedWeb", "RefinedWebModel"):
         return config

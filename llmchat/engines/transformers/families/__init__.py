@@ -9,11 +9,10 @@ from importlib import import_module
 from typing import Any
 
 from llmchat.engines.transformers.bitsandbytes_format import is_int8
-from llmchat.engines.transformers.families.config_values import Config, NoPlan
+from llmchat.engines.transformers.families.config_values import Config, NoPlan, check_counts
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import ViewedTensors
 from llmchat.engines.transformers.weights import Tensors
-from llmchat.errors import Mismatch
 
 # Model type → the module of its family.
 _MODULES = {
@@ -77,12 +76,6 @@ _MODULES = {
     "stablelm": "stablelm",
 }
 
-# What a plan has blocks for, and the most of them.
-_COUNTS = (
-    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_experts", "num_local_experts",
-    "n_routed_experts", "moe_num_experts",
-)  # fmt: skip
-_MOST = 4096
 # Multimodal models whose text is read as by a model without images → its model type, unless the
 # config of the text has one.
 _TEXTS = {
@@ -102,20 +95,12 @@ def plan_of(config: Config) -> Plan | None:
     module = _module_of(config)
     if module is None or ("quantization_config" in config and not is_int8(dict(config))):
         return None
-    _check_counts(config)
+    check_counts(config)
     try:
         plan: Plan | None = module.plan(config)
     except NoPlan:
         return None
     return plan
-
-
-def _check_counts(config: Config) -> None:
-    """Raise Mismatch for more layers or experts than any model has, before each gets a block."""
-    for name in _COUNTS:
-        value = config.get(name)
-        if isinstance(value, int) and value > _MOST:
-            raise Mismatch(f"config.json: `{name}` is {value:,}; at most {_MOST:,} are supported")
 
 
 def has_plan(config: Config) -> bool:

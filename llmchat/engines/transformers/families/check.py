@@ -176,10 +176,10 @@ def _of_mamba(block: blocks.Mamba2) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _of_norm(norm: Norm | None) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """A norm's tensors have `width` numbers, or `group` numbers, which `bind` cannot tell apart:
+    """The tensors of a norm of groups have `width` numbers, or `group`, in one dimension or two:
     they are checked where they are read.
     """
-    if norm is None or (norm.group and norm.group != norm.width):
+    if norm is None or norm.group:
         return
     for name in (norm.weight, norm.bias):
         if name:

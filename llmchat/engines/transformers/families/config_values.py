@@ -1,6 +1,5 @@
 """Values of a config.json, checked. Everything here raises Mismatch for a value that is invalid."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,29 @@ Config = Mapping[str, Any]
 
 # Larger than in any model, and small enough for 32 bits.
 _MAX_SIZE = 2**31 - 1
+_MAX_NUMBER = 1e30
+# A plan has an object for each layer and each expert.
+_MAX_LAYERS, _MAX_EXPERTS, _MAX_OBJECTS = 1_000, 5_000, 200_000
+_LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layers", "n_layer")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 class NoPlan(Exception):
     """The config is valid, but the blocks cannot express what it asks for."""
+
+
+def check_counts(config: Config) -> None:
+    """Raise Mismatch for more layers and experts than a plan should be made of."""
+    layers, experts = (
+        max([config[name] for name in names if type(config.get(name)) is int], default=1)
+        for names in (_LAYERS, _EXPERTS)
+    )
+    if layers > _MAX_LAYERS or experts > _MAX_EXPERTS or layers * experts > _MAX_OBJECTS:
+        raise Mismatch(
+            f"config.json: {layers:,} layers of {experts:,} experts are more than any model has"
+            if experts > 1
+            else f"config.json: {layers:,} layers are more than any model has"
+        )
 
 
 def with_defaults(
@@ -41,13 +59,13 @@ def count(config: Config, name: str, default: int = 0) -> int:
     return 0 if config.get(name) == 0 else size(config, name, default)
 
 
-def number(config: Config, name: str, default: float, least: float = -math.inf) -> float:
-    """A finite number, not below `least`."""
+def number(config: Config, name: str, default: float, least: float = -_MAX_NUMBER) -> float:
+    """A number that is not below `least`, and that a float32 holds."""
     value = config.get(name)
     if value is None:
         return default
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least:
+    if not is_number or not least <= value <= _MAX_NUMBER:
         raise invalid(name, value)
     return float(value)
 

@@ -20,6 +20,7 @@ from llmchat.engines.transformers.families.config_values import (
     NoPlan,
     count,
     flag,
+    invalid,
     size,
     with_defaults,
 )
@@ -152,6 +153,8 @@ def _of_layer(config: Config, index: int, kind: str) -> dict[str, Any]:
     given = config.get("per_layer_config")
     if isinstance(given, dict):
         found = given.get(str(index)) or {}
+        if not isinstance(found, dict):
+            raise invalid("per_layer_config", given)
         if not found.keys() <= {"head_dim", "num_key_value_heads"}:
             raise NoPlan("per_layer_config")
         return {**config, **found}

@@ -38,7 +38,7 @@ def plan(config: Config) -> Plan:
         layers,
         rms(config, "model.norm.weight"),
         embedding=Embedding("model.embed_tokens.weight", scale),
-        head=Head(lm_head, scale=1 / number(config, "logits_scaling", 1.0)),
+        head=Head(lm_head, scale=1 / number(config, "logits_scaling", 1.0, least=1e-6)),
     )
 
 

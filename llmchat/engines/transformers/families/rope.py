@@ -142,7 +142,7 @@ def _proportional(config: Config, scaling: Scaling, width: int) -> dict[str, Any
 
 def _yarn(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
     trained = _required(scaling, "original_max_position_embeddings")
-    factor = scaling.get("factor") or size(config, "max_position_embeddings") / trained
+    factor = _positive(scaling, "factor") or size(config, "max_position_embeddings") / trained
     plain = _plain(scaling, width)
     keeps = 1 - _ramp(scaling, width, trained)
     frequencies = plain / factor * (1 - keeps) + plain * keeps
@@ -151,14 +151,16 @@ def _yarn(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
 
 def _ramp(scaling: Scaling, width: int, trained: float) -> Tensor:
     """0 for frequencies that stay as they are, 1 for those that are divided by the factor."""
-    theta = number(scaling, "rope_theta", 10000.0)
+    theta = number(scaling, "rope_theta", 10000.0, least=0.0)
+    if theta in (0, 1):
+        raise invalid("rope_theta", theta)
 
     def turning(times: float) -> float:
         """The pair that turns so many times in the trained length."""
         return width * math.log(trained / (times * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = turning(scaling.get("beta_fast") or 32)
-    high = turning(scaling.get("beta_slow") or 1)
+    low = turning(_positive(scaling, "beta_fast") or 32)
+    high = turning(_positive(scaling, "beta_slow") or 1)
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, width - 1)
@@ -167,10 +169,10 @@ def _ramp(scaling: Scaling, width: int, trained: float) -> Tensor:
 
 
 def _yarn_scale(scaling: Scaling, factor: float) -> float:
-    given = scaling.get("attention_factor")
+    given = _positive(scaling, "attention_factor")
     if given is not None:
-        return float(given)
-    mscale, all_dims = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        return given
+    mscale, all_dims = number(scaling, "mscale", 0.0), number(scaling, "mscale_all_dim", 0.0)
     if mscale and all_dims:
         return yarn_magnitude(factor, mscale) / yarn_magnitude(factor, all_dims)
     return yarn_magnitude(factor)
@@ -184,8 +186,10 @@ def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
 def _longrope(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
     longest = size(config, "max_position_embeddings")
     trained = int(_required(scaling, "original_max_position_embeddings"))
-    factor = scaling.get("factor") or longest / trained
-    scale = scaling.get("attention_factor")
+    if trained < 2:
+        raise invalid("original_max_position_embeddings", trained)
+    factor = _positive(scaling, "factor") or longest / trained
+    scale = _positive(scaling, "attention_factor")
     if scale is None:
         scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(trained))
     plain = _plain(scaling, width)
@@ -197,16 +201,28 @@ def _longrope(config: Config, scaling: Scaling, width: int) -> dict[str, Any]:
 
 def _factors(scaling: Scaling, kind: str, width: int) -> Tensor:
     values = scaling.get(f"{kind}_factor")
-    if not isinstance(values, list) or len(values) != width // 2:
+    if (
+        not isinstance(values, list)
+        or len(values) != width // 2
+        or not all(type(value) in (int, float) for value in values)
+    ):
         raise invalid(f"{kind}_factor", values)
     return torch.tensor(values, dtype=torch.float32)
 
 
 def _required(scaling: Scaling, name: str) -> float:
-    value = scaling.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+    value = _positive(scaling, name)
+    if value is None:
         raise invalid(name, value)
-    return float(value)
+    return value
+
+
+def _positive(scaling: Scaling, name: str) -> float | None:
+    """A finite number above zero; None where it is missing or null."""
+    value = number(scaling, name, 1.0)
+    if value <= 0:
+        raise invalid(name, value)
+    return None if scaling.get(name) is None else value
 
 
 _KINDS: dict[str, Callable[[Config, Scaling, int], dict[str, Any]]] = {

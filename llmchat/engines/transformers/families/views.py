@@ -2,13 +2,14 @@
 transposed or interleaved, norms that are in pieces. They get names as if each were in the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.weights import Tensors
+from llmchat.errors import IntegrityError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class View:
 
     def shape(self, source: tuple[int, ...]) -> tuple[int, ...]:
         sizes = source if self.index is None else source[1:]
+        if not sizes:
+            raise _wrong(self.source, source)
         rows, *rest = reversed(sizes) if self.is_transposed else sizes
         return len(range(rows)[self.start : self.stop : self.step]), *rest
 
@@ -52,6 +55,9 @@ class Joined:
         return torch.cat(tensors)
 
     def shape(self, *sources: tuple[int, ...]) -> tuple[int, ...]:
+        for name, shape in zip(self.sources, sources, strict=True):
+            if not shape or shape[1:] != sources[0][1:]:
+                raise _wrong(name, shape)
         return sum(shape[0] for shape in sources), *sources[0][1:]
 
 
@@ -64,6 +70,7 @@ class ViewedTensors:
     def __init__(self, tensors: Tensors, views: Mapping[str, View | Joined]):
         self._tensors = tensors
         self._views = {name: view for name, view in views.items() if self._applies(name, view)}
+        _check_stacks([view for view in self._views.values() if isinstance(view, View)], tensors)
         hidden = {source for view in self._views.values() for source in view.sources}
         kept = {name: shape for name, shape in tensors.shapes.items() if name not in hidden}
         seen = {
@@ -90,3 +97,23 @@ class ViewedTensors:
         if name in view.sources:
             return name in shapes and self._tensors.int8(name) is None
         return name not in shapes and all(source in shapes for source in view.sources)
+
+
+def _check_stacks(views: Iterable[View], tensors: Tensors) -> None:
+    """Raise IntegrityError for a stack that has other matrices, or more rows, than its views."""
+    stacks: dict[str, list[View]] = {}
+    for view in views:
+        if view.index is not None:
+            stacks.setdefault(view.source, []).append(view)
+    for source, parts in stacks.items():
+        shape = tensors.shapes[source]
+        count, stops = 1 + max(part.index or 0 for part in parts), [part.stop for part in parts]
+        rows = shape[-1 if parts[0].is_transposed else 1] if len(shape) > 1 else 0
+        ends = [stop for stop in stops if stop is not None]
+        if len(shape) < 2 or shape[0] != count or (len(ends) == len(stops) and max(ends) != rows):
+            raise _wrong(source, shape)
+
+
+def _wrong(name: str, shape: tuple[int, ...]) -> IntegrityError:
+    sizes = " x ".join(map(str, shape)) or "a single number"
+    return IntegrityError(f"the tensor `{name}` is {sizes}, which does not fit config.json")
