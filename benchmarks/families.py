@@ -30,6 +30,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,14 @@ from random_checkpoint import GGUF
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MEMORY, OURS, REFERENCE, BEFORE = "memory", "llmchat int8", "reference", "llmchat before"
-SUFFIXES = {OURS: "", REFERENCE: "_llama", LLAMA_CPP: "_llama_cpp", BEFORE: "_before"}
+OPENVINO = "OpenVINO GenAI Q8_0"
+SUFFIXES = {
+    OURS: "",
+    REFERENCE: "_llama",
+    LLAMA_CPP: "_llama_cpp",
+    OPENVINO: "_openvino",
+    BEFORE: "_before",
+}
 # For each kind of shape, what must be reached: a key of a result, and the least.
 TARGETS: dict[str, dict[str, float]] = {
     "dense": {"decode_as_llama": 0.9, "prefill_as_llama": 0.9, "together": 5.0},
@@ -114,7 +122,7 @@ class Bench:
         ]
         if self.before:
             found.append(Competitor(BEFORE, (*self._of_before(), *self._inside(name)), own))
-        return found + self._llama_cpp(self.folder(name) / GGUF)
+        return found + self._peers(self.folder(name) / GGUF)
 
     def _inside(self, name: str) -> tuple[str, ...]:
         return (sys.executable, str(HERE / "families_inside.py"), str(self.folder(name)))
@@ -124,16 +132,26 @@ class Bench:
         kept = (f"{name}={folder}-before" for name, folder in kept_in(self.work).items())
         return ("env", f"PYTHONPATH={self.before}", *kept)
 
-    def _llama_cpp(self, gguf: Path) -> list[Any]:
+    def _peers(self, gguf: Path) -> list[Any]:
+        """The peers in `python` that read the Q8_0 file."""
         from llmchat.bench import peer_protocol
         from llmchat.bench.interleave import Competitor, python_file
 
         if not self.python or not gguf.exists():
             return []
-        task = {"peer": LLAMA_CPP, "gguf": str(gguf), "short": prompt_ids(SHORT)}
-        full = json.dumps(task | {"long": prompt_ids(PREFILL)})
-        command = python_file(self.python, Path(peer_protocol.__file__), "serve")
-        return [Competitor(LLAMA_CPP, command, gguf.stat().st_size, task=full)]
+        command = python_file(self.python, Path(peer_protocol.__file__))
+        installed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        task = {"gguf": str(gguf), "short": prompt_ids(SHORT), "long": prompt_ids(PREFILL)}
+        return [
+            Competitor(
+                peer,
+                (*command, "serve"),
+                gguf.stat().st_size,
+                task=json.dumps(task | {"peer": peer}),
+            )
+            for peer in peer_protocol.OF_GGUF
+            if peer in installed
+        ]
 
 
 def _int8_bytes(folder: Path) -> int:
@@ -209,6 +227,8 @@ def compare(measurements: Any, apart: dict[str, Any], own: Work, reference: Work
                                    reference.madds),
         "decode_over_llama_cpp": _ratio(rates["decode"], rates["decode_llama_cpp"]),
         "prefill_over_llama_cpp": _ratio(rates["prefill"], rates["prefill_llama_cpp"]),
+        "decode_over_openvino": _ratio(rates["decode"], rates["decode_openvino"]),
+        "prefill_over_openvino": _ratio(rates["prefill"], rates["prefill_openvino"]),
         "memory_share": _ratio(rates["decode"], limit, own.bytes),
         "together": together.get("ratio"),
         "together_tps": together.get("many"),
@@ -261,32 +281,41 @@ def save(scale: str, name: str, result: dict[str, Any]) -> None:
 
 
 HEADS = {
-    "decode": "decode", "memory_share": "of memory", "decode_as_llama": "as Llama",
-    "decode_over_llama_cpp": "/ llama.cpp", "decode_faster": "/ before", "prefill": "prefill",
-    "prefill_as_llama": "as Llama", "prefill_over_llama_cpp": "/ llama.cpp",
-    "prefill_faster": "/ before", "together": "16 at once",
-}  # fmt: skip
+    "decode": "decode",
+    "memory_share": "of memory",
+    "decode_as_llama": "as Llama",
+    "decode_over_llama_cpp": "/ llama.cpp",
+    "decode_over_openvino": "/ OpenVINO",
+    "decode_faster": "/ before",
+    "prefill": "prefill",
+    "prefill_as_llama": "as Llama",
+    "prefill_over_llama_cpp": "/ llama.cpp",
+    "prefill_over_openvino": "/ OpenVINO",
+    "prefill_faster": "/ before",
+    "together": "16 at once",
+}
 
 
-def cells(result: dict[str, Any]) -> list[str]:
-    def cell(key: str) -> str:
-        value = result.get(key)
-        if value is None:
-            return "–"
-        if key in ("decode", "prefill"):
-            return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-        return f"{100 * value:.0f} %" if key == "memory_share" else f"{value:.2f} ×"
+def cells(result: dict[str, Any], keys: Iterable[str] = HEADS) -> list[str]:
+    return [_cell(key, result.get(key)) for key in keys]
 
-    return [cell(key) for key in HEADS]
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if key in ("decode", "prefill"):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{100 * value:.0f} %" if key == "memory_share" else f"{value:.2f} ×"
 
 
 def markdown(scale: str) -> str:
-    """The table of docs/bench.md, from the stored results."""
+    """The table of docs/bench.md from the stored results, without columns that are empty."""
     results = stored().get(scale, {})
-    lines = [f"| | {' | '.join(HEADS.values())} |", f"|---|{'---|' * len(HEADS)}"]
-    for name in SHAPES:
+    keys = [key for key in HEADS if any(row.get(key) is not None for row in results.values())]
+    lines = [f"| | {' | '.join(HEADS[key] for key in keys)} |", f"|---|{'---|' * len(keys)}"]
+    for name, shape in SHAPES.items():
         if name in results:
-            lines.append(f"| {SHAPES[name].like} | {' | '.join(cells(results[name]))} |")
+            lines.append(f"| {shape.like} | {' | '.join(cells(results[name], keys))} |")
     return "\n".join(lines)
 
 

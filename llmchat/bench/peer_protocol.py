@@ -27,11 +27,14 @@ WARM = 8
 Measured = dict[str, float]
 Measures = dict[str, Callable[[], Any]]
 
-LLAMA_CPP = "llama.cpp Q8_0"
+LLAMA_CPP, OPENVINO = "llama.cpp Q8_0", "OpenVINO GenAI Q8_0"
+# Peers that read the Q8_0 file.
+OF_GGUF = (LLAMA_CPP, OPENVINO)
 # Peer → the packages it needs, in one or several ways; the first way that is installed counts.
 # llama-cpp-python is compiled where it is installed, xllamacpp for many processors.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     LLAMA_CPP: (("llama-cpp-python",), ("xllamacpp",)),
+    OPENVINO: (("openvino-genai",),),
     "CTranslate2 int8": (("ctranslate2", "tokenizers"),),
     "transformers bf16": (("transformers", "torch"),),
     "transformers + bitsandbytes int8": (("transformers", "torch", "bitsandbytes"),),
@@ -207,6 +210,29 @@ def _xllamacpp(task: dict[str, Any]) -> Measures:
     return {"decode": decode, "prefill": prefill, "warm": warm, "build": build}
 
 
+def openvino_genai(task: dict[str, Any]) -> Measures:
+    """OpenVINO's reader of GGUF knows a few architectures only."""
+    import numpy
+    import openvino
+    import openvino_genai as genai
+
+    pipeline = genai.LLMPipeline(task["gguf"], "CPU")
+    short, long = task["short"], task["long"]
+
+    def answer(ids: list[int], count: int) -> None:
+        tokens = numpy.array([ids], dtype=numpy.int64)
+        inputs = openvino.Tensor(tokens), openvino.Tensor(numpy.ones_like(tokens))
+        settings = genai.GenerationConfig()
+        settings.max_new_tokens, settings.ignore_eos, settings.do_sample = count, True, False
+        pipeline.generate(genai.TokenizedInputs(*inputs), settings)
+
+    return {
+        "decode": lambda: timed(lambda: answer(short, DECODE), DECODE),
+        "prefill": lambda: timed(lambda: answer(long, 1), len(long)),
+        "warm": lambda: answer(short, WARM),
+    }
+
+
 def ctranslate2(task: dict[str, Any]) -> Measures:
     import ctranslate2 as ct2
     from tokenizers import Tokenizer
@@ -307,6 +333,7 @@ def _transformers(task: dict[str, Any], **settings: Any) -> Measures:
 
 LOADERS: dict[str, Callable[[dict[str, Any]], Measures]] = {
     LLAMA_CPP: llama_cpp,
+    OPENVINO: openvino_genai,
     "CTranslate2 int8": ctranslate2,
     "transformers bf16": transformers_bf16,
     "transformers + bitsandbytes int8": transformers_int8,

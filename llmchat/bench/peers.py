@@ -26,6 +26,7 @@ from llmchat.settings import World
 # The format each keeps its weights in, see cost.KINDS.
 _KINDS = {
     peer_protocol.LLAMA_CPP: "Q8_0",
+    peer_protocol.OPENVINO: "Q8_0",
     "CTranslate2 int8": "int8",
     "transformers bf16": "bf16",
     "transformers + bitsandbytes int8": "int8",
@@ -33,6 +34,7 @@ _KINDS = {
 # The most bytes a weight takes while it is loaded.
 _MEMORY = {
     peer_protocol.LLAMA_CPP: 1.1,
+    peer_protocol.OPENVINO: 3.2,
     "CTranslate2 int8": 2.2,
     "transformers bf16": 2.0,
     "transformers + bitsandbytes int8": 3.0,
@@ -96,7 +98,7 @@ class Peers:
 
     def _files(self, peer: str, folder: Path, device: str) -> dict[str, Any]:
         """The files a peer reads instead of the checkpoint. Raises UsageError if there are none."""
-        if peer == peer_protocol.LLAMA_CPP:
+        if peer in peer_protocol.OF_GGUF:
             if device != "cpu":
                 raise UsageError("it is only measured on the CPU")
             return {"gguf": str(self._q8_0(folder))}

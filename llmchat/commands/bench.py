@@ -32,7 +32,7 @@ _Compare = Annotated[
     bool,
     typer.Option(
         "--compare",
-        help="Also measure llama.cpp, CTranslate2 and transformers, if they are installed.",
+        help="Also measure llama.cpp, OpenVINO, CTranslate2 and transformers, where installed.",
         rich_help_panel=MEASURED,
     ),
 ]
