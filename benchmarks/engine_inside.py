@@ -173,26 +173,29 @@ def save_adapter(folder: Path) -> Path:
     """A random LoRA on every linear layer of the checkpoint. Returns its folder, written once."""
     import torch
 
-    from llmchat.engines.transformers.families.old_llama import LINEARS, Dimensions, layer_prefix
+    from llmchat.engines.transformers.families import plan_of
+    from llmchat.engines.transformers.families.check import linears
 
     target = folder.parent / f"{folder.name}-lora"
     if (target / "adapter_config.json").exists():
         return target
     target.mkdir(exist_ok=True)
-    size = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")))
-    tensors = {}
-    for layer in range(size.layers):
-        for name, (out, in_) in size.linears().items():
-            module = f"base_model.model.{layer_prefix(layer)}{name}"
-            tensors[f"{module}.lora_A.weight"] = 0.01 * torch.randn(RANK, in_)
-            tensors[f"{module}.lora_B.weight"] = 0.01 * torch.randn(out, RANK)
+    plan = plan_of(json.loads((folder / "config.json").read_text("utf-8")))
+    assert plan is not None
+    tensors, names = {}, set()
+    for linear in list(linears(plan))[:-1]:
+        out, in_ = linear.shape
+        module = f"base_model.model.{linear.module}"
+        names.add(linear.module.rpartition(".")[2])
+        tensors[f"{module}.lora_A.weight"] = 0.01 * torch.randn(RANK, in_)
+        tensors[f"{module}.lora_B.weight"] = 0.01 * torch.randn(out, RANK)
     save_file(tensors, target / "adapter_model.safetensors")
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": RANK,
         "lora_alpha": RANK,
-        "target_modules": [name.partition(".")[2] for name in LINEARS],
+        "target_modules": sorted(names),
     }
     (target / "adapter_config.json").write_text(json.dumps(config))
     return target

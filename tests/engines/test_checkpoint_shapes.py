@@ -19,7 +19,6 @@ from llmchat.engines import Sampling
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.compiled.structs import TensorRefs
-from llmchat.engines.transformers.families.old_llama import Dimensions
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.engines.transformers.vocabulary import check_ids
 from llmchat.errors import IntegrityError, LlmchatError, Mismatch
@@ -246,13 +245,6 @@ def test_logits_that_are_not_finite_are_an_error(
         sampling = Sampling(max_tokens=2, temperature=temperature, repetition_penalty=penalty)
         with pytest.raises(IntegrityError, match="NaN or infinity"):
             list(engine.stream(Prompt("hello", ()), sampling))
-
-
-def test_dimensions_are_read_from_the_config() -> None:
-    config = tiny_config().to_dict()
-    assert Dimensions.of(config) == (2, 64, 4, 2, 16, 96, 320)
-    assert Dimensions.of(config | {"num_key_value_heads": None, "head_dim": None}).kv_heads == 4
-    assert Dimensions.of(config).linears()["mlp.down_proj"] == (64, 96)
 
 
 def test_infinity_as_transformers_writes_it_is_a_number(tmp_path: Path) -> None:

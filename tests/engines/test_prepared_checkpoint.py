@@ -23,7 +23,7 @@ from support.checkpoints import (
 )
 
 from llmchat.engines.checkpoint_files import read_json
-from llmchat.engines.transformers import TransformersEngine, memory_check
+from llmchat.engines.transformers import TransformersEngine, memory_check, prepared_checkpoint
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.lora import Adapter
 from llmchat.engines.transformers.mapped_safetensors import Entry, MappedFile, Writer, header
@@ -143,8 +143,17 @@ def test_transformers_refuses_what_it_would_misread(name: str, tmp_path: Path) -
     assert torch.equal(logits(copy), logits(base)), "a folder of its own for us as well"
 
 
-def test_models_that_are_put_together_when_they_are_loaded_are_not_prepared(tmp_path: Path) -> None:
+def test_models_that_transformers_puts_together_are_prepared_only_by_their_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts, which are int8 too."""
     base = save_tiny(tmp_path / "base", tiny_experts_config())
+    copy = prepare(tmp_path / "copy", base)
+    shapes = MappedFile(copy / "model.safetensors").shapes
+    assert "model.layers.0.mlp.experts.0.gate_proj.SCB" in shapes
+    assert "model.layers.0.mlp.gate.SCB" not in shapes, "the router"
+    assert torch.equal(logits(base, prepared=copy), logits(base))
+    monkeypatch.setattr(prepared_checkpoint, "plan_of", lambda config: None)
     with pytest.raises(Mismatch, match="transformers assembles the tensors of Qwen3MoeForCausalLM"):
         Preparation(base)
 
@@ -152,9 +161,9 @@ def test_models_that_are_put_together_when_they_are_loaded_are_not_prepared(tmp_
 def test_their_8_bit_checkpoints_open_here_untouched(theirs: Path, base: Path) -> None:
     engine = TransformersEngine(theirs, device="cpu")
     saved = MappedFile(theirs / "model.safetensors")
-    layer = engine._forward._layers[0]  # type: ignore[attr-defined]
-    assert torch.equal(layer.down.inner.weight, saved.get("model.layers.0.mlp.down_proj.weight"))
-    assert torch.equal(layer.down.inner.SCB, saved.get("model.layers.0.mlp.down_proj.SCB"))
+    down = engine._forward._layers[0].stages[1][0].run.run.down.inner  # type: ignore[attr-defined]
+    assert torch.equal(down.weight, saved.get("model.layers.0.mlp.down_proj.weight"))
+    assert torch.equal(down.SCB, saved.get("model.layers.0.mlp.down_proj.SCB"))
     exact = logits(base, weights="fp32")
     for weights in ("int8", "bf16", "fp32"):
         near = logits(theirs, weights=weights)
@@ -291,9 +300,10 @@ def test_the_mapped_pages_are_the_weights(base: Path, tmp_path: Path) -> None:
 
     forward: Any = engine._forward
     for layer in forward._layers:
-        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down):
+        attention, mlp = (stage[0].run for stage in layer.stages)
+        for linear in (attention.inputs, attention.output, mlp.run.gate_up, mlp.run.down):
             assert is_mapped(linear.inner.weight) and linear.inner.weight.data_ptr() % 64 == 0
-    assert is_mapped(forward._embedding) and is_mapped(forward._head)
+    assert is_mapped(forward._embedding.table) and is_mapped(forward._head.weight)
 
 
 def test_mapped_weights_need_no_memory_of_their_own(

@@ -72,10 +72,10 @@ def load(source: Source) -> LoadedModel:
     with reading(f"the model in {base.name}"):
         tokens = Tokenizer(base)
         config, context = modern_config(read_json(base / "config.json")), context_of(base)
-        tensors = _open(source, config)
-        config = with_ties(config, tensors.untied)
-        plan = _plan(source, config, tensors)
-        tensors = tensors if plan is None else viewed(config, tensors)
+        raw = _open(source, config)
+        config = with_ties(config, raw.untied)
+        plan = _plan(source, config, raw)
+        tensors = raw if plan is None else viewed(config, raw)
         mapped = source.prepared is not None
         memory_check.check(tensors.shapes, source.weights, source.device, mapped=mapped)
         with memory_check.reported(), torch.inference_mode():
@@ -83,8 +83,16 @@ def load(source: Source) -> LoadedModel:
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))
         self_test.check(executor, ids, str(config.get("model_type")), source.proven)
-    count = vocabulary_of(tensors.shapes) or int(config.get("vocab_size") or 0)
-    return LoadedModel(tokens, Guides(tokens, count), executor, config, tensors.shapes, context)
+    shapes = _shapes(raw, tensors)
+    count = vocabulary_of(shapes) or int(config.get("vocab_size") or 0)
+    return LoadedModel(tokens, Guides(tokens, count), executor, config, shapes, context)
+
+
+def _shapes(raw: Tensors, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Of the tensors that the executor reads: as in the file where it has that name, since adapters
+    are for those.
+    """
+    return {name: raw.shapes.get(name, shape) for name, shape in tensors.shapes.items()}
 
 
 def device_named(name: str) -> torch.device:

@@ -1,14 +1,14 @@
 """Writes prepared checkpoints: adapters merged and linears quantised once, for a chat to map.
 
-The folder is a checkpoint in bitsandbytes' layout that transformers can open too. Of Falcon and
-T5, transformers leaves linears in 16 bits that are int8 here; their files have names that
-transformers does not look for, so that it does not misread them. `head.safetensors` is an int8
-copy of the output head for the decode step on the CPU; the 16-bit head stays, as bitsandbytes
-requires.
+The folder is a checkpoint in bitsandbytes' layout that transformers can open too, except of Falcon
+and T5, of which transformers leaves linears in 16 bits that are int8 here, and of models whose
+experts are stacked: their files have names that transformers does not look for.
+`head.safetensors` is an int8 copy of the output head for the decode step on the CPU; the 16-bit
+head stays, as bitsandbytes requires.
 
 Only int8 is prepared: downloads hold bf16 and fp32 already, and bitsandbytes packs int4 (NF4)
-differently for each device. Models whose tensors transformers assembles in memory (fused experts)
-are not prepared either.
+differently for each device. Models without a plan whose tensors transformers assembles in memory
+(fused experts) are not prepared either.
 """
 
 import json
@@ -21,12 +21,13 @@ import torch
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import is_transposed, modern_config
-from llmchat.engines.transformers.families import old_llama as llama
+from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_size, shards
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
+from llmchat.engines.transformers.prepared_plan import outline_of
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
-from llmchat.engines.transformers.tied_heads import is_tied, with_ties
-from llmchat.engines.transformers.weights import OWN_STEM, Tensors, open_tensors, weight_files
+from llmchat.engines.transformers.tied_heads import with_ties
+from llmchat.engines.transformers.weights import OWN_STEM, open_tensors, weight_files
 from llmchat.errors import Mismatch
 from llmchat.parse_guard import reading
 
@@ -59,18 +60,16 @@ class Preparation:
         self._tensors = open_tensors(base, adapters, scale)
         config = with_ties(config, self._tensors.untied)
         self._base_config = config
-        if llama.supports(config):
-            llama.check_tensors(config, self._tensors.shapes)
-            self._outline = _of_llama(config, self._tensors)
-            self._head = (
-                "lm_head.weight"
-                if "lm_head.weight" in self._outline.plain
-                else "model.embed_tokens.weight"
-            )
-            self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
-        else:
+        self._plan = plan_of(config)
+        if self._plan is None:
             self._outline = outline(base, config, self._tensors, trust)
             self._files = {}
+        else:
+            self._outline, self._tensors = outline_of(self._plan, config, self._tensors)
+            self._head = f"{self._outline.head}.weight"
+            if self._outline.config["tie_word_embeddings"]:
+                self._head = self._plan.embedding.weight
+            self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
         parts = shards(self._units(), shard_bytes)
         self._stem = "model" if self._outline.shared else OWN_STEM
         names = [
@@ -133,7 +132,8 @@ class Preparation:
         return quantise_rows(weight.T.contiguous() if self._turned(name) else weight, name)
 
     def _turned(self, name: str) -> bool:
-        return is_transposed(name.removesuffix(".weight"), self._base_config)
+        """Whether a weight is [in, out]. Those of plans are seen as [out, in]."""
+        return self._plan is None and is_transposed(name.removesuffix(".weight"), self._base_config)
 
     def _units(self) -> list[list[Entry]]:
         """Entries that must stay in one file: matrices that are used as one, with their scales."""
@@ -169,30 +169,6 @@ def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:
         Entry(f"{prefix}weight", torch.int8, tuple(shape)),
         Entry(f"{prefix}SCB", torch.float32, (shape[0],)),
     ]
-
-
-def _of_llama(config: dict[str, Any], tensors: Tensors) -> Outline:
-    """The outline of a model of the Llama family, which needs no transformers."""
-    groups, plain = [], ["model.embed_tokens.weight"]
-    for layer in (f"model.layers.{index}." for index in range(config["num_hidden_layers"])):
-        groups += [
-            [f"{layer}self_attn.{part}_proj" for part in "qkv"],
-            [f"{layer}self_attn.o_proj"],
-            [f"{layer}mlp.gate_proj", f"{layer}mlp.up_proj"],
-            [f"{layer}mlp.down_proj"],
-        ]
-        plain += [f"{layer}input_layernorm.weight", f"{layer}post_attention_layernorm.weight"]
-    plain += [
-        bias for group in groups for module in group if (bias := f"{module}.bias") in tensors.shapes
-    ]
-    tied = is_tied(config, tensors.shapes)
-    plain += ["model.norm.weight"] if tied else ["model.norm.weight", "lm_head.weight"]
-    return Outline(
-        groups,
-        dict.fromkeys(plain, torch.bfloat16),
-        "lm_head",
-        config | {"tie_word_embeddings": tied},
-    )
 
 
 def _config(model: Outline) -> dict[str, Any]:

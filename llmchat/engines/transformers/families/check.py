@@ -197,6 +197,9 @@ def _check_biases(inputs: tuple[Linear, ...], shapes: Shapes) -> None:
 def _check_shape(name: str, shape: tuple[int, ...] | None, expected: tuple[int, ...]) -> None:
     if shape is None:
         raise IntegrityError(f"the weights have no `{name}`, which config.json requires", _HINT)
+    # Cohere's norms of one head are [1, width].
+    if shape[:-1] == (1,) * len(shape[:-1]) and len(expected) == 1:
+        shape = shape[-1:]
     if tuple(shape) != expected:
         raise IntegrityError(
             f"the tensor `{name}` is {_times(shape)}; config.json requires {_times(expected)}",

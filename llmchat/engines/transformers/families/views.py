@@ -63,8 +63,8 @@ class Joined:
 
 class ViewedTensors:
     """Tensors with views. A view whose source is missing, or whose name is there (in a prepared
-    copy), is left out. A view can have the name of its source (a transposed matrix), unless the
-    source is int8: those of prepared copies have their final form.
+    copy), is left out. A view can have the name of its source: a transposed matrix, which int8
+    files hold as [out, in].
     """
 
     def __init__(self, tensors: Tensors, views: Mapping[str, View | Joined]):
@@ -87,7 +87,10 @@ class ViewedTensors:
         return view.of(*map(self._tensors.get, view.sources))
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        return None if self._views.keys() & set(names) else self._tensors.int8(*names)
+        viewed = (name for name in names if name in self._views)
+        if any(name not in self._views[name].sources for name in viewed):
+            return None
+        return self._tensors.int8(*names)
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         return self._tensors.head_int8()
@@ -95,7 +98,7 @@ class ViewedTensors:
     def _applies(self, name: str, view: View | Joined) -> bool:
         shapes = self._tensors.shapes
         if name in view.sources:
-            return name in shapes and self._tensors.int8(name) is None
+            return name in shapes
         return name not in shapes and all(source in shapes for source in view.sources)
 
 

@@ -108,7 +108,7 @@ def outline(folder: Path, config: dict[str, Any], tensors: Tensors, trust: bool 
     quantised = {f"{name}.weight" for name in linears}
     saved = set(model.state_dict())
     plain = {
-        name: _plain_dtype(name, "int8")
+        name: plain_dtype(name, "int8")
         for name, _ in model.named_parameters(remove_duplicate=False)
     }
     plain |= {name: buffer.dtype for name, buffer in model.named_buffers() if name in saved}
@@ -203,7 +203,7 @@ def _fill(
                 model,
                 path,
                 nn.Parameter(
-                    tensors.get(path).to(device, _plain_dtype(path, kind)), requires_grad=False
+                    tensors.get(path).to(device, plain_dtype(path, kind)), requires_grad=False
                 ),
             )
     # Two matrices that config.json ties and the file holds both are tied only if they are equal:
@@ -277,7 +277,7 @@ def _layer(
     )
 
 
-def _plain_dtype(name: str, kind: Weights) -> torch.dtype:
+def plain_dtype(name: str, kind: Weights) -> torch.dtype:
     """The type of a parameter other than the weight of a linear."""
     return torch.float32 if name.endswith(_EXACT) else compute_dtype(kind)
 

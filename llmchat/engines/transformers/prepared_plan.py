@@ -1,0 +1,101 @@
+"""What an int8 copy of a model with a plan consists of, without transformers."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from llmchat.engines.transformers.families import blocks as kinds
+from llmchat.engines.transformers.families import viewed
+from llmchat.engines.transformers.families.blocks import Block, Linear
+from llmchat.engines.transformers.families.check import bind, linears_of
+from llmchat.engines.transformers.families.plan import Plan
+from llmchat.engines.transformers.modules.hf_modules import Outline, plain_dtype
+from llmchat.engines.transformers.weights import Tensors
+
+T = TypeVar("T")
+# Linears of these are subclasses in transformers, which bitsandbytes leaves in 16 bits.
+_OURS_ALONE = ("falcon",)
+
+
+def outline_of(plan: Plan, config: dict[str, Any], raw: Tensors) -> tuple[Outline, Tensors]:
+    """The outline, and the tensors under the names of the plan.
+
+    raw: under the names of the files. Raises IntegrityError if they do not fit the plan.
+    """
+    tensors = viewed(config, raw)
+    plan = bind(plan, tensors.shapes)
+    head, groups = plan.head.linear.module, _groups(plan)
+    quantised = {module for group in groups for module in group}
+    plain = _names(plan) - {f"{module}.weight" for module in quantised}
+    if plan.head.is_tied:
+        plain -= {plan.head.linear.weight, plan.head.linear.bias}
+    sixteen_bit = {linear.module for linear in _found(plan, Linear)} - quantised - {head}
+    is_shared = tensors.shapes.keys() == raw.shapes.keys()
+    is_shared = is_shared and config.get("model_type") not in _OURS_ALONE
+    outline = Outline(
+        groups,
+        {name: _dtype(name, plan, is_shared) for name in tensors.shapes if name in plain},
+        head,
+        config | {"tie_word_embeddings": plan.head.is_tied},
+        is_shared,
+        tuple(sorted(sixteen_bit)),
+    )
+    return outline, tensors
+
+
+def _groups(plan: Plan) -> list[list[str]]:
+    """The quantised modules; those whose outputs are used side by side are a group."""
+    groups: list[list[str]] = []
+    for block in plan.blocks():
+        groups += _groups_of(block)
+    if plan.layer_inputs:
+        groups.append([plan.layer_inputs.linear.module])
+    seen: set[str] = set()
+    for group in groups:
+        group[:] = [module for module in dict.fromkeys(group) if module not in seen]
+        seen.update(group)
+    return [group for group in groups if group]
+
+
+def _groups_of(block: Block) -> list[list[str]]:
+    if isinstance(block, kinds.Experts):
+        mlps = (*((block.shared,) if block.shared else ()), *block.experts)
+        return [group for mlp in mlps for group in _groups_of(mlp)]
+    modules = [linear.module for linear in linears_of(block)]
+    if isinstance(block, kinds.Attention | kinds.Mlp | kinds.DeltaNet):
+        return [modules[:-1], modules[-1:]]
+    return [[module] for module in modules]
+
+
+def _dtype(name: str, plan: Plan, is_shared: bool) -> torch.dtype:
+    """Of a tensor that stays as it is: what transformers computes with in 16 bits, where it reads
+    the copy too. Otherwise small tensors keep all their digits.
+    """
+    if is_shared:
+        return plain_dtype(name, "int8")
+    tables = {plan.embedding.weight, plan.head.linear.weight}
+    if plan.layer_inputs:
+        tables.add(plan.layer_inputs.embedding)
+    return torch.bfloat16 if name in tables else torch.float32
+
+
+def _names(plan: Plan) -> set[str]:
+    """Everything in a plan that can be the name of a tensor."""
+    names = set(_found(plan, str))
+    for linear in _found(plan, Linear):
+        names |= {linear.weight, linear.bias}
+    return names
+
+
+def _found(value: Any, kind: type[T]) -> Iterator[T]:
+    """The values of a kind within a plan."""
+    if isinstance(value, kind):
+        yield value
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _found(one, kind)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _found(getattr(value, field.name), kind)
