@@ -41,7 +41,7 @@ class Loader:
         if norm is None:
             return None
         weight, bias = (
-            None if name is None else self.float32(name) for name in (norm.weight, norm.bias)
+            None if name is None else self.plain(name).float() for name in (norm.weight, norm.bias)
         )
         return TorchNorm(norm, weight, bias, self.dtype)
 
