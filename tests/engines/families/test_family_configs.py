@@ -9,10 +9,11 @@ from llmchat.engines.transformers.checkpoint_names import modern_config, modern_
 from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.alibi import slopes
 from llmchat.engines.transformers.families.blocks import Attention
+from llmchat.engines.transformers.families.check import bind, expected
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import Joined, View, ViewedTensors
 from llmchat.engines.transformers.weights import MemoryTensors
-from llmchat.errors import Mismatch
+from llmchat.errors import IntegrityError, Mismatch
 
 SIZES = {
     "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
@@ -213,3 +214,19 @@ def test_views_join_pieces_and_turn_matrices_in_place() -> None:
     assert tensors.shapes == {"ab": (5,), "m": (3, 2)}
     assert tensors.get("ab").tolist() == [1, 1, 0, 0, 0]
     assert tensors.get("m").tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_norms_of_heads_are_checked_before_they_are_read() -> None:
+    plan = planned("cohere", use_qk_norm=True, num_key_value_heads=1)
+    shapes = expected(plan)
+    norms = {
+        f"model.layers.{index}.self_attn.{name}.weight": shape
+        for index in range(6)
+        for name, shape in (("q_norm", (4, 16)), ("k_norm", (1, 16)))
+    }
+    bind(plan, shapes | norms)
+    lacking = "model.layers.5.self_attn.q_norm.weight"
+    with pytest.raises(IntegrityError, match=f"the weights have no `{lacking}`"):
+        bind(plan, shapes | {name: norms[name] for name in norms if name != lacking})
+    with pytest.raises(IntegrityError, match=r"is 17; config\.json requires 16"):
+        bind(plan, shapes | norms | {lacking: (17,)})

@@ -30,6 +30,8 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
     for linear in linears(plan):
         if linear.bias in shapes:
             _check_shape(linear.bias, shapes[linear.bias], linear.shape[:1])
+    for norm in _grouped_norms(plan):
+        _check_groups(norm, shapes)
     for block in plan.blocks():
         if isinstance(block, blocks.Attention):
             _check_biases(block.inputs, shapes)
@@ -192,6 +194,22 @@ def _check_biases(inputs: tuple[Linear, ...], shapes: Shapes) -> None:
     if any(has_bias) and not all(has_bias):
         with_bias, without = (inputs[has_bias.index(one)].bias for one in (True, False))
         raise IntegrityError(f"the weights have `{with_bias}` but not `{without}`", _HINT)
+
+
+def _grouped_norms(plan: Plan) -> Iterator[Norm]:
+    inputs = () if plan.layer_inputs is None else (plan.layer_inputs,)
+    for part in (*plan.blocks(), *inputs):
+        for value in vars(part).values():
+            if isinstance(value, Norm) and value.group:
+                yield value
+
+
+def _check_groups(norm: Norm, shapes: Shapes) -> None:
+    """The tensors have `group` numbers, or as many as a row, in one dimension or by groups."""
+    groups = (norm.width // norm.group, norm.group)
+    for name in filter(None, (norm.weight, norm.bias)):
+        if shapes.get(name) not in ((norm.width,), groups):
+            _check_shape(name, shapes.get(name), (norm.group,))
 
 
 def _check_shape(name: str, shape: tuple[int, ...] | None, expected: tuple[int, ...]) -> None:
