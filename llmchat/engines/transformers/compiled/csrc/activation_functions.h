@@ -27,8 +27,9 @@ INLINE f32x16 xielu(f32x16 x, float a, float b) {
     return curve + 0.5f * x;
 }
 
-/* Of one number each. */
-INLINE f32x16 activate(const Activation *activation, f32x16 x) {
+/* Of one number each. Not inlined, nor the next one: the registers that they need are those of the
+ * loops around them. */
+static __attribute__((noinline)) f32x16 activate(const Activation *activation, f32x16 x) {
     switch (activation->kind) {
     case GELU: return 0.5f * x * (1.0f + error_function(x * 0.707106781f));
     case GELU_TANH: return gelu_tanh(x);
@@ -40,7 +41,8 @@ INLINE f32x16 activate(const Activation *activation, f32x16 x) {
 }
 
 /* Of a gate and what it lets through. */
-INLINE f32x16 activate_pair(const Activation *activation, f32x16 gate, f32x16 up) {
+static __attribute__((noinline)) f32x16 activate_pair(const Activation *activation, f32x16 gate,
+                                                      f32x16 up) {
     gate *= activation->gate_scale;
     if (activation->kind != CLAMPED_SWIGLU) return activate(activation, gate) * up;
     f32x16 limit = splat(activation->a);

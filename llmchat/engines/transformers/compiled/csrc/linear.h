@@ -95,7 +95,7 @@ static void store_some(float *target, f32x16 v, int64_t count) {
 }
 
 /* Scale and limit logits as the model says. */
-INLINE f32x16 finish_logits(const Model *model, f32x16 logits) {
+static __attribute__((noinline)) f32x16 finish_logits(const Model *model, f32x16 logits) {
     logits *= model->logit_scale;
     return model->logit_softcap ? soft_cap(logits, model->logit_softcap) : logits;
 }
@@ -116,7 +116,11 @@ INLINE void finish_row(Worker *worker, const Linears *linears, const Panel *pane
     float *target = linears->out + row * linears->stride + panel->out_column + panel->column;
     int64_t left = panel->left->out - panel->column;
     if (gated) {
-        store_some(target, activate_pair(linears->activation, y, z), left);
+        const Activation *activation = linears->activation;
+        if (activation->kind == SILU && activation->gate_scale == 1.0f)
+            store_some(target, y / (1.0f + vector_exp(-y)) * z, left);
+        else
+            store_some(target, activate_pair(activation, y, z), left);
         return;
     }
     if (linears->final) y = finish_logits(pass->model, y), z = finish_logits(pass->model, z);
