@@ -31,7 +31,8 @@ from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.weights import Tensors
 
 # The order of the enumerations in model.h.
-_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp, *RECURRENT)
+_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp, *RECURRENT, blocks.Experts)
+_SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
     "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
 )  # fmt: skip
@@ -52,6 +53,8 @@ def _supports_step(step: Step) -> bool:
         widths = block.keys.width, block.values.width
         has_vectors = all(width % LANES == 0 and width <= MAX_HEAD_DIM for width in widths)
         return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
+    if isinstance(block, blocks.Experts):
+        return not any(block.norms)
     return isinstance(block, blocks.Mlp) or supports_recurrent(step)
 
 
@@ -107,6 +110,7 @@ class BlockLoader:
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
             blocks.Mlp: self._mlp,
+            blocks.Experts: self._experts,
         }
         return makers[type(block)](block, number)
 
@@ -128,6 +132,27 @@ class BlockLoader:
 
     def _mlp(self, block: blocks.Mlp, number: int) -> tuple[structs.Mlp, int]:
         return structs.Mlp(self.activation(block)), len(block.inputs)
+
+    def _experts(self, block: blocks.Experts, number: int) -> tuple[structs.Experts, int]:
+        one, shared, router = block.experts[0], block.shared, block.router
+        count, gate = len(block.experts), block.shared_gate
+        has_bias = router.bias in self._tensors.shapes
+        details = structs.Experts(
+            self._float_matrix(router),
+            self._floats(router.bias if has_bias else None, count),
+            self._floats(block.correction, count), self._floats(block.expert_scale, count),
+            self._float_matrix(gate) if gate else None,
+            count, block.top, one.output.in_, len(one.inputs),
+            shared.output.in_ if shared else 0, len(shared.inputs) if shared else 0,
+            _SCORES.index(block.score), block.groups, block.top_groups, block.group_members,
+            self.activation(one), self.activation(shared or one),
+            block.sum_offset, block.factor, block.normalised, block.weights_input,
+        )  # fmt: skip
+        return details, 0
+
+    def _float_matrix(self, linear: Linear) -> int:
+        weight = finite(self._tensors.get(linear.weight).float(), linear.weight).contiguous()
+        return self._refs.pointer(weight, torch.float32, linear.shape, linear.weight)
 
     def activation(self, mlp: blocks.Mlp) -> structs.Activation:
         a, b = mlp.limit, mlp.alpha

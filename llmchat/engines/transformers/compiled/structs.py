@@ -141,6 +141,28 @@ class RwkvChannel(Structure):
     _fields_ = [("mixes", c_void_p)]
 
 
+class Experts(Structure):
+    _fields_ = [
+        *(
+            (name, c_void_p)
+            for name in ("router", "router_bias", "correction", "expert_scale", "shared_gate")
+        ),
+        *(
+            (name, c_int64)
+            for name in (
+                "experts", "top", "inner", "inputs", "shared_inner", "shared_inputs", "score",
+                "groups", "top_groups", "group_members",
+            )
+        ),
+        ("activation", Activation),
+        ("shared_activation", Activation),
+        ("sum_offset", c_float),
+        ("factor", c_float),
+        ("normalised", c_int32),
+        ("weights_input", c_int32),
+    ]  # fmt: skip
+
+
 class Model(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("blocks", "linears", "hidden", "vocabulary", "rotaries")),

@@ -102,12 +102,31 @@ static void check_rwkv(const Model *m, const Block *block) {
     if (is_time) check_matrix(block->linear + 3, m->hidden, m->hidden);
 }
 
+static void check_expert(const Model *m, const Matrix *linear, int64_t inputs, int64_t inner) {
+    ASSERT(inputs == 1 || inputs == 2);
+    for (int64_t i = 0; i < inputs; i++) check_matrix(linear + i, inner, m->hidden);
+    check_matrix(linear + inputs, m->hidden, inner);
+}
+
+static void check_experts(const Model *m, const Block *block) {
+    const Experts *e = block->details;
+    int64_t shared = e->shared_inner ? e->shared_inputs + 1 : 0;
+    ASSERT(e->router && e->experts > 0 && e->groups > 0 && e->experts % e->groups == 0);
+    ASSERT(e->top_groups <= e->groups && e->group_members <= e->experts / e->groups);
+    ASSERT(e->top > 0 && e->top <= e->experts / e->groups * e->top_groups);
+    ASSERT(block->linear_count == shared + e->experts * (e->inputs + 1));
+    if (shared) check_expert(m, block->linear, e->shared_inputs, e->shared_inner);
+    for (int64_t i = 0; i < e->experts; i++)
+        check_expert(m, block->linear + shared + i * (e->inputs + 1), e->inputs, e->inner);
+}
+
 static void check_block(const Model *m, const Block *block) {
     const Convolution *c = block->details;
     check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
     switch (block->kind) {
     case ATTENTION: check_attention(m, block); break;
     case MLP: check_mlp(m, block); break;
+    case EXPERTS: check_experts(m, block); break;
     case DELTA_NET: check_delta_net(m, block); break;
     case MAMBA: check_mamba(m, block); break;
     case SHORT_CONVOLUTION:

@@ -3,6 +3,7 @@
 #pragma once
 #include "activations.h"
 #include "attention_shares.h"
+#include "expert_memory.h"
 #include "model.h"
 #include "products.h"
 #include "thread_team.h"
@@ -24,6 +25,8 @@ typedef struct {
     int64_t keys, value;  /* widths of a head of keys, and of values */
     int64_t value_row;    /* values of all heads */
     int64_t rotary_pairs; /* of all rotary embeddings */
+    int64_t experts, top; /* of a mixture of experts */
+    int64_t expert_inner, shared_inner;
 } Sizes;
 
 /* One call of llmchat_step. [R] rows of all sequences, [W] those of them that want logits, [S]
@@ -48,6 +51,7 @@ typedef struct {
     bf16 *lora_hidden;          /* [R, ranks]: scale * A x of the adapters */
     float *logits;              /* [W, vocabulary] */
     Activations acts, residual; /* residual: what quantisation rounded away, where it is used */
+    ExpertMemory experts;
 } Pass;
 
 /* The state of one thread in a pass. `own_` memory is for up to REDUNDANT_ROWS rows. */
@@ -68,6 +72,7 @@ typedef struct {
     packed_t *panel;
     AttentionShare *shares; /* [S] of the block at hand */
     AttentionScratch attention;
+    ExpertWorker experts;
 } Worker;
 
 /* ---- the arena */
@@ -153,11 +158,21 @@ static void include_mamba(Sizes *sizes, const Block *block) {
     include_recurrent(sizes, inner + channels + m->heads, channels + 2 * m->heads, inner, m->state);
 }
 
+static void include_experts(Sizes *sizes, const Block *block) {
+    const Experts *e = block->details;
+    sizes->experts = MAX(sizes->experts, e->experts);
+    sizes->top = MAX(sizes->top, e->top);
+    sizes->expert_inner = MAX(sizes->expert_inner, e->inner);
+    sizes->shared_inner = MAX(sizes->shared_inner, e->shared_inner);
+    sizes->two_term = MAX(sizes->two_term, MAX(e->inner, e->shared_inner));
+}
+
 static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     const Convolution *c = block->details;
     switch (block->kind) {
     case ATTENTION: include_attention(sizes, block); break;
     case MLP: include_mlp(sizes, block); break;
+    case EXPERTS: include_experts(sizes, block); break;
     case DELTA_NET: include_delta_net(sizes, block); break;
     case MAMBA: include_mamba(sizes, block); break;
     case SHORT_CONVOLUTION: include_recurrent(sizes, 3 * c->channels, 0, c->channels, 0); break;
@@ -185,12 +200,28 @@ static int64_t ranks_of(const SequenceRows *sequence, int64_t linear, int64_t co
     return ranks;
 }
 
+/* The same within a mixture of experts. */
+static int64_t most_ranks_of_experts(const Block *block, const SequenceRows *sequence) {
+    const Experts *e = block->details;
+    int64_t ranks = 0, linear = block->first_linear, last = linear + block->linear_count;
+    for (int64_t inputs = e->shared_inner ? e->shared_inputs : e->inputs; linear < last;
+         linear += inputs + 1, inputs = e->inputs) {
+        ranks = MAX(ranks, ranks_of(sequence, linear, inputs));
+        ranks = MAX(ranks, ranks_of(sequence, linear + inputs, 1));
+    }
+    return ranks;
+}
+
 /* The most ranks that linears with a shared input have in any block. */
 static int64_t most_ranks(const Model *m, const SequenceRows *sequence) {
     if (!sequence->adapter_count) return 0;
     int64_t ranks = ranks_of(sequence, m->linears, 1);
     for (int64_t i = 0; i < m->blocks; i++) {
         const Block *block = m->block + i;
+        if (block->kind == EXPERTS) {
+            ranks = MAX(ranks, most_ranks_of_experts(block, sequence));
+            continue;
+        }
         ranks = MAX(ranks, ranks_of(sequence, block->first_linear, block->inputs));
         for (int64_t l = block->inputs; l < block->linear_count; l++)
             ranks = MAX(ranks, ranks_of(sequence, block->first_linear + l, 1));
@@ -226,6 +257,46 @@ static int64_t most_states(const Pass *pass) {
     return most;
 }
 
+/* The most places that the chosen experts of all rows can take: each begins with a whole tile. */
+static int64_t most_places(const Pass *pass) {
+    int64_t slots = pass->rows * pass->sizes.top;
+    return slots + (MIN(slots, pass->sizes.experts) + 1) * TILE_ROWS;
+}
+
+static void lay_out_experts(Pass *pass, Arena *arena) {
+    const Sizes *sizes = &pass->sizes;
+    ExpertMemory *memory = &pass->experts;
+    if (!sizes->experts) return;
+    int64_t rows = pass->rows, hidden = pass->model->hidden, places = most_places(pass);
+    int64_t shared = sizes->shared_inner ? ROUND_UP(rows, TILE_ROWS) : 0;
+    int64_t inner = places * ROUND_UP(sizes->expert_inner, CACHE_LINE) +
+                    shared * ROUND_UP(sizes->shared_inner, CACHE_LINE);
+    memory->logits = alloc_floats(arena, rows * sizes->experts);
+    memory->chosen = arena_alloc(arena, rows * sizes->top * sizeof(int32_t));
+    memory->weights = alloc_floats(arena, rows * sizes->top);
+    memory->inner = alloc_floats(arena, inner);
+    memory->results = alloc_floats(arena, (places + shared) * hidden);
+    memory->lora_hidden = arena_alloc(arena, (places + shared) * pass->ranks * sizeof(bf16));
+    memory->input = alloc_activations(arena, places, hidden);
+    /* One row, as wide as all of them together. */
+    memory->acts = alloc_activations(arena, 1, inner);
+    memory->residual = alloc_activations(arena, 1, inner);
+}
+
+static void lay_out_expert_worker(const Pass *pass, ExpertWorker *experts, Arena *arena) {
+    const Sizes *sizes = &pass->sizes;
+    if (!sizes->experts) return;
+    int64_t rows = pass->rows, places = most_places(pass) + ROUND_UP(rows, TILE_ROWS);
+    experts->groups = arena_alloc(arena, (sizes->experts + 1) * sizeof(ExpertGroup));
+    experts->counts = arena_alloc(arena, sizes->experts * sizeof(int32_t));
+    experts->place_of = arena_alloc(arena, rows * sizes->top * sizeof(int32_t));
+    experts->row_of = arena_alloc(arena, places * sizeof(int32_t));
+    experts->slot_of = arena_alloc(arena, places * sizeof(int32_t));
+    experts->scores = alloc_floats(arena, 3 * sizes->experts);
+    experts->taken = arena_alloc(arena, sizes->experts);
+    experts->weighted_row = alloc_floats(arena, pass->model->hidden);
+}
+
 static void lay_out_shared(Pass *pass, Arena *arena) {
     const Model *m = pass->model;
     count_rows(pass);
@@ -248,6 +319,7 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->lora_hidden = arena_alloc(arena, rows * pass->ranks * sizeof(bf16));
     pass->acts = alloc_activations(arena, least, sizes->input);
     pass->residual = alloc_activations(arena, least, sizes->two_term);
+    lay_out_experts(pass, arena);
 }
 
 static void lay_out_worker(Worker *worker, Arena *arena) {
@@ -271,6 +343,7 @@ static void lay_out_worker(Worker *worker, Arena *arena) {
     worker->attention.probabilities = alloc_halves(arena, QUERY_TILE * SPAN);
     worker->attention.scores = alloc_floats(arena, QUERY_TILE * SPAN);
     worker->attention.sums = alloc_floats(arena, QUERY_TILE * sizes->value);
+    lay_out_expert_worker(worker->pass, &worker->experts, arena);
 }
 
 /* Number the rows of a pass whose memory is laid out. */

@@ -48,7 +48,7 @@ typedef struct {
 } Activation;
 
 /* The kinds of blocks. The numbers are those of structs.py. */
-enum { ATTENTION, MLP, DELTA_NET, MAMBA, SHORT_CONVOLUTION, RWKV_TIME, RWKV_CHANNEL };
+enum { ATTENTION, MLP, DELTA_NET, MAMBA, SHORT_CONVOLUTION, RWKV_TIME, RWKV_CHANNEL, EXPERTS };
 
 /* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
  * first `inputs` read the same; first_linear: the number of the first one in the model, for
@@ -122,6 +122,22 @@ typedef struct {
 typedef struct {
     const float *mixes;
 } RwkvChannel;
+
+/* How the router's logits become weights. */
+enum { SOFTMAX, SOFTMAX_OF_TOP, SIGMOID };
+
+/* The details of an EXPERTS block. Its linears: those of the shared expert (shared_inner = 0: there
+ * is none), then of each expert, each `inputs` matrices and the output. router: [experts, hidden];
+ * router_bias, correction, expert_scale: [experts] or NULL; shared_gate: [hidden] or NULL. inner:
+ * the width of an expert. The other fields are those of families/blocks.py. */
+typedef struct {
+    const float *router, *router_bias, *correction, *expert_scale, *shared_gate;
+    int64_t experts, top, inner, inputs, shared_inner, shared_inputs;
+    int64_t score, groups, top_groups, group_members;
+    Activation activation, shared_activation;
+    float sum_offset, factor;
+    int32_t normalised, weights_input;
+} Experts;
 
 typedef struct {
     int64_t blocks, linears, hidden, vocabulary, rotaries;

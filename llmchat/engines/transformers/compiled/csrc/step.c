@@ -17,6 +17,7 @@
 #include "prepare.h"
 #include "attention.h"
 #include "mlp.h"
+#include "experts.h"
 #include "delta_net.h"
 #include "mamba.h"
 #include "rwkv.h"
@@ -38,6 +39,7 @@ static void run_block(Worker *worker, const Block *block) {
     switch (block->kind) {
     case ATTENTION: run_attention(worker, block); break;
     case MLP: run_mlp(worker, block); break;
+    case EXPERTS: run_experts(worker, block); break;
     case DELTA_NET: run_delta_net(worker, block); break;
     case MAMBA: run_mamba(worker, block); break;
     case SHORT_CONVOLUTION: run_short_convolution(worker, block); break;

@@ -1,0 +1,263 @@
+/* A mixture of experts. Rows are gathered by expert; the panels of all experts are the units of one
+ * loop, so that few rows read the weights of their experts at the speed of memory, and many rows
+ * keep all threads busy. A row adds up its experts in the order of its own choice. */
+#pragma once
+#include "expert_groups.h"
+#include "prepare.h"
+#include "routing.h"
+
+/* ---- live adapters */
+
+/* RANKS_PER_UNIT ranks of A x for `count` linears of a place, from rank `begin` on. */
+static void expert_lora_down(const Worker *worker, const ExpertGroup *group, int64_t linear,
+                             int64_t count, int64_t place, int64_t begin, const float *x,
+                             float factor) {
+    const Pass *pass = worker->pass;
+    const SequenceRows *sequence = sequence_at(pass, worker->experts.row_of[place], 0);
+    bf16 *hidden = pass->experts.lora_hidden + place * pass->ranks;
+    int64_t at = 0, in = group->linear[linear].in;
+    for (int64_t l = linear; l < linear + count; l++)
+        for (int64_t a = 0; a < sequence->adapter_count; a++) {
+            const Lora *lora = sequence->adapters[a] + group->number + l;
+            int64_t end = MIN(lora->rank, begin + RANKS_PER_UNIT - at);
+            for (int64_t r = MAX(0, begin - at); r < end; r++)
+                hidden[at + r] = float_to_bf16(factor * lora->scale * sequence->strengths[a] *
+                                               dot_bf16(lora->a + r * in, x, in));
+            at += lora->rank;
+        }
+}
+
+/* A x of all places, for the inputs of experts or for their outputs. */
+static void run_expert_lora(Worker *worker, const Experts *e, int is_output) {
+    const Pass *pass = worker->pass;
+    if (!pass->ranks) return;
+    int64_t places = places_before(worker->experts.groups, worker->experts.group_count);
+    int64_t chunks = (pass->ranks + RANKS_PER_UNIT - 1) / RANKS_PER_UNIT;
+    loop_begin(&worker->cursor, places * chunks, 1);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
+        int64_t place = unit / chunks, begin = unit % chunks * RANKS_PER_UNIT;
+        const ExpertGroup *group = group_of_place(worker, place);
+        if (place < group->first) continue;
+        const float *x = worker->unquantised + worker->experts.row_of[place] * pass->model->hidden;
+        float factor = 1.0f;
+        if (is_output)
+            x = pass->experts.inner + group->inner_first + (place - group->first) * group->inner;
+        else if (e->weights_input && !group->is_shared)
+            factor = pass->experts.weights[worker->experts.slot_of[place]];
+        expert_lora_down(worker, group, is_output ? group->inputs : 0,
+                         is_output ? 1 : group->inputs, place, begin, x, factor);
+    }
+    worker->lora_cursor = worker->cursor;
+}
+
+/* 16 finished outputs of linear `linear` of a group at a place. before: linears whose ranks come
+ * first. */
+INLINE f32x16 finish_place(const Worker *worker, const ExpertGroup *group, int64_t linear,
+                           int64_t before, int64_t place, int64_t column, const float *product) {
+    const Pass *pass = worker->pass;
+    const SequenceRows *sequence = sequence_at(pass, worker->experts.row_of[place], 0);
+    const bf16 *hidden = pass->experts.lora_hidden + place * pass->ranks;
+    int64_t number = group->number + linear;
+    if (sequence->adapter_count && before) hidden += ranks_of(sequence, number - before, before);
+    return finish(product, group->linear + linear, column, sequence, number, hidden);
+}
+
+/* ---- products */
+
+static int64_t input_panels(const ExpertGroup *group) {
+    int64_t columns = group->inputs == 2 ? LANES : PANEL_COLUMNS;
+    return (group->inner + columns - 1) / columns;
+}
+
+/* The group that a unit belongs to, of which it becomes the panel. */
+static const ExpertGroup *group_of_unit(const Worker *worker, int64_t panels, int64_t *unit) {
+    int64_t group = MIN(*unit / panels, worker->experts.routed);
+    *unit -= group * panels;
+    return worker->experts.groups + group;
+}
+
+/* worker->product: the places of a group times two blocks of 16 rows of weights. */
+static void multiply_group(Worker *worker, const Activations *acts, const Activations *residual,
+                           const Panel *panel, int64_t ahead) {
+    const int8_t *left = panel->left->weight + panel->column * acts->in;
+    const int8_t *right = panel->right->weight + panel->right_column * acts->in;
+    int in_turn = acts->rows <= GEMV_MAX_ROWS;
+    RowBlock left_block =
+        block_of(panel->left, panel->column, in_turn ? right : left + ahead * acts->in);
+    RowBlock right_block = block_of(panel->right, panel->right_column,
+                                    (in_turn ? left : right) + ahead * acts->in);
+    float *product = worker->product;
+    multiply_panel(acts, residual, &left_block, &right_block, worker->panel, product);
+    int64_t count = acts->rows * PANEL_COLUMNS;
+    for (int64_t i = 0; residual && i < count; i += LANES)
+        store(product + i, load(product + i) + load(product + count + i));
+}
+
+/* One panel of gate and up, or of up alone, of a group. */
+static void run_input_panel(Worker *worker, const ExpertGroup *group, int64_t unit) {
+    int gated = group->inputs == 2;
+    int64_t column = unit * (gated ? LANES : PANEL_COLUMNS);
+    int64_t right = gated ? column : column + LANES;
+    Panel panel = {group->linear, group->linear + gated, 0, column, right, 0};
+    Activations acts = group_input(worker, group);
+    float *inner = worker->pass->experts.inner + group->inner_first + column;
+    multiply_group(worker, &acts, NULL, &panel, gated ? LANES : PANEL_COLUMNS);
+    if (worker->pass->ranks) barrier(&worker->lora_cursor);
+    for (int64_t i = 0; i < group->count; i++) {
+        const float *product = worker->product + i * PANEL_COLUMNS;
+        int64_t place = group->first + i, left = group->inner - column;
+        float *target = inner + i * group->inner;
+        f32x16 y = finish_place(worker, group, 0, 0, place, column, product);
+        f32x16 z = finish_place(worker, group, gated, gated, place, right, product + LANES);
+        if (gated) {
+            store_some(target, activate_pair(group->activation, y, z), left);
+            continue;
+        }
+        store_some(target, activate(group->activation, y), left);
+        if (left > LANES) store_some(target + LANES, activate(group->activation, z), left - LANES);
+    }
+}
+
+static void run_expert_inputs(Worker *worker, const Experts *e) {
+    const ExpertGroup *last = worker->experts.groups + worker->experts.group_count - 1;
+    int64_t panels = input_panels(worker->experts.groups), units = worker->experts.routed * panels;
+    if (e->shared_inner) units += input_panels(last);
+    run_expert_lora(worker, e, 0);
+    loop_begin(&worker->cursor, units, worker->pass->rows <= PREFETCH_MAX_ROWS);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
+        const ExpertGroup *group = group_of_unit(worker, panels, &unit);
+        run_input_panel(worker, group, unit);
+    }
+    barrier(&worker->cursor);
+}
+
+/* One panel of the outputs of a group, to `results`. */
+static void run_output_panel(Worker *worker, const ExpertGroup *group, int64_t unit) {
+    const ExpertMemory *memory = &worker->pass->experts;
+    int64_t column = unit * PANEL_COLUMNS, hidden = worker->pass->model->hidden;
+    const Matrix *output = group->linear + group->inputs;
+    Panel panel = {output, output, 0, column, column + LANES, 0};
+    int64_t first = group->inner_first, count = group->count, in = group->inner;
+    Activations acts = part_of(memory->acts, first, count, in);
+    Activations residual = part_of(memory->residual, first, count, in);
+    multiply_group(worker, &acts, &residual, &panel, PANEL_COLUMNS);
+    if (worker->pass->ranks) barrier(&worker->lora_cursor);
+    for (int64_t i = 0; i < group->count; i++) {
+        const float *product = worker->product + i * PANEL_COLUMNS;
+        int64_t place = group->first + i, left = hidden - column;
+        float *target = memory->results + place * hidden + column;
+        f32x16 y = finish_place(worker, group, group->inputs, 0, place, column, product);
+        f32x16 z =
+            finish_place(worker, group, group->inputs, 0, place, column + LANES, product + LANES);
+        store_some(target, y, left);
+        if (left > LANES) store_some(target + LANES, z, left - LANES);
+    }
+}
+
+static void run_expert_outputs(Worker *worker, const Experts *e) {
+    int64_t panels = (worker->pass->model->hidden + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
+    run_expert_lora(worker, e, 1);
+    loop_begin(&worker->cursor, worker->experts.group_count * panels,
+               worker->pass->rows <= PREFETCH_MAX_ROWS);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;)
+        run_output_panel(worker, worker->experts.groups + unit / panels, unit % panels);
+    barrier(&worker->cursor);
+}
+
+/* ---- activations */
+
+/* Quantise what the chosen experts read. */
+static void gather_rows(Worker *worker, const Experts *e) {
+    const Pass *pass = worker->pass;
+    int64_t hidden = pass->model->hidden, groups = ROUND_UP(hidden, CACHE_LINE) / GROUP;
+    worker->experts.reads_rows = pass->rows == 1 && !e->weights_input;
+    if (worker->experts.reads_rows) return;
+    loop_begin(&worker->cursor, places_before(worker->experts.groups, worker->experts.routed), 1);
+    for (int64_t place; (place = loop_next(&worker->cursor)) >= 0;) {
+        const ExpertGroup *group = group_of_place(worker, place);
+        if (place < group->first) continue;
+        Activations acts = group_input(worker, group);
+        const float *x = worker->unquantised + worker->experts.row_of[place] * hidden;
+        if (e->weights_input) {
+            float weight = pass->experts.weights[worker->experts.slot_of[place]];
+            for (int64_t i = 0; i < hidden; i++) worker->experts.weighted_row[i] = x[i] * weight;
+            x = worker->experts.weighted_row;
+        }
+        quantise(&acts, place - group->first, x, 0, groups, NULL);
+    }
+    barrier(&worker->cursor);
+}
+
+/* Quantise what the outputs of experts read, to two terms. */
+static void prepare_inner(Worker *worker) {
+    const ExpertMemory *memory = &worker->pass->experts;
+    loop_begin(&worker->cursor, places_before(worker->experts.groups, worker->experts.group_count), 1);
+    for (int64_t place; (place = loop_next(&worker->cursor)) >= 0;) {
+        const ExpertGroup *group = group_of_place(worker, place);
+        if (place < group->first) continue;
+        int64_t row = place - group->first, in = group->inner;
+        Activations acts = part_of(memory->acts, group->inner_first, group->count, in);
+        Activations residual = part_of(memory->residual, group->inner_first, group->count, in);
+        const float *x = memory->inner + group->inner_first + row * in;
+        quantise(&acts, row, x, 0, acts.groups, worker->residual_row);
+        quantise(&residual, row, worker->residual_row, 0, acts.groups, NULL);
+    }
+    barrier(&worker->cursor);
+}
+
+/* ---- the sum */
+
+/* Numbers [begin, end) of what a row's experts give together. shared: a factor of the shared
+ * expert. */
+static void sum_experts(const Worker *worker, const Experts *e, int64_t row, float shared,
+                        int64_t begin, int64_t end, float *out) {
+    const ExpertMemory *memory = &worker->pass->experts;
+    int64_t hidden = worker->pass->model->hidden;
+    const float *last = memory->results;
+    if (e->shared_inner) last += (worker->experts.groups[worker->experts.routed].first + row) * hidden;
+    memset(out, 0, (end - begin) * sizeof *out);
+    for (int64_t slot = row * e->top; slot < (row + 1) * e->top; slot++) {
+        const float *y = memory->results + worker->experts.place_of[slot] * hidden + begin;
+        float weight = e->weights_input ? 1.0f : memory->weights[slot];
+        for (int64_t i = 0; i < end - begin; i++) out[i] += weight * y[i];
+    }
+    for (int64_t i = begin; e->shared_inner && i < end; i++) out[i - begin] += shared * last[i];
+}
+
+#define SUM_COLUMNS 256 /* numbers of a row that one unit of work adds up */
+
+/* x += scale * the sum, or the sum to pass->after for a norm. */
+static void add_experts(Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    const Experts *e = block->details;
+    int is_plain = !block->post_norm.count && block->factor == 1.0f;
+    int64_t hidden = pass->model->hidden, parts = (hidden + SUM_COLUMNS - 1) / SUM_COLUMNS;
+    loop_begin(&worker->cursor, pass->rows * parts, 1);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
+        int64_t row = unit / parts, begin = unit % parts * SUM_COLUMNS;
+        int64_t end = MIN(begin + SUM_COLUMNS, hidden);
+        float sum[SUM_COLUMNS], shared = 1.0f;
+        if (e->shared_gate) {
+            float gate = dot_floats(e->shared_gate, worker->unquantised + row * hidden, hidden);
+            shared = 1.0f / (1.0f + expf(-gate));
+        }
+        sum_experts(worker, e, row, shared, begin, end, sum);
+        float *target = (is_plain ? pass->x : pass->after) + row * hidden + begin;
+        for (int64_t i = 0; i < end - begin; i++)
+            target[i] = is_plain ? target[i] + block->scale * sum[i] : sum[i];
+    }
+    barrier(&worker->cursor);
+    if (!is_plain) add_normed(worker, block);
+}
+
+static void run_experts(Worker *worker, const Block *block) {
+    const Experts *e = block->details;
+    prepare_input(worker, block_input(worker, block));
+    route_rows(worker, e, worker->unquantised);
+    group_rows(worker, block);
+    gather_rows(worker, e);
+    run_expert_inputs(worker, e);
+    prepare_inner(worker);
+    run_expert_outputs(worker, e);
+    add_experts(worker, block);
+}
