@@ -170,7 +170,6 @@ class LatentAttention:
     latent: int
     rotary: Rotary
     scale: float
-    position_scale: PositionScale | None = None
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,62 @@ depend on the other tokens of a pass. Routers compute in float32.
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from llmchat.engines.transformers.families.blocks import Experts
+from llmchat.engines.transformers.pytorch.loader import Loader
+from llmchat.engines.transformers.pytorch.mlp import TorchMlp
+
+
+class TorchExperts:
+    """[T, hidden] → [T, hidden], see blocks.Experts."""
+
+    def __init__(self, block: Experts, load: Loader):
+        self.block = block
+        self._choose = Router(block, load)
+        self._experts = [TorchMlp(expert, load) for expert in block.experts]
+        self._shared = TorchMlp(block.shared, load) if block.shared else None
+        gate = block.shared_gate
+        self._shared_gate = load.float32(gate.weight) if gate else None
+        self._expert_norm, self._expert_post_norm, self._shared_norm, self._shared_post_norm = (
+            load.norm(norm) for norm in block.norms[1:]
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x if self._expert_norm is None else self._expert_norm(x)
+        out = run_chosen(self.block, rows, *self._choose(x), self._run)
+        if self._expert_post_norm:
+            out = self._expert_post_norm(out)
+        return out if self._shared is None else out + self._of_shared(x, self._shared)
+
+    def _run(self, expert: int, rows: Tensor) -> Tensor:
+        return self._experts[expert](rows)
+
+    def _of_shared(self, x: Tensor, shared: TorchMlp) -> Tensor:
+        out = shared(x if self._shared_norm is None else self._shared_norm(x))
+        if self._shared_gate is not None:
+            out = out * F.linear(x.float(), self._shared_gate).sigmoid().to(out.dtype)
+        return self._shared_post_norm(out) if self._shared_post_norm else out
+
+
+class Router:
+    """[T, hidden] → experts and their weights, see `choose`."""
+
+    def __init__(self, block: Experts, load: Loader):
+        self._block = block
+        self._weight = load.float32(block.router.weight)
+        bias = load.bias([block.router])
+        self._bias = None if bias is None else bias.to(self._weight)
+        self._norm = load.norm(block.router_norm)
+        self._correction, self._scale = (
+            load.float32(name) if name else None for name in (block.correction, block.expert_scale)
+        )
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.float() if self._norm is None else self._norm(x.float())
+        logits = F.linear(rows, self._weight, self._bias)
+        return choose(self._block, logits, self._correction, self._scale)
 
 
 def choose(

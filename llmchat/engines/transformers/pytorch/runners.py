@@ -8,6 +8,8 @@ from torch import Tensor
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Block
 from llmchat.engines.transformers.pytorch.attention import TorchAttention
+from llmchat.engines.transformers.pytorch.experts import TorchExperts
+from llmchat.engines.transformers.pytorch.latent import TorchLatentAttention
 from llmchat.engines.transformers.pytorch.loader import Loader
 from llmchat.engines.transformers.pytorch.mlp import TorchLayerInput, TorchMlp
 from llmchat.engines.transformers.pytorch.passes import Pass
@@ -27,10 +29,12 @@ Stateful = Callable[[Tensor, list[int], list[Tensor]], Tensor]
 # Made of the block, its number in the plan, and the tensors.
 _ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
     blocks.Attention: TorchAttention,
+    blocks.LatentAttention: TorchLatentAttention,
 }
 # Run with the rows alone.
 _ROWS: dict[type, Callable[[Any, Loader], Rows]] = {
     blocks.Mlp: TorchMlp,
+    blocks.Experts: TorchExperts,
 }
 # Run with the rows, how many of them each text has, and the state of each text, which it changes.
 _STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {

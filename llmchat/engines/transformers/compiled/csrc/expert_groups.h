@@ -4,8 +4,10 @@
 #pragma once
 #include "layout.h"
 
-static int64_t places_before(const ExpertGroup *groups, int64_t count) {
-    return count ? groups[count - 1].first + groups[count - 1].count : 0;
+/* The places of the first `count` groups. */
+static int64_t places_of(const Worker *worker, int64_t count) {
+    const ExpertGroup *last = worker->experts.groups + count - 1;
+    return count ? last->first + last->count : 0;
 }
 
 /* Add the group of expert `expert`, whose `count` places are not yet filled. */
@@ -13,7 +15,7 @@ static ExpertGroup *add_group(Worker *worker, const Block *block, int64_t expert
     const Experts *e = block->details;
     int64_t per_shared = e->shared_inner ? e->shared_inputs + 1 : 0;
     int64_t linear = per_shared + expert * (e->inputs + 1);
-    int64_t first = ROUND_UP(places_before(worker->experts.groups, worker->experts.group_count), TILE_ROWS);
+    int64_t first = ROUND_UP(places_of(worker, worker->experts.group_count), TILE_ROWS);
     ExpertGroup *group = worker->experts.groups + worker->experts.group_count++;
     *group = (ExpertGroup){.linear = block->linear + linear,
                            .number = block->first_linear + linear,

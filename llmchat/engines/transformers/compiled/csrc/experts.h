@@ -31,7 +31,7 @@ static void expert_lora_down(const Worker *worker, const ExpertGroup *group, int
 static void run_expert_lora(Worker *worker, const Experts *e, int is_output) {
     const Pass *pass = worker->pass;
     if (!pass->ranks) return;
-    int64_t places = places_before(worker->experts.groups, worker->experts.group_count);
+    int64_t places = places_of(worker, worker->experts.group_count);
     int64_t chunks = (pass->ranks + RANKS_PER_UNIT - 1) / RANKS_PER_UNIT;
     loop_begin(&worker->cursor, places * chunks, 1);
     for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
@@ -172,7 +172,7 @@ static void gather_rows(Worker *worker, const Experts *e) {
     int64_t hidden = pass->model->hidden, groups = ROUND_UP(hidden, CACHE_LINE) / GROUP;
     worker->experts.reads_rows = pass->rows == 1 && !e->weights_input;
     if (worker->experts.reads_rows) return;
-    loop_begin(&worker->cursor, places_before(worker->experts.groups, worker->experts.routed), 1);
+    loop_begin(&worker->cursor, places_of(worker, worker->experts.routed), 1);
     for (int64_t place; (place = loop_next(&worker->cursor)) >= 0;) {
         const ExpertGroup *group = group_of_place(worker, place);
         if (place < group->first) continue;
@@ -191,7 +191,7 @@ static void gather_rows(Worker *worker, const Experts *e) {
 /* Quantise what the outputs of experts read, to two terms. */
 static void prepare_inner(Worker *worker) {
     const ExpertMemory *memory = &worker->pass->experts;
-    loop_begin(&worker->cursor, places_before(worker->experts.groups, worker->experts.group_count), 1);
+    loop_begin(&worker->cursor, places_of(worker, worker->experts.group_count), 1);
     for (int64_t place; (place = loop_next(&worker->cursor)) >= 0;) {
         const ExpertGroup *group = group_of_place(worker, place);
         if (place < group->first) continue;
@@ -213,8 +213,8 @@ static void sum_experts(const Worker *worker, const Experts *e, int64_t row, flo
                         int64_t begin, int64_t end, float *out) {
     const ExpertMemory *memory = &worker->pass->experts;
     int64_t hidden = worker->pass->model->hidden;
-    const float *last = memory->results;
-    if (e->shared_inner) last += (worker->experts.groups[worker->experts.routed].first + row) * hidden;
+    const ExpertGroup *group = worker->experts.groups + worker->experts.routed;
+    const float *last = e->shared_inner ? memory->results + (group->first + row) * hidden : NULL;
     memset(out, 0, (end - begin) * sizeof *out);
     for (int64_t slot = row * e->top; slot < (row + 1) * e->top; slot++) {
         const float *y = memory->results + worker->experts.place_of[slot] * hidden + begin;
