@@ -31,31 +31,40 @@ _CONTEXT = (
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "ffn_config")
 # Part of the names of expert tensors, but not of shared experts, which are ordinary layers.
 _EXPERT = ".experts."
+# Model types whose experts are quantised: a plan of engines/transformers/families describes them.
+QUANTISED_EXPERTS = frozenset({
+    "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "gemma4_text", "gemma4_unified_text", "glm4_moe",
+    "glm4_moe_lite", "gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared",
+    "hunyuan_v1_moe", "lfm2_moe", "llama4", "llama4_text", "mixtral", "olmoe", "qwen3_5_moe_text",
+    "qwen3_moe", "qwen3_next",
+})  # fmt: skip
 _SHORTEST_TRAINED = 2048
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
 
 
-def needed(shapes: Shapes, kind: str) -> int:
+def needed(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) -> int:
     """Bytes of the loaded model, including work space."""
-    return weights(shapes, kind) + OVERHEAD
+    return weights(shapes, kind, config) + OVERHEAD
 
 
-def weights(shapes: Shapes, kind: str) -> int:
+def weights(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) -> int:
     """Bytes of the weights.
 
-    Embeddings, norms, experts and the output head stay 16 bit in the quantised kinds. For experts
-    that are stored one by one, transformers loads the whole model before it quantises: its 16-bit
-    tensors are in memory together with the quantised ones.
+    Embeddings, norms and the output head stay 16 bit in the quantised kinds, and experts of a model
+    type without a plan. If those are stored one by one, transformers loads the whole model before
+    it quantises: its 16-bit tensors are in memory together with the quantised ones.
     """
     full = 4.0 if kind == "fp32" else 2.0
-    apart = any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
+    ours = _quantises_experts(config)
+    apart = not ours and any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
     total = 0.0
     for name, shape in shapes.items():
-        quantised = (
-            kind in ("int8", "int4")
-            and len(shape) == 2
-            and not any(part in name for part in ("embed", "lm_head", _EXPERT))
+        is_expert = _EXPERT in name and len(shape) > 1
+        quantised = kind in ("int8", "int4") and (
+            ours
+            if is_expert
+            else len(shape) == 2 and not any(part in name for part in ("embed", "lm_head"))
         )
         total += prod(shape) * (
             (BYTES[kind] if quantised else full) + (full if quantised and apart else 0)
@@ -69,6 +78,7 @@ def weights_of_count(parameters: float, kind: str, config: Mapping[str, Any] | N
     It counts all of them as weights of linear layers, or of experts.
     """
     experts = any(_text_part(config or {}).get(name) for name in _EXPERTS)
+    experts = experts and not _quantises_experts(config)
     return int(parameters * (max(BYTES[kind], 2.0) if experts else BYTES[kind]))
 
 
@@ -82,7 +92,7 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
     2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys
     (GQA, MQA) count once. A decoder that attends to an encoder (T5) has keys and values of both.
     Layers with a sliding window keep all of theirs, so that a chat can be cut. Recurrent models
-    have a state of fixed size instead.
+    have a state of fixed size instead, and hybrids for some of their layers.
     """
     config = _text_part(config)
     layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
@@ -93,8 +103,27 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
         heads = int(config.get("decoder_attention_heads") or heads)
     if not (layers and heads and (width or config.get("head_dim"))):
         return 0
-    head_dim = int(config.get("head_dim") or config.get("d_kv") or width // heads)
-    return 2 * layers * _kv_heads(config, heads) * head_dim * _KV_BYTES * tokens
+    both = _head_widths(config) or 2 * int(
+        config.get("head_dim") or config.get("d_kv") or width // heads
+    )
+    layers = _attending(config, layers)
+    return layers * _kv_heads(config, heads) * both * _KV_BYTES * tokens
+
+
+def _attending(config: Mapping[str, Any], layers: int) -> int:
+    """The layers that keep keys and values of their own."""
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list):
+        layers = sum("attention" in str(kind) and kind != "linear_attention" for kind in kinds)
+    elif config.get("full_attention_interval"):
+        layers //= int(config["full_attention_interval"])
+    return layers - int(config.get("num_kv_shared_layers") or 0)
+
+
+def _head_widths(config: Mapping[str, Any]) -> int:
+    """Numbers of a key and a value of latent attention together; 0 for any other."""
+    parts = [config.get(f"{name}_head_dim") for name in ("qk_nope", "qk_rope", "v")]
+    return sum(part for part in parts if isinstance(part, int)) if all(parts) else 0
 
 
 def longest_context(config: Mapping[str, Any], room: int) -> int:
@@ -227,6 +256,10 @@ def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
         or of_mpt
         or heads
     )
+
+
+def _quantises_experts(config: Mapping[str, Any] | None) -> bool:
+    return _text_part(config or {}).get("model_type") in QUANTISED_EXPERTS
 
 
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -45,6 +45,19 @@ KV = [
         4 * 5 * 32 * 4096,
     ),
     ({"text_config": LLAMA_7B}, 2048, 2**30),
+    # A hybrid: every fourth layer attends; and one that says so layer by layer.
+    (LLAMA_7B | {"full_attention_interval": 4}, 2048, 2**28),
+    (LLAMA_7B | {"layer_types": ["linear_attention", "conv", "full_attention"]}, 2048, 2**25),
+    (LLAMA_7B | {"num_kv_shared_layers": 16}, 2048, 2**29),
+    # DeepSeek V2 Lite: keys of 128 + 64 numbers, values of 128.
+    (
+        {
+            "num_hidden_layers": 27, "num_attention_heads": 16, "hidden_size": 2048,
+            "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        },
+        1000,
+        2 * 27 * 16 * 320 * 1000,
+    ),
     ({}, 2048, 0),
 ]  # fmt: skip
 
@@ -81,6 +94,14 @@ def test_quantised_kinds_leave_embeddings_and_the_head_alone() -> None:
         and memory_estimate.weights(shapes, "fp32") == 8440
     )
     assert memory_estimate.needed(shapes, "int4") == 4220 - 200 + 56 + memory_estimate.OVERHEAD
+
+
+def test_experts_of_a_planned_family_are_quantised() -> None:
+    shapes = {"layer.experts.0.up_proj.weight": (10, 10), "layer.experts.down_proj": (4, 10, 10)}
+    assert memory_estimate.weights(shapes, "int8", {"model_type": "qwen3_moe"}) == 500
+    nested = {"text_config": {"model_type": "qwen3_5_moe_text"}}
+    assert memory_estimate.weights(shapes, "int8", nested) == 500
+    assert memory_estimate.weights(shapes, "int8", {"model_type": "other"}) == 1000
 
 
 def test_a_group_with_less_memory_than_the_machine(tmp_path: Path) -> None:

@@ -184,19 +184,24 @@ def _ours(
         return [(_competitor(row, flags, 0), row)], []
     here = inspect_folder(model.base)
     own_first = sorted(BYTES, key=lambda kind: kind != model.preset.weights)
-    fitting = [kind for kind in own_first if needed(here.shapes, kind) <= room]
+    fitting = [kind for kind in own_first if needed(here.shapes, kind, here.config) <= room]
     found = []
     for kind in kinds or fitting:
         row = Row(
             f"llmchat {kind}",
             kind,
             ours=True,
-            weight_bytes=weights(here.shapes, kind),
+            weight_bytes=weights(here.shapes, kind, here.config),
             bytes_per_token=int(read_per_token(here.shapes, here.config, kind, _CONTEXT)) or None,
         )
-        found.append((_competitor(row, flags | {"weights": kind}, needed(here.shapes, kind)), row))
+        found.append(
+            (
+                _competitor(row, flags | {"weights": kind}, needed(here.shapes, kind, here.config)),
+                row,
+            )
+        )
     absent = [
-        f"llmchat {kind}: {memory_missing(needed(here.shapes, kind), room)}"
+        f"llmchat {kind}: {memory_missing(needed(here.shapes, kind, here.config), room)}"
         for kind in BYTES
         if kind not in fitting
     ]

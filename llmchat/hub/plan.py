@@ -230,7 +230,7 @@ class _Room(Struct, frozen=True):
 
     def total(self, kind: str, tokens: int | None = None) -> int:
         weights = (
-            memory_estimate.weights(self.shapes, kind)
+            memory_estimate.weights(self.shapes, kind, self.config)
             if self.shapes
             else memory_estimate.weights_of_count(self.parameters, kind, self.config)
         )

@@ -124,7 +124,8 @@ def fits_memory(base: Checkpoint) -> bool:
     A larger one gets no copy unasked: its copy would be read from the disk for every token.
     """
     try:
-        return needed(inspect_folder(base).shapes, "int8") <= available_ram()
+        found = inspect_folder(base)
+        return needed(found.shapes, "int8", found.config) <= available_ram()
     except IntegrityError:
         # Loading reports what is wrong with the files.
         return True

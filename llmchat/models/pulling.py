@@ -68,7 +68,7 @@ def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:
     """Bytes of the prepared copy; 0 if there will be none."""
     if not inspections or preset.weights != "int8":
         return 0
-    return memory_estimate.weights(inspections[0].shapes, "int8")
+    return memory_estimate.weights(inspections[0].shapes, "int8", inspections[0].config)
 
 
 def pull(

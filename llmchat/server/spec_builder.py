@@ -82,8 +82,9 @@ class SpecBuilder:
         inspection = inspect_folder(model.base)
         window = model.preset.context.tokens or _own_context(inspection.config)
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
-        weights = memory_estimate.weights(inspection.shapes, model.preset.weights)
-        return weights + memory_estimate.kv_bytes(inspection.config, tokens)
+        kind, config = model.preset.weights, inspection.config
+        weights = memory_estimate.weights(inspection.shapes, kind, config)
+        return weights + memory_estimate.kv_bytes(config, tokens)
 
 
 def _context(model: Model) -> int:

@@ -33,7 +33,7 @@ from llmchat.engines.transformers.pytorch.sampler import Sampler
 from llmchat.engines.transformers.vocabulary import check_bias, check_ids, vocabulary_of
 from llmchat.engines.transformers.weights import with_scales
 from llmchat.errors import ContextOverflow, UsageError
-from llmchat.memory_estimate import kv_bytes, parameters
+from llmchat.memory_estimate import parameters
 from llmchat.prompt import Prompt
 from llmchat.settings.types import Weights
 
@@ -84,7 +84,7 @@ class TransformersEngine:
         self._loaded: LoadedModel | None = loaded
         self.context = loaded.context
         self._vocabulary = vocabulary_of(loaded.shapes)
-        most = IDLE_CACHE_BYTES // max(1, kv_bytes(loaded.config, 1))
+        most = IDLE_CACHE_BYTES // max(1, loaded.token_bytes)
         self._slots = Slots(loaded.forward.new_cache, slots, most)
         self._chunks = Chunks(loaded.forward, parameters(loaded.shapes), self.context)
         self.drafts = drafts

@@ -11,10 +11,12 @@ from llmchat.engines.checkpoint_files import context_of, read_json
 from llmchat.engines.guide import Guides
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import compiled, memory_check
+from llmchat.engines.transformers.bitsandbytes_format import is_int8
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled.kernels import Kernels
 from llmchat.engines.transformers.executor import Forward
 from llmchat.engines.transformers.families import plan_of, viewed
+from llmchat.engines.transformers.families.cache_shapes import bytes_of_token, cache_shapes
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.modules.causal import ModulesForward
@@ -24,6 +26,7 @@ from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.vocabulary import vocabulary_of
 from llmchat.engines.transformers.weights import Tensors, open_tensors
 from llmchat.errors import UsageError
+from llmchat.memory_estimate import kv_bytes
 from llmchat.parse_guard import reading
 from llmchat.prompt import Prompt
 from llmchat.settings.types import Weights
@@ -55,7 +58,7 @@ class Source:
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint in memory. config: its config.json in today's words; shapes: of its tensors;
-    guides: enforce the structure of its answers.
+    guides: enforce the structure of its answers; token_bytes: of a token in its cache.
     """
 
     tokens: Tokenizer
@@ -64,6 +67,7 @@ class LoadedModel:
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
     context: int
+    token_bytes: int
 
 
 def load(source: Source) -> LoadedModel:
@@ -76,16 +80,20 @@ def load(source: Source) -> LoadedModel:
         config = with_ties(config, raw.untied)
         plan = _plan(source, config, raw)
         tensors = raw if plan is None else viewed(config, raw)
-        mapped = source.prepared is not None
-        memory_check.check(tensors.shapes, source.weights, source.device, mapped=mapped)
+        mapped = source.weights == "int8" and (
+            source.prepared is not None or (is_int8(config) and not source.adapters)
+        )
+        memory_check.check(tensors.shapes, source.weights, source.device, mapped, config)
         with memory_check.reported(), torch.inference_mode():
             executor = _executor(source, config, plan, tensors)
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))
         self_test.check(executor, ids, str(config.get("model_type")), source.proven)
-    shapes = _shapes(raw, tensors)
+    shapes, one = _shapes(raw, tensors), kv_bytes(config, 1)
+    if plan is not None:
+        one = bytes_of_token(cache_shapes(plan), executor.dtype.itemsize)
     count = vocabulary_of(shapes) or int(config.get("vocab_size") or 0)
-    return LoadedModel(tokens, Guides(tokens, count), executor, config, shapes, context)
+    return LoadedModel(tokens, Guides(tokens, count), executor, config, shapes, context, one)
 
 
 def _shapes(raw: Tensors, tensors: Tensors) -> dict[str, tuple[int, ...]]:

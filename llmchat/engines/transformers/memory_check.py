@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -24,18 +24,25 @@ def available(device: torch.device) -> int:
     return available_ram()
 
 
-def check(shapes: Shapes, kind: Weights, device: torch.device, mapped: bool = False) -> None:
+def check(
+    shapes: Shapes,
+    kind: Weights,
+    device: torch.device,
+    mapped: bool = False,
+    config: dict[str, Any] | None = None,
+) -> None:
     """Raise OutOfResources for a model that cannot fit, with the kind of weights that would.
 
     mapped: on the CPU such weights need no memory, since the OS can evict their pages.
     """
     free = available(device)
-    wanted = OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind)
+    wanted = OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind, config)
     if wanted <= free:
         return
-    fitting = [other for other in get_args(Weights) if needed(shapes, other) <= min(free, wanted)]
+    sizes = {other: needed(shapes, other, config) for other in get_args(Weights)}
+    fitting = [other for other, size in sizes.items() if size <= min(free, wanted)]
     hint = (
-        f"it would fit with --weights {fitting[0]} ({byte_count(needed(shapes, fitting[0]))})"
+        f"it would fit with --weights {fitting[0]} ({byte_count(sizes[fitting[0]])})"
         if fitting
         else "no kind of weights makes it fit here; choose a smaller model"
     )

@@ -1,5 +1,6 @@
 """What each block of a plan remembers of a text: keys and values, or a state of fixed size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmchat.engines.transformers.families import blocks
@@ -26,6 +27,12 @@ class State:
 def cache_shapes(plan: Plan) -> list[KeyValues | State | None]:
     """One for each block of the plan; None for a block that remembers nothing of its own."""
     return [_shape_of(block) for block in plan.blocks()]
+
+
+def bytes_of_token(shapes: Sequence[KeyValues | State | None], size: int) -> int:
+    """Bytes that a token adds to a cache of numbers of `size` bytes."""
+    kept = (shape for shape in shapes if isinstance(shape, KeyValues))
+    return sum(size * shape.heads * (shape.key_width + shape.value_width) for shape in kept)
 
 
 def _shape_of(block: Block) -> KeyValues | State | None:
