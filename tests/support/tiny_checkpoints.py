@@ -43,6 +43,7 @@ def random_model(config: Any, seed: int) -> Any:
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not name.endswith(_CONSTANTS):
                 tensor.copy_(_random(name, tensor, generator))
+        _align_queries(model)
         _scale_embedding(model)
         _scale_logits(model, generator)
     return model
@@ -62,6 +63,28 @@ def _random(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
         return (common + 0.4 * noise) / tensor.shape[-1] ** 0.5
     is_table = any(word in name for word in ("embed", "wte", "wpe", "attention_bias"))
     return noise if is_table else noise / tensor.shape[-1] ** 0.5
+
+
+def _align_queries(model: Any) -> None:
+    """Let queries of a delta rule resemble its keys.
+
+    What a state returns is normed: a product of query and key near zero would let a rounding choose
+    the sign of a whole head.
+    """
+    for module in model.modules():
+        width = getattr(module, "head_k_dim", 0)
+        for name in ("in_proj_qkv", "in_proj_qkvz") if width else ():
+            linear = getattr(module, name, None)
+            if linear is not None:
+                joined = name == "in_proj_qkvz"
+                groups = linear.weight.unflatten(0, (module.num_k_heads if joined else 1, -1))
+                _resemble(groups, width if joined else module.key_dim)
+                _resemble(module.conv1d.weight[None], module.key_dim)
+
+
+def _resemble(groups: Tensor, count: int) -> None:
+    """The first `count` rows of each group become like the `count` rows after them."""
+    groups[:, :count].mul_(0.4).add_(groups[:, count : 2 * count])
 
 
 def _scale_embedding(model: Any) -> None:

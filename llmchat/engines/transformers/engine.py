@@ -25,7 +25,7 @@ from llmchat.engines.transformers.live_lora import (
     open_live,
 )
 from llmchat.engines.transformers.loading import LoadedModel, Source, device_named, load
-from llmchat.engines.transformers.prefill import REPORTED_FROM, Chunks
+from llmchat.engines.transformers.prefill import REPORTED_FROM, Chunks, border
 from llmchat.engines.transformers.prompt_caches import Slots
 from llmchat.engines.transformers.prompt_lookup import PromptLookup
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
@@ -152,6 +152,7 @@ class TransformersEngine:
             look,
             model.guides.guide(prompt, sampling, stop_ids),
             apart,
+            border(ids, stop_ids),
         )
 
     def _sampler(self, sampling: Sampling, prompt_ids: list[int]) -> Sampler:

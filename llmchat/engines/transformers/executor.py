@@ -35,6 +35,27 @@ class CopiesPrefix(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A cache that may hold states of recurrent blocks. These can only go back to where they were
+    copied, so that `truncate` may keep fewer tokens than asked.
+    """
+
+    has_states: bool
+
+    def keep_states(self) -> None:
+        """Copy the states as they are now, in bounded memory: old copies are thinned out."""
+        ...
+
+    def mark_states(self) -> None:
+        """Copy the states until the next mark, for a draft that may be wrong."""
+        ...
+
+    def reachable(self, length: int) -> int:
+        """How many tokens `truncate(length)` would keep."""
+        ...
+
+
 @dataclass(frozen=True)
 class SequenceInput:
     """Tokens of one text to read, after those in its cache.

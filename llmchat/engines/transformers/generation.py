@@ -10,7 +10,7 @@ from torch import Tensor
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.engines.guide import CannotGoOn, Guide
 from llmchat.engines.stream_filters import StopFilter
-from llmchat.engines.transformers.executor import SequenceInput
+from llmchat.engines.transformers.executor import KeepsStates, SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.prompt_caches import Slot
 from llmchat.engines.transformers.prompt_lookup import PromptLookup
@@ -25,7 +25,8 @@ class RunningAnswer:
     unread: ids that the model has to read before the next token can be chosen. guide: what may come
     next, None for anything; tokens that it forces are read together with what is before them, or
     like a draft if each has to be looked at. failure: why the guide could not go on; the answer is
-    cut there. separate: the prompt is not read as part of the answer's text.
+    cut there. separate: the prompt is not read as part of the answer's text. border: where the part
+    of the prompt ends that the next turn's prompt is likely to begin with, too.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RunningAnswer:
         look: Callable[[int, Tensor], Token] | None,
         guide: Guide | None = None,
         separate: bool = False,
+        border: int = 0,
     ):
         self.done = False
         self.failure: CannotGoOn | None = None
@@ -49,6 +51,8 @@ class RunningAnswer:
         self.prompt = ids
         self.slot: Slot | None = None
         self.unread = list(ids)
+        self._border = border
+        self._states: KeepsStates | None = None
         self._limit = limit
         self._stop_ids = stop_ids
         self._filter = StopFilter(stops)
@@ -88,6 +92,10 @@ class RunningAnswer:
         self.slot, self._release = slot, release
         self._cached = slot.cache.length
         del self.unread[: self._cached]
+        if isinstance(slot.cache, KeepsStates) and slot.cache.has_states:
+            self._states = slot.cache
+            if self._cached:
+                slot.cache.keep_states()
 
     def next_input(self, room: int, together: int) -> SequenceInput:
         """What to read next: at most `room` tokens of the prompt, or the last token and a draft.
@@ -96,14 +104,23 @@ class RunningAnswer:
         """
         assert self.slot is not None
         if self.reading:
+            room = self._room_before_border(room)
             return SequenceInput(self.slot.cache, self.unread[:room], adapters=self.adapters)
         self._draft = self._propose(room, together)
+        if self._draft and self._states:
+            self._states.mark_states()
         return SequenceInput(
             self.slot.cache,
             self.unread[:room] + self._draft,
             all_logits=bool(self._draft),
             adapters=self.adapters,
         )
+
+    def _room_before_border(self, room: int) -> int:
+        """At most what is left before the border, where states are copied."""
+        assert self.slot is not None
+        left = self._border - self.slot.cache.length
+        return min(room, left) if self._states and left > 0 else room
 
     def _propose(self, room: int, together: int) -> list[int]:
         """Tokens that may follow the last one: certain ones, or some of earlier text."""
@@ -119,6 +136,8 @@ class RunningAnswer:
         """The events of a call. logits: [1, vocab] of the last token, or [T, vocab] of each."""
         assert self.slot is not None
         self.slot.ids += part.ids
+        if self._states and len(self.slot.ids) == self._border:
+            self._states.keep_states()
         draft, self._draft = self._draft, []
         del self.unread[: len(part.ids) - len(draft)]
         if self.unread:
@@ -155,7 +174,15 @@ class RunningAnswer:
                 break
             right += 1
         if draft:
-            self.slot.keep(len(self.slot.ids) - len(draft) + right)
+            self._keep(len(self.slot.ids) - len(draft) + right)
+
+    def _keep(self, length: int) -> None:
+        """Forget the wrong tokens of a draft. Those before them that the cache has to forget, too,
+        are read again.
+        """
+        assert self.slot is not None
+        right = self.slot.ids[:length]
+        self.unread = right[self.slot.keep(length) :] + self.unread
 
     def _choose(self, logits: Tensor) -> int:
         """The next token. logits: [vocab]"""

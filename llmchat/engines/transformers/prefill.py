@@ -15,6 +15,8 @@ REPORTED_FROM = 256
 # Nothing interrupts a call, so a longer one delays Ctrl-C and the progress shown.
 _CALL_SECONDS = 1.5
 _STEP = 64
+# The most tokens with which a prompt begins the model's answer.
+_OPENING = 32
 # Of two cores of a server CPU in int8, until the first call has been measured.
 _TYPICAL_FLOPS = 9e11
 
@@ -50,8 +52,10 @@ class Chunks:
         return inputs
 
     def measured(self, tokens: int, seconds: float) -> None:
-        """Adapt the size of a chunk to the speed of the last one, where that changes no logits."""
-        if self._adapts:
+        """Adapt the size of a chunk to the speed of the last one, where that changes no logits. A
+        short one says little.
+        """
+        if self._adapts and tokens >= _STEP:
             self._alone = prefill_chunk(tokens / seconds)
 
 
@@ -67,3 +71,13 @@ def prefill_chunk(speed: float) -> int:
     same prompt would get other logits on a slower machine.
     """
     return max(_STEP, min(PREFILL_CHUNK, int(speed * _CALL_SECONDS) // _STEP * _STEP))
+
+
+def border(ids: list[int], stop_ids: frozenset[int]) -> int:
+    """Where the last message of a prompt ends and that of the model begins, if its end is marked;
+    else before the last token. A next turn may write what follows otherwise (without thoughts).
+    """
+    for end in range(len(ids) - 1, max(0, len(ids) - _OPENING), -1):
+        if ids[end - 1] in stop_ids:
+            return end
+    return len(ids) - 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import count, takewhile
 
-from llmchat.engines.transformers.executor import Cache, CopiesPrefix
+from llmchat.engines.transformers.executor import Cache, CopiesPrefix, KeepsStates
 from llmchat.engines.transformers.live_lora import LiveAdapters
 
 
@@ -20,15 +20,14 @@ class Slot:
         self.busy = False
 
     def common(self, ids: list[int], adapters: LiveAdapters) -> int:
-        """The length of the prefix shared with `ids`, leaving at least one token to read."""
+        """The length of the prefix shared with `ids` that the cache can go back to, leaving at
+        least one token to read.
+        """
         if self.adapters != adapters:
             return 0
-        return sum(
-            1
-            for _ in takewhile(
-                lambda pair: pair[0] == pair[1], zip(self.ids, ids[:-1], strict=False)
-            )
-        )
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return self.cache.reachable(shared) if isinstance(self.cache, KeepsStates) else shared
 
     def keep(self, length: int) -> int:
         """Forget all but the first `length` tokens; returns how many are kept, possibly fewer."""

@@ -20,7 +20,13 @@ from llmchat.engines.transformers.pytorch.cache_files import (
     opened,
     write,
 )
-from llmchat.engines.transformers.pytorch.state_copies import StateCopies, put_back, zero
+from llmchat.engines.transformers.pytorch.state_copies import (
+    StateCopies,
+    StateCopy,
+    copied,
+    put_back,
+    zero,
+)
 
 Buffers = list[Tensor | None]
 
@@ -50,6 +56,7 @@ class KVCache:
         self.shape = tuple(shapes)
         self.has_states = any(isinstance(shape, State) for shape in self.shape)
         self.state_copies = StateCopies()
+        self._mark: StateCopy | None = None
         self.trained, self.is_long = trained, False
         self.text: list[int] = []
         self._dtype, self._device = dtype, device
@@ -102,6 +109,20 @@ class KVCache:
         if self.has_states:
             self.state_copies.keep(self.length, self._states)
 
+    def mark_states(self) -> None:
+        """Copy the states until the next mark, for a draft that may be wrong."""
+        if self.has_states:
+            buffers = self._mark.states if self._mark else copied(self._states)
+            put_back(self._states, buffers)
+            self._mark = StateCopy(self.length, buffers)
+
+    def reachable(self, length: int) -> int:
+        """How many positions `truncate(length)` would keep."""
+        if length >= self.length or not self.has_states:
+            return min(length, self.length)
+        copy = self._last_copy(length)
+        return copy.length if copy else 0
+
     def truncate(self, length: int) -> int:
         """Forget all but the first `length` positions; returns how many are left.
 
@@ -115,7 +136,7 @@ class KVCache:
     def clear(self) -> None:
         """Forget the text, also where a pass that was interrupted has changed some states."""
         self.length, self.text, self.is_long = 0, [], False
-        self.state_copies = StateCopies()
+        self.state_copies, self._mark = StateCopies(), None
         zero(self._states)
 
     def copy_from(self, other: "KVCache", length: int) -> None:
@@ -200,13 +221,21 @@ class KVCache:
 
     def _go_back(self, length: int) -> int:
         """Put the states back to the last copy; returns its length."""
-        copy = self.state_copies.last(length)
+        copy = self._last_copy(length)
         self.state_copies.cut(length)
+        if self._mark and self._mark.length > length:
+            self._mark = None
         if copy is None:
             zero(self._states)
             return 0
         put_back(copy.states, self._states)
         return copy.length
+
+    def _last_copy(self, length: int) -> StateCopy | None:
+        """The last copy after at most `length` tokens, the mark included."""
+        found = [self.state_copies.last(length), self._mark]
+        copies = [copy for copy in found if copy is not None and copy.length <= length]
+        return max(copies, key=lambda copy: copy.length, default=None)
 
     def _copy_states(self, other: "KVCache", length: int) -> int:
         """Take over the last states of another cache that are not beyond `length`."""

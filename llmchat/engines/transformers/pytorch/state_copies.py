@@ -65,17 +65,20 @@ class StateCopies:
 
 
 def copied(states: States) -> tuple[Tensor | None, ...]:
-    return tuple(None if state is None else state.clone() for state in states)
+    with torch.inference_mode():
+        return tuple(None if state is None else state.clone() for state in states)
 
 
 def put_back(source: States, target: States) -> None:
     """Overwrite states with others of the same shapes."""
-    for taken, state in zip(source, target, strict=True):
-        if state is not None and taken is not None:
-            state.copy_(taken)
+    with torch.inference_mode():
+        for taken, state in zip(source, target, strict=True):
+            if state is not None and taken is not None:
+                state.copy_(taken)
 
 
 def zero(states: States) -> None:
-    for state in states:
-        if state is not None:
-            torch.zero_(state)
+    with torch.inference_mode():
+        for state in states:
+            if state is not None:
+                state.zero_()
