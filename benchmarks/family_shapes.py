@@ -2,7 +2,9 @@
 
 Speed depends on sizes and not on the values of weights. `layers` are those of the model, or fewer
 so that a model has 1 to 1.7 billion parameters. The scale `small` keeps every width, has fewer
-layers and a vocabulary of 32,000: about 0.3 billion parameters.
+layers and a vocabulary of 32,000: about 0.3 billion parameters, 0.8 to 1.3 with experts. It is for
+a quick look: in prefill llama.cpp skips the last MLP for all tokens but the last, which counts for
+more the fewer layers there are.
 """
 
 from dataclasses import dataclass, field
@@ -72,7 +74,6 @@ _MULTIPLIERS = {
 _MAMBA = {"mamba_d_conv": 4, "mamba_n_groups": 1, "mamba_d_head": 64, "mamba_d_state": 128}
 _EXPERTS = {
     "head_dim": 128,
-    "moe_intermediate_size": 1408,
     "num_experts": 64,
     "num_experts_per_tok": 10,
     "decoder_sparse_step": 1,
@@ -132,12 +133,14 @@ SHAPES: dict[str, Shape] = {
                              "partial_rotary_factor": 0.25}},
     ),
     "moe": Shape(
-        "0.6B active of 3B: 5 layers of moe-16b", "qwen3_moe", 5, 1,
-        _tied(_sizes(2048, 6144, 16, 4, 32000), False, **_EXPERTS), "experts",
+        "0.6B active of 3B: 10 of 64 experts", "qwen3_moe", 13, 3,
+        _tied(_sizes(1536, 4608, 12, 4, 32000), False, moe_intermediate_size=768, **_EXPERTS),
+        "experts",
     ),
     "moe-16b": Shape(
-        "3B active of 16B: 10 of 64 experts", "qwen3_moe", 27, 1,
-        _tied(_sizes(2048, 6144, 16, 4, 151936), False, **_EXPERTS), "experts", int8=True,
+        "3B active of 16B: 10 of 64 experts", "qwen3_moe", 27, 2,
+        _tied(_sizes(2048, 6144, 16, 4, 151936), False, moe_intermediate_size=1408, **_EXPERTS),
+        "experts", int8=True,
     ),
     "qwen3.5": Shape(
         "Qwen3.5 0.8B (Gated DeltaNet)", "qwen3_5_text", 24, 12,
