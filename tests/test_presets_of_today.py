@@ -67,6 +67,16 @@ def test_window_is_at_most_what_the_model_was_made_for(name: str) -> None:
     assert preset.trained_context == 0 or preset.trained_context > preset.context.tokens
 
 
+def test_architectures_are_those_of_transformers_or_unsupported() -> None:
+    from transformers.models.auto import modeling_auto as auto
+
+    known = {*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+             *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(),
+             *auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.values()}  # fmt: skip
+    unknown = {name for name in EACH if find(name).architecture not in known}
+    assert unknown == {name for name in EACH if find(name).unsupported}
+
+
 def test_every_preset_with_a_source_is_listed_above() -> None:
     sourced = {name for name, preset in names().items() if preset.source}
     assert sourced == {find(name).name for name in EACH}
