@@ -44,6 +44,8 @@ def random_model(config: Any, seed: int) -> Any:
             if tensor.is_floating_point() and not name.endswith(_CONSTANTS):
                 tensor.copy_(_random(name, tensor, generator))
         _align_queries(model)
+        if config.model_type.startswith("gemma4"):
+            _soften_attention(model)
         _scale_embedding(model)
         _scale_logits(model, generator)
     return model
@@ -85,6 +87,13 @@ def _align_queries(model: Any) -> None:
 def _resemble(groups: Tensor, count: int) -> None:
     """The first `count` rows of each group become like the `count` rows after them."""
     groups[:, :count].mul_(0.4).add_(groups[:, count : 2 * count])
+
+
+def _soften_attention(model: Any) -> None:
+    """Gemma 4 divides scores by nothing: the norms of queries and keys have learned to."""
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            tensor.mul_(len(tensor) ** -0.25)
 
 
 def _scale_embedding(model: Any) -> None:

@@ -31,7 +31,13 @@ from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.weights import Tensors
 
 # The order of the enumerations in model.h.
-_KINDS: tuple[type[Any], ...] = (blocks.Attention, blocks.Mlp, *RECURRENT, blocks.Experts)
+_KINDS: tuple[type[Any], ...] = (
+    blocks.Attention,
+    blocks.Mlp,
+    *RECURRENT,
+    blocks.Experts,
+    blocks.LayerInput,
+)
 _SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
     "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
@@ -40,11 +46,7 @@ _ACTIVATIONS: tuple[Activation, ...] = (
 
 def supports(plan: Plan) -> bool:
     """Whether csrc computes exactly what the plan describes."""
-    return (
-        plan.norm is not None
-        and plan.layer_inputs is None
-        and all(map(_supports_step, plan.steps()))
-    )
+    return plan.norm is not None and all(map(_supports_step, plan.steps()))
 
 
 def _supports_step(step: Step) -> bool:
@@ -55,7 +57,7 @@ def _supports_step(step: Step) -> bool:
         return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
     if isinstance(block, blocks.Experts):
         return not any(block.norms)
-    return isinstance(block, blocks.Mlp) or supports_recurrent(step)
+    return isinstance(block, blocks.Mlp | blocks.LayerInput) or supports_recurrent(step)
 
 
 class BlockLoader:
@@ -71,13 +73,14 @@ class BlockLoader:
     def model(self) -> structs.Model:
         plan = self._plan
         array = self._blocks()
+        layer_inputs = self._layer_inputs()
         rotaries = (structs.Rotary * len(self._rotaries))(*map(self._rotary, self._rotaries))
         embedding, head = plan.embedding, plan.head
         return structs.Model(
             len(array), self._linears, plan.hidden, plan.vocabulary, len(rotaries),
             self._embedding(), self._positions(), self._refs.keep(rotaries), array,
             self.norm(embedding.norm), self.norm(plan.norm), self._head(),
-            embedding.scale, head.scale, head.softcap,
+            embedding.scale, head.scale, head.softcap, layer_inputs,
         )  # fmt: skip
 
     def _blocks(self) -> "ctypes.Array[structs.Block]":
@@ -110,6 +113,7 @@ class BlockLoader:
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
             blocks.Mlp: self._mlp,
+            blocks.LayerInput: self._layer_input,
             blocks.Experts: self._experts,
         }
         return makers[type(block)](block, number)
@@ -153,6 +157,24 @@ class BlockLoader:
     def _float_matrix(self, linear: Linear) -> int:
         weight = finite(self._tensors.get(linear.weight).float(), linear.weight).contiguous()
         return self._refs.pointer(weight, torch.float32, linear.shape, linear.weight)
+
+    def _layer_input(self, block: blocks.LayerInput, number: int) -> tuple[structs.LayerInput, int]:
+        kind = structs.Activation(_ACTIVATIONS.index(block.activation), 0.0, 1.0, 1.0)
+        return structs.LayerInput(block.number * block.width, kind), 1
+
+    def _layer_inputs(self) -> int | None:
+        inputs = self._plan.layer_inputs
+        if inputs is None:
+            return None
+        self._linears += 1
+        table = self._tensors.get(inputs.embedding).to(torch.bfloat16).contiguous()
+        shape = inputs.vocabulary, inputs.linear.out
+        address = self._refs.pointer(table, torch.bfloat16, shape, inputs.embedding)
+        found = structs.LayerInputs(
+            address, inputs.vocabulary, self.matrix(inputs.linear), self.norm(inputs.norm),
+            inputs.scale, inputs.linear_scale, inputs.factor,
+        )  # fmt: skip
+        return self._refs.keep(found)
 
     def activation(self, mlp: blocks.Mlp) -> structs.Activation:
         a, b = mlp.limit, mlp.alpha
@@ -263,7 +285,8 @@ class BlockLoader:
 def adapter_linears(plan: Plan) -> Sequence[Linear]:
     """The linears of a model in the order in which csrc numbers them, the head last."""
     own = [linear for block in plan.blocks() for linear in linears_of(block)]
-    return [*own, plan.head.linear]
+    shared = [plan.layer_inputs.linear] if plan.layer_inputs else []
+    return [*own, *shared, plan.head.linear]
 
 
 def rotaries(plan: Plan) -> list[blocks.Rotary]:

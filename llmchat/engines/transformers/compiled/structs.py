@@ -163,6 +163,20 @@ class Experts(Structure):
     ]  # fmt: skip
 
 
+class LayerInput(Structure):
+    _fields_ = [("first", c_int64), ("activation", Activation)]
+
+
+class LayerInputs(Structure):
+    _fields_ = [
+        ("embedding", c_void_p),
+        ("vocabulary", c_int64),
+        ("linear", Matrix),
+        ("norm", Norm),
+        *((name, c_float) for name in ("scale", "linear_scale", "factor")),
+    ]
+
+
 class Model(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("blocks", "linears", "hidden", "vocabulary", "rotaries")),
@@ -174,6 +188,7 @@ class Model(Structure):
         ("norm", Norm),
         ("head", Matrix),
         *((name, c_float) for name in ("embedding_scale", "logit_scale", "logit_softcap")),
+        ("layer_inputs", c_void_p),
     ]
 
 

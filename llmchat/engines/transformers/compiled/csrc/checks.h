@@ -120,12 +120,25 @@ static void check_experts(const Model *m, const Block *block) {
         check_expert(m, block->linear + shared + i * (e->inputs + 1), e->inputs, e->inner);
 }
 
+static void check_layer_input(const Model *m, const Block *block) {
+    const LayerInput *details = block->details;
+    const LayerInputs *inputs = m->layer_inputs;
+    ASSERT(inputs && inputs->embedding && inputs->vocabulary > 0);
+    check_matrix(&inputs->linear, inputs->linear.out, m->hidden);
+    check_norm(&inputs->norm, inputs->linear.out);
+    ASSERT(block->inputs == 1 && block->linear_count == 2);
+    ASSERT(details->first >= 0 && details->first + block->linear->out <= inputs->linear.out);
+    check_matrix(block->linear, block->linear->out, m->hidden);
+    check_matrix(block->linear + 1, m->hidden, block->linear->out);
+}
+
 static void check_block(const Model *m, const Block *block) {
     const Convolution *c = block->details;
     check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
     switch (block->kind) {
     case ATTENTION: check_attention(m, block); break;
     case MLP: check_mlp(m, block); break;
+    case LAYER_INPUT: check_layer_input(m, block); break;
     case EXPERTS: check_experts(m, block); break;
     case DELTA_NET: check_delta_net(m, block); break;
     case MAMBA: check_mamba(m, block); break;

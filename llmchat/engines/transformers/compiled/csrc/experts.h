@@ -84,8 +84,8 @@ static void multiply_group(Worker *worker, const Activations *acts, const Activa
     int in_turn = acts->rows <= GEMV_MAX_ROWS;
     RowBlock left_block =
         block_of(panel->left, panel->column, in_turn ? right : left + ahead * acts->in);
-    RowBlock right_block = block_of(panel->right, panel->right_column,
-                                    (in_turn ? left : right) + ahead * acts->in);
+    RowBlock right_block =
+        block_of(panel->right, panel->right_column, (in_turn ? left : right) + ahead * acts->in);
     float *product = worker->product;
     multiply_panel(acts, residual, &left_block, &right_block, worker->panel, product);
     int64_t count = acts->rows * PANEL_COLUMNS;

@@ -24,6 +24,7 @@ typedef struct {
     int64_t values;       /* heads * width, results of attention */
     int64_t keys, value;  /* widths of a head of keys, and of values */
     int64_t value_row;    /* values of all heads */
+    int64_t layer_inputs; /* inputs of all layers */
     int64_t rotary_pairs; /* of all rotary embeddings */
     int64_t experts, top; /* of a mixture of experts */
     int64_t expert_inner, shared_inner;
@@ -46,6 +47,7 @@ typedef struct {
     float *unquantised;         /* [R, widest] input of the next product */
     float *wide, *inner;        /* [R, ...] queries, keys, values; act(gate) * up */
     float *mixed;               /* [R, ...] results of a recurrent block */
+    float *layer_inputs;        /* [R, layers * width] */
     float *cosines, *sines;     /* [R, rotary pairs] */
     float *states;              /* attention states, see merge_span */
     bf16 *lora_hidden;          /* [R, ranks]: scale * A x of the adapters */
@@ -171,7 +173,8 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     const Convolution *c = block->details;
     switch (block->kind) {
     case ATTENTION: include_attention(sizes, block); break;
-    case MLP: include_mlp(sizes, block); break;
+    case MLP:
+    case LAYER_INPUT: include_mlp(sizes, block); break;
     case EXPERTS: include_experts(sizes, block); break;
     case DELTA_NET: include_delta_net(sizes, block); break;
     case MAMBA: include_mamba(sizes, block); break;
@@ -186,6 +189,7 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
 
 static Sizes sizes_of(const Model *m) {
     Sizes sizes = {.input = m->hidden, .two_term = m->hidden, .keys = LANES, .value = LANES};
+    if (m->layer_inputs) sizes.layer_inputs = m->layer_inputs->linear.out;
     for (int64_t i = 0; i < m->rotaries; i++) sizes.rotary_pairs += m->rotary[i].half;
     for (int64_t i = 0; i < m->blocks; i++) include_block(&sizes, m, m->block + i);
     return sizes;
@@ -216,6 +220,7 @@ static int64_t most_ranks_of_experts(const Block *block, const SequenceRows *seq
 static int64_t most_ranks(const Model *m, const SequenceRows *sequence) {
     if (!sequence->adapter_count) return 0;
     int64_t ranks = ranks_of(sequence, m->linears, 1);
+    if (m->layer_inputs) ranks = MAX(ranks, ranks_of(sequence, m->linears - 1, 1));
     for (int64_t i = 0; i < m->blocks; i++) {
         const Block *block = m->block + i;
         if (block->kind == EXPERTS) {
@@ -313,6 +318,7 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->wide = alloc_floats(arena, rows * sizes->wide);
     pass->inner = alloc_floats(arena, rows * sizes->inner);
     pass->mixed = alloc_floats(arena, rows * sizes->mixed);
+    pass->layer_inputs = alloc_floats(arena, rows * sizes->layer_inputs);
     pass->cosines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->sines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->states = alloc_floats(arena, most_states(pass));

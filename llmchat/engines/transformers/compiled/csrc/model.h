@@ -48,7 +48,17 @@ typedef struct {
 } Activation;
 
 /* The kinds of blocks. The numbers are those of structs.py. */
-enum { ATTENTION, MLP, DELTA_NET, MAMBA, SHORT_CONVOLUTION, RWKV_TIME, RWKV_CHANNEL, EXPERTS };
+enum {
+    ATTENTION,
+    MLP,
+    DELTA_NET,
+    MAMBA,
+    SHORT_CONVOLUTION,
+    RWKV_TIME,
+    RWKV_CHANNEL,
+    EXPERTS,
+    LAYER_INPUT
+};
 
 /* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
  * first `inputs` read the same; first_linear: the number of the first one in the model, for
@@ -139,6 +149,23 @@ typedef struct {
     int32_t normalised, weights_input;
 } Experts;
 
+/* The details of a LAYER_INPUT block: the first of its numbers in the inputs of all layers. */
+typedef struct {
+    int64_t first;
+    Activation activation;
+} LayerInput;
+
+/* See families/plan.py. embedding: [vocabulary, linear.out]. */
+typedef struct {
+    const bf16 *embedding;
+    int64_t vocabulary;
+    Matrix linear;
+    Norm norm;
+    float scale, linear_scale, factor;
+} LayerInputs;
+
+/* linears: of all blocks, then that of layer_inputs (NULL where there are none); the head has the
+ * next number. */
 typedef struct {
     int64_t blocks, linears, hidden, vocabulary, rotaries;
     const bf16 *embedding;  /* [vocabulary, hidden] */
@@ -148,6 +175,7 @@ typedef struct {
     Norm embedding_norm, norm;
     Matrix head;
     float embedding_scale, logit_scale, logit_softcap;
+    const LayerInputs *layer_inputs;
 } Model;
 
 /* A low-rank adapter of one linear (Hu et al. 2021): y += strength * scale * B A x. */

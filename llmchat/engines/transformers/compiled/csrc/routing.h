@@ -95,8 +95,7 @@ static void choose_experts(Worker *worker, const Experts *e, int64_t row) {
     int by_logits = !e->correction && e->groups == 1;
     for (int64_t i = 0; i < e->experts; i++)
         ranked[i] = by_logits ? logits[i] : scores[i] + (e->correction ? e->correction[i] : 0.0f);
-    if (e->groups > 1)
-        keep_best_groups(e, ranked, ranked + e->experts, worker->experts.taken);
+    if (e->groups > 1) keep_best_groups(e, ranked, ranked + e->experts, worker->experts.taken);
     memset(worker->experts.taken, 0, e->experts);
     for (int64_t i = 0; i < e->top; i++) {
         chosen[i] = take_largest(ranked, e->experts, worker->experts.taken);

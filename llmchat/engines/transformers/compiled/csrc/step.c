@@ -21,6 +21,7 @@
 #include "delta_net.h"
 #include "mamba.h"
 #include "rwkv.h"
+#include "layer_inputs.h"
 #include "sampling.h"
 #include "probes.h"
 
@@ -45,10 +46,11 @@ static void run_block(Worker *worker, const Block *block) {
     case SHORT_CONVOLUTION: run_short_convolution(worker, block); break;
     case RWKV_TIME: run_rwkv_time(worker, block); break;
     case RWKV_CHANNEL: run_rwkv_channel(worker, block); break;
+    case LAYER_INPUT: run_layer_input(worker, block); break;
     }
 }
 
-#define MAX_LOOPS(blocks) ((blocks) * 16 + 8) /* no pass has more parallel loops */
+#define MAX_LOOPS(blocks) ((blocks) * 16 + 12) /* no pass has more parallel loops */
 
 static void run_pass(Worker *worker) {
     const Pass *pass = worker->pass;
@@ -56,6 +58,7 @@ static void run_pass(Worker *worker) {
     loop_begin(&worker->cursor, pass->rows, 1);
     for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) embed_row(pass, row);
     barrier(&worker->cursor);
+    if (m->layer_inputs) find_layer_inputs(worker);
     for (int64_t index = 0; index < m->blocks; index++) run_block(worker, m->block + index);
     prepare_input(worker, (Source){.kind = FROM_FINAL_NORM,
                                    .two_term = 1,
