@@ -108,7 +108,8 @@ class Bench:
         asking = ("chat", "-n", "-q", "--max-tokens", "1", "--weights", "int8")
         format_ = ("--format", "chatml", "-m", str(self.folder(name)))
         for prefix in ((), *([self._of_before()] if self.before else [])):
-            _checked([*prefix, sys.executable, "-m", "llmchat", *asking, *format_], "Hello")
+            # -P: the working directory must not come before the older tree.
+            _checked([*prefix, sys.executable, "-P", "-m", "llmchat", *asking, *format_], "Hello")
 
     def contenders(self, name: str) -> list[Any]:
         from llmchat.bench.interleave import Competitor, python_module
@@ -354,10 +355,11 @@ def _prepared_and_measured(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def _remove(bench: Bench, name: str) -> None:
-    """The files of a shape, and the copies that were made of it."""
-    shutil.rmtree(bench.folder(name), ignore_errors=True)
-    if name == "llama":
-        shutil.rmtree(bench.work / "kept", ignore_errors=True)
+    """The files of a shape, and the int8 copies that were made of it."""
+    folder = bench.folder(name)
+    copies = (bench.work / "kept").glob(f"cache*/llmchat/prepared/*--{folder.name}-*")
+    for made in (folder, *copies):
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def facts(started: float) -> dict[str, Any]:

@@ -159,6 +159,21 @@ def test_older_engine_keeps_its_own_copies(tmp_path: Path, monkeypatch: pytest.M
     assert before.memory > 300 * 32
 
 
+def test_files_of_a_shape_are_removed_with_their_copies(tmp_path: Path) -> None:
+    bench = families.Bench(tmp_path, "full", 1, None, None)
+    kept = tmp_path / "kept"
+    copies = [
+        kept / cache / "llmchat" / "prepared" / f"tmp--work--{name}-full-0123abcd"
+        for cache in ("cache", "cache-before")
+        for name in ("qwen3", "qwen3.5")
+    ]
+    for folder in (bench.folder("qwen3"), bench.folder("qwen3.5"), *copies):
+        folder.mkdir(parents=True)
+    families._remove(bench, "qwen3")
+    assert not bench.folder("qwen3").exists() and bench.folder("qwen3.5").exists()
+    assert [folder.exists() for folder in copies] == [False, True, False, True]
+
+
 def test_table_shows_the_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "RESULTS", tmp_path)
     speeds = measured(
