@@ -84,6 +84,9 @@ def _dequantise(file: Path, work: Path) -> None:
 
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    # It is in fp32 now; transformers would refuse to save what it read from a GGUF file.
+    model.hf_quantizer = None
+    del model.config.quantization_config
     model.save_pretrained(work)
     tokenizer = AutoTokenizer.from_pretrained(**place)
     tokenizer.save_pretrained(work)
