@@ -29,6 +29,7 @@ SEEDS = {
     "cohere: odd, norms": 1,
     "falcon-40b": 3,
     "falcon-40b: odd, biases, one norm": 2,
+    "nemotron": 1,
     "falcon-rw": 3,
     "falcon-rw: odd": 3,
     "bloom: odd, residual after the norm": 3,
