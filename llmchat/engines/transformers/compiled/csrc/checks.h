@@ -177,7 +177,8 @@ static void check_sequence(const Model *m, const SequenceRows *sequence) {
             int64_t cache = attention_of(m->block + i)->cache;
             ASSERT(sequence->keys[cache] && sequence->values[cache]);
         }
-        if (m->block[i].kind >= DELTA_NET) ASSERT(sequence->states[i]);
+        if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV_CHANNEL)
+            ASSERT(sequence->states[i]);
     }
     for (int64_t a = 0; a < sequence->adapter_count; a++) check_adapter(m, sequence->adapters[a]);
 }
