@@ -194,6 +194,20 @@ def test_experts_are_counted_with_the_bits_they_keep() -> None:
     assert memory_estimate.weights(fused, "int8") == linears + 2 * (experts + embedding)
 
 
+def test_experts_of_families_with_a_plan_are_quantised() -> None:
+    linears, experts, embedding = 200, 800, 1000
+    stacked = {name: shape for name, shape in MOE.items() if ".experts." not in name} | {
+        "model.layers.0.mlp.experts.up_proj": (2, 40, 10)
+    }
+    for shapes in (MOE, stacked):
+        assert (
+            memory_estimate.weights(shapes, "int8", {"model_type": "qwen3_moe"})
+            == linears + experts + 2 * embedding
+        )
+    config = {"model_type": "qwen3_moe", "num_experts": 8}
+    assert memory_estimate.weights_of_count(1000, "int8", config) == 1000
+
+
 def test_experts_of_a_model_whose_tensors_are_not_known_count_as_16_bit() -> None:
     assert memory_estimate.weights_of_count(1000, "int8") == 1000
     assert (

@@ -68,6 +68,7 @@ _MODULES = {
     "qwen3": "qwen3",
     "qwen3_5_moe_text": "qwen_next",
     "qwen3_5_text": "qwen_next",
+    "qwen2_moe": "qwen3_moe",
     "qwen3_moe": "qwen3_moe",
     "qwen3_next": "qwen_next",
     "rwkv": "rwkv",

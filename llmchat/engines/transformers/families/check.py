@@ -25,7 +25,7 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
         )
     if plan.head.linear.weight not in shapes:
         plan = replace(plan, head=replace(plan.head, is_tied=True))
-    for name, shape in _expected(plan):
+    for name, shape in expected_tensors(plan):
         _check_shape(name, shapes.get(name), shape)
     for linear in linears(plan):
         if linear.bias in shapes:
@@ -77,10 +77,10 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
 
 def expected(plan: Plan) -> dict[str, tuple[int, ...]]:
     """The tensors that a plan cannot do without, and their shapes."""
-    return dict(_expected(plan))
+    return dict(expected_tensors(plan))
 
 
-def _expected(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
+def expected_tensors(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield plan.embedding.weight, (plan.vocabulary, plan.hidden)
     if plan.embedding.positions:
         yield plan.embedding.positions, (plan.embedding.position_count, plan.hidden)

@@ -2,7 +2,7 @@
  * each other, from a whole tile on. Behind those of the chosen experts come the places of the
  * shared expert, one for each row. */
 #pragma once
-#include "layout.h"
+#include "routing.h"
 
 /* The places of the first `count` groups. */
 static int64_t places_of(const Worker *worker, int64_t count) {
@@ -47,8 +47,9 @@ static void group_rows(Worker *worker, const Block *block) {
     const Experts *e = block->details;
     int64_t slots = pass->rows * e->top;
     int32_t *counts = worker->experts.counts;
+    const int32_t *chosen = chosen_by(pass, block);
     memset(counts, 0, e->experts * sizeof *counts);
-    for (int64_t slot = 0; slot < slots; slot++) counts[pass->experts.chosen[slot]]++;
+    for (int64_t slot = 0; slot < slots; slot++) counts[chosen[slot]]++;
     worker->experts.group_count = 0;
     for (int64_t x = 0; x < e->experts; x++) {
         if (!counts[x]) continue;
@@ -57,7 +58,7 @@ static void group_rows(Worker *worker, const Block *block) {
     }
     worker->experts.routed = worker->experts.group_count;
     for (int64_t slot = 0; slot < slots; slot++) {
-        int32_t place = counts[pass->experts.chosen[slot]]++;
+        int32_t place = counts[chosen[slot]]++;
         worker->experts.row_of[place] = slot / e->top, worker->experts.slot_of[place] = slot;
         worker->experts.place_of[slot] = place;
     }

@@ -13,11 +13,15 @@ typedef struct {
 } ExpertGroup;
 
 /* Memory for the experts of one block. [R] rows, [P] places. inner: [P, width of an expert], then
- * [R, width of the shared expert]; acts, residual: the same, quantised. */
+ * [R, width of the shared expert]; acts, residual: the same, quantised.
+ *
+ * chosen decides how many units of work there are. A thread that has fallen behind reads it when
+ * others are in later blocks, and must find the same numbers: each block has its own. */
 typedef struct {
     float *logits;          /* [R, experts] of the router */
-    int32_t *chosen;        /* [R, top] experts */
+    int32_t *chosen;        /* [blocks, R, top] experts */
     float *weights;         /* [R, top] */
+    float *shared;          /* [R] factors of the shared expert */
     float *inner, *results; /* results: [P, hidden] */
     bf16 *lora_hidden;      /* [P, ranks] */
     Activations input, acts, residual;

@@ -4,7 +4,6 @@
 #pragma once
 #include "expert_groups.h"
 #include "prepare.h"
-#include "routing.h"
 
 /* ---- live adapters */
 
@@ -207,10 +206,9 @@ static void prepare_inner(Worker *worker) {
 
 /* ---- the sum */
 
-/* Numbers [begin, end) of what a row's experts give together. shared: a factor of the shared
- * expert. */
-static void sum_experts(const Worker *worker, const Experts *e, int64_t row, float shared,
-                        int64_t begin, int64_t end, float *out) {
+/* Numbers [begin, end) of what a row's experts give together. */
+static void sum_experts(const Worker *worker, const Experts *e, int64_t row, int64_t begin,
+                        int64_t end, float *out) {
     const ExpertMemory *memory = &worker->pass->experts;
     int64_t hidden = worker->pass->model->hidden;
     const ExpertGroup *group = worker->experts.groups + worker->experts.routed;
@@ -221,7 +219,8 @@ static void sum_experts(const Worker *worker, const Experts *e, int64_t row, flo
         float weight = e->weights_input ? 1.0f : memory->weights[slot];
         for (int64_t i = 0; i < end - begin; i++) out[i] += weight * y[i];
     }
-    for (int64_t i = begin; e->shared_inner && i < end; i++) out[i - begin] += shared * last[i];
+    if (!e->shared_inner) return;
+    for (int64_t i = begin; i < end; i++) out[i - begin] += memory->shared[row] * last[i];
 }
 
 #define SUM_COLUMNS 256 /* numbers of a row that one unit of work adds up */
@@ -236,12 +235,8 @@ static void add_experts(Worker *worker, const Block *block) {
     for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
         int64_t row = unit / parts, begin = unit % parts * SUM_COLUMNS;
         int64_t end = MIN(begin + SUM_COLUMNS, hidden);
-        float sum[SUM_COLUMNS], shared = 1.0f;
-        if (e->shared_gate) {
-            float gate = dot_floats(e->shared_gate, worker->unquantised + row * hidden, hidden);
-            shared = 1.0f / (1.0f + expf(-gate));
-        }
-        sum_experts(worker, e, row, shared, begin, end, sum);
+        float sum[SUM_COLUMNS];
+        sum_experts(worker, e, row, begin, end, sum);
         float *target = (is_plain ? pass->x : pass->after) + row * hidden + begin;
         for (int64_t i = 0; i < end - begin; i++)
             target[i] = is_plain ? target[i] + block->scale * sum[i] : sum[i];
@@ -253,7 +248,7 @@ static void add_experts(Worker *worker, const Block *block) {
 static void run_experts(Worker *worker, const Block *block) {
     const Experts *e = block->details;
     prepare_input(worker, block_input(worker, block));
-    route_rows(worker, e, worker->unquantised);
+    route_rows(worker, block);
     group_rows(worker, block);
     gather_rows(worker, e);
     run_expert_inputs(worker, e);

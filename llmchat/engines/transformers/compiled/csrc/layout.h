@@ -277,8 +277,10 @@ static void lay_out_experts(Pass *pass, Arena *arena) {
     int64_t inner = places * ROUND_UP(sizes->expert_inner, CACHE_LINE) +
                     shared * ROUND_UP(sizes->shared_inner, CACHE_LINE);
     memory->logits = alloc_floats(arena, rows * sizes->experts);
-    memory->chosen = arena_alloc(arena, rows * sizes->top * sizeof(int32_t));
+    memory->chosen =
+        arena_alloc(arena, pass->model->blocks * rows * sizes->top * sizeof(int32_t));
     memory->weights = alloc_floats(arena, rows * sizes->top);
+    memory->shared = alloc_floats(arena, rows);
     memory->inner = alloc_floats(arena, inner);
     memory->results = alloc_floats(arena, (places + shared) * hidden);
     memory->lora_hidden = arena_alloc(arena, (places + shared) * pass->ranks * sizeof(bf16));

@@ -81,12 +81,19 @@ static void scale_weights(const Experts *e, const int32_t *chosen, float *weight
     }
 }
 
+/* The experts that a block chose for all rows. */
+static int32_t *chosen_by(const Pass *pass, const Block *block) {
+    const Experts *e = block->details;
+    return pass->experts.chosen + (block - pass->model->block) * pass->rows * e->top;
+}
+
 /* Experts and weights of a row, the first choice first. */
-static void choose_experts(Worker *worker, const Experts *e, int64_t row) {
+static void choose_experts(Worker *worker, const Block *block, int64_t row) {
     const ExpertMemory *memory = &worker->pass->experts;
+    const Experts *e = block->details;
     const float *logits = memory->logits + row * e->experts;
     float *scores = worker->experts.scores, *ranked = scores + e->experts;
-    int32_t *chosen = memory->chosen + row * e->top;
+    int32_t *chosen = chosen_by(worker->pass, block) + row * e->top;
     float *weights = memory->weights + row * e->top;
     for (int64_t i = 0; i < e->experts; i++)
         scores[i] = e->score == SIGMOID ? 1.0f / (1.0f + expf(-logits[i])) : logits[i];
@@ -105,9 +112,20 @@ static void choose_experts(Worker *worker, const Experts *e, int64_t row) {
     scale_weights(e, chosen, weights);
 }
 
-static void route_rows(Worker *worker, const Experts *e, const float *rows) {
-    find_router_logits(worker, e, rows);
-    loop_begin(&worker->cursor, worker->pass->rows, 1);
-    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) choose_experts(worker, e, row);
+/* How much of the shared expert a row takes. x: what its gate reads. */
+static float shared_factor(const Experts *e, const float *x, int64_t hidden) {
+    return e->shared_gate ? 1.0f / (1.0f + expf(-dot_floats(e->shared_gate, x, hidden))) : 1.0f;
+}
+
+static void route_rows(Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    const Experts *e = block->details;
+    int64_t hidden = pass->model->hidden;
+    find_router_logits(worker, e, worker->unquantised);
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) {
+        choose_experts(worker, block, row);
+        pass->experts.shared[row] = shared_factor(e, worker->unquantised + row * hidden, hidden);
+    }
     barrier(&worker->cursor);
 }
