@@ -107,7 +107,7 @@ def _shared(config: Config, prefix: str) -> dict[str, Mlp | Linear]:
 
 def _is_old(config: Config) -> bool:
     """Qwen2-MoE has a shared expert and no norms of heads."""
-    return config["model_type"] == "qwen2_moe"
+    return str(config["model_type"]) == "qwen2_moe"
 
 
 def _has_experts(config: Config, index: int) -> bool:
