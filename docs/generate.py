@@ -1,4 +1,4 @@
-"""Write the generated pages: commands, models, JSON output and environment variables.
+"""Write the generated pages: commands, models, families, JSON output, environment variables.
 
 `--check` writes nothing and fails if a page is out of date.
 """
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reference import environment_page, json_page
+from reference import environment_page, families_page, json_page
 
 from llmchat.presets import Preset
 
@@ -152,6 +152,7 @@ PAGES = {
     "models.md": models,
     "json.md": json_page,
     "environment.md": environment_page,
+    "families.md": families_page,
 }
 
 if __name__ == "__main__":

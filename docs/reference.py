@@ -1,8 +1,11 @@
-"""The pages docs/json.md and docs/environment.md, from the structs of commands and options."""
+"""The pages docs/json.md, docs/environment.md and docs/families.md, from the source."""
+
+from importlib import import_module
 
 import msgspec
 
 from llmchat.commands.json_reference import OUTPUTS, fields_of
+from llmchat.engines.transformers import families
 from llmchat.settings import Options
 from llmchat.settings.types import in_words
 from llmchat.settings.variables import OWN, STANDARD
@@ -27,6 +30,37 @@ def json_page() -> str:
         *sections,
     ]
     return "\n".join(lines)
+
+
+def families_page() -> str:
+    """Every family that has a plan, and the model types of config.json that it reads."""
+    types: dict[str, list[str]] = {}
+    for kind, module in families.MODULES.items():
+        types.setdefault(module, []).append(kind)
+    lines = [
+        "# Families",
+        "",
+        _HEAD,
+        "",
+        "A family is a file in `llmchat/engines/transformers/families`. It turns a config.json",
+        "into a plan of blocks, which the compiled step and torch run ([engine](engine.md)).",
+        "Everything else that transformers can load runs on transformers' own modules.",
+        "",
+        "| `model_type` in config.json | family |",
+        "|---|---|",
+        *(f"| {_quoted(kinds)} | {_about(module)} |" for module, kinds in sorted(types.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(kinds: list[str]) -> str:
+    return ", ".join(f"`{kind}`" for kind in kinds)
+
+
+def _about(module: str) -> str:
+    """The first paragraph of a family's docstring."""
+    text = import_module(f"{families.__name__}.{module}").__doc__ or ""
+    return " ".join(text.partition("\n\n")[0].split())
 
 
 def _section(command: str, kind: object) -> str:

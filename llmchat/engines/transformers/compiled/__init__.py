@@ -1,4 +1,4 @@
-"""The forward pass of the Llama family in C, for int8 weights on a CPU: one call a pass.
+"""The forward pass of a plan in C, for int8 weights on a CPU: one call a pass.
 
 Importing it compiles nothing; `find_kernels` builds the library when it is first needed.
 """

@@ -15,7 +15,7 @@ from llmchat.engines.transformers.families.views import ViewedTensors
 from llmchat.engines.transformers.weights import Tensors
 
 # Model type → the module of its family.
-_MODULES = {
+MODULES = {
     "apertus": "apertus",
     "bloom": "bloom",
     "cohere": "cohere",
@@ -133,5 +133,5 @@ def _language_model(config: Config) -> Config:
 
 
 def _module_of(config: Config) -> Any:
-    name = _MODULES.get(str(config.get("model_type")))
+    name = MODULES.get(str(config.get("model_type")))
     return import_module(f"{__name__}.{name}") if name else None
