@@ -1,5 +1,7 @@
 """An attention block in torch."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,35 +26,43 @@ class TorchAttention:
         self._query_norm, self._key_norm, self._value_norm = (
             load.norm(norm) for norm in (block.query_norm, block.key_norm, block.value_norm)
         )
+        self._both = _together(block)
         sinks = load.float32(block.sinks) if block.sinks else None
         self._attend = Attend(block, sinks, load.device)
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:
         row = self.inputs(x)
-        queries = self._queries(row, batch).split(batch.counts, dim=1)
-        if self.block.shares is None:
-            self._remember(row, batch)
-        outs = [self._of_text(*pair) for pair in zip(batch.rows, queries, strict=True)]
+        queries, keys = self._queries_and_keys(row, batch)
+        if keys is not None:
+            self._remember(row, keys, batch)
+        parts = zip(batch.rows, queries.split(batch.counts, dim=1), strict=True)
+        outs = [self._of_text(*part) for part in parts]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)  # [heads, T, width]
         if self.block.gates:
             out = out * heads_of(row, self.block.gates).sigmoid()
         result: Tensor = self.output(out.transpose(0, 1).flatten(1))
         return result
 
-    def _queries(self, row: Tensor, batch: Pass) -> Tensor:
-        """[heads, T, width], ready for their scores."""
-        queries = self._clipped(heads_of(row, self.block.queries))
-        queries = self._placed(queries, self.block.queries, self._query_norm, batch)
-        scale = self.block.position_scale
-        return queries if scale is None else queries * _factors(scale, batch).to(queries.dtype)
-
-    def _remember(self, row: Tensor, batch: Pass) -> None:
-        """Append the keys and values of each text to its cache."""
+    def _queries_and_keys(self, row: Tensor, batch: Pass) -> tuple[Tensor, Tensor | None]:
+        """[heads, T, width], ready for their scores; no keys if another block has them."""
         block = self.block
-        keys, values = (self._clipped(heads_of(row, one)) for one in (block.keys, block.values))
-        keys = self._placed(keys, block.keys, self._key_norm, batch)
+        if self._both:
+            both = self._placed(heads_of(row, self._both), self._both, None, batch)
+            return both[: block.queries.count], both[block.queries.count :]
+        queries = self._clipped(heads_of(row, block.queries))
+        queries = self._placed(queries, block.queries, self._query_norm, batch)
+        if block.position_scale:
+            queries = queries * _factors(block.position_scale, batch).to(queries.dtype)
+        if block.shares is not None:
+            return queries, None
+        keys = self._clipped(heads_of(row, block.keys))
+        return queries, self._placed(keys, block.keys, self._key_norm, batch)
+
+    def _remember(self, row: Tensor, keys: Tensor, batch: Pass) -> None:
+        """Append the keys and values of each text to its cache."""
+        values = self._clipped(heads_of(row, self.block.values))
         if self._value_norm:
-            values = self._value_norm.of_heads(values, block.values)
+            values = self._value_norm.of_heads(values, self.block.values)
         parts = zip(keys.split(batch.counts, 1), values.split(batch.counts, 1), strict=True)
         for rows, pair in zip(batch.rows, parts, strict=True):
             rows.cache.append(self._number, *pair)
@@ -74,13 +84,28 @@ class TorchAttention:
 
 
 def heads_of(row: Tensor, heads: Heads) -> Tensor:
-    """Heads that lie in rows [T, width of a row], as a view [heads, T, width of a head]."""
-    together = heads.together or heads.count
-    groups = -(-heads.count // together)
-    size = groups, together, len(row), heads.width
-    stride = heads.stride_of_groups, heads.stride, row.stride(0), row.stride(1)
-    view = row.as_strided(size, stride, row.storage_offset() + heads.start * row.stride(1))
-    return view.flatten(0, 1)
+    """Heads that lie in contiguous rows [T, width of a row], as [heads, T, width of a head]."""
+    first = row.storage_offset() + heads.start
+    if not heads.together:
+        return row.as_strided(
+            (heads.count, len(row), heads.width), (heads.stride, row.stride(0), 1), first
+        )
+    size = heads.count // heads.together, heads.together, len(row), heads.width
+    stride = heads.stride_of_groups, heads.stride, row.stride(0), 1
+    return row.as_strided(size, stride, first).flatten(0, 1)
+
+
+def _together(block: blocks.Attention) -> Heads | None:
+    """Queries and keys as heads of one kind, where they are rotated alike and nothing else."""
+    queries, keys = block.queries, block.keys
+    has_more = block.query_norm or block.key_norm or block.position_scale or block.clip
+    follow = keys.start == queries.start + queries.count * queries.stride
+    alike = (queries.width, queries.stride) == (keys.width, keys.stride)
+    if has_more or block.shares is not None or not (follow and alike):
+        return None
+    if queries.together or keys.together:
+        return None
+    return replace(queries, count=queries.count + keys.count)
 
 
 def _factors(scale: PositionScale, batch: Pass) -> Tensor:

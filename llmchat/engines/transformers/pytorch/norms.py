@@ -27,10 +27,14 @@ class TorchNorm:
         if bias is not None:
             bias = (_of(bias, norm) * norm.scale).to(kind)
         self.weight, self.bias = weight, bias
+        self._size = (self._group,)
         # Weights that differ from group to group are multiplied afterwards.
         self._is_shared = all(one is None or one.numel() == self._group for one in (weight, bias))
+        self._is_usual = self._is_shared and not (self._is_layer or self._is_precise or norm.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self._is_usual and x.shape[-1] == self._group:
+            return F.rms_norm(x, self._size, self.weight, self.epsilon)
         if not self._is_shared:
             normed = self._normed(x.unflatten(-1, (-1, self._group)), None, None).flatten(-2)
             normed = normed if self.weight is None else normed * self.weight
@@ -49,11 +53,10 @@ class TorchNorm:
 
     def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         x = x.float() if self._is_precise else x
-        size = (self._group,)
         if self._is_layer:
-            out = F.layer_norm(x, size, weight, bias, self.epsilon)
+            out = F.layer_norm(x, self._size, weight, bias, self.epsilon)
         else:
-            out = F.rms_norm(x, size, weight, self.epsilon)
+            out = F.rms_norm(x, self._size, weight, self.epsilon)
             out = out if bias is None else out + bias
         return out if self._scale == 1 else out * self._scale
 
