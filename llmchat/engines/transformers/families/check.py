@@ -77,7 +77,13 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
 
 def expected(plan: Plan) -> dict[str, tuple[int, ...]]:
     """The tensors that a plan cannot do without, and their shapes."""
-    return dict(expected_tensors(plan))
+    shared = {
+        name: (norm.group,)
+        for norm in _grouped_norms(plan)
+        for name in (norm.weight, norm.bias)
+        if name
+    }
+    return shared | dict(expected_tensors(plan))
 
 
 def expected_tensors(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
