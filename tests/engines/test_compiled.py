@@ -196,7 +196,7 @@ def test_invalid_input_never_reaches_the_kernels(kernels: Kernels) -> None:
     [
         {"model_type": "bert"},
         {"head_dim": 24},
-        {"num_attention_heads": 98, "num_key_value_heads": 2, "head_dim": 16},
+        {"num_attention_heads": 770, "num_key_value_heads": 2, "head_dim": 16},
     ],
 )
 def test_architecture_beyond_the_kernels_is_not_supported(change: dict[str, Any]) -> None:
