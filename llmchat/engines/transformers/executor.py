@@ -51,6 +51,10 @@ class KeepsStates(Protocol):
         """Copy the states until the next mark, for a draft that may be wrong."""
         ...
 
+    def thin_states(self) -> None:
+        """Drop all copies but those that the next turn is likely to need."""
+        ...
+
     def reachable(self, length: int) -> int:
         """How many tokens `truncate(length)` would keep."""
         ...

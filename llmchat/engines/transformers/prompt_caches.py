@@ -38,7 +38,8 @@ class Slot:
 
 class Slots:
     """At most `limit` texts. An idle text keeps its cache until its slot is needed, least recently
-    used first, or until all idle texts together hold more than `most` tokens.
+    used first, or until all idle texts together hold more than `most` tokens. Copies of states are
+    kept for the last one; others keep those of their last turn.
     """
 
     def __init__(self, new_cache: Callable[[], Cache], limit: int, most: int):
@@ -87,6 +88,8 @@ class Slots:
             held += waiting.cache.length
             if held > self._most and waiting is not slot:
                 self._slots.remove(waiting)
+            elif waiting is not slot and isinstance(waiting.cache, KeepsStates):
+                waiting.cache.thin_states()
 
     def clear(self) -> None:
         """Forget every idle text and free its memory."""

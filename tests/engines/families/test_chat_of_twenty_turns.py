@@ -86,3 +86,17 @@ def test_undo_regen_and_forks_read_what_is_new(tiny: TinyModel, slots: int) -> N
         undone = ask(engine, chat.prompt(chat.turns[-back], 11 + back))
         assert undone.read <= len(chat.question(0)) + 2
         assert undone.answer == cold(tiny, undone.prompt)
+
+
+@cases(["lfm2"])
+def test_two_chats_in_turns_read_what_is_new(tiny: TinyModel) -> None:
+    """Of a text that waits, only the copies of its last turn are kept."""
+    engine = tiny.open(weights="int8", slots=2)
+    chats = [Chat(tiny, engine), Chat(tiny, engine, stripped=3)]
+    chats[1].turns[0] = Turn([*tiny.ids(40, seed=4), END], [], 0)
+    for _ in range(6):
+        for chat in chats:
+            chat.go_on(1)
+    for chat in chats:
+        assert max(turn.read for turn in chat.turns[2:]) <= len(chat.question(0)) + 7
+    assert max(len(list(slot.cache.state_copies)) for slot in engine._slots._slots[:1]) <= 2

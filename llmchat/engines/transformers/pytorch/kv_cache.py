@@ -116,6 +116,11 @@ class KVCache:
             put_back(self._states, buffers)
             self._mark = StateCopy(self.length, buffers)
 
+    def thin_states(self) -> None:
+        """Drop all copies but those that the next turn is likely to need."""
+        self.state_copies.thin()
+        self._mark = None
+
     def reachable(self, length: int) -> int:
         """How many positions `truncate(length)` would keep."""
         if length >= self.length or not self.has_states:

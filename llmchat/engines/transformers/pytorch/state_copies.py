@@ -56,6 +56,10 @@ class StateCopies:
         """Drop the copies after more than `length` tokens."""
         self._copies = [copy for copy in self._copies if copy.length <= length]
 
+    def thin(self) -> None:
+        """Keep those of the last turn: before its question, and before its answer."""
+        self._copies = self._copies[-2:]
+
     def _least_useful(self) -> int:
         """The copy whose loss costs the least reading, relative to its distance; never the last."""
         starts = [0, *(copy.length for copy in self._copies)]
