@@ -110,6 +110,16 @@ MODELS: dict[str, dict[str, Any]] = {
         "model_type": "glm4_moe", "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
         "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
     },
+    "latent attention": {
+        "model_type": "deepseek_v3", "n_routed_experts": 6, "n_group": 2, "topk_group": 2,
+        "first_k_dense_replace": 1, "kv_lora_rank": 40, "q_lora_rank": 24, "v_head_dim": 16,
+        "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "num_key_value_heads": 4,
+    },
+    "latent attention without a query rank": {
+        "model_type": "deepseek_v2", "n_routed_experts": 6, "first_k_dense_replace": 2,
+        "kv_lora_rank": 40, "v_head_dim": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+        "num_key_value_heads": 4,
+    },
     "biases, clamped, sinks": {"model_type": "gpt_oss", "num_local_experts": 5},
     "weights of inputs": {"model_type": "llama4_text", "num_local_experts": 5},
 }  # fmt: skip
@@ -135,7 +145,7 @@ def norms_of_heads(config: dict[str, Any]) -> Iterator[str]:
     assert plan is not None
     for block in plan.blocks():
         for norm in (getattr(block, "query_norm", None), getattr(block, "key_norm", None)):
-            if norm and norm.weight:
+            if norm and norm.weight and norm.group:
                 yield norm.weight
 
 

@@ -37,6 +37,7 @@ _KINDS: tuple[type[Any], ...] = (
     *RECURRENT,
     blocks.Experts,
     blocks.LayerInput,
+    blocks.LatentAttention,
 )
 _SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
@@ -52,12 +53,18 @@ def supports(plan: Plan) -> bool:
 def _supports_step(step: Step) -> bool:
     block = step.block
     if isinstance(block, blocks.Attention):
-        widths = block.keys.width, block.values.width
-        has_vectors = all(width % LANES == 0 and width <= MAX_HEAD_DIM for width in widths)
+        has_vectors = _has_vectors(block.keys.width, block.values.width)
         return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
+    if isinstance(block, blocks.LatentAttention):
+        return _has_vectors(block.plain + block.rotary.width, block.value_width)
     if isinstance(block, blocks.Experts):
         return not any(block.norms)
     return isinstance(block, blocks.Mlp | blocks.LayerInput) or supports_recurrent(step)
+
+
+def _has_vectors(*widths: int) -> bool:
+    """Whether heads of these widths are whole vectors that csrc has memory for."""
+    return all(width % LANES == 0 and width <= MAX_HEAD_DIM for width in widths)
 
 
 class BlockLoader:
@@ -112,6 +119,7 @@ class BlockLoader:
             return self._recurrent.details(block)
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
+            blocks.LatentAttention: self._latent,
             blocks.Mlp: self._mlp,
             blocks.LayerInput: self._layer_input,
             blocks.Experts: self._experts,
@@ -133,6 +141,24 @@ class BlockLoader:
             block.norms_rotated, block.shares is not None,
         )  # fmt: skip
         return details, len(block.inputs)
+
+    def _latent(
+        self, block: blocks.LatentAttention, number: int
+    ) -> tuple[structs.LatentAttention, int]:
+        """A row holds queries, keys, the outputs of `up` and those of `turning`."""
+        width, pair = block.plain + block.rotary.width, block.plain + block.value_width
+        keys = block.heads * width
+        up, turning = 2 * keys, 2 * keys + block.heads * pair
+        attention = blocks.Attention(
+            (), block.output, blocks.Heads(block.heads, width, 0, width),
+            blocks.Heads(block.heads, width, keys, width),
+            blocks.Heads(block.heads, block.value_width, up + block.plain, pair),
+            block.scale, rotary=block.rotary,
+        )  # fmt: skip
+        details, _ = self._attention(attention, number)
+        details.width = turning + block.rotary.width
+        norms = self.norm(block.query_norm), self.norm(block.latent_norm)
+        return structs.LatentAttention(details, *norms, block.plain, up, turning), 1
 
     def _mlp(self, block: blocks.Mlp, number: int) -> tuple[structs.Mlp, int]:
         return structs.Mlp(self.activation(block)), len(block.inputs)

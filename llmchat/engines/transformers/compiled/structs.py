@@ -98,6 +98,15 @@ class Attention(Structure):
     ]
 
 
+class LatentAttention(Structure):
+    _fields_ = [
+        ("attention", Attention),
+        ("query_norm", Norm),
+        ("latent_norm", Norm),
+        *((name, c_int64) for name in ("plain", "up", "turning")),
+    ]
+
+
 class Mlp(Structure):
     _fields_ = [("activation", Activation)]
 

@@ -153,14 +153,15 @@ class Attention:
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2, 2024). queries: one linear, or two with a norm.
 
-    A head of queries and keys has `plain` numbers, then the `rotary` ones; all heads share the
-    rotary part of keys, which follows the `latent` numbers in the outputs of `down`. up: the latent
-    numbers, normed → for each head `plain` numbers of keys, then `value_width` of values.
+    A head of queries and keys has `plain` numbers, then those of `rotary`, which begins there. All
+    heads share the rotary part of keys, the outputs of `turning`. down: the latent numbers; up of
+    them, normed → for each head `plain` numbers of keys, then `value_width` of values.
     """
 
     queries: tuple[Linear, ...]
     query_norm: Norm | None
     down: Linear
+    turning: Linear
     latent_norm: Norm
     up: Linear
     output: Linear

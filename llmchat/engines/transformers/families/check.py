@@ -59,7 +59,7 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
             own = () if block.shares is not None and not block.inputs else block.inputs
             return (*own, block.output)
         case blocks.LatentAttention():
-            return (*block.queries, block.down, block.up, block.output)
+            return (*block.queries, block.down, block.turning, block.up, block.output)
         case blocks.Mlp() | blocks.DeltaNet():
             return (*block.inputs, block.output)
         case blocks.Experts():

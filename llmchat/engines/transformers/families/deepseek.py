@@ -103,10 +103,12 @@ def latent_attention(config: Config, prefix: str, rope: Rotary) -> LatentAttenti
     plain, turning = size(config, "qk_nope_head_dim", 128), size(config, "qk_rope_head_dim", 64)
     latent, values = size(config, "kv_lora_rank", 512), size(config, "v_head_dim", 128)
     queries, query_norm = _queries(config, prefix, heads * (plain + turning))
+    joined = f"{prefix}kv_a_proj_with_mqa"
     return LatentAttention(
         queries,
         query_norm,
-        down=Linear(f"{prefix}kv_a_proj_with_mqa", latent + turning, hidden),
+        down=Linear(joined, latent, hidden, 0, latent + turning),
+        turning=Linear(joined, turning, hidden, latent, latent + turning),
         latent_norm=Norm(latent, _LATENT_EPSILON, f"{prefix}kv_a_layernorm.weight"),
         up=Linear(f"{prefix}kv_b_proj", heads * (plain + values), latent),
         output=Linear(f"{prefix}o_proj", hidden, heads * values),
@@ -132,7 +134,8 @@ def _queries(config: Config, prefix: str, out: int) -> tuple[tuple[Linear, ...],
 
 def _rotary(config: Config) -> Rotary:
     interleaved = flag(config, "rope_interleave", True)
-    return rotary(config, size(config, "qk_rope_head_dim", 64), interleaved=interleaved)
+    plain, turning = size(config, "qk_nope_head_dim", 128), size(config, "qk_rope_head_dim", 64)
+    return rotary(config, turning, interleaved=interleaved, first=plain)
 
 
 def _yarn_factor(config: Config) -> float:

@@ -24,7 +24,8 @@ class TorchLatentAttention:
             load.norm(block.query_norm),
             load.norm(block.latent_norm),
         )
-        self._down, self._up = load.joined([block.down]), load.joined([block.up])
+        self._down = load.joined([block.down, block.turning])
+        self._up = load.joined([block.up])
         self._output = load.joined([block.output])
         self._rotary = TorchRotary(block.rotary, load.device)
         self._attend = Attend(_scores(block), None, load.device)
@@ -47,8 +48,7 @@ class TorchLatentAttention:
         if self._query_norm:
             row = second[0](self._query_norm(row))
         heads = row.unflatten(1, (self.block.heads, -1)).transpose(0, 1)
-        plain, turning = heads.tensor_split([self.block.plain], dim=-1)
-        return torch.cat((plain, batch.turn(self._rotary)(turning)), dim=-1)
+        return batch.turn(self._rotary)(heads)
 
     def _remember(self, x: Tensor, batch: Pass) -> None:
         """Append the keys and values of each text to its cache."""
@@ -56,8 +56,8 @@ class TorchLatentAttention:
         normed: Any = self._latent_norm
         heads = self._up(normed(latent)).unflatten(1, (self.block.heads, -1)).transpose(0, 1)
         plain, values = heads.tensor_split([self.block.plain], dim=-1)
-        turned = batch.turn(self._rotary)(turning[None]).expand(self.block.heads, -1, -1)
-        keys = torch.cat((plain, turned), dim=-1)
+        shared = turning.expand(self.block.heads, -1, -1)
+        keys = batch.turn(self._rotary)(torch.cat((plain, shared), dim=-1))
         parts = zip(keys.split(batch.counts, 1), values.split(batch.counts, 1), strict=True)
         for rows, pair in zip(batch.rows, parts, strict=True):
             rows.cache.append(self._number, *pair)

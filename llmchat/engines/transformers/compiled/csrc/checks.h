@@ -40,6 +40,27 @@ static void check_attention(const Model *m, const Block *block) {
     ASSERT(a->window >= 0 && a->chunk >= 0);
 }
 
+static void check_latent(const Model *m, const Block *block) {
+    const LatentAttention *l = block->details;
+    const Attention *a = &l->attention;
+    const Matrix *linear = block->linear;
+    int64_t heads = a->queries.count, width = a->keys.width, ranks = l->query_norm.count;
+    ASSERT(block->linear_count == (ranks ? 6 : 5) && l->latent_norm.count > 0);
+    check_matrix(linear++, ranks ? ranks : heads * width, m->hidden);
+    if (ranks) check_matrix(linear++, heads * width, ranks);
+    check_matrix(linear++, l->latent_norm.count, m->hidden);
+    check_matrix(linear++, width - l->plain, m->hidden);
+    check_matrix(linear++, heads * (l->plain + a->values.width), l->latent_norm.count);
+    check_matrix(linear++, m->hidden, heads * a->values.width);
+    check_norm(&l->query_norm, ranks), check_norm(&l->latent_norm, l->latent_norm.count);
+    check_heads(&a->queries, a->width), check_heads(&a->keys, a->width);
+    check_heads(&a->values, a->width);
+    ASSERT(l->plain >= 0 && l->plain <= width && a->keys.count == heads);
+    ASSERT(l->up + heads * (l->plain + a->values.width) <= a->width);
+    ASSERT(l->turning + width - l->plain <= a->width && a->values.start >= l->plain);
+    ASSERT(a->rotary >= 0 && a->rotary < m->rotaries && a->cache >= 0 && a->cache < m->blocks);
+}
+
 static void check_mlp(const Model *m, const Block *block) {
     ASSERT(block->inputs == 1 || block->inputs == 2);
     ASSERT(block->linear_count == block->inputs + 1);
@@ -137,6 +158,7 @@ static void check_block(const Model *m, const Block *block) {
     check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
     switch (block->kind) {
     case ATTENTION: check_attention(m, block); break;
+    case LATENT_ATTENTION: check_latent(m, block); break;
     case MLP: check_mlp(m, block); break;
     case LAYER_INPUT: check_layer_input(m, block); break;
     case EXPERTS: check_experts(m, block); break;
@@ -173,10 +195,8 @@ static void check_sequence(const Model *m, const SequenceRows *sequence) {
     for (int64_t i = 0; i < sequence->rows; i++)
         ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
     for (int64_t i = 0; i < m->blocks; i++) {
-        if (m->block[i].kind == ATTENTION) {
-            int64_t cache = attention_of(m->block + i)->cache;
-            ASSERT(sequence->keys[cache] && sequence->values[cache]);
-        }
+        const Attention *a = attention_of(m->block + i);
+        if (a) ASSERT(sequence->keys[a->cache] && sequence->values[a->cache]);
         if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV_CHANNEL)
             ASSERT(sequence->states[i]);
     }

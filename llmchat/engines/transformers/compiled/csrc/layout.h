@@ -130,6 +130,16 @@ static void include_attention(Sizes *sizes, const Block *block) {
     sizes->value_row = MAX(sizes->value_row, a->values.count * a->values.width);
 }
 
+static void include_latent(Sizes *sizes, const Block *block) {
+    const LatentAttention *l = block->details;
+    int64_t ranks = l->query_norm.count, latent = l->latent_norm.count;
+    include_attention(sizes, block);
+    sizes->inner = MAX(sizes->inner, ranks + latent);
+    sizes->input = MAX(sizes->input, MAX(ranks, latent));
+    /* Their norms take the place of results of attention. */
+    sizes->values = MAX(sizes->values, MAX(ranks, latent));
+}
+
 static void include_mlp(Sizes *sizes, const Block *block) {
     int64_t inner = block->linear->out;
     sizes->inner = MAX(sizes->inner, inner);
@@ -173,6 +183,7 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     const Convolution *c = block->details;
     switch (block->kind) {
     case ATTENTION: include_attention(sizes, block); break;
+    case LATENT_ATTENTION: include_latent(sizes, block); break;
     case MLP:
     case LAYER_INPUT: include_mlp(sizes, block); break;
     case EXPERTS: include_experts(sizes, block); break;
@@ -253,8 +264,8 @@ static int64_t most_states(const Pass *pass) {
     const Attention *before = NULL;
     for (int64_t i = 0; i < pass->model->blocks; i++) {
         const Block *block = pass->model->block + i;
-        if (block->kind != ATTENTION) continue;
-        const Attention *a = block->details;
+        const Attention *a = attention_of(block);
+        if (!a) continue;
         if (!before || !has_same_states(a, before))
             most = MAX(most, state_numbers(a, pass->sequences, pass->sequence_count));
         before = a;

@@ -57,7 +57,8 @@ enum {
     RWKV_TIME,
     RWKV_CHANNEL,
     EXPERTS,
-    LAYER_INPUT
+    LAYER_INPUT,
+    LATENT_ATTENTION
 };
 
 /* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
@@ -87,6 +88,15 @@ typedef struct {
     float position_beta, position_length, position_shift;
     int32_t norms_rotated, shares;
 } Attention;
+
+/* The details of a LATENT_ATTENTION block. Its linears: of queries, one or, with a query_norm, two;
+ * of the latent numbers; of the shared part of keys; of keys and values from latent numbers; the
+ * output. up, turning: where the outputs of the latter two begin in a row; queries begin at 0. */
+typedef struct {
+    Attention attention;
+    Norm query_norm, latent_norm;
+    int64_t plain, up, turning;
+} LatentAttention;
 
 /* The details of an MLP block: `inputs` matrices (gate and up, or up alone), then the output. */
 typedef struct {
@@ -204,7 +214,11 @@ static int64_t head_begin(const Heads *heads, int64_t head) {
            head % heads->together * heads->stride;
 }
 
-static const Attention *attention_of(const Block *block) { return block->details; }
+/* The attention in a block, or NULL. */
+static const Attention *attention_of(const Block *block) {
+    int attends = block->kind == ATTENTION || block->kind == LATENT_ATTENTION;
+    return attends ? block->details : NULL;
+}
 
 /* The heads of queries that share keys. */
 static int64_t sharing_heads(const Attention *a) { return a->queries.count / a->keys.count; }

@@ -18,6 +18,7 @@
 #include "attention.h"
 #include "mlp.h"
 #include "experts.h"
+#include "latent.h"
 #include "delta_net.h"
 #include "mamba.h"
 #include "rwkv.h"
@@ -39,6 +40,7 @@ static void run_block(Worker *worker, const Block *block) {
     if (block->saves) save_stream(worker);
     switch (block->kind) {
     case ATTENTION: run_attention(worker, block); break;
+    case LATENT_ATTENTION: run_latent_attention(worker, block); break;
     case MLP: run_mlp(worker, block); break;
     case EXPERTS: run_experts(worker, block); break;
     case DELTA_NET: run_delta_net(worker, block); break;
@@ -50,7 +52,7 @@ static void run_block(Worker *worker, const Block *block) {
     }
 }
 
-#define MAX_LOOPS(blocks) ((blocks) * 16 + 12) /* no pass has more parallel loops */
+#define MAX_LOOPS(blocks) ((blocks) * 24 + 12) /* no pass has more parallel loops */
 
 static void run_pass(Worker *worker) {
     const Pass *pass = worker->pass;
