@@ -98,6 +98,7 @@ MISTRAL: dict[str, Case] = {
     "mistral: window": Case("MistralConfig", DENSE | {"sliding_window": 8}),
     "mistral: odd window": Case("MistralConfig", HEADS | ODD_HEADS | {"sliding_window": 37}),
     "mistral: window of 270": Case("MistralConfig", DENSE | {"sliding_window": 270}),
+    "ministral: some layers slide": Case("MinistralConfig", HEADS | WINDOWS),
     "ministral3": Case(
         "Ministral3Config",
         HEADS | {"rope_parameters": YARN["rope_parameters"] | {

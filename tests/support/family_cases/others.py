@@ -30,6 +30,11 @@ OTHERS: dict[str, Case] = {
             "longrope", short_factor=[1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
             long_factor=[1.0, 1.7, 2.5, 3.0, 6.0, 9.0], partial_rotary_factor=0.75),
     ),
+    "phi: norms of heads": Case(
+        "PhiConfig", DENSE | {"qk_layernorm": True, "partial_rotary_factor": 0.25}
+    ),
+    "starcoder2: window": Case("Starcoder2Config", DENSE | TIED | {"sliding_window": 8}),
+    "olmo: clipped": Case("OlmoConfig", DENSE | {"clip_qkv": 0.7}),
     "gpt-oss": Case(
         "GptOssConfig",
         HEADS | WINDOWS | LOCAL_EXPERTS | {
@@ -135,6 +140,14 @@ OF_2023: dict[str, Case] = {
     "gpt-bigcode": Case("GPTBigCodeConfig", GPT | {"multi_query": True}),
     "gpt-bigcode: odd, all heads have keys": Case(
         "GPTBigCodeConfig", GPT | ODD_GPT | {"multi_query": False, "n_inner": 101}
+    ),
+    "gpt2: matrices turned, scores by layer": Case(
+        "GPT2Config", GPT | TIED | {"scale_attn_by_inverse_layer_idx": True, "n_inner": 100}
+    ),
+    "gpt-neo: windows": Case(
+        "GPTNeoConfig",
+        ENDS | {"hidden_size": 64, "num_layers": 4, "num_heads": 4, "window_size": 8,
+            "attention_types": [[["global", "local"], 2]], "max_position_embeddings": 1024},
     ),
     "opt": Case("OPTConfig", OPT),
     "opt: odd, norm after, projections": Case(

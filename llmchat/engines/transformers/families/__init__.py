@@ -38,6 +38,7 @@ MODULES = {
     "glm4_moe_lite": "deepseek",
     "gpt2": "gpt2",
     "gpt_bigcode": "gpt2",
+    "gpt_neo": "gpt_neo",
     "gpt_neox": "gpt_neox",
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
@@ -58,6 +59,7 @@ MODULES = {
     "mixtral": "mixtral",
     "mpt": "mpt",
     "nemotron": "nemotron",
+    "olmo": "olmo",
     "olmo2": "olmo2",
     "olmo3": "olmo2",
     "olmoe": "olmoe",
@@ -75,6 +77,7 @@ MODULES = {
     "seed_oss": "llama",
     "smollm3": "smollm3",
     "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
 }
 
 # Multimodal models whose text is read as by a model without images → its model type, unless the
