@@ -1,12 +1,17 @@
 """What a config.json decides in a plan: defaults, layer patterns, and variants without a plan."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.architectures import LLAMA_LIKE, PROMPT, generate, greedy, open_engine, reference
+from support.checkpoints import save_tiny
+from support.family_engines import executor
+from transformers import OlmoConfig
 
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
-from llmchat.engines.transformers.families import plan_of
+from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.alibi import slopes
 from llmchat.engines.transformers.families.blocks import Attention
 from llmchat.engines.transformers.families.check import bind, expected
@@ -207,6 +212,16 @@ def test_slopes_of_other_counts_lie_between_those_of_powers_of_two() -> None:
     torch.testing.assert_close(slopes(6), torch.cat([slopes(4), torch.tensor([0.5, 0.125])]))
 
 
+def test_norms_without_weights_give_the_tokens_of_transformers(tmp_path: Path) -> None:
+    """OLMo 1, whose tiny checkpoint has no last norm that could scale its logits."""
+    config = OlmoConfig(**LLAMA_LIKE, num_key_value_heads=2, clip_qkv=0.02)
+    base = save_tiny(tmp_path, config, seed=3)
+    engine = open_engine(base)
+    ids = engine.encode(PROMPT)
+    assert executor(engine) == "torch"
+    assert greedy(engine, ids) == generate(reference(base), ids)
+
+
 def test_views_join_pieces_and_turn_matrices_in_place() -> None:
     stored = {"a": torch.ones(2), "b": torch.zeros(3), "m": torch.arange(6.0).reshape(2, 3)}
     views = {"ab": Joined(("a", "b")), "m": View("m", is_transposed=True)}
@@ -214,6 +229,7 @@ def test_views_join_pieces_and_turn_matrices_in_place() -> None:
     assert tensors.shapes == {"ab": (5,), "m": (3, 2)}
     assert tensors.get("ab").tolist() == [1, 1, 0, 0, 0]
     assert tensors.get("m").tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert viewed({"model_type": "gpt2"}, tensors) is tensors
 
 
 def test_norms_of_heads_are_checked_before_they_are_read() -> None:

@@ -34,7 +34,6 @@ OTHERS: dict[str, Case] = {
         "PhiConfig", DENSE | {"qk_layernorm": True, "partial_rotary_factor": 0.25}
     ),
     "starcoder2: window": Case("Starcoder2Config", DENSE | TIED | {"sliding_window": 8}),
-    "olmo: clipped": Case("OlmoConfig", DENSE | {"clip_qkv": 0.7}),
     "gpt-oss": Case(
         "GptOssConfig",
         HEADS | WINDOWS | LOCAL_EXPERTS | {

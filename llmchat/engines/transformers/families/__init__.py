@@ -112,7 +112,12 @@ def has_plan(config: Config) -> bool:
 
 
 def viewed(config: Config, tensors: Tensors) -> Tensors:
-    """The tensors under the names of the plan: parts of stacked ones get names of their own."""
+    """The tensors under the names of the plan: parts of stacked ones get names of their own.
+
+    Tensors that are viewed already stay as they are: a matrix is turned once.
+    """
+    if isinstance(tensors, ViewedTensors):
+        return tensors
     config = _language_model(config)
     module = _module_of(config)
     every = module.views(config) if hasattr(module, "views") else []
