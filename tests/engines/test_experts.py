@@ -126,6 +126,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def random_tensors(config: dict[str, Any]) -> MemoryTensors:
+    torch.manual_seed(0)
     plan = plan_of(config)
     assert plan is not None
     state = {name: torch.randn(shape) * 0.1 for name, shape in expected_tensors(plan)}
@@ -166,7 +167,7 @@ def test_compiled_experts(name: str, kernels: Kernels) -> None:
     ids = torch.randint(97, (33,), generator=torch.Generator().manual_seed(3)).tolist()
     logits = run(compiled, compiled.new_cache(), ids)
     expected = run(reference, reference.new_cache(), ids)
-    assert float((logits - expected).pow(2).mean().sqrt() / expected.std()) < 0.1
+    assert float((logits - expected).pow(2).mean().sqrt() / expected.std()) < 0.03
     cache = compiled.new_cache()
     pieces = [ids[:1], ids[1:3], ids[3:9], ids[9:]]
     assert torch.equal(torch.cat([run(compiled, cache, piece) for piece in pieces]), logits)
