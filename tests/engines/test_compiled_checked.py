@@ -84,9 +84,9 @@ model.run([SequenceInput(model.new_cache(), [1, 2, 3])])
     [
         ("pass", ()),
         ("model._model.head.out = 5000", ("assertion failed",)),
-        ("model._model.head_dim = 24", ("assertion failed",)),
+        ("model._model.hidden = 24", ("assertion failed",)),
         (
-            "model._model.norm = torch.ones(8).data_ptr()",
+            "model._model.norm.weight = torch.ones(8).data_ptr()",
             ("heap-buffer-overflow", "heap-use-after-free"),
         ),
     ],
