@@ -34,7 +34,7 @@ from support.checkpoints import save_adapter, save_tiny, tiny_tokenizer
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
-from llmchat.errors import Mismatch, UsageError
+from llmchat.errors import IntegrityError, UsageError
 from llmchat.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_run_with_a_random_one(tmp_path:
         base / "model.safetensors",
         {"format": "pt"},
     )
-    with pytest.raises(Mismatch, match=r"is incomplete: `.*q_proj.weight` is in none of its files"):
+    with pytest.raises(IntegrityError, match=r"the weights have no `.*q_proj.weight`"):
         open_engine(base)
 
 

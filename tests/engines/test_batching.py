@@ -158,7 +158,7 @@ def test_each_conversation_keeps_its_cache_and_shares_its_beginning(base: Path) 
 
 def test_texts_that_wait_are_forgotten_when_they_grow_too_large(base: Path) -> None:
     engine = open_engine(base, slots=4)
-    per_token = 2 * 2 * 2 * 16 * 2  # K and V, layers, heads, head_dim, bytes
+    per_token = 2 * 2 * 2 * 16 * 4  # K and V, layers, heads, head_dim, bytes of fp32
     assert engine._slots._most == IDLE_CACHE_BYTES // per_token
     engine._slots._most = 60
     for text in ("the quick brown fox", "jumps over the lazy dog", "question and answer"):

@@ -74,11 +74,16 @@ def _dtype(name: str, plan: Plan, is_shared: bool) -> torch.dtype:
     the copy too. Otherwise small tensors keep all their digits.
     """
     if is_shared:
-        return plain_dtype(name, "int8")
+        return torch.float32 if name in _routers(plan) else plain_dtype(name, "int8")
     tables = {plan.embedding.weight, plan.head.linear.weight}
     if plan.layer_inputs:
         tables.add(plan.layer_inputs.embedding)
     return torch.bfloat16 if name in tables else torch.float32
+
+
+def _routers(plan: Plan) -> set[str]:
+    """The weights of routers: with fewer digits they would choose other experts."""
+    return {block.router.weight for block in plan.blocks() if isinstance(block, kinds.Experts)}
 
 
 def _names(plan: Plan) -> set[str]:

@@ -36,7 +36,7 @@ def _changes(sequence: SequenceInput) -> bool:
 def _run_one(read: Read, sequence: SequenceInput) -> Tensor:
     cache, ids = sequence.cache, sequence.ids
     left = cache.trained - cache.length
-    if sequence.all_logits and 0 < left < len(ids):
+    if sequence.all_logits and cache.length and 0 < left < len(ids):
         parts = (replace(sequence, ids=part) for part in (ids[:left], ids[left:]))
         return torch.cat([_run_one(read, part) for part in parts])
     if _changes(sequence):
