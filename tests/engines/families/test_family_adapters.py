@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -29,12 +30,20 @@ OF_EXPERTS = [
 ]
 
 
-def linear_adapter(tiny: TinyModel, folder: Path) -> Path:
-    """A LoRA of every nn.Linear but the head, by peft."""
+def linear_adapter(tiny: TinyModel, folder: Path, is_live: bool) -> Path:
+    """A LoRA of every nn.Linear but the head, by peft.
+
+    Of a mixture peft adapts stacked experts and routers too, which cannot be live: then only what is
+    outside of the MLPs.
+    """
     kind = "SEQ_2_SEQ_LM" if tiny.reference.config.is_encoder_decoder else "CAUSAL_LM"
     # A router of Llama 4 returns more than a matrix, and peft refuses the output of Mamba.
     left = ["router"] + (["out_proj"] if "falcon-h1" in tiny.name else [])
-    targets = {"target_modules": "all-linear", "exclude_modules": left, "task_type": kind}
+    modules: Any = "all-linear"
+    if is_live and any(".experts." in name for name in tiny.reference.state_dict()):
+        linears = [n for n, m in tiny.reference.named_modules() if type(m) is torch.nn.Linear]
+        modules = sorted({n.rpartition(".")[2] for n in linears if "attn" in n or "mamba.in" in n})
+    targets = {"target_modules": modules, "exclude_modules": left, "task_type": kind}
     return save_adapter(folder, tiny.base, std=0.1, **targets)
 
 
@@ -54,9 +63,14 @@ def expected_rows(model: object, tiny: TinyModel) -> Tensor:
 
 
 @pytest.fixture
-def on_linears(tiny: TinyModel, tmp_path: Path) -> tuple[Path, Tensor]:
+def is_live() -> bool:
+    return False
+
+
+@pytest.fixture
+def on_linears(tiny: TinyModel, is_live: bool, tmp_path: Path) -> tuple[Path, Tensor]:
     """An adapter, and what the model answers with it by peft."""
-    adapter = linear_adapter(tiny, tmp_path / "adapter")
+    adapter = linear_adapter(tiny, tmp_path / "adapter", is_live)
     adapted = peft.PeftModel.from_pretrained(reference(tiny.base), adapter)
     expected = expected_rows(adapted, tiny)
     assert divergence(expected, expected_rows(tiny.reference, tiny)) > 0.01
@@ -71,6 +85,7 @@ def test_merged_adapter_of_all_linears(tiny: TinyModel, on_linears: tuple[Path, 
 
 
 @cases(PLANNED)
+@pytest.mark.parametrize("is_live", [True], ids=["live"])
 def test_live_adapter_of_all_linears(tiny: TinyModel, on_linears: tuple[Path, Tensor]) -> None:
     adapter, expected = on_linears
     engine = live(tiny.open(weights="fp32"), adapter)
@@ -85,7 +100,9 @@ def test_adapter_of_all_linears_in_int8(
 ) -> None:
     adapter, expected = on_linears
     engine = live(tiny.open(), adapter) if is_live else tiny.open(adapter)
-    assert divergence(expected, rows(engine, tiny)) <= 4e-3
+    # In a mixture, a rounding can choose another expert.
+    has_experts = any(".experts." in name for name in tiny.reference.state_dict())
+    assert divergence(expected, rows(engine, tiny)) <= (1.5e-2 if has_experts else 4e-3)
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def _language_model(config: Config) -> Config:
 
     An outer config that ties head and embedding says less than the text's (Mistral Small 3.1).
     """
-    text, kind = config.get("text_config"), config.get("model_type")
+    text, kind = config.get("text_config"), str(config.get("model_type"))
     if kind not in _TEXTS or not isinstance(text, dict):
         return config
     outer = {name: config[name] for name in ("quantization_config",) if name in config}
