@@ -96,7 +96,7 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
     """
     config = _text_part(config)
     layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
-    if config.get("model_type") in _STATES:
+    if str(config.get("model_type")) in _STATES:
         return 4 * layers * width * _STATES[str(config["model_type"])]
     if config.get("is_encoder_decoder"):
         layers = int(config.get("num_decoder_layers") or config.get("decoder_layers") or layers) * 2
@@ -259,7 +259,7 @@ def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
 
 
 def _quantises_experts(config: Mapping[str, Any] | None) -> bool:
-    return _text_part(config or {}).get("model_type") in QUANTISED_EXPERTS
+    return str(_text_part(config or {}).get("model_type")) in QUANTISED_EXPERTS
 
 
 def _text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -97,6 +97,9 @@ def try_shapes(name: str, count: int | None) -> None:
         wrong = MemoryTensors(dict(tensors._state))
         if squeezed(shape) == squeezed(wrong.shapes[key]):
             continue
+        if "attn" in key and "norm" in key and shape > wrong.shapes[key]:
+            # Norms of heads have the numbers of one head, or those of all heads.
+            continue
         wrong.shapes[key] = shape
         if refused_or_planned(f"{name}: {key} {shape}", config, wrong):
             del wrong.shapes[key]

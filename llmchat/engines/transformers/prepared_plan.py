@@ -33,7 +33,7 @@ def outline_of(plan: Plan, config: dict[str, Any], raw: Tensors) -> tuple[Outlin
         plain -= {plan.head.linear.weight, plan.head.linear.bias}
     sixteen_bit = {linear.module for linear in _found(plan, Linear)} - quantised - {head}
     is_shared = tensors.shapes.keys() == raw.shapes.keys()
-    is_shared = is_shared and config.get("model_type") not in _OURS_ALONE
+    is_shared = is_shared and str(config.get("model_type")) not in _OURS_ALONE
     outline = Outline(
         groups,
         {name: _dtype(name, plan, is_shared) for name in tensors.shapes if name in plain},

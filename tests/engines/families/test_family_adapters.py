@@ -33,8 +33,8 @@ OF_EXPERTS = [
 def linear_adapter(tiny: TinyModel, folder: Path, is_live: bool) -> Path:
     """A LoRA of every nn.Linear but the head, by peft.
 
-    Of a mixture peft adapts stacked experts and routers too, which cannot be live: then only what is
-    outside of the MLPs.
+    Of a mixture peft adapts stacked experts and routers too, which cannot be live: then only what
+    is outside of the MLPs.
     """
     kind = "SEQ_2_SEQ_LM" if tiny.reference.config.is_encoder_decoder else "CAUSAL_LM"
     # A router of Llama 4 returns more than a matrix, and peft refuses the output of Mamba.

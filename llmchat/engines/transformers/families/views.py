@@ -47,7 +47,7 @@ class View:
 
 @dataclass(frozen=True)
 class Joined:
-    """Tensors one behind the other along their first dimension."""
+    """Tensors of one shape, one behind the other along their first dimension."""
 
     sources: tuple[str, ...]
 
@@ -56,7 +56,7 @@ class Joined:
 
     def shape(self, *sources: tuple[int, ...]) -> tuple[int, ...]:
         for name, shape in zip(self.sources, sources, strict=True):
-            if not shape or shape[1:] != sources[0][1:]:
+            if not shape or not shape[0] or shape != sources[0]:
                 raise _wrong(name, shape)
         return sum(shape[0] for shape in sources), *sources[0][1:]
 
