@@ -223,13 +223,15 @@ def test_norms_without_weights_give_the_tokens_of_transformers(tmp_path: Path) -
 
 
 def test_views_join_pieces_and_turn_matrices_in_place() -> None:
-    stored = {"a": torch.ones(2), "b": torch.zeros(3), "m": torch.arange(6.0).reshape(2, 3)}
+    stored = {"a": torch.ones(2), "b": torch.zeros(2), "m": torch.arange(6.0).reshape(2, 3)}
     views = {"ab": Joined(("a", "b")), "m": View("m", is_transposed=True)}
     tensors = ViewedTensors(MemoryTensors(stored), views)
-    assert tensors.shapes == {"ab": (5,), "m": (3, 2)}
-    assert tensors.get("ab").tolist() == [1, 1, 0, 0, 0]
+    assert tensors.shapes == {"ab": (4,), "m": (3, 2)}
+    assert tensors.get("ab").tolist() == [1, 1, 0, 0]
     assert tensors.get("m").tolist() == [[0, 3], [1, 4], [2, 5]]
     assert viewed({"model_type": "gpt2"}, tensors) is tensors
+    with pytest.raises(IntegrityError, match="the tensor `b` is 3"):
+        ViewedTensors(MemoryTensors(stored | {"b": torch.zeros(3)}), views)
 
 
 def test_norms_of_heads_are_checked_before_they_are_read() -> None:
@@ -243,6 +245,6 @@ def test_norms_of_heads_are_checked_before_they_are_read() -> None:
     bind(plan, shapes | norms)
     lacking = "model.layers.5.self_attn.q_norm.weight"
     with pytest.raises(IntegrityError, match=f"the weights have no `{lacking}`"):
-        bind(plan, shapes | {name: norms[name] for name in norms if name != lacking})
+        bind(plan, {name: shape for name, shape in (shapes | norms).items() if name != lacking})
     with pytest.raises(IntegrityError, match=r"is 17; config\.json requires 16"):
         bind(plan, shapes | norms | {lacking: (17,)})
