@@ -2,8 +2,8 @@
 
 import re
 import termios
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TextIO
 
@@ -19,6 +19,7 @@ from llmchat.ui import mentions
 from llmchat.ui.pastes import Pastes
 from llmchat.ui.slash.registry import registry
 from llmchat.ui.state import ReplState
+from llmchat.ui.terminal_modes import restored_terminal
 
 BLOCK = '"""'
 
@@ -123,32 +124,9 @@ def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
         event.app.exit(result="/alt next")
 
 
-@contextmanager
-def restored_terminal(stdin: TextIO, off: int = 0) -> Iterator[None]:
-    """Restore the terminal's modes at the end, whatever ends it; switch off local modes `off`.
-
-    prompt_toolkit restores them too, but a signal can end the program before it does.
-    """
-    try:
-        terminal = stdin.fileno()
-        before = termios.tcgetattr(terminal)
-    except (OSError, ValueError, termios.error):
-        yield
-        return
-    changed = list(before)
-    changed[3] &= ~off
-    termios.tcsetattr(terminal, termios.TCSANOW, changed)
-    try:
-        yield
-    finally:
-        # A terminal that was closed has no modes any more.
-        with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
 def without_echo(stdin: TextIO) -> AbstractContextManager[None]:
     """Hide the keys pressed while an answer is printed; the next prompt receives them."""
-    return restored_terminal(stdin, termios.ECHO)
+    return restored_terminal(stdin, off=termios.ECHO)
 
 
 def open_block(text: str) -> bool:

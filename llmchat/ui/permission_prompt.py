@@ -1,8 +1,7 @@
 """Ask the user for permission to run a tool call."""
 
 import termios
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import TextIO
 
 from llmchat.calls import Call
@@ -12,6 +11,7 @@ from llmchat.settings import World
 from llmchat.tools import Tool
 from llmchat.tools.permission import Ask, Reply, rule_for
 from llmchat.ui import printing, tool_lines
+from llmchat.ui.terminal_modes import restored_terminal
 
 # Lines of arguments that are shown before the user asks for the rest.
 _MOST_LINES = 40
@@ -64,7 +64,9 @@ class _Question:
     def _read(self) -> str:
         """A line that was typed after the question: earlier keys must not answer it."""
         print("run it? ", end="", file=self._stream, flush=True)
-        with _fresh_input(self._world.stdin):
+        # What was typed before is no answer, and the stream of an answer hides what is typed.
+        visible = termios.ECHO | termios.ICANON
+        with restored_terminal(self._world.stdin, on=visible, drops_input=True):
             return self._world.stdin.readline()
 
 
@@ -78,22 +80,3 @@ def parse_reply(line: str) -> Reply | None:
     if word.lower().rstrip(",:") in ("n", "no") or not line:
         return Reply("no", reason.strip())
     return None
-
-
-@contextmanager
-def _fresh_input(stdin: TextIO) -> Iterator[None]:
-    """Drop what was typed before, and show what is typed: an answer's stream hides it."""
-    try:
-        terminal = stdin.fileno()
-        before = termios.tcgetattr(terminal)
-    except (OSError, ValueError, termios.error):
-        yield
-        return
-    visible = list(before)
-    visible[3] |= termios.ECHO | termios.ICANON
-    termios.tcsetattr(terminal, termios.TCSAFLUSH, visible)
-    try:
-        yield
-    finally:
-        with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, before)

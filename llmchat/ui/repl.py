@@ -14,13 +14,14 @@ from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
 from llmchat.ui.input_parser import ShellCommand, parse_input
-from llmchat.ui.keys import QuickActionChosen, restored_terminal
+from llmchat.ui.keys import QuickActionChosen
 from llmchat.ui.message_sender import MessageSender
 from llmchat.ui.prompt_line import PromptLine
 from llmchat.ui.quick_actions import QuickActions
 from llmchat.ui.shell_escape import run_shell_command
 from llmchat.ui.slash import LeaveRepl
 from llmchat.ui.state import ReplState
+from llmchat.ui.terminal_modes import restored_terminal
 from llmchat.ui.turn import print_answer, run_turn
 
 

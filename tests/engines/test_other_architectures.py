@@ -377,7 +377,7 @@ def test_copies_are_few_small_and_densest_at_the_end() -> None:
 
 
 def test_a_state_that_is_too_large_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmchat.engines.transformers.modules.state_copies._MOST_BYTES", 1000)
+    monkeypatch.setattr("llmchat.engines.transformers.modules.state_copies.MOST_BYTES", 1000)
     copies = Copies()
     copies.keep(10, Own(torch.zeros(251)))
     assert copies.back(None, 20, 20) == (0, None)

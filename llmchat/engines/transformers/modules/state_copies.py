@@ -8,14 +8,13 @@ layers are truncated. An unknown kind of cache is copied as a whole.
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_MOST = 12
-_MOST_BYTES = 256_000_000
+from llmchat.engines.transformers.pytorch.state_copies import MOST, MOST_BYTES, least_useful
+
 # The state of a linear attention layer in transformers' caches.
 _PARTS = ("conv_states", "recurrent_states", "has_previous_state")
 
@@ -28,7 +27,7 @@ class _Copy:
 
 
 class Copies:
-    """States of one text by the number of tokens read, at most `_MOST` of them and `_MOST_BYTES`.
+    """States of one text by the number of tokens read, at most `MOST` of them and `MOST_BYTES`.
 
     Early ones are thinned out first.
     """
@@ -42,11 +41,11 @@ class Copies:
             return
         state = _taken(cache)
         size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
-        if size > _MOST_BYTES:
+        if size > MOST_BYTES:
             return
         self._copies.append(_Copy(length, state, size))
-        while len(self._copies) > _MOST or sum(copy.size for copy in self._copies) > _MOST_BYTES:
-            self._copies.pop(self._least_useful())
+        while len(self._copies) > MOST or sum(copy.size for copy in self._copies) > MOST_BYTES:
+            self._copies.pop(least_useful([copy.length for copy in self._copies]))
 
     def back(self, cache: Any, held: int, length: int) -> tuple[int, Any]:
         """(tokens, cache) of the last copy after at most `length` tokens; (0, None) if there is
@@ -62,13 +61,6 @@ class Copies:
 
     def clear(self) -> None:
         self._copies.clear()
-
-    def _least_useful(self) -> int:
-        """The copy whose loss costs the least reading, relative to its distance; never the last."""
-        starts = [0, *(copy.length for copy in self._copies)]
-        end = starts[-1]
-        costs = [(start - before) / (end - before + 1) for before, start in pairwise(starts)]
-        return min(range(max(1, len(costs) - 1)), key=costs.__getitem__)
 
 
 def can_be_cut(cache: Any) -> bool:

@@ -46,7 +46,7 @@ class StateCopies:
         self.cut(length)
         self._copies.append(StateCopy(length, copied(states)))
         while len(self._copies) > MOST or sum(copy.size for copy in self._copies) > MOST_BYTES:
-            self._copies.pop(self._least_useful())
+            self._copies.pop(least_useful([copy.length for copy in self._copies]))
 
     def last(self, length: int) -> StateCopy | None:
         """The last copy after at most `length` tokens."""
@@ -60,12 +60,15 @@ class StateCopies:
         """Keep those of the last turn: before its question, and before its answer."""
         self._copies = self._copies[-2:]
 
-    def _least_useful(self) -> int:
-        """The copy whose loss costs the least reading, relative to its distance; never the last."""
-        starts = [0, *(copy.length for copy in self._copies)]
-        end = starts[-1]
-        costs = [(start - before) / (end - before + 1) for before, start in pairwise(starts)]
-        return min(range(max(1, len(costs) - 1)), key=costs.__getitem__)
+
+def least_useful(lengths: Sequence[int]) -> int:
+    """The copy whose loss costs the least reading, relative to its distance; never the last.
+
+    lengths: the tokens read at each copy, ascending.
+    """
+    starts = [0, *lengths]
+    costs = [(start - before) / (starts[-1] - before + 1) for before, start in pairwise(starts)]
+    return min(range(max(1, len(costs) - 1)), key=costs.__getitem__)
 
 
 def copied(states: States) -> tuple[Tensor | None, ...]:

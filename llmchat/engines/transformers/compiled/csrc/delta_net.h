@@ -82,17 +82,15 @@ static void scan_delta_unit(Worker *worker, const Block *block, int64_t index, i
     int64_t count = pass->sequences[index].rows, first = pass->first_row[index];
     float *state = state_of(pass, block, index) + convolution_state(&d->convolution) +
                    head * depth * width + column;
-    int copies = count >= COPIED_FROM;
-    Columns s = {copies ? worker->columns : state, depth, copies ? columns : width};
+    Columns s = take_columns(worker, state, width, depth, columns, count);
     const float *rows = pass->inner + first * delta_row(d);
     float *out = pass->mixed + first * d->values.count * width + head * width + column;
-    if (copies) copy_columns(s.numbers, columns, state, width, depth, columns);
     switch (columns / LANES) {
     case 4: scan_delta(d, &s, rows, count, head, column, out, 4); break;
     case 2: scan_delta(d, &s, rows, count, head, column, out, 2); break;
     default: scan_delta(d, &s, rows, count, head, column, out, 1);
     }
-    if (copies) copy_columns(state, width, s.numbers, columns, depth, columns);
+    put_columns_back(&s, state, width, columns);
 }
 
 /* Norm a head of a row of the result, and multiply it with silu of its gate. */

@@ -7,25 +7,6 @@
 
 /* ---- live adapters */
 
-/* RANKS_PER_UNIT ranks of A x for `count` linears of a place, from rank `begin` on. */
-static void expert_lora_down(const Worker *worker, const ExpertGroup *group, int64_t linear,
-                             int64_t count, int64_t place, int64_t begin, const float *x,
-                             float factor) {
-    const Pass *pass = worker->pass;
-    const SequenceRows *sequence = sequence_at(pass, worker->experts.row_of[place], 0);
-    bf16 *hidden = pass->experts.lora_hidden + place * pass->ranks;
-    int64_t at = 0, in = group->linear[linear].in;
-    for (int64_t l = linear; l < linear + count; l++)
-        for (int64_t a = 0; a < sequence->adapter_count; a++) {
-            const Lora *lora = sequence->adapters[a] + group->number + l;
-            int64_t end = MIN(lora->rank, begin + RANKS_PER_UNIT - at);
-            for (int64_t r = MAX(0, begin - at); r < end; r++)
-                hidden[at + r] = float_to_bf16(factor * lora->scale * sequence->strengths[a] *
-                                               dot_bf16(lora->a + r * in, x, in));
-            at += lora->rank;
-        }
-}
-
 /* A x of all places, for the inputs of experts or for their outputs. */
 static void run_expert_lora(Worker *worker, const Experts *e, int is_output) {
     const Pass *pass = worker->pass;
@@ -43,8 +24,10 @@ static void run_expert_lora(Worker *worker, const Experts *e, int is_output) {
             x = pass->experts.inner + group->inner_first + (place - group->first) * group->inner;
         else if (e->weights_input && !group->is_shared)
             factor = pass->experts.weights[worker->experts.slot_of[place]];
-        expert_lora_down(worker, group, is_output ? group->inputs : 0,
-                         is_output ? 1 : group->inputs, place, begin, x, factor);
+        int64_t linear = is_output ? group->inputs : 0, count = is_output ? 1 : group->inputs;
+        lora_ranks(sequence_at(pass, worker->experts.row_of[place], 0), group->number + linear,
+                   count, x, group->linear[linear].in, begin, factor,
+                   pass->experts.lora_hidden + place * pass->ranks);
     }
     worker->lora_cursor = worker->cursor;
 }
@@ -75,23 +58,6 @@ static const ExpertGroup *group_of_unit(const Worker *worker, int64_t panels, in
     return worker->experts.groups + group;
 }
 
-/* worker->product: the places of a group times two blocks of 16 rows of weights. */
-static void multiply_group(Worker *worker, const Activations *acts, const Activations *residual,
-                           const Panel *panel, int64_t ahead) {
-    const int8_t *left = panel->left->weight + panel->column * acts->in;
-    const int8_t *right = panel->right->weight + panel->right_column * acts->in;
-    int in_turn = acts->rows <= GEMV_MAX_ROWS;
-    RowBlock left_block =
-        block_of(panel->left, panel->column, in_turn ? right : left + ahead * acts->in);
-    RowBlock right_block =
-        block_of(panel->right, panel->right_column, (in_turn ? left : right) + ahead * acts->in);
-    float *product = worker->product;
-    multiply_panel(acts, residual, &left_block, &right_block, worker->panel, product);
-    int64_t count = acts->rows * PANEL_COLUMNS;
-    for (int64_t i = 0; residual && i < count; i += LANES)
-        store(product + i, load(product + i) + load(product + count + i));
-}
-
 /* One panel of gate and up, or of up alone, of a group. */
 static void run_input_panel(Worker *worker, const ExpertGroup *group, int64_t unit) {
     int gated = group->inputs == 2;
@@ -100,7 +66,7 @@ static void run_input_panel(Worker *worker, const ExpertGroup *group, int64_t un
     Panel panel = {group->linear, group->linear + gated, 0, column, right, 0};
     Activations acts = group_input(worker, group);
     float *inner = worker->pass->experts.inner + group->inner_first + column;
-    multiply_group(worker, &acts, NULL, &panel, gated ? LANES : PANEL_COLUMNS);
+    multiply_rows(worker, &acts, NULL, &panel, gated ? LANES : PANEL_COLUMNS);
     if (worker->pass->ranks) barrier(&worker->lora_cursor);
     for (int64_t i = 0; i < group->count; i++) {
         const float *product = worker->product + i * PANEL_COLUMNS;
@@ -139,7 +105,7 @@ static void run_output_panel(Worker *worker, const ExpertGroup *group, int64_t u
     int64_t first = group->inner_first, count = group->count, in = group->inner;
     Activations acts = part_of(memory->acts, first, count, in);
     Activations residual = part_of(memory->residual, first, count, in);
-    multiply_group(worker, &acts, &residual, &panel, PANEL_COLUMNS);
+    multiply_rows(worker, &acts, &residual, &panel, PANEL_COLUMNS);
     if (worker->pass->ranks) barrier(&worker->lora_cursor);
     for (int64_t i = 0; i < group->count; i++) {
         const float *product = worker->product + i * PANEL_COLUMNS;

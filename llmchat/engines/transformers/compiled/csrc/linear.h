@@ -59,15 +59,15 @@ static RowBlock block_of(const Matrix *matrix, int64_t first, const int8_t *next
     return block;
 }
 
-/* worker->product: [rows][32], without the scales of the weights. */
-static void multiply_weights(Worker *worker, const Linears *linears, const Panel *panel) {
-    const Activations *acts = &worker->acts;
-    const Activations *residual = worker->two_term ? &worker->residual : NULL;
+/* worker->product: [rows][32], without the scales of the weights. residual: the second term of the
+ * activations, or NULL. ahead: rows of weights to the next panel. */
+static void multiply_rows(Worker *worker, const Activations *acts, const Activations *residual,
+                          const Panel *panel, int64_t ahead) {
     const int8_t *left = panel->left->weight + panel->column * acts->in;
     const int8_t *right = panel->right->weight + panel->right_column * acts->in;
     /* Few rows take one block after the other, more rows take both at once. */
     int in_turn = acts->rows <= GEMV_MAX_ROWS;
-    int64_t ahead = (linears->epilogue == GATED ? LANES : PANEL_COLUMNS) * acts->in;
+    ahead *= acts->in;
     RowBlock left_block = block_of(panel->left, panel->column, in_turn ? right : left + ahead);
     RowBlock right_block =
         block_of(panel->right, panel->right_column, (in_turn ? left : right) + ahead);
@@ -76,6 +76,13 @@ static void multiply_weights(Worker *worker, const Linears *linears, const Panel
     int64_t count = acts->rows * PANEL_COLUMNS;
     for (int64_t i = 0; residual && i < count; i += LANES)
         store(product + i, load(product + i) + load(product + count + i));
+}
+
+/* The same for the prepared activations. */
+static void multiply_weights(Worker *worker, const Linears *linears, const Panel *panel) {
+    const Activations *residual = worker->two_term ? &worker->residual : NULL;
+    int64_t ahead = linears->epilogue == GATED ? LANES : PANEL_COLUMNS;
+    multiply_rows(worker, &worker->acts, residual, panel, ahead);
 }
 
 /* 16 finished outputs of a row of `matrix` from `column` on. hidden: see lora_up. */

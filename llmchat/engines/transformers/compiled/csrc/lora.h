@@ -30,20 +30,17 @@ static __attribute__((noinline)) float dot_bf16(const bf16 *a, const float *x, i
     return sum;
 }
 
-/* RANKS_PER_UNIT ranks of a row's A x from `begin` on, counted over the adapters of the linears. */
-static void lora_down_row(Worker *worker, int64_t linear, int64_t count, int64_t row, int64_t begin,
-                          int final) {
-    const Pass *pass = worker->pass;
-    const SequenceRows *sequence = sequence_at(pass, row, final);
-    int64_t in = worker->acts.in, at = 0;
-    const float *x = worker->unquantised + row * in;
-    bf16 *hidden = pass->lora_hidden + row * pass->ranks;
+/* RANKS_PER_UNIT ranks of factor * A x from `begin` on, counted over the adapters of `count`
+ * linears that share x: [in]. hidden: [ranks] */
+static void lora_ranks(const SequenceRows *sequence, int64_t linear, int64_t count, const float *x,
+                       int64_t in, int64_t begin, float factor, bf16 *hidden) {
+    int64_t at = 0;
     for (int64_t l = linear; l < linear + count; l++)
         for (int64_t a = 0; a < sequence->adapter_count; a++) {
             const Lora *lora = sequence->adapters[a] + l;
             int64_t end = MIN(lora->rank, begin + RANKS_PER_UNIT - at);
             for (int64_t r = MAX(0, begin - at); r < end; r++)
-                hidden[at + r] = float_to_bf16(lora->scale * sequence->strengths[a] *
+                hidden[at + r] = float_to_bf16(factor * lora->scale * sequence->strengths[a] *
                                                dot_bf16(lora->a + r * in, x, in));
             at += lora->rank;
         }
@@ -56,8 +53,11 @@ static void lora_down(Worker *worker, int64_t linear, int64_t count, int final) 
     if (!pass->ranks) return;
     int64_t chunks = (pass->ranks + RANKS_PER_UNIT - 1) / RANKS_PER_UNIT;
     loop_begin(&worker->cursor, worker->acts.rows * chunks, 1);
-    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;)
-        lora_down_row(worker, linear, count, unit / chunks, unit % chunks * RANKS_PER_UNIT, final);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
+        int64_t row = unit / chunks, in = worker->acts.in;
+        lora_ranks(sequence_at(pass, row, final), linear, count, worker->unquantised + row * in, in,
+                   unit % chunks * RANKS_PER_UNIT, 1.0f, pass->lora_hidden + row * pass->ranks);
+    }
     worker->lora_cursor = worker->cursor;
 }
 

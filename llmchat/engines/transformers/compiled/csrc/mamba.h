@@ -59,17 +59,15 @@ static void scan_mamba_unit(Worker *worker, const Block *block, int64_t index, i
     int64_t count = pass->sequences[index].rows, first = pass->first_row[index];
     float *state = state_of(pass, block, index) + convolution_state(&m->convolution) +
                    head * depth * width + column;
-    int copies = count >= COPIED_FROM;
-    Columns s = {copies ? worker->columns : state, depth, copies ? columns : width};
+    Columns s = take_columns(worker, state, width, depth, columns, count);
     const float *rows = pass->inner + first * mamba_row(m);
     float *out = pass->mixed + first * mamba_inner(m) + head * width + column;
-    if (copies) copy_columns(s.numbers, columns, state, width, depth, columns);
     switch (columns / LANES) {
     case 4: scan_mamba(m, &s, rows, count, head, column, out, 4); break;
     case 2: scan_mamba(m, &s, rows, count, head, column, out, 2); break;
     default: scan_mamba(m, &s, rows, count, head, column, out, 1);
     }
-    if (copies) copy_columns(state, width, s.numbers, columns, depth, columns);
+    put_columns_back(&s, state, width, columns);
 }
 
 static void multiply_gate(const Mamba *m, const float *gate, float *out, int64_t count) {

@@ -10,7 +10,7 @@
 /* From so many rows on, a unit works on a copy of its columns that is contiguous. */
 #define COPIED_FROM 3
 
-/* A block of columns of a state [depth, ...]. */
+/* A block of columns of a state [depth, ...], where they are or copied. */
 typedef struct {
     float *numbers;
     int64_t depth, stride;
@@ -55,6 +55,18 @@ static void copy_columns(float *to, int64_t to_stride, const float *from, int64_
                          int64_t depth, int64_t width) {
     for (int64_t i = 0; i < depth; i++)
         memcpy(to + i * to_stride, from + i * from_stride, width * sizeof *to);
+}
+
+/* `columns` columns of a state [depth, width] for `rows` rows. */
+static Columns take_columns(const Worker *worker, float *state, int64_t width, int64_t depth,
+                            int64_t columns, int64_t rows) {
+    if (rows < COPIED_FROM) return (Columns){state, depth, width};
+    copy_columns(worker->columns, columns, state, width, depth, columns);
+    return (Columns){worker->columns, depth, columns};
+}
+
+static void put_columns_back(const Columns *s, float *state, int64_t width, int64_t columns) {
+    if (s->numbers != state) copy_columns(state, width, s->numbers, columns, s->depth, columns);
 }
 
 INLINE float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
