@@ -59,7 +59,7 @@ def test_an_unreadable_key_file_admits_no_one(tmp_path: Path) -> None:
 
 
 def test_an_idle_server_shuts_down(tmp_path: Path) -> None:
-    with serving(MODELS, tmp_path, idle_s=0.3) as run:
+    with serving(MODELS, tmp_path, idle_s=2) as run:
         assert answer_of(run.openai)
         wait_until(run.loop.is_closed)
 
