@@ -65,13 +65,15 @@ class SequenceInput:
     """Tokens of one text to read, after those in its cache.
 
     all_logits: whether to return the logits after each token, instead of the last one only.
-    adapters: the live adapters that apply to this text.
+    adapters: the live adapters that apply to this text. whole: the tokens of the whole text if they
+    are known already, for frequencies that depend on its length.
     """
 
     cache: Any
     ids: list[int]
     all_logits: bool = False
     adapters: LiveAdapters = ()
+    whole: int = 0
 
 
 class Forward(Protocol):

@@ -29,14 +29,19 @@ def run(read: Read, sequences: Sequence[SequenceInput]) -> list[Tensor]:
 
 def _changes(sequence: SequenceInput) -> bool:
     cache = sequence.cache
-    is_long = cache.length + len(sequence.ids) > cache.trained
+    is_long = _length(sequence) > cache.trained
     return bool(cache.trained) and cache.is_long != is_long
+
+
+def _length(sequence: SequenceInput) -> int:
+    read: int = sequence.cache.length + len(sequence.ids)
+    return max(read, sequence.whole)
 
 
 def _run_one(read: Read, sequence: SequenceInput) -> Tensor:
     cache, ids = sequence.cache, sequence.ids
-    left = cache.trained - cache.length
-    if sequence.all_logits and cache.length and 0 < left < len(ids):
+    left = 0 if sequence.whole > cache.trained else cache.trained - cache.length
+    if sequence.all_logits and 0 < left < len(ids):
         parts = (replace(sequence, ids=part) for part in (ids[:left], ids[left:]))
         return torch.cat([_run_one(read, part) for part in parts])
     if _changes(sequence):

@@ -39,7 +39,7 @@ def log_likelihoods(forward: Forward, ids: list[int], adapters: LiveAdapters) ->
     for start in range(0, len(ids) - 1, size):
         chunk = ids[start:-1][:size]
         with memory_check.reported(), torch.inference_mode():
-            sequence = SequenceInput(cache, chunk, all_logits=True, adapters=adapters)
+            sequence = SequenceInput(cache, chunk, True, adapters, whole=len(ids))
             logits = forward.run([sequence])[0].float()
         following = torch.tensor(ids[start + 1 :][:size], device=logits.device)
         scores.append(logits.log_softmax(-1).gather(1, following[:, None])[:, 0])
