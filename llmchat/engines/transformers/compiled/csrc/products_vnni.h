@@ -77,7 +77,7 @@ INLINE __m512i group_sums(const int8_t *w, const act_t *q, int64_t in, int64_t c
         __mmask64 mask = first_bytes(in - column); /* computed later: 10 % slower (gcc 12) */
         d[k] = _mm512_setzero_si512();
         if (column >= count) continue;
-        _mm_prefetch((const char *)w + column + PREFETCH_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + column + PREFETCH_BYTES, _MM_HINT_T1);
         __m512i weights = load_weights(w + column, mask);
         d[k] = _mm512_dpbusd_epi32(d[k], weights, _mm512_loadu_si512(q + column));
     }
