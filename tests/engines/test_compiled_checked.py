@@ -54,9 +54,14 @@ def test_sanitizers_report_nothing(name: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
-def test_sanitizers_report_nothing_for_any_kind_of_block() -> None:
+@pytest.mark.parametrize(
+    ("speed", "cases"),
+    [("not slow", "in_pieces"), ("slow", "in_pieces and gemma4 and experts")],
+    ids=["ordinary variants", "experts with norms"],
+)
+def test_sanitizers_report_nothing_for_any_kind_of_block(speed: str, cases: str) -> None:
     """Every family reads its text in pieces: each block runs on few tokens and on many."""
-    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-m", "not slow", "-k", "in_pieces"]
+    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-m", speed, "-k", cases]
     file = TESTS / "engines" / "families" / "test_family_numbers.py"
     done = run_checked("-m", "pytest", *options, str(file))
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]

@@ -25,7 +25,6 @@ NOT_PLANNED: frozenset[str] = frozenset(
 NOT_COMPILED = frozenset(
     {
         "llama: heads of 24",
-        "gemma4: experts",
         "falcon-h1: odd",
         "granite-moe-hybrid: odd, dense, rope",
         "rwkv: odd",

@@ -58,7 +58,7 @@ def _supports_step(step: Step) -> bool:
     if isinstance(block, blocks.LatentAttention):
         return _has_vectors(block.plain + block.rotary.width, block.value_width)
     if isinstance(block, blocks.Experts):
-        return not any(block.norms)
+        return step.norm is None or not any(block.norms)
     return isinstance(block, blocks.Mlp | blocks.LayerInput) or supports_recurrent(step)
 
 
@@ -175,7 +175,7 @@ class BlockLoader:
             count, block.top, one.output.in_, len(one.inputs),
             shared.output.in_ if shared else 0, len(shared.inputs) if shared else 0,
             _SCORES.index(block.score), block.groups, block.top_groups, block.group_members,
-            self.activation(one), self.activation(shared or one),
+            self.activation(one), self.activation(shared or one), *map(self.norm, block.norms),
             block.sum_offset, block.factor, block.normalised, block.weights_input,
         )  # fmt: skip
         return details, 0

@@ -165,6 +165,10 @@ class Experts(Structure):
         ),
         ("activation", Activation),
         ("shared_activation", Activation),
+        *(
+            (f"{name}_norm", Norm)
+            for name in ("router", "expert", "expert_post", "shared", "shared_post")
+        ),
         ("sum_offset", c_float),
         ("factor", c_float),
         ("normalised", c_int32),

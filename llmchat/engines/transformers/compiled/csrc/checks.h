@@ -136,6 +136,10 @@ static void check_experts(const Model *m, const Block *block) {
     ASSERT(e->top_groups <= e->groups && e->group_members <= e->experts / e->groups);
     ASSERT(e->top > 0 && e->top <= e->experts / e->groups * e->top_groups);
     ASSERT(block->linear_count == shared + e->experts * (e->inputs + 1));
+    check_norm(&e->router_norm, m->hidden), check_norm(&e->expert_norm, m->hidden);
+    check_norm(&e->shared_norm, m->hidden), check_norm(&e->expert_post_norm, m->hidden);
+    check_norm(&e->shared_post_norm, m->hidden);
+    ASSERT(!has_input_norms(e) || !block->norm.count);
     if (shared) check_expert(m, block->linear, e->shared_inputs, e->shared_inner);
     for (int64_t i = 0; i < e->experts; i++)
         check_expert(m, block->linear + shared + i * (e->inputs + 1), e->inputs, e->inner);

@@ -23,6 +23,7 @@ typedef struct {
     float *weights;         /* [R, top] */
     float *shared;          /* [R] factors of the shared expert */
     float *inner, *results; /* results: [P, hidden] */
+    float *router_rows, *expert_rows; /* [R, hidden], normed, where a block has such norms */
     bf16 *lora_hidden;      /* [P, ranks] */
     Activations input, acts, residual;
 } ExpertMemory;
@@ -38,4 +39,5 @@ typedef struct {
     int8_t *taken;             /* [experts] */
     float *weighted_row;       /* [hidden] */
     int reads_rows;            /* whether experts read the rows as they were prepared */
+    const float *rows, *router_rows, *expert_rows; /* what the block and its parts read */
 } ExpertWorker;

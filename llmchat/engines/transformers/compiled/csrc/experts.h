@@ -18,7 +18,8 @@ static void run_expert_lora(Worker *worker, const Experts *e, int is_output) {
         int64_t place = unit / chunks, begin = unit % chunks * RANKS_PER_UNIT;
         const ExpertGroup *group = group_of_place(worker, place);
         if (place < group->first) continue;
-        const float *x = worker->unquantised + worker->experts.row_of[place] * pass->model->hidden;
+        const float *rows = group->is_shared ? worker->unquantised : worker->experts.expert_rows;
+        const float *x = rows + worker->experts.row_of[place] * pass->model->hidden;
         float factor = 1.0f;
         if (is_output)
             x = pass->experts.inner + group->inner_first + (place - group->first) * group->inner;
@@ -131,18 +132,47 @@ static void run_expert_outputs(Worker *worker, const Experts *e) {
 
 /* ---- activations */
 
+/* Norm what the router and the experts read, a row after the other. */
+static void norm_expert_rows(Worker *worker, const Experts *e) {
+    const Pass *pass = worker->pass;
+    const ExpertMemory *memory = &pass->experts;
+    int64_t hidden = pass->model->hidden;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) {
+        const float *x = worker->experts.rows + row * hidden;
+        if (e->router_norm.count)
+            norm_row(&e->router_norm, x, 0, hidden, memory->router_rows + row * hidden);
+        if (e->expert_norm.count)
+            norm_row(&e->expert_norm, x, 0, hidden, memory->expert_rows + row * hidden);
+    }
+    barrier(&worker->cursor);
+}
+
+/* Find what the router and the experts read, and prepare what the shared expert reads. */
+static void prepare_rows(Worker *worker, const Block *block) {
+    const Experts *e = block->details;
+    const ExpertMemory *memory = &worker->pass->experts;
+    Source source = block_input(worker, block);
+    if (e->shared_norm.count) source.norm = &e->shared_norm;
+    prepare_input(worker, source);
+    worker->experts.rows = has_input_norms(e) ? source.rows : worker->unquantised;
+    worker->experts.router_rows = e->router_norm.count ? memory->router_rows : worker->experts.rows;
+    worker->experts.expert_rows = e->expert_norm.count ? memory->expert_rows : worker->experts.rows;
+    if (e->router_norm.count || e->expert_norm.count) norm_expert_rows(worker, e);
+}
+
 /* Quantise what the chosen experts read. */
 static void gather_rows(Worker *worker, const Experts *e) {
     const Pass *pass = worker->pass;
     int64_t hidden = pass->model->hidden, groups = ROUND_UP(hidden, CACHE_LINE) / GROUP;
-    worker->experts.reads_rows = pass->rows == 1 && !e->weights_input;
+    worker->experts.reads_rows = pass->rows == 1 && !e->weights_input && !has_input_norms(e);
     if (worker->experts.reads_rows) return;
     loop_begin(&worker->cursor, places_of(worker, worker->experts.routed), 1);
     for (int64_t place; (place = loop_next(&worker->cursor)) >= 0;) {
         const ExpertGroup *group = group_of_place(worker, place);
         if (place < group->first) continue;
         Activations acts = group_input(worker, group);
-        const float *x = worker->unquantised + worker->experts.row_of[place] * hidden;
+        const float *x = worker->experts.expert_rows + worker->experts.row_of[place] * hidden;
         if (e->weights_input) {
             float weight = pass->experts.weights[worker->experts.slot_of[place]];
             for (int64_t i = 0; i < hidden; i++) worker->experts.weighted_row[i] = x[i] * weight;
@@ -172,21 +202,45 @@ static void prepare_inner(Worker *worker) {
 
 /* ---- the sum */
 
-/* Numbers [begin, end) of what a row's experts give together. */
-static void sum_experts(const Worker *worker, const Experts *e, int64_t row, int64_t begin,
-                        int64_t end, float *out) {
+/* Numbers [begin, end) of what a row's chosen experts give together. */
+static void sum_chosen(const Worker *worker, const Experts *e, int64_t row, int64_t begin,
+                       int64_t end, float *out) {
     const ExpertMemory *memory = &worker->pass->experts;
     int64_t hidden = worker->pass->model->hidden;
-    const ExpertGroup *group = worker->experts.groups + worker->experts.routed;
-    const float *last = e->shared_inner ? memory->results + (group->first + row) * hidden : NULL;
     memset(out, 0, (end - begin) * sizeof *out);
     for (int64_t slot = row * e->top; slot < (row + 1) * e->top; slot++) {
         const float *y = memory->results + worker->experts.place_of[slot] * hidden + begin;
         float weight = e->weights_input ? 1.0f : memory->weights[slot];
         for (int64_t i = 0; i < end - begin; i++) out[i] += weight * y[i];
     }
+}
+
+/* What the shared expert gives a row: [hidden]. */
+static float *shared_result(const Worker *worker, int64_t row) {
+    const ExpertGroup *group = worker->experts.groups + worker->experts.routed;
+    return worker->pass->experts.results + (group->first + row) * worker->pass->model->hidden;
+}
+
+/* Numbers [begin, end) of what a row's experts give together. */
+static void sum_experts(const Worker *worker, const Experts *e, int64_t row, int64_t begin,
+                        int64_t end, float *out) {
+    sum_chosen(worker, e, row, begin, end, out);
     if (!e->shared_inner) return;
-    for (int64_t i = begin; i < end; i++) out[i - begin] += memory->shared[row] * last[i];
+    const float *last = shared_result(worker, row);
+    float factor = worker->pass->experts.shared[row];
+    for (int64_t i = begin; i < end; i++) out[i - begin] += factor * last[i];
+}
+
+/* The same of the whole row, with the norms of both results. */
+static void sum_normed_experts(const Worker *worker, const Experts *e, int64_t row, float *out) {
+    int64_t hidden = worker->pass->model->hidden;
+    sum_chosen(worker, e, row, 0, hidden, out);
+    if (e->expert_post_norm.count) norm_group(&e->expert_post_norm, out, 0);
+    if (!e->shared_inner) return;
+    float *last = shared_result(worker, row), factor = worker->pass->experts.shared[row];
+    for (int64_t i = 0; i < hidden; i++) last[i] *= factor;
+    if (e->shared_post_norm.count) norm_group(&e->shared_post_norm, last, 0);
+    for (int64_t i = 0; i < hidden; i++) out[i] += last[i];
 }
 
 #define SUM_COLUMNS 256 /* numbers of a row that one unit of work adds up */
@@ -211,14 +265,25 @@ static void add_experts(Worker *worker, const Block *block) {
     if (!is_plain) add_normed(worker, block);
 }
 
+/* The same with the norms of both results, a row after the other. */
+static void add_normed_experts(Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;)
+        sum_normed_experts(worker, block->details, row, pass->after + row * pass->model->hidden);
+    barrier(&worker->cursor);
+    add_normed(worker, block);
+}
+
 static void run_experts(Worker *worker, const Block *block) {
     const Experts *e = block->details;
-    prepare_input(worker, block_input(worker, block));
+    int has_post_norms = e->expert_post_norm.count || e->shared_post_norm.count;
+    prepare_rows(worker, block);
     route_rows(worker, block);
     group_rows(worker, block);
     gather_rows(worker, e);
     run_expert_inputs(worker, e);
     prepare_inner(worker);
     run_expert_outputs(worker, e);
-    add_experts(worker, block);
+    (has_post_norms ? add_normed_experts : add_experts)(worker, block);
 }

@@ -28,6 +28,7 @@ typedef struct {
     int64_t rotary_pairs; /* of all rotary embeddings */
     int64_t experts, top; /* of a mixture of experts */
     int64_t expert_inner, shared_inner;
+    int64_t normed; /* of a row that experts or their router read through a norm */
 } Sizes;
 
 /* One call of llmchat_step. [R] rows of all sequences, [W] those of them that want logits, [S]
@@ -177,6 +178,7 @@ static void include_experts(Sizes *sizes, const Block *block) {
     sizes->expert_inner = MAX(sizes->expert_inner, e->inner);
     sizes->shared_inner = MAX(sizes->shared_inner, e->shared_inner);
     sizes->two_term = MAX(sizes->two_term, MAX(e->inner, e->shared_inner));
+    sizes->normed = MAX(sizes->normed, MAX(e->router_norm.count, e->expert_norm.count));
 }
 
 static void include_block(Sizes *sizes, const Model *m, const Block *block) {
@@ -294,6 +296,8 @@ static void lay_out_experts(Pass *pass, Arena *arena) {
     memory->shared = alloc_floats(arena, rows);
     memory->inner = alloc_floats(arena, inner);
     memory->results = alloc_floats(arena, (places + shared) * hidden);
+    memory->router_rows = alloc_floats(arena, rows * sizes->normed);
+    memory->expert_rows = alloc_floats(arena, rows * sizes->normed);
     memory->lora_hidden = arena_alloc(arena, (places + shared) * pass->ranks * sizeof(bf16));
     memory->input = alloc_activations(arena, places, hidden);
     /* One row, as wide as all of them together. */

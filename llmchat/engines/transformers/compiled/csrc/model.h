@@ -149,12 +149,14 @@ enum { SOFTMAX, SOFTMAX_OF_TOP, SIGMOID };
 /* The details of an EXPERTS block. Its linears: those of the shared expert (shared_inner = 0: there
  * is none), then of each expert, each `inputs` matrices and the output. router: [experts, hidden];
  * router_bias, correction, expert_scale: [experts] or NULL; shared_gate: [hidden] or NULL. inner:
- * the width of an expert. The other fields are those of families/blocks.py. */
+ * the width of an expert. The norms have count = 0 where there is none; with any of them, the block
+ * has no norm of its own. The other fields are those of families/blocks.py. */
 typedef struct {
     const float *router, *router_bias, *correction, *expert_scale, *shared_gate;
     int64_t experts, top, inner, inputs, shared_inner, shared_inputs;
     int64_t score, groups, top_groups, group_members;
     Activation activation, shared_activation;
+    Norm router_norm, expert_norm, expert_post_norm, shared_norm, shared_post_norm;
     float sum_offset, factor;
     int32_t normalised, weights_input;
 } Experts;
@@ -212,6 +214,11 @@ typedef struct {
 static int64_t head_begin(const Heads *heads, int64_t head) {
     return heads->start + head / heads->together * heads->group_stride +
            head % heads->together * heads->stride;
+}
+
+/* Whether experts, their router or the shared expert read norms of their own. */
+static int has_input_norms(const Experts *e) {
+    return e->router_norm.count || e->expert_norm.count || e->shared_norm.count;
 }
 
 /* The attention in a block, or NULL. */

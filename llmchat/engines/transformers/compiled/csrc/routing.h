@@ -20,9 +20,10 @@ static float dot_floats(const float *a, const float *b, int64_t count) {
     return sum;
 }
 
-/* The logits of all rows. rows: [R, hidden], what the router reads. */
-static void find_router_logits(Worker *worker, const Experts *e, const float *rows) {
+/* The logits of all rows. */
+static void find_router_logits(Worker *worker, const Experts *e) {
     const Pass *pass = worker->pass;
+    const float *rows = worker->experts.router_rows;
     int64_t hidden = pass->model->hidden;
     int64_t parts = (e->experts + ROUTER_EXPERTS - 1) / ROUTER_EXPERTS;
     int64_t blocks = (pass->rows + ROUTER_ROWS - 1) / ROUTER_ROWS;
@@ -121,11 +122,11 @@ static void route_rows(Worker *worker, const Block *block) {
     const Pass *pass = worker->pass;
     const Experts *e = block->details;
     int64_t hidden = pass->model->hidden;
-    find_router_logits(worker, e, worker->unquantised);
+    find_router_logits(worker, e);
     loop_begin(&worker->cursor, pass->rows, 1);
     for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) {
         choose_experts(worker, block, row);
-        pass->experts.shared[row] = shared_factor(e, worker->unquantised + row * hidden, hidden);
+        pass->experts.shared[row] = shared_factor(e, worker->experts.rows + row * hidden, hidden);
     }
     barrier(&worker->cursor);
 }
