@@ -17,8 +17,6 @@ NOT_PLANNED: frozenset[str] = frozenset(
         "falcon-rw: odd",
         "bloom: odd, residual after the norm",
         "opt: odd, norm after, projections",
-        "t5",
-        "t5: odd, tied",
     }
 )
 # Their plan is run by torch, in int8 too.
@@ -28,6 +26,10 @@ NOT_COMPILED = frozenset(
         "falcon-h1: odd",
         "granite-moe-hybrid: odd, dense, rope",
         "rwkv: odd",
+        "t5",
+        "t5: odd, tied",
+        "t5: multilingual, near buckets",
+        "t5: biases in each layer, one layer that answers",
     }
 )
 

@@ -36,6 +36,15 @@ class CopiesPrefix(Protocol):
 
 
 @runtime_checkable
+class HoldsPrompt(Protocol):
+    """A cache of a text whose prompt is of use only as a whole, as an encoder reads it."""
+
+    def holds(self, prompt: Sequence[int]) -> bool:
+        """Whether `truncate` can go back to all but the last token of this prompt."""
+        ...
+
+
+@runtime_checkable
 class KeepsStates(Protocol):
     """A cache that may hold states of recurrent blocks. These can only go back to where they were
     copied, so that `truncate` may keep fewer tokens than asked.

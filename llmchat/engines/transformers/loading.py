@@ -22,6 +22,7 @@ from llmchat.engines.transformers.modules import self_test
 from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
 from llmchat.engines.transformers.pytorch import cuda, forward
+from llmchat.engines.transformers.pytorch.encoder_decoder import TorchEncoderDecoder
 from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.vocabulary import vocabulary_of
 from llmchat.engines.transformers.weights import Tensors, open_tensors
@@ -173,7 +174,9 @@ def _of_plan(source: Source, config: dict[str, Any], plan: Plan, tensors: Tensor
     if kernels := _kernels(source, config):
         return compiled.CompiledForward(config, tensors, kernels)
     executor: type[forward.TorchForward] = forward.TorchForward
-    if source.weights != "fp32" and cuda.usable(source.device) and cuda.is_plain(plan):
+    if plan.encoder:
+        executor = TorchEncoderDecoder
+    elif source.weights != "fp32" and cuda.usable(source.device) and cuda.is_plain(plan):
         from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
 
         executor = CudaForward

@@ -15,8 +15,8 @@ from llmchat.engines.transformers.modules.hf_modules import Outline, plain_dtype
 from llmchat.engines.transformers.weights import Tensors
 
 T = TypeVar("T")
-# Linears of these are subclasses in transformers, which bitsandbytes leaves in 16 bits.
-_OURS_ALONE = ("falcon",)
+# transformers leaves linears of these in 16 bits: Falcon's are subclasses, and T5's `wo` is kept.
+_OURS_ALONE = ("falcon", "mt5", "t5", "umt5")
 
 
 def outline_of(plan: Plan, config: dict[str, Any], raw: Tensors) -> tuple[Outline, Tensors]:
@@ -64,6 +64,8 @@ def _groups_of(block: Block) -> list[list[str]]:
         mlps = (*((block.shared,) if block.shared else ()), *block.experts)
         return [group for mlp in mlps for group in _groups_of(mlp)]
     modules = [linear.module for linear in linears_of(block)]
+    if isinstance(block, kinds.Memory):
+        return [modules]
     if isinstance(block, kinds.Attention | kinds.Mlp | kinds.DeltaNet):
         return [modules[:-1], modules[-1:]]
     return [[module] for module in modules]

@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from itertools import count, takewhile
 
-from llmchat.engines.transformers.executor import Cache, CopiesPrefix, KeepsStates
+from llmchat.engines.transformers.executor import (
+    Cache,
+    CopiesPrefix,
+    HoldsPrompt,
+    KeepsStates,
+)
 from llmchat.engines.transformers.live_lora import LiveAdapters
 
 
@@ -25,6 +30,8 @@ class Slot:
         """
         if self.adapters != adapters:
             return 0
+        if isinstance(self.cache, HoldsPrompt):
+            return len(ids) - 1 if self.cache.holds(ids) else 0
         pairs = zip(self.ids, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         return self.cache.reachable(shared) if isinstance(self.cache, KeepsStates) else shared

@@ -160,4 +160,11 @@ OF_2023: dict[str, Case] = {
         T5 | {"feed_forward_proj": "relu", "tie_word_embeddings": True, "d_model": 72,
             "num_heads": 3, "d_ff": 101, "vocab_size": 333},
     ),
+    "t5: multilingual, near buckets": Case(
+        "MT5Config",
+        T5 | {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 12},
+    ),
+    "t5: biases in each layer, one layer that answers": Case(
+        "UMT5Config", T5 | {"num_decoder_layers": 1, "tie_word_embeddings": True}
+    ),
 }  # fmt: skip

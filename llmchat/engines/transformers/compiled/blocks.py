@@ -47,6 +47,8 @@ _ACTIVATIONS: tuple[Activation, ...] = (
 
 def supports(plan: Plan) -> bool:
     """Whether csrc computes exactly what the plan describes."""
+    if plan.encoder:
+        return False
     return plan.norm is not None and all(map(_supports_step, plan.steps()))
 
 

@@ -58,6 +58,7 @@ MODULES = {
     "mistral": "llama",
     "mixtral": "mixtral",
     "mpt": "mpt",
+    "mt5": "t5",
     "nemotron": "nemotron",
     "olmo": "olmo",
     "olmo2": "olmo2",
@@ -78,6 +79,8 @@ MODULES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
+    "t5": "t5",
+    "umt5": "t5",
 }
 
 # Multimodal models whose text is read as by a model without images → its model type, unless the

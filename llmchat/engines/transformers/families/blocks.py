@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from llmchat.engines.transformers.families.distance import DistanceBias
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu"]
 
 
@@ -115,16 +117,19 @@ class PositionScale:
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal attention. The outputs of `inputs`, side by side, are a row that holds all heads.
+    """Attention. The outputs of `inputs`, side by side, are a row that holds all heads.
+
+    sees: a query sees the positions before it and its own; all of a text, which is read at once and
+    whose keys and values are not kept (an encoder); or what block `shares`, a Memory, has written.
 
     values may be where keys are: they are taken before the keys are normed and rotated. gates: as
     many as queries; the result of a head is multiplied with their sigmoid. norms_rotated: queries
     and keys are normed after the rotary embedding. window: positions that a query sees, itself
     included; chunk: it sees those of its own chunk of so many; 0: all. softcap: scores become
     softcap * tanh(score / softcap). sinks: a tensor [heads] of scores that take weight and give no
-    value. slopes: ALiBi, [heads] (Press et al. 2022). clip: queries, keys and values are clamped to
-    it. shares: the number of the attention block (in the whole plan) whose keys and values are
-    used; then `keys` and `values` say only their sizes.
+    value. slopes: ALiBi, [heads] (Press et al. 2022). distance_bias: added to scores, as slopes.
+    clip: queries, keys and values are clamped to it. shares: the number of the block (in the whole
+    plan) whose keys and values are used; then `keys` and `values` say only their sizes.
     """
 
     inputs: tuple[Linear, ...]
@@ -147,6 +152,19 @@ class Attention:
     slopes: Tensor | None = None
     clip: float = 0.0
     shares: int | None = None
+    sees: Literal["before", "all", "memory"] = "before"
+    distance_bias: DistanceBias | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of an encoder's rows, for one attention of a decoder. It adds nothing to the
+    rows. inputs: for keys and for values; their outputs, side by side, hold all heads.
+    """
+
+    inputs: tuple[Linear, Linear]
+    keys: Heads
+    values: Heads
 
 
 @dataclass(frozen=True)
@@ -353,5 +371,5 @@ class LayerInput:
 
 Block = (
     Attention | LatentAttention | Mlp | Experts | DeltaNet | Mamba2 | ShortConvolution
-    | RwkvTime | RwkvChannel | LayerInput
+    | RwkvTime | RwkvChannel | LayerInput | Memory
 )  # fmt: skip

@@ -29,6 +29,16 @@ def cache_shapes(plan: Plan) -> list[KeyValues | State | None]:
     return [_shape_of(block) for block in plan.blocks()]
 
 
+def split_shapes(
+    plan: Plan,
+) -> tuple[list[KeyValues | State | None], list[KeyValues | State | None]]:
+    """Those of a plan's encoder and of its decoder, each with the numbers of all blocks."""
+    count = plan.encoder.block_count if plan.encoder else 0
+    shapes = cache_shapes(plan)
+    none: list[KeyValues | State | None] = [None] * len(shapes)
+    return shapes[:count] + none[count:], none[:count] + shapes[count:]
+
+
 def bytes_of_token(shapes: Sequence[KeyValues | State | None], size: int) -> int:
     """Bytes that a token adds to a cache of numbers of `size` bytes."""
     kept = (shape for shape in shapes if isinstance(shape, KeyValues))
@@ -38,9 +48,11 @@ def bytes_of_token(shapes: Sequence[KeyValues | State | None], size: int) -> int
 def _shape_of(block: Block) -> KeyValues | State | None:
     match block:
         case blocks.Attention():
-            shared = block.shares is not None
+            shared = block.shares is not None or block.sees == "all"
             keys, values = block.keys, block.values
             return None if shared else KeyValues(keys.count, keys.width, values.width)
+        case blocks.Memory():
+            return KeyValues(block.keys.count, block.keys.width, block.values.width)
         case blocks.LatentAttention():
             width = block.plain + block.rotary.width
             return KeyValues(block.heads, width, block.value_width)

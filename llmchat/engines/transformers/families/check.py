@@ -19,9 +19,10 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
 
     Raises IntegrityError at the first tensor that is missing or has another shape.
     """
-    if len(plan.layers) > len(shapes):
+    layers = len(plan.all_layers)
+    if layers > len(shapes):
         raise Mismatch(
-            f"config.json has {len(plan.layers):,} layers; the weights are {len(shapes):,} tensors"
+            f"config.json has {layers:,} layers; the weights are {len(shapes):,} tensors"
         )
     if plan.head.linear.weight not in shapes:
         plan = replace(plan, head=replace(plan.head, is_tied=True))
@@ -33,7 +34,7 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
     for norm in _grouped_norms(plan):
         _check_groups(norm, shapes)
     for block in plan.blocks():
-        if isinstance(block, blocks.Attention):
+        if isinstance(block, blocks.Attention | blocks.Memory):
             _check_biases(block.inputs, shapes)
         if isinstance(block, blocks.Experts):
             _check_router(block, shapes)
@@ -73,6 +74,8 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
             return block.key, block.receptance, block.value
         case blocks.LayerInput():
             return block.gate, block.output
+        case blocks.Memory():
+            return block.inputs
 
 
 def expected(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -94,7 +97,7 @@ def expected_tensors(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from _of_norm(norm)
     for step in plan.steps():
         yield from _of_step(step)
-    for layer in plan.layers:
+    for layer in plan.all_layers:
         if layer.factor:
             yield layer.factor, (1,)
     if plan.layer_inputs:
@@ -122,6 +125,9 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield from _of_norm(norm)
             if block.sinks:
                 yield block.sinks, (block.queries.count,)
+            if block.distance_bias:
+                bias = block.distance_bias
+                yield bias.weight, (bias.buckets, block.queries.count)
         case blocks.LatentAttention():
             yield from _of_norm(block.query_norm)
             yield from _of_norm(block.latent_norm)
@@ -148,7 +154,7 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from ((name, (1, 1, block.width)) for name in block.mixes)
         case blocks.RwkvChannel():
             yield from ((name, (1, 1, block.width)) for name in block.mixes)
-        case blocks.LayerInput():
+        case blocks.LayerInput() | blocks.Memory():
             pass
 
 

@@ -76,8 +76,24 @@ class LayerInputs:
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """Reads a whole prompt, embedded as by the decoder. layers: the last one writes the memories
+    that the decoder sees. start: the token with which the decoder begins an answer.
+    """
+
+    layers: tuple[Layer, ...]
+    start: int
+
+    @property
+    def block_count(self) -> int:
+        return sum(len(stage) for layer in self.layers for stage in layer.stages)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """layers: in order. norm: before the head. longest: the most positions; 0: no limit."""
+    """layers: in order. norm: before the head. longest: the most positions; 0: no limit. encoder:
+    of a model that reads a prompt apart from its answer; its blocks are numbered first.
+    """
 
     hidden: int
     vocabulary: int
@@ -87,6 +103,12 @@ class Plan:
     head: Head
     layer_inputs: LayerInputs | None = None
     longest: int = 0
+    encoder: Encoder | None = None
+
+    @property
+    def all_layers(self) -> tuple[Layer, ...]:
+        """Those of the encoder first."""
+        return (*self.encoder.layers, *self.layers) if self.encoder else self.layers
 
     @property
     def trained(self) -> int:
@@ -95,7 +117,7 @@ class Plan:
         return max((one.rotary.trained for one in turned if one.rotary), default=0)
 
     def steps(self) -> Iterator[Step]:
-        for layer in self.layers:
+        for layer in self.all_layers:
             for stage in layer.stages:
                 yield from stage
 

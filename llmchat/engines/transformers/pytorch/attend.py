@@ -12,25 +12,34 @@ _QUERIES = 256
 
 class Attend:
     """[H, T, key width] queries, [K, S, key width] keys, [K, S, value width] values → [H, T, value
-    width]. The T rows are the last of the S positions; H / K heads share keys.
+    width]. The T rows are the last of the S positions, unless the block sees all of them; H / K
+    heads share keys. distances: the table of the block's distance bias.
     """
 
-    def __init__(self, block: Attention, sinks: Tensor | None, device: torch.device):
+    def __init__(
+        self,
+        block: Attention,
+        sinks: Tensor | None,
+        device: torch.device,
+        distances: Tensor | None = None,
+    ):
         self._block = block
         self._scale = block.scale
         self._sinks = sinks
+        self._distances = distances
+        self._is_causal = block.sees == "before"
         self._slopes = None if block.slopes is None else block.slopes.to(device, torch.float32)
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         count, end = queries.shape[1], keys.shape[1]
-        past = end - count
+        past = end - count if self._is_causal else 0
         if count > 1 and self._is_plain(end):
             return self._all_before(queries, keys, values)
         parts = []
         for start in range(0, count, _QUERIES):
             stop = min(start + _QUERIES, count)
             first = past + start
-            seen = slice(self._first_seen(first), past + stop)
+            seen = slice(self._first_seen(first), past + stop if self._is_causal else end)
             sides = queries[:, start:stop], keys[:, seen], values[:, seen]
             parts.append(self._some(*sides, first, seen))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -39,7 +48,8 @@ class Attend:
         """Whether each of `end` positions sees all before it, by the usual scores."""
         block = self._block
         narrow = 0 < block.window < end or 0 < block.chunk < end
-        return not (narrow or block.softcap or block.sinks or block.slopes is not None)
+        biased = block.slopes is not None or self._distances is not None
+        return self._is_causal and not (narrow or block.softcap or block.sinks or biased)
 
     def _first_seen(self, position: int) -> int:
         window, chunk = self._block.window, self._block.chunk
@@ -82,11 +92,12 @@ class Attend:
 
     def _bias(self, first: int, count: int, seen: slice, device: torch.device) -> Tensor | None:
         """What is added to scores, float32 [heads or 1, count, keys]: -inf for what is not seen."""
-        if count == 1 and self._slopes is None:
+        has_bias = self._slopes is not None or self._distances is not None
+        if not has_bias and (count == 1 or not self._is_causal):
             return None
         mine = torch.arange(first, first + count, device=device)[:, None]
         theirs = torch.arange(seen.start, seen.stop, device=device)
-        visible = theirs <= mine
+        visible = theirs <= mine if self._is_causal else theirs >= 0
         if self._block.window:
             visible &= theirs > mine - self._block.window
         if self._block.chunk:
@@ -94,6 +105,9 @@ class Attend:
         bias = torch.zeros(1, device=device)
         if self._slopes is not None:
             bias = self._slopes[:, None, None] * (theirs - mine)
+        if self._distances is not None:
+            reach = self._distances.shape[1] // 2
+            bias = self._distances[:, (theirs - mine).clamp(-reach, reach) + reach]
         return torch.where(visible, bias, -torch.inf).view(-1, count, len(theirs))
 
     def _by_scores(

@@ -28,15 +28,20 @@ class TorchAttention:
         )
         self._both = _together(block)
         sinks = load.float32(block.sinks) if block.sinks else None
-        self._attend = Attend(block, sinks, load.device)
+        bias = block.distance_bias
+        distances = bias.table(load.float32(bias.weight)) if bias else None
+        self._attend = Attend(block, sinks, load.device, distances)
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:
         row = self.inputs(x)
         queries, keys = self._queries_and_keys(row, batch)
-        if keys is not None:
-            self._remember(row, keys, batch)
-        parts = zip(batch.rows, queries.split(batch.counts, dim=1), strict=True)
-        outs = [self._of_text(*part) for part in parts]
+        held = (
+            [self._seen(rows) for rows in batch.rows]
+            if keys is None
+            else (self._with_new(row, keys, batch))
+        )
+        parts = zip(queries.split(batch.counts, dim=1), held, strict=True)
+        outs = [self._attend(of_text, *pair) for of_text, pair in parts]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)  # [heads, T, width]
         if self.block.gates:
             out = out * heads_of(row, self.block.gates).sigmoid()
@@ -58,18 +63,25 @@ class TorchAttention:
         keys = self._clipped(heads_of(row, block.keys))
         return queries, self._placed(keys, block.keys, self._key_norm, batch)
 
-    def _remember(self, row: Tensor, keys: Tensor, batch: Pass) -> None:
-        """Append the keys and values of each text to its cache."""
+    def _with_new(self, row: Tensor, keys: Tensor, batch: Pass) -> list[tuple[Tensor, Tensor]]:
+        """All keys and values of each text, of which those of the rows are new."""
         values = self._clipped(heads_of(row, self.block.values))
         if self._value_norm:
             values = self._value_norm.of_heads(values, self.block.values)
         parts = zip(keys.split(batch.counts, 1), values.split(batch.counts, 1), strict=True)
-        for rows, pair in zip(batch.rows, parts, strict=True):
+        if self.block.sees == "all":
+            return list(parts)
+        return [
             rows.cache.append(self._number, *pair)
+            for rows, pair in zip(batch.rows, parts, strict=True)
+        ]
 
-    def _of_text(self, rows: Rows, queries: Tensor) -> Tensor:
-        own = self._number if self.block.shares is None else self.block.shares
-        return self._attend(queries, *rows.cache.held(own, rows.end))
+    def _seen(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The keys and values of another block."""
+        assert self.block.shares is not None
+        if self.block.sees == "memory":
+            return rows.cache.remembered(self.block.shares)
+        return rows.cache.held(self.block.shares, rows.end)
 
     def _placed(self, x: Tensor, heads: Heads, norm: TorchNorm | None, batch: Pass) -> Tensor:
         """Queries or keys, [heads, T, width], normed and rotated."""
@@ -81,6 +93,23 @@ class TorchAttention:
 
     def _clipped(self, x: Tensor) -> Tensor:
         return x.clamp(-self.block.clip, self.block.clip) if self.block.clip else x
+
+
+class TorchMemory:
+    """The rows of a pass of an encoder, normed, [T, hidden] → zeros [T, 1]; see blocks.Memory."""
+
+    def __init__(self, block: blocks.Memory, number: int, load: Loader):
+        self._block = block
+        self._number = number
+        self._inputs = load.joined(block.inputs)
+
+    def __call__(self, x: Tensor, batch: Pass) -> Tensor:
+        row = self._inputs(x)
+        sides = (heads_of(row, heads) for heads in (self._block.keys, self._block.values))
+        parts = zip(*(side.split(batch.counts, dim=1) for side in sides), strict=True)
+        for rows, pair in zip(batch.rows, parts, strict=True):
+            rows.cache.append(self._number, *pair)
+        return torch.zeros_like(x[:, :1])
 
 
 def heads_of(row: Tensor, heads: Heads) -> Tensor:

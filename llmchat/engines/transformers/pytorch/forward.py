@@ -4,7 +4,7 @@ It gives the same numbers as transformers' modules, without their module tree (h
 small model) and their import (seconds of start-up).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -50,7 +50,7 @@ class TorchForward(Forward):
         self._cache_shapes, self._trained = cache_shapes(plan), plan.trained
         load = Loader(tensors, kind, device, self._switch)
         self._embedding = TorchEmbedding(plan, load)
-        self._layers = _layers(plan, load)
+        self._layers = layers_of(plan, load)
         self._head = TorchHead(plan, load, self._embedding.table)
         inputs = plan.layer_inputs
         self._layer_inputs = TorchLayerInputs(inputs, load) if inputs else None
@@ -62,37 +62,48 @@ class TorchForward(Forward):
         return rereading.run(self._run, sequences)
 
     def _run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        return self._by_adapters(sequences, self._run_batch)
+
+    def _by_adapters(
+        self,
+        sequences: Sequence[SequenceInput],
+        run: Callable[[list[SequenceInput]], list[Tensor]],
+    ) -> list[Tensor]:
+        """What `run` returns for each sequence. It is called with those of the same adapters."""
         order = sorted(range(len(sequences)), key=lambda index: _adapter_key(sequences[index]))
         logits: list[Tensor] = [torch.empty(0)] * len(sequences)
         for adapters, indices in groupby(order, key=lambda index: sequences[index].adapters):
             group = list(indices)
             self._switch.active = adapters
-            results = self._run_batch([sequences[index] for index in group])
+            results = run([sequences[index] for index in group])
             for index, result in zip(group, results, strict=True):
                 logits[index] = result
         return logits
 
     def _run_batch(self, sequences: list[SequenceInput]) -> list[Tensor]:
         """As `run`, for sequences with the same adapters."""
+        return self._logits(sequences, self._read(sequences, self._layers))
+
+    def _read(self, sequences: list[SequenceInput], layers: "list[TorchLayer]") -> Tensor:
+        """[T, hidden] after these layers, whose caches have counted the tokens."""
         batch = Pass(sequences, self.dtype, self._device)
         for row in batch.rows:
             row.cache.reserve(row.end)
         try:
-            x = self._rows(batch)
+            x = self._rows(batch, layers)
         except BaseException:
             _forget_states(batch)
             raise
         for row in batch.rows:
             row.cache.advance(row.ids)
-        return self._logits(sequences, x)
+        return x
 
-    def _rows(self, batch: Pass) -> Tensor:
-        """[T, hidden] after all layers."""
+    def _rows(self, batch: Pass, layers: "list[TorchLayer]") -> Tensor:
         ids = batch.ids(self._device)
         x = self._embedding(ids, batch)
         if self._layer_inputs:
             batch.layer_inputs = self._layer_inputs(ids, x)
-        for layer in self._layers:
+        for layer in layers:
             x = layer(x, batch)
         return x
 
@@ -143,9 +154,10 @@ class TorchLayer:
         return x if self._factor is None else x * self._factor
 
 
-def _layers(plan: Plan, load: Loader) -> list[TorchLayer]:
+def layers_of(plan: Plan, load: Loader) -> list[TorchLayer]:
+    """All layers of a plan, those of its encoder first."""
     layers, number = [], 0
-    for layer in plan.layers:
+    for layer in plan.all_layers:
         layers.append(TorchLayer(layer, number, load))
         number += sum(map(len, layer.stages))
     return layers

@@ -37,7 +37,8 @@ class KVCache:
 
     `length` of the `capacity` positions are in use. trained: a text with more tokens has other
     rotary frequencies, 0 if there is no such length; is_long: whether these keys have them; text:
-    the tokens, kept only if `trained` is not 0 (rereading.py).
+    the tokens, kept only if `trained` is not 0 (rereading.py). memory: the cache of the encoder
+    whose keys and values cross-attention sees.
     """
 
     # The first capacity, and the positions that a layout keeps together: capacity is a multiple.
@@ -59,6 +60,7 @@ class KVCache:
         self._mark: StateCopy | None = None
         self.trained, self.is_long = trained, False
         self.text: list[int] = []
+        self.memory: KVCache | None = None
         self._dtype, self._device = dtype, device
         self._keys: Buffers = [None] * len(self.shape)
         self._values: Buffers = [None] * len(self.shape)
@@ -91,6 +93,15 @@ class KVCache:
         keys, values = self._keys[block], self._values[block]
         assert keys is not None and values is not None
         return keys[:, :end], values[:, :end]
+
+    def see(self, memory: "KVCache") -> None:
+        """Let cross-attention see the memories of an encoder, which has read its text."""
+        self.memory = memory
+
+    def remembered(self, block: int) -> tuple[Tensor, Tensor]:
+        """All keys and values that a Memory block has written, [heads, positions, width]."""
+        assert self.memory is not None
+        return self.memory.held(block, self.memory.length)
 
     def state(self, block: int) -> Tensor:
         """The state of a recurrent block, float32, to be changed in place; after `reserve`."""

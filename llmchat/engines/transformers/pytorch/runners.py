@@ -7,7 +7,7 @@ from torch import Tensor
 
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Block
-from llmchat.engines.transformers.pytorch.attention import TorchAttention
+from llmchat.engines.transformers.pytorch.attention import TorchAttention, TorchMemory
 from llmchat.engines.transformers.pytorch.experts import TorchExperts
 from llmchat.engines.transformers.pytorch.latent import TorchLatentAttention
 from llmchat.engines.transformers.pytorch.loader import Loader
@@ -30,6 +30,7 @@ Stateful = Callable[[Tensor, list[int], list[Tensor]], Tensor]
 _ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
     blocks.Attention: TorchAttention,
     blocks.LatentAttention: TorchLatentAttention,
+    blocks.Memory: TorchMemory,
 }
 # Run with the rows alone.
 _ROWS: dict[type, Callable[[Any, Loader], Rows]] = {
