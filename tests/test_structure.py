@@ -46,7 +46,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "engines.transformers", "engines.gguf", "engines.openai_api", "engines.scripted",
             "engines.loading_engine", "background", "hub", "history",
-            "tools",
+            "memory", "tools",
         ),
     ),
     "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply",

@@ -1,0 +1,1 @@
+"""What is kept to be found again: passages of documents and chats, by words and by meaning."""
