@@ -35,8 +35,8 @@ _EXPERT = ".experts."
 QUANTISED_EXPERTS = frozenset({
     "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "gemma4_text", "gemma4_unified_text", "glm4_moe",
     "glm4_moe_lite", "gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared",
-    "hunyuan_v1_moe", "lfm2_moe", "llama4", "llama4_text", "mixtral", "olmoe", "qwen2_moe",
-    "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
+    "hunyuan_v1_moe", "lfm2_moe", "llama4", "llama4_text", "mixtral", "nemotron_h", "olmoe",
+    "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
 })  # fmt: skip
 _SHORTEST_TRAINED = 2048
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
@@ -95,7 +95,8 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
     have a state of fixed size instead, and hybrids for some of their layers.
     """
     config = _text_part(config)
-    layers, heads, width = _first(config, _LAYERS), _first(config, _HEADS), _first(config, _WIDTH)
+    heads, width = _first(config, _HEADS), _first(config, _WIDTH)
+    layers = _first(config, _LAYERS) or len(_kinds(config))
     if str(config.get("model_type")) in _STATES:
         return 4 * layers * width * _STATES[str(config["model_type"])]
     if config.get("is_encoder_decoder"):
@@ -112,12 +113,24 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
 
 def _attending(config: Mapping[str, Any], layers: int) -> int:
     """The layers that keep keys and values of their own."""
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list):
-        layers = sum("attention" in str(kind) and kind != "linear_attention" for kind in kinds)
+    if kinds := _kinds(config):
+        layers = sum("attention" in kind and kind != "linear_attention" for kind in kinds)
     elif config.get("full_attention_interval"):
         layers //= int(config["full_attention_interval"])
     return layers - int(config.get("num_kv_shared_layers") or 0)
+
+
+def _kinds(config: Mapping[str, Any]) -> list[str]:
+    """What each layer is, where the config lists it; Nemotron-H has a pattern of letters."""
+    for name in ("layer_types", "layers_block_type"):
+        if isinstance(config.get(name), list):
+            return [str(kind) for kind in config[name]]
+    linear = config.get("linear_attn_config")
+    if isinstance(linear, dict) and isinstance(linear.get("full_attn_layers"), list):
+        return ["attention" for _ in linear["full_attn_layers"]]
+    pattern = config.get("hybrid_override_pattern")
+    letters = pattern if isinstance(pattern, str) else ""
+    return ["attention" if letter == "*" else letter for letter in letters]
 
 
 def _head_widths(config: Mapping[str, Any]) -> int:

@@ -236,8 +236,9 @@ def _check_shapes(
 
 
 def _weight(module: str, base_shapes: Shapes) -> tuple[int, ...] | None:
-    """The shape of the base's tensor for a module; some checkpoints omit the name's first part."""
-    for name in (module, module.partition(".")[2], f"model.{module}", f"transformer.{module}"):
+    """The shape of the base's tensor for a module; some checkpoints have another first part."""
+    rest = module.partition(".")[2]
+    for name in (module, rest, f"model.{module}", f"transformer.{module}", f"backbone.{rest}"):
         if f"{name}.weight" in base_shapes:
             return base_shapes[f"{name}.weight"]
     return None

@@ -48,6 +48,7 @@ CLASSES_OF_TODAY = {
     "HunYuanDenseV1ForCausalLM": "hunyuan", "HunYuanMoEV1ForCausalLM": "hunyuan-moe",
     "Lfm2ForCausalLM": "lfm2", "Lfm2MoeForCausalLM": "lfm2-moe",
     "Llama4ForConditionalGeneration": "llama4", "Mistral3ForConditionalGeneration": "ministral3",
+    "NemotronHForCausalLM": "nemotron-h",
     "Olmo3ForCausalLM": "olmo3", "Qwen3MoeForCausalLM": "qwen3-moe",
     "Qwen3NextForCausalLM": "qwen3-next", "Qwen3_5ForConditionalGeneration": "qwen3.5",
     "Qwen3_5MoeForConditionalGeneration": "qwen3.5-moe", "SeedOssForCausalLM": "seed-oss",
@@ -55,7 +56,7 @@ CLASSES_OF_TODAY = {
 
 
 # Run by transformers' modules.
-WITHOUT_A_CASE = {"KimiLinearForCausalLM", "NemotronHForCausalLM"}
+WITHOUT_A_CASE = {"KimiLinearForCausalLM"}
 
 
 def test_every_class_that_a_preset_names_goes_the_way() -> None:

@@ -84,13 +84,6 @@ TABLE: dict[str, tuple[str, dict[str, Any], str]] = {
         "",
     ),
     "qwen3.5": ("Qwen3_5TextConfig", GROUPED | GATED | {"layer_types": MIXED, "head_dim": 16}, ""),
-    "nemotron-h": (
-        "NemotronHConfig",
-        GROUPED | {"layers_block_type": ["mamba", "attention", "mlp", "mamba"],
-            "num_hidden_layers": 4, "head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16,
-            "n_groups": 2, "ssm_state_size": 16, "chunk_size": 8},
-        "out_proj",
-    ),
     "minimax": ("MiniMaxConfig", GROUPED | EXPERTS | {"layer_types": MIXED, "head_dim": 16,
         "block_size": 8, "sliding_window": None}, ""),
     "llama4": (

@@ -112,6 +112,8 @@ def modern_name(name: str, config: dict[str, Any]) -> str | None:
         return rest if _is_head(rest) else f"model.{rest}" if wrapped else None
     if _VISION.match(name):
         return None
+    if config.get("model_type") == "nemotron_h" and name.startswith("backbone."):
+        return name.replace("backbone", "model", 1)
     if config.get("model_type") == "gpt_neox" and name.startswith("embed_out"):
         return name.replace("embed_out", "lm_head", 1)
     prefix = _PREFIXES.get(str(config.get("model_type")))

@@ -1,6 +1,7 @@
 """Adapters on all linears and on experts, merged and live, against peft and merging by hand."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from llmchat.engines.transformers import TransformersEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LENGTHS = (1, 9, 19, 40)
-EXPERTS = ("mixtral", "moe", "qwen3-next", "deepseek")
+EXPERTS = ("mixtral", "moe", "qwen3-next", "deepseek", "nemotron-h")
 # Their files hold all experts of a layer in one tensor.
 STACKED = ("granite-moe", "gpt-oss", "llama4", "gemma4: experts")
 OF_EXPERTS = [
@@ -28,6 +29,8 @@ OF_EXPERTS = [
     for name in PLANNED
     if any(part in name for part in EXPERTS) and not name.startswith(STACKED)
 ]
+
+_MIXERS = re.compile(r"attn|mamba\.in|mixer\.(in|[qkvo])_proj")
 
 
 def linear_adapter(tiny: TinyModel, folder: Path, is_live: bool) -> Path:
@@ -38,11 +41,12 @@ def linear_adapter(tiny: TinyModel, folder: Path, is_live: bool) -> Path:
     """
     kind = "SEQ_2_SEQ_LM" if tiny.reference.config.is_encoder_decoder else "CAUSAL_LM"
     # A router of Llama 4 returns more than a matrix, and peft refuses the output of Mamba.
-    left = ["router"] + (["out_proj"] if "falcon-h1" in tiny.name else [])
+    has_mamba = tiny.name.startswith(("falcon-h1", "nemotron-h"))
+    left = ["router"] + (["out_proj"] if has_mamba else [])
     modules: Any = "all-linear"
     if is_live and any(".experts." in name for name in tiny.reference.state_dict()):
         linears = [n for n, m in tiny.reference.named_modules() if type(m) is torch.nn.Linear]
-        modules = sorted({n.rpartition(".")[2] for n in linears if "attn" in n or "mamba.in" in n})
+        modules = sorted({n.rpartition(".")[2] for n in linears if _MIXERS.search(n)})
     targets = {"target_modules": modules, "exclude_modules": left, "task_type": kind}
     return save_adapter(folder, tiny.base, std=0.1, **targets)
 

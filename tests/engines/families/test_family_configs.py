@@ -134,6 +134,8 @@ def test_heads_are_tied_where_the_class_ties_them(kind: str) -> None:
         ("gpt2", GPT | {"add_cross_attention": True}),
         ("gptj", GPT | {"rotary_dim": None}),
         ("gemma4_text", {"use_bidirectional_attention": "all"}),
+        ("nemotron_h", {"hybrid_override_pattern": "ME", "moe_latent_size": 32}),
+        ("nemotron_h", {"hybrid_override_pattern": "M*", "mamba_hidden_act": "gelu"}),
     ],
 )
 def test_variants_that_no_block_expresses_have_no_plan(kind: str, values: dict[str, Any]) -> None:
@@ -150,6 +152,9 @@ def test_variants_that_no_block_expresses_have_no_plan(kind: str, values: dict[s
         ("gemma4_text", {"num_kv_shared_layers": 6}),
         ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 3}),
         ("granite", {"logits_scaling": 0}),
+        ("nemotron_h", {}),
+        ("nemotron_h", {"hybrid_override_pattern": "M*X"}),
+        ("nemotron_h", {"layers_block_type": ["mamba"] * 1001}),
     ],
 )
 def test_invalid_configs_are_refused(kind: str, values: dict[str, Any]) -> None:
@@ -164,6 +169,21 @@ def test_layers_of_gemma_4_that_share_keys_name_the_block_of_their_kind() -> Non
     # Attention, MLP and the input of the layer: three blocks each.
     assert shares == [None, None, None, 3, 6, 3]
     assert [len(block.inputs) for block in attentions(plan)] == [3, 3, 3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"hybrid_override_pattern": "M-*E"},
+        {"layers_block_type": ["mamba", "mlp", "attention", "moe"]},
+        {"layers_block_type": ["linear_attention", "mlp", "full_attention", "moe"]},
+    ],
+)
+def test_layers_of_nemotron_h_are_those_of_its_pattern_or_list(layers: dict[str, Any]) -> None:
+    plan = planned("nemotron_h", num_key_value_heads=2, **layers)
+    kinds = [type(block).__name__ for block in plan.blocks()]
+    assert kinds == ["Mamba2", "Mlp", "Attention", "Experts"]
+    assert attentions(plan)[0].rotary is None
 
 
 @pytest.mark.parametrize(

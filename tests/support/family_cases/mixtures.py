@@ -97,6 +97,15 @@ FALCON_H1: Sizes = DENSE | MAMBA2 | {
     "attention_in_multiplier": 1.1, "ssm_multipliers": [0.9, 0.8, 1.1, 0.7, 1.2],
     "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8,
 }  # fmt: skip
+# transformers clamps time steps to time_step_min in prompts, but not in answers; training did not.
+NEMOTRON_H: Sizes = DENSE | {
+    "time_step_min": 1e-9,
+    "head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "mamba_num_heads": 8,
+    "mamba_head_dim": 16, "chunk_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48, "moe_shared_expert_intermediate_size": 64,
+    "routed_scaling_factor": 1.5,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "linear_attention", "mlp"],
+}  # fmt: skip
 HYBRID: dict[str, Case] = {
     "granite-moe": Case("GraniteMoeConfig", DENSE | MULTIPLIERS | LOCAL_EXPERTS | TIED),
     "granite-moe: odd": Case(
@@ -134,6 +143,15 @@ HYBRID: dict[str, Case] = {
     "lfm2-moe: odd": Case(
         "Lfm2MoeConfig", DENSE | ODD | ODD_EXPERTS | layers("conv", FULL, "conv") | {
             "num_dense_layers": 1, "norm_topk_prob": False, "routed_scaling_factor": 1.3},
+    ),
+    "nemotron-h": Case("NemotronHConfig", NEMOTRON_H),
+    "nemotron-h: odd": Case(
+        "NemotronHConfig",
+        NEMOTRON_H | ODD | {"mamba_num_heads": 6, "mamba_head_dim": 16, "n_groups": 3,
+            "conv_kernel": 3, "use_bias": True, "mlp_bias": True, "n_routed_experts": 8,
+            "n_group": 4, "topk_group": 2, "moe_intermediate_size": 36, "use_conv_bias": False,
+            "moe_shared_expert_intermediate_size": 75, "norm_topk_prob": False,
+            "layers_block_type": ["mlp", "linear_attention", "moe", "full_attention"]},
     ),
     "rwkv": Case(
         "RwkvConfig",

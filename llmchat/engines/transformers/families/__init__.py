@@ -60,6 +60,7 @@ MODULES = {
     "mpt": "mpt",
     "mt5": "t5",
     "nemotron": "nemotron",
+    "nemotron_h": "nemotron_h",
     "olmo": "olmo",
     "olmo2": "olmo2",
     "olmo3": "olmo2",
