@@ -1,0 +1,64 @@
+"""Find the files below a folder, in order, without following links."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmchat.errors import UsageError
+
+MOST_FILES = 200_000
+# Folders whose files nobody wrote.
+_BORING = {"node_modules", "__pycache__", "site-packages"}
+
+
+def files_below(root: Path) -> list[Path]:
+    """The plain files below a folder, or the file itself; hidden names are left out.
+
+    Links below the folder are not followed, so none can lead in a circle. Raises UsageError for a
+    path that does not exist, and for more than 200,000 files.
+    """
+    try:
+        if root.is_file():
+            return [root]
+        if not root.is_dir():
+            kind = "not a file or folder" if root.exists() else "not there"
+            raise UsageError(f"{root} is {kind}")
+        return list(_limited(root))
+    except OSError as error:
+        raise UsageError(f"{root} cannot be read: {error.strerror}") from error
+
+
+def _limited(root: Path) -> Iterator[Path]:
+    for number, path in enumerate(_walk(root)):
+        if number == MOST_FILES:
+            raise UsageError(
+                f"{root} holds more than {MOST_FILES:,} files", "add some of its folders instead"
+            )
+        yield path
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        files, inner = _entries(folder, must_open=folder == root)
+        yield from (folder / name for name in files)
+        folders += [folder / name for name in reversed(inner)]
+
+
+def _entries(folder: Path, must_open: bool) -> tuple[list[str], list[str]]:
+    """The names of the files and folders in a folder; none if it is closed to this user."""
+    files, inner = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_file(follow_symlinks=False):
+                    files.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False) and entry.name not in _BORING:
+                    inner.append(entry.name)
+    except OSError:
+        if must_open:
+            raise
+    return sorted(files), sorted(inner)
