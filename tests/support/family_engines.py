@@ -25,7 +25,7 @@ class TinyModel:
 
     def __init__(self, name: str, folder: Path, kernels: Path):
         self.name = name
-        self._kernels = kernels
+        self.kernels = kernels
         self.base = save_case(name, folder)
         # Every position of such a text is turned otherwise when it grows beyond a length.
         kind = (CASES[name].sizes.get("rope_parameters") or {}).get("rope_type")
@@ -47,7 +47,7 @@ class TinyModel:
         return reference(self.base)
 
     def open(self, *adapters: Path, **options: Any) -> TransformersEngine:
-        options = {"device": "cpu", "kernels": self._kernels} | options
+        options = {"device": "cpu", "kernels": self.kernels} | options
         return TransformersEngine(self.base, adapters, **options)
 
     def ids(self, count: int = TEXT, seed: int = 5) -> list[int]:

@@ -11,8 +11,6 @@ from support.tiny_families import CASES
 NOT_PLANNED: frozenset[str] = frozenset(
     {
         "llama: dynamic rope",
-        "gemma3n",
-        "gemma3n: odd",
         "falcon-rw",
         "falcon-rw: odd",
         "bloom: odd, residual after the norm",

@@ -11,9 +11,9 @@ from typing import Any
 # Families whose bodies are called `model`.
 _DECODERS = (
     "apertus", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text",
-    "gemma4_text", "gemma4_unified_text", "glm", "glm4", "granite", "hunyuan_v1_dense",
-    "llama", "ministral", "ministral3", "mistral", "nemotron", "olmo2", "olmo3", "opt", "phi",
-    "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm",
+    "gemma3n_text", "gemma4_text", "gemma4_unified_text", "glm", "glm4", "granite",
+    "hunyuan_v1_dense", "llama", "ministral", "ministral3", "mistral", "nemotron", "olmo2", "olmo3",
+    "opt", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm",
 )  # fmt: skip
 # The attribute under which a causal model keeps its body. Files saved from the body alone lack it.
 _PREFIXES = {

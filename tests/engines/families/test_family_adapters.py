@@ -18,9 +18,11 @@ from support.tiny_families import CASES
 from torch import Tensor
 
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.errors import Mismatch
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LENGTHS = (1, 9, 19, 40)
+MIXERS = ["modality_router", "prediction_coefs", "correction_coefs"]
 EXPERTS = ("mixtral", "moe", "qwen3-next", "deepseek", "nemotron-h")
 # Their files hold all experts of a layer in one tensor.
 STACKED = ("granite-moe", "gpt-oss", "llama4", "gemma4: experts")
@@ -37,12 +39,13 @@ def linear_adapter(tiny: TinyModel, folder: Path, is_live: bool) -> Path:
     """A LoRA of every nn.Linear but the head, by peft.
 
     Of a mixture peft adapts stacked experts and routers too, which cannot be live: then only what
-    is outside of the MLPs.
+    is outside of the MLPs. Nor can those that mix the streams of Gemma 3n.
     """
     kind = "SEQ_2_SEQ_LM" if tiny.reference.config.is_encoder_decoder else "CAUSAL_LM"
     # A router of Llama 4 returns more than a matrix, and peft refuses the output of Mamba.
     has_mamba = tiny.name.startswith(("falcon-h1", "nemotron-h"))
     left = ["router"] + (["out_proj"] if has_mamba else [])
+    left += MIXERS if is_live else []
     modules: Any = "all-linear"
     if is_live and any(".experts." in name for name in tiny.reference.state_dict()):
         linears = [n for n, m in tiny.reference.named_modules() if type(m) is torch.nn.Linear]
@@ -107,6 +110,16 @@ def test_adapter_of_all_linears_in_int8(
     # In a mixture, a rounding can choose another expert.
     has_experts = any(".experts." in name for name in tiny.reference.state_dict())
     assert divergence(expected, rows(engine, tiny)) <= (1.5e-2 if has_experts else 4e-3)
+
+
+@cases(["gemma3n"])
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+def test_live_adapter_of_weights_that_stay_floats_is_refused(
+    weights: str, tiny: TinyModel, tmp_path: Path
+) -> None:
+    adapter = save_adapter(tmp_path, tiny.base, target_modules=["q_proj", MIXERS[0]])
+    with pytest.raises(Mismatch, match=r"modality_router.* cannot be applied live"):
+        tiny.open(weights=weights).load_adapter("own", adapter)
 
 
 @pytest.fixture

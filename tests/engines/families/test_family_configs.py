@@ -13,7 +13,7 @@ from transformers import OlmoConfig
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.alibi import slopes
-from llmchat.engines.transformers.families.blocks import Attention
+from llmchat.engines.transformers.families.blocks import Attention, Mlp
 from llmchat.engines.transformers.families.check import bind, expected
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import Joined, View, ViewedTensors
@@ -56,6 +56,7 @@ def windows(plan: Plan) -> list[int]:
         ("gemma2", {}, [4096, 0] * 3),
         ("gemma3_text", {"sliding_window": 8}, [8, 8, 8, 8, 8, 0]),
         ("gemma3_text", {"sliding_window": 8, "sliding_window_pattern": 2}, [8, 0] * 3),
+        ("gemma3n_text", {"num_kv_shared_layers": 0}, [512] * 4 + [0, 512]),
         ("gemma4_text", {"hidden_size_per_layer_input": 0}, [512] * 5 + [0]),
         ("olmo2", {}, [0] * 6),
         ("olmo3", {}, [4096, 4096, 4096, 0, 4096, 4096]),
@@ -133,6 +134,8 @@ def test_heads_are_tied_where_the_class_ties_them(kind: str) -> None:
         ("opt", {"word_embed_proj_dim": 32, "ffn_dim": 96}),
         ("gpt2", GPT | {"add_cross_attention": True}),
         ("gptj", GPT | {"rotary_dim": None}),
+        ("gemma3n_text", {"altup_active_idx": 1}),
+        ("gemma3n_text", {"altup_num_inputs": 9, "num_kv_shared_layers": 0}),
         ("gemma4_text", {"use_bidirectional_attention": "all"}),
         ("nemotron_h", {"hybrid_override_pattern": "ME", "moe_latent_size": 32}),
         ("nemotron_h", {"hybrid_override_pattern": "M*", "mamba_hidden_act": "gelu"}),
@@ -149,6 +152,8 @@ def test_variants_that_no_block_expresses_have_no_plan(kind: str, values: dict[s
         ("gemma2", {"layer_types": ["full_attention"]}),
         ("gemma2", {"hidden_act": 3, "hidden_activation": 3}),
         ("gpt_neox", {"num_attention_heads": 5}),
+        ("gemma3n_text", {"num_kv_shared_layers": 0, "intermediate_size": [96] * 5}),
+        ("gemma3n_text", {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [1.0] * 6}),
         ("gemma4_text", {"num_kv_shared_layers": 6}),
         ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 3}),
         ("granite", {"logits_scaling": 0}),
@@ -171,6 +176,24 @@ def test_layers_of_gemma_4_that_share_keys_name_the_block_of_their_kind() -> Non
     assert [len(block.inputs) for block in attentions(plan)] == [3, 3, 3, 1, 1, 1]
 
 
+def test_layers_of_gemma_3n_have_widths_and_cutoffs_of_their_own() -> None:
+    widths, pattern = [96, 96, 96, 64, 64, 64], [0.95, 0.5, 0.0, 0.0, 0.0, 0.0]
+    kinds = ["sliding_attention", "full_attention"] * 3
+    plan = planned(
+        "gemma3n_text", layer_types=kinds, num_kv_shared_layers=2, intermediate_size=widths,
+        activation_sparsity_pattern=pattern,
+    )  # fmt: skip
+    mlps = [block for block in plan.blocks() if isinstance(block, Mlp)]
+    assert [mlp.output.in_ for mlp in mlps] == widths
+    assert [mlp.cutoff for mlp in mlps] == [pytest.approx(1.6448536), 0, None, None, None, None]
+    # The streams are opened first, and a layer has six blocks, of which attention is the second.
+    assert [block.shares for block in attentions(plan)] == [None] * 4 + [14, 20]
+    rotaries = [block.rotary for block in attentions(plan)]
+    assert rotaries[0] and rotaries[1] and len(rotaries[0].frequencies) == 128
+    assert rotaries[0].frequencies[1] == pytest.approx(10000 ** (-1 / 128))
+    assert rotaries[1].frequencies[1] == pytest.approx(1000000 ** (-1 / 128))
+
+
 @pytest.mark.parametrize(
     "layers",
     [
@@ -190,13 +213,14 @@ def test_layers_of_nemotron_h_are_those_of_its_pattern_or_list(layers: dict[str,
     ("outer", "text"),
     [
         ("gemma3", "gemma3_text"),
+        ("gemma3n", "gemma3n_text"),
         ("gemma4", "gemma4_text"),
         ("mistral3", "mistral"),
         ("mistral3", "ministral3"),
     ],
 )
 def test_the_text_of_a_multimodal_model_has_the_plan_of_its_family(outer: str, text: str) -> None:
-    inner = SIZES | {"num_attention_heads": 8, "model_type": text}
+    inner = SIZES | {"num_attention_heads": 8, "model_type": text, "num_kv_shared_layers": 0}
     config = {"model_type": outer, "text_config": inner, "tie_word_embeddings": True}
     found, expected = plan_of(config), plan_of(inner)
     assert found and expected

@@ -15,6 +15,11 @@ from llmchat.engines.transformers.compiled.recurrent import (
     heads_struct,
     supports_recurrent,
 )
+from llmchat.engines.transformers.compiled.streams import (
+    STREAMS,
+    StreamLoader,
+    supports_streams,
+)
 from llmchat.engines.transformers.compiled.structs import (
     LANES,
     MAX_HEAD_DIM,
@@ -38,6 +43,7 @@ _KINDS: tuple[type[Any], ...] = (
     blocks.Experts,
     blocks.LayerInput,
     blocks.LatentAttention,
+    *STREAMS,
 )
 _SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
@@ -61,7 +67,9 @@ def _supports_step(step: Step) -> bool:
         return _has_vectors(block.plain + block.rotary.width, block.value_width)
     if isinstance(block, blocks.Experts):
         return step.norm is None or not any(block.norms)
-    return isinstance(block, blocks.Mlp | blocks.LayerInput) or supports_recurrent(step)
+    if isinstance(block, blocks.Mlp):
+        return block.cutoff is None or (len(block.inputs) == 2 and block.gate_scale == 1)
+    return supports_recurrent(step) or supports_streams(step)
 
 
 def _has_vectors(*widths: int) -> bool:
@@ -77,6 +85,7 @@ class BlockLoader:
         self._rotaries: list[blocks.Rotary] = []
         self._linears = 0
         self._recurrent = RecurrentLoader(tensors, refs, self)
+        self._streams = StreamLoader(self)
         self._whole: tuple[str, tuple[Tensor, Tensor]] | None = None
 
     def model(self) -> structs.Model:
@@ -101,7 +110,7 @@ class BlockLoader:
                     found[-1].saves = len(stage) > 1 and index == 0
                     found[-1].reads_saved = index > 0
             if layer.factor:
-                found[-1].factor = float(self._tensors.get(layer.factor))
+                found[-1].factor *= float(self._tensors.get(layer.factor))
         return (structs.Block * len(found))(*found)
 
     def _block(self, step: Step, number: int) -> structs.Block:
@@ -112,13 +121,15 @@ class BlockLoader:
         return structs.Block(
             _KINDS.index(type(step.block)), first, len(own), inputs, self._refs.keep(matrices),
             self._refs.keep(details), self.norm(step.norm), self.norm(step.post_norm),
-            step.scale, 1.0,
+            step.scale, step.factor,
         )  # fmt: skip
 
     def _details(self, block: Block, number: int) -> tuple[ctypes.Structure, int]:
         """The details of a block, and the number of its linears that share their input."""
         if isinstance(block, RECURRENT):
             return self._recurrent.details(block)
+        if isinstance(block, STREAMS):
+            return self._streams.details(block), 1
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
             blocks.LatentAttention: self._latent,
@@ -137,7 +148,7 @@ class BlockLoader:
             heads_struct(block.gates) if block.gates else none,
             self.norm(block.query_norm), self.norm(block.key_norm), self.norm(block.value_norm),
             self._number_of(block.rotary), number if block.shares is None else block.shares,
-            block.window, block.chunk, self._floats(block.sinks, block.queries.count),
+            block.window, block.chunk, self.floats(block.sinks, block.queries.count),
             self._slopes(block), block.scale, block.softcap, block.clip,
             position.beta, position.length, position.shift,
             block.norms_rotated, block.shares is not None,
@@ -163,17 +174,18 @@ class BlockLoader:
         return structs.LatentAttention(details, *norms, block.plain, up, turning), 1
 
     def _mlp(self, block: blocks.Mlp, number: int) -> tuple[structs.Mlp, int]:
-        return structs.Mlp(self.activation(block)), len(block.inputs)
+        cuts = block.cutoff is not None
+        return structs.Mlp(self.activation(block), block.cutoff or 0, cuts), len(block.inputs)
 
     def _experts(self, block: blocks.Experts, number: int) -> tuple[structs.Experts, int]:
         one, shared, router = block.experts[0], block.shared, block.router
         count, gate = len(block.experts), block.shared_gate
         has_bias = router.bias in self._tensors.shapes
         details = structs.Experts(
-            self._float_matrix(router),
-            self._floats(router.bias if has_bias else None, count),
-            self._floats(block.correction, count), self._floats(block.expert_scale, count),
-            self._float_matrix(gate) if gate else None,
+            self.float_matrix(router),
+            self.floats(router.bias if has_bias else None, count),
+            self.floats(block.correction, count), self.floats(block.expert_scale, count),
+            self.float_matrix(gate) if gate else None,
             count, block.top, one.output.in_, len(one.inputs),
             shared.output.in_ if shared else 0, len(shared.inputs) if shared else 0,
             _SCORES.index(block.score), block.groups, block.top_groups, block.group_members,
@@ -182,13 +194,15 @@ class BlockLoader:
         )  # fmt: skip
         return details, 0
 
-    def _float_matrix(self, linear: Linear) -> int:
+    def float_matrix(self, linear: Linear) -> int:
         weight = finite(self._tensors.get(linear.weight).float(), linear.weight).contiguous()
         return self._refs.pointer(weight, torch.float32, linear.shape, linear.weight)
 
     def _layer_input(self, block: blocks.LayerInput, number: int) -> tuple[structs.LayerInput, int]:
         kind = structs.Activation(_ACTIVATIONS.index(block.activation), 0.0, 1.0, 1.0)
-        return structs.LayerInput(block.number * block.width, kind), 1
+        scale = self.floats(block.scale, block.gate.in_)
+        norm = self.norm(block.stream_norm)
+        return structs.LayerInput(block.number * block.width, kind, scale, norm), 1
 
     def _layer_inputs(self) -> int | None:
         inputs = self._plan.layer_inputs
@@ -303,7 +317,7 @@ class BlockLoader:
             return None
         return self._refs.pointer(block.slopes, torch.float32, (block.queries.count,))
 
-    def _floats(self, name: str | None, count: int) -> int | None:
+    def floats(self, name: str | None, count: int) -> int | None:
         if name is None:
             return None
         values = finite(self._tensors.get(name).float(), name).flatten().contiguous()

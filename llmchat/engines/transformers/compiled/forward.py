@@ -55,6 +55,7 @@ class CompiledForward(Forward):
         self.config = config
         tensors = viewed(config, tensors)
         self._plan = plan = bind(plan, tensors.shapes)
+        self.adaptable = frozenset(linear.module for linear in blocks.adapter_linears(plan))
         self._kernels = kernels
         self._refs = TensorRefs()
         self._adapters: WeakKeyDictionary[LiveAdapter, _Adapter] = WeakKeyDictionary()

@@ -22,6 +22,8 @@ LANES, SPAN = 16, 256
 PANEL_COLUMNS = 32
 # The most query heads that may share keys (attention_kernel.h: QUERY_BLOCK), and the largest head.
 MAX_SHARED_HEADS, MAX_HEAD_DIM = 384, 512
+# The most streams of a token (model.h).
+MAX_STREAMS = 8
 
 
 class Matrix(Structure):
@@ -108,7 +110,7 @@ class LatentAttention(Structure):
 
 
 class Mlp(Structure):
-    _fields_ = [("activation", Activation)]
+    _fields_ = [("activation", Activation), ("cutoff", c_float), ("cuts", c_int32)]
 
 
 class Convolution(Structure):
@@ -177,7 +179,30 @@ class Experts(Structure):
 
 
 class LayerInput(Structure):
-    _fields_ = [("first", c_int64), ("activation", Activation)]
+    _fields_ = [
+        ("first", c_int64),
+        ("activation", Activation),
+        ("scale", c_void_p),
+        ("stream_norm", Norm),
+    ]
+
+
+class NoDetails(Structure):
+    _fields_ = []
+
+
+class Laurel(Structure):
+    _fields_ = [("norm", Norm)]
+
+
+class MixStreams(Structure):
+    _fields_ = [
+        ("router", c_void_p),
+        ("coefficients", c_void_p),
+        ("streams", c_int64),
+        ("norm", Norm),
+        ("corrects", c_int32),
+    ]
 
 
 class LayerInputs(Structure):

@@ -1,7 +1,7 @@
 """The kinds of blocks that a plan is made of, see plan.py.
 
 Blocks name tensors and hold numbers; no tensor is read here. Widths count the numbers of a row of
-activations.
+activations. What blocks are made of is in pieces.py.
 """
 
 from dataclasses import dataclass
@@ -10,109 +10,12 @@ from typing import Literal
 from torch import Tensor
 
 from llmchat.engines.transformers.families.distance import DistanceBias
-
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu"]
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A norm of each `group` of the `width` numbers of a row; 0: of all of them together.
-
-    rms: x / rms(x) * (weight + offset) (Zhang & Sennrich 2019); layer: the same of x - mean, plus
-    bias (Ba et al. 2016); l2: as rms, without a weight. weight, bias: names of tensors of `width`
-    numbers, or of `group` numbers that all groups share; None where there is none. scale: a factor
-    of the result.
-    """
-
-    width: int
-    epsilon: float
-    weight: str | None
-    bias: str | None = None
-    kind: Literal["rms", "layer"] = "rms"
-    group: int = 0
-    offset: float = 0.0
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Linear:
-    """y = W x, plus a bias where the checkpoint has one: `module`.weight [out, in], `module`.bias.
-
-    module: also its name in adapters. first, of: it is rows [first, first + out) of a weight of
-    `of` rows; of = 0: the whole weight.
-    """
-
-    module: str
-    out: int
-    in_: int
-    first: int = 0
-    of: int = 0
-
-    @property
-    def weight(self) -> str:
-        return f"{self.module}.weight"
-
-    @property
-    def bias(self) -> str:
-        return f"{self.module}.bias"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """[out, in] of the whole weight."""
-        return self.of or self.out, self.in_
-
-
-@dataclass(frozen=True, eq=False)
-class Rotary:
-    """Rotary embedding (Su et al. 2021) of 2 * len(frequencies) numbers of a head from `first` on.
-
-    interleaved: pairs are neighbours, instead of halves apart. scale: a factor of cosines and sines
-    (YaRN). long, trained: beyond `trained` tokens a text has the frequencies `long` at all of its
-    positions, with `long_scale` (LongRoPE).
-    """
-
-    frequencies: Tensor
-    interleaved: bool = False
-    first: int = 0
-    scale: float = 1.0
-    long: Tensor | None = None
-    long_scale: float = 1.0
-    trained: int = 0
-
-    @property
-    def width(self) -> int:
-        return 2 * len(self.frequencies)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Where heads lie in a row: head h begins at
-
-    start + h // together * stride_of_groups + h % together * stride, and has `width` numbers.
-    together = 0: all of them are one group.
-    """
-
-    count: int
-    width: int
-    start: int
-    stride: int
-    together: int = 0
-    stride_of_groups: int = 0
-
-    def begin(self, head: int) -> int:
-        group, within = divmod(head, self.together or self.count)
-        return self.start + group * self.stride_of_groups + within * self.stride
-
-
-@dataclass(frozen=True)
-class PositionScale:
-    """A factor of queries that grows with the position p: 1 + beta * log(1 + p // length), of
-    p + shift (Llama 4: shift 1; Ministral 3: 0).
-    """
-
-    beta: float
-    length: float
-    shift: int = 0
+from llmchat.engines.transformers.families.pieces import Activation as Activation
+from llmchat.engines.transformers.families.pieces import Heads as Heads
+from llmchat.engines.transformers.families.pieces import Linear as Linear
+from llmchat.engines.transformers.families.pieces import Norm as Norm
+from llmchat.engines.transformers.families.pieces import PositionScale as PositionScale
+from llmchat.engines.transformers.families.pieces import Rotary as Rotary
 
 
 @dataclass(frozen=True)
@@ -197,7 +100,7 @@ class Mlp:
 
     xielu: two tensors, alpha_p and alpha_n (Apertus). clamped_swiglu: gate <= limit,
     |up| <= limit, gate * sigmoid(alpha * gate) * (up + 1) (gpt-oss). gate_scale: a factor of
-    gate(x) (Falcon-H1).
+    gate(x) (Falcon-H1). cutoff: act reads relu(gate - mean - cutoff * deviation) of each row.
     """
 
     inputs: tuple[Linear, ...]
@@ -207,6 +110,7 @@ class Mlp:
     alpha: float = 1.0
     parameters: tuple[str, ...] = ()
     gate_scale: float = 1.0
+    cutoff: float | None = None
 
 
 @dataclass(frozen=True)
@@ -359,7 +263,8 @@ class RwkvChannel:
 @dataclass(frozen=True)
 class LayerInput:
     """The input that a layer has of its own (Gemma 3n, 4): output(act(gate(x)) * input of the
-    layer). number: of the layer, see `Plan.layer_inputs`.
+    layer). number: of the layer, see `Plan.layer_inputs`. scale: a tensor [hidden], factors of x.
+    stream_norm: the result, normed, is added to all streams but x, and nothing to x.
     """
 
     gate: Linear
@@ -367,9 +272,51 @@ class LayerInput:
     number: int
     width: int
     activation: Activation
+    scale: str | None = None
+    stream_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class Laurel:
+    """A learned residual of low rank (Menghani et al. 2024): x + norm(up(down(x)))."""
+
+    down: Linear
+    up: Linear
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class OpenStreams:
+    """AltUp (Baykal et al. 2023): a token has several streams, and x is the first. The others begin
+    as projections of x, each scaled to the root mean square of x.
+    """
+
+    projections: tuple[Linear, ...]
+
+
+@dataclass(frozen=True)
+class MixStreams:
+    """What happens to all streams h before and behind the blocks of a layer, which change h_0 = x.
+
+    c = coefficients(tanh(router(norm(x)))), float32. Before: h_i += sum_j c[i * streams + j] * h_j.
+    Behind (corrects): x, before the blocks p, grows by c_0 * (x - p), others by (c_i + 1) (x - p).
+    """
+
+    norm: Norm
+    router: Linear
+    coefficients: Linear
+    corrects: bool = False
+
+
+@dataclass(frozen=True)
+class JoinStreams:
+    """x becomes the mean of x and of projections of the other streams, scaled in the same way."""
+
+    projections: tuple[Linear, ...]
 
 
 Block = (
     Attention | LatentAttention | Mlp | Experts | DeltaNet | Mamba2 | ShortConvolution
-    | RwkvTime | RwkvChannel | LayerInput | Memory
+    | RwkvTime | RwkvChannel | LayerInput | Memory | Laurel | OpenStreams | MixStreams
+    | JoinStreams
 )  # fmt: skip

@@ -76,6 +76,12 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
             return block.gate, block.output
         case blocks.Memory():
             return block.inputs
+        case blocks.Laurel():
+            return block.down, block.up
+        case blocks.OpenStreams() | blocks.JoinStreams():
+            return block.projections
+        case blocks.MixStreams():
+            return ()
 
 
 def expected(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -154,7 +160,16 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from ((name, (1, 1, block.width)) for name in block.mixes)
         case blocks.RwkvChannel():
             yield from ((name, (1, 1, block.width)) for name in block.mixes)
-        case blocks.LayerInput() | blocks.Memory():
+        case blocks.LayerInput():
+            yield from _of_norm(block.stream_norm)
+            if block.scale:
+                yield block.scale, (block.output.out,)
+        case blocks.Laurel():
+            yield from _of_norm(block.norm)
+        case blocks.MixStreams():
+            yield from _of_norm(block.norm)
+            yield from ((one.weight, one.shape) for one in (block.router, block.coefficients))
+        case blocks.OpenStreams() | blocks.JoinStreams() | blocks.Memory():
             pass
 
 

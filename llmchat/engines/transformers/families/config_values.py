@@ -105,6 +105,16 @@ def sizes(config: Config, name: str) -> list[int]:
     return value
 
 
+def numbers(config: Config, name: str) -> list[float]:
+    """A list of numbers that a float32 holds; empty where it is missing or null."""
+    value = config.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
+        raise invalid(name, value)
+    return [number({name: one}, name, 0.0) for one in value]
+
+
 def check_divides(part: int, whole: int, what: str) -> None:
     """Raise Mismatch unless `part` divides `whole`."""
     if whole % part:

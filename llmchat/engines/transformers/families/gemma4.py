@@ -116,7 +116,7 @@ def plan(config: Config) -> Plan:
         [_layer(place) for place in _places(config)],
         rms(config, "model.norm.weight"),
         embedding=Embedding("model.embed_tokens.weight", size(config, "hidden_size") ** 0.5),
-        layer_inputs=_layer_inputs(config),
+        layer_inputs=layer_inputs(config),
     )
     return with_softcap(config, made)
 
@@ -139,7 +139,7 @@ def _places(config: Config) -> list[_Place]:
     kinds = kinds_of_layers(config, layers, every_nth_full(layers, 6))
     # transformers requires it of the last layer.
     kinds[-1] = "full_attention"
-    windows, shares = windows_of(config, kinds), _shares(config, kinds)
+    windows, shares = windows_of(config, kinds), shares_of(config, kinds)
     own = [_of_layer(config, index, kind) for index, kind in enumerate(kinds)]
     ropes = {kind: _rotary(own[kinds.index(kind)], kind) for kind in set(kinds)}
     return [
@@ -174,7 +174,7 @@ def _rotary(config: Config, kind: str) -> Rotary:
     return rotary(config, head_sizes(config)[2], scaling)
 
 
-def _shares(config: Config, kinds: list[str]) -> list[int | None]:
+def shares_of(config: Config, kinds: list[str]) -> list[int | None]:
     """For each of the last num_kv_shared_layers layers the last one before them of its kind."""
     first = len(kinds) - count(config, "num_kv_shared_layers")
     if first < 1 or set(kinds[:first]) != set(kinds):
@@ -210,18 +210,17 @@ def _attention(place: _Place) -> Attention:
         **norms,
     )  # fmt: skip
     if place.shares is not None:
-        return _sharing(block, place)
+        # Each layer has as many blocks.
+        return sharing(block, place.shares * (3 if _input_width(config) else 2))
     if flag(config, "attention_k_eq_v") and not place.window:
         keys = replace(block.keys)
         return replace(block, inputs=block.inputs[:2], values=keys)
     return block
 
 
-def _sharing(block: Attention, place: _Place) -> Attention:
-    """With queries of its own only. Each layer has as many blocks."""
-    blocks = 3 if _input_width(place.config) else 2
+def sharing(block: Attention, shares: int) -> Attention:
+    """The same with queries of its own only, and the keys and values of block number `shares`."""
     sizes = Heads(block.keys.count, block.keys.width, 0, block.keys.width)
-    shares = None if place.shares is None else place.shares * blocks
     return replace(
         block, inputs=block.inputs[:1], keys=sizes, values=sizes, key_norm=None, value_norm=None,
         shares=shares,
@@ -267,7 +266,7 @@ def _layer_input(place: _Place) -> LayerInput:
     return LayerInput(gate, output, place.index, width, _act(place.config))
 
 
-def _layer_inputs(config: Config) -> LayerInputs | None:
+def layer_inputs(config: Config) -> LayerInputs | None:
     width, hidden = _input_width(config), size(config, "hidden_size")
     if not width:
         return None

@@ -17,12 +17,13 @@ from llmchat.engines.transformers.families.blocks import (
 
 @dataclass(frozen=True)
 class Step:
-    """x += scale * post_norm(block(norm(x)))."""
+    """x += scale * post_norm(block(norm(x))), then x *= factor."""
 
     block: Block
     norm: Norm | None
     post_norm: Norm | None = None
     scale: float = 1.0
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

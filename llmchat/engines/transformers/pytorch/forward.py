@@ -125,6 +125,7 @@ class TorchStep:
         self.run = runner(step.block, number, load)
         self._post_norm = load.norm(step.post_norm)
         self._scale = step.scale
+        self.factor = step.factor
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:
         out = self.run(x if self.norm is None else self.norm(x), batch)
@@ -151,6 +152,7 @@ class TorchLayer:
             before = x
             for step in stage:
                 x = x + step(before, batch)
+                x = x if step.factor == 1 else x * step.factor
         return x if self._factor is None else x * self._factor
 
 

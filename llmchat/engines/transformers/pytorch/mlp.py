@@ -37,6 +37,9 @@ class TorchMlp:
             gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
             return gate * (self.block.alpha * gate).sigmoid() * (up + 1)
         gate = gate if self.block.gate_scale == 1 else gate * self.block.gate_scale
+        if self.block.cutoff is not None:
+            deviation = gate.std(dim=-1, keepdim=True, unbiased=False)
+            gate = F.relu(gate - gate.mean(dim=-1, keepdim=True) - deviation * self.block.cutoff)
         return self._activated(gate) * up
 
     def _activated(self, x: Tensor) -> Tensor:
@@ -50,13 +53,19 @@ class TorchLayerInput:
 
     def __init__(self, block: blocks.LayerInput, load: Loader):
         self._block = block
+        self._scale = load.plain(block.scale) if block.scale else None
+        self._stream_norm = load.norm(block.stream_norm)
         self._gate, self._output = load.joined([block.gate]), load.joined([block.output])
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:
         assert batch.layer_inputs is not None
+        x = x if self._scale is None else x * self._scale
         gate = activated(self._gate(x), self._block.activation)
         out: Tensor = self._output(gate * batch.layer_inputs[:, self._block.number])
-        return out
+        if self._stream_norm is None:
+            return out
+        batch.streams[1:] += self._stream_norm(out)
+        return out.new_zeros(())
 
 
 def activated(x: Tensor, kind: Activation) -> Tensor:

@@ -23,7 +23,8 @@ class Rows:
 class Pass:
     """One run of the model over the new rows of several texts, T in all.
 
-    positions: int64 [T]; layer_inputs: [T, layers, width], see blocks.LayerInput.
+    positions: int64 [T]; layer_inputs: [T, layers, width], see blocks.LayerInput; streams:
+    [streams, T, hidden], see blocks.OpenStreams, the first of them as predicted for this layer.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Pass:
         self.rows = [Rows(sequence) for sequence in sequences]
         self.counts = [row.count for row in self.rows]
         self.layer_inputs: Tensor | None = None
+        self.streams = torch.empty(0)
         self._dtype = dtype
         self.positions = torch.cat(
             [torch.arange(row.past, row.end, device=device) for row in self.rows]

@@ -19,6 +19,12 @@ from llmchat.engines.transformers.pytorch.recurrent_mixers import (
     ShortConvolution,
 )
 from llmchat.engines.transformers.pytorch.recurrent_rwkv import RwkvChannel, RwkvTime
+from llmchat.engines.transformers.pytorch.streams import (
+    TorchJoinStreams,
+    TorchLaurel,
+    TorchMixStreams,
+    TorchOpenStreams,
+)
 
 # The rows of a pass, normed, [T, hidden] → what is added to them, [T, hidden].
 Runner = Callable[[Tensor, Pass], Tensor]
@@ -36,6 +42,14 @@ _ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
 _ROWS: dict[type, Callable[[Any, Loader], Rows]] = {
     blocks.Mlp: TorchMlp,
     blocks.Experts: TorchExperts,
+    blocks.Laurel: TorchLaurel,
+}
+# Run with the rows, and with what else the pass has of them.
+_OF_PASS: dict[type, Callable[[Any, Loader], Runner]] = {
+    blocks.LayerInput: TorchLayerInput,
+    blocks.OpenStreams: TorchOpenStreams,
+    blocks.MixStreams: TorchMixStreams,
+    blocks.JoinStreams: TorchJoinStreams,
 }
 # Run with the rows, how many of them each text has, and the state of each text, which it changes.
 _STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {
@@ -49,13 +63,13 @@ _STATEFUL: dict[type, Callable[[Any, Loader], Stateful]] = {
 
 def runs(block: Block) -> bool:
     """Whether torch can run a block of this kind."""
-    return type(block) in {*_ATTENTION, *_ROWS, *_STATEFUL, blocks.LayerInput}
+    return type(block) in {*_ATTENTION, *_ROWS, *_STATEFUL, *_OF_PASS}
 
 
 def runner(block: Block, number: int, load: Loader) -> Runner:
     """number: of the block in its plan, and of what it remembers in the cache."""
-    if isinstance(block, blocks.LayerInput):
-        return TorchLayerInput(block, load)
+    if of_pass := _OF_PASS.get(type(block)):
+        return of_pass(block, load)
     if make := _ATTENTION.get(type(block)):
         return make(block, number, load)
     if of_states := _STATEFUL.get(type(block)):

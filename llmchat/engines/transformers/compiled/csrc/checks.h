@@ -67,6 +67,7 @@ static void check_mlp(const Model *m, const Block *block) {
     int64_t inner = block->linear->out;
     for (int64_t i = 0; i < block->inputs; i++) check_matrix(block->linear + i, inner, m->hidden);
     check_matrix(block->linear + block->inputs, m->hidden, inner);
+    ASSERT(!cuts_gates(block) || block->inputs == 2);
 }
 
 static void check_convolution(const Convolution *c, int64_t channels) {
@@ -155,6 +156,37 @@ static void check_layer_input(const Model *m, const Block *block) {
     ASSERT(details->first >= 0 && details->first + block->linear->out <= inputs->linear.out);
     check_matrix(block->linear, block->linear->out, m->hidden);
     check_matrix(block->linear + 1, m->hidden, block->linear->out);
+    ASSERT(!details->scale || !block->norm.count);
+    check_norm(&details->stream_norm, m->hidden);
+}
+
+static void check_laurel(const Model *m, const Block *block) {
+    const Laurel *laurel = block->details;
+    ASSERT(block->linear_count == 2 && !block->post_norm.count);
+    check_matrix(block->linear, block->linear->out, m->hidden);
+    check_matrix(block->linear + 1, m->hidden, block->linear->out);
+    check_norm(&laurel->norm, m->hidden);
+}
+
+/* The streams that a model opens; 0: none. */
+static int64_t streams_of(const Model *m) {
+    for (int64_t i = 0; i < m->blocks; i++)
+        if (m->block[i].kind == OPEN_STREAMS) return m->block[i].linear_count + 1;
+    return 0;
+}
+
+static void check_streams(const Model *m, const Block *block) {
+    const MixStreams *mix = block->details;
+    int64_t streams = streams_of(m);
+    ASSERT(streams > 0 && streams <= MAX_STREAMS && !block->norm.count && !block->post_norm.count);
+    if (block->kind != MIX_STREAMS) {
+        ASSERT(block->linear_count == streams - 1);
+        for (int64_t i = 0; i < block->linear_count; i++)
+            check_matrix(block->linear + i, m->hidden, m->hidden);
+        return;
+    }
+    ASSERT(mix->streams == streams && mix->router && mix->coefficients && mix->norm.count);
+    check_norm(&mix->norm, m->hidden);
 }
 
 static void check_block(const Model *m, const Block *block) {
@@ -166,6 +198,10 @@ static void check_block(const Model *m, const Block *block) {
     case MLP: check_mlp(m, block); break;
     case LAYER_INPUT: check_layer_input(m, block); break;
     case EXPERTS: check_experts(m, block); break;
+    case LAUREL: check_laurel(m, block); break;
+    case OPEN_STREAMS:
+    case MIX_STREAMS:
+    case JOIN_STREAMS: check_streams(m, block); break;
     case DELTA_NET: check_delta_net(m, block); break;
     case MAMBA: check_mamba(m, block); break;
     case SHORT_CONVOLUTION:

@@ -3,17 +3,6 @@
 #pragma once
 #include "attention.h"
 
-/* Linear number `index` of a block, whose input is prepared: [rows, stride]. */
-static void run_one_linear(Worker *worker, const Block *block, int64_t index, float *out,
-                           int64_t stride) {
-    run_linears(worker, &(Linears){.matrices = block->linear + index,
-                                   .linear = block->first_linear + index,
-                                   .count = 1,
-                                   .epilogue = STORE,
-                                   .out = out,
-                                   .stride = stride});
-}
-
 static Source normed_rows(const Norm *norm, const float *rows) {
     return (Source){.kind = FROM_ROWS, .width = norm->count, .rows = rows, .norm = norm};
 }

@@ -28,6 +28,7 @@ typedef struct {
     int64_t rotary_pairs; /* of all rotary embeddings */
     int64_t experts, top; /* of a mixture of experts */
     int64_t expert_inner, shared_inner;
+    int64_t streams;
     int64_t normed; /* of a row that experts or their router read through a norm */
 } Sizes;
 
@@ -49,6 +50,7 @@ typedef struct {
     float *wide, *inner;        /* [R, ...] queries, keys, values; act(gate) * up */
     float *mixed;               /* [R, ...] results of a recurrent block */
     float *layer_inputs;        /* [R, layers * width] */
+    float *streams;             /* [streams, R, hidden], see streams.h */
     float *cosines, *sines;     /* [R, rotary pairs] */
     float *states;              /* attention states, see merge_span */
     bf16 *lora_hidden;          /* [R, ranks]: scale * A x of the adapters */
@@ -144,6 +146,7 @@ static void include_latent(Sizes *sizes, const Block *block) {
 static void include_mlp(Sizes *sizes, const Block *block) {
     int64_t inner = block->linear->out;
     sizes->inner = MAX(sizes->inner, inner);
+    if (cuts_gates(block)) sizes->wide = MAX(sizes->wide, 2 * inner);
     sizes->input = MAX(sizes->input, inner);
     sizes->two_term = MAX(sizes->two_term, inner);
 }
@@ -186,7 +189,9 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     switch (block->kind) {
     case ATTENTION: include_attention(sizes, block); break;
     case LATENT_ATTENTION: include_latent(sizes, block); break;
+    case OPEN_STREAMS: sizes->streams = MAX(sizes->streams, block->linear_count + 1); break;
     case MLP:
+    case LAUREL:
     case LAYER_INPUT: include_mlp(sizes, block); break;
     case EXPERTS: include_experts(sizes, block); break;
     case DELTA_NET: include_delta_net(sizes, block); break;
@@ -336,6 +341,7 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->inner = alloc_floats(arena, rows * sizes->inner);
     pass->mixed = alloc_floats(arena, rows * sizes->mixed);
     pass->layer_inputs = alloc_floats(arena, rows * sizes->layer_inputs);
+    pass->streams = alloc_floats(arena, sizes->streams * rows * m->hidden);
     pass->cosines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->sines = alloc_floats(arena, rows * sizes->rotary_pairs);
     pass->states = alloc_floats(arena, most_states(pass));

@@ -101,6 +101,14 @@ static void store_some(float *target, f32x16 v, int64_t count) {
         memcpy(target, &v, count * sizeof(float));
 }
 
+/* Zero beyond `count` numbers. */
+static f32x16 load_some(const float *source, int64_t count) {
+    f32x16 v = {};
+    if (count >= LANES) return load(source);
+    memcpy(&v, source, count * sizeof(float));
+    return v;
+}
+
 /* Scale and limit logits as the model says. */
 static __attribute__((noinline)) f32x16 finish_logits(const Model *model, f32x16 logits) {
     logits *= model->logit_scale;
@@ -155,4 +163,15 @@ static void run_linears(Worker *worker, const Linears *linears) {
         for (int64_t row = 0; row < rows; row++) finish_row(worker, linears, &panel, row);
     }
     barrier(&worker->cursor);
+}
+
+/* Linear number `index` of a block, whose input is prepared: [rows, stride]. */
+static void run_one_linear(Worker *worker, const Block *block, int64_t index, float *out,
+                           int64_t stride) {
+    run_linears(worker, &(Linears){.matrices = block->linear + index,
+                                   .linear = block->first_linear + index,
+                                   .count = 1,
+                                   .epilogue = STORE,
+                                   .out = out,
+                                   .stride = stride});
 }

@@ -58,8 +58,14 @@ enum {
     RWKV_CHANNEL,
     EXPERTS,
     LAYER_INPUT,
-    LATENT_ATTENTION
+    LATENT_ATTENTION,
+    LAUREL,
+    OPEN_STREAMS,
+    MIX_STREAMS,
+    JOIN_STREAMS
 };
+
+#define MAX_STREAMS 8
 
 /* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
  * first `inputs` read the same; first_linear: the number of the first one in the model, for
@@ -98,9 +104,12 @@ typedef struct {
     int64_t plain, up, turning;
 } LatentAttention;
 
-/* The details of an MLP block: `inputs` matrices (gate and up, or up alone), then the output. */
+/* The details of an MLP block: `inputs` matrices (gate and up, or up alone), then the output. Where
+ * it cuts, only gates above their mean + cutoff * deviation are kept. */
 typedef struct {
     Activation activation;
+    float cutoff;
+    int32_t cuts;
 } Mlp;
 
 /* A causal convolution of each of `channels`. weight: [kernel, channels]; bias: [channels] or NULL.
@@ -161,11 +170,29 @@ typedef struct {
     int32_t normalised, weights_input;
 } Experts;
 
-/* The details of a LAYER_INPUT block: the first of its numbers in the inputs of all layers. */
+/* The details of a LAYER_INPUT block. first: of its numbers in the inputs of all layers. scale:
+ * [hidden], factors of what it reads, or NULL. With a stream_norm, the result is added to all
+ * streams but x. */
 typedef struct {
     int64_t first;
     Activation activation;
+    const float *scale;
+    Norm stream_norm;
 } LayerInput;
+
+/* The details of a LAUREL block. Its linears: down and up. */
+typedef struct {
+    Norm norm;
+} Laurel;
+
+/* The details of a MIX_STREAMS block, which has no linears. router: [streams, hidden];
+ * coefficients: [streams or streams * streams, streams]. */
+typedef struct {
+    const float *router, *coefficients;
+    int64_t streams;
+    Norm norm;
+    int32_t corrects;
+} MixStreams;
 
 /* See families/plan.py. embedding: [vocabulary, linear.out]. */
 typedef struct {
@@ -214,6 +241,11 @@ typedef struct {
 static int64_t head_begin(const Heads *heads, int64_t head) {
     return heads->start + head / heads->together * heads->group_stride +
            head % heads->together * heads->stride;
+}
+
+/* Whether the gates of an MLP are cut. */
+static int cuts_gates(const Block *block) {
+    return block->kind == MLP && ((const Mlp *)block->details)->cuts;
 }
 
 /* Whether experts, their router or the shared expert read norms of their own. */

@@ -22,6 +22,7 @@
 #include "delta_net.h"
 #include "mamba.h"
 #include "rwkv.h"
+#include "streams.h"
 #include "layer_inputs.h"
 #include "sampling.h"
 #include "probes.h"
@@ -49,6 +50,10 @@ static void run_block(Worker *worker, const Block *block) {
     case RWKV_TIME: run_rwkv_time(worker, block); break;
     case RWKV_CHANNEL: run_rwkv_channel(worker, block); break;
     case LAYER_INPUT: run_layer_input(worker, block); break;
+    case LAUREL: run_laurel(worker, block); break;
+    case OPEN_STREAMS: run_open_streams(worker, block); break;
+    case MIX_STREAMS: run_mix_streams(worker, block); break;
+    case JOIN_STREAMS: run_join_streams(worker, block); break;
     }
 }
 
