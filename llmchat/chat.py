@@ -4,7 +4,6 @@ Tools run between two answers of a turn. What the model is given belongs to `rep
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +18,7 @@ from llmchat.conversation import Conversation, Mark, Message
 from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
+from llmchat.memory.of_chat import ChatMemory
 from llmchat.presets import Preset
 from llmchat.reply import build_request, reply, window_of
 from llmchat.reply_parser import ReplyEvent
@@ -40,7 +40,7 @@ class Chat(LiveSettings):
 
     `window`, `finish` and `answered_by` describe the last answer. `made_by` (models.provenance) is
     stored with each answer, `opens` and `settings` (history.Session) with the session. tools: what
-    the model may call.
+    the model may call. memory: facts of the user that answers are given.
     """
 
     def __init__(
@@ -53,10 +53,12 @@ class Chat(LiveSettings):
         made_by: Mapping[str, Any] | None = None,
         opens: Mapping[str, Any] | None = None,
         tools: Toolbox | None = None,
+        memory: ChatMemory | None = None,
     ):
         self.use_preset(preset, sampling or preset.sampling)
         self.engine = engine
         self.tools = tools
+        self.memory = memory or ChatMemory()
         self._sources = Sources()
         self.made_by = dict(made_by or {"model": preset.name})
         self.opens = dict(opens or {})
@@ -158,9 +160,8 @@ class Chat(LiveSettings):
         if not spoken or spoken[-1].role != "assistant" or not self.engine.resumes:
             return False
         try:
-            build_request(
-                self.conversation, self.preset, self.engine, self.engine.context, self.sampling
-            )
+            asked = self.memory.added_to(self.conversation)
+            build_request(asked, self.preset, self.engine, self.engine.context, self.sampling)
         except ContextOverflow:
             return False
         return True
@@ -181,12 +182,14 @@ class Chat(LiveSettings):
     def restart(self) -> None:
         """Start a new session with the same system text."""
         self._stored.restart()
+        self.memory.begin()
         self.window = self.finish = None
 
     def open(self, session: str, settings: Mapping[str, Any] | None = None) -> None:
         """Continue a stored session with the settings that were stored with it."""
         self.reset_settings()
         self.restore_settings(settings or {})
+        self.memory.begin()
         self.window = self.finish = None
         self._stored.load(session)
 
@@ -244,7 +247,8 @@ class Chat(LiveSettings):
 
     def _fit(self, conversation: Conversation) -> Window:
         actions = self._actions()
-        asked, tools = taught(conversation, actions), self._tool_request("auto", actions)
+        asked = taught(self.memory.added_to(conversation), actions)
+        tools = self._tool_request("auto", actions)
         return window_of(asked, self.preset, self.engine, self.sampling, tools)
 
     def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
@@ -316,7 +320,8 @@ class Chat(LiveSettings):
         """The events of one answer, which goes on after each action in it."""
         spoken = self.conversation.messages
         before = spoken[:-1] if answer.text else spoken
-        asked = taught(Conversation(before).with_hint(hint), actions)
+        asked = self.memory.added_to(Conversation(before).with_hint(hint))
+        asked = taught(asked, actions)
 
         def generate(text: str) -> Generated:
             begun = (Message("assistant", text),) if text else ()
@@ -371,14 +376,8 @@ class Chat(LiveSettings):
 
     def _summarise(self, messages: tuple[Message, ...], covers: int) -> Generator[Event]:
         known = self.conversation.summary.text if self.conversation.summary else ""
-        pieces = summarise(messages, known, self.preset, self.engine, self._limit)
-        with closing(pieces):
-            while True:
-                try:
-                    yield Summary(next(pieces))
-                except StopIteration as end:
-                    self._store(Message("summary", end.value, covers=covers))
-                    return
+        text = yield from summarise(messages, known, self.preset, self.engine, self._limit)
+        self._store(Message("summary", text, covers=covers))
 
     def _store(
         self,

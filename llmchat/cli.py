@@ -22,6 +22,7 @@ from llmchat.commands import (
     doctor,
     evaluate,
     finetune,
+    memory,
     models,
     presets,
     prompt,
@@ -48,6 +49,7 @@ app.add_typer(evaluate.app)
 app.command()(bench.bench)
 app.add_typer(finetune.app)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(memory.app, name="memory")
 app.add_typer(data.app, name="data")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(serve.app)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-Role = Literal["system", "user", "assistant", "tool", "summary"]
+Role = Literal["system", "user", "assistant", "tool", "summary", "memory"]
 Mark = Literal["", "pinned", "excluded"]
 # Roles that set the context instead of taking part in the conversation.
-_UNSPOKEN = ("system", "summary")
+UNSPOKEN = ("system", "summary", "memory")
 _SEPARATOR = "\n\n"
 
 
@@ -67,6 +67,12 @@ class Conversation(Struct, frozen=True):
         return message.text if message else ""
 
     @property
+    def memory(self) -> str:
+        """The block of remembered facts that the conversation is sent with."""
+        message = self._last("memory")
+        return message.text if message else ""
+
+    @property
     def summary(self) -> Message | None:
         """The current summary: the last one that was made."""
         return self._last("summary")
@@ -74,7 +80,7 @@ class Conversation(Struct, frozen=True):
     @property
     def spoken(self) -> tuple[Message, ...]:
         """All messages except system texts and summaries."""
-        return tuple(message for message in self.messages if message.role not in _UNSPOKEN)
+        return tuple(message for message in self.messages if message.role not in UNSPOKEN)
 
     @property
     def question(self) -> int:
@@ -123,7 +129,7 @@ class Conversation(Struct, frozen=True):
         users = [i for i in range(len(self.messages)) if self._is_user(i)]
         start = max((i for i in users if i <= index), default=0)
         end = min((i for i in users if i > index), default=len(self.messages))
-        return [i for i in range(start, end) if self.messages[i].role not in _UNSPOKEN]
+        return [i for i in range(start, end) if self.messages[i].role not in UNSPOKEN]
 
     def _step_back(self) -> "Conversation":
         length = len(self.messages)

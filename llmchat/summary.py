@@ -30,7 +30,7 @@ class Summary(Struct, frozen=True):
 
 def summarise(
     messages: Sequence[Message], known: str, preset: Preset, engine: Engine, limit: int
-) -> Generator[str, None, str]:
+) -> Generator[Summary, None, str]:
     """Yield a summary of `messages` piece by piece, and return all of it.
 
     known: an earlier summary whose facts are kept. limit: tokens of the window; messages that do
@@ -44,7 +44,7 @@ def summarise(
             for event in events:
                 if isinstance(event, Chunk):
                     text += event.text
-                    yield event.text
+                    yield Summary(event.text)
         known, rest = text.strip() or known, rest[count:]
     return known
 

@@ -34,6 +34,8 @@ Fate = Literal[
 ]
 # The role of the definitions of tools in the ledger.
 _TOOLS = "tools"
+# What is sent without being a message of its own.
+_UNCOUNTED = (_TOOLS, "memory")
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
@@ -41,7 +43,9 @@ class LedgerEntry(Struct, frozen=True):
     """A message, its tokens, and whether it is sent. Attached files have entries of their own."""
 
     role: str
-    """`system`, `user`, `assistant`, `tool`, `summary`, or `tools` for the definitions of tools."""
+    """`system`, `user`, `assistant`, `tool`, `summary`, `memory` for facts of the user, or `tools`
+    for the definitions of tools.
+    """
     tokens: int
     """Tokens that the message takes."""
     fate: Fate
@@ -51,7 +55,7 @@ class LedgerEntry(Struct, frozen=True):
     start: str
     """Its first characters."""
     number: int = 0
-    """Its number among the messages, from 1; 0 for system text, summary and tools."""
+    """Its number among the messages, from 1; 0 for what is not one of them."""
 
 
 class Window(Struct, frozen=True):
@@ -78,9 +82,8 @@ class Window(Struct, frozen=True):
     @property
     def sent(self) -> int:
         """The number of messages that are sent, including the system text and a summary."""
-        return sum(
-            entry.fate in ("sent", "pinned") and entry.role != _TOOLS for entry in self.ledger
-        )
+        counted = (entry for entry in self.ledger if entry.role not in _UNCOUNTED)
+        return sum(entry.fate in ("sent", "pinned") for entry in counted)
 
 
 class _Turn(Struct, frozen=True):
@@ -208,9 +211,10 @@ def _content(message: Message) -> str:
 
 
 def _system(conversation: Conversation) -> tuple[Message, ...]:
-    """One system message: the system text and the summary of what is no longer sent."""
+    """One system message: the system text, what is remembered of the user, and the summary of what
+    is no longer sent."""
     summary = f"{SUMMARY_HEADING}\n{conversation.summary.text}" if conversation.summary else ""
-    text = "\n\n".join(filter(None, (conversation.system, summary)))
+    text = "\n\n".join(filter(None, (conversation.system, conversation.memory, summary)))
     return (Message("system", text),) if text else ()
 
 
@@ -309,6 +313,9 @@ def _ledger(
     entries = list(tools)
     if conversation.system:
         entries.append(_entry("system", conversation.system, "sent", 0, count))
+    if conversation.memory:
+        facts = _facts(conversation.memory)
+        entries.append(_entry("memory", conversation.memory, "sent", 0, count, facts))
     if conversation.summary:
         entries.append(_entry("summary", conversation.summary.text, "sent", 0, count))
     sent_turns = {turn.first for turn in sent}
@@ -318,6 +325,11 @@ def _ledger(
         for number, message in enumerate(turn.messages, turn.first + 1):
             entries += _entries(message, number, fate, "attached" if is_sent else fate, count)
     return tuple(entries)
+
+
+def _facts(memory: str) -> str:
+    """The first facts of the user, as the ledger shows them."""
+    return " ".join(memory.splitlines()[1:])[:60]
 
 
 def _entries(

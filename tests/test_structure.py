@@ -41,12 +41,13 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "engines.tokenizer", "engines.gbnf", "engines.guide",
         ),
     ),
+    "memory": ("separate", ("memory",)),
     "libraries": (
         "separate",
         (
             "engines.transformers", "engines.gguf", "engines.openai_api", "engines.scripted",
             "engines.loading_engine", "background", "hub", "history",
-            "memory", "tools",
+            "tools",
         ),
     ),
     "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply",

@@ -53,6 +53,15 @@ _NoLog = Annotated[
         rich_help_panel=options.CONTEXT,
     ),
 ]
+_Memory = Annotated[
+    bool | None,
+    typer.Option(
+        "--memory/--no-memory",
+        help="Use what is remembered of you, and let the model propose facts when the chat ends.",
+        show_default=False,
+        rich_help_panel=options.CONTEXT,
+    ),
+]
 _NoStream = Annotated[
     bool,
     typer.Option(
@@ -163,6 +172,7 @@ def chat(
     continue_: _Continue = False,
     session: _Session = None,
     no_log: _NoLog = None,
+    memory: _Memory = None,
     json: options.Json = False,
     no_stream: _NoStream = False,
     plain: _Plain = None,
@@ -181,10 +191,15 @@ def chat(
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     from llmchat.commands import one_shot
+    from llmchat.memory.facts import Facts
+    from llmchat.memory.of_chat import ChatMemory
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
 
-    given = options.given(ctx) | {"schema": of_flags(schema, regex, choice or (), grammar)}
+    given = options.given(ctx) | {
+        "schema": of_flags(schema, regex, choice or (), grammar),
+        "memory": {True: "propose", False: "off", None: None}[memory],
+    }
     settings = resolve(ctx.obj, given)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     if settings.options.tool == ("list",):
@@ -212,7 +227,7 @@ def chat(
             opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
         talk = _begin(opened, history, earlier, settings, given)
-        talk.tools = tools
+        talk.tools, talk.memory = tools, ChatMemory(Facts.of(world), settings.options.memory)
         if not quiet:
             print_notes(tools, world)
         if question:

@@ -31,6 +31,7 @@ from llmchat.finetune.data.cleaner import Report as DataReport
 from llmchat.finetune.types import Outcome
 from llmchat.history import Hit, Session, SessionMessages
 from llmchat.hub import Plan
+from llmchat.memory.facts import Fact
 from llmchat.models.doctor import Report as DoctorReport
 from llmchat.models.facts import ModelFacts
 from llmchat.models.library import ListedModel
@@ -52,6 +53,7 @@ OUTPUTS: dict[str, Any] = {
     "sessions search": list[Hit],
     "sessions show": SessionMessages,
     "sessions replay": Replay,
+    "memory list": list[Fact],
     "evaluate": Evaluation,
     "compare": ComparisonJson,
     "bench": Benchmark,

@@ -13,6 +13,7 @@ from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import (
     Count,
     EngineName,
+    MemoryUse,
     Names,
     Policy,
     Rounds,
@@ -98,6 +99,8 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """No Markdown, no colour."""
     vi: bool = False
     """Vi keys in the input line."""
+    memory: MemoryUse = "off"
+    """Facts of the user in chats: `off`, `on`, or `propose`: the model also proposes new ones."""
     trust_remote_code: bool = False
     """Allow a checkpoint to run its own Python code."""
     searxng_url: str | None = None

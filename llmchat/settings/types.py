@@ -13,6 +13,7 @@ from llmchat.errors import UsageError, any_of
 
 Weights = Literal["int8", "int4", "bf16", "fp32"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
+MemoryUse = Literal["off", "on", "propose"]
 Think = Literal["off", "on", "low", "medium", "high"]
 EngineName = Literal["transformers", "gguf", "openai", "scripted"]
 LowWater = Annotated[float, Meta(gt=0, le=1)]

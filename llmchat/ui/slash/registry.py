@@ -26,6 +26,7 @@ _GROUPS = {
     "structure": "Model and settings",
     "tools": "Tools",
     "web": "Tools",
+    "memory": "Memory",
     "sessions": "Saved chats",
     "show": "Information",
 }
