@@ -14,7 +14,7 @@ from llmchat.acting import Generated, ToolStarted, active_actions, with_actions
 from llmchat.actions import Action, taught
 from llmchat.answer_record import AnswerRecord
 from llmchat.calls import Call, Choice, ToolRequest
-from llmchat.conversation import Conversation, Mark, Message
+from llmchat.conversation import Conversation, FoundPassage, Mark, Message
 from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.live_settings import LiveSettings
@@ -129,7 +129,11 @@ class Chat(LiveSettings):
 
         Closing the iterator stores the partial answer as cancelled.
         """
-        self._store(Message("user", text, input, files=files))
+        return self.ask(Message("user", text, input, files=files))
+
+    def ask(self, question: Message) -> Generator[Event]:
+        """`send` for a question with all that belongs to it."""
+        self._store(question)
         return self._answer()
 
     def regenerate(self, hint: str = "") -> Generator[Event]:
@@ -211,6 +215,10 @@ class Chat(LiveSettings):
     def mark(self, number: int, mark: Mark) -> Message:
         """Pin or exclude a spoken message, counted from 1, or remove its mark; returns it."""
         return self._stored.mark(number, mark)
+
+    def mark_passage(self, number: int, part: int, mark: Mark) -> FoundPassage:
+        """Pin or exclude one passage of a message, or remove its mark; returns it."""
+        return self._stored.mark_passage(number, part, mark)
 
     def compact(self) -> Generator[Event]:
         """Replace all messages by a summary in what the model is sent."""
@@ -311,11 +319,7 @@ class Chat(LiveSettings):
         return self.tools.request(self.engine.count, self._limit, choice, without)
 
     def _generate(
-        self,
-        answer: AnswerRecord,
-        actions: Sequence[Action],
-        tools: ToolRequest | None,
-        hint: str,
+        self, answer: AnswerRecord, actions: Sequence[Action], tools: ToolRequest | None, hint: str
     ) -> Generator[Event]:
         """The events of one answer, which goes on after each action in it."""
         spoken = self.conversation.messages

@@ -19,6 +19,25 @@ def material(pieces: Sequence[tuple[str, str]]) -> tuple[str, tuple[tuple[str, i
     return text, tuple((name, len(text)) for name, text in pieces)
 
 
+class FoundPassage(Struct, frozen=True, omit_defaults=True):
+    """A passage that a search put beside a question. Its text is a part of the message's input."""
+
+    n: int
+    """Number that answers cite."""
+    source: str
+    """Path or address of its document."""
+    start: int
+    """First character in the text of the document."""
+    end: int
+    """Character behind the last one."""
+    score: float = 0.0
+    """How well it fits; higher is better, comparable within one search."""
+    heading: str = ""
+    """Heading of its section."""
+    mark: Mark = ""
+    """`pinned`: sent with every question; `excluded`: never sent."""
+
+
 class Message(Struct, frozen=True, omit_defaults=True):
     """One message of a conversation.
 
@@ -43,6 +62,8 @@ class Message(Struct, frozen=True, omit_defaults=True):
     """Name and length in characters of each part of `input`."""
     call_id: str = ""
     """Id of the call whose result this is."""
+    passages: tuple[FoundPassage, ...] = ()
+    """What a search found: the first parts of `input`, in order."""
 
     @property
     def materials(self) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.conversation import Conversation, Mark, Message
+from llmchat.conversation import Conversation, FoundPassage, Mark, Message
 from llmchat.engines import Finish
 from llmchat.errors import UsageError
+from llmchat.output.formatting import counted
 
 if TYPE_CHECKING:
     from llmchat.history import BranchWriter, History
@@ -114,13 +115,33 @@ class StoredConversation:
         self.conversation = writer.conversation
         return position
 
-    def mark(self, number: int, mark: Mark) -> Message:
-        """Set or remove the mark of a spoken message, counted from 1; returns the message."""
-        messages = list(self.conversation.messages)
+    def mark_passage(self, number: int, part: int, mark: Mark) -> FoundPassage:
+        """Mark one passage of a spoken message, both counted from 1; returns the passage."""
+        index, messages = self._index_of(number), list(self.conversation.messages)
+        passages = list(messages[index].passages)
+        if not 1 <= part <= len(passages):
+            raise UsageError(
+                f"message {number} has {counted(len(passages), 'passage')}, so no {number}.{part}",
+                "`/context` numbers them",
+            )
+        passages[part - 1] = replace(passages[part - 1], mark=mark)
+        messages[index] = replace(messages[index], passages=tuple(passages))
+        self._stored().mark_passages(index, tuple(passages))
+        self.conversation = Conversation(tuple(messages))
+        return passages[part - 1]
+
+    def _index_of(self, number: int) -> int:
+        """The index of a spoken message, counted from 1."""
+        messages = self.conversation.messages
         spoken = [i for i, one in enumerate(messages) if one.role not in ("system", "summary")]
         if not 1 <= number <= len(spoken):
             raise UsageError(f"there is no message {number}", "`/context` numbers them")
-        marked, writer = spoken[number - 1], self._stored()
+        return spoken[number - 1]
+
+    def mark(self, number: int, mark: Mark) -> Message:
+        """Set or remove the mark of a spoken message, counted from 1; returns the message."""
+        messages = list(self.conversation.messages)
+        marked, writer = self._index_of(number), self._stored()
         for index in self.conversation.turn(marked):
             # A turn has one mark: the last one given.
             wanted: Mark = mark if index == marked else ""

@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.engines import Counter
 from llmchat.engines.bounded_count import count_within, far_over, surely_over
 from llmchat.errors import ContextOverflow
+from llmchat.found_passages import lighter, name_of, passages_of, sendable, with_pinned
 from llmchat.presets.types import ContextPolicy, Preset
 from llmchat.prompt import Prompt, PromptFormat, plain_text
 from llmchat.settings.types import Policy
@@ -32,19 +33,22 @@ PROMPT_FRACTION = 0.25
 Fate = Literal[
     "sent", "pinned", "attached", "dropped", "summarised", "excluded", "unanswered", "unasked"
 ]
-# The role of the definitions of tools in the ledger.
-_TOOLS = "tools"
+# The roles of the definitions of tools, and of passages, in the ledger.
+_TOOLS, _PASSAGE = "tools", "passage"
 # What is sent without being a message of its own.
-_UNCOUNTED = (_TOOLS, "memory")
+_UNCOUNTED = (_TOOLS, _PASSAGE, "memory")
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
 
 class LedgerEntry(Struct, frozen=True):
-    """A message, its tokens, and whether it is sent. Attached files have entries of their own."""
+    """A message, its tokens, and whether it is sent.
+
+    Attached files and passages have entries of their own.
+    """
 
     role: str
-    """`system`, `user`, `assistant`, `tool`, `summary`, `memory` for facts of the user, or `tools`
-    for the definitions of tools.
+    """`system`, `user`, `assistant`, `tool`, `summary`, `file`, `passage`, `memory` for facts of
+    the user, or `tools` for the definitions of tools.
     """
     tokens: int
     """Tokens that the message takes."""
@@ -56,6 +60,10 @@ class LedgerEntry(Struct, frozen=True):
     """Its first characters."""
     number: int = 0
     """Its number among the messages, from 1; 0 for what is not one of them."""
+    part: int | UnsetType = UNSET
+    """Of a passage: its number in its message, from 1."""
+    score: float | UnsetType = UNSET
+    """Of a passage: how well it fits the question; higher is better."""
 
 
 class Window(Struct, frozen=True):
@@ -77,7 +85,7 @@ class Window(Struct, frozen=True):
     @property
     def dropped(self) -> int:
         """The number of messages that were dropped."""
-        return sum(entry.fate == "dropped" for entry in self.ledger)
+        return sum(entry.fate == "dropped" and entry.role != _PASSAGE for entry in self.ledger)
 
     @property
     def sent(self) -> int:
@@ -129,12 +137,16 @@ def fit(
     while True:
         sent = sorted((*pinned, *turns[start:]), key=lambda turn: turn.first)
         messages = (*system, *(message for turn in sent for message in _merged(turn.messages)))
+        messages = with_pinned(messages, _unsent(all_turns, sent))
         tokens = fixed + sum(turn.tokens for turn in sent)
         if not far_over(tokens, limit):
             prompt = form.render(messages)
             tokens = len(engine.encode(prompt))
             if tokens + reserve <= limit:
                 break
+        if start == len(turns) - 1 and (less := _lighter(turns[-1], count)):
+            turns[-1] = all_turns[-1] = less
+            continue
         if policy.policy == "refuse":
             raise _refusal(tokens, limit, reserve)
         if start == len(turns) - 1:
@@ -145,6 +157,22 @@ def fit(
     left_out = tuple(message for turn in turns[:start] for message in turn.messages)
     covers = turns[start - 1].end if start else 0
     return Window(messages, ledger, tokens, limit, reserve, left_out, covers), prompt
+
+
+def _unsent(turns: Sequence[_Turn], sent: Sequence[_Turn]) -> list[Message]:
+    """The messages of the turns that are not sent."""
+    numbers = {turn.first for turn in sent}
+    return [message for turn in turns if turn.first not in numbers for message in turn.messages]
+
+
+def _lighter(turn: _Turn, count: Callable[[str], int]) -> _Turn | None:
+    """A turn without the worst passage of its question; None if it has none to give."""
+    question, *others = turn.messages
+    less = lighter(question)
+    if less is None:
+        return None
+    spared = count(question.input) - count(less.input)
+    return replace(turn, messages=(less, *others), tokens=turn.tokens - spared)
 
 
 def _reserve(limit: int, max_tokens: int) -> int:
@@ -249,7 +277,7 @@ _POLICIES: dict[Policy, _Policy] = {
 def _turns(conversation: Conversation, count: Callable[[str], int], overhead: int) -> list[_Turn]:
     """overhead: tokens that the format adds to a message."""
     turns: list[_Turn] = []
-    for index, message in enumerate(conversation.spoken):
+    for index, message in enumerate(map(sendable, conversation.spoken)):
         tokens = count(_content(message)) + overhead
         if message.role == "user" or not turns:
             turns.append(_Turn((message,), tokens, index))
@@ -319,10 +347,12 @@ def _ledger(
     if conversation.summary:
         entries.append(_entry("summary", conversation.summary.text, "sent", 0, count))
     sent_turns = {turn.first for turn in sent}
+    spoken = conversation.spoken
     for turn in turns:
         is_sent = turn.first in sent_turns
         fate: Fate = "dropped" if turn.fate == "sent" and not is_sent else turn.fate
         for number, message in enumerate(turn.messages, turn.first + 1):
+            entries += _passages(spoken[number - 1], message, number, fate, count)
             entries += _entries(message, number, fate, "attached" if is_sent else fate, count)
     return tuple(entries)
 
@@ -332,15 +362,30 @@ def _facts(memory: str) -> str:
     return " ".join(memory.splitlines()[1:])[:60]
 
 
+def _passages(
+    message: Message, fitted: Message, number: int, fate: Fate, count: Callable[[str], int]
+) -> list[LedgerEntry]:
+    """The entries of a message's passages. fitted: the message without those that are not sent."""
+    entries = []
+    for part, (passage, text) in enumerate(passages_of(message), 1):
+        fates: dict[str, Fate] = {"pinned": "pinned", "excluded": "excluded"}
+        default: Fate = "attached" if fate in ("sent", "pinned") else fate
+        if passage not in fitted.passages:
+            default = "dropped"
+        entry = _entry(_PASSAGE, text, fates.get(passage.mark, default), number, count)
+        score = round(passage.score, 4)
+        entries.append(replace(entry, start=name_of(passage), part=part, score=score))
+    return entries
+
+
 def _entries(
     message: Message, number: int, fate: Fate, file_fate: Fate, count: Callable[[str], int]
 ) -> list[LedgerEntry]:
     """The entries of one message: its files, and its text."""
     entries = []
     if message.input and (message.text or message.files):
-        entries += [
-            _entry("file", text, file_fate, number, count, name) for name, text in message.materials
-        ]
+        others = message.materials[len(passages_of(message)) :]
+        entries += [_entry("file", text, file_fate, number, count, name) for name, text in others]
     if message.text or not message.files:
         text = message.text if message.input and message.text else _content(message)
         entries.append(_entry(message.role, text, fate, number, count))

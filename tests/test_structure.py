@@ -29,8 +29,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "prompt", "engines",
             "engines.capabilities", "engines.stream_filters", "engines.channel_filter",
             "engines.bounded_count",
-            "actions", "presets", "thinking", "tool_syntax", "live_settings", "window", "summary",
-            "reply_parser",
+            "actions", "found_passages", "presets", "thinking", "tool_syntax", "live_settings",
+            "window", "summary", "reply_parser",
         ),
     ),
     "parts of engines": (

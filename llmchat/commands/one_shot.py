@@ -27,6 +27,7 @@ from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
+from llmchat.tools.sources import NumberedSource
 from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
@@ -34,7 +35,8 @@ from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
-from llmchat.ui.web_question import lines_of, with_web
+from llmchat.ui.source_lines import print_sources
+from llmchat.ui.web_question import with_web
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -103,7 +105,7 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
 
 def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
-        with closing(chat.send(question.text, question.input, question.files)) as events:
+        with closing(chat.ask(question)) as events:
             _print_number(1, world, output)
             display = _show(events, world, output)
             code = _extracted(chat, display.text) if output.extract else None
@@ -206,8 +208,7 @@ def _note(chat: Chat, text: str, world: World) -> None:
         )
     if not text:
         print("note: the model gave an empty answer", file=world.stderr)
-    for line in lines_of(chat.sources.take()):
-        print(fit_for(world.stderr, line), file=world.stderr)
+    print_sources(world, chat.sources.take(), world.columns, world.stderr)
 
 
 def _extracted(chat: Chat, text: str) -> str | None:
@@ -245,8 +246,16 @@ def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] 
         seed=finish.seed,
         session=chat.session if chat.history.path else None,
         tool_calls=[_tool_use(result) for result in results] if has_tools else UNSET,
-        sources=[CitedSource(one.n, one.url, one.title) for one in chat.sources.take()] or UNSET,
+        sources=[_cited(one) for one in chat.sources.take()] or UNSET,
     )
+
+
+def _cited(source: NumberedSource) -> CitedSource:
+    cited = CitedSource(source.n, source.url, source.title)
+    if place := source.place:
+        cited.start, cited.end, cited.text = place.start, place.end, place.text
+        cited.score = round(place.score, 4)
+    return cited
 
 
 def _tool_use(result: Result) -> ToolUse:

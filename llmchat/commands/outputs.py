@@ -73,6 +73,14 @@ class CitedSource(Struct):
     """Its address."""
     title: str
     """Its title."""
+    start: int | UnsetType = UNSET
+    """Of a passage from --docs: its first character in the text of the document."""
+    end: int | UnsetType = UNSET
+    """Of a passage: the character behind its last one."""
+    score: float | UnsetType = UNSET
+    """Of a passage: how well it fits the question; higher is better."""
+    text: str | UnsetType = UNSET
+    """Of a passage: its text."""
 
 
 class OneAnswer(Struct):
@@ -122,7 +130,7 @@ class Answer(Struct, kw_only=True):
     tool_calls: list[ToolUse] | UnsetType = UNSET
     """Calls of tools, in order; absent without tools."""
     sources: list[CitedSource] | UnsetType = UNSET
-    """Sources that --web and tools found; absent without any."""
+    """Sources that --web, --docs and tools found; absent without any."""
     answers: list[OneAnswer] | UnsetType = UNSET
     """With --answers: all of them, the first one included."""
 

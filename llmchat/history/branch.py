@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from llmchat.conversation import Conversation, Mark, Message
+from llmchat.conversation import Conversation, FoundPassage, Mark, Message
 from llmchat.engines import Finish
 from llmchat.errors import UsageError
 from llmchat.history import rows
@@ -112,6 +112,11 @@ class BranchWriter:
         """Mark the message at `index`, in every fork that shares it."""
         with self._history.transaction():
             self._history.mark(self.ids[index], mark)
+
+    def mark_passages(self, index: int, passages: tuple[FoundPassage, ...]) -> None:
+        """Store the marks of a message's passages, in every fork that shares it."""
+        with self._history.transaction():
+            self._history.mark_passages(self.ids[index], passages)
 
     def fork(self) -> str:
         """Continue in a new session that shares every message of this branch; returns its id."""

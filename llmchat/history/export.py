@@ -127,6 +127,7 @@ def _openai_message(record: Record) -> dict[str, Any]:
     optional: dict[str, Any] = {
         "input": message.input,
         "files": message.files,
+        "passages": message.passages,
         "mark": message.mark,
         "tool_calls": [_openai_call(call) for call in message.calls],
         "tool_call_id": message.call_id,

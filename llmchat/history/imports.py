@@ -155,6 +155,7 @@ def _openai_message(one: dict[str, Any]) -> ImportedMessage | None:
         mark=one.get("mark") or "",
         covers=import_fields.count(one, "covers"),
         files=one.get("files") or (),
+        passages=one.get("passages") or (),
         calls=tuple(map(_call, one.get("tool_calls") or ())),
         call_id=import_fields.text(one, "tool_call_id"),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from llmchat.conversation import Message
+from llmchat.conversation import FoundPassage, Message
 from llmchat.history.database import Database
 from llmchat.history.import_fields import LATEST
 from llmchat.history.types import Record, Session
@@ -69,6 +69,7 @@ def message(row: sqlite3.Row) -> Message:
         calls=tuple(details.get("calls", ())),
         files=files,
         call_id=details.get("call_id", ""),
+        passages=msgspec.convert(details.get("passages", ()), tuple[FoundPassage, ...]),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import msgspec
 
-from llmchat.conversation import Conversation, Mark, Message
+from llmchat.conversation import Conversation, FoundPassage, Mark, Message
 from llmchat.errors import UsageError
 from llmchat.history import rows
 from llmchat.history.database import Database, explained, make_private
@@ -213,7 +213,8 @@ class History:
         Returns the id of the message.
         """
         created = self._now() if created is None else created
-        parts = {"files": message.files, "calls": message.calls, "call_id": message.call_id}
+        names = ("files", "calls", "call_id", "passages")
+        parts = {name: getattr(message, name) for name in names}
         known = {**(details or {}), **{name: value for name, value in parts.items() if value}}
         encoded = msgspec.json.encode(known).decode()
         content = (parent, message.role, message.text, message.input, state, created, encoded)
@@ -268,6 +269,14 @@ class History:
     def mark(self, message: int, mark: Mark) -> None:
         """Within a transaction: pin or exclude a message, or remove its mark."""
         self._database.execute("UPDATE messages SET mark = ? WHERE id = ?", (mark, message))
+
+    def mark_passages(self, message: int, passages: tuple[FoundPassage, ...]) -> None:
+        """Within a transaction: store the passages of a message with their marks."""
+        encoded = msgspec.json.encode(passages).decode()
+        self._database.execute(
+            "UPDATE messages SET details = json_set(details, '$.passages', json(?)) WHERE id = ?",
+            (encoded, message),
+        )
 
     def _require(self, session: str, message: int | None) -> None:
         """Raise UsageError where another process deleted the session or the message."""

@@ -5,13 +5,17 @@ Does not print answers; see `renderer`.
 
 import re
 from typing import TextIO
+from urllib.parse import quote
 
 from llmchat.errors import LlmchatError, shortened
 from llmchat.output.terminal_text import fit_for, has_colours, has_palette, has_styles
 from llmchat.settings import World
+from llmchat.ui.hyperlinks import has_hyperlinks
 
 _DIM, _RED, _END = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 _BOLD_TEAL, _BOLD_CYAN = "\x1b[1;38;5;30m", "\x1b[1;36m"
+# What an address may have unescaped; everything else could end the escape sequence.
+_OF_URLS = "%/:=&?~#+!$,;'@()*[]"
 # Two blanks or more separate columns; a wrapped line continues under the last one.
 _COLUMNS = re.compile(r"\s*(?:\S+(?: \S+)*\s{2,})*")
 
@@ -25,6 +29,15 @@ def print_note(world: World, text: str, width: int, stream: TextIO | None = None
     """Print a text dimmed, where the terminal can."""
     out = stream or world.stdout
     _write(world, text, width, out, _DIM if has_styles(world, out) else "")
+
+
+def print_link(world: World, text: str, url: str, width: int, stream: TextIO | None = None) -> None:
+    """Print a dimmed text that a click opens, where the terminal knows hyperlinks (OSC 8)."""
+    out = stream or world.stdout
+    if not (has_styles(world, out) and has_hyperlinks(world.env)):
+        return print_note(world, text, width, out)
+    start, end = f"\x1b]8;;{quote(url, safe=_OF_URLS)}\x1b\\", "\x1b]8;;\x1b\\"
+    _write(world, text, width, out, _DIM + start, end + _END)
 
 
 def print_question(world: World, text: str, width: int) -> None:
@@ -79,9 +92,9 @@ def _prompt_mark(world: World) -> str:
     return f"{_BOLD_TEAL if has_palette(world) else _BOLD_CYAN}>{_END} "
 
 
-def _write(world: World, text: str, width: int, out: TextIO, style: str) -> None:
+def _write(world: World, text: str, width: int, out: TextIO, style: str, end: str = _END) -> None:
     rows = fit_for(out, text).split("\n")
     if out.isatty():
         rows = [row for line in rows for row in wrap_line(line, width)]
-    styled = (f"{style}{row}{_END}" if style and row else row for row in rows)
+    styled = (f"{style}{row}{end}" if style and row else row for row in rows)
     print("\n".join(styled), file=out, flush=True)

@@ -12,8 +12,8 @@ from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.keys import without_echo
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import Renderer, choose_renderer
+from llmchat.ui.source_lines import print_sources
 from llmchat.ui.state import ReplState
-from llmchat.ui.web_question import lines_of
 
 
 def run_turn(state: ReplState, events: Generator[Event]) -> None:
@@ -53,8 +53,7 @@ def _print_notes(
         state.print_note(note)
     elif display.ended and not answered:
         state.print_note("[the model gave an empty answer; /regen asks again]")
-    for line in lines_of(state.chat.sources.take()):
-        state.print_note(line)
+    print_sources(state.world, state.chat.sources.take(), state.width())
     if note := status.dropped_note(state.chat, dropped_before):
         state.print_note(note)
     for note in state.chat.tools.take_notes() if state.chat.tools else ():

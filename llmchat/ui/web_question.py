@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from llmchat.chat import Chat
 from llmchat.conversation import Message, material
-from llmchat.tools.sources import NumberedSource
 from llmchat.tools.web.gather import Found, compose, gather
 from llmchat.tools.web.settings import WebSettings
 
@@ -30,15 +29,6 @@ def with_web(chat: Chat, question: Message, settings: WebSettings) -> Message:
     pieces = _fitted(chat, question.text, found)
     text, files = material([*pieces, *(one for one in question.materials if one[1])])
     return replace(question, input=text, files=files)
-
-
-def lines_of(sources: tuple[NumberedSource, ...]) -> list[str]:
-    """The sources of an answer, to be printed below it."""
-    return [f"[{one.n}] {_titled(one)}" for one in sources]
-
-
-def _titled(source: NumberedSource) -> str:
-    return source.url if source.title == source.url else f"{source.title}: {source.url}"
 
 
 def _fitted(chat: Chat, question: str, found: list[Found]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from llmchat.tools.sources import NumberedSource
 from llmchat.tools.web.gather import Found, compose, gather
 from llmchat.tools.web.passages import passages
 from llmchat.tools.web.settings import WebSettings
-from llmchat.ui.web_question import lines_of
+from llmchat.ui.source_lines import line_of
 
 FILLER = "The weather was fine and the people of the town walked along the old river."
 ANSWER = "The bridge was built in 1932 by the engineer Ada Muster."
@@ -131,10 +131,8 @@ def test_a_title_is_without_marks() -> None:
 
 
 def test_sources_with_titles_are_listed_with_both() -> None:
-    lines = lines_of(
-        (NumberedSource(1, "T", "http://a"), NumberedSource(2, "http://b", "http://b"))
-    )
-    assert lines == ["[1] T: http://a", "[2] http://b"]
+    assert line_of(NumberedSource(1, "T", "http://a")) == "[1] T: http://a"
+    assert line_of(NumberedSource(2, "http://b", "http://b")) == "[2] http://b"
 
 
 def test_the_budget_is_shared() -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Generator
 
 import msgspec
+from msgspec import UNSET
 
 from llmchat.chat import Event
 from llmchat.conversation import Mark
 from llmchat.errors import UsageError
+from llmchat.found_passages import name_of
 from llmchat.ui import status
 from llmchat.ui.slash.registry import Answer, command, number_of
 from llmchat.ui.state import ReplState
+from llmchat.window import LedgerEntry
 
 
 @command(
@@ -26,8 +29,9 @@ def context(state: ReplState, rest: str) -> Answer:
         return None
     width = max(state.width() - 1, 20)
     for entry in window.ledger:
-        line = f"{entry.number or '':>3} {entry.role:9} {entry.tokens:>6,} {entry.fate:10} "
-        state.print(status.cut(line + entry.start, width))
+        line = f"{_number(entry):>3} {entry.role:9} {entry.tokens:>6,} {entry.fate:10} "
+        score = "" if entry.score is UNSET else f"{entry.score:.3f} "
+        state.print(status.cut(line + score + entry.start, width))
     for name, text in state.attached.items():
         line = f"    file      {state.chat.engine.count(text):>6,} with next  {name}"
         state.print(status.cut(line, width))
@@ -38,26 +42,58 @@ def context(state: ReplState, rest: str) -> Answer:
     return None
 
 
-@command("pin", "n", "Always send message n and its turn; /context shows the numbers.")
+def _number(entry: LedgerEntry) -> str:
+    """The number of a message, or of a passage in it: `3.2`."""
+    number = f"{entry.number or ''}"
+    return number if entry.part is UNSET else f"{number}.{entry.part}"
+
+
+@command(
+    "pin",
+    "n[.p]",
+    "Always send message n and its turn, or its passage p; /context shows the numbers.",
+)
 def pin(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/pin", "pinned", "are always sent")
 
 
-@command("unpin", "n", "Undo /pin or /drop for message n.")
+@command("unpin", "n[.p]", "Undo /pin or /drop for message n, or its passage p.")
 def unpin(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/unpin", "", "are sent while there is room")
 
 
-@command("drop", "n", "Stop sending message n and its turn; they stay in the saved chat.")
+@command(
+    "drop",
+    "n[.p]",
+    "Stop sending message n and its turn, or its passage p; they stay in the saved chat.",
+)
 def drop(state: ReplState, rest: str) -> Answer:
     return _mark(state, rest, "/drop", "excluded", "are no longer sent")
 
 
 def _mark(state: ReplState, rest: str, name: str, mark: Mark, effect: str) -> Answer:
-    number = number_of(rest, name)
+    word, dot, part = rest.partition(".")
+    number = number_of(word, name)
+    if dot:
+        return _mark_passage(state, number, number_of(part, name), mark)
     message = state.chat.mark(number, mark)
     status.recount(state.chat)
     line = f"message {number} and its turn {effect}: {' '.join(message.text.split())}"
+    state.print(status.cut(line, state.width() - 1))
+    return None
+
+
+_OF_PASSAGE: dict[Mark, str] = {
+    "pinned": "is sent with every question",
+    "": "is sent while its message is",
+    "excluded": "is no longer sent or found in this chat",
+}
+
+
+def _mark_passage(state: ReplState, number: int, part: int, mark: Mark) -> Answer:
+    passage = state.chat.mark_passage(number, part, mark)
+    status.recount(state.chat)
+    line = f"passage {number}.{part} {_OF_PASSAGE[mark]}: {name_of(passage)}"
     state.print(status.cut(line, state.width() - 1))
     return None
 
