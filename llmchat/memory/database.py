@@ -15,7 +15,7 @@ _BUSY_SECONDS = 30.0
 # `words` holds the index of words only: texts are in `passages`.
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE roots (source TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE roots (source TEXT PRIMARY KEY, excluded INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL UNIQUE, hash TEXT NOT NULL,
     modified INTEGER NOT NULL, size INTEGER NOT NULL, title TEXT NOT NULL, passages INTEGER NOT NULL

@@ -1,57 +1,35 @@
 """An index: documents, their passages, and the search in them, in one SQLite file.
 
 Each document is written in one transaction. So the death of the process loses at most the document
-that was being read, and several processes may write at once.
+that was being read, and several processes may write at once. Without an embedder, an index is
+searched by words alone.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
-from msgspec import Struct
-
-from llmchat.errors import LlmchatError, UsageError
-from llmchat.memory import words
-from llmchat.memory.chunks import chunks, estimated_tokens
+from llmchat.errors import UsageError
+from llmchat.memory import stored
 from llmchat.memory.database import Database
-from llmchat.memory.readers import Document, read_document
-from llmchat.memory.stored import Stored, stored_document, unread_file
+from llmchat.memory.readers import Document
+from llmchat.memory.roots import exclude, included, remember, roots
+from llmchat.memory.searching import Mode, Search
+from llmchat.memory.stored import Stored
 from llmchat.memory.types import Embedder, Hit, Passage, Reranker
-from llmchat.memory.walk import files_below
+from llmchat.memory.vectors import check_embedder, embedder_of, forget_embedder
+from llmchat.memory.walk import files_below, is_gone
+from llmchat.memory.writing import Added, Skipped, Writer
 from llmchat.output.progress import NoProgress, Progress
 
-Mode = Literal["hybrid", "words", "meaning"]
-# Tokens of a passage, and those that it shares with the next one.
-LONGEST = 256
-OVERLAP = 32
-_PASSAGES = """
-SELECT source, start, end, text, heading, passages.id
-FROM passages JOIN documents ON documents.id = document
-"""
-
-
-class Skipped(Struct, frozen=True):
-    """A source that could not be read, and why."""
-
-    source: str
-    reason: str
-
-
-class Added(Struct):
-    """What came of adding or updating."""
-
-    read: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    passages: int = 0
-    skipped: list[Skipped] = []
+__all__ = ["Added", "Index", "Mode", "Skipped", "Stored"]
 
 
 class Index:
-    """The documents in an index file."""
+    """The documents in an index file. embedder: the name of the one that made its vectors."""
 
     def __init__(self, database: Database):
         self._database = database
+        self._search = Search(database)
 
     @classmethod
     def open(cls, path: Path, create: bool = False) -> "Index":
@@ -67,6 +45,16 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def embedder(self) -> str:
+        """The name of the embedder; empty for an index that is searched by words alone."""
+        return embedder_of(self._database)[0]
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector; 0 without vectors."""
+        return embedder_of(self._database)[1]
+
     def add(
         self,
         sources: Iterable[Path | Document],
@@ -75,21 +63,38 @@ class Index:
     ) -> Added:
         """Read files, the files below folders, and documents that were read already.
 
-        A file that has not changed is left alone. One that cannot be read is skipped.
+        What has not changed is left alone; what cannot be read is skipped. Passages that have no
+        vectors yet get them. Raises UsageError for a path that does not exist, and Mismatch for an
+        embedder whose vectors are not those of the index.
         """
-        added, progress = Added(), progress or NoProgress()
         given = list(sources)
-        roots = [one.resolve() for one in given if isinstance(one, Path)]
-        files = {path: None for root in roots for path in files_below(root)}
-        self._remember(roots)
-        progress.expect("reading", sum(map(_size, files)))
-        for path in files:
-            self._add_file(path, added, progress)
-        for one in given:
-            if isinstance(one, Document):
-                self._add_document(one, added)
-        progress.close()
-        return added
+        paths = [one.resolve() for one in given if isinstance(one, Path)]
+        found = {path: None for root in paths for path in files_below(root)}
+        writer = self._writer(embedder, progress)
+        with self._database.transaction():
+            remember(self._database, map(str, paths))
+        self._read(writer, list(found), [one for one in given if isinstance(one, Document)])
+        return writer.added
+
+    def update(
+        self,
+        documents: Iterable[Document] = (),
+        embedder: Embedder | None = None,
+        progress: Progress | None = None,
+    ) -> Added:
+        """Read again what has changed below the paths that were added, and drop deleted files.
+
+        documents: new versions of what came from no file. The documents of a folder that is not
+        there, such as one on another disk, stay.
+        """
+        writer = self._writer(embedder, progress)
+        found, missing = self._files()
+        for one in stored.documents(self._database):
+            if one.modified and is_gone(Path(one.source)) and not _is_below(one.source, missing):
+                writer.remove(one.source)
+        writer.added.skipped += [Skipped(root, f"{root} is not there") for root in missing]
+        self._read(writer, found, list(documents))
+        return writer.added
 
     def search(
         self,
@@ -99,113 +104,88 @@ class Index:
         reranker: Reranker | None = None,
         mode: Mode = "hybrid",
     ) -> list[Hit]:
-        """The passages that fit a question best, the best first."""
-        query = words.query(question)
-        if not query:
-            return []
-        rows = self._database.rows(
-            "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
-            (query, limit),
-        )
-        return [Hit(self._passage(number), score) for number, score in rows]
+        """The passages that fit a question best, best first.
+
+        mode: `words` scores by BM25, `meaning` by cosine, `hybrid` by the ranks in both; without an
+        embedder, or without vectors, hybrid is by words. A reranker's scores replace them.
+        """
+        return self._search.find(question, limit, embedder, reranker, mode)
 
     def documents(self) -> list[Stored]:
         """Every document, in the order of their sources."""
-        rows = self._database.rows(
-            "SELECT source, title, size, modified, passages, hash FROM documents ORDER BY source"
-        )
-        return [Stored(*row) for row in rows]
+        return stored.documents(self._database)
 
     def passages_of(self, source: str) -> list[Passage]:
         """The passages of a document, in order."""
-        rows = self._database.rows(f"{_PASSAGES} WHERE source = ? ORDER BY start", (source,))
-        return [Passage(*row[:5]) for row in rows]
+        return stored.passages_of(self._database, source)
 
-    def remove(self, source: str) -> None:
-        """Remove a document. Raises UsageError if it is not in the index."""
+    def count(self) -> int:
+        """The number of passages."""
+        return int(self._database.rows("SELECT count(*) FROM passages")[0][0])
+
+    def roots(self) -> list[str]:
+        """The paths and addresses that were added, which `update` looks at again."""
+        return roots(self._database)
+
+    def remember(self, source: str) -> None:
+        """Note an address or a kind of source for the next update."""
         with self._database.transaction():
-            if not self._delete(source):
+            remember(self._database, [source])
+
+    def remove(self, source: str) -> int:
+        """Remove a document, or all documents of a folder, for later updates too.
+
+        Returns how many. Raises UsageError if there is none.
+        """
+        with self._database.transaction():
+            known = source in roots(self._database)
+            found = stored.sources_at(self._database, source)
+            if not found and not known:
                 raise UsageError(f"{source} is not in the index")
+            for one in found:
+                stored.delete(self._database, one)
+            exclude(self._database, source)
+        return len(found)
 
-    def _passage(self, number: int) -> Passage:
-        (row,) = self._database.rows(f"{_PASSAGES} WHERE passages.id = ?", (number,))
-        return Passage(*row[:5])
-
-    def _remember(self, roots: Sequence[Path]) -> None:
+    def forget_vectors(self) -> None:
+        """Delete all vectors; the next `add` or `update` computes them, with any embedder."""
         with self._database.transaction():
-            for root in roots:
-                self._database.execute("INSERT OR IGNORE INTO roots VALUES (?)", (str(root),))
+            forget_embedder(self._database)
 
-    def _add_file(self, path: Path, added: Added, progress: Progress) -> None:
+    def _writer(self, embedder: Embedder | None, progress: Progress | None) -> Writer:
+        if embedder is not None:
+            check_embedder(self._database, embedder)
+        self._progress = progress or NoProgress()
+        return Writer(self._database, embedder, self._progress)
+
+    def _read(self, writer: Writer, files: Sequence[Path], documents: Sequence[Document]) -> None:
+        self._progress.expect("indexing", sum(map(_size, files)))
         try:
-            known = self._known(str(path))
-            facts = unread_file(path)
-            if known and (known.size, known.modified) == (facts.size, facts.modified):
-                added.unchanged += 1
-            else:
-                self._write(read_document(path, str(path)), facts, added)
-        except LlmchatError as error:
-            if not isinstance(error, UsageError):
-                raise
-            added.skipped.append(Skipped(str(path), error.message))
-            progress.note(f"skipped: {error.message}")
-        progress.advance(_size(path))
+            for path in files:
+                writer.add_file(path)
+            for document in documents:
+                writer.add_document(document)
+            writer.fill()
+        finally:
+            self._progress.close()
 
-    def _add_document(self, document: Document, added: Added) -> None:
-        facts, known = stored_document(document), self._known(document.source)
-        if known and known.hash == facts.hash:
-            added.unchanged += 1
-        else:
-            self._write(document, facts, added)
+    def _files(self) -> tuple[list[Path], list[str]]:
+        """The files below the paths that were added, and the folders that are not there."""
+        found: dict[Path, None] = {}
+        missing = []
+        for root in roots(self._database):
+            path = Path(root)
+            if not path.is_absolute():
+                continue
+            if not is_gone(path):
+                found |= dict.fromkeys(files_below(path))
+            elif stored.known(self._database, root) is None:
+                missing.append(root)
+        return [path for path in found if included(self._database, str(path))], missing
 
-    def _known(self, source: str) -> Stored | None:
-        rows = self._database.rows(
-            "SELECT source, title, size, modified, passages, hash FROM documents WHERE source = ?",
-            (source,),
-        )
-        return Stored(*rows[0]) if rows else None
 
-    def _write(self, document: Document, facts: Stored, added: Added) -> None:
-        found = chunks(document, estimated_tokens, LONGEST, OVERLAP)
-        with self._database.transaction():
-            self._delete(document.source)
-            number = self._database.execute(
-                "INSERT INTO documents (source, hash, modified, size, title, passages)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (facts.source, facts.hash, facts.modified, facts.size, facts.title, len(found)),
-            ).lastrowid
-            for passage in found:
-                self._insert(number, passage)
-        added.read += 1
-        added.passages += len(found)
-
-    def _insert(self, document: int | None, passage: Passage) -> None:
-        number = self._database.execute(
-            "INSERT INTO passages (document, start, end, heading, text) VALUES (?, ?, ?, ?, ?)",
-            (document, passage.start, passage.end, passage.heading, passage.text),
-        ).lastrowid
-        self._database.execute(
-            "INSERT INTO words (rowid, heading, text) VALUES (?, ?, ?)",
-            (number, words.indexed(passage.heading), words.indexed(passage.text)),
-        )
-
-    def _delete(self, source: str) -> bool:
-        """Remove a document within a transaction; whether there was one."""
-        rows = self._database.execute(f"{_PASSAGES} WHERE source = ?", (source,)).fetchall()
-        for *_, text, heading, number in rows:
-            # An index without texts of its own is given the old text to remove it.
-            self._database.execute(
-                "INSERT INTO words (words, rowid, heading, text) VALUES ('delete', ?, ?, ?)",
-                (number, words.indexed(heading), words.indexed(text)),
-            )
-            self._database.execute("DELETE FROM vectors WHERE passage = ?", (number,))
-        self._database.execute(
-            "DELETE FROM passages WHERE document IN (SELECT id FROM documents WHERE source = ?)",
-            (source,),
-        )
-        return bool(
-            self._database.execute("DELETE FROM documents WHERE source = ?", (source,)).rowcount
-        )
+def _is_below(source: str, folders: Iterable[str]) -> bool:
+    return any(source.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _size(path: Path) -> int:

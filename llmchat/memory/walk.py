@@ -62,3 +62,14 @@ def _entries(folder: Path, must_open: bool) -> tuple[list[str], list[str]]:
         if must_open:
             raise
     return sorted(files), sorted(inner)
+
+
+def is_gone(path: Path) -> bool:
+    """Whether a path does not exist; one that this user may not look at is not gone."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
