@@ -193,9 +193,9 @@ class Chat(LiveSettings):
         """Continue a stored session with the settings that were stored with it."""
         self.reset_settings()
         self.restore_settings(settings or {})
-        self.memory.begin()
         self.window = self.finish = None
         self._stored.load(session)
+        self.memory.begin(len(self.conversation.messages))
 
     def stop_saving(self) -> None:
         """Continue the conversation in memory only."""

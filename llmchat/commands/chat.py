@@ -228,6 +228,7 @@ def chat(
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
         talk = _begin(opened, history, earlier, settings, given)
         talk.tools, talk.memory = tools, ChatMemory(Facts.of(world), settings.options.memory)
+        talk.memory.begin(len(talk.conversation.messages))
         if not quiet:
             print_notes(tools, world)
         if question:

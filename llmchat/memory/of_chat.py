@@ -19,7 +19,10 @@ HEADING = "Facts about the user, remembered from earlier chats. Use them only wh
 
 
 class ChatMemory:
-    """The memory of one chat. Without `facts`, or switched off, it changes nothing."""
+    """The memory of one chat. Without `facts`, or switched off, it changes nothing.
+
+    known: messages of the chat from which facts need not be proposed any more.
+    """
 
     def __init__(self, facts: "Facts | None" = None, use: MemoryUse = "off"):
         self.facts = facts
@@ -27,15 +30,20 @@ class ChatMemory:
         self.block = ""
         self.begin()
 
-    def begin(self) -> None:
-        """Read the facts for a chat that begins, or for the following answers."""
+    def begin(self, known: int = 0) -> None:
+        """Read the facts for a chat that begins with this many messages."""
+        self.known = known
+        self.read()
+
+    def read(self) -> None:
+        """Read the facts for the following answers."""
         known = self.facts.all() if self.facts and self.use != "off" else []
         self.block = block(fitting(known))
 
     def switch(self, use: MemoryUse) -> None:
         """Use the facts as they are now, or no longer, from the next answer on."""
         self.use = use
-        self.begin()
+        self.read()
 
     def added_to(self, conversation: Conversation) -> Conversation:
         """The conversation with the block, which is sent with it and not stored in it."""

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "clock": "llmchat.tools.clock",
     "calculator": "llmchat.tools.calculator",
     "files": "llmchat.tools.files",
+    "memory": "llmchat.tools.memory",
     "python": "llmchat.tools.python",
     "web": "llmchat.tools.web",
 }

@@ -5,6 +5,7 @@ Knows no command and no key itself; see `slash`, `prompt_line` and `turn`.
 
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from llmchat.chat import Chat
@@ -13,10 +14,12 @@ from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
+from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.input_parser import ShellCommand, parse_input
 from llmchat.ui.keys import QuickActionChosen
 from llmchat.ui.message_sender import MessageSender
 from llmchat.ui.prompt_line import PromptLine
+from llmchat.ui.questions import confirmed
 from llmchat.ui.quick_actions import QuickActions
 from llmchat.ui.shell_escape import run_shell_command
 from llmchat.ui.slash import LeaveRepl
@@ -53,6 +56,7 @@ class Repl:
         self.state.print_answer = partial(print_answer, self.state)
         if world.interactive:
             self.state.edit_line = prompt_line.edit_line
+            self.state.confirm = partial(confirmed, self.state)
 
     def loop(self) -> int:
         """Read and act until the user leaves; returns the exit code."""
@@ -64,7 +68,13 @@ class Repl:
             while True:
                 self._read_and_act()
         except (EOFError, LeaveRepl):
+            self._offer_facts()
             return 0
+
+    def _offer_facts(self) -> None:
+        """Ctrl-C leaves at once."""
+        with suppress(KeyboardInterrupt):
+            offer_facts(self.state)
 
     def _read_and_act(self) -> None:
         try:

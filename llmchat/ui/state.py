@@ -34,11 +34,12 @@ class ReplState:
     show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
     # The REPL replaces these: the terminal's width, edit a line in place (None: cancelled),
-    # edit a text in the user's editor, print an answer.
+    # edit a text in the user's editor, print an answer, ask yes or no (None: nobody can answer).
     width: Callable[[], int] = lambda: 80
     edit_line: Callable[[str, str], str | None] = lambda label, text: None
     edit_text: Callable[[str], str] = lambda text: text
     print_answer: Callable[[str], None] = lambda text: None
+    confirm: Callable[[str], bool] | None = None
 
     def print(self, line: str) -> None:
         """Print a line of the program's own."""

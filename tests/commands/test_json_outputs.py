@@ -48,6 +48,7 @@ COMMANDS = {
         "evaluate", "-m", "smollm2", "--engine", "scripted",
         "--tasks", "{home}/tasks.jsonl", "--json",
     ],
+    "memory-list": ["memory", "list", "--json"],
     "sessions-list": ["sessions", "list", "--json"],
     "sessions-search": ["sessions", "search", "Hello", "--json"],
     "sessions-show": ["sessions", "show", "{session}", "--json"],
@@ -72,6 +73,7 @@ def told(tmp_path: Path, folders: tuple[Path, Path]) -> World:
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "Hello", "answer": "no", "kind": "exact"}\n')
     assert main(["chat", "--engine", "scripted", "--seed", "1", "--json", "Hello"], world) == 0
     assert main(["serve", "keys", "add", "somebody"], world) == 0
+    assert main(["memory", "add", "I live in Graz"], world) == 0
     return empty(world)
 
 

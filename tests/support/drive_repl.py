@@ -10,6 +10,8 @@ from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
+from llmchat.memory.facts import Facts
+from llmchat.memory.of_chat import ChatMemory
 from llmchat.models.opener import ModelOpener
 from llmchat.presets import find, get_format
 from llmchat.process.signals import orderly_end
@@ -26,12 +28,15 @@ world = replace(
 )
 long = "word " * 400 + "END"
 with orderly_end(), History(world.history_file) as history:
-    engine = ScriptedEngine(
-        ["first answer", long, "third answer", "fourth answer"], context=4000, delay_s=0.01
-    )
+    answers = ["first answer", long, "third answer", "fourth answer"]
+    if "--memory" in sys.argv:
+        answers[1] = '["The user lives in Graz.", "The user has a dog."]'
+    engine = ScriptedEngine(answers, context=4000, delay_s=0.01)
     loading = LoadingEngine(lambda: time.sleep(60) or engine, "SmolLM2")
     preset = replace(find("smollm2"), format=get_format("chatml"))
     chat = Chat(preset, loading if "--loading" in sys.argv else engine, history)
+    if "--memory" in sys.argv:
+        chat.memory = ChatMemory(Facts.of(world), "propose")
     code = run(
         chat, world, ModelOpener(world, {}), plain="--plain" in sys.argv, vi="--vi" in sys.argv
     )

@@ -12,6 +12,8 @@ import pexpect
 import pytest
 from support.repl_terminal import DRIVER, ready, start
 
+from llmchat.memory.facts import Facts
+
 CTRL_C, CTRL_D, ALT_ENTER, CTRL_J = "\x03", "\x04", "\x1b\r", "\n"
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 
@@ -375,3 +377,31 @@ def test_ctrl_z_suspends_and_fg_goes_on(tmp_path: Path) -> None:
     child.send(CTRL_D)
     child.expect_exact("LEFT WITH 0 [('user', 5), ('assistant', 12)]")
     child.close(force=True)
+
+
+def test_facts_are_proposed_at_the_end_and_confirmed_one_by_one(tmp_path: Path) -> None:
+    child = start(tmp_path, "--memory")
+    child.send("I live in Graz and have a dog.\r")
+    child.expect("first answer")
+    ready(child)
+    child.send(CTRL_D)
+    child.expect_exact("remember `The user lives in Graz.`? [y/N] ")
+    child.send("y\n")
+    child.expect_exact("remember `The user has a dog.`? [y/N] ")
+    child.send("n\n")
+    child.expect_exact("LEFT WITH 0")
+    facts = Facts(tmp_path / "data" / "memory.sqlite").all()
+    assert [fact.text for fact in facts] == ["The user lives in Graz."]
+
+
+@pytest.mark.slow
+def test_ctrl_c_declines_all_proposals(tmp_path: Path) -> None:
+    child = start(tmp_path, "--memory")
+    child.send("I live in Graz and have a dog.\r")
+    child.expect("first answer")
+    ready(child)
+    child.send("/exit\r")
+    child.expect_exact("[y/N] ")
+    child.send(CTRL_C)
+    child.expect_exact("LEFT WITH 0")
+    assert not (tmp_path / "data" / "memory.sqlite").exists()

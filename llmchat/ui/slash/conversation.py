@@ -3,6 +3,7 @@
 from llmchat.errors import UsageError
 from llmchat.output.formatting import counted
 from llmchat.ui import status
+from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.slash.registry import Answer, LeaveRepl, command, number_of
 from llmchat.ui.state import ReplState, paths_starting_with
 
@@ -16,6 +17,7 @@ def leave_repl(state: ReplState, rest: str) -> Answer:
     "new", "", "Start a new chat with the same model and system text.", aliases=("clear", "reset")
 )
 def new(state: ReplState, rest: str) -> Answer:
+    offer_facts(state)
     state.chat.restart()
     state.print("new chat")
     return None

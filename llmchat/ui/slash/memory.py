@@ -46,7 +46,7 @@ def forget(state: ReplState, rest: str) -> Answer:
     (fact,) = facts.remove(_meant(facts, rest).id)
     state.print(f"forgotten: {fact.text}")
     # What was forgotten must not be sent again, even if the model reads its prompt again for it.
-    state.chat.memory.begin()
+    state.chat.memory.read()
     return None
 
 

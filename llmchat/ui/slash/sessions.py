@@ -6,6 +6,7 @@ from pathlib import Path
 from llmchat.errors import LlmchatError, UsageError, any_of
 from llmchat.history.export import EXPORTS
 from llmchat.ui import status, transcript
+from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.slash.code import save_code
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.state import ReplState, paths_starting_with
@@ -62,6 +63,7 @@ def load(state: ReplState, rest: str) -> Answer:
         )
         return None
     session = state.chat.history.find(rest)
+    offer_facts(state)
     try:
         state.load(session)
     except LlmchatError as error:
