@@ -116,7 +116,7 @@ def _pull(world: World, options: Options, how: _Pull) -> None:
             how,
         )
     if parts and pulling.is_model(parts[0].checkpoint):
-        _note([f"ready: {pulling.chat_command(options)}"], world, how)
+        _note([f"ready: {pulling.use_of(planned.preset, options)}"], world, how)
 
 
 def _print_plan(plan: "Plan", world: World, how: _Pull) -> None:

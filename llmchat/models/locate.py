@@ -53,8 +53,10 @@ def locate(preset: Preset, world: World) -> Model:
     """Find the model's files without the network; the engine `openai` asks its server instead.
 
     Raises ModelNotFound if they are not pulled or the server does not have the model, Mismatch if
-    no prompt format is known.
+    no prompt format is known, UsageError for an embedder or a reranker.
     """
+    if preset.kind != "chat":
+        raise UsageError(*cannot_chat(preset))
     engines = get_args(EngineName)
     if preset.engine not in engines:
         raise UsageError(
@@ -72,8 +74,18 @@ def locate(preset: Preset, world: World) -> Model:
     return _locate_checkpoint(preset, world)
 
 
+def cannot_chat(preset: Preset) -> tuple[str, str]:
+    """Why a preset of another kind cannot answer, and what it is for."""
+    uses = {
+        "embedder": "it turns text into vectors, for searches by meaning",
+        "reranker": "it orders the passages that a search found",
+    }
+    article = "an" if preset.kind == "embedder" else "a"
+    return f"`{preset.name}` is {article} {preset.kind} and cannot chat", uses[preset.kind]
+
+
 def _locate_checkpoint(preset: Preset, world: World) -> Model:
-    base, *adapters = (_find_checkpoint(source, preset, world) for source in sources(preset))
+    base, *adapters = (find_checkpoint(source, preset, world) for source in sources(preset))
     adapter_config = base.path / "adapter_config.json"
     if adapter_config.exists() and not (base.path / "config.json").exists():
         wanted = read_json(adapter_config).get("base_model_name_or_path") or "its base model"
@@ -100,7 +112,7 @@ def _locate_on_server(preset: Preset, world: World) -> Model:
     return Model(replace(named, format=form), None, elsewhere=replace(found, chat=chat))
 
 
-def _find_checkpoint(source: Source, preset: Preset, world: World) -> Checkpoint:
+def find_checkpoint(source: Source, preset: Preset, world: World) -> Checkpoint:
     """The checkpoint of a source; a file that has changed since the pull is verified again."""
     command = f"`{_pull_command(source, preset, world)}`"
     try:

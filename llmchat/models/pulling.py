@@ -154,6 +154,15 @@ def is_model(checkpoint: Checkpoint) -> bool:
     return (checkpoint.path / "config.json").exists()
 
 
+def use_of(preset: Preset, options: Options) -> str:
+    """The command that uses what was pulled."""
+    uses = {
+        "embedder": f"llmchat index add NAME PATH --embedder {preset.name}",
+        "reranker": f"llmchat index search NAME QUESTION --rerank {preset.name}",
+    }
+    return uses.get(preset.kind) or chat_command(options)
+
+
 def chat_command(options: Options) -> str:
     """The command that opens a chat with what was pulled with these options."""
     given = {name: getattr(options, name) for name in ("base", "adapter", "revision", "weights")}

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from llmchat.actions import Action
 from llmchat.engines import Sampling
+from llmchat.engines.embedding_spec import EmbeddingSpec, RerankSpec
 from llmchat.prompt import PromptFormat
 from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
 
@@ -60,8 +61,10 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything needed to chat with a model.
+    """Everything needed to use a model.
 
+    kind: what it is for. `embedder` has what turns texts into vectors, `reranker` what scores
+    passages; the fields about chats do not apply to these two.
     adapters: applied in order, the last one scaled by `adapter_scale` (1 is as trained).
     architecture: the class of transformers that runs the base; "" to use the checkpoint's config.
     url: the server that the engine `openai` connects to.
@@ -77,6 +80,9 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     base: Source
     format: PromptFormat
+    kind: Literal["chat", "embedder", "reranker"] = "chat"
+    embedder: EmbeddingSpec | None = None
+    reranker: RerankSpec | None = None
     title: str = ""
     aliases: tuple[str, ...] = ()
     adapters: tuple[Source, ...] = ()
@@ -99,3 +105,8 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     notes: str = ""
     tested: str = ""
     actions: tuple[Action, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind in ("embedder", "reranker"):
+            if (self.kind == kind) != (getattr(self, kind) is not None):
+                raise ValueError(f'the table `{kind}` and kind = "{kind}" require each other')

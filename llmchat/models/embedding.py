@@ -1,0 +1,81 @@
+"""Opens embedders and rerankers by the names of their presets."""
+
+from typing import TYPE_CHECKING
+
+from llmchat.errors import ModelNotFound, UsageError
+from llmchat.hub import find, touch_used
+from llmchat.memory.types import Embedder, Reranker
+from llmchat.models.locate import find_checkpoint
+from llmchat.presets import Preset
+from llmchat.presets import find as find_preset
+from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from llmchat.engines.transformers.embedding.embedder import TextEmbedder
+    from llmchat.engines.transformers.embedding.reranker import CrossEncoder
+
+# Without a name, the first of these that is on this machine.
+DEFAULTS = ("multilingual-e5-small", "all-minilm-l6-v2")
+# A reranker to suggest.
+RERANKER = "ms-marco-minilm-l6-v2"
+
+
+def open_embedder(world: World, name: str = "") -> Embedder:
+    """The embedder of a preset, in memory; "" for the default that is on this machine.
+
+    Raises NotPulled if it is not on this machine, UsageError if it is not an embedder.
+    """
+    return open_text_embedder(embedder_preset(world, name), world)
+
+
+def embedder_preset(world: World, name: str = "") -> Preset:
+    """The preset of an embedder, see `open_embedder`."""
+    preset = find_preset(name or _default(world), world.own_presets)
+    if preset.embedder is None:
+        raise UsageError(f"`{preset.name}` is not an embedder", f"use {' or '.join(DEFAULTS)}")
+    return preset
+
+
+def open_text_embedder(preset: Preset, world: World) -> "TextEmbedder":
+    """The embedder of a preset, with what a server needs in addition."""
+    from llmchat.engines.transformers.embedding.embedder import TextEmbedder
+
+    assert preset.embedder is not None
+    folder = find_checkpoint(preset.base, preset, world).path
+    embedder = TextEmbedder(folder, preset.embedder, preset.name)
+    touch_used(preset.name, world)
+    return embedder
+
+
+def open_reranker(world: World, name: str) -> Reranker:
+    """The cross-encoder of a preset, in memory. Raises as `open_embedder`."""
+    return open_cross_encoder(reranker_preset(world, name), world)
+
+
+def reranker_preset(world: World, name: str) -> Preset:
+    """The preset of a reranker, see `open_reranker`."""
+    preset = find_preset(name, world.own_presets)
+    if preset.reranker is None:
+        raise UsageError(f"`{preset.name}` is not a reranker", f"use {RERANKER}")
+    return preset
+
+
+def open_cross_encoder(preset: Preset, world: World) -> "CrossEncoder":
+    """The cross-encoder of a preset, with what a server needs in addition."""
+    from llmchat.engines.transformers.embedding.reranker import CrossEncoder
+
+    assert preset.reranker is not None
+    folder = find_checkpoint(preset.base, preset, world).path
+    reranker = CrossEncoder(folder, preset.reranker, preset.name)
+    touch_used(preset.name, world)
+    return reranker
+
+
+def _default(world: World) -> str:
+    for name in DEFAULTS:
+        try:
+            find(find_preset(name, world.own_presets).base, world)
+        except ModelNotFound:
+            continue
+        return name
+    return DEFAULTS[-1]
