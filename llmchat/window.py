@@ -373,7 +373,7 @@ def _passages(
         if passage not in fitted.passages:
             default = "dropped"
         entry = _entry(_PASSAGE, text, fates.get(passage.mark, default), number, count)
-        score = round(passage.score, 4)
+        score = float(f"{passage.score:.4g}")
         entries.append(replace(entry, start=name_of(passage), part=part, score=score))
     return entries
 

@@ -163,7 +163,7 @@ _NoServer = Annotated[
     "trust_remote_code", "system", before="file",
 )  # fmt: skip
 @options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")
-@options.with_options("context", "policy", "turns", "max_tokens", "offline", before="json")
+@options.with_options("docs", "context", "policy", "turns", "max_tokens", "offline", before="json")
 @options.with_options("searxng_url", "allow_private", before="json")
 def chat(
     ctx: typer.Context,
@@ -195,6 +195,7 @@ def chat(
     from llmchat.memory.of_chat import ChatMemory
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
+    from llmchat.ui.documents import Documents
 
     given = options.given(ctx) | {
         "schema": of_flags(schema, regex, choice or (), grammar),
@@ -215,6 +216,7 @@ def chat(
         orderly_end(),
         open_history(world, settings) as history,
         open_tools(world, settings, asks_on, quiet=quiet or json) as tools,
+        Documents(world, settings.options.docs) as documents,
     ):
         earlier = _earlier_session(history, session, last=continue_)
         if earlier:
@@ -234,13 +236,15 @@ def chat(
         if question:
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
+            question = one_shot.from_documents(talk, world, question, documents, quiet=quiet)
             plain_text = settings.options.plain
             output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
             code = _answer(talk, world, question, output, verbose=verbose)
         else:
             from llmchat.ui.repl import run
 
-            code = run(talk, world, opener, plain=settings.options.plain, vi=settings.options.vi)
+            plain_text, vi_keys = settings.options.plain, settings.options.vi
+            code = run(talk, world, opener, plain=plain_text, vi=vi_keys, documents=documents)
             _keep(talk, world)
         raise typer.Exit(code)
 

@@ -32,6 +32,8 @@ from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
+from llmchat.ui.docs_question import with_documents
+from llmchat.ui.documents import Documents
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
@@ -76,6 +78,15 @@ def from_web(
     if not quiet:
         print("searching the web …", file=world.stderr, flush=True)
     return with_web(chat, question, settings)
+
+
+def from_documents(
+    chat: Chat, world: World, question: Message, documents: Documents, *, quiet: bool
+) -> Message:
+    """The question with what its indexes hold about it."""
+    if not quiet:
+        documents.note = lambda line: print(f"note: {line}", file=world.stderr)
+    return with_documents(chat, question, documents)
 
 
 class Output(Struct, frozen=True):
@@ -254,7 +265,7 @@ def _cited(source: NumberedSource) -> CitedSource:
     cited = CitedSource(source.n, source.url, source.title)
     if place := source.place:
         cited.start, cited.end, cited.text = place.start, place.end, place.text
-        cited.score = round(place.score, 4)
+        cited.score = float(f"{place.score:.4g}")
     return cited
 
 

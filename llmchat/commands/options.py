@@ -199,6 +199,15 @@ Turns = Annotated[
         **_checked(types.Turns, "--turns"), help="Turns that last-n keeps.", rich_help_panel=CONTEXT
     ),
 ]
+Docs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Search this index for each question and give the model what is found; may be"
+        " repeated. `llmchat index list` lists them.",
+        rich_help_panel=CONTEXT,
+    ),
+]
 SearxngUrl = Annotated[
     str | None,
     typer.Option(
@@ -288,6 +297,7 @@ _SHARED = {
     "trust_remote_code": TrustRemoteCode,
     "offline": Offline,
     "system": System,
+    "docs": Docs,
     "context": Context,
     "policy": Policy,
     "turns": Turns,

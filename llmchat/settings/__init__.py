@@ -101,6 +101,8 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Vi keys in the input line."""
     memory: MemoryUse = "off"
     """Facts of the user in chats: `off`, `on`, or `propose`: the model also proposes new ones."""
+    docs: Names = ()
+    """Indexes that questions are searched in."""
     trust_remote_code: bool = False
     """Allow a checkpoint to run its own Python code."""
     searxng_url: str | None = None

@@ -29,6 +29,9 @@ class MessageSender:
 
     def store(self, line: str) -> None:
         """Store a line that is a message; ignore commands and lines that are invalid."""
+        if self._state.documents.names:
+            # What is found is a part of the message, so it is stored after the search.
+            return
         with suppress(UsageError):
             text = parse_input(line, self._state.world.env)
             if isinstance(text, str) and text.strip():
@@ -53,7 +56,7 @@ class MessageSender:
             self._state.attached |= {name: self._state.read(name) for name in mentioned(text)}
             if time := keywords.time_of(text, self._state.world):
                 self._state.attached["time"] = time
-            return self._state.chat.send(text, *self._state.take_attached())
+            return self._state.ask(text)
         except LlmchatError as error:
             self.unsent = text
             return error

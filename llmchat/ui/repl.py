@@ -14,6 +14,7 @@ from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
+from llmchat.ui.documents import Documents
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.input_parser import ShellCommand, parse_input
 from llmchat.ui.keys import QuickActionChosen
@@ -29,20 +30,34 @@ from llmchat.ui.turn import print_answer, run_turn
 
 
 def run(
-    chat: Chat, world: World, opener: ModelOpener, *, plain: bool = False, vi: bool = False
+    chat: Chat,
+    world: World,
+    opener: ModelOpener,
+    *,
+    plain: bool = False,
+    vi: bool = False,
+    documents: Documents | None = None,
 ) -> int:
     """Chat until the user leaves; returns the exit code."""
     with restored_terminal(world.stdin):
-        return Repl(chat, world, opener, plain, vi).loop()
+        return Repl(chat, world, opener, plain, vi, documents).loop()
 
 
 class Repl:
     """Joins the state of a chat, the prompt line and the quick actions."""
 
     def __init__(
-        self, chat: Chat, world: World, opener: ModelOpener, plain: bool = False, vi: bool = False
+        self,
+        chat: Chat,
+        world: World,
+        opener: ModelOpener,
+        plain: bool = False,
+        vi: bool = False,
+        documents: Documents | None = None,
     ):
-        self.state = ReplState(chat, world, opener, plain)
+        documents = documents or Documents(world)
+        self.state = ReplState(chat, world, opener, documents, plain)
+        documents.note = self.state.print_note
         self.actions = QuickActions(self.state.print)
         self.prompt_line = PromptLine(self.state, lambda: len(self.actions), vi=vi)
         self._sender = MessageSender(self.state)

@@ -1,12 +1,12 @@
 """The state of a REPL, which the slash commands read and change."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmchat.chat import Chat
-from llmchat.conversation import material
+from llmchat.chat import Chat, Event
+from llmchat.conversation import Message, material
 from llmchat.engines.bounded_count import count_within
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import OutOfResources
@@ -17,19 +17,22 @@ from llmchat.models.sessions import options_of_session, unknown_model_note
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
 from llmchat.ui import printing
+from llmchat.ui.docs_question import with_documents
+from llmchat.ui.documents import Documents
 
 
 @dataclass
 class ReplState:
     """A chat on a terminal, and what belongs to it.
 
-    attached: texts by file name, sent with the next message; show_thinking: whether the
-    model's thinking is printed.
+    documents: what is searched for each question; attached: texts by file name, sent with the next
+    message; show_thinking: whether the model's thinking is printed.
     """
 
     chat: Chat
     world: World
     opener: ModelOpener
+    documents: Documents
     plain: bool = False
     show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
@@ -105,6 +108,20 @@ class ReplState:
         if isinstance(engine, LoadingEngine) and engine.wrapped is None:
             return None
         return engine.count(text)
+
+    def ask(self, text: str) -> Generator[Event]:
+        """The answer to a text, with what is attached and what the documents say about it.
+
+        An error leaves what is attached.
+        """
+        attached = dict(self.attached)
+        try:
+            material, files = self.take_attached()
+            question = Message("user", text, material, files=files)
+            return self.chat.ask(with_documents(self.chat, question, self.documents))
+        except BaseException:
+            self.attached |= attached
+            raise
 
     def attach(self, name: str) -> int:
         """Attach a file to the next message; returns its tokens."""

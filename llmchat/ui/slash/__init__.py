@@ -4,6 +4,7 @@ from llmchat.ui.slash import (  # noqa: F401
     code,
     context,
     conversation,
+    docs,
     memory,
     sessions,
     settings,

@@ -30,7 +30,7 @@ def context(state: ReplState, rest: str) -> Answer:
     width = max(state.width() - 1, 20)
     for entry in window.ledger:
         line = f"{_number(entry):>3} {entry.role:9} {entry.tokens:>6,} {entry.fate:10} "
-        score = "" if entry.score is UNSET else f"{entry.score:.3f} "
+        score = "" if entry.score is UNSET else f"{entry.score:.3g} "
         state.print(status.cut(line + score + entry.start, width))
     for name, text in state.attached.items():
         line = f"    file      {state.chat.engine.count(text):>6,} with next  {name}"

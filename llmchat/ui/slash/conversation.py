@@ -1,8 +1,12 @@
 """Commands for the conversation: new, regen, continue, alt, undo, edit, file, exit."""
 
+from msgspec.structs import replace
+
 from llmchat.errors import UsageError
+from llmchat.found_passages import without_passages
 from llmchat.output.formatting import counted
 from llmchat.ui import status
+from llmchat.ui.docs_question import with_documents
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.slash.registry import Answer, LeaveRepl, command, number_of
 from llmchat.ui.state import ReplState, paths_starting_with
@@ -99,7 +103,8 @@ def edit(state: ReplState, rest: str) -> Answer:
         return None
     state.print(f"asking instead: {text}")
     state.chat.undo()
-    return state.chat.send(text, question.input, question.files)
+    asked = replace(without_passages(question), text=text)
+    return state.chat.ask(with_documents(state.chat, asked, state.documents))
 
 
 @command(

@@ -23,4 +23,4 @@ def web(state: ReplState, rest: str) -> Answer:
     except BaseException:
         state.attached |= attached
         raise
-    return state.chat.send(question.text, question.input, question.files)
+    return state.chat.ask(question)

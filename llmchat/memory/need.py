@@ -1,0 +1,57 @@
+"""Whether a question needs passages: what is small talk, or about something else, gets none."""
+
+import re
+from collections.abc import Sequence
+
+from llmchat.memory.types import Hit
+
+_WORD = re.compile(r"[^\W_]{2,}")
+_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{2,}")
+# Words that say nothing about a subject: those of grammar, of small talk, and of asking again.
+_EMPTY_WORDS = """
+about above after again all also am an and any are as at back be because been before being
+below between both but by can cannot come could did do does doing done down each either else
+every few for from get give go going good got great had has have having he hello help her here
+hers hey hi him his how however if in into is it its just kind know let like ll lot lots make
+many may me mean might mine more most much must my need never no nor not now of off ok okay on
+once one only or other our ours out over own perfect please put re really right said same say
+see shall she should show so some something sorry still such sure take tell than thank thanks
+that the their theirs them then there these they thing things think this those though through
+to too try under until up us use used using ve very want was way we well were what when where
+whether which while who whom whose why will with within without would yes yet you your yours
+answer answers ask awesome bye continue cool elaborate example examples explain expand first
+further last longer next nice question repeat rephrase rewrite second sentence sentences shorten
+shorter simpler summarise summarize understand word words wow
+"""
+_EMPTY = frozenset(_EMPTY_WORDS.split())
+# A stem this long tells most words apart: `compile`, `compiled` and `compiler` share one.
+_STEM = 5
+# Passages of which the best one counts.
+_LOOKED_AT = 5
+# Measured on questions about documents, small talk and questions about other things: see
+# docs/memory.md.
+LEAST_SHARED = 0.34
+_LEAST_SIMILAR: dict[str, float] = {}
+
+
+def subject(text: str) -> set[str]:
+    """The stems of the words that say what a text is about."""
+    words = {word for word in _WORD.findall(text.casefold()) if word not in _EMPTY}
+    pairs = {
+        run[place : place + 2] for run in _UNSPACED.findall(text) for place in range(len(run) - 1)
+    }
+    return {word[:_STEM] for word in words if not _UNSPACED.match(word)} | pairs
+
+
+def shared(question: str, hits: Sequence[Hit]) -> float:
+    """The largest fraction of a question's subject that one of the best passages contains."""
+    asked = subject(question)
+    if not asked:
+        return 0.0
+    texts = (f"{hit.passage.heading} {hit.passage.text}" for hit in hits[:_LOOKED_AT])
+    return max((len(asked & subject(text)) / len(asked) for text in texts), default=0.0)
+
+
+def least_similar(embedder: str) -> float:
+    """The least cosine of the best passage at which it fits a question in other words."""
+    return _LEAST_SIMILAR.get(embedder, 1.0)
