@@ -35,8 +35,8 @@ _EXPERT = ".experts."
 QUANTISED_EXPERTS = frozenset({
     "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "gemma4_text", "gemma4_unified_text", "glm4_moe",
     "glm4_moe_lite", "gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared",
-    "hunyuan_v1_moe", "lfm2_moe", "llama4", "llama4_text", "mixtral", "nemotron_h", "olmoe",
-    "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
+    "hunyuan_v1_moe", "kimi_linear", "lfm2_moe", "llama4", "llama4_text", "mixtral", "nemotron_h",
+    "olmoe", "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
 })  # fmt: skip
 _SHORTEST_TRAINED = 2048
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.

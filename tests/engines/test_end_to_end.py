@@ -46,6 +46,7 @@ CLASSES_OF_TODAY = {
     "Glm4MoeForCausalLM": "glm4-moe", "Glm4MoeLiteForCausalLM": "glm4-moe-lite",
     "GptOssForCausalLM": "gpt-oss", "GraniteMoeHybridForCausalLM": "granite-moe-hybrid",
     "HunYuanDenseV1ForCausalLM": "hunyuan", "HunYuanMoEV1ForCausalLM": "hunyuan-moe",
+    "KimiLinearForCausalLM": "kimi-linear",
     "Lfm2ForCausalLM": "lfm2", "Lfm2MoeForCausalLM": "lfm2-moe",
     "Llama4ForConditionalGeneration": "llama4", "Mistral3ForConditionalGeneration": "ministral3",
     "NemotronHForCausalLM": "nemotron-h",
@@ -55,13 +56,9 @@ CLASSES_OF_TODAY = {
 }  # fmt: skip
 
 
-# Run by transformers' modules.
-WITHOUT_A_CASE = {"KimiLinearForCausalLM"}
-
-
 def test_every_class_that_a_preset_names_goes_the_way() -> None:
     named = {preset.architecture for preset in names().values() if not preset.unsupported}
-    assert named == {*CLASSES, *CLASSES_OF_TODAY, *WITHOUT_A_CASE}
+    assert named == {*CLASSES, *CLASSES_OF_TODAY}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

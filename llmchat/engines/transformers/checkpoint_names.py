@@ -112,6 +112,8 @@ def modern_name(name: str, config: dict[str, Any]) -> str | None:
         return rest if _is_head(rest) else f"model.{rest}" if wrapped else None
     if _VISION.match(name):
         return None
+    if config.get("model_type") == "kimi_linear":
+        return _name_in_kimi_linear(name)
     if config.get("model_type") == "nemotron_h" and name.startswith("backbone."):
         return name.replace("backbone", "model", 1)
     if config.get("model_type") == "gpt_neox" and name.startswith("embed_out"):
@@ -120,6 +122,18 @@ def modern_name(name: str, config: dict[str, Any]) -> str | None:
     if prefix is None or name.startswith(f"{prefix}.") or _is_head(name):
         return name
     return f"{prefix}.{name}"
+
+
+def _name_in_kimi_linear(name: str) -> str:
+    """Published files name experts as Mixtral does, and gates as parts of the attention."""
+    name = name.replace(".block_sparse_moe.", ".mlp.")
+    name = re.sub(
+        r"\.self_attn\.(f_[ab]_proj\.?|dt_bias$|A_log$)", r".self_attn.forget_gate.\1", name
+    )
+    return re.sub(r"(\.experts\.\d+\.)(w[123])\b", lambda found: found[1] + _W[found[2]], name)
+
+
+_W = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
 
 def is_transposed(module: str, config: dict[str, Any]) -> bool:

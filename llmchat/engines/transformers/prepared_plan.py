@@ -67,7 +67,8 @@ def _groups_of(block: Block) -> list[list[str]]:
     if isinstance(block, kinds.Memory):
         return [modules]
     if isinstance(block, kinds.Attention | kinds.Mlp | kinds.DeltaNet):
-        return [modules[:-1], modules[-1:]]
+        count = len(block.inputs)
+        return [modules[:count], *([module] for module in modules[count:])]
     return [[module] for module in modules]
 
 

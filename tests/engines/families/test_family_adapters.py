@@ -23,7 +23,7 @@ from llmchat.errors import Mismatch
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LENGTHS = (1, 9, 19, 40)
 MIXERS = ["modality_router", "prediction_coefs", "correction_coefs"]
-EXPERTS = ("mixtral", "moe", "qwen3-next", "deepseek", "nemotron-h")
+EXPERTS = ("mixtral", "moe", "qwen3-next", "deepseek", "nemotron-h", "kimi-linear")
 # Their files hold all experts of a layer in one tensor.
 STACKED = ("granite-moe", "gpt-oss", "llama4", "gemma4: experts")
 OF_EXPERTS = [

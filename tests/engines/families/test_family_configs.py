@@ -209,6 +209,30 @@ def test_layers_of_nemotron_h_are_those_of_its_pattern_or_list(layers: dict[str,
     assert attentions(plan)[0].rotary is None
 
 
+def test_published_tables_of_kimi_linear_number_layers_from_one() -> None:
+    heads = {"head_dim": 16, "num_heads": 2, "short_conv_kernel_size": 3}
+    table = heads | {"full_attn_layers": [4, 6], "kda_layers": [1, 2, 3, 5]}
+    experts = {"num_experts": 8, "num_experts_per_token": 2, "first_k_dense_replace": 1}
+    plan = planned("kimi_linear", linear_attn_config=table, **experts)
+    delta, latent, mlp, routed = "DeltaNet", "LatentAttention", "Mlp", "Experts"
+    mixers = [delta, delta, delta, latent, delta, latent]
+    kinds = [type(block).__name__ for block in plan.blocks()]
+    assert kinds[::2] == mixers and kinds[1::2] == [mlp] + [routed] * 5
+    assert plan_of(SIZES | {"model_type": "kimi_linear", "mla_use_nope": False}) is None
+
+
+def test_names_in_files_of_kimi_linear_become_those_of_its_modules() -> None:
+    config = {"model_type": "kimi_linear"}
+    names = {
+        "self_attn.f_a_proj.weight": "self_attn.forget_gate.f_a_proj.weight",
+        "self_attn.A_log": "self_attn.forget_gate.A_log",
+        "self_attn.g_a_proj.weight": "self_attn.g_a_proj.weight",
+        "block_sparse_moe.experts.7.w3.weight": "mlp.experts.7.up_proj.weight",
+    }
+    for name, modern in names.items():
+        assert modern_name(f"model.layers.2.{name}", config) == f"model.layers.2.{modern}"
+
+
 @pytest.mark.parametrize(
     ("outer", "text"),
     [

@@ -24,7 +24,8 @@ LENGTHS = (1, 7, 8, 9, 16, 19, 20, 21, 33, 40)
 
 def test_the_list_of_families_without_a_plan_is_honest() -> None:
     """Whoever plans a family removes its cases from NOT_PLANNED in support/family_lists.py."""
-    configs = {name: modern_config(case.config().to_dict()) for name, case in CASES.items()}
+    known = {name: case for name, case in CASES.items() if case.is_known}
+    configs = {name: modern_config(case.config().to_dict()) for name, case in known.items()}
     assert {name for name, config in configs.items() if not has_plan(config)} == NOT_PLANNED
 
 

@@ -7,6 +7,7 @@ from support.family_cases.pieces import (
     FIVE_EXPERTS,
     FULL,
     HEADS,
+    LINEAR,
     LOCAL_EXPERTS,
     ODD,
     ODD_EXPERTS,
@@ -98,6 +99,10 @@ FALCON_H1: Sizes = DENSE | MAMBA2 | {
     "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8,
 }  # fmt: skip
 # transformers clamps time steps to time_step_min in prompts, but not in answers; training did not.
+KIMI: Sizes = MLA | {
+    "num_local_experts": 4, "linear_num_heads": 4, "linear_head_dim": 16,
+    "layer_types": [LINEAR, LINEAR, FULL], "mlp_layer_types": ["dense", "sparse", "sparse"],
+}  # fmt: skip
 NEMOTRON_H: Sizes = DENSE | {
     "time_step_min": 1e-9,
     "head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "mamba_num_heads": 8,
@@ -152,6 +157,14 @@ HYBRID: dict[str, Case] = {
             "n_group": 4, "topk_group": 2, "moe_intermediate_size": 36, "use_conv_bias": False,
             "moe_shared_expert_intermediate_size": 75, "norm_topk_prob": False,
             "layers_block_type": ["mlp", "linear_attention", "moe", "full_attention"]},
+    ),
+    "kimi-linear": Case("KimiLinearConfig", KIMI),
+    "kimi-linear: odd": Case(
+        "KimiLinearConfig",
+        KIMI | ODD_MLA | {"num_local_experts": 8, "n_group": 4, "topk_group": 2,
+            "num_experts_per_tok": 3, "linear_num_heads": 5, "linear_head_dim": 32,
+            "linear_conv_kernel_dim": 3, "norm_topk_prob": False,
+            "layer_types": [FULL, LINEAR, LINEAR], "mlp_layer_types": ["sparse"] * 3},
     ),
     "rwkv": Case(
         "RwkvConfig",

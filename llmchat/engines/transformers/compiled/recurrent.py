@@ -30,8 +30,9 @@ _CHAINS = 4
 def supports_recurrent(step: Step) -> bool:
     """Whether csrc computes exactly what a step with a recurrent block describes."""
     match step.block:
-        case blocks.DeltaNet(keys=keys, values=values):
-            return keys.width % LANES == 0 and values.width % LANES == 0
+        case blocks.DeltaNet(keys=keys, values=values) as delta:
+            has_vectors = keys.width % LANES == 0 and values.width % LANES == 0
+            return has_vectors and (not delta.decays_by_channel or keys.count == values.count)
         case blocks.Mamba2() as mamba:
             shared = mamba.groups * mamba.state
             return mamba.width % LANES == shared % LANES == mamba.state % _CHAINS == 0
@@ -71,12 +72,15 @@ class RecurrentLoader:
         heads = block.values.count
         parts = block.queries, block.keys, block.values, block.gates, block.beta, block.decay
         details = structs.DeltaNet(
-            sum(linear.out for linear in block.inputs),
+            sum(linear.out for linear in (*block.inputs, *block.high)),
             *map(heads_struct, parts),
             self._convolution(block.convolution, None, block.kernel),
             self._floats(self._values(block.log_decay).exp(), heads),
-            self._floats(self._values(block.time_bias), heads),
+            self._floats(self._values(block.time_bias), heads * block.decay.width),
             self._makers.norm(block.norm),
+            len(block.low),
+            block.decays_by_channel,
+            block.gate_activation == "sigmoid",
         )
         return details, len(block.inputs)
 

@@ -130,6 +130,9 @@ class DeltaNet(Structure):
         ("rate", c_void_p),
         ("time_bias", c_void_p),
         ("norm", Norm),
+        ("pairs", c_int64),
+        ("by_channel", c_int32),
+        ("sigmoid_gates", c_int32),
     ]
 
 

@@ -49,6 +49,7 @@ MODULES = {
     "granitemoeshared": "granite_moe",
     "hunyuan_v1_dense": "hunyuan",
     "hunyuan_v1_moe": "hunyuan_moe",
+    "kimi_linear": "kimi_linear",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "llama": "llama",

@@ -169,7 +169,12 @@ class DeltaNet:
     length, queries by sqrt(key width) too; consecutive heads of values share a head of keys. Then
     S *= exp(-exp(log_decay) * softplus(decay + time_bias)), S += k (sigmoid(beta) * (v - k S)), and
     the result is q S. log_decay, time_bias: tensors [value heads]. norm: of each head of the
-    result, times silu(gate).
+    result, times silu(gate), or sigmoid(gate).
+
+    Kimi Delta Attention (Kimi team 2025): where `decay` has as many numbers a head as keys, each
+    row of the state decays on its own, and time_bias is [heads * key width]. low, high: linears in
+    pairs, of which each `high` reads what its `low` makes of the input; the outputs of `high`
+    follow those of `inputs` in a row.
     """
 
     inputs: tuple[Linear, ...]
@@ -185,6 +190,13 @@ class DeltaNet:
     log_decay: str
     time_bias: str
     norm: Norm
+    low: tuple[Linear, ...] = ()
+    high: tuple[Linear, ...] = ()
+    gate_activation: Literal["silu", "sigmoid"] = "silu"
+
+    @property
+    def decays_by_channel(self) -> bool:
+        return self.decay.width > 1
 
 
 @dataclass(frozen=True)

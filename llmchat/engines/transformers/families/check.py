@@ -61,8 +61,10 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
             return (*own, block.output)
         case blocks.LatentAttention():
             return (*block.queries, block.down, block.turning, block.up, block.output)
-        case blocks.Mlp() | blocks.DeltaNet():
+        case blocks.Mlp():
             return (*block.inputs, block.output)
+        case blocks.DeltaNet():
+            return (*block.inputs, *block.low, *block.high, block.output)
         case blocks.Experts():
             shared = (block.shared,) if block.shared else ()
             return tuple(one for mlp in (*shared, *block.experts) for one in linears_of(mlp))
@@ -147,7 +149,7 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
             width = 2 * block.queries.count * block.queries.width + heads * block.values.width
             yield block.convolution, (width, 1, block.kernel)
             yield block.log_decay, (heads,)
-            yield block.time_bias, (heads,)
+            yield block.time_bias, (heads * block.decay.width,)
             yield from _of_norm(block.norm)
         case blocks.Mamba2():
             yield from _of_mamba(block)

@@ -11,11 +11,11 @@ from typing import Any
 from llmchat.engines.transformers.families.blocks import Experts, Linear, Mlp
 from llmchat.engines.transformers.families.config_values import Config, size
 from llmchat.engines.transformers.families.parts import gated_mlp
-from llmchat.engines.transformers.families.views import View
+from llmchat.engines.transformers.families.views import Flat, Joined, View
 from llmchat.errors import Mismatch
 
 # The name of a tensor and where it can lie; a name may have several places.
-Views = list[tuple[str, View]]
+Views = list[tuple[str, View | Joined | Flat]]
 Names = Sequence[str]
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")

@@ -59,7 +59,7 @@ def separate_delta_net(config: Config, prefix: str) -> DeltaNet:
 
 
 def _delta_net(
-    config: Config, prefix: str, inputs: tuple[Linear, ...], places: dict[str, Heads]
+    config: Config, prefix: str, inputs: tuple[Linear, ...], places: dict[str, Any]
 ) -> DeltaNet:
     _, values, _, long = _delta_sizes(config)
     return DeltaNet(

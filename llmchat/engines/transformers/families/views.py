@@ -4,6 +4,7 @@ transposed or interleaved, norms that are in pieces. They get names as if each w
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -61,13 +62,30 @@ class Joined:
         return sum(shape[0] for shape in sources), *sources[0][1:]
 
 
+@dataclass(frozen=True)
+class Flat:
+    """All numbers of a tensor in one dimension."""
+
+    source: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        return tensor.flatten()
+
+    def shape(self, source: tuple[int, ...]) -> tuple[int, ...]:
+        return (prod(source),)
+
+
 class ViewedTensors:
     """Tensors with views. A view whose source is missing, or whose name is there (in a prepared
     copy), is left out. A view can have the name of its source: a transposed matrix, which int8
     files hold as [out, in].
     """
 
-    def __init__(self, tensors: Tensors, views: Mapping[str, View | Joined]):
+    def __init__(self, tensors: Tensors, views: Mapping[str, View | Joined | Flat]):
         self._tensors = tensors
         self._views = {name: view for name, view in views.items() if self._applies(name, view)}
         _check_stacks([view for view in self._views.values() if isinstance(view, View)], tensors)
@@ -95,7 +113,7 @@ class ViewedTensors:
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         return self._tensors.head_int8()
 
-    def _applies(self, name: str, view: View | Joined) -> bool:
+    def _applies(self, name: str, view: View | Joined | Flat) -> bool:
         shapes = self._tensors.shapes
         if name in view.sources:
             return name in shapes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Heads, Linear, Norm
-from llmchat.engines.transformers.pytorch.recurrent_scan import convolve, scan
+from llmchat.engines.transformers.pytorch.recurrent_scan import convolve, scan, scan_channels
 
 
 class Loader(Protocol):
@@ -45,14 +45,29 @@ class Mixer:
         raise NotImplementedError
 
 
+class WithLowRanks(nn.Module):
+    """Linears, and pairs of them, of the same input: their outputs side by side."""
+
+    def __init__(self, block: blocks.DeltaNet, load: Loader):
+        super().__init__()
+        self._plain = load.joined(block.inputs)
+        pairs = zip(block.low, block.high, strict=True)
+        self._pairs = [(load.joined([low]), load.joined([high])) for low, high in pairs]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((self._plain(x), *(high(low(x)) for low, high in self._pairs)), dim=-1)
+
+
 class DeltaNet(Mixer):
     def __init__(self, block: blocks.DeltaNet, load: Loader):
-        self.inputs, self.output = load.joined(block.inputs), load.joined([block.output])
+        self.inputs = WithLowRanks(block, load) if block.low else load.joined(block.inputs)
+        self.output = load.joined([block.output])
         self._block = block
         self._convolution = load.float32(block.convolution)[:, 0]
-        self._rate = load.float32(block.log_decay).exp()
+        self._rate = load.float32(block.log_decay).exp().repeat_interleave(block.decay.width)
         self._time_bias = load.float32(block.time_bias)
         self._norm = _norm(block.norm, load)
+        self._gate = F.silu if block.gate_activation == "silu" else torch.sigmoid
         device = self._rate.device
         mixed = (block.queries, block.keys, block.values)
         self._mixed = torch.cat([columns(heads) for heads in mixed]).to(device)
@@ -70,16 +85,17 @@ class DeltaNet(Mixer):
         q, k, v = mixed.split((sizes[0], sizes[0], sizes[1]), dim=1)
         q, k = (self._unit_heads(part) for part in (q, k))
         decay = -self._rate * F.softplus(rows[:, self._decay] + self._time_bias)
-        out = scan(
-            q * queries.width**-0.5,
-            k,
-            v.unflatten(1, (values.count, -1)).transpose(0, 1),
-            decay.T,
-            matrix,
-            rows[:, self._beta].sigmoid().T,
-        )
+        v = v.unflatten(1, (values.count, -1)).transpose(0, 1)
+        beta = rows[:, self._beta].sigmoid().T
+        q = q * queries.width**-0.5
+        if self._block.decays_by_channel:
+            decay = decay.unflatten(1, (values.count, -1)).transpose(0, 1)
+            some = k * beta[..., None]
+            out = scan_channels(q, decay, k * decay.exp(), some, some, v, matrix)
+        else:
+            out = scan(q, k, v, decay.T, matrix, beta)
         gates = rows[:, self._gates].unflatten(1, (values.count, -1))
-        return (self._norm(out.transpose(0, 1)) * F.silu(gates)).flatten(1)
+        return (self._norm(out.transpose(0, 1)) * self._gate(gates)).flatten(1)
 
     def _unit_heads(self, part: Tensor) -> Tensor:
         """[T, heads * width] → [heads of values, T, width] of length 1, as FLA divides them."""

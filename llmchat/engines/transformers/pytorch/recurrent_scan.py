@@ -6,6 +6,8 @@ from torch import Tensor
 # Tokens that are taken at once. Each chunk takes as many operations as a few single tokens.
 _CHUNK = 64
 _RWKV_CHUNK = 32
+# Where each channel decays on its own, products of two tokens take one number a channel.
+_CHANNEL_CHUNK = 16
 
 
 def convolve(x: Tensor, before: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -61,6 +63,44 @@ def _corrected(
     system = (k_beta @ k.mT * between).tril(-1)
     right = v_beta - (k_beta * total.exp()[..., None]) @ state
     return torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+
+
+def scan_channels(
+    q: Tensor, decay: Tensor, a: Tensor, b: Tensor, k: Tensor, v: Tensor, state: Tensor
+) -> Tensor:
+    """For each token: S = exp(decay) * S - b (a S) + k v, row by row, and the result is q S.
+
+    q, decay, a, b, k: [heads, T, N]; v: [heads, T, P]; state: [heads, N, P], changes in place.
+    Returns [heads, T, P].
+    """
+    parts = [part.split(_CHANNEL_CHUNK, 1) for part in (q, decay, a, b, k, v)]
+    return torch.cat([_scan_channel_chunk(chunk, state) for chunk in zip(*parts, strict=True)], 1)
+
+
+def _scan_channel_chunk(chunk: tuple[Tensor, ...], state: Tensor) -> Tensor:
+    """What `a` finds of all tokens is a triangular system; no exponent is above zero."""
+    q, decay, a, b, k, v = chunk
+    total = decay.cumsum(1)
+    before = total - decay
+    found = (a * before.exp()) @ state + _seen(a, before, k, total, -1) @ v
+    system = _seen(a, before, b, total, -1)
+    found = torch.linalg.solve_triangular(system, found, upper=False, unitriangular=True)
+    out = (q * total.exp()) @ state
+    out += _seen(q, total, k, total, 0) @ v - _seen(q, total, b, total, 0) @ found
+    left = (total[:, -1:] - total).exp()
+    state.mul_(total[:, -1, :, None].exp())
+    state.add_((k * left).mT @ v).sub_((b * left).mT @ found)
+    return out
+
+
+def _seen(q: Tensor, at: Tensor, k: Tensor, total: Tensor, diagonal: int) -> Tensor:
+    """[heads, T, T]: products of each query with the keys up to its `diagonal`, as they have
+    decayed. at, total: [heads, T, N], sums of the decays up to the queries and the keys.
+    """
+    ages = at[:, :, None] - total[:, None]  # [heads, T, T, N]
+    seen = torch.ones(ages.shape[1:3], dtype=torch.bool, device=q.device).tril(diagonal)
+    weights = ages.masked_fill(~seen[..., None], -torch.inf).exp()
+    return (q[:, :, None] * k[:, None] * weights).sum(-1)
 
 
 def weigh(key: Tensor, value: Tensor, first: Tensor, decay: Tensor, state: Tensor) -> Tensor:

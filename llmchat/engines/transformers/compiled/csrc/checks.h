@@ -74,6 +74,17 @@ static void check_convolution(const Convolution *c, int64_t channels) {
     ASSERT(c->weight && c->kernel > 0 && c->channels == channels && channels % LANES == 0);
 }
 
+/* The pairs of linears of a block; returns the outputs of the second ones. */
+static int64_t check_pairs(const Model *m, const Matrix *linear, int64_t pairs) {
+    int64_t width = 0;
+    for (int64_t i = 0; i < pairs; i++) {
+        check_matrix(linear + i, linear[i].out, m->hidden);
+        check_matrix(linear + pairs + i, linear[pairs + i].out, linear[i].out);
+        width += linear[pairs + i].out;
+    }
+    return width;
+}
+
 /* The inputs of a recurrent block, and its one output. */
 static void check_recurrent(const Model *m, const Block *block, int64_t width, int64_t mixed) {
     ASSERT(block->linear_count == block->inputs + 1);
@@ -88,7 +99,16 @@ static void check_recurrent(const Model *m, const Block *block, int64_t width, i
 static void check_delta_net(const Model *m, const Block *block) {
     const DeltaNet *d = block->details;
     int64_t keys = d->keys.count, values = d->values.count, mixed = values * d->values.width;
-    check_recurrent(m, block, d->width, mixed);
+    ASSERT(block->linear_count == block->inputs + 2 * d->pairs + 1);
+    int64_t width = check_pairs(m, block->linear + block->inputs, d->pairs);
+    for (int64_t i = 0; i < block->inputs; i++) {
+        check_matrix(block->linear + i, block->linear[i].out, m->hidden);
+        width += block->linear[i].out;
+    }
+    ASSERT(width == d->width);
+    check_matrix(block->linear + block->linear_count - 1, m->hidden, mixed);
+    if (d->by_channel) check_heads(&d->decay, d->width);
+    ASSERT(!d->by_channel || (keys == values && d->decay.width == d->keys.width));
     check_heads(&d->queries, d->width), check_heads(&d->keys, d->width);
     check_heads(&d->values, d->width), check_heads(&d->gates, d->width);
     ASSERT(keys > 0 && values % keys == 0 && d->queries.count == keys);

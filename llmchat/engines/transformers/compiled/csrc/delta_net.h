@@ -1,12 +1,11 @@
-/* Gated DeltaNet (Yang et al. 2024). */
+/* Gated DeltaNet (Yang et al. 2024), and Kimi Delta Attention, whose decays are by channel. */
 #pragma once
+#include "latent.h"
 #include "recurrence.h"
 
 /* A row of pass->inner: queries, keys and values after the convolution, then for each head of
- * values its decay and beta. */
-static int64_t delta_row(const DeltaNet *d) {
-    return d->convolution.channels + 2 * d->values.count;
-}
+ * values its beta and its decay; by channel: all betas, the decays, and the decays times keys. */
+static int64_t delta_row(const DeltaNet *d) { return d->convolution.channels + decays_of(d); }
 
 static void scale_to_unit(float *x, int64_t count, float factor) {
     factor /= sqrtf(sum_of_squares(x, count, 0.0f) + 1e-6f);
@@ -25,6 +24,17 @@ static void convolve_head(const Pass *pass, const Block *block, const Heads *hea
              pass->inner + row * delta_row(d) + channel, delta_row(d));
 }
 
+/* The decays of the channels of a head, and these times its keys. */
+static void find_channel_decays(const DeltaNet *d, int64_t head, const float *x, float *out) {
+    int64_t width = d->keys.width, all = d->keys.count * width, first = head * width;
+    const float *key = out - d->values.count - d->convolution.channels + all + first;
+    for (int64_t i = 0; i < width; i++) {
+        float decay = expf(-d->rate[head] * softplus(x[i] + d->time_bias[first + i]));
+        out[first + i] = decay;
+        out[all + first + i] = decay * key[i];
+    }
+}
+
 /* How much of the state is left at each row, and how much is corrected. */
 static void find_decays(const Pass *pass, const DeltaNet *d, int64_t head, int64_t index) {
     int64_t first = pass->first_row[index], end = first + pass->sequences[index].rows;
@@ -32,8 +42,12 @@ static void find_decays(const Pass *pass, const DeltaNet *d, int64_t head, int64
     for (int64_t row = first; row < end; row++) {
         const float *x = pass->wide + row * d->width;
         float *out = pass->inner + row * delta_row(d) + d->convolution.channels;
-        out[head] = expf(-d->rate[head] * softplus(x[decay] + d->time_bias[head]));
-        out[d->values.count + head] = 1.0f / (1.0f + expf(-x[beta]));
+        out[head] = 1.0f / (1.0f + expf(-x[beta]));
+        if (d->by_channel)
+            find_channel_decays(d, head, x + decay, out + d->values.count);
+        else
+            out[d->values.count + head] =
+                expf(-d->rate[head] * softplus(x[decay] + d->time_bias[head]));
     }
 }
 
@@ -63,7 +77,7 @@ INLINE void scan_delta(const DeltaNet *d, const Columns *s, const float *rows, i
     int64_t value = 2 * keys + head * d->values.width + column;
     for (int64_t row = 0; row < count; row++, rows += stride) {
         const float *q = rows + key, *k = q + keys, *decays = rows + d->convolution.channels;
-        float decay = decays[head], beta = decays[d->values.count + head];
+        float beta = decays[head], decay = decays[d->values.count + head];
         f32x16 known[MOST_VECTORS], result[MOST_VECTORS];
         read_columns(s, k, known, n);
         for (int v = 0; v < n; v++)
@@ -72,6 +86,33 @@ INLINE void scan_delta(const DeltaNet *d, const Columns *s, const float *rows, i
         for (int v = 0; v < n; v++)
             store(out + row * d->values.count * d->values.width + v * LANES, result[v]);
     }
+}
+
+/* The same where decays are by channel. */
+INLINE void scan_delta_channels(const DeltaNet *d, const Columns *s, const float *rows,
+                                int64_t count, int64_t head, int64_t column, float *out,
+                                const int n) {
+    int64_t width = d->keys.width, keys = d->keys.count * width, stride = delta_row(d);
+    int64_t key = head * width, value = 2 * keys + head * d->values.width + column;
+    for (int64_t row = 0; row < count; row++, rows += stride) {
+        const float *betas = rows + d->convolution.channels, *q = rows + key;
+        const float *decays = betas + d->values.count + key;
+        f32x16 known[MOST_VECTORS], result[MOST_VECTORS];
+        read_columns(s, decays + keys, known, n);
+        for (int v = 0; v < n; v++)
+            known[v] = (load(rows + value + v * LANES) - known[v]) * betas[head];
+        update_channels(s, decays, NULL, NULL, q + keys, known, q, result, n);
+        for (int v = 0; v < n; v++)
+            store(out + row * d->values.count * d->values.width + v * LANES, result[v]);
+    }
+}
+
+INLINE void scan_delta_rule(const DeltaNet *d, const Columns *s, const float *rows, int64_t count,
+                            int64_t head, int64_t column, float *out, const int n) {
+    if (d->by_channel)
+        scan_delta_channels(d, s, rows, count, head, column, out, n);
+    else
+        scan_delta(d, s, rows, count, head, column, out, n);
 }
 
 static void scan_delta_unit(Worker *worker, const Block *block, int64_t index, int64_t head,
@@ -86,14 +127,14 @@ static void scan_delta_unit(Worker *worker, const Block *block, int64_t index, i
     const float *rows = pass->inner + first * delta_row(d);
     float *out = pass->mixed + first * d->values.count * width + head * width + column;
     switch (columns / LANES) {
-    case 4: scan_delta(d, &s, rows, count, head, column, out, 4); break;
-    case 2: scan_delta(d, &s, rows, count, head, column, out, 2); break;
-    default: scan_delta(d, &s, rows, count, head, column, out, 1);
+    case 4: scan_delta_rule(d, &s, rows, count, head, column, out, 4); break;
+    case 2: scan_delta_rule(d, &s, rows, count, head, column, out, 2); break;
+    default: scan_delta_rule(d, &s, rows, count, head, column, out, 1);
     }
     put_columns_back(&s, state, width, columns);
 }
 
-/* Norm a head of a row of the result, and multiply it with silu of its gate. */
+/* Norm a head of a row of the result, and multiply it with silu or sigmoid of its gate. */
 static void gate_delta_head(const Pass *pass, const DeltaNet *d, int64_t row, int64_t head) {
     int64_t width = d->values.width;
     float *out = pass->mixed + (row * d->values.count + head) * width;
@@ -101,7 +142,8 @@ static void gate_delta_head(const Pass *pass, const DeltaNet *d, int64_t row, in
     norm_group(&d->norm, out, head);
     for (int64_t i = 0; i < width; i += LANES) {
         f32x16 z = load(gate + i);
-        store(out + i, load(out + i) * (z * sigmoid(z)));
+        f32x16 factor = d->sigmoid_gates ? sigmoid(z) : z * sigmoid(z);
+        store(out + i, load(out + i) * factor);
     }
 }
 
@@ -127,9 +169,31 @@ static void run_delta_rule(Worker *worker, const Block *block) {
     barrier(&worker->cursor);
 }
 
+/* The pairs of linears: what the high ones give follows the outputs of the inputs in a row. */
+static void run_pairs(Worker *worker, const Block *block) {
+    const DeltaNet *d = block->details;
+    const Pass *pass = worker->pass;
+    float *low = pass->inner, *high = pass->wide + d->width;
+    const Matrix *matrices = block->linear + block->inputs;
+    for (int64_t i = 0; i < d->pairs; i++) {
+        run_one_linear(worker, block, block->inputs + i, low, matrices[i].out);
+        low += pass->rows * matrices[i].out, high -= matrices[d->pairs + i].out;
+    }
+    low = pass->inner;
+    for (int64_t i = 0; i < d->pairs; i++) {
+        prepare_input(worker, (Source){.kind = FROM_ROWS,
+                                       .two_term = 1,
+                                       .width = matrices[i].out,
+                                       .rows = low});
+        run_one_linear(worker, block, block->inputs + d->pairs + i, high, d->width);
+        low += pass->rows * matrices[i].out, high += matrices[d->pairs + i].out;
+    }
+}
+
 static void run_delta_net(Worker *worker, const Block *block) {
     const DeltaNet *d = block->details;
     run_inputs(worker, block, d->width);
+    run_pairs(worker, block);
     run_delta_rule(worker, block);
-    run_mixed_output(worker, block, block->inputs, d->values.count * d->values.width);
+    run_mixed_output(worker, block, block->linear_count - 1, d->values.count * d->values.width);
 }

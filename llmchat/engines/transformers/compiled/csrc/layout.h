@@ -162,10 +162,22 @@ static void include_recurrent(Sizes *sizes, int64_t wide, int64_t inner, int64_t
     sizes->columns = MAX(sizes->columns, depth * MOST_COLUMNS);
 }
 
+/* A linear of so many outputs, which another one reads in two terms. */
+static void include_low_rank(Sizes *sizes, int64_t rank) {
+    sizes->input = MAX(sizes->input, rank);
+    sizes->two_term = MAX(sizes->two_term, rank);
+}
+
 static void include_delta_net(Sizes *sizes, const Block *block) {
     const DeltaNet *d = block->details;
-    int64_t inner = d->convolution.channels + 2 * d->values.count;
+    int64_t inner = d->convolution.channels + decays_of(d), ranks = 0;
     include_recurrent(sizes, d->width, inner, d->values.count * d->values.width, d->keys.width);
+    for (int64_t i = 0; i < d->pairs; i++) {
+        int64_t low = block->linear[block->inputs + i].out;
+        include_low_rank(sizes, low);
+        ranks += low;
+    }
+    sizes->inner = MAX(sizes->inner, ranks);
 }
 
 static void include_mamba(Sizes *sizes, const Block *block) {

@@ -119,15 +119,18 @@ typedef struct {
     int64_t channels, kernel;
 } Convolution;
 
-/* The details of a DELTA_NET block. width: of the outputs of all its inputs. rate: exp(log_decay);
- * rate, time_bias: [heads of values]. A state is that of the convolution, then [heads of values,
- * key width, value width]. */
+/* The details of a DELTA_NET block. width: of the outputs of all its inputs and of its `pairs` of
+ * linears, whose low ones follow the inputs, then the high ones. rate: exp(log_decay), [heads of
+ * values]; time_bias: as many, or by channel of keys. A state is that of the convolution, then
+ * [heads of values, key width, value width]. */
 typedef struct {
     int64_t width;
     Heads queries, keys, values, gates, beta, decay;
     Convolution convolution;
     const float *rate, *time_bias;
     Norm norm;
+    int64_t pairs;
+    int32_t by_channel, sigmoid_gates;
 } DeltaNet;
 
 /* The details of a MAMBA block. rate, time_bias, skip: [heads]. The factors of x, B and C are in
@@ -237,6 +240,12 @@ typedef struct {
     const float *strengths;
     int64_t rows, past, capacity, adapter_count, all_logits, is_long;
 } SequenceRows;
+
+/* The decays and betas of a row, see delta_net.h. */
+static int64_t decays_of(const DeltaNet *d) {
+    int64_t heads = d->values.count;
+    return heads + (d->by_channel ? 2 * heads * d->keys.width : heads);
+}
 
 static int64_t head_begin(const Heads *heads, int64_t head) {
     return heads->start + head / heads->together * heads->group_stride +

@@ -1,4 +1,4 @@
-/* What Gated DeltaNet and Mamba-2 do with a state: for each token it decays, an outer product is
+/* What Gated DeltaNet, Mamba-2 and RWKV-7 do with a state: for each token it decays, an outer product is
  * added, and a query reads it. Tokens follow each other one by one, whatever is read together, so
  * that their numbers do not depend on it. Columns of the state do not depend on each other: a unit
  * of work takes a few of them through all rows of a sequence. */
@@ -38,6 +38,25 @@ INLINE void update_columns(const Columns *s, float decay, const float *k, const 
             for (int v = 0; v < n; v++) {
                 float *p = s->numbers + (i + chain) * s->stride + v * LANES;
                 f32x16 new = fused_madd(splat(k[i + chain]), added[v], load(p) * decay);
+                store(p, new);
+                sums[v][chain] = fused_madd(splat(q[i + chain]), new, sums[v][chain]);
+            }
+    for (int v = 0; v < n; v++) out[v] = total_of(sums[v]);
+}
+
+/* S = decay * S + k added, where each row of S decays on its own, then q S. b, found: S += b found
+ * too, or NULL. */
+INLINE void update_channels(const Columns *s, const float *decay, const float *b,
+                            const f32x16 *found, const float *k, const f32x16 *added,
+                            const float *q, f32x16 *out, const int n) {
+    f32x16 sums[MOST_VECTORS][CHAINS] = {};
+    for (int64_t i = 0; i < s->depth; i += CHAINS)
+        for (int chain = 0; chain < CHAINS; chain++)
+            for (int v = 0; v < n; v++) {
+                float *p = s->numbers + (i + chain) * s->stride + v * LANES;
+                f32x16 new = load(p) * decay[i + chain];
+                if (b) new = fused_madd(splat(b[i + chain]), found[v], new);
+                new = fused_madd(splat(k[i + chain]), added[v], new);
                 store(p, new);
                 sums[v][chain] = fused_madd(splat(q[i + chain]), new, sums[v][chain]);
             }
