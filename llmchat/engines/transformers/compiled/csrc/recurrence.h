@@ -1,7 +1,7 @@
-/* What Gated DeltaNet, Mamba-2 and RWKV-7 do with a state: for each token it decays, an outer product is
- * added, and a query reads it. Tokens follow each other one by one, whatever is read together, so
- * that their numbers do not depend on it. Columns of the state do not depend on each other: a unit
- * of work takes a few of them through all rows of a sequence. */
+/* What Gated DeltaNet, Mamba-2 and RWKV-7 do with a state: for each token it decays, an outer
+ * product is added, and a query reads it. Tokens follow each other one by one, whatever is read
+ * together, so that their numbers do not depend on it. Columns of the state do not depend on each
+ * other: a unit of work takes a few of them through all rows of a sequence. */
 #pragma once
 #include "convolution.h"
 
