@@ -81,9 +81,19 @@ def all_expected(model: Any, ids: list[int]) -> Tensor:
     return logits
 
 
+def new_cache(engine: TransformersEngine, prompt: int = 30) -> Any:
+    """A cache that can read any text: an encoder-decoder has read a prompt of `prompt` tokens."""
+    cache = engine._forward.new_cache()
+    if engine._forward.separate_encoder:
+        ids = torch.randint(5, 320, (prompt,), generator=torch.Generator().manual_seed(prompt))
+        with torch.inference_mode():
+            engine._forward.run([SequenceInput(cache, ids.tolist())])
+    return cache
+
+
 def all_logits(engine: TransformersEngine, ids: list[int], cache: Any = None) -> Tensor:
     """[T, vocab] of our executor, in one read with a new cache or after what `cache` holds."""
-    cache = cache or engine._forward.new_cache()
+    cache = cache or new_cache(engine)
     with torch.inference_mode():
         logits: Tensor = engine._forward.run([SequenceInput(cache, ids, all_logits=True)])[0]
     return logits.float()

@@ -24,10 +24,6 @@ NOT_COMPILED = frozenset(
         "falcon-h1: odd",
         "granite-moe-hybrid: odd, dense, rope",
         "rwkv: odd",
-        "t5",
-        "t5: odd, tied",
-        "t5: multilingual, near buckets",
-        "t5: biases in each layer, one layer that answers",
     }
 )
 

@@ -46,6 +46,8 @@ def random_model(config: Any, seed: int) -> Any:
         _align_queries(model)
         if config.model_type.startswith(("gemma3n", "gemma4")):
             _soften_attention(model)
+        if config.is_encoder_decoder:
+            _soften_queries(model)
         _scale_embedding(model)
         _scale_logits(model, generator)
     return model
@@ -97,6 +99,13 @@ def _soften_attention(model: Any) -> None:
     for name, tensor in model.state_dict().items():
         if name.endswith(("q_norm.weight", "k_norm.weight")):
             tensor.mul_(len(tensor) ** -0.25)
+
+
+def _soften_queries(model: Any) -> None:
+    """T5 does not divide scores, and begins with smaller weights of queries instead."""
+    for name, tensor in model.state_dict().items():
+        if name.endswith("Attention.q.weight"):
+            tensor.mul_(model.config.d_kv**-0.5)
 
 
 def _scale_embedding(model: Any) -> None:

@@ -172,7 +172,10 @@ def _kernels(source: Source, config: dict[str, Any]) -> Kernels | None:
 
 def _of_plan(source: Source, config: dict[str, Any], plan: Plan, tensors: Tensors) -> Forward:
     if kernels := _kernels(source, config):
-        return compiled.CompiledForward(config, tensors, kernels)
+        compiled_executor = compiled.CompiledForward
+        if plan.encoder:
+            compiled_executor = compiled.CompiledEncoderDecoder
+        return compiled_executor(config, tensors, kernels)
     executor: type[forward.TorchForward] = forward.TorchForward
     if plan.encoder:
         executor = TorchEncoderDecoder

@@ -1,21 +1,24 @@
 """Models whose encoder reads a whole prompt before their decoder answers (T5)."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from support.family_engines import TinyModel
-from support.family_lists import cases
+from support.family_engines import TinyModel, divergence
+from support.family_lists import COMPILED, cases, compiler
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.blocks import Attention
 from llmchat.engines.transformers.families.distance import buckets_of
 from llmchat.errors import Mismatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+T5 = [name for name in COMPILED if name.startswith("t5")]
 GREEDY = Sampling(temperature=0, max_tokens=12, ignore_eos=True)
 SIZES = {
     "model_type": "t5", "vocab_size": 320, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2,
@@ -43,20 +46,93 @@ def at_once(engine: TransformersEngine, prompts: list[list[int]]) -> list[str]:
     return texts
 
 
+def cold(engine: TransformersEngine, ids: list[int]) -> str:
+    engine.clear_cache()
+    return answer(engine, ids)[0]
+
+
 @cases(["t5"])
 def test_answers_at_once_are_those_alone(tiny: TinyModel) -> None:
     prompts = [tiny.ids(count, seed=count) for count in (5, 19, 1, 40)]
-    alone = []
-    for ids in prompts:
-        tiny.exact.clear_cache()
-        alone.append(answer(tiny.exact, ids)[0])
-    assert at_once(tiny.open(weights="fp32", slots=4), prompts) == alone
+    for engine in (tiny.exact, tiny.rounded):
+        alone = [cold(engine, ids) for ids in prompts]
+        assert at_once(tiny.open(weights=engine._weights, slots=4), prompts) == alone
+
+
+@compiler
+@pytest.mark.slow
+@cases(T5)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_prompts_at_once_are_encoded_as_alone_to_the_bit(tiny: TinyModel, threads: int) -> None:
+    """Prompts around the length of a span of keys and of the distances that have biases."""
+    torch.set_num_threads(threads)
+    forward = tiny.rounded._forward
+    prompts = [tiny.ids(count, seed=count) for count in (1, 7, 8, 9, 100, 256, 257, 600)]
+    alone, together = [], [SequenceInput(forward.new_cache(), ids) for ids in prompts]
+    with torch.inference_mode():
+        for ids in prompts:
+            alone += forward.run([SequenceInput(forward.new_cache(), ids)])
+        for got, expected in zip(forward.run(together), alone, strict=True):
+            assert torch.equal(got, expected)
+        # Answers go on beside a prompt that is read.
+        more = SequenceInput(forward.new_cache(), tiny.ids(300))
+        batch = [replace(one, ids=[5, 6, 7], all_logits=True) for one in together]
+        got = forward.run([*batch[:4], more, *batch[4:]])
+        del got[4]
+        for index, ids in enumerate(prompts):
+            cache = forward.new_cache()
+            forward.run([SequenceInput(cache, ids)])
+            parts = [forward.run([SequenceInput(cache, [token])])[0] for token in (5, 6, 7)]
+            assert torch.equal(got[index], torch.cat(parts))
+
+
+@compiler
+@pytest.mark.slow
+@cases(T5)
+def test_long_prompts_and_answers_are_those_of_transformers(tiny: TinyModel) -> None:
+    """Across spans of keys, and beyond the reach of biases by distance."""
+    ids, said = tiny.ids(600), [0, *tiny.ids(300, seed=2)]
+    with torch.inference_mode():
+        expected = tiny.reference(
+            input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([said])
+        ).logits[0]
+    for engine in (tiny.exact, tiny.rounded):
+        cache = engine._forward.new_cache()
+        with torch.inference_mode():
+            (first,) = engine._forward.run([SequenceInput(cache, ids)])
+            (rest,) = engine._forward.run([SequenceInput(cache, said[1:], all_logits=True)])
+        got = torch.cat([first, rest]).float()
+        if engine is tiny.exact:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        assert divergence(expected, got) <= 2e-3
+
+
+@compiler
+@cases(["t5"])
+def test_prompt_lookup_changes_no_token(tiny: TinyModel) -> None:
+    """Few tokens that alternate, so that drafts are right and wrong."""
+    few = {token: 9.0 for token in (40, 41, 42)}
+    sampling = Sampling(temperature=1.0, max_tokens=80, seed=3, logit_bias=few)
+    texts, lengths = [], []
+    for engine in (tiny.open(drafts=False), tiny.open()):
+        decode = engine._forward._decode  # type: ignore[attr-defined]
+
+        def counted(sequences: list[SequenceInput], decode: Any = decode) -> Any:
+            lengths.extend(len(sequence.ids) for sequence in sequences)
+            return decode(sequences)
+
+        engine._forward._decode = counted  # type: ignore[attr-defined]
+        events: list[Any] = list(engine.stream(engine.prompt_of(tiny.ids(12)), sampling))
+        texts.append("".join(event.text for event in events if isinstance(event, Chunk)))
+    assert texts[0] == texts[1] and len(texts[0]) > 80
+    drafts = lengths[80:]
+    assert set(lengths[:80]) == {1} and max(drafts) > 1 and sum(drafts) > 80
 
 
 @cases(["t5"])
 def test_the_same_prompt_is_encoded_once(tiny: TinyModel) -> None:
     """Beside another one, and also if it is a single token."""
-    engine = tiny.open(weights="fp32", slots=2)
+    engine = tiny.open(slots=2)
     for ids in (tiny.ids(30), tiny.ids(1)):
         text, first = answer(engine, ids)
         answer(engine, tiny.ids(20, seed=9))

@@ -10,6 +10,7 @@ from support.family_engines import (
     divergence,
     executor,
     expected_logits,
+    new_cache,
 )
 from support.family_lists import COMPILED, NOT_COMPILED, NOT_PLANNED, cases, compiler
 from support.tiny_families import CASES
@@ -81,6 +82,6 @@ def test_tokens_read_in_pieces_have_the_same_logits_to_the_bit(tiny: TinyModel) 
     """A sample of test_family_rows.py."""
     ids = tiny.ids()
     expected = all_logits(tiny.rounded, ids)
-    cache = tiny.rounded._forward.new_cache()
+    cache = new_cache(tiny.rounded)
     for start, end in ((0, 7), (7, 8), (8, 33), (33, 40)):
         assert torch.equal(all_logits(tiny.rounded, ids[start:end], cache), expected[start:end])

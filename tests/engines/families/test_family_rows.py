@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from support.compiled_models import needs_compiler
-from support.family_engines import TinyModel, all_logits
+from support.family_engines import TinyModel, all_logits, new_cache
 from support.family_lists import COMPILED, cases
 
 from llmchat.engines.transformers.executor import SequenceInput
@@ -35,7 +35,7 @@ def test_pieces_of_any_size(tiny: TinyModel) -> None:
     ids = tiny.ids(LENGTH)
     expected = all_logits(tiny.rounded, ids)
     for size in (1, 2, 7, 64, 300):
-        cache = tiny.rounded._forward.new_cache()
+        cache = new_cache(tiny.rounded)
         for start in range(0, LENGTH, size):
             got = all_logits(tiny.rounded, ids[start : start + size], cache)
             assert torch.equal(got, expected[start : start + size]), f"{size} tokens at {start}"
@@ -46,9 +46,11 @@ def test_the_last_row_alone_and_after_going_back(tiny: TinyModel) -> None:
     """With and without logits of all tokens, as drafts are read, which are partly forgotten."""
     ids, random = tiny.ids(LENGTH), torch.Generator().manual_seed(1)
     expected = all_logits(tiny.rounded, ids)
-    cache = tiny.rounded._forward.new_cache()
+    cache = new_cache(tiny.rounded)
+    prompt = cache.length
     for _ in range(20):
-        start = cache.truncate(int(torch.randint(cache.length + 1, (), generator=random)))
+        kept = prompt + int(torch.randint(cache.length - prompt + 1, (), generator=random))
+        start = cache.truncate(kept) - prompt
         for size in torch.randint(1, 90, (3,), generator=random).tolist():
             chunk, everything = ids[start : start + size], bool(size % 2)
             with torch.inference_mode():
@@ -57,14 +59,14 @@ def test_the_last_row_alone_and_after_going_back(tiny: TinyModel) -> None:
             first = start if everything else max(start, start + len(chunk) - 1)
             start += len(chunk)
             assert torch.equal(got.float(), expected[first:start])
-            assert cache.length == start
+            assert cache.length == prompt + start
 
 
 @cases(turning(False))
 def test_beside_other_texts(tiny: TinyModel) -> None:
     texts = [tiny.ids(40 + 30 * index, seed=index) for index in range(4)]
     alone = [all_logits(tiny.rounded, ids) for ids in texts]
-    caches = [tiny.rounded._forward.new_cache() for _ in texts]
+    caches = [new_cache(tiny.rounded) for _ in texts]
     for start, end in ((0, 1), (1, 18), (18, 19), (19, 22), (22, 40)):
         batch = [
             SequenceInput(cache, ids[start:end], all_logits=True)

@@ -4,6 +4,7 @@ Importing it compiles nothing; `find_kernels` builds the library when it is firs
 """
 
 from llmchat.engines.transformers.compiled.build import find_kernels
+from llmchat.engines.transformers.compiled.encoder_decoder import CompiledEncoderDecoder
 from llmchat.engines.transformers.compiled.forward import CompiledForward, supports
 
-__all__ = ["CompiledForward", "find_kernels", "supports"]
+__all__ = ["CompiledEncoderDecoder", "CompiledForward", "find_kernels", "supports"]

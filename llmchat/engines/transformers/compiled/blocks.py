@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 from llmchat.engines.transformers.compiled import structs
 from llmchat.engines.transformers.compiled.recurrent import (
@@ -24,6 +24,7 @@ from llmchat.engines.transformers.compiled.structs import (
     LANES,
     MAX_HEAD_DIM,
     MAX_SHARED_HEADS,
+    SPAN,
     Matrix,
     TensorRefs,
 )
@@ -31,6 +32,7 @@ from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Activation, Block, Linear
 from llmchat.engines.transformers.families.blocks import Norm as NormPlan
 from llmchat.engines.transformers.families.check import linears_of
+from llmchat.engines.transformers.families.distance import DistanceBias
 from llmchat.engines.transformers.families.plan import Plan, Step
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.weights import Tensors
@@ -44,7 +46,9 @@ _KINDS: tuple[type[Any], ...] = (
     blocks.LayerInput,
     blocks.LatentAttention,
     *STREAMS,
+    blocks.Memory,
 )
+_SEES = ("before", "all", "memory")
 _SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
     "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
@@ -53,9 +57,14 @@ _ACTIVATIONS: tuple[Activation, ...] = (
 
 def supports(plan: Plan) -> bool:
     """Whether csrc computes exactly what the plan describes."""
-    if plan.encoder:
-        return False
-    return plan.norm is not None and all(map(_supports_step, plan.steps()))
+    return plan.norm is not None and all(map(_supports_step, plan.steps())) and _is_even(plan)
+
+
+def _is_even(plan: Plan) -> bool:
+    """Whether all attention of an encoder, which share their keys and values, are of one size."""
+    found = (block for block in plan.blocks() if isinstance(block, blocks.Attention))
+    sizes = {(one.keys, one.values) for one in found if one.sees == "all"}
+    return len(sizes) <= 1
 
 
 def _supports_step(step: Step) -> bool:
@@ -67,6 +76,8 @@ def _supports_step(step: Step) -> bool:
         return _has_vectors(block.plain + block.rotary.width, block.value_width)
     if isinstance(block, blocks.Experts):
         return step.norm is None or not any(block.norms)
+    if isinstance(block, blocks.Memory):
+        return _has_vectors(block.keys.width, block.values.width)
     if isinstance(block, blocks.Mlp):
         return block.cutoff is None or (len(block.inputs) == 2 and block.gate_scale == 1)
     return supports_recurrent(step) or supports_streams(step)
@@ -84,6 +95,7 @@ class BlockLoader:
         self._plan, self._tensors, self._refs = plan, tensors, refs
         self._rotaries: list[blocks.Rotary] = []
         self._linears = 0
+        self._distances: dict[str, int] = {}
         self._recurrent = RecurrentLoader(tensors, refs, self)
         self._streams = StreamLoader(self)
         self._whole: tuple[str, tuple[Tensor, Tensor]] | None = None
@@ -95,7 +107,8 @@ class BlockLoader:
         rotaries = (structs.Rotary * len(self._rotaries))(*map(self._rotary, self._rotaries))
         embedding, head = plan.embedding, plan.head
         return structs.Model(
-            len(array), self._linears, plan.hidden, plan.vocabulary, len(rotaries),
+            len(array), plan.encoder.block_count if plan.encoder else 0, self._linears,
+            plan.hidden, plan.vocabulary, len(rotaries),
             self._embedding(), self._positions(), self._refs.keep(rotaries), array,
             self.norm(embedding.norm), self.norm(plan.norm), self._head(),
             embedding.scale, head.scale, head.softcap, layer_inputs,
@@ -103,7 +116,7 @@ class BlockLoader:
 
     def _blocks(self) -> "ctypes.Array[structs.Block]":
         found: list[structs.Block] = []
-        for layer in self._plan.layers:
+        for layer in self._plan.all_layers:
             for stage in layer.stages:
                 for index, step in enumerate(stage):
                     found.append(self._block(step, len(found)))
@@ -133,6 +146,7 @@ class BlockLoader:
         makers: dict[type[Any], Callable[[Any, int], tuple[ctypes.Structure, int]]] = {
             blocks.Attention: self._attention,
             blocks.LatentAttention: self._latent,
+            blocks.Memory: self._memory,
             blocks.Mlp: self._mlp,
             blocks.LayerInput: self._layer_input,
             blocks.Experts: self._experts,
@@ -147,9 +161,9 @@ class BlockLoader:
             heads_struct(block.queries), heads_struct(block.keys), heads_struct(block.values),
             heads_struct(block.gates) if block.gates else none,
             self.norm(block.query_norm), self.norm(block.key_norm), self.norm(block.value_norm),
-            self._number_of(block.rotary), number if block.shares is None else block.shares,
-            block.window, block.chunk, self.floats(block.sinks, block.queries.count),
-            self._slopes(block), block.scale, block.softcap, block.clip,
+            self._number_of(block.rotary), self._cache_of(block, number),
+            block.window, block.chunk, _SEES.index(block.sees), *self._biases_of(block),
+            block.scale, block.softcap, block.clip,
             position.beta, position.length, position.shift,
             block.norms_rotated, block.shares is not None,
         )  # fmt: skip
@@ -172,6 +186,20 @@ class BlockLoader:
         details.width = turning + block.rotary.width
         norms = self.norm(block.query_norm), self.norm(block.latent_norm)
         return structs.LatentAttention(details, *norms, block.plain, up, turning), 1
+
+    def _memory(self, block: blocks.Memory, number: int) -> tuple[structs.Attention, int]:
+        width = sum(linear.out for linear in block.inputs)
+        details = structs.Attention(
+            width, structs.Heads(), heads_struct(block.keys), heads_struct(block.values)
+        )
+        details.rotary, details.cache = -1, number
+        return details, len(block.inputs)
+
+    def _cache_of(self, block: blocks.Attention, number: int) -> int:
+        """The block whose keys and values it uses: in an encoder, which forgets them, the first."""
+        if block.sees == "all":
+            return scratch_of(self._plan)
+        return number if block.shares is None else block.shares
 
     def _mlp(self, block: blocks.Mlp, number: int) -> tuple[structs.Mlp, int]:
         cuts = block.cutoff is not None
@@ -312,16 +340,35 @@ class BlockLoader:
             short, long, half, rotary.first, rotary.scale, rotary.long_scale, rotary.interleaved
         )
 
-    def _slopes(self, block: blocks.Attention) -> int | None:
-        if block.slopes is None:
-            return None
-        return self._refs.pointer(block.slopes, torch.float32, (block.queries.count,))
+    def _biases_of(self, block: blocks.Attention) -> tuple[int, int | None, int | None, int | None]:
+        """The reach of distances, then addresses of what is added to the scores of each head."""
+        heads, bias, slopes = block.queries.count, block.distance_bias, None
+        if block.slopes is not None:
+            slopes = self._refs.pointer(block.slopes, torch.float32, (heads,))
+        reach, distances = (bias.reach, self._distances_of(bias, heads)) if bias else (0, None)
+        return reach, self.floats(block.sinks, heads), slopes, distances
+
+    def _distances_of(self, bias: DistanceBias, heads: int) -> int:
+        """Layers that share a bias share its table, which is a span wider at both ends."""
+        if bias.weight not in self._distances:
+            weight = finite(self._tensors.get(bias.weight).float(), bias.weight)
+            table = pad(bias.table(weight), (SPAN, SPAN - 1), mode="replicate").contiguous()
+            shape = heads, 2 * (bias.reach + SPAN)
+            address = self._refs.pointer(table, torch.float32, shape, bias.weight)
+            self._distances[bias.weight] = address
+        return self._distances[bias.weight]
 
     def floats(self, name: str | None, count: int) -> int | None:
         if name is None:
             return None
         values = finite(self._tensors.get(name).float(), name).flatten().contiguous()
         return self._refs.pointer(values, torch.float32, (count,), name)
+
+
+def scratch_of(plan: Plan) -> int:
+    """The number of the block under which an encoder keeps the keys and values of a pass."""
+    is_inner = (isinstance(one, blocks.Attention) and one.sees == "all" for one in plan.blocks())
+    return list(is_inner).index(True)
 
 
 def adapter_linears(plan: Plan) -> Sequence[Linear]:

@@ -61,6 +61,7 @@ class CompiledForward(Forward):
         self._adapters: WeakKeyDictionary[LiveAdapter, _Adapter] = WeakKeyDictionary()
         self._model = blocks.BlockLoader(plan, tensors, self._refs).model()
         self._cache_shapes = tuple(cache_shapes(plan))
+        self._known_shapes: Sequence[object] = (self._cache_shapes,)
         self._trained = max((one.trained for one in blocks.rotaries(plan)), default=0)
 
     def new_cache(self) -> CompiledCache:
@@ -77,28 +78,37 @@ class CompiledForward(Forward):
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         """As in Forward. Raises ValueError for input that the C code must not see."""
-        if len({id(sequence.cache) for sequence in sequences}) < len(sequences):
-            raise ValueError("one cache in two sequences of a pass")
+        self._check_caches(sequences)
         return rereading.run(self._read, sequences)
 
+    def _check_caches(self, sequences: Sequence[SequenceInput]) -> None:
+        if len({id(sequence.cache) for sequence in sequences}) < len(sequences):
+            raise ValueError("one cache in two sequences of a pass")
+
     def _read(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
+        counts = [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
+        logits = torch.empty(sum(counts), self._plan.vocabulary)
+        self._step(sequences, logits)
+        return list(logits.split(counts))
+
+    def _step(
+        self, sequences: Sequence[SequenceInput], logits: Tensor, encodes: bool = False
+    ) -> None:
+        """See Kernels.step; the caches count the tokens afterwards."""
         alive: list[Any] = []
         rows = (SequenceRows * len(sequences))(
             *(self._rows(sequence, alive) for sequence in sequences)
         )
-        counts = [len(sequence.ids) if sequence.all_logits else 1 for sequence in sequences]
-        logits = torch.empty(sum(counts), self._plan.vocabulary)
-        self._kernels.step(self._model, rows, logits)
+        self._kernels.step(self._model, rows, logits, encodes)
         for sequence in sequences:
             sequence.cache.advance(sequence.ids)
-        return list(logits.split(counts))
 
     def _rows(self, sequence: SequenceInput, alive: list[Any]) -> SequenceRows:
         """alive: receives the arrays that must live until the pass is done."""
         cache, ids, adapters = sequence.cache, sequence.ids, sequence.adapters
         if not ids or not 0 <= min(ids) <= max(ids) < self._plan.vocabulary:
             raise ValueError("no token, or one beyond the vocabulary")
-        if not isinstance(cache, CompiledCache) or cache.shape != self._cache_shapes:
+        if not isinstance(cache, CompiledCache) or cache.shape not in self._known_shapes:
             raise ValueError("a cache of another model")
         if self._plan.longest and cache.length + len(ids) > self._plan.longest:
             raise ValueError("more positions than the model has learned")
@@ -114,7 +124,7 @@ class CompiledForward(Forward):
         alive.append(arrays)
         numbers = (
             len(ids), cache.length, cache.capacity, len(adapters), sequence.all_logits,
-            cache.is_long,
+            cache.is_long, *_remembered(cache),
         )  # fmt: skip
         return SequenceRows(*(ctypes.addressof(array) for array in arrays), *numbers)
 
@@ -122,6 +132,11 @@ class CompiledForward(Forward):
         if adapter not in self._adapters:
             self._adapters[adapter] = _Adapter(adapter, self._plan)
         return self._adapters[adapter]
+
+
+def _remembered(cache: CompiledCache) -> tuple[int, int]:
+    """The positions that an encoder has read of a text, and those that there is room for."""
+    return (cache.memory.length, cache.memory.capacity) if cache.memory else (0, 0)
 
 
 class _Adapter:

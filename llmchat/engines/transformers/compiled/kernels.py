@@ -30,7 +30,7 @@ _SIGNATURES = {
     "llmchat_workspace_bytes": (c_int64, [POINTER(Model), POINTER(SequenceRows), c_int64, c_int]),
     "llmchat_step": (
         None,
-        [POINTER(Model), POINTER(SequenceRows), c_int64, c_int, c_void_p, c_void_p,
+        [POINTER(Model), POINTER(SequenceRows), c_int64, c_int, c_int, c_void_p, c_void_p,
          POINTER(OpenMP)],
     ),
     "llmchat_multiply": (
@@ -75,17 +75,24 @@ class Kernels:
         self._openmp = _openmp()
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
-    def step(self, model: Model, sequences: "ctypes.Array[SequenceRows]", logits: Tensor) -> None:
+    def step(
+        self,
+        model: Model,
+        sequences: "ctypes.Array[SequenceRows]",
+        logits: Tensor,
+        encodes: bool = False,
+    ) -> None:
         """Run the new tokens of the sequences.
 
-        Fills logits, float32 [rows that want them, vocabulary], and appends to the caches.
+        Fills logits, float32 [rows that want them, vocabulary], and appends to the caches. encodes:
+        run the encoder over whole texts; logits: [sequences], NaN where its numbers are not finite.
         """
         count, threads = len(sequences), self._threads()
         size = self._workspace_bytes(byref(model), sequences, count, threads)
         if size > self._workspace.numel():
             self._workspace = torch.empty(size, dtype=torch.uint8)
         buffers = logits.data_ptr(), self._workspace.data_ptr()
-        self._step(byref(model), sequences, count, threads, *buffers, byref(self._openmp))
+        self._step(byref(model), sequences, count, threads, encodes, *buffers, byref(self._openmp))
 
     def sample(self, logits: Tensor, params: SamplingParams, mask: Mask | None = None) -> int:
         """A token from contiguous float32 [vocabulary]; -1 if the largest logit is not finite.

@@ -14,7 +14,7 @@ from llmchat.engines.transformers.pytorch.kv_cache import Buffers, KVCache
 
 class CompiledCache(KVCache):
     """keys, values, states: C arrays of the addresses of each block's buffers, NULL where it has
-    none. `reserve` may move them.
+    none. `reserve` may move them. is_valid: whether an encoder's memories are finite.
     """
 
     # Untouched memory costs nothing, but growing copies: a large first buffer is cheap.
@@ -23,6 +23,7 @@ class CompiledCache(KVCache):
 
     def __init__(self, shapes: Sequence[KeyValues | State | None], trained: int = 0):
         super().__init__(shapes, torch.bfloat16, torch.device("cpu"), trained)
+        self.is_valid = True
         self._find_buffers()
 
     def reserve(self, length: int) -> None:
@@ -31,8 +32,15 @@ class CompiledCache(KVCache):
         if self.capacity != before:
             self._find_buffers()
 
+    def see(self, memory: KVCache) -> None:
+        super().see(memory)
+        self._find_buffers()
+
     def _find_buffers(self) -> None:
-        self.keys, self.values = _addresses(self._keys), _addresses(self._values)
+        keys, values = self._keys, self._values
+        if self.memory:
+            keys, values = _filled(keys, self.memory._keys), _filled(values, self.memory._values)
+        self.keys, self.values = _addresses(keys), _addresses(values)
         self.states = _addresses(self._states)
 
     def _load_positions(self, side: str, buffer: Tensor, count: int) -> Tensor:
@@ -54,6 +62,12 @@ class CompiledCache(KVCache):
         else:
             shape, order = (width // LANES, SPAN // 2, LANES, 2), (0, 1, 3, 5, 2, 4)
         return buffer.unflatten(1, (spans, SPAN)).flatten(2).unflatten(2, shape).permute(order)
+
+
+def _filled(buffers: Buffers, others: Buffers) -> Buffers:
+    """The buffers, and others where there are none."""
+    pairs = zip(buffers, others, strict=True)
+    return [other if buffer is None else buffer for buffer, other in pairs]
 
 
 def _addresses(tensors: Buffers) -> "ctypes.Array[c_void_p]":

@@ -90,9 +90,8 @@ class Attention(Structure):
         ("width", c_int64),
         *((name, Heads) for name in ("queries", "keys", "values", "gates")),
         *((name, Norm) for name in ("query_norm", "key_norm", "value_norm")),
-        *((name, c_int64) for name in ("rotary", "cache", "window", "chunk")),
-        ("sinks", c_void_p),
-        ("slopes", c_void_p),
+        *((name, c_int64) for name in ("rotary", "cache", "window", "chunk", "sees", "reach")),
+        *((name, c_void_p) for name in ("sinks", "slopes", "distances")),
         *((name, c_float) for name in ("scale", "softcap", "clip")),
         *((f"position_{name}", c_float) for name in ("beta", "length", "shift")),
         ("norms_rotated", c_int32),
@@ -220,7 +219,17 @@ class LayerInputs(Structure):
 
 class Model(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("blocks", "linears", "hidden", "vocabulary", "rotaries")),
+        *(
+            (name, c_int64)
+            for name in (
+                "blocks",
+                "encoder_blocks",
+                "linears",
+                "hidden",
+                "vocabulary",
+                "rotaries",
+            )
+        ),
         ("embedding", c_void_p),
         ("positions", c_void_p),
         ("rotary", c_void_p),
@@ -262,7 +271,7 @@ class SequenceRows(Structure):
         ("adapters", c_void_p),
         ("strengths", c_void_p),
         *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "all_logits")),
-        ("is_long", c_int64),
+        *((name, c_int64) for name in ("is_long", "memory", "memory_capacity")),
     ]
 
 

@@ -138,7 +138,8 @@ static AttentionUnit attention_unit(const Worker *worker, const Attention *a, in
     unit.first = part % share->blocks * share->rows_per_unit;
     unit.count = MIN(share->rows_per_unit, sequence->rows - unit.first);
     unit.from = first_seen(a, sequence->past + unit.first) / SPAN;
-    unit.to = (sequence->past + unit.first + unit.count + SPAN - 1) / SPAN;
+    int64_t last = sequence->past + unit.first + unit.count - 1;
+    unit.to = (seen_end(a, sequence, last) + SPAN - 1) / SPAN;
     if (sequence->rows <= SPLIT_ROWS) {
         unit.from = share->first_span + number % per_head;
         unit.to = unit.from + 1;
@@ -164,8 +165,10 @@ static void collect_queries(const Worker *worker, const Attention *a, const Atte
         int64_t in_sequence = unit->first + (begin + i) / group;
         int64_t head = unit->kv_head * group + (begin + i) % group;
         int64_t position = sequence->past + in_sequence;
-        rules->seen[i] = position + 1, rules->from[i] = first_seen(a, position);
+        rules->seen[i] = seen_end(a, sequence, position), rules->from[i] = first_seen(a, position);
+        rules->positions[i] = position;
         rules->slopes[i] = a->slopes ? a->slopes[head] : 0.0f;
+        if (a->distances) rules->distances[i] = a->distances + head * 2 * (a->reach + SPAN);
         int64_t row = in_sequence * a->queries.count + head;
         states[i] = pass->states + (share->first_state + row * share->states_per_head) * size;
         const float *x = pass->wide + (pass->first_row[unit->sequence] + in_sequence) * a->width +
@@ -195,7 +198,7 @@ static void run_attention_unit(Worker *worker, const Attention *a, const Attenti
     const AttentionShare *share = worker->shares + unit->sequence;
     int64_t dim = a->keys.width, value_dim = a->values.width;
     int64_t queries = unit->count * sharing_heads(a), tiles = 0;
-    int64_t end = sequence->past + unit->first + unit->count;
+    int64_t end = seen_end(a, sequence, sequence->past + unit->first + unit->count - 1);
     int in_order = sequence->rows > SPLIT_ROWS;
     ScoreRules rules[QUERY_BLOCK / QUERY_TILE + 1];
     float *states[QUERY_BLOCK], *tile_states[QUERY_TILE];
@@ -203,11 +206,12 @@ static void run_attention_unit(Worker *worker, const Attention *a, const Attenti
         ScoreRules *rule = rules + tiles;
         rule->scale = a->scale, rule->softcap = a->softcap, rule->has_slopes = a->slopes != NULL;
         rule->is_windowed = a->window || a->chunk;
+        rule->has_distances = a->distances != NULL, rule->reach = a->reach;
         collect_queries(worker, a, unit, query, MIN(QUERY_TILE, queries - query), rule,
                         states + query);
     }
     for (int64_t span = unit->from; span < unit->to && span * SPAN < end; span++) {
-        int64_t first = unit->kv_head * sequence->capacity + span * SPAN;
+        int64_t first = unit->kv_head * capacity_of(a, sequence) + span * SPAN;
         int64_t count = MIN(SPAN, end - span * SPAN);
         int64_t key_pairs = ROUND_UP(count, LANES) / LANES * dim / 2;
         const half_t *keys =
@@ -227,7 +231,7 @@ static void run_attention_unit(Worker *worker, const Attention *a, const Attenti
 
 static void attend(Worker *worker, const Attention *a) {
     const Pass *pass = worker->pass;
-    append_to_caches(worker, a);
+    if (a->sees != SEES_MEMORY) append_to_caches(worker, a);
     int64_t units = share_attention(a, pass->sequences, pass->sequence_count,
                                     worker->cursor.threads, worker->shares);
     loop_begin(&worker->cursor, units, 0);
@@ -238,16 +242,27 @@ static void attend(Worker *worker, const Attention *a) {
     barrier(&worker->cursor);
 }
 
-static void run_attention(Worker *worker, const Block *block) {
+/* Queries, keys and values of all rows: [R, width]. */
+static void run_attention_inputs(Worker *worker, const Block *block) {
     const Attention *a = block->details;
-    const Pass *pass = worker->pass;
     prepare_input(worker, block_input(worker, block));
     run_linears(worker, &(Linears){.matrices = block->linear,
                                    .linear = block->first_linear,
                                    .count = block->inputs,
                                    .epilogue = STORE,
-                                   .out = pass->wide,
+                                   .out = worker->pass->wide,
                                    .stride = a->width});
+}
+
+/* Write the keys and values of an encoder's rows, which blocks of its decoder see. */
+static void run_memory(Worker *worker, const Block *block) {
+    run_attention_inputs(worker, block);
+    append_to_caches(worker, block->details);
+}
+
+static void run_attention(Worker *worker, const Block *block) {
+    const Attention *a = block->details;
+    run_attention_inputs(worker, block);
     attend(worker, a);
     prepare_input(worker, (Source){.kind = FROM_ATTENTION,
                                    .width = a->queries.count * a->values.width,

@@ -1,4 +1,4 @@
-/* Causal attention of a few queries over a span of keys and values of one head, with an online
+/* Attention of a few queries over a span of keys and values of one head, with an online
  * softmax (after Dao et al. 2022, "FlashAttention").
  *
  * Spans are counted from the first position and merged in order. A query sees the same spans
@@ -156,8 +156,11 @@ static void merge_sink(float *state, float sink, int64_t dim) {
 /* What becomes of scores before the softmax, and the first position that each query sees. */
 typedef struct {
     float scale, softcap, slopes[QUERY_TILE]; /* slopes: zero without ALiBi */
-    int has_slopes, is_windowed;
+    int has_slopes, is_windowed, has_distances;
+    int64_t reach;
+    const float *distances[QUERY_TILE];         /* of the query's head, see Attention */
     int64_t from[QUERY_TILE], seen[QUERY_TILE]; /* positions that the query sees: [from, seen) */
+    int64_t positions[QUERY_TILE];              /* its own */
 } ScoreRules;
 
 /* x, softly limited to (-cap, cap). */
@@ -173,11 +176,18 @@ static __attribute__((noinline)) void adjust_scores(const ScoreRules *rules, int
                                                     int64_t first, int64_t width, float *scores) {
     const f32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     float slope = rules->slopes[q], cap = rules->softcap;
-    int64_t distance = first - (rules->seen[q] - 1), hidden = rules->from[q] - first;
+    int64_t distance = first - rules->positions[q], hidden = rules->from[q] - first;
+    const float *biases = NULL;
+    if (rules->has_distances) {
+        /* Further away, all distances of a span have one bias. */
+        int64_t most = rules->reach, least = -most - SPAN;
+        biases = rules->distances[q] + MAX(least, MIN(distance, most)) - least;
+    }
     for (int64_t i = 0; i < width; i += LANES) {
         f32x16 y = load(scores + i) * rules->scale;
         if (cap) y = soft_cap(y, cap);
         if (rules->has_slopes) y += (lanes + (float)(distance + i)) * slope;
+        if (biases) y += load(biases + i);
         store(scores + i, y);
     }
     for (int64_t i = 0; i < MIN(hidden, width); i++) scores[i] = HIDDEN_SCORE;
@@ -195,7 +205,7 @@ static void attend_span(const AttentionScratch *scratch, const half_t *keys, con
     for (int64_t q = 0; q < queries; q++)
         if (from[q] < start + SPAN) last = MAX(last, seen[q] - start);
     if (last <= 0) return;
-    int adjusts = rules->softcap || rules->has_slopes || rules->is_windowed;
+    int adjusts = rules->softcap || rules->has_slopes || rules->is_windowed || rules->has_distances;
     int64_t count = MIN(SPAN, last), next = MIN(SPAN, last - count);
     int64_t width = ROUND_UP(count, LANES);
     half_product(x, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN,

@@ -21,7 +21,7 @@ static int64_t first_span_of(const Attention *a, const SequenceRows *sequence) {
 
 /* Attention states of each row and head of a sequence: one, or one for each span. */
 static int64_t states_per_head(const Attention *a, const SequenceRows *sequence) {
-    int64_t spans = (sequence->past + sequence->rows + SPAN - 1) / SPAN;
+    int64_t spans = (held_positions(a, sequence) + SPAN - 1) / SPAN;
     return sequence->rows <= SPLIT_ROWS ? spans - first_span_of(a, sequence) : 1;
 }
 
@@ -35,7 +35,7 @@ static int64_t state_numbers(const Attention *a, const SequenceRows *sequences, 
 
 static int has_same_states(const Attention *a, const Attention *b) {
     return a->queries.count == b->queries.count && a->values.width == b->values.width &&
-           a->window == b->window && a->chunk == b->chunk;
+           a->window == b->window && a->chunk == b->chunk && a->sees == b->sees;
 }
 
 /* Rows of a sequence in one unit: as many as the memory is for, unless a thread would be idle. Six

@@ -37,7 +37,20 @@ static void check_attention(const Model *m, const Block *block) {
     ASSERT(a->queries.width == a->keys.width && a->values.width % LANES == 0);
     ASSERT(sharing_heads(a) <= QUERY_BLOCK);
     ASSERT(a->rotary < m->rotaries && a->cache >= 0 && a->cache < m->blocks);
-    ASSERT(a->window >= 0 && a->chunk >= 0);
+    ASSERT(a->window >= 0 && a->chunk >= 0 && (!a->distances || a->reach > 0));
+    if (a->sees == SEES_MEMORY) {
+        ASSERT(m->block[a->cache].kind == MEMORY && a->rotary < 0 && !a->clip);
+        ASSERT(!a->query_norm.count);
+    }
+}
+
+static void check_memory(const Model *m, const Block *block) {
+    const Attention *a = block->details;
+    ASSERT(block->linear_count == 2 && block->inputs == 2 && block - m->block < m->encoder_blocks);
+    check_matrix(block->linear, a->keys.count * a->keys.width, m->hidden);
+    check_matrix(block->linear + 1, a->width - block->linear->out, m->hidden);
+    check_heads(&a->keys, a->width), check_heads(&a->values, a->width);
+    ASSERT(!a->queries.count && a->rotary < 0 && a->cache == block - m->block);
 }
 
 static void check_latent(const Model *m, const Block *block) {
@@ -214,6 +227,7 @@ static void check_block(const Model *m, const Block *block) {
     check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
     switch (block->kind) {
     case ATTENTION: check_attention(m, block); break;
+    case MEMORY: check_memory(m, block); break;
     case LATENT_ATTENTION: check_latent(m, block); break;
     case MLP: check_mlp(m, block); break;
     case LAYER_INPUT: check_layer_input(m, block); break;
@@ -234,6 +248,7 @@ static void check_block(const Model *m, const Block *block) {
 
 static void check_model(const Model *m) {
     ASSERT(m->blocks > 0 && m->hidden > 0);
+    ASSERT(m->encoder_blocks >= 0 && m->encoder_blocks < m->blocks);
     ASSERT(m->vocabulary > 0 && m->vocabulary <= INT32_MAX);
     ASSERT(m->embedding && m->block);
     check_norm(&m->norm, m->hidden);
@@ -248,14 +263,20 @@ static void check_adapter(const Model *m, const Lora *adapter) {
     }
 }
 
-static void check_sequence(const Model *m, const SequenceRows *sequence) {
-    ASSERT(sequence->rows > 0 && sequence->past >= 0);
+/* encodes: see Pass. */
+static void check_sequence(const Model *m, const SequenceRows *sequence, int encodes) {
+    int64_t begin = encodes ? 0 : m->encoder_blocks, end = encodes ? m->encoder_blocks : m->blocks;
+    ASSERT(sequence->rows > 0 && sequence->past >= 0 && !(encodes && sequence->past));
+    ASSERT(sequence->memory >= 0 && sequence->memory <= sequence->memory_capacity);
+    ASSERT(sequence->memory_capacity % SPAN == 0);
+    ASSERT(encodes || !m->encoder_blocks || sequence->memory > 0);
     ASSERT(sequence->past + sequence->rows <= sequence->capacity);
     ASSERT(sequence->capacity % SPAN == 0);
     for (int64_t i = 0; i < sequence->rows; i++)
         ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
-    for (int64_t i = 0; i < m->blocks; i++) {
-        const Attention *a = attention_of(m->block + i);
+    for (int64_t i = begin; i < end; i++) {
+        const Attention *a = m->block[i].kind == MEMORY ? m->block[i].details
+                                                        : attention_of(m->block + i);
         if (a) ASSERT(sequence->keys[a->cache] && sequence->values[a->cache]);
         if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV_CHANNEL)
             ASSERT(sequence->states[i]);

@@ -19,6 +19,7 @@ typedef struct {
     const SequenceRows *sequences;
     Sizes sizes;
     int64_t sequence_count, rows, logit_count, ranks;
+    int encodes;                /* the blocks of the encoder, without a head */
     int32_t *sequence_of;       /* [R] */
     int32_t *logit_rows;        /* [W] */
     int64_t *first_row;         /* [S] */

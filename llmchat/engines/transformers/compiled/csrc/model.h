@@ -62,7 +62,8 @@ enum {
     LAUREL,
     OPEN_STREAMS,
     MIX_STREAMS,
-    JOIN_STREAMS
+    JOIN_STREAMS,
+    MEMORY
 };
 
 #define MAX_STREAMS 8
@@ -80,16 +81,21 @@ typedef struct {
     int32_t saves, reads_saved;
 } Block;
 
-/* The details of an ATTENTION block. width: of the outputs of all its inputs. gates: count = 0 for
+/* What a query sees: positions up to its own; all of a text that is read at once; or the memory that
+ * an encoder has left of its text. */
+enum { SEES_BEFORE, SEES_ALL, SEES_MEMORY };
+
+/* The details of an ATTENTION block, and of a MEMORY block, which has no queries. width: of the outputs of all its inputs. gates: count = 0 for
  * none. rotary: in Model, or -1. cache: the number of the block whose keys and values it uses.
- * sinks, slopes: [heads] or NULL. window, chunk, softcap, clip: 0 for none. position_*: see
- * families/blocks.py, beta = 0 for none. */
+ * sinks, slopes: [heads] or NULL. distances: [heads, 2 * (reach + SPAN)] or NULL, what is added to
+ * the score of a key at each distance behind its query, from -reach - SPAN on. window, chunk,
+ * softcap, clip: 0 for none. position_*: see families/blocks.py, beta = 0 for none. */
 typedef struct {
     int64_t width;
     Heads queries, keys, values, gates;
     Norm query_norm, key_norm, value_norm;
-    int64_t rotary, cache, window, chunk;
-    const float *sinks, *slopes;
+    int64_t rotary, cache, window, chunk, sees, reach;
+    const float *sinks, *slopes, *distances;
     float scale, softcap, clip;
     float position_beta, position_length, position_shift;
     int32_t norms_rotated, shares;
@@ -207,9 +213,9 @@ typedef struct {
 } LayerInputs;
 
 /* linears: of all blocks, then that of layer_inputs (NULL where there are none); the head has the
- * next number. */
+ * next number. encoder_blocks: so many of the first blocks are those of an encoder. */
 typedef struct {
-    int64_t blocks, linears, hidden, vocabulary, rotaries;
+    int64_t blocks, encoder_blocks, linears, hidden, vocabulary, rotaries;
     const bf16 *embedding;  /* [vocabulary, hidden] */
     const float *positions; /* learned, that of position 0 first; or NULL */
     const Rotary *rotary;
@@ -231,14 +237,16 @@ typedef struct {
 /* New tokens of one sequence. For each block: keys, values: [heads, capacity, width] in the order
  * of kv_layout.h, `past` positions in use; states: what a recurrent block remembers; NULL where it
  * has none. adapters: each [linears + 1], the output head last. all_logits: logits for every row,
- * not only the last. is_long: beyond the length for which `frequencies` were trained. */
+ * not only the last. is_long: beyond the length for which `frequencies` were trained. memory: the
+ * positions that an encoder has read of the text, whose keys and values have room for
+ * memory_capacity. */
 typedef struct {
     const int32_t *ids;
     bf16 *const *keys, *const *values;
     float *const *states;
     const Lora *const *adapters;
     const float *strengths;
-    int64_t rows, past, capacity, adapter_count, all_logits, is_long;
+    int64_t rows, past, capacity, adapter_count, all_logits, is_long, memory, memory_capacity;
 } SequenceRows;
 
 /* The decays and betas of a row, see delta_net.h. */
@@ -270,6 +278,20 @@ static const Attention *attention_of(const Block *block) {
 
 /* The heads of queries that share keys. */
 static int64_t sharing_heads(const Attention *a) { return a->queries.count / a->keys.count; }
+
+/* The positions that a block holds of a sequence, those of the new rows included. */
+static int64_t held_positions(const Attention *a, const SequenceRows *sequence) {
+    return a->sees == SEES_MEMORY ? sequence->memory : sequence->past + sequence->rows;
+}
+
+static int64_t capacity_of(const Attention *a, const SequenceRows *sequence) {
+    return a->sees == SEES_MEMORY ? sequence->memory_capacity : sequence->capacity;
+}
+
+/* Where the positions end that a query sees. */
+static int64_t seen_end(const Attention *a, const SequenceRows *sequence, int64_t position) {
+    return a->sees == SEES_BEFORE ? position + 1 : held_positions(a, sequence);
+}
 
 /* The first position that a query sees. */
 static int64_t first_seen(const Attention *a, int64_t position) {

@@ -60,7 +60,8 @@ static void merge_heads(Worker *worker, const Attention *a, int64_t row, int64_t
     int64_t per_head = share->states_per_head, size = 2 + width, from = 0, used = 1;
     if (pass->sequences[index].rows <= SPLIT_ROWS) {
         from = first_seen(a, position) / SPAN - share->first_span;
-        used = position / SPAN + 1 - share->first_span;
+        int64_t end = seen_end(a, pass->sequences + index, position);
+        used = (end + SPAN - 1) / SPAN - share->first_span;
     }
     for (int64_t head = begin; head < end; head++, out += width) {
         int64_t first = share->first_state + (in_sequence * a->queries.count + head) * per_head;

@@ -101,6 +101,7 @@ static void include_experts(Sizes *sizes, const Block *block) {
 static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     const Convolution *c = block->details;
     switch (block->kind) {
+    case MEMORY:
     case ATTENTION: include_attention(sizes, block); break;
     case LATENT_ATTENTION: include_latent(sizes, block); break;
     case OPEN_STREAMS: sizes->streams = MAX(sizes->streams, block->linear_count + 1); break;

@@ -41,6 +41,7 @@ static void run_block(Worker *worker, const Block *block) {
     if (block->saves) save_stream(worker);
     switch (block->kind) {
     case ATTENTION: run_attention(worker, block); break;
+    case MEMORY: run_memory(worker, block); break;
     case LATENT_ATTENTION: run_latent_attention(worker, block); break;
     case MLP: run_mlp(worker, block); break;
     case EXPERTS: run_experts(worker, block); break;
@@ -57,6 +58,19 @@ static void run_block(Worker *worker, const Block *block) {
     }
 }
 
+/* After an encoder: quantisation turns NaN and infinity into numbers, and what is made of them must
+ * not look valid. Logit 0 of a sequence becomes NaN, otherwise zero. */
+static void report_invalid(const Pass *pass) {
+    int64_t hidden = pass->model->hidden;
+    for (int64_t i = 0; i < pass->sequence_count; i++) {
+        int is_valid = !pass->has_invalid[i];
+        const float *x = pass->x + pass->first_row[i] * hidden;
+        for (int64_t row = 0; row < pass->sequences[i].rows; row++)
+            is_valid &= sum_of_squares(x + row * hidden, hidden, 0.0f) < __builtin_inff();
+        pass->logits[i] = is_valid ? 0.0f : __builtin_nanf("");
+    }
+}
+
 #define MAX_LOOPS(blocks) ((blocks) * 24 + 12) /* no pass has more parallel loops */
 
 static void run_pass(Worker *worker) {
@@ -66,7 +80,13 @@ static void run_pass(Worker *worker) {
     for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;) embed_row(pass, row);
     barrier(&worker->cursor);
     if (m->layer_inputs) find_layer_inputs(worker);
-    for (int64_t index = 0; index < m->blocks; index++) run_block(worker, m->block + index);
+    int64_t first = pass->encodes ? 0 : m->encoder_blocks;
+    int64_t end = pass->encodes ? m->encoder_blocks : m->blocks;
+    for (int64_t index = first; index < end; index++) run_block(worker, m->block + index);
+    if (pass->encodes) {
+        if (!worker->cursor.index) report_invalid(pass);
+        return;
+    }
     prepare_input(worker, (Source){.kind = FROM_FINAL_NORM,
                                    .two_term = 1,
                                    .width = m->hidden,
@@ -115,7 +135,7 @@ static int64_t measure(Pass *pass, int threads, int64_t *shared, int64_t *each) 
     return *shared + *each * threads;
 }
 
-/* Bytes of workspace that llmchat_step needs for these sequences. */
+/* Bytes of workspace that llmchat_step needs for these sequences, encoded or not. */
 int64_t llmchat_workspace_bytes(const Model *model, const SequenceRows *sequences, int64_t count,
                                 int threads) {
     int64_t shared, each;
@@ -125,14 +145,16 @@ int64_t llmchat_workspace_bytes(const Model *model, const SequenceRows *sequence
 
 /* Run the new tokens of the sequences and append their keys and values to the caches.
  * logits: [rows that want them, vocabulary]. workspace: llmchat_workspace_bytes bytes at a multiple
- * of 64. */
+ * of 64. encodes: run the blocks of the encoder over whole texts instead of the others; logits:
+ * [sequences], see report_invalid. */
 void llmchat_step(const Model *model, const SequenceRows *sequences, int64_t count, int threads,
-                  float *logits, char *workspace, const OpenMP *openmp) {
+                  int encodes, float *logits, char *workspace, const OpenMP *openmp) {
     int64_t shared, each, loops = loop_bytes(model, threads);
     Pass pass = {.model = model, .sequences = sequences, .sequence_count = count, .logits = logits};
+    pass.encodes = encodes;
 #ifdef LLMCHAT_CHECKED
     check_model(model);
-    for (int64_t i = 0; i < count; i++) check_sequence(model, sequences + i);
+    for (int64_t i = 0; i < count; i++) check_sequence(model, sequences + i, encodes);
 #endif
     int64_t bytes = measure(&pass, threads, &shared, &each);
     POISON(workspace + loops, bytes - loops);
