@@ -81,15 +81,16 @@ typedef struct {
     int32_t saves, reads_saved;
 } Block;
 
-/* What a query sees: positions up to its own; all of a text that is read at once; or the memory that
- * an encoder has left of its text. */
+/* What a query sees: positions up to its own; all of a text that is read at once; or the memory
+ * that an encoder has left of its text. */
 enum { SEES_BEFORE, SEES_ALL, SEES_MEMORY };
 
-/* The details of an ATTENTION block, and of a MEMORY block, which has no queries. width: of the outputs of all its inputs. gates: count = 0 for
- * none. rotary: in Model, or -1. cache: the number of the block whose keys and values it uses.
- * sinks, slopes: [heads] or NULL. distances: [heads, 2 * (reach + SPAN)] or NULL, what is added to
- * the score of a key at each distance behind its query, from -reach - SPAN on. window, chunk,
- * softcap, clip: 0 for none. position_*: see families/blocks.py, beta = 0 for none. */
+/* The details of an ATTENTION block, and of a MEMORY block, which has no queries. width: of the
+ * outputs of all its inputs. gates: count = 0 for none. rotary: in Model, or -1. cache: the number
+ * of the block whose keys and values it uses. sinks, slopes: [heads] or NULL. distances: [heads,
+ * 2 * (reach + SPAN)] or NULL, what is added to the score of a key at each distance behind its
+ * query, from -reach - SPAN on. window, chunk, softcap, clip: 0 for none. position_*: see
+ * families/blocks.py, beta = 0 for none. */
 typedef struct {
     int64_t width;
     Heads queries, keys, values, gates;
