@@ -244,16 +244,17 @@ class Chat(LiveSettings):
         """The window of the conversation as it is."""
         if not self.conversation.spoken:
             raise UsageError("the chat is empty")
-        return self._fit(self.conversation)
+        return self.fit(self.conversation)
 
     def next_window(self) -> Window:
         """The window of the next question, without the tokens of the question."""
         if not self.conversation.spoken or self.conversation.spoken[-1].role == "user":
             return self.current_window()
-        window = self._fit(self.conversation.say(""))
+        window = self.fit(self.conversation.say(""))
         return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
 
-    def _fit(self, conversation: Conversation) -> Window:
+    def fit(self, conversation: Conversation) -> Window:
+        """The window that a conversation has in this chat."""
         actions = self._actions()
         asked = taught(self.memory.added_to(conversation), actions)
         tools = self._tool_request("auto", actions)

@@ -30,7 +30,9 @@ _File = Annotated[
     typer.Option(
         "-f",
         "--file",
-        help="Attach a text file to the question; may be repeated.",
+        metavar="PATH|URL",
+        help="Attach a file, a folder, a pattern such as `*.md`, a PDF or a web page to the"
+        " question; may be repeated. What does not fit the window is searched.",
         rich_help_panel=options.CONTEXT,
     ),
 ]
@@ -196,6 +198,8 @@ def chat(
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
     from llmchat.ui.documents import Documents
+    from llmchat.ui.given_files import read_given
+    from llmchat.ui.large_material import with_material
 
     given = options.given(ctx) | {
         "schema": of_flags(schema, regex, choice or (), grammar),
@@ -205,7 +209,9 @@ def chat(
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     if settings.options.tool == ("list",):
         return print_tools(world)
-    question = one_shot.question(world, prompt, file or ())
+    note = one_shot.note_on(world, quiet=quiet)
+    given_texts = read_given(world, file or (), settings.options, note)
+    question = one_shot.question(world, prompt, given_texts)
     if extract and not question:
         raise _extract_needs_a_question()
     if answers > 1:
@@ -216,7 +222,7 @@ def chat(
         orderly_end(),
         open_history(world, settings) as history,
         open_tools(world, settings, asks_on, quiet=quiet or json) as tools,
-        Documents(world, settings.options.docs) as documents,
+        Documents(world, settings.options.docs, keep=not settings.options.no_log) as documents,
     ):
         earlier = _earlier_session(history, session, last=continue_)
         if earlier:
@@ -236,7 +242,9 @@ def chat(
         if question:
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
-            question = one_shot.from_documents(talk, world, question, documents, quiet=quiet)
+            documents.note = note
+            known = {one.name: one.document for one in given_texts}
+            question = with_material(talk, question, documents, known)
             plain_text = settings.options.plain
             output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
             code = _answer(talk, world, question, output, verbose=verbose)

@@ -1,10 +1,9 @@
 """One question, one answer: the answer alone on stdout, everything else on stderr."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -32,8 +31,7 @@ from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
-from llmchat.ui.docs_question import with_documents
-from llmchat.ui.documents import Documents
+from llmchat.ui.given_files import GivenText
 from llmchat.ui.json_output import print_json
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
@@ -47,13 +45,13 @@ class NoCode(LlmchatError):
     """The answer has no code block that `--extract` could print."""
 
 
-def question(world: World, prompt: str | None, files: Iterable[str]) -> Message | None:
+def question(world: World, prompt: str | None, files: Sequence[GivenText] = ()) -> Message | None:
     """The user's message from piped text, files and PROMPT; None to open a chat at a terminal.
 
     With a PROMPT, piped text and files are its material; without one, piped text is the question.
     """
     piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
-    texts = [(Path(name).name, world.read_text(name, MOST_ASKED).strip()) for name in files]
+    texts = [(one.name, one.text) for one in files]
     text = "" if prompt in (None, "-") else str(prompt)
     if text:
         texts.insert(0, ("stdin", piped))
@@ -80,13 +78,11 @@ def from_web(
     return with_web(chat, question, settings)
 
 
-def from_documents(
-    chat: Chat, world: World, question: Message, documents: Documents, *, quiet: bool
-) -> Message:
-    """The question with what its indexes hold about it."""
-    if not quiet:
-        documents.note = lambda line: print(f"note: {line}", file=world.stderr)
-    return with_documents(chat, question, documents)
+def note_on(world: World, *, quiet: bool) -> Callable[[str], None]:
+    """Prints notes on stderr, or nothing."""
+    if quiet:
+        return lambda line: None
+    return lambda line: print(f"note: {line}", file=world.stderr)
 
 
 class Output(Struct, frozen=True):

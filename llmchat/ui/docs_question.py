@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from llmchat.chat import Chat
 from llmchat.conversation import FoundPassage, Message
+from llmchat.engines.bounded_count import count_within
 from llmchat.found_passages import name_of, passages_of, with_passages
 from llmchat.memory.types import Hit, Passage
 from llmchat.tools.material import framed, without_marks
@@ -29,15 +30,18 @@ _REQUEST = (
 )
 
 
-def with_documents(chat: Chat, question: Message, documents: Documents) -> Message:
+def with_documents(
+    chat: Chat, question: Message, documents: Documents, *, required: bool = False
+) -> Message:
     """The question with passages before its other material, numbered in `chat.sources`.
 
-    Unchanged if nothing is searched, if it needs no search, or if nothing is found.
+    Unchanged if nothing is searched, if it needs no search, or if nothing is found. required: give
+    it passages in any case.
     """
     if not documents.names or not question.text:
         return question
     _know_numbers(chat)
-    hits = _wanted(chat, documents.search(question.text))[:MOST_PASSAGES]
+    hits = _wanted(chat, documents.search(question.text, required=required))[:MOST_PASSAGES]
     found = _fitted(chat, question, hits)
     if not found:
         return question
@@ -82,11 +86,22 @@ def _fitted(chat: Chat, question: Message, hits: Sequence[Hit]) -> list[tuple[Fo
 
 def _room(chat: Chat, question: Message) -> int:
     """Tokens for passages: their part of the window, or what the question and its files leave."""
+    left = most_beside(chat, question.text, question.input)
+    return max(0, min(int(limit_of(chat) * _PART), left))
+
+
+def limit_of(chat: Chat) -> int:
+    """Tokens of the window."""
     context = chat.engine.context
-    limit = min(chat.preset.context.tokens or context, context)
-    texts = (question.text, question.input, chat.conversation.system)
-    used = sum(chat.engine.count(text) for text in texts if text)
-    return max(0, min(int(limit * _PART), int(limit * (1 - _KEPT_FREE)) - used))
+    return min(chat.preset.context.tokens or context, context)
+
+
+def most_beside(chat: Chat, *texts: str) -> int:
+    """Tokens that the window has for material beside these texts of one question."""
+    limit = limit_of(chat)
+    kept = (*texts, chat.conversation.system, chat.memory.block)
+    used = sum(count_within(chat.engine, text, limit) for text in kept if text)
+    return int(limit * (1 - _KEPT_FREE)) - used
 
 
 def _tokens(chat: Chat, passage: Passage) -> int:

@@ -1,17 +1,26 @@
 """The documents that a chat searches: indexes by name, and what was too large to attach."""
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.memory import need
 from llmchat.memory.types import Embedder, Hit
-from llmchat.settings import World
+from llmchat.output.progress import ByteProgress
+from llmchat.settings import World, private_folder
 
 if TYPE_CHECKING:
     from llmchat.memory.index import Index
+    from llmchat.memory.readers import Document
 
+# The name of the index of what was too large to attach, before its number.
+ATTACHED = "attached"
+# Indexes of such material that stay on this machine.
+_KEPT = 20
 # More passages are slow to read on a CPU, and small models lose the thread.
 MOST_PASSAGES = 5
 # Passages of a search that are looked at; those a user excluded are not among the best few.
@@ -21,12 +30,14 @@ _SEARCHED = 20
 class Documents:
     """Searches some indexes for the questions of one chat.
 
-    note: is called with what the user should know, once. Raises UsageError for an unknown index.
+    note: is called with what the user should know, once. keep: whether the index of what was too
+    large to attach may stay on this machine. Raises UsageError for an unknown index.
     """
 
-    def __init__(self, world: World, names: Iterable[str] = ()):
-        self._world = world
+    def __init__(self, world: World, names: Iterable[str] = (), *, keep: bool = True):
+        self._world, self._keep = world, keep
         self.note: Callable[[str], None] = lambda line: None
+        self._attached: list[str] = []
         self._open: dict[str, Index] = {}
         self._embedders: dict[str, Embedder | None] = {}
         self._closing = ExitStack()
@@ -67,12 +78,51 @@ class Documents:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def search(self, question: str) -> list[Hit]:
-        """The passages for a question, the best first; none if it needs no search."""
+    def attach(self, documents: "Sequence[Document]") -> None:
+        """Index documents for this chat, and search them."""
+        from llmchat.memory.index import Index
+
+        path = self._attached_path(documents)
+        if str(path) not in self._attached:
+            self._attached.append(str(path))
+            index = Index.open(path, create=True)
+            progress = ByteProgress(self._world)
+            try:
+                index.add(documents, None, progress)
+            finally:
+                progress.close()
+            self.add(f"{ATTACHED} {len(self._attached)}", index)
+
+    def _attached_path(self, documents: "Sequence[Document]") -> Path:
+        """The file of the index of these documents: the same one for the same texts."""
+        mark = hashlib.sha256()
+        for one in documents:
+            mark.update(f"{one.source}\0{len(one.text)}\0{one.text}".encode())
+        folder = self._world.cache / "material"
+        if not self._keep:
+            folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
+        private_folder(folder)
+        _remove_oldest(folder)
+        return folder / f"{mark.hexdigest()[:32]}.sqlite"
+
+    def search(self, question: str, *, required: bool = False) -> list[Hit]:
+        """The passages for a question, the best first; none if it needs no search.
+
+        required: the passages nearest to it in any case, or else the first ones.
+        """
+        if required:
+            found = [index.search(question, _SEARCHED) for index in self._open.values()]
+            return _joined(found) or self._first_passages()
         if not need.subject(question):
             return []
         found = [self._found(index, question) for index in self._open.values()]
         return _joined([hits for hits in found if hits])
+
+    def _first_passages(self) -> list[Hit]:
+        """The first passages of the index that was opened last."""
+        index = list(self._open.values())[-1]
+        first = (index.passages_of(one.source)[:MOST_PASSAGES] for one in index.documents())
+        return [Hit(passage, 0.0) for passages in first for passage in passages][:MOST_PASSAGES]
 
     def _found(self, index: "Index", question: str) -> list[Hit]:
         """The hits in one index; none if not even the best fits the question."""
@@ -102,6 +152,14 @@ class Documents:
             hint = f"; {error.hint}" if error.hint else ""
             self.note(f"searching by words alone: {error.message}{hint}")
             return None
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Keep the indexes of the last materials: the next question about them is answered at once."""
+    indexes = sorted(folder.glob("*.sqlite"), key=lambda path: path.stat().st_mtime)
+    for path in indexes[:-_KEPT]:
+        for one in folder.glob(f"{path.name}*"):
+            one.unlink(missing_ok=True)
 
 
 def _joined(found: Sequence[list[Hit]]) -> list[Hit]:

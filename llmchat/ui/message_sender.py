@@ -53,7 +53,8 @@ class MessageSender:
     def _send(self, text: str) -> Generator[Event] | LlmchatError:
         try:
             text = keywords.with_mentions(text)
-            self._state.attached |= {name: self._state.read(name) for name in mentioned(text)}
+            for name, given in [(name, self._state.read(name)) for name in mentioned(text)]:
+                self._state.attach_given(name, given)
             if time := keywords.time_of(text, self._state.world):
                 self._state.attached["time"] = time
             return self._state.ask(text)

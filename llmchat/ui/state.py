@@ -1,7 +1,7 @@
 """The state of a REPL, which the slash commands read and change."""
 
 import gc
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from llmchat.history import Session
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener
 from llmchat.models.sessions import options_of_session, unknown_model_note
-from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
 from llmchat.ui import printing
-from llmchat.ui.docs_question import with_documents
 from llmchat.ui.documents import Documents
+from llmchat.ui.given_files import GivenText, is_several, read_given
+from llmchat.ui.large_material import with_material
 
 
 @dataclass
@@ -26,7 +26,8 @@ class ReplState:
     """A chat on a terminal, and what belongs to it.
 
     documents: what is searched for each question; attached: texts by file name, sent with the next
-    message; show_thinking: whether the model's thinking is printed.
+    message; given: the documents that they are from; show_thinking: whether the model's thinking
+    is printed.
     """
 
     chat: Chat
@@ -36,6 +37,7 @@ class ReplState:
     plain: bool = False
     show_thinking: bool = True
     attached: dict[str, str] = field(default_factory=dict)
+    given: dict[str, GivenText] = field(default_factory=dict)
     # The REPL replaces these: the terminal's width, edit a line in place (None: cancelled),
     # edit a text in the user's editor, print an answer, ask yes or no (None: nobody can answer).
     width: Callable[[], int] = lambda: 80
@@ -118,29 +120,52 @@ class ReplState:
         try:
             material, files = self.take_attached()
             question = Message("user", text, material, files=files)
-            return self.chat.ask(with_documents(self.chat, question, self.documents))
+            known = {one.name: one.document for one in self.given.values()}
+            asked = with_material(self.chat, question, self.documents, known)
+            return self.chat.ask(asked)
         except BaseException:
             self.attached |= attached
             raise
 
     def attach(self, name: str) -> int:
-        """Attach a file to the next message; returns its tokens."""
-        text = self.read(name)
+        """Attach what a name means to the next message; returns its tokens."""
+        given = self.read(name)
+        text = "\n\n".join(one.text for one in given)
         tokens = count_within(self.chat.engine, text, self.chat.engine.context)
-        self.attached[name] = text
+        self.attach_given(name, given)
         return tokens
 
-    def read(self, name: str) -> str:
-        """Read a text file. `-` is a file name here, because stdin is the keyboard."""
-        return self.world.read_text("./-" if name == "-" else name, MOST_ASKED).strip()
+    def attach_given(self, name: str, given: Sequence[GivenText]) -> None:
+        """Attach texts that were read for a name: the file itself, or those of a folder."""
+        several = is_several(name)
+        for one in given:
+            key = one.name if several else name
+            self.attached[key], self.given[key] = one.text, one
+
+    def read(self, name: str) -> list[GivenText]:
+        """Read a file, a folder, a pattern or an address.
+
+        `-` is a file name here, because stdin is the keyboard.
+        """
+        options = self.opener.options()
+        return read_given(self.world, ["./-" if name == "-" else name], options, self.print_note)
 
     def take_attached(self) -> tuple[str, tuple[tuple[str, int], ...]]:
         """Return the attached files as one message's material, and detach them."""
-        texts = [(Path(name).name, text) for name, text in self.attached.items()]
+        texts = [(self._shown(name), text) for name, text in self.attached.items()]
         self.attached.clear()
         if len(texts) > 1:
-            texts = [(name, f"{name}:\n{text}") for name, text in texts]
+            texts = [(name, _headed(name, text)) for name, text in texts]
         return material(texts)
+
+    def _shown(self, name: str) -> str:
+        given = self.given.get(name)
+        return given.name if given else Path(name).name
+
+
+def _headed(name: str, text: str) -> str:
+    """A text below its name; those of folders have it."""
+    return text if text.startswith(f"{name}:\n") else f"{name}:\n{text}"
 
 
 def paths_starting_with(word: str) -> Iterable[str]:

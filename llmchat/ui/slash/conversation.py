@@ -109,13 +109,15 @@ def edit(state: ReplState, rest: str) -> Answer:
 
 @command(
     "file",
-    "[path|off]",
-    "Attach a text file to the next message; `off` removes what is attached.",
+    "[path|URL|off]",
+    "Attach a file, a folder, a pattern or a web page to the next message; `off` removes what is"
+    " attached.",
     complete=lambda state, word: paths_starting_with(word),
 )
 def file(state: ReplState, rest: str) -> Answer:
     if rest == "off":
         state.attached.clear()
+        state.given.clear()
     elif rest:
         _attach(state, rest)
         return None
@@ -133,4 +135,7 @@ def _attach(state: ReplState, name: str) -> None:
     size = f"{counted(tokens, 'token')} of a window of {limit:,}"
     state.print(f"{name}: {size}; attached to your next message")
     if tokens >= limit:
-        state.print("note: the file is larger than the window; /file off removes it")
+        state.print(
+            "note: it is larger than the window, so it is searched for your questions; /file off"
+            " removes it"
+        )
