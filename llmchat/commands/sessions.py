@@ -1,8 +1,9 @@
 """The commands for saved chats."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from llmchat.models import saved_kv
 from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
+
+if TYPE_CHECKING:
+    from llmchat.history import History, Hit, Session
 
 app = typer.Typer(help="Saved chats.", no_args_is_help=True)
 
@@ -52,17 +56,45 @@ def list_sessions(
 def search(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(help="Text to search for, ignoring case.")],
+    meaning: Annotated[
+        bool, typer.Option("--meaning", help="Find chats by what was meant, best first.")
+    ] = False,
     limit: _Limit = 20,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Search the messages of every branch, newest first."""
+    """Search the messages of every branch, newest first.
+
+    --meaning brings an index of past chats up to date and searches it with an embedder.
+    """
     from llmchat.models.sessions import saved_history
     from llmchat.ui import tables
 
     world: World = ctx.obj
     with saved_history(world) as history:
-        rows = history.search(text, limit)
+        find = _found_by_meaning if meaning else _found_by_text
+        rows = find(world, history, text, limit, quiet=quiet)
     tables.rows(world, rows, ("session", "title", "role", "snippet"), json=json)
+
+
+def _found_by_text(
+    world: World, history: "History", text: str, limit: int, *, quiet: bool
+) -> "list[Hit]":
+    return history.search(text, limit)
+
+
+def _found_by_meaning(
+    world: World, history: "History", text: str, limit: int, *, quiet: bool
+) -> "list[Hit]":
+    from llmchat.models.past_chats import PastChats
+    from llmchat.output.progress import ByteProgress, NoProgress
+
+    def note(line: str) -> None:
+        if not quiet:
+            print(f"note: {line}", file=world.stderr)
+
+    progress = NoProgress() if quiet else ByteProgress(world)
+    return PastChats(world, note).chats(history, text, limit, progress)
 
 
 @app.command("show")
@@ -147,8 +179,7 @@ def delete(
         found = [history.find(session) for session in sessions]
         _confirm(world, yes, f"delete {', '.join(f'`{one.title}`' for one in found)}?")
         count = history.delete(*(one.id for one in found))
-        for one in found:
-            saved_kv.forget(one.id, world)
+        _forget(world, found)
         history.shrink()
     print(
         f"{counted(len(found), 'session')}, {counted(count, 'message')} deleted", file=world.stderr
@@ -175,8 +206,7 @@ def purge(
         if found:
             _confirm(world, yes, f"delete {counted(len(found), 'session')}?")
         count = history.delete(*(one.id for one in found))
-        for one in found:
-            saved_kv.forget(one.id, world)
+        _forget(world, found)
         if found:
             history.shrink()
     print(
@@ -318,6 +348,15 @@ def replay_session(
     for change in changed:
         print(fit_for(world.stderr, f"note: {change}"), file=world.stderr)
     raise typer.Exit(0 if all(outcome.same is not False for outcome in outcomes) else 1)
+
+
+def _forget(world: World, sessions: "Sequence[Session]") -> None:
+    """Remove what is kept of sessions outside of the history: KV caches and indexes."""
+    from llmchat.models import past_chats
+
+    for one in sessions:
+        saved_kv.forget(one.id, world)
+    past_chats.forget([one.id for one in sessions], world)
 
 
 def _confirm(world: World, yes: bool, question: str) -> None:

@@ -2,6 +2,6 @@
 
 from llmchat.history.branch import BranchWriter
 from llmchat.history.store import History
-from llmchat.history.types import Hit, Record, Session, SessionMessages
+from llmchat.history.types import Hit, Record, Session, SessionMessages, Turn
 
-__all__ = ["BranchWriter", "History", "Hit", "Record", "Session", "SessionMessages"]
+__all__ = ["BranchWriter", "History", "Hit", "Record", "Session", "SessionMessages", "Turn"]

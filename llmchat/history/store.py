@@ -10,7 +10,7 @@ one session open.
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,8 @@ from llmchat.history.database import Database, explained, make_private
 from llmchat.history.deletion import delete_sessions
 from llmchat.history.imports import ImportedChat
 from llmchat.history.search import find_messages
-from llmchat.history.types import Hit, Record, Session
+from llmchat.history.turns import turn_ids, turns
+from llmchat.history.types import Hit, Record, Session, Turn
 
 # No letter can be mistaken for another when an id is read aloud or typed.
 _ID_LETTERS, _ID_LENGTH = "0123456789abcdefghjkmnpqrstvwxyz", 8
@@ -181,6 +182,14 @@ class History:
     def search(self, text: str, limit: int = 20) -> list[Hit]:
         """Messages that contain `text` in any case, newest first."""
         return find_messages(self._database, text, limit)
+
+    def turn_ids(self) -> set[tuple[str, int]]:
+        """The session and the last message of each turn, on every branch."""
+        return turn_ids(self._database)
+
+    def turns(self, ids: Iterable[int]) -> list[Turn]:
+        """The turns that end with these messages; one that is gone is left out."""
+        return turns(self._database, ids)
 
     def path_of(self, session: str) -> list[sqlite3.Row]:
         """The rows of the session's current branch, first to last."""

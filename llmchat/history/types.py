@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from llmchat.conversation import Message
 
@@ -60,6 +60,17 @@ class SessionMessages(Struct, frozen=True):
     """Its current branch; with --tree every branch."""
 
 
+class Turn(Struct, frozen=True):
+    """A question and one of its answers; either may be empty. message: the last one's id."""
+
+    message: int
+    session: str
+    title: str
+    question: str
+    answer: str
+    created: float
+
+
 class Hit(Struct, frozen=True):
     """A message that was found."""
 
@@ -74,4 +85,6 @@ class Hit(Struct, frozen=True):
     created: float
     """Seconds since 1970."""
     snippet: str
-    """The text around the match, which is between [ and ]."""
+    """The text around the match, which is between [ and ]; with --meaning the passage."""
+    score: float | UnsetType = UNSET
+    """With --meaning: how well it fits; higher is better."""
