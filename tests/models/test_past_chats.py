@@ -120,7 +120,9 @@ def test_a_deleted_chat_leaves_every_index_and_its_text_their_files(
     kept = chat(history, "something else", "entirely")
     path = index_path(world, "mine")
     with Index.open(path, create=True) as index:
-        index.add([document_of(turn) for turn in history.turns(one for _, one in history.turn_ids())])
+        index.add(
+            [document_of(turn) for turn in history.turns(one for _, one in history.turn_ids())]
+        )
     past(world, WordEmbedder()).find(history, "treasure", 5)
     history.delete(secret)
     forget([secret], world)
