@@ -38,6 +38,7 @@ class Search:
         self._database = database
         self._matrix: Matrix | None = None
         self._state: Any = None
+        self._common = words.CommonWords(database)
 
     def find(
         self,
@@ -78,7 +79,8 @@ class Search:
         return embedder
 
     def _by_words(self, question: str, limit: int) -> Ranked:
-        query = words.query(question)
+        phrases = self._common.without(words.terms(question), self._now())
+        query = words.query(phrases)
         return self._database.rows(_BY_WORDS, (query, limit)) if query else []
 
     def _by_meaning(self, question: str, limit: int, embedder: Embedder) -> Ranked:
@@ -87,11 +89,15 @@ class Search:
 
     def _vectors(self, width: int) -> Matrix:
         """The vectors as they are now: read again after anybody has written."""
-        state = (self._database.changes(), self._database.connection.total_changes)
+        state = self._now()
         if self._matrix is None or state != self._state:
             self._matrix = None
             self._matrix, self._state = Matrix(self._database, width), state
         return self._matrix
+
+    def _now(self) -> tuple[int, int]:
+        """Differs after anybody has written."""
+        return self._database.changes(), self._database.connection.total_changes
 
     def _passages(self, ranked: Ranked) -> list[Hit]:
         """The passages behind numbers; one that was removed meanwhile is left out."""
