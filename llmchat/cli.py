@@ -22,6 +22,7 @@ from llmchat.commands import (
     doctor,
     evaluate,
     finetune,
+    index,
     memory,
     models,
     presets,
@@ -49,6 +50,7 @@ app.add_typer(evaluate.app)
 app.command()(bench.bench)
 app.add_typer(finetune.app)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(index.app, name="index")
 app.add_typer(memory.app, name="memory")
 app.add_typer(data.app, name="data")
 app.add_typer(deploy.app, name="deploy")

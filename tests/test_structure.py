@@ -136,6 +136,7 @@ READS_THE_PROCESS = {
     "engines.gguf.probe": "runs in a process of its own",
     "tools.python.sandbox": "runs in a process of its own",
     "tools.web.worker": "runs in a process of its own",
+    "memory.readers.worker": "runs in a process of its own",
     "engines.gguf.llama": "compares the age of files that other processes left with the clock",
     "engines.openai_api.connection": "a Retry-After header may be a date",
     "engines.transformers.compiled.build": "a compiler is called as a build tool would: CC, PATH",

@@ -18,6 +18,9 @@ from msgspec.structs import FieldInfo
 from llmchat.bench.report import Benchmark
 from llmchat.commands.outputs import (
     Answer,
+    IndexFacts,
+    IndexHit,
+    IndexRow,
     ListedFormat,
     ListedKey,
     ListedPreset,
@@ -62,6 +65,9 @@ OUTPUTS: dict[str, Any] = {
     "data clean": DataReport,
     "serve keys list": list[ListedKey],
     "ps": list[LoadedModel],
+    "index list": list[IndexRow],
+    "index show": IndexFacts,
+    "index search": list[IndexHit],
     "config show": Options,
     "config show --origin": list[OptionOrigin],
 }

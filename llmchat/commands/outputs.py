@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from llmchat.memory.stored import Stored
+from llmchat.memory.types import Hit
 from llmchat.window import LedgerEntry
 
 
@@ -214,3 +216,74 @@ class OptionOrigin(Struct):
     """Its value; null for the preset's."""
     origin: str
     """`default`, a variable, or the path of config.toml."""
+
+
+class IndexHit(Struct):
+    """A passage that a search of an index found."""
+
+    source: str
+    """Path or address of its document."""
+    start: int
+    """First character of the document's text that is in it."""
+    end: int
+    """The character after the last one."""
+    score: float
+    """How well it fits; higher is better, within one search."""
+    text: str
+    """Its text."""
+
+    @classmethod
+    def of(cls, hit: Hit) -> "IndexHit":
+        passage = hit.passage
+        return cls(passage.source, passage.start, passage.end, hit.score, passage.text)
+
+
+class IndexRow(Struct):
+    """An index in the list of them."""
+
+    name: str
+    """Name of the index."""
+    documents: int
+    """Number of documents."""
+    passages: int
+    """Number of passages."""
+    embedder: str
+    """Embedder of its vectors; empty for words alone."""
+    size: int
+    """Bytes of its file."""
+    updated: float
+    """Seconds since 1970."""
+
+
+class IndexDocument(Struct):
+    """A document of an index."""
+
+    source: str
+    """Path or address."""
+    title: str
+    """Its title; empty if it has none."""
+    size: int
+    """Bytes of the file, or of the text of a page."""
+    passages: int
+    """Number of passages."""
+
+    @classmethod
+    def of(cls, stored: Stored) -> "IndexDocument":
+        return cls(stored.source, stored.title, stored.size, stored.passages)
+
+
+class IndexFacts(Struct):
+    """An index and its documents."""
+
+    name: str
+    """Name of the index."""
+    file: str
+    """Path of its SQLite file."""
+    embedder: str
+    """Embedder of its vectors; empty for words alone."""
+    width: int
+    """Numbers of a vector."""
+    added: list[str]
+    """What was added, and is looked at by `index update`."""
+    documents: list[IndexDocument]
+    """Its documents."""

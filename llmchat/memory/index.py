@@ -55,6 +55,18 @@ class Index:
         """Numbers of a vector; 0 without vectors."""
         return embedder_of(self._database)[1]
 
+    @property
+    def words_only(self) -> bool:
+        """Whether the user wants no vectors."""
+        return bool(self._database.rows("SELECT 1 FROM facts WHERE name = 'words_only'"))
+
+    @words_only.setter
+    def words_only(self, wanted: bool) -> None:
+        with self._database.transaction():
+            self._database.execute("DELETE FROM facts WHERE name = 'words_only'")
+            if wanted:
+                self._database.execute("INSERT INTO facts VALUES ('words_only', '1')")
+
     def add(
         self,
         sources: Iterable[Path | Document],

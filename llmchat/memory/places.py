@@ -32,3 +32,9 @@ def existing_index(world: World, name: str) -> Path:
 def index_names(world: World) -> list[str]:
     """The names of the indexes on this machine, sorted."""
     return sorted(path.stem for path in (world.data / "indexes").glob(f"*{_SUFFIX}"))
+
+
+def delete_index(path: Path) -> None:
+    """Delete the file of an index, and those that SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -70,7 +70,7 @@ class Matrix:
             if len(data) != len(found) * width * _BYTES:
                 raise IntegrityError(
                     f"vectors of {database.path} have other widths than {width}",
-                    f"`llmchat index update {database.path.stem} --anew` computes them again",
+                    f"`llmchat index rm {database.path.stem}`, and add its documents again",
                 )
             end = start + len(found)
             self.numbers[start:end] = [number for number, _ in found]

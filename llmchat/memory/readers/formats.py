@@ -14,6 +14,8 @@ _CODE = """
 c h cc cpp cxx hpp hh cs java kt kts scala go rs swift js mjs cjs jsx ts tsx php rb pl pm lua
 sh bash zsh fish ps1 r jl ex exs erl hs ml fs clj dart zig nim sql proto cu cuh vue svelte
 """
+# Read in a process of their own.
+_APART = {"pdf": "pdf", "docx": "docx", "html": "html", "htm": "html", "xhtml": "html"}
 _SECTIONS: dict[str, _Sections] = {
     **dict.fromkeys(("md", "markdown", "mdx", "qmd", "rmd"), markdown_sections),
     **dict.fromkeys(("rst", "rest"), rest_sections),
@@ -23,8 +25,12 @@ _SECTIONS: dict[str, _Sections] = {
 
 
 def read(data: bytes, name: str) -> Document:
-    """The document in the bytes of a file. Raises UsageError for what is not text."""
+    """The document in the bytes of a file. Raises UsageError for what has no text."""
     ending = ending_of(name)
+    if kind := "pdf" if data.startswith(b"%PDF-") else _APART.get(ending):
+        from llmchat.memory.readers.child import read_apart
+
+        return read_apart(data, name, kind)
     text = text_of(data, name)
     find = _SECTIONS.get(ending)
     return Document(name, text, find(text) if find else ())
