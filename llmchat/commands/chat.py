@@ -1,11 +1,12 @@
 """`llmchat chat`: the model of the flags, or of an earlier session, answers once or in a REPL."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from llmchat.commands import models, options
+from llmchat.commands import chat_flags, models, options
 from llmchat.commands.open_tools import open_tools, print_notes, print_tools
 from llmchat.errors import ModelNotFound, NotPulled, UsageError
 from llmchat.process.signals import orderly_end
@@ -21,143 +22,6 @@ if TYPE_CHECKING:
     from llmchat.models.opener import ModelOpener
     from llmchat.tools.web.settings import WebSettings
 
-_Prompt = Annotated[
-    str | None,
-    typer.Argument(help="A question to answer once; `-` or no PROMPT reads piped stdin."),
-]
-_File = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-f",
-        "--file",
-        metavar="PATH|URL",
-        help="Attach a file, a folder, a pattern such as `*.md`, a PDF or a web page to the"
-        " question; may be repeated. What does not fit the window is searched.",
-        rich_help_panel=options.CONTEXT,
-    ),
-]
-_Continue = Annotated[
-    bool,
-    typer.Option(
-        "-c", "--continue", help="Continue the last session.", rich_help_panel=options.CONTEXT
-    ),
-]
-_Session = Annotated[
-    str | None, typer.Option(help="Continue this session.", rich_help_panel=options.CONTEXT)
-]
-_NoLog = Annotated[
-    bool | None,
-    typer.Option(
-        "-n",
-        "--no-log",
-        help="Do not save this chat.",
-        show_default=False,
-        rich_help_panel=options.CONTEXT,
-    ),
-]
-_Memory = Annotated[
-    bool | None,
-    typer.Option(
-        "--memory/--no-memory",
-        help="Use what is remembered of you, and let the model propose facts when the chat ends.",
-        show_default=False,
-        rich_help_panel=options.CONTEXT,
-    ),
-]
-_NoStream = Annotated[
-    bool,
-    typer.Option(
-        "--no-stream", help="Print the answer when it is complete.", rich_help_panel=options.OUTPUT
-    ),
-]
-_Plain = Annotated[
-    bool | None,
-    typer.Option(
-        "--plain",
-        help="No Markdown, no colour.",
-        show_default=False,
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-_Extract = Annotated[
-    bool,
-    typer.Option(
-        "-x",
-        "--extract",
-        help="Print the first code block of the answer alone.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-_Schema = Annotated[
-    str | None,
-    typer.Option(
-        "--schema",
-        metavar="FILE|JSON|FIELDS",
-        help="Answer with JSON of this JSON Schema, or of fields such as `name, age int`; `off` for"
-        " free text.",
-        rich_help_panel=options.STRUCTURE,
-    ),
-]
-_Regex = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RE",
-        help="Answer with a text that this regular expression matches as a whole.",
-        rich_help_panel=options.STRUCTURE,
-    ),
-]
-_Choice = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TEXT",
-        help="Answer with one of these texts; repeat the flag.",
-        rich_help_panel=options.STRUCTURE,
-    ),
-]
-_Grammar = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="Answer with a text of this Lark grammar.",
-        rich_help_panel=options.STRUCTURE,
-    ),
-]
-_Vi = Annotated[
-    bool | None,
-    typer.Option(
-        "--vi/--no-vi",
-        help="vi keys in the input line.",
-        show_default=False,
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-_Web = Annotated[
-    bool,
-    typer.Option(
-        "--web",
-        help="Search the web with the question and answer from the pages found.",
-        rich_help_panel=options.TOOLS,
-    ),
-]
-_Answers = Annotated[
-    int,
-    typer.Option(
-        "--answers",
-        min=1,
-        max=128,
-        help="Print this many answers to the question; a seed is counted up.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-_NoServer = Annotated[
-    bool,
-    typer.Option(
-        "--no-server",
-        help="Load the model here even if `serve --background` has it loaded.",
-        rich_help_panel=options.MODEL,
-    ),
-]
-
 
 @options.with_sampling
 @options.with_options(
@@ -169,24 +33,25 @@ _NoServer = Annotated[
 @options.with_options("searxng_url", "allow_private", before="json")
 def chat(
     ctx: typer.Context,
-    prompt: _Prompt = None,
-    file: _File = None,
-    continue_: _Continue = False,
-    session: _Session = None,
-    no_log: _NoLog = None,
-    memory: _Memory = None,
+    prompt: chat_flags.Prompt = None,
+    file: chat_flags.File = None,
+    map: chat_flags.Map = False,
+    continue_: chat_flags.Continue = False,
+    session: chat_flags.Session = None,
+    no_log: chat_flags.NoLog = None,
+    memory: chat_flags.Memory = None,
     json: options.Json = False,
-    no_stream: _NoStream = False,
-    plain: _Plain = None,
-    extract: _Extract = False,
-    answers: _Answers = 1,
-    vi: _Vi = None,
-    schema: _Schema = None,
-    regex: _Regex = None,
-    choice: _Choice = None,
-    grammar: _Grammar = None,
-    web: _Web = False,
-    no_server: _NoServer = False,
+    no_stream: chat_flags.NoStream = False,
+    plain: chat_flags.Plain = None,
+    extract: chat_flags.Extract = False,
+    answers: chat_flags.Answers = 1,
+    vi: chat_flags.Vi = None,
+    schema: chat_flags.Schema = None,
+    regex: chat_flags.Regex = None,
+    choice: chat_flags.Choice = None,
+    grammar: chat_flags.Grammar = None,
+    web: chat_flags.Web = False,
+    no_server: chat_flags.NoServer = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
     **shared: Any,
@@ -216,6 +81,8 @@ def chat(
         raise _extract_needs_a_question()
     if answers > 1:
         _check_answers(question, extract=extract)
+    if map:
+        one_shot.check_map(question)
     web_settings = _web_settings(world, settings, question) if web else None
     asks_on = None if question is None else world.stderr
     with (
@@ -243,10 +110,14 @@ def chat(
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
             documents.note = note
-            known = {one.name: one.document for one in given_texts}
-            question = with_material(talk, question, documents, known)
             plain_text = settings.options.plain
             output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
+            if map:
+                keep = not settings.options.no_log
+                answer = partial(_answer, talk, world, output=output, verbose=verbose)
+                raise typer.Exit(one_shot.map_all(talk, world, question, answer, quiet, keep=keep))
+            known = {one.name: one.document for one in given_texts}
+            question = with_material(talk, question, documents, known)
             code = _answer(talk, world, question, output, verbose=verbose)
         else:
             from llmchat.ui.repl import run

@@ -23,6 +23,7 @@ from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.output.formatting import counted
+from llmchat.output.progress import StatusLine
 from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
@@ -33,6 +34,7 @@ from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.given_files import GivenText
 from llmchat.ui.json_output import print_json
+from llmchat.ui.map_reading import notes_for, with_notes
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import choose_renderer
 from llmchat.ui.source_lines import print_sources
@@ -83,6 +85,43 @@ def note_on(world: World, *, quiet: bool) -> Callable[[str], None]:
     if quiet:
         return lambda line: None
     return lambda line: print(f"note: {line}", file=world.stderr)
+
+
+def check_map(question: Message | None) -> None:
+    """Raise UsageError where --map has nothing to read, or nothing to ask."""
+    if question is None or not question.text or not question.input:
+        raise UsageError(
+            "--map takes a PROMPT and piped text or -f",
+            '`llmchat chat --map -f book.txt "Summarise this."` reads a book',
+        )
+
+
+def map_all(
+    chat: Chat,
+    world: World,
+    question: Message,
+    answer: Callable[[Message], int],
+    quiet: bool,
+    *,
+    keep: bool,
+) -> int:
+    """Read all material in pieces, and answer from the notes; returns the exit code.
+
+    keep: whether a run that is stopped may leave its notes for the next one.
+    """
+    notes, line = notes_for(chat, world, question, keep=keep), StatusLine(world, quiet=quiet)
+    try:
+        asked = with_notes(chat, question, notes, line)
+    except KeyboardInterrupt:
+        line.close()
+        line.print("note: stopped; the same command goes on from here" if keep else "")
+        return INTERRUPTED
+    finally:
+        line.close()
+    code = answer(asked)
+    if code == 0:
+        notes.forget()
+    return code
 
 
 class Output(Struct, frozen=True):
