@@ -32,7 +32,7 @@ LISTED = """
 """
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(kind="chat"))
 def test_every_preset_has_the_facts_that_a_user_needs(name: str) -> None:
     preset = find(name)
     assert preset.title and preset.licence != "unknown" and preset.parameters > 1e8
@@ -42,7 +42,7 @@ def test_every_preset_has_the_facts_that_a_user_needs(name: str) -> None:
     assert all(find(alias) == preset for alias in preset.aliases)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names(kind="chat"))
 def test_the_notes_explain_why_a_preset_sends_single_turns(name: str) -> None:
     preset = find(name)
     single_turns = preset.context.policy == "last-n" and preset.context.turns == 1

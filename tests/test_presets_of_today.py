@@ -78,7 +78,7 @@ def test_architectures_are_those_of_transformers_or_unsupported() -> None:
 
 
 def test_every_preset_with_a_source_is_listed_above() -> None:
-    sourced = {name for name, preset in names().items() if preset.source}
+    sourced = {name for name, preset in names(kind="chat").items() if preset.source}
     assert sourced == {find(name).name for name in EACH}
 
 
@@ -106,7 +106,7 @@ RAN = ["smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "gemma3-270m"]
 
 
 def test_presets_say_which_of_them_ran_with_real_weights() -> None:
-    assert [name for name, preset in names().items() if preset.tested] == sorted(RAN)
+    assert [name for name, preset in names(kind="chat").items() if preset.tested] == sorted(RAN)
 
 
 PRESET = """

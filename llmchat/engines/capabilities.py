@@ -132,8 +132,23 @@ class Embeds(Protocol):
 
     dimensions: int
 
-    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """A vector for each text, and the number of tokens read. Raises ContextOverflow."""
+    def embed(
+        self, texts: Sequence[str], use: str = "", dimensions: int = 0
+    ) -> tuple[list[list[float]], int]:
+        """A vector for each text, and the number of tokens read.
+
+        use: `query` or `passage` for the prefix of its preset, "" for none. dimensions: 0 for all.
+        Raises ContextOverflow, and UsageError for dimensions that the model was not trained for.
+        """
+        ...
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """Scores passages for a question."""
+
+    def rerank(self, question: str, passages: Sequence[str]) -> tuple[list[float], int]:
+        """A score of 0 to 1 for each passage, and the number of tokens read."""
         ...
 
 

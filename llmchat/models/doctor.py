@@ -19,6 +19,7 @@ from llmchat.engines.checkpoint_files import (
 )
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound
+from llmchat.models import search_doctor
 from llmchat.models.loading import tokenizer
 from llmchat.models.locate import Model, locate
 from llmchat.presets import Preset, get_format
@@ -57,6 +58,9 @@ class Report(Struct, frozen=True):
 
 def examine(preset: Preset, world: World) -> Report:
     """Check a pulled model; if it is not pulled, check its preset."""
+    if preset.kind != "chat":
+        found = tuple(Finding(*line) for line in search_doctor.examine(preset, world))
+        return Report(preset.name, found, "")
     try:
         model = locate(preset, world)
     except ModelNotFound:
@@ -66,8 +70,8 @@ def examine(preset: Preset, world: World) -> Report:
     except Mismatch as error:
         problem = _problem("template", f"{error.message}; {error.hint}")
         return Report(preset.name, (problem, *_of_preset(preset)), "")
-    found = (*_of_preset(preset), *(_of_checkpoint(model, preset.format) if model.base else ()))
-    return Report(preset.name, found, _preview(model.preset.format))
+    findings = (*_of_preset(preset), *(_of_checkpoint(model, preset.format) if model.base else ()))
+    return Report(preset.name, findings, _preview(model.preset.format))
 
 
 def _ok(subject: str, text: str) -> Finding:

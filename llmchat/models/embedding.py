@@ -1,7 +1,9 @@
 """Opens embedders and rerankers by the names of their presets."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmchat.engines.embedding_spec import EmbeddingSpec
 from llmchat.errors import ModelNotFound, UsageError
 from llmchat.hub import find, touch_used
 from llmchat.memory.types import Embedder, Reranker
@@ -31,18 +33,34 @@ def open_embedder(world: World, name: str = "") -> Embedder:
 def embedder_preset(world: World, name: str = "") -> Preset:
     """The preset of an embedder, see `open_embedder`."""
     preset = find_preset(name or _default(world), world.own_presets)
-    if preset.embedder is None:
-        raise UsageError(f"`{preset.name}` is not an embedder", f"use {' or '.join(DEFAULTS)}")
-    return preset
+    if preset.embedder or is_bare_embedder(preset, world):
+        return preset
+    raise UsageError(f"`{preset.name}` is not an embedder", f"use {' or '.join(DEFAULTS)}")
+
+
+def is_bare_embedder(preset: Preset, world: World) -> bool:
+    """Whether a repo or a folder without a preset is in the layout of sentence-transformers."""
+    if preset.kind != "chat" or preset.engine != "transformers":
+        return False
+    try:
+        return (find(preset.base, world).path / "modules.json").is_file()
+    except ModelNotFound:
+        return False
+
+
+def embedding_spec(preset: Preset, folder: Path) -> EmbeddingSpec:
+    """How the embedder in a folder is used: as its preset says, or as its files do."""
+    from llmchat.engines.transformers.embedding.folder_spec import spec_of_folder
+
+    return preset.embedder or spec_of_folder(folder)
 
 
 def open_text_embedder(preset: Preset, world: World) -> "TextEmbedder":
-    """The embedder of a preset, with what a server needs in addition."""
+    """The embedder of a preset that `embedder_preset` found."""
     from llmchat.engines.transformers.embedding.embedder import TextEmbedder
 
-    assert preset.embedder is not None
     folder = find_checkpoint(preset.base, preset, world).path
-    embedder = TextEmbedder(folder, preset.embedder, preset.name)
+    embedder = TextEmbedder(folder, embedding_spec(preset, folder), preset.name)
     touch_used(preset.name, world)
     return embedder
 
@@ -61,7 +79,7 @@ def reranker_preset(world: World, name: str) -> Preset:
 
 
 def open_cross_encoder(preset: Preset, world: World) -> "CrossEncoder":
-    """The cross-encoder of a preset, with what a server needs in addition."""
+    """The cross-encoder of a preset that `reranker_preset` found."""
     from llmchat.engines.transformers.embedding.reranker import CrossEncoder
 
     assert preset.reranker is not None

@@ -44,7 +44,7 @@ def plan_pull(
         hub.inspect(source, world, code and not index, thorough)
         for index, source in enumerate(sources(preset))
     )
-    others = names(world.own_presets).values()
+    others = names(world.own_presets, preset.kind).values()
     with hub.readable("config.json or a header", preset.base):
         plan = hub.make_plan(
             preset,

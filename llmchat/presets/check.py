@@ -122,9 +122,18 @@ def _sense(table: dict[str, Any], file: Path, own: Path | None) -> Iterator[_Fou
         yield ("context", "turns"), effect, False
     yield from _window_sense(table.get("trained_context"), context)
     yield from _name_sense(table, file)
+    yield from _kind_sense(table)
     sampling = table.get("sampling")
     if isinstance(sampling, dict) and "structure" in sampling:
         yield from _structure_sense(sampling["structure"], file)
+
+
+def _kind_sense(table: dict[str, Any]) -> Iterator[_Found]:
+    """A table about the use of an embedder or a reranker belongs to its kind."""
+    for kind in ("embedder", "reranker"):
+        if (table.get("kind") == kind) != (kind in table):
+            text = f'the table `{kind}` and kind = "{kind}" require each other'
+            yield (kind if kind in table else "kind",), text, True
 
 
 def _window_sense(trained: Any, context: Any) -> Iterator[_Found]:

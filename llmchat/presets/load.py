@@ -77,9 +77,16 @@ def served(model: str, own: Path | None = None) -> Preset:
         return _bare("served", model, model)
 
 
-def names(own: Path | None = None) -> dict[str, Preset]:
-    """Every preset by its name, sorted, without the user's invalid files (see `broken`)."""
-    presets = [preset for _, preset in _all(own) if isinstance(preset, Preset)]
+def names(own: Path | None = None, kind: str = "") -> dict[str, Preset]:
+    """Every preset by its name, sorted, without the user's invalid files (see `broken`).
+
+    kind: those of this kind only.
+    """
+    presets = [
+        preset
+        for _, preset in _all(own)
+        if isinstance(preset, Preset) and kind in ("", preset.kind)
+    ]
     return {preset.name: preset for preset in sorted(presets, key=lambda preset: preset.name)}
 
 

@@ -11,7 +11,10 @@ from llmchat.prompt import PromptFormat
 from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
 
 # What a preset tells of a model that a source can confirm.
-Fact = Literal["repo", "licence", "gate", "window", "stop ids", "sampling", "parameters"]
+Fact = Literal[
+    "repo", "licence", "gate", "window", "stop ids", "sampling", "parameters",
+    "longest", "pooling", "prefixes",
+]  # fmt: skip
 
 
 class FileFact(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +110,6 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     actions: tuple[Action, ...] = ()
 
     def __post_init__(self) -> None:
-        for kind in ("embedder", "reranker"):
-            if (self.kind == kind) != (getattr(self, kind) is not None):
+        for kind, table in (("embedder", self.embedder), ("reranker", self.reranker)):
+            if (self.kind == kind) != (table is not None):
                 raise ValueError(f'the table `{kind}` and kind = "{kind}" require each other')

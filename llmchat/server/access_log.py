@@ -20,6 +20,7 @@ _COUNTED_PATHS = (
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/rerank",
     "/health",
     "/metrics",
     "/api/ps",

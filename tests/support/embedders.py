@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 from tokenizers import processors
-from transformers import AutoModel, BertConfig, XLMRobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+)
 
 from support.checkpoints import tiny_tokenizer
 
@@ -33,22 +40,27 @@ def save_encoder(folder: Path, kind: str) -> Path:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(*, segments: bool = True) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with marks around a text and between two."""
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
-        pair="<s> $A </s> $B:1 </s>:1",
+        pair="<s> $A </s> $B:1 </s>:1" if segments else "<s> $A </s> $B </s>",
         special_tokens=[("<s>", 1), ("</s>", 2)],
     )
-    tokenizer.save_pretrained(folder)
-    return folder
+    tokenizer.pad_token = "</s>"
+    tokenizer.chat_template = None
+    return tokenizer
 
 
 def reference_vectors(
     folder: Path, texts: Sequence[str], longest: int, pooling: str
 ) -> torch.Tensor:
     """Each text alone through transformers, pooled and of length 1."""
-    from transformers import AutoTokenizer
-
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     vectors = []
     for text in texts:
@@ -57,3 +69,32 @@ def reference_vectors(
             hidden = model(input_ids=ids).last_hidden_state[0]
         vectors.append({"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling])
     return torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
+
+
+def save_cross_encoder(folder: Path, kind: str) -> Path:
+    """A classifier with one label, whose scores are spread over 0 to 1."""
+    torch.manual_seed(1)
+    config = _CONFIGS[kind]()
+    config.num_labels = 1
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder)
+    _tokenizer(segments=kind == "bert").save_pretrained(folder)
+    return folder
+
+
+def reference_scores(folder: Path, question: str, passages: Sequence[str]) -> list[float]:
+    """Each pair alone through transformers, cut to 24 tokens."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    scores = []
+    for passage in passages:
+        pair = tokenizer(
+            question, passage, truncation=True, max_length=24,
+            return_token_type_ids=True, return_tensors="pt",
+        )  # fmt: skip
+        with torch.inference_mode():
+            scores.append(model(**pair).logits[0, 0].sigmoid().item())
+    return scores

@@ -1,12 +1,29 @@
 """Which encoder runs a checkpoint."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.embedding.bert import bert
 from llmchat.engines.transformers.embedding.encoder import Encoder
+from llmchat.engines.transformers.embedding.packed import Packed
 from llmchat.engines.transformers.embedding.tensors import NamedTensors
-from llmchat.errors import Mismatch
+
+
+class AnyEncoder(Protocol):
+    """width: numbers of a token's vector."""
+
+    @property
+    def width(self) -> int: ...
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """The vector of each token, [T, width]."""
+        ...
+
 
 _ENCODERS: dict[str, Callable[[dict[str, Any], NamedTensors], Encoder]] = {
     "bert": bert,
@@ -15,10 +32,13 @@ _ENCODERS: dict[str, Callable[[dict[str, Any], NamedTensors], Encoder]] = {
 }
 
 
-def open_encoder(config: dict[str, Any], tensors: NamedTensors) -> Encoder:
-    """The encoder of a config.json. Raises Mismatch for an architecture without one."""
+def open_encoder(folder: Path, device: str = "cpu") -> AnyEncoder:
+    """The encoder of a checkpoint folder. device: `cpu`, `cuda` or `auto`."""
+    config = read_json(folder / "config.json")
+    chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device
     kind = str(config.get("model_type"))
-    if kind not in _ENCODERS:
-        known = ", ".join(_ENCODERS)
-        raise Mismatch(f"no encoder for `{kind}` models", f"there are encoders for {known}")
-    return _ENCODERS[kind](config, tensors)
+    if chosen in ("auto", "cpu") and kind in _ENCODERS:
+        return _ENCODERS[kind](config, NamedTensors(folder))
+    from llmchat.engines.transformers.embedding.modules import ModulesEncoder
+
+    return ModulesEncoder(folder, "cpu" if chosen == "auto" else chosen)

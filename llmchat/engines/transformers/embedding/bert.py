@@ -24,7 +24,7 @@ class TokenEmbedding:
     """Words, positions and segments, added and normalised. offset: of the first position."""
 
     words: Tensor
-    types: Tensor | None
+    types: Tensor
     norm: LayerNorm
     positions: Tensor | None = None
     offset: int = 0
@@ -33,9 +33,9 @@ class TokenEmbedding:
         x = F.embedding(packed.ids, self.words)
         if self.positions is not None:
             x = x + F.embedding(packed.positions + self.offset, self.positions)
-        if self.types is not None:
-            x = x + F.embedding(packed.types, self.types)
-        return self.norm(x)
+        if packed.types is None or len(self.types) == 1:
+            return self.norm(x + self.types[0])
+        return self.norm(x + F.embedding(packed.types, self.types))
 
 
 def bert(config: dict[str, Any], tensors: NamedTensors) -> Encoder:

@@ -11,20 +11,21 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Packed:
-    """The tokens of several texts. ids, types: int64 [T], all texts after each other.
+    """The tokens of several texts. ids: int64 [T], all texts after each other.
 
-    types: 0 for the first segment, 1 for the second. lengths: the tokens of each text.
+    types: int64 [T], 0 for the first segment and 1 for the second; None if all are 0. lengths: the
+    tokens of each text.
     """
 
     ids: Tensor
-    types: Tensor
+    types: Tensor | None
     lengths: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]] = ()) -> "Packed":
         flat = torch.tensor([token for row in rows for token in row])
         kinds = torch.tensor([kind for row in types for kind in row]) if types else None
-        return cls(flat, torch.zeros_like(flat) if kinds is None else kinds, tuple(map(len, rows)))
+        return cls(flat, kinds, tuple(map(len, rows)))
 
     @cached_property
     def positions(self) -> Tensor:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.embedding_spec import RerankSpec
 from llmchat.engines.transformers.embedding.architectures import open_encoder
 from llmchat.engines.transformers.embedding.batches import batches
@@ -20,12 +19,19 @@ class CrossEncoder:
     """Implements memory.types.Reranker. Several threads may use it."""
 
     def __init__(self, folder: Path, spec: RerankSpec, name: str):
-        self.name, self.longest = name, spec.longest
+        self.name, self.spec = name, spec
         self._texts = Texts(folder, spec.longest)
-        tensors = NamedTensors(folder)
-        self._encoder = open_encoder(read_json(folder / "config.json"), tensors)
-        self._head = score_head(tensors)
+        self._encoder = open_encoder(folder)
+        self._head = score_head(NamedTensors(folder))
         self._one_at_a_time = threading.Lock()
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, without special tokens."""
+        return self._texts.count(text)
+
+    def ids(self, text: str) -> list[int]:
+        """All ids of a text alone."""
+        return self._texts.encode([text], cut=False)[0]
 
     def scores(self, question: str, passages: Sequence[str]) -> list[float]:
         """From 0 to 1, the higher the better."""

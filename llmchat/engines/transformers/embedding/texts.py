@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class Texts:
     """The tokenizer of an encoder. longest: most tokens of a text, with special tokens.
 
+    ends_with: a token that is appended unless the tokenizer does it.
+
     specials: how many special tokens are put around a text.
     """
 
-    def __init__(self, folder: Path, longest: int):
+    def __init__(self, folder: Path, longest: int, ends_with: str = ""):
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
@@ -28,15 +30,24 @@ class Texts:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._longest = longest
+        self._ending = self._ending_of(ends_with, folder) if ends_with else []
         self.specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.specials += len(self._ending)
+
+    def _ending_of(self, token: str, folder: Path) -> list[int]:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise IntegrityError(f"the tokenizer of {folder.name} has no token `{token}`")
+        return [] if self._tokenizer.encode("a").ids[-1:] == [number] else [number]
 
     def count(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text with special tokens; what is too long loses its end."""
-        return [self._cut(one) for one in self._tokenizer.encode_batch_fast(list(texts))]
+    def encode(self, texts: Sequence[str], *, cut: bool = True) -> list[list[int]]:
+        """The ids of each text with special tokens. cut: what is too long loses its end."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return [self._cut(one) if cut else one.ids + self._ending for one in encoded]
 
     def encode_pairs(
         self, question: str, passages: Sequence[str]
@@ -55,11 +66,12 @@ class Texts:
 
     def _cut(self, encoding: "Encoding") -> list[int]:
         ids: list[int] = encoding.ids
-        over = len(ids) - self._longest
+        over = len(ids) + len(self._ending) - self._longest
         if over <= 0:
-            return ids
-        ending = encoding.special_tokens_mask[::-1].index(0)
-        return ids[: len(ids) - ending - over] + ids[len(ids) - ending :]
+            return ids + self._ending
+        mask = encoding.special_tokens_mask
+        kept = len(ids) - mask[::-1].index(0)
+        return ids[: kept - over] + ids[kept:] + self._ending
 
 
 def shares(first: int, other: int, room: int) -> tuple[int, int]:
