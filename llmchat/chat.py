@@ -15,12 +15,13 @@ from llmchat.actions import Action, taught
 from llmchat.answer_record import AnswerRecord
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, FoundPassage, Mark, Message
+from llmchat.dropped_turns import with_dropped
 from llmchat.engines import Engine, Finish, Sampling
-from llmchat.errors import ContextOverflow, UsageError
+from llmchat.errors import UsageError
 from llmchat.live_settings import LiveSettings
 from llmchat.memory.of_chat import ChatMemory
 from llmchat.presets import Preset
-from llmchat.reply import build_request, reply, window_of
+from llmchat.reply import can_resume, reply, window_of
 from llmchat.reply_parser import ReplyEvent
 from llmchat.stored_conversation import SessionFacts, StoredConversation
 from llmchat.summary import Summary, summarise
@@ -160,15 +161,8 @@ class Chat(LiveSettings):
     @property
     def resumable(self) -> bool:
         """Whether `resume` is possible: an answer, room in the window, and an engine that can."""
-        spoken = self.conversation.spoken
-        if not spoken or spoken[-1].role != "assistant" or not self.engine.resumes:
-            return False
-        try:
-            asked = self.memory.added_to(self.conversation)
-            build_request(asked, self.preset, self.engine, self.engine.context, self.sampling)
-        except ContextOverflow:
-            return False
-        return True
+        asked = self.memory.added_to(self.conversation)
+        return can_resume(asked, self.preset, self.engine, self.sampling)
 
     def undo(self, turns: int = 1) -> None:
         """Remove the last questions and their answers; the history keeps them as a branch."""
@@ -325,7 +319,7 @@ class Chat(LiveSettings):
         """The events of one answer, which goes on after each action in it."""
         spoken = self.conversation.messages
         before = spoken[:-1] if answer.text else spoken
-        asked = self.memory.added_to(Conversation(before).with_hint(hint))
+        asked = self.memory.added_to(self._with_dropped(Conversation(before).with_hint(hint)))
         asked = taught(asked, actions)
 
         def generate(text: str) -> Generated:
@@ -336,6 +330,12 @@ class Chat(LiveSettings):
         if self.tools is None:
             return generate(answer.text)
         return with_actions(generate, answer.text, actions, self.tools, self._run_call)
+
+    def _with_dropped(self, asked: Conversation) -> Conversation:
+        """A conversation with what its last question needs of the turns that a summary replaced."""
+        if not self.preset.context.recalls or asked.summary is None:
+            return asked
+        return with_dropped(asked, self.fit(asked), self.engine.count, self.sources)
 
     @property
     def _limit(self) -> int:

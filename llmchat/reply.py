@@ -19,7 +19,7 @@ from llmchat.engines.capabilities import (
     SendsTools,
     unwrap,
 )
-from llmchat.errors import LlmchatError, UsageError
+from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.presets import Preset
 from llmchat.reply_parser import GenerationRequest, ReplyEvent, ReplyParser
 from llmchat.window import Window, fit
@@ -70,6 +70,20 @@ def build_request(
     room = window.limit - window.tokens
     max_tokens = min(sampling.max_tokens or room, room)
     return GenerationRequest(window, prompt, replace(sampling, max_tokens=max_tokens), resumed)
+
+
+def can_resume(
+    conversation: Conversation, preset: Preset, engine: Engine, sampling: Sampling
+) -> bool:
+    """Whether the last message is an answer that the engine can continue within the window."""
+    spoken = conversation.spoken
+    if not spoken or spoken[-1].role != "assistant" or not engine.resumes:
+        return False
+    try:
+        build_request(conversation, preset, engine, engine.context, sampling)
+    except ContextOverflow:
+        return False
+    return True
 
 
 def window_of(

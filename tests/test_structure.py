@@ -50,7 +50,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "tools",
         ),
     ),
-    "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply",
+    "models": ("ordered", ("models", "stored_conversation", "tool_turn", "reply", "dropped_turns",
             "acting", "answer_record", "chat")),
     "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
     "commands": ("separate", ("commands",)),

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     "trust_remote_code", "system", before="file",
 )  # fmt: skip
 @options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")
-@options.with_options("docs", "context", "policy", "turns", "max_tokens", "offline", before="json")
+@options.with_options(
+    "docs", "context", "policy", "turns", "recall", "max_tokens", "offline", before="json"
+)
 @options.with_options("searxng_url", "allow_private", before="json")
 def chat(
     ctx: typer.Context,

@@ -208,6 +208,16 @@ Docs = Annotated[
         rich_help_panel=CONTEXT,
     ),
 ]
+Recall = Annotated[
+    bool | None,
+    typer.Option(
+        "--recall/--no-recall",
+        help="With --policy summary, search the messages that it dropped and put what fits beside"
+        " the question; on by default.",
+        show_default=False,
+        rich_help_panel=CONTEXT,
+    ),
+]
 SearxngUrl = Annotated[
     str | None,
     typer.Option(
@@ -301,6 +311,7 @@ _SHARED = {
     "context": Context,
     "policy": Policy,
     "turns": Turns,
+    "recall": Recall,
     "max_tokens": MaxTokens,
     "searxng_url": SearxngUrl,
     "allow_private": AllowPrivate,

@@ -20,7 +20,7 @@ from llmchat.structure import Structure
 from llmchat.structure.arguments import parse as parse_structure
 
 # Option → field of ContextPolicy.
-_WINDOW_OPTIONS = {"context": "tokens", "policy": "policy", "turns": "turns"}
+_WINDOW_OPTIONS = {"context": "tokens", "policy": "policy", "turns": "turns", "recall": "recall"}
 # Name in `/set` → field of ContextPolicy.
 _WINDOW_SETTINGS = {**_WINDOW_OPTIONS, "low_water": "low_water"}
 _StructureSetting = Annotated[Structure | None, Meta(title="answer form")]

@@ -61,6 +61,13 @@ class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Turns that `last-n` keeps."""
     low_water: Annotated[LowWater, Meta(title="refill")] = 0.6
     """Fraction of the window that stays filled after dropping."""
+    recall: Annotated[bool, Meta(title="old turns")] = True
+    """With `summary`: what was dropped is searched, and what fits goes beside the question."""
+
+    @property
+    def recalls(self) -> bool:
+        """Whether what a summary replaced is searched."""
+        return self.recall and self.policy == "summary"
 
 
 class Preset(Struct, frozen=True, forbid_unknown_fields=True):

@@ -67,6 +67,8 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """What happens when a conversation does not fit."""
     turns: Turns | None = None
     """Turns that `last-n` keeps."""
+    recall: bool | None = None
+    """With policy `summary`: search what was dropped for what a question needs."""
     system: str | None = None
     """System text."""
     schema: str | None = None

@@ -40,9 +40,13 @@ def with_documents(
     """
     if not documents.names or not question.text:
         return question
+    return with_hits(chat, question, documents.search(question.text, required=required))
+
+
+def with_hits(chat: Chat, question: Message, hits: Sequence[Hit]) -> Message:
+    """The question with the best hits that fit before its other material; unchanged if none do."""
     _know_numbers(chat)
-    hits = _wanted(chat, documents.search(question.text, required=required))[:MOST_PASSAGES]
-    found = _fitted(chat, question, hits)
+    found = _fitted(chat, question, _wanted(chat, hits)[:MOST_PASSAGES])
     if not found:
         return question
     return with_passages(question, found, _REQUEST.format(n=found[0][0].n))

@@ -32,9 +32,12 @@ def print_note(world: World, text: str, width: int, stream: TextIO | None = None
 
 
 def print_link(world: World, text: str, url: str, width: int, stream: TextIO | None = None) -> None:
-    """Print a dimmed text that a click opens, where the terminal knows hyperlinks (OSC 8)."""
+    """Print a dimmed text that a click opens, where the terminal knows hyperlinks (OSC 8).
+
+    An empty url makes it a note.
+    """
     out = stream or world.stdout
-    if not (has_styles(world, out) and has_hyperlinks(world.env)):
+    if not (url and has_styles(world, out) and has_hyperlinks(world.env)):
         return print_note(world, text, width, out)
     start, end = f"\x1b]8;;{quote(url, safe=_OF_URLS)}\x1b\\", "\x1b]8;;\x1b\\"
     _write(world, text, width, out, _DIM + start, end + _END)

@@ -26,7 +26,9 @@ def line_of(source: NumberedSource) -> str:
 
 
 def link_of(source: str) -> str:
-    """The address of a page, or of a file on this machine."""
+    """The address of a page, or of a file on this machine; empty for a chat."""
+    if source.startswith(("session:", "earlier in this chat")):
+        return ""
     if "://" in source:
         return source
     return f"file://{Path(source).expanduser().absolute()}"

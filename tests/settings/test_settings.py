@@ -42,7 +42,7 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
     sampling = {name: str(getattr(Sampling(), name)) for name in SAMPLING_SETTINGS}
     texts = {"logit_bias": '{"5": -1}', "dry_sequence_breakers": '[":"]'}
     choices = {"think": "off", "weights": "bf16", "engine": "gguf", "policy": "refuse"}
-    choices |= {"memory": "on"}
+    choices |= {"memory": "on", "recall": "0"}
     switches = ("offline", "no_log", "plain", "vi", "trust_remote_code", "allow_private")
     values = sampling | numbers | texts | choices | dict.fromkeys(switches, "1")
     every = {name: values.get(name, "x") for name in Options.__struct_fields__}

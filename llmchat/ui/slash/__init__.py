@@ -6,6 +6,7 @@ from llmchat.ui.slash import (  # noqa: F401
     conversation,
     docs,
     memory,
+    recall,
     sessions,
     settings,
     show,

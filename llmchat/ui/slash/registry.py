@@ -27,6 +27,7 @@ _GROUPS = {
     "tools": "Tools",
     "web": "Tools",
     "memory": "Memory",
+    "recall": "Memory",
     "docs": "Memory",
     "sessions": "Saved chats",
     "show": "Information",

@@ -1,0 +1,119 @@
+"""Bring back what a summary has replaced: parts of old turns that fit the question go beside it.
+
+They go there for one answer only and are not stored, so that nothing is kept twice. The search is
+by words, in the messages themselves: it needs no index, no model, and nothing to keep up to date.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from llmchat.conversation import Conversation, FoundPassage, Message
+from llmchat.found_passages import name_of, with_passages
+from llmchat.memory.chunks import chunks, estimated_tokens
+from llmchat.memory.need import LEAST_SHARED, subject
+from llmchat.memory.readers import Document
+from llmchat.memory.types import Hit, Passage
+from llmchat.tools.material import without_marks
+from llmchat.tools.sources import Place, Source, Sources
+from llmchat.window import Window
+
+SOURCE = "earlier in this chat"
+# Tokens of a part that is searched, and what they share.
+_LONGEST, _OVERLAP = 128, 16
+_MOST_PARTS = 3
+# The part of the window that they may take, and only what is free.
+_PART = 0.2
+_BEGIN, _END = "--- said earlier in this chat ---", "--- end ---"
+_REQUEST = "Now answer this message. Use what was said earlier only where it helps."
+
+
+def with_dropped(
+    conversation: Conversation, window: Window, count: Callable[[str], int], sources: Sources
+) -> Conversation:
+    """The conversation with what its last question asks for of the turns that its summary replaced.
+
+    window: of the conversation; what is added fits into its free room.
+    """
+    index, summary = conversation.question, conversation.summary
+    if index < 0 or summary is None:
+        return conversation
+    question = conversation.messages[index]
+    hits = search(conversation.spoken[: summary.covers], question.text)
+    room = min(int(window.limit * _PART), window.limit - window.reserve - window.tokens)
+    found = _fitted(hits, room - count(_REQUEST), count, sources)
+    if not found:
+        return conversation
+    messages = list(conversation.messages)
+    messages[index] = with_passages(question, found, _REQUEST)
+    return Conversation(tuple(messages))
+
+
+def search(messages: Sequence[Message], question: str) -> list[Hit]:
+    """The parts of messages that share most of what a question is about, best first.
+
+    A word that few parts have counts more, as in BM25.
+    """
+    parts = [part for number, one in enumerate(messages, 1) for part in _parts(number, one)]
+    subjects = [subject(part.text) for part in parts]
+    asked = subject(question)
+    rare = {word: _rarity(word, subjects) for word in asked}
+    total = sum(rare.values()) or 1.0
+    scored = [
+        Hit(part, sum(rare[word] for word in asked & of_part) / total)
+        for part, of_part in zip(parts, subjects, strict=True)
+    ]
+    fitting = (hit for hit in scored if hit.score >= LEAST_SHARED)
+    return sorted(fitting, key=lambda hit: -hit.score)[:_MOST_PARTS]
+
+
+def _rarity(word: str, subjects: Sequence[set[str]]) -> float:
+    having = sum(word in one for one in subjects)
+    return math.log(1 + (len(subjects) - having + 0.5) / (having + 0.5))
+
+
+def _parts(number: int, message: Message) -> list[Passage]:
+    """The parts of a message. What a tool returned was said by nobody."""
+    said = message.role in ("user", "assistant") and message.mark != "excluded"
+    if not said or not message.text.strip():
+        return []
+    title = f"message {number}, {message.role}"
+    document = Document(SOURCE, message.text, title=title)
+    return chunks(document, estimated_tokens, _LONGEST, _OVERLAP)
+
+
+def _fitted(
+    hits: Sequence[Hit], room: int, count: Callable[[str], int], sources: Sources
+) -> list[tuple[FoundPassage, str]]:
+    """The best hits that fit, in the order in which they were said."""
+    chosen = []
+    for hit in hits:
+        tokens = count(_text(_passage(hit, 0), hit))
+        if tokens <= room:
+            room -= tokens
+            chosen.append(hit)
+    chosen.sort(key=lambda hit: (_number(hit.passage), hit.passage.start))
+    return [_numbered(hit, sources) for hit in chosen]
+
+
+def _number(part: Passage) -> int:
+    """The number of the message that a part is of."""
+    return int(part.heading.split(",")[0].removeprefix("message "))
+
+
+def _passage(hit: Hit, n: int) -> FoundPassage:
+    part = hit.passage
+    return FoundPassage(n, part.source, part.start, part.end, hit.score, part.heading)
+
+
+def _numbered(hit: Hit, sources: Sources) -> tuple[FoundPassage, str]:
+    part = hit.passage
+    place = Place(part.start, part.end, hit.score, part.text)
+    source = Source(f"{SOURCE} › {part.heading}", f"{SOURCE}/{part.heading}", place)
+    passage = _passage(hit, sources.number(source))
+    return passage, _text(passage, hit)
+
+
+def _text(passage: FoundPassage, hit: Hit) -> str:
+    """A part as the model reads it: named, and in a frame which it cannot spell."""
+    words = without_marks(hit.passage.text).replace(_BEGIN, "").replace(_END, "")
+    return f"{name_of(passage)}\n{_BEGIN}\n{words}\n{_END}"
