@@ -40,7 +40,7 @@ QUANTISED_EXPERTS = frozenset({
 })  # fmt: skip
 _SHORTEST_TRAINED = 2048
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
-_STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "mamba": 40, "mamba2": 260}
+_STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "rwkv7": 66, "mamba": 40, "mamba2": 260}
 
 
 def needed(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) -> int:

@@ -32,6 +32,7 @@ _INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 # vllm/model_executor/models/registry.py has no place for these.
 _REFUSED = {
     "rwkv": "vLLM has no recurrent RWKV models",
+    "rwkv7": "vLLM has no recurrent RWKV models",
     "mpt": "vLLM dropped MPT after 0.28",
 }
 # What vLLM reads from a generation config (ModelConfig.get_diff_sampling_param).

@@ -17,7 +17,7 @@ _CONTEXT = 2048
 # Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in
 # config.json limits nothing: T5 files have 512 however they were trained, and every converted RWKV
 # file has 1024.
-_AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096}
+_AT_LEAST = {"t5": 2048, "mt5": 2048, "umt5": 2048, "rwkv": 4096, "rwkv7": 4096}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -53,6 +53,7 @@ CLASSES_OF_TODAY = {
     "Olmo3ForCausalLM": "olmo3", "Qwen3MoeForCausalLM": "qwen3-moe",
     "Qwen3NextForCausalLM": "qwen3-next", "Qwen3_5ForConditionalGeneration": "qwen3.5",
     "Qwen3_5MoeForConditionalGeneration": "qwen3.5-moe", "SeedOssForCausalLM": "seed-oss",
+    "RWKV7ForCausalLM": "rwkv7",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from llmchat.engines.transformers import TransformersEngine
 
 GREEDY = Sampling(temperature=0, max_tokens=6, logprobs=1)
 END = 2  # closes a message
-KINDS = ["llama", "gemma3", "lfm2", "qwen3.5", "falcon-h1", "kimi-linear", "rwkv"]
+KINDS = ["llama", "gemma3", "lfm2", "qwen3.5", "falcon-h1", "kimi-linear", "rwkv", "rwkv7"]
 CASES = [name for name in KINDS if name in PLANNED]
 
 

@@ -1,5 +1,7 @@
 """What a config.json decides in a plan: defaults, layer patterns, and variants without a plan."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,13 @@ import torch
 from support.architectures import LLAMA_LIKE, PROMPT, generate, greedy, open_engine, reference
 from support.checkpoints import save_tiny
 from support.family_engines import executor
+from support.tiny_checkpoints import save_case
 from transformers import OlmoConfig
 
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.alibi import slopes
-from llmchat.engines.transformers.families.blocks import Attention, Mlp
+from llmchat.engines.transformers.families.blocks import Attention, Mlp, Rwkv7Time
 from llmchat.engines.transformers.families.check import bind, expected
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import Joined, View, ViewedTensors
@@ -231,6 +234,49 @@ def test_names_in_files_of_kimi_linear_become_those_of_its_modules() -> None:
     }
     for name, modern in names.items():
         assert modern_name(f"model.layers.2.{name}", config) == f"model.layers.2.{modern}"
+
+
+def rwkv7(**values: Any) -> list[Rwkv7Time]:
+    sizes = {"vocab_size": 320, "hidden_size": 128, "num_hidden_layers": 2, "model_type": "rwkv7"}
+    plan = plan_of(sizes | values)
+    assert plan
+    return [block for block in plan.blocks() if isinstance(block, Rwkv7Time)]
+
+
+def test_rwkv_7_derives_what_its_config_does_not_say() -> None:
+    first, second = rwkv7()
+    assert (first.heads, first.width, first.is_first, second.is_first) == (2, 64, True, False)
+    # round(5 * sqrt(128) / 32) * 32 for gates; never less than 32.
+    assert [low.out for low in second.low] == [32, 32, 64, 32]
+    assert rwkv7(head_dim=None, num_heads=4)[0].width == 32
+    assert rwkv7(decay_low_rank_dim=96)[0].low[0].out == 96
+    sizes = {"model_type": "rwkv7", "vocab_size": 9, "hidden_size": 128, "num_hidden_layers": 2}
+    for values in ({"attn": {"layers": [1]}}, {"value_dim": [128, 256]}, {"hidden_act": "gelu"}):
+        assert plan_of(sizes | values) is None
+
+
+def test_the_mixes_of_old_files_of_rwkv_7_are_rows_of_one_tensor() -> None:
+    config = {"model_type": "rwkv7", "num_hidden_layers": 1}
+    prefix, old = "model.layers.0.attn.", torch.arange(12.0).reshape(6, 2)
+    tensors = viewed(config, MemoryTensors({f"{prefix}x_x": old}))
+    rows = [tensors.get(f"{prefix}x_{name}").tolist() for name in "rwkvag"]
+    assert rows == old.tolist()
+
+
+@pytest.mark.slow
+def test_rwkv_7_needs_no_class_of_transformers(tmp_path: Path) -> None:
+    """In a process that has not registered the reference of the tests."""
+    base = save_case("rwkv7", tmp_path)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from llmchat.engines.transformers import TransformersEngine\n"
+        "engine = TransformersEngine(Path(sys.argv[1]), (), weights='int8', device='cpu')\n"
+        "print(engine.logits(list(range(5, 40))).argmax().item())"
+    )
+    command = [sys.executable, "-c", script, str(base)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    engine = open_engine(base, weights="int8")
+    assert int(done.stdout) == int(engine.logits(list(range(5, 40))).argmax())
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,11 @@ NEMOTRON_H: Sizes = DENSE | {
     "routed_scaling_factor": 1.5,
     "layers_block_type": ["linear_attention", "moe", "full_attention", "linear_attention", "mlp"],
 }  # fmt: skip
+RWKV7: Sizes = ENDS | {
+    "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "head_dim": 16,
+    "decay_low_rank_dim": 32, "a_low_rank_dim": 24, "gate_low_rank_dim": 40,
+    "v_low_rank_dim": 32, "norm_eps": 1e-5, "hidden_act": "sqrelu", "tie_word_embeddings": False,
+}  # fmt: skip
 HYBRID: dict[str, Case] = {
     "granite-moe": Case("GraniteMoeConfig", DENSE | MULTIPLIERS | LOCAL_EXPERTS | TIED),
     "granite-moe: odd": Case(
@@ -169,6 +174,12 @@ HYBRID: dict[str, Case] = {
     "rwkv": Case(
         "RwkvConfig",
         ENDS | {"hidden_size": 64, "num_hidden_layers": 7, "intermediate_size": 96},
+    ),
+    "rwkv7": Case("Rwkv7Config", RWKV7),
+    "rwkv7: odd": Case(
+        "Rwkv7Config",
+        RWKV7 | {"hidden_size": 96, "head_dim": 32, "intermediate_size": 101, "vocab_size": 333,
+            "gate_low_rank_dim": 100, "decay_low_rank_dim": 17},
     ),
     "rwkv: odd": Case(
         "RwkvConfig",

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import pytest
 import transformers
 
+from support.rwkv7_reference import Rwkv7Config
+
 Sizes = dict[str, Any]
 
 
@@ -18,11 +20,17 @@ class Case(NamedTuple):
         """Skips the test where this version of transformers is older than the class."""
         if not self.is_known:
             pytest.skip(f"transformers {transformers.__version__} has no {self.kind}")
-        return getattr(transformers, self.kind)(**self.sizes)
+        return self._class(**self.sizes)
 
     @property
     def is_known(self) -> bool:
-        return hasattr(transformers, self.kind)
+        return self._class is not None
+
+    @property
+    def _class(self) -> Any:
+        if self.kind == "Rwkv7Config":
+            return Rwkv7Config
+        return getattr(transformers, self.kind, None)
 
 
 ENDS: Sizes = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": 320}

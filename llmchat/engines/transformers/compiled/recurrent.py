@@ -22,6 +22,7 @@ RECURRENT: tuple[type[Any], ...] = (
     blocks.ShortConvolution,
     blocks.RwkvTime,
     blocks.RwkvChannel,
+    blocks.Rwkv7Time,
 )
 # Independent sums over the rows of a state (recurrence.h: CHAINS).
 _CHAINS = 4
@@ -41,6 +42,8 @@ def supports_recurrent(step: Step) -> bool:
         case blocks.RwkvTime(width=width) | blocks.RwkvChannel(width=width):
             is_plain = step.scale == 1.0 and step.post_norm is None and step.norm is not None
             return is_plain and width % LANES == 0
+        case blocks.Rwkv7Time(width=width):
+            return step.norm is not None and width % LANES == 0
         case _:
             return False
 
@@ -65,6 +68,7 @@ class RecurrentLoader:
             blocks.ShortConvolution: self._short_convolution,
             blocks.RwkvTime: self._rwkv_time,
             blocks.RwkvChannel: self._rwkv_channel,
+            blocks.Rwkv7Time: self._rwkv7_time,
         }
         return makers[type(block)](block)
 
@@ -108,7 +112,18 @@ class RecurrentLoader:
         return structs.RwkvTime(*addresses, self._mixes(block.mixes, block.width)), 1
 
     def _rwkv_channel(self, block: blocks.RwkvChannel) -> tuple[structs.RwkvChannel, int]:
-        return structs.RwkvChannel(self._mixes(block.mixes, block.width)), 1
+        is_own = block.receptance is not None
+        return structs.RwkvChannel(self._mixes(block.mixes, block.width, is_own)), 1
+
+    def _rwkv7_time(self, block: blocks.Rwkv7Time) -> tuple[structs.Rwkv7Time, int]:
+        width = block.heads * block.width
+        names = block.key_scale, block.key_mix, block.bonus
+        numbers = (self._floats(self._values(name).flatten(), width) for name in names)
+        details = structs.Rwkv7Time(
+            block.heads, block.width, len(block.low), self._mixes(block.mixes, width, False),
+            *numbers, self._makers.norm(block.norm), block.is_first,
+        )  # fmt: skip
+        return details, 1
 
     def _convolution(
         self, name: str, bias: str | None, kernel: int, factors: Tensor | None = None
@@ -121,9 +136,10 @@ class RecurrentLoader:
         address = self._floats(weight.T.contiguous(), kernel, channels)
         return structs.Convolution(address, shift, channels, kernel)
 
-    def _mixes(self, names: Sequence[str], width: int) -> int:
+    def _mixes(self, names: Sequence[str], width: int, is_own: bool = True) -> int:
+        """is_own: they are the part of a token itself, otherwise of the one before."""
         mixes = torch.stack([self._values(name).flatten() for name in names])
-        return self._floats(mixes, len(names), width)
+        return self._floats(mixes if is_own else 1 - mixes, len(names), width)
 
     def _values(self, name: str) -> Tensor:
         return finite(self._tensors.get(name).float(), name)

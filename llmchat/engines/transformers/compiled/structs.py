@@ -154,6 +154,15 @@ class RwkvChannel(Structure):
     _fields_ = [("mixes", c_void_p)]
 
 
+class Rwkv7Time(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("heads", "width", "pairs")),
+        *((name, c_void_p) for name in ("mixes", "key_scale", "key_mix", "bonus")),
+        ("norm", Norm),
+        ("is_first", c_int32),
+    ]
+
+
 class Experts(Structure):
     _fields_ = [
         *(

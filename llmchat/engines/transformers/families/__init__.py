@@ -78,6 +78,7 @@ MODULES = {
     "qwen3_moe": "qwen3_moe",
     "qwen3_next": "qwen_next",
     "rwkv": "rwkv",
+    "rwkv7": "rwkv7",
     "seed_oss": "llama",
     "smollm3": "smollm3",
     "stablelm": "stablelm",

@@ -262,14 +262,45 @@ class RwkvTime:
 @dataclass(frozen=True)
 class RwkvChannel:
     """Channel mixing of RWKV-4: sigmoid(receptance) * value(relu(key) ** 2). mixes: for key and
-    receptance.
+    receptance. RWKV-7 has no receptance, and its mix is the part of the token before.
     """
 
     key: Linear
     value: Linear
-    receptance: Linear
+    receptance: Linear | None
     width: int
-    mixes: tuple[str, str]
+    mixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rwkv7Time:
+    """Time mixing of RWKV-7 (Peng et al. 2025): a state S [heads, key width, value width].
+
+    mixes: tensors [width], the part of the token before in what receptance, key, value, decay, rate
+    (a) and gate read. low, high: pairs of linears of decay (tanh between them), rate, gate (sigmoid
+    between them) and, but in the first layer, value: v += sigmoid(it) * (v of the first layer - v).
+    With a = sigmoid(rate), kk = key * key_scale, each head of length 1, k = key * (1 + (a - 1) *
+    key_mix): S = exp(-sigmoid(decay) / sqrt(e)) * S - (kk * a) (kk S) + k v, and the result is
+    (norm(r S) + sum(r * k * bonus) * v) * gate.
+    """
+
+    receptance: Linear
+    key: Linear
+    value: Linear
+    low: tuple[Linear, ...]
+    high: tuple[Linear, ...]
+    output: Linear
+    heads: int
+    width: int
+    mixes: tuple[str, ...]
+    key_scale: str
+    key_mix: str
+    bonus: str
+    norm: Norm
+
+    @property
+    def is_first(self) -> bool:
+        return len(self.low) == 3
 
 
 @dataclass(frozen=True)
@@ -329,6 +360,6 @@ class JoinStreams:
 
 Block = (
     Attention | LatentAttention | Mlp | Experts | DeltaNet | Mamba2 | ShortConvolution
-    | RwkvTime | RwkvChannel | LayerInput | Memory | Laurel | OpenStreams | MixStreams
+    | RwkvTime | RwkvChannel | Rwkv7Time | LayerInput | Memory | Laurel | OpenStreams | MixStreams
     | JoinStreams
 )  # fmt: skip

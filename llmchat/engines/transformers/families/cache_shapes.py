@@ -69,6 +69,8 @@ def _shape_of(block: Block) -> KeyValues | State | None:
         case blocks.RwkvTime():
             # The input before, then numerator, denominator and largest exponent.
             return State(((block.width,),) * 4)
+        case blocks.Rwkv7Time(heads=heads, width=width):
+            return State(((heads * width,), (heads, width, width)))
         case blocks.RwkvChannel():
             return State(((block.width,),))
         case _:

@@ -73,7 +73,10 @@ def linears_of(block: Block) -> tuple[Linear, ...]:
         case blocks.RwkvTime():
             return block.key, block.value, block.receptance, block.output
         case blocks.RwkvChannel():
-            return block.key, block.receptance, block.value
+            return tuple(one for one in (block.key, block.receptance, block.value) if one)
+        case blocks.Rwkv7Time():
+            inputs = block.receptance, block.key, block.value
+            return (*inputs, *block.low, *block.high, block.output)
         case blocks.LayerInput():
             return block.gate, block.output
         case blocks.Memory():
@@ -161,7 +164,13 @@ def _of_block(block: Block) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from ((name, (block.width,)) for name in (block.decay, block.first))
             yield from ((name, (1, 1, block.width)) for name in block.mixes)
         case blocks.RwkvChannel():
-            yield from ((name, (1, 1, block.width)) for name in block.mixes)
+            shape = (1, 1, block.width) if block.receptance else (block.width,)
+            yield from ((name, shape) for name in block.mixes)
+        case blocks.Rwkv7Time():
+            width = block.heads * block.width
+            yield from ((name, (width,)) for name in block.mixes)
+            yield from ((name, (width,)) for name in (block.key_scale, block.key_mix))
+            yield block.bonus, (block.heads, block.width)
         case blocks.LayerInput():
             yield from _of_norm(block.stream_norm)
             if block.scale:

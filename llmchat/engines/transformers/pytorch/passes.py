@@ -24,7 +24,8 @@ class Pass:
     """One run of the model over the new rows of several texts, T in all.
 
     positions: int64 [T]; layer_inputs: [T, layers, width], see blocks.LayerInput; streams:
-    [streams, T, hidden], see blocks.OpenStreams, the first of them as predicted for this layer.
+    [streams, T, hidden], see blocks.OpenStreams, the first of them as predicted for this layer;
+    first_values: [T, width], of the first layer, see blocks.Rwkv7Time.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Pass:
         self.rows = [Rows(sequence) for sequence in sequences]
         self.counts = [row.count for row in self.rows]
         self.layer_inputs: Tensor | None = None
+        self.first_values = torch.empty(0)
         self.streams = torch.empty(0)
         self._dtype = dtype
         self.positions = torch.cat(

@@ -91,7 +91,7 @@ class DeltaNet(Mixer):
         if self._block.decays_by_channel:
             decay = decay.unflatten(1, (values.count, -1)).transpose(0, 1)
             some = k * beta[..., None]
-            out = scan_channels(q, decay, k * decay.exp(), some, some, v, matrix)
+            out = scan_channels((q, decay, k * decay.exp(), some, some, v), matrix)
         else:
             out = scan(q, k, v, decay.T, matrix, beta)
         gates = rows[:, self._gates].unflatten(1, (values.count, -1))

@@ -1,4 +1,6 @@
-"""RWKV-4 in torch: each token is mixed with the one before, and weighed with all before it."""
+"""RWKV-4 in torch, and the channel mixing of RWKV-7: each token is mixed with the one before, and
+weighed with all before it.
+"""
 
 from collections.abc import Sequence
 
@@ -25,8 +27,8 @@ class RwkvTime:
         self._first = load.float32(block.first)
 
     def __call__(self, x: Tensor, counts: Sequence[int], states: Sequence[Tensor]) -> Tensor:
-        before = _shifted(x, counts, [state[: self._width] for state in states])
-        mixed = [_mix(x, before, mix) for mix in self._mixes]
+        before = shifted(x, counts, [state[: self._width] for state in states])
+        mixed = [mix_rows(x, before, mix) for mix in self._mixes]
         key, value = self._key(mixed[0]).float(), self._value(mixed[1]).float()
         parts = zip(key.split(list(counts)), value.split(list(counts)), states, strict=True)
         weighed = [
@@ -40,18 +42,19 @@ class RwkvTime:
 
 class RwkvChannel:
     def __init__(self, block: blocks.RwkvChannel, load: Loader):
-        linears = block.key, block.value, block.receptance
-        self._key, self._value, self._receptance = (load.joined([linear]) for linear in linears)
-        self._mixes = [load.float32(name).flatten() for name in block.mixes]
+        self._key, self._value = (load.joined([linear]) for linear in (block.key, block.value))
+        self._receptance = load.joined([block.receptance]) if block.receptance else None
+        mixes = [load.float32(name).flatten() for name in block.mixes]
+        self._mixes = mixes if block.receptance else [1 - mix for mix in mixes]
 
     def __call__(self, x: Tensor, counts: Sequence[int], states: Sequence[Tensor]) -> Tensor:
-        before = _shifted(x, counts, states)
-        key, receptance = (_mix(x, before, mix) for mix in self._mixes)
+        before = shifted(x, counts, states)
+        key, *others = (mix_rows(x, before, mix) for mix in self._mixes)
         value: Tensor = self._value(F.relu(self._key(key)).square())
-        return self._receptance(receptance).sigmoid() * value
+        return self._receptance(*others).sigmoid() * value if self._receptance else value
 
 
-def _shifted(x: Tensor, counts: Sequence[int], last: Sequence[Tensor]) -> Tensor:
+def shifted(x: Tensor, counts: Sequence[int], last: Sequence[Tensor]) -> Tensor:
     """The row before each one. last: of each text, before its rows; becomes its last row."""
     parts = []
     for rows, before in zip(x.float().split(list(counts)), last, strict=True):
@@ -60,5 +63,5 @@ def _shifted(x: Tensor, counts: Sequence[int], last: Sequence[Tensor]) -> Tensor
     return torch.cat(parts)
 
 
-def _mix(x: Tensor, before: Tensor, mix: Tensor) -> Tensor:
+def mix_rows(x: Tensor, before: Tensor, mix: Tensor) -> Tensor:
     return (x.float() * mix + before * (1 - mix)).to(x.dtype)

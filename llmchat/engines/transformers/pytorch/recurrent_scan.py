@@ -1,5 +1,7 @@
 """The recurrences of recurrent blocks over the new tokens of a text, chunk by chunk."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -65,16 +67,14 @@ def _corrected(
     return torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
 
 
-def scan_channels(
-    q: Tensor, decay: Tensor, a: Tensor, b: Tensor, k: Tensor, v: Tensor, state: Tensor
-) -> Tensor:
+def scan_channels(parts: Sequence[Tensor], state: Tensor) -> Tensor:
     """For each token: S = exp(decay) * S - b (a S) + k v, row by row, and the result is q S.
 
-    q, decay, a, b, k: [heads, T, N]; v: [heads, T, P]; state: [heads, N, P], changes in place.
-    Returns [heads, T, P].
+    parts: q, decay, a, b, k [heads, T, N]; v [heads, T, P]. state: [heads, N, P], changes in
+    place. Returns [heads, T, P].
     """
-    parts = [part.split(_CHANNEL_CHUNK, 1) for part in (q, decay, a, b, k, v)]
-    return torch.cat([_scan_channel_chunk(chunk, state) for chunk in zip(*parts, strict=True)], 1)
+    chunks = zip(*(part.split(_CHANNEL_CHUNK, 1) for part in parts), strict=True)
+    return torch.cat([_scan_channel_chunk(chunk, state) for chunk in chunks], dim=1)
 
 
 def _scan_channel_chunk(chunk: tuple[Tensor, ...], state: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from llmchat.engines.transformers.pytorch.recurrent_mixers import (
     ShortConvolution,
 )
 from llmchat.engines.transformers.pytorch.recurrent_rwkv import RwkvChannel, RwkvTime
+from llmchat.engines.transformers.pytorch.recurrent_rwkv7 import Rwkv7Time
 from llmchat.engines.transformers.pytorch.streams import (
     TorchJoinStreams,
     TorchLaurel,
@@ -36,6 +37,7 @@ Stateful = Callable[[Tensor, list[int], list[Tensor]], Tensor]
 _ATTENTION: dict[type, Callable[[Any, int, Loader], Runner]] = {
     blocks.Attention: TorchAttention,
     blocks.LatentAttention: TorchLatentAttention,
+    blocks.Rwkv7Time: Rwkv7Time,
     blocks.Memory: TorchMemory,
 }
 # Run with the rows alone.

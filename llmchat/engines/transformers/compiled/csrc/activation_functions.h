@@ -35,6 +35,8 @@ static __attribute__((noinline)) f32x16 activate(const Activation *activation, f
     case GELU_TANH: return gelu_tanh(x);
     case RELU: return vector_max(x, (f32x16){});
     case RELU2: return vector_max(x, (f32x16){}) * vector_max(x, (f32x16){});
+    case SIGMOID_OF: return sigmoid(x);
+    case TANH: return 2.0f * sigmoid(2.0f * x) - 1.0f;
     case XIELU: return xielu(x, activation->a, activation->b);
     default: return x / (1.0f + vector_exp(-x));
     }

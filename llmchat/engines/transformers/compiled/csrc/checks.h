@@ -146,14 +146,27 @@ static void check_mamba(const Model *m, const Block *block) {
     ASSERT(!x->norm.count || x->norm.group % LANES == 0);
 }
 
+static void check_rwkv7(const Model *m, const Block *block) {
+    const Rwkv7Time *r = block->details;
+    ASSERT(r->heads > 0 && r->width > 0 && r->width % LANES == 0);
+    ASSERT(r->heads * r->width == m->hidden && block->norm.count == m->hidden);
+    ASSERT(r->pairs == (r->is_first ? 3 : 4) && block->linear_count == 4 + 2 * r->pairs);
+    for (int64_t i = 0; i < 3; i++) check_matrix(block->linear + i, m->hidden, m->hidden);
+    ASSERT(check_pairs(m, block->linear + 3, r->pairs) == r->pairs * m->hidden);
+    check_matrix(block->linear + 3 + 2 * r->pairs, m->hidden, m->hidden);
+    check_norm(&r->norm, m->hidden);
+    ASSERT(r->norm.group == r->width && r->mixes && r->key_scale && r->key_mix && r->bonus);
+}
+
 static void check_rwkv(const Model *m, const Block *block) {
     int is_time = block->kind == RWKV_TIME;
     int64_t inner = is_time ? m->hidden : block->linear->out;
     ASSERT(m->hidden % LANES == 0 && block->norm.count == m->hidden);
-    ASSERT(block->linear_count == (is_time ? 4 : 3));
+    int has_receptance = is_time || block->linear_count == 3;
+    ASSERT(block->linear_count == (is_time ? 4 : 2 + has_receptance));
     check_matrix(block->linear, inner, m->hidden);
-    check_matrix(block->linear + 1, m->hidden, m->hidden);
-    check_matrix(block->linear + 2, m->hidden, inner);
+    if (has_receptance) check_matrix(block->linear + 1, m->hidden, m->hidden);
+    check_matrix(block->linear + 1 + has_receptance, m->hidden, inner);
     if (is_time) check_matrix(block->linear + 3, m->hidden, m->hidden);
 }
 
@@ -237,6 +250,7 @@ static void check_block(const Model *m, const Block *block) {
     case MIX_STREAMS:
     case JOIN_STREAMS: check_streams(m, block); break;
     case DELTA_NET: check_delta_net(m, block); break;
+    case RWKV7_TIME: check_rwkv7(m, block); break;
     case MAMBA: check_mamba(m, block); break;
     case SHORT_CONVOLUTION:
         check_recurrent(m, block, 3 * c->channels, c->channels);
@@ -278,7 +292,7 @@ static void check_sequence(const Model *m, const SequenceRows *sequence, int enc
         const Attention *a = m->block[i].kind == MEMORY ? m->block[i].details
                                                         : attention_of(m->block + i);
         if (a) ASSERT(sequence->keys[a->cache] && sequence->values[a->cache]);
-        if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV_CHANNEL)
+        if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV7_TIME)
             ASSERT(sequence->states[i]);
     }
     for (int64_t a = 0; a < sequence->adapter_count; a++) check_adapter(m, sequence->adapters[a]);

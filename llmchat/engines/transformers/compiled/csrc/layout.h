@@ -31,6 +31,7 @@ typedef struct {
     float *wide, *inner;        /* [R, ...] queries, keys, values; act(gate) * up */
     float *mixed;               /* [R, ...] results of a recurrent block */
     float *layer_inputs;        /* [R, layers * width] */
+    float *first_values;        /* [R, hidden] of the first block of RWKV-7 */
     float *streams;             /* [streams, R, hidden], see streams.h */
     float *cosines, *sines;     /* [R, rotary pairs] */
     float *states;              /* attention states, see merge_span */
@@ -228,6 +229,7 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->wide = alloc_floats(arena, rows * sizes->wide);
     pass->inner = alloc_floats(arena, rows * sizes->inner);
     pass->mixed = alloc_floats(arena, rows * sizes->mixed);
+    pass->first_values = alloc_floats(arena, rows * sizes->first_values);
     pass->layer_inputs = alloc_floats(arena, rows * sizes->layer_inputs);
     pass->streams = alloc_floats(arena, sizes->streams * rows * m->hidden);
     pass->cosines = alloc_floats(arena, rows * sizes->rotary_pairs);

@@ -38,7 +38,8 @@ typedef struct {
     int32_t is_interleaved;
 } Rotary;
 
-enum { SILU, GELU, GELU_TANH, RELU, RELU2, XIELU, CLAMPED_SWIGLU };
+/* The last two are not those of an MLP. */
+enum { SILU, GELU, GELU_TANH, RELU, RELU2, XIELU, CLAMPED_SWIGLU, SIGMOID_OF, TANH };
 
 /* a, b: limit and alpha of CLAMPED_SWIGLU; alpha of positive and of negative numbers of XIELU.
  * gate_scale: a factor of the gate. */
@@ -56,6 +57,7 @@ enum {
     SHORT_CONVOLUTION,
     RWKV_TIME,
     RWKV_CHANNEL,
+    RWKV7_TIME,
     EXPERTS,
     LAYER_INPUT,
     LATENT_ATTENTION,
@@ -157,10 +159,22 @@ typedef struct {
     const float *decay, *first, *mixes;
 } RwkvTime;
 
-/* The details of an RWKV_CHANNEL block. mixes: [2, hidden]. A state is [hidden]. */
+/* The details of an RWKV_CHANNEL block. mixes: [2, hidden], or [1, hidden] without a receptance. A
+ * state is [hidden]. */
 typedef struct {
     const float *mixes;
 } RwkvChannel;
+
+/* The details of an RWKV7_TIME block. Its linears: receptance, key, value, `pairs` low ones, as
+ * many high ones, output. mixes: [6, hidden], the part of a token itself; key_scale, key_mix, bonus:
+ * [hidden]. is_first: its values are those that later blocks mix in. A state is [hidden], then
+ * [heads, width, width]. */
+typedef struct {
+    int64_t heads, width, pairs;
+    const float *mixes, *key_scale, *key_mix, *bonus;
+    Norm norm;
+    int32_t is_first;
+} Rwkv7Time;
 
 /* How the router's logits become weights. */
 enum { SOFTMAX, SOFTMAX_OF_TOP, SIGMOID };

@@ -36,12 +36,13 @@ static void mix_rows(Worker *worker, const Block *block, const float *mixes, int
 }
 
 /* Linear number `index` of mixed rows number `part`. */
-static void run_mixed_linear(Worker *worker, const Block *block, int64_t index, Linears target) {
+static void run_mixed_linear(Worker *worker, const Block *block, int64_t part, int64_t index,
+                             Linears target) {
     const Pass *pass = worker->pass;
     int64_t width = pass->model->hidden;
     prepare_input(worker, (Source){.kind = FROM_ROWS,
                                    .width = width,
-                                   .rows = pass->inner + index * pass->rows * width});
+                                   .rows = pass->inner + part * pass->rows * width});
     target.matrices = block->linear + index, target.linear = block->first_linear + index;
     target.count = 1;
     run_linears(worker, &target);
@@ -100,10 +101,22 @@ static void run_rwkv_time(Worker *worker, const Block *block) {
     mix_rows(worker, block, r->mixes, 3);
     for (int64_t k = 0; k < 3; k++)
         run_mixed_linear(
-            worker, block, k,
+            worker, block, k, k,
             (Linears){.epilogue = STORE, .out = pass->wide + k * width, .stride = 3 * width});
     run_weighing(worker, block);
     run_mixed_output(worker, block, 3, width);
+}
+
+/* Keep the last normed row of each sequence. */
+static void keep_rows(Worker *worker, const Block *block) {
+    const Pass *pass = worker->pass;
+    int64_t units = pass->model->hidden / LANES;
+    loop_begin(&worker->cursor, pass->sequence_count * units, 0);
+    for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;) {
+        int64_t index = unit / units, channel = unit % units * LANES;
+        keep_row(pass, index, channel, state_of(pass, block, index) + channel);
+    }
+    barrier(&worker->cursor);
 }
 
 /* x += sigmoid(receptance) * value */
@@ -129,16 +142,23 @@ static void run_rwkv_channel(Worker *worker, const Block *block) {
     const RwkvChannel *r = block->details;
     const Activation activation = {.kind = RELU2};
     int64_t width = pass->model->hidden, inner = block->linear->out;
+    int gated = block->linear_count == 3; /* RWKV-7 has no receptance */
     norm_rows(worker, block);
-    mix_rows(worker, block, r->mixes, 2);
+    mix_rows(worker, block, r->mixes, gated ? 2 : 1);
     run_mixed_linear(
-        worker, block, 0,
+        worker, block, 0, 0,
         (Linears){
             .epilogue = ACTIVATED, .out = pass->wide, .stride = inner, .activation = &activation});
-    run_mixed_linear(worker, block, 1,
+    if (gated)
+        run_mixed_linear(worker, block, 1, 1,
                      (Linears){.epilogue = STORE, .out = pass->after, .stride = width});
     prepare_input(worker,
                   (Source){.kind = FROM_ROWS, .two_term = 1, .width = inner, .rows = pass->wide});
+    if (!gated) {
+        keep_rows(worker, block);
+        run_output(worker, block, 1);
+        return;
+    }
     run_linears(worker, &(Linears){.matrices = block->linear + 2,
                                    .linear = block->first_linear + 2,
                                    .count = 1,

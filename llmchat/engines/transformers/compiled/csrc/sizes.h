@@ -21,6 +21,7 @@ typedef struct {
     int64_t experts, top; /* of a mixture of experts */
     int64_t expert_inner, shared_inner;
     int64_t streams;
+    int64_t first_values; /* of the first block of RWKV-7 */
     int64_t normed; /* of a row that experts or their router read through a norm */
 } Sizes;
 
@@ -98,6 +99,15 @@ static void include_experts(Sizes *sizes, const Block *block) {
     sizes->normed = MAX(sizes->normed, MAX(e->router_norm.count, e->expert_norm.count));
 }
 
+static void include_rwkv7(Sizes *sizes, const Block *block) {
+    const Rwkv7Time *r = block->details;
+    int64_t width = r->heads * r->width, rank = 0;
+    for (int64_t i = 0; i < r->pairs; i++) rank = MAX(rank, block->linear[3 + i].out);
+    include_recurrent(sizes, 7 * width, 6 * width + rank, width, r->width);
+    include_low_rank(sizes, rank);
+    sizes->first_values = width;
+}
+
 static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     const Convolution *c = block->details;
     switch (block->kind) {
@@ -113,6 +123,7 @@ static void include_block(Sizes *sizes, const Model *m, const Block *block) {
     case MAMBA: include_mamba(sizes, block); break;
     case SHORT_CONVOLUTION: include_recurrent(sizes, 3 * c->channels, 0, c->channels, 0); break;
     case RWKV_TIME: include_recurrent(sizes, 3 * m->hidden, 3 * m->hidden, m->hidden, 0); break;
+    case RWKV7_TIME: include_rwkv7(sizes, block); break;
     case RWKV_CHANNEL:
         include_mlp(sizes, block);
         include_recurrent(sizes, block->linear->out, 2 * m->hidden, m->hidden, 0);

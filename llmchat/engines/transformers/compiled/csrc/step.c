@@ -22,6 +22,7 @@
 #include "delta_net.h"
 #include "mamba.h"
 #include "rwkv.h"
+#include "rwkv7.h"
 #include "streams.h"
 #include "layer_inputs.h"
 #include "sampling.h"
@@ -50,6 +51,7 @@ static void run_block(Worker *worker, const Block *block) {
     case SHORT_CONVOLUTION: run_short_convolution(worker, block); break;
     case RWKV_TIME: run_rwkv_time(worker, block); break;
     case RWKV_CHANNEL: run_rwkv_channel(worker, block); break;
+    case RWKV7_TIME: run_rwkv7_time(worker, block); break;
     case LAYER_INPUT: run_layer_input(worker, block); break;
     case LAUREL: run_laurel(worker, block); break;
     case OPEN_STREAMS: run_open_streams(worker, block); break;
@@ -71,7 +73,13 @@ static void report_invalid(const Pass *pass) {
     }
 }
 
-#define MAX_LOOPS(blocks) ((blocks) * 24 + 12) /* no pass has more parallel loops */
+/* No pass has more parallel loops. */
+static int64_t most_loops(const Model *model) {
+    int64_t loops = 12;
+    for (int64_t i = 0; i < model->blocks; i++)
+        loops += model->block[i].kind == RWKV7_TIME ? 48 : 24;
+    return loops;
+}
 
 static void run_pass(Worker *worker) {
     const Pass *pass = worker->pass;
@@ -122,7 +130,7 @@ static void run_member(void *data) {
 }
 
 static int64_t loop_bytes(const Model *model, int threads) {
-    return MAX_LOOPS(model->blocks) * LOOP_SIZE(threads);
+    return most_loops(model) * LOOP_SIZE(threads);
 }
 
 /* Bytes of workspace: counters of loops and memory that is shared, then that of each thread. */
