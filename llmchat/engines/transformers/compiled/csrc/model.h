@@ -166,9 +166,9 @@ typedef struct {
 } RwkvChannel;
 
 /* The details of an RWKV7_TIME block. Its linears: receptance, key, value, `pairs` low ones, as
- * many high ones, output. mixes: [6, hidden], the part of a token itself; key_scale, key_mix, bonus:
- * [hidden]. is_first: its values are those that later blocks mix in. A state is [hidden], then
- * [heads, width, width]. */
+ * many high ones, output. mixes: [6, hidden], the part of a token itself; key_scale, key_mix,
+ * bonus: [hidden]. is_first: its values are those that later blocks mix in. A state is [hidden],
+ * then [heads, width, width]. */
 typedef struct {
     int64_t heads, width, pairs;
     const float *mixes, *key_scale, *key_mix, *bonus;
