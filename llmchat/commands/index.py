@@ -116,12 +116,8 @@ def show(
     """Show the documents of an index, or the passages of one."""
     from llmchat.commands import index_work
 
-    world: World = ctx.obj
-    path = existing_index(world, name)
-    if source:
-        index_work.show_passages(world, path, source, json=json)
-    else:
-        index_work.show_documents(world, name, json=json)
+    existing_index(ctx.obj, name)
+    index_work.show_index(ctx.obj, name, source, json=json)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llmchat.commands.outputs import IndexDocument, IndexFacts, IndexRow
+from llmchat.commands.outputs import IndexDocument, IndexFacts, IndexPassage, IndexRow
 from llmchat.errors import LlmchatError, NotPulled, UsageError, any_of
 from llmchat.memory.index import Added, Index, Skipped
 from llmchat.memory.places import index_path
@@ -164,7 +164,8 @@ def listed(world: World, name: str) -> IndexRow:
         )
 
 
-def show_documents(world: World, name: str, *, json: bool) -> None:
+def show_index(world: World, name: str, source: str, *, json: bool) -> None:
+    """Print the documents of an index, or the passages of one. Raises UsageError."""
     from llmchat.ui import tables
     from llmchat.ui.json_output import print_json
 
@@ -178,19 +179,24 @@ def show_documents(world: World, name: str, *, json: bool) -> None:
             added=index.roots(),
             documents=[IndexDocument.of(one) for one in index.documents()],
         )
+        if source:
+            _add_passages(facts, index, source)
     if json:
-        return print_json(world, facts)
-    tables.rows(world, facts.documents, ("source", "passages", "size", "title"))
+        print_json(world, facts)
+    elif facts.passages:
+        tables.rows(world, facts.passages, ("start", "end", "heading", "text"))
+    else:
+        tables.rows(world, facts.documents, ("source", "passages", "size", "title"))
 
 
-def show_passages(world: World, path: Path, source: str, *, json: bool) -> None:
-    from llmchat.ui import tables
-
-    with Index.open(path) as index:
-        rows = index.passages_of(source) or index.passages_of(str(Path(source).resolve()))
-    if not rows:
-        raise UsageError(f"{source} is not in the index", "`llmchat index show NAME` lists it")
-    tables.rows(world, rows, ("start", "end", "heading", "text"), json=json)
+def _add_passages(facts: IndexFacts, index: Index, source: str) -> None:
+    names = {source, str(Path(source).expanduser().resolve())}
+    facts.documents = [one for one in facts.documents if one.source in names]
+    if not facts.documents:
+        hint = f"`llmchat index show {facts.name}` lists the documents"
+        raise UsageError(f"{source} is not in the index", hint)
+    passages = index.passages_of(facts.documents[0].source)
+    facts.passages = [IndexPassage(one.start, one.end, one.heading, one.text) for one in passages]
 
 
 def checked_mode(mode: str) -> Literal["hybrid", "words", "meaning"]:

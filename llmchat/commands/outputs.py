@@ -272,6 +272,19 @@ class IndexDocument(Struct):
         return cls(stored.source, stored.title, stored.size, stored.passages)
 
 
+class IndexPassage(Struct):
+    """A passage of a document."""
+
+    start: int
+    """First character of the document's text that is in it."""
+    end: int
+    """The character after the last one."""
+    heading: str
+    """Headings above it, a function's name, or its page."""
+    text: str
+    """Its text."""
+
+
 class IndexFacts(Struct):
     """An index and its documents."""
 
@@ -286,4 +299,6 @@ class IndexFacts(Struct):
     added: list[str]
     """What was added, and is looked at by `index update`."""
     documents: list[IndexDocument]
-    """Its documents."""
+    """Its documents; with SOURCE, that one."""
+    passages: list[IndexPassage] | UnsetType = UNSET
+    """With SOURCE: the passages of the document."""

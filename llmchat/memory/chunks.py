@@ -19,7 +19,8 @@ _CUTS = tuple(
     re.compile(pattern)
     for pattern in (r"\n[ \t]*\n\s*", r"\n", r"(?<=[.!?…;:])[\s]+|(?<=[。！？；])", r"\s+")
 )
-_SHORT = 8
+# Sections of less than a quarter of a passage join the next one.
+_SHORT = 4
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 # Scripts without spaces: each character is about a token.
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -55,12 +56,20 @@ def _joined(
     waiting: Section | None = None
     for section in sections:
         if waiting:
-            section = Section(waiting.start, section.end, section.heading or waiting.heading)
+            heading = _both(waiting.heading, section.heading)
+            section = Section(waiting.start, section.end, heading)
         waiting = section if _is_short(text, section, count, longest) else None
         if not waiting:
             yield section
     if waiting:
         yield waiting
+
+
+def _both(first: str, second: str) -> str:
+    """The heading of two sections that were joined; one below the other names both."""
+    if second.startswith(first):
+        return second
+    return f"{first}, {second}" if second else first
 
 
 def _is_short(text: str, section: Section, count: Count, longest: int) -> bool:

@@ -12,7 +12,7 @@ from llmchat.errors import UsageError
 from llmchat.memory import stored
 from llmchat.memory.database import Database
 from llmchat.memory.readers import Document
-from llmchat.memory.roots import exclude, included, remember, roots
+from llmchat.memory.roots import exclude, excluded, is_below, remember, roots
 from llmchat.memory.searching import Mode, Search
 from llmchat.memory.stored import Stored
 from llmchat.memory.types import Embedder, Hit, Passage, Reranker
@@ -102,7 +102,7 @@ class Index:
         writer = self._writer(embedder, progress)
         found, missing = self._files()
         for one in stored.documents(self._database):
-            if one.modified and is_gone(Path(one.source)) and not _is_below(one.source, missing):
+            if one.modified and is_gone(Path(one.source)) and not is_below(one.source, missing):
                 writer.remove(one.source)
         writer.added.skipped += [Skipped(root, f"{root} is not there") for root in missing]
         self._read(writer, found, list(documents))
@@ -193,11 +193,8 @@ class Index:
                 found |= dict.fromkeys(files_below(path))
             elif stored.known(self._database, root) is None:
                 missing.append(root)
-        return [path for path in found if included(self._database, str(path))], missing
-
-
-def _is_below(source: str, folders: Iterable[str]) -> bool:
-    return any(source.startswith(folder.rstrip("/") + "/") for folder in folders)
+        left_out = excluded(self._database)
+        return [path for path in found if not is_below(str(path), left_out)], missing
 
 
 def _size(path: Path) -> int:

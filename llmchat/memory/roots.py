@@ -25,15 +25,15 @@ def remember(database: Database, sources: Iterable[str]) -> None:
 def exclude(database: Database, source: str) -> None:
     """Forget a source within a transaction, and leave it out where it is below another one."""
     database.execute("DELETE FROM roots WHERE source = ?", (source,))
-    if any(source.startswith(root.rstrip("/") + "/") for root in roots(database)):
+    if is_below(source, roots(database)):
         database.execute("INSERT INTO roots VALUES (?, 1)", (source,))
 
 
-def included(database: Database, source: str) -> bool:
-    """Whether neither a source nor a folder above it was removed."""
-    rows = database.rows(
-        "SELECT 1 FROM roots WHERE excluded AND (source = ?1 OR"
-        " substr(?1, 1, length(source) + 1) = source || '/') LIMIT 1",
-        (source,),
-    )
-    return not rows
+def excluded(database: Database) -> list[str]:
+    """What was removed from below a path that was added."""
+    return [row[0] for row in database.rows("SELECT source FROM roots WHERE excluded")]
+
+
+def is_below(source: str, folders: Iterable[str]) -> bool:
+    """Whether a source is one of the paths, or in one of them."""
+    return any(source == one or source.startswith(one.rstrip("/") + "/") for one in folders)
