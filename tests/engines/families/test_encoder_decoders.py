@@ -10,11 +10,14 @@ from support.family_lists import COMPILED, cases, compiler
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from llmchat.engines import Chunk, Finish, Sampling
+from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.compiled import CompiledEncoderDecoder
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.blocks import Attention
 from llmchat.engines.transformers.families.distance import buckets_of
+from llmchat.engines.transformers.weights import MemoryTensors
 from llmchat.errors import Mismatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -105,6 +108,26 @@ def test_long_prompts_and_answers_are_those_of_transformers(tiny: TinyModel) -> 
         if engine is tiny.exact:
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
         assert divergence(expected, got) <= 2e-3
+
+
+@compiler
+@cases(["t5"])
+def test_a_prompt_of_invalid_numbers_gives_no_valid_logits(tiny: TinyModel) -> None:
+    """A 16-bit embedding is not checked when it is opened. Other prompts in the pass are valid."""
+    state = {name: tensor.clone() for name, tensor in tiny.reference.state_dict().items()}
+    table = state["shared.weight"] = state["shared.weight"].bfloat16()
+    table[300] = torch.inf
+    kernels = tiny.rounded._forward._kernels  # type: ignore[attr-defined]
+    config = read_json(tiny.base / "config.json")
+    forward = CompiledEncoderDecoder(config, MemoryTensors(state), kernels)
+    prompts = [[5, 6, 7], [5, 300, 7]]
+    texts = [SequenceInput(forward.new_cache(), ids) for ids in prompts]
+    with torch.inference_mode():
+        (alone,) = forward.run([SequenceInput(forward.new_cache(), prompts[0])])
+        good, bad = forward.run(texts)
+        assert torch.equal(good, alone) and good.isfinite().all() and bad.isnan().all()
+        good, bad = forward.run([replace(one, ids=[5, 6]) for one in texts])
+        assert good.isfinite().all() and bad.isnan().all()
 
 
 @compiler
