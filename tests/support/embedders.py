@@ -1,17 +1,23 @@
 """Tiny random encoders, and their vectors as transformers computes them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import processors
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    Gemma3TextConfig,
+    MPNetConfig,
+    NomicBertConfig,
     PreTrainedTokenizerFast,
+    Qwen3Config,
     XLMRobertaConfig,
 )
 
@@ -28,6 +34,18 @@ _SIZES = {
 }
 _CONFIGS: dict[str, Any] = {
     "bert": lambda: BertConfig(**_SIZES),
+    "nomic_bert": lambda: NomicBertConfig(**_SIZES, pad_token_id=4),
+    "qwen3": lambda: Qwen3Config(**_SIZES, num_key_value_heads=2, head_dim=16),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **_SIZES,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        use_bidirectional_attention=True,
+        query_pre_attn_scalar=24,
+    ),
+    "mpnet": lambda: MPNetConfig(**_SIZES),
     "xlm-roberta": lambda: XLMRobertaConfig(**_SIZES, type_vocab_size=1, pad_token_id=4),
 }
 
@@ -58,9 +76,9 @@ def _tokenizer(*, segments: bool = True) -> PreTrainedTokenizerFast:
 
 
 def reference_vectors(
-    folder: Path, texts: Sequence[str], longest: int, pooling: str
+    folder: Path, texts: Sequence[str], longest: int, pooling: str, *, unit: bool = True
 ) -> torch.Tensor:
-    """Each text alone through transformers, pooled and of length 1."""
+    """Each text alone through transformers, pooled. unit: of length 1."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     vectors = []
     for text in texts:
@@ -68,7 +86,8 @@ def reference_vectors(
         with torch.inference_mode():
             hidden = model(input_ids=ids).last_hidden_state[0]
         vectors.append({"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling])
-    return torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
+    found = torch.stack(vectors)
+    return torch.nn.functional.normalize(found, dim=-1) if unit else found
 
 
 def save_cross_encoder(folder: Path, kind: str) -> Path:
@@ -98,3 +117,44 @@ def reference_scores(folder: Path, question: str, passages: Sequence[str]) -> li
         with torch.inference_mode():
             scores.append(model(**pair).logits[0, 0].sigmoid().item())
     return scores
+
+
+def publish_nomic(folder: Path) -> None:
+    """Give the config of a Nomic BERT the keys of published checkpoints."""
+    config = json.loads((folder / "config.json").read_text())
+    theta = config.pop("rope_parameters")["rope_theta"]
+    for new, old in (("n_embd", "hidden_size"), ("n_head", "num_attention_heads")):
+        config[new] = config.pop(old)
+    config |= {"n_layer": config.pop("num_hidden_layers"), "rotary_emb_base": theta}
+    config |= {"activation_function": "swiglu", "prenorm": False}
+    config.pop("hidden_act")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def save_sentence_transformer(folder: Path) -> Path:
+    """A BERT with CLS pooling and a dense layer, in the layout of sentence-transformers."""
+    save_encoder(folder, "bert")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_N": "Normalize"}
+    steps = [
+        {"idx": index, "name": str(index), "path": path, "type": _STEP.format(kind)}
+        for index, (path, kind) in enumerate(kinds.items())
+    ]
+    dense = {"in_features": 32, "out_features": 16, "bias": True,
+             "activation_function": "torch.nn.modules.activation.Tanh"}  # fmt: skip
+    prompts = {"query": "ask: ", "document": "read: "}
+    for name, table in {
+        "modules.json": steps,
+        "1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode_cls_token": True,
+                                  "pooling_mode_mean_tokens": False},
+        "2_Dense/config.json": dense,
+        "sentence_bert_config.json": {"max_seq_length": 24},
+        "config_sentence_transformers.json": {"prompts": prompts},
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(table))
+    weights = {"linear.weight": torch.randn(16, 32), "linear.bias": torch.randn(16)}
+    save_file(weights, folder / "2_Dense" / "model.safetensors")
+    return folder
+
+
+_STEP = "sentence_transformers.models.{}"

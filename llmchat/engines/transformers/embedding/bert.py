@@ -1,4 +1,4 @@
-"""BERT, XLM-RoBERTa and Nomic BERT as encoders. Reference: transformers' modeling_….py."""
+"""BERT and XLM-RoBERTa as encoders. Reference: transformers' modeling_….py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from llmchat.engines.transformers.embedding.encoder import (
 )
 from llmchat.engines.transformers.embedding.packed import Packed
 from llmchat.engines.transformers.embedding.tensors import NamedTensors
-from llmchat.errors import Mismatch
+from llmchat.engines.transformers.families.config_values import NoPlan
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class TokenEmbedding:
 def bert(config: dict[str, Any], tensors: NamedTensors) -> Encoder:
     """BERT and XLM-RoBERTa, whose positions begin after the id of padding."""
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise Mismatch(f"unsupported positions: {config['position_embedding_type']}")
+        raise NoPlan("position_embedding_type")
     offset = int(config.get("pad_token_id", 1)) + 1 if config["model_type"] != "bert" else 0
     eps = float(config.get("layer_norm_eps", 1e-12))
     embed = TokenEmbedding(
         tensors.get("embeddings.word_embeddings.weight"),
         tensors.get("embeddings.token_type_embeddings.weight"),
-        _norm(tensors, "embeddings.LayerNorm", eps),
+        layer_norm(tensors, "embeddings.LayerNorm", eps),
         tensors.get("embeddings.position_embeddings.weight"),
         offset,
     )
@@ -75,21 +75,21 @@ def _bert_layer(
         activation_of(config.get("hidden_act", "gelu")),
     )
     return (
-        Block(attention, last=_norm(tensors, f"{name}.attention.output.LayerNorm", eps)),
-        Block(mlp, last=_norm(tensors, f"{name}.output.LayerNorm", eps)),
+        Block(attention, last=layer_norm(tensors, f"{name}.attention.output.LayerNorm", eps)),
+        Block(mlp, last=layer_norm(tensors, f"{name}.output.LayerNorm", eps)),
     )
 
 
-def _norm(tensors: NamedTensors, name: str, eps: float) -> LayerNorm:
+def layer_norm(tensors: NamedTensors, name: str, eps: float) -> LayerNorm:
     return LayerNorm(tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias"), eps)
 
 
 def activation_of(name: str) -> str:
-    """Our name of an activation function of a config. Raises Mismatch for an unknown one."""
+    """Our name of an activation function of a config. Raises NoPlan for an unknown one."""
     known = {"gelu": "gelu", "silu": "silu", "swish": "silu", "swiglu": "silu"}
     tanh = ("gelu_new", "gelu_pytorch_tanh")
     if name not in known and name not in tanh:
-        raise Mismatch(f"unsupported activation function `{name}`")
+        raise NoPlan(f"activation function {name}")
     return known.get(name, "gelu_tanh")
 
 
