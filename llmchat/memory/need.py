@@ -20,8 +20,8 @@ that the their theirs them then there these they thing things think this those t
 to too try under until up us use used using ve very want was way we well were what when where
 whether which while who whom whose why will with within without would yes yet you your yours
 answer answers ask awesome bye continue cool elaborate example examples explain expand first
-further last longer next nice question repeat rephrase rewrite second sentence sentences shorten
-shorter simpler summarise summarize understand word words wow
+further last longer meant next nice question repeat rephrase rewrite second sentence sentences
+shorten shorter simpler summarise summarize understand word words wow
 """
 _EMPTY = frozenset(_EMPTY_WORDS.split())
 # A stem this long tells most words apart: `compile`, `compiled` and `compiler` share one.
@@ -30,8 +30,9 @@ _STEM = 5
 _LOOKED_AT = 5
 # Measured on questions about documents, small talk and questions about other things: see
 # docs/memory.md.
-LEAST_SHARED = 0.34
-_LEAST_SIMILAR: dict[str, float] = {}
+LEAST_SHARED = 0.3
+# The cosine of a question and the nearest passage, by embedder; measured as above.
+_LEAST_SIMILAR = {"all-minilm-l6-v2": 0.32}
 
 
 def subject(text: str) -> set[str]:
@@ -43,15 +44,17 @@ def subject(text: str) -> set[str]:
     return {word[:_STEM] for word in words if not _UNSPACED.match(word)} | pairs
 
 
-def shared(question: str, hits: Sequence[Hit]) -> float:
-    """The largest fraction of a question's subject that one of the best passages contains."""
+def fits(question: str, hits: Sequence[Hit]) -> bool:
+    """Whether one of the best passages has enough words of a question's subject.
+
+    That is a fraction of them, and at least two unless there is only one.
+    """
     asked = subject(question)
-    if not asked:
-        return 0.0
     texts = (f"{hit.passage.heading} {hit.passage.text}" for hit in hits[:_LOOKED_AT])
-    return max((len(asked & subject(text)) / len(asked) for text in texts), default=0.0)
+    shared = max((len(asked & subject(text)) for text in texts), default=0)
+    return shared >= min(2, len(asked)) and shared >= max(1, LEAST_SHARED * len(asked))
 
 
-def least_similar(embedder: str) -> float:
-    """The least cosine of the best passage at which it fits a question in other words."""
-    return _LEAST_SIMILAR.get(embedder, 1.0)
+def least_similar(embedder: str) -> float | None:
+    """The least cosine of the nearest passage at which it fits a question; None if unknown."""
+    return _LEAST_SIMILAR.get(embedder)

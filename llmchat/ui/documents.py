@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ATTACHED = "attached"
 # Indexes of such material that stay on this machine.
 _KEPT = 20
+# Characters of such material that are embedded while the user waits.
+_MOST_EMBEDDED = 400_000
 # More passages are slow to read on a CPU, and small models lose the thread.
 MOST_PASSAGES = 5
 # Passages of a search that are looked at; those a user excluded are not among the best few.
@@ -88,7 +90,7 @@ class Documents:
             index = Index.open(path, create=True)
             progress = ByteProgress(self._world)
             try:
-                index.add(documents, None, progress)
+                index.add(documents, self._embedder_for(documents), progress)
             finally:
                 progress.close()
             self.add(f"{ATTACHED} {len(self._attached)}", index)
@@ -111,12 +113,17 @@ class Documents:
         required: the passages nearest to it in any case, or else the first ones.
         """
         if required:
-            found = [index.search(question, _SEARCHED) for index in self._open.values()]
+            found = [
+                index.search(question, _SEARCHED, self._embedder(index))
+                for index in self._open.values()
+            ]
             return _joined(found) or self._first_passages()
         if not need.subject(question):
             return []
-        found = [self._found(index, question) for index in self._open.values()]
-        return _joined([hits for hits in found if hits])
+        hits = _joined([self._found(index, question) for index in self._open.values()])
+        if not hits:
+            self.note(f"nothing in {', '.join(self._open)} fits the question")
+        return hits
 
     def _first_passages(self) -> list[Hit]:
         """The first passages of the index that was opened last."""
@@ -128,12 +135,25 @@ class Documents:
         """The hits in one index; none if not even the best fits the question."""
         embedder = self._embedder(index)
         hits = index.search(question, _SEARCHED, embedder)
-        if need.shared(question, hits) >= need.LEAST_SHARED:
-            return hits
-        if embedder is None or not hits:
-            return []
+        least = need.least_similar(embedder.name) if embedder else None
+        if embedder is None or least is None:
+            return hits if need.fits(question, hits) else []
         nearest = index.search(question, 1, embedder, mode="meaning")
-        return hits if nearest and nearest[0].score >= need.least_similar(embedder.name) else []
+        return hits if nearest and nearest[0].score >= least else []
+
+    def _embedder_for(self, documents: "Sequence[Document]") -> Embedder | None:
+        """The default embedder, for texts that it reads in a minute or two."""
+        if sum(len(one.text) for one in documents) > _MOST_EMBEDDED:
+            self.note(
+                "the text is long, so it is searched by words alone; `llmchat index add NAME PATH`"
+                " and `--docs NAME` search it by meaning"
+            )
+            return None
+        if "" not in self._embedders:
+            self._embedders[""] = self._opened("")
+        if embedder := self._embedders[""]:
+            self._embedders[embedder.name] = embedder
+        return self._embedders[""]
 
     def _embedder(self, index: "Index") -> Embedder | None:
         """The embedder that the vectors of an index are from; None to search by words."""
@@ -143,11 +163,10 @@ class Documents:
         return self._embedders.get(name)
 
     def _opened(self, name: str) -> Embedder | None:
-        from llmchat.models.embedding import open_embedder  # type: ignore
+        from llmchat.models.embedding import open_embedder
 
         try:
-            embedder: Embedder = open_embedder(self._world, name)
-            return embedder
+            return open_embedder(self._world, name)
         except LlmchatError as error:
             hint = f"; {error.hint}" if error.hint else ""
             self.note(f"searching by words alone: {error.message}{hint}")

@@ -1,6 +1,8 @@
 """`/docs`: passages of an index beside each question, numbered, in the ledger and below answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -134,3 +136,33 @@ def test_marks_of_calls_in_a_document_are_broken(repl: Repl, tmp_path: Path) -> 
         index.add([tmp_path / "texts"])
     type_in(repl, "/docs city", "Where does the secret tunnel open?")
     assert "tunnel" in question(repl).input and "<tool_call>" not in question(repl).input
+
+
+class Meaning:
+    """An embedder of two meanings, in the place of all-MiniLM-L6-v2: boats, and everything else."""
+
+    name, width, longest = "all-minilm-l6-v2", 2, 256
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+    def embed_passages(self, texts: Sequence[str]) -> Any:
+        import numpy
+
+        boats = [any(word in text.lower() for word in ("ferry", "vessel")) for text in texts]
+        return numpy.array([(1.0, 0.0) if boat else (0.0, 1.0) for boat in boats], numpy.float32)
+
+    embed_questions = embed_passages
+
+
+def test_with_vectors_the_meaning_decides(repl: Repl, tmp_path: Path) -> None:
+    """A question in other words is searched; one that shares words with all pages is not."""
+    (tmp_path / "boats").mkdir()
+    (tmp_path / "boats" / "ferry.md").write_text(FERRY)
+    documents = repl.state.documents
+    with Index.open(tmp_path / "boats.sqlite", create=True) as index:
+        index.add([tmp_path / "boats"], Meaning())
+        documents.add("boats", index)
+        documents._embedders[Meaning.name] = Meaning()
+        assert documents.search("How often does the vessel leave?")
+        assert documents.search("Every harbour ticket costs dollars, or does it?") == []
