@@ -15,7 +15,7 @@ from llmchat.actions import Action, taught
 from llmchat.answer_record import AnswerRecord
 from llmchat.calls import Call, Choice, ToolRequest
 from llmchat.conversation import Conversation, FoundPassage, Mark, Message
-from llmchat.dropped_turns import with_dropped
+from llmchat.dropped_turns import room_for, with_dropped
 from llmchat.engines import Engine, Finish, Sampling
 from llmchat.errors import UsageError
 from llmchat.live_settings import LiveSettings
@@ -247,12 +247,14 @@ class Chat(LiveSettings):
         window = self.fit(self.conversation.say(""))
         return replace(window, messages=window.messages[:-1], ledger=window.ledger[:-1])
 
-    def fit(self, conversation: Conversation) -> Window:
-        """The window that a conversation has in this chat."""
+    def fit(self, conversation: Conversation, spare: int = 0) -> Window:
+        """The window that a conversation has in this chat, with `spare` tokens left free."""
         actions = self._actions()
         asked = taught(self.memory.added_to(conversation), actions)
         tools = self._tool_request("auto", actions)
-        return window_of(asked, self.preset, self.engine, self.sampling, tools)
+        context = replace(self.preset.context, tokens=self._limit - spare)
+        preset = replace(self.preset, context=context) if spare else self.preset
+        return window_of(asked, preset, self.engine, self.sampling, tools)
 
     def _answer(self, begun: Message | None = None, hint: str = "") -> Generator[Event]:
         try:
@@ -359,14 +361,8 @@ class Chat(LiveSettings):
             events.close()
             self.finish, self.answered_by = answer.finish, self.made_by
             if answer.is_worth_storing:
-                details = answer.details(
-                    self.made_by,
-                    self.sampling,
-                    self.preset.context,
-                    tools,
-                    resumed=begun is not None,
-                    hint=hint,
-                )
+                made = (self.made_by, self.sampling, self.preset.context, tools)
+                details = answer.details(*made, resumed=begun is not None, hint=hint)
                 # A continued answer replaces the shorter one.
                 length = -1 if begun else None
                 self._store(answer.message(), answer.finish, details, length)
@@ -374,7 +370,9 @@ class Chat(LiveSettings):
     def _make_room(self) -> Generator[Event]:
         """Summarise what does not fit, and again if the summary itself displaces messages."""
         for _ in range(3):
-            window = self.current_window()
+            recalls = self.preset.context.recalls
+            spare = room_for(self.conversation, self._limit, self.engine.count) if recalls else 0
+            window = self.fit(self.conversation, spare)
             if not window.left_out:
                 return
             yield from self._summarise(window.left_out, window.covers)

@@ -21,6 +21,8 @@ SOURCE = "earlier in this chat"
 # Tokens of a part that is searched, and what they share.
 _LONGEST, _OVERLAP = 128, 16
 _MOST_PARTS = 3
+# Tokens of the blank lines between parts, and of pieces that join.
+_JOINT = 4
 # The part of the window that they may take, and only what is free.
 _PART = 0.2
 _BEGIN, _END = "--- said earlier in this chat ---", "--- end ---"
@@ -38,14 +40,30 @@ def with_dropped(
     if index < 0 or summary is None:
         return conversation
     question = conversation.messages[index]
-    hits = search(conversation.spoken[: summary.covers], question.text)
     room = min(int(window.limit * _PART), window.limit - window.reserve - window.tokens)
-    found = _fitted(hits, room - count(_REQUEST), count, sources)
-    if not found:
+    hits = _fitted(search(conversation.spoken[: summary.covers], question.text), room, count)
+    if not hits:
         return conversation
+    found = [_numbered(hit, sources) for hit in hits]
     messages = list(conversation.messages)
     messages[index] = with_passages(question, found, _REQUEST)
     return Conversation(tuple(messages))
+
+
+def room_for(conversation: Conversation, limit: int, count: Callable[[str], int]) -> int:
+    """Tokens of what `with_dropped` would add to a conversation in an empty window of `limit`."""
+    index, summary = conversation.question, conversation.summary
+    if index < 0 or summary is None:
+        return 0
+    hits = search(conversation.spoken[: summary.covers], conversation.messages[index].text)
+    chosen = _fitted(hits, int(limit * _PART), count)
+    return _cost(chosen, count) if chosen else 0
+
+
+def _cost(hits: Sequence[Hit], count: Callable[[str], int]) -> int:
+    """Tokens of hits beside a question, with some for what joins them."""
+    texts = [_text(_passage(hit, 0), hit) for hit in hits]
+    return sum(map(count, [*texts, _REQUEST])) + _JOINT * (len(texts) + 1)
 
 
 def search(messages: Sequence[Message], question: str) -> list[Hit]:
@@ -53,17 +71,21 @@ def search(messages: Sequence[Message], question: str) -> list[Hit]:
 
     A word that few parts have counts more, as in BM25.
     """
-    parts = [part for number, one in enumerate(messages, 1) for part in _parts(number, one)]
-    subjects = [subject(part.text) for part in parts]
     asked = subject(question)
-    rare = {word: _rarity(word, subjects) for word in asked}
-    total = sum(rare.values()) or 1.0
-    scored = [
-        Hit(part, sum(rare[word] for word in asked & of_part) / total)
-        for part, of_part in zip(parts, subjects, strict=True)
+    parts = [
+        (part, words)
+        for number, one in enumerate(messages, 1)
+        for part in _parts(number, one)
+        # The same question asked before has nothing to tell.
+        if (words := subject(part.text)) - asked
     ]
-    fitting = (hit for hit in scored if hit.score >= LEAST_SHARED)
-    return sorted(fitting, key=lambda hit: -hit.score)[:_MOST_PARTS]
+    rare = {word: _rarity(word, [words for _, words in parts]) for word in asked}
+    hits = [
+        Hit(part, sum(rare[word] for word in asked & words) / sum(rare.values()))
+        for part, words in parts
+        if len(asked & words) >= LEAST_SHARED * len(asked) > 0
+    ]
+    return sorted(hits, key=lambda hit: -hit.score)[:_MOST_PARTS]
 
 
 def _rarity(word: str, subjects: Sequence[set[str]]) -> float:
@@ -81,18 +103,13 @@ def _parts(number: int, message: Message) -> list[Passage]:
     return chunks(document, estimated_tokens, _LONGEST, _OVERLAP)
 
 
-def _fitted(
-    hits: Sequence[Hit], room: int, count: Callable[[str], int], sources: Sources
-) -> list[tuple[FoundPassage, str]]:
+def _fitted(hits: Sequence[Hit], room: int, count: Callable[[str], int]) -> list[Hit]:
     """The best hits that fit, in the order in which they were said."""
-    chosen = []
+    chosen: list[Hit] = []
     for hit in hits:
-        tokens = count(_text(_passage(hit, 0), hit))
-        if tokens <= room:
-            room -= tokens
+        if _cost([*chosen, hit], count) <= room:
             chosen.append(hit)
-    chosen.sort(key=lambda hit: (_number(hit.passage), hit.passage.start))
-    return [_numbered(hit, sources) for hit in chosen]
+    return sorted(chosen, key=lambda hit: (_number(hit.passage), hit.passage.start))
 
 
 def _number(part: Passage) -> int:

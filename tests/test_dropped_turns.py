@@ -103,3 +103,19 @@ def test_recall_can_be_switched_off() -> None:
     chat = long_chat(recall=False)
     list(chat.send("What is the name of my dog?"))
     assert "Rex" not in chat.engine.prompts[-1].text  # type: ignore[attr-defined]
+
+
+def test_a_full_window_makes_room_for_what_is_recalled() -> None:
+    chat = long_chat(recall=True)
+    for number in range(12):
+        list(chat.send(f"Tell me number {number} again, please. " + "v " * (10 + number)))
+        list(chat.send("What is the name of my dog?"))
+        prompt = chat.engine.prompts[-1].text  # type: ignore[attr-defined]
+        assert "My dog is called Rex." in prompt
+        assert chat.window is not None and chat.window.dropped == 0
+
+
+def test_the_same_question_asked_before_is_not_an_answer() -> None:
+    messages = [Message("user", "What was the name of my dog?"), SAID[0]]
+    found = search(messages, "What is the name of my dog?")
+    assert [hit.passage.heading for hit in found] == ["message 2, user"]
