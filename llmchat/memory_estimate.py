@@ -39,6 +39,8 @@ QUANTISED_EXPERTS = frozenset({
     "olmoe", "qwen2_moe", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next",
 })  # fmt: skip
 _SHORTEST_TRAINED = 2048
+# Model types whose plan keeps the latent numbers of multi-head latent attention.
+_LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite")
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "rwkv7": 66, "mamba": 40, "mamba2": 260}
 
@@ -104,10 +106,12 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
         heads = int(config.get("decoder_attention_heads") or heads)
     if not (layers and heads and (width or config.get("head_dim"))):
         return 0
+    layers = _attending(config, layers)
+    if str(config.get("model_type")) in _LATENT:
+        return layers * _latent_width(config) * _KV_BYTES * tokens
     both = _head_widths(config) or 2 * int(
         config.get("head_dim") or config.get("d_kv") or width // heads
     )
-    layers = _attending(config, layers)
     return layers * _kv_heads(config, heads) * both * _KV_BYTES * tokens
 
 
@@ -134,9 +138,16 @@ def _kinds(config: Mapping[str, Any]) -> list[str]:
 
 
 def _head_widths(config: Mapping[str, Any]) -> int:
-    """Numbers of a key and a value of latent attention together; 0 for any other."""
+    """Numbers of a key and a value together, where they differ (latent attention in transformers'
+    modules); 0 for any other.
+    """
     parts = [config.get(f"{name}_head_dim") for name in ("qk_nope", "qk_rope", "v")]
     return sum(part for part in parts if isinstance(part, int)) if all(parts) else 0
+
+
+def _latent_width(config: Mapping[str, Any]) -> int:
+    """Numbers of a position whose keys and values are latent: both are kept, in their own order."""
+    return 2 * int(config.get("kv_lora_rank") or 512) + int(config.get("qk_rope_head_dim") or 64)
 
 
 def longest_context(config: Mapping[str, Any], room: int) -> int:

@@ -112,12 +112,12 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "latent attention": {
         "model_type": "deepseek_v3", "n_routed_experts": 6, "n_group": 2, "topk_group": 2,
-        "first_k_dense_replace": 1, "kv_lora_rank": 40, "q_lora_rank": 24, "v_head_dim": 16,
-        "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "num_key_value_heads": 4,
+        "first_k_dense_replace": 1, "kv_lora_rank": 48, "q_lora_rank": 24, "v_head_dim": 16,
+        "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "num_key_value_heads": 4,
     },
     "latent attention without a query rank": {
         "model_type": "deepseek_v2", "n_routed_experts": 6, "first_k_dense_replace": 2,
-        "kv_lora_rank": 40, "v_head_dim": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+        "kv_lora_rank": 16, "v_head_dim": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16,
         "num_key_value_heads": 4,
     },
     "biases, clamped, sinks": {"model_type": "gpt_oss", "num_local_experts": 5},

@@ -21,6 +21,7 @@ NOT_PLANNED: frozenset[str] = frozenset(
 NOT_COMPILED = frozenset(
     {
         "llama: heads of 24",
+        "deepseek-v2: odd, groups",
         "falcon-h1: odd",
         "granite-moe-hybrid: odd, dense, rope",
         "rwkv: odd",

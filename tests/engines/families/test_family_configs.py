@@ -17,6 +17,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config, modern_
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.alibi import slopes
 from llmchat.engines.transformers.families.blocks import Attention, Mlp, Rwkv7Time
+from llmchat.engines.transformers.families.cache_shapes import KeyValues, cache_shapes
 from llmchat.engines.transformers.families.check import bind, expected
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import Joined, View, ViewedTensors
@@ -297,6 +298,15 @@ def test_the_text_of_a_multimodal_model_has_the_plan_of_its_family(outer: str, t
     assert found.head == expected.head and len(found.blocks()) == len(expected.blocks())
     untied = plan_of(config | {"tie_word_embeddings": False})
     assert untied and not untied.head.is_tied
+
+
+def test_latent_attention_caches_latent_numbers() -> None:
+    plan = planned("deepseek_v3", qk_rope_head_dim=16, kv_lora_rank=32, first_k_dense_replace=6)
+    kept = [shape for shape in cache_shapes(plan) if shape]
+    assert kept == [KeyValues(heads=1, key_width=48, value_width=32)] * 6
+    bias = {"model.layers.0.self_attn.kv_b_proj.bias": (4 * 256,)}
+    with pytest.raises(IntegrityError, match=r"no block can use `.*kv_b_proj\.bias`"):
+        bind(plan, expected(plan) | bias)
 
 
 def test_families_saved_without_their_prefix_get_it() -> None:

@@ -27,7 +27,7 @@ MLA: Sizes = UNGROUPED | {
 }  # fmt: skip
 ODD_MLA: Sizes = {
     "hidden_size": 80, "num_attention_heads": 5, "num_key_value_heads": 5, "vocab_size": 333,
-    "kv_lora_rank": 24, "q_lora_rank": 40, "v_head_dim": 32, "moe_intermediate_size": 36,
+    "kv_lora_rank": 48, "q_lora_rank": 40, "v_head_dim": 32, "moe_intermediate_size": 36,
     "intermediate_size": 101, "n_shared_experts": 2,
 }  # fmt: skip
 MLA_YARN: Sizes = {
@@ -45,7 +45,8 @@ DEEPSEEK: dict[str, Case] = {
     ),
     "deepseek-v2: odd, groups": Case(
         "DeepseekV2Config",
-        MLA | ODD_MLA | GROUPED_EXPERTS | {"topk_method": "group_limited_greedy"},
+        MLA | ODD_MLA | GROUPED_EXPERTS | {
+            "topk_method": "group_limited_greedy", "kv_lora_rank": 24},
     ),
     "deepseek-v3": Case(
         "DeepseekV3Config",

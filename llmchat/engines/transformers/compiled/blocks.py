@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def _supports_step(step: Step) -> bool:
         has_vectors = _has_vectors(block.keys.width, block.values.width)
         return has_vectors and block.queries.count // block.keys.count <= MAX_SHARED_HEADS
     if isinstance(block, blocks.LatentAttention):
-        return _has_vectors(block.plain + block.rotary.width, block.value_width)
+        return _has_vectors(block.plain, block.value_width, block.latent, block.rotary.width)
     if isinstance(block, blocks.Experts):
         return step.norm is None or not any(block.norms)
     if isinstance(block, blocks.Memory):
@@ -94,6 +95,7 @@ class BlockLoader:
     def __init__(self, plan: Plan, tensors: Tensors, refs: TensorRefs):
         self._plan, self._tensors, self._refs = plan, tensors, refs
         self._rotaries: list[blocks.Rotary] = []
+        self._moved: dict[int, blocks.Rotary] = {}
         self._linears = 0
         self._distances: dict[str, int] = {}
         self._recurrent = RecurrentLoader(tensors, refs, self)
@@ -172,20 +174,41 @@ class BlockLoader:
     def _latent(
         self, block: blocks.LatentAttention, number: int
     ) -> tuple[structs.LatentAttention, int]:
-        """A row holds queries, keys, the outputs of `up` and those of `turning`."""
-        width, pair = block.plain + block.rotary.width, block.plain + block.value_width
+        """A row holds queries, then the one key, which begins with its values."""
+        width, rotary = block.latent + block.rotary.width, self._behind(block)
         keys = block.heads * width
-        up, turning = 2 * keys, 2 * keys + block.heads * pair
         attention = blocks.Attention(
             (), block.output, blocks.Heads(block.heads, width, 0, width),
-            blocks.Heads(block.heads, width, keys, width),
-            blocks.Heads(block.heads, block.value_width, up + block.plain, pair),
-            block.scale, rotary=block.rotary,
+            blocks.Heads(1, width, keys, width), blocks.Heads(1, block.latent, keys, width),
+            block.scale, rotary=rotary,
         )  # fmt: skip
         details, _ = self._attention(attention, number)
-        details.width = turning + block.rotary.width
+        details.width = keys + width
         norms = self.norm(block.query_norm), self.norm(block.latent_norm)
-        return structs.LatentAttention(details, *norms, block.plain, up, turning), 1
+        sizes = block.plain, block.value_width
+        return structs.LatentAttention(details, *norms, *sizes, *self._of_heads(block)), 1
+
+    def _behind(self, block: blocks.LatentAttention) -> blocks.Rotary:
+        """Its rotary embedding, of the numbers behind the latent ones; one for all blocks."""
+        turned = replace(block.rotary, first=block.latent)
+        return self._moved.setdefault(id(block.rotary), turned)
+
+    def _of_heads(self, block: blocks.LatentAttention) -> tuple[int, int]:
+        """The parts of `up` for each head: back to latent numbers, and from these to values."""
+        weight, scb = self._int8(block.up)
+        back, values, each = [], [], block.plain + block.value_width
+        for rows, scales in zip(weight.split(each), scb.split(each), strict=True):
+            plain = rows[: block.plain].float() * scales[: block.plain, None].float() / 127
+            pair = quantise_rows(plain.T.contiguous(), block.up.weight)
+            back.append(self._part(pair, block.latent, block.plain, block.up))
+            pair = rows[block.plain :], scales[block.plain :]
+            values.append(self._part(pair, block.value_width, block.latent, block.up))
+        kinds = ((Matrix * block.heads)(*found) for found in (back, values))
+        first, second = map(self._refs.keep, kinds)
+        return first, second
+
+    def _part(self, pair: tuple[Tensor, Tensor], out: int, in_: int, linear: Linear) -> Matrix:
+        return self._refs.matrix(*pair, None, shape=(out, in_), name=linear.module)
 
     def _memory(self, block: blocks.Memory, number: int) -> tuple[structs.Attention, int]:
         width = sum(linear.out for linear in block.inputs)
@@ -277,9 +300,7 @@ class BlockLoader:
         """Rows of a weight in 8 bits. Parts of one weight are quantised once."""
         name = linear.module
         if self._whole is None or self._whole[0] != name:
-            pair = self._tensors.int8(linear.weight)
-            pair = pair or quantise_rows(self._tensors.get(linear.weight), linear.weight)
-            self._whole = name, pair
+            self._whole = name, self._int8(linear)
         weight, scb = self._whole[1]
         rows = slice(linear.first, linear.first + linear.out)
         shift = None
@@ -287,6 +308,11 @@ class BlockLoader:
             shift = self._tensors.get(linear.bias)[rows]
         shape = linear.out, linear.in_
         return self._refs.matrix(weight[rows], scb[rows], shift, shape=shape, name=name)
+
+    def _int8(self, linear: Linear) -> tuple[Tensor, Tensor]:
+        """The whole weight and the scales of its rows."""
+        pair = self._tensors.int8(linear.weight)
+        return pair or quantise_rows(self._tensors.get(linear.weight), linear.weight)
 
     def _head(self) -> Matrix:
         """The output head in 8 bits, which halves the largest matrix of a small model."""

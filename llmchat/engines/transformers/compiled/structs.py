@@ -21,7 +21,7 @@ LANES, SPAN = 16, 256
 # Outputs of a panel (products.h): scales, biases and adapters are padded to it.
 PANEL_COLUMNS = 32
 # The most query heads that may share keys (attention_kernel.h: QUERY_BLOCK), and the largest head.
-MAX_SHARED_HEADS, MAX_HEAD_DIM = 384, 512
+MAX_SHARED_HEADS, MAX_HEAD_DIM = 384, 1024
 # The most streams of a token (model.h).
 MAX_STREAMS = 8
 
@@ -104,7 +104,8 @@ class LatentAttention(Structure):
         ("attention", Attention),
         ("query_norm", Norm),
         ("latent_norm", Norm),
-        *((name, c_int64) for name in ("plain", "up", "turning")),
+        *((name, c_int64) for name in ("plain", "value_width")),
+        *((name, c_void_p) for name in ("to_latent", "to_values")),
     ]
 
 

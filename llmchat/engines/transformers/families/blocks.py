@@ -76,7 +76,8 @@ class LatentAttention:
 
     A head of queries and keys has `plain` numbers, then those of `rotary`, which begins there. All
     heads share the rotary part of keys, the outputs of `turning`. down: the latent numbers; up of
-    them, normed → for each head `plain` numbers of keys, then `value_width` of values.
+    them, normed → for each head `plain` numbers of keys, then `value_width` of values. The cache
+    holds the latent numbers and the shared part of keys.
     """
 
     queries: tuple[Linear, ...]

@@ -54,8 +54,7 @@ def _shape_of(block: Block) -> KeyValues | State | None:
         case blocks.Memory():
             return KeyValues(block.keys.count, block.keys.width, block.values.width)
         case blocks.LatentAttention():
-            width = block.plain + block.rotary.width
-            return KeyValues(block.heads, width, block.value_width)
+            return KeyValues(1, block.latent + block.rotary.width, block.latent)
         case blocks.DeltaNet():
             keys, values = block.keys, block.values
             channels = 2 * keys.count * keys.width + values.count * values.width

@@ -36,6 +36,8 @@ def bind(plan: Plan, shapes: Shapes) -> Plan:
     for block in plan.blocks():
         if isinstance(block, blocks.Attention | blocks.Memory):
             _check_biases(block.inputs, shapes)
+        if isinstance(block, blocks.LatentAttention) and block.up.bias in shapes:
+            raise IntegrityError(f"no block can use `{block.up.bias}` of the weights", _HINT)
         if isinstance(block, blocks.Experts):
             _check_router(block, shapes)
     return plan

@@ -57,20 +57,25 @@ static void check_latent(const Model *m, const Block *block) {
     const LatentAttention *l = block->details;
     const Attention *a = &l->attention;
     const Matrix *linear = block->linear;
-    int64_t heads = a->queries.count, width = a->keys.width, ranks = l->query_norm.count;
-    ASSERT(block->linear_count == (ranks ? 6 : 5) && l->latent_norm.count > 0);
+    int64_t heads = a->queries.count, latent = l->latent_norm.count, ranks = l->query_norm.count;
+    int64_t turning = a->keys.width - latent, width = l->plain + turning;
+    ASSERT(block->linear_count == (ranks ? 6 : 5) && latent > 0);
     check_matrix(linear++, ranks ? ranks : heads * width, m->hidden);
     if (ranks) check_matrix(linear++, heads * width, ranks);
-    check_matrix(linear++, l->latent_norm.count, m->hidden);
-    check_matrix(linear++, width - l->plain, m->hidden);
-    check_matrix(linear++, heads * (l->plain + a->values.width), l->latent_norm.count);
-    check_matrix(linear++, m->hidden, heads * a->values.width);
-    check_norm(&l->query_norm, ranks), check_norm(&l->latent_norm, l->latent_norm.count);
+    check_matrix(linear++, latent, m->hidden);
+    check_matrix(linear++, turning, m->hidden);
+    check_matrix(linear++, heads * (l->plain + l->value_width), latent);
+    check_matrix(linear++, m->hidden, heads * l->value_width);
+    for (int64_t head = 0; head < heads; head++) {
+        check_matrix(l->to_latent + head, latent, l->plain);
+        check_matrix(l->to_values + head, l->value_width, latent);
+    }
+    check_norm(&l->query_norm, ranks), check_norm(&l->latent_norm, latent);
     check_heads(&a->queries, a->width), check_heads(&a->keys, a->width);
     check_heads(&a->values, a->width);
-    ASSERT(l->plain >= 0 && l->plain <= width && a->keys.count == heads);
-    ASSERT(l->up + heads * (l->plain + a->values.width) <= a->width);
-    ASSERT(l->turning + width - l->plain <= a->width && a->values.start >= l->plain);
+    ASSERT(l->plain > 0 && l->plain % LANES == 0 && l->value_width % LANES == 0 && turning > 0);
+    ASSERT(a->keys.count == 1 && a->values.count == 1 && a->values.width == latent);
+    ASSERT(a->keys.start == a->values.start && a->keys.start == heads * a->queries.stride);
     ASSERT(a->rotary >= 0 && a->rotary < m->rotaries && a->cache >= 0 && a->cache < m->blocks);
 }
 

@@ -38,6 +38,8 @@ typedef struct {
     bf16 *lora_hidden;          /* [R, ranks]: scale * A x of the adapters */
     float *logits;              /* [W, vocabulary] */
     Activations acts, residual; /* residual: what quantisation rounded away, where it is used */
+    Activations head_acts;      /* of latent attention, [heads][R, widest input] */
+    bf16 *head_lora;            /* [R, heads, ranks] */
     ExpertMemory experts;
 } Pass;
 
@@ -238,6 +240,9 @@ static void lay_out_shared(Pass *pass, Arena *arena) {
     pass->lora_hidden = arena_alloc(arena, rows * pass->ranks * sizeof(bf16));
     pass->acts = alloc_activations(arena, least, sizes->input);
     pass->residual = alloc_activations(arena, least, sizes->two_term);
+    pass->head_acts =
+        alloc_activations(arena, sizes->heads * ROUND_UP(rows, TILE_ROWS), sizes->head_input);
+    pass->head_lora = arena_alloc(arena, rows * sizes->heads * pass->ranks * sizeof(bf16));
     lay_out_experts(pass, arena);
 }
 

@@ -105,12 +105,14 @@ typedef struct {
 } Attention;
 
 /* The details of a LATENT_ATTENTION block. Its linears: of queries, one or, with a query_norm, two;
- * of the latent numbers; of the shared part of keys; of keys and values from latent numbers; the
- * output. up, turning: where the outputs of the latter two begin in a row; queries begin at 0. */
+ * of the latent numbers; of the shared part of keys; `up`, of keys and values from latent numbers;
+ * the output. attention: of one head of keys, whose first numbers are its values. to_latent: of
+ * each head [latent, plain], to_values: [value_width, latent], both parts of `up`. */
 typedef struct {
     Attention attention;
     Norm query_norm, latent_norm;
-    int64_t plain, up, turning;
+    int64_t plain, value_width;
+    const Matrix *to_latent, *to_values;
 } LatentAttention;
 
 /* The details of an MLP block: `inputs` matrices (gate and up, or up alone), then the output. Where

@@ -22,6 +22,7 @@ typedef struct {
     int64_t expert_inner, shared_inner;
     int64_t streams;
     int64_t first_values; /* of the first block of RWKV-7 */
+    int64_t heads, head_input; /* of latent attention, and what a head multiplies */
     int64_t normed; /* of a row that experts or their router read through a norm */
 } Sizes;
 
@@ -39,11 +40,15 @@ static void include_attention(Sizes *sizes, const Block *block) {
 static void include_latent(Sizes *sizes, const Block *block) {
     const LatentAttention *l = block->details;
     int64_t ranks = l->query_norm.count, latent = l->latent_norm.count;
+    int64_t heads = l->attention.queries.count, turning = l->attention.queries.width - latent;
     include_attention(sizes, block);
-    sizes->inner = MAX(sizes->inner, ranks + latent);
-    sizes->input = MAX(sizes->input, MAX(ranks, latent));
-    /* Their norms take the place of results of attention. */
-    sizes->values = MAX(sizes->values, MAX(ranks, latent));
+    sizes->inner = MAX(sizes->inner, heads * (l->plain + turning) + ranks + latent);
+    sizes->mixed = MAX(sizes->mixed, heads * l->value_width);
+    sizes->input = MAX(sizes->input, MAX(heads * l->value_width, MAX(ranks, latent)));
+    sizes->heads = MAX(sizes->heads, heads);
+    sizes->head_input = MAX(sizes->head_input, MAX(l->plain, latent));
+    /* Its norm takes the place of results of attention. */
+    sizes->values = MAX(sizes->values, ranks);
 }
 
 static void include_mlp(Sizes *sizes, const Block *block) {
