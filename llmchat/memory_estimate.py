@@ -40,7 +40,7 @@ QUANTISED_EXPERTS = frozenset({
 })  # fmt: skip
 _SHORTEST_TRAINED = 2048
 # Model types whose plan keeps the latent numbers of multi-head latent attention.
-_LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite")
+_LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear")
 # Recurrent families keep a state of fixed size: floats a layer, in multiples of the width.
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "rwkv7": 66, "mamba": 40, "mamba2": 260}
 

@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 from llmchat.engines.transformers.compiled import structs
+from llmchat.engines.transformers.compiled.latent import LatentParts
 from llmchat.engines.transformers.compiled.recurrent import (
     RECURRENT,
     RecurrentLoader,
@@ -95,7 +95,7 @@ class BlockLoader:
     def __init__(self, plan: Plan, tensors: Tensors, refs: TensorRefs):
         self._plan, self._tensors, self._refs = plan, tensors, refs
         self._rotaries: list[blocks.Rotary] = []
-        self._moved: dict[int, blocks.Rotary] = {}
+        self._parts = LatentParts(refs, self)
         self._linears = 0
         self._distances: dict[str, int] = {}
         self._recurrent = RecurrentLoader(tensors, refs, self)
@@ -175,7 +175,7 @@ class BlockLoader:
         self, block: blocks.LatentAttention, number: int
     ) -> tuple[structs.LatentAttention, int]:
         """A row holds queries, then the one key, which begins with its values."""
-        width, rotary = block.latent + block.rotary.width, self._behind(block)
+        width, rotary = block.latent + block.rotary.width, self._parts.rotary(block)
         keys = block.heads * width
         attention = blocks.Attention(
             (), block.output, blocks.Heads(block.heads, width, 0, width),
@@ -186,29 +186,7 @@ class BlockLoader:
         details.width = keys + width
         norms = self.norm(block.query_norm), self.norm(block.latent_norm)
         sizes = block.plain, block.value_width
-        return structs.LatentAttention(details, *norms, *sizes, *self._of_heads(block)), 1
-
-    def _behind(self, block: blocks.LatentAttention) -> blocks.Rotary:
-        """Its rotary embedding, of the numbers behind the latent ones; one for all blocks."""
-        turned = replace(block.rotary, first=block.latent)
-        return self._moved.setdefault(id(block.rotary), turned)
-
-    def _of_heads(self, block: blocks.LatentAttention) -> tuple[int, int]:
-        """The parts of `up` for each head: back to latent numbers, and from these to values."""
-        weight, scb = self._int8(block.up)
-        back, values, each = [], [], block.plain + block.value_width
-        for rows, scales in zip(weight.split(each), scb.split(each), strict=True):
-            plain = rows[: block.plain].float() * scales[: block.plain, None].float() / 127
-            pair = quantise_rows(plain.T.contiguous(), block.up.weight)
-            back.append(self._part(pair, block.latent, block.plain, block.up))
-            pair = rows[block.plain :], scales[block.plain :]
-            values.append(self._part(pair, block.value_width, block.latent, block.up))
-        kinds = ((Matrix * block.heads)(*found) for found in (back, values))
-        first, second = map(self._refs.keep, kinds)
-        return first, second
-
-    def _part(self, pair: tuple[Tensor, Tensor], out: int, in_: int, linear: Linear) -> Matrix:
-        return self._refs.matrix(*pair, None, shape=(out, in_), name=linear.module)
+        return structs.LatentAttention(details, *norms, *sizes, *self._parts.matrices(block)), 1
 
     def _memory(self, block: blocks.Memory, number: int) -> tuple[structs.Attention, int]:
         width = sum(linear.out for linear in block.inputs)
@@ -300,7 +278,7 @@ class BlockLoader:
         """Rows of a weight in 8 bits. Parts of one weight are quantised once."""
         name = linear.module
         if self._whole is None or self._whole[0] != name:
-            self._whole = name, self._int8(linear)
+            self._whole = name, self.int8(linear)
         weight, scb = self._whole[1]
         rows = slice(linear.first, linear.first + linear.out)
         shift = None
@@ -309,7 +287,7 @@ class BlockLoader:
         shape = linear.out, linear.in_
         return self._refs.matrix(weight[rows], scb[rows], shift, shape=shape, name=name)
 
-    def _int8(self, linear: Linear) -> tuple[Tensor, Tensor]:
+    def int8(self, linear: Linear) -> tuple[Tensor, Tensor]:
         """The whole weight and the scales of its rows."""
         pair = self._tensors.int8(linear.weight)
         return pair or quantise_rows(self._tensors.get(linear.weight), linear.weight)
