@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from llmchat.commands.outputs import IndexDocument, IndexFacts, IndexPassage, IndexRow
-from llmchat.errors import LlmchatError, NotPulled, UsageError, any_of
+from llmchat.errors import LlmchatError, Mismatch, NotPulled, UsageError, any_of
 from llmchat.memory.index import Added, Index, Skipped
 from llmchat.memory.places import index_path
 from llmchat.memory.readers import Document
@@ -67,15 +67,13 @@ def embedder_for(
 
     None for an index that is searched by words alone. replaces: its own one may be another.
     """
-    if name == _NONE:
-        return None
     own, words_only = _embedder_of(path)
-    if words_only and not name:
-        return None
-    wanted = name if replaces and name else own or name
-    if name and own and wanted != name:
+    if name and own and name != own and not replaces:
         hint = f"`llmchat index update {path.stem} --embedder {name}` replaces it"
-        raise UsageError(f"the index {path.stem} uses the embedder {own}", hint)
+        raise Mismatch(f"the index {path.stem} uses the embedder {own}", hint)
+    if name == _NONE or (words_only and not name):
+        return None
+    wanted = name or own
     from llmchat.models.embedding import open_embedder
 
     try:

@@ -119,14 +119,17 @@ def _pieces(
     elif level == len(_CUTS):
         yield from _halves(text, start, end, count, longest)
     else:
-        for inner_start, inner_end in _cut(text, start, end, _CUTS[level]):
+        # Single words would be many: they stay together up to half of a passage.
+        least = longest // 2 if level == len(_CUTS) - 1 else 1
+        for inner_start, inner_end in _cut(text, start, end, _CUTS[level], least):
             yield from _pieces(text, inner_start, inner_end, count, longest, level + 1)
 
 
-def _cut(text: str, start: int, end: int, cut: re.Pattern[str]) -> Iterator[_Span]:
+def _cut(text: str, start: int, end: int, cut: re.Pattern[str], least: int) -> Iterator[_Span]:
+    """Spans of at least `least` characters, each up to the end of a match."""
     place = start
     for one in cut.finditer(text, start, end):
-        if one.end() > place:
+        if one.end() - place >= max(least, 1):
             yield place, one.end()
             place = one.end()
     if place < end:

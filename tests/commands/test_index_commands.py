@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from support.loopback_web import Reply, Site, serving
+from support.word_embedders import WordEmbedder
 from support.worlds import Stream, make_world
 
 from llmchat.cli import main
+from llmchat.memory.index import Index
 from llmchat.settings import World
 
 
@@ -107,6 +109,19 @@ def test_without_an_embedder_an_index_has_words_alone_and_says_so(
     code, _, err = llmchat(world, "add", "more", str(tmp_path / "docs"))
     assert code == 0 and "note: `more` is searched by words alone" in err
     assert "llmchat pull" in err
+
+
+def test_the_vectors_of_an_index_are_kept_unless_an_update_replaces_them(
+    world: World, tmp_path: Path
+) -> None:
+    with Index.open(tmp_path / "data" / "indexes" / "pets.sqlite") as index:
+        index.update(embedder=WordEmbedder())
+        for arguments in (["--embedder", "none"], ["--embedder", "other"]):
+            code, _, err = llmchat(world, "add", "pets", str(tmp_path / "docs"), *arguments)
+            assert code == 8 and "the index pets uses the embedder words" in err
+        assert index.embedder == "words"
+        assert llmchat(world, "update", "pets", "--embedder", "none")[0] == 0
+        assert index.embedder == "" and index.words_only
 
 
 def test_an_address_in_offline_mode_is_one_line(world: World) -> None:

@@ -95,3 +95,14 @@ def test_tokens_are_estimated_from_words_and_characters() -> None:
     assert estimated_tokens("a cat") == 2
     assert estimated_tokens("internationalisation") == 4
     assert estimated_tokens("日本語") == 3
+
+
+def test_a_long_line_of_words_is_counted_few_times() -> None:
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return words(text)
+
+    found = chunks(Document("a", "word " * 20_000), count, 100, 0)
+    assert len(found) <= 220 and len(counted) < 20_000 / 4
