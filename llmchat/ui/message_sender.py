@@ -34,8 +34,13 @@ class MessageSender:
             return
         with suppress(UsageError):
             text = parse_input(line, self._state.world.env)
-            if isinstance(text, str) and text.strip():
+            if isinstance(text, str) and text.strip() and not self._waits(text):
                 self._stored = line, self._send(text)
+
+    def _waits(self, text: str) -> bool:
+        """Whether a text waits for the model to load, which counts the tokens of its files."""
+        files = self._state.attached or mentioned(keywords.with_mentions(text))
+        return bool(files) and self._state.count("") is None
 
     def forget_unsent(self) -> None:
         """Drop the message that could not be sent, unless it is the line just stored."""

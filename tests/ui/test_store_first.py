@@ -17,9 +17,11 @@ from support.repl_terminal import start
 
 from llmchat.chat import Chat
 from llmchat.cli import main
+from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import OutOfResources
 from llmchat.history import History
+from llmchat.ui.message_sender import MessageSender
 from llmchat.ui.repl import Repl
 
 
@@ -110,3 +112,16 @@ def test_a_one_shot_keeps_its_question_when_the_model_cannot_be_loaded(
     assert main(["chat", "-m", model, "--format", "chatml", "keep me"]) == OutOfResources.exit_code
     assert "error: memory ran out" in capsys.readouterr().err
     assert seen == [["keep me"]]
+
+
+def test_enter_does_not_wait_for_the_model_to_count_a_file(repl: Repl) -> None:
+    """A message with a file is stored when the model has loaded; Enter returns at once."""
+    chat, engine = repl.state.chat, LoadingEngine(ScriptedEngine, "a model")
+    chat.engine, repl.state.attached["a.txt"] = engine, "alpha"
+    sender = MessageSender(repl.state)
+    sender.store("what is in it?")
+    assert chat.conversation.messages == () and engine.wrapped is None
+    engine.start()
+    sender.answer("what is in it?", "what is in it?")
+    (question,) = chat.conversation.messages
+    assert question.input == "alpha"
