@@ -4,13 +4,13 @@
 usage: python benchmarks/retrieval_peers.py sqlite-vec|llm MODEL PASSAGES QUESTIONS RESULT
 
 Runs in an environment of their own, with sentence-transformers, sqlite-vec, llm and
-llm-sentence-transformers; benchmarks/retrieval.py starts it. MODEL: a folder that
+llm-sentence-transformers (and pysqlite3-binary, because many Pythons have an
+SQLite that loads no extensions); benchmarks/retrieval.py starts it. MODEL: a folder that
 sentence-transformers opens. PASSAGES and QUESTIONS: JSON lists of texts. RESULT gets the numbers of
 the best passages for each question, and the seconds.
 """
 
 import json
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,7 @@ BEST = 10
 
 def with_sqlite_vec(model: str, passages: list[str], questions: list[str]) -> dict[str, Any]:
     """What the two libraries' documentation shows: encode, insert, and `MATCH ? AND k = 10`."""
+    import pysqlite3 as sqlite3
     import sqlite_vec
     from sentence_transformers import SentenceTransformer
 
