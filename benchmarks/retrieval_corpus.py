@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ def packages() -> list[dict[str, Any]]:
     return found
 
 
-def sources() -> list[str]:
-    """The names of all documents, as write_corpus writes them."""
-    return [_name(page) for package in packages() for page in package["pages"]]
+def sources(names: Collection[str] | None = None) -> list[str]:
+    """The names of the documents of some packages, or of all, as write_corpus writes them."""
+    found = [one for one in packages() if names is None or one["name"] in names]
+    return [_name(page) for package in found for page in package["pages"]]
 
 
 def write_corpus(folder: Path) -> None:

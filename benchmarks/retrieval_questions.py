@@ -2,10 +2,11 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from msgspec import Struct, convert
+from msgspec.structs import replace
 
 PATH = Path(__file__).parent / "data" / "retrieval" / "questions.toml"
 Span = tuple[int, int]
@@ -47,6 +48,20 @@ class Found(Struct, frozen=True):
 
 def load() -> Questions:
     return convert(tomllib.loads(PATH.read_text("utf-8")), Questions)
+
+
+def restricted(questions: Questions, documents: Collection[str]) -> Questions:
+    """The questions that these documents answer, and those that none answers."""
+    question, foreign = (
+        [one for one in group if one.document in documents]
+        for group in (questions.question, questions.foreign)
+    )
+    return Questions(question, foreign, questions.without_answer)
+
+
+def quoting(questions: Sequence[Question]) -> list[Question]:
+    """The same answers, asked for with the first six words of the passage itself."""
+    return [replace(one, ask=" ".join(one.anchor.split()[:6])) for one in questions]
 
 
 def anchor_spans(text: str, anchor: str) -> list[Span]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of README.md and docs/bench.md from benchmarks/results.
+"""Write the tables of README.md, docs/bench.md and docs/retrieval.md from benchmarks/results.
 
 usage: python benchmarks/tables.py
 
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import families
+import retrieval_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/bench.md")
+PAGES = ("README.md", "docs/bench.md", "docs/retrieval.md")
 OURS, LLAMA_CPP, CTRANSLATE2 = "llmchat int8", "llama.cpp Q8_0", "CTranslate2 int8"
 WHEEL = (
     "The wheel is compiled for many processors. A llama.cpp compiled for this one decoded a Llama"
@@ -139,7 +140,12 @@ def families_full() -> str:
     return "\n".join([families.markdown("full"), "", f"Measured on {days}.", *_build(build)])
 
 
-TABLES = {"speed": speed, "engine": engine, "families": families_full}
+TABLES = {
+    "speed": speed,
+    "engine": engine,
+    "families": families_full,
+    **retrieval_tables.TABLES,
+}
 
 
 def written(page: str) -> str:

@@ -88,3 +88,16 @@ def test_every_anchor_is_in_its_document(tmp_path: Path):
     retrieval_corpus.write_corpus(tmp_path)
     for one in [*QUESTIONS.question, *QUESTIONS.foreign]:
         assert anchor_spans((tmp_path / one.document).read_text("utf-8"), one.anchor), one
+
+
+def test_quoting_question_is_the_beginning_of_its_anchor():
+    (one,) = retrieval_questions.quoting(
+        [Question("How?", "a.txt", "one two three four five six 7")]
+    )
+    assert (one.ask, one.document) == ("one two three four five six", "a.txt")
+
+
+def test_restricted_set_keeps_what_its_documents_answer():
+    part = retrieval_questions.restricted(QUESTIONS, {"man1/du.1.txt"})
+    assert {one.document for one in part.question} == {"man1/du.1.txt"}
+    assert part.without_answer == QUESTIONS.without_answer and not part.foreign

@@ -46,7 +46,7 @@ def test_the_score_by_meaning_is_the_cosine(index: Index) -> None:
 def test_hybrid_fuses_both_rankings(index: Index) -> None:
     assert sources(index, "cat", embedder=EMBEDDER)[0] == "tools"
     assert set(sources(index, "cat", embedder=EMBEDDER)) == {"pets", "cars", "tools"}
-    assert fused([[(1, 9.0), (2, 8.0)], [(2, 0.5)]]) == [(2, 1 / 62 + 1 / 61), (1, 1 / 61)]
+    assert fused([[(1, 9.0), (2, 8.0)], [(2, 0.5)]]) == [(2, 1 / 7 + 1 / 6), (1, 1 / 6)]
 
 
 def test_hybrid_without_an_embedder_is_by_words(index: Index) -> None:
