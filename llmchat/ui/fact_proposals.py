@@ -31,10 +31,9 @@ _FORM = from_schema(
 )
 _SAMPLING = Sampling(temperature=0, max_tokens=300, structure=_FORM)
 _TASK = (
-    "Which lasting facts about themselves did the user state in these messages? Facts such as name,"
-    " home, family, work, tools and preferences; no questions, no tasks, nothing that is only"
-    ' true today. Write a JSON list of short sentences that begin with "The user"; [] if there'
-    " are none."
+    "List what these messages say about the user that stays true: name, home, family, work, tools,"
+    " preferences. Leave out questions and tasks. Write a JSON list of short sentences that begin"
+    ' with "The user".'
 )
 # The part of the window that the user's messages may take.
 _PART = 0.5
