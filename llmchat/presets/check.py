@@ -54,12 +54,16 @@ def check(file: Path, own: Path | None = None) -> list[Mistake]:
 _Found = tuple[KeyPath, str, bool]
 
 
+def _may_be_missing(name: str, table: dict[str, Any]) -> bool:
+    """The name of a preset is that of its file, and an embedder has no prompt format."""
+    return name == "name" or (name == "format" and table.get("kind", "chat") != "chat")
+
+
 def _shape(table: dict[str, Any], kind: type[Struct], path: KeyPath) -> Iterator[_Found]:
     """Unknown and missing keys, and values of the wrong type, in a struct and those inside it."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for name, field in fields.items():
-        # The name of a preset is that of its file.
-        optional = kind is Preset and name == "name"
+        optional = kind is Preset and _may_be_missing(name, table)
         if field.required and name not in table and not optional:
             yield path, f"`{_dotted((*path, name))}` is missing", True
     for key, value in table.items():

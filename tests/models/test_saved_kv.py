@@ -14,6 +14,7 @@ from llmchat.history import History
 from llmchat.models import saved_kv
 from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
+from llmchat.ui.documents import Documents
 from llmchat.ui.state import ReplState
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
@@ -127,6 +128,7 @@ def test_an_adapter_is_switched_without_loading_the_weights(
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
+        Documents(world),
     )
     plain = say(state.chat, LONG)
     engine = state.chat.engine
@@ -154,6 +156,7 @@ def test_an_adapter_that_cannot_be_live_is_loaded(base: Path, world: World, tmp_
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
+        Documents(world),
     )
     engine = state.chat.engine
     state.switch(adapter=dora)
@@ -172,6 +175,7 @@ def test_a_merged_adapter_is_taken_out_live(base: Path, world: World, tmp_path: 
         Chat(opened.preset, opened.engine, History(None), GREEDY, made_by=opened.made_by),
         world,
         opener,
+        Documents(world),
     )
     merged = say(state.chat, LONG)
     state.switch(adapter="none")

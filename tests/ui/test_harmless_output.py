@@ -20,6 +20,7 @@ from llmchat.models.opener import ModelOpener
 from llmchat.output.terminal_text import HARMFUL
 from llmchat.settings import World
 from llmchat.ui import tables
+from llmchat.ui.documents import Documents
 from llmchat.ui.state import ReplState
 
 EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"
@@ -147,7 +148,10 @@ def test_an_error_that_echoes_does_not_drive_the_terminal(terminal: World) -> No
 
 def test_a_line_of_the_chat_itself_is_cleaned(terminal: World) -> None:
     state = ReplState(
-        Chat(preset(), ScriptedEngine(), History(None)), terminal, ModelOpener(terminal, {})
+        Chat(preset(), ScriptedEngine(), History(None)),
+        terminal,
+        ModelOpener(terminal, {}),
+        Documents(terminal),
     )
     state.print(EVIL)
     assert isinstance(terminal.stdout, io.StringIO) and not harmful(output(terminal))

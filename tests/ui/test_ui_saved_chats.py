@@ -170,6 +170,7 @@ def test_help_is_grouped_and_fits(repl: Repl, width: int) -> None:
         "Context window:",
         "Model and settings:",
         "Tools:",
+        "Memory:",
         "Saved chats:",
         "Information:",
     ]
