@@ -36,6 +36,11 @@ class TinyModel:
         """In fp32."""
         return self.open(weights="fp32")
 
+    def close_exact(self) -> None:
+        """Close the engine in fp32: each of its tensors holds a file descriptor, and select() takes
+        no more than 1,024."""
+        self.__dict__.pop("exact", None)
+
     @cached_property
     def rounded(self) -> TransformersEngine:
         """In int8, on the compiled step where it runs this model."""

@@ -1,6 +1,6 @@
 """Tiny models of every family, each made once for all tests of a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ def open_tiny(tmp_path_factory: pytest.TempPathFactory, kernel_folder: Path) -> 
 
 
 @pytest.fixture
-def tiny(request: pytest.FixtureRequest, open_tiny: OpenTiny) -> TinyModel:
+def tiny(request: pytest.FixtureRequest, open_tiny: OpenTiny) -> Iterator[TinyModel]:
     """The model of the case that parametrises the test."""
-    return open_tiny(request.param)
+    model = open_tiny(request.param)
+    yield model
+    model.close_exact()
