@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev ## Run the fast tests (8 minutes on two cores); ARGS
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/installed-dev ## Run the fast tests and print the lines that none of them reaches
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
