@@ -19,7 +19,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "ordered",
         (
             "errors", "parse_guard", "process", "memory_estimate", "conversation", "structure",
-            "calls", "settings", "output",
+            "calls", "settings", "sqlite_file", "output",
         ),
     ),
     "text": (

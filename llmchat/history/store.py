@@ -21,12 +21,13 @@ import msgspec
 from llmchat.conversation import Conversation, FoundPassage, Mark, Message
 from llmchat.errors import UsageError
 from llmchat.history import rows
-from llmchat.history.database import Database, explained, make_private
+from llmchat.history.database import ADVICE, Database
 from llmchat.history.deletion import delete_sessions
 from llmchat.history.imports import ImportedChat
 from llmchat.history.search import find_messages
 from llmchat.history.turns import turn_ids, turns
 from llmchat.history.types import Hit, Record, Session, Turn
+from llmchat.sqlite_file import explained, make_private
 
 # No letter can be mistaken for another when an id is read aloud or typed.
 _ID_LETTERS, _ID_LENGTH = "0123456789abcdefghjkmnpqrstvwxyz", 8
@@ -352,15 +353,15 @@ class History:
 
     def shrink(self) -> None:
         """Give the space of removed messages back to the disk and overwrite their text."""
-        with explained(self.path):
+        with explained(self.path, ADVICE):
             self._database.execute("INSERT INTO search(search) VALUES ('optimize')")
             self._database.execute("VACUUM")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def backup(self, path: Path) -> None:
         """Copy the whole history, consistently even while other processes write."""
-        make_private(path)
-        with explained(path):
+        make_private(path, ADVICE)
+        with explained(path, ADVICE):
             target = sqlite3.connect(path)
             try:
                 self._database.connection.backup(target)

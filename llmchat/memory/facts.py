@@ -13,10 +13,18 @@ from typing import Self
 
 from msgspec import Struct
 
-from llmchat.errors import IntegrityError, LlmchatError, OutOfResources, UsageError
-from llmchat.settings import World, private_file
+from llmchat.errors import UsageError
+from llmchat.settings import World
+from llmchat.sqlite_file import Advice, explained, make_private
 
 LONGEST = 500
+_ADVICE = Advice(
+    holds="memory",
+    full="what was kept before is safe; free some space",
+    locked="close the other program",
+    readonly="change its permissions",
+    damaged="move the file away to start a new one",
+)
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (
@@ -98,8 +106,8 @@ class Facts:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        with _explained(self.path):
-            private_file(self.path)
+        make_private(self.path, _ADVICE)
+        with explained(self.path, _ADVICE):
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, cached_statements=0
             )
@@ -126,21 +134,3 @@ def _common(text: str, wanted: set[str]) -> int:
     """How many of the words a text contains, also within its own words."""
     folded = text.casefold()
     return sum(word.strip(".,;:!?\"'()") in folded for word in wanted)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the system into ours; what was kept before is safe."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            raise OutOfResources(f"the disk is full; {path} was not changed") from error
-        hint = "close the other program" if "locked" in str(error) else ""
-        raise LlmchatError(f"{path} cannot be used: {error}", hint) from error
-    except sqlite3.DatabaseError as error:
-        raise IntegrityError(
-            f"{path} is not a readable memory: {error}", "move the file away to start a new one"
-        ) from error
-    except OSError as error:
-        raise LlmchatError(f"{path} cannot be opened: {error.strerror}") from error

@@ -166,7 +166,7 @@ def test_a_writer_that_waits_too_long_says_so(index: Index, tmp_path: Path) -> N
     other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     index._database.connection.execute("PRAGMA busy_timeout = 1")
-    with pytest.raises(LlmchatError, match=r"another program is writing to .*a\.sqlite"):
+    with pytest.raises(LlmchatError, match=r"another program has locked .*a\.sqlite"):
         index.add([Document("new", "text")])
     other.execute("ROLLBACK")
     assert index.add([Document("new", "text")]).read == 1
