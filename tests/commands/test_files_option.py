@@ -2,29 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-from support.worlds import make_world
-
-from llmchat import cli
-
-PRESET = """
-format = "alpaca"
-engine = "scripted"
-parameters = 1
-[base]
-kind = "path"
-repo = "/nowhere"
-"""
+from support.office_files import pdf, word
+from support.scripted_chats import run_chat
 
 
 def chat(home: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    world = make_world(home, stdin)
-    world.own_presets.mkdir(parents=True, exist_ok=True)
-    (world.own_presets / "demo.toml").write_text(PRESET)
-    code = cli.main(["chat", "-m", "demo", *arguments], world)
-    streams: Any = world
-    return code, streams.stdout.getvalue(), streams.stderr.getvalue()
+    return run_chat(home, *arguments, stdin=stdin, format="alpaca")
 
 
 def long_text() -> str:
@@ -42,6 +26,21 @@ def test_a_folder_is_sent_file_by_file(tmp_path: Path) -> None:
     files = [row["start"] for row in rows if row["role"] == "file"]
     assert code == 0 and files == [f"{tmp_path}/notes/{name}.txt" for name in "ab"]
     assert f"{tmp_path}/notes/a.txt:\n> alpha" in json.loads(answer)["text"]
+
+
+def test_the_text_of_a_pdf_and_of_a_word_file_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(pdf("Sales rose in May."))
+    (tmp_path / "plan.docx").write_bytes(word(("Normal", "We meet on Monday.")))
+    files = ("-f", str(tmp_path / "report.pdf"), "-f", str(tmp_path / "plan.docx"))
+    code, answer, _ = chat(tmp_path, *files, "--json", "What is it?")
+    sent = json.loads(answer)["text"]
+    assert code == 0 and "> Sales rose in May." in sent and "> We meet on Monday." in sent
+
+
+def test_a_broken_pdf_is_one_line_and_nothing_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(pdf("Sales rose in May.")[:200])
+    code, answer, notes = chat(tmp_path, "-f", str(tmp_path / "report.pdf"), "What is it?")
+    assert code == 2 and not answer and "report.pdf" in notes.splitlines()[0]
 
 
 def test_a_long_file_is_searched_and_its_passages_are_sources(tmp_path: Path) -> None:

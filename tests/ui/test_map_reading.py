@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from support.repl import preset
+from support.scripted_chats import run_chat
 from support.worlds import make_world
 
-from llmchat import cli
 from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Finish, Prefill, Sampling
@@ -142,33 +142,14 @@ def test_a_window_without_room_for_pieces_is_one_error() -> None:
         with_notes(chat(Reader(context=400)), question(), Notes(None), Lines())
 
 
-PRESET = """
-format = "chatml"
-engine = "scripted"
-parameters = 1
-[base]
-kind = "path"
-repo = "/nowhere"
-"""
-
-
-def run(tmp_path: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    world = make_world(tmp_path, stdin)
-    world.own_presets.mkdir(parents=True, exist_ok=True)
-    (world.own_presets / "demo.toml").write_text(PRESET)
-    code = cli.main(["chat", "-m", "demo", *arguments], world)
-    streams: Any = world
-    return code, streams.stdout.getvalue(), streams.stderr.getvalue()
-
-
 def test_it_works_in_a_pipe_and_says_what_it_costs(tmp_path: Path) -> None:
     arguments = ("--map", "--json", "--context", "1500", "Where is it?")
-    code, answer, notes = run(tmp_path, *arguments, stdin=book())
+    code, answer, notes = run_chat(tmp_path, *arguments, stdin=book())
     assert code == 0 and "You wrote" in json.loads(answer)["text"]
     assert notes.startswith("note: reading ") and "before the answer" in notes
     assert not list((tmp_path / "data" / "map").iterdir())
 
 
 def test_it_takes_a_question_and_material(tmp_path: Path) -> None:
-    code, _, notes = run(tmp_path, "--map", "Where is it?")
+    code, _, notes = run_chat(tmp_path, "--map", "Where is it?")
     assert code == 2 and "--map takes a PROMPT and piped text or -f" in notes
