@@ -5,7 +5,8 @@ index, and every other one that holds chats, at once.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -14,9 +15,11 @@ from llmchat.errors import LlmchatError
 from llmchat.history import History, Hit, Turn
 from llmchat.memory.erasing import erase
 from llmchat.memory.index import Index
+from llmchat.memory.need import fitting
 from llmchat.memory.places import index_names, index_path
 from llmchat.memory.readers import Document
 from llmchat.memory.types import Embedder, Passage
+from llmchat.memory.types import Hit as MemoryHit
 from llmchat.output.progress import Progress
 from llmchat.settings import World
 
@@ -70,6 +73,13 @@ class PastChats:
         self._open_embedder = open_embedder
 
     def find(
+        self, history: History, question: str, limit: int, progress: Progress | None = None
+    ) -> list[PastPassage]:
+        """The passages nearest to a question, best first; by words where no embedder is here."""
+        with self._updated(history, progress) as (index, embedder):
+            return _past(index.search(question, limit * _PER_RESULT, embedder))
+
+    def recall(
         self,
         history: History,
         question: str,
@@ -77,21 +87,25 @@ class PastChats:
         without: Collection[int] = (),
         progress: Progress | None = None,
     ) -> list[PastPassage]:
-        """The passages that fit a question best, best first; by words where no embedder is here.
+        """The passages that a question is about, best first; none if not even the best fits it.
 
         without: messages whose turns are left out.
         """
+        with self._updated(history, progress) as (index, embedder):
+            sources = (one.source for one in index.documents())
+            own = {one for one in sources if (turn := turn_of(one)) and turn[1] in without}
+            return _past(fitting(index, question, limit, embedder, own))
+
+    @contextmanager
+    def _updated(
+        self, history: History, progress: Progress | None
+    ) -> Iterator[tuple[Index, Embedder | None]]:
+        """The index of all turns, and what reads it."""
         path = index_file(self._world)
         with Index.open(path, create=True) as index:
             embedder = self._embedder(index)
             update(path, history, embedder, progress)
-            hits = index.search(question, limit * _PER_RESULT + len(without), embedder)
-        found = [
-            PastPassage(*turn, hit.passage, hit.score)
-            for hit in hits
-            if (turn := turn_of(hit.passage.source)) and turn[1] not in without
-        ]
-        return found[: limit * _PER_RESULT]
+            yield index, embedder
 
     def chats(
         self, history: History, question: str, limit: int, progress: Progress | None = None
@@ -113,6 +127,14 @@ class PastChats:
             hint = f"; {error.hint}" if error.hint else ""
             self._note(f"searching by words alone: {error.message}{hint}")
             return None
+
+
+def _past(hits: Iterable[MemoryHit]) -> list[PastPassage]:
+    return [
+        PastPassage(*turn, hit.passage, hit.score)
+        for hit in hits
+        if (turn := turn_of(hit.passage.source))
+    ]
 
 
 def _hit(found: PastPassage, turn: Turn) -> Hit:

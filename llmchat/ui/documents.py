@@ -132,14 +132,7 @@ class Documents:
         return [Hit(passage, 0.0) for passages in first for passage in passages][:MOST_PASSAGES]
 
     def _found(self, index: "Index", question: str) -> list[Hit]:
-        """The hits in one index; none if not even the best fits the question."""
-        embedder = self._embedder(index)
-        hits = index.search(question, _SEARCHED, embedder)
-        least = need.least_similar(embedder.name) if embedder else None
-        if embedder is None or least is None:
-            return hits if need.fits(question, hits) else []
-        nearest = index.search(question, 1, embedder, mode="meaning")
-        return hits if nearest and nearest[0].score >= least else []
+        return need.fitting(index, question, _SEARCHED, self._embedder(index))
 
     def _embedder_for(self, documents: "Sequence[Document]") -> Embedder | None:
         """The default embedder, for texts that it reads in a minute or two."""

@@ -89,9 +89,21 @@ def test_other_branches_are_found_and_a_fork_is_not_twice(world: World, history:
 
 
 def test_turns_can_be_left_out(world: World, history: History) -> None:
-    session = chat(history, "the question", "an answer")
+    session = chat(history, "some walnuts", "an answer")
     ids = [record.id for record in history.messages(session)]
-    assert past(world, WordEmbedder()).find(history, "question", 5, without=ids) == []
+    chats = past(world, WordEmbedder())
+    assert len(chats.recall(history, "walnuts", 5)) == 1
+    assert chats.recall(history, "walnuts", 5, without=ids) == []
+
+
+def test_nothing_is_recalled_for_a_question_about_something_else(
+    world: World, history: History
+) -> None:
+    chat(history, "my cat sleeps", "soundly")
+    near = WordEmbedder(groups=GROUPS, name="all-minilm-l6-v2")
+    assert past(world, near).recall(history, "feline", 5)
+    assert not past(world, near).recall(history, "broth", 5)
+    assert past(world, near).find(history, "broth", 5)
 
 
 def test_without_an_embedder_words_are_searched_and_the_user_is_told(

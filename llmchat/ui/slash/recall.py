@@ -38,6 +38,6 @@ def _said(state: ReplState, question: str) -> list[Hit]:
     past = PastChats(state.world, lambda line: state.print_note(f"note: {line}"))
     with saved_history(state.world) as history:
         session = state.chat.session if state.chat.history.path else None
-        here = [record.id for record in history.messages(session)] if session else []
-        found = past.find(history, question, MOST_PASSAGES, here, ByteProgress(state.world))
+        here = {record.id for record in history.messages(session)} if session else set[int]()
+        found = past.recall(history, question, MOST_PASSAGES, here, ByteProgress(state.world))
     return [Hit(one.passage, one.score) for one in found]
