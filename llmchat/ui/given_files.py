@@ -33,7 +33,7 @@ class GivenText(Struct, frozen=True):
 def read_given(
     world: World, names: Sequence[str], options: Options, note: Callable[[str], None]
 ) -> list[GivenText]:
-    """The texts of files, folders, patterns and addresses. note: told what was skipped.
+    """The texts of files, folders, patterns and addresses. note: is called with what was skipped.
 
     Raises UsageError for what cannot be read, and the errors of the web for an address.
     """

@@ -99,11 +99,11 @@ FALCON_H1: Sizes = DENSE | MAMBA2 | {
     "attention_in_multiplier": 1.1, "ssm_multipliers": [0.9, 0.8, 1.1, 0.7, 1.2],
     "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8,
 }  # fmt: skip
-# transformers clamps time steps to time_step_min in prompts, but not in answers; training did not.
 KIMI: Sizes = MLA | {
     "num_local_experts": 4, "linear_num_heads": 4, "linear_head_dim": 16,
     "layer_types": [LINEAR, LINEAR, FULL], "mlp_layer_types": ["dense", "sparse", "sparse"],
 }  # fmt: skip
+# transformers clamps time steps to time_step_min in prompts, but not in answers. This one changes none.
 NEMOTRON_H: Sizes = DENSE | {
     "time_step_min": 1e-9,
     "head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "mamba_num_heads": 8,
