@@ -103,7 +103,7 @@ KIMI: Sizes = MLA | {
     "num_local_experts": 4, "linear_num_heads": 4, "linear_head_dim": 16,
     "layer_types": [LINEAR, LINEAR, FULL], "mlp_layer_types": ["dense", "sparse", "sparse"],
 }  # fmt: skip
-# transformers clamps time steps to time_step_min in prompts, but not in answers. This one changes none.
+# transformers clamps time steps to time_step_min in prompts, but not in answers: this is below all.
 NEMOTRON_H: Sizes = DENSE | {
     "time_step_min": 1e-9,
     "head_dim": 16, "ssm_state_size": 16, "n_groups": 2, "mamba_num_heads": 8,
