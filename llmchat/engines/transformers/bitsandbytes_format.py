@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llmchat.engines.transformers.checkpoint_names import is_transposed
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.parse_guard import shown
 
@@ -100,6 +101,12 @@ class Int8Tensors:
         if not {"weight", "SCB"} <= set(self._head.shapes):
             raise IntegrityError(f"{self._head.path.name} holds no 8-bit copy of the output head")
         return self._head.get("weight"), self._head.get("SCB")
+
+    def grouped(self, name: str) -> GroupedWeight | None:
+        return None
+
+    def packed(self, name: str) -> PackedWeight | None:
+        return None
 
     def _joined(self, names: Sequence[str]) -> Tensor:
         files = {self._files[name] for name in names}

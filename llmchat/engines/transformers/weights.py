@@ -18,6 +18,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config, modern_
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.modules.auto_classes import load_whole
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 
@@ -50,11 +51,25 @@ class Tensors(Protocol):
         """The prepared 8-bit copy of the output head, tied or not; None without one."""
         ...
 
+    def grouped(self, name: str) -> GroupedWeight | None:
+        """A weight as its file stores it in groups of few bits; None for any other."""
+        ...
+
+    def packed(self, name: str) -> PackedWeight | None:
+        """A weight that a prepared copy holds in the layout of the compiled step."""
+        ...
+
 
 class FloatTensors:
-    """The 8-bit part of Tensors for a source that has no 8-bit tensors."""
+    """The quantised part of Tensors for a source without quantised tensors."""
 
     untied: bool = False
+
+    def grouped(self, name: str) -> GroupedWeight | None:
+        return None
+
+    def packed(self, name: str) -> PackedWeight | None:
+        return None
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
         return None
@@ -110,6 +125,16 @@ class MergedTensors(FloatTensors):
         changed = {f"{module}.weight" for adapter in self.adapters for module in adapter.modules}
         return None if changed.intersection(names) else self._base.int8(*names)
 
+    def grouped(self, name: str) -> GroupedWeight | None:
+        return None if self._changes(name) else self._base.grouped(name)
+
+    def packed(self, name: str) -> PackedWeight | None:
+        return None if self._changes(name) else self._base.packed(name)
+
+    def _changes(self, name: str) -> bool:
+        module = name.removesuffix(".weight")
+        return any(module in adapter.modules for adapter in self.adapters)
+
 
 class RenamedTensors:
     """Tensors of an old or multimodal checkpoint under today's names, those of the language model
@@ -131,6 +156,12 @@ class RenamedTensors:
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         return self._tensors.head_int8()
+
+    def grouped(self, name: str) -> GroupedWeight | None:
+        return self._tensors.grouped(self._old[name])
+
+    def packed(self, name: str) -> PackedWeight | None:
+        return self._tensors.packed(self._old[name])
 
 
 class MemoryTensors(FloatTensors):

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.weights import Tensors
 from llmchat.errors import IntegrityError
 
@@ -112,6 +113,12 @@ class ViewedTensors:
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         return self._tensors.head_int8()
+
+    def grouped(self, name: str) -> GroupedWeight | None:
+        return None if name in self._views else self._tensors.grouped(name)
+
+    def packed(self, name: str) -> PackedWeight | None:
+        return None if name in self._views else self._tensors.packed(name)
 
     def _applies(self, name: str, view: View | Joined | Flat) -> bool:
         shapes = self._tensors.shapes
