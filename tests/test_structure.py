@@ -18,8 +18,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "process", "memory_estimate", "conversation", "structure",
-            "calls", "settings", "sqlite_file", "output",
+            "errors", "parse_guard", "process", "gguf_file", "memory_estimate",
+            "conversation", "structure", "calls", "settings", "sqlite_file", "output",
         ),
     ),
     "text": (
