@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time and memory of an index: searching 100,000 passages, and adding 10 MB of text.
 
-usage: python benchmarks/index.py [--megabytes N] [--embedded N] [--no-embedder] [--save]
+usage: python benchmarks/index.py [--megabytes N] [--no-embedder] [--save]
 
 The text is Python's standard library. Searches use random vectors of 384 numbers, whose search
 takes as long as that of real ones; the time to embed the question comes on top and is listed apart.
@@ -178,7 +178,6 @@ def question_time(embedder: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=float, default=10)
-    parser.add_argument("--embedded", type=float, default=10, help="megabytes with the embedder")
     parser.add_argument("--no-embedder", action="store_true")
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
