@@ -18,7 +18,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "process", "gguf_file", "memory_estimate",
+            "errors", "parse_guard", "process", "gguf_file", "quantisation", "memory_estimate",
             "conversation", "structure", "calls", "settings", "sqlite_file", "output",
         ),
     ),

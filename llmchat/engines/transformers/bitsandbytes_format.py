@@ -16,13 +16,11 @@ from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.parse_guard import shown
+from llmchat.quantisation import is_int8
+
+__all__ = ["HEAD_FILE", "Int8Tensors", "is_int8"]
 
 HEAD_FILE = "head.safetensors"
-
-
-def is_int8(config: dict[str, Any]) -> bool:
-    """Whether a config.json declares 8-bit weights of bitsandbytes."""
-    return bool((config.get("quantization_config") or {}).get("load_in_8bit"))
 
 
 class Int8Tensors:

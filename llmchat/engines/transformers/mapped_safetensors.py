@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from llmchat.parse_guard import reading
+from llmchat.quantisation import Fact
 
 ALIGNMENT = 64
 _NAMES = {
@@ -29,6 +30,7 @@ _NAMES = {
     torch.uint8: "U8", torch.bool: "BOOL",
     torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e8m0fnu: "F8_E8M0",
     torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64",
 }  # fmt: skip
 # Without it Linux rejects a private mapping larger than memory and swap, although no page is
@@ -217,6 +219,11 @@ class MappedFile:
     def fact(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
         """Type and shape of a tensor."""
         return self._places[name].dtype, self._places[name].shape
+
+    def stored(self, name: str) -> Fact:
+        """Type, in the words of the format, and shape of a tensor."""
+        place = self._places[name]
+        return Fact(_NAMES[place.dtype], place.shape)
 
     def get(self, name: str) -> Tensor:
         return self.joined([name])

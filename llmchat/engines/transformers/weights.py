@@ -18,9 +18,12 @@ from llmchat.engines.transformers.checkpoint_names import modern_config, modern_
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.modules.auto_classes import load_whole
+from llmchat.engines.transformers.quantised.checkpoint import QuantisedTensors
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
+from llmchat.quantisation import declared
+from llmchat.quantisation.config import refuse_tensors
 
 # The name of files that other programs would misread under the usual one.
 OWN_STEM = "llmchat"
@@ -192,12 +195,22 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
                 "name a 16-bit base with --base",
             )
         return RenamedTensors(merged_by_peft(base, config, scaled), config)
-    stored = Int8Tensors(weight_files(base), config) if is_int8(config) else FileTensors(base)
-    files = RenamedTensors(stored, config)
+    files = RenamedTensors(_open_files(base, config), config)
     if not scaled:
         return files
     loaded = [Adapter(folder, strength, config) for folder, strength in scaled]
     return MergedTensors(files, loaded, config)
+
+
+def _open_files(base: Path, config: dict[str, Any]) -> Tensors:
+    """The tensors of a folder as config.json describes them."""
+    if is_int8(config):
+        return Int8Tensors(weight_files(base), config)
+    if declared(config):
+        return QuantisedTensors(weight_files(base), config)
+    files = FileTensors(base)
+    refuse_tensors(files.shapes)
+    return files
 
 
 def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:

@@ -8,7 +8,6 @@ a checkpoint can keep inside others, see views.py.
 from importlib import import_module
 from typing import Any
 
-from llmchat.engines.transformers.bitsandbytes_format import is_int8
 from llmchat.engines.transformers.families.config_values import Config, NoPlan, check_counts
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import ViewedTensors
@@ -105,7 +104,7 @@ def plan_of(config: Config) -> Plan | None:
     """
     config = _language_model(config)
     module = _module_of(config)
-    if module is None or ("quantization_config" in config and not is_int8(dict(config))):
+    if module is None:
         return None
     check_counts(config)
     try:
