@@ -16,6 +16,8 @@ BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
 # Work space: Python, torch, one dequantised layer, the KV cache of a short chat.
 OVERHEAD = 600_000_000
 _KV_BYTES = 2
+# No weight keeps the numbers of its file.
+NONE_STORED: Mapping[str, int] = {}
 # Names of the same number in configs, the most common one first.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -45,13 +47,23 @@ _LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_linear")
 _STATES = {"rwkv": 5, "rwkv5": 66, "rwkv6": 66, "rwkv7": 66, "mamba": 40, "mamba2": 260}
 
 
-def needed(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) -> int:
+def needed(
+    shapes: Shapes,
+    kind: str,
+    config: Mapping[str, Any] | None = None,
+    stored: Mapping[str, int] = NONE_STORED,
+) -> int:
     """Bytes of the loaded model, including work space."""
-    return weights(shapes, kind, config) + OVERHEAD
+    return weights(shapes, kind, config, stored) + OVERHEAD
 
 
-def weights(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) -> int:
-    """Bytes of the weights.
+def weights(
+    shapes: Shapes,
+    kind: str,
+    config: Mapping[str, Any] | None = None,
+    stored: Mapping[str, int] = NONE_STORED,
+) -> int:
+    """Bytes of the weights. stored: name → bytes of those that keep the numbers of their file.
 
     Embeddings, norms and the output head stay 16 bit in the quantised kinds, and experts of a model
     type without a plan. If those are stored one by one, transformers loads the whole model before
@@ -62,6 +74,9 @@ def weights(shapes: Shapes, kind: str, config: Mapping[str, Any] | None = None) 
     apart = not ours and any(_EXPERT in name and len(shape) == 2 for name, shape in shapes.items())
     total = 0.0
     for name, shape in shapes.items():
+        if name in stored and kind in ("int8", "int4"):
+            total += stored[name]
+            continue
         is_expert = _EXPERT in name and len(shape) > 1
         quantised = kind in ("int8", "int4") and (
             ours

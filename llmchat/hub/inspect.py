@@ -23,10 +23,13 @@ from llmchat.hub.repo import choose, intact_receipt, is_weights, list_repo, read
 from llmchat.hub.response_guard import explained, readable
 from llmchat.hub.retry import TransferLimits
 from llmchat.hub.types import Checkpoint
+from llmchat.hub.weights import Quantised, weight_facts
 from llmchat.presets.types import FileFact, Source
+from llmchat.quantisation import Fact, declared, method_of
+from llmchat.quantisation.config import OWN_TABLE, with_own_table
 from llmchat.settings import World
 
-_SMALL = ("config.json", "adapter_config.json")
+_SMALL = ("config.json", "adapter_config.json", OWN_TABLE)
 
 
 _LONGEST_INDEX = 5_000_000
@@ -48,7 +51,7 @@ class Inspection(Struct, frozen=True):
 
     size: of all its files; missing: what a pull fetches; partial: what an earlier attempt left;
     disk: the most that a pull takes while it unpacks; shapes: {} where only a download would show
-    them; weights: size of the weight files.
+    them; weights: size of the weight files; quantised: how they are stored.
     """
 
     source: Source
@@ -64,6 +67,7 @@ class Inspection(Struct, frozen=True):
     config: dict[str, Any] = {}
     adapter: dict[str, Any] = {}
     shapes: Shapes = {}
+    quantised: Quantised = Quantised()
     licence: str = ""
     gated: str = ""
     code: tuple[str, ...] = ()
@@ -91,6 +95,7 @@ def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
         for name in _SMALL
         if (folder / name).is_file()
     }
+    shapes, quantised = weight_facts(_with_quantisation(small), headers.facts_of_folder(folder))
     return Inspection(
         checkpoint.source,
         checkpoint.revision,
@@ -99,7 +104,8 @@ def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
         weights=checkpoint.size,
         config=small.get("config.json", {}),
         adapter=small.get("adapter_config.json", {}),
-        shapes=headers.shapes_of_folder(folder),
+        shapes=shapes,
+        quantised=quantised,
         **more,
     )
 
@@ -118,7 +124,7 @@ def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspec
                 notes=(f"not checked for updates: {error.message}",),
             )
         raise
-    files = choose(source, listing.files, code)
+    files = _chosen(source, world, listing, code)
     scripts = tuple(file.name for file in files if file.name.endswith(".py"))
     known = {
         "licence": listing.licence,
@@ -129,6 +135,28 @@ def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspec
     if receipt and receipt.revision == listing.commit and set(scripts) <= set(receipt.files):
         return inspect_folder(local_store.to_checkpoint(source, receipt), **known)
     return _of_files(source, world, files, known)
+
+
+def _chosen(source: Source, world: World, listing: Listing, code: bool) -> list[RemoteFile]:
+    """The files of a checkpoint. Where it has none, its config.json may say why."""
+    try:
+        return choose(source, listing.files, code)
+    except Mismatch:
+        config = next((file for file in listing.files if file.name == "config.json"), None)
+        if config is not None:
+            content = remote.read_small(source, world, listing.commit, config)
+            _refuse_method(source, read_object(content, config.name))
+        raise
+
+
+def _refuse_method(source: Source, config: dict[str, Any]) -> None:
+    """Raise Mismatch for a kind of quantisation that llmchat does not run."""
+    table = declared(config)
+    try:
+        if table is not None:
+            method_of(table)
+    except Mismatch as error:
+        raise Mismatch(f"{source}: {error.message}", error.hint) from error
 
 
 def _of_files(
@@ -147,8 +175,10 @@ def _of_files(
         for file in files
         if file.name in _SMALL
     }
-    weights = [file for file in files if is_weights(file)]
+    weights, config = [file for file in files if is_weights(file)], _with_quantisation(small)
     refuse_foreign_code(source, commit, small.get("config.json", {}), trusted=bool(known["code"]))
+    facts = {} if pickled else _facts(weights, read)
+    shapes, quantised = weight_facts(config, facts)
     return Inspection(
         source,
         commit,
@@ -161,7 +191,8 @@ def _of_files(
         form="pickle" if pickled else "safetensors",
         config=small.get("config.json", {}),
         adapter=small.get("adapter_config.json", {}),
-        shapes={} if pickled else _shapes(weights, read),
+        shapes=shapes,
+        quantised=quantised,
         **known,
     )
 
@@ -190,14 +221,19 @@ def _read_part(path: Path, start: int, count: int) -> bytes:
         return file.read(count)
 
 
-def _shapes(
+def _facts(
     weights: list[RemoteFile], read: Callable[[RemoteFile], Callable[[int, int], bytes]]
-) -> Shapes:
+) -> dict[str, Fact]:
     with ThreadPoolExecutor(4) as pool:
         parts = list(
-            pool.map(lambda file: headers.read_shapes(read(file), file.size, file.name), weights)
+            pool.map(lambda file: headers.read_facts(read(file), file.size, file.name), weights)
         )
-    return {name: shape for part in parts for name, shape in part.items()}
+    return {name: fact for part in parts for name, fact in part.items()}
+
+
+def _with_quantisation(small: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """config.json, with what older checkpoints describe in a file of its own."""
+    return with_own_table(small.get("config.json", {}), small.get(OWN_TABLE, {}))
 
 
 def refuse_foreign_code(source: Source, commit: str, config: dict[str, Any], trusted: bool) -> None:

@@ -5,20 +5,15 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat import memory_estimate
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
 from llmchat.hub.headers import Shapes
 from llmchat.hub.inspect import Inspection
 from llmchat.hub.machine import Disk, Machine
+from llmchat.hub.room import RAM, Room
 from llmchat.output.formatting import byte_count
 from llmchat.presets.types import Preset
 
-KINDS = ("int4", "int8", "bf16")
-# A chat needs at least so many tokens of context.
-_SHORTEST = 1024
-_RAM = "this machine's memory"
-_UNKNOWN_CONTEXT = 2048
 _ERRORS: dict[int, type[LlmchatError]] = {6: OutOfResources, 8: Mismatch}
 
 
@@ -92,6 +87,8 @@ class Plan(Struct, frozen=True):
     """Number of parameters; 0 if unknown."""
     weights: str
     """Kind of weights that would be used."""
+    quantised: str
+    """Kind of the weights that keep their numbers, such as `GPTQ 4-bit`; empty without any."""
     memory: Memory
     """Memory that the model takes."""
     place: str
@@ -142,9 +139,10 @@ def make_plan(
     base, *adapters = inspections or [Inspection(preset.base, here=True)]
     shapes = base.shapes or shapes_of_config(base.config)
     problems = [Problem(8, preset.unsupported)] if preset.unsupported else []
+    problems += _refused(inspections)
     facts, mismatches = _adapters(base, adapters, shapes)
     problems += mismatches + [problem for disk in disks if (problem := _disk_problem(disk))]
-    room = _Room.of(preset, base, shapes, machine, device)
+    room = Room.of(preset, base, shapes, machine, device)
     notes = (
         [note for inspection in inspections for note in inspection.notes]
         + _licence_notes(preset, base)
@@ -152,8 +150,8 @@ def make_plan(
     )
     if room.refused:
         problems.append(Problem(6, room.refusal))
-    elif machine.gpus and device != "cpu" and room.place == _RAM:
-        notes.append(f"the GPU is too small; --device cpu runs the model in {_RAM}")
+    elif machine.gpus and device != "cpu" and room.place == RAM:
+        notes.append(f"the GPU is too small; --device cpu runs the model in {RAM}")
     elif room.crowded:
         notes.append(
             f"{room.fitting:,} of {room.context:,} tokens of context fit in memory: --context"
@@ -170,12 +168,11 @@ def make_plan(
         disks=disks,
         parameters=room.parameters,
         weights=preset.weights,
+        quantised=room.quantised,
         memory=Memory(
             room.context,
             room.kv(room.context),
-            {kind: room.total(kind) for kind in dict.fromkeys((*KINDS, preset.weights))}
-            if room.parameters
-            else {},
+            {kind: room.total(kind) for kind in room.kinds} if room.parameters else {},
         ),
         place=room.place,
         free=room.free,
@@ -186,107 +183,6 @@ def make_plan(
         notes=tuple(notes),
         instead=tuple(room.alternatives(preset, others)) if room.refused else (),
     )
-
-
-class _Room(Struct, frozen=True):
-    """A base and the memory where it would run."""
-
-    shapes: Shapes
-    parameters: float
-    config: dict[str, object]
-    kind: str
-    context: int
-    place: str
-    free: int
-
-    @classmethod
-    def of(
-        cls, preset: Preset, base: Inspection, shapes: Shapes, machine: Machine, device: str
-    ) -> "_Room":
-        count = (
-            memory_estimate.parameters(shapes) or preset.parameters or _parameters_of_files(base)
-        )
-        context = (
-            preset.context.tokens or memory_estimate.own_context(base.config) or _UNKNOWN_CONTEXT
-        )
-        rooms = []
-        if machine.gpus and device != "cpu":
-            rooms.append(
-                (
-                    " + ".join(name for name, _ in machine.gpus),
-                    sum(free for _, free in machine.gpus),
-                )
-            )
-        if not device.startswith("cuda"):
-            rooms.append((_RAM, machine.ram))
-        choices = [
-            cls(shapes, count, base.config, preset.weights, context, *room)
-            for room in rooms or [("no GPU", 0)]
-        ]
-        return next((choice for choice in choices if not choice.refused), choices[0])
-
-    def kv(self, tokens: int) -> int:
-        return memory_estimate.kv_bytes(self.config, tokens)
-
-    def total(self, kind: str, tokens: int | None = None) -> int:
-        weights = (
-            memory_estimate.weights(self.shapes, kind, self.config)
-            if self.shapes
-            else memory_estimate.weights_of_count(self.parameters, kind, self.config)
-        )
-        return (
-            weights + memory_estimate.OVERHEAD + self.kv(self.context if tokens is None else tokens)
-        )
-
-    @property
-    def refused(self) -> bool:
-        return (
-            bool(self.parameters)
-            and self.total(self.kind, min(self.context, _SHORTEST)) > self.free
-        )
-
-    @property
-    def crowded(self) -> bool:
-        return bool(self.parameters) and self.total(self.kind) > self.free
-
-    @property
-    def fitting(self) -> int:
-        return memory_estimate.longest_context(self.config, self.free - self.total(self.kind, 0))
-
-    @property
-    def refusal(self) -> str:
-        needed, free = byte_count(self.total(self.kind)), byte_count(self.free)
-        return f"it needs {needed} as {self.kind}; {free} are free in {self.place}"
-
-    def alternatives(self, preset: Preset, others: Iterable[Preset]) -> list[str]:
-        """What would fit: other weights, if need be with less context; a smaller preset."""
-        found = []
-        for kind in reversed(KINDS):
-            short = min(self.context, _SHORTEST)
-            if kind != self.kind and self.total(kind, short) <= self.free:
-                found.append(self._with_weights(kind, short))
-        family = [
-            other
-            for other in others
-            if _family(other) == _family(preset) and 0 < other.parameters < self.parameters
-        ]
-        for other in sorted(family, key=lambda other: -other.parameters):
-            count = (
-                memory_estimate.weights_of_count(other.parameters, other.weights)
-                + memory_estimate.OVERHEAD
-            )
-            if count <= self.free:
-                found.append(f"{other.name} ({byte_count(count)})")
-                break
-        return found or ["no kind of weights makes it fit here; choose a smaller model"]
-
-    def _with_weights(self, kind: str, short: int) -> str:
-        """The options that make the model fit with another kind of weights, and its size."""
-        if self.total(kind) <= self.free:
-            return f"--weights {kind} ({byte_count(self.total(kind))})"
-        room = self.free - self.total(kind, 0)
-        context = max(short, memory_estimate.longest_context(self.config, room))
-        return f"--weights {kind} --context {context} ({byte_count(self.total(kind, short))})"
 
 
 def _adapters(
@@ -320,6 +216,16 @@ def _adapters(
             problems.append(Problem(8, error.message, error.hint))
         before.append(name)
     return tuple(facts), problems
+
+
+def _refused(inspections: Sequence[Inspection]) -> list[Problem]:
+    """Weights that llmchat does not run: whatever --force says, they cannot be loaded."""
+    return [
+        Problem(8, f"{inspection.source}: {line}", hint, forceable=False)
+        for inspection in inspections
+        for line, hint in [inspection.quantised.refused]
+        if line
+    ]
 
 
 def _disk_problem(disk: Disk) -> Problem | None:
@@ -366,15 +272,3 @@ def _part(role: str, inspection: Inspection) -> PlannedPart:
         inspection.gated,
         inspection.code,
     )
-
-
-def _parameters_of_files(base: Inspection) -> float:
-    """The number of parameters, from the size of the weights and the type in the config."""
-    if base.form not in ("pickle", "safetensors"):
-        return 0
-    dtype = base.config.get("dtype") or base.config.get("torch_dtype")
-    return base.weights / (4 if dtype == "float32" else 2)
-
-
-def _family(preset: Preset) -> tuple[str, str]:
-    return preset.name.rpartition("-")[0] or preset.name, preset.format.name

@@ -23,7 +23,7 @@ from llmchat.settings import World
 _BASE_FILES = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "chat_template.*", "vocab.*", "merges.txt", "spiece.model",
-    "sentencepiece*.model", "tekken.json",
+    "sentencepiece*.model", "tekken.json", "quantize_config.json",
 )  # fmt: skip
 # A file or its parts, the first that a repo has. Variants (model.fp16.safetensors) are not used.
 _BASE_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmchat.hub.plan import Plan, PlannedPart
+from llmchat.hub.weights import kind_in_words
 from llmchat.output.formatting import byte_count, counted
 
 __all__ = ["count", "lines", "short"]
@@ -21,7 +22,8 @@ def short(plan: Plan) -> list[str]:
         return []
     needs = plan.memory.total.get(plan.weights)
     memory = (
-        f"{byte_count(needs)} of memory as {plan.weights}, {byte_count(plan.free)} free"
+        f"{byte_count(needs)} of memory as {kind_in_words(plan.weights, plan.quantised)},"
+        f" {byte_count(plan.free)} free"
         if needs
         else ""
     )
@@ -122,4 +124,5 @@ def _memory(plan: Plan) -> Iterator[tuple[str, str]]:
     for kind, total in plan.memory.total.items():
         fits = "fits" if total <= plan.free else "does not fit"
         chosen = " (chosen)" if kind == plan.weights else ""
-        yield "", f"{kind}  {byte_count(total):>9}  {fits}{chosen}"
+        name = kind_in_words(kind, plan.quantised)
+        yield "", f"{name}  {byte_count(total):>9}  {fits}{chosen}"

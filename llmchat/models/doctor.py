@@ -19,9 +19,12 @@ from llmchat.engines.checkpoint_files import (
 )
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound
+from llmchat.hub import inspect_folder
 from llmchat.models import search_doctor
 from llmchat.models.loading import tokenizer
 from llmchat.models.locate import Model, locate
+from llmchat.models.running import kind_lines, running
+from llmchat.output.formatting import byte_count
 from llmchat.presets import Preset, get_format
 from llmchat.prompt import PromptFormat
 from llmchat.settings import World
@@ -71,6 +74,7 @@ def examine(preset: Preset, world: World) -> Report:
         problem = _problem("template", f"{error.message}; {error.hint}")
         return Report(preset.name, (problem, *_of_preset(preset)), "")
     findings = (*_of_preset(preset), *(_of_checkpoint(model, preset.format) if model.base else ()))
+    findings += tuple(_of_weights(model))
     return Report(preset.name, findings, _preview(model.preset.format))
 
 
@@ -124,6 +128,16 @@ def _of_checkpoint(model: Model, own: PromptFormat) -> Iterator[Finding]:
     yield from _end_of_prompt(form, tokens)
     yield from _opening_token(form, tokens)
     yield from _sizes(model.preset, folder)
+
+
+def _of_weights(model: Model) -> Iterator[Finding]:
+    """The kinds of numbers in the files, and how they will run."""
+    way = running(model.preset, inspect_folder(model.base) if model.base else None)
+    for line in kind_lines(way.kinds):
+        yield _ok("weights", line)
+    if way.runs:
+        memory = f", {byte_count(way.memory)} of memory" if way.memory else ""
+        yield _ok("runs", f"{way.runs}{memory}")
 
 
 def _template(

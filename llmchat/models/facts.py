@@ -16,13 +16,15 @@ from llmchat.hub import (
 from llmchat.memory_estimate import own_context, parameters
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
+from llmchat.models.running import running
 from llmchat.presets import ContextPolicy, Preset
+from llmchat.quantisation.kinds import WeightKind
 from llmchat.settings import World
 from llmchat.settings.sampling import Sampling
 
 
 class PreparedCopy(Struct, frozen=True, omit_defaults=True):
-    """The int8 copy of a model; without fields where there is none."""
+    """The prepared copy of a model; without fields where there is none."""
 
     folder: str = ""
     """Where it is."""
@@ -60,7 +62,15 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     trained_context: int | UnsetType = UNSET
     """Tokens it was trained for; absent if unknown."""
     prepared: PreparedCopy
-    """Its int8 copy; `{}` if there is none."""
+    """Its prepared copy; `{}` if there is none."""
+    kinds: tuple[WeightKind, ...]
+    """Its tensors by kind of numbers; empty if its files are not here."""
+    bits: float
+    """Bits a weight in its files, scales included; 0 if unknown."""
+    runs: str
+    """How it would run on this machine; empty if unknown."""
+    memory: int
+    """Bytes that it takes with its context; 0 if unknown."""
     base: str
     """Source of the base."""
     adapters: tuple[str, ...]
@@ -86,6 +96,7 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
     except ModelNotFound:
         parts = []
     base = inspect_folder(parts[0]) if parts else None
+    way = running(preset, base)
     return ModelFacts(
         name=preset.name,
         title=preset.title,
@@ -101,6 +112,10 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         tested=preset.tested,
         trained_context=_trained_context(preset, base),
         prepared=_prepared_copy(preset, parts, world),
+        kinds=way.kinds,
+        bits=round(way.bits, 2),
+        runs=way.runs,
+        memory=way.memory,
         base=str(preset.base),
         adapters=tuple(map(str, preset.adapters)),
         format=preset.format.name,

@@ -125,7 +125,8 @@ def fits_memory(base: Checkpoint) -> bool:
     """
     try:
         found = inspect_folder(base)
-        return needed(found.shapes, "int8", found.config) <= available_ram()
+        stored = found.quantised.stored
+        return needed(found.shapes, "int8", found.config, stored) <= available_ram()
     except IntegrityError:
         # Loading reports what is wrong with the files.
         return True

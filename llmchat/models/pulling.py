@@ -68,7 +68,8 @@ def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:
     """Bytes of the prepared copy; 0 if there will be none."""
     if not inspections or preset.weights != "int8":
         return 0
-    return memory_estimate.weights(inspections[0].shapes, "int8", inspections[0].config)
+    base = inspections[0]
+    return memory_estimate.weights(base.shapes, "int8", base.config, base.quantised.stored)
 
 
 def pull(

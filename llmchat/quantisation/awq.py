@@ -25,7 +25,7 @@ def find(facts: Facts, table: Table, read: ReadSmall) -> dict[str, StoredWeight]
         raise refusal(f"AWQ in the layout `{variant}`")
     bits = number(table, "bits", "w_bit", otherwise=4)
     if bits != 4:
-        raise Mismatch(f"its weights are AWQ of {bits} bits; llmchat runs AWQ of 4 bits")
+        raise Mismatch(f"the weights are AWQ of {bits} bits; llmchat runs AWQ of 4 bits")
     weight = _gemm if variant == "gemm" else _gemv
     return {
         f"{module}.weight": weight(facts, module, table)

@@ -10,6 +10,7 @@ from llmchat.quantisation.parts import HINT, blocks, modules_with, parts_of, siz
 from llmchat.quantisation.types import Facts, ReadSmall, StoredWeight
 
 _STATE = "quant_state.bitsandbytes__"
+_LONGEST_STATE = 10_000
 _NESTED = ("nested_absmax", "nested_quant_map")
 
 
@@ -34,6 +35,8 @@ def _weight(facts: Facts, name: str, read: ReadSmall) -> StoredWeight:
     count, size = facts[name].size * 2, size_of(facts, list(parts.values()))
     if read is None:
         return StoredWeight("bitsandbytes", kind.upper(), (count,), parts, size, 4)
+    if facts[parts[state]].size > _LONGEST_STATE:
+        raise wrong(parts[state], facts[parts[state]], "a short text")
     written = read(parts[state])
     shape, block = _state(name, written)
     if not 0 <= count - prod(shape) < 2:
@@ -41,7 +44,14 @@ def _weight(facts: Facts, name: str, read: ReadSmall) -> StoredWeight:
     if prod(facts[parts["absmax"]].shape) != blocks(prod(shape), block):
         raise wrong(parts["absmax"], facts[parts["absmax"]], f"maxima of {prod(shape)} weights")
     return StoredWeight(
-        "bitsandbytes", kind.upper(), shape, parts, size, 4, (1, block), written.decode()
+        "bitsandbytes",
+        kind.upper(),
+        shape,
+        parts,
+        size,
+        4,
+        (1, min(block, count)),
+        written.decode(),
     )
 
 

@@ -108,7 +108,9 @@ def _packed(
     if "weight_g_idx" in parts:
         require(facts, parts["weight_g_idx"], (in_,))
     size = size_of(facts, list(parts.values()))
-    return StoredWeight("packed", f"compressed-tensors int{bits}", (out, in_), parts, size, bits, block, variant)
+    return StoredWeight(
+        "packed", f"compressed-tensors int{bits}", (out, in_), parts, size, bits, block, variant
+    )
 
 
 def _bits(arguments: Mapping[str, Any]) -> int:
@@ -208,4 +210,6 @@ def _numbers(facts: Facts, module: str, arguments: Mapping[str, Any]) -> StoredW
         parts["weight_zero_point"] = f"{module}.weight_zero_point"
     variant = _zeros(facts, module, parts, shape, bits, block, arguments)
     size = size_of(facts, list(parts.values()))
-    return StoredWeight("integers", f"compressed-tensors int{bits}", shape, parts, size, bits, block, variant)
+    return StoredWeight(
+        "integers", f"compressed-tensors int{bits}", shape, parts, size, bits, block, variant
+    )

@@ -15,7 +15,7 @@ _NAMES = {
     "exl2": "EXL2", "exl3": "EXL3", "aqlm": "AQLM", "hqq": "HQQ", "quip": "QuIP#", "vptq": "VPTQ",
     "nvfp4": "NVFP4", "mxfp8": "MXFP8", "eetq": "EETQ", "quanto": "Quanto", "torchao": "torchao",
     "higgs": "HIGGS", "bitnet": "BitNet", "spqr": "SpQR", "quark": "Quark", "fp_quant": "FP-Quant",
-    "auto-round": "AutoRound", "sinq": "SINQ",
+    "auto-round": "AutoRound", "sinq": "SINQ", "mlx": "MLX",
 }  # fmt: skip
 # Tensors that only one kind of quantisation has, for files whose config.json names none.
 _TENSORS = {
@@ -26,6 +26,16 @@ _INSTEAD = (
     "pull the model in 16 bits, or as GGUF, GPTQ or AWQ: its card names the original, and"
     " `llmchat pull ORG/NAME-GGUF:Q4_K_M` takes a GGUF file"
 )
+
+# Where older checkpoints describe their quantisation.
+OWN_TABLE = "quantize_config.json"
+
+
+def with_own_table(config: dict[str, Any], table: Table) -> dict[str, Any]:
+    """config.json, with the table of a file of its own where it has none."""
+    if not table or any(config.get(key) for key in KEYS):
+        return config
+    return config | {KEYS[0]: dict(table)}
 
 
 def declared(config: Table) -> Table | None:
@@ -47,7 +57,7 @@ def method_of(table: Table) -> str:
     """The name of the method, as in METHODS. Raises Mismatch for one that llmchat does not run."""
     method = str(table.get("quant_method") or "").lower()
     if not method:
-        method = "bitsandbytes" if _of_bnb(table) else "awq" if "w_bit" in table else "gptq"
+        method = _unnamed(table)
     if method == "modelopt" and str(table.get("quant_algo")).upper() != "FP8":
         raise refusal(str(table.get("quant_algo")).upper())
     if method not in METHODS:
@@ -55,9 +65,18 @@ def method_of(table: Table) -> str:
     return method
 
 
+def _unnamed(table: Table) -> str:
+    """The method of a table that does not name it, by the keys that only one method writes."""
+    if _of_bnb(table):
+        return "bitsandbytes"
+    if "w_bit" in table or "zero_point" in table:
+        return "awq"
+    return "gptq" if "desc_act" in table or "damp_percent" in table else "mlx"
+
+
 def refusal(kind: str) -> Mismatch:
     """The error for weights of a kind that llmchat does not run."""
-    return Mismatch(f"its weights are {shown(kind)}, which llmchat does not run", _INSTEAD)
+    return Mismatch(f"the weights are {shown(kind)}, which llmchat does not run", _INSTEAD)
 
 
 def refuse_tensors(names: Iterable[str]) -> None:
@@ -68,7 +87,7 @@ def refuse_tensors(names: Iterable[str]) -> None:
                 raise refusal(kind)
         if name.endswith(".qweight"):
             raise Mismatch(
-                "its weights are GPTQ or AWQ, but config.json has no quantization_config",
+                "the weights are GPTQ or AWQ, but config.json has no quantization_config",
                 "add the repo's quantize_config.json to the folder, or pull another copy",
             )
 
@@ -77,7 +96,9 @@ def number(table: Table, *names: str, otherwise: int) -> int:
     """A whole number under the first of these names. Raises IntegrityError for anything else."""
     value = next((table[name] for name in names if table.get(name) is not None), otherwise)
     if type(value) is not int:
-        raise IntegrityError(f"config.json: `{names[0]}` of the quantisation is {shown(str(value))}")
+        raise IntegrityError(
+            f"config.json: `{names[0]}` of the quantisation is {shown(str(value))}"
+        )
     return value
 
 

@@ -1,4 +1,4 @@
-"""8-bit floats with a scale for a tensor, a row, or a block of rows and inputs (DeepSeek, Qwen3)."""
+"""8-bit floats with a scale for a tensor, a row, or a block of rows and inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -55,14 +55,18 @@ def scale_block(
     (*stack, rows, in_), fact = shape, facts[scale]
     if fact.dtype not in SCALE_TYPES:
         raise wrong(scale, fact, "numbers")
-    one = {(), (1,), (1, 1), (*stack,), (*stack, 1), (*stack, 1, 1)} if stack else {(), (1,), (1, 1)}
+    one = (
+        {(), (1,), (1, 1), (*stack,), (*stack, 1), (*stack, 1, 1)} if stack else {(), (1,), (1, 1)}
+    )
     if fact.shape in one:
         return rows, in_
     if fact.shape in ((*stack, rows), (*stack, rows, 1)):
         return 1, in_
     if stated and fact.shape == (*stack, blocks(rows, stated[0]), blocks(in_, stated[1])):
         return min(stated[0], rows), min(stated[1], in_)
-    expected = f"scales of {sizes(shape)} weights" + (f" in blocks of {sizes(stated)}" if stated else "")
+    expected = f"scales of {sizes(shape)} weights" + (
+        f" in blocks of {sizes(stated)}" if stated else ""
+    )
     raise wrong(scale, fact, expected)
 
 

@@ -10,6 +10,7 @@ from llmchat.quantisation.parts import modules_with, wrong
 from llmchat.quantisation.types import Facts, ReadSmall, StoredWeight
 
 GROUP = 32
+_MOST_EXPERTS = 4096
 _STACKS = {
     "gate_up_proj": (("gate_proj", 0, 2), ("up_proj", 1, 2)),
     "down_proj": (("down_proj", 0, 1),),
@@ -31,6 +32,8 @@ def _experts(facts: Facts, stack: str) -> Iterator[tuple[str, StoredWeight]]:
     if fact.dtype != "U8" or len(fact.shape) != 4 or fact.shape[3] * 2 != GROUP or not fact.size:
         raise wrong(parts["blocks"], fact, "experts x rows x groups x 16 bytes")
     count, rows, groups, _ = fact.shape
+    if count > _MOST_EXPERTS:
+        raise wrong(parts["blocks"], fact, f"at most {_MOST_EXPERTS:,} experts")
     if scales is None or scales.dtype not in ("U8", "F8_E8M0") or scales.shape != fact.shape[:3]:
         raise wrong(parts["blocks"], fact, "the codes of its scales")
     prefix, _, name = stack.rpartition(".")
@@ -40,6 +43,17 @@ def _experts(facts: Facts, stack: str) -> Iterator[tuple[str, StoredWeight]]:
         for projection, start, step in _STACKS[name]:
             shape = (len(range(start, rows, step)), groups * GROUP)
             size = (fact.size + scales.size) // count * shape[0] // rows
-            yield f"{prefix}.{index}.{projection}.weight", StoredWeight(
-                "mxfp4", "MXFP4", shape, parts, size, 4, (1, GROUP), index=index, rows=(start, step)
+            yield (
+                f"{prefix}.{index}.{projection}.weight",
+                StoredWeight(
+                    "mxfp4",
+                    "MXFP4",
+                    shape,
+                    parts,
+                    size,
+                    4,
+                    (1, GROUP),
+                    index=index,
+                    rows=(start, step),
+                ),
             )

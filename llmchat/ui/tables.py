@@ -11,6 +11,7 @@ from rich.table import Table
 from llmchat.history.export import when
 from llmchat.hub import report
 from llmchat.models.facts import ModelFacts
+from llmchat.models.running import kind_lines
 from llmchat.output.formatting import byte_count
 from llmchat.output.terminal_text import fit_for, harmless
 from llmchat.settings import World
@@ -69,6 +70,8 @@ def _field(row: Mapping[str, Any] | Struct, name: str) -> Any:
 def model_facts(world: World, known: ModelFacts, session: str = "") -> None:
     """Print the facts of a model, with readable sizes, dates and counts."""
     facts(world, _readable(msgspec.to_builtins(known)) | {"session": session})
+    for index, line in enumerate(kind_lines(known.kinds)):
+        print(fit_for(world.stdout, f"{'' if index else 'kinds':18} {line}"), file=world.stdout)
 
 
 def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +87,9 @@ def _readable(known: Mapping[str, Any]) -> dict[str, Any]:
         },
         "trained_context": f"{trained:,} tokens" if trained else "",
         "prepared": f"{copy['folder']} ({byte_count(copy['size'], decimals=0)})" if copy else "",
+        "kinds": [],
+        "bits": f"{known['bits']:.2f} a weight" if known["bits"] else "",
+        "memory": byte_count(known["memory"]) if known["memory"] else "",
         "pulled": "yes" if known["pulled"] else "no",
         "used": when(known["used"]) if known["used"] else "",
     }

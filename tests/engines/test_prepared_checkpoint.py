@@ -210,7 +210,7 @@ def test_an_adapter_on_their_8_bit_is_merged_into_what_the_bytes_stand_for(
     exact = logits(base, adapter, weights="fp32")
     assert (logits(theirs, adapter) - exact).norm() / exact.norm() < 0.06
     dora = save_adapter(tmp_path / "dora", base, use_dora=True)
-    with pytest.raises(Mismatch, match="cannot be merged into 8-bit weights"):
+    with pytest.raises(Mismatch, match="cannot be merged into quantised weights"):
         TransformersEngine(theirs, [dora], device="cpu")
 
 

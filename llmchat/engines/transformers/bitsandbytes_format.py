@@ -106,6 +106,9 @@ class Int8Tensors:
     def packed(self, name: str) -> PackedWeight | None:
         return None
 
+    def stored_size(self, name: str) -> int | None:
+        return None
+
     def _joined(self, names: Sequence[str]) -> Tensor:
         files = {self._files[name] for name in names}
         return (

@@ -84,7 +84,8 @@ def load(source: Source) -> LoadedModel:
         mapped = source.weights == "int8" and (
             source.prepared is not None or (is_int8(config) and not source.adapters)
         )
-        memory_check.check(tensors.shapes, source.weights, source.device, mapped, config)
+        stored = _stored(tensors) if plan is not None and _kernels(source, config) else {}
+        memory_check.check(tensors.shapes, source.weights, source.device, mapped, config, stored)
         with memory_check.reported(), torch.inference_mode():
             executor = _executor(source, config, plan, tensors)
     if isinstance(executor, ModulesForward):
@@ -95,6 +96,12 @@ def load(source: Source) -> LoadedModel:
         one = bytes_of_token(cache_shapes(plan), executor.dtype.itemsize)
     count = vocabulary_of(shapes) or int(config.get("vocab_size") or 0)
     return LoadedModel(tokens, Guides(tokens, count), executor, config, shapes, context, one)
+
+
+def _stored(tensors: Tensors) -> dict[str, int]:
+    """Bytes of the weights that the compiled step reads as their file has them."""
+    sizes = {name: tensors.stored_size(name) for name in tensors.shapes}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _shapes(raw: Tensors, tensors: Tensors) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,13 @@
 """Checks that a model fits into memory, from the shapes of its tensors, before it is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
 
 from llmchat.errors import OutOfResources
-from llmchat.memory_estimate import OVERHEAD, Shapes, available_ram, needed
+from llmchat.memory_estimate import NONE_STORED, OVERHEAD, Shapes, available_ram, needed
 from llmchat.output.formatting import byte_count
 from llmchat.settings.types import Weights
 
@@ -30,16 +30,18 @@ def check(
     device: torch.device,
     mapped: bool = False,
     config: dict[str, Any] | None = None,
+    stored: Mapping[str, int] = NONE_STORED,
 ) -> None:
     """Raise OutOfResources for a model that cannot fit, with the kind of weights that would.
 
-    mapped: on the CPU such weights need no memory, since the OS can evict their pages.
+    mapped: on the CPU such weights need no memory, since the OS can evict their pages. stored: name
+    → bytes of weights that keep the numbers of their file.
     """
     free = available(device)
-    wanted = OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind, config)
+    wanted = OVERHEAD if mapped and device.type == "cpu" else needed(shapes, kind, config, stored)
     if wanted <= free:
         return
-    sizes = {other: needed(shapes, other, config) for other in get_args(Weights)}
+    sizes = {other: needed(shapes, other, config, stored) for other in get_args(Weights)}
     fitting = [other for other, size in sizes.items() if size <= min(free, wanted)]
     hint = (
         f"it would fit with --weights {fitting[0]} ({byte_count(sizes[fitting[0]])})"

@@ -23,7 +23,7 @@ from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWe
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 from llmchat.quantisation import declared
-from llmchat.quantisation.config import refuse_tensors
+from llmchat.quantisation.config import OWN_TABLE, refuse_tensors, with_own_table
 
 # The name of files that other programs would misread under the usual one.
 OWN_STEM = "llmchat"
@@ -62,6 +62,10 @@ class Tensors(Protocol):
         """A weight that a prepared copy holds in the layout of the compiled step."""
         ...
 
+    def stored_size(self, name: str) -> int | None:
+        """Bytes in the files of a weight that keeps its numbers, see `grouped`; None for others."""
+        ...
+
 
 class FloatTensors:
     """The quantised part of Tensors for a source without quantised tensors."""
@@ -72,6 +76,9 @@ class FloatTensors:
         return None
 
     def packed(self, name: str) -> PackedWeight | None:
+        return None
+
+    def stored_size(self, name: str) -> int | None:
         return None
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
@@ -134,6 +141,9 @@ class MergedTensors(FloatTensors):
     def packed(self, name: str) -> PackedWeight | None:
         return None if self._changes(name) else self._base.packed(name)
 
+    def stored_size(self, name: str) -> int | None:
+        return None if self._changes(name) else self._base.stored_size(name)
+
     def _changes(self, name: str) -> bool:
         module = name.removesuffix(".weight")
         return any(module in adapter.modules for adapter in self.adapters)
@@ -166,6 +176,9 @@ class RenamedTensors:
     def packed(self, name: str) -> PackedWeight | None:
         return self._tensors.packed(self._old[name])
 
+    def stored_size(self, name: str) -> int | None:
+        return self._tensors.stored_size(self._old[name])
+
 
 class MemoryTensors(FloatTensors):
     """Tensors that are in memory already."""
@@ -189,9 +202,10 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
     config = modern_config(read_json(base / "config.json"))
     scaled = with_scales(list(adapters), scale)
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
-        if is_int8(config):
+        if declared(config):
             raise Mismatch(
-                "an adapter that is more than LoRA matrices cannot be merged into 8-bit weights",
+                "an adapter that is more than LoRA matrices cannot be merged into quantised"
+                " weights",
                 "name a 16-bit base with --base",
             )
         return RenamedTensors(merged_by_peft(base, config, scaled), config)
@@ -203,7 +217,8 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
 
 
 def _open_files(base: Path, config: dict[str, Any]) -> Tensors:
-    """The tensors of a folder as config.json describes them."""
+    """The tensors of a folder as config.json, or an older file of its own, describes them."""
+    config = with_own_table(config, read_json(base / OWN_TABLE))
     if is_int8(config):
         return Int8Tensors(weight_files(base), config)
     if declared(config):

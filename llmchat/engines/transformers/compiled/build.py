@@ -56,14 +56,20 @@ def find_kernels(folder: Path) -> Kernels | None:
         return None
 
 
+def can_build() -> bool:
+    """Whether this machine can have kernels: nothing is compiled."""
+    try:
+        _require_machine()
+        _compiler()
+    except Unavailable:
+        return False
+    return True
+
+
 def load_kernels(folder: Path, flags: Sequence[str] = ()) -> Kernels:
     """As `find_kernels`, but raises Unavailable. flags: additional compiler flags."""
-    mode = os.environ.get("LLMCHAT_NATIVE")
-    if mode == "0":
-        raise Unavailable("LLMCHAT_NATIVE=0")
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-        raise Unavailable(f"not supported on {sys.platform} {platform.machine()}")
-    if mode == "checked":
+    _require_machine()
+    if os.environ.get("LLMCHAT_NATIVE") == "checked":
         _require_sanitizer()
         flags = (*flags, *_CHECKED_FLAGS)
     compiler = _compiler()
@@ -74,6 +80,13 @@ def load_kernels(folder: Path, flags: Sequence[str] = ()) -> Kernels:
         except Unavailable:
             path.unlink(missing_ok=True)
     return _build(compiler, flags, path)
+
+
+def _require_machine() -> None:
+    if os.environ.get("LLMCHAT_NATIVE") == "0":
+        raise Unavailable("LLMCHAT_NATIVE=0")
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        raise Unavailable(f"not supported on {sys.platform} {platform.machine()}")
 
 
 def _require_sanitizer() -> None:

@@ -120,6 +120,9 @@ class ViewedTensors:
     def packed(self, name: str) -> PackedWeight | None:
         return None if name in self._views else self._tensors.packed(name)
 
+    def stored_size(self, name: str) -> int | None:
+        return None if name in self._views else self._tensors.stored_size(name)
+
     def _applies(self, name: str, view: View | Joined | Flat) -> bool:
         shapes = self._tensors.shapes
         if name in view.sources:

@@ -9,12 +9,21 @@ import torch
 
 from llmchat.engines.transformers.checkpoint_names import is_renamed
 from llmchat.errors import Mismatch
+from llmchat.quantisation import declared, is_int8
 
 
 def load_whole(
     folder: Path, config: dict[str, Any], dtype: torch.dtype, trust: bool = False
 ) -> Any:
-    """The model as transformers itself loads it, all in memory."""
+    """The model as transformers itself loads it, all in memory.
+
+    Raises Mismatch for weights in few bits: its readers of those need other programs, or a GPU.
+    """
+    if declared(config) and not is_int8(config):
+        raise Mismatch(
+            f"{folder.name} is quantised, and transformers would have to assemble its weights",
+            "use the model in 16 bits, or as GGUF",
+        )
     with quiet():
         settings = settings_of(folder, config, trust)
         model, found = auto_class(config).from_pretrained(

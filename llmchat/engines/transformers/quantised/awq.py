@@ -22,21 +22,19 @@ def read(stored: StoredWeight, get: Callable[[str], Tensor]) -> GroupedWeight:
     return with_zeros(GroupedWeight(codes, 4, group, group, scale_type(scale)), zeros)
 
 
-def _gemm(
-    stored: StoredWeight, get: Callable[[str], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gemm(stored: StoredWeight, get: Callable[[str], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Codes [out, in], zero points and scales [out, groups]."""
     out, parts = stored.shape[0], stored.parts
     codes, zeros = (
-        unpack(get(parts[role]), 4, out).unflatten(1, (-1, 8))[..., torch.tensor(_PLACES)].flatten(1)
+        unpack(get(parts[role]), 4, out)
+        .unflatten(1, (-1, 8))[..., torch.tensor(_PLACES)]
+        .flatten(1)
         for role in ("qweight", "qzeros")
     )
     return codes.T.contiguous(), zeros.T.contiguous(), get(parts["scales"]).T.contiguous()
 
 
-def _gemv(
-    stored: StoredWeight, get: Callable[[str], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gemv(stored: StoredWeight, get: Callable[[str], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     (_, in_), parts = stored.shape, stored.parts
     groups = -(-in_ // stored.block[1])
     codes, zeros = unpack(get(parts["qweight"]), 4, in_), unpack(get(parts["qzeros"]), 4, groups)

@@ -75,6 +75,10 @@ class QuantisedTensors:
     def packed(self, name: str) -> PackedWeight | None:
         return None
 
+    def stored_size(self, name: str) -> int | None:
+        stored = self._stored.get(name)
+        return stored.size if stored and stored.is_grid else None
+
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
         return None
 

@@ -47,7 +47,7 @@ def _codes(numbers: Tensor, stored: StoredWeight) -> Tensor:
 
 
 def _weight(stored: StoredWeight, get: _Get, codes: Tensor, role: str) -> GroupedWeight:
-    (rows, columns), name = stored.block, stored.parts[role]
+    columns, name = stored.block[1], stored.parts[role]
     scale = _by_row(scale_type(finite(get(name), name)), stored)
     weight = GroupedWeight(codes, stored.bits, columns, columns, scale)
     if stored.variant == "symmetric":
@@ -67,6 +67,4 @@ def _by_row(values: Tensor, stored: StoredWeight) -> Tensor:
     """One value for each block of rows → [out, blocks]."""
     rows, columns = stored.block
     blocks = -(-stored.shape[1] // columns)
-    return (
-        values.reshape(-1, blocks).repeat_interleave(rows, 0)[: stored.shape[0]].contiguous()
-    )
+    return values.reshape(-1, blocks).repeat_interleave(rows, 0)[: stored.shape[0]].contiguous()

@@ -12,9 +12,7 @@ from llmchat.parse_guard import shown
 from llmchat.quantisation import StoredWeight
 
 # Twice the floats: integers, with half the scale.
-TABLE = torch.tensor(
-    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.int8
-)
+TABLE = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.int8)
 _NAN = 255
 
 

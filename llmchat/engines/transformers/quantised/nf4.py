@@ -42,7 +42,7 @@ def _maxima(stored: StoredWeight, get: _Get) -> Tensor:
     block, offset = int(state.get("nested_blocksize", 256)), float(state.get("nested_offset", 0))
     if block < 1 or len(outer) != -(-len(maxima) // block):
         raise IntegrityError(f"`{shown(parts['nested_absmax'])}` does not fit its weight")
-    factors = outer.repeat_interleave(block)[: len(maxima)]
+    factors = outer.repeat_interleave(min(block, len(maxima)))[: len(maxima)]
     return _map(get, parts["nested_quant_map"], _NESTED_CODES)[maxima.int()] * factors + offset
 
 
