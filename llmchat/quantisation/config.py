@@ -15,7 +15,7 @@ _NAMES = {
     "exl2": "EXL2", "exl3": "EXL3", "aqlm": "AQLM", "hqq": "HQQ", "quip": "QuIP#", "vptq": "VPTQ",
     "nvfp4": "NVFP4", "mxfp8": "MXFP8", "eetq": "EETQ", "quanto": "Quanto", "torchao": "torchao",
     "higgs": "HIGGS", "bitnet": "BitNet", "spqr": "SpQR", "quark": "Quark", "fp_quant": "FP-Quant",
-    "auto-round": "AutoRound", "sinq": "SINQ", "mlx": "MLX",
+    "sinq": "SINQ", "mlx": "MLX",
 }  # fmt: skip
 # Tensors that only one kind of quantisation has, for files whose config.json names none.
 _TENSORS = {
@@ -60,9 +60,20 @@ def method_of(table: Table) -> str:
         method = _unnamed(table)
     if method == "modelopt" and str(table.get("quant_algo")).upper() != "FP8":
         raise refusal(str(table.get("quant_algo")).upper())
+    if method == "auto-round":
+        return _of_autoround(table)
     if method not in METHODS:
         raise refusal(_NAMES.get(method, shown(method)))
     return method
+
+
+def _of_autoround(table: Table) -> str:
+    """AutoRound writes the layouts of others."""
+    layout = str(table.get("packing_format"))
+    known = {"auto_round:auto_gptq": "gptq", "auto_round:auto_awq": "awq"}
+    if layout not in known:
+        raise refusal(f"AutoRound in the layout `{layout}`")
+    return known[layout]
 
 
 def _unnamed(table: Table) -> str:

@@ -63,10 +63,15 @@ def group_size(module: str, table: Table, in_: int, groups: int) -> int:
     group = in_ if stated <= 0 else stated
     if blocks(in_, group) == groups:
         return min(group, in_)
-    if table.get("dynamic") and in_ % groups == 0:
+    if _varies(table) and in_ % groups == 0:
         return in_ // groups
     raise IntegrityError(
         f"the quantised weight `{shown(module)}` has {groups} groups of scales for {in_} inputs;"
         f" config.json has groups of {stated}",
         "config.json and weights must be of the same model",
     )
+
+
+def _varies(table: Table) -> bool:
+    """Whether modules differ: `dynamic` of GPTQModel, `extra_config` of AutoRound."""
+    return bool(table.get("dynamic") or table.get("extra_config"))

@@ -106,6 +106,10 @@ def test_damaged_tensors_are_one_line(name: str, tmp_path: Path) -> None:
         ({"quant_method": "nvfp4"}, "are NVFP4, which"),
         ({"quant_method": "a new one"}, "are a new one, which"),
         ({"group_size": 64, "bits": 4}, "are MLX, which"),
+        (
+            {"quant_method": "auto-round", "packing_format": "auto_round:gptqmodel"},
+            "AutoRound in the layout `auto_round:gptqmodel`",
+        ),
         ({"quant_method": "gptq", "checkpoint_format": "marlin"}, "GPTQ in the layout `marlin`"),
         ({"quant_method": "awq", "version": "gemv_fast"}, "AWQ in the layout `gemv_fast`"),
         ({"quant_method": "awq", "bits": 3}, "AWQ of 3 bits"),

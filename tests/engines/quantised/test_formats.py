@@ -82,6 +82,25 @@ def test_a_gptq_zero_point_of_0_wraps_in_version_1(tmp_path: Path) -> None:
     torch.testing.assert_close(tensors.get(NAME), written.values, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("layout, name", [("gptq", "gptq 4-bit"), ("awq", "awq gemm")])
+def test_autoround_writes_the_layouts_of_others(layout: str, name: str, tmp_path: Path) -> None:
+    written = FORMATS[name].write(a_weight())
+    table = {
+        "quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": True,
+        "packing_format": f"auto_round:auto_{layout}",
+    }  # fmt: skip
+    values = opened(tmp_path, written, table).get(NAME)
+    torch.testing.assert_close(values, written.values, rtol=1e-6, atol=0)
+
+
+def test_a_module_may_have_groups_of_its_own(tmp_path: Path) -> None:
+    """`dynamic` of GPTQModel names modules with other bits and groups than the rest."""
+    written = gptq(8, 16).write(a_weight())
+    table = gptq(4, 32).table | {"dynamic": {"+:.*up_proj.*": {"bits": 8, "group_size": 16}}}
+    values = opened(tmp_path, written, table).get(NAME)
+    torch.testing.assert_close(values, written.values, rtol=1e-6, atol=0)
+
+
 def test_groups_of_different_sizes_are_dequantised(tmp_path: Path) -> None:
     """No order of the inputs makes groups of them that the compiled step has."""
     form = gptq(4, 32)
