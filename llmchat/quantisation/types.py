@@ -54,5 +54,7 @@ class StoredWeight:
 
     @property
     def is_grid(self) -> bool:
-        """Whether its values are integers times scales, which the compiled step can use."""
-        return self.form not in ("floats", "bitsandbytes")
+        """Whether its values are integers times scales that the compiled step can use."""
+        group, in_ = self.block[1], self.shape[-1]
+        is_grid = self.form not in ("floats", "bitsandbytes") and self.bits != 7
+        return is_grid and (group >= in_ or group % 16 == 0)

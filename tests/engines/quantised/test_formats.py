@@ -116,14 +116,6 @@ def test_groups_of_different_sizes_are_dequantised(tmp_path: Path) -> None:
     torch.testing.assert_close(tensors.get(NAME), expected, rtol=1e-6, atol=0)
 
 
-def test_long_groups_are_cut_into_groups_of_the_compiled_step(tmp_path: Path) -> None:
-    form = gptq(4, -1)
-    written = form.write(a_weight(in_=192))
-    grouped = opened(tmp_path, written, form.table).grouped(NAME)
-    assert grouped is not None and grouped.group == grouped.block == 64
-    assert torch.equal(grouped.dequantised(), opened(tmp_path, written, form.table).get(NAME))
-
-
 def test_older_files_keep_zero_points_one_by_one(tmp_path: Path) -> None:
     """compressed-tensors packs them today."""
     form = FORMATS["ct int4 groups, asymmetric"]

@@ -19,7 +19,6 @@ from llmchat.engines.transformers.quantised import (
     mxfp4,
     nf4,
 )
-from llmchat.engines.transformers.quantised.groups import in_short_groups
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.parse_guard import reading
 from llmchat.quantisation import StoredWeight, logical_shapes, stored_weights
@@ -70,7 +69,7 @@ class QuantisedTensors:
         if stored is None or not stored.is_grid:
             return None
         found = self._read(stored)
-        return in_short_groups(found) if isinstance(found, GroupedWeight) else None
+        return found if isinstance(found, GroupedWeight) else None
 
     def packed(self, name: str) -> PackedWeight | None:
         return None

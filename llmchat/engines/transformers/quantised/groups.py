@@ -9,9 +9,6 @@ from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.errors import IntegrityError
 from llmchat.parse_guard import shown
 
-# Inputs that share a scale in the compiled step, the most first.
-_GROUPS = (256, 128, 64, 32, 16)
-
 
 def scale_type(scale: Tensor) -> Tensor:
     """A scale in a type that GroupedWeight has, without rounding."""
@@ -53,24 +50,3 @@ def _values(weight: GroupedWeight, groups: Tensor) -> Tensor:
     if weight.zeros is not None:
         numbers = numbers - weight.zeros.float()[:, groups]
     return weight.scale.float()[:, groups] * numbers
-
-
-def in_short_groups(weight: GroupedWeight) -> GroupedWeight:
-    """The same values with groups that the compiled step can have, where longer ones divide."""
-    in_, block = weight.shape[1], weight.block
-    whole = block >= in_
-    fitting = [group for group in _GROUPS if (in_ if whole else block) % group == 0]
-    if block in _GROUPS or not fitting or block < fitting[-1]:
-        return weight
-    short = fitting[0]
-    times = -(-(in_ if whole else block) // short)
-    count = -(-in_ // short)
-
-    def spread(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        return values.repeat_interleave(times, 1)[:, :count].contiguous()
-
-    scale = spread(weight.scale)
-    assert scale is not None
-    return replace(weight, group=short, block=short, scale=scale, zeros=spread(weight.zeros))
