@@ -19,7 +19,7 @@ _STACKS = {
 
 def find(facts: Facts, table: Table, read: ReadSmall) -> dict[str, StoredWeight]:
     """The weights of experts by name, one by one."""
-    found = {}
+    found: dict[str, StoredWeight] = {}
     for stack in modules_with(facts, "_blocks"):
         found.update(_experts(facts, stack))
     return found

@@ -370,7 +370,7 @@ def header(
 def test_what_is_no_header(made: Any, line: str) -> None:
     read, size = made
     with pytest.raises(IntegrityError, match=line):
-        headers.read_shapes(read, size, "model.safetensors")
+        headers.read_facts(read, size, "model.safetensors")
 
 
 def test_a_header_is_read_without_its_tensors() -> None:
@@ -381,7 +381,7 @@ def test_a_header_is_read_without_its_tensors() -> None:
         },
         16,
     )
-    assert headers.read_shapes(read, size, "x") == {"a": (2, 2)}
+    assert headers.read_facts(read, size, "x") == {"a": ("F32", (2, 2))}
 
 
 @pytest.fixture

@@ -233,10 +233,13 @@ def bitsandbytes(kind: str, *, nested: bool, storage: torch.dtype = torch.uint8)
     def write(weight: Tensor) -> Written:
         import bitsandbytes.functional as library
 
+        # Its kernel for the CPU gives wrong values where rows are not whole blocks.
         codes, state = library.quantize_4bit(
-            weight.bfloat16(), quant_type=kind, compress_statistics=nested, quant_storage=storage
-        )
-        values = library.dequantize_4bit(codes, state)
+            weight.reshape(-1, 64), quant_type=kind, compress_statistics=nested,
+            quant_storage=storage,
+        )  # fmt: skip
+        values = library.dequantize_4bit(codes, state).view(weight.shape)
+        state.shape = weight.shape
         packed = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
         return Written({"weight": codes, **packed}, values)
 

@@ -195,16 +195,14 @@ def test_hostile_configs_and_headers_are_one_line(name: str, tmp_path: Path) -> 
     folder = write_module(tmp_path, written, form.table)
     seeds = random.Random(name)
     config = json.dumps(json.loads((folder / "config.json").read_text())["quantization_config"])
-    for _ in range(60):
-        (folder / "config.json").write_bytes(_with_table(of_json(seeds, config.encode())))
+    for _ in range(30):
         tensors = dict(written.tensors)
         if seeds.random() < 0.5:
             part = seeds.choice(list(tensors))
             tensors[part] = _reshaped(seeds, tensors[part])
         changed = {f"model.layers.0.mlp.up_proj.{part}": one for part, one in tensors.items()}
-        text = (folder / "config.json").read_text()
         write_folder(folder, changed, {})
-        (folder / "config.json").write_text(text)
+        (folder / "config.json").write_bytes(_with_table(of_json(seeds, config.encode())))
         _refused_or_read(folder)
 
 

@@ -92,4 +92,4 @@ class QuantisedTensors:
         return self._files[name].mapped_again().get(name)
 
     def _bytes(self, name: str) -> bytes:
-        return self._plain(name).contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return bytes(self._plain(name).contiguous().flatten().view(torch.uint8).tolist())
