@@ -9,15 +9,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from llmchat.settings.types import KvKind
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Bytes a weight in a linear layer; NF4 has 4 bits, and one 32-bit scale for 64 weights.
 BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
 # Work space: Python, torch, one dequantised layer, the KV cache of a short chat.
 OVERHEAD = 600_000_000
-_KV_BYTES = 2
 # No weight keeps the numbers of its file.
 NONE_STORED: Mapping[str, int] = {}
+# A scale of a KV cache of 8 bits is for so many numbers of a head, and takes two bytes.
+KV_GROUP = 32
 # Names of the same number in configs, the most common one first.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -103,12 +106,17 @@ def parameters(shapes: Shapes) -> int:
     return sum(prod(shape) for shape in shapes.values())
 
 
-def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
-    """Bytes of a 16-bit KV cache for `tokens` positions; 0 if the config does not say.
+def row_bytes(numbers: int, kind: KvKind = "full") -> int:
+    """Bytes of a key or a value of a head in a KV cache: 16 bits a number, or 8 and the scales."""
+    return numbers + 2 * -(-numbers // KV_GROUP) if kind == "int8" else 2 * numbers
 
-    2 (K and V) x layers x key-value heads x head_dim x 2 bytes x tokens. Heads that share keys
-    (GQA, MQA) count once. A decoder that attends to an encoder (T5) has keys and values of both.
-    Layers with a sliding window keep all of theirs, so that a chat can be cut. Recurrent models
+
+def kv_bytes(config: Mapping[str, Any], tokens: int, kind: KvKind = "full") -> int:
+    """Bytes of a KV cache for `tokens` positions; 0 if the config does not say.
+
+    2 (K and V) x layers x key-value heads x bytes of a head (row_bytes) x tokens. Heads that share
+    keys (GQA, MQA) count once. A decoder that attends to an encoder (T5) has those of both. Layers
+    with a sliding window keep all of theirs, so that a chat can be cut. Recurrent models
     have a state of fixed size instead, and hybrids for some of their layers.
     """
     config = _text_part(config)
@@ -123,11 +131,10 @@ def kv_bytes(config: Mapping[str, Any], tokens: int) -> int:
         return 0
     layers = _attending(config, layers)
     if str(config.get("model_type")) in _LATENT:
-        return layers * _latent_width(config) * _KV_BYTES * tokens
-    both = _head_widths(config) or 2 * int(
-        config.get("head_dim") or config.get("d_kv") or width // heads
-    )
-    return layers * _kv_heads(config, heads) * both * _KV_BYTES * tokens
+        return layers * sum(row_bytes(one, kind) for one in _latent_widths(config)) * tokens
+    own = int(config.get("head_dim") or config.get("d_kv") or width // heads)
+    both = sum(row_bytes(one, kind) for one in _head_widths(config) or (own, own))
+    return layers * _kv_heads(config, heads) * both * tokens
 
 
 def _attending(config: Mapping[str, Any], layers: int) -> int:
@@ -152,22 +159,24 @@ def _kinds(config: Mapping[str, Any]) -> list[str]:
     return ["attention" if letter == "*" else letter for letter in letters]
 
 
-def _head_widths(config: Mapping[str, Any]) -> int:
-    """Numbers of a key and a value together, where they differ (latent attention in transformers'
-    modules); 0 for any other.
+def _head_widths(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of a key and of a value, where they differ (latent attention in transformers'
+    modules); () for any other.
     """
     parts = [config.get(f"{name}_head_dim") for name in ("qk_nope", "qk_rope", "v")]
-    return sum(part for part in parts if isinstance(part, int)) if all(parts) else 0
+    known = [part for part in parts if isinstance(part, int) and part]
+    return (known[0] + known[1], known[2]) if len(known) == len(parts) else ()
 
 
-def _latent_width(config: Mapping[str, Any]) -> int:
-    """Numbers of a position whose keys and values are latent: both are kept, in their own order."""
-    return 2 * int(config.get("kv_lora_rank") or 512) + int(config.get("qk_rope_head_dim") or 64)
+def _latent_widths(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a position whose keys and values are latent: both are kept, in their own order."""
+    latent = int(config.get("kv_lora_rank") or 512)
+    return latent + int(config.get("qk_rope_head_dim") or 64), latent
 
 
-def longest_context(config: Mapping[str, Any], room: int) -> int:
+def longest_context(config: Mapping[str, Any], room: int, kind: KvKind = "full") -> int:
     """The tokens whose KV cache fits into `room` bytes, a multiple of 256; 0 if unknown."""
-    step = kv_bytes(config, 256)
+    step = kv_bytes(config, 256, kind)
     return max(0, room) // step * 256 if step else 0
 
 

@@ -69,6 +69,14 @@ def test_keys_and_values_take_what_the_formula_says(
     assert memory_estimate.kv_bytes(config, tokens) == wanted
 
 
+def test_8_bits_take_half_of_16_and_a_scale_for_32_numbers() -> None:
+    assert [memory_estimate.row_bytes(width, "int8") for width in (64, 80, 128)] == [68, 86, 136]
+    half = memory_estimate.kv_bytes(LLAMA_7B, 2048, "int8")
+    assert half / memory_estimate.kv_bytes(LLAMA_7B, 2048) == 34 / 64
+    longest = memory_estimate.longest_context(LLAMA_7B, 10**9, "int8")
+    assert longest == int(memory_estimate.longest_context(LLAMA_7B, 64 * 10**9 // 34) // 256 * 256)
+
+
 def test_the_longest_context_that_fits_fits_and_the_next_one_does_not() -> None:
     tokens = memory_estimate.longest_context(LLAMA_7B, 10**9)
     assert tokens % 256 == 0 and memory_estimate.kv_bytes(

@@ -18,8 +18,9 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "process", "gguf_file", "quantisation", "memory_estimate",
-            "conversation", "structure", "calls", "settings", "sqlite_file", "output",
+            "errors", "parse_guard", "process", "gguf_file", "quantisation",
+            "conversation", "structure", "calls", "settings", "memory_estimate", "sqlite_file",
+            "output",
         ),
     ),
     "text": (

@@ -118,7 +118,7 @@ _Resume = Annotated[
 ]
 
 _with_shared_options = options.with_options(
-    "format", "weights", "engine", "url", "device", "trust_remote_code", "offline", "system",
+    "format", "weights", "kv", "engine", "url", "device", "trust_remote_code", "offline", "system",
     "context", "policy", before="max_tokens",
 )  # fmt: skip
 

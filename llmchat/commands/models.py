@@ -49,7 +49,7 @@ _Json = Annotated[bool, typer.Option("--json", help="The plan as one JSON object
 
 @app.command()
 @options.with_options(
-    "base", "adapter", "revision", "weights", "context", "trust_remote_code", "offline",
+    "base", "adapter", "revision", "weights", "kv", "context", "trust_remote_code", "offline",
     before="dry_run",
 )  # fmt: skip
 def pull(

@@ -138,6 +138,15 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help=f"{types.in_words(types.Weights)}.", rich_help_panel=MODEL),
 ]
+Kv = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        help=f"Numbers of the KV cache: {types.in_words(types.KvKind)}, which takes half the"
+        " memory.",
+        rich_help_panel=MODEL,
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(
@@ -300,6 +309,7 @@ _SHARED = {
     "adapter": Adapter,
     "format": Format,
     "weights": Weights,
+    "kv": Kv,
     "engine": Engine,
     "url": Url,
     "device": Device,

@@ -190,6 +190,7 @@ def serve(
     memory: _Memory = "",
     keep_alive: _KeepAlive = "",
     weights: options.Weights = None,
+    kv: options.Kv = None,
     device: options.Device = None,
     window: _Window = None,
     trim: _Trim = False,
@@ -245,7 +246,8 @@ def serve(
         log_prompts=log_prompts, history=history,
         tools=tool_settings(world, tools or (), mcp or (), allow or (), tool_flags),
     )  # fmt: skip
-    run(world, {"weights": weights, "device": device, "context": window}, options, quiet=quiet)
+    flags = {"weights": weights, "kv": kv, "device": device, "context": window}
+    run(world, flags, options, quiet=quiet)
 
 
 @keys.command("add")

@@ -325,7 +325,7 @@ def replay_session(
             f"session {found.id} was imported, so it is unknown how its answers were generated",
             "only chats of llmchat can be replayed",
         )
-    choices = {name: made[name] for name in ("weights", "engine") if made.get(name)}
+    choices = {name: made[name] for name in ("weights", "kv", "engine") if made.get(name)}
     opened = ModelOpener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
     outcomes: list[ReplayedAnswer] = []

@@ -87,6 +87,11 @@ class SavesCache(Protocol):
         """Tokens of the text that was read last."""
         ...
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes that a token takes in the cache, without states of a fixed size."""
+        ...
+
     def save_cache(self, path: Path, key: str) -> int:
         """Save the text that was read last; returns its tokens, 0 if this cache cannot be saved."""
         ...

@@ -11,6 +11,7 @@ from llmchat.hub.machine import Machine
 from llmchat.hub.weights import Quantised, kind_in_words
 from llmchat.output.formatting import byte_count
 from llmchat.presets.types import Preset
+from llmchat.settings.types import KvKind
 
 KINDS = ("int4", "int8", "bf16")
 RAM = "this machine's memory"
@@ -27,6 +28,7 @@ class Room(Struct, frozen=True):
     parameters: float
     config: dict[str, object]
     kind: str
+    kv_kind: KvKind
     context: int
     place: str
     free: int
@@ -52,13 +54,22 @@ class Room(Struct, frozen=True):
         if not device.startswith("cuda"):
             rooms.append((RAM, machine.ram))
         choices = [
-            cls(shapes, base.quantised, count, base.config, preset.weights, context, *room)
+            cls(
+                shapes,
+                base.quantised,
+                count,
+                base.config,
+                preset.weights,
+                preset.kv,
+                context,
+                *room,
+            )
             for room in rooms or [("no GPU", 0)]
         ]
         return next((choice for choice in choices if not choice.refused), choices[0])
 
     def kv(self, tokens: int) -> int:
-        return memory_estimate.kv_bytes(self.config, tokens)
+        return memory_estimate.kv_bytes(self.config, tokens, self.kv_kind)
 
     def total(self, kind: str, tokens: int | None = None) -> int:
         weights = (
@@ -99,7 +110,8 @@ class Room(Struct, frozen=True):
 
     @property
     def fitting(self) -> int:
-        return memory_estimate.longest_context(self.config, self.free - self.total(self.kind, 0))
+        room = self.free - self.total(self.kind, 0)
+        return memory_estimate.longest_context(self.config, room, self.kv_kind)
 
     @property
     def refusal(self) -> str:
@@ -134,7 +146,7 @@ class Room(Struct, frozen=True):
         if self.total(kind) <= self.free:
             return f"--weights {kind} ({byte_count(self.total(kind))})"
         room = self.free - self.total(kind, 0)
-        context = max(short, memory_estimate.longest_context(self.config, room))
+        context = max(short, memory_estimate.longest_context(self.config, room, self.kv_kind))
         return f"--weights {kind} --context {context} ({byte_count(self.total(kind, short))})"
 
 

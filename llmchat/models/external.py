@@ -106,7 +106,7 @@ def open_served(
     from llmchat.engines.openai_api import OpenAIEngine
 
     served, host = elsewhere.served, elsewhere.connection.host
-    _note_ignored(preset, options, ("weights", "device", "revision"), progress)
+    _note_ignored(preset, options, ("weights", "kv", "device", "revision"), progress)
     if not served.certain:
         progress.note(f"note: {host} does not confirm that {served.name} is {preset.name}")
     if unknown := dropped(preset.sampling, served.dialect):
@@ -174,6 +174,7 @@ def open_gguf(
         list(zip(paths, adapter_scales(preset, len(paths)), strict=True)),
         context=preset.context.tokens,
         device=options.device,
+        kv=preset.kv,
         name=name,
     )
 

@@ -120,6 +120,7 @@ def _open_transformers(model: Model, options: Options, prepared: Path | None) ->
         model.base.path,
         [checkpoint.path for checkpoint in model.adapters],
         weights=model.preset.weights,
+        kv=model.preset.kv,
         device=options.device,
         name=title(model.preset),
         adapter_scale=model.preset.adapter_scale,
@@ -155,4 +156,4 @@ _ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {
     "scripted": _scripted,
 }
 # What an engine cannot change while it runs.
-_FIXED = ("engine", "weights")
+_FIXED = ("engine", "weights", "kv")

@@ -170,14 +170,19 @@ def title(preset: Preset) -> str:
 
 
 def provenance(model: Model) -> dict[str, Any]:
-    """What identifies the model behind an answer, as plain values: enough to load it again."""
+    """What identifies the model behind an answer, as plain values: enough to load it again.
+
+    `kv` only where it is not the usual one.
+    """
     preset = model.preset
+    cached = {"kv": preset.kv} if preset.kv != "full" and preset.engine in _NEED_FILES else {}
     return {
         "model": preset.name,
         "base": str(model.elsewhere) if model.elsewhere else _commit(model.base),
         "adapters": [_commit(adapter) for adapter in model.adapters],
         "adapter_scale": preset.adapter_scale,
         "weights": preset.weights if preset.engine in _NEED_FILES else "",
+        **cached,
         "engine": preset.engine,
         "format": f"{preset.format.name}@{preset.format.fingerprint()}",
     }

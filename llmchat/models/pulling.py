@@ -166,6 +166,8 @@ def use_of(preset: Preset, options: Options) -> str:
 
 def chat_command(options: Options) -> str:
     """The command that opens a chat with what was pulled with these options."""
-    given = {name: getattr(options, name) for name in ("base", "adapter", "revision", "weights")}
+    given = {
+        name: getattr(options, name) for name in ("base", "adapter", "revision", "weights", "kv")
+    }
     more = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
     return " ".join((f"llmchat chat -m {shlex.quote(options.model)}", *more))

@@ -44,6 +44,7 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
     given = {
         "engine": engine,
         "weights": options.weights,
+        "kv": options.kv,
         "url": options.url,
         "system": options.system,
         "format": get_format(options.format) if options.format else None,

@@ -8,7 +8,7 @@ from llmchat.actions import Action
 from llmchat.engines import Sampling
 from llmchat.engines.embedding_spec import EmbeddingSpec, RerankSpec
 from llmchat.prompt import PromptFormat
-from llmchat.settings.types import Count, LowWater, Policy, Turns, Weights
+from llmchat.settings.types import Count, KvKind, LowWater, Policy, Turns, Weights
 
 # What a preset tells of a model that a source can confirm.
 Fact = Literal[
@@ -101,6 +101,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     engine: str = "transformers"
     url: str = ""
     weights: Weights = "int8"
+    kv: KvKind = "full"
     context: ContextPolicy = ContextPolicy()
     trained_context: Count = 0
     system: str = ""

@@ -42,7 +42,7 @@ class SpecBuilder:
             "code": options.trust_remote_code,
         }
         return ModelSpec(
-            self._key(f"{title(model.preset)} {model.preset.weights}", loaded),
+            self._key(_label(model.preset), loaded),
             model.preset,
             lambda: load(model, options),
             self._size(model),
@@ -76,7 +76,12 @@ class SpecBuilder:
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
         kind, config = model.preset.weights, inspection.config
         weights = memory_estimate.weights(inspection.shapes, kind, config)
-        return weights + memory_estimate.kv_bytes(config, tokens)
+        return weights + memory_estimate.kv_bytes(config, tokens, model.preset.kv)
+
+
+def _label(preset: Preset) -> str:
+    cached = "" if preset.kv == "full" else f" kv {preset.kv}"
+    return f"{title(preset)} {preset.weights}{cached}"
 
 
 def _open(preset: Preset, folder: Path, device: str) -> Engine:

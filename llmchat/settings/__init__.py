@@ -13,6 +13,7 @@ from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import (
     Count,
     EngineName,
+    KvKind,
     MemoryUse,
     Names,
     Policy,
@@ -53,6 +54,8 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Prompt format."""
     weights: Weights | None = None
     """Kind of weights."""
+    kv: KvKind | None = None
+    """Numbers of the KV cache: as the model computes, or in 8 bits."""
     engine: EngineName | None = None
     """What runs the model."""
     url: str | None = None
@@ -131,7 +134,7 @@ class Settings(Struct, frozen=True):
 
 
 # The options that identify a model: a session keeps them to open the same model again.
-OF_MODEL = ("model", "base", "adapter", "format", "weights", "engine", "url", "revision")
+OF_MODEL = ("model", "base", "adapter", "format", "weights", "kv", "engine", "url", "revision")
 
 
 def resolve(

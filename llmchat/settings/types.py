@@ -12,6 +12,7 @@ from msgspec import Meta
 from llmchat.errors import UsageError, any_of
 
 Weights = Literal["int8", "int4", "bf16", "fp32"]
+KvKind = Literal["full", "int8"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 MemoryUse = Literal["off", "on", "propose"]
 Think = Literal["off", "on", "low", "medium", "high"]

@@ -1,7 +1,8 @@
 """Estimates of memory from a config.json, against the plans of every family."""
 
-from typing import Any
+from typing import Any, get_args
 
+import pytest
 from support.tiny_families import CASES
 
 from llmchat import memory_estimate
@@ -9,6 +10,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.families import blocks, plan_of
 from llmchat.engines.transformers.families.cache_shapes import bytes_of_token, cache_shapes
 from llmchat.engines.transformers.families.plan import Plan
+from llmchat.settings.types import KvKind
 
 # Heads of several sizes, several models in one config, and heads of keys that GPT-NeoX ignores.
 INEXACT = ("gemma4", "llama4", "gpt-neox: odd")
@@ -24,13 +26,14 @@ def planned() -> dict[str, tuple[dict[str, Any], Plan]]:
     return {name: (configs[name], plan) for name, plan in plans.items() if plan is not None}
 
 
-def test_bytes_of_a_token_are_those_of_the_cache() -> None:
+@pytest.mark.parametrize("kind", get_args(KvKind))
+def test_bytes_of_a_token_are_those_of_the_cache(kind: KvKind) -> None:
     wrong = {}
     for name, (config, plan) in planned().items():
-        exact = bytes_of_token(cache_shapes(plan), 2)
-        estimate = memory_estimate.kv_bytes(config, 2) - memory_estimate.kv_bytes(config, 1)
-        if estimate != exact and not name.startswith(INEXACT):
-            wrong[name] = estimate, exact
+        exact = bytes_of_token(cache_shapes(plan), 2, kind)
+        one, two = (memory_estimate.kv_bytes(config, tokens, kind) for tokens in (1, 2))
+        if two - one != exact and not name.startswith(INEXACT):
+            wrong[name] = two - one, exact
     assert not wrong
 
 

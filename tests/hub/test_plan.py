@@ -171,6 +171,17 @@ def test_too_large_for_the_memory_is_a_no_with_what_would_fit(llama: Preset) -> 
     )
 
 
+def test_verdict_counts_a_kv_cache_of_8_bits(llama: Preset) -> None:
+    usual, half = plan_of(llama, of_7b()), plan_of(replace(llama, kv="int8"), of_7b())
+    assert half.memory.kv * 64 == usual.memory.kv * 34
+    saved = usual.memory.kv - half.memory.kv
+    assert usual.memory.total["int8"] - half.memory.total["int8"] == saved
+    ram = half.memory.total["int8"]
+    (note,) = plan_of(llama, of_7b(), ram=ram).notes
+    assert "of 2,048 tokens of context fit in memory" in note
+    assert plan_of(replace(llama, kv="int8"), of_7b(), ram=ram).notes == ()
+
+
 def test_experts_that_would_not_fit_are_refused_before_the_download(llama: Preset) -> None:
     """Qwen1.5-MoE-A2.7B has 14.3 billion parameters, most of them in experts, which stay 16-bit
     where llmchat does not run the family itself.

@@ -1,5 +1,6 @@
 """Model names: presets, repos, folders, live adapters; nothing else can be requested."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace as with_
 from support.checkpoints import save_adapter, save_tiny
 
+from llmchat.memory_estimate import kv_bytes
 from llmchat.models.locate import Model, locate
 from llmchat.presets import find, preset_for
 from llmchat.server import spec_builder
@@ -117,6 +119,17 @@ def test_sizes_grow_with_slots_and_weights(catalog: Make, tiny: Path) -> None:
         for slots, weights in ((1, "int8"), (8, "int8"), (8, "fp32"))
     ]
     assert 0 < sizes[0] < sizes[1] < sizes[2]
+
+
+def test_budget_counts_the_bytes_of_the_kv_cache(catalog: Make, tiny: Path) -> None:
+    full, half = (catalog(str(tiny), slots=64, kv=kv).spec(str(tiny)) for kv in ("full", "int8"))
+    config = json.loads((tiny / "config.json").read_text())
+    window = config["max_position_embeddings"]
+    tokens = window + 63 * min(1024, window)
+    saved = kv_bytes(config, tokens) - kv_bytes(config, tokens, "int8")
+    assert full.size - half.size == saved > 0
+    assert half.key.endswith("kv int8") and half.made_by["kv"] == "int8"
+    assert "kv" not in full.made_by
 
 
 def test_an_opened_model_is_found_by_its_key(catalog: Make, tiny: Path) -> None:

@@ -41,7 +41,13 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
     numbers = {"context": "1", "turns": "2", "seed": "1", "think_budget": "1", "max_rounds": "3"}
     sampling = {name: str(getattr(Sampling(), name)) for name in SAMPLING_SETTINGS}
     texts = {"logit_bias": '{"5": -1}', "dry_sequence_breakers": '[":"]'}
-    choices = {"think": "off", "weights": "bf16", "engine": "gguf", "policy": "refuse"}
+    choices = {
+        "think": "off",
+        "weights": "bf16",
+        "kv": "int8",
+        "engine": "gguf",
+        "policy": "refuse",
+    }
     choices |= {"memory": "on", "recall": "0"}
     switches = ("offline", "no_log", "plain", "vi", "trust_remote_code", "allow_private")
     values = sampling | numbers | texts | choices | dict.fromkeys(switches, "1")

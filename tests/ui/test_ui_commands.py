@@ -11,9 +11,11 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from rich.cells import cell_len
+from support.checkpoints import save_tiny
 from support.repl import OWN_PRESET, said, type_in
 
 from llmchat.chat import Chat
+from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import (
     IntegrityError,
     LlmchatError,
@@ -24,6 +26,7 @@ from llmchat.errors import (
     UsageError,
 )
 from llmchat.history import History
+from llmchat.output.formatting import byte_count
 from llmchat.presets import ContextPolicy, Source, get_format
 from llmchat.ui import recovery, slash, status
 from llmchat.ui.keys import CommandCompleter, open_block, without_block
@@ -172,6 +175,17 @@ def test_stats_and_context(repl: Repl) -> None:
         and "of 2,048 tokens used" in shown[-1]
         and len(shown) == 5
     )
+
+
+def test_context_tells_what_the_kv_cache_takes(repl: Repl, tmp_path: Path) -> None:
+    chat, base = repl.state.chat, save_tiny(tmp_path)
+    chat.engine = TransformersEngine(base, weights="fp32", kv="int8", device="cpu")
+    chat.preset = replace(chat.preset, kv="int8")
+    type_in(repl, "hello there")
+    shown = type_in(repl, "/context").splitlines()
+    # Two layers with two heads of 16 keys and values, and a scale of two bytes for each.
+    size = chat.next_window().tokens * 2 * 2 * 2 * (16 + 2)
+    assert shown[-1] == f"{byte_count(size)} of KV cache as int8"
 
 
 def test_what_was_dropped_is_said_when_it_happens_and_not_again(repl: Repl) -> None:

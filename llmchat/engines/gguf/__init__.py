@@ -26,6 +26,7 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import ContextOverflow, LlmchatError, OutOfResources
 from llmchat.memory_estimate import available_ram, kv_bytes, longest_context
 from llmchat.prompt import Prompt, ThinkingMarks
+from llmchat.settings.types import KvKind
 from llmchat.structure import Structure
 
 # llama.cpp allocates the cache of the whole context window when it loads. Without --context the
@@ -53,12 +54,13 @@ class GgufEngine:
         *,
         context: int = 0,
         device: str = "auto",
+        kv: KvKind = "full",
         name: str = "",
     ):
         started = time.perf_counter()
         trained = context_of(facts)
         self._settings = Settings(
-            model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device
+            model, min(context or DEFAULT_CONTEXT, trained), tuple(adapters), device, kv
         )
         self._name = name or model.stem
         _check_room(read_json(facts / "config.json"), self._settings)
@@ -76,7 +78,8 @@ class GgufEngine:
         return has_llguidance()
 
     def describe(self) -> str:
-        return f"{self._name} gguf {self._settings.device}"
+        cached = "" if self._settings.kv == "full" else f" kv {self._settings.kv}"
+        return f"{self._name} gguf{cached} {self._settings.device}"
 
     def count(self, text: str) -> int:
         self._llama()
@@ -226,9 +229,9 @@ def _check_room(config: dict[str, Any], settings: Settings) -> None:
     """Raise OutOfResources for a window whose KV cache does not fit. Weights are mapped, and the
     operating system can evict them.
     """
-    needed, free = kv_bytes(config, settings.context), available_ram()
+    needed, free = kv_bytes(config, settings.context, settings.kv), available_ram()
     if needed > free and settings.device in ("auto", "cpu"):
-        smaller = longest_context(config, free)
+        smaller = longest_context(config, free, settings.kv)
         raise OutOfResources(
             f"a window of {settings.context:,} tokens takes {needed / 1e9:.1f} GB;"
             f" {free / 1e9:.1f} GB of memory are free",

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from llmchat.engines.sse import events
 from llmchat.errors import ContextOverflow, LlmchatError, Mismatch, OutOfResources, UsageError
+from llmchat.settings.types import KvKind
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,13 +42,14 @@ class Settings(Struct, frozen=True):
     """How to load a model.
 
     context: tokens of the window. adapters: LoRA in GGUF, each with its strength. device: auto,
-    cpu, cuda, cuda:1 or mps.
+    cpu, cuda, cuda:1 or mps. kv: numbers of the KV cache; llama.cpp's Q8_0 for int8.
     """
 
     model: Path
     context: int
     adapters: tuple[tuple[Path, float], ...] = ()
     device: str = "auto"
+    kv: KvKind = "full"
 
 
 class Llama:
@@ -176,6 +178,8 @@ def _parameters(xllamacpp: Any, settings: Settings, socket: str, key: str, noisy
     parameters.cache_ram_mib = 0
     # Otherwise it reduces the window and reports that in its log only.
     parameters.fit_params = False
+    if settings.kv == "int8":
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
     # Its log would appear on stderr in the middle of a chat.
     parameters.verbosity = 2 if noisy else -1
     parameters.lora_adapters = [

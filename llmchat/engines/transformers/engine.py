@@ -35,14 +35,15 @@ from llmchat.engines.transformers.weights import with_scales
 from llmchat.errors import ContextOverflow, UsageError
 from llmchat.memory_estimate import parameters
 from llmchat.prompt import Prompt
-from llmchat.settings.types import Weights
+from llmchat.settings.types import KvKind, Weights
 
 # Bytes of keys and values of all texts that are remembered and not being answered.
 IDLE_CACHE_BYTES = 1_000_000_000
 
 
 class TransformersEngine:
-    """A base checkpoint with adapters merged, its linears as `weights`, on `device`.
+    """A base checkpoint with adapters merged, its linears as `weights`, on `device`, its KV cache
+    as `kv`.
 
     device: "auto" for the GPU if there is one. slots: the most answers in progress at once, and
     the most texts that are remembered. drafts: use prompt-lookup decoding where the executor is
@@ -61,6 +62,7 @@ class TransformersEngine:
         adapters: Sequence[Path] = (),
         *,
         weights: Weights = "int8",
+        kv: KvKind = "full",
         device: str = "auto",
         name: str = "",
         adapter_scale: float = 1.0,
@@ -73,12 +75,12 @@ class TransformersEngine:
     ):
         started = time.perf_counter()
         self._name = name or base.name
-        self._weights = weights
+        self._weights, self._kv = weights, kv
         self._device = device_named(device)
         loaded = load(
             Source(
                 base, adapters, weights, self._device, adapter_scale, trust_remote_code, prepared,
-                kernels, proven,
+                kernels, proven, kv,
             )
         )  # fmt: skip
         self._loaded: LoadedModel | None = loaded
@@ -102,7 +104,8 @@ class TransformersEngine:
         self._slots.limit = count
 
     def describe(self) -> str:
-        return f"{self._name} {self._weights} {self._device}"
+        cached = "" if self._kv == "full" else f" kv {self._kv}"
+        return f"{self._name} {self._weights}{cached} {self._device}"
 
     def count(self, text: str) -> int:
         return self._model.tokens.count(text)
@@ -235,6 +238,11 @@ class TransformersEngine:
         """See capabilities.SavesCache."""
         slot = self._slots.latest()
         return slot.cache.length if slot else 0
+
+    @property
+    def token_bytes(self) -> int:
+        """See capabilities.SavesCache."""
+        return self._model.token_bytes
 
     def save_cache(self, path: Path, key: str) -> int:
         """See capabilities.SavesCache. On a GPU, prefilling again is faster than a disk. What was

@@ -30,7 +30,7 @@ from llmchat.errors import UsageError
 from llmchat.memory_estimate import kv_bytes
 from llmchat.parse_guard import reading
 from llmchat.prompt import Prompt
-from llmchat.settings.types import Weights
+from llmchat.settings.types import KvKind, Weights
 
 # What transformers raises for a model that it cannot build or fill.
 _BUILD_ERRORS = (
@@ -42,7 +42,7 @@ _BUILD_ERRORS = (
 @dataclass(frozen=True)
 class Source:
     """What to load. base: a checkpoint's folder; adapters: merged into it, the last one with
-    `adapter_scale`. See TransformersEngine for `prepared`, `kernels` and `proven`.
+    `adapter_scale`. See TransformersEngine for `prepared`, `kernels`, `proven` and `kv`.
     """
 
     base: Path
@@ -54,6 +54,7 @@ class Source:
     prepared: Path | None = None
     kernels: Path | None = None
     proven: Path | None = None
+    kv: KvKind = "full"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def load(source: Source) -> LoadedModel:
         raw = _open(source, config)
         config = with_ties(config, raw.untied)
         plan = _plan(source, config, raw)
+        _check_kv(source, config, plan)
         tensors = raw if plan is None else viewed(config, raw)
         mapped = source.weights == "int8" and (
             source.prepared is not None or (is_int8(config) and not source.adapters)
@@ -93,7 +95,7 @@ def load(source: Source) -> LoadedModel:
         self_test.check(executor, ids, str(config.get("model_type")), source.proven)
     shapes, one = _shapes(raw, tensors), kv_bytes(config, 1)
     if plan is not None:
-        one = bytes_of_token(cache_shapes(plan), executor.dtype.itemsize)
+        one = bytes_of_token(cache_shapes(plan), executor.dtype.itemsize, source.kv)
     count = vocabulary_of(shapes) or int(config.get("vocab_size") or 0)
     return LoadedModel(tokens, Guides(tokens, count), executor, config, shapes, context, one)
 
@@ -149,6 +151,20 @@ def _plan(source: Source, config: dict[str, Any], tensors: Tensors) -> Plan | No
     return plan if spread is None else None
 
 
+def _check_kv(source: Source, config: dict[str, Any], plan: Plan | None) -> None:
+    """Raise UsageError for a KV cache that the executor of this model does not have."""
+    if source.kv == "full":
+        return
+    way = "--kv full stores keys and values as the model computes them"
+    if source.device.type != "cpu":
+        raise UsageError(f"--kv {source.kv} is not supported on {source.device}", way)
+    if plan is None:
+        kind = config.get("model_type")
+        raise UsageError(
+            f"--kv {source.kv} is not supported for `{kind}`: transformers' modules run it", way
+        )
+
+
 def _executor(
     source: Source, config: dict[str, Any], plan: Plan | None, tensors: Tensors
 ) -> Forward:
@@ -182,15 +198,15 @@ def _of_plan(source: Source, config: dict[str, Any], plan: Plan, tensors: Tensor
         compiled_executor = compiled.CompiledForward
         if plan.encoder:
             compiled_executor = compiled.CompiledEncoderDecoder
-        return compiled_executor(config, tensors, kernels)
+        return compiled_executor(config, tensors, kernels, source.kv)
     executor: type[forward.TorchForward] = forward.TorchForward
     if plan.encoder:
         executor = TorchEncoderDecoder
     elif source.weights != "fp32" and cuda.usable(source.device) and cuda.is_plain(plan):
         from llmchat.engines.transformers.pytorch.cuda.graphs import CudaForward
 
-        executor = CudaForward
-    return executor(plan, tensors, source.weights, source.device)
+        return CudaForward(plan, tensors, source.weights, source.device)
+    return executor(plan, tensors, source.weights, source.device, source.kv)
 
 
 def _spread_over_gpus(

@@ -7,8 +7,10 @@ from msgspec import UNSET
 
 from llmchat.chat import Event
 from llmchat.conversation import Mark
+from llmchat.engines.capabilities import SavesCache, unwrap
 from llmchat.errors import UsageError
 from llmchat.found_passages import name_of
+from llmchat.output.formatting import byte_count
 from llmchat.ui import status
 from llmchat.ui.slash.registry import Answer, command, number_of
 from llmchat.ui.state import ReplState
@@ -39,7 +41,18 @@ def context(state: ReplState, rest: str) -> Answer:
         f"{window.tokens:,} of {window.limit:,} tokens used, {window.reserve:,} reserved for the"
         f" answer; policy {state.chat.preset.context.policy}"
     )
+    if cached := _cached(state, window.tokens):
+        state.print(cached)
     return None
+
+
+def _cached(state: ReplState, tokens: int) -> str:
+    """What these tokens take in the KV cache; empty where another program has it."""
+    engine = unwrap(state.chat.engine)
+    if not isinstance(engine, SavesCache) or not engine.token_bytes:
+        return ""
+    kind = "" if state.chat.preset.kv == "full" else f" as {state.chat.preset.kv}"
+    return f"{byte_count(tokens * engine.token_bytes)} of KV cache{kind}"
 
 
 def _number(entry: LedgerEntry) -> str:

@@ -16,6 +16,7 @@ from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.cache_shapes import KeyValues, split_shapes
 from llmchat.engines.transformers.weights import Tensors
+from llmchat.settings.types import KvKind
 
 
 class CompiledEncoderDecoder(CompiledForward):
@@ -23,8 +24,14 @@ class CompiledEncoderDecoder(CompiledForward):
 
     separate_encoder = True
 
-    def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
-        super().__init__(config, tensors, kernels)
+    def __init__(
+        self,
+        config: dict[str, Any],
+        tensors: Tensors,
+        kernels: Kernels,
+        kv: KvKind = "full",
+    ):
+        super().__init__(config, tensors, kernels, kv)
         assert self._plan.encoder, "see CompiledForward"
         self._start = self._plan.encoder.start
         source, target = split_shapes(self._plan)
@@ -37,7 +44,8 @@ class CompiledEncoderDecoder(CompiledForward):
         self._known_shapes = (self._source, self._target)
 
     def new_cache(self) -> EncodedCache:  # type: ignore[override]
-        return EncodedCache(CompiledCache(self._source), CompiledCache(self._target))
+        source, target = (CompiledCache(one, kind=self._kv) for one in (self._source, self._target))
+        return EncodedCache(source, target)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         """As in Forward. Raises ValueError for input that the C code must not see."""

@@ -34,6 +34,7 @@ from llmchat.engines.transformers.families.check import bind
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.weights import Tensors
+from llmchat.settings.types import KvKind
 
 
 def supports(config: dict[str, Any]) -> bool:
@@ -49,14 +50,20 @@ class CompiledForward(Forward):
     exact = True
     dtype = torch.bfloat16
 
-    def __init__(self, config: dict[str, Any], tensors: Tensors, kernels: Kernels):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        tensors: Tensors,
+        kernels: Kernels,
+        kv: KvKind = "full",
+    ):
         plan = plan_of(config)
         assert plan is not None, "see supports"
         self.config = config
         tensors = viewed(config, tensors)
         self._plan = plan = bind(plan, tensors.shapes)
         self.adaptable = frozenset(linear.module for linear in blocks.adapter_linears(plan))
-        self._kernels = kernels
+        self._kernels, self._kv = kernels, kv
         self._refs = TensorRefs()
         self._adapters: WeakKeyDictionary[LiveAdapter, _Adapter] = WeakKeyDictionary()
         self._model = blocks.BlockLoader(plan, tensors, self._refs).model()
@@ -65,7 +72,7 @@ class CompiledForward(Forward):
         self._trained = max((one.trained for one in blocks.rotaries(plan)), default=0)
 
     def new_cache(self) -> CompiledCache:
-        return CompiledCache(self._cache_shapes, self._trained)
+        return CompiledCache(self._cache_shapes, self._trained, self._kv)
 
     def sampler(
         self,
@@ -124,7 +131,7 @@ class CompiledForward(Forward):
         alive.append(arrays)
         numbers = (
             len(ids), cache.length, cache.capacity, len(adapters), sequence.all_logits,
-            cache.is_long, *_remembered(cache),
+            cache.is_long, *_remembered(cache), cache.kind == "int8",
         )  # fmt: skip
         return SequenceRows(*(ctypes.addressof(array) for array in arrays), *numbers)
 

@@ -1,4 +1,6 @@
-"""A KV cache whose buffers have the layout of csrc/kv_layout.h. On disk it has the usual one."""
+"""A KV cache whose buffers have the layout of csrc/kv_layout.h or, with 8 bits, of kv_int8.h. On
+disk it has the usual one.
+"""
 
 import ctypes
 from collections.abc import Sequence
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from llmchat.engines.transformers.compiled.structs import LANES, SPAN
 from llmchat.engines.transformers.families.cache_shapes import KeyValues, State
+from llmchat.engines.transformers.pytorch.cache_numbers import codes_of
 from llmchat.engines.transformers.pytorch.kv_cache import Buffers, KVCache
+from llmchat.settings.types import KvKind
 
 
 class CompiledCache(KVCache):
@@ -21,8 +25,13 @@ class CompiledCache(KVCache):
     FIRST = 2048
     BLOCK = SPAN
 
-    def __init__(self, shapes: Sequence[KeyValues | State | None], trained: int = 0):
-        super().__init__(shapes, torch.bfloat16, torch.device("cpu"), trained)
+    def __init__(
+        self,
+        shapes: Sequence[KeyValues | State | None],
+        trained: int = 0,
+        kind: KvKind = "full",
+    ):
+        super().__init__(shapes, torch.bfloat16, torch.device("cpu"), trained, kind)
         self.is_valid = True
         self._find_buffers()
 
@@ -45,23 +54,42 @@ class CompiledCache(KVCache):
 
     def _load_positions(self, side: str, buffer: Tensor, count: int) -> Tensor:
         blocks = buffer[:, : self._whole_blocks(count)]
-        return self._usual_order(side, blocks).reshape(blocks.shape)[:, :count]
+        parts = [part.flatten(4).flatten(1, 3) for part in self._usual_order(side, blocks)]
+        return torch.cat(parts, -1)[:, :count]
 
     def _store_positions(self, side: str, buffer: Tensor, positions: Tensor) -> None:
         heads, count, width = positions.shape
         blocks = torch.zeros(heads, self._whole_blocks(count), width, dtype=positions.dtype)
         blocks[:, :count] = positions
-        view = self._usual_order(side, buffer[:, : blocks.shape[1]])
-        view.copy_(blocks.view(view.shape))
+        views = self._usual_order(side, buffer[:, : blocks.shape[1]])
+        parts = blocks.split([view.shape[4:].numel() for view in views], -1)
+        for view, part in zip(views, parts, strict=True):
+            view.copy_(part.reshape(view.shape))
 
-    def _usual_order(self, side: str, buffer: Tensor) -> Tensor:
-        """A view of [heads, positions, width] whose dimensions, flattened, are in that order."""
-        spans, width = buffer.shape[1] // SPAN, buffer.shape[2]
-        if side == "keys":
-            shape, order = (SPAN // LANES, width // 2, LANES, 2), (0, 1, 2, 4, 3, 5)
-        else:
-            shape, order = (width // LANES, SPAN // 2, LANES, 2), (0, 1, 3, 5, 2, 4)
-        return buffer.unflatten(1, (spans, SPAN)).flatten(2).unflatten(2, shape).permute(order)
+    def _usual_order(self, side: str, buffer: Tensor) -> list[Tensor]:
+        """Views of a buffer [heads, positions, width], or of its codes and its scales: three
+        dimensions of positions and two of widths, in that order.
+        """
+        spans = buffer.unflatten(1, (-1, SPAN)).flatten(2)
+        if self.kind == "full":
+            return [_in_order(side, spans, LANES, 2)]
+        codes = SPAN * codes_of(buffer.shape[2])
+        lanes, together = (LANES, 2) if side == "keys" else (2, 1)
+        return [
+            _in_order(side, spans[..., :codes], LANES, 4),
+            _in_order(side, spans[..., codes:], lanes, together),
+        ]
+
+
+def _in_order(side: str, spans: Tensor, lanes: int, together: int) -> Tensor:
+    """See _usual_order. spans: [heads, spans, numbers]; lanes: positions of a panel of keys, or
+    dimensions of one of values; together: neighbours of a sum that lie side by side.
+    """
+    if side == "keys":
+        shape, order = (SPAN // lanes, -1, lanes, together), (0, 1, 2, 4, 3, 5)
+    else:
+        shape, order = (-1, SPAN // together, lanes, together), (0, 1, 3, 5, 2, 4)
+    return spans.unflatten(2, shape).permute(order)
 
 
 def _filled(buffers: Buffers, others: Buffers) -> Buffers:

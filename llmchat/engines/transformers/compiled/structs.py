@@ -281,7 +281,7 @@ class SequenceRows(Structure):
         ("adapters", c_void_p),
         ("strengths", c_void_p),
         *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "all_logits")),
-        *((name, c_int64) for name in ("is_long", "memory", "memory_capacity")),
+        *((name, c_int64) for name in ("is_long", "memory", "memory_capacity", "is_int8")),
     ]
 
 

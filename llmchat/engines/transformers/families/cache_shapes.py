@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Block
 from llmchat.engines.transformers.families.plan import Plan
+from llmchat.memory_estimate import row_bytes
+from llmchat.settings.types import KvKind
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,18 @@ def split_shapes(
     return shapes[:count] + none[count:], none[:count] + shapes[count:]
 
 
-def bytes_of_token(shapes: Sequence[KeyValues | State | None], size: int) -> int:
-    """Bytes that a token adds to a cache of numbers of `size` bytes."""
+def bytes_of_token(
+    shapes: Sequence[KeyValues | State | None], size: int, kind: KvKind = "full"
+) -> int:
+    """Bytes that a token adds to a cache; size: of a number of activations."""
+
+    def of_head(width: int) -> int:
+        return row_bytes(width, kind) if kind == "int8" else size * width
+
     kept = (shape for shape in shapes if isinstance(shape, KeyValues))
-    return sum(size * shape.heads * (shape.key_width + shape.value_width) for shape in kept)
+    return sum(
+        shape.heads * (of_head(shape.key_width) + of_head(shape.value_width)) for shape in kept
+    )
 
 
 def _shape_of(block: Block) -> KeyValues | State | None:

@@ -13,7 +13,7 @@ from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 from llmchat.engines.transformers.weights import Tensors
-from llmchat.settings.types import Weights
+from llmchat.settings.types import KvKind, Weights
 
 
 class TorchEncoderDecoder(TorchForward):
@@ -21,8 +21,15 @@ class TorchEncoderDecoder(TorchForward):
 
     separate_encoder = True
 
-    def __init__(self, plan: Plan, tensors: Tensors, kind: Weights, device: torch.device):
-        super().__init__(plan, tensors, kind, device)
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Tensors,
+        kind: Weights,
+        device: torch.device,
+        kv: KvKind = "full",
+    ):
+        super().__init__(plan, tensors, kind, device, kv)
         assert plan.encoder, "see TorchForward"
         self._start = plan.encoder.start
         count = len(plan.encoder.layers)
@@ -30,7 +37,10 @@ class TorchEncoderDecoder(TorchForward):
 
     def new_cache(self) -> EncodedCache:  # type: ignore[override]
         source, target = split_shapes(self.plan)
-        return EncodedCache(*(KVCache(one, self.dtype, self._device) for one in (source, target)))
+        first, second = (
+            KVCache(one, self.dtype, self._device, kind=self._kv) for one in (source, target)
+        )
+        return EncodedCache(first, second)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         return encoded.run(self._encode, self._run, self._start, sequences)

@@ -23,7 +23,7 @@ from llmchat.engines.transformers.pytorch.loader import Loader
 from llmchat.engines.transformers.pytorch.passes import Pass
 from llmchat.engines.transformers.pytorch.runners import runner, runs
 from llmchat.engines.transformers.weights import Tensors
-from llmchat.settings.types import Weights
+from llmchat.settings.types import KvKind, Weights
 
 
 def supports(plan: Plan) -> bool:
@@ -41,11 +41,18 @@ class TorchForward(Forward):
     batches = True
     exact = False
 
-    def __init__(self, plan: Plan, tensors: Tensors, kind: Weights, device: torch.device):
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Tensors,
+        kind: Weights,
+        device: torch.device,
+        kv: KvKind = "full",
+    ):
         self.plan = plan = bind(plan, tensors.shapes)
         self.dtype = compute_dtype(kind)
         self.adaptable = frozenset(linear.module for linear in linears(plan))
-        self._device = device
+        self._device, self._kv = device, kv
         self._switch = Switch()
         self._cache_shapes, self._trained = cache_shapes(plan), plan.trained
         load = Loader(tensors, kind, device, self._switch)
@@ -56,7 +63,7 @@ class TorchForward(Forward):
         self._layer_inputs = TorchLayerInputs(inputs, load) if inputs else None
 
     def new_cache(self) -> KVCache:
-        return KVCache(self._cache_shapes, self.dtype, self._device, self._trained)
+        return KVCache(self._cache_shapes, self.dtype, self._device, self._trained, self._kv)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         return rereading.run(self._run, sequences)

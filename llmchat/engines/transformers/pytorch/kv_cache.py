@@ -20,6 +20,7 @@ from llmchat.engines.transformers.pytorch.cache_files import (
     opened,
     write,
 )
+from llmchat.engines.transformers.pytorch.cache_numbers import numbers_of
 from llmchat.engines.transformers.pytorch.state_copies import (
     StateCopies,
     StateCopy,
@@ -27,13 +28,15 @@ from llmchat.engines.transformers.pytorch.state_copies import (
     put_back,
     zero,
 )
+from llmchat.settings.types import KvKind
 
 Buffers = list[Tensor | None]
 
 
 class KVCache:
     """For each block of a plan growing buffers [heads, capacity, width] of keys and of values, or a
-    state, one flat float32 tensor; see families/cache_shapes.py.
+    state, one flat float32 tensor; see families/cache_shapes.py. dtype: of activations; kind: how
+    keys and values are stored (cache_numbers.py).
 
     `length` of the `capacity` positions are in use. trained: a text with more tokens has other
     rotary frequencies, 0 if there is no such length; is_long: whether these keys have them; text:
@@ -51,6 +54,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         trained: int = 0,
+        kind: KvKind = "full",
     ):
         self.length = 0
         self.capacity = 0
@@ -61,7 +65,8 @@ class KVCache:
         self.trained, self.is_long = trained, False
         self.text: list[int] = []
         self.memory: KVCache | None = None
-        self._dtype, self._device = dtype, device
+        self.kind, self._device = kind, device
+        self._numbers = numbers_of(kind, dtype)
         self._keys: Buffers = [None] * len(self.shape)
         self._values: Buffers = [None] * len(self.shape)
         self._states: Buffers = [None] * len(self.shape)
@@ -85,14 +90,17 @@ class KVCache:
         for buffers, new in ((self._keys, keys), (self._values, values)):
             buffer = buffers[block]
             assert buffer is not None
-            buffer[:, self.length : end] = new
+            buffer[:, self.length : end] = self._numbers.stored(new)
         return self.held(block, end)
 
     def held(self, block: int, end: int) -> tuple[Tensor, Tensor]:
         """The first `end` keys and values of a block, [heads, end, width]."""
-        keys, values = self._keys[block], self._values[block]
-        assert keys is not None and values is not None
-        return keys[:, :end], values[:, :end]
+        keys, values, shape = self._keys[block], self._values[block], self.shape[block]
+        assert keys is not None and values is not None and isinstance(shape, KeyValues)
+        widths = shape.key_width, shape.value_width
+        pairs = zip((keys, values), widths, strict=True)
+        first, second = (self._numbers.numbers(side[:, :end], width) for side, width in pairs)
+        return first, second
 
     def see(self, memory: "KVCache") -> None:
         """Let cross-attention see the memories of an encoder, which has read its text."""
@@ -216,7 +224,7 @@ class KVCache:
 
     def _layout(self) -> str:
         """What a file must have been written with."""
-        return repr(self.shape)
+        return f"{self.shape!r}{self._numbers.name}"
 
     def _sides(self) -> tuple[tuple[str, Buffers], tuple[str, Buffers]]:
         return ("keys", self._keys), ("values", self._values)
@@ -271,8 +279,8 @@ class KVCache:
         side = "key_width" if old is self._keys else "value_width"
         grown: Buffers = [
             torch.empty(
-                (shape.heads, self.capacity, getattr(shape, side)),
-                dtype=self._dtype,
+                (shape.heads, self.capacity, self._numbers.width(getattr(shape, side))),
+                dtype=self._numbers.dtype,
                 device=self._device,
             )
             if isinstance(shape, KeyValues)

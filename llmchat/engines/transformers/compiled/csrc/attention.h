@@ -1,6 +1,7 @@
 /* An attention block: norms and rotary embedding of heads, new keys and values into the caches, and
  * the units of work that attend to them; merge_heads (prepare.h) puts their states together. */
 #pragma once
+#include "attention_span.h"
 #include "prepare.h"
 
 /* ---- the rotary embedding (Su et al. 2021) */
@@ -60,26 +61,43 @@ static void turn_heads(const Pass *pass, const Attention *a, const Norm *norm, i
     if (a->norms_rotated) norm_heads(norm, x, heads);
 }
 
+static void append_key(const SequenceRows *sequence, int64_t cache, int64_t head, int64_t position,
+                       const float *key, int64_t dim) {
+    int64_t bytes = sequence->capacity * cached_bytes(sequence->is_int8, dim);
+    char *start = (char *)sequence->keys[cache] + head * bytes;
+    if (sequence->is_int8)
+        write_key8((uint8_t *)start, position, key, dim);
+    else
+        write_key((bf16 *)start, position, key, dim);
+}
+
+static void append_value(const SequenceRows *sequence, int64_t cache, int64_t head,
+                         int64_t position, const float *value, int64_t dim) {
+    int64_t bytes = sequence->capacity * cached_bytes(sequence->is_int8, dim);
+    char *start = (char *)sequence->values[cache] + head * bytes;
+    if (sequence->is_int8)
+        write_value8((uint8_t *)start, position, value, dim);
+    else
+        write_value((bf16 *)start, position, value, dim);
+}
+
 /* Write the keys and values of a row into the cache. Values may lie where keys are: they are taken
  * first, into `stash`, [heads * width]. */
 static void append_keys_and_values(const Pass *pass, const Attention *a,
                                    const SequenceRows *sequence, int64_t row, int64_t position,
                                    float *stash) {
     float *x = pass->wide + row * a->width;
-    bf16 *keys = sequence->keys[a->cache], *values = sequence->values[a->cache];
     int64_t width = a->values.width;
     Heads packed = {a->values.count, width, 0, width, 1, width};
     for (int64_t head = 0; head < a->values.count; head++)
         memcpy(stash + head * width, x + head_begin(&a->values, head), width * sizeof *x);
     norm_heads(&a->value_norm, stash, &packed);
     for (int64_t head = 0; head < a->values.count; head++)
-        write_value(values + head * sequence->capacity * width, position, stash + head * width,
-                    width);
+        append_value(sequence, a->cache, head, position, stash + head * width, width);
     turn_heads(pass, a, &a->key_norm, row, x, &a->keys);
     width = a->keys.width;
     for (int64_t head = 0; head < a->keys.count; head++)
-        write_key(keys + head * sequence->capacity * width, position,
-                  x + head_begin(&a->keys, head), width);
+        append_key(sequence, a->cache, head, position, x + head_begin(&a->keys, head), width);
 }
 
 /* Norm and rotate the heads of a row where they are; write its keys and values into the cache. */
@@ -154,6 +172,20 @@ static float position_factor(const Attention *a, int64_t position) {
     return 1.0f + a->position_beta * logf(1.0f + steps);
 }
 
+/* Convert query number `number` of a unit to the type in which keys are multiplied with it. */
+static void place_query(const Worker *worker, const SequenceRows *sequence, int64_t number,
+                        const float *x, int64_t dim, float factor) {
+#ifdef USE_VNNI
+    if (sequence->is_int8) {
+        split_numbers(&worker->attention.queries8, number, x, factor, dim, CACHE_GROUP);
+        return;
+    }
+#endif
+    (void)sequence;
+    half_t *target = worker->attention.queries + number * dim;
+    for (int64_t d = 0; d < dim; d += LANES) store_half(target + d, load(x + d) * factor);
+}
+
 /* Convert queries [begin, begin + count) of a unit; find the state of each, and what it sees. */
 static void collect_queries(const Worker *worker, const Attention *a, const AttentionUnit *unit,
                             int64_t begin, int64_t count, ScoreRules *rules, float **states) {
@@ -173,30 +205,26 @@ static void collect_queries(const Worker *worker, const Attention *a, const Atte
         states[i] = pass->states + (share->first_state + row * share->states_per_head) * size;
         const float *x = pass->wide + (pass->first_row[unit->sequence] + in_sequence) * a->width +
                          head_begin(&a->queries, head);
-        half_t *target = worker->attention.queries + (begin + i) * dim;
-        float factor = position_factor(a, position);
-        for (int64_t d = 0; d < dim; d += LANES) store_half(target + d, load(x + d) * factor);
+        place_query(worker, sequence, begin + i, x, dim, position_factor(a, position));
     }
 }
 
-/* The keys or values of a span as products take them. */
-static const half_t *span_of(const bf16 *cached, int64_t blocks, int64_t stride, int64_t pairs,
-                             half_t *scratch) {
-#ifdef USE_BF16
-    (void)blocks, (void)stride, (void)pairs, (void)scratch;
-    return cached;
-#else
-    for (int64_t i = 0; i < blocks; i++)
-        unzip_pairs(cached + i * stride, pairs, scratch + i * stride);
-    return scratch;
-#endif
+/* The first `count` keys and values of a span of one head, as products take them. */
+static HeldSpan held_span(const Worker *worker, const Attention *a, const SequenceRows *sequence,
+                          int64_t head, int64_t span, int64_t count) {
+    int64_t dim = a->keys.width, value_dim = a->values.width, is_int8 = sequence->is_int8;
+    int64_t first = head * capacity_of(a, sequence) + span * SPAN;
+    const char *keys = sequence->keys[a->cache], *values = sequence->values[a->cache];
+    HeldSpan held = {keys + first * cached_bytes(is_int8, dim),
+                     values + first * cached_bytes(is_int8, value_dim), dim, value_dim, is_int8};
+    unpack_span(&worker->attention, &held, count);
+    return held;
 }
 
 static void run_attention_unit(Worker *worker, const Attention *a, const AttentionUnit *unit) {
     const SequenceRows *sequence = worker->pass->sequences + unit->sequence;
     const AttentionScratch *scratch = &worker->attention;
     const AttentionShare *share = worker->shares + unit->sequence;
-    int64_t dim = a->keys.width, value_dim = a->values.width;
     int64_t queries = unit->count * sharing_heads(a), tiles = 0;
     int64_t end = seen_end(a, sequence, sequence->past + unit->first + unit->count - 1);
     int in_order = sequence->rows > SPLIT_ROWS;
@@ -211,20 +239,13 @@ static void run_attention_unit(Worker *worker, const Attention *a, const Attenti
                         states + query);
     }
     for (int64_t span = unit->from; span < unit->to && span * SPAN < end; span++) {
-        int64_t first = unit->kv_head * capacity_of(a, sequence) + span * SPAN;
-        int64_t count = MIN(SPAN, end - span * SPAN);
-        int64_t key_pairs = ROUND_UP(count, LANES) / LANES * dim / 2;
-        const half_t *keys =
-            span_of(sequence->keys[a->cache] + first * dim, 1, 0, key_pairs, scratch->keys);
-        const half_t *values =
-            span_of(sequence->values[a->cache] + first * value_dim, value_dim / LANES, LANES * SPAN,
-                    ROUND_UP(count, 2) / 2, scratch->values);
+        HeldSpan held =
+            held_span(worker, a, sequence, unit->kv_head, span, MIN(SPAN, end - span * SPAN));
         for (int64_t tile = 0; tile < tiles; tile++) {
             int64_t query = tile * QUERY_TILE, some = MIN(QUERY_TILE, queries - query);
-            int64_t state = in_order ? 0 : (span - share->first_span) * (2 + value_dim);
+            int64_t state = in_order ? 0 : (span - share->first_span) * (2 + a->values.width);
             for (int64_t i = 0; i < some; i++) tile_states[i] = states[query + i] + state;
-            attend_span(scratch, keys, values, scratch->queries + query * dim, some, rules + tile,
-                        dim, value_dim, span, tile_states, in_order);
+            attend_span(scratch, &held, query, some, rules + tile, span, tile_states, in_order);
         }
     }
 }

@@ -1,18 +1,29 @@
-/* Attention of a few queries over a span of keys and values of one head, with an online
+/* The parts of attention over a span of keys and values of one head, with an online
  * softmax (after Dao et al. 2022, "FlashAttention").
  *
  * Spans are counted from the first position and merged in order. A query sees the same spans
  * whatever else is in the pass, so its numbers are the same. */
 #pragma once
-#include "kv_layout.h"
+#include "kv_int8.h"
 
 #define QUERY_TILE 48   /* queries (rows x heads that share keys) that take a span together */
 #define QUERY_BLOCK 384 /* queries for which a thread reads the keys once */
 
-/* Scratch memory of one thread. keys, values: a span in fp32, where half_t is float. */
+/* Rows of numbers of 16 bits, each as a high and a low byte: x = (256 * high + low) * scale. bytes:
+ * [rows][depth / 4][high or low][4]; offsets: [rows][groups][high or low], the start values of
+ * integer sums, which cancel the 128 of each code of kv_int8.h; scale: [rows]. */
+typedef struct {
+    int8_t *bytes;
+    int32_t *offsets;
+    float *scale;
+} SplitRows;
+
+/* Scratch memory of one thread. keys, values: a span in fp32, where half_t is float. queries8,
+ * weights8: those of a cache of 8 bits, where there is an instruction for their products. */
 typedef struct {
     half_t *keys, *values, *queries, *probabilities;
     float *scores, *sums;
+    SplitRows queries8, weights8;
 } AttentionScratch;
 
 /* out[rows][blocks of 16] = a[rows][depth] times `blocks` panels, `panel_stride` apart. */
@@ -97,11 +108,18 @@ static void half_product(const half_t *a, int64_t a_stride, int64_t rows, int64_
     }
 }
 
-/* Softmax numerators of the first `seen` scores, zero from there to `width`. Returns their sum;
- * *peak receives the scaled score whose numerator is 1. */
-static __attribute__((noinline)) float exponentiate(const float *scores, int64_t seen,
-                                                    int64_t width, float scale, half_t *out,
-                                                    float *peak) {
+INLINE void store_numerators(void *out, int64_t at, f32x16 p, const int as_float) {
+    if (as_float)
+        store((float *)out + at, p);
+    else
+        store_half((half_t *)out + at, p);
+}
+
+/* Softmax numerators of the first `seen` scores, zero from there to `width`: as half_t, or as
+ * floats, which may take the place of the scores. Returns their sum; *peak receives the scaled
+ * score whose numerator is 1. */
+INLINE float exponentiate_as(const float *scores, int64_t seen, int64_t width, float scale,
+                             void *out, const int as_float, float *peak) {
     const i32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const f32x16 minus_infinity = splat(-__builtin_inff());
     int64_t full = seen / LANES * LANES, i;
@@ -115,16 +133,22 @@ static __attribute__((noinline)) float exponentiate(const float *scores, int64_t
     for (i = 0; i < full; i += LANES) {
         f32x16 p = vector_exp2(fused_madd(load(scores + i), slopes, shift));
         sums += p;
-        store_half(out + i, p);
+        store_numerators(out, i, p, as_float);
     }
     if (full < seen) {
         f32x16 p = blend(in_tail, vector_exp2(fused_madd(tail, slopes, shift)), (f32x16){});
         sums += p;
-        store_half(out + i, p);
+        store_numerators(out, i, p, as_float);
         i += LANES;
     }
-    for (; i < width; i += LANES) store_half(out + i, (f32x16){});
+    for (; i < width; i += LANES) store_numerators(out, i, (f32x16){}, as_float);
     return reduce_add(sums);
+}
+
+static __attribute__((noinline)) float exponentiate(const float *scores, int64_t seen,
+                                                    int64_t width, float scale, half_t *out,
+                                                    float *peak) {
+    return exponentiate_as(scores, seen, width, scale, out, 0, peak);
 }
 
 /* The state of a query over the spans so far is [2 + dim]: the peak score, the sum of the softmax
@@ -191,38 +215,4 @@ static __attribute__((noinline)) void adjust_scores(const ScoreRules *rules, int
         store(scores + i, y);
     }
     for (int64_t i = 0; i < MIN(hidden, width); i++) scores[i] = HIDDEN_SCORE;
-}
-
-/* Add span number `span` to the states of at most QUERY_TILE queries. keys, values: the span, in
- * the order of kv_layout.h, as half_t. x: [queries, dim]. value_dim: of values and states.
- * in_order: each state continues over the spans before; otherwise each span has states of its own.
- */
-static void attend_span(const AttentionScratch *scratch, const half_t *keys, const half_t *values,
-                        const half_t *x, int64_t queries, const ScoreRules *rules, int64_t dim,
-                        int64_t value_dim, int64_t span, float *const *states, int in_order) {
-    const int64_t *seen = rules->seen, *from = rules->from;
-    int64_t last = 0, start = span * SPAN;
-    for (int64_t q = 0; q < queries; q++)
-        if (from[q] < start + SPAN) last = MAX(last, seen[q] - start);
-    if (last <= 0) return;
-    int adjusts = rules->softcap || rules->has_slopes || rules->is_windowed || rules->has_distances;
-    int64_t count = MIN(SPAN, last), next = MIN(SPAN, last - count);
-    int64_t width = ROUND_UP(count, LANES);
-    half_product(x, dim, queries, dim, keys, dim * LANES, width, scratch->scores, SPAN,
-                 (HalfPrefetch){values, count * value_dim});
-    float peaks[QUERY_TILE], weights[QUERY_TILE];
-    for (int64_t q = 0; q < queries; q++) {
-        int64_t visible = MAX(0, MIN(SPAN, seen[q] - start));
-        float *scores = scratch->scores + q * SPAN;
-        if (adjusts) adjust_scores(rules, q, start, width, scores);
-        weights[q] = exponentiate(scores, visible, width, adjusts ? 1.0f : rules->scale,
-                                  scratch->probabilities + q * SPAN, &peaks[q]);
-    }
-    half_product(scratch->probabilities, SPAN, queries, ROUND_UP(count, PAIR), values, SPAN * LANES,
-                 value_dim, scratch->sums, value_dim,
-                 (HalfPrefetch){keys + SPAN * dim, next * dim});
-    for (int64_t q = 0; q < queries; q++)
-        if (seen[q] > start && from[q] < start + SPAN)
-            merge_span(states[q], peaks[q], weights[q], scratch->sums + q * value_dim, value_dim,
-                       !in_order || span == from[q] / SPAN);
 }

@@ -290,7 +290,7 @@ static void check_sequence(const Model *m, const SequenceRows *sequence, int enc
     ASSERT(sequence->memory_capacity % SPAN == 0);
     ASSERT(encodes || !m->encoder_blocks || sequence->memory > 0);
     ASSERT(sequence->past + sequence->rows <= sequence->capacity);
-    ASSERT(sequence->capacity % SPAN == 0);
+    ASSERT(sequence->capacity % SPAN == 0 && (sequence->is_int8 | 1) == 1);
     for (int64_t i = 0; i < sequence->rows; i++)
         ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
     for (int64_t i = begin; i < end; i++) {

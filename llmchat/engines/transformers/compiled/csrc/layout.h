@@ -87,6 +87,15 @@ static half_t *alloc_halves(Arena *arena, int64_t count) {
     return arena_alloc(arena, count * sizeof(half_t));
 }
 
+#ifdef USE_VNNI
+static SplitRows alloc_split_rows(Arena *arena, int64_t rows, int64_t depth, int64_t groups) {
+    SplitRows split = {.bytes = arena_alloc(arena, rows * 2 * depth)};
+    split.offsets = arena_alloc(arena, rows * groups * 2 * sizeof(int32_t));
+    split.scale = alloc_floats(arena, rows);
+    return split;
+}
+#endif
+
 static Activations alloc_activations(Arena *arena, int64_t rows, int64_t widest_row) {
     int64_t width = ROUND_UP(widest_row, CACHE_LINE);
     Activations acts = {0};
@@ -262,6 +271,11 @@ static void lay_out_worker(Worker *worker, Arena *arena) {
 #ifndef USE_BF16
     worker->attention.keys = alloc_halves(arena, SPAN * sizes->keys);
     worker->attention.values = alloc_halves(arena, SPAN * sizes->value);
+#endif
+#ifdef USE_VNNI
+    worker->attention.queries8 =
+        alloc_split_rows(arena, QUERY_BLOCK, sizes->keys, cache_groups(sizes->keys));
+    worker->attention.weights8 = alloc_split_rows(arena, QUERY_TILE, SPAN, 1);
 #endif
     worker->attention.queries = alloc_halves(arena, QUERY_BLOCK * sizes->keys);
     worker->attention.probabilities = alloc_halves(arena, QUERY_TILE * SPAN);

@@ -252,18 +252,19 @@ typedef struct {
 } Lora;
 
 /* New tokens of one sequence. For each block: keys, values: [heads, capacity, width] in the order
- * of kv_layout.h, `past` positions in use; states: what a recurrent block remembers; NULL where it
- * has none. adapters: each [linears + 1], the output head last. all_logits: logits for every row,
- * not only the last. is_long: beyond the length for which `frequencies` were trained. memory: the
- * positions that an encoder has read of the text, whose keys and values have room for
- * memory_capacity. */
+ * of kv_layout.h or, with is_int8, of kv_int8.h, `past` positions in use; states: what a recurrent
+ * block remembers; NULL where it has none. adapters: each [linears + 1], the output head last.
+ * all_logits: logits for every row, not only the last. is_long: beyond the length for which
+ * `frequencies` were trained. memory: the positions that an encoder has read of the text, whose
+ * keys and values have room for memory_capacity. */
 typedef struct {
     const int32_t *ids;
-    bf16 *const *keys, *const *values;
+    void *const *keys, *const *values;
     float *const *states;
     const Lora *const *adapters;
     const float *strengths;
     int64_t rows, past, capacity, adapter_count, all_logits, is_long, memory, memory_capacity;
+    int64_t is_int8;
 } SequenceRows;
 
 /* The decays and betas of a row, see delta_net.h. */
