@@ -91,4 +91,4 @@ def _memory(preset: Preset, base: Inspection, *, has_own: bool) -> int:
     stored = base.quantised.stored if has_own else {}
     tokens = preset.context.tokens or memory_estimate.own_context(base.config)
     needed = memory_estimate.needed(base.shapes, preset.weights, base.config, stored)
-    return needed + memory_estimate.kv_bytes(base.config, tokens)
+    return needed + memory_estimate.kv_bytes(base.config, tokens, preset.kv)

@@ -23,8 +23,11 @@ _LEAST = 1e-30
 class CacheNumbers(Protocol):
     """dtype: of buffers; name: part of the layout of a file, "" for numbers as they are."""
 
-    dtype: torch.dtype
-    name: str
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def name(self) -> str: ...
 
     def width(self, numbers: int) -> int:
         """The elements of a buffer that a row of so many numbers takes."""
